@@ -1,0 +1,37 @@
+//! Types generated from the `.proto` files in this folder. The comments there are the documentation.
+//!
+//! The modules are nested as the protobuf packages are.
+
+#![allow(
+    clippy::allow_attributes,
+    unreachable_pub,
+    unused_qualifications,
+    reason = "generated code"
+)]
+
+/// Everything below package `sqlflow`.
+pub mod sqlflow {
+    /// The public token API and the shapes of its data.
+    pub mod v1 {
+        tonic::include_proto!("sqlflow.v1");
+    }
+    /// Records of the result log.
+    pub mod record {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            tonic::include_proto!("sqlflow.record.v1");
+        }
+    }
+    /// Agent to server, and submitter to agent.
+    pub mod agent {
+        #[allow(missing_docs)]
+        pub mod v1 {
+            tonic::include_proto!("sqlflow.agent.v1");
+        }
+    }
+}
+
+pub use sqlflow::{agent::v1 as agent, record::v1 as record, v1};
+
+/// The descriptors of all packages, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,1 @@
+//! The SQLFlow job server.
