@@ -1,0 +1,96 @@
+//! The connection to a server: one stream at a time, and a new one after every cut, for as long as the agent lives.
+//!
+//! `backoff` says how long to wait between tries, `session` is one stream from Hello to its end.
+
+mod backoff;
+mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlflow_proto::agent::AttemptRef;
+use tokio::sync::mpsc;
+use tonic::transport::Endpoint;
+
+use crate::ship::link::Link;
+use crate::supervise::Event;
+use backoff::Backoff;
+use session::SessionEnd;
+
+/// A server that says nothing for this long, though asked, is gone.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// For the connection, and again for the server's first message.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the server sends and the machine has to know of.
+#[derive(Debug)]
+pub enum Incoming {
+    /// The assignment is complete.
+    Assigned(Box<sqlflow_proto::agent::Assignment>),
+    /// Everything else, as the machine takes it.
+    Event(Event),
+}
+
+/// Who attaches, and to what.
+#[derive(Debug)]
+pub struct Attach {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// The attempt.
+    pub attempt: AttemptRef,
+    /// Shared with reader and supervisor.
+    pub link: Arc<Link>,
+    /// Where the server's messages go.
+    pub incoming: mpsc::UnboundedSender<Incoming>,
+    /// Proves that a later stream comes from the same agent. In memory only.
+    instance_key: [u8; 16],
+    /// The assignment has arrived.
+    has_assignment: bool,
+    /// The outcome went out on some stream.
+    outcome_sent: bool,
+}
+
+impl Attach {
+    /// With a new instance key.
+    pub fn new(
+        endpoint: Endpoint,
+        attempt: AttemptRef,
+        link: Arc<Link>,
+        incoming: mpsc::UnboundedSender<Incoming>,
+    ) -> Self {
+        Self {
+            endpoint: endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE)
+                .keep_alive_while_idle(true),
+            attempt,
+            link,
+            incoming,
+            instance_key: rand::random(),
+            has_assignment: false,
+            outcome_sent: false,
+        }
+    }
+
+    /// Attaches again and again; ends only when the server refuses for good.
+    pub async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.session(&mut backoff).await {
+                SessionEnd::Cut(why) => {
+                    let wait = backoff.next(rand::random_range(0.0..1.0));
+                    tracing::info!(%why, wait_ms = wait.as_millis(), "not attached; trying again");
+                    tokio::time::sleep(wait).await;
+                }
+                SessionEnd::Refused(status) => {
+                    let reason =
+                        format!("the server refused this agent: {} ({})", status.message(), status.code());
+                    tracing::error!(reason, outcome_sent = self.outcome_sent, "not attached");
+                    let _ = self.incoming.send(Incoming::Event(Event::AttachRefused(reason)));
+                    return;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! One stream, from Hello to its end.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use prost::Message as _;
+use sqlflow_proto::agent::agent_client::AgentClient;
+use sqlflow_proto::agent::executor_identity::Identity;
+use sqlflow_proto::agent::{
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, ExecutorIdentity, Hello, LocalProcess,
+    attach_request, attach_response::Message,
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+use super::backoff::Backoff;
+use super::{Attach, CONNECT_TIMEOUT, Incoming};
+use crate::ship::link::Sent;
+use crate::supervise::Event;
+
+const PROTOCOL: u32 = 1;
+/// Largest assignment, all pieces together.
+const MAX_ASSIGNMENT: usize = 128 << 20;
+/// Largest single message from a server.
+const MAX_MESSAGE: usize = 16 << 20;
+/// When the server does not say how often.
+const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Why a stream ended.
+#[derive(Debug)]
+pub(super) enum SessionEnd {
+    /// Try again.
+    Cut(String),
+    /// Trying again is of no use.
+    Refused(Status),
+}
+
+impl From<Status> for SessionEnd {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::FailedPrecondition => {
+                Self::Refused(status)
+            }
+            // Aborted too: the newer stream that took over is none of ours any more.
+            _ => Self::Cut(format!("{} ({})", status.message(), status.code())),
+        }
+    }
+}
+
+impl Attach {
+    /// Runs one stream to its end.
+    pub(super) async fn session(&mut self, backoff: &mut Backoff) -> SessionEnd {
+        match self.try_session(backoff).await {
+            Ok(()) => SessionEnd::Cut("the server closed the stream".to_owned()),
+            Err(end) => end,
+        }
+    }
+
+    async fn try_session(&mut self, backoff: &mut Backoff) -> Result<(), SessionEnd> {
+        let channel = self.endpoint.connect().await.map_err(|error| SessionEnd::Cut(chain(&error)))?;
+        let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let (requests, outbound) = mpsc::channel(1);
+        requests.try_send(self.hello()).expect("the queue is new and empty");
+
+        let attach = client.attach(ReceiverStream::new(outbound));
+        let first = async {
+            let mut inbound = attach.await?.into_inner();
+            let first = inbound.message().await?;
+            Ok::<_, Status>((inbound, first))
+        };
+        let (mut inbound, first) = tokio::time::timeout(CONNECT_TIMEOUT, first)
+            .await
+            .map_err(|_| SessionEnd::Cut("the server did not answer the Hello".to_owned()))??;
+        let Some(AttachResponse { message: Some(Message::Attached(attached)) }) = first else {
+            return Err(SessionEnd::Cut("the server's first message is not Attached".to_owned()));
+        };
+        backoff.reset();
+        tracing::info!(acked_seq = attached.acked_seq, "attached");
+        self.link.ack(attached.acked_seq);
+        let heartbeat = match attached.heartbeat_seconds {
+            0 => DEFAULT_HEARTBEAT,
+            seconds => Duration::from_secs(seconds.into()),
+        };
+        self.exchange(&mut inbound, &requests, Sent::resume(attached.acked_seq), heartbeat).await
+    }
+
+    async fn exchange(
+        &mut self,
+        inbound: &mut Streaming<AttachResponse>,
+        requests: &mpsc::Sender<AttachRequest>,
+        mut sent: Sent,
+        heartbeat: Duration,
+    ) -> Result<(), SessionEnd> {
+        let link = self.link.clone();
+        let mut pieces = BytesMut::new();
+        let mut beat = tokio::time::interval(heartbeat);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            // The permit comes first, so that a batch is cut as late as can be.
+            let send_next = async {
+                let permit = requests.reserve().await.ok()?;
+                permit.send(link.next_message(&mut sent).await);
+                Some(())
+            };
+            tokio::select! {
+                message = inbound.message() => match message? {
+                    Some(AttachResponse { message: Some(message) }) => self.receive(message, &mut pieces)?,
+                    // A kind of message that this agent does not know yet.
+                    Some(AttachResponse { message: None }) => {}
+                    None => return Ok(()),
+                },
+                // `None`: the stream broke, which `inbound` tells better.
+                Some(()) = send_next => self.outcome_sent |= sent.outcome(),
+                _ = beat.tick() => sent.heartbeat_due = true,
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message, pieces: &mut BytesMut) -> Result<(), SessionEnd> {
+        let event = match message {
+            Message::Attached(attached) => {
+                self.link.ack(attached.acked_seq);
+                return Ok(());
+            }
+            Message::Ack(ack) => {
+                self.link.ack(ack.seq);
+                return Ok(());
+            }
+            Message::Assignment(chunk) => return self.assign(chunk, pieces),
+            Message::Wait(_) => return Ok(()),
+            Message::Grant(_) => Event::Granted,
+            Message::Refusal(refusal) => Event::CommitRefused(refusal.reason),
+            Message::Cancel(cancel) => Event::Cancel {
+                reason: cancel.reason,
+                grace: (cancel.grace_seconds > 0).then(|| Duration::from_secs(cancel.grace_seconds.into())),
+            },
+            Message::OutcomeAck(_) => Event::OutcomeAcked,
+        };
+        // A grant that nobody asked for, or that was asked for on two streams, is no grant.
+        if matches!(event, Event::Granted | Event::CommitRefused(_)) && !self.link.settle_commit() {
+            return Ok(());
+        }
+        let _ = self.incoming.send(Incoming::Event(event));
+        Ok(())
+    }
+
+    fn assign(&mut self, chunk: AssignmentChunk, pieces: &mut BytesMut) -> Result<(), SessionEnd> {
+        if self.has_assignment {
+            return Ok(());
+        }
+        if pieces.len() + chunk.data.len() > MAX_ASSIGNMENT {
+            return Err(SessionEnd::Cut(format!("the assignment is longer than {MAX_ASSIGNMENT} bytes")));
+        }
+        pieces.extend_from_slice(&chunk.data);
+        if chunk.last {
+            let assignment = Assignment::decode(std::mem::take(pieces).freeze())
+                .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
+            self.has_assignment = true;
+            let _ = self.incoming.send(Incoming::Assigned(Box::new(assignment)));
+        }
+        Ok(())
+    }
+
+    fn hello(&self) -> AttachRequest {
+        let hello = Hello {
+            protocol: PROTOCOL,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            identity: Some(ExecutorIdentity { identity: Some(Identity::Local(LocalProcess {})) }),
+            instance_key: self.instance_key.to_vec().into(),
+            attempt: Some(self.attempt.clone()),
+            has_assignment: self.has_assignment,
+        };
+        AttachRequest { message: Some(attach_request::Message::Hello(hello)) }
+    }
+}
+
+/// An error with its causes: tonic's own message is only `transport error`.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_codes_that_the_contract_names_are_final() {
+        for code in (0..=16).map(Code::from) {
+            let end = SessionEnd::from(Status::new(code, ""));
+            let is_final = matches!(
+                code,
+                Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::FailedPrecondition
+            );
+            assert_eq!(matches!(end, SessionEnd::Refused(_)), is_final, "{code:?}");
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Length-delimited frames. Pure.
+
+use bytes::{Buf as _, BytesMut};
+use prost::Message as _;
+use sqlflow_proto::agent::{Failure, SubmitterFrame, submitter_frame::Frame};
+use sqlflow_proto::record::record::Payload;
+
+/// Longest frame.
+pub const MAX_FRAME: usize = 16 << 20;
+
+/// What came over the channel is no frame; nothing after it can be understood.
+#[derive(Debug, thiserror::Error)]
+pub enum BadFrame {
+    /// Such as text that user code wrote to the descriptor.
+    #[error("the submitter channel is broken: a frame of {0} bytes, more than the {MAX_FRAME} allowed")]
+    TooLong(u64),
+    /// The length is no varint, or the bytes are no frame.
+    #[error("the submitter channel is broken: not a frame ({0})")]
+    Malformed(#[from] prost::DecodeError),
+    /// A kind that this agent does not know.
+    #[error(
+        "the submitter channel is broken: an unknown kind of frame; is the submitter newer than the agent?"
+    )]
+    Unknown,
+}
+
+/// A frame, by what has to be done with it.
+#[derive(Debug, PartialEq)]
+pub enum Sorted {
+    /// Goes into the result log.
+    Record(Payload),
+    /// Is kept for the outcome.
+    Failure(Failure),
+    /// Asks for the commit grant.
+    Commit,
+}
+
+/// Takes the next whole frame off the front of `buffer`: statement, ack id and what it is.
+///
+/// # Errors
+/// The bytes are no frame; the buffer is of no more use.
+pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<(Option<u32>, u64, Sorted)>, BadFrame> {
+    let mut front = &buffer[..];
+    let length = match prost::encoding::decode_varint(&mut front) {
+        Ok(length) => length,
+        // A varint has at most 10 bytes: with fewer there may be more to come.
+        Err(_) if buffer.len() < 10 && buffer.iter().all(|byte| byte & 0x80 != 0) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let prefix = buffer.len() - front.len();
+    let size = usize::try_from(length).ok().filter(|size| *size <= MAX_FRAME);
+    let size = size.ok_or(BadFrame::TooLong(length))?;
+    if buffer.len() < prefix + size {
+        buffer.reserve(prefix + size - buffer.len());
+        return Ok(None);
+    }
+    buffer.advance(prefix);
+    let frame = SubmitterFrame::decode(buffer.split_to(size).freeze())?;
+    let sorted = sort(frame.frame.ok_or(BadFrame::Unknown)?);
+    Ok(Some((frame.statement, frame.ack_id, sorted)))
+}
+
+fn sort(frame: Frame) -> Sorted {
+    match frame {
+        Frame::Started(started) => Sorted::Record(Payload::Started(started)),
+        Frame::Head(head) => Sorted::Record(Payload::Head(head)),
+        Frame::Rows(rows) => Sorted::Record(Payload::Rows(rows)),
+        Frame::Ended(ended) => Sorted::Record(Payload::Ended(ended)),
+        Frame::Progress(progress) => Sorted::Record(Payload::Progress(progress)),
+        Frame::Metrics(metrics) => Sorted::Record(Payload::Metrics(metrics)),
+        Frame::Display(display) => Sorted::Record(Payload::Display(display)),
+        Frame::Failure(failure) => Sorted::Failure(failure),
+        Frame::Commit(_) => Sorted::Commit,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use sqlflow_proto::v1::Progress;
+
+    use super::*;
+
+    fn frame(statement: u32, ack_id: u64, phase: &str) -> SubmitterFrame {
+        let progress = Progress { phase: phase.to_owned(), ..Default::default() };
+        SubmitterFrame { statement: Some(statement), ack_id, frame: Some(Frame::Progress(progress)) }
+    }
+
+    proptest! {
+        /// However the kernel cuts the bytes, the same frames come out.
+        #[test]
+        fn frames_survive_any_cut(
+            phases in prop::collection::vec("[a-z]{0,300}", 1..20),
+            cuts in prop::collection::vec(1usize..100, 1..50),
+        ) {
+            let mut wire = Vec::new();
+            for (n, phase) in phases.iter().enumerate() {
+                frame(n as u32, n as u64, phase).encode_length_delimited(&mut wire).unwrap();
+            }
+            let (mut buffer, mut seen, mut rest) = (BytesMut::new(), Vec::new(), &wire[..]);
+            for cut in cuts.iter().cycle() {
+                if rest.is_empty() { break; }
+                let (now, later) = rest.split_at((*cut).min(rest.len()));
+                buffer.extend_from_slice(now);
+                rest = later;
+                while let Some((_, ack_id, sorted)) = next_frame(&mut buffer).unwrap() {
+                    let Sorted::Record(Payload::Progress(progress)) = sorted else { panic!("{sorted:?}") };
+                    seen.push((ack_id, progress.phase));
+                }
+            }
+            let sent: Vec<_> = phases.into_iter().enumerate().map(|(n, p)| (n as u64, p)).collect();
+            prop_assert_eq!(seen, sent);
+            prop_assert!(buffer.is_empty());
+        }
+
+        /// Whatever user code writes to the descriptor: an error or a wait, never a panic or a huge buffer.
+        #[test]
+        fn garbage_is_refused_calmly(garbage in prop::collection::vec(any::<u8>(), 0..4096)) {
+            let mut buffer = BytesMut::from(&garbage[..]);
+            while let Ok(Some(_)) = next_frame(&mut buffer) {}
+            prop_assert!(buffer.capacity() <= MAX_FRAME + 8192);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_too_long_is_refused_before_it_is_read() {
+        let mut buffer = BytesMut::new();
+        prost::encoding::encode_varint(MAX_FRAME as u64 + 1, &mut buffer);
+        assert!(matches!(next_frame(&mut buffer), Err(BadFrame::TooLong(_))));
+    }
+
+    #[test]
+    fn a_frame_of_a_later_version_is_an_error_not_a_hole() {
+        let mut wire = BytesMut::new();
+        SubmitterFrame { ack_id: 1, ..Default::default() }.encode_length_delimited(&mut wire).unwrap();
+        assert!(matches!(next_frame(&mut wire), Err(BadFrame::Unknown)));
+    }
+}

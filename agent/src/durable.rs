@@ -1,0 +1,36 @@
+//! Files that survive a crash of the machine: written beside, synced, renamed, and the folder synced.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+/// Replaces `path` by what `write` writes, whole or not at all.
+///
+/// # Errors
+/// Those of the file system; the old file is then still there.
+pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let mut file = File::create(&temporary)?;
+    write(&mut file)?;
+    file.sync_all()?;
+    rename(&temporary, path)
+}
+
+/// Renames a synced file over `to`, and makes the new name durable.
+///
+/// # Errors
+/// Those of the file system.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)?;
+    sync_folder(to.parent().unwrap_or(Path::new("/")))
+}
+
+/// Makes the names in a folder durable.
+///
+/// # Errors
+/// Those of the file system.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

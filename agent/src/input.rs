@@ -1,0 +1,170 @@
+//! Models that the command needs: fetched, checked and unpacked before it starts.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, bail};
+use flate2::read::MultiGzDecoder;
+use sqlflow_proto::agent::Input;
+use tar::{Archive, EntryType};
+
+use crate::model_name::ModelPlace;
+use crate::workspace::inside;
+
+/// An input cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum InputError {
+    /// There is no such model.
+    #[error("model {name} does not exist at {uri}")]
+    Missing {
+        /// The model's name.
+        name: String,
+        /// Where it should be.
+        uri: String,
+    },
+    /// It is there, but cannot be read or is no model.
+    #[error("model {name} cannot be fetched from {uri}: {cause:#}")]
+    Unusable {
+        /// The model's name.
+        name: String,
+        /// Where it is.
+        uri: String,
+        /// Why.
+        cause: anyhow::Error,
+    },
+}
+
+/// Unpacks the model into its folder within the workspace. Stops with an error once `abandoned` is set.
+///
+/// # Errors
+/// See [`InputError`].
+pub fn fetch(workspace: &Path, input: &Input, abandoned: &AtomicBool) -> Result<(), InputError> {
+    let unusable = |cause| InputError::Unusable { name: input.name.clone(), uri: input.uri.clone(), cause };
+    let place = ModelPlace::new(&input.uri, &input.name).map_err(|why| unusable(anyhow::Error::msg(why)))?;
+    let file = File::open(place.tarball()).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => InputError::Missing { name: input.name.clone(), uri: input.uri.clone() },
+        _ => unusable(error.into()),
+    })?;
+    let folder = inside(workspace, &input.directory).map_err(&unusable)?;
+    unpack(Abandonable { file, abandoned }, &folder).map_err(unusable)
+}
+
+/// Unpacks a gzipped tarball into `folder`. Only files and folders, and only below it.
+fn unpack(tarball: impl Read, folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, tarball)));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        match entry.header().entry_type() {
+            EntryType::Directory if path.components().all(|part| part == std::path::Component::CurDir) => {}
+            EntryType::Directory => std::fs::create_dir_all(inside(folder, &path)?)?,
+            EntryType::Regular => {
+                let target = inside(folder, &path)?;
+                std::fs::create_dir_all(target.parent().unwrap_or(folder))?;
+                // New: a name that comes twice must not write through what the first left.
+                let mut target = File::create_new(&target).with_context(|| path.display().to_string())?;
+                io::copy(&mut entry, &mut target).with_context(|| path.display().to_string())?;
+            }
+            other => bail!("{} is neither a file nor a folder ({other:?})", path.display()),
+        }
+    }
+    // The checksum stands at the end, after what tar reads.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    Ok(())
+}
+
+struct Abandonable<'a> {
+    file: File,
+    abandoned: &'a AtomicBool,
+}
+
+impl Read for Abandonable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.abandoned.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the attempt was ended"));
+        }
+        self.file.read(buffer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    fn tarball(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, kind, content) in entries {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            if matches!(kind, EntryType::Symlink | EntryType::Link) {
+                header.set_size(0);
+                header.set_link_name(content).unwrap();
+            } else {
+                header.set_size(content.len() as u64);
+            }
+            // The raw field, since the setter refuses what a hostile tarball holds.
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            let body = if header.size().unwrap() == 0 { "" } else { content };
+            builder.append(&header, body.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn a_model_is_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let good =
+            tarball(&[("./", EntryType::Directory, ""), ("a/model.bin", EntryType::Regular, "weights")]);
+        unpack(&good[..], &dir.path().join("m")).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("m/a/model.bin")).unwrap(), "weights");
+    }
+
+    #[test]
+    fn nothing_leaves_the_folder() {
+        for bad in [
+            ("../x", EntryType::Regular, "x"),
+            ("/x", EntryType::Regular, "x"),
+            ("a/../../x", EntryType::Regular, "x"),
+            ("link", EntryType::Symlink, ".."),
+            ("link", EntryType::Link, "/etc/passwd"),
+            ("pipe", EntryType::Fifo, ""),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let error = unpack(&tarball(&[bad])[..], &dir.path().join("m")).unwrap_err();
+            assert!(
+                !dir.path().join("x").exists() && !dir.path().join("m/link").exists(),
+                "{bad:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tarball_that_is_cut_or_spoilt_is_no_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = tarball(&[("model.bin", EntryType::Regular, "weights")]);
+        let cut = &whole[..whole.len() - 4];
+        assert!(unpack(cut, &dir.path().join("cut")).is_err());
+        let mut spoilt = whole.clone();
+        let crc = spoilt.len() - 8;
+        spoilt[crc] ^= 1;
+        assert!(unpack(&spoilt[..], &dir.path().join("spoilt")).is_err());
+    }
+
+    #[test]
+    fn a_missing_model_is_named_with_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let uri = format!("file://{}/m", dir.path().display());
+        let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
+        let error = fetch(dir.path(), &input, &AtomicBool::new(false)).unwrap_err();
+        assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
+    }
+}

@@ -1,0 +1,44 @@
+//! The lock that says that an attempt has a live agent.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+
+use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::libc;
+
+/// Held for the agent's whole life. The kernel lets go of a POSIX lock when *any* descriptor of the file is closed,
+/// so the file must not be opened anywhere else in this process.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Takes the lock in the run folder. `None`: another agent holds it.
+    ///
+    /// # Errors
+    /// The file cannot be opened or locked.
+    pub fn take(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = dir.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let whole_file = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        match fcntl(&file, FcntlArg::F_SETLK(&whole_file)) {
+            Ok(_) => Ok(Some(Self { _file: file })),
+            Err(Errno::EAGAIN | Errno::EACCES) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The outcome: the verdict with its evidence, and the file that tells of it when no server listens.
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Instant;
+
+use prost::Message as _;
+use sqlflow_proto::agent::{Outcome, Phase, PhaseTime, Usage};
+use sqlflow_proto::record::ModelPublished;
+
+use crate::durable;
+use crate::meter::reaped_usage;
+use crate::process::cgroup::MemoryGroup;
+use crate::ship::link::Link;
+use crate::supervise::{ExitStatus, Verdict};
+
+/// Name in the run folder.
+pub const FILE: &str = "outcome";
+
+/// What is gathered while the attempt lives.
+#[derive(Debug)]
+pub struct Evidence {
+    memory: Option<MemoryGroup>,
+    oom_kills_before: u32,
+    phases: Vec<(Phase, Instant)>,
+}
+
+impl Evidence {
+    /// From now on.
+    pub fn begin() -> Self {
+        let memory = MemoryGroup::of_self();
+        let oom_kills_before = memory.as_ref().map_or(0, MemoryGroup::oom_kills);
+        Self { memory, oom_kills_before, phases: vec![(Phase::Fetching, Instant::now())] }
+    }
+
+    /// Processes killed for lack of memory since the beginning. The cgroup may be shared, so this says something
+    /// about the command only when the command failed too.
+    pub fn oom_kills(&self) -> u32 {
+        let now = self.memory.as_ref().map_or(0, MemoryGroup::oom_kills);
+        now.saturating_sub(self.oom_kills_before)
+    }
+
+    /// A phase begins, unless it is the one that runs.
+    pub fn enter(&mut self, phase: Phase) {
+        if self.phases.last().is_none_or(|(last, _)| *last != phase) {
+            self.phases.push((phase, Instant::now()));
+        }
+    }
+
+    /// The outcome, with all that is known by now.
+    pub fn outcome(&self, verdict: Verdict, models: Vec<ModelPublished>, link: &Link) -> Outcome {
+        let (exit_code, signal) = match verdict.status {
+            Some(ExitStatus::Code(code)) => (Some(code), None),
+            Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
+            None => (None, None),
+        };
+        let (cpu_micros, largest) = reaped_usage();
+        let usage = Usage {
+            memory_peak_bytes: link.memory().peak.max(largest),
+            memory_limit_bytes: self.memory.as_ref().map_or(0, MemoryGroup::limit_bytes),
+            cpu_micros,
+            oom_kills: self.oom_kills(),
+        };
+        Outcome {
+            reason: verdict.reason.into(),
+            exit_code,
+            signal,
+            message: verdict.message,
+            detail: verdict.detail,
+            retryable: verdict.retryable,
+            user_error: verdict.user_error,
+            models,
+            last_seq: link.last_seq(),
+            usage: Some(usage),
+            phases: self.phase_times(),
+        }
+    }
+
+    fn phase_times(&self) -> Vec<PhaseTime> {
+        let ends = self.phases.iter().skip(1).map(|(_, start)| *start).chain([Instant::now()]);
+        let time = |((phase, start), end): (&(Phase, Instant), Instant)| PhaseTime {
+            phase: (*phase).into(),
+            duration_micros: u64::try_from(end.duration_since(*start).as_micros()).unwrap_or(u64::MAX),
+        };
+        self.phases.iter().zip(ends).map(time).collect()
+    }
+}
+
+/// Writes `<dir>/outcome`, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written durably.
+pub fn write(dir: &Path, outcome: &Outcome) -> io::Result<()> {
+    durable::replace(&dir.join(FILE), |file| file.write_all(&outcome.encode_to_vec()))
+}

@@ -1,0 +1,84 @@
+//! Starting the command.
+
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, anyhow};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::unistd::Pid;
+use sqlflow_proto::agent::{Assignment, AttemptRef};
+
+use crate::sys;
+
+/// Settings of the agent itself begin with this and are kept from the child.
+pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
+
+/// Asked of the kernel for stdout and stderr: fewer wake-ups for the same bytes. It may give less.
+const PIPE_BYTES: i32 = 256 << 10;
+
+/// A command that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// The command's process, which is also its group.
+    pub pid: Pid,
+    /// Read ends of the command's output.
+    pub stdout: OwnedFd,
+    /// See `stdout`.
+    pub stderr: OwnedFd,
+    /// The agent's end of the submitter channel, in non-blocking mode.
+    pub channel: UnixStream,
+}
+
+/// Starts the assignment's command in `workspace`. Must be called on the main thread (see [`sys::spawn`]).
+///
+/// # Errors
+/// One sentence that names the command.
+pub fn spawn(assignment: &Assignment, workspace: &Path) -> anyhow::Result<Started> {
+    let (program, arguments) =
+        assignment.command.split_first().ok_or_else(|| anyhow!("the assignment has no command"))?;
+    let (ours, theirs) = UnixStream::pair().context("cannot make the submitter channel")?;
+    ours.set_nonblocking(true).context("cannot make the submitter channel")?;
+
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(workspace);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    set_environment(&mut command, assignment);
+    let mut child =
+        sys::spawn(&mut command, theirs.into()).with_context(|| format!("cannot start {program}"))?;
+
+    let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
+    let stdout = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
+    let stderr = OwnedFd::from(child.stderr.take().expect("stderr is piped"));
+    for pipe in [&stdout, &stderr] {
+        // Only speed depends on it.
+        let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    }
+    Ok(Started { pid, stdout, stderr, channel: ours })
+}
+
+fn set_environment(command: &mut Command, assignment: &Assignment) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes()) {
+            command.env_remove(name);
+        }
+    }
+    if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+        command.env("PYTHONUNBUFFERED", "1");
+    }
+    command.envs(&assignment.environment);
+    command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
+    command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
+    for (name, value) in [("TRACEPARENT", &assignment.traceparent), ("TRACESTATE", &assignment.tracestate)] {
+        if !value.is_empty() {
+            command.env(name, value);
+        }
+    }
+}
+
+/// `<job>/<step>/<attempt>`.
+fn attempt_path(attempt: Option<&AttemptRef>) -> String {
+    let attempt = attempt.cloned().unwrap_or_default();
+    format!("{}/{}/{}", attempt.job_id, attempt.step, attempt.attempt)
+}

@@ -1,0 +1,94 @@
+//! Models in a file system.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use sqlflow_proto::agent::AttemptRef;
+
+use super::store::{ModelStore, StagedFile};
+use crate::durable;
+
+/// Writes wait for this much, so that a tarball costs few system calls.
+const BUFFER: usize = 256 << 10;
+
+/// A model's folder; files are staged in a folder within it, so that renames stay on one file system.
+#[derive(Debug)]
+pub(super) struct FileStore {
+    folder: PathBuf,
+    /// `.staging-<job>-<step>-`
+    prefix: String,
+    attempt: u32,
+    /// Files whose rename went through: when only the sync after it failed, the next try must not look for them.
+    renamed: Mutex<HashSet<String>>,
+}
+
+impl FileStore {
+    pub(super) fn new(folder: PathBuf, attempt: &AttemptRef) -> Self {
+        let prefix = format!(".staging-{}-{}-", attempt.job_id, attempt.step);
+        Self { folder, prefix, attempt: attempt.attempt, renamed: Mutex::default() }
+    }
+
+    fn renamed(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.renamed.lock().expect("nobody panics while holding the lock")
+    }
+
+    fn staging(&self) -> PathBuf {
+        self.folder.join(format!("{}{}", self.prefix, self.attempt))
+    }
+}
+
+impl ModelStore for FileStore {
+    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
+        self.renamed().remove(name);
+        fs::create_dir_all(self.staging())?;
+        let file = File::create(self.staging().join(name))?;
+        Ok(Box::new(Staged(BufWriter::with_capacity(BUFFER, file))))
+    }
+
+    fn commit(&self, name: &str) -> io::Result<()> {
+        if !self.renamed().contains(name) {
+            fs::rename(self.staging().join(name), self.folder.join(name))?;
+            self.renamed().insert(name.to_owned());
+        }
+        durable::sync_folder(&self.folder)?;
+        // The model's folder may be new.
+        self.folder.parent().map_or(Ok(()), durable::sync_folder)
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix(&self.prefix)?.parse::<u32>().ok());
+            if number.is_some_and(|number| number <= self.attempt) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Staged(BufWriter<File>);
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl StagedFile for Staged {
+    fn finish(self: Box<Self>) -> io::Result<()> {
+        self.0.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
+    }
+}

@@ -1,0 +1,218 @@
+//! Publishing models: packed and staged beside their destination, granted, then swapped in. At every moment the
+//! model's name holds all of the old version or all of the new.
+//!
+//! `pack` makes the tarball, `store` says what a storage must be able to do, `file` is the one for `file://`.
+
+mod file;
+mod pack;
+mod store;
+
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlflow_proto::agent::{AttemptRef, Output};
+use sqlflow_proto::record::ModelPublished;
+
+use crate::model_name::ModelPlace;
+use crate::workspace::inside;
+use file::FileStore;
+use pack::{Digest, PackError};
+use store::ModelStore;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a pause may go on after it was hurried or abandoned.
+const PAUSE_STEP: Duration = Duration::from_millis(50);
+const GOB: &str = "sqlflow.gob";
+
+/// The models of one attempt on their way out. All methods block; call them on threads that may.
+#[derive(Debug)]
+pub struct Publication {
+    outputs: Vec<OneModel>,
+    patience: Duration,
+    /// Failures are final from now on.
+    hurried: AtomicBool,
+    /// Nothing is wanted any more.
+    abandoned: AtomicBool,
+    /// Staging and clearing exclude each other.
+    staging: Mutex<()>,
+}
+
+#[derive(Debug)]
+struct OneModel {
+    output: Output,
+    source: PathBuf,
+    tarball: String,
+    gob_copy: String,
+    store: Box<dyn ModelStore>,
+}
+
+/// Why models are not, or not all, in place: one sentence, and those that are.
+#[derive(Debug)]
+pub struct PublishError {
+    /// For a person.
+    pub message: String,
+    /// What was committed before.
+    pub committed: Vec<ModelPublished>,
+}
+
+impl Publication {
+    /// Prepares to publish `outputs` from the workspace; storage that fails is tried again for `patience`.
+    ///
+    /// # Errors
+    /// A place or folder that cannot be used, in one sentence.
+    pub fn new(
+        attempt: &AttemptRef,
+        outputs: &[Output],
+        workspace: &Path,
+        patience: Duration,
+    ) -> Result<Self, String> {
+        let model = |output: &Output| {
+            let place = ModelPlace::new(&output.uri, &output.name)?;
+            Ok(OneModel {
+                source: inside(workspace, &output.directory).map_err(|error| error.to_string())?,
+                tarball: format!("{}.tar.gz", place.last),
+                gob_copy: format!("{}.gob", place.last),
+                store: Box::new(FileStore::new(place.folder, attempt)),
+                output: output.clone(),
+            })
+        };
+        Ok(Self {
+            outputs: outputs.iter().map(model).collect::<Result<_, String>>()?,
+            patience,
+            hurried: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            staging: Mutex::new(()),
+        })
+    }
+
+    /// Packs every model into its staging place. Nothing is visible yet.
+    ///
+    /// # Errors
+    /// A folder without a model in it, or storage that fails for longer than the patience.
+    pub fn stage(&self) -> Result<Vec<ModelPublished>, PublishError> {
+        let _staging = self.staging.lock().expect("nobody panics while staging");
+        let deadline = Instant::now() + self.patience;
+        let stage = |model: &OneModel| {
+            let digest = self.patiently(deadline, || model.stage(&self.abandoned));
+            digest.map(|digest| model.published(digest)).map_err(|cause| PublishError {
+                message: model.sentence(&cause.to_string()),
+                committed: Vec::new(),
+            })
+        };
+        self.outputs.iter().map(stage).collect()
+    }
+
+    /// Swaps every staged model in. Call it only after the grant.
+    ///
+    /// # Errors
+    /// Storage that fails for longer than the patience.
+    pub fn commit(&self, staged: Vec<ModelPublished>) -> Result<Vec<ModelPublished>, PublishError> {
+        let deadline = Instant::now() + self.patience;
+        let mut committed = Vec::new();
+        for (model, published) in self.outputs.iter().zip(staged) {
+            let swap = self.patiently(deadline, || model.store.commit(&model.tarball).map_err(PackError::Io));
+            if let Err(cause) = swap {
+                return Err(PublishError { message: model.sentence(&cause.to_string()), committed });
+            }
+            committed.push(published);
+            if let Err(cause) = self.patiently(deadline, || model.publish_gob().map_err(PackError::Io)) {
+                let message = format!(
+                    "model {} is in place, but {GOB} beside it is the old one: {cause}",
+                    model.output.name
+                );
+                return Err(PublishError { message, committed });
+            }
+            if let Err(error) = model.store.clear() {
+                tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
+            }
+        }
+        Ok(committed)
+    }
+
+    /// Failures are final from now on.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Stops staging as soon as can be.
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Relaxed);
+    }
+
+    /// Removes what was staged.
+    pub fn clear(&self) {
+        let _staging = self.staging.lock().expect("nobody panics while staging");
+        for model in &self.outputs {
+            if let Err(error) = model.store.clear() {
+                tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
+            }
+        }
+    }
+
+    /// Tries again while the storage fails, with growing pauses.
+    fn patiently<T>(
+        &self,
+        deadline: Instant,
+        work: impl Fn() -> Result<T, PackError>,
+    ) -> Result<T, PackError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match work() {
+                Err(PackError::Io(error)) => error,
+                other => return other,
+            };
+            if self.is_over(deadline) {
+                return Err(error.into());
+            }
+            tracing::warn!(%error, pause_ms = pause.as_millis(), "storage failed; trying again");
+            let next = Instant::now() + pause;
+            while Instant::now() < next && !self.is_over(deadline) {
+                std::thread::sleep(PAUSE_STEP.min(pause));
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn is_over(&self, deadline: Instant) -> bool {
+        Instant::now() >= deadline
+            || self.hurried.load(Ordering::Relaxed)
+            || self.abandoned.load(Ordering::Relaxed)
+    }
+}
+
+impl OneModel {
+    fn stage(&self, abandoned: &AtomicBool) -> Result<Digest, PackError> {
+        let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
+        let mut staged = self.store.stage(&self.tarball)?;
+        let digest = pack::pack(&self.source, &extra, &mut staged, abandoned)?;
+        staged.finish()?;
+        Ok(digest)
+    }
+
+    fn publish_gob(&self) -> io::Result<()> {
+        let mut staged = self.store.stage(GOB)?;
+        staged.write_all(&self.output.gob)?;
+        staged.finish()?;
+        self.store.commit(GOB)
+    }
+
+    fn published(&self, digest: Digest) -> ModelPublished {
+        ModelPublished {
+            name: self.output.name.clone(),
+            uri: self.output.uri.clone(),
+            size_bytes: digest.size_bytes,
+            sha256: digest.sha256.to_vec().into(),
+        }
+    }
+
+    fn sentence(&self, cause: &str) -> String {
+        format!("model {} could not be published at {}: {cause}", self.output.name, self.output.uri)
+    }
+}
+
+#[cfg(test)]
+mod tests;

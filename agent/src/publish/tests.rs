@@ -1,0 +1,167 @@
+//! Publishing into real folders.
+
+use std::fs;
+use std::io::Read as _;
+
+use flate2::read::GzDecoder;
+use sha2::{Digest as _, Sha256};
+use tempfile::TempDir;
+
+use super::*;
+
+struct Bench {
+    dir: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let output = dir.path().join("workspace/outputs/m");
+        fs::create_dir_all(output.join("sub")).unwrap();
+        fs::write(output.join("model.bin"), "weights").unwrap();
+        fs::write(output.join("sub/b.json"), "{}").unwrap();
+        fs::write(output.join("a.json"), "[]").unwrap();
+        Self { dir }
+    }
+
+    fn publication(&self, attempt: u32) -> Publication {
+        let output = Output {
+            uri: format!("file://{}/models/m", self.dir.path().display()),
+            name: "m".into(),
+            directory: "outputs/m".into(),
+            gob: "gob".into(),
+        };
+        let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt };
+        let workspace = self.dir.path().join("workspace");
+        Publication::new(&attempt, &[output], &workspace, Duration::ZERO).unwrap()
+    }
+
+    fn model(&self) -> PathBuf {
+        self.dir.path().join("models/m")
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(self.model())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+}
+
+fn contents(tarball: &Path) -> Vec<(String, String)> {
+    let mut archive = tar::Archive::new(GzDecoder::new(fs::File::open(tarball).unwrap()));
+    let mut found = Vec::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        found.push((entry.path().unwrap().display().to_string(), text));
+    }
+    found
+}
+
+#[test]
+fn nothing_is_visible_before_the_commit_and_all_after() {
+    let bench = Bench::new();
+    let publication = bench.publication(1);
+    let staged = publication.stage().unwrap();
+    assert_eq!(bench.files(), [".staging-j-1-1"]);
+
+    let committed = publication.commit(staged).unwrap();
+    assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
+    assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "gob");
+    let tarball = bench.model().join("m.tar.gz");
+    let expected = [
+        ("a.json", "[]"),
+        ("m.gob", "gob"),
+        ("model.bin", "weights"),
+        ("sqlflow.gob", "gob"),
+        ("sub", ""),
+        ("sub/b.json", "{}"),
+    ];
+    let found = contents(&tarball);
+    let found: Vec<_> = found.iter().map(|(n, t)| (n.trim_end_matches('/'), t.as_str())).collect();
+    assert_eq!(found, expected);
+    let bytes = fs::read(&tarball).unwrap();
+    assert_eq!(committed[0].size_bytes, bytes.len() as u64);
+    assert_eq!(committed[0].sha256, Sha256::digest(&bytes).to_vec());
+}
+
+#[test]
+fn the_same_files_give_the_same_bytes() {
+    let (one, two) = (Bench::new(), Bench::new());
+    fs::File::open(two.dir.path().join("workspace/outputs/m/model.bin"))
+        .unwrap()
+        .set_modified(std::time::SystemTime::UNIX_EPOCH)
+        .unwrap();
+    let sums = [&one, &two].map(|bench| bench.publication(1).stage().unwrap()[0].sha256.clone());
+    assert_eq!(sums[0], sums[1]);
+}
+
+#[test]
+fn an_output_without_a_file_is_an_error_and_the_old_model_stays() {
+    for emptied in ["workspace/outputs/m", "workspace/outputs"] {
+        let bench = Bench::new();
+        fs::create_dir_all(bench.model()).unwrap();
+        fs::write(bench.model().join("m.tar.gz"), "old").unwrap();
+        fs::remove_dir_all(bench.dir.path().join(emptied)).unwrap();
+        fs::create_dir_all(bench.dir.path().join("workspace/outputs/m/folder")).unwrap();
+        let error = bench.publication(1).stage().unwrap_err();
+        assert!(error.message.contains("left no file in"), "{}", error.message);
+        assert_eq!(fs::read_to_string(bench.model().join("m.tar.gz")).unwrap(), "old");
+    }
+}
+
+#[test]
+fn links_out_of_the_output_are_refused_and_links_within_are_files() {
+    let bench = Bench::new();
+    let output = bench.dir.path().join("workspace/outputs/m");
+    std::os::unix::fs::symlink("model.bin", output.join("latest")).unwrap();
+    let publication = bench.publication(1);
+    publication.commit(publication.stage().unwrap()).unwrap();
+    assert!(contents(&bench.model().join("m.tar.gz")).contains(&("latest".into(), "weights".into())));
+
+    std::os::unix::fs::symlink("/etc/passwd", output.join("x")).unwrap();
+    let error = bench.publication(2).stage().unwrap_err();
+    assert!(error.message.contains("outputs/m/x is neither a file nor a folder"), "{}", error.message);
+}
+
+#[test]
+fn staging_of_earlier_attempts_goes_and_of_others_stays() {
+    let bench = Bench::new();
+    for stale in [".staging-j-1-1", ".staging-j-1-3", ".staging-j-2-1", ".staging-other-1-1"] {
+        fs::create_dir_all(bench.model().join(stale)).unwrap();
+    }
+    let publication = bench.publication(2);
+    publication.commit(publication.stage().unwrap()).unwrap();
+    let left = bench.files();
+    assert_eq!(left, [".staging-j-1-3", ".staging-j-2-1", ".staging-other-1-1", "m.tar.gz", "sqlflow.gob"]);
+}
+
+#[test]
+fn what_is_abandoned_leaves_nothing_behind() {
+    let bench = Bench::new();
+    let publication = bench.publication(1);
+    publication.stage().unwrap();
+    publication.abandon();
+    publication.clear();
+    assert!(bench.files().is_empty());
+    assert!(bench.publication(1).stage().is_ok());
+}
+
+#[test]
+fn storage_that_comes_back_within_the_patience_costs_nothing() {
+    let bench = Bench::new();
+    // A file where the model's folder should be: every try fails until it is gone.
+    fs::create_dir_all(bench.dir.path().join("models")).unwrap();
+    fs::write(bench.model(), "in the way").unwrap();
+    let mut publication = bench.publication(1);
+    publication.patience = Duration::from_secs(60);
+    std::thread::scope(|scope| {
+        let staged = scope.spawn(|| publication.stage());
+        fs::remove_file(bench.model()).unwrap();
+        assert!(staged.join().unwrap().is_ok());
+    });
+}

@@ -1,0 +1,442 @@
+//! The shell around the state machine: brings events in, carries actions out, decides nothing.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::BytesMut;
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use sqlflow_proto::agent::{Assignment, CommitRequest, Granted, Refused, Start, agent_frame::Frame};
+use sqlflow_proto::record::output::Stream;
+use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Payload};
+use tokio::net::UnixStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+
+use crate::attach::{Attach, Incoming};
+use crate::channel::answers::{self, Answer};
+use crate::cli::AttachOptions;
+use crate::input::{self, InputError};
+use crate::lock::RunLock;
+use crate::outcome::{self, Evidence};
+use crate::process::{reaper, spawn, tree};
+use crate::publish::Publication;
+use crate::ship::link::Link;
+use crate::ship::mirror::Mirror;
+use crate::ship::outbox::DEFAULT_LIMIT;
+use crate::ship::reader::{OutputPipe, Reader};
+use crate::ship::spool;
+use crate::supervise::{Action, Attempt, Event, Exit, Plan, Timer, Verdict};
+use crate::{meter, supervise, workspace};
+
+/// When the assignment does not say.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+/// How long the exit waits for work with files that was begun.
+const LAST_WORK: Duration = Duration::from_secs(10);
+/// More leftovers than this are counted, not named.
+const NAMED_LEFTOVERS: usize = 5;
+
+/// Runs an attempt from first to last; gives the exit code. `stderr` carries the agent's log, and takes the
+/// command's stderr too.
+pub fn attach(options: AttachOptions, stderr: Mirror) -> u8 {
+    let stdout = Mirror::spawn(std::io::stdout());
+    let code = match try_attach(options, [stdout.clone(), stderr]) {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            supervise::EXIT_FAULT
+        }
+    };
+    stdout.flush();
+    code
+}
+
+fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
+    let Some(_lock) = RunLock::take(&options.dir)? else {
+        tracing::info!(job = options.job, dir = %options.dir.display(), "another agent runs this attempt already");
+        return Ok(0);
+    };
+    prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(async { Shell::new(options, mirrors).run().await });
+    // A thread that is stuck in a disk must not hold the exit.
+    runtime.shutdown_background();
+    code
+}
+
+/// Everything that actions work on.
+struct Shell {
+    options: AttachOptions,
+    mirrors: [Mirror; 2],
+    link: Arc<Link>,
+    attempt: Attempt,
+    evidence: Evidence,
+    events: mpsc::UnboundedSender<Event>,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    assignment: Option<Arc<Assignment>>,
+    prepare_abandoned: Arc<AtomicBool>,
+    command: Command,
+    stop_reading: watch::Sender<bool>,
+    answers: Option<mpsc::Sender<Answer>>,
+    publication: Option<Arc<Publication>>,
+    staged: Vec<ModelPublished>,
+    timers: HashMap<Timer, AbortHandle>,
+    /// Work with files that the exit waits for.
+    last_work: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    NotStarted,
+    Running(Pid),
+    Ended,
+}
+
+impl Shell {
+    fn new(options: AttachOptions, mirrors: [Mirror; 2]) -> Self {
+        // Unbounded, but emptied before anything else runs again: all is one thread.
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (attempt, first) = Attempt::new(options.linger);
+        let mut shell = Self {
+            options,
+            mirrors,
+            link: Arc::new(Link::new(DEFAULT_LIMIT)),
+            attempt,
+            evidence: Evidence::begin(),
+            events,
+            inbox,
+            assignment: None,
+            prepare_abandoned: Arc::default(),
+            command: Command::NotStarted,
+            stop_reading: watch::Sender::new(false),
+            answers: None,
+            publication: None,
+            staged: Vec::new(),
+            timers: HashMap::new(),
+            last_work: Vec::new(),
+        };
+        for action in first {
+            shell.carry_out(action);
+        }
+        shell
+    }
+
+    async fn run(mut self) -> anyhow::Result<u8> {
+        let mut children = signal(SignalKind::child())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        // Handled, so that a file size limit is an error of the write and not the agent's death.
+        let _file_size = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
+
+        let (incoming, mut messages) = mpsc::unbounded_channel();
+        let attempt = self.options.attempt_ref();
+        let attach = Attach::new(self.options.server.clone(), attempt, self.link.clone(), incoming);
+        tokio::spawn(attach.run());
+
+        loop {
+            let event = tokio::select! {
+                Some(event) = self.inbox.recv() => event,
+                Some(message) = messages.recv() => match message {
+                    Incoming::Assigned(assignment) => self.assigned(*assignment),
+                    Incoming::Event(event) => event,
+                },
+                _ = children.recv() => {
+                    self.reap();
+                    continue;
+                }
+                _ = terminate.recv() => Event::Terminate(Signal::SIGTERM),
+                _ = interrupt.recv() => Event::Terminate(Signal::SIGINT),
+            };
+            let actions = self.attempt.apply(event);
+            let phase = self.attempt.phase();
+            self.link.set_phase(phase);
+            self.evidence.enter(phase);
+            for action in actions {
+                if let Action::Exit(code) = action {
+                    self.leave().await;
+                    return Ok(code);
+                }
+                self.carry_out(action);
+            }
+        }
+    }
+
+    fn assigned(&mut self, assignment: Assignment) -> Event {
+        let seconds = |seconds: u32, default| match seconds {
+            0 => default,
+            seconds => Duration::from_secs(seconds.into()),
+        };
+        let plan = Plan {
+            publishes: !assignment.outputs.is_empty(),
+            grace: seconds(assignment.grace_seconds, DEFAULT_GRACE),
+            drain: seconds(assignment.drain_seconds, DEFAULT_DRAIN),
+        };
+        if assignment.spool_bytes > 0 {
+            self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
+        }
+        tracing::info!(job = self.options.job, command = ?assignment.command.first(), "assigned");
+        self.assignment = Some(Arc::new(assignment));
+        Event::Assigned(plan)
+    }
+
+    fn reap(&mut self) {
+        let reaped = reaper::reap();
+        for (pid, status) in reaped.ended {
+            if self.command == Command::Running(pid) {
+                self.command = Command::Ended;
+                tracing::info!(?status, "the command ended");
+                self.send(Event::Exited(Exit { status, oom_kills: self.evidence.oom_kills() }));
+            }
+        }
+        if reaped.alone && self.command == Command::Ended {
+            self.send(Event::Alone);
+        }
+    }
+
+    fn send(&self, event: Event) {
+        self.events.send(event).expect("the inbox lives as long as the shell");
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Prepare => self.prepare(),
+            Action::AbandonPrepare => self.prepare_abandoned.store(true, Ordering::Relaxed),
+            Action::Start => {
+                if let Err(error) = self.start() {
+                    self.send(Event::StartFailed(format!("{error:#}")));
+                }
+            }
+            Action::Signal(signal) => {
+                if let Command::Running(group) = self.command {
+                    tracing::info!(%signal, "ending the command");
+                    tree::signal_command(group, signal);
+                }
+            }
+            Action::SignalLeftovers(signal) => self.signal_leftovers(signal),
+            Action::StopReading => {
+                self.stop_reading.send_replace(true);
+            }
+            Action::Stage => self.stage(),
+            Action::AskCommit(models) => {
+                self.staged.clone_from(&models);
+                self.link.ask_commit(CommitRequest { models });
+            }
+            Action::ForgetCommit => {
+                self.link.settle_commit();
+            }
+            Action::AnswerSubmitter(answer) => self.answer(answer),
+            Action::Commit => self.commit(),
+            Action::HurryPublish => {
+                if let Some(publication) = &self.publication {
+                    publication.hurry();
+                }
+            }
+            Action::AbandonPublish => self.abandon_publish(),
+            Action::Warn(text) => self.warn(text),
+            Action::RecordGap => self.record_gap(),
+            Action::RecordModels(models) => {
+                for model in models {
+                    self.link.push_output(Payload::Model(model));
+                }
+            }
+            Action::Report(verdict, models) => self.report(*verdict, models),
+            Action::SetTimer(timer, after) => self.set_timer(timer, after),
+            Action::Exit(_) => unreachable!("the loop takes it"),
+        }
+    }
+
+    fn workspace(&self) -> PathBuf {
+        self.options.dir.join("workspace")
+    }
+
+    fn assignment(&self) -> Arc<Assignment> {
+        self.assignment.clone().expect("the machine acts only after the assignment")
+    }
+
+    fn prepare(&mut self) {
+        let assignment = self.assignment();
+        let attempt = self.options.attempt_ref();
+        let patience = self.options.publish_retry;
+        match Publication::new(&attempt, &assignment.outputs, &self.workspace(), patience) {
+            Ok(publication) => self.publication = Some(Arc::new(publication)),
+            Err(why) => return self.send(Event::WorkspaceFailed(why)),
+        }
+        let (dir, abandoned, events) =
+            (self.options.dir.clone(), self.prepare_abandoned.clone(), self.events.clone());
+        spawn_blocking(move || {
+            let _ = events.send(prepare(&dir, &assignment, &abandoned));
+        });
+    }
+
+    /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
+    fn start(&mut self) -> anyhow::Result<()> {
+        let assignment = self.assignment();
+        let started = spawn::spawn(&assignment, &self.workspace())?;
+        self.command = Command::Running(started.pid);
+        tracing::info!(pid = started.pid.as_raw(), "the command runs");
+
+        let (channel, answer_half) = UnixStream::from_std(started.channel)?.into_split();
+        let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
+        self.answers = Some(answers.clone());
+        let start = Start { secrets: assignment.secrets.clone() };
+        let acked = self.link.acked();
+        tokio::spawn(async move {
+            // An error means that the command closed its end; whether that matters shows elsewhere.
+            let _ = answers::write_answers(answer_half, start, queue, acked).await;
+        });
+
+        let mirrored = |mirror: &Mirror| (!self.options.no_mirror).then(|| mirror.clone());
+        let reader = Reader {
+            link: self.link.clone(),
+            events: self.events.clone(),
+            answers,
+            stdout: OutputPipe::new(started.stdout, Stream::Stdout, mirrored(&self.mirrors[0]))?,
+            stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]))?,
+            channel: Some((channel, BytesMut::new())),
+            stop: self.stop_reading.subscribe(),
+        };
+        tokio::spawn(reader.run());
+        tokio::spawn(meter::watch(self.link.clone()));
+        Ok(())
+    }
+
+    fn answer(&mut self, answer: Result<(), String>) {
+        let frame = match answer {
+            Ok(()) => Frame::Granted(Granted {}),
+            Err(reason) => Frame::Refused(Refused { reason }),
+        };
+        if let Some(answers) = &self.answers {
+            // Full or closed: the submitter does not listen, and the grace ends it.
+            let _ = answers.try_send(Answer::Now(frame));
+        }
+    }
+
+    fn signal_leftovers(&mut self, signal: Signal) {
+        if signal == Signal::SIGTERM {
+            let leftovers = named(&tree::live());
+            if !leftovers.is_empty() {
+                self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
+            }
+        }
+        tree::signal_descendants(signal);
+    }
+
+    fn record_gap(&mut self) {
+        let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
+        self.link.push_output(Payload::Gap(gap));
+        let holders = match named(&tree::live()) {
+            none if none.is_empty() => "a process outside of the attempt".to_owned(),
+            holders => holders,
+        };
+        self.warn(format!("gave up reading output that is held open by {holders}"));
+    }
+
+    fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        self.link.push_output(Payload::Notice(Notice { kind: notice::Kind::Warning.into(), text }));
+    }
+
+    fn stage(&mut self) {
+        let (publication, events) = (self.publication(), self.events.clone());
+        spawn_blocking(move || {
+            let _ = events.send(match publication.stage() {
+                Ok(models) => Event::Staged(models),
+                Err(error) => Event::PublishFailed { message: error.message, committed: error.committed },
+            });
+        });
+    }
+
+    fn commit(&mut self) {
+        let (publication, events, staged) =
+            (self.publication(), self.events.clone(), std::mem::take(&mut self.staged));
+        spawn_blocking(move || {
+            let _ = events.send(match publication.commit(staged) {
+                Ok(models) => Event::Committed(models),
+                Err(error) => Event::PublishFailed { message: error.message, committed: error.committed },
+            });
+        });
+    }
+
+    fn abandon_publish(&mut self) {
+        let publication = self.publication();
+        publication.abandon();
+        self.last_work.push(spawn_blocking(move || publication.clear()));
+    }
+
+    fn publication(&self) -> Arc<Publication> {
+        self.publication.clone().expect("preparing made it")
+    }
+
+    fn report(&mut self, verdict: Verdict, models: Vec<ModelPublished>) {
+        tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
+        let outcome = self.evidence.outcome(verdict, models, &self.link);
+        let (link, dir) = (self.link.clone(), self.options.dir.clone());
+        self.last_work.push(spawn_blocking(move || {
+            if let Err(error) = outcome::write(&dir, &outcome) {
+                tracing::error!(%error, "cannot write the outcome");
+            }
+            link.report(outcome);
+        }));
+    }
+
+    fn set_timer(&mut self, timer: Timer, after: Duration) {
+        let events = self.events.clone();
+        let task = tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let _ = events.send(Event::TimeUp(timer));
+        });
+        if let Some(earlier) = self.timers.insert(timer, task.abort_handle()) {
+            earlier.abort();
+        }
+    }
+
+    /// Leaves nothing undone that a later server needs.
+    async fn leave(&mut self) {
+        for work in self.last_work.drain(..) {
+            let _ = tokio::time::timeout(LAST_WORK, work).await;
+        }
+        let unacked = self.link.unacked();
+        if unacked.is_empty() {
+            return;
+        }
+        tracing::warn!(records = unacked.len(), "leaving records that no server took in the spool");
+        if let Err(error) = spool::write(&self.options.dir, &unacked) {
+            tracing::error!(%error, "cannot write the spool");
+        }
+    }
+}
+
+fn prepare(dir: &std::path::Path, assignment: &Assignment, abandoned: &AtomicBool) -> Event {
+    let workspace = match workspace::create(dir, &assignment.files) {
+        Ok(workspace) => workspace,
+        Err(error) => return Event::WorkspaceFailed(format!("{error:#}")),
+    };
+    for input in &assignment.inputs {
+        if let Err(error) = input::fetch(&workspace, input, abandoned) {
+            let user_error = matches!(error, InputError::Missing { .. });
+            return Event::InputFailed { message: error.to_string(), user_error };
+        }
+    }
+    Event::Prepared
+}
+
+/// `sleep (pid 12), python3 (pid 13) and 7 more`
+fn named(processes: &[tree::Process]) -> String {
+    let mut names: Vec<_> = processes
+        .iter()
+        .take(NAMED_LEFTOVERS)
+        .map(|process| format!("{} (pid {})", process.name, process.pid))
+        .collect();
+    if let Some(more) = processes.len().checked_sub(NAMED_LEFTOVERS).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}

@@ -1,0 +1,230 @@
+//! What the attempt wants a server to know, shared with the connection. Level-triggered: a new connection looks at
+//! what is there and sends what the server does not have, so nothing depends on which stream carried what.
+
+use std::sync::{Mutex, MutexGuard};
+
+use sqlflow_proto::agent::{
+    AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
+};
+use sqlflow_proto::record::record::Payload;
+use tokio::sync::{Notify, watch};
+
+use super::now_unix_micros;
+use super::outbox::Outbox;
+
+/// Encoded bytes of records in one message.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Shared between the reader, the supervisor and the connection; all three run on one thread, so locks are free.
+#[derive(Debug)]
+pub struct Link {
+    pending: Mutex<Pending>,
+    /// Something may be there to send. One waiter: the connection.
+    changed: Notify,
+    /// Room may be there again. One waiter: the reader.
+    room: Notify,
+    acked: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    outbox: Outbox,
+    commit: Option<CommitRequest>,
+    /// How many commits were asked for: a stream sends each once.
+    commits: u64,
+    outcome: Option<Outcome>,
+    phase: Phase,
+    memory: Memory,
+}
+
+/// Resident memory of the attempt's processes, in bytes.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Memory {
+    /// At the last look.
+    pub now: u64,
+    /// The largest seen.
+    pub peak: u64,
+}
+
+/// What one stream has carried so far.
+#[derive(Debug)]
+pub struct Sent {
+    next_seq: u64,
+    commits: u64,
+    outcome: bool,
+    /// A heartbeat is due.
+    pub heartbeat_due: bool,
+}
+
+impl Sent {
+    /// A new stream to a server that holds everything up to `acked_seq`.
+    pub fn resume(acked_seq: u64) -> Self {
+        Self { next_seq: acked_seq + 1, commits: 0, outcome: false, heartbeat_due: true }
+    }
+
+    /// Whether the outcome went out on this stream.
+    pub fn outcome(&self) -> bool {
+        self.outcome
+    }
+}
+
+impl Link {
+    /// With an empty outbox that holds `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        let pending = Pending {
+            outbox: Outbox::new(limit),
+            commit: None,
+            commits: 0,
+            outcome: None,
+            phase: Phase::Fetching,
+            memory: Memory::default(),
+        };
+        Self {
+            pending: Mutex::new(pending),
+            changed: Notify::new(),
+            room: Notify::new(),
+            acked: watch::Sender::new(0),
+        }
+    }
+
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().expect("nobody panics while holding the lock")
+    }
+
+    /// Changes how many bytes the outbox may hold.
+    pub fn set_limit(&self, limit: usize) {
+        self.pending().outbox.set_limit(limit);
+        self.room.notify_one();
+    }
+
+    /// Whether the reader may read on.
+    pub fn has_room(&self) -> bool {
+        self.pending().outbox.has_room()
+    }
+
+    /// Ends when there may be room; look again then.
+    pub async fn room(&self) {
+        self.room.notified().await;
+    }
+
+    /// Appends what the child wrote, under the statement that was started last.
+    pub fn push_output(&self, payload: Payload) -> u64 {
+        let mut pending = self.pending();
+        let statement = pending.outbox.statement();
+        let seq = pending.outbox.push(now_unix_micros(), statement, payload);
+        self.changed.notify_one();
+        seq
+    }
+
+    /// Appends a record about a statement, or about the attempt.
+    pub fn push(&self, statement: Option<u32>, payload: Payload) -> u64 {
+        let mut pending = self.pending();
+        if matches!(payload, Payload::Started(_)) {
+            pending.outbox.set_statement(statement);
+        }
+        let seq = pending.outbox.push(now_unix_micros(), statement, payload);
+        self.changed.notify_one();
+        seq
+    }
+
+    /// A server holds everything up to `seq`.
+    pub fn ack(&self, seq: u64) {
+        let mut pending = self.pending();
+        pending.outbox.ack(seq);
+        self.acked.send_replace(pending.outbox.acked());
+        self.room.notify_one();
+        // The outcome waits for the last acknowledgement.
+        self.changed.notify_one();
+    }
+
+    /// Follows the number up to which everything is durable.
+    pub fn acked(&self) -> watch::Receiver<u64> {
+        self.acked.subscribe()
+    }
+
+    /// Number of the last record.
+    pub fn last_seq(&self) -> u64 {
+        self.pending().outbox.last_seq()
+    }
+
+    /// Asks for the commit grant, on every stream until it is answered.
+    pub fn ask_commit(&self, request: CommitRequest) {
+        let mut pending = self.pending();
+        pending.commit = Some(request);
+        pending.commits += 1;
+        self.changed.notify_one();
+    }
+
+    /// The commit was answered, or is not wanted any more. False: it was not asked for.
+    pub fn settle_commit(&self) -> bool {
+        self.pending().commit.take().is_some()
+    }
+
+    /// Reports the outcome, after all records are acknowledged.
+    pub fn report(&self, outcome: Outcome) {
+        self.pending().outcome = Some(outcome);
+        self.changed.notify_one();
+    }
+
+    /// What the next heartbeats say.
+    pub fn set_phase(&self, phase: Phase) {
+        self.pending().phase = phase;
+    }
+
+    /// What the next heartbeats say.
+    pub fn observe_memory(&self, now: u64) {
+        let memory = &mut self.pending().memory;
+        *memory = Memory { now, peak: memory.peak.max(now) };
+    }
+
+    /// Memory seen so far.
+    pub fn memory(&self) -> Memory {
+        self.pending().memory
+    }
+
+    /// Everything that no server has acknowledged, in order.
+    pub fn unacked(&self) -> Vec<sqlflow_proto::record::Record> {
+        self.pending().outbox.records().cloned().collect()
+    }
+
+    /// Waits for the next message that this stream should carry. Safe to cancel.
+    pub async fn next_message(&self, sent: &mut Sent) -> AttachRequest {
+        loop {
+            let message = self.pending().next_message(sent);
+            match message {
+                Some(message) => return AttachRequest { message: Some(message) },
+                None => self.changed.notified().await,
+            }
+        }
+    }
+}
+
+impl Pending {
+    fn next_message(&self, sent: &mut Sent) -> Option<Message> {
+        if std::mem::take(&mut sent.heartbeat_due) {
+            return Some(Message::Heartbeat(Heartbeat {
+                phase: self.phase.into(),
+                memory_bytes: self.memory.now,
+                memory_peak_bytes: self.memory.peak,
+                spool_bytes: self.outbox.bytes() as u64,
+            }));
+        }
+        if let Some(commit) = &self.commit
+            && sent.commits < self.commits
+        {
+            sent.commits = self.commits;
+            return Some(Message::Commit(commit.clone()));
+        }
+        let records = self.outbox.batch(sent.next_seq, BATCH_BYTES);
+        if let Some(last) = records.last() {
+            sent.next_seq = last.seq + 1;
+            return Some(Message::Records(RecordBatch { records }));
+        }
+        let outcome = self.outcome.as_ref()?;
+        if sent.outcome || self.outbox.acked() < self.outbox.last_seq() {
+            return None;
+        }
+        sent.outcome = true;
+        Some(Message::Outcome(outcome.clone()))
+    }
+}

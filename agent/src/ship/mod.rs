@@ -1,0 +1,17 @@
+//! Shipping: what the child says becomes numbered records, kept until a server holds them safely.
+//!
+//! `reader` makes records from the child's pipes and channel, `outbox` keeps them (bounded; when it is full the
+//! reader stops and so the child waits), `link` shares the outbox and the attempt's requests with the connection,
+//! `spool` writes what nobody took to disk, `mirror` repeats the output on the agent's own stdout and stderr.
+
+pub mod link;
+pub mod mirror;
+pub mod outbox;
+pub mod reader;
+pub mod spool;
+
+/// Microseconds since the Unix epoch, by this machine's clock.
+pub fn now_unix_micros() -> i64 {
+    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,206 @@
+//! The outbox: records in one sequence, kept until they are acknowledged. Pure; no clock, no I/O.
+
+use std::collections::VecDeque;
+
+use prost::Message as _;
+use sqlflow_proto::record::{Record, record::Payload};
+
+/// What a record costs in memory besides its payload's bytes.
+const RECORD_OVERHEAD: usize = size_of::<Record>() + size_of::<usize>() + 64;
+
+/// Unacknowledged records that may be held when the assignment does not say, in bytes.
+pub const DEFAULT_LIMIT: usize = 8 << 20;
+
+/// Records in order of `seq`, from the first that is not acknowledged.
+#[derive(Debug)]
+pub struct Outbox {
+    records: VecDeque<(Record, usize)>,
+    /// Everything up to here is durable at a server.
+    acked: u64,
+    bytes: usize,
+    limit: usize,
+    /// The statement that the child's output belongs to.
+    statement: Option<u32>,
+}
+
+impl Outbox {
+    /// An empty outbox that takes records while it holds less than `limit` bytes. It can hold one record more than
+    /// that, so its bound is `limit` plus the largest record.
+    pub fn new(limit: usize) -> Self {
+        Self { records: VecDeque::new(), acked: 0, bytes: 0, limit, statement: None }
+    }
+
+    /// Changes the limit; what is held already stays.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// Whether the next record may be pushed. A caller that must not lose what it has may push all the same.
+    pub fn has_room(&self) -> bool {
+        self.bytes < self.limit
+    }
+
+    /// Output that follows belongs to this statement.
+    pub fn set_statement(&mut self, statement: Option<u32>) {
+        self.statement = statement;
+    }
+
+    /// The statement that was started last.
+    pub fn statement(&self) -> Option<u32> {
+        self.statement
+    }
+
+    /// Appends a record and gives its number.
+    pub fn push(&mut self, time_unix_micros: i64, statement: Option<u32>, payload: Payload) -> u64 {
+        let seq = self.last_seq() + 1;
+        let record = Record { seq, time_unix_micros, statement, payload: Some(payload) };
+        let size = record.encoded_len();
+        self.bytes += size + RECORD_OVERHEAD;
+        self.records.push_back((record, size));
+        seq
+    }
+
+    /// Drops everything up to `seq`. A number that was never given out counts as the last one.
+    pub fn ack(&mut self, seq: u64) {
+        let seq = seq.min(self.last_seq());
+        while self.acked < seq {
+            let (_, size) = self.records.pop_front().expect("acked < last_seq, so a record is held");
+            self.bytes -= size + RECORD_OVERHEAD;
+            self.acked += 1;
+        }
+        if self.records.is_empty() {
+            // A burst of small records leaves a large ring behind.
+            self.records.shrink_to(1024);
+        }
+    }
+
+    /// Records from `from` on, at most `max_bytes` of encoded data together, but at least one if there is one.
+    pub fn batch(&self, from: u64, max_bytes: usize) -> Vec<Record> {
+        let skip = usize::try_from(from.saturating_sub(self.acked + 1)).unwrap_or(usize::MAX);
+        let skip = skip.min(self.records.len());
+        let mut room = max_bytes;
+        let mut batch = Vec::new();
+        for (record, size) in self.records.range(skip..) {
+            if !batch.is_empty() && *size > room {
+                break;
+            }
+            room = room.saturating_sub(*size);
+            batch.push(record.clone());
+        }
+        batch
+    }
+
+    /// Everything that is not acknowledged.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.iter().map(|(record, _)| record)
+    }
+
+    /// Number of the last record that was pushed; 0 before the first.
+    pub fn last_seq(&self) -> u64 {
+        self.acked + self.records.len() as u64
+    }
+
+    /// Number up to which a server holds everything.
+    pub fn acked(&self) -> u64 {
+        self.acked
+    }
+
+    /// Memory held for unacknowledged records.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use sqlflow_proto::record::Output;
+
+    use super::*;
+
+    fn output(len: usize) -> Payload {
+        Payload::Output(Output { stream: 1, offset: 0, data: Bytes::from(vec![b'x'; len]) })
+    }
+
+    #[test]
+    fn numbers_rise_from_one_over_all_kinds() {
+        let mut outbox = Outbox::new(1 << 20);
+        assert_eq!(outbox.push(0, None, output(1)), 1);
+        assert_eq!(outbox.push(0, Some(3), Payload::Started(Default::default())), 2);
+        assert_eq!(outbox.last_seq(), 2);
+    }
+
+    #[test]
+    fn a_full_outbox_has_room_again_after_an_ack() {
+        let mut outbox = Outbox::new(1000);
+        let seq = outbox.push(0, None, output(2000));
+        assert!(!outbox.has_room());
+        outbox.ack(seq);
+        assert!(outbox.has_room());
+        assert_eq!(outbox.bytes(), 0);
+    }
+
+    #[test]
+    fn many_tiny_records_fill_it_too() {
+        let mut outbox = Outbox::new(100 << 10);
+        let mut pushed = 0;
+        while outbox.has_room() {
+            outbox.push(0, None, output(1));
+            pushed += 1;
+        }
+        assert!(pushed < 1000, "{pushed} records of one byte were taken as if they cost nothing");
+    }
+
+    #[test]
+    fn a_batch_keeps_to_its_size_but_always_moves() {
+        let mut outbox = Outbox::new(1 << 30);
+        for _ in 0..3 {
+            outbox.push(0, None, output(400));
+        }
+        assert_eq!(outbox.batch(1, 900).iter().map(|r| r.seq).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(outbox.batch(2, 10).iter().map(|r| r.seq).collect::<Vec<_>>(), [2]);
+        assert!(outbox.batch(4, 900).is_empty());
+    }
+
+    #[test]
+    fn an_ack_of_what_was_never_sent_drops_only_what_is_there() {
+        let mut outbox = Outbox::new(1 << 20);
+        outbox.push(0, None, output(1));
+        outbox.ack(u64::MAX);
+        assert_eq!(outbox.acked(), 1);
+        assert_eq!(outbox.push(0, None, output(1)), 2);
+    }
+
+    proptest! {
+        /// A server that takes batches over connections that break at any moment ends with every record once.
+        #[test]
+        fn every_record_arrives_once_in_order(
+            steps in prop::collection::vec((0u8..4, 1usize..3000), 1..200)
+        ) {
+            let mut outbox = Outbox::new(usize::MAX);
+            let (mut server, mut cursor) = (Vec::<u64>::new(), 1u64);
+            for (step, size) in steps {
+                match step {
+                    0 => { outbox.push(0, None, output(size)); }
+                    1 => {
+                        for record in outbox.batch(cursor, size) {
+                            cursor = record.seq + 1;
+                            if record.seq > server.last().copied().unwrap_or(0) {
+                                server.push(record.seq);
+                            }
+                        }
+                    }
+                    2 => outbox.ack(server.last().copied().unwrap_or(0)),
+                    _ => cursor = outbox.acked() + 1,
+                }
+                let held: usize = outbox.records().map(|r| r.encoded_len() + RECORD_OVERHEAD).sum();
+                prop_assert_eq!(held, outbox.bytes());
+            }
+            for record in outbox.batch(server.last().copied().unwrap_or(0) + 1, usize::MAX) {
+                server.push(record.seq);
+            }
+            prop_assert_eq!(server, (1..=outbox.last_seq()).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Reads the child's stdout, stderr and channel, and makes records of what comes. One turn looks at the channel
+//! first, so that output is filed under the statement that was just started.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut as _, BytesMut};
+use sqlflow_proto::record::output::Stream;
+use sqlflow_proto::record::{Output, record::Payload};
+use tokio::net::unix::{OwnedReadHalf, pipe};
+use tokio::sync::{mpsc, watch};
+
+use super::link::Link;
+use super::mirror::Mirror;
+use crate::channel::answers::Answer;
+use crate::channel::codec::{Sorted, next_frame};
+use crate::supervise::Event;
+
+/// Most bytes in one record of output.
+const CHUNK: usize = 64 << 10;
+/// With less room than this left in a block, a new one is begun.
+const WORTHWHILE: usize = 8 << 10;
+/// Told to stop: when nothing has come for this long, the pipes are empty.
+const QUIET: Duration = Duration::from_millis(250);
+/// Told to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
+const LAST_BYTES: usize = 8 << 20;
+
+/// The agent's ends of the child's pipes and channel.
+#[derive(Debug)]
+pub struct Reader {
+    /// Where records go.
+    pub link: Arc<Link>,
+    /// Where frames go that are no records. Unbounded, but emptied after every turn, since all run on one thread.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// Acknowledgements to write once they are due.
+    pub answers: mpsc::Sender<Answer>,
+    /// The child's stdout.
+    pub stdout: OutputPipe,
+    /// The child's stderr.
+    pub stderr: OutputPipe,
+    /// What the child's library says; `None` after its end.
+    pub channel: Option<(OwnedReadHalf, BytesMut)>,
+    /// Becomes true when only what is there now is to be read.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// One of the child's output streams.
+#[derive(Debug)]
+pub struct OutputPipe {
+    /// `None` after its end.
+    pipe: Option<pipe::Receiver>,
+    stream: Stream,
+    offset: u64,
+    block: BytesMut,
+    mirror: Option<Mirror>,
+}
+
+impl OutputPipe {
+    /// # Errors
+    /// `pipe` is none, or cannot be made non-blocking.
+    pub fn new(pipe: OwnedFd, stream: Stream, mirror: Option<Mirror>) -> io::Result<Self> {
+        let pipe = pipe::Receiver::from_owned_fd(pipe)?;
+        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), mirror })
+    }
+
+    /// One read, one record. Gives the bytes read; 0: nothing is there now.
+    async fn turn(&mut self, link: &Link) -> usize {
+        let Some(pipe) = &self.pipe else { return 0 };
+        if self.block.capacity() < WORTHWHILE {
+            self.block = BytesMut::with_capacity(CHUNK);
+        }
+        match pipe.try_read_buf(&mut (&mut self.block).limit(CHUNK)) {
+            Ok(0) => self.pipe = None,
+            Ok(read) => {
+                let data = self.block.split().freeze();
+                if let Some(mirror) = &self.mirror {
+                    mirror.write(data.clone()).await;
+                }
+                let output = Output { stream: self.stream.into(), offset: self.offset, data };
+                link.push_output(Payload::Output(output));
+                self.offset += read as u64;
+                return read;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::error!(%error, stream = ?self.stream, "cannot read the command's output");
+                self.pipe = None;
+            }
+        }
+        0
+    }
+
+    async fn readable(&self) {
+        match &self.pipe {
+            Some(pipe) => {
+                // An error shows at the read.
+                let _ = pipe.readable().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Reader {
+    /// Reads until everything has ended, or until told to stop and nothing more comes. Says how it ended by an event.
+    pub async fn run(mut self) {
+        let open = self.read_all().await;
+        let _ = self.events.send(Event::StreamsEnded { open });
+    }
+
+    /// True: something still holds a pipe open.
+    async fn read_all(&mut self) -> bool {
+        let mut last_bytes = LAST_BYTES;
+        loop {
+            let stopping = *self.stop.borrow_and_update();
+            if self.all_ended() {
+                return false;
+            }
+            if !stopping && !self.link.has_room() {
+                // The child waits with us.
+                tokio::select! {
+                    () = self.link.room() => {}
+                    _ = self.stop.changed() => {}
+                }
+                continue;
+            }
+            let read = self.turn().await;
+            if read > 0 {
+                if stopping {
+                    match last_bytes.checked_sub(read) {
+                        Some(left) => last_bytes = left,
+                        None => return true,
+                    }
+                }
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if self.all_ended() {
+                return false;
+            }
+            let mut stop = self.stop.clone();
+            tokio::select! {
+                () = self.readable() => {}
+                _ = stop.changed(), if !stopping => {}
+                () = tokio::time::sleep(QUIET), if stopping => return true,
+            }
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.stdout.pipe.is_none() && self.stderr.pipe.is_none() && self.channel.is_none()
+    }
+
+    async fn turn(&mut self) -> usize {
+        let mut read = self.channel_turn();
+        read += self.stdout.turn(&self.link).await;
+        read += self.stderr.turn(&self.link).await;
+        read
+    }
+
+    async fn readable(&self) {
+        let channel = async {
+            match &self.channel {
+                Some((channel, _)) => {
+                    let _ = channel.readable().await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = channel => {}
+            () = self.stdout.readable() => {}
+            () = self.stderr.readable() => {}
+        }
+    }
+
+    fn channel_turn(&mut self) -> usize {
+        let Some((channel, buffer)) = &mut self.channel else { return 0 };
+        buffer.reserve(CHUNK);
+        match channel.try_read_buf(buffer) {
+            Ok(0) => {
+                if !buffer.is_empty() {
+                    let _ = self.events.send(Event::ChannelCut);
+                }
+                self.channel = None;
+                0
+            }
+            Ok(read) => {
+                if let Err(why) = self.take_frames() {
+                    let _ = self.events.send(Event::ChannelBroken(why));
+                    self.channel = None;
+                }
+                read
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // The child closed its end without reading all of ours: the same end.
+            Err(_) => {
+                self.channel = None;
+                0
+            }
+        }
+    }
+
+    fn take_frames(&mut self) -> Result<(), String> {
+        let Some((_, buffer)) = &mut self.channel else { return Ok(()) };
+        while let Some((statement, ack_id, sorted)) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+            let seq = match sorted {
+                Sorted::Record(payload) => self.link.push(statement, payload),
+                Sorted::Failure(failure) => {
+                    let _ = self.events.send(Event::SubmitterFailed(failure));
+                    self.link.last_seq()
+                }
+                Sorted::Commit => {
+                    let _ = self.events.send(Event::CommitAsked);
+                    self.link.last_seq()
+                }
+            };
+            if ack_id != 0 {
+                self.answers.try_send(Answer::AckAt { seq, ack_id }).or_else(|error| match error {
+                    mpsc::error::TrySendError::Full(_) => Err(
+                        "the submitter channel is broken: the submitter does not read its acknowledgements",
+                    ),
+                    // It closed its end, and so does not care.
+                    mpsc::error::TrySendError::Closed(_) => Ok(()),
+                })?;
+            }
+        }
+        Ok(())
+    }
+}

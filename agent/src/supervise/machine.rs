@@ -1,0 +1,602 @@
+//! States and transitions of an attempt.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use sqlflow_proto::agent::Failure;
+use sqlflow_proto::record::ModelPublished;
+
+use super::verdict::{EXIT_FAULT, End, Exit, Verdict, exit_code, verdict};
+
+/// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
+/// of their pipes. Only what stays longer is ended and named.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// What the machine needs to know of the assignment and the agent's options.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// There are models to publish.
+    pub publishes: bool,
+    /// Time between TERM and KILL.
+    pub grace: Duration,
+    /// How long to wait after the exit for pipes that something still holds open.
+    pub drain: Duration,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The assignment is here.
+    Assigned(Plan),
+    /// The server refused this agent for good.
+    AttachRefused(String),
+    /// Workspace and inputs are ready.
+    Prepared,
+    /// An input could not be fetched.
+    InputFailed {
+        /// One sentence.
+        message: String,
+        /// It is not there, as opposed to not readable just now.
+        user_error: bool,
+    },
+    /// The workspace could not be made.
+    WorkspaceFailed(String),
+    /// The command could not be started.
+    StartFailed(String),
+    /// The command ended.
+    Exited(Exit),
+    /// After the command's end: no process of the attempt is left.
+    Alone,
+    /// Nothing more will be read from the command's pipes and channel.
+    StreamsEnded {
+        /// Something still holds one of them open.
+        open: bool,
+    },
+    /// The submitter says why it is about to fail.
+    SubmitterFailed(Failure),
+    /// What came over the channel is no frame.
+    ChannelBroken(String),
+    /// The channel ended within a frame.
+    ChannelCut,
+    /// The submitter asks for leave to make its effect visible.
+    CommitAsked,
+    /// The commit is granted.
+    Granted,
+    /// The commit is refused.
+    CommitRefused(String),
+    /// The outputs are staged and checked.
+    Staged(Vec<ModelPublished>),
+    /// The outputs are in place.
+    Committed(Vec<ModelPublished>),
+    /// An output could not be published; those in `committed` are in place all the same.
+    PublishFailed {
+        /// One sentence.
+        message: String,
+        /// What was committed before.
+        committed: Vec<ModelPublished>,
+    },
+    /// The server asks for the end.
+    Cancel {
+        /// Why, for a person.
+        reason: String,
+        /// Time between TERM and KILL; unset: the assignment's.
+        grace: Option<Duration>,
+    },
+    /// The agent itself got TERM or INT.
+    Terminate(Signal),
+    /// The server has the outcome safely.
+    OutcomeAcked,
+    /// A timer ran out.
+    TimeUp(Timer),
+}
+
+/// Timers; there is one of each, and setting it again moves it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Timer {
+    /// How long to wait for a server when nothing runs.
+    Linger,
+    /// Until a stronger signal follows.
+    Grace,
+    /// Until leftovers are ended.
+    Settle,
+    /// Until pipes that are held open are given up.
+    Drain,
+}
+
+/// Something to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write the files, fetch the inputs.
+    Prepare,
+    /// Give up preparing.
+    AbandonPrepare,
+    /// Start the command; answered at once by `StartFailed` when that fails.
+    Start,
+    /// Signal the command's group and all its descendants.
+    Signal(Signal),
+    /// The command has ended: signal what is left of its descendants, and name them in a warning.
+    SignalLeftovers(Signal),
+    /// Read what is there and no more; answered by `StreamsEnded`.
+    StopReading,
+    /// Pack the outputs beside their destination.
+    Stage,
+    /// Ask the server for the commit grant.
+    AskCommit(Vec<ModelPublished>),
+    /// Withdraw that.
+    ForgetCommit,
+    /// Tell the submitter that it may make its effect visible, or why not.
+    AnswerSubmitter(Result<(), String>),
+    /// Put the outputs in place.
+    Commit,
+    /// Do not try again what failed.
+    HurryPublish,
+    /// Stop staging and remove it.
+    AbandonPublish,
+    /// Put a warning into the result log.
+    Warn(String),
+    /// Put a gap into the result log: something holds a pipe open.
+    RecordGap,
+    /// Put the published models into the result log.
+    RecordModels(Vec<ModelPublished>),
+    /// Write the outcome down and report it.
+    Report(Box<Verdict>, Vec<ModelPublished>),
+    /// Start a timer.
+    SetTimer(Timer, Duration),
+    /// The end: save what no server took, and exit.
+    Exit(u8),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Attaching,
+    Preparing,
+    Running(Stop),
+    Draining(Drain),
+    Staging,
+    Asking,
+    Committing,
+    Reporting,
+    Done,
+}
+
+/// What was done to end the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    No,
+    /// It was told that its commit is refused, and has the grace to exit by itself.
+    Told,
+    Termed,
+    Killed,
+}
+
+/// What is known of the time after the command's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Drain {
+    alone: bool,
+    streams_ended: bool,
+    /// Leftovers were told to end.
+    termed: bool,
+    /// The reader was told to stop.
+    stopping: bool,
+}
+
+/// An attempt: where it is and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    state: State,
+    plan: Plan,
+    linger: Duration,
+    end: Option<End>,
+    exit: Option<Exit>,
+    failure: Option<Failure>,
+    /// The channel ended within a frame: a result is missing.
+    channel_cut: bool,
+    models: Vec<ModelPublished>,
+    /// TERM or INT that the agent got.
+    terminations: u32,
+    /// No server will listen to this attempt any more.
+    superseded: bool,
+}
+
+impl Attempt {
+    /// A new attempt, and what to do first.
+    pub fn new(linger: Duration) -> (Self, Vec<Action>) {
+        let attempt = Self {
+            state: State::Attaching,
+            plan: Plan { publishes: false, grace: Duration::ZERO, drain: Duration::ZERO },
+            linger,
+            end: None,
+            exit: None,
+            failure: None,
+            channel_cut: false,
+            models: Vec::new(),
+            terminations: 0,
+            superseded: false,
+        };
+        (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
+    }
+
+    /// The phase that heartbeats tell.
+    pub fn phase(&self) -> sqlflow_proto::agent::Phase {
+        use sqlflow_proto::agent::Phase;
+        match self.state {
+            State::Attaching | State::Preparing => Phase::Fetching,
+            State::Running(_) => Phase::Running,
+            State::Draining(_) => Phase::Draining,
+            State::Staging | State::Asking | State::Committing => Phase::Publishing,
+            State::Reporting | State::Done => Phase::Reporting,
+        }
+    }
+
+    /// Takes in an event and says what to do. Events that come too late for their state change nothing.
+    pub fn apply(&mut self, event: Event) -> Vec<Action> {
+        if let Event::Terminate(_) = event {
+            self.terminations += 1;
+        }
+        match self.state {
+            State::Attaching => self.attaching(event),
+            State::Preparing => self.preparing(event),
+            State::Running(stop) => self.running(stop, event),
+            State::Draining(drain) => self.draining(drain, event),
+            State::Staging => self.staging(event),
+            State::Asking => self.asking(event),
+            State::Committing => self.committing(event),
+            State::Reporting => self.reporting(event),
+            State::Done => Vec::new(),
+        }
+    }
+
+    fn attaching(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Assigned(plan) => {
+                self.plan = plan;
+                self.state = State::Preparing;
+                vec![Action::Prepare]
+            }
+            Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
+            Event::Terminate(signal) => {
+                self.end_by(End::Cancelled(terminated(signal)));
+                self.exit(exit_code(self.end.as_ref(), None))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn preparing(&mut self, event: Event) -> Vec<Action> {
+        let abandoned = match event {
+            Event::Prepared => {
+                self.state = State::Running(Stop::No);
+                return vec![Action::Start];
+            }
+            Event::InputFailed { message, user_error } => {
+                return self.report_end(End::InputFailed { message, user_error });
+            }
+            Event::WorkspaceFailed(why) => return self.report_end(End::AgentFailed(why)),
+            Event::AttachRefused(why) => {
+                self.superseded = true;
+                End::Superseded(why)
+            }
+            Event::Cancel { reason, .. } => End::Cancelled(reason),
+            Event::Terminate(signal) => End::Cancelled(terminated(signal)),
+            _ => return Vec::new(),
+        };
+        let mut actions = vec![Action::AbandonPrepare];
+        actions.extend(self.report_end(abandoned));
+        actions
+    }
+
+    fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
+        match event {
+            Event::StartFailed(why) => self.report_end(End::StartFailed(why)),
+            Event::Exited(exit) => {
+                self.exit = Some(exit);
+                let drain = Drain { alone: false, streams_ended: false, termed: false, stopping: false };
+                self.state = State::Draining(drain);
+                vec![
+                    Action::ForgetCommit,
+                    Action::SetTimer(Timer::Settle, SETTLE),
+                    Action::SetTimer(Timer::Drain, self.plan.drain),
+                ]
+            }
+            Event::SubmitterFailed(failure) => {
+                self.failure = Some(failure);
+                Vec::new()
+            }
+            Event::ChannelBroken(why) => {
+                self.end_by(End::ChannelBroken(why.clone()));
+                let mut actions = vec![Action::Warn(why)];
+                actions.extend(self.terminate(stop, self.plan.grace));
+                actions
+            }
+            Event::ChannelCut => {
+                self.channel_cut = true;
+                Vec::new()
+            }
+            Event::CommitAsked => match &self.end {
+                None => vec![Action::AskCommit(Vec::new())],
+                Some(_) => vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))],
+            },
+            Event::Granted => vec![Action::AnswerSubmitter(Ok(()))],
+            Event::CommitRefused(why) => {
+                self.end_by(End::Refused(why.clone()));
+                let mut actions = vec![Action::AnswerSubmitter(Err(why))];
+                if stop == Stop::No {
+                    self.state = State::Running(Stop::Told);
+                    actions.push(Action::SetTimer(Timer::Grace, self.plan.grace));
+                }
+                actions
+            }
+            Event::AttachRefused(why) => {
+                self.superseded = true;
+                self.end_by(End::Superseded(why));
+                self.terminate(stop, self.plan.grace)
+            }
+            Event::Cancel { reason, grace } => {
+                self.end_by(End::Cancelled(reason));
+                self.terminate(stop, grace.unwrap_or(self.plan.grace))
+            }
+            Event::Terminate(signal) => {
+                self.end_by(End::Cancelled(terminated(signal)));
+                match self.terminations {
+                    1 => self.terminate(stop, self.plan.grace),
+                    _ => self.kill(stop),
+                }
+            }
+            Event::TimeUp(Timer::Grace) => match stop {
+                Stop::No => Vec::new(),
+                Stop::Told => self.terminate(stop, self.plan.grace),
+                Stop::Termed | Stop::Killed => self.kill(stop),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
+    /// its Cancel on every new stream.
+    fn terminate(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+        match stop {
+            Stop::No | Stop::Told => {
+                self.state = State::Running(Stop::Termed);
+                vec![
+                    Action::ForgetCommit,
+                    Action::Signal(Signal::SIGTERM),
+                    Action::SetTimer(Timer::Grace, grace),
+                ]
+            }
+            Stop::Termed | Stop::Killed => Vec::new(),
+        }
+    }
+
+    fn kill(&mut self, stop: Stop) -> Vec<Action> {
+        if stop == Stop::Killed {
+            return Vec::new();
+        }
+        self.state = State::Running(Stop::Killed);
+        vec![Action::Signal(Signal::SIGKILL)]
+    }
+
+    fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            Event::Alone => drain.alone = true,
+            Event::StreamsEnded { open } => {
+                drain.streams_ended = true;
+                if open {
+                    actions.push(Action::RecordGap);
+                }
+            }
+            Event::TimeUp(Timer::Settle) if !drain.alone => {
+                drain.termed = true;
+                actions.push(Action::SignalLeftovers(Signal::SIGTERM));
+                actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
+            }
+            Event::TimeUp(Timer::Grace) if drain.termed && !drain.alone => {
+                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+            }
+            Event::TimeUp(Timer::Drain) => {
+                drain.stopping = true;
+                if !drain.alone {
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                }
+                actions.push(Action::StopReading);
+            }
+            Event::SubmitterFailed(failure) => self.failure = Some(failure),
+            Event::ChannelBroken(why) => {
+                if self.succeeded() {
+                    self.end_by(End::ChannelBroken(why.clone()));
+                }
+                actions.push(Action::Warn(why));
+            }
+            Event::ChannelCut => self.channel_cut = true,
+            Event::AttachRefused(why) => {
+                self.superseded = true;
+                if self.succeeded() {
+                    self.end_by(End::Superseded(why));
+                }
+            }
+            Event::Cancel { reason, .. } => self.cancel_publish(reason),
+            Event::Terminate(signal) if self.terminations > 1 => {
+                self.cancel_publish(terminated(signal));
+                drain.stopping = true;
+                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                actions.push(Action::StopReading);
+            }
+            _ => {}
+        }
+        self.state = State::Draining(drain);
+        // A process that even KILL does not end is left behind once reading has stopped.
+        if drain.streams_ended && (drain.alone || drain.stopping) {
+            actions.extend(self.drained());
+        }
+        actions
+    }
+
+    fn drained(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        if self.channel_cut {
+            let why = "the submitter channel ended within a frame: a result is missing".to_owned();
+            if self.succeeded() {
+                self.end_by(End::ChannelBroken(why.clone()));
+            }
+            actions.push(Action::Warn(why));
+        }
+        if let Some(exit) = self.exit
+            && exit.oom_kills > 0
+            && self.succeeded()
+        {
+            // It may have been another's process in a shared cgroup; but nobody shall miss it.
+            let kills = exit.oom_kills;
+            actions.push(Action::Warn(format!(
+                "the command succeeded, but {kills} processes in its cgroup were killed for lack of memory"
+            )));
+        }
+        if self.succeeded() && self.plan.publishes {
+            self.state = State::Staging;
+            actions.push(Action::Stage);
+            if self.terminations > 0 {
+                actions.push(Action::SetTimer(Timer::Grace, self.plan.grace));
+            }
+        } else {
+            actions.extend(self.report());
+        }
+        actions
+    }
+
+    fn staging(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Staged(models) => {
+                self.state = State::Asking;
+                vec![Action::AskCommit(models), Action::SetTimer(Timer::Linger, self.linger)]
+            }
+            other => self.before_commit(other),
+        }
+    }
+
+    fn asking(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Granted => {
+                self.state = State::Committing;
+                vec![Action::Commit]
+            }
+            Event::CommitRefused(why) => self.abandon(End::Refused(why)),
+            Event::TimeUp(Timer::Linger) => {
+                let why = "no server granted the commit in time; the model was not replaced";
+                self.abandon(End::PublishFailed(why.to_owned()))
+            }
+            other => self.before_commit(other),
+        }
+    }
+
+    /// What may happen before the grant, when nothing is visible yet. A server's Cancel ends it at once; TERM leaves
+    /// it the grace, because a finished training is worth seconds.
+    fn before_commit(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::PublishFailed { message, committed } => {
+                self.models = committed;
+                self.abandon(End::PublishFailed(message))
+            }
+            Event::AttachRefused(why) => {
+                self.superseded = true;
+                self.abandon(End::Superseded(why))
+            }
+            Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
+            Event::Terminate(signal) if self.terminations > 1 => {
+                self.abandon(End::Cancelled(terminated(signal)))
+            }
+            Event::Terminate(_) => vec![Action::SetTimer(Timer::Grace, self.plan.grace)],
+            Event::TimeUp(Timer::Grace) if self.terminations > 0 => {
+                self.abandon(End::Cancelled(terminated(Signal::SIGTERM)))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn abandon(&mut self, end: End) -> Vec<Action> {
+        let mut actions = vec![Action::ForgetCommit, Action::AbandonPublish];
+        actions.extend(self.report_end(end));
+        actions
+    }
+
+    /// Granted: it is carried through, whatever comes.
+    fn committing(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Committed(models) => {
+                self.models = models.clone();
+                let mut actions = vec![Action::RecordModels(models)];
+                actions.extend(self.report());
+                actions
+            }
+            Event::PublishFailed { message, committed } => {
+                self.models = committed.clone();
+                let mut actions = vec![Action::RecordModels(committed)];
+                actions.extend(self.report_end(End::PublishFailed(message)));
+                actions
+            }
+            Event::AttachRefused(_) => {
+                self.superseded = true;
+                Vec::new()
+            }
+            Event::Terminate(_) if self.terminations > 1 => vec![Action::HurryPublish],
+            Event::Terminate(_) => vec![Action::SetTimer(Timer::Grace, self.plan.grace)],
+            Event::TimeUp(Timer::Grace) if self.terminations > 0 => vec![Action::HurryPublish],
+            _ => Vec::new(),
+        }
+    }
+
+    fn reporting(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::OutcomeAcked | Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.finish(),
+            Event::Terminate(_) if self.terminations > 1 => self.finish(),
+            Event::Terminate(_) => {
+                vec![Action::SetTimer(Timer::Linger, self.plan.grace.min(self.linger))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn report_end(&mut self, end: End) -> Vec<Action> {
+        self.end_by(end);
+        self.report()
+    }
+
+    fn report(&mut self) -> Vec<Action> {
+        self.state = State::Reporting;
+        let verdict = verdict(self.end.as_ref(), self.exit, self.failure.as_ref());
+        let mut actions = vec![Action::Report(Box::new(verdict), std::mem::take(&mut self.models))];
+        if self.superseded {
+            // No server listens; the outcome and the spool on disk are all there is left to do.
+            actions.extend(self.finish());
+        } else {
+            actions.push(Action::SetTimer(Timer::Linger, self.linger));
+        }
+        actions
+    }
+
+    fn finish(&mut self) -> Vec<Action> {
+        self.exit(exit_code(self.end.as_ref(), self.exit))
+    }
+
+    fn exit(&mut self, code: u8) -> Vec<Action> {
+        self.state = State::Done;
+        vec![Action::Exit(code)]
+    }
+
+    fn end_by(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// A cancel after the command's end matters only where it keeps a model from being published.
+    fn cancel_publish(&mut self, reason: String) {
+        if self.succeeded() && self.plan.publishes {
+            self.end_by(End::Cancelled(reason));
+        }
+    }
+
+    fn succeeded(&self) -> bool {
+        self.end.is_none() && self.exit.is_some_and(Exit::is_success)
+    }
+}
+
+fn terminated(signal: Signal) -> String {
+    format!("the agent was told to stop ({signal})")
+}

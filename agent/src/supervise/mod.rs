@@ -1,0 +1,16 @@
+//! The attempt's life, decided: `apply(event) → actions`, with no clock, process or network.
+//!
+//! ```text
+//! attaching → preparing → running → draining → staging → asking → committing → reporting → done
+//!     │           │          │          └── nothing to publish ──────────────────↑
+//!     │           └──────────┴── it cannot start ──────────────────────────────────↑
+//!     └── refused, or no server in time ───────────────────────────────────────────────→ done
+//! ```
+//! `machine` holds the states and transitions, `verdict` turns what is known at the end into an outcome. Only
+//! [`crate::run`] feeds events and carries out actions.
+
+mod machine;
+mod verdict;
+
+pub use machine::{Action, Attempt, Event, Plan, Timer};
+pub use verdict::{EXIT_FAULT, Exit, ExitStatus, Verdict};

@@ -1,0 +1,221 @@
+//! How an attempt ended, from all that is known of it.
+
+use sqlflow_proto::agent::{Failure, outcome::Reason};
+
+/// Exit code for faults that are the agent's own or the attempt's, when the child has no code that tells of them.
+pub const EXIT_FAULT: u8 = 65;
+/// What a shell reports for a process that TERM ended.
+const EXIT_TERMINATED: u8 = 128 + 15;
+/// Longest message and detail that go into an outcome, in bytes.
+const MESSAGE_LIMIT: usize = 4 << 10;
+const DETAIL_LIMIT: usize = 256 << 10;
+
+/// How the command ended, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// The end of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Processes that the kernel killed for lack of memory since the start.
+    pub oom_kills: u32,
+}
+
+impl Exit {
+    /// Whether the command says that all went well.
+    pub fn is_success(self) -> bool {
+        self.status == ExitStatus::Code(0)
+    }
+}
+
+/// Why the attempt ended otherwise than by its command's own exit. The first cause is the one that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Cancelled(String),
+    Refused(String),
+    Superseded(String),
+    ChannelBroken(String),
+    StartFailed(String),
+    InputFailed { message: String, user_error: bool },
+    PublishFailed(String),
+    AgentFailed(String),
+}
+
+/// What the outcome says, less the figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// The kind of end.
+    pub reason: Reason,
+    /// How the command ended, when it ran.
+    pub status: Option<ExitStatus>,
+    /// One sentence for a person.
+    pub message: String,
+    /// Traceback and the like.
+    pub detail: String,
+    /// The same step may well succeed when it is run again.
+    pub retryable: bool,
+    /// The user can mend it.
+    pub user_error: bool,
+}
+
+/// The verdict on an attempt.
+pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Failure>) -> Verdict {
+    let status = exit.map(|exit| exit.status);
+    let detail = failure.map(|failure| tail(&failure.detail, DETAIL_LIMIT)).unwrap_or_default();
+    let simple = |reason, message: &str, retryable, user_error| Verdict {
+        reason,
+        status,
+        message: head(message, MESSAGE_LIMIT),
+        detail: detail.clone(),
+        retryable,
+        user_error,
+    };
+    match end {
+        Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
+        Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
+        Some(End::ChannelBroken(why)) => simple(Reason::AgentFailed, why, false, false),
+        Some(End::StartFailed(why)) => simple(Reason::StartFailed, why, false, false),
+        Some(End::InputFailed { message, user_error }) => {
+            simple(Reason::InputFailed, message, !user_error, *user_error)
+        }
+        // Training is never repeated because an upload failed.
+        Some(End::PublishFailed(why)) => simple(Reason::PublishFailed, why, false, false),
+        Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
+        None => match exit {
+            Some(exit) => own_end(exit, failure, detail),
+            None => simple(Reason::AgentFailed, "the command never ran", true, false),
+        },
+    }
+}
+
+/// The command ended by itself.
+fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
+    let said = failure.map(|failure| head(&failure.message, MESSAGE_LIMIT)).filter(|said| !said.is_empty());
+    let (reason, message, retryable) = match exit.status {
+        ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
+        _ if exit.oom_kills > 0 => {
+            let message = format!(
+                "out of memory: the kernel killed {} of the attempt's processes; give it more memory",
+                exit.oom_kills
+            );
+            (Reason::OutOfMemory, message, false)
+        }
+        ExitStatus::Code(code) => {
+            let message = said.unwrap_or_else(|| format!("the command exited with code {code}"));
+            (Reason::Exited, message, failure.is_some_and(|failure| failure.transient))
+        }
+        ExitStatus::Signal(signal) => {
+            let name = signal_name(signal);
+            let message = format!("the command was killed by {name}, which the agent did not send");
+            // KILL and TERM come from outside; any other is the program's own fault and comes again.
+            (Reason::Signaled, message, matches!(signal, 9 | 15))
+        }
+    };
+    let user_error = reason == Reason::Exited && failure.is_some_and(|failure| failure.user_error);
+    Verdict { reason, status: Some(exit.status), message, detail, retryable, user_error }
+}
+
+/// The agent's exit code.
+pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
+    let child = exit.map(|exit| match exit.status {
+        ExitStatus::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
+        ExitStatus::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+    });
+    match (end, child) {
+        (Some(End::Superseded(_)), _) => EXIT_FAULT,
+        (Some(End::Cancelled(_)), None | Some(0)) => EXIT_TERMINATED,
+        // What went wrong lies beyond a command that succeeded, or that never ran.
+        (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
+        (_, Some(code)) => code,
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(known) => known.as_str().to_owned(),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+/// At most `limit` bytes from the front, whole characters.
+fn head(text: &str, limit: usize) -> String {
+    text[..text.floor_char_boundary(limit)].to_owned()
+}
+
+/// At most `limit` bytes from the back: a traceback's last lines say most.
+fn tail(text: &str, limit: usize) -> String {
+    text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exited(status: ExitStatus, oom_kills: u32) -> Option<Exit> {
+        Some(Exit { status, oom_kills })
+    }
+
+    #[test]
+    fn the_submitters_own_words_are_the_message() {
+        let failure = Failure {
+            message: "no such column: `clas`; did you mean `class`?".into(),
+            detail: "Traceback …".into(),
+            user_error: true,
+            transient: false,
+        };
+        let verdict = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        assert_eq!(verdict.reason, Reason::Exited);
+        assert_eq!(verdict.message, failure.message);
+        assert_eq!(verdict.detail, "Traceback …");
+        assert!(verdict.user_error && !verdict.retryable);
+    }
+
+    #[test]
+    fn a_database_that_was_down_may_be_tried_again() {
+        let failure = Failure { message: "connection refused".into(), transient: true, ..Default::default() };
+        assert!(verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure)).retryable);
+    }
+
+    #[test]
+    fn an_oom_kill_is_told_whether_python_dies_of_it_or_exits() {
+        for status in [ExitStatus::Signal(9), ExitStatus::Code(1)] {
+            let verdict = verdict(None, exited(status, 1), None);
+            assert_eq!((verdict.reason, verdict.retryable), (Reason::OutOfMemory, false));
+        }
+    }
+
+    #[test]
+    fn a_kill_from_outside_is_not_the_programs_fault() {
+        let killed = verdict(None, exited(ExitStatus::Signal(9), 0), None);
+        assert_eq!((killed.reason, killed.retryable), (Reason::Signaled, true));
+        let crashed = verdict(None, exited(ExitStatus::Signal(11), 0), None);
+        assert_eq!((crashed.message.contains("SIGSEGV"), crashed.retryable), (true, false));
+    }
+
+    #[test]
+    fn exit_codes_are_the_childs_but_never_zero_for_a_failed_attempt() {
+        assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
+        assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
+        assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
+        let publish = End::PublishFailed("no space left".into());
+        assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
+        let cancelled = End::Cancelled("by the user".into());
+        assert_eq!(exit_code(Some(&cancelled), None), 143);
+        assert_eq!(exit_code(Some(&cancelled), exited(ExitStatus::Signal(15), 0)), 143);
+    }
+
+    #[test]
+    fn endless_messages_are_cut_at_a_character() {
+        let failure =
+            Failure { message: "ü".repeat(10_000), detail: "é".repeat(1 << 20), ..Default::default() };
+        let verdict = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        assert!(verdict.message.len() <= MESSAGE_LIMIT && verdict.detail.len() <= DETAIL_LIMIT);
+    }
+}

@@ -1,0 +1,98 @@
+//! The working folder of the command.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use sqlflow_proto::agent::File;
+
+const PRIVATE: u32 = 0o600;
+
+/// Makes `<dir>/workspace` and writes the files into it.
+///
+/// # Errors
+/// A path leads out of the workspace, or the file system fails.
+pub fn create(dir: &Path, files: &[File]) -> anyhow::Result<PathBuf> {
+    let workspace = dir.join("workspace");
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&workspace)
+        .with_context(|| format!("cannot make {}", workspace.display()))?;
+    for file in files {
+        write(&workspace, file)
+            .with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
+    }
+    Ok(workspace)
+}
+
+fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
+    let path = inside(workspace, &file.path)?;
+    fs::create_dir_all(path.parent().unwrap_or(workspace))?;
+    let mode = if file.mode == 0 { PRIVATE } else { file.mode & 0o777 };
+    // New, so that no link that is there already is followed.
+    let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
+    target.write_all(&file.content)?;
+    // The mode above was cut by the umask.
+    target.set_permissions(fs::Permissions::from_mode(mode))?;
+    Ok(())
+}
+
+/// `relative` within `folder`.
+///
+/// # Errors
+/// The path is empty or absolute, or has `..` in it.
+pub fn inside(folder: &Path, relative: impl AsRef<Path>) -> anyhow::Result<PathBuf> {
+    let relative = relative.as_ref();
+    let mut path = folder.to_owned();
+    for component in relative.components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::CurDir => {}
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                bail!("the path {} leads out of its folder", relative.display())
+            }
+        }
+    }
+    if path == folder {
+        bail!("the path {:?} names nothing", relative.display());
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, mode: u32) -> File {
+        File { path: path.to_owned(), content: "x".into(), mode }
+    }
+
+    #[test]
+    fn files_get_their_folders_and_modes() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = create(dir.path(), &[file("main.py", 0), file("bin/tool", 0o755)]).unwrap();
+        let mode = |path: &str| fs::metadata(workspace.join(path)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode("main.py"), mode("bin/tool")), (0o600, 0o755));
+    }
+
+    #[test]
+    fn nothing_is_written_outside() {
+        for path in ["../x", "/x", "a/../../x", "", "."] {
+            let dir = tempfile::tempdir().unwrap();
+            assert!(create(dir.path(), &[file(path, 0)]).is_err(), "{path}");
+            assert!(!dir.path().join("x").exists());
+        }
+    }
+
+    #[test]
+    fn a_link_in_the_way_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("workspace")).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
+        assert!(create(dir.path(), &[file("main.py", 0)]).is_err());
+        assert!(!dir.path().join("victim").exists());
+    }
+}
