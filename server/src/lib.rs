@@ -1,1 +1,20 @@
-//! The SQLFlow job server.
+//! The SQLFlow job server: takes programs of SQL, runs each statement's program outside of itself, and answers
+//! what became of them. `ARCHITECTURE.md` has the map and the rules.
+//!
+//! Dependencies point one way: `api` and `drive` use `job`, `store`, `log`, `launch` and `codegen`; `job` and `sql` use
+//! nothing of the rest and do no I/O.
+
+pub mod api;
+pub mod clock;
+pub mod codegen;
+pub mod config;
+mod convert;
+pub mod drive;
+pub mod dsn;
+pub mod job;
+pub mod launch;
+pub mod log;
+pub mod presence;
+pub mod server;
+pub mod sql;
+pub mod store;

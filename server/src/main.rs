@@ -1,3 +1,38 @@
-//! The server's command line.
+//! `sqlflow-server`: reads its options, then serves until TERM or Ctrl+C. Its jobs go on without it.
 
-fn main() {}
+use sqlflow_server::config::{LogFormat, Options};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let options = Options::read()?;
+    start_logging(options.log_format);
+    let shutdown = CancellationToken::new();
+    cancel_on_signal(shutdown.clone())?;
+    sqlflow_server::server::run(options, shutdown).await
+}
+
+fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down; jobs go on");
+        shutdown.cancel();
+    });
+    Ok(())
+}
+
+fn start_logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

@@ -1,0 +1,53 @@
+//! Who may speak for an attempt.
+
+use async_trait::async_trait;
+use nix::unistd::Uid;
+use sqlflow_proto::agent::{Hello, executor_identity::Identity};
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Status};
+
+use crate::job::AttemptId;
+use crate::launch::LocalLauncher;
+
+/// What the connection itself shows about who is at its other end.
+pub(super) struct Peer {
+    credentials: Option<tokio::net::unix::UCred>,
+}
+
+impl Peer {
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        Self { credentials: request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred) }
+    }
+}
+
+/// Checks an executor's identity against the attempt that it wants to speak for.
+#[async_trait]
+pub(super) trait Executors: Send + Sync + 'static {
+    /// # Errors
+    /// UNAUTHENTICATED: it did not prove who it is. PERMISSION_DENIED: it is not the attempt's executor.
+    async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status>;
+}
+
+/// Executors that are processes of this machine: the kernel says who is at the other end of the socket, and which
+/// process holds the attempt's lock.
+#[async_trait]
+impl Executors for LocalLauncher {
+    async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status> {
+        let identity = hello.identity.as_ref().and_then(|it| it.identity.as_ref());
+        let (Some(Identity::Local(_)), Some(credentials)) = (identity, &peer.credentials) else {
+            return Err(Status::unauthenticated(
+                "an executor on this machine attaches through the server's socket",
+            ));
+        };
+        if credentials.uid() != Uid::effective().as_raw() {
+            return Err(Status::permission_denied("the executor runs as another user"));
+        }
+        let holder = self
+            .agent_pid(attempt)
+            .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
+        if holder.is_none() || holder != credentials.pid() {
+            return Err(Status::permission_denied("this process does not hold the attempt's lock"));
+        }
+        Ok(())
+    }
+}

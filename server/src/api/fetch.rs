@@ -1,0 +1,154 @@
+//! Fetch: one page of a job's result log.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use sqlflow_proto::v1;
+use tokio::time::Instant;
+use tonic::{Response, Status};
+
+use super::delivery::{Connection, Deliveries};
+use super::{render, status};
+use crate::clock;
+use crate::job::{CursorToken, JobId};
+use crate::log::{Page, ResultLog};
+use crate::store::{JobRecord, Store};
+
+/// How long a Fetch waits when there is nothing new.
+const LONG_POLL: Duration = Duration::from_secs(1);
+/// How often the store and the log are asked about changes by other processes meanwhile.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+/// Bytes of records in a page, unless a single record is longer. Clients decode 4 MiB by default.
+const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Jobs whose statement headings are kept in memory.
+const CACHED_JOBS: usize = 1024;
+/// A fetch is written down at most this often, and at least twice within the time that a job allows.
+const FETCHED_PERIOD_MS: i64 = 5_000;
+
+/// Serves Fetch.
+pub(super) struct Fetcher {
+    store: Arc<dyn Store>,
+    log: Arc<dyn ResultLog>,
+    deliveries: Deliveries,
+    jobs: Mutex<HashMap<JobId, Arc<CachedJob>>>,
+}
+
+struct CachedJob {
+    headings: Vec<String>,
+    fetched_ms: Mutex<i64>,
+}
+
+impl Fetcher {
+    pub(super) fn new(store: Arc<dyn Store>, log: Arc<dyn ResultLog>) -> Self {
+        Self { store, log, deliveries: Deliveries::default(), jobs: Mutex::default() }
+    }
+
+    pub(super) async fn fetch(
+        &self,
+        token: CursorToken,
+        connection: Arc<Connection>,
+    ) -> Result<Response<v1::Result>, Status> {
+        let id = self.store.resolve(token.token.hash()).await.map_err(status::of_store)?;
+        let id = id.ok_or_else(status::unknown_job)?;
+        let record = self.load(&id).await?;
+        let cached = self.cached(&id).await?;
+        self.note_fetched(&record, &cached).await;
+
+        let cursor = match token.cursor {
+            Some(cursor) => cursor,
+            None => self.plain_cursor(&record, &connection).await?,
+        };
+        let (record, page) = self.wait_for_page(&id, cursor).await?;
+        self.note_fetched(&record, &cached).await;
+
+        let next = page.records.last().map_or(cursor, |stored| stored.position);
+        let at_end = next >= page.last_position;
+        let status =
+            if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
+        let next_token = CursorToken { token: token.token, cursor: Some(next) };
+        let mut response = Response::new(v1::Result {
+            job_status: Some(status),
+            results: page.records.into_iter().map(|it| render::response(it, &cached.headings)).collect(),
+            next: Some(v1::Token { token: next_token.expose(), job_id: id.to_string() }),
+        });
+        if token.cursor.is_none() && next > cursor {
+            response.extensions_mut().insert(self.deliveries.note(&id, cursor, next, connection));
+        }
+        Ok(response)
+    }
+
+    /// Where a plain token goes on: behind the last page that is known to be delivered.
+    async fn plain_cursor(&self, record: &JobRecord, connection: &Arc<Connection>) -> Result<u64, Status> {
+        let from = record.plain_cursor;
+        let Some(to) = self.deliveries.delivered(&record.job.id, from, connection) else { return Ok(from) };
+        self.store.advance_plain_cursor(&record.job.id, from, to).await.map_err(status::of_store)?;
+        Ok(to)
+    }
+
+    /// The next page, or an empty one when nothing happened for a while.
+    async fn wait_for_page(&self, id: &JobId, cursor: u64) -> Result<(JobRecord, Page), Status> {
+        let deadline = Instant::now() + LONG_POLL;
+        loop {
+            let (mut changes, mut appended) = (self.store.watch(id), self.log.watch(id));
+            // The state first: once it is final the log is complete, so this page can be known to be the last.
+            let record = self.load(id).await?;
+            let page = self.log.read(id, cursor, PAGE_BYTES).await.map_err(status::of_log)?;
+            if !page.records.is_empty() || record.job.state.is_final() || Instant::now() >= deadline {
+                return Ok((record, page));
+            }
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = appended.changed() => {}
+                () = tokio::time::sleep(LOOK_PERIOD) => {}
+                () = tokio::time::sleep_until(deadline) => {}
+            }
+        }
+    }
+
+    async fn load(&self, id: &JobId) -> Result<JobRecord, Status> {
+        self.store.load(id).await.map_err(status::of_store)?.ok_or_else(status::unknown_job)
+    }
+
+    async fn cached(&self, id: &JobId) -> Result<Arc<CachedJob>, Status> {
+        if let Some(cached) = lock(&self.jobs).get(id) {
+            return Ok(Arc::clone(cached));
+        }
+        let headings = self.store.headings(id).await.map_err(status::of_store)?;
+        let cached = Arc::new(CachedJob { headings, fetched_ms: Mutex::new(0) });
+        let mut jobs = lock(&self.jobs);
+        if jobs.len() >= CACHED_JOBS {
+            jobs.clear();
+        }
+        jobs.insert(id.clone(), Arc::clone(&cached));
+        Ok(cached)
+    }
+
+    /// Writes down that somebody reads, for the fetch timeout. A failure is no reason to refuse the page.
+    async fn note_fetched(&self, record: &JobRecord, cached: &CachedJob) {
+        if record.fetch_timeout_ms == 0 || record.job.state.is_final() {
+            return;
+        }
+        let now = clock::now_ms();
+        let period = FETCHED_PERIOD_MS.min(record.fetch_timeout_ms / 4);
+        {
+            let mut noted = lock(&cached.fetched_ms);
+            if now - *noted < period {
+                return;
+            }
+            *noted = now;
+        }
+        if let Err(error) = self.store.fetched(&record.job.id, now).await {
+            tracing::warn!(job = %record.job.id, %error, "could not note that the job was fetched");
+        }
+    }
+}
+
+/// The status of a page that does not end the log of a job that is over.
+fn running() -> v1::JobStatus {
+    v1::JobStatus { code: v1::job_status::Code::Running.into(), ..v1::JobStatus::default() }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,131 @@
+//! The gRPC services: `v1` for clients on a TCP port, `attach` for agents on a Unix socket, health and reflection.
+
+mod agent_socket;
+mod attach;
+mod delivery;
+mod executors;
+mod fetch;
+mod render;
+mod status;
+mod submit;
+mod v1;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures::StreamExt as _;
+use sqlflow_proto::agent::agent_server::AgentServer;
+use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+use crate::codegen::Assigner;
+use crate::drive::Driver;
+use crate::launch::LocalLauncher;
+use crate::log::ResultLog;
+use crate::sql;
+use crate::store::Store;
+
+pub use agent_socket::AgentSocket;
+pub use submit::SubmitOptions;
+
+/// What the services need.
+pub struct Api {
+    /// The state of jobs.
+    pub store: Arc<dyn Store>,
+    /// What jobs said.
+    pub log: Arc<dyn ResultLog>,
+    /// Drives the jobs that this server takes.
+    pub driver: Driver,
+    /// Tells who may speak for an attempt.
+    pub launcher: LocalLauncher,
+    /// Makes assignments.
+    pub assigner: Assigner,
+    /// How Run treats sessions.
+    pub submit: SubmitOptions,
+    /// Time between TERM and KILL of a submitter.
+    pub grace: Duration,
+    /// Ends the services.
+    pub shutdown: CancellationToken,
+}
+
+/// A request holds a program and little else.
+const MAX_REQUEST_BYTES: usize = sql::MAX_PROGRAM_BYTES + 1024 * 1024;
+/// A frame of the submitter is at most 16 MiB, and a batch may hold one.
+const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long open calls may take to end when the server shuts down: a Fetch waits a second at the most.
+const DRAIN_TIME: Duration = Duration::from_secs(3);
+
+impl Api {
+    /// Serves until the shutdown token is cancelled, then drains open calls for a bounded time.
+    ///
+    /// # Errors
+    /// A listener failed.
+    pub async fn serve(self, clients: TcpListener, agents: AgentSocket) -> anyhow::Result<()> {
+        let shutdown = self.shutdown.clone();
+        let agent_api = attach::AgentApi {
+            context: Arc::new(attach::AttachContext {
+                store: Arc::clone(&self.store),
+                log: Arc::clone(&self.log),
+                executors: Arc::new(self.launcher),
+                assigner: self.assigner,
+                grace: self.grace,
+                streams: Mutex::new(HashMap::new()),
+                shutdown: shutdown.clone(),
+            }),
+        };
+        let agent_service = AgentServer::new(agent_api)
+            .max_decoding_message_size(MAX_AGENT_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_AGENT_MESSAGE_BYTES);
+        let agents = agents.serve(agent_service, shutdown.clone());
+
+        let token_api = v1::TokenApi {
+            fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log)),
+            submitter: submit::Submitter::new(Arc::clone(&self.store), self.driver, self.submit),
+            store: self.store,
+            log: self.log,
+        };
+        let token_service = SqlFlowServer::new(token_api)
+            .max_decoding_message_size(MAX_REQUEST_BYTES)
+            .max_encoding_message_size(usize::MAX);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health.set_serving::<SqlFlowServer<v1::TokenApi>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let connections = TcpListenerStream::new(clients).map(|accepted| {
+            accepted.map(|stream| {
+                // Small answers must not wait for more to say.
+                let _ = stream.set_nodelay(true);
+                delivery::TrackedStream::new(stream)
+            })
+        });
+        let clients = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(delivery::DeliveryLayer)
+            .add_service(token_service)
+            .add_service(health_service)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
+
+        let serving = async { tokio::try_join!(clients, agents) };
+        let overdue = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(DRAIN_TIME).await;
+        };
+        tokio::select! {
+            served = serving => served.map(|_| ()).context("a listener failed"),
+            () = overdue => {
+                tracing::info!("some calls were still open when the server left");
+                Ok(())
+            }
+        }
+    }
+}

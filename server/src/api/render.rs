@@ -1,0 +1,163 @@
+//! Records of the result log, as API v1 shows them.
+
+use sqlflow_proto::record::{self, StoredRecord, notice, record::Payload};
+use sqlflow_proto::v1::{self, response};
+
+use crate::job::{Cause, Job, JobState};
+use crate::store::JobRecord;
+
+/// One record. `headings` are the first characters of the program's statements.
+pub(super) fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
+    let StoredRecord { position, step, attempt, record } = stored;
+    let record = record.unwrap_or_default();
+    let heading = |index: Option<u32>| {
+        index.and_then(|index| headings.get(index as usize)).cloned().unwrap_or_default()
+    };
+    let shown = record.payload.map(|payload| match payload {
+        Payload::Output(output) => {
+            let stream = match output.stream() {
+                record::output::Stream::Stdout => v1::log_chunk::Stream::Stdout,
+                record::output::Stream::Stderr => v1::log_chunk::Stream::Stderr,
+                record::output::Stream::Unspecified => v1::log_chunk::Stream::Unspecified,
+            };
+            response::Response::Log(v1::LogChunk {
+                stream: stream.into(),
+                offset: output.offset,
+                data: output.data,
+                step,
+                attempt,
+            })
+        }
+        Payload::Head(head) => response::Response::Head(head),
+        Payload::Rows(rows) => response::Response::Rows(rows),
+        Payload::Started(_) => {
+            response::Response::Started(v1::StatementStarted { sql: heading(record.statement) })
+        }
+        Payload::Ended(ended) => response::Response::Eoe(v1::EndOfExecution {
+            sql: heading(record.statement),
+            spent_time_seconds: i64::try_from(ended.duration_micros / 1_000_000).unwrap_or(i64::MAX),
+            rows_affected: ended.rows_affected,
+        }),
+        Payload::Progress(progress) => response::Response::Progress(progress),
+        Payload::Metrics(metrics) => response::Response::Metrics(metrics),
+        Payload::Display(display) => response::Response::Display(display),
+        Payload::Gap(gap) => {
+            response::Response::Gap(v1::Gap { reason: gap_reason(gap.reason()).to_owned(), bytes: gap.bytes })
+        }
+        Payload::Notice(notice) => response::Response::Message(v1::Message { message: notice_text(notice) }),
+        Payload::Model(model) => response::Response::Model(v1::Model {
+            name: model.name,
+            uri: model.uri,
+            size_bytes: model.size_bytes,
+            sha256: model.sha256,
+        }),
+    });
+    v1::Response {
+        position,
+        statement: record.statement,
+        time: Some(timestamp_micros(record.time_unix_micros)),
+        response: shown,
+    }
+}
+
+fn notice_text(notice: record::Notice) -> String {
+    match notice.kind() {
+        notice::Kind::Warning => format!("warning: {}", notice.text),
+        notice::Kind::Status | notice::Kind::End | notice::Kind::Unspecified => notice.text,
+    }
+}
+
+fn gap_reason(reason: record::gap::Reason) -> &'static str {
+    match reason {
+        record::gap::Reason::Unspecified => "something is missing here",
+        record::gap::Reason::AgentLost => "the agent died before it had delivered everything",
+        record::gap::Reason::SpoolFull => "the agent's spool was full",
+        record::gap::Reason::Retention => "older output was dropped to keep the job within its limit",
+        record::gap::Reason::Drain => "a process kept the output open after the program had ended",
+    }
+}
+
+/// How a job stands.
+pub(super) fn status(job: &Job) -> v1::JobStatus {
+    let (code, message, cause) = match &job.state {
+        JobState::Pending => (v1::job_status::Code::Pending, String::new(), v1::Cause::Unspecified),
+        JobState::Running => (v1::job_status::Code::Running, String::new(), v1::Cause::Unspecified),
+        JobState::Succeeded => (v1::job_status::Code::Succeeded, String::new(), v1::Cause::Unspecified),
+        JobState::Failed(failure) => {
+            (v1::job_status::Code::Failed, failure.message.clone(), cause(failure.cause))
+        }
+    };
+    v1::JobStatus { code: code.into(), message, cause: cause.into() }
+}
+
+fn cause(cause: Cause) -> v1::Cause {
+    match cause {
+        Cause::StatementFailed => v1::Cause::StatementFailed,
+        Cause::Cancelled => v1::Cause::Cancelled,
+        Cause::NotFetched => v1::Cause::NotFetched,
+        Cause::OutOfMemory => v1::Cause::OutOfMemory,
+        Cause::Lost => v1::Cause::Lost,
+        Cause::MayHaveExecuted => v1::Cause::MayHaveExecuted,
+        Cause::LaunchFailed => v1::Cause::LaunchFailed,
+        Cause::Storage => v1::Cause::Storage,
+        Cause::Limit => v1::Cause::Limit,
+        Cause::Killed => v1::Cause::Killed,
+        Cause::Deadline => v1::Cause::Deadline,
+    }
+}
+
+/// A job as a listing shows it; its steps too when `with_steps`.
+pub(super) fn job(record: &JobRecord, with_steps: bool) -> v1::Job {
+    v1::Job {
+        job_id: record.job.id.to_string(),
+        status: Some(status(&record.job)),
+        user_id: record.user_id.clone(),
+        created: Some(timestamp(record.created_ms)),
+        ended: record.ended_ms.map(timestamp),
+        steps: if with_steps { steps(&record.job) } else { Vec::new() },
+        sql: String::new(),
+        last_position: 0,
+    }
+}
+
+fn steps(job: &Job) -> Vec<v1::Step> {
+    let step = |(index, step): (u32, &crate::job::Step)| v1::Step {
+        index,
+        first_statement: step.first_statement,
+        statement_count: step.statement_count,
+        kind: step.kind.clone(),
+        state: step_code(job, step).into(),
+        attempts: (1_u32..).zip(&step.attempts).map(attempt).collect(),
+    };
+    (0_u32..).zip(&job.steps).map(step).collect()
+}
+
+fn step_code(job: &Job, step: &crate::job::Step) -> v1::job_status::Code {
+    match step.attempts.last() {
+        None => v1::job_status::Code::Pending,
+        Some(_) if step.succeeded() => v1::job_status::Code::Succeeded,
+        Some(_) if job.state.is_final() => v1::job_status::Code::Failed,
+        Some(_) => v1::job_status::Code::Running,
+    }
+}
+
+fn attempt((number, attempt): (u32, &crate::job::Attempt)) -> v1::Attempt {
+    v1::Attempt {
+        number,
+        state: attempt.phase.name().to_owned(),
+        launcher: attempt.launcher.clone(),
+        created: Some(timestamp(attempt.created_ms)),
+        attached: attempt.attached_ms.map(timestamp),
+        ended: attempt.ended_ms.map(timestamp),
+        outcome: attempt.outcome().map(|outcome| outcome.message.clone()).unwrap_or_default(),
+    }
+}
+
+fn timestamp(millis: i64) -> prost_types::Timestamp {
+    timestamp_micros(millis.saturating_mul(1000))
+}
+
+fn timestamp_micros(micros: i64) -> prost_types::Timestamp {
+    let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
+    prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}

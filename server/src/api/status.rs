@@ -1,0 +1,67 @@
+//! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
+
+use tonic::{Code, Status};
+
+use crate::job::{ParseIdError, Rejection};
+use crate::log::LogError;
+use crate::store::{StoreError, UpdateError};
+
+pub(super) fn of_store(error: StoreError) -> Status {
+    let code = match &error {
+        StoreError::Full => Code::ResourceExhausted,
+        StoreError::Database(_) | StoreError::Closing => Code::Unavailable,
+        StoreError::Damaged(..) => Code::DataLoss,
+    };
+    refuse(code, &error)
+}
+
+pub(super) fn of_log(error: LogError) -> Status {
+    let code = match &error {
+        LogError::BeyondEnd { .. } => Code::OutOfRange,
+        LogError::Corrupt { .. } => Code::DataLoss,
+        LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Code::ResourceExhausted
+        }
+        LogError::Io { .. } => Code::Unavailable,
+        LogError::Full { .. } => Code::ResourceExhausted,
+        LogError::Sealed { .. } => Code::FailedPrecondition,
+        LogError::Gap { .. } => Code::InvalidArgument,
+    };
+    refuse(code, &error)
+}
+
+/// For an agent: which of these are final is said in `agent.proto`.
+pub(super) fn of_update(error: UpdateError) -> Status {
+    match error {
+        UpdateError::NotFound | UpdateError::Rejected(Rejection::UnknownAttempt) => {
+            Status::not_found("there is no such attempt")
+        }
+        UpdateError::Rejected(rejection @ Rejection::WrongInstance) => {
+            Status::permission_denied(rejection.to_string())
+        }
+        UpdateError::Rejected(rejection) => Status::failed_precondition(rejection.to_string()),
+        UpdateError::Fenced => Status::failed_precondition(error.to_string()),
+        UpdateError::Store(error) => of_store(error),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
+pub(super) fn of_token(error: ParseIdError) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+pub(super) fn unknown_job() -> Status {
+    Status::not_found("no job has this token or id; it may be older than the server keeps jobs")
+}
+
+fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
+    use std::fmt::Write as _;
+    let mut whole = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(whole, ": {cause}");
+        source = cause.source();
+    }
+    tracing::warn!(error = whole, ?code, "a request failed");
+    Status::new(code, error.to_string())
+}

@@ -1,0 +1,124 @@
+//! `sqlflow.v1.SQLFlow`, the token API.
+
+use std::sync::Arc;
+
+use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
+use tonic::{Request, Response, Status};
+
+use super::delivery::Connection;
+use super::fetch::Fetcher;
+use super::submit::Submitter;
+use super::{render, status};
+use crate::clock;
+use crate::job::{Cause, CursorToken, Event, Failure, JobId, JobState};
+use crate::log::ResultLog;
+use crate::store::{JobFilter, JobRecord, Store, UpdateError};
+
+const DEFAULT_LISTED: u32 = 50;
+const MAX_LISTED: u32 = 1000;
+
+/// The service.
+pub(super) struct TokenApi {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) log: Arc<dyn ResultLog>,
+    pub(super) submitter: Submitter,
+    pub(super) fetcher: Fetcher,
+}
+
+#[tonic::async_trait]
+impl SqlFlow for TokenApi {
+    async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
+        self.submitter.run(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {
+        let connection = request.extensions().get::<Arc<Connection>>().cloned().unwrap_or_default();
+        let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
+        self.fetcher.fetch(token, connection).await
+    }
+
+    async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {
+        let id = self.resolve(&request.get_ref().token).await?;
+        let event =
+            Event::CancelRequested(Failure::new(Cause::Cancelled, "the job was cancelled by its client"));
+        match self.store.update(&id, None, event, clock::now_ms()).await {
+            Ok(_) => {}
+            Err(UpdateError::Store(error)) => return Err(status::of_store(error)),
+            Err(UpdateError::NotFound) => return Err(status::unknown_job()),
+            Err(error @ (UpdateError::Fenced | UpdateError::Rejected(_))) => {
+                return Err(Status::internal(error.to_string()));
+            }
+        }
+        let record = self.load(&id).await?;
+        Ok(Response::new(render::job(&record, true)))
+    }
+
+    async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Result<Response<v1::Job>, Status> {
+        let (id, may_see_program) = match request.into_inner().by {
+            Some(v1::get_job_request::By::JobId(id)) => (id.parse().map_err(status::of_token)?, false),
+            Some(v1::get_job_request::By::Token(token)) => (self.resolve(&token).await?, true),
+            None => return Err(Status::invalid_argument("name the job by its id or its token")),
+        };
+        let record = self.load(&id).await?;
+        let mut job = render::job(&record, true);
+        job.last_position = self.log.last_position(&id).await.map_err(status::of_log)?;
+        if may_see_program {
+            job.sql = self.store.program(&id).await.map_err(status::of_store)?.unwrap_or_default();
+        }
+        Ok(Response::new(job))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let request = request.into_inner();
+        let limit = match request.page_size {
+            0 => DEFAULT_LISTED,
+            size => size.min(MAX_LISTED),
+        };
+        let before = match request.page_token.as_str() {
+            "" => None,
+            id => Some(id.parse().map_err(status::of_token)?),
+        };
+        let states: Vec<_> = request.codes().filter_map(state_name).collect();
+        if states.is_empty() && !request.codes.is_empty() {
+            return Ok(Response::new(v1::ListJobsResponse::default()));
+        }
+        let user_id = Some(request.user_id).filter(|user| !user.is_empty());
+        // One more than asked for tells whether there is another page.
+        let filter = JobFilter { user_id, states, before, limit: limit + 1 };
+        let mut records = self.store.list(filter).await.map_err(status::of_store)?;
+        let more = records.len() > limit as usize;
+        records.truncate(limit as usize);
+        let next_page_token = match records.last() {
+            Some(last) if more => last.job.id.to_string(),
+            Some(_) | None => String::new(),
+        };
+        let jobs = records.iter().map(|record| render::job(record, false)).collect();
+        Ok(Response::new(v1::ListJobsResponse { jobs, next_page_token }))
+    }
+}
+
+impl TokenApi {
+    async fn resolve(&self, token: &str) -> Result<JobId, Status> {
+        let token = token.parse::<CursorToken>().map_err(status::of_token)?.token;
+        let id = self.store.resolve(token.hash()).await.map_err(status::of_store)?;
+        id.ok_or_else(status::unknown_job)
+    }
+
+    async fn load(&self, id: &JobId) -> Result<JobRecord, Status> {
+        self.store.load(id).await.map_err(status::of_store)?.ok_or_else(status::unknown_job)
+    }
+}
+
+/// The store's word for a state; none for what no stored job is in.
+fn state_name(code: v1::job_status::Code) -> Option<&'static str> {
+    match code {
+        v1::job_status::Code::Pending => Some(JobState::Pending.name()),
+        v1::job_status::Code::Running => Some(JobState::Running.name()),
+        v1::job_status::Code::Succeeded => Some(JobState::Succeeded.name()),
+        v1::job_status::Code::Failed => Some("failed"),
+        v1::job_status::Code::Unknown => None,
+    }
+}

@@ -1,0 +1,254 @@
+//! The command line's arguments.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use sqlflow_proto::v1::job_status::Code;
+
+/// Run SQL programs as jobs of a SQLFlow server, and read what they say.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sqlflowctl",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+A JOB is a token, a token with a cursor (sqlflow….42), the id of a job that was started on this machine, such an id
+with a cursor, or `last` for the newest of them.
+
+Exit status: 0 the job succeeded; 1 it failed, with the cause on standard error; 2 wrong usage, a program that the
+server refuses, or an unknown job; 3 the server cannot be reached or is at fault; 130 interrupted; 141 standard
+output was closed.
+
+Examples:
+  sqlflowctl run -f iris.sql
+  sqlflowctl run -e 'SELECT * FROM iris LIMIT 3' --output json
+  TOKEN=$(sqlflowctl run --detach -f train.sql); sqlflowctl fetch $TOKEN
+  sqlflowctl logs -f last"
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The server's address: http://HOST:PORT or HOST:PORT
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "SQLFLOW_SERVER",
+        default_value = "http://127.0.0.1:50051"
+    )]
+    pub(crate) server: String,
+    /// The data source of a program, such as sqlite:///file.db (for `run`; keep passwords in the environment)
+    #[arg(long, global = true, value_name = "DSN", env = "SQLFLOW_DATASOURCE", hide_env_values = true)]
+    pub(crate) datasource: Option<String>,
+    /// When to colour what is printed; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub(crate) color: Color,
+    /// text: tables for people. json: one JSON object per line for scripts; integers beyond ±(2^53-1), decimals,
+    /// dates and times are strings, blobs are strings of the form \x00ff
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    pub(crate) output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a program and print what it says until it ends
+    ///
+    /// Rows go to standard output; the job's own output, progress and messages go to standard error. Ctrl+C asks the
+    /// server to cancel the job and waits for its end; a second Ctrl+C leaves at once. When standard output is
+    /// closed, as by `| head`, the job is cancelled too; with --detach it never is.
+    Run(Run),
+    /// Go on reading a job's results until it ends
+    ///
+    /// With a plain token or job id the server keeps the place: each page is shown once, and a later `fetch` goes on
+    /// after it. With a cursor it begins there. Ctrl+C ends the reading, never the job.
+    Fetch(Fetch),
+    /// Print what a job wrote to its standard output and error, byte for byte, from the start
+    Logs(Logs),
+    /// Ask for the end of a job
+    Cancel(JobArgument),
+    /// List jobs, newest first
+    List(List),
+    /// Show a job with its steps and attempts
+    Describe(JobArgument),
+    /// Print a program's statements as JSON, without a server
+    Parse(Parse),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sqlflowctl run -f iris.sql --datasource sqlite:///iris.db
+  echo 'SHOW TABLES' | sqlflowctl run -f -
+  sqlflowctl run -e 'SELECT 1; SELECT 2' --quiet")]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) program: Program,
+    /// Print the job's token on standard output and leave the job to itself
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Who runs the program; shown in listings
+    #[arg(long, env = "SQLFLOW_USER_ID", default_value = "", hide_default_value = true)]
+    pub(crate) user: String,
+    /// Let the server cancel the job when nobody has fetched it for so many seconds; 0: never
+    #[arg(long, value_name = "SECS")]
+    pub(crate) fetch_timeout: Option<u32>,
+    /// Keep no record of the job's token (else ~/.local/state/sqlflow/tokens holds the last 1,000)
+    #[arg(long)]
+    pub(crate) no_remember: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Program {
+    /// Read the program from a file; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The program itself
+    #[arg(short, long, value_name = "SQL")]
+    pub(crate) execute: Option<String>,
+}
+
+/// How results are read and shown.
+#[derive(Debug, Args)]
+pub(crate) struct Reading {
+    /// Hide the job's own output, its messages and its progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// Save plots and other displays as files sqlflow-JOB-N.EXT in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save_displays: Option<PathBuf>,
+    /// How long to wait for a server that does not answer, in seconds
+    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds)]
+    pub(crate) patience: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// Token, token with cursor, job id, or `last`
+    pub(crate) job: String,
+    /// Fetch one page, and say with which token to go on
+    #[arg(long)]
+    pub(crate) once: bool,
+    /// Begin at the start of the job's results
+    #[arg(long)]
+    pub(crate) from_start: bool,
+    #[command(flatten)]
+    pub(crate) reading: Reading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// Token, job id, or `last`
+    pub(crate) job: String,
+    /// Go on until the job ends
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How long to wait for a server that does not answer, in seconds
+    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds)]
+    pub(crate) patience: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JobArgument {
+    /// Token, job id, or `last`
+    pub(crate) job: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    /// Only jobs of this user
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub(crate) user: String,
+    /// Only jobs in this state; may be repeated
+    #[arg(long, value_enum)]
+    pub(crate) state: Vec<State>,
+    /// At most so many jobs
+    #[arg(long, default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum State {
+    Pending,
+    Running,
+    Succeeded,
+    Failed,
+    Unknown,
+}
+
+impl From<State> for Code {
+    fn from(state: State) -> Self {
+        match state {
+            State::Pending => Self::Pending,
+            State::Running => Self::Running,
+            State::Succeeded => Self::Succeeded,
+            State::Failed => Self::Failed,
+            State::Unknown => Self::Unknown,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Parse {
+    /// The program; `-` is standard input
+    pub(crate) file: PathBuf,
+    /// How the database reads SQL: mysql, postgresql or sqlite
+    #[arg(long, default_value = "mysql")]
+    pub(crate) dialect: String,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<u32>().map(|count| Duration::from_secs(count.into())).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn global_arguments_go_before_or_after_the_command() {
+        for line in [
+            ["sqlflowctl", "--datasource", "d", "run", "-e", "SELECT 1"],
+            ["sqlflowctl", "run", "-e", "SELECT 1", "--datasource", "d"],
+        ] {
+            let cli = Cli::try_parse_from(line).unwrap();
+            assert_eq!(cli.global.datasource.as_deref(), Some("d"));
+        }
+    }
+
+    #[test]
+    fn run_takes_one_program() {
+        assert!(Cli::try_parse_from(["sqlflowctl", "run"]).is_err());
+        assert!(Cli::try_parse_from(["sqlflowctl", "run", "-e", "SELECT 1", "-f", "x.sql"]).is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The connection to the server.
+
+use std::time::Duration;
+
+use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
+use sqlflow_proto::v1::{
+    GetJobRequest, Job, ListJobsRequest, ListJobsResponse, Request, Result as Page, Token,
+};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::failure::Failure;
+
+/// The largest page that is taken.
+const LARGEST_MESSAGE: usize = 32 * 1024 * 1024;
+/// A call that takes longer has failed; Fetch waits for at most a second when there is nothing new.
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
+/// A dead connection is noticed within twice this time.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Calls one server. Connects at the first call, and again whenever the connection was lost.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    calls: SqlFlowClient<Channel>,
+    server: String,
+}
+
+impl Client {
+    /// A client of the server at `http://HOST:PORT` or `HOST:PORT`.
+    pub(crate) fn new(server: &str) -> Result<Self, Failure> {
+        let url = address(server)?;
+        let endpoint = Endpoint::from_shared(url.clone())
+            .map_err(|error| Failure::Usage(format!("{server:?} is not a server's address: {error}")))?
+            .connect_timeout(CONNECT_DEADLINE)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .tcp_nodelay(true);
+        let calls = SqlFlowClient::new(endpoint.connect_lazy()).max_decoding_message_size(LARGEST_MESSAGE);
+        Ok(Self { calls, server: url })
+    }
+
+    /// The server's address.
+    pub(crate) fn server(&self) -> &str {
+        &self.server
+    }
+
+    pub(crate) async fn run(&mut self, request: Request) -> Result<Token, Status> {
+        within_deadline(self.calls.run(request)).await
+    }
+
+    pub(crate) async fn fetch(&mut self, token: &str) -> Result<Page, Status> {
+        within_deadline(self.calls.fetch(token_message(token))).await
+    }
+
+    pub(crate) async fn cancel(&mut self, token: &str) -> Result<Job, Status> {
+        within_deadline(self.calls.cancel(token_message(token))).await
+    }
+
+    pub(crate) async fn job(&mut self, request: GetJobRequest) -> Result<Job, Status> {
+        within_deadline(self.calls.get_job(request)).await
+    }
+
+    pub(crate) async fn list(&mut self, request: ListJobsRequest) -> Result<ListJobsResponse, Status> {
+        within_deadline(self.calls.list_jobs(request)).await
+    }
+}
+
+fn token_message(token: &str) -> Token {
+    Token { token: token.to_owned(), ..Token::default() }
+}
+
+/// Awaits the whole answer: a `grpc-timeout` alone does not cover an answer that stops in its middle.
+async fn within_deadline<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    match tokio::time::timeout(CALL_DEADLINE, call).await {
+        Ok(answer) => Ok(answer?.into_inner()),
+        Err(_) => Err(Status::new(
+            Code::DeadlineExceeded,
+            format!("no answer within {} s", CALL_DEADLINE.as_secs()),
+        )),
+    }
+}
+
+fn address(server: &str) -> Result<String, Failure> {
+    match server.split_once("://") {
+        None if server.contains(':') => Ok(format!("http://{server}")),
+        Some(("http", _)) => Ok(server.to_owned()),
+        _ => Err(Failure::Usage(format!(
+            "{server:?} is not a server's address: it has the form http://HOST:PORT or HOST:PORT"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_may_leave_out_the_scheme() {
+        assert_eq!(address("localhost:50051").unwrap(), "http://localhost:50051");
+        assert_eq!(address("http://[::1]:1").unwrap(), "http://[::1]:1");
+        for wrong in ["localhost", "https://a:1", "unix:///x"] {
+            assert_eq!(address(wrong).unwrap_err().exit_status(), 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Reading: a program from where the person keeps it, and a job's log to its end.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use sqlflow_proto::v1::JobStatus;
+
+use crate::console::Console;
+use crate::failure::Failure;
+use crate::follow::Follower;
+use crate::interrupt::Interrupts;
+use crate::render::{Screen as _, Tone, View, job};
+
+/// The largest program that a server takes.
+const LARGEST_PROGRAM: u64 = 16 * 1024 * 1024;
+
+/// The text of a file, or of standard input for `-`.
+pub(super) fn read_program(file: &Path) -> Result<String, Failure> {
+    let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    let mut bytes = Vec::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().lock().take(LARGEST_PROGRAM + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(file).and_then(|file| file.take(LARGEST_PROGRAM + 1).read_to_end(&mut bytes))
+    };
+    read.map_err(|error| Failure::Usage(format!("cannot read the program from {name}: {error}")))?;
+    if bytes.len() as u64 > LARGEST_PROGRAM {
+        return Err(Failure::Usage(format!(
+            "the program in {name} is larger than 16 MiB, the most there can be"
+        )));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        Failure::Usage(format!("the program in {name} is not UTF-8: see byte {place}"))
+    })
+}
+
+/// Shows a job until it ends, and gives its last state.
+pub(super) async fn read_to_end(
+    follower: &mut Follower,
+    view: &mut dyn View,
+    console: &mut Console,
+    interrupts: Option<&Interrupts>,
+) -> Result<JobStatus, Failure> {
+    loop {
+        if let Some(interrupts) = interrupts {
+            interrupts.go_on_with(go_on(follower));
+        }
+        let status = read_page(follower, view, console).await?;
+        if job::is_terminal(&status) {
+            return Ok(status);
+        }
+    }
+}
+
+/// Shows one page, and gives the job's state.
+pub(super) async fn read_page(
+    follower: &mut Follower,
+    view: &mut dyn View,
+    console: &mut Console,
+) -> Result<JobStatus, Failure> {
+    let page = follower.page(&mut |line: &str| console.line(Tone::Warning, line)).await?;
+    for response in &page.results {
+        view.show(response, console)?;
+    }
+    let status = page.job_status.unwrap_or_default();
+    view.status(&status, follower.next_token(), console)?;
+    console.flush()?;
+    Ok(status)
+}
+
+/// How a person who leaves can go on.
+pub(super) fn go_on(follower: &Follower) -> String {
+    format!("left; the job goes on, and so can you: sqlflowctl fetch {}", follower.next_token())
+}
+
+/// What the job's last state means for the command.
+pub(super) fn verdict(job: &str, status: &JobStatus) -> Result<(), Failure> {
+    match status.code() {
+        sqlflow_proto::v1::job_status::Code::Failed => Err(Failure::Job(job::failure_sentence(job, status))),
+        _ => Ok(()),
+    }
+}

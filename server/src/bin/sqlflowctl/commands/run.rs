@@ -1,0 +1,149 @@
+//! `run`: a program from its text to its end.
+
+use std::time::Duration;
+
+use sqlflow_proto::v1::{Cause, JobStatus, Request, Session, Token};
+use tonic::{Code, Status};
+
+use super::read::{read_program, read_to_end, verdict};
+use crate::args::Run;
+use crate::client::Client;
+use crate::console::Console;
+use crate::failure::{Failure, is_transient};
+use crate::follow::Follower;
+use crate::interrupt::Interrupts;
+use crate::remember::Memory;
+use crate::render::json::{JsonView, write_line};
+use crate::render::program_error::program_error;
+use crate::render::text::TextView;
+use crate::render::{Screen as _, Tone, View};
+use crate::token;
+
+/// How long a command whose output was closed waits for the server to take its cancellation.
+const LAST_CALL: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(
+    args: &Run,
+    datasource: Option<&str>,
+    json: bool,
+    mut client: Client,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    let sql = match (&args.program.execute, &args.program.file) {
+        (Some(sql), _) => sql.clone(),
+        (None, Some(file)) => read_program(file)?,
+        (None, None) => return Err(Failure::Usage("run takes a program: -f FILE or -e SQL".to_owned())),
+    };
+    let request = Request {
+        sql: sql.clone(),
+        session: Some(Session {
+            db_conn_str: datasource.unwrap_or_default().to_owned(),
+            user_id: args.user.clone(),
+            exit_on_submit: args.detach,
+            fetch_timeout_seconds: args.fetch_timeout,
+            ..Session::default()
+        }),
+    };
+    let token = match client.run(request).await {
+        Ok(token) => token,
+        Err(status) => return Err(refused(&status, &sql, client.server())),
+    };
+    // From here on Ctrl+C cancels; nobody can have seen the job before.
+    let interrupts = match args.detach {
+        true => None,
+        false => Some(Interrupts::that_cancel(client.clone(), token.token.clone())?),
+    };
+    announce(args, &token, json, console)?;
+    let Some(interrupts) = interrupts else { return Ok(()) };
+
+    // An explicit cursor: a page that is lost on its way can be had again, and the plain token's place is left alone.
+    let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.patience);
+    console.save_displays_in(args.reading.save_displays.clone());
+    let mut view: Box<dyn View> = if json {
+        Box::new(JsonView::default())
+    } else {
+        Box::new(TextView::new(&token.job_id, args.reading.quiet))
+    };
+    match read_to_end(&mut follower, view.as_mut(), console, Some(&interrupts)).await {
+        Ok(status) => finished(args, &token.job_id, &status, &interrupts, console),
+        Err(Failure::ClosedOutput) => Err(closed_output(args, client, &token, console).await),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Says which job it is, and remembers its token.
+fn announce(args: &Run, token: &Token, json: bool, console: &mut Console) -> Result<(), Failure> {
+    console.line(Tone::Dim, &format!("job {}", token.job_id));
+    if !args.no_remember {
+        let remembered = Memory::of_user().and_then(|memory| memory.add(&token.job_id, &token.token));
+        if let Err(error) = remembered {
+            console.line(Tone::Warning, &format!("warning: {error:#}"));
+        }
+    }
+    if json {
+        let line = serde_json::json!({ "type": "job", "job": token.job_id, "token": token.token });
+        write_line(console, &line)?;
+    } else if args.detach {
+        console.results(format!("{}\n", token.token).as_bytes())?;
+    } else if args.no_remember {
+        // Without it nobody could ever come back to the job.
+        console.line(Tone::Dim, &format!("token {}", token.token));
+    }
+    console.flush()
+}
+
+fn finished(
+    args: &Run,
+    job: &str,
+    status: &JobStatus,
+    interrupts: &Interrupts,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    match verdict(job, status) {
+        Err(Failure::Job(sentence)) if interrupts.interrupted() && status.cause() == Cause::Cancelled => {
+            Err(Failure::Interrupted(sentence))
+        }
+        Ok(()) if !args.reading.quiet => {
+            console.line(Tone::Dim, &format!("job {job} succeeded"));
+            Ok(())
+        }
+        verdict => verdict,
+    }
+}
+
+/// Nobody reads the rows any more, as behind `| head`: the job ends as its command does, and says so, as statements
+/// that had not run yet never will.
+async fn closed_output(args: &Run, mut client: Client, token: &Token, console: &mut Console) -> Failure {
+    let cancelled = tokio::time::timeout(LAST_CALL, client.cancel(&token.token)).await;
+    if !matches!(cancelled, Ok(Ok(_))) {
+        let job = &token.job_id;
+        console.line(Tone::Warning, &format!("job {job} could not be cancelled: the server does not answer"));
+    } else if !args.reading.quiet {
+        console.line(Tone::Dim, &format!("job {} cancelled: standard output was closed", token.job_id));
+    }
+    Failure::ClosedOutput
+}
+
+/// Why there is no job.
+fn refused(status: &Status, sql: &str, server: &str) -> Failure {
+    if status.code() == Code::InvalidArgument {
+        return Failure::Usage(program_error(status.message(), sql));
+    }
+    match Failure::from_status(status, server) {
+        Failure::Server(sentence) if is_transient(status) && !never_connected(status) => {
+            Failure::Server(format!("{sentence}; the job may have been accepted: see `sqlflowctl list`"))
+        }
+        failure => failure,
+    }
+}
+
+fn never_connected(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,288 @@
+//! The terminal, or the files and pipes that stand for it: results on standard output, all else on standard error.
+
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::args::Color;
+use crate::failure::Failure;
+use crate::render::progress::{PlainProgress, ProgressView};
+use crate::render::{Screen, Tone};
+
+/// While a bar is drawn, the job's output is shown by whole lines; of an unfinished one at most this many bytes wait.
+const HELD_BACK: usize = 8 * 1024;
+
+/// Writes what a view shows.
+pub(crate) struct Console {
+    out: BufWriter<Box<dyn Write>>,
+    err: Box<dyn Write>,
+    /// Results and lines meet on one terminal.
+    shared: bool,
+    /// Standard error is a terminal, so a bar can be drawn.
+    bars: bool,
+    coloured: bool,
+    save_displays: Option<PathBuf>,
+    /// The job's output stopped in the middle of a line.
+    mid_line: bool,
+    bar: Option<ProgressBar>,
+    held_back: Vec<u8>,
+    plain: PlainProgress,
+}
+
+impl Console {
+    /// The console of this process.
+    pub(crate) fn new(color: Color) -> Self {
+        let (out, err) = (io::stdout(), io::stderr());
+        let bars = err.is_terminal();
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        Self {
+            shared: out.is_terminal() && bars,
+            coloured: match color {
+                Color::Auto => bars && !no_color,
+                Color::Always => true,
+                Color::Never => false,
+            },
+            bars,
+            ..Self::over(Box::new(out), Box::new(err))
+        }
+    }
+
+    fn over(out: Box<dyn Write>, err: Box<dyn Write>) -> Self {
+        Self {
+            out: BufWriter::with_capacity(64 * 1024, out),
+            err,
+            shared: false,
+            bars: false,
+            coloured: false,
+            save_displays: None,
+            mid_line: false,
+            bar: None,
+            held_back: Vec::new(),
+            plain: PlainProgress::default(),
+        }
+    }
+
+    /// Keeps displays as files in this folder.
+    pub(crate) fn save_displays_in(&mut self, folder: Option<PathBuf>) {
+        self.save_displays = folder;
+    }
+
+    /// Hands on all results so far.
+    pub(crate) fn flush(&mut self) -> Result<(), Failure> {
+        Ok(self.suspending(|console| console.out.flush())?)
+    }
+
+    /// Ends the command's output: its last line says what went wrong.
+    pub(crate) fn fail(&mut self, failure: &Failure) {
+        self.end_progress();
+        if !matches!(failure, Failure::ClosedOutput) {
+            self.write_line("31", &failure.to_string());
+        }
+    }
+
+    fn write_line(&mut self, color: &str, text: &str) {
+        let line = if self.coloured && !color.is_empty() {
+            format!("\x1b[{color}m{text}\x1b[0m\n")
+        } else {
+            format!("{text}\n")
+        };
+        self.suspending(|console| {
+            // Results come first where both meet. A closed output is reported by the next write of results.
+            let _ = console.out.flush();
+            console.finish_log_line();
+            let _ = console.err.write_all(line.as_bytes());
+        });
+    }
+
+    /// Begins a new line when the job's output stopped in the middle of one.
+    fn finish_log_line(&mut self) {
+        if std::mem::take(&mut self.mid_line) {
+            let _ = self.err.write_all(b"\n");
+        }
+    }
+
+    /// Writes while no bar is in the way.
+    fn suspending<T>(&mut self, write: impl FnOnce(&mut Self) -> T) -> T {
+        match self.bar.clone() {
+            Some(bar) => bar.suspend(|| write(self)),
+            None => write(self),
+        }
+    }
+
+    fn pass_on(&mut self, bytes: &[u8]) {
+        let Some(last) = bytes.last() else { return };
+        self.mid_line = *last != b'\n';
+        self.suspending(|console| {
+            let _ = console.err.write_all(bytes);
+        });
+    }
+}
+
+impl Screen for Console {
+    fn results(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if !self.shared {
+            return self.out.write_all(bytes);
+        }
+        self.suspending(|console| {
+            console.finish_log_line();
+            console.out.write_all(bytes)?;
+            console.out.flush()
+        })
+    }
+
+    fn line(&mut self, tone: Tone, text: &str) {
+        let color = match tone {
+            Tone::Plain => "",
+            Tone::Dim => "2",
+            Tone::Warning => "33",
+        };
+        self.write_line(color, text);
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        if self.bar.is_none() {
+            self.pass_on(bytes);
+            return;
+        }
+        self.held_back.extend_from_slice(bytes);
+        let whole = self.held_back.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+        let rest = self.held_back.split_off(whole);
+        let lines = std::mem::replace(&mut self.held_back, rest);
+        self.pass_on(&lines);
+        if self.held_back.len() > HELD_BACK {
+            let mut piece = std::mem::take(&mut self.held_back);
+            piece.push(b'\n');
+            self.pass_on(&piece);
+        }
+    }
+
+    fn progress(&mut self, view: &ProgressView) {
+        if !self.bars {
+            if let Some(line) = self.plain.advance(view, Instant::now()) {
+                self.write_line("2", &line);
+            }
+            return;
+        }
+        let is_new = self.bar.is_none();
+        if is_new {
+            self.finish_log_line();
+        }
+        let bar = self.bar.get_or_insert_with(|| ProgressBar::hidden().with_style(style()));
+        if view.total > 0 {
+            bar.set_length(view.total);
+        } else {
+            bar.unset_length();
+        }
+        bar.set_prefix(view.phase.clone());
+        bar.set_message(format!("{}  {}", view.unit, view.metrics));
+        bar.set_position(view.done);
+        if is_new {
+            // Drawn only now that it has all its parts.
+            bar.set_draw_target(ProgressDrawTarget::stderr());
+        }
+    }
+
+    fn end_progress(&mut self) {
+        if let Some(line) = self.plain.finish() {
+            self.write_line("2", &line);
+        }
+        if let Some(bar) = self.bar.take() {
+            // The full bar stays above what follows, as the record of what was done.
+            bar.abandon();
+            let rest = std::mem::take(&mut self.held_back);
+            self.pass_on(&rest);
+        }
+    }
+
+    fn save(&mut self, name: &str, data: &[u8]) -> Result<String, Failure> {
+        let Some(folder) = &self.save_displays else {
+            return Ok("to keep it, use --save-displays DIR (also with `fetch --from-start`)".to_owned());
+        };
+        let path = folder.join(name);
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&path, data))
+            .with_context(|| format!("cannot save a display as {}", path.display()))?;
+        Ok(format!("saved as {}", path.display()))
+    }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} {msg}")
+        .expect("the template is well formed")
+        .progress_chars("=> ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Shared {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    #[test]
+    fn our_lines_never_run_into_the_jobs_output() {
+        let screen = Shared::default();
+        let mut console =
+            Console { shared: true, ..Console::over(Box::new(screen.clone()), Box::new(screen.clone())) };
+        console.log(b"half a li");
+        console.log(b"ne");
+        console.line(Tone::Dim, "a message");
+        console.log(b"whole\n");
+        console.line(Tone::Plain, "another");
+        console.log(b"loss 0.1");
+        console.results(b" n\n---\n").unwrap();
+        assert_eq!(screen.text(), "half a line\na message\nwhole\nanother\nloss 0.1\n n\n---\n");
+    }
+
+    #[test]
+    fn output_to_a_file_has_only_results_and_no_colour() {
+        let (out, err) = (Shared::default(), Shared::default());
+        let mut console = Console::over(Box::new(out.clone()), Box::new(err.clone()));
+        console.results(b"rows\n").unwrap();
+        console.log(b"\xf0 raw");
+        console.fail(&Failure::Job("job 01j failed".to_owned()));
+        console.flush().unwrap();
+        assert_eq!(out.text(), "rows\n");
+        assert_eq!(err.0.lock().unwrap().as_slice(), b"\xf0 raw\njob 01j failed\n");
+    }
+
+    #[test]
+    fn under_a_bar_the_jobs_output_comes_by_lines() {
+        let err = Shared::default();
+        let mut console = Console::over(Box::new(io::sink()), Box::new(err.clone()));
+        console.bar = Some(ProgressBar::hidden());
+        console.log(b"one\ntw");
+        assert_eq!(err.text(), "one\n");
+        console.log(&[b'x'; HELD_BACK]);
+        assert_eq!(
+            err.text().len(),
+            "one\ntw\n".len() + HELD_BACK,
+            "a line without end is not kept for ever"
+        );
+        console.log(b"tail");
+        console.end_progress();
+        assert!(err.text().ends_with("\ntail"));
+    }
+}

@@ -1,0 +1,39 @@
+//! `sqlflowctl`, the command line of the SQLFlow job runner.
+//!
+//! - `args`: what can be asked for. `commands`: what is then done.
+//! - `client`, `follow`, `interrupt`: the server's side: calls, a job's log through faults, Ctrl+C.
+//! - `render`: records to text or JSON, with no I/O. `console`: where that goes.
+//! - `remember`, `token`: how a job is named. `failure`: how a command ends.
+
+mod args;
+mod client;
+mod commands;
+mod console;
+mod failure;
+mod follow;
+mod interrupt;
+mod remember;
+mod render;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let mut console = console::Console::new(cli.global.color);
+    // The second thread waits for Ctrl+C, also while the first is blocked writing.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(cli, &mut console)),
+        Err(error) => Err(failure::Failure::Other(anyhow::Error::new(error).context("cannot start"))),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.fail(&failure);
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The tokens of jobs that were started on this machine, so that a job can be named by its id.
+//!
+//! One line per job, `JOB TOKEN`, oldest first, in `$XDG_STATE_HOME/sqlflow/tokens`. Tokens are secrets: the file is
+//! its owner's alone.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+
+use crate::failure::Failure;
+use crate::token;
+
+/// The file keeps this many jobs.
+const REMEMBERED: usize = 1_000;
+
+/// The folder and its file.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    folder: PathBuf,
+}
+
+impl Memory {
+    /// The memory of this user.
+    pub(crate) fn of_user() -> anyhow::Result<Self> {
+        let set = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let state = set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state")));
+        let state = state.context("neither XDG_STATE_HOME nor HOME names a folder")?;
+        Ok(Self { folder: state.join("sqlflow") })
+    }
+
+    /// Remembers a job, and forgets the oldest when there are too many.
+    pub(crate) fn add(&self, job: &str, token: &str) -> anyhow::Result<()> {
+        let file = self.file();
+        self.add_line(&format!("{job} {token}"))
+            .with_context(|| format!("cannot remember the job's token in {}", file.display()))
+    }
+
+    fn add_line(&self, line: &str) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        let private =
+            |path: PathBuf| OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+        // Two commands at once each add their job: the lock is held until the new file is in place.
+        let lock: File = private(self.folder.join("tokens.lock"))?;
+        lock.lock()?;
+        let text = self.read()?;
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.push(line);
+        let kept = &lines[lines.len().saturating_sub(REMEMBERED)..];
+        let new = self.folder.join("tokens.new");
+        private(new.clone())?.write_all(format!("{}\n", kept.join("\n")).as_bytes())?;
+        fs::rename(new, self.file())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("tokens")
+    }
+
+    /// The file's text; empty when there is none yet.
+    fn read(&self) -> io::Result<String> {
+        match fs::read_to_string(self.file()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            text => text,
+        }
+    }
+
+    /// The token of a job, or of the newest for `last`.
+    fn token(&self, job: &str) -> io::Result<Option<String>> {
+        let text = self.read()?;
+        let mut newest_first = text.lines().rev().filter_map(|line| line.split_once(' '));
+        let found = newest_first.find(|(id, _)| job == "last" || *id == job);
+        Ok(found.map(|(_, token)| token.to_owned()))
+    }
+}
+
+/// The token that `job` names: a token, or a remembered job with or without a cursor; `None` when it is not remembered.
+pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
+    if token::is_token(job) {
+        return Ok(Some(job.to_owned()));
+    }
+    let memory = Memory::of_user()?;
+    let (id, cursor) = token::split(job);
+    let found = memory
+        .token(id)
+        .with_context(|| format!("cannot read the remembered tokens in {}", memory.file().display()))?;
+    Ok(found.map(|found| match cursor {
+        Some(cursor) => token::at(&found, cursor),
+        None => found,
+    }))
+}
+
+/// [`find_token`] for commands that do nothing without it.
+pub(crate) fn token_of(job: &str) -> Result<String, Failure> {
+    find_token(job)?.ok_or_else(|| {
+        Failure::Usage(if job == "last" {
+            "no job was started on this machine yet, or none is remembered: name it by its token".to_owned()
+        } else {
+            format!("the token of job {job:?} is not remembered on this machine: name it by its token")
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn memory(folder: &tempfile::TempDir) -> Memory {
+        Memory { folder: folder.path().join("state/sqlflow") }
+    }
+
+    #[test]
+    fn a_job_is_found_by_its_id_and_the_newest_as_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory(&folder);
+        assert_eq!(memory.token("last").unwrap(), None);
+        memory.add("j1", "sqlflow01").unwrap();
+        memory.add("j2", "sqlflow02").unwrap();
+        assert_eq!(memory.token("j1").unwrap().as_deref(), Some("sqlflow01"));
+        assert_eq!(memory.token("last").unwrap().as_deref(), Some("sqlflow02"));
+        assert_eq!(memory.token("j3").unwrap(), None);
+    }
+
+    #[test]
+    fn nobody_else_can_read_the_tokens() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory(&folder);
+        memory.add("j1", "sqlflow01").unwrap();
+        let mode = |path: &PathBuf| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&memory.folder), mode(&memory.file())), (0o700, 0o600));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory(&folder);
+        memory.add("j0", "sqlflow00").unwrap();
+        let many: String = (0..REMEMBERED).map(|index| format!("k{index} sqlflow01\n")).collect();
+        fs::write(memory.file(), many).unwrap();
+        memory.add("new", "sqlflow02").unwrap();
+        assert_eq!(memory.read().unwrap().lines().count(), REMEMBERED);
+        assert_eq!(memory.token("k0").unwrap(), None);
+        assert!(memory.token("k1").unwrap().is_some());
+    }
+}

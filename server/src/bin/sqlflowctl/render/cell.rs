@@ -1,0 +1,275 @@
+//! One value of a result set, as text and as JSON.
+
+use jiff::SignedDuration;
+use jiff::civil::{Date, DateTime};
+use serde::{Serialize, Serializer};
+use sqlflow_proto::v1::{Column, Rows, Value, column::Values, value};
+
+use super::escape::{push_escaped, push_formatted};
+
+/// The largest integer of which every smaller one is exact in a JSON reader that has only doubles: 2^53 - 1.
+const LARGEST_EXACT: u64 = (1 << 53) - 1;
+
+/// One value.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Cell<'a> {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    Text(&'a str),
+    Blob(&'a [u8]),
+    Decimal(&'a str),
+    /// Days since 1970-01-01.
+    Date(i32),
+    /// Microseconds since 1970-01-01T00:00:00; `zone`: an instant in UTC.
+    Timestamp {
+        micros: i64,
+        zone: bool,
+    },
+}
+
+impl Cell<'_> {
+    /// Numbers stand on the right of their column.
+    pub(crate) fn is_number(&self) -> bool {
+        matches!(self, Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::Decimal(_))
+    }
+
+    /// Appends the value as a person reads it, safe for a terminal.
+    pub(crate) fn push_text(&self, out: &mut String) {
+        match *self {
+            Self::Null => out.push_str("NULL"),
+            Self::Bool(value) => out.push_str(if value { "true" } else { "false" }),
+            Self::Int(value) => push_formatted(out, format_args!("{value}")),
+            Self::Uint(value) => push_formatted(out, format_args!("{value}")),
+            // Debug gives the shortest text that reads back as the same number, with an exponent where it is short.
+            Self::Double(value) => push_formatted(out, format_args!("{value:?}")),
+            Self::Text(text) | Self::Decimal(text) => push_escaped(out, text),
+            Self::Blob(bytes) => push_hex(out, bytes),
+            Self::Date(days) => push_date(out, days),
+            Self::Timestamp { micros, zone } => push_timestamp(out, micros, zone),
+        }
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        self.push_text(&mut text);
+        text
+    }
+}
+
+impl Serialize for Cell<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match *self {
+            Self::Null => serializer.serialize_unit(),
+            Self::Bool(value) => serializer.serialize_bool(value),
+            Self::Int(value) if value.unsigned_abs() <= LARGEST_EXACT => serializer.serialize_i64(value),
+            Self::Uint(value) if value <= LARGEST_EXACT => serializer.serialize_u64(value),
+            Self::Double(value) if value.is_finite() => serializer.serialize_f64(value),
+            Self::Double(value) if value.is_nan() => serializer.serialize_str("NaN"),
+            Self::Double(value) => {
+                serializer.serialize_str(if value > 0.0 { "Infinity" } else { "-Infinity" })
+            }
+            Self::Text(text) | Self::Decimal(text) => serializer.serialize_str(text),
+            Self::Int(_) | Self::Uint(_) | Self::Blob(_) | Self::Date(_) | Self::Timestamp { .. } => {
+                serializer.serialize_str(&self.text())
+            }
+        }
+    }
+}
+
+/// A batch of rows whose columns are known to hold as many values as it says.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batch<'a>(&'a Rows);
+
+/// A batch that contradicts itself: the server, or what is between, is at fault.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column {column} of a batch of {rows} rows holds {values} values")]
+pub(crate) struct TornBatch {
+    column: usize,
+    rows: usize,
+    values: usize,
+}
+
+impl<'a> Batch<'a> {
+    pub(crate) fn new(rows: &'a Rows) -> Result<Self, TornBatch> {
+        let count = rows.count as usize;
+        for (column, values) in rows.columns.iter().enumerate() {
+            let held = values.values.as_ref().map_or(count, length);
+            if held != count {
+                return Err(TornBatch { column, rows: count, values: held });
+            }
+        }
+        Ok(Self(rows))
+    }
+
+    pub(crate) fn row_count(&self) -> usize {
+        self.0.count as usize
+    }
+
+    /// The values of one row, in the order of the columns.
+    pub(crate) fn row(&self, row: usize) -> impl ExactSizeIterator<Item = Cell<'a>> + use<'a> {
+        self.0.columns.iter().map(move |column| cell(column, row))
+    }
+}
+
+fn length(values: &Values) -> usize {
+    match values {
+        Values::Bools(bools) => bools.values.len(),
+        Values::Int64s(ints) => ints.values.len(),
+        Values::Uint64s(ints) => ints.values.len(),
+        Values::Doubles(doubles) => doubles.values.len(),
+        Values::Strings(texts) | Values::Decimals(texts) => texts.values.len(),
+        Values::Blobs(blobs) => blobs.values.len(),
+        Values::Dates(dates) => dates.values.len(),
+        Values::Timestamps(times) => times.values.len(),
+        Values::Mixed(values) => values.values.len(),
+    }
+}
+
+fn cell(column: &Column, row: usize) -> Cell<'_> {
+    if column.nulls.get(row / 8).is_some_and(|byte| byte >> (row % 8) & 1 == 1) {
+        return Cell::Null;
+    }
+    match &column.values {
+        None => Cell::Null,
+        Some(Values::Bools(bools)) => Cell::Bool(bools.values[row]),
+        Some(Values::Int64s(ints)) => Cell::Int(ints.values[row]),
+        Some(Values::Uint64s(ints)) => Cell::Uint(ints.values[row]),
+        Some(Values::Doubles(doubles)) => Cell::Double(doubles.values[row]),
+        Some(Values::Strings(texts)) => Cell::Text(&texts.values[row]),
+        Some(Values::Decimals(texts)) => Cell::Decimal(&texts.values[row]),
+        Some(Values::Blobs(blobs)) => Cell::Blob(&blobs.values[row]),
+        Some(Values::Dates(dates)) => Cell::Date(dates.values[row]),
+        Some(Values::Timestamps(times)) => {
+            Cell::Timestamp { micros: times.values[row], zone: times.has_zone }
+        }
+        Some(Values::Mixed(values)) => mixed(&values.values[row]),
+    }
+}
+
+fn mixed(value: &Value) -> Cell<'_> {
+    match &value.value {
+        None => Cell::Null,
+        Some(value::Value::BoolValue(value)) => Cell::Bool(*value),
+        Some(value::Value::Int64Value(value)) => Cell::Int(*value),
+        Some(value::Value::Uint64Value(value)) => Cell::Uint(*value),
+        Some(value::Value::DoubleValue(value)) => Cell::Double(*value),
+        Some(value::Value::StringValue(text)) => Cell::Text(text),
+        Some(value::Value::BlobValue(bytes)) => Cell::Blob(bytes),
+        Some(value::Value::DecimalValue(text)) => Cell::Decimal(text),
+        Some(value::Value::DateValue(days)) => Cell::Date(*days),
+        Some(value::Value::TimestampValue(micros)) => Cell::Timestamp { micros: *micros, zone: false },
+    }
+}
+
+/// Appends `\x` and two digits for each byte, as PostgreSQL writes a blob.
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    out.push_str("\\x");
+    out.push_str(&hex(bytes));
+}
+
+/// Two lower-case hexadecimal digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+/// Appends an ISO 8601 date; days that no calendar of ours has are named as such.
+fn push_date(out: &mut String, days: i32) {
+    let date: Result<Date, _> = EPOCH.date().checked_add(SignedDuration::from_hours(i64::from(days) * 24));
+    match date {
+        Ok(date) => push_formatted(out, format_args!("{date}")),
+        Err(_) => push_formatted(out, format_args!("1970-01-01{days:+}d")),
+    }
+}
+
+/// Appends an ISO 8601 date and time, with `Z` when it is an instant.
+fn push_timestamp(out: &mut String, micros: i64, zone: bool) {
+    let suffix = if zone { "Z" } else { "" };
+    match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
+        Ok(time) => push_formatted(out, format_args!("{time}{suffix}")),
+        Err(_) => push_formatted(out, format_args!("1970-01-01T00:00:00{micros:+}us{suffix}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::v1::{Int64s, Strings};
+
+    use super::*;
+
+    #[test]
+    fn text_loses_nothing() {
+        let cases = [
+            (Cell::Null, "NULL"),
+            (Cell::Bool(true), "true"),
+            (Cell::Int(i64::MIN), "-9223372036854775808"),
+            (Cell::Uint(u64::MAX), "18446744073709551615"),
+            (Cell::Double(0.1), "0.1"),
+            (Cell::Double(1e300), "1e300"),
+            (Cell::Decimal("-12.50"), "-12.50"),
+            (Cell::Blob(&[0, 255]), "\\x00ff"),
+            (Cell::Date(0), "1970-01-01"),
+            (Cell::Date(-1), "1969-12-31"),
+            (Cell::Date(i32::MAX), "1970-01-01+2147483647d"),
+            (Cell::Timestamp { micros: 1_500_000, zone: false }, "1970-01-01T00:00:01.5"),
+            (Cell::Timestamp { micros: 0, zone: true }, "1970-01-01T00:00:00Z"),
+            // The end of time, as databases write it.
+            (Cell::Timestamp { micros: 253_402_300_799_000_000, zone: false }, "9999-12-31T23:59:59"),
+            (Cell::Timestamp { micros: i64::MIN, zone: true }, "1970-01-01T00:00:00-9223372036854775808usZ"),
+        ];
+        for (cell, text) in cases {
+            assert_eq!(cell.text(), text, "{cell:?}");
+        }
+    }
+
+    #[test]
+    fn json_keeps_every_digit() {
+        let cases = [
+            (Cell::Null, "null"),
+            (Cell::Int(-5), "-5"),
+            (Cell::Int(9_007_199_254_740_991), "9007199254740991"),
+            (Cell::Int(9_007_199_254_740_992), "\"9007199254740992\""),
+            (Cell::Int(i64::MIN), "\"-9223372036854775808\""),
+            (Cell::Uint(u64::MAX), "\"18446744073709551615\""),
+            (Cell::Double(0.5), "0.5"),
+            (Cell::Double(f64::NEG_INFINITY), "\"-Infinity\""),
+            (Cell::Decimal("1.10"), "\"1.10\""),
+            (Cell::Text("a\"\u{1b}"), r#""a\"\u001b""#),
+            (Cell::Blob(b"\x01"), r#""\\x01""#),
+            (Cell::Date(19_000), "\"2022-01-08\""),
+        ];
+        for (cell, json) in cases {
+            assert_eq!(serde_json::to_string(&cell).unwrap(), json, "{cell:?}");
+        }
+    }
+
+    #[test]
+    fn nulls_are_found_by_their_bits() {
+        let column = Column {
+            nulls: vec![0b0000_0010, 0b1].into(),
+            values: Some(Values::Int64s(Int64s { values: (0..9).collect() })),
+        };
+        let rows = Rows { count: 9, columns: vec![column, Column::default()] };
+        let batch = Batch::new(&rows).unwrap();
+        let first = |row| batch.row(row).next().unwrap();
+        assert_eq!((first(0), first(1), first(2)), (Cell::Int(0), Cell::Null, Cell::Int(2)));
+        assert_eq!(first(8), Cell::Null);
+        assert_eq!(batch.row(0).nth(1), Some(Cell::Null), "a column without values is all NULL");
+    }
+
+    #[test]
+    fn a_torn_batch_is_refused() {
+        let column = Column {
+            values: Some(Values::Strings(Strings { values: vec!["a".into()] })),
+            ..Column::default()
+        };
+        let rows = Rows { count: 2, columns: vec![column] };
+        assert_eq!(Batch::new(&rows).unwrap_err(), TornBatch { column: 0, rows: 2, values: 1 });
+    }
+}

@@ -1,0 +1,73 @@
+//! Text from elsewhere, made safe to show: nothing in data, messages or names can drive the terminal.
+
+use std::fmt::Write as _;
+
+use unicode_width::UnicodeWidthStr as _;
+
+/// Appends `text` with control characters, and characters that reorder a line, written as escapes such as `\n`,
+/// `\x1b` or `\u{202e}`. A backslash stays as it is, so paths read well; JSON output is there for exactness.
+pub(crate) fn push_escaped(out: &mut String, text: &str) {
+    for c in text.chars() {
+        match c {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\0'..='\x7f' if c.is_control() => push_formatted(out, format_args!("\\x{:02x}", u32::from(c))),
+            _ if c.is_control() || reorders(c) => {
+                push_formatted(out, format_args!("\\u{{{:x}}}", u32::from(c)));
+            }
+            _ => out.push(c),
+        }
+    }
+}
+
+/// `text` on one line; see [`push_escaped`].
+pub(crate) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    push_escaped(&mut out, text);
+    out
+}
+
+/// `text` with its lines kept, and everything else escaped.
+pub(crate) fn escaped_lines(text: &str) -> String {
+    text.lines().map(escaped).collect::<Vec<_>>().join("\n")
+}
+
+/// Columns of a terminal that `text` takes.
+pub(crate) fn width(text: &str) -> usize {
+    if text.is_ascii() { text.len() } else { text.width() }
+}
+
+/// Appends what `format_args!` gives; writing to a string can't fail.
+pub(super) fn push_formatted(out: &mut String, arguments: std::fmt::Arguments<'_>) {
+    out.write_fmt(arguments).expect("a string takes everything");
+}
+
+/// Marks of direction, and separators of lines and paragraphs.
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_data_drives_the_terminal() {
+        assert_eq!(escaped("a\x1b[2Jb"), "a\\x1b[2Jb");
+        assert_eq!(escaped("one\ntwo\r\t\0\x7f"), "one\\ntwo\\r\\t\\x00\\x7f");
+        assert_eq!(escaped("\u{9b}31m \u{202e}evil"), "\\u{9b}31m \\u{202e}evil");
+        assert_eq!(escaped(r"C:\dir é 漢"), r"C:\dir é 漢");
+    }
+
+    #[test]
+    fn lines_are_kept_where_they_may_be() {
+        assert_eq!(escaped_lines("a\nb\x07\r\n"), "a\nb\\x07");
+    }
+
+    #[test]
+    fn wide_characters_take_two_columns() {
+        assert_eq!(width("漢字"), 4);
+        assert_eq!(width("e\u{301}"), 1);
+    }
+}

@@ -1,0 +1,243 @@
+//! A result set as an aligned table, in bounded memory: the first batch decides the widths.
+
+use std::io;
+
+use super::cell::{Batch, Cell};
+use super::escape::{escaped, width};
+
+/// Rows of the first batch that are measured.
+const MEASURED_ROWS: usize = 1_000;
+/// A column is padded to at most this many columns of the terminal; a longer value makes its own row longer.
+const WIDEST_PADDING: usize = 60;
+/// Text is handed on in pieces of about this many bytes.
+const PIECE: usize = 64 * 1024;
+
+/// Takes pieces of the table's text.
+pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// One result set on its way out.
+#[derive(Debug)]
+pub(crate) struct Table {
+    /// Names of the columns; none when the head was read by somebody else, and the table begins in its middle.
+    names: Option<Vec<String>>,
+    layout: Option<Layout>,
+    rows: u64,
+}
+
+#[derive(Debug)]
+struct Layout {
+    widths: Vec<usize>,
+    numeric: Vec<bool>,
+}
+
+impl Table {
+    /// A table with these column names.
+    pub(crate) fn new(names: &[String]) -> Self {
+        Self { names: Some(names.iter().map(|name| escaped(name)).collect()), layout: None, rows: 0 }
+    }
+
+    /// The rest of a table whose head is not known.
+    pub(crate) fn without_head() -> Self {
+        Self { names: None, layout: None, rows: 0 }
+    }
+
+    /// Rows written so far.
+    pub(crate) fn row_count(&self) -> u64 {
+        self.rows
+    }
+
+    /// Writes a batch, after the head if it is the first.
+    pub(crate) fn write_rows(&mut self, batch: &Batch<'_>, out: &mut Write<'_>) -> io::Result<()> {
+        let mut text = String::new();
+        let layout = match self.layout.take() {
+            Some(layout) => layout,
+            None => self.begin(batch, &mut text),
+        };
+        let mut cell_text = String::new();
+        for row in 0..batch.row_count() {
+            let columns = batch.row(row).len();
+            for (column, cell) in batch.row(row).enumerate() {
+                cell_text.clear();
+                cell.push_text(&mut cell_text);
+                let right = layout.right(column, &cell);
+                push_padded(&mut text, &cell_text, layout.width(column), right, column + 1 == columns);
+            }
+            if text.len() >= PIECE {
+                out(text.as_bytes())?;
+                text.clear();
+            }
+        }
+        self.rows += batch.row_count() as u64;
+        self.layout = Some(layout);
+        out(text.as_bytes())
+    }
+
+    /// Ends the table: one without rows still shows its head.
+    pub(crate) fn finish(&mut self, out: &mut Write<'_>) -> io::Result<()> {
+        if self.layout.is_some() {
+            return Ok(());
+        }
+        let mut text = String::new();
+        let layout = Layout::measure(self.names.as_deref(), None);
+        self.push_head(&layout, &mut text);
+        self.layout = Some(layout);
+        out(text.as_bytes())
+    }
+
+    fn begin(&self, batch: &Batch<'_>, text: &mut String) -> Layout {
+        let layout = Layout::measure(self.names.as_deref(), Some(batch));
+        self.push_head(&layout, text);
+        layout
+    }
+
+    fn push_head(&self, layout: &Layout, text: &mut String) {
+        let Some(names) = &self.names else { return };
+        for (column, name) in names.iter().enumerate() {
+            let right = layout.numeric.get(column).copied().unwrap_or(false);
+            push_padded(text, name, layout.width(column), right, column + 1 == names.len());
+        }
+        for column in 0..names.len() {
+            text.push_str(if column == 0 { "" } else { "+" });
+            text.extend(std::iter::repeat_n('-', layout.width(column) + 2));
+        }
+        text.push('\n');
+    }
+}
+
+impl Layout {
+    fn measure(names: Option<&[String]>, batch: Option<&Batch<'_>>) -> Self {
+        let mut widths: Vec<usize> = names.unwrap_or_default().iter().map(|name| width(name)).collect();
+        let mut numeric = Vec::new();
+        let mut text = String::new();
+        let rows = batch.map_or(0, |batch| batch.row_count().min(MEASURED_ROWS));
+        for cells in batch.into_iter().flat_map(|batch| (0..rows).map(|row| batch.row(row))) {
+            for (column, cell) in cells.enumerate() {
+                text.clear();
+                cell.push_text(&mut text);
+                if widths.len() <= column {
+                    widths.resize(column + 1, 0);
+                }
+                if numeric.len() <= column {
+                    numeric.resize(column + 1, false);
+                }
+                widths[column] = widths[column].max(width(&text));
+                numeric[column] |= cell.is_number();
+            }
+        }
+        widths.iter_mut().for_each(|width| *width = (*width).min(WIDEST_PADDING));
+        Self { widths, numeric }
+    }
+
+    fn width(&self, column: usize) -> usize {
+        self.widths.get(column).copied().unwrap_or(0)
+    }
+
+    /// Whether a value stands on the right: a number does, and a NULL among numbers.
+    fn right(&self, column: usize, cell: &Cell<'_>) -> bool {
+        match cell {
+            Cell::Null => self.numeric.get(column).copied().unwrap_or(false),
+            cell => cell.is_number(),
+        }
+    }
+}
+
+/// Appends ` text |`, padded to `columns`; the last value of a row ends the line, without blanks behind it.
+fn push_padded(line: &mut String, text: &str, columns: usize, right: bool, last: bool) {
+    let padding = columns.saturating_sub(width(text));
+    line.push(' ');
+    if right {
+        line.extend(std::iter::repeat_n(' ', padding));
+    }
+    line.push_str(text);
+    if last {
+        line.push('\n');
+        return;
+    }
+    if !right {
+        line.extend(std::iter::repeat_n(' ', padding));
+    }
+    line.push_str(" |");
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::v1::{Column, Int64s, Rows, Strings, column::Values};
+
+    use super::*;
+
+    fn rows(ids: &[i64], names: &[&str]) -> Rows {
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        Rows {
+            count: ids.len() as u32,
+            columns: vec![
+                Column { values: Some(Values::Int64s(Int64s { values: ids.to_vec() })), ..Column::default() },
+                Column { values: Some(Values::Strings(Strings { values: names })), nulls: vec![0b10].into() },
+            ],
+        }
+    }
+
+    fn print(table: &mut Table, batches: &[Rows]) -> String {
+        let mut printed = Vec::new();
+        let mut out = |piece: &[u8]| {
+            printed.extend_from_slice(piece);
+            Ok(())
+        };
+        for batch in batches {
+            table.write_rows(&Batch::new(batch).unwrap(), &mut out).unwrap();
+        }
+        table.finish(&mut out).unwrap();
+        String::from_utf8(printed).unwrap()
+    }
+
+    fn names() -> Vec<String> {
+        vec!["id".to_owned(), "name".to_owned()]
+    }
+
+    #[test]
+    fn columns_line_up_also_with_wide_characters() {
+        let mut table = Table::new(&["id".to_owned(), "n\x1b".to_owned(), "x".to_owned()]);
+        let mut batch = rows(&[1, -20], &["漢字", ""]);
+        batch.columns.push(Column {
+            values: Some(Values::Int64s(Int64s { values: vec![7, 8] })),
+            ..Column::default()
+        });
+        assert_eq!(
+            print(&mut table, &[batch]),
+            "  id | n\\x1b | x
+-----+-------+---
+   1 | 漢字  | 7
+ -20 | NULL  | 8
+"
+        );
+    }
+
+    #[test]
+    fn later_batches_keep_the_first_widths() {
+        let mut table = Table::new(&names());
+        let printed = print(&mut table, &[rows(&[1], &["a"]), rows(&[22_222], &["b"])]);
+        assert_eq!(printed, " id | name\n----+------\n  1 | a\n 22222 | b\n");
+        assert_eq!(table.row_count(), 2);
+    }
+
+    #[test]
+    fn no_rows_still_show_the_head() {
+        assert_eq!(print(&mut Table::new(&names()), &[]), " id | name\n----+------\n");
+    }
+
+    #[test]
+    fn the_rest_of_a_table_has_no_head() {
+        assert_eq!(print(&mut Table::without_head(), &[rows(&[1], &["a"])]), " 1 | a\n");
+    }
+
+    #[test]
+    fn one_long_value_does_not_pad_all_rows() {
+        let long = "x".repeat(500);
+        let mut table = Table::new(&["a".to_owned(), "b".to_owned()]);
+        let mut batch = rows(&[1, 2], &[&long, "y"]);
+        batch.columns.swap(0, 1);
+        batch.columns[0].nulls = Vec::new().into();
+        let printed = print(&mut table, &[batch]);
+        assert!(printed.contains(&format!(" {long} | 1\n")));
+        assert!(printed.lines().last().unwrap().len() < 70, "{printed}");
+    }
+}

@@ -1,0 +1,225 @@
+//! A job for a person: tables, progress, and what the job says.
+
+use jiff::Timestamp;
+use sqlflow_proto::v1::{
+    Display, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted, response,
+};
+
+use super::cell::Batch;
+use super::escape::{escaped, escaped_lines};
+use super::progress::{ProgressView, metrics_line};
+use super::table::Table;
+use super::{Screen, Tone, View};
+use crate::failure::Failure;
+
+/// A statement's text is cut to this many characters where it is only mentioned.
+const MENTION: usize = 72;
+
+/// Shows a job as text.
+#[derive(Debug)]
+pub(crate) struct TextView {
+    job: String,
+    quiet: bool,
+    table: Option<Table>,
+    tables: u64,
+    started: Option<Timestamp>,
+    progress: ProgressView,
+}
+
+impl TextView {
+    /// A view of `job`. `quiet` leaves out the job's own output, its messages and its progress.
+    pub(crate) fn new(job: &str, quiet: bool) -> Self {
+        Self {
+            job: job.to_owned(),
+            quiet,
+            table: None,
+            tables: 0,
+            started: None,
+            progress: ProgressView::default(),
+        }
+    }
+
+    fn started(&mut self, started: &StatementStarted, response: &Response, screen: &mut dyn Screen) {
+        self.started = time(response);
+        self.progress = ProgressView::default();
+        if !self.quiet {
+            let number = response.statement.map_or(String::new(), |index| format!(" {}", index + 1));
+            screen.line(Tone::Dim, &format!("statement{number}: {}", mention(&started.sql)));
+        }
+    }
+
+    fn open_table(&mut self, table: Table, screen: &mut dyn Screen) -> Result<&mut Table, Failure> {
+        self.close_table(screen)?;
+        if self.tables > 0 {
+            screen.results(b"\n")?;
+        }
+        self.tables += 1;
+        Ok(self.table.insert(table))
+    }
+
+    /// Ends the open table, if there is one, and gives its number of rows.
+    fn close_table(&mut self, screen: &mut dyn Screen) -> Result<Option<u64>, Failure> {
+        let Some(mut table) = self.table.take() else { return Ok(None) };
+        table.finish(&mut |piece| screen.results(piece))?;
+        Ok(Some(table.row_count()))
+    }
+
+    fn rows(&mut self, rows: &sqlflow_proto::v1::Rows, screen: &mut dyn Screen) -> Result<(), Failure> {
+        let batch = Batch::new(rows)
+            .map_err(|torn| Failure::Server(format!("the server sent rows that make no sense: {torn}")))?;
+        if self.table.is_none() {
+            self.open_table(Table::without_head(), screen)?;
+        }
+        if let Some(table) = &mut self.table {
+            table.write_rows(&batch, &mut |piece| screen.results(piece))?;
+        }
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        end: &EndOfExecution,
+        response: &Response,
+        screen: &mut dyn Screen,
+    ) -> Result<(), Failure> {
+        screen.end_progress();
+        let rows = self.close_table(screen)?;
+        let what = match (rows, end.rows_affected) {
+            (Some(rows), _) => format!("{rows} {}", plural(rows, "row")),
+            (None, Some(rows)) => format!("{rows} {} affected", plural(rows, "row")),
+            (None, None) => "done".to_owned(),
+        };
+        let spent = match (self.started.take(), time(response)) {
+            (Some(started), Some(ended)) => ended.duration_since(started).as_secs_f64().max(0.0),
+            _ => end.spent_time_seconds as f64,
+        };
+        screen.line(Tone::Plain, &format!("{what} ({spent:.1} s)"));
+        Ok(())
+    }
+
+    fn metrics(&mut self, metrics: &Metrics, screen: &mut dyn Screen) {
+        let line = metrics_line(&metrics.metrics);
+        if metrics.step.is_none() {
+            // A final value: what led to it is over, and stands above it.
+            screen.end_progress();
+            self.progress = ProgressView::default();
+            screen.line(Tone::Plain, &line);
+        } else if !self.quiet {
+            self.progress.metrics = line;
+            // Metrics alone are no progress: they stand beside it.
+            if !self.progress.phase.is_empty() {
+                screen.progress(&self.progress);
+            }
+        }
+    }
+
+    fn display(&mut self, display: &Display, position: u64, screen: &mut dyn Screen) -> Result<(), Failure> {
+        if display.media_type == "text/plain" {
+            let text = escaped_lines(&String::from_utf8_lossy(&display.data));
+            screen.results(format!("{text}\n").as_bytes())?;
+            return Ok(());
+        }
+        let name = format!("sqlflow-{}-{position}.{}", file_part(&self.job), extension(&display.media_type));
+        let where_it_is = screen.save(&name, &display.data)?;
+        let size = size(display.data.len() as u64);
+        screen.line(Tone::Plain, &format!("{}, {size}: {where_it_is}", escaped(&display.media_type)));
+        Ok(())
+    }
+}
+
+impl View for TextView {
+    fn show(&mut self, response: &Response, screen: &mut dyn Screen) -> Result<(), Failure> {
+        use response::Response as Kind;
+        match &response.response {
+            Some(Kind::Started(started)) => self.started(started, response, screen),
+            Some(Kind::Head(head)) => {
+                self.open_table(Table::new(&head.column_names), screen)?;
+            }
+            Some(Kind::Rows(rows)) => self.rows(rows, screen)?,
+            Some(Kind::Eoe(end)) => self.end(end, response, screen)?,
+            Some(Kind::Log(log)) if !self.quiet => screen.log(&log.data),
+            Some(Kind::Message(message)) if !self.quiet => screen.line(Tone::Dim, &escaped(&message.message)),
+            Some(Kind::Progress(progress)) if !self.quiet => {
+                self.progress.advance(progress);
+                screen.progress(&self.progress);
+            }
+            Some(Kind::Log(_) | Kind::Message(_) | Kind::Progress(_)) => {}
+            Some(Kind::Metrics(metrics)) => self.metrics(metrics, screen),
+            Some(Kind::Display(display)) => self.display(display, response.position, screen)?,
+            Some(Kind::Gap(gap)) => screen.line(Tone::Warning, &gap_line(gap)),
+            Some(Kind::Model(model)) => screen.line(Tone::Plain, &model_line(model)),
+            // A record of a later version; what we know is complete without it.
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn status(&mut self, status: &JobStatus, _next: &str, screen: &mut dyn Screen) -> Result<(), Failure> {
+        if super::job::is_terminal(status) {
+            screen.end_progress();
+            self.close_table(screen)?;
+        }
+        Ok(())
+    }
+}
+
+/// The line that stands where records are missing.
+pub(crate) fn gap_line(gap: &Gap) -> String {
+    let bytes = gap.bytes.map_or("some output".to_owned(), |bytes| format!("{} of output", size(bytes)));
+    format!("[{bytes} is missing here: {}]", escaped(&gap.reason))
+}
+
+fn model_line(model: &Model) -> String {
+    format!("model {} published: {} ({})", escaped(&model.name), escaped(&model.uri), size(model.size_bytes))
+}
+
+fn time(response: &Response) -> Option<Timestamp> {
+    super::job::instant(response.time.as_ref())
+}
+
+fn plural(count: u64, word: &str) -> String {
+    if count == 1 { word.to_owned() } else { format!("{word}s") }
+}
+
+/// The beginning of a statement, on one line.
+fn mention(sql: &str) -> String {
+    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MENTION) {
+        Some((cut, _)) => format!("{}…", escaped(&line[..cut])),
+        None => escaped(&line),
+    }
+}
+
+/// A size as people say it: `812 B`, `3.4 MB`.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// `text` as a part of a file's name.
+fn file_part(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).take(64).collect()
+}
+
+fn extension(media_type: &str) -> &'static str {
+    match media_type {
+        "image/png" => "png",
+        "image/svg+xml" => "svg",
+        "image/jpeg" => "jpg",
+        "text/html" => "html",
+        "application/json" => "json",
+        _ => "bin",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+use sqlflow_proto::v1::{
+    Column, Head, Int64s, LogChunk, Message, Metric, Progress, Rows, column::Values,
+    response::Response as Kind,
+};
+
+use super::super::test_screen::TestScreen;
+use super::*;
+
+fn show(quiet: bool, kinds: Vec<Kind>) -> TestScreen {
+    let mut screen = TestScreen::default();
+    let mut view = TextView::new("01j../x", quiet);
+    for (index, kind) in kinds.into_iter().enumerate() {
+        let response = Response {
+            position: index as u64 + 1,
+            statement: Some(0),
+            time: Some(prost_types::Timestamp { seconds: 100 + index as i64, nanos: 0 }),
+            response: Some(kind),
+        };
+        view.show(&response, &mut screen).unwrap();
+    }
+    screen
+}
+
+fn head() -> Kind {
+    Kind::Head(Head { column_names: vec!["n".into()], column_types: vec![] })
+}
+
+fn rows(values: Vec<i64>) -> Kind {
+    let count = values.len() as u32;
+    let column = Column { values: Some(Values::Int64s(Int64s { values })), ..Column::default() };
+    Kind::Rows(Rows { count, columns: vec![column] })
+}
+
+fn end(rows_affected: Option<u64>) -> Kind {
+    Kind::Eoe(EndOfExecution { sql: String::new(), spent_time_seconds: 7, rows_affected })
+}
+
+fn log(text: &str) -> Kind {
+    Kind::Log(LogChunk { data: text.to_owned().into(), ..LogChunk::default() })
+}
+
+#[test]
+fn rows_and_logs_go_their_own_ways() {
+    let screen = show(false, vec![head(), rows(vec![1]), log("training…"), rows(vec![2]), end(None)]);
+    assert_eq!(screen.results, " n\n---\n 1\n 2\n");
+    assert_eq!(screen.log, "training…");
+    assert_eq!(screen.lines, ["2 rows (7.0 s)"]);
+}
+
+#[test]
+fn tables_are_parted_and_an_empty_one_has_its_head() {
+    let screen = show(false, vec![head(), end(None), head(), rows(vec![5]), end(None)]);
+    assert_eq!(screen.results, " n\n---\n\n n\n---\n 5\n");
+    assert_eq!(screen.lines, ["0 rows (7.0 s)", "1 row (7.0 s)"]);
+}
+
+#[test]
+fn the_end_says_what_changed_and_how_long_it_took() {
+    let started = Kind::Started(StatementStarted { sql: "INSERT\n INTO t …".into() });
+    let screen = show(false, vec![started, end(Some(1)), end(Some(3)), end(None)]);
+    assert_eq!(
+        screen.lines,
+        ["statement 1: INSERT INTO t …", "1 row affected (1.0 s)", "3 rows affected (7.0 s)", "done (7.0 s)"]
+    );
+}
+
+#[test]
+fn progress_stands_with_the_newest_metrics() {
+    let progress =
+        |done| Kind::Progress(Progress { phase: "train".into(), done, total: 3, unit: "rounds".into() });
+    let metrics =
+        |step, value| Kind::Metrics(Metrics { step, metrics: vec![Metric { name: "loss".into(), value }] });
+    let screen =
+        show(false, vec![progress(1), metrics(Some(1), 0.5), progress(2), metrics(None, 0.25), end(None)]);
+    assert_eq!(
+        screen.progress,
+        ["train 1/3 rounds", "train 1/3 rounds  loss 0.5", "train 2/3 rounds  loss 0.5", "end", "end"]
+    );
+    assert_eq!(screen.lines, ["loss 0.25", "done (7.0 s)"]);
+}
+
+#[test]
+fn quiet_leaves_results_and_holes() {
+    let message = Kind::Message(Message { message: "waits for a slot".into() });
+    let gap = || Kind::Gap(Gap { reason: "retention".into(), bytes: Some(2_500) });
+    let screen = show(true, vec![message.clone(), log("x"), gap(), head(), rows(vec![1]), end(None)]);
+    assert_eq!(screen.lines, ["[2.5 kB of output is missing here: retention]", "1 row (7.0 s)"]);
+    assert_eq!((screen.log.as_str(), screen.results.as_str()), ("", " n\n---\n 1\n"));
+    assert_eq!(show(false, vec![message]).lines, ["waits for a slot"]);
+}
+
+#[test]
+fn displays_are_printed_or_saved_under_a_harmless_name() {
+    let display = |media_type: &str, data: &'static str| {
+        Kind::Display(Display { media_type: media_type.into(), data: data.into() })
+    };
+    let screen = show(false, vec![display("text/plain", "a\n\x1b[31mb"), display("image/png", "PNG")]);
+    assert_eq!(screen.results, "a\n\\x1b[31mb\n");
+    assert_eq!(screen.saved, ["sqlflow-01jx-2.png"]);
+    assert_eq!(screen.lines, ["image/png, 3 B: saved 3 bytes"]);
+}
+
+#[test]
+fn a_model_is_named_with_its_place_and_size() {
+    let model =
+        Model { name: "m".into(), uri: "file:///models/m".into(), size_bytes: 1_234_567, ..Model::default() };
+    assert_eq!(show(true, vec![Kind::Model(model)]).lines, ["model m published: file:///models/m (1.2 MB)"]);
+}
+
+#[test]
+fn sizes_round_to_the_next_unit() {
+    assert_eq!(size(999), "999 B");
+    assert_eq!(size(999_999), "1.0 MB");
+    assert_eq!(size(u64::MAX), "18446744.1 TB");
+}
+
+#[test]
+fn a_long_statement_is_only_mentioned() {
+    assert_eq!(mention(&"漢".repeat(100)).chars().count(), MENTION + 1);
+}

@@ -1,0 +1,92 @@
+//! Servers that go away.
+
+use std::net::TcpListener;
+
+use sqlflow_proto::v1::Cause;
+use sqlflow_proto::v1::job_status::Code;
+
+use super::{World, head, numbers, rows, status, stderr, stdout};
+
+#[test]
+fn rows_come_once_over_a_restart_of_the_server() {
+    let mut world = World::new();
+    world.server.change(|script| {
+        script.page = 1;
+        script.say(head());
+        script.say(rows([1]));
+        script.say(rows([2]));
+        script.silent_from = Some(2);
+    });
+    let child = world.spawn(&["run", "-e", "SELECT n FROM t"]);
+    // Two pages were shown, and the third is asked for: its answer gets lost with the server.
+    world.server.wait(|script| script.fetches.len() == 3);
+    world.server.stop();
+    world.server.change(|script| {
+        script.silent_from = None;
+        script.say(rows([3]));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    world.server.start_again();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(status(&output), 0, "{output:?}");
+    assert_eq!(numbers(&stdout(&output)), [1, 2, 3]);
+    let script = world.server.script();
+    assert_eq!(script.runs.len(), 1, "the program ran once");
+    assert_eq!(script.plain, 0, "a place that a lost answer may move is not relied on");
+    assert_eq!(stderr(&output).matches("does not answer").count(), 1, "{output:?}");
+}
+
+#[test]
+fn pages_that_repeat_are_shown_once() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.page = 2;
+        script.plain_repeats = 2;
+        script.say(head());
+        for n in 1..=5 {
+            script.say(rows([n]));
+        }
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let output = world.run(&["fetch", super::stand_in::TOKEN]);
+    assert_eq!(numbers(&stdout(&output)), [1, 2, 3, 4, 5], "{output:?}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let world = World::new();
+    let unused = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap().to_string();
+    drop(unused);
+    for command in [
+        &["run", "-e", "SELECT 1"][..],
+        &["fetch", super::stand_in::TOKEN],
+        &["logs", super::stand_in::TOKEN],
+        &["cancel", super::stand_in::TOKEN],
+        &["list"],
+        &["describe", super::stand_in::JOB],
+    ] {
+        let output = world.command(command).args(["--server", &address]).output().unwrap();
+        assert_eq!(status(&output), 3, "{output:?}");
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("cannot reach the server at http://{address}: ")), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn patience_ends_and_says_how_to_go_on() {
+    let mut world = World::new();
+    world.server.change(|script| {
+        script.page = 1;
+        script.say(head());
+        script.silent_from = Some(1);
+    });
+    let child = world.spawn(&["run", "-e", "SELECT 1", "--patience", "0"]);
+    world.server.wait(|script| script.fetches.len() == 2);
+    world.server.stop();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(status(&output), 3, "{output:?}");
+    let hint = format!("sqlflowctl fetch {}.1", super::stand_in::TOKEN);
+    assert!(stderr(&output).contains(&hint), "{output:?}");
+}

@@ -1,0 +1,82 @@
+//! The command line as a person or a script meets it: the real binary against a stand-in for the server.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod faults;
+mod interrupts;
+mod naming;
+mod results;
+mod stand_in;
+
+use std::process::{Child, Command, Output, Stdio};
+
+use sqlflow_proto::v1::response::Response as Kind;
+use sqlflow_proto::v1::{Column, Head, Int64s, LogChunk, Rows, column::Values};
+use stand_in::StandIn;
+use tempfile::TempDir;
+
+/// A server, and a home folder for the command.
+struct World {
+    server: StandIn,
+    home: TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { server: StandIn::start(), home: tempfile::tempdir().unwrap() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sqlflowctl"));
+        command
+            .env_clear()
+            .env("SQLFLOW_SERVER", self.server.address.to_string())
+            .env("XDG_STATE_HOME", self.home.path())
+            .current_dir(self.home.path())
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn spawn(&self, arguments: &[&str]) -> Child {
+        self.command(arguments).spawn().unwrap()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+}
+
+fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("ended by a signal: {output:?}"))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn head() -> Kind {
+    Kind::Head(Head { column_names: vec!["n".into()], column_types: vec![] })
+}
+
+fn rows(values: impl IntoIterator<Item = i64>) -> Kind {
+    let values: Vec<i64> = values.into_iter().collect();
+    let count = values.len() as u32;
+    let column = Column { values: Some(Values::Int64s(Int64s { values })), ..Column::default() };
+    Kind::Rows(Rows { count, columns: vec![column] })
+}
+
+fn log(bytes: &'static [u8]) -> Kind {
+    Kind::Log(LogChunk { data: bytes.into(), ..LogChunk::default() })
+}
+
+/// The numbers in the rows of a printed table with one column.
+fn numbers(table: &str) -> Vec<i64> {
+    table.lines().filter_map(|line| line.trim().parse().ok()).collect()
+}

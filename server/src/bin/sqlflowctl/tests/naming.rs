@@ -1,0 +1,84 @@
+//! Jobs by token, id and `last`; and jobs from outside.
+
+use sqlflow_proto::v1::Cause;
+use sqlflow_proto::v1::job_status::Code;
+
+use super::stand_in::{JOB, TOKEN};
+use super::{World, head, numbers, rows, status, stderr, stdout};
+
+#[test]
+fn a_detached_job_gives_its_token_alone_to_a_script() {
+    let world = World::new();
+    let output = world.run(&["run", "--detach", "-e", "SELECT 1", "--fetch-timeout", "0", "--user", "ann"]);
+    assert_eq!(status(&output), 0, "{output:?}");
+    assert_eq!(stdout(&output), format!("{TOKEN}\n"));
+    assert_eq!(stderr(&output), format!("job {JOB}\n"));
+    let script = world.server.script();
+    assert!(script.fetches.is_empty());
+    let session = script.runs[0].session.clone().unwrap();
+    assert_eq!((session.fetch_timeout_seconds, session.user_id.as_str()), (Some(0), "ann"));
+}
+
+#[test]
+fn a_job_of_this_machine_goes_by_its_id() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.say(head());
+        script.say(rows([1]));
+        script.say(rows([2]));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let by_id = format!("{JOB}.2");
+    let output = world.run(&["fetch", JOB]);
+    assert_eq!(status(&output), 2, "not started here yet: {output:?}");
+    assert!(stderr(&output).contains("not remembered"), "{output:?}");
+    world.run(&["run", "--detach", "-e", "SELECT 1"]);
+    assert_eq!(numbers(&stdout(&world.run(&["fetch", JOB]))), [1, 2]);
+    assert_eq!(numbers(&stdout(&world.run(&["fetch", &by_id]))), [2]);
+    assert_eq!(stdout(&world.run(&["fetch", "last"])), "", "the plain token's place has moved");
+    assert_eq!(numbers(&stdout(&world.run(&["fetch", "last", "--from-start"]))), [1, 2]);
+}
+
+#[test]
+fn a_job_need_not_be_remembered() {
+    let world = World::new();
+    world.server.change(|script| script.end(Code::Succeeded, Cause::Unspecified, ""));
+    let output = world.run(&["run", "--no-remember", "-e", "SELECT 1"]);
+    assert!(stderr(&output).contains(&format!("token {TOKEN}\n")), "{output:?}");
+    assert_eq!(status(&world.run(&["cancel", "last"])), 2);
+}
+
+#[test]
+fn a_token_that_cannot_be_kept_is_no_reason_to_fail() {
+    let world = World::new();
+    world.server.change(|script| script.end(Code::Succeeded, Cause::Unspecified, ""));
+    std::fs::write(world.home.path().join("sqlflow"), "in the way").unwrap();
+    let output = world.run(&["run", "-e", "SELECT 1"]);
+    assert_eq!(status(&output), 0);
+    assert!(stderr(&output).contains("warning: cannot remember the job's token"), "{output:?}");
+}
+
+#[test]
+fn one_page_says_how_to_go_on() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.page = 2;
+        (1..=3).for_each(|n| script.say(rows([n])));
+    });
+    let output = world.run(&["fetch", "--once", &format!("{TOKEN}.0")]);
+    assert_eq!((status(&output), numbers(&stdout(&output))), (0, vec![1, 2]));
+    assert_eq!(stderr(&output), format!("next: {TOKEN}.2\n"));
+}
+
+#[test]
+fn jobs_from_outside() {
+    let world = World::new();
+    assert!(stdout(&world.run(&["list"])).contains(&format!(" {JOB} | RUNNING |")));
+    assert!(
+        stdout(&world.run(&["describe", JOB])).starts_with(&format!("job       {JOB}\nstate     RUNNING\n"))
+    );
+    let output = world.run(&["cancel", TOKEN]);
+    assert_eq!((status(&output), world.server.script().cancels), (0, 1), "{output:?}");
+    let output = world.run(&["fetch", "sqlflow00"]);
+    assert_eq!((status(&output), stderr(&output).as_str()), (2, "no job has this token\n"));
+}

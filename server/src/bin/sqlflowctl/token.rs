@@ -1,0 +1,38 @@
+//! The text of a job's token: `sqlflow` and hexadecimal digits, then perhaps `.` and a cursor.
+
+/// Whether the text is a token, rather than a job's id.
+pub(crate) fn is_token(text: &str) -> bool {
+    let (plain, _) = split(text);
+    plain
+        .strip_prefix("sqlflow")
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// The text before the cursor, and the cursor.
+pub(crate) fn split(text: &str) -> (&str, Option<u64>) {
+    match text.rsplit_once('.') {
+        Some((plain, cursor)) => match cursor.parse() {
+            Ok(cursor) => (plain, Some(cursor)),
+            Err(_) => (text, None),
+        },
+        None => (text, None),
+    }
+}
+
+/// The token with this cursor, in place of any that it has.
+pub(crate) fn at(token: &str, cursor: u64) -> String {
+    format!("{}.{cursor}", split(token).0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_told_from_the_token() {
+        assert_eq!(split("sqlflow00ff.42"), ("sqlflow00ff", Some(42)));
+        assert_eq!(split("01jabc"), ("01jabc", None));
+        assert_eq!(at("sqlflow00ff.42", 0), "sqlflow00ff.0");
+        assert!(is_token("sqlflow00ff.42") && !is_token("01jabc.42") && !is_token("sqlflow"));
+    }
+}

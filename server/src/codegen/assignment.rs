@@ -1,0 +1,118 @@
+//! From a step's document to what an agent receives: the generated program, its document, its command.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::json;
+use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Output};
+use tonic::Status;
+
+use super::gob;
+use super::spec::{STEP_VERSION, StepSpec};
+use crate::job::AttemptId;
+use crate::store::{Secret, Store};
+
+/// Name of the secret that holds the data source.
+pub const DATA_SOURCE: &str = "db_conn_str";
+
+/// Settings of assignments.
+#[derive(Debug, Clone)]
+pub struct AssignOptions {
+    /// The Python that runs submitters; it must be able to import `sqlflow_submitter`.
+    pub python: String,
+    /// Where models are: a URI without a slash at its end.
+    pub models: String,
+    /// Seconds between TERM and KILL.
+    pub grace_seconds: u32,
+}
+
+/// Seconds that an agent waits for the pipes of an ended submitter.
+const DRAIN_SECONDS: u32 = 5;
+
+/// Makes assignments.
+#[derive(Clone)]
+pub struct Assigner {
+    store: Arc<dyn Store>,
+    options: AssignOptions,
+}
+
+impl Assigner {
+    /// An assigner with these settings.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, options: AssignOptions) -> Self {
+        Self { store, options }
+    }
+
+    /// What the agent of this attempt is to do.
+    ///
+    /// # Errors
+    /// NOT_FOUND: there is no such step, or its job has ended. Else the store's.
+    pub async fn assignment(&self, attempt: &AttemptId) -> Result<Assignment, Status> {
+        let unavailable = |error: crate::store::StoreError| Status::unavailable(error.to_string());
+        let spec = self.store.step_spec(&attempt.job, attempt.step).await.map_err(unavailable)?;
+        let secret = self.store.secret(&attempt.job, DATA_SOURCE).await.map_err(unavailable)?;
+        let (Some(spec), Some(secret)) = (spec, secret) else {
+            return Err(Status::not_found("there is no such step, or its job has ended"));
+        };
+        let spec = serde_json::from_str(&spec)
+            .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
+        Ok(assign(&self.options, attempt, spec, &secret))
+    }
+}
+
+fn assign(options: &AssignOptions, attempt: &AttemptId, spec: StepSpec, data_source: &Secret) -> Assignment {
+    let document = json!({
+        "version": STEP_VERSION,
+        "job": attempt.job,
+        "step": attempt.step,
+        "attempt": attempt.number,
+        "scratch_suffix": format!("{}_{}_{}", attempt.job, attempt.step, attempt.number),
+        "replay": spec.replay,
+        "statements": spec.statements,
+    });
+    let files = vec![
+        text_file("main.py", program(attempt, &spec.title)),
+        text_file("step.json", document.to_string()),
+    ];
+    let model_uri = |model: &str| format!("{}/{model}", options.models);
+    let inputs = spec.inputs.into_iter().map(|input| Input {
+        uri: model_uri(&input.model),
+        name: input.model,
+        directory: input.directory,
+    });
+    let outputs = spec.outputs.into_iter().map(|output| Output {
+        uri: model_uri(&output.model),
+        gob: gob::encode_model(&output.train_select).into(),
+        name: output.model,
+        directory: output.directory,
+    });
+    Assignment {
+        attempt: Some(AttemptRef {
+            job_id: attempt.job.to_string(),
+            step: attempt.step,
+            attempt: attempt.number,
+        }),
+        files,
+        command: vec![options.python.clone(), "main.py".to_owned()],
+        environment: HashMap::new(),
+        secrets: HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]),
+        inputs: inputs.collect(),
+        outputs: outputs.collect(),
+        grace_seconds: options.grace_seconds,
+        drain_seconds: DRAIN_SECONDS,
+        traceparent: String::new(),
+        tracestate: String::new(),
+        spool_bytes: 0,
+    }
+}
+
+fn program(attempt: &AttemptId, title: &str) -> String {
+    format!(
+        "\"\"\"Step {} of job {}: {title}.\"\"\"\n\nfrom sqlflow_submitter import run_step\n\nrun_step(\"step.json\")\n",
+        attempt.step, attempt.job
+    )
+}
+
+fn text_file(path: &str, content: String) -> File {
+    File { path: path.to_owned(), content: content.into(), mode: 0 }
+}

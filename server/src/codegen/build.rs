@@ -1,0 +1,199 @@
+//! From a compiled program to the documents of its steps.
+
+use serde_json::{Map, Number, Value, json};
+
+use super::spec::{InputSpec, OutputSpec, ReplaySpec, StepSpec};
+use crate::job;
+use crate::sql::{Attribute, Body, ColumnClause, Compiled, Expr, Statement, Step, StepKind, UnaryOp};
+
+/// The document of each step, in order.
+#[must_use]
+pub fn step_specs(compiled: &Compiled) -> Vec<StepSpec> {
+    compiled.steps.iter().map(|step| step_spec(step, &compiled.program.statements)).collect()
+}
+
+/// The steps as the job's state has them at first.
+#[must_use]
+pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
+    let steps = compiled.steps.iter().map(|step| job::Step {
+        first_statement: small(step.first_statement),
+        statement_count: small(statements_of(step).len()),
+        kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),
+        repeatable: step.repeatable,
+        attempts: Vec::new(),
+    });
+    steps.collect()
+}
+
+/// Indices of a step's statements in the program.
+fn statements_of(step: &Step) -> &[usize] {
+    match &step.kind {
+        StepKind::StandardRun(indices) => indices,
+        StepKind::Extended(index) => std::slice::from_ref(index),
+    }
+}
+
+fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
+    let mut spec = StepSpec {
+        title: title(step, statements),
+        replay: step
+            .replay
+            .iter()
+            .map(|&index| ReplaySpec { index: small(index), sql: statements[index].text.clone() })
+            .collect(),
+        statements: Vec::new(),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
+    };
+    for &index in statements_of(step) {
+        add_statement(&mut spec, index, &statements[index]);
+    }
+    spec
+}
+
+/// Names kinds and numbers only: the title stands in source code.
+fn title(step: &Step, statements: &[Statement]) -> String {
+    match statements_of(step) {
+        [index] => format!("{} (statement {})", statements[*index].body.title(), index + 1),
+        indices => {
+            let (first, count) = (step.first_statement + 1, indices.len());
+            format!("standard SQL (statements {first} to {})", first + count - 1)
+        }
+    }
+}
+
+fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
+    let body = &statement.body;
+    let mut document = Map::from_iter([
+        ("index".to_owned(), json!(index)),
+        ("kind".to_owned(), json!(body.kind())),
+        ("sql".to_owned(), json!(statement.text)),
+    ]);
+    let mut put = |name: &str, value: Value| document.insert(name.to_owned(), value);
+    if let Some(select) = body.select() {
+        put("select", json!(select));
+        put("attributes", attributes(body.attributes()));
+    }
+    match body {
+        Body::Standard(standard) => {
+            put("repeatable", json!(standard.repeatable));
+        }
+        Body::Train(train) => {
+            let output = format!("outputs/{}", train.into.text);
+            let pretrained = train.using.as_ref().map(|model| add_input(&mut spec.inputs, &model.text));
+            put("repeatable", json!(true));
+            put("estimator", json!(train.estimator.text));
+            put("columns", columns(&train.columns));
+            put("label", json!(train.label.as_ref().map(|label| &label.text)));
+            put("model", json!(train.into.text));
+            put("output", json!(output));
+            put("pretrained", json!(pretrained));
+            spec.outputs.push(OutputSpec {
+                model: train.into.text.clone(),
+                directory: output,
+                train_select: statement.text.trim().to_owned(),
+            });
+        }
+        Body::Predict(predict) => {
+            let (table, column) = predict.table_and_column().unwrap_or_default();
+            put("result_table", json!(table));
+            put("result_column", json!(column));
+            put("model", json!(predict.model.text));
+            put("model_dir", json!(add_input(&mut spec.inputs, &predict.model.text)));
+        }
+        Body::Evaluate(evaluate) => {
+            put("label", json!(evaluate.label.text));
+            put("result_table", json!(evaluate.into.text));
+            put("model", json!(evaluate.model.text));
+            put("model_dir", json!(add_input(&mut spec.inputs, &evaluate.model.text)));
+        }
+        Body::Explain(explain) => {
+            put("explainer", json!(explain.using.as_ref().map(|explainer| &explainer.text)));
+            put("result_table", json!(explain.into.as_ref().map(|table| &table.text)));
+            put("model", json!(explain.model.text));
+            put("model_dir", json!(add_input(&mut spec.inputs, &explain.model.text)));
+        }
+        Body::ShowTrain(show) => {
+            put("model", json!(show.model.text));
+            put("model_dir", json!(add_input(&mut spec.inputs, &show.model.text)));
+        }
+        // Refused when the program was compiled.
+        Body::Run(_) | Body::Optimize(_) => {}
+    }
+    spec.statements.push(Value::Object(document));
+}
+
+/// Notes a model to fetch, and answers with its folder in the workspace.
+fn add_input(inputs: &mut Vec<InputSpec>, model: &str) -> String {
+    let directory = format!("inputs/{model}");
+    inputs.push(InputSpec { model: model.to_owned(), directory: directory.clone() });
+    directory
+}
+
+fn attributes(attributes: &[Attribute]) -> Value {
+    attributes.iter().map(|it| (it.name.text.clone(), attribute_value(&it.value))).collect()
+}
+
+fn columns(clauses: &[ColumnClause]) -> Value {
+    let clause = |clause: &ColumnClause| {
+        let columns: Vec<_> = clause.columns.iter().map(|column| expression(&column.expr)).collect();
+        (clause.target.clone(), Value::Array(columns))
+    };
+    clauses.iter().map(clause).collect()
+}
+
+/// Plain values become plain JSON; anything else stays an expression.
+fn attribute_value(expr: &Expr) -> Value {
+    match expr {
+        Expr::Number(text) => number(text),
+        Expr::String(string) => json!(string.value()),
+        Expr::Ident(name) if name.eq_ignore_ascii_case("true") => json!(true),
+        Expr::Ident(name) if name.eq_ignore_ascii_case("false") => json!(false),
+        Expr::Ident(name) => json!(name),
+        Expr::List(items) => items.iter().map(attribute_value).collect(),
+        Expr::Paren(inner) => attribute_value(inner),
+        Expr::Unary { op: UnaryOp::Minus, of } => match attribute_value(of) {
+            Value::Number(positive) => negated(&positive),
+            _ => expression(expr),
+        },
+        Expr::Call { .. } | Expr::Unary { .. } | Expr::Binary { .. } => expression(expr),
+    }
+}
+
+fn expression(expr: &Expr) -> Value {
+    let all = |items: &[Expr]| items.iter().map(expression).collect::<Value>();
+    match expr {
+        Expr::Number(text) => json!({"number": number(text)}),
+        Expr::String(string) => json!({"string": string.value()}),
+        Expr::Ident(name) => json!({"ident": name}),
+        Expr::List(items) => json!({"list": all(items)}),
+        Expr::Paren(inner) => expression(inner),
+        Expr::Call { name, args } => json!({"call": name, "args": all(args)}),
+        Expr::Unary { op, of } => json!({"unary": op.symbol(), "of": expression(of)}),
+        Expr::Binary { op, left, right } => {
+            json!({"binary": op.symbol(), "left": expression(left), "right": expression(right)})
+        }
+    }
+}
+
+/// Whole numbers stay whole; what is too large for a float to hold becomes text.
+fn number(text: &str) -> Value {
+    if let Ok(whole) = text.parse::<i64>() {
+        return json!(whole);
+    }
+    let parsed = text.parse::<f64>().ok().and_then(Number::from_f64);
+    parsed.map_or_else(|| json!(text), Value::Number)
+}
+
+fn negated(positive: &Number) -> Value {
+    match (positive.as_i64(), positive.as_f64()) {
+        (Some(whole), _) => json!(-whole),
+        (None, Some(real)) => json!(-real),
+        (None, None) => json!(positive),
+    }
+}
+
+/// Programs have far fewer statements than that.
+fn small(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,52 @@
+//! What a step's submitter is to do, as a document. It is made once, when the program is taken, and kept in the
+//! store; the attempt's own particulars are added when an agent attaches.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Version of `step.json`; the submitter refuses others.
+pub const STEP_VERSION: u32 = 1;
+
+/// A step: everything but which attempt it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepSpec {
+    /// One line for the head of the generated program: what the step does. It never holds SQL text.
+    pub title: String,
+    /// Session statements (`USE`, `SET`) of earlier steps, to be executed first.
+    pub replay: Vec<ReplaySpec>,
+    /// The statements as the submitter reads them.
+    pub statements: Vec<Value>,
+    /// Models that the agent fetches before the submitter starts.
+    pub inputs: Vec<InputSpec>,
+    /// Models that the agent publishes after it.
+    pub outputs: Vec<OutputSpec>,
+}
+
+/// An earlier statement to execute first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ReplaySpec {
+    /// Its index in the program.
+    pub index: u32,
+    /// Its text.
+    pub sql: String,
+}
+
+/// A model to fetch.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct InputSpec {
+    /// Its name.
+    pub model: String,
+    /// Where to, relative to the workspace.
+    pub directory: String,
+}
+
+/// A model to publish.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputSpec {
+    /// Its name.
+    pub model: String,
+    /// Where from, relative to the workspace.
+    pub directory: String,
+    /// The whole text of the statement that trains it, for `sqlflow.gob`.
+    pub train_select: String,
+}

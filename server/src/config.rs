@@ -1,0 +1,224 @@
+//! The server's options: by flag, by environment, or in a TOML file, in this order of precedence.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+
+/// Takes SQL programs over gRPC and runs each statement's program outside of itself.
+///
+/// Every option may also be set in the environment (see [env: …]) or, under its long name, in the TOML file that
+/// --config names, such as `listen = "0.0.0.0:50051"`. A flag wins over the environment, the environment over the
+/// file.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "sqlflow-server", version, args_override_self = true)]
+pub struct Options {
+    /// TOML file with options
+    #[arg(long, env = "SQLFLOW_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// Address for clients (gRPC). Port 0 takes a free one, which the log then names
+    #[arg(long, env = "SQLFLOW_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    pub listen: SocketAddr,
+
+    /// Folder for everything that the server keeps: jobs, logs, secrets. Made if it is not there, for this user only
+    #[arg(long, env = "SQLFLOW_STATE_DIR", value_name = "DIR", default_value = "sqlflow-state")]
+    pub state_dir: PathBuf,
+
+    /// Where models are [default: file://<state-dir>/models]
+    #[arg(long, env = "SQLFLOW_MODELS", value_name = "URI")]
+    pub models: Option<String>,
+
+    /// Data source of sessions that name none, such as sqlite:///path/to/file.db
+    #[arg(
+        long,
+        env = "SQLFLOW_SERVER_DATASOURCE",
+        value_name = "DSN",
+        default_value = "",
+        hide_env_values = true
+    )]
+    pub datasource: String,
+
+    /// Python that runs submitters; it must be able to import sqlflow_submitter
+    #[arg(long, env = "SQLFLOW_PYTHON", value_name = "PROGRAM", default_value = "python3")]
+    pub python: String,
+
+    /// The sqlflow-agent program [default: the one beside this program]
+    #[arg(long, env = "SQLFLOW_AGENT", value_name = "FILE")]
+    pub agent: Option<PathBuf>,
+
+    /// A job is cancelled when nobody fetches it for so long, unless its session says otherwise; 0: never
+    #[arg(long, env = "SQLFLOW_FETCH_TIMEOUT", value_name = "TIME", default_value = "0", value_parser = duration)]
+    pub fetch_timeout: Duration,
+
+    /// Time between TERM and KILL when a job is cancelled
+    #[arg(long, env = "SQLFLOW_GRACE", value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub grace: Duration,
+
+    /// How long an agent may take from its launch to its first word
+    #[arg(long, env = "SQLFLOW_ATTACH_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub attach_timeout: Duration,
+
+    /// How long an agent that is done waits for a server before it leaves its outcome on disk
+    #[arg(long, env = "SQLFLOW_LINGER", value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub linger: Duration,
+
+    /// How long a server may be silent before another takes its jobs
+    #[arg(long, env = "SQLFLOW_LEASE", value_name = "TIME", default_value = "15s", value_parser = duration)]
+    pub lease: Duration,
+
+    /// How long jobs that ended, and their logs, are kept
+    #[arg(long, env = "SQLFLOW_RETAIN_JOBS", value_name = "TIME", default_value = "7d", value_parser = duration)]
+    pub retain_jobs: Duration,
+
+    /// Output (stdout and stderr) kept for each job; beyond it the oldest is dropped, and the log says so
+    #[arg(long, env = "SQLFLOW_RETAIN_OUTPUT", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
+    pub retain_output: u64,
+
+    /// All that a job's log may hold, rows included; a job that says more fails
+    #[arg(long, env = "SQLFLOW_MAX_LOG", value_name = "SIZE", default_value = "16GiB", value_parser = bytes)]
+    pub max_log: u64,
+
+    /// Form of the server's own log, on standard error. Levels are set by RUST_LOG
+    #[arg(long, env = "SQLFLOW_LOG_FORMAT", value_name = "FORM", default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Options {
+    /// Reads the command line, the environment and the file. Ends the process for `--help` and usage errors, as
+    /// clap does.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no TOML, or names an option that there is not.
+    pub fn read() -> anyhow::Result<Self> {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        let first = Self::parse_from(&args);
+        let Some(file) = &first.config else { return Ok(first) };
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("could not read the configuration file {}", file.display()))?;
+        let from_file = file_args(&text).with_context(|| format!("in {}", file.display()))?;
+        let mut all = args;
+        // Flags come later and override what the file says.
+        all.splice(1..1, from_file.into_iter().map(OsString::from));
+        let matches = Self::command().get_matches_from(all);
+        Ok(Self::from_arg_matches(&matches)?)
+    }
+
+    /// Where models are.
+    ///
+    /// # Errors
+    /// The URI is not of a form that the agent can publish to.
+    pub fn models_uri(&self, state_dir: &Path) -> anyhow::Result<String> {
+        let uri = match &self.models {
+            Some(uri) => uri.trim_end_matches('/').to_owned(),
+            None => format!("file://{}/models", state_dir.display()),
+        };
+        if !uri.starts_with("file:///") {
+            bail!("--models {uri} is not supported yet; file:///path is");
+        }
+        Ok(uri)
+    }
+}
+
+/// The file's options as flags, less those that the environment sets.
+fn file_args(text: &str) -> anyhow::Result<Vec<String>> {
+    let table: toml::Table = text.parse()?;
+    let command = Options::command();
+    let mut args = Vec::new();
+    for (key, value) in table {
+        let known = command.get_arguments().find(|arg| arg.get_long() == Some(&key) && key != "config");
+        let Some(arg) = known else { bail!("there is no option {key:?}; see sqlflow-server --help") };
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            other => bail!("option {key:?} takes a text or a number, not {}", other.type_str()),
+        };
+        if arg.get_env().is_none_or(|name| std::env::var_os(name).is_none()) {
+            args.push(format!("--{key}={value}"));
+        }
+    }
+    Ok(args)
+}
+
+/// `90`, `90s`, `15m`, `36h`, `7d`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: f64 =
+        digits.parse().map_err(|_| format!("{text:?} is no time; write 90s, 15m, 36h or 7d"))?;
+    let unit = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86400.0,
+        other => return Err(format!("{other:?} is no unit of time; use ms, s, m, h or d")),
+    };
+    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
+}
+
+/// `1048576`, `512KiB`, `64MiB`, `1GiB`.
+fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 =
+        digits.parse().map_err(|_| format!("{text:?} is no size; write 512KiB, 64MiB or 1GiB"))?;
+    let shift = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        other => return Err(format!("{other:?} is no unit of size; use KiB, MiB, GiB or TiB")),
+    };
+    number.checked_mul(1 << shift).ok_or_else(|| format!("{text:?} is too large"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_options_are_well_formed() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn times_and_sizes_have_units() {
+        assert_eq!(duration("90"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("soon").is_err() && duration("5y").is_err() && duration("-1s").is_err());
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert!(bytes("1GB").is_err() && bytes("").is_err() && bytes("99999999999TiB").is_err());
+    }
+
+    #[test]
+    fn a_flag_overrides_the_file() {
+        let from_file = file_args("listen = \"127.0.0.1:1\"\ngrace = \"3s\"\n").unwrap();
+        let args =
+            ["sqlflow-server".to_owned()].into_iter().chain(from_file).chain(["--grace=5s".to_owned()]);
+        let options = Options::parse_from(args);
+        assert_eq!(options.grace, Duration::from_secs(5));
+        assert_eq!(options.listen.port(), 1);
+    }
+
+    #[test]
+    fn an_unknown_option_in_the_file_is_named() {
+        let error = file_args("grave = 3").unwrap_err().to_string();
+        assert!(error.contains("\"grave\""), "{error}");
+        assert!(file_args("config = 'x'").is_err(), "a file cannot name another");
+        assert!(file_args("grace = [1]").is_err());
+    }
+}

@@ -1,0 +1,29 @@
+//! Between the wire's types and the job's.
+
+use sqlflow_proto::agent::{self, outcome::Reason as WireReason};
+
+use crate::job::{Outcome, Reason};
+
+/// The part of an agent's outcome that a job's course depends on.
+#[must_use]
+pub fn outcome(wire: &agent::Outcome) -> Outcome {
+    let reason = match wire.reason() {
+        WireReason::Succeeded => Reason::Succeeded,
+        WireReason::Exited => Reason::Exited,
+        WireReason::Signaled => Reason::Signaled,
+        WireReason::OutOfMemory => Reason::OutOfMemory,
+        WireReason::Cancelled => Reason::Cancelled,
+        WireReason::StartFailed => Reason::StartFailed,
+        WireReason::InputFailed => Reason::InputFailed,
+        WireReason::PublishFailed => Reason::PublishFailed,
+        WireReason::Refused => Reason::Refused,
+        WireReason::Lost => Reason::Lost,
+        WireReason::LaunchFailed => Reason::LaunchFailed,
+        WireReason::Deadline => Reason::Deadline,
+        // A reason of a newer agent is at least a failure.
+        WireReason::AgentFailed | WireReason::Unspecified => Reason::AgentFailed,
+    };
+    let mut detail = wire.detail.clone();
+    detail.truncate(detail.floor_char_boundary(Outcome::MAX_DETAIL_BYTES));
+    Outcome { reason, message: wire.message.clone(), detail, retryable: wire.retryable }
+}

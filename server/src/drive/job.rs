@@ -1,0 +1,293 @@
+//! Drives one job to its end.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+
+use super::{Context, verdict};
+use crate::clock;
+use crate::job::{AttemptId, Event, Evidence, Job, JobId, JobState, Next, Outcome, Phase, Reason};
+use crate::launch::{Observation, Remains};
+use crate::log::{Entry, LogError};
+use crate::store::{JobRecord, Lease, StoreError, UpdateError};
+
+/// How often an attempt is looked at when nothing tells of a change.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// Pause before the n-th new attempt of a step: n times this.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// Pause after the store or the log failed.
+const FAULT_PAUSE: Duration = Duration::from_secs(1);
+/// How long an attached agent may take to begin its end before its platform is asked to end it.
+const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
+/// What an agent may need after the grace to drain, report and leave.
+const END_MARGIN: Duration = Duration::from_secs(15);
+/// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
+const GRANTED_END: Duration = Duration::from_secs(600);
+/// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+pub(super) struct JobDriver {
+    context: Arc<Context>,
+    id: JobId,
+    lease: Lease,
+    /// Since when this driver has been ending an attempt.
+    ending_since: Option<Instant>,
+    /// Since when this driver has seen an attempt that was launched, is not attached, and does not run.
+    missing_since: Option<Instant>,
+}
+
+/// Why driving stops before the job's end.
+enum Stop {
+    /// The job is over, or gone.
+    Over,
+    /// Another server drives it.
+    Fenced,
+    /// Try again later.
+    Fault(anyhow::Error),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl From<LogError> for Stop {
+    fn from(error: LogError) -> Self {
+        Self::Fault(error.into())
+    }
+}
+
+impl JobDriver {
+    pub(super) fn new(context: Arc<Context>, id: JobId, lease: Lease) -> Self {
+        Self { context, id, lease, ending_since: None, missing_since: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            match self.advance().await {
+                Ok(()) => {}
+                Err(Stop::Over) => return,
+                Err(Stop::Fenced) => {
+                    tracing::info!(job = %self.id, "another server drives this job now");
+                    return;
+                }
+                Err(Stop::Fault(error)) => {
+                    tracing::warn!(job = %self.id, error = format!("{error:#}"), "cannot drive the job now, will try again");
+                    tokio::time::sleep(FAULT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// One look, one action.
+    async fn advance(&mut self) -> Result<(), Stop> {
+        let mut changes = self.context.store.watch(&self.id);
+        let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        let evidence = self.evidence(&job).await?;
+        match job.next(evidence) {
+            Next::Create { step, after } => self.create(&job, step, after).await,
+            Next::Launch(attempt) => self.launch(attempt).await,
+            Next::Watch(attempt) => {
+                let exited = tokio::select! {
+                    _ = changes.changed() => return Ok(()),
+                    () = self.context.launcher.changed(&attempt) => true,
+                    () = tokio::time::sleep(LOOK_PERIOD) => false,
+                };
+                self.look(&job, attempt, exited).await
+            }
+            Next::End(attempt) => {
+                self.end(&job, &attempt).await?;
+                tokio::select! {
+                    _ = changes.changed() => {}
+                    () = self.context.launcher.changed(&attempt) => {}
+                    () = tokio::time::sleep(LOOK_PERIOD) => {}
+                }
+                Ok(())
+            }
+            Next::Finish(state) => self.finish(state).await,
+            Next::Nothing => {
+                self.clean_up(&job).await;
+                Err(Stop::Over)
+            }
+        }
+    }
+
+    /// Asks the log only when the answer matters: after an attempt that did not succeed.
+    async fn evidence(&self, job: &Job) -> Result<Evidence, Stop> {
+        let Some(step) = job.current_step() else { return Ok(Evidence::default()) };
+        match job.steps[step as usize].attempts.last() {
+            Some(attempt) if attempt.outcome().is_some() => {
+                Ok(self.context.log.evidence(&self.id, step).await?)
+            }
+            _ => Ok(Evidence::default()),
+        }
+    }
+
+    async fn create(&mut self, job: &Job, step: u32, after: Option<String>) -> Result<(), Stop> {
+        let tried = job.steps[step as usize].attempts.len();
+        if let Some(why) = after {
+            let pause = RETRY_PAUSE.saturating_mul(u32::try_from(tried).unwrap_or(u32::MAX));
+            tokio::time::sleep(pause).await;
+            self.update(Event::AttemptCreated { step, launcher: self.launcher_name() }).await?;
+            let text = format!("{why}; step {step} is run again (attempt {})", tried + 1);
+            return self.say(notice::Kind::Warning, text).await;
+        }
+        self.update(Event::AttemptCreated { step, launcher: self.launcher_name() }).await
+    }
+
+    fn launcher_name(&self) -> String {
+        self.context.launcher.name().to_owned()
+    }
+
+    async fn launch(&mut self, attempt: AttemptId) -> Result<(), Stop> {
+        self.missing_since = None;
+        match self.context.launcher.launch(&attempt).await {
+            Ok(()) => self.update(Event::AttemptLaunched(attempt)).await,
+            Err(error) => {
+                let outcome = Outcome::by_server(Reason::LaunchFailed, error.message, error.retryable);
+                self.update(Event::AttemptFoundEnded { attempt, outcome }).await
+            }
+        }
+    }
+
+    /// Looks whether the attempt still runs.
+    async fn look(&mut self, job: &Job, attempt: AttemptId, exited: bool) -> Result<(), Stop> {
+        let attached = matches!(job.attempt(&attempt).map(|it| &it.phase), Some(Phase::Attached { .. }));
+        match self.context.launcher.observe(&attempt).await {
+            Observation::Running => {
+                self.missing_since = None;
+                Ok(())
+            }
+            Observation::Unknown(why) => {
+                tracing::debug!(%attempt, why, "cannot look at the attempt");
+                Ok(())
+            }
+            Observation::Gone(remains) if attached => self.settle(attempt, remains, None).await,
+            Observation::Gone(remains) => {
+                // It may be starting: it takes its lock a moment after it was launched.
+                let since = *self.missing_since.get_or_insert_with(Instant::now);
+                if exited || since.elapsed() > self.context.limits.attach {
+                    let verdict = verdict::never_attached(&remains);
+                    return self.settle(attempt, remains, Some(verdict)).await;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when
+    /// that does not help.
+    async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
+        let since = *self.ending_since.get_or_insert_with(Instant::now);
+        let phase = job.attempt(attempt);
+        if let Observation::Gone(remains) = self.context.launcher.observe(attempt).await {
+            let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
+            let verdict = Outcome::by_server(Reason::Cancelled, why, false);
+            return self.settle(attempt.clone(), remains, Some(verdict)).await;
+        }
+        let granted = phase.is_some_and(|it| it.granted);
+        let attached = matches!(phase.map(|it| &it.phase), Some(Phase::Attached { .. }));
+        let forced_after = if granted { GRANTED_END } else { self.context.limits.grace + END_MARGIN };
+        if since.elapsed() > forced_after {
+            self.context.launcher.stop(attempt, true).await;
+        } else if !attached || since.elapsed() > CANCEL_BY_PLATFORM_AFTER {
+            self.context.launcher.stop(attempt, false).await;
+        }
+        Ok(())
+    }
+
+    /// Nothing of the attempt runs any more: takes over what it left, and records how it ended.
+    async fn settle(
+        &mut self,
+        attempt: AttemptId,
+        remains: Remains,
+        known: Option<Outcome>,
+    ) -> Result<(), Stop> {
+        let log = &self.context.log;
+        let entries = remains.records.iter().map(|record| Entry {
+            step: attempt.step,
+            attempt: attempt.number,
+            record: record.clone(),
+        });
+        match log.append(&self.id, entries.collect()).await {
+            // What is missing is told below.
+            Ok(_) | Err(LogError::Gap { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // From here on no stream that is still open somewhere can add to the attempt.
+        let last_seq = log.seal(&attempt).await?;
+        let verdict = verdict::of_remains(&remains, last_seq, known);
+        if verdict.output_missing {
+            let gap = verdict::gap(clock::now_micros());
+            log.append(&self.id, vec![Entry { step: attempt.step, attempt: attempt.number, record: gap }])
+                .await?;
+        }
+        tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
+        self.ending_since = None;
+        self.missing_since = None;
+        self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
+    }
+
+    /// Closes the log, then records the end: who sees the end sees a complete log.
+    async fn finish(&mut self, state: JobState) -> Result<(), Stop> {
+        let text = match &state {
+            JobState::Failed(failure) => failure.message.clone(),
+            _ => "the job succeeded".to_owned(),
+        };
+        if !self.log_is_closed().await? {
+            self.say(notice::Kind::End, text).await?;
+        }
+        self.update(Event::Finished(state)).await
+    }
+
+    async fn log_is_closed(&self) -> Result<bool, Stop> {
+        let last = self.context.log.last_position(&self.id).await?;
+        let Some(before) = last.checked_sub(1) else { return Ok(false) };
+        let page = self.context.log.read(&self.id, before, usize::MAX).await?;
+        let closing = page.records.last().and_then(|stored| stored.record.as_ref()?.payload.as_ref());
+        Ok(matches!(closing, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End))
+    }
+
+    async fn clean_up(&self, job: &Job) {
+        let deadline = Instant::now() + LEAVE_TIME;
+        for (step, number) in attempts_of(job) {
+            let attempt = AttemptId { job: self.id.clone(), step, number };
+            while matches!(self.context.launcher.observe(&attempt).await, Observation::Running)
+                && Instant::now() < deadline
+            {
+                let _ =
+                    tokio::time::timeout(Duration::from_millis(100), self.context.launcher.changed(&attempt))
+                        .await;
+            }
+            self.context.launcher.clean_up(&attempt).await;
+        }
+    }
+
+    async fn say(&self, kind: notice::Kind, text: String) -> Result<(), Stop> {
+        let notice = Notice { kind: kind.into(), text };
+        let record = Record {
+            time_unix_micros: clock::now_micros(),
+            payload: Some(Payload::Notice(notice)),
+            ..Record::default()
+        };
+        self.context.log.append(&self.id, vec![Entry { step: 0, attempt: 0, record }]).await?;
+        Ok(())
+    }
+
+    async fn update(&self, event: Event) -> Result<(), Stop> {
+        match self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await {
+            // A rejected event means that the job moved on meanwhile; the next look sees where it is.
+            Ok(_) | Err(UpdateError::Rejected(_)) => Ok(()),
+            Err(UpdateError::NotFound) => Err(Stop::Over),
+            Err(UpdateError::Fenced) => Err(Stop::Fenced),
+            Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
+        }
+    }
+}
+
+fn attempts_of(job: &Job) -> Vec<(u32, u32)> {
+    let steps = (0_u32..).zip(&job.steps);
+    steps.flat_map(|(step, it)| (1_u32..).zip(&it.attempts).map(move |(number, _)| (step, number))).collect()
+}

@@ -1,0 +1,117 @@
+//! Data sources: `Session.db_conn_str`. Only its form is checked here; the submitter connects.
+
+use crate::sql::Dialect;
+
+/// Why a data source was refused. The message never repeats the text, for it holds a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DataSourceError {
+    /// Neither the session nor the server names one.
+    #[error("no data source: set db_conn_str in the session, such as sqlite:///path/to/file.db")]
+    Missing,
+    /// There is no `scheme://`.
+    #[error(
+        "the data source has no scheme; write sqlite:///path/to/file.db, mysql://user:password@tcp(host:3306)/database or postgresql://user:password@host:5432/database"
+    )]
+    NoScheme,
+    /// A database that is not supported.
+    #[error("the data source's scheme {0:?} is not supported; sqlite, mysql and postgresql are")]
+    UnknownScheme(String),
+    /// The rest is not of the scheme's form.
+    #[error("the data source is not of the form {form}")]
+    Malformed {
+        /// The form that this scheme takes.
+        form: &'static str,
+    },
+}
+
+const SQLITE_FORM: &str = "sqlite:///path/to/file.db";
+const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
+const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
+
+/// Checks the form of a data source, and says which SQL it speaks.
+///
+/// # Errors
+/// See [`DataSourceError`].
+pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
+    if data_source.is_empty() {
+        return Err(DataSourceError::Missing);
+    }
+    let (scheme, rest) = data_source.split_once("://").ok_or(DataSourceError::NoScheme)?;
+    let check =
+        |well_formed: bool, form| if well_formed { Ok(()) } else { Err(DataSourceError::Malformed { form }) };
+    match scheme {
+        "sqlite" | "sqlite3" => {
+            check(rest.starts_with('/') && rest.len() > 1, SQLITE_FORM)?;
+            Ok(Dialect::Sqlite)
+        }
+        "mysql" => {
+            check(has_host(mysql_address(rest)), MYSQL_FORM)?;
+            Ok(Dialect::Mysql)
+        }
+        "postgresql" | "postgres" => {
+            check(has_host(after_credentials(rest)), POSTGRESQL_FORM)?;
+            Ok(Dialect::Postgresql)
+        }
+        // The scheme is shown: unlike the rest it is no secret, but a text without `://` in it might be.
+        other if other.len() <= 32 && other.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            Err(DataSourceError::UnknownScheme(other.to_owned()))
+        }
+        _ => Err(DataSourceError::NoScheme),
+    }
+}
+
+/// Passwords may hold `@` and `/`: the address begins after the last `@`.
+fn after_credentials(rest: &str) -> &str {
+    rest.rsplit_once('@').map_or(rest, |(_, address)| address)
+}
+
+/// `tcp(host:port)/db` or `host:port/db`.
+fn mysql_address(rest: &str) -> &str {
+    let address = after_credentials(rest);
+    address.strip_prefix("tcp(").and_then(|inner| inner.split_once(')')).map_or(address, |(host, _)| host)
+}
+
+fn has_host(address: &str) -> bool {
+    let host = address.split(['/', '?']).next().unwrap_or_default();
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "1"));
+    !name.is_empty() && !name.contains(['(', ')', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_forms_are_taken() {
+        for (text, expected) in [
+            ("sqlite:///var/data/iris.db", Dialect::Sqlite),
+            ("mysql://root:root@tcp(127.0.0.1:3306)/?maxAllowedPacket=0", Dialect::Mysql),
+            ("mysql://u:p@w/or@d@tcp(db:3306)/shop", Dialect::Mysql),
+            ("mysql://u:p@db:3306/shop", Dialect::Mysql),
+            ("postgresql://u:p@db:5432/shop", Dialect::Postgresql),
+            ("postgres://db/shop", Dialect::Postgresql),
+        ] {
+            assert_eq!(dialect(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn wrong_forms_are_refused_and_no_password_is_repeated() {
+        for text in [
+            "",
+            "hunter2",
+            "hunter2://x:y@z",
+            "oracle://u:hunter2@h/d",
+            "mysql://u:hunter2@tcp(/d",
+            "mysql://u:hunter2@tcp(h:port)/d",
+            "mysql://u:hunter2@",
+            "postgresql://u:hunter2@:5432/d",
+            "sqlite://",
+            "sqlite:///",
+            "u:hunter2@tcp(h:1)/d?x=http://y",
+        ] {
+            let error = dialect(text).expect_err(text).to_string();
+            assert!(!error.contains("hunter2") || text.starts_with("hunter2"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
+//! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
+
+use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Outcome, Phase};
+
+/// Something that happened to a job.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Somebody, or a limit, asks for the end of the job.
+    CancelRequested(Failure),
+    /// The driver is about to launch a new attempt of this step.
+    AttemptCreated {
+        /// Index of the step.
+        step: u32,
+        /// The launcher's name.
+        launcher: String,
+    },
+    /// The launcher accepted the attempt.
+    AttemptLaunched(AttemptId),
+    /// An agent says Hello for the attempt.
+    AgentAttached {
+        /// Which attempt it speaks for.
+        attempt: AttemptId,
+        /// Who it is.
+        instance: InstanceHash,
+    },
+    /// An agent asks for leave to make the attempt's effects visible.
+    CommitRequested {
+        /// Which attempt it speaks for.
+        attempt: AttemptId,
+        /// Who it is.
+        instance: InstanceHash,
+    },
+    /// An agent reports the attempt's outcome.
+    OutcomeReported {
+        /// Which attempt it speaks for.
+        attempt: AttemptId,
+        /// Who it is.
+        instance: InstanceHash,
+        /// The outcome.
+        outcome: Outcome,
+    },
+    /// The driver knows that nothing of the attempt runs any more, and this is how it ended.
+    AttemptFoundEnded {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// The outcome, as far as it is known.
+        outcome: Outcome,
+    },
+    /// The job is over; the end of its log is durable.
+    Finished(JobState),
+}
+
+/// Why an event was not accepted. The state is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The job has no such step or attempt.
+    #[error("there is no such attempt")]
+    UnknownAttempt,
+    /// Another agent instance attached first.
+    #[error("another agent is attached to this attempt")]
+    WrongInstance,
+    /// The attempt is over, or a newer one took its place.
+    #[error("this attempt is over")]
+    AttemptOver,
+    /// The job was cancelled, so nothing new becomes visible.
+    #[error("the job was cancelled")]
+    Cancelled,
+    /// The job is over.
+    #[error("the job is over")]
+    JobOver,
+    /// The event does not fit the state; a driver that lost its lease may send such.
+    #[error("the event does not fit the job's state")]
+    OutOfOrder,
+}
+
+/// Whether an accepted event changed anything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The state is new and must be stored.
+    Changed,
+    /// A repeat; the state is as it was.
+    Unchanged,
+}
+
+impl Job {
+    /// Applies one event at the time `now_ms` (milliseconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// The event is rejected and the state is as it was.
+    pub fn apply(&mut self, event: Event, now_ms: i64) -> Result<Change, Rejection> {
+        match event {
+            Event::CancelRequested(failure) => Ok(self.cancel(failure)),
+            Event::AttemptCreated { step, launcher } => self.create_attempt(step, launcher, now_ms),
+            Event::AttemptLaunched(attempt) => self.launched(&attempt),
+            Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
+            Event::CommitRequested { attempt, instance } => self.grant(&attempt, &instance),
+            Event::OutcomeReported { attempt, instance, outcome } => {
+                self.outcome_reported(&attempt, instance, outcome, now_ms)
+            }
+            Event::AttemptFoundEnded { attempt, outcome } => self.found_ended(&attempt, outcome, now_ms),
+            Event::Finished(state) => self.finish(state),
+        }
+    }
+
+    fn cancel(&mut self, failure: Failure) -> Change {
+        // The first cause stands: cancelling twice, or after the end, changes nothing.
+        if self.state.is_final() || self.cancel.is_some() {
+            return Change::Unchanged;
+        }
+        self.cancel = Some(failure);
+        Change::Changed
+    }
+
+    fn create_attempt(&mut self, step: u32, launcher: String, now_ms: i64) -> Result<Change, Rejection> {
+        self.must_be_live()?;
+        if self.cancel.is_some() {
+            return Err(Rejection::Cancelled);
+        }
+        if self.current_step() != Some(step) {
+            return Err(Rejection::OutOfOrder);
+        }
+        let attempts = &mut self.steps[step as usize].attempts;
+        if attempts.last().is_some_and(|last| last.outcome().is_none()) {
+            // Never two attempts of a step at the same time.
+            return Err(Rejection::OutOfOrder);
+        }
+        attempts.push(Attempt {
+            phase: Phase::Created,
+            granted: false,
+            launcher,
+            created_ms: now_ms,
+            attached_ms: None,
+            ended_ms: None,
+        });
+        self.state = JobState::Running;
+        Ok(Change::Changed)
+    }
+
+    fn launched(&mut self, id: &AttemptId) -> Result<Change, Rejection> {
+        let attempt = self.current_attempt(id)?;
+        match attempt.phase {
+            Phase::Created => {
+                attempt.phase = Phase::Launched;
+                Ok(Change::Changed)
+            }
+            // A fast agent attaches, or even ends, before the launcher returns.
+            Phase::Launched | Phase::Attached { .. } | Phase::Ended { .. } => Ok(Change::Unchanged),
+        }
+    }
+
+    fn attached(&mut self, id: &AttemptId, instance: InstanceHash, now_ms: i64) -> Result<Change, Rejection> {
+        self.must_be_live()?;
+        let cancelled = self.cancel.is_some();
+        let attempt = self.current_attempt(id)?;
+        match &attempt.phase {
+            Phase::Created | Phase::Launched if cancelled => Err(Rejection::Cancelled),
+            Phase::Created | Phase::Launched => {
+                attempt.phase = Phase::Attached { instance };
+                attempt.attached_ms = Some(now_ms);
+                Ok(Change::Changed)
+            }
+            Phase::Attached { instance: bound } if *bound == instance => Ok(Change::Unchanged),
+            Phase::Attached { .. } => Err(Rejection::WrongInstance),
+            Phase::Ended { .. } => Err(Rejection::AttemptOver),
+        }
+    }
+
+    fn grant(&mut self, id: &AttemptId, instance: &InstanceHash) -> Result<Change, Rejection> {
+        self.must_be_live()?;
+        let cancelled = self.cancel.is_some();
+        let attempt = self.current_attempt(id)?;
+        match &attempt.phase {
+            Phase::Attached { instance: bound } if bound == instance => {}
+            Phase::Attached { .. } => return Err(Rejection::WrongInstance),
+            Phase::Created | Phase::Launched => return Err(Rejection::OutOfOrder),
+            Phase::Ended { .. } => return Err(Rejection::AttemptOver),
+        }
+        if attempt.granted {
+            return Ok(Change::Unchanged);
+        }
+        if cancelled {
+            return Err(Rejection::Cancelled);
+        }
+        attempt.granted = true;
+        Ok(Change::Changed)
+    }
+
+    fn outcome_reported(
+        &mut self,
+        id: &AttemptId,
+        instance: InstanceHash,
+        outcome: Outcome,
+        now_ms: i64,
+    ) -> Result<Change, Rejection> {
+        let attempt = self.any_attempt(id)?;
+        match &attempt.phase {
+            Phase::Attached { instance: bound } if *bound == instance => {
+                attempt.phase = Phase::Ended { instance: Some(instance), outcome };
+                attempt.ended_ms = Some(now_ms);
+                Ok(Change::Changed)
+            }
+            // The acknowledgement got lost and the agent asks again; the first verdict stands.
+            Phase::Ended { instance: Some(bound), outcome: known }
+                if *bound == instance && known.reason != super::Reason::Lost =>
+            {
+                Ok(Change::Unchanged)
+            }
+            Phase::Ended { .. } => Err(Rejection::AttemptOver),
+            Phase::Attached { .. } => Err(Rejection::WrongInstance),
+            Phase::Created | Phase::Launched => Err(Rejection::OutOfOrder),
+        }
+    }
+
+    fn found_ended(&mut self, id: &AttemptId, outcome: Outcome, now_ms: i64) -> Result<Change, Rejection> {
+        let attempt = self.current_attempt(id)?;
+        let instance = match &attempt.phase {
+            Phase::Created | Phase::Launched => None,
+            Phase::Attached { instance } => Some(instance.clone()),
+            // Its agent reported after the driver had looked.
+            Phase::Ended { .. } => return Ok(Change::Unchanged),
+        };
+        attempt.phase = Phase::Ended { instance, outcome };
+        attempt.ended_ms = Some(now_ms);
+        Ok(Change::Changed)
+    }
+
+    fn finish(&mut self, state: JobState) -> Result<Change, Rejection> {
+        if self.state.is_final() {
+            return Err(Rejection::JobOver);
+        }
+        let running = self.steps.iter().flat_map(|step| &step.attempts).any(|it| it.outcome().is_none());
+        if running || !state.is_final() {
+            return Err(Rejection::OutOfOrder);
+        }
+        self.state = state;
+        Ok(Change::Changed)
+    }
+
+    fn must_be_live(&self) -> Result<(), Rejection> {
+        if self.state.is_final() { Err(Rejection::JobOver) } else { Ok(()) }
+    }
+
+    fn any_attempt(&mut self, id: &AttemptId) -> Result<&mut Attempt, Rejection> {
+        let step = self.steps.get_mut(id.step as usize).ok_or(Rejection::UnknownAttempt)?;
+        let index = id.number.checked_sub(1).ok_or(Rejection::UnknownAttempt)?;
+        step.attempts.get_mut(index as usize).ok_or(Rejection::UnknownAttempt)
+    }
+
+    /// The attempt, if no newer one took its place.
+    fn current_attempt(&mut self, id: &AttemptId) -> Result<&mut Attempt, Rejection> {
+        let newest = self.steps.get(id.step as usize).map_or(0, |step| step.attempts.len());
+        if (id.number as usize) < newest && id.number > 0 {
+            return Err(Rejection::AttemptOver);
+        }
+        self.any_attempt(id)
+    }
+}

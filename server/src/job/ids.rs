@@ -1,0 +1,227 @@
+//! Names of things: newtypes, so that one kind of id can't be passed for another.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The public name of a job: 26 lower-case base-32 digits of a version 7 UUID, so that later jobs sort later and
+/// the id can be a part of file, Pod and table names.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct JobId(String);
+
+/// Crockford's base 32, in lower case: no letter that reads as a digit.
+const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const JOB_ID_LENGTH: usize = 26;
+
+impl JobId {
+    /// A new id, later than all that this process made before in another millisecond.
+    #[must_use]
+    pub fn generate() -> Self {
+        let mut bits = uuid::Uuid::now_v7().as_u128();
+        let mut text = [0_u8; JOB_ID_LENGTH];
+        for digit in text.iter_mut().rev() {
+            *digit = DIGITS[(bits & 31) as usize];
+            bits >>= 5;
+        }
+        Self(text.iter().map(|&digit| char::from(digit)).collect())
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The text is not of the form of the id that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is not a {what}")]
+pub struct ParseIdError {
+    what: &'static str,
+    text: String,
+}
+
+impl ParseIdError {
+    fn new(what: &'static str, text: &str) -> Self {
+        Self { what, text: text.chars().take(64).collect() }
+    }
+}
+
+impl FromStr for JobId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let well_formed = text.len() == JOB_ID_LENGTH && text.bytes().all(|byte| DIGITS.contains(&byte));
+        if well_formed { Ok(Self(text.to_owned())) } else { Err(ParseIdError::new("job id", text)) }
+    }
+}
+
+impl TryFrom<String> for JobId {
+    type Error = ParseIdError;
+
+    fn try_from(text: String) -> Result<Self, ParseIdError> {
+        text.parse()
+    }
+}
+
+impl From<JobId> for String {
+    fn from(id: JobId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One execution of a step by one agent: job, step (from 0), number (from 1). The number fences agents: it rises
+/// with every new attempt of the step, and survives a change of driver.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub struct AttemptId {
+    /// The job.
+    pub job: JobId,
+    /// Index of the step in the job, from 0.
+    pub step: u32,
+    /// Number of the attempt in the step, from 1.
+    pub number: u32,
+}
+
+impl fmt::Display for AttemptId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.job, self.step, self.number)
+    }
+}
+
+/// The secret that names a job towards clients: `sqlflow` and 32 hexadecimal digits (128 random bits). Only its
+/// hash is stored. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token(String);
+
+const TOKEN_PREFIX: &str = "sqlflow";
+const TOKEN_LENGTH: usize = TOKEN_PREFIX.len() + 32;
+
+impl Token {
+    /// A new random token.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(format!("{TOKEN_PREFIX}{:032x}", rand::random::<u128>()))
+    }
+
+    /// What the store keeps instead of the token. The token is as random as the hash is long, so no salt is needed.
+    #[must_use]
+    pub fn hash(&self) -> TokenHash {
+        TokenHash(Sha256::digest(self.0.as_bytes()).into())
+    }
+
+    /// The secret itself, to be sent to the client that owns it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(redacted)")
+    }
+}
+
+impl FromStr for Token {
+    type Err = ParseIdError;
+
+    /// The error does not repeat the text, for it may be a token with a slip in it.
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let digits = text.strip_prefix(TOKEN_PREFIX).filter(|_| text.len() == TOKEN_LENGTH);
+        match digits {
+            Some(digits) if digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) => {
+                Ok(Self(text.to_owned()))
+            }
+            _ => Err(ParseIdError::new("job token", "this text")),
+        }
+    }
+}
+
+/// SHA-256 of a token.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TokenHash(pub [u8; 32]);
+
+/// A token as it travels: alone, or followed by `.` and a cursor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CursorToken {
+    /// The job's token.
+    pub token: Token,
+    /// Position in the result log after which to read; `None` in a plain token.
+    pub cursor: Option<u64>,
+}
+
+impl FromStr for CursorToken {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        let Some((token, cursor)) = text.split_once('.') else {
+            return Ok(Self { token: text.parse()?, cursor: None });
+        };
+        let cursor = cursor.parse().map_err(|_| ParseIdError::new("cursor", cursor))?;
+        Ok(Self { token: token.parse()?, cursor: Some(cursor) })
+    }
+}
+
+impl CursorToken {
+    /// The text that a client sends back.
+    #[must_use]
+    pub fn expose(&self) -> String {
+        match self.cursor {
+            Some(cursor) => format!("{}.{cursor}", self.token.expose()),
+            None => self.token.expose().to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_ids_are_parsed_back_and_rise_with_time() {
+        let first = JobId::generate();
+        std::thread::sleep(std::time::Duration::from_millis(2));
+        let second = JobId::generate();
+        assert!(first < second);
+        assert_eq!(first.as_str().parse::<JobId>(), Ok(first));
+        assert!("../../etc/passwd-aaaaaaaaaa".parse::<JobId>().is_err());
+    }
+
+    #[test]
+    fn a_token_travels_with_and_without_a_cursor() {
+        let token = Token::generate();
+        let plain: CursorToken = token.expose().parse().unwrap();
+        assert_eq!(plain, CursorToken { token: token.clone(), cursor: None });
+        let at = CursorToken { token: token.clone(), cursor: Some(42) };
+        assert_eq!(at.expose().parse::<CursorToken>(), Ok(at));
+        for wrong in
+            ["", "sqlflow", "sqlflow.1", &format!("{}.x", token.expose()), &format!("{}0", token.expose())]
+        {
+            assert!(wrong.parse::<CursorToken>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_not_in_its_debug_text_nor_in_errors() {
+        let token = Token::generate();
+        assert!(!format!("{token:?}").contains(token.expose()));
+        let slip = format!("{}x", token.expose());
+        let error = slip.parse::<CursorToken>().unwrap_err().to_string();
+        assert!(!error.contains(token.expose()));
+    }
+}

@@ -1,0 +1,14 @@
+//! What a job is and how it may change: ids, state, and two pure functions. `Job::apply` takes an event into the
+//! state, `Job::next` says what a driver should do. Nothing here does I/O or reads a clock.
+
+mod apply;
+mod ids;
+mod next;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use apply::{Change, Event, Rejection};
+pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
+pub use next::{Evidence, MAX_ATTEMPTS, Next};
+pub use state::{Attempt, Cause, Failure, InstanceHash, Job, JobState, Outcome, Phase, Reason, Step};

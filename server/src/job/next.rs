@@ -1,0 +1,113 @@
+//! What a driver should do next about a job: a pure function of the job's state and of what its log shows.
+
+use super::{AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Step};
+
+/// How often a step is tried at the most, whatever happens to its attempts.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// What the result log shows of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Evidence {
+    /// A statement of the step has started.
+    pub started: bool,
+    /// The log holds rows (or the head of a result set) of the step.
+    pub rows: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Record a new attempt of the step.
+    Create {
+        /// Index of the step.
+        step: u32,
+        /// Why the attempt before did not do, when there was one.
+        after: Option<String>,
+    },
+    /// Launch the attempt, which is recorded but may not run yet. Launching twice is harmless.
+    Launch(AttemptId),
+    /// Watch the attempt until it ends.
+    Watch(AttemptId),
+    /// End the attempt: the job was cancelled.
+    End(AttemptId),
+    /// Close the log and record this end.
+    Finish(JobState),
+    /// The job is over.
+    Nothing,
+}
+
+impl Job {
+    /// What to do next. `evidence` is asked only when an attempt ended without success.
+    #[must_use]
+    pub fn next(&self, evidence: Evidence) -> Next {
+        if self.state.is_final() {
+            return Next::Nothing;
+        }
+        let Some(index) = self.current_step() else {
+            // Also when it was cancelled too late: everything did happen.
+            return Next::Finish(JobState::Succeeded);
+        };
+        let step = &self.steps[index as usize];
+        let Some(last) = step.attempts.last() else {
+            return match &self.cancel {
+                Some(failure) => Next::Finish(JobState::Failed(failure.clone())),
+                None => Next::Create { step: index, after: None },
+            };
+        };
+        let number = u32::try_from(step.attempts.len()).unwrap_or(u32::MAX);
+        let id = AttemptId { job: self.id.clone(), step: index, number };
+        match &last.phase {
+            Phase::Created | Phase::Launched | Phase::Attached { .. } if self.cancel.is_some() => {
+                Next::End(id)
+            }
+            Phase::Created => Next::Launch(id),
+            Phase::Launched | Phase::Attached { .. } => Next::Watch(id),
+            Phase::Ended { outcome, .. } => self.after_end(index, step, outcome, evidence),
+        }
+    }
+
+    fn after_end(&self, index: u32, step: &Step, outcome: &Outcome, evidence: Evidence) -> Next {
+        if let Some(failure) = &self.cancel {
+            return Next::Finish(JobState::Failed(failure.clone()));
+        }
+        if outcome.retryable && step.attempts.len() < MAX_ATTEMPTS as usize && may_repeat(step, evidence) {
+            return Next::Create { step: index, after: Some(outcome.message.clone()) };
+        }
+        Next::Finish(JobState::Failed(failure_of(step, outcome, evidence)))
+    }
+}
+
+/// Whether running the step again can double no effect and no row.
+///
+/// Nothing started: nothing happened, for a submitter waits for the acknowledgement of `statement started` before it
+/// executes anything that must not be repeated. Something started: only what is repeatable is repeated, and only as
+/// long as no reader can have seen a row of it.
+#[must_use]
+fn may_repeat(step: &Step, evidence: Evidence) -> bool {
+    !evidence.started || (step.repeatable && !evidence.rows)
+}
+
+fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
+    let cause = match outcome.reason {
+        Reason::Lost if !step.repeatable && evidence.started => Cause::MayHaveExecuted,
+        Reason::Lost => Cause::Lost,
+        Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
+        Reason::Signaled => Cause::Killed,
+        Reason::OutOfMemory => Cause::OutOfMemory,
+        Reason::Cancelled => Cause::Killed,
+        Reason::StartFailed | Reason::LaunchFailed | Reason::AgentFailed => Cause::LaunchFailed,
+        Reason::InputFailed | Reason::PublishFailed | Reason::Refused => Cause::Storage,
+        Reason::Deadline => Cause::Deadline,
+    };
+    let message = match cause {
+        Cause::MayHaveExecuted => format!(
+            "{}; a statement that must not be repeated had started, so it may have executed: check before you run it again",
+            outcome.message
+        ),
+        Cause::Lost if evidence.rows => {
+            format!("{}; rows of it were delivered already, so it is not repeated", outcome.message)
+        }
+        _ => outcome.message.clone(),
+    };
+    Failure { cause, message }
+}

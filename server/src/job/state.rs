@@ -1,0 +1,286 @@
+//! The state of a job, its steps and their attempts, as the store keeps it.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AttemptId, JobId};
+
+/// A job as it stands. Everything else about it (the program, its secrets, its log) does not change or is kept apart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    /// The public id.
+    pub id: JobId,
+    /// How the job stands.
+    pub state: JobState,
+    /// Set when somebody, or a limit, asked for the end. What runs is ended first; the job then fails with this.
+    pub cancel: Option<Failure>,
+    /// The steps, in order. A step starts when all before it have succeeded.
+    pub steps: Vec<Step>,
+}
+
+/// How a job stands.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Recorded; no attempt was created.
+    Pending,
+    /// An attempt was created.
+    Running,
+    /// Every step succeeded. Final.
+    Succeeded,
+    /// The job ended otherwise. Final.
+    Failed(Failure),
+}
+
+impl JobState {
+    /// Whether the job is over.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Pending | Self::Running => false,
+            Self::Succeeded | Self::Failed(_) => true,
+        }
+    }
+
+    /// The word for listings and the store's column.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// Why a job did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The kind.
+    pub cause: Cause,
+    /// One sentence for a person.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(cause: Cause, message: impl Into<String>) -> Self {
+        Self { cause, message: message.into() }
+    }
+}
+
+/// The kinds of failure, as in `sqlflow.v1.Cause`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A statement failed.
+    StatementFailed,
+    /// Somebody cancelled the job.
+    Cancelled,
+    /// Nobody fetched the job in time.
+    NotFetched,
+    /// Killed for lack of memory.
+    OutOfMemory,
+    /// The attempt was lost.
+    Lost,
+    /// Lost while a statement ran that must not be repeated.
+    MayHaveExecuted,
+    /// No attempt could be started.
+    LaunchFailed,
+    /// A model could not be read or published.
+    Storage,
+    /// A limit of the server.
+    Limit,
+    /// Killed by a signal from elsewhere.
+    Killed,
+    /// Took too long.
+    Deadline,
+}
+
+/// What one submitter runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Index of the first statement in the program.
+    pub first_statement: u32,
+    /// How many statements the step has.
+    pub statement_count: u32,
+    /// `standard`, `train`, `predict`, `evaluate`, `explain`, `show_train`.
+    pub kind: String,
+    /// Every statement of the step may be executed twice with the same effect as once.
+    pub repeatable: bool,
+    /// The attempts made, by number from 1.
+    pub attempts: Vec<Attempt>,
+}
+
+impl Step {
+    /// Whether the step is done: its last attempt succeeded.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.attempts.last().and_then(Attempt::outcome).is_some_and(Outcome::succeeded)
+    }
+}
+
+/// One execution of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// How far it is.
+    pub phase: Phase,
+    /// It may make its effects visible; no other attempt is made until it reports or is known to be dead.
+    pub granted: bool,
+    /// The launcher that starts it.
+    pub launcher: String,
+    /// When it was recorded, in milliseconds since the Unix epoch.
+    pub created_ms: i64,
+    /// When its agent first attached.
+    pub attached_ms: Option<i64>,
+    /// When its outcome was recorded.
+    pub ended_ms: Option<i64>,
+}
+
+impl Attempt {
+    /// How it ended, if it did.
+    #[must_use]
+    pub fn outcome(&self) -> Option<&Outcome> {
+        match &self.phase {
+            Phase::Ended { outcome, .. } => Some(outcome),
+            Phase::Created | Phase::Launched | Phase::Attached { .. } => None,
+        }
+    }
+}
+
+/// How far an attempt is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Recorded; it may or may not have been launched.
+    Created,
+    /// The launcher accepted it.
+    Launched,
+    /// An agent attached. Only this agent may speak for the attempt from now on.
+    Attached {
+        /// Hash of the agent's instance key.
+        instance: InstanceHash,
+    },
+    /// Over.
+    Ended {
+        /// The agent that was attached, if one was.
+        instance: Option<InstanceHash>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+}
+
+impl Phase {
+    /// The word for listings.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Launched => "launched",
+            Self::Attached { .. } => "attached",
+            Self::Ended { .. } => "ended",
+        }
+    }
+}
+
+/// SHA-256, in hexadecimal, of an agent's instance key: what the store keeps of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceHash(pub String);
+
+impl InstanceHash {
+    /// Hash of a key.
+    #[must_use]
+    pub fn of(key: &[u8]) -> Self {
+        use sha2::Digest as _;
+        use std::fmt::Write as _;
+        let mut text = String::with_capacity(64);
+        for byte in sha2::Sha256::digest(key) {
+            write!(text, "{byte:02x}").expect("writing to a String does not fail");
+        }
+        Self(text)
+    }
+}
+
+/// How an attempt ended: what the job's course depends on, of the agent's `Outcome` message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The kind of end.
+    pub reason: Reason,
+    /// One sentence for a person.
+    pub message: String,
+    /// Traceback and the like, at most [`Outcome::MAX_DETAIL_BYTES`]; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
+    /// The same step may well succeed when it is run again.
+    pub retryable: bool,
+}
+
+impl Outcome {
+    /// Longer details are cut: the outcome is a part of the job's small state.
+    pub const MAX_DETAIL_BYTES: usize = 16 * 1024;
+
+    /// An outcome that a server made, without detail.
+    pub fn by_server(reason: Reason, message: impl Into<String>, retryable: bool) -> Self {
+        Self { reason, message: message.into(), detail: String::new(), retryable }
+    }
+
+    /// Whether the attempt did what it should.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.reason == Reason::Succeeded
+    }
+}
+
+/// Kinds of end, as in `sqlflow.agent.v1.Outcome.Reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// Exit code 0, and the outputs are published.
+    Succeeded,
+    /// Another exit code.
+    Exited,
+    /// Killed by a signal that the agent did not send.
+    Signaled,
+    /// Killed for lack of memory.
+    OutOfMemory,
+    /// Ended on request.
+    Cancelled,
+    /// The command could not be started.
+    StartFailed,
+    /// An input could not be fetched.
+    InputFailed,
+    /// An output could not be published.
+    PublishFailed,
+    /// The commit was refused.
+    Refused,
+    /// The agent could not do its work.
+    AgentFailed,
+    /// The agent vanished without an outcome.
+    Lost,
+    /// The attempt could not be launched.
+    LaunchFailed,
+    /// Ran longer than it may.
+    Deadline,
+}
+
+impl Job {
+    /// A new job of these steps.
+    #[must_use]
+    pub fn new(id: JobId, steps: Vec<Step>) -> Self {
+        Self { id, state: JobState::Pending, cancel: None, steps }
+    }
+
+    /// The attempt of this id, if there is one.
+    #[must_use]
+    pub fn attempt(&self, id: &AttemptId) -> Option<&Attempt> {
+        let index = usize::try_from(id.number.checked_sub(1)?).ok()?;
+        self.steps.get(id.step as usize)?.attempts.get(index)
+    }
+
+    /// Index of the first step that has not succeeded.
+    #[must_use]
+    pub fn current_step(&self) -> Option<u32> {
+        let index = self.steps.iter().position(|step| !step.succeeded())?;
+        u32::try_from(index).ok()
+    }
+}

@@ -1,0 +1,303 @@
+//! The life of a job, as a user relies on it. The property test plays a world of agents, drivers and clients in which
+//! everything may happen at any time, and checks what must hold whatever happens.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const KEY: &[u8] = b"0123456789abcdef";
+const OTHER_KEY: &[u8] = b"fedcba9876543210";
+
+fn step(repeatable: bool) -> Step {
+    Step {
+        first_statement: 0,
+        statement_count: 1,
+        kind: "standard".to_owned(),
+        repeatable,
+        attempts: Vec::new(),
+    }
+}
+
+fn job(steps: Vec<Step>) -> Job {
+    Job::new(JobId::generate(), steps)
+}
+
+fn id(job: &Job, step: u32, number: u32) -> AttemptId {
+    AttemptId { job: job.id.clone(), step, number }
+}
+
+fn attach(attempt: AttemptId, key: &[u8]) -> Event {
+    Event::AgentAttached { attempt, instance: InstanceHash::of(key) }
+}
+
+fn report(attempt: AttemptId, key: &[u8], reason: Reason) -> Event {
+    let outcome = Outcome::by_server(reason, "told by its agent", false);
+    Event::OutcomeReported { attempt, instance: InstanceHash::of(key), outcome }
+}
+
+fn commit(attempt: AttemptId, key: &[u8]) -> Event {
+    Event::CommitRequested { attempt, instance: InstanceHash::of(key) }
+}
+
+fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
+    Event::AttemptFoundEnded { attempt, outcome: Outcome::by_server(reason, "found", retryable) }
+}
+
+fn create(step: u32) -> Event {
+    Event::AttemptCreated { step, launcher: "local".to_owned() }
+}
+
+/// A job of one step whose attempt is attached.
+fn attached(repeatable: bool) -> Job {
+    let mut job = job(vec![step(repeatable)]);
+    let attempt = id(&job, 0, 1);
+    job.apply(create(0), 1).unwrap();
+    job.apply(Event::AttemptLaunched(attempt.clone()), 2).unwrap();
+    job.apply(attach(attempt, KEY), 3).unwrap();
+    job
+}
+
+#[test]
+fn a_job_of_two_steps_runs_to_success() {
+    let mut job = job(vec![step(true), step(true)]);
+    for index in 0..2 {
+        let attempt = id(&job, index, 1);
+        assert_eq!(job.next(Evidence::default()), Next::Create { step: index, after: None });
+        job.apply(create(index), 1).unwrap();
+        assert_eq!(job.next(Evidence::default()), Next::Launch(attempt.clone()));
+        job.apply(Event::AttemptLaunched(attempt.clone()), 1).unwrap();
+        assert_eq!(job.next(Evidence::default()), Next::Watch(attempt.clone()));
+        job.apply(attach(attempt.clone(), KEY), 1).unwrap();
+        job.apply(report(attempt, KEY, Reason::Succeeded), 1).unwrap();
+    }
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Succeeded));
+    job.apply(Event::Finished(JobState::Succeeded), 9).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Nothing);
+}
+
+#[test]
+fn only_the_first_agent_speaks_for_an_attempt() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    assert_eq!(job.apply(attach(attempt.clone(), OTHER_KEY), 4), Err(Rejection::WrongInstance));
+    assert_eq!(job.apply(commit(attempt.clone(), OTHER_KEY), 4), Err(Rejection::WrongInstance));
+    assert_eq!(
+        job.apply(report(attempt.clone(), OTHER_KEY, Reason::Succeeded), 4),
+        Err(Rejection::WrongInstance)
+    );
+    assert_eq!(job.apply(attach(attempt, KEY), 4), Ok(Change::Unchanged), "the same one may come again");
+}
+
+#[test]
+fn an_outcome_is_taken_once_and_acknowledged_again() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    assert_eq!(job.apply(report(attempt.clone(), KEY, Reason::Exited), 4), Ok(Change::Changed));
+    let before = job.clone();
+    assert_eq!(job.apply(report(attempt.clone(), KEY, Reason::Succeeded), 5), Ok(Change::Unchanged));
+    assert_eq!(job.apply(found(attempt, Reason::Lost, true), 5), Ok(Change::Unchanged));
+    assert_eq!(job, before, "the first verdict stands");
+}
+
+#[test]
+fn a_superseded_agent_is_fenced_off() {
+    let mut job = attached(true);
+    let first = id(&job, 0, 1);
+    job.apply(found(first.clone(), Reason::Lost, true), 4).unwrap();
+    assert_eq!(
+        job.next(Evidence { started: true, rows: false }),
+        Next::Create { step: 0, after: Some("found".into()) }
+    );
+    job.apply(create(0), 5).unwrap();
+    assert_eq!(job.apply(attach(first.clone(), KEY), 6), Err(Rejection::AttemptOver));
+    assert_eq!(job.apply(commit(first.clone(), KEY), 6), Err(Rejection::AttemptOver));
+    assert_eq!(job.apply(report(first, KEY, Reason::Succeeded), 6), Err(Rejection::AttemptOver));
+}
+
+#[test]
+fn what_may_be_repeated_is_repeated_and_nothing_else() {
+    let nothing = Evidence::default();
+    let started = Evidence { started: true, rows: false };
+    let rows = Evidence { started: true, rows: true };
+    for (repeatable, evidence, again) in [
+        (true, nothing, true),
+        (true, started, true),
+        (true, rows, false),
+        (false, nothing, true),
+        (false, started, false),
+        (false, rows, false),
+    ] {
+        let mut job = attached(repeatable);
+        job.apply(found(id(&job, 0, 1), Reason::Lost, true), 4).unwrap();
+        let next = job.next(evidence);
+        assert_eq!(
+            matches!(next, Next::Create { .. }),
+            again,
+            "repeatable {repeatable}, {evidence:?}: {next:?}"
+        );
+    }
+}
+
+#[test]
+fn a_lost_statement_that_must_not_be_repeated_may_have_executed() {
+    let mut job = attached(false);
+    job.apply(found(id(&job, 0, 1), Reason::Lost, true), 4).unwrap();
+    let Next::Finish(JobState::Failed(failure)) = job.next(Evidence { started: true, rows: false }) else {
+        panic!("it must not run again");
+    };
+    assert_eq!(failure.cause, Cause::MayHaveExecuted);
+    assert!(failure.message.contains("may have executed"));
+}
+
+#[test]
+fn a_step_is_not_tried_for_ever() {
+    let mut job = job(vec![step(true)]);
+    for number in 1..=MAX_ATTEMPTS {
+        assert!(matches!(job.next(Evidence::default()), Next::Create { .. }));
+        job.apply(create(0), 1).unwrap();
+        job.apply(found(id(&job, 0, number), Reason::LaunchFailed, true), 1).unwrap();
+    }
+    assert!(matches!(job.next(Evidence::default()), Next::Finish(JobState::Failed(_))));
+}
+
+#[test]
+fn a_cancelled_job_starts_nothing_grants_nothing_and_fails() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    let why = Failure::new(Cause::Cancelled, "cancelled");
+    job.apply(Event::CancelRequested(why.clone()), 4).unwrap();
+    assert_eq!(
+        job.apply(Event::CancelRequested(Failure::new(Cause::NotFetched, "late")), 5),
+        Ok(Change::Unchanged)
+    );
+    assert_eq!(job.next(Evidence::default()), Next::End(attempt.clone()));
+    assert_eq!(job.apply(commit(attempt.clone(), KEY), 5), Err(Rejection::Cancelled));
+    job.apply(report(attempt, KEY, Reason::Cancelled), 6).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(why)));
+}
+
+#[test]
+fn a_grant_given_before_the_cancellation_stands() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    job.apply(commit(attempt.clone(), KEY), 4).unwrap();
+    job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")), 5).unwrap();
+    assert_eq!(
+        job.apply(commit(attempt.clone(), KEY), 6),
+        Ok(Change::Unchanged),
+        "asked again, granted again"
+    );
+    job.apply(report(attempt, KEY, Reason::Succeeded), 7).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Succeeded), "everything did happen");
+}
+
+#[test]
+fn a_job_that_runs_cannot_be_finished() {
+    let mut job = attached(true);
+    assert_eq!(job.apply(Event::Finished(JobState::Succeeded), 4), Err(Rejection::OutOfOrder));
+}
+
+#[test]
+fn the_state_survives_its_json() {
+    let mut job = attached(false);
+    job.apply(report(id(&job, 0, 1), KEY, Reason::OutOfMemory), 4).unwrap();
+    let json = serde_json::to_string(&job).unwrap();
+    assert_eq!(serde_json::from_str::<Job>(&json).unwrap(), job);
+}
+
+/// Events of a small world: two steps, up to four attempts, two agents.
+fn any_event() -> impl Strategy<Value = (u8, u32, u32, bool, bool)> {
+    (0_u8..8, 0_u32..3, 0_u32..5, any::<bool>(), any::<bool>())
+}
+
+fn event(job: &Job, (kind, step, number, first, flag): (u8, u32, u32, bool, bool)) -> Event {
+    let key = if first { KEY } else { OTHER_KEY };
+    let attempt = id(job, step, number);
+    match kind {
+        0 => create(step),
+        1 => Event::AttemptLaunched(attempt),
+        2 => attach(attempt, key),
+        3 => commit(attempt, key),
+        4 => report(attempt, key, if flag { Reason::Succeeded } else { Reason::Exited }),
+        5 => found(attempt, Reason::Lost, flag),
+        6 => Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")),
+        _ => Event::Finished(if flag {
+            JobState::Succeeded
+        } else {
+            JobState::Failed(Failure::new(Cause::Lost, "lost"))
+        }),
+    }
+}
+
+fn live_attempts(job: &Job) -> usize {
+    job.steps.iter().flat_map(|step| &step.attempts).filter(|attempt| attempt.outcome().is_none()).count()
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_the_rules_hold(
+        events in prop::collection::vec(any_event(), 1..60),
+        repeatable in any::<bool>(),
+    ) {
+        let mut job = job(vec![step(repeatable), step(true)]);
+        for raw in events {
+            let before = job.clone();
+            let result = job.apply(event(&before, raw), 1);
+            match result {
+                Ok(Change::Changed) => prop_assert_ne!(&before, &job),
+                Ok(Change::Unchanged) | Err(_) => prop_assert_eq!(&before, &job),
+            }
+            if before.state.is_final() {
+                prop_assert_eq!(&before.state, &job.state, "a final state is never left");
+                prop_assert_eq!(before.steps.len(), job.steps.len());
+            }
+            prop_assert!(live_attempts(&job) <= 1, "never two attempts at the same time");
+            for (old, new) in before.steps.iter().zip(&job.steps) {
+                prop_assert!(new.attempts.len() >= old.attempts.len());
+                for (old, new) in old.attempts.iter().zip(&new.attempts) {
+                    if let Some(outcome) = old.outcome() {
+                        prop_assert_eq!(Some(outcome), new.outcome(), "an outcome never changes");
+                    }
+                    prop_assert!(!old.granted || new.granted, "a grant is never taken back");
+                }
+            }
+            if job.steps[0].attempts.is_empty() || !job.steps[0].succeeded() {
+                prop_assert!(job.steps[1].attempts.is_empty(), "a step waits for the one before it");
+            }
+        }
+    }
+
+    /// A driver that does what `next` says ends every job, whatever its agents do.
+    #[test]
+    fn a_job_that_is_driven_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
+        let mut job = job(vec![step(true), step(false)]);
+        let mut outcomes = outcomes.into_iter();
+        for round in 0..200 {
+            if round == cancel_at {
+                job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")), 1).unwrap();
+            }
+            let (kind, started) = outcomes.next().unwrap_or((0, true));
+            match job.next(Evidence { started, rows: false }) {
+                Next::Create { step, .. } => { job.apply(create(step), 1).unwrap(); }
+                Next::Launch(attempt) => { job.apply(Event::AttemptLaunched(attempt), 1).unwrap(); }
+                Next::Watch(attempt) | Next::End(attempt) => {
+                    // An agent may do nothing, attach, report, or be lost.
+                    let event = match kind {
+                        0 | 1 => attach(attempt.clone(), KEY),
+                        2 => report(attempt.clone(), KEY, Reason::Succeeded),
+                        3 => report(attempt.clone(), KEY, Reason::Exited),
+                        4 => found(attempt.clone(), Reason::Lost, true),
+                        _ => commit(attempt.clone(), KEY),
+                    };
+                    let _ = job.apply(event, 1);
+                    if round > 150 {
+                        let _ = job.apply(found(attempt, Reason::Lost, true), 1);
+                    }
+                }
+                Next::Finish(state) => { job.apply(Event::Finished(state), 1).unwrap(); }
+                Next::Nothing => return Ok(()),
+            }
+        }
+        prop_assert!(false, "the job never ended: {job:?}");
+    }
+}

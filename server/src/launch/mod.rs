@@ -1,0 +1,74 @@
+//! Launchers start an attempt somewhere and tell how it stands there. What runs is always the agent; it comes back
+//! to a server by itself and speaks for the attempt.
+
+mod local;
+mod processes;
+
+use async_trait::async_trait;
+use sqlflow_proto::agent::Outcome;
+use sqlflow_proto::record::Record;
+
+use crate::job::AttemptId;
+
+pub use local::{LocalLauncher, LocalOptions};
+
+/// Starts attempts and watches what becomes of them. All methods may be called by any server at any time, and again.
+#[async_trait]
+pub trait Launcher: Send + Sync + 'static {
+    /// The launcher's name: `local`, `kubernetes`, `yarn`.
+    fn name(&self) -> &'static str;
+
+    /// Starts the attempt. Launching twice is harmless: at most one agent runs for an attempt.
+    ///
+    /// # Errors
+    /// It could not be started; see [`LaunchError`].
+    async fn launch(&self, attempt: &AttemptId) -> Result<(), LaunchError>;
+
+    /// How the attempt stands, as the platform sees it.
+    async fn observe(&self, attempt: &AttemptId) -> Observation;
+
+    /// Ends what runs of the attempt: politely (the agent still reports), or `forced` at once. Harmless when
+    /// nothing runs.
+    async fn stop(&self, attempt: &AttemptId, forced: bool);
+
+    /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
+    async fn clean_up(&self, attempt: &AttemptId);
+
+    /// Attempts that left something behind, so that what no server cleaned up can be found.
+    async fn leftovers(&self) -> Vec<AttemptId>;
+
+    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell.
+    async fn changed(&self, attempt: &AttemptId);
+}
+
+/// How an attempt stands.
+#[derive(Debug)]
+pub enum Observation {
+    /// Its agent runs.
+    Running,
+    /// Nothing runs. What the agent left for a server to find is here.
+    Gone(Remains),
+    /// The platform cannot be asked at the moment.
+    Unknown(String),
+}
+
+/// What a dead agent left.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// Records that no server had acknowledged, in order.
+    pub records: Vec<Record>,
+    /// The outcome, if the agent came to know it.
+    pub outcome: Option<Outcome>,
+    /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
+    pub last_words: String,
+}
+
+/// An attempt could not be started.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct LaunchError {
+    /// One sentence for a person.
+    pub message: String,
+    /// It may well work later.
+    pub retryable: bool,
+}

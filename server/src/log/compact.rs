@@ -1,0 +1,87 @@
+//! What retention leaves of a log: pure. Output and progress go; one gap record stands where output of one attempt
+//! was, at the position of the last record that went. Everything else stays, at its position.
+
+use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
+
+use super::summary::is_removable;
+
+/// Takes records in order, and yields what is left of them. Compacting what was compacted before joins the gaps.
+#[derive(Default)]
+pub(super) struct Compactor {
+    kept: Vec<StoredRecord>,
+    run: Option<Run>,
+}
+
+/// Consecutive removed records of one attempt.
+struct Run {
+    step: u32,
+    attempt: u32,
+    /// That of all of them, if they agree.
+    statement: Option<u32>,
+    last_position: u64,
+    time_unix_micros: i64,
+    /// Bytes of output; `None` as long as only progress was removed, which nobody misses.
+    bytes: Option<u64>,
+}
+
+impl Compactor {
+    pub(super) fn take(&mut self, stored: StoredRecord) {
+        let Some(record) = stored.record.as_ref().filter(|record| is_removable(record)) else {
+            self.end_run();
+            self.kept.push(stored);
+            return;
+        };
+        if self.run.as_ref().is_some_and(|run| (run.step, run.attempt) != (stored.step, stored.attempt)) {
+            self.end_run();
+        }
+        let run = self.run.get_or_insert(Run {
+            step: stored.step,
+            attempt: stored.attempt,
+            statement: record.statement,
+            last_position: 0,
+            time_unix_micros: 0,
+            bytes: None,
+        });
+        run.last_position = stored.position;
+        run.time_unix_micros = record.time_unix_micros;
+        if run.statement != record.statement {
+            run.statement = None;
+        }
+        if let Some(bytes) = output_bytes(record) {
+            run.bytes = Some(run.bytes.unwrap_or(0) + bytes);
+        }
+    }
+
+    /// What is left.
+    pub(super) fn finish(mut self) -> Vec<StoredRecord> {
+        self.end_run();
+        self.kept
+    }
+
+    fn end_run(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        let Some(bytes) = run.bytes else { return };
+        let gap = Gap { reason: gap::Reason::Retention.into(), bytes: Some(bytes) };
+        let record = Record {
+            seq: 0,
+            time_unix_micros: run.time_unix_micros,
+            statement: run.statement,
+            payload: Some(Payload::Gap(gap)),
+        };
+        self.kept.push(StoredRecord {
+            position: run.last_position,
+            step: run.step,
+            attempt: run.attempt,
+            record: Some(record),
+        });
+    }
+}
+
+/// Bytes of output that are missing once the record is removed.
+fn output_bytes(record: &Record) -> Option<u64> {
+    match &record.payload {
+        Some(Payload::Output(output)) => Some(output.data.len() as u64),
+        Some(Payload::Gap(gap)) => gap.bytes,
+        _ => None,
+    }
+}

@@ -1,0 +1,102 @@
+//! What can be wrong with a request to the log, or with the log.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why the log did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The attempt's records do not follow on what is durable of it.
+    #[error("record {got} of step {step}, attempt {attempt} came where record {expected} is expected")]
+    Gap {
+        /// Index of the step.
+        step: u32,
+        /// Number of the attempt.
+        attempt: u32,
+        /// The seq that would follow.
+        expected: u64,
+        /// The seq that came.
+        got: u64,
+    },
+    /// The attempt is over as far as the log is concerned.
+    #[error("the log takes nothing more of step {step}, attempt {attempt}")]
+    Sealed {
+        /// Index of the step.
+        step: u32,
+        /// Number of the attempt.
+        attempt: u32,
+    },
+    /// The job's records, output left aside, reach the limit of bytes.
+    #[error(
+        "the job's log is full: its results reach the limit of {limit} bytes; store large results in a table"
+    )]
+    Full {
+        /// The limit.
+        limit: u64,
+    },
+    /// The cursor is not one of this log.
+    #[error("position {after} is behind the end of the log, which is at {last}")]
+    BeyondEnd {
+        /// The position that was asked for.
+        after: u64,
+        /// The log's last position.
+        last: u64,
+    },
+    /// Durable bytes are not what was written.
+    #[error("the result log is damaged: {} at byte {offset}: {what}", file.display())]
+    Corrupt {
+        /// The file.
+        file: PathBuf,
+        /// Offset of the first bad byte's frame.
+        offset: u64,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The file system failed, perhaps for lack of space. Nothing that was acknowledged is lost.
+    #[error("could not {what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+impl LogError {
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+
+    pub(super) fn corrupt(file: &Path, offset: u64, what: &'static str) -> Self {
+        Self::Corrupt { file: file.to_owned(), offset, what }
+    }
+
+    /// Whether a file or folder was not there.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// The same error for another who waits.
+    pub(super) fn duplicate(&self) -> Self {
+        match self {
+            Self::Gap { step, attempt, expected, got } => {
+                Self::Gap { step: *step, attempt: *attempt, expected: *expected, got: *got }
+            }
+            Self::Sealed { step, attempt } => Self::Sealed { step: *step, attempt: *attempt },
+            Self::Full { limit } => Self::Full { limit: *limit },
+            Self::BeyondEnd { after, last } => Self::BeyondEnd { after: *after, last: *last },
+            Self::Corrupt { file, offset, what } => {
+                Self::Corrupt { file: file.clone(), offset: *offset, what }
+            }
+            Self::Io { what, path, source } => {
+                let source = match source.raw_os_error() {
+                    Some(code) => io::Error::from_raw_os_error(code),
+                    None => io::Error::new(source.kind(), source.to_string()),
+                };
+                Self::Io { what, path: path.clone(), source }
+            }
+        }
+    }
+}

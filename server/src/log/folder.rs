@@ -1,0 +1,230 @@
+//! One job's folder, and the names in it.
+//!
+//! ```text
+//! <dir>/<last two digits of the job id>/<job id>/
+//!     lock                        see the module `lock`
+//!     <first>.log                 a segment; the last one is the tail, to which records are added
+//!     <first>-<last>.kept         what retention left of the positions from first to last
+//!     kept.tmp                    a .kept file that is being written
+//! ```
+//!
+//! Positions have 20 digits, so that names sort as positions do. The last digits of a job id are random: 1,024
+//! folders share the jobs evenly. A `.kept` file takes the place of all files that begin within its range. It gets
+//! its name when it is complete, and then those files are removed; who finds both ignores them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::LogError;
+use super::disk::Disk;
+use crate::job::JobId;
+
+/// Name of a file of records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SegmentName {
+    /// The first position that may be in it.
+    pub(super) first: u64,
+    /// The last position that it stands for, if retention wrote it.
+    pub(super) kept_to: Option<u64>,
+}
+
+impl SegmentName {
+    pub(super) fn live(first: u64) -> Self {
+        Self { first, kept_to: None }
+    }
+
+    pub(super) fn file_name(self) -> String {
+        match self.kept_to {
+            None => format!("{:020}.log", self.first),
+            Some(last) => format!("{:020}-{last:020}.kept", self.first),
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        let segment = match name.strip_suffix(".log") {
+            Some(first) => Self::live(first.parse().ok()?),
+            None => {
+                let (first, last) = name.strip_suffix(".kept")?.split_once('-')?;
+                Self { first: first.parse().ok()?, kept_to: Some(last.parse().ok()?) }
+            }
+        };
+        // Only names that this module makes.
+        (segment.file_name() == name).then_some(segment)
+    }
+}
+
+/// The files of a log.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Listing {
+    /// In order of position.
+    pub(super) segments: Vec<SegmentName>,
+    /// Files that others have taken the place of.
+    pub(super) replaced: Vec<SegmentName>,
+}
+
+impl Listing {
+    fn of(mut names: Vec<SegmentName>) -> Self {
+        // Of several that begin alike, the one that stands for the most comes first.
+        names.sort_by_key(|name| (name.first, std::cmp::Reverse(name.kept_to)));
+        let mut listing = Self::default();
+        let mut covered = 0;
+        for name in names {
+            if name.first <= covered {
+                listing.replaced.push(name);
+            } else {
+                covered = name.kept_to.unwrap_or(name.first);
+                listing.segments.push(name);
+            }
+        }
+        listing
+    }
+}
+
+/// The folder of one job's log, which need not exist.
+#[derive(Debug, Clone)]
+pub(super) struct Folder {
+    pub(super) path: PathBuf,
+    pub(super) disk: Disk,
+}
+
+impl Folder {
+    pub(super) fn of(dir: &Path, job: &JobId, disk: Disk) -> Self {
+        let id = job.as_str();
+        let shard = id.get(id.len() - 2..).expect("a job id is 26 ASCII digits");
+        Self { path: dir.join(shard).join(id), disk }
+    }
+
+    pub(super) fn file(&self, name: SegmentName) -> PathBuf {
+        self.path.join(name.file_name())
+    }
+
+    /// The files there are; none if there is no folder.
+    pub(super) fn list(&self) -> Result<Listing, LogError> {
+        let mut names = Vec::new();
+        for entry in read_dir_if_there(&self.path)? {
+            let entry = entry.map_err(LogError::io("list", &self.path))?;
+            names.extend(entry.file_name().to_str().and_then(SegmentName::parse));
+        }
+        Ok(Listing::of(names))
+    }
+
+    /// Makes the names durable that lead to the files in this folder: the folder's own, and those above.
+    pub(super) fn sync_path(&self) -> Result<(), LogError> {
+        self.path.ancestors().take(3).try_for_each(|folder| self.disk.sync_folder(folder))
+    }
+
+    /// Removes the folder, at one stroke for everybody else.
+    pub(super) fn remove(&self) -> Result<(), LogError> {
+        let removed = self.removed_path();
+        if let Err(error) = fs::rename(&self.path, &removed)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(LogError::io("remove", &self.path)(error));
+        }
+        self.sweep_removed()
+    }
+
+    /// Removes what a removal left that was broken off.
+    pub(super) fn sweep_removed(&self) -> Result<(), LogError> {
+        let removed = self.removed_path();
+        match fs::remove_dir_all(&removed) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(LogError::io("remove", &removed)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn removed_path(&self) -> PathBuf {
+        self.path.with_extension("removed")
+    }
+}
+
+/// The jobs that have a folder below `dir`.
+pub(super) fn jobs(dir: &Path) -> Result<Vec<JobId>, LogError> {
+    let mut jobs = Vec::new();
+    for shard in read_dir_if_there(dir)? {
+        let shard = shard.map_err(LogError::io("list", dir))?.path();
+        if !shard.is_dir() {
+            continue;
+        }
+        for job in read_dir_if_there(&shard)? {
+            let job = job.map_err(LogError::io("list", &shard))?.file_name();
+            jobs.extend(job.to_str().and_then(|name| name.parse::<JobId>().ok()));
+        }
+    }
+    Ok(jobs)
+}
+
+fn read_dir_if_there(
+    path: &Path,
+) -> Result<impl Iterator<Item = io::Result<fs::DirEntry>> + use<>, LogError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => Some(entries),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(LogError::io("list", path)(error)),
+    };
+    Ok(entries.into_iter().flatten())
+}
+
+/// Opens a file to read it, and tells its length.
+pub(super) fn open(path: &Path) -> Result<(File, u64), LogError> {
+    let file = File::open(path).map_err(LogError::io("open", path))?;
+    let length = file.metadata().map_err(LogError::io("look at", path))?.len();
+    Ok((file, length))
+}
+
+/// Reads `length` bytes from `offset`, or fewer where the file ends before.
+pub(super) fn read_at(file: &File, path: &Path, offset: u64, length: u64) -> Result<Bytes, LogError> {
+    let length = usize::try_from(length).expect("a part of a segment fits in memory");
+    let mut buffer = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(LogError::io("read", path)(error)),
+        }
+    }
+    buffer.truncate(filled);
+    Ok(buffer.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(first: u64, last: u64) -> SegmentName {
+        SegmentName { first, kept_to: Some(last) }
+    }
+
+    #[test]
+    fn names_are_parsed_back_and_others_ignored() {
+        for name in [SegmentName::live(1), kept(1, u64::MAX)] {
+            assert_eq!(SegmentName::parse(&name.file_name()), Some(name));
+        }
+        for other in ["lock", "kept.tmp", "1.log", "00000000000000000001-2.kept", "+0000000000000000001.log"]
+        {
+            assert_eq!(SegmentName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_kept_file_takes_the_place_of_all_that_begin_in_its_range() {
+        let listing = Listing::of(vec![
+            SegmentName::live(1),
+            kept(1, 10),
+            SegmentName::live(11),
+            kept(1, 20),
+            SegmentName::live(21),
+            SegmentName::live(30),
+        ]);
+        assert_eq!(listing.segments, [kept(1, 20), SegmentName::live(21), SegmentName::live(30)]);
+        assert_eq!(listing.replaced, [kept(1, 10), SegmentName::live(1), SegmentName::live(11)]);
+    }
+}

@@ -1,0 +1,106 @@
+//! The result log: all that a job said, in order. The trait is the only way to it; servers keep nothing of it that
+//! another could not read there.
+//!
+//! [`SegmentLog`] is its home in a folder, which several server processes may use at the same time. What lives where:
+//! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
+//!   are taken and where), `compact` (what retention leaves), `index` (where in a file a position is);
+//! - I/O: `disk` (syncing and errors), `folder` (a job's files and their names), `lock` (who may append, and how far
+//!   the log is durable), `scan` and `view` (the log as this process
+//!   knows it), `write`, `read`, `retention`;
+//! - `job_log` puts these together for one job, `segment_log` for all of them.
+
+mod compact;
+mod disk;
+mod error;
+mod folder;
+mod frame;
+mod index;
+mod job_log;
+mod lock;
+mod plan;
+mod read;
+mod retention;
+mod scan;
+mod segment_log;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod view;
+mod write;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use sqlflow_proto::record::{Record, StoredRecord};
+use tokio::sync::watch;
+
+pub use error::LogError;
+pub use segment_log::{LogOptions, SegmentLog};
+
+use crate::job::{AttemptId, Evidence, JobId};
+
+/// A record on its way into the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Index of the step.
+    pub step: u32,
+    /// Number of the attempt; 0 when a server speaks about the job.
+    pub attempt: u32,
+    /// The record; its `seq` is 0 when a server made it.
+    pub record: Record,
+}
+
+/// What an append came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// The log's last position. All records up to it are durable.
+    pub last_position: u64,
+    /// The last durable seq of each attempt (step, number) that the entries speak of.
+    pub last_seqs: BTreeMap<(u32, u32), u64>,
+}
+
+/// Consecutive records of a log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page {
+    /// In order of their positions. Where retention removed output, positions are left out and a gap record says so.
+    pub records: Vec<StoredRecord>,
+    /// The log's last position.
+    pub last_position: u64,
+}
+
+/// The logs of all jobs. A log begins with its first record; one without records is empty, not an error.
+#[async_trait]
+pub trait ResultLog: Send + Sync + 'static {
+    /// Adds the entries, all or none; they are durable when it returns, and may become so when the caller is dropped.
+    ///
+    /// Entries that servers made are always added. Of an attempt's entries, those whose seq is there already are
+    /// dropped; then a seq that leaves one out is [`LogError::Gap`], then anything new of a sealed attempt is
+    /// [`LogError::Sealed`], then what would make the log too long is [`LogError::Full`].
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError>;
+
+    /// The attempt's last durable seq; 0 when there is none.
+    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError>;
+
+    /// Takes nothing more of the attempt, from whatever server, and tells its last seq. Sealing twice is harmless.
+    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError>;
+
+    /// What the log shows of a step, over all its attempts.
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError>;
+
+    /// The records after position `after`: at least one if there is one, and no more than `max_bytes` together
+    /// otherwise. A cursor behind the end is [`LogError::BeyondEnd`].
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError>;
+
+    /// The log's last position; 0 when it is empty.
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError>;
+
+    /// The log's last position, as far as this process knows: it learns of other processes' records only when it
+    /// appends or reads itself.
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64>;
+
+    /// Removes the job's log. Nothing happens when there is none.
+    async fn delete(&self, job: &JobId) -> Result<(), LogError>;
+
+    /// The jobs that have a log, in no order.
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError>;
+}

@@ -1,0 +1,138 @@
+//! Which entries are taken, and which positions they get: pure.
+
+use sqlflow_proto::record::StoredRecord;
+
+use super::summary::{Summary, is_removable};
+use super::{Entry, LogError, frame};
+
+/// The records that `entries` add to a log of this summary, in order, or why none of them is taken. `limit` is for
+/// the bytes of what attempts say and retention does not remove.
+pub(super) fn plan_append(
+    summary: &Summary,
+    entries: Vec<Entry>,
+    limit: u64,
+) -> Result<Vec<StoredRecord>, LogError> {
+    let mut records = Vec::with_capacity(entries.len());
+    // Attempts in these entries; hardly ever more than one.
+    let mut seqs: Vec<((u32, u32), u64)> = Vec::new();
+    let mut sealed = None;
+    let mut position = summary.last_position;
+    let mut kept_bytes = summary.kept_bytes;
+    let mut is_longer = false;
+    for Entry { step, attempt, record } in entries {
+        let by_attempt = attempt > 0 && record.seq > 0;
+        if by_attempt {
+            let key = (step, attempt);
+            let index = seqs.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+                seqs.push((key, summary.last_seq(step, attempt)));
+                seqs.len() - 1
+            });
+            let last = &mut seqs[index].1;
+            if record.seq <= *last {
+                continue;
+            }
+            if record.seq > *last + 1 {
+                return Err(LogError::Gap { step, attempt, expected: *last + 1, got: record.seq });
+            }
+            *last = record.seq;
+            if summary.is_sealed(step, attempt) {
+                sealed = Some(LogError::Sealed { step, attempt });
+            }
+        }
+        position += 1;
+        let is_kept = !is_removable(&record);
+        let stored = StoredRecord { position, step, attempt, record: Some(record) };
+        if by_attempt && is_kept {
+            kept_bytes += frame::record_len(&stored);
+            is_longer = true;
+        }
+        records.push(stored);
+    }
+    match sealed {
+        Some(error) => Err(error),
+        None if is_longer && kept_bytes > limit => Err(LogError::Full { limit }),
+        None => Ok(records),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::{Notice, Output, Record, record::Payload};
+    use sqlflow_proto::v1::Rows;
+
+    use super::super::summary::SealedAttempt;
+    use super::*;
+
+    const NO_LIMIT: u64 = u64::MAX;
+
+    fn said(step: u32, attempt: u32, seq: u64) -> Entry {
+        let payload = Some(Payload::Output(Output::default()));
+        Entry { step, attempt, record: Record { seq, payload, ..Record::default() } }
+    }
+
+    fn rows(seq: u64) -> Entry {
+        let payload = Some(Payload::Rows(Rows { count: 100, ..Rows::default() }));
+        Entry { step: 0, attempt: 1, record: Record { seq, payload, ..Record::default() } }
+    }
+
+    fn notice() -> Entry {
+        let payload = Some(Payload::Notice(Notice { text: "it waits".to_owned(), ..Notice::default() }));
+        Entry { step: 0, attempt: 0, record: Record { payload, ..Record::default() } }
+    }
+
+    fn after(entries: Vec<Entry>) -> Summary {
+        let mut summary = Summary::default();
+        for record in plan_append(&Summary::default(), entries, NO_LIMIT).unwrap() {
+            summary.note(&record, frame::record_len(&record));
+        }
+        summary
+    }
+
+    fn planned(summary: &Summary, entries: Vec<Entry>) -> Vec<(u64, u32, u64)> {
+        let records = plan_append(summary, entries, NO_LIMIT).unwrap();
+        records.iter().map(|it| (it.position, it.attempt, it.record.as_ref().unwrap().seq)).collect()
+    }
+
+    #[test]
+    fn positions_rise_and_repeats_are_dropped() {
+        let summary = after(vec![said(0, 1, 1), notice(), said(0, 1, 2)]);
+        assert_eq!(
+            planned(
+                &summary,
+                vec![said(0, 1, 1), said(0, 1, 2), said(0, 1, 3), said(0, 1, 3), notice(), said(0, 2, 1)]
+            ),
+            [(4, 1, 3), (5, 0, 0), (6, 2, 1)]
+        );
+    }
+
+    #[test]
+    fn nothing_is_taken_when_a_record_is_missing() {
+        let summary = after(vec![said(0, 1, 1)]);
+        let refused = plan_append(&summary, vec![said(0, 1, 2), said(0, 1, 4)], NO_LIMIT);
+        assert!(matches!(refused, Err(LogError::Gap { expected: 3, got: 4, .. })));
+        let refused = plan_append(&summary, vec![said(0, 2, 2)], NO_LIMIT);
+        assert!(matches!(refused, Err(LogError::Gap { expected: 1, .. })), "seqs belong to one attempt");
+    }
+
+    #[test]
+    fn a_sealed_attempt_adds_nothing_but_may_repeat() {
+        let mut summary = after(vec![said(0, 1, 1)]);
+        summary.note_seal(SealedAttempt { step: 0, attempt: 1 });
+        assert_eq!(planned(&summary, vec![said(0, 1, 1)]), []);
+        assert!(matches!(
+            plan_append(&summary, vec![said(0, 1, 2)], NO_LIMIT),
+            Err(LogError::Sealed { step: 0, attempt: 1 })
+        ));
+        assert!(matches!(plan_append(&summary, vec![said(0, 1, 3)], NO_LIMIT), Err(LogError::Gap { .. })));
+        let about_it = Entry { attempt: 1, ..notice() };
+        assert_eq!(planned(&summary, vec![about_it, said(0, 2, 1)]), [(2, 1, 0), (3, 2, 1)]);
+    }
+
+    #[test]
+    fn a_full_log_takes_output_and_what_servers_say() {
+        let summary = after(vec![rows(1)]);
+        let limit = summary.kept_bytes + 1;
+        assert!(matches!(plan_append(&summary, vec![rows(2)], limit), Err(LogError::Full { .. })));
+        assert!(plan_append(&summary, vec![rows(1), said(0, 1, 2), notice()], limit).is_ok());
+    }
+}

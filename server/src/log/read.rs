@@ -1,0 +1,196 @@
+//! Reading a page: where it begins comes from an index, so that the work is in proportion to the page.
+//!
+//! Bounds: one chunk of [`CHUNK_BYTES`] (or one record, if it is longer) beyond the page itself.
+
+use sqlflow_proto::record::StoredRecord;
+
+use super::LogError;
+use super::folder::{self, Folder, SegmentName};
+use super::frame::{Content, Frames, HEADER, Next};
+use super::index::{Index, SPACING};
+use super::view::View;
+
+/// Bytes read at once.
+const CHUNK_BYTES: u64 = 1024 * 1024;
+
+/// Where to read, as of one moment.
+pub(super) struct ReadPlan {
+    after: u64,
+    last_position: u64,
+    /// The file with the first record, and those that follow; the last one is the tail.
+    segments: Vec<SegmentName>,
+    /// Durable bytes of the tail.
+    tail_length: u64,
+    start: Start,
+}
+
+enum Start {
+    /// At this offset of the first file, or a little later.
+    Offset(u64),
+    /// The first file has no index yet.
+    Unknown,
+}
+
+/// What reading came to.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) records: Vec<StoredRecord>,
+    /// An index that had to be made, to be kept.
+    pub(super) index: Option<(SegmentName, Index)>,
+}
+
+impl ReadPlan {
+    /// How to read what is after position `after`; `None`: nothing is.
+    pub(super) fn new(view: &View, after: u64) -> Result<Option<Self>, LogError> {
+        let last = view.summary.last_position;
+        let Some(mark) = view.mark.filter(|_| after < last) else {
+            return if after > last { Err(LogError::BeyondEnd { after, last }) } else { Ok(None) };
+        };
+        let count = view.segments.partition_point(|name| name.first <= after + 1);
+        let segments = view.segments[count.saturating_sub(1)..].to_vec();
+        let begin = HEADER.len() as u64;
+        let start = match segments.as_slice() {
+            [_tail] => Start::Offset(view.tail_index.locate(after).unwrap_or(begin)),
+            [name, ..] if after < name.first => Start::Offset(begin),
+            [name, ..] => match view.cached_index(*name) {
+                Some(index) => Start::Offset(index.locate(after).unwrap_or(begin)),
+                None => Start::Unknown,
+            },
+            [] => return Ok(None),
+        };
+        Ok(Some(Self { after, last_position: last, segments, tail_length: mark.length, start }))
+    }
+
+    /// Reads at least one record, and no more than `max_bytes` otherwise. A file may have been replaced since the plan
+    /// was made: then the error is one of a file that is not there, and a new plan is needed.
+    pub(super) fn read(&self, folder: &Folder, max_bytes: u64) -> Result<Found, LogError> {
+        let mut found = Found::default();
+        let mut page =
+            PageReader { after: self.after, budget: max_bytes, records: Vec::new(), seen: self.after };
+        for (index, &name) in self.segments.iter().enumerate() {
+            let path = folder.file(name);
+            let (file, length) = folder::open(&path)?;
+            let next = self.segments.get(index + 1);
+            let part = Part {
+                path: &path,
+                file: &file,
+                limit: if next.is_some() { length } else { self.tail_length },
+            };
+            let start = match self.start {
+                Start::Offset(offset) if index == 0 => offset,
+                Start::Unknown if index == 0 => {
+                    let made = part.make_index()?;
+                    let offset = made.locate(self.after).unwrap_or(HEADER.len() as u64);
+                    found.index = Some((name, made));
+                    offset
+                }
+                Start::Offset(_) | Start::Unknown => HEADER.len() as u64,
+            };
+            if page.read(&part, start)? == Progress::PageIsFull {
+                break;
+            }
+            let end = match next {
+                Some(next) if name.kept_to.is_none() => next.first - 1,
+                Some(_) => continue,
+                None => self.last_position,
+            };
+            if page.seen != end {
+                return Err(LogError::corrupt(&path, part.limit, "records are missing behind it"));
+            }
+        }
+        found.records = page.records;
+        Ok(found)
+    }
+}
+
+/// The durable part of a file.
+struct Part<'a> {
+    path: &'a std::path::Path,
+    file: &'a std::fs::File,
+    limit: u64,
+}
+
+impl Part<'_> {
+    /// Calls `take` with each frame from `start` on, until it says that it has enough.
+    fn each_frame(
+        &self,
+        start: u64,
+        chunk_bytes: u64,
+        mut take: impl FnMut(&super::frame::Frame) -> Result<Progress, LogError>,
+    ) -> Result<Progress, LogError> {
+        let mut offset = start;
+        let mut wanted = chunk_bytes;
+        while offset < self.limit {
+            let length = wanted.min(self.limit - offset);
+            let chunk = folder::read_at(self.file, self.path, offset, length)?;
+            if (chunk.len() as u64) < length {
+                return Err(LogError::corrupt(self.path, offset, "bytes that were durable are missing"));
+            }
+            let mut frames = Frames::new(chunk, offset);
+            wanted = loop {
+                offset = frames.offset();
+                match frames.next() {
+                    Next::Frame(frame) => {
+                        if take(&frame)? == Progress::PageIsFull {
+                            return Ok(Progress::PageIsFull);
+                        }
+                    }
+                    Next::End => break chunk_bytes,
+                    Next::Partial(needed) if needed <= self.limit - offset => break needed.max(chunk_bytes),
+                    Next::Partial(_) => {
+                        return Err(LogError::corrupt(self.path, offset, "a frame is cut off"));
+                    }
+                    Next::Bad(what) => return Err(LogError::corrupt(self.path, offset, what)),
+                }
+            };
+        }
+        Ok(Progress::PartIsRead)
+    }
+
+    fn make_index(&self) -> Result<Index, LogError> {
+        let mut index = Index::default();
+        self.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
+            if let Some(position) = frame.peek_position() {
+                index.note(position, frame.offset);
+            }
+            Ok(Progress::PartIsRead)
+        })?;
+        Ok(index)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Progress {
+    PartIsRead,
+    PageIsFull,
+}
+
+/// A page that is being filled.
+struct PageReader {
+    after: u64,
+    budget: u64,
+    records: Vec<StoredRecord>,
+    /// The last position that was met, in the page or skipped.
+    seen: u64,
+}
+
+impl PageReader {
+    fn read(&mut self, part: &Part<'_>, start: u64) -> Result<Progress, LogError> {
+        let chunk_bytes = self.budget.saturating_add(SPACING).min(CHUNK_BYTES);
+        part.each_frame(start, chunk_bytes, |frame| {
+            if let Some(position) = frame.peek_position().filter(|position| *position <= self.after) {
+                self.seen = position;
+                return Ok(Progress::PartIsRead);
+            }
+            let content = frame.content().map_err(|what| LogError::corrupt(part.path, frame.offset, what))?;
+            let Content::Record(record) = content else { return Ok(Progress::PartIsRead) };
+            if !self.records.is_empty() && frame.len() > self.budget {
+                return Ok(Progress::PageIsFull);
+            }
+            self.budget = self.budget.saturating_sub(frame.len());
+            self.seen = record.position;
+            self.records.push(record);
+            Ok(Progress::PartIsRead)
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Reading a tail from its beginning: what it adds up to, and where it stops being good.
+
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::LogError;
+use super::folder;
+use super::frame::{Content, Frames, HEADER, Next};
+use super::index::Index;
+use super::summary::Summary;
+
+/// A tail as far as it is good.
+#[derive(Default)]
+pub(super) struct Scan {
+    /// The state at the end of what is good.
+    pub(super) summary: Summary,
+    pub(super) index: Index,
+    /// Bytes that are good; 0 when even the beginning is not.
+    pub(super) good: u64,
+    /// What is wrong behind them, if anything is there.
+    pub(super) bad: Option<&'static str>,
+    /// All that was read.
+    pub(super) bytes: Bytes,
+}
+
+/// Reads a tail up to `limit`, or to its end.
+pub(super) fn scan_tail(path: &Path, limit: Option<u64>) -> Result<Scan, LogError> {
+    let (file, length) = folder::open(path)?;
+    let bytes = folder::read_at(&file, path, 0, limit.unwrap_or(length).min(length))?;
+    let mut scan = Scan { bytes, ..Scan::default() };
+    match head(&scan.bytes) {
+        Ok((summary, end)) => {
+            scan.summary = summary;
+            let rest = scan.bytes.slice(to_usize(end)..);
+            (scan.good, scan.bad) = note_frames(rest, end, &mut scan.summary, &mut scan.index);
+        }
+        Err(what) => scan.bad = Some(what),
+    }
+    Ok(scan)
+}
+
+/// The summary that a file begins with, and where it ends.
+pub(super) fn head(bytes: &Bytes) -> Result<(Summary, u64), &'static str> {
+    if !bytes.starts_with(&HEADER) {
+        return Err("it does not begin as a segment does");
+    }
+    let mut frames = Frames::new(bytes.slice(HEADER.len()..), HEADER.len() as u64);
+    let Next::Frame(frame) = frames.next() else { return Err("it has no summary") };
+    match frame.content()? {
+        Content::Summary(summary) => Ok((summary, frame.end())),
+        Content::Record(_) | Content::Seal(_) => Err("it has no summary"),
+    }
+}
+
+/// Adds the frames of a part of a tail, which lies at `offset`, to what is known of the log before. Returns where it
+/// stops being good, and what is wrong there.
+pub(super) fn note_frames(
+    part: Bytes,
+    offset: u64,
+    summary: &mut Summary,
+    index: &mut Index,
+) -> (u64, Option<&'static str>) {
+    let mut frames = Frames::new(part, offset);
+    loop {
+        let good = frames.offset();
+        let frame = match frames.next() {
+            Next::Frame(frame) => frame,
+            Next::End => return (good, None),
+            Next::Partial(_) => return (good, Some("a frame is cut off")),
+            Next::Bad(what) => return (good, Some(what)),
+        };
+        match frame.content() {
+            Ok(Content::Record(record)) if record.position == summary.last_position + 1 => {
+                summary.note(&record, frame.len());
+                index.note(record.position, frame.offset);
+            }
+            Ok(Content::Seal(seal)) => summary.note_seal(seal),
+            Ok(Content::Record(_)) => return (good, Some("a position is missing or repeated")),
+            Ok(Content::Summary(_)) => return (good, Some("a summary is out of place")),
+            Err(what) => return (good, Some(what)),
+        }
+    }
+}
+
+pub(super) fn to_usize(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a part of a segment fits in memory")
+}

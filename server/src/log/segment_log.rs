@@ -1,0 +1,174 @@
+//! The logs of all jobs in one folder.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::disk::Disk;
+use super::folder::{self, Folder};
+use super::job_log::{Addition, JobLog, lock};
+use super::summary::SealedAttempt;
+use super::{Appended, Entry, LogError, Page, ResultLog};
+use crate::job::{AttemptId, Evidence, JobId};
+
+/// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
+/// longest.
+pub(super) const IDLE_LOGS: usize = 8 * 1024;
+
+/// Where the logs are, and how much they may hold.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The folder of all logs. It is made if it is not there.
+    pub dir: PathBuf,
+    /// A segment that has reached so many bytes gets no more.
+    pub segment_bytes: u64,
+    /// Bytes that output and progress of a job may take; beyond it the oldest goes, and a gap record says so. Up to a
+    /// segment more may be there.
+    pub retain_output_bytes_per_job: u64,
+    /// Bytes that all else which a job's attempts say may take; beyond it appends fail.
+    pub max_bytes_per_job: u64,
+    /// Whether appends wait for the disk. Without it records survive a server's death, but not its machine's.
+    pub fsync: bool,
+}
+
+/// Result logs in segment files below one folder, which several processes may use. Cheap to clone.
+///
+/// Memory: for each job what `view` states; logs that nobody uses are forgotten beyond a number of them. No file
+/// stays open between calls.
+#[derive(Clone)]
+pub struct SegmentLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Arc<LogOptions>,
+    disk: Disk,
+    jobs: Mutex<HashMap<JobId, Arc<JobLog>>>,
+    clock: AtomicU64,
+}
+
+impl SegmentLog {
+    /// Opens the folder.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn open(options: LogOptions) -> Result<Self, LogError> {
+        std::fs::create_dir_all(&options.dir).map_err(LogError::io("make", &options.dir))?;
+        let disk = Disk::new(options.fsync);
+        let (options, jobs, clock) = (Arc::new(options), Mutex::default(), AtomicU64::new(0));
+        Ok(Self { inner: Arc::new(Inner { options, disk, jobs, clock }) })
+    }
+
+    fn job(&self, id: &JobId) -> Arc<JobLog> {
+        let now = self.inner.clock.fetch_add(1, Ordering::Relaxed);
+        let mut jobs = lock(&self.inner.jobs);
+        if !jobs.contains_key(id) && jobs.len() >= IDLE_LOGS {
+            forget_idle(&mut jobs);
+        }
+        let log = jobs.entry(id.clone()).or_insert_with(|| {
+            let folder = Folder::of(&self.inner.options.dir, id, self.inner.disk.clone());
+            Arc::new(JobLog::new(folder, Arc::clone(&self.inner.options)))
+        });
+        log.used.store(now, Ordering::Relaxed);
+        Arc::clone(log)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        id: &JobId,
+        work: impl FnOnce(&JobLog) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let log = self.job(id);
+        run_blocking(move || work(&log)).await
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_syncs(&self, count: u32) {
+        self.inner.disk.syncs_to_fail.store(count, Ordering::SeqCst);
+    }
+
+    #[cfg(test)]
+    pub(super) fn known_jobs(&self) -> usize {
+        lock(&self.inner.jobs).len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn folder_of(&self, id: &JobId) -> PathBuf {
+        Folder::of(&self.inner.options.dir, id, self.inner.disk.clone()).path
+    }
+}
+
+/// Drops the older half of the logs that nobody uses, so that this is done seldom.
+fn forget_idle(jobs: &mut HashMap<JobId, Arc<JobLog>>) {
+    // No other can take hold of one: that needs the map.
+    let is_idle = |log: &Arc<JobLog>| Arc::strong_count(log) == 1 && !log.is_watched();
+    let mut idle: Vec<u64> =
+        jobs.values().filter(|log| is_idle(log)).map(|log| log.used.load(Ordering::Relaxed)).collect();
+    idle.sort_unstable();
+    if let Some(&median) = idle.get(idle.len() / 2) {
+        jobs.retain(|_, log| !is_idle(log) || log.used.load(Ordering::Relaxed) > median);
+    }
+}
+
+async fn run_blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => {
+                Err(LogError::io("use", std::path::Path::new("the result log"))(std::io::Error::other(error)))
+            }
+        },
+    }
+}
+
+#[async_trait]
+impl ResultLog for SegmentLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        self.job(job).add(Addition::Entries(entries)).await
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+        let (step, number) = (attempt.step, attempt.number);
+        self.blocking(&attempt.job, move |log| log.look(|view| view.summary.last_seq(step, number))).await
+    }
+
+    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+        let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
+        let sealed = self.job(&attempt.job).add(Addition::Seal(seal)).await?;
+        Ok(sealed.last_seqs.into_values().next().unwrap_or(0))
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        self.blocking(job, move |log| log.look(|view| view.summary.evidence(step))).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        self.blocking(job, move |log| log.read(after, max_bytes)).await
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        self.blocking(job, |log| log.look(|view| view.summary.last_position)).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.job(job).watch()
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        self.blocking(job, JobLog::delete).await?;
+        lock(&self.inner.jobs).remove(job);
+        Ok(())
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        let dir = self.inner.options.dir.clone();
+        run_blocking(move || folder::jobs(&dir)).await
+    }
+}

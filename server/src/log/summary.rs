@@ -1,0 +1,186 @@
+//! What must be known of all earlier records when the next are appended. Each segment begins with the summary of
+//! everything before it, so that opening a log reads its last segment only.
+//!
+//! Bounds: about 16 bytes for each attempt and 6 for each step of the job.
+
+use sqlflow_proto::record::{Record, StoredRecord, gap, record::Payload};
+
+use crate::job::Evidence;
+
+/// The state that a log's records add up to. It is kept in files as this protobuf message.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Summary {
+    /// The last position; 0 when there is none.
+    #[prost(uint64, tag = "1")]
+    pub(super) last_position: u64,
+    /// In order of step and attempt.
+    #[prost(message, repeated, tag = "2")]
+    attempts: Vec<AttemptSummary>,
+    /// In order of step.
+    #[prost(message, repeated, tag = "3")]
+    steps: Vec<StepSummary>,
+    /// Bytes of all frames, ever, that retention may remove.
+    #[prost(uint64, tag = "4")]
+    pub(super) removable_bytes: u64,
+    /// Bytes of all frames, ever, that stay as long as the log.
+    #[prost(uint64, tag = "5")]
+    pub(super) kept_bytes: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct AttemptSummary {
+    #[prost(uint32, tag = "1")]
+    step: u32,
+    #[prost(uint32, tag = "2")]
+    attempt: u32,
+    #[prost(uint64, tag = "3")]
+    last_seq: u64,
+    #[prost(bool, tag = "4")]
+    sealed: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StepSummary {
+    #[prost(uint32, tag = "1")]
+    step: u32,
+    #[prost(bool, tag = "2")]
+    rows: bool,
+}
+
+/// Nothing more is taken of this attempt.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct SealedAttempt {
+    #[prost(uint32, tag = "1")]
+    pub(super) step: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) attempt: u32,
+}
+
+impl Summary {
+    /// Adds a record, which takes `frame_bytes` in its file.
+    pub(super) fn note(&mut self, stored: &StoredRecord, frame_bytes: u64) {
+        self.last_position = stored.position;
+        let Some(record) = &stored.record else { return };
+        if is_removable(record) {
+            self.removable_bytes += frame_bytes;
+        } else {
+            self.kept_bytes += frame_bytes;
+        }
+        if stored.attempt > 0 && record.seq > 0 {
+            self.attempt_mut(stored.step, stored.attempt).last_seq = record.seq;
+        }
+        match &record.payload {
+            Some(Payload::Head(_) | Payload::Rows(_)) => self.step_mut(stored.step).rows = true,
+            // That there is an entry says that a statement started.
+            Some(Payload::Started(_) | Payload::Ended(_)) => {
+                self.step_mut(stored.step);
+            }
+            Some(
+                Payload::Output(_)
+                | Payload::Progress(_)
+                | Payload::Metrics(_)
+                | Payload::Display(_)
+                | Payload::Gap(_)
+                | Payload::Notice(_)
+                | Payload::Model(_),
+            )
+            | None => {}
+        }
+    }
+
+    pub(super) fn note_seal(&mut self, seal: SealedAttempt) {
+        self.attempt_mut(seal.step, seal.attempt).sealed = true;
+    }
+
+    /// The attempt's last seq; 0 when there is none.
+    pub(super) fn last_seq(&self, step: u32, attempt: u32) -> u64 {
+        self.attempt(step, attempt).map_or(0, |it| it.last_seq)
+    }
+
+    pub(super) fn is_sealed(&self, step: u32, attempt: u32) -> bool {
+        self.attempt(step, attempt).is_some_and(|it| it.sealed)
+    }
+
+    pub(super) fn evidence(&self, step: u32) -> Evidence {
+        match self.steps.binary_search_by_key(&step, |it| it.step) {
+            Ok(index) => Evidence { started: true, rows: self.steps[index].rows },
+            Err(_) => Evidence::default(),
+        }
+    }
+
+    fn attempt(&self, step: u32, attempt: u32) -> Option<&AttemptSummary> {
+        let index = self.attempts.binary_search_by_key(&(step, attempt), |it| (it.step, it.attempt)).ok()?;
+        self.attempts.get(index)
+    }
+
+    fn attempt_mut(&mut self, step: u32, attempt: u32) -> &mut AttemptSummary {
+        let index = match self.attempts.binary_search_by_key(&(step, attempt), |it| (it.step, it.attempt)) {
+            Ok(index) => index,
+            Err(index) => {
+                self.attempts.insert(index, AttemptSummary { step, attempt, ..AttemptSummary::default() });
+                index
+            }
+        };
+        &mut self.attempts[index]
+    }
+
+    fn step_mut(&mut self, step: u32) -> &mut StepSummary {
+        let index = match self.steps.binary_search_by_key(&step, |it| it.step) {
+            Ok(index) => index,
+            Err(index) => {
+                self.steps.insert(index, StepSummary { step, rows: false });
+                index
+            }
+        };
+        &mut self.steps[index]
+    }
+}
+
+/// Whether retention may remove the record: output, and progress that something newer has overtaken.
+pub(super) fn is_removable(record: &Record) -> bool {
+    match &record.payload {
+        Some(Payload::Output(_) | Payload::Progress(_)) => true,
+        Some(Payload::Gap(gap)) => gap.reason() == gap::Reason::Retention,
+        Some(
+            Payload::Head(_)
+            | Payload::Rows(_)
+            | Payload::Started(_)
+            | Payload::Ended(_)
+            | Payload::Metrics(_)
+            | Payload::Display(_)
+            | Payload::Notice(_)
+            | Payload::Model(_),
+        )
+        | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use sqlflow_proto::record::{Output, StatementStarted};
+    use sqlflow_proto::v1::Head;
+
+    use super::*;
+
+    fn stored(position: u64, step: u32, attempt: u32, seq: u64, payload: Payload) -> StoredRecord {
+        let record = Record { seq, payload: Some(payload), ..Record::default() };
+        StoredRecord { position, step, attempt, record: Some(record) }
+    }
+
+    #[test]
+    fn it_tells_seqs_seals_and_evidence_also_after_a_file() {
+        let mut summary = Summary::default();
+        summary.note(&stored(1, 3, 1, 1, Payload::Started(StatementStarted {})), 10);
+        summary.note(&stored(2, 0, 2, 1, Payload::Head(Head::default())), 20);
+        summary.note(&stored(3, 0, 2, 2, Payload::Output(Output::default())), 30);
+        summary.note_seal(SealedAttempt { step: 3, attempt: 1 });
+        let summary = Summary::decode(summary.encode_to_vec().as_slice()).unwrap();
+        assert_eq!((summary.last_seq(3, 1), summary.last_seq(0, 2), summary.last_seq(0, 1)), (1, 2, 0));
+        assert!(summary.is_sealed(3, 1) && !summary.is_sealed(0, 2));
+        assert_eq!(summary.evidence(3), Evidence { started: true, rows: false });
+        assert_eq!(summary.evidence(0), Evidence { started: true, rows: true });
+        assert_eq!(summary.evidence(1), Evidence::default());
+        assert_eq!((summary.last_position, summary.removable_bytes, summary.kept_bytes), (3, 30, 30));
+    }
+}

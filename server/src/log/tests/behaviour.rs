@@ -1,0 +1,209 @@
+//! What the trait promises, without faults.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+#[tokio::test]
+async fn an_append_tells_what_is_durable_and_repeats_are_dropped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    let appended =
+        log.append(&job, vec![output(0, 1, 1, 5), notice("it runs"), output(0, 1, 2, 5)]).await.unwrap();
+    assert_eq!((appended.last_position, appended.last_seqs), (3, BTreeMap::from([((0, 1), 2)])));
+    let appended = log.append(&job, vec![output(0, 1, 2, 5), output(0, 1, 3, 5)]).await.unwrap();
+    assert_eq!((appended.last_position, appended.last_seqs), (4, BTreeMap::from([((0, 1), 3)])));
+    let only_repeats = log.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap();
+    assert_eq!((only_repeats.last_position, only_repeats.last_seqs), (4, BTreeMap::from([((0, 1), 3)])));
+    assert_eq!(seqs(&read_all(&log, &job, 1000).await), [(1, 1), (2, 0), (3, 2), (4, 3)]);
+}
+
+#[tokio::test]
+async fn a_gap_names_the_seq_that_is_expected_and_nothing_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    let refused = log.append(&job, vec![output(0, 1, 1, 5), output(0, 1, 3, 5)]).await;
+    assert!(matches!(refused, Err(LogError::Gap { expected: 2, got: 3, .. })));
+    assert_eq!(log.last_position(&job).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_seal_holds_for_every_process_and_after_many_segments() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
+    let first = attempt(&job, 0, 1);
+    log.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap();
+    assert_eq!(log.seal(&first).await.unwrap(), 1);
+    assert_eq!(other.seal(&first).await.unwrap(), 1, "twice is harmless");
+    assert_eq!(other.seal(&attempt(&job, 7, 1)).await.unwrap(), 0, "an attempt that never spoke");
+    for seq in 1..50 {
+        other.append(&job, vec![output(0, 2, seq, 100)]).await.unwrap();
+    }
+    for log in [log, other, open(dir.path())] {
+        assert!(matches!(log.append(&job, vec![output(0, 1, 2, 5)]).await, Err(LogError::Sealed { .. })));
+        assert!(matches!(log.append(&job, vec![output(7, 1, 1, 5)]).await, Err(LogError::Sealed { .. })));
+        assert!(log.append(&job, vec![output(0, 1, 1, 5)]).await.is_ok(), "a repeat is acknowledged");
+        assert_eq!(log.last_seq(&first).await.unwrap(), 1);
+    }
+}
+
+#[tokio::test]
+async fn many_seals_in_a_row_need_no_record_between_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = JobId::generate();
+    let log = SegmentLog::open(LogOptions { segment_bytes: 1, ..options(dir.path()) }).unwrap();
+    for step in 0..5 {
+        log.seal(&attempt(&job, step, 1)).await.unwrap();
+        log.append(&job, vec![notice("on")]).await.unwrap();
+        log.seal(&attempt(&job, step, 2)).await.unwrap();
+        log.seal(&attempt(&job, step, 3)).await.unwrap();
+    }
+    assert_eq!(positions(&read_all(&open(dir.path()), &job, 1).await), [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn evidence_is_of_all_attempts_of_a_step_and_outlives_its_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![output(0, 1, 1, 5), started(1, 1, 1), rows(2, 1, 1)]).await.unwrap();
+    log.append(&job, (1..50).map(|seq| output(3, 1, seq, 100)).collect()).await.unwrap();
+    log.append(&job, vec![notice("it goes on")]).await.unwrap();
+    for log in [log, open(dir.path())] {
+        let evidence = async |step| log.evidence(&job, step).await.map(|it| (it.started, it.rows)).unwrap();
+        assert_eq!(evidence(0).await, (false, false));
+        assert_eq!(evidence(1).await, (true, false));
+        assert_eq!(evidence(2).await, (true, true));
+    }
+}
+
+#[tokio::test]
+async fn pages_are_bounded_but_never_empty_before_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    assert_eq!(log.read(&job, 0, 100).await.unwrap().last_position, 0);
+    assert!(matches!(log.read(&job, 1, 100).await, Err(LogError::BeyondEnd { after: 1, last: 0 })));
+    log.append(&job, (1..40).map(|seq| output(0, 1, seq, 100)).collect()).await.unwrap();
+    let page = log.read(&job, 10, 1).await.unwrap();
+    assert_eq!((positions(&page.records), page.last_position), (vec![11], 39));
+    let page = log.read(&job, 10, 500).await.unwrap();
+    assert!((2..5).contains(&page.records.len()), "{} records", page.records.len());
+    assert_eq!(log.read(&job, 0, usize::MAX).await.unwrap().records.len(), 39);
+    assert!(log.read(&job, 39, 100).await.unwrap().records.is_empty());
+    assert!(matches!(log.read(&job, 40, 100).await, Err(LogError::BeyondEnd { after: 40, last: 39 })));
+}
+
+#[tokio::test]
+async fn a_record_longer_than_a_chunk_is_read_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![output(0, 1, 1, 10), output(0, 1, 2, 3_000_000), output(0, 1, 3, 10)])
+        .await
+        .unwrap();
+    let page = log.read(&open_twice(dir.path(), &job).await, 1, 1).await.unwrap();
+    let Some(Payload::Output(found)) = page.records[0].record.as_ref().and_then(|it| it.payload.clone())
+    else {
+        panic!("it is output");
+    };
+    assert_eq!(found.data.len(), 3_000_000);
+}
+
+/// Another process has read the log, too.
+async fn open_twice(dir: &Path, job: &JobId) -> JobId {
+    assert_eq!(read_all(&open(dir), job, 100).await.len(), 3);
+    job.clone()
+}
+
+#[tokio::test]
+async fn a_full_log_refuses_results_but_not_what_servers_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = JobId::generate();
+    let log = SegmentLog::open(LogOptions { max_bytes_per_job: 300, ..options(dir.path()) }).unwrap();
+    let mut seq = 0;
+    let error = loop {
+        seq += 1;
+        match log.append(&job, vec![rows(0, 1, seq)]).await {
+            Ok(_) => assert!(seq < 30, "the limit holds"),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, LogError::Full { limit: 300 }));
+    log.append(&job, vec![output(0, 1, seq, 1000), notice("it ends")]).await.unwrap();
+    let reopened = SegmentLog::open(LogOptions { max_bytes_per_job: 300, ..options(dir.path()) }).unwrap();
+    assert!(matches!(reopened.append(&job, vec![rows(0, 1, seq + 1)]).await, Err(LogError::Full { .. })));
+}
+
+#[tokio::test]
+async fn watchers_hear_of_appends_and_of_what_reading_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
+    let mut watch = log.watch(&job);
+    assert_eq!(*watch.borrow_and_update(), 0);
+    log.append(&job, vec![notice("one")]).await.unwrap();
+    watch.changed().await.unwrap();
+    assert_eq!(*watch.borrow_and_update(), 1);
+    other.append(&job, vec![notice("two"), notice("three")]).await.unwrap();
+    assert_eq!(log.read(&job, 1, 1000).await.unwrap().records.len(), 2, "another process's records are seen");
+    watch.changed().await.unwrap();
+    assert_eq!(*watch.borrow_and_update(), 3);
+}
+
+#[tokio::test]
+async fn appends_at_the_same_time_are_all_there_in_the_order_of_their_positions() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    let appends = (0..200_u32).map(|step| {
+        let (log, job) = (log.clone(), job.clone());
+        tokio::spawn(
+            async move { log.append(&job, vec![output(step, 1, 1, 10), output(step, 1, 2, 10)]).await },
+        )
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await.unwrap().unwrap();
+    }
+    let records = read_all(&log, &job, 5000).await;
+    assert_eq!(positions(&records), (1..=400).collect::<Vec<_>>());
+    for pair in records.chunks(2) {
+        assert_eq!(pair[0].step, pair[1].step, "an append stays together");
+    }
+}
+
+#[tokio::test]
+async fn a_deleted_log_is_gone_for_everybody_and_may_begin_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, other) = (open(dir.path()), open(dir.path()));
+    let (job, stays) = (JobId::generate(), JobId::generate());
+    for id in [&job, &stays] {
+        log.append(id, (1..30).map(|seq| output(0, 1, seq, 100)).collect()).await.unwrap();
+        assert_eq!(other.last_position(id).await.unwrap(), 29);
+    }
+    let mut jobs = log.jobs().await.unwrap();
+    jobs.sort();
+    let mut expected = vec![job.clone(), stays.clone()];
+    expected.sort();
+    assert_eq!(jobs, expected);
+
+    log.delete(&job).await.unwrap();
+    log.delete(&job).await.unwrap();
+    assert_eq!(log.jobs().await.unwrap(), std::slice::from_ref(&stays));
+    assert!(!log.folder_of(&job).exists());
+    assert_eq!(other.last_position(&job).await.unwrap(), 0);
+    assert!(matches!(other.read(&job, 5, 100).await, Err(LogError::BeyondEnd { last: 0, .. })));
+
+    log.append(&job, (1..40).map(|seq| output(1, 1, seq, 120)).collect()).await.unwrap();
+    assert_eq!(other.last_seq(&attempt(&job, 0, 1)).await.unwrap(), 0, "it is another log");
+    assert_eq!(other.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap().last_position, 40);
+    assert_eq!(log.last_position(&stays).await.unwrap(), 29);
+}
+
+#[tokio::test]
+async fn logs_beyond_the_idle_limit_are_forgotten_but_for_those_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, watched) = (open(dir.path()), JobId::generate());
+    let mut watch = log.watch(&watched);
+    for _ in 0..super::super::segment_log::IDLE_LOGS * 2 {
+        drop(log.watch(&JobId::generate()));
+    }
+    assert!(log.known_jobs() <= super::super::segment_log::IDLE_LOGS);
+    log.append(&watched, vec![notice("it is still known")]).await.unwrap();
+    watch.changed().await.unwrap();
+}

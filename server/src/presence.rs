@@ -1,0 +1,79 @@
+//! Which servers are there, among those that share a state folder. Each holds a lock on a file of its own for its
+//! whole life; the kernel gives it back however the server ends, so a dead server's leases need not run out first.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::store::ServerId;
+
+/// This server's presence; clones share it.
+#[derive(Clone)]
+pub struct Presence {
+    id: ServerId,
+    dir: PathBuf,
+    _lock: Arc<Flock<fs::File>>,
+}
+
+impl Presence {
+    /// Announces a new server in this folder.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn announce(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let id = ServerId::generate();
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path(dir, &id))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
+        Ok(Self { id, dir: dir.to_owned(), _lock: Arc::new(lock) })
+    }
+
+    /// This server.
+    #[must_use]
+    pub fn id(&self) -> &ServerId {
+        &self.id
+    }
+
+    /// Whether that server is gone for certain.
+    #[must_use]
+    pub fn is_gone(&self, other: &ServerId) -> bool {
+        let path = path(&self.dir, other);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            // It never was here, or another server saw that it is gone and removed the file.
+            Err(error) => return error.kind() == io::ErrorKind::NotFound,
+        };
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(_lock) => {
+                let _ = fs::remove_file(&path);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
+
+fn path(dir: &Path, id: &ServerId) -> PathBuf {
+    dir.join(format!("{id}.lock"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_gone_when_it_no_longer_holds_its_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let here = Presence::announce(dir.path()).unwrap();
+        let other = Presence::announce(dir.path()).unwrap();
+        let other_id = other.id().clone();
+        assert!(!here.is_gone(&other_id));
+        drop(other);
+        assert!(here.is_gone(&other_id));
+        assert!(here.is_gone(&other_id), "also when its file was removed");
+    }
+}

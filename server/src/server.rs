@@ -1,0 +1,126 @@
+//! Puts the parts together and runs them until told to stop.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api, SubmitOptions};
+use crate::codegen::{AssignOptions, Assigner};
+use crate::config::Options;
+use crate::drive::{Context, Driver, Housekeeping, Limits};
+use crate::launch::{LocalLauncher, LocalOptions};
+use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::presence::Presence;
+use crate::store::{Secret, SqliteStore, Store};
+
+/// Size of a segment of the result log.
+const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Runs a server until `shutdown` is cancelled. Jobs go on without it.
+///
+/// # Errors
+/// It could not start, or a listener failed.
+pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let state_dir = prepare_state_dir(&options.state_dir)?;
+    let models = options.models_uri(&state_dir)?;
+    let agent = find_agent(options.agent.clone())?;
+    let clients = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("could not listen on {}", options.listen))?;
+    if !options.listen.ip().is_loopback() {
+        tracing::warn!("clients' connections are not encrypted; keep this address inside a trusted network");
+    }
+
+    let store: Arc<dyn Store> = Arc::new(
+        SqliteStore::open(&state_dir.join("state.db")).await.context("could not open the server's state")?,
+    );
+    let log: Arc<dyn ResultLog> = Arc::new(SegmentLog::open(LogOptions {
+        dir: state_dir.join("log"),
+        segment_bytes: SEGMENT_BYTES,
+        retain_output_bytes_per_job: options.retain_output,
+        max_bytes_per_job: options.max_log,
+        fsync: true,
+    })?);
+    let presence =
+        Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
+    let socket = state_dir.join("agent.sock");
+    let launcher = LocalLauncher::new(LocalOptions {
+        agent,
+        run_dir: state_dir.join("run"),
+        socket: socket.clone(),
+        linger: options.linger,
+    });
+    let driver = Driver::new(
+        Context {
+            store: Arc::clone(&store),
+            log: Arc::clone(&log),
+            launcher: Arc::new(launcher.clone()),
+            presence,
+            limits: Limits {
+                lease: options.lease,
+                attach: options.attach_timeout,
+                grace: options.grace,
+                retain_jobs: options.retain_jobs,
+            },
+        },
+        shutdown.clone(),
+    );
+    let assign = AssignOptions {
+        python: options.python,
+        models,
+        grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
+    };
+    let services = Api {
+        assigner: Assigner::new(Arc::clone(&store), assign),
+        store,
+        log,
+        driver: driver.clone(),
+        launcher,
+        submit: SubmitOptions {
+            data_source: Secret::new(options.datasource),
+            fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
+        },
+        grace: options.grace,
+        shutdown,
+    };
+    tracing::info!(listen = %clients.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
+    let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
+    let served = services.serve(clients, api::AgentSocket::at(socket)).await;
+    housekeeping.abort();
+    served
+}
+
+/// The folder as an absolute path: agents run elsewhere.
+fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("could not make the state folder {}", dir.display()))?;
+    let absolute = fs::canonicalize(dir)?;
+    // A socket's path has 107 bytes at the most.
+    anyhow::ensure!(
+        absolute.as_os_str().len() <= 90,
+        "the path of the state folder {} is too long for a socket in it; choose one of 90 bytes or less",
+        absolute.display()
+    );
+    Ok(absolute)
+}
+
+fn find_agent(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let path = match given {
+        Some(path) => path,
+        None => std::env::current_exe()?.with_file_name("sqlflow-agent"),
+    };
+    fs::canonicalize(&path).with_context(|| {
+        format!(
+            "the agent {} is not there; name it with --agent, or build it with cargo build -p sqlflow-agent",
+            path.display()
+        )
+    })
+}

@@ -1,0 +1,286 @@
+//! What a program is made of, once read.
+
+use std::ops::Range;
+
+use super::classify::StandardStatement;
+use super::dialect::Dialect;
+use super::expr::Expr;
+use super::position::Position;
+
+/// A program: the statements of one Run, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
+    /// How its standard SQL was read.
+    pub dialect: Dialect,
+    /// Its statements; none if there are only comments.
+    pub statements: Vec<Statement>,
+}
+
+/// One statement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// Exactly what was written: from the end of the statement before, with blanks and comments, to its `;`. Extended
+    /// statements also take the blanks that follow, and SHOW TRAIN starts at its first word, as upstream.
+    pub text: String,
+    /// Where `text` lies in the program, in bytes. Spans rise and never overlap; between them are only blanks,
+    /// comments and empty statements.
+    pub span: Range<usize>,
+    /// Where its first word is.
+    pub position: Position,
+    /// What it says.
+    pub body: Body,
+}
+
+/// What a statement says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each kind's own type says what it is")]
+pub enum Body {
+    Standard(StandardStatement),
+    Train(Train),
+    Predict(Predict),
+    Explain(Explain),
+    Evaluate(Evaluate),
+    ShowTrain(ShowTrain),
+    Run(Run),
+    Optimize(Optimize),
+}
+
+impl Body {
+    /// The kind as JSON, step files and logs spell it.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Standard(_) => "standard",
+            Self::Train(_) => "train",
+            Self::Predict(_) => "predict",
+            Self::Explain(_) => "explain",
+            Self::Evaluate(_) => "evaluate",
+            Self::ShowTrain(_) => "show_train",
+            Self::Run(_) => "run",
+            Self::Optimize(_) => "optimize",
+        }
+    }
+
+    /// How a message names the statement.
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        match self {
+            Self::Standard(_) => "standard SQL",
+            Self::Train(_) => "TO TRAIN",
+            Self::Predict(_) => "TO PREDICT",
+            Self::Explain(_) => "TO EXPLAIN",
+            Self::Evaluate(_) => "TO EVALUATE",
+            Self::ShowTrain(_) => "SHOW TRAIN",
+            Self::Run(_) => "TO RUN",
+            Self::Optimize(Optimize { direction: Direction::Maximize, .. }) => "TO MAXIMIZE",
+            Self::Optimize(Optimize { direction: Direction::Minimize, .. }) => "TO MINIMIZE",
+        }
+    }
+
+    /// The SELECT of an extended statement, exactly as written, up to `TO`.
+    #[must_use]
+    pub fn select(&self) -> Option<&str> {
+        match self {
+            Self::Standard(_) | Self::ShowTrain(_) => None,
+            Self::Train(Train { select, .. })
+            | Self::Predict(Predict { select, .. })
+            | Self::Explain(Explain { select, .. })
+            | Self::Evaluate(Evaluate { select, .. })
+            | Self::Run(Run { select, .. })
+            | Self::Optimize(Optimize { select, .. }) => Some(select),
+        }
+    }
+
+    /// The attributes of its WITH clause, in order.
+    #[must_use]
+    pub fn attributes(&self) -> &[Attribute] {
+        match self {
+            Self::Standard(_) | Self::ShowTrain(_) | Self::Run(_) => &[],
+            Self::Train(Train { attributes, .. })
+            | Self::Predict(Predict { attributes, .. })
+            | Self::Explain(Explain { attributes, .. })
+            | Self::Evaluate(Evaluate { attributes, .. })
+            | Self::Optimize(Optimize { attributes, .. }) => attributes,
+        }
+    }
+}
+
+/// A name and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Name {
+    /// The name as written.
+    pub text: String,
+    /// Where it stands.
+    pub position: Position,
+}
+
+/// `name = value` of a WITH clause.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attribute {
+    /// Its name. No statement has one twice.
+    pub name: Name,
+    /// Its value.
+    pub value: Expr,
+    /// Where the value stands.
+    pub position: Position,
+}
+
+/// `COLUMN a, b FOR target`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnClause {
+    /// What follows FOR. The first clause may leave it out: then it is `feature_columns`.
+    pub target: String,
+    /// The columns, in order, never none.
+    pub columns: Vec<Column>,
+}
+
+/// A column of a COLUMN clause: a name, a call, or `*`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// The column.
+    pub expr: Expr,
+    /// Where it stands.
+    pub position: Position,
+}
+
+/// `select TO TRAIN estimator … INTO into`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Train {
+    /// The SELECT.
+    pub select: String,
+    /// The model's class, perhaps with an image before its last `/`.
+    pub estimator: Name,
+    /// WITH.
+    pub attributes: Vec<Attribute>,
+    /// COLUMN, in order.
+    pub columns: Vec<ColumnClause>,
+    /// LABEL; none when clustering.
+    pub label: Option<Name>,
+    /// USING: a model to start from.
+    pub using: Option<Name>,
+    /// INTO: the model's name.
+    pub into: Name,
+}
+
+impl Train {
+    /// The image to run the model class in, and the class: `hub/team/models:v1/Net` is `hub/team/models:v1` and `Net`.
+    #[must_use]
+    pub fn image_and_class(&self) -> (Option<&str>, &str) {
+        match self.estimator.text.rsplit_once('/') {
+            Some((image, class)) => (Some(image), class),
+            None => (None, &self.estimator.text),
+        }
+    }
+}
+
+/// `select TO PREDICT target … USING model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Predict {
+    /// The SELECT.
+    pub select: String,
+    /// `[db.]table.column`: where the predictions go.
+    pub target: Name,
+    /// WITH.
+    pub attributes: Vec<Attribute>,
+    /// USING: the model.
+    pub model: Name,
+}
+
+impl Predict {
+    /// The result's table and column. After `check_semantics` both are there.
+    #[must_use]
+    pub fn table_and_column(&self) -> Option<(&str, &str)> {
+        let parts: Vec<&str> = self.target.text.split('.').collect();
+        if (2..=3).contains(&parts.len()) && parts.iter().all(|part| !part.is_empty()) {
+            self.target.text.rsplit_once('.')
+        } else {
+            None
+        }
+    }
+}
+
+/// `select TO EXPLAIN model …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explain {
+    /// The SELECT.
+    pub select: String,
+    /// The model.
+    pub model: Name,
+    /// WITH.
+    pub attributes: Vec<Attribute>,
+    /// USING: the explainer.
+    pub using: Option<Name>,
+    /// INTO: a table for the result.
+    pub into: Option<Name>,
+}
+
+/// `select TO EVALUATE model … LABEL label INTO into`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evaluate {
+    /// The SELECT.
+    pub select: String,
+    /// The model.
+    pub model: Name,
+    /// WITH.
+    pub attributes: Vec<Attribute>,
+    /// LABEL.
+    pub label: Name,
+    /// INTO: a table for the result.
+    pub into: Name,
+}
+
+/// `SHOW TRAIN model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShowTrain {
+    /// The model.
+    pub model: Name,
+}
+
+/// `select TO RUN image CMD … INTO …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The SELECT.
+    pub select: String,
+    /// The image.
+    pub image: Name,
+    /// CMD: program and arguments.
+    pub command: Vec<String>,
+    /// INTO: the tables it writes.
+    pub into: Vec<Name>,
+}
+
+/// `select TO MAXIMIZE objective …`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Optimize {
+    /// The SELECT.
+    pub select: String,
+    /// MAXIMIZE or MINIMIZE.
+    pub direction: Direction,
+    /// What to make large or small.
+    pub objective: Expr,
+    /// CONSTRAINT, in order.
+    pub constraints: Vec<Constraint>,
+    /// WITH.
+    pub attributes: Vec<Attribute>,
+    /// USING: the solver.
+    pub using: Option<Name>,
+    /// INTO: a table for the result.
+    pub into: Name,
+}
+
+/// Which way an objective is to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "they say it themselves")]
+pub enum Direction {
+    Maximize,
+    Minimize,
+}
+
+/// `expr [GROUP BY column]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Constraint {
+    /// What must hold.
+    pub expr: Expr,
+    /// For each value of this column.
+    pub group_by: Option<Name>,
+}

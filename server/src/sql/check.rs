@@ -1,0 +1,232 @@
+//! What is well formed and still cannot run: statements without a submitter, names that lead nowhere, values and
+//! columns that mean nothing.
+
+use super::ast::{Attribute, Body, ColumnClause, Name, Predict, Program, Statement, Train};
+use super::classify::{StandardKind, classify};
+use super::columns::FeatureColumn;
+use super::dialect::Dialect;
+use super::error::SqlError;
+use super::expr::Expr;
+
+/// Longest segment of a model name in bytes: file names have 255, and the archive's name and that of the file which is
+/// written before it end in more.
+pub const MAX_MODEL_SEGMENT: usize = 200;
+/// Longest model name in bytes.
+pub const MAX_MODEL_NAME: usize = 1024;
+
+/// Refuses statements that parse but that no submitter can run.
+///
+/// # Errors
+/// The first of them, at its place.
+pub fn check_supported(program: &Program) -> Result<(), SqlError> {
+    for statement in &program.statements {
+        match &statement.body {
+            Body::Run(_) | Body::Optimize(_) => {
+                let message = format!("{} is not supported yet", statement.body.title());
+                return Err(SqlError::unsupported(statement.position, message));
+            }
+            Body::Standard(_)
+            | Body::Train(_)
+            | Body::Predict(_)
+            | Body::Explain(_)
+            | Body::Evaluate(_)
+            | Body::ShowTrain(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Refuses statements that cannot mean anything: a SELECT that writes, a result that is no table, a model name that is
+/// no path, an attribute that is no value, a column function with wrong arguments.
+///
+/// # Errors
+/// The first fault, at its place.
+pub fn check_semantics(program: &Program) -> Result<(), SqlError> {
+    program.statements.iter().try_for_each(|statement| check_statement(statement, program.dialect))
+}
+
+fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    check_select(statement, dialect)?;
+    match &statement.body {
+        Body::Standard(_) | Body::Run(_) | Body::Optimize(_) => Ok(()),
+        Body::Train(train) => check_train(train),
+        Body::Predict(predict) => {
+            check_attributes(&predict.attributes)?;
+            check_target(predict)?;
+            check_model(&predict.model)
+        }
+        Body::Explain(explain) => {
+            check_attributes(&explain.attributes)?;
+            check_model(&explain.model)?;
+            explain.into.as_ref().map_or(Ok(()), check_table)
+        }
+        Body::Evaluate(evaluate) => {
+            check_attributes(&evaluate.attributes)?;
+            check_model(&evaluate.model)?;
+            check_table(&evaluate.into)
+        }
+        Body::ShowTrain(show) => check_model(&show.model),
+    }
+}
+
+/// Extended statements are repeated when an attempt is lost, so their SELECT may only read.
+fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    let Some(select) = statement.body.select() else {
+        return Ok(());
+    };
+    let standard = classify(select, dialect);
+    // Variables set on the way, as in `SELECT @row := @row + 1`, end with the session.
+    if standard.repeatable && matches!(standard.kind, StandardKind::Query | StandardKind::SetVariables { .. })
+    {
+        return Ok(());
+    }
+    let message = format!("the SELECT before {} must only read", statement.body.title());
+    Err(SqlError::meaning(statement.position, message))
+}
+
+fn check_train(train: &Train) -> Result<(), SqlError> {
+    if train.image_and_class().1.is_empty() {
+        let message = format!("{} names no model class after its last slash", train.estimator.text);
+        return Err(SqlError::meaning(train.estimator.position, message));
+    }
+    check_attributes(&train.attributes)?;
+    for column in train.columns.iter().flat_map(|ColumnClause { columns, .. }| columns) {
+        FeatureColumn::from_expr(&column.expr)
+            .map_err(|message| SqlError::meaning(column.position, message))?;
+    }
+    train.using.as_ref().map_or(Ok(()), check_model)?;
+    check_model(&train.into)
+}
+
+fn check_attributes(attributes: &[Attribute]) -> Result<(), SqlError> {
+    for Attribute { name, value, position } in attributes {
+        if !is_value(value) {
+            let message = format!(
+                "attribute {} is {}, expected a number, a string, a name or a list of them",
+                name.text,
+                value.to_string().trim_start()
+            );
+            return Err(SqlError::meaning(*position, message));
+        }
+    }
+    Ok(())
+}
+
+fn is_value(expr: &Expr) -> bool {
+    match expr {
+        Expr::String(_) | Expr::Ident(_) => true,
+        Expr::List(items) => {
+            items.iter().all(|item| is_value(item) || FeatureColumn::from_expr(item).is_ok())
+        }
+        Expr::Number(_) | Expr::Unary { .. } => expr.as_float().is_some(),
+        Expr::Paren(_) | Expr::Call { .. } | Expr::Binary { .. } => false,
+    }
+}
+
+fn check_target(predict: &Predict) -> Result<(), SqlError> {
+    let target = &predict.target;
+    match predict.table_and_column() {
+        Some(_) => Ok(()),
+        None => Err(SqlError::meaning(
+            target.position,
+            format!("the result {} is not of the form [db.]table.column", target.text),
+        )),
+    }
+}
+
+fn check_table(table: &Name) -> Result<(), SqlError> {
+    let parts: Vec<&str> = table.text.split('.').collect();
+    if parts.len() <= 3 && parts.iter().all(|part| !part.is_empty()) {
+        return Ok(());
+    }
+    Err(SqlError::meaning(table.position, format!("the result {} is not of the form [db.]table", table.text)))
+}
+
+fn check_model(model: &Name) -> Result<(), SqlError> {
+    check_model_name(&model.text).map_err(|message| SqlError::meaning(model.position, message))
+}
+
+/// Can a model be stored under this name? It becomes a path below the models' root, so no segment of it may lead
+/// elsewhere.
+///
+/// # Errors
+/// A message that says what is wrong with it.
+pub fn check_model_name(name: &str) -> Result<(), String> {
+    if name.len() > MAX_MODEL_NAME {
+        return Err(format!("the model name has {} bytes, more than {MAX_MODEL_NAME}", name.len()));
+    }
+    for segment in name.split('/') {
+        if matches!(segment, "" | "." | "..") {
+            return Err(format!("the model name {name:?} has the segment {segment:?}, which is no name"));
+        }
+        if segment.len() > MAX_MODEL_SEGMENT {
+            let bytes = segment.len();
+            return Err(format!(
+                "the model name has a segment of {bytes} bytes, more than {MAX_MODEL_SEGMENT}"
+            ));
+        }
+        if segment.chars().any(|c| c.is_control() || c == '\\') {
+            return Err(format!("the model name {name:?} has a character that no file name should have"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split::parse_program;
+    use super::*;
+
+    fn refusal(sql: &str) -> String {
+        let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+        check_supported(&program).and_then(|()| check_semantics(&program)).expect_err(sql).to_string()
+    }
+
+    #[test]
+    fn model_names_are_paths_that_stay_below_their_root() {
+        for good in ["m", "db.m1", "zoo.example.com/m1", "a..b", "...", &"x".repeat(MAX_MODEL_SEGMENT)] {
+            assert_eq!(check_model_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", ".", "..", "/a", "a/", "a//b", "a/../b", "./a", "a\0b", "a\\b", &"x".repeat(256)] {
+            assert!(check_model_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn faults_have_places() {
+        for (sql, message) in [
+            ("SELECT 1;\nSELECT 1 TO RUN a:1 CMD 'x'", "line 2, column 1: TO RUN is not supported yet"),
+            ("SELECT 1 TO MINIMIZE x WITH a=1 INTO t", "line 1, column 1: TO MINIMIZE is not supported yet"),
+            (
+                "SELECT 1 TO PREDICT t USING m",
+                "line 1, column 21: the result t is not of the form [db.]table.column",
+            ),
+            (
+                "SELECT 1 TO EVALUATE m LABEL l INTO a..b",
+                "line 1, column 37: the result a..b is not of the form [db.]table",
+            ),
+            (
+                "SHOW TRAIN a/../b",
+                "line 1, column 12: the model name \"a/../b\" has the segment \"..\", which is no name",
+            ),
+            (
+                "SELECT 1 TO TRAIN a/ LABEL l INTO m",
+                "line 1, column 19: a/ names no model class after its last slash",
+            ),
+            (
+                "SELECT 1 TO TRAIN E WITH a=1, b = 1+2 LABEL l INTO m",
+                "line 1, column 35: attribute b is 1 + 2, expected a number, a string, a name or a list of them",
+            ),
+            (
+                "SELECT * FROM t FOR UPDATE TO TRAIN E LABEL l INTO m",
+                "line 1, column 1: the SELECT before TO TRAIN must only read",
+            ),
+            (
+                "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x TO EXPLAIN m",
+                "line 1, column 1: the SELECT before TO EXPLAIN must only read",
+            ),
+        ] {
+            assert_eq!(refusal(sql), message);
+        }
+    }
+}

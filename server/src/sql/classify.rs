@@ -1,0 +1,377 @@
+//! What a standard statement does, as far as its leading words tell: may it be repeated, and what does it leave in its
+//! session? Never an error: what we do not know is `Other`, which is not repeated.
+
+use super::dialect::Dialect;
+use super::effects::{Effects, effects};
+use super::scan::{Scanner, Token, TokenKind};
+
+/// A standard statement, as far as the server cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StandardStatement {
+    /// What it does.
+    pub kind: StandardKind,
+    /// May it run twice with the effect of running once? A SELECT is taken at its word: that a user's own function
+    /// writes something cannot be seen here.
+    pub repeatable: bool,
+}
+
+/// What a standard statement does. Names are in lower case, without quotes and without their schema.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StandardKind {
+    /// Reads: SELECT, VALUES, TABLE, SHOW, DESCRIBE, EXPLAIN, a reading PRAGMA. Also a SELECT that writes on the side,
+    /// which then is not repeatable.
+    Query,
+    /// Chooses a database.
+    Use {
+        /// Its name as written.
+        database: String,
+    },
+    /// Changes a setting of the session, in a way that can be replayed in another session.
+    Set,
+    /// Sets session variables to something computed, which a replay could compute otherwise.
+    SetVariables {
+        /// The variables, without `@`.
+        names: Vec<String>,
+    },
+    /// Turns autocommit on or off. Off, there is always a transaction.
+    SetAutocommit {
+        /// On?
+        on: bool,
+    },
+    /// Makes a table, view, sequence or function that lasts as long as the session.
+    CreateTemporaryTable {
+        /// Its name.
+        name: String,
+    },
+    /// Drops tables, temporary or not.
+    DropTables {
+        /// Their names.
+        names: Vec<String>,
+    },
+    /// Opens a transaction.
+    BeginTransaction,
+    /// Ends one, either way.
+    EndTransaction,
+    /// Sets a savepoint. In SQLite this opens a transaction if there is none.
+    Savepoint {
+        /// Its name.
+        name: String,
+    },
+    /// Releases a savepoint. In SQLite this ends the transaction that the savepoint opened.
+    ReleaseSavepoint {
+        /// Its name.
+        name: String,
+    },
+    /// Anything else: DDL, DML, calls.
+    Other,
+}
+
+/// Classifies one statement.
+#[must_use]
+pub fn classify(sql: &str, dialect: Dialect) -> StandardStatement {
+    let tokens = Tokens::new(sql, dialect);
+    let executed = tokens.peek().filter(|token| token.kind == TokenKind::Executed);
+    if let Some(inner) = executed.and_then(|token| token.text.strip_suffix("*/")) {
+        // `/*!40101 SET NAMES utf8 */` is what it holds. Only one such cover is lifted.
+        let inner =
+            inner.trim_start_matches(['/', '*', 'M', '!']).trim_start_matches(|c: char| c.is_ascii_digit());
+        return Classifier { tokens: Tokens::new(inner, dialect), dialect }.statement();
+    }
+    Classifier { tokens, dialect }.statement()
+}
+
+/// The tokens of a statement, with one of them seen ahead.
+#[derive(Clone)]
+pub(super) struct Tokens<'a> {
+    scanner: Scanner<'a>,
+    ahead: Option<Token<'a>>,
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) fn new(sql: &'a str, dialect: Dialect) -> Self {
+        let mut tokens = Self { scanner: Scanner::new(sql, dialect, 0), ahead: None };
+        tokens.next();
+        tokens
+    }
+
+    pub(super) const fn peek(&self) -> Option<Token<'a>> {
+        self.ahead
+    }
+
+    /// Is the next token one of these words?
+    pub(super) fn at(&self, words: &[&str]) -> bool {
+        self.ahead.is_some_and(|token| token.is_one_of(words))
+    }
+
+    pub(super) fn at_symbol(&self, symbol: char) -> bool {
+        self.ahead.is_some_and(|token| token.is_symbol(symbol))
+    }
+
+    /// Takes the next token if it is one of these words.
+    fn accept(&mut self, words: &[&str]) -> bool {
+        let found = self.at(words);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    /// Takes the name that comes next, whole, and gives its last part and whether a part before it is a schema of
+    /// temporary things.
+    pub(super) fn qualified_name(&mut self) -> Option<(String, bool)> {
+        let mut name = self.next()?.name()?;
+        let mut temporary = false;
+        while self.at_symbol('.') {
+            self.next();
+            temporary |= name == "temp" || name.starts_with("pg_temp");
+            name = self.next()?.name()?;
+        }
+        Some((name, temporary))
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        // The splitter has refused what is never closed; should there be some all the same, the statement ends there.
+        std::mem::replace(&mut self.ahead, self.scanner.next().unwrap_or(None))
+    }
+}
+
+const OTHER: StandardStatement = StandardStatement { kind: StandardKind::Other, repeatable: false };
+
+const fn repeatable(kind: StandardKind) -> StandardStatement {
+    StandardStatement { kind, repeatable: true }
+}
+
+struct Classifier<'a> {
+    tokens: Tokens<'a>,
+    dialect: Dialect,
+}
+
+impl Classifier<'_> {
+    fn statement(mut self) -> StandardStatement {
+        while self.tokens.at_symbol('(') {
+            self.tokens.next();
+        }
+        let Some(verb) = self.tokens.next() else {
+            return OTHER;
+        };
+        match verb.text.to_ascii_uppercase().as_str() {
+            _ if verb.kind != TokenKind::Word => OTHER,
+            "SELECT" | "VALUES" | "TABLE" => self.query(false),
+            "WITH" => self.query(true),
+            "SHOW" | "HELP" => repeatable(StandardKind::Query),
+            "EXPLAIN" | "DESCRIBE" | "DESC" => self.explain(),
+            "PRAGMA" => self.pragma(),
+            "USE" => match self.tokens.next() {
+                Some(name) => repeatable(StandardKind::Use { database: name.text.to_owned() }),
+                None => OTHER,
+            },
+            "SET" => self.set(),
+            "RESET" | "DISCARD" | "ATTACH" | "DETACH" => repeatable(StandardKind::Set),
+            "CREATE" => self.create(),
+            "DROP" => self.drop_tables(),
+            "BEGIN" if self.tokens.at(&["NOT"]) => OTHER,
+            "BEGIN" => repeatable(StandardKind::BeginTransaction),
+            "START" if self.tokens.at(&["TRANSACTION"]) => repeatable(StandardKind::BeginTransaction),
+            "COMMIT" | "END" | "ROLLBACK" | "ABORT" => self.end(),
+            "PREPARE" if self.tokens.at(&["TRANSACTION"]) => {
+                Self::not_repeatable(StandardKind::EndTransaction)
+            }
+            "SAVEPOINT" => self.savepoint(|name| StandardKind::Savepoint { name }),
+            "RELEASE" => {
+                self.tokens.accept(&["SAVEPOINT"]);
+                self.savepoint(|name| StandardKind::ReleaseSavepoint { name })
+            }
+            _ => OTHER,
+        }
+    }
+
+    const fn not_repeatable(kind: StandardKind) -> StandardStatement {
+        StandardStatement { kind, repeatable: false }
+    }
+
+    fn query(&mut self, with: bool) -> StandardStatement {
+        let Effects { lasting, temporary, variables } = effects(&mut self.tokens, with);
+        let kind = match temporary {
+            Some(name) => StandardKind::CreateTemporaryTable { name },
+            None if !variables.is_empty() => StandardKind::SetVariables { names: variables },
+            None => StandardKind::Query,
+        };
+        StandardStatement { kind, repeatable: !lasting }
+    }
+
+    /// EXPLAIN runs its statement only when told to ANALYZE.
+    fn explain(&mut self) -> StandardStatement {
+        let mut analyze = false;
+        let mut writes = false;
+        for token in self.tokens.by_ref() {
+            analyze |= token.is_one_of(&["ANALYZE", "ANALYSE"]);
+            writes |= token
+                .is_one_of(&["INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "CREATE", "EXECUTE", "CALL"]);
+            writes |= token.kind == TokenKind::Executed;
+        }
+        StandardStatement { kind: StandardKind::Query, repeatable: !(analyze && writes) }
+    }
+
+    fn pragma(&mut self) -> StandardStatement {
+        /// Those that take an argument and only read.
+        const READ: [&str; 8] = [
+            "table_info",
+            "table_xinfo",
+            "table_list",
+            "index_list",
+            "index_info",
+            "index_xinfo",
+            "foreign_key_list",
+            "foreign_key_check",
+        ];
+        const CHECK: [&str; 2] = ["integrity_check", "quick_check"];
+        /// Those that change the file or do work, with or without a value.
+        const LASTING: [&str; 11] = [
+            "application_id",
+            "auto_vacuum",
+            "encoding",
+            "incremental_vacuum",
+            "journal_mode",
+            "optimize",
+            "page_size",
+            "schema_version",
+            "user_version",
+            "wal_checkpoint",
+            "writable_schema",
+        ];
+        const ALWAYS_WORK: [&str; 3] = ["incremental_vacuum", "optimize", "wal_checkpoint"];
+        let Some((name, _)) = self.tokens.qualified_name() else {
+            return OTHER;
+        };
+        let has_value = self.tokens.at_symbol('=') || self.tokens.at_symbol('(');
+        let name = name.as_str();
+        if ALWAYS_WORK.contains(&name) || (has_value && LASTING.contains(&name)) {
+            OTHER
+        } else if has_value && !READ.contains(&name) && !CHECK.contains(&name) {
+            repeatable(StandardKind::Set)
+        } else {
+            repeatable(StandardKind::Query)
+        }
+    }
+
+    fn set(&mut self) -> StandardStatement {
+        if self.tokens.at(&["TRANSACTION", "CONSTRAINTS"]) {
+            // For the transaction at hand only: nothing that a later session should hear.
+            return repeatable(StandardKind::Other);
+        }
+        if self.dialect == Dialect::Postgresql && self.tokens.at(&["LOCAL"]) {
+            return repeatable(StandardKind::Other);
+        }
+        if self.tokens.at(&["PASSWORD"]) {
+            return OTHER;
+        }
+        let mut names = Vec::new();
+        let mut autocommit = None;
+        let mut computed = false;
+        let mut before: Option<Token<'_>> = None;
+        while let Some(token) = self.tokens.next() {
+            let starts = before.is_none_or(|before| before.is_symbol(',') || before.is_symbol('@'));
+            if starts && token.is_one_of(&["GLOBAL", "PERSIST", "PERSIST_ONLY"]) {
+                return OTHER; // The server's own, not the session's.
+            }
+            if token.is("autocommit") && self.dialect == Dialect::Mysql {
+                autocommit = Some(self.switched_on());
+            } else if token.is_symbol('@') && before.is_none_or(|before| before.is_symbol(',')) {
+                names.extend(self.tokens.peek().and_then(|name| name.name()));
+            }
+            computed |= token.is_symbol('(');
+            before = Some(token);
+        }
+        repeatable(match autocommit {
+            Some(on) => StandardKind::SetAutocommit { on },
+            None if computed && !names.is_empty() => StandardKind::SetVariables { names },
+            None => StandardKind::Set,
+        })
+    }
+
+    /// Reads `= value`.
+    fn switched_on(&self) -> bool {
+        let value = self.tokens.clone().find(|token| !(token.is_symbol('=') || token.is_symbol(':')));
+        !value.is_some_and(|value| {
+            value.is_one_of(&["OFF", "FALSE"]) || matches!(value.text, "0" | "'OFF'" | "'off'" | "\"OFF\"")
+        })
+    }
+
+    fn create(&mut self) -> StandardStatement {
+        let mut temporary = false;
+        let found = loop {
+            match self.tokens.next() {
+                Some(word) if word.is_one_of(&["TEMP", "TEMPORARY"]) => temporary = true,
+                Some(word)
+                    if word.is_one_of(&["OR", "REPLACE", "GLOBAL", "LOCAL", "RECURSIVE", "UNLOGGED"]) => {}
+                Some(word) => break word.is_one_of(&["TABLE", "VIEW", "SEQUENCE", "FUNCTION", "MACRO"]),
+                None => break false,
+            }
+        };
+        if !found {
+            return OTHER;
+        }
+        self.skip_if_exists();
+        match self.tokens.qualified_name() {
+            Some((name, in_schema)) if temporary || in_schema => {
+                let lasting = effects(&mut self.tokens, true).lasting;
+                StandardStatement { kind: StandardKind::CreateTemporaryTable { name }, repeatable: !lasting }
+            }
+            _ => OTHER,
+        }
+    }
+
+    fn drop_tables(&mut self) -> StandardStatement {
+        self.tokens.accept(&["TEMPORARY", "TEMP"]);
+        if !self.tokens.accept(&["TABLE", "VIEW", "SEQUENCE", "FUNCTION"]) {
+            return OTHER;
+        }
+        self.skip_if_exists();
+        let mut names = Vec::new();
+        while let Some((name, _)) = self.tokens.qualified_name() {
+            names.push(name);
+            if !self.tokens.at_symbol(',') {
+                break;
+            }
+            self.tokens.next();
+        }
+        Self::not_repeatable(StandardKind::DropTables { names })
+    }
+
+    fn skip_if_exists(&mut self) {
+        if self.tokens.accept(&["IF"]) {
+            self.tokens.accept(&["NOT"]);
+            self.tokens.accept(&["EXISTS"]);
+        }
+    }
+
+    /// COMMIT, ROLLBACK and their like; not to a savepoint, and with AND CHAIN a new transaction begins.
+    fn end(&mut self) -> StandardStatement {
+        let mut before: Option<Token<'_>> = None;
+        for token in self.tokens.by_ref() {
+            if token.is("TO") {
+                return OTHER;
+            }
+            if token.is("CHAIN") && before.is_some_and(|before| before.is("AND")) {
+                return Self::not_repeatable(StandardKind::BeginTransaction);
+            }
+            before = Some(token);
+        }
+        Self::not_repeatable(StandardKind::EndTransaction)
+    }
+
+    fn savepoint(&mut self, kind: impl FnOnce(String) -> StandardKind) -> StandardStatement {
+        match self.tokens.next().and_then(|token| token.name()) {
+            Some(name) => repeatable(kind(name)),
+            None => OTHER,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+mod tests;

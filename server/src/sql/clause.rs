@@ -1,0 +1,287 @@
+//! The parser of extended clauses: what follows `TO`, up to its `;`. One function per line of the grammar.
+//!
+//! Every test for a word that fails is noted in `wanted` until the next token is taken, so an error can say all that
+//! could have stood there.
+
+use std::collections::HashSet;
+
+use super::ast::{
+    Attribute, Body, Column, ColumnClause, Constraint, Direction, Evaluate, Explain, Name, Optimize, Predict,
+    Run, ShowTrain, Train,
+};
+use super::error::SqlError;
+use super::expr::{Expr, StringLiteral};
+use super::lex::{Lexeme, LexemeKind, Lexer};
+
+/// Name of the columns in a COLUMN clause without FOR.
+pub(super) const DEFAULT_TARGET: &str = "feature_columns";
+
+/// Reads one extended clause.
+pub(super) struct ClauseParser<'a> {
+    lexer: Lexer<'a>,
+    pub(super) current: Lexeme<'a>,
+    /// Where the last token that was taken ends.
+    end: usize,
+    wanted: Vec<&'static str>,
+    /// How deep the expression at hand is nested, and how many operators it has had.
+    pub(super) nesting: usize,
+    pub(super) operators: usize,
+}
+
+impl<'a> ClauseParser<'a> {
+    /// Starts at the next token of `lexer`.
+    pub(super) fn new(mut lexer: Lexer<'a>) -> Result<Self, SqlError> {
+        let current = lexer.next()?;
+        Ok(Self { lexer, current, end: current.end, wanted: Vec::new(), nesting: 0, operators: 0 })
+    }
+
+    /// Reads `TRAIN …`, `PREDICT …` and so on up to the end of the statement. Gives the byte after it.
+    pub(super) fn extended(mut self, select: &str) -> Result<(Body, usize), SqlError> {
+        let select = select.to_owned();
+        let body = if self.accept("TRAIN")? {
+            Body::Train(self.train(select)?)
+        } else if self.accept("PREDICT")? {
+            Body::Predict(self.predict(select)?)
+        } else if self.accept("EXPLAIN")? {
+            Body::Explain(self.explain(select)?)
+        } else if self.accept("EVALUATE")? {
+            Body::Evaluate(self.evaluate(select)?)
+        } else if self.accept("RUN")? {
+            Body::Run(self.run(select)?)
+        } else if self.accept("MAXIMIZE")? {
+            Body::Optimize(self.optimize(select, Direction::Maximize)?)
+        } else if self.accept("MINIMIZE")? {
+            Body::Optimize(self.optimize(select, Direction::Minimize)?)
+        } else {
+            return Err(self.unexpected());
+        };
+        self.finish(body)
+    }
+
+    /// Reads what follows `SHOW TRAIN`.
+    pub(super) fn show_train(mut self) -> Result<(Body, usize), SqlError> {
+        let model = self.name("a model name")?;
+        self.finish(Body::ShowTrain(ShowTrain { model }))
+    }
+
+    fn train(&mut self, select: String) -> Result<Train, SqlError> {
+        let estimator = self.name("a model class")?;
+        let attributes = self.attributes()?;
+        let columns = self.columns()?;
+        let label = self.label()?;
+        if attributes.is_empty() && columns.is_empty() && label.is_none() {
+            return Err(self.unexpected());
+        }
+        let using = self.optional_name("USING", "a model name")?;
+        let into = self.required_name("INTO", "a model name")?;
+        Ok(Train { select, estimator, attributes, columns, label, using, into })
+    }
+
+    fn predict(&mut self, select: String) -> Result<Predict, SqlError> {
+        let target = self.name("[db.]table.column")?;
+        let attributes = self.attributes()?;
+        let model = self.required_name("USING", "a model name")?;
+        Ok(Predict { select, target, attributes, model })
+    }
+
+    fn explain(&mut self, select: String) -> Result<Explain, SqlError> {
+        let model = self.name("a model name")?;
+        let attributes = self.attributes()?;
+        let using = self.optional_name("USING", "an explainer")?;
+        let into = self.optional_name("INTO", "a table name")?;
+        Ok(Explain { select, model, attributes, using, into })
+    }
+
+    fn evaluate(&mut self, select: String) -> Result<Evaluate, SqlError> {
+        let model = self.name("a model name")?;
+        let attributes = self.attributes()?;
+        let Some(label) = self.label()? else {
+            return Err(self.unexpected());
+        };
+        let into = self.required_name("INTO", "a table name")?;
+        Ok(Evaluate { select, model, attributes, label, into })
+    }
+
+    fn run(&mut self, select: String) -> Result<Run, SqlError> {
+        let image = self.name("an image")?;
+        let mut command = Vec::new();
+        let mut into = Vec::new();
+        if self.accept("CMD")? {
+            command = self.separated(|parser| Ok(parser.string("a string")?.value()))?;
+            if self.accept("INTO")? {
+                into = self.separated(|parser| parser.name("a table name"))?;
+            }
+        }
+        Ok(Run { select, image, command, into })
+    }
+
+    fn optimize(&mut self, select: String, direction: Direction) -> Result<Optimize, SqlError> {
+        let objective = self.expression()?;
+        let constraints =
+            if self.accept("CONSTRAINT")? { self.separated(Self::constraint)? } else { Vec::new() };
+        let attributes = self.attributes()?;
+        if attributes.is_empty() {
+            return Err(self.unexpected());
+        }
+        let using = self.optional_name("USING", "a solver")?;
+        let into = self.required_name("INTO", "a table name")?;
+        Ok(Optimize { select, direction, objective, constraints, attributes, using, into })
+    }
+
+    fn constraint(&mut self) -> Result<Constraint, SqlError> {
+        let expr = self.expression()?;
+        let group_by = if self.accept("GROUP")? { Some(self.required_name("BY", "a column")?) } else { None };
+        Ok(Constraint { expr, group_by })
+    }
+
+    fn attributes(&mut self) -> Result<Vec<Attribute>, SqlError> {
+        if !self.accept("WITH")? {
+            return Ok(Vec::new());
+        }
+        let mut seen = HashSet::new();
+        self.separated(|parser| {
+            let name = parser.name("an attribute's name")?;
+            if !seen.insert(name.text.clone()) {
+                let message = format!("attribute {} is given twice", name.text);
+                return Err(SqlError::meaning(name.position, message));
+            }
+            parser.require_symbol("=")?;
+            let position = parser.current.position;
+            let value = parser.expression()?;
+            Ok(Attribute { name, value, position })
+        })
+    }
+
+    fn columns(&mut self) -> Result<Vec<ColumnClause>, SqlError> {
+        let mut clauses = Vec::new();
+        let mut seen = HashSet::new();
+        while self.accept("COLUMN")? {
+            let columns = self.separated(Self::column)?;
+            let position = self.current.position;
+            // Only the first clause may leave its target out: a second would be lost among its columns.
+            let target = match self.optional_name("FOR", "a name")? {
+                Some(name) => name.text,
+                None if clauses.is_empty() => DEFAULT_TARGET.to_owned(),
+                None => return Err(self.unexpected()),
+            };
+            if !seen.insert(target.clone()) {
+                return Err(SqlError::meaning(position, format!("columns for {target} are given twice")));
+            }
+            clauses.push(ColumnClause { target, columns });
+        }
+        Ok(clauses)
+    }
+
+    fn column(&mut self) -> Result<Column, SqlError> {
+        let position = self.current.position;
+        let expr = if self.accept_symbol("*")? {
+            Expr::Ident("*".to_owned())
+        } else {
+            let name = self.name("a column")?;
+            self.call_or_name(name.text)?
+        };
+        Ok(Column { expr, position })
+    }
+
+    fn label(&mut self) -> Result<Option<Name>, SqlError> {
+        if !self.accept("LABEL")? {
+            return Ok(None);
+        }
+        if self.current.kind == LexemeKind::String {
+            let position = self.current.position;
+            let text = self.string("a column")?.value();
+            return Ok(Some(Name { text, position }));
+        }
+        self.name("a column").map(Some)
+    }
+
+    /// `item {"," item}`.
+    pub(super) fn separated<T>(
+        &mut self,
+        mut item: impl FnMut(&mut Self) -> Result<T, SqlError>,
+    ) -> Result<Vec<T>, SqlError> {
+        let mut items = vec![item(self)?];
+        while self.accept_symbol(",")? {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+
+    fn optional_name(&mut self, keyword: &'static str, what: &'static str) -> Result<Option<Name>, SqlError> {
+        if self.accept(keyword)? { self.name(what).map(Some) } else { Ok(None) }
+    }
+
+    fn required_name(&mut self, keyword: &'static str, what: &'static str) -> Result<Name, SqlError> {
+        match self.optional_name(keyword, what)? {
+            Some(name) => Ok(name),
+            None => Err(self.unexpected()),
+        }
+    }
+
+    fn name(&mut self, what: &'static str) -> Result<Name, SqlError> {
+        if self.current.kind != LexemeKind::Name {
+            self.wanted.push(what);
+            return Err(self.unexpected());
+        }
+        let taken = self.take()?;
+        Ok(Name { text: taken.text.to_owned(), position: taken.position })
+    }
+
+    fn string(&mut self, what: &'static str) -> Result<StringLiteral, SqlError> {
+        if self.current.kind != LexemeKind::String {
+            self.wanted.push(what);
+            return Err(self.unexpected());
+        }
+        Ok(StringLiteral::new(self.take()?.text))
+    }
+
+    fn accept(&mut self, word: &'static str) -> Result<bool, SqlError> {
+        let is_it = self.current.is(word);
+        self.take_if(is_it, word)
+    }
+
+    pub(super) fn accept_symbol(&mut self, symbol: &'static str) -> Result<bool, SqlError> {
+        let is_it = self.current.is_symbol(symbol);
+        self.take_if(is_it, symbol)
+    }
+
+    pub(super) fn require_symbol(&mut self, symbol: &'static str) -> Result<(), SqlError> {
+        if self.accept_symbol(symbol)? { Ok(()) } else { Err(self.unexpected()) }
+    }
+
+    fn take_if(&mut self, is_it: bool, what: &'static str) -> Result<bool, SqlError> {
+        if is_it {
+            self.take()?;
+        } else {
+            self.wanted.push(what);
+        }
+        Ok(is_it)
+    }
+
+    /// Moves past the current token and gives it.
+    pub(super) fn take(&mut self) -> Result<Lexeme<'a>, SqlError> {
+        let taken = self.current;
+        self.end = taken.end;
+        self.wanted.clear();
+        self.current = self.lexer.next()?;
+        Ok(taken)
+    }
+
+    /// Notes what else could stand here and refuses what does.
+    pub(super) fn expected(&mut self, what: &'static str) -> SqlError {
+        self.wanted.push(what);
+        self.unexpected()
+    }
+
+    fn unexpected(&self) -> SqlError {
+        SqlError::syntax(self.current.position, self.current.found(), &self.wanted)
+    }
+
+    fn finish(mut self, body: Body) -> Result<(Body, usize), SqlError> {
+        match self.current.kind {
+            LexemeKind::Semicolon => Ok((body, self.current.end)),
+            LexemeKind::End => Ok((body, self.end)),
+            _ => Err(self.expected(";")),
+        }
+    }
+}

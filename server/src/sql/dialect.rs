@@ -1,0 +1,49 @@
+//! Which database's SQL a program is written in, as far as splitting needs to know.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// The lexical rules of a program's standard SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// MySQL and MariaDB; Hive and MaxCompute are read by the same rules.
+    Mysql,
+    /// PostgreSQL.
+    Postgresql,
+    /// SQLite.
+    Sqlite,
+}
+
+impl Dialect {
+    /// Every dialect, for tests and help texts.
+    pub const ALL: [Self; 3] = [Self::Mysql, Self::Postgresql, Self::Sqlite];
+}
+
+impl fmt::Display for Dialect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mysql => "mysql",
+            Self::Postgresql => "postgresql",
+            Self::Sqlite => "sqlite",
+        })
+    }
+}
+
+/// The scheme of a data source is none that we know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown dialect {0:?}, expected mysql, hive, maxcompute, postgresql or sqlite")]
+pub struct UnknownDialect(String);
+
+impl FromStr for Dialect {
+    type Err = UnknownDialect;
+
+    /// Reads the scheme of a data source, such as `mysql` in `mysql://…`.
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name.to_ascii_lowercase().as_str() {
+            "mysql" | "mariadb" | "hive" | "maxcompute" => Ok(Self::Mysql),
+            "postgresql" | "postgres" => Ok(Self::Postgresql),
+            "sqlite" | "sqlite3" => Ok(Self::Sqlite),
+            _ => Err(UnknownDialect(name.to_owned())),
+        }
+    }
+}

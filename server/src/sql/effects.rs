@@ -1,0 +1,98 @@
+//! What a query does besides giving rows.
+
+use super::classify::Tokens;
+use super::scan::{Token, TokenKind};
+
+/// Functions of the databases that change something which outlives the query.
+const WRITING_FUNCTIONS: [&str; 14] = [
+    "nextval",
+    "setval",
+    "set_config",
+    "pg_notify",
+    "pg_terminate_backend",
+    "pg_cancel_backend",
+    "pg_switch_wal",
+    "pg_reload_conf",
+    "query_to_xml",
+    "get_lock",
+    "release_lock",
+    "release_all_locks",
+    "load_extension",
+    "writefile",
+];
+/// Families of such functions.
+const WRITING_PREFIXES: [&str; 7] =
+    ["dblink", "lo_", "pg_advisory_", "pg_create_", "pg_drop_", "pg_file_", "pg_try_advisory_"];
+
+fn is_writing_function(token: &Token<'_>) -> bool {
+    let begins_with = |prefix: &&str| {
+        token.text.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    token.is_one_of(&WRITING_FUNCTIONS) || WRITING_PREFIXES.iter().any(begins_with)
+}
+
+/// What a query does besides giving rows.
+#[derive(Debug, Default)]
+pub(super) struct Effects {
+    /// It changes or locks something that outlives the session.
+    pub(super) lasting: bool,
+    /// It makes this temporary table.
+    pub(super) temporary: Option<String>,
+    /// It sets these session variables.
+    pub(super) variables: Vec<String>,
+}
+
+/// Reads the rest of a query. `with`: could it hold an INSERT, as `WITH d AS (DELETE …)` can?
+pub(super) fn effects(tokens: &mut Tokens<'_>, with: bool) -> Effects {
+    let mut effects = Effects::default();
+    // The last three tokens, the latest first.
+    let mut passed: [Option<Token<'_>>; 3] = [None; 3];
+    while let Some(token) = tokens.next() {
+        let before = |words: &[&str]| passed[0].is_some_and(|token| token.is_one_of(words));
+        let after_bracket = passed[0].is_some_and(|token| token.is_symbol('(') || token.is_symbol(')'));
+        if token.is("INTO") {
+            into(tokens, &mut effects);
+        } else if token.is_one_of(&["UPDATE", "SHARE"]) && before(&["FOR", "KEY", "IN"]) {
+            effects.lasting = true;
+        } else if with
+            && after_bracket
+            && token.is_one_of(&["INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"])
+        {
+            // `INSERT(` and `REPLACE(` are functions.
+            effects.lasting |= !tokens.at_symbol('(');
+        } else if token.kind == TokenKind::Word && tokens.at_symbol('(') {
+            effects.lasting |= is_writing_function(&token);
+        } else if token.is_symbol('=') && passed[0].is_some_and(|token| token.is_symbol(':')) {
+            // MySQL's `@name := value`.
+            if passed[2].is_some_and(|token| token.is_symbol('@')) {
+                effects.variables.extend(passed[1].and_then(|name| name.name()));
+            }
+        }
+        effects.lasting |= token.kind == TokenKind::Executed;
+        passed = [Some(token), passed[0], passed[1]];
+    }
+    effects
+}
+
+/// `INTO @a, @b`, `INTO TEMP t`, `INTO t`, `INTO OUTFILE 'f'`.
+fn into(tokens: &mut Tokens<'_>, effects: &mut Effects) {
+    if tokens.at_symbol('@') {
+        while tokens.at_symbol('@') {
+            tokens.next();
+            effects.variables.extend(tokens.next().and_then(|name| name.name()));
+            if tokens.at_symbol(',') {
+                tokens.next();
+            }
+        }
+        return;
+    }
+    let mut temporary = false;
+    while tokens.at(&["TEMP", "TEMPORARY", "LOCAL", "GLOBAL", "TABLE"]) {
+        temporary |= tokens.at(&["TEMP", "TEMPORARY"]);
+        tokens.next();
+    }
+    match tokens.qualified_name() {
+        Some((name, in_schema)) if temporary || in_schema => effects.temporary = Some(name),
+        _ => effects.lasting = true,
+    }
+}

@@ -1,0 +1,188 @@
+//! Why a program is refused, and where.
+
+use std::fmt;
+
+use super::position::Position;
+use super::suggest::nearest;
+
+/// Longest piece of a program that a message repeats, in characters.
+const MAX_QUOTED: usize = 40;
+
+/// Longest message in bytes.
+const MAX_MESSAGE: usize = 400;
+
+/// A program that cannot run, with the place that is at fault.
+///
+/// Its text is one sentence: `line 3, column 14: found "LABLE", expected LABEL or INTO; did you mean LABEL?`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlError {
+    /// Line of the fault, from 1.
+    pub line: usize,
+    /// Column of the fault in characters, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub kind: SqlErrorKind,
+}
+
+/// What is wrong with a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SqlErrorKind {
+    /// Something else should stand there.
+    Syntax {
+        /// What stands there, quoted, or `the end of the program`.
+        found: String,
+        /// What could stand there, such as `LABEL, USING or INTO`.
+        expected: String,
+        /// A keyword that the writer may have meant.
+        suggestion: Option<String>,
+    },
+    /// Read well, but nothing here can run it yet.
+    Unsupported(String),
+    /// Read well, but it makes no sense: a bad model name, a column function without its size.
+    Meaning(String),
+    /// Needs a database session that lasts longer than one step.
+    Session(String),
+    /// More than this module takes on.
+    TooLarge(String),
+    /// A program without a statement.
+    Empty,
+}
+
+impl SqlError {
+    pub(super) const fn new(at: Position, kind: SqlErrorKind) -> Self {
+        Self { line: at.line, column: at.column, kind }
+    }
+
+    /// `found` stands where only one of `expected` may.
+    pub(super) fn syntax(at: Position, found: Found<'_>, expected: &[&str]) -> Self {
+        let suggestion = match found {
+            Found::Text(word) => nearest(word, expected).map(str::to_owned),
+            Found::End => None,
+        };
+        Self::new(
+            at,
+            SqlErrorKind::Syntax { found: found.to_string(), expected: alternatives(expected), suggestion },
+        )
+    }
+
+    pub(super) fn meaning(at: Position, message: impl Into<String>) -> Self {
+        Self::new(at, SqlErrorKind::Meaning(clip(message.into())))
+    }
+
+    pub(super) fn session(at: Position, message: impl Into<String>) -> Self {
+        Self::new(at, SqlErrorKind::Session(clip(message.into())))
+    }
+
+    pub(super) fn unsupported(at: Position, message: impl Into<String>) -> Self {
+        Self::new(at, SqlErrorKind::Unsupported(message.into()))
+    }
+
+    pub(super) fn too_large(at: Position, message: impl Into<String>) -> Self {
+        Self::new(at, SqlErrorKind::TooLarge(message.into()))
+    }
+
+    /// The faulty line of `sql` and below it a caret under the faulty column, for a terminal.
+    ///
+    /// Tabs stay tabs so that the caret stands right. Empty if `sql` is not the program this error is about.
+    #[must_use]
+    pub fn caret(&self, sql: &str) -> String {
+        let Some(line) = sql.split('\n').nth(self.line - 1) else {
+            return String::new();
+        };
+        let line = line.trim_end_matches('\r');
+        let indent: String =
+            line.chars().take(self.column - 1).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        format!("{line}\n{indent}^")
+    }
+}
+
+impl fmt::Display for SqlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |f: &mut fmt::Formatter<'_>| write!(f, "line {}, column {}: ", self.line, self.column);
+        match &self.kind {
+            SqlErrorKind::Syntax { found, expected, suggestion } => {
+                at(f)?;
+                write!(f, "found {found}, expected {expected}")?;
+                match suggestion {
+                    Some(keyword) => write!(f, "; did you mean {keyword}?"),
+                    None => Ok(()),
+                }
+            }
+            SqlErrorKind::Unsupported(message)
+            | SqlErrorKind::Meaning(message)
+            | SqlErrorKind::Session(message)
+            | SqlErrorKind::TooLarge(message) => {
+                at(f)?;
+                f.write_str(message)
+            }
+            SqlErrorKind::Empty => f.write_str("the program has no statement"),
+        }
+    }
+}
+
+impl std::error::Error for SqlError {}
+
+/// What a syntax error found.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Found<'a> {
+    Text(&'a str),
+    End,
+}
+
+impl fmt::Display for Found<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::End => f.write_str("the end of the program"),
+            Self::Text(text) => match text.char_indices().nth(MAX_QUOTED) {
+                None => write!(f, "\"{text}\""),
+                Some((cut, _)) => write!(f, "\"{}…\"", &text[..cut]),
+            },
+        }
+    }
+}
+
+/// Messages repeat names and expressions of the program, which may be long.
+fn clip(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push('…');
+    }
+    message
+}
+
+/// `A, B or ","`: words as they are, signs in quotes.
+fn alternatives(expected: &[&str]) -> String {
+    let is_sign = |text: &str| text.chars().all(|c| c.is_ascii_punctuation());
+    let shown: Vec<String> = expected
+        .iter()
+        .map(|text| if is_sign(text) { format!("\"{text}\"") } else { (*text).to_owned() })
+        .collect();
+    match shown.as_slice() {
+        [] => "nothing more".to_owned(),
+        [one] => one.clone(),
+        [rest @ .., last] => format!("{} or {last}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_sentence_and_a_caret() {
+        let sql = "SELECT 1\n\tTO TRIAN x";
+        let at = Position { line: 2, column: 5 };
+        let error = SqlError::syntax(at, Found::Text("TRIAN"), &["TRAIN", "PREDICT", "RUN"]);
+        assert_eq!(
+            error.to_string(),
+            "line 2, column 5: found \"TRIAN\", expected TRAIN, PREDICT or RUN; did you mean TRAIN?"
+        );
+        assert_eq!(error.caret(sql), "\tTO TRIAN x\n\t   ^");
+    }
+
+    #[test]
+    fn long_findings_are_cut_between_characters() {
+        let error = SqlError::syntax(Position::START, Found::Text(&"é".repeat(99)), &["INTO"]);
+        assert_eq!(error.to_string().matches('é').count(), MAX_QUOTED);
+    }
+}

@@ -1,0 +1,279 @@
+//! Expressions of extended clauses: attribute values, columns, objectives and constraints.
+
+use std::fmt;
+
+/// An expression, as written but for blanks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expr {
+    /// A number as written: `3`, `.5`, `1e-3`.
+    Number(String),
+    /// A string.
+    String(StringLiteral),
+    /// A name, `true`, `multi:softmax`, or the `*` of a column clause.
+    Ident(String),
+    /// `[a, b]`.
+    List(Vec<Expr>),
+    /// `(a)`. Kept, because the canonical text keeps it.
+    Paren(Box<Expr>),
+    /// `name(a, b)`.
+    Call {
+        /// The function's name as written.
+        name: String,
+        /// Its arguments.
+        args: Vec<Expr>,
+    },
+    /// `-a`, `NOT a`.
+    Unary {
+        /// The operator.
+        op: UnaryOp,
+        /// What it applies to.
+        of: Box<Expr>,
+    },
+    /// `a + b`.
+    Binary {
+        /// The operator.
+        op: BinaryOp,
+        /// Its left side.
+        left: Box<Expr>,
+        /// Its right side.
+        right: Box<Expr>,
+    },
+}
+
+impl Expr {
+    /// The name, if this is one.
+    #[must_use]
+    pub fn as_ident(&self) -> Option<&str> {
+        match self {
+            Self::Ident(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// `true` or `false` in any case, as attributes spell them.
+    #[must_use]
+    pub fn as_bool(&self) -> Option<bool> {
+        let name = self.as_ident()?;
+        if name.eq_ignore_ascii_case("true") {
+            Some(true)
+        } else if name.eq_ignore_ascii_case("false") {
+            Some(false)
+        } else {
+            None
+        }
+    }
+
+    /// A whole number, with its sign.
+    #[must_use]
+    pub fn as_integer(&self) -> Option<i64> {
+        self.signed_number()?.parse().ok()
+    }
+
+    /// A number, with its sign, if a float can hold it.
+    #[must_use]
+    pub fn as_float(&self) -> Option<f64> {
+        self.signed_number()?.parse().ok().filter(|number: &f64| number.is_finite())
+    }
+
+    /// A literal number or its negation, as text.
+    pub(super) fn signed_number(&self) -> Option<String> {
+        match self {
+            Self::Number(number) => Some(number.clone()),
+            Self::Unary { op: UnaryOp::Minus, of } => match of.as_ref() {
+                Self::Number(number) => Some(format!("-{number}")),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// A string with its quotes, exactly as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StringLiteral(String);
+
+impl StringLiteral {
+    /// Takes the text of a token, which begins and ends with the same quote.
+    pub(super) fn new(text: &str) -> Self {
+        debug_assert!(text.len() >= 2 && text.starts_with(['\'', '"']), "not a string token: {text}");
+        Self(text.to_owned())
+    }
+
+    /// The text between the quotes, its backslashes untouched.
+    #[must_use]
+    pub fn raw(&self) -> &str {
+        &self.0[1..self.0.len() - 1]
+    }
+
+    /// What the writer means: `\"` is a quote, `\n` a newline, as in the Python programs that upstream pasted these
+    /// strings into. A backslash before any other character stays.
+    #[must_use]
+    pub fn value(&self) -> String {
+        let mut value = String::with_capacity(self.raw().len());
+        let mut chars = self.raw().chars();
+        while let Some(c) = chars.next() {
+            if c != '\\' {
+                value.push(c);
+                continue;
+            }
+            match chars.next() {
+                Some(quoted @ ('\\' | '\'' | '"')) => value.push(quoted),
+                Some('n') => value.push('\n'),
+                Some('r') => value.push('\r'),
+                Some('t') => value.push('\t'),
+                Some(other) => value.extend(['\\', other]),
+                None => value.push('\\'),
+            }
+        }
+        value
+    }
+}
+
+/// An operator with one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnaryOp {
+    /// `-`
+    Minus,
+    /// `NOT`
+    Not,
+}
+
+impl UnaryOp {
+    /// The operator as SQL writes it.
+    #[must_use]
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::Minus => "-",
+            Self::Not => "NOT",
+        }
+    }
+}
+
+/// An operator with two sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`symbol` says each one's sign")]
+pub enum BinaryOp {
+    And,
+    Or,
+    Greater,
+    Less,
+    Equal,
+    GreaterEqual,
+    LessEqual,
+    NotEqual,
+    Plus,
+    Minus,
+    Times,
+    Divide,
+    Modulo,
+}
+
+impl BinaryOp {
+    /// Every operator.
+    pub const ALL: [Self; 13] = [
+        Self::And,
+        Self::Or,
+        Self::Greater,
+        Self::Less,
+        Self::Equal,
+        Self::GreaterEqual,
+        Self::LessEqual,
+        Self::NotEqual,
+        Self::Plus,
+        Self::Minus,
+        Self::Times,
+        Self::Divide,
+        Self::Modulo,
+    ];
+
+    /// The operator's canonical sign.
+    #[must_use]
+    pub const fn symbol(self) -> &'static str {
+        match self {
+            Self::And => "AND",
+            Self::Or => "OR",
+            Self::Greater => ">",
+            Self::Less => "<",
+            Self::Equal => "=",
+            Self::GreaterEqual => ">=",
+            Self::LessEqual => "<=",
+            Self::NotEqual => "!=",
+            Self::Plus => "+",
+            Self::Minus => "-",
+            Self::Times => "*",
+            Self::Divide => "/",
+            Self::Modulo => "%",
+        }
+    }
+
+    /// How tightly it binds: of two neighbours the higher level is taken first, equal levels from the left. `AND` and
+    /// `OR` share a level, as upstream.
+    pub(super) const fn level(self) -> u8 {
+        match self {
+            Self::And | Self::Or => 0,
+            Self::Greater
+            | Self::Less
+            | Self::Equal
+            | Self::GreaterEqual
+            | Self::LessEqual
+            | Self::NotEqual => 1,
+            Self::Plus | Self::Minus => 2,
+            Self::Times | Self::Divide | Self::Modulo => 3,
+        }
+    }
+
+    /// The operator that a token spells.
+    pub(super) fn from_token(text: &str) -> Option<Self> {
+        if text == "<>" {
+            return Some(Self::NotEqual);
+        }
+        Self::ALL.into_iter().find(|op| op.symbol().eq_ignore_ascii_case(text))
+    }
+}
+
+/// The canonical text, which parses to the same expression. A minus is preceded by a blank, as upstream prints it;
+/// so two of them never make a comment.
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(text) | Self::Ident(text) => f.write_str(text),
+            Self::String(literal) => f.write_str(&literal.0),
+            Self::List(items) => {
+                f.write_str("[")?;
+                write_list(f, items)?;
+                f.write_str("]")
+            }
+            Self::Paren(inner) => write!(f, "({inner})"),
+            Self::Call { name, args } => {
+                write!(f, "{name}(")?;
+                write_list(f, args)?;
+                f.write_str(")")
+            }
+            Self::Unary { op: UnaryOp::Minus, of } => write!(f, " -{of}"),
+            Self::Unary { op: UnaryOp::Not, of } => write!(f, "NOT {of}"),
+            Self::Binary { op, left, right } => write!(f, "{left} {} {right}", op.symbol()),
+        }
+    }
+}
+
+fn write_list(f: &mut fmt::Formatter<'_>, items: &[Expr]) -> fmt::Result {
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            f.write_str(", ")?;
+        }
+        write!(f, "{item}")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_keep_their_text_and_know_their_value() {
+        let literal = StringLiteral::new(r#""a\"b\\n\n\d""#);
+        assert_eq!(literal.raw(), r#"a\"b\\n\n\d"#);
+        assert_eq!(literal.value(), "a\"b\\n\n\\d");
+    }
+}

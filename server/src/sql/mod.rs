@@ -1,0 +1,85 @@
+//! SQL: splitting a program into statements, parsing the extended ones, and planning the steps.
+//!
+//! Everything here is pure: no I/O, no clock, no panic on any input, time linear in the program. Callers use what is
+//! re-exported below; [`compile`] is the way in.
+//!
+//! ```text
+//! program ── scan, turn, routine ──▶ split ──▶ Standard: classify, effects
+//!                                     │
+//!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
+//! Program ──▶ check, columns ──▶ steps, session ──▶ Compiled           Program ──▶ json
+//! ```
+//!
+//! The two halves of an extended statement have two lexers: `scan` follows the database's rules, because only those
+//! say where a string or a comment ends; `lex` follows SQLFlow's own, which are the same everywhere.
+
+mod ast;
+mod check;
+mod classify;
+mod clause;
+mod clause_expr;
+mod columns;
+mod dialect;
+mod effects;
+mod error;
+mod expr;
+mod json;
+mod lex;
+mod position;
+mod routine;
+mod scan;
+mod session;
+mod split;
+mod steps;
+mod suggest;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+pub use ast::{
+    Attribute, Body, Column, ColumnClause, Constraint, Direction, Evaluate, Explain, Name, Optimize, Predict,
+    Program, Run, ShowTrain, Statement, Train,
+};
+pub use check::{MAX_MODEL_NAME, MAX_MODEL_SEGMENT, check_model_name, check_semantics, check_supported};
+pub use classify::{StandardKind, StandardStatement, classify};
+pub use columns::{CategoryKind, CategorySource, CrossKey, FeatureColumn, Field};
+pub use dialect::{Dialect, UnknownDialect};
+pub use error::{SqlError, SqlErrorKind};
+pub use expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
+pub use json::{attribute_json, expr_json, to_json};
+pub use position::Position;
+pub use split::parse_program;
+pub use steps::{MAX_SETTINGS, MAX_STEPS, Step, StepKind, plan_steps};
+
+/// Longest program in bytes.
+pub const MAX_PROGRAM_BYTES: usize = 16 << 20;
+
+/// A program that is ready to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// Its statements.
+    pub program: Program,
+    /// What runs when.
+    pub steps: Vec<Step>,
+}
+
+/// Parses, checks and plans a program: all that Run does with it before it says yes.
+///
+/// # Errors
+/// The first reason why the program cannot run, with its place: it is longer than [`MAX_PROGRAM_BYTES`], has no
+/// statement, does not parse, asks for what is not supported, makes no sense, or needs a session across steps.
+pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlError> {
+    if sql.len() > MAX_PROGRAM_BYTES {
+        let message = format!("the program has {} bytes, more than {MAX_PROGRAM_BYTES}", sql.len());
+        return Err(SqlError::too_large(Position::START, message));
+    }
+    let program = parse_program(sql, dialect)?;
+    if program.statements.is_empty() {
+        return Err(SqlError::new(Position::START, SqlErrorKind::Empty));
+    }
+    check_supported(&program)?;
+    check_semantics(&program)?;
+    let steps = plan_steps(&program)?;
+    Ok(Compiled { program, steps })
+}

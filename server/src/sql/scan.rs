@@ -1,0 +1,266 @@
+//! Tokens of standard SQL: just enough to know what is a word, what is quoted and what is comment.
+//!
+//! The scanner never judges. It only has to agree with the database on where strings, quoted names and comments
+//! end, because a `;` or a `TO` in one of them is data.
+
+use super::dialect::Dialect;
+
+/// What a piece of standard SQL is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    /// A bare name or keyword.
+    Word,
+    /// A number, or what begins with a digit.
+    Number,
+    /// A quoted name, or in MySQL a string in double quotes: the two look alike.
+    Quoted,
+    /// A string.
+    String,
+    /// MySQL's `/*! … */`, a comment that is executed.
+    Executed,
+    /// Any other single character.
+    Symbol,
+}
+
+/// A token and where it stands.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Token<'a> {
+    pub(super) kind: TokenKind,
+    pub(super) text: &'a str,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Token<'_> {
+    /// Is it this keyword? Quoted names never are.
+    pub(super) fn is(&self, keyword: &str) -> bool {
+        self.kind == TokenKind::Word && self.text.eq_ignore_ascii_case(keyword)
+    }
+
+    pub(super) fn is_one_of(&self, keywords: &[&str]) -> bool {
+        keywords.iter().any(|keyword| self.is(keyword))
+    }
+
+    pub(super) fn is_symbol(&self, symbol: char) -> bool {
+        self.kind == TokenKind::Symbol && self.text.starts_with(symbol)
+    }
+
+    /// The name that a bare or quoted identifier stands for, in lower case so that two spellings compare equal.
+    pub(super) fn name(&self) -> Option<String> {
+        match self.kind {
+            TokenKind::Word => Some(self.text.to_lowercase()),
+            TokenKind::Quoted => {
+                let quote = if self.text.starts_with('[') { "]" } else { &self.text[..1] };
+                let inner = &self.text[1..self.text.len() - 1];
+                Some(inner.replace(&quote.repeat(2), quote).to_lowercase())
+            }
+            TokenKind::Number | TokenKind::String | TokenKind::Executed | TokenKind::Symbol => None,
+        }
+    }
+}
+
+/// Something was opened at `start` and never closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unclosed {
+    pub(super) start: usize,
+    /// What would close it, for a message.
+    pub(super) expected: &'static str,
+}
+
+/// Reads tokens one by one. A clone looks ahead.
+#[derive(Debug, Clone)]
+pub(super) struct Scanner<'a> {
+    sql: &'a str,
+    dialect: Dialect,
+    pos: usize,
+    /// Up to here no `]` closes a `[`: keeps many open brackets on one line linear.
+    no_bracket_before: usize,
+}
+
+impl<'a> Scanner<'a> {
+    /// Starts at byte `pos` of `sql`.
+    pub(super) const fn new(sql: &'a str, dialect: Dialect, pos: usize) -> Self {
+        Self { sql, dialect, pos, no_bracket_before: 0 }
+    }
+
+    /// The next token after whitespace and comments; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Token<'a>>, Unclosed> {
+        self.skip_trivia()?;
+        let start = self.pos;
+        let Some(first) = self.rest().chars().next() else {
+            return Ok(None);
+        };
+        let kind = match first {
+            '\'' => self.string(start, self.dialect == Dialect::Mysql)?,
+            '"' => {
+                self.quoted('"', self.dialect == Dialect::Mysql, start, "a closing \"")?;
+                TokenKind::Quoted
+            }
+            '`' if self.dialect != Dialect::Postgresql => {
+                self.quoted('`', false, start, "a closing `")?;
+                TokenKind::Quoted
+            }
+            '[' if self.dialect == Dialect::Sqlite && self.bracketed() => TokenKind::Quoted,
+            '$' if self.dialect == Dialect::Postgresql && self.dollar_quoted()? => TokenKind::String,
+            '/' if self.at_executed_comment() => {
+                self.block_comment()?;
+                TokenKind::Executed
+            }
+            c if c.is_ascii_digit() => {
+                self.take_while(|c| is_word(c) || c == '.');
+                TokenKind::Number
+            }
+            'e' | 'E' if self.dialect == Dialect::Postgresql && self.rest()[1..].starts_with('\'') => {
+                self.pos += 1;
+                self.string(start, true)?
+            }
+            c if is_word(c) => {
+                self.take_while(is_word);
+                TokenKind::Word
+            }
+            c => {
+                self.pos += c.len_utf8();
+                TokenKind::Symbol
+            }
+        };
+        Ok(Some(Token { kind, text: &self.sql[start..self.pos], start, end: self.pos }))
+    }
+
+    fn rest(&self) -> &'a str {
+        &self.sql[self.pos..]
+    }
+
+    fn take_while(&mut self, wanted: impl Fn(char) -> bool) {
+        let rest = self.rest();
+        self.pos += rest.find(|c| !wanted(c)).unwrap_or(rest.len());
+    }
+
+    fn skip_trivia(&mut self) -> Result<(), Unclosed> {
+        loop {
+            self.take_while(char::is_whitespace);
+            if self.at_line_comment() {
+                self.take_while(|c| c != '\n');
+            } else if self.rest().starts_with("/*") && !self.at_executed_comment() {
+                self.block_comment()?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    fn at_line_comment(&self) -> bool {
+        let rest = self.rest();
+        match (self.dialect, rest.strip_prefix("--")) {
+            // MySQL reads `5--1` as 5 - (-1): its comment needs a blank after the dashes.
+            (Dialect::Mysql, Some(after)) => {
+                after.chars().next().is_none_or(|c| c.is_whitespace() || c.is_control())
+            }
+            (Dialect::Postgresql | Dialect::Sqlite, Some(_)) => true,
+            (Dialect::Mysql, None) => rest.starts_with('#'),
+            (Dialect::Postgresql | Dialect::Sqlite, None) => false,
+        }
+    }
+
+    fn at_executed_comment(&self) -> bool {
+        self.dialect == Dialect::Mysql && (self.rest().starts_with("/*!") || self.rest().starts_with("/*M!"))
+    }
+
+    fn block_comment(&mut self) -> Result<(), Unclosed> {
+        let start = self.pos;
+        let nests = self.dialect == Dialect::Postgresql;
+        let bytes = self.sql.as_bytes();
+        let mut open = 1_usize;
+        self.pos += 2;
+        while let Some(pair) = bytes.get(self.pos..self.pos + 2) {
+            match pair {
+                b"*/" => open -= 1,
+                b"/*" if nests => open += 1,
+                _ => {
+                    self.pos += 1;
+                    continue;
+                }
+            }
+            self.pos += 2;
+            if open == 0 {
+                return Ok(());
+            }
+        }
+        self.pos = self.sql.len();
+        // SQLite takes a comment that runs to the end of its input.
+        match self.dialect {
+            Dialect::Sqlite => Ok(()),
+            Dialect::Mysql | Dialect::Postgresql => Err(Unclosed { start, expected: "a closing */" }),
+        }
+    }
+
+    fn string(&mut self, start: usize, backslash: bool) -> Result<TokenKind, Unclosed> {
+        self.quoted('\'', backslash, start, "a closing '")?;
+        Ok(TokenKind::String)
+    }
+
+    /// Passes a quoted piece that begins at `pos`; a doubled quote is data.
+    fn quoted(
+        &mut self,
+        quote: char,
+        backslash: bool,
+        start: usize,
+        expected: &'static str,
+    ) -> Result<(), Unclosed> {
+        self.pos += 1;
+        loop {
+            let rest = self.rest();
+            let Some(stop) = rest.find(|c| c == quote || (backslash && c == '\\')) else {
+                self.pos = self.sql.len();
+                return Err(Unclosed { start, expected });
+            };
+            self.pos += stop + 1;
+            if rest[stop..].starts_with('\\') {
+                self.pos += self.rest().chars().next().map_or(0, char::len_utf8);
+            } else if self.rest().starts_with(quote) {
+                self.pos += 1;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// SQLite's `[name]`. One without its `]` on the same line is left to the database as a symbol.
+    fn bracketed(&mut self) -> bool {
+        if self.pos < self.no_bracket_before {
+            return false;
+        }
+        let rest = self.rest();
+        let stop = rest.find([']', '\n']).unwrap_or(rest.len());
+        if rest[stop..].starts_with(']') {
+            self.pos += stop + 1;
+            true
+        } else {
+            self.no_bracket_before = self.pos + stop;
+            false
+        }
+    }
+
+    /// PostgreSQL's `$tag$ … $tag$`; `$1` is a parameter and none of it.
+    fn dollar_quoted(&mut self) -> Result<bool, Unclosed> {
+        let rest = self.rest();
+        let tag =
+            rest[1..].find(|c: char| !(c.is_alphanumeric() || c == '_')).map_or("", |end| &rest[1..=end]);
+        let opening = tag.len() + 2;
+        if !rest[1 + tag.len()..].starts_with('$') || tag.starts_with(|c: char| c.is_ascii_digit()) {
+            return Ok(false);
+        }
+        let quote = &rest[..opening];
+        match rest[opening..].find(quote) {
+            Some(close) => {
+                self.pos += opening + close + opening;
+                Ok(true)
+            }
+            None => Err(Unclosed { start: self.pos, expected: "the closing dollar quote" }),
+        }
+    }
+}
+
+/// May `c` be part of a bare word? `$` may in all three dialects, though not begin one in PostgreSQL.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '$'
+}

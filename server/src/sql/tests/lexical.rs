@@ -1,0 +1,209 @@
+//! Where statements end, in each dialect, and that not a byte is changed.
+
+use super::super::dialect::Dialect::{self, Mysql, Postgresql, Sqlite};
+use super::super::split::parse_program;
+use super::super::{Body, compile};
+
+fn texts(sql: &str, dialect: Dialect) -> Vec<String> {
+    let program = parse_program(sql, dialect).unwrap_or_else(|error| panic!("{dialect}: {sql}: {error}"));
+    program.statements.into_iter().map(|statement| statement.text).collect()
+}
+
+/// `a` and `b` must come back as two statements.
+fn splits(a: &str, b: &str, dialect: Dialect) {
+    assert_eq!(texts(&format!("{a}{b}"), dialect), [a, b], "{dialect}");
+}
+
+/// `sql` must come back as one statement.
+fn whole(sql: &str, dialect: Dialect) {
+    assert_eq!(texts(sql, dialect), [sql], "{dialect}");
+}
+
+#[test]
+fn quotes_of_each_dialect() {
+    for dialect in Dialect::ALL {
+        splits("SELECT 'a;''b', \"c;\"\"d\";", " SELECT 2", dialect);
+        splits("SELECT 1 /* ; ' */;", "-- ; '\nSELECT 2;", dialect);
+        splits("SELECT 'ü;\u{1f980}';", "SELECT '\u{a0};'", dialect);
+    }
+    splits(r"SELECT 'it\'s; ok', `a``;`;", "SELECT 2", Mysql);
+    splits(r"SELECT '\';", "SELECT '\\'", Postgresql);
+    splits(r"SELECT E'it\'s;', '\';", "SELECT 2", Postgresql);
+    splits(r"SELECT '\', `a;`, [b;c];", "SELECT 2", Sqlite);
+    splits("SELECT [a\n;", "SELECT 2", Sqlite);
+    splits("SELECT $1, $$a;$x$;$$, $t$;$$;$u$;$t$, a$b$;", "SELECT 2", Postgresql);
+}
+
+#[test]
+fn comments_of_each_dialect() {
+    splits("SELECT 1 # ; '\n;", "SELECT 5--1;", Mysql);
+    splits("SELECT 1 -- ;\n;", "SELECT 2", Mysql);
+    splits("SELECT a#b;", "SELECT 1--;\n+2", Postgresql);
+    splits("SELECT 1 /* /* ; */ ; */;", "SELECT 2", Postgresql);
+    splits("SELECT 1 /* /* ; */;", "SELECT 2", Sqlite);
+    splits("/*!40101 SET NAMES utf8; */;", "SELECT 2", Mysql);
+    assert_eq!(texts("/*!40101 SET NAMES utf8 */; /* gone */", Mysql), ["/*!40101 SET NAMES utf8 */;"]);
+    assert_eq!(texts("SELECT 1; /* to the end", Sqlite), ["SELECT 1;"]);
+}
+
+#[test]
+fn what_is_never_closed_is_refused_where_it_opens() {
+    for (sql, dialect, message) in [
+        ("SELECT 1;\n SELECT 'a", Mysql, "line 2, column 9: found \"'a\", expected a closing '"),
+        ("SELECT \"a", Sqlite, "line 1, column 8: found \"\"a\", expected a closing \""),
+        ("SELECT `a", Sqlite, "line 1, column 8: found \"`a\", expected a closing `"),
+        (
+            "SELECT $x$ $$",
+            Postgresql,
+            "line 1, column 8: found \"$x$ $$\", expected the closing dollar quote",
+        ),
+        ("SELECT 1 /* /* */", Postgresql, "line 1, column 10: found \"/* /* */\", expected a closing */"),
+        ("SELECT 1 TO TRAIN E LABEL 'l", Mysql, "line 1, column 27: found \"'l\", expected a closing '"),
+    ] {
+        assert_eq!(parse_program(sql, dialect).expect_err(sql).to_string(), message);
+    }
+}
+
+#[test]
+fn bodies_of_routines_stay_whole() {
+    for sql in [
+        "CREATE TRIGGER r AFTER INSERT ON t BEGIN UPDATE u SET a = CASE WHEN b THEN 1 ELSE 2 END; DELETE FROM v; END;",
+        "CREATE TEMP TRIGGER IF NOT EXISTS r AFTER INSERT ON t BEGIN SELECT ';'; END;",
+    ] {
+        splits(sql, " SELECT 1;", Sqlite);
+    }
+    for sql in [
+        "CREATE PROCEDURE p() BEGIN IF a THEN SELECT 1; ELSEIF b THEN SELECT 2; END IF; SELECT IF(a, 1, 2); END;",
+        "CREATE DEFINER=`a`@`%` PROCEDURE p() BEGIN w: WHILE x DO SET x = 0; END WHILE w; END;",
+        "CREATE PROCEDURE p() BEGIN CASE x WHEN 1 THEN SELECT 1; ELSE BEGIN END; END CASE; END;",
+        "CREATE PROCEDURE p() BEGIN REPEAT SET x = REPEAT('a', 3); UNTIL x END REPEAT; LOOP SELECT 1; END LOOP; END;",
+        "CREATE PROCEDURE p() BEGIN IF (a) AND (b) THEN SELECT 1; END IF; DROP TABLE IF EXISTS t; END;",
+        "CREATE FUNCTION f() RETURNS INT BEGIN RETURN CASE a WHEN 1 THEN IF(b, 1, 2) ELSE 3 END; END;",
+        "CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW IF NEW.a THEN SET NEW.b = 1; END IF;",
+        "CREATE TRIGGER r BEFORE INSERT ON t FOR EACH ROW SET NEW.b = 1;",
+        "CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO BEGIN DELETE FROM t; END;",
+        "BEGIN NOT ATOMIC SELECT 1; SELECT 2; END;",
+        "BEGIN;",
+        "CREATE TABLE t (`begin` INT);",
+    ] {
+        splits(sql, " SELECT 1;", Mysql);
+    }
+    splits(
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END;",
+        "SELECT 1",
+        Postgresql,
+    );
+    splits("CREATE FUNCTION f() RETURNS int AS $$ BEGIN; END $$ LANGUAGE plpgsql;", "SELECT 1", Postgresql);
+}
+
+#[test]
+fn not_a_byte_is_changed() {
+    let select = "/* ${x} */ SELECT `a;b`, \"q\"\"\", '$(id)', '\\'', '${a.b}' --\r\n\tFROM t\n";
+    let program = format!("{select}TO TRAIN E WITH a=\"$(id)\\n`\" LABEL l INTO m;\n\n");
+    let compiled = compile(&program, Mysql).expect("a good program");
+    assert_eq!(compiled.program.statements[0].text, program);
+    assert_eq!(compiled.program.statements[0].body.select(), Some(select));
+    let Body::Train(train) = &compiled.program.statements[0].body else { panic!("it trains") };
+    assert_eq!(train.attributes[0].value.to_string(), "\"$(id)\\n`\"");
+    for standard in ["SELECT '${a.b}', $(id), `x`\r\n", "\tINSERT INTO t VALUES ('\u{0}', \"\\\\\")"] {
+        whole(standard.trim_end(), Mysql);
+    }
+}
+
+#[test]
+fn positions_are_those_of_first_words() {
+    let program = parse_program("-- c\n\n  SELECT 1;\u{a0}é;", Mysql).expect("it splits");
+    let positions: Vec<_> = program.statements.iter().map(|s| (s.position.line, s.position.column)).collect();
+    assert_eq!(positions, [(3, 3), (3, 13)]);
+}
+
+#[test]
+fn messages_say_all_that_could_stand_there() {
+    for (sql, message) in [
+        (
+            "SELECT 1 TO TRAIN E WITH a=1 LABLE l INTO m",
+            "line 1, column 30: found \"LABLE\", expected \",\", COLUMN, LABEL, USING or INTO; did you mean LABEL?",
+        ),
+        ("SELECT 1 TO TRAIN E INTO m", "line 1, column 21: found \"INTO\", expected WITH, COLUMN or LABEL"),
+        (
+            "SELECT 1 TO TRAIN E LABEL l",
+            "line 1, column 28: found the end of the program, expected USING or INTO",
+        ),
+        ("SHOW TRAIN;", "line 1, column 11: found \";\", expected a model name"),
+        (
+            "SELECT 1 TO PREDICT t.c USNG m;",
+            "line 1, column 25: found \"USNG\", expected WITH or USING; did you mean USING?",
+        ),
+        (
+            "SELECT 1 TO TRAIN E WITH a=1,\n a=2 LABEL l INTO m",
+            "line 2, column 2: attribute a is given twice",
+        ),
+        (
+            "SELECT 1 TO TRAIN E WITH a=1 COLUMN DENS(a) LABEL l INTO m",
+            "line 1, column 37: there is no column function DENS; did you mean DENSE?",
+        ),
+    ] {
+        assert_eq!(compile(sql, Mysql).expect_err(sql).to_string(), message);
+    }
+    assert_eq!(
+        compile(" -- only a comment", Sqlite).expect_err("empty").to_string(),
+        "the program has no statement"
+    );
+}
+
+/// Length of the programs that repeat one piece. Small enough for a debug build, large enough to notice a square.
+const PATTERN_BYTES: usize = 64 << 10;
+
+/// Nothing here takes time that grows with the square.
+#[test]
+fn long_programs_are_read_in_linear_time() {
+    let insert = "INSERT INTO t VALUES ('it''s', \"q;\", 'a\\\\');\n";
+    let sql = insert.repeat((10 << 20) / insert.len());
+    let program = parse_program(&sql, Mysql).expect("it splits");
+    assert_eq!(program.statements.len(), sql.len() / insert.len());
+    for piece in [
+        "'' ",
+        "[",
+        "$",
+        "$a ",
+        "$1$",
+        "/*",
+        "/*/*",
+        "-",
+        "#",
+        "\"\"",
+        "``",
+        "(",
+        ")",
+        ";",
+        "TO ",
+        "a TO 'x",
+        "x TRAIN # ",
+        "x TRAIN y /*",
+        "x TRAIN y -",
+        "SAVEPOINT a;",
+        "RELEASE z;",
+        "SHOW TRAIN m;\n",
+        "USE d;",
+        "a.",
+        "\n",
+        "@x :=",
+        "/*!",
+        "IF(",
+        "TO TRAIN ",
+        "é",
+        "\\'",
+    ] {
+        let body = piece.repeat(PATTERN_BYTES / piece.len());
+        for start in
+            ["", "SELECT * FROM t ", "SELECT * FROM t TO TRAIN E WITH a=", "CREATE PROCEDURE p() BEGIN ", "'"]
+        {
+            for dialect in Dialect::ALL {
+                let _ = compile(&format!("{start}{body}"), dialect);
+            }
+        }
+    }
+    let too_long = " ".repeat(super::super::MAX_PROGRAM_BYTES + 1);
+    let error = compile(&too_long, Mysql).expect_err("too long").to_string();
+    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes, more than 16777216");
+}

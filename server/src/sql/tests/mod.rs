@@ -1,0 +1,6 @@
+//! Tests of the module as a whole.
+
+mod cases;
+mod fuzz_many;
+mod lexical;
+mod properties;

@@ -1,0 +1,176 @@
+//! What goes into the store and comes out.
+
+use std::fmt;
+
+use crate::job::{Job, JobId, Rejection, TokenHash};
+
+/// One process of the server: a new one at every start.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerId(pub String);
+
+impl ServerId {
+    /// A new id.
+    #[must_use]
+    pub fn generate() -> Self {
+        Self(format!("{:016x}", rand::random::<u64>()))
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The right to drive a job. The epoch rises with every claim; writes under an older one are refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it.
+    pub owner: ServerId,
+    /// Which claim it is.
+    pub epoch: i64,
+}
+
+impl Lease {
+    /// The epoch of the lease that a job is recorded with.
+    pub const FIRST_EPOCH: i64 = 1;
+}
+
+/// A job to be recorded.
+#[derive(Debug)]
+pub struct NewJob {
+    /// The job in its first state.
+    pub job: Job,
+    /// Hash of its token.
+    pub token: TokenHash,
+    /// Who runs it.
+    pub user_id: String,
+    /// Text of the program.
+    pub sql: String,
+    /// The first characters of each statement.
+    pub headings: Vec<String>,
+    /// For each step, what its submitter is to do.
+    pub step_specs: Vec<String>,
+    /// Secrets by name.
+    pub secrets: Vec<(String, Secret)>,
+    /// 0: the job may go unfetched for ever.
+    pub fetch_timeout_ms: i64,
+    /// The server that drives it at first, and until when.
+    pub owner: ServerId,
+    /// End of the first lease.
+    pub lease_until_ms: i64,
+    /// Now.
+    pub created_ms: i64,
+}
+
+/// A secret. `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps a secret.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A job with what the store knows around it.
+#[derive(Debug, Clone)]
+pub struct JobRecord {
+    /// The state.
+    pub job: Job,
+    /// Who runs it.
+    pub user_id: String,
+    /// When it was recorded.
+    pub created_ms: i64,
+    /// When it ended.
+    pub ended_ms: Option<i64>,
+    /// Where Fetch with a plain token goes on.
+    pub plain_cursor: u64,
+    /// 0: never times out.
+    pub fetch_timeout_ms: i64,
+}
+
+/// Which jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only jobs of this user.
+    pub user_id: Option<String>,
+    /// Only jobs in these states (`JobState::name`); empty: all.
+    pub states: Vec<&'static str>,
+    /// Only jobs older than this one.
+    pub before: Option<JobId>,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Which jobs to claim.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Who claims.
+    pub owner: ServerId,
+    /// Servers known to be gone.
+    pub dead: Vec<ServerId>,
+    /// Now.
+    pub now_ms: i64,
+    /// End of the lease.
+    pub until_ms: i64,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// The store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk that holds the state is full.
+    #[error("no space is left for the server's state")]
+    Full,
+    /// Anything else: the database is locked, damaged, not there.
+    #[error("the server's state could not be read or written")]
+    Database(#[source] sqlx::Error),
+    /// What is stored does not have the form it should.
+    #[error("the stored state of job {0} is damaged")]
+    Damaged(String, #[source] serde_json::Error),
+    /// The work was abandoned because the process is ending.
+    #[error("the server is shutting down")]
+    Closing,
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        const SQLITE_FULL: &str = "13";
+        match &error {
+            sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_FULL) => Self::Full,
+            _ => Self::Database(error),
+        }
+    }
+}
+
+/// An event was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// There is no such job.
+    #[error("there is no such job")]
+    NotFound,
+    /// Another driver has the lease.
+    #[error("another server drives this job now")]
+    Fenced,
+    /// The job's state does not allow it.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The store failed; the event may be tried again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
