@@ -1,0 +1,54 @@
+"""Gathers rows into batches that are worth a message, and no larger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from sys import getsizeof
+from typing import Any
+
+from sqlflow_submitter.connect.database import BATCH_BYTES, BATCH_ROWS, FIRST_BATCH_ROWS, Batch
+
+CHUNK_ROWS = 32
+"""Rows taken from a driver at once. Memory is bounded by a batch and a chunk; a chunk by so many of the largest row."""
+
+PATIENCE_SECONDS = 0.2
+"""Rows of a slow query are not held back for longer, to wait for more."""
+
+
+class Batcher:
+    """Gathers chunks of rows, given by column."""
+
+    def __init__(self, columns: int) -> None:
+        self._columns: list[list[Any]] = [[] for _ in range(columns)]
+        self._rows = self._bytes = 0
+        self._limit = FIRST_BATCH_ROWS
+        self._since = 0.0
+
+    def add(self, rows: int, chunk: Sequence[Sequence[Any]]) -> Iterator[Batch]:
+        """Adds a chunk; gives what is now ready."""
+        size = sum(sum(map(getsizeof, column)) for column in chunk)
+        if size > BATCH_BYTES:
+            yield from self.rest()
+            step = max(1, rows * BATCH_BYTES // size)
+            for start in range(0, rows, step):
+                part = [column[start : start + step] for column in chunk]
+                yield Batch(min(step, rows - start), part)
+            return
+        if not self._rows:
+            self._since = time.monotonic()
+        for column, values in zip(self._columns, chunk, strict=True):
+            column += values
+        self._rows += rows
+        self._bytes += size
+        is_full = self._rows >= self._limit or self._bytes >= BATCH_BYTES
+        if is_full or time.monotonic() - self._since > PATIENCE_SECONDS:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[Batch]:
+        """Gives what is left, if anything."""
+        if self._rows:
+            yield Batch(self._rows, self._columns)
+        self._columns = [[] for _ in self._columns]
+        self._rows = self._bytes = 0
+        self._limit = BATCH_ROWS

@@ -1,0 +1,193 @@
+"""MySQL and MariaDB, through PyMySQL's protocol code.
+
+PyMySQL's cursors are not used: they decode value by value, and interpolate. Rows are read from its connection as they
+came over the wire, see `mysql_rows`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+from pymysql.connections import FieldDescriptorPacket, MySQLResult
+from pymysql.constants import COMMAND
+
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, ResultSet
+from sqlflow_submitter.connect.go_dsn import GoDsn, parse_go_dsn
+from sqlflow_submitter.connect.mysql_rows import RowReader
+from sqlflow_submitter.connect.mysql_types import column_info
+from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError, one_line
+
+if TYPE_CHECKING:
+    from sqlflow_submitter.connect.writer import TableWriter
+
+CONNECT_TIMEOUT_SECONDS = 10
+
+# Options of Go's driver that say how Go should behave; all others are session variables, as there.
+GO_OPTIONS = {
+    "allowAllFiles",
+    "allowCleartextPasswords",
+    "allowFallbackToPlaintext",
+    "allowNativePasswords",
+    "allowOldPasswords",
+    "charset",
+    "checkConnLiveness",
+    "clientFoundRows",
+    "collation",
+    "columnsWithAlias",
+    "compress",
+    "connectionAttributes",
+    "interpolateParams",
+    "loc",
+    "maxAllowedPacket",
+    "multiStatements",
+    "parseTime",
+    "readTimeout",
+    "rejectReadOnly",
+    "serverPubKey",
+    "timeTruncate",
+    "timeout",
+    "tls",
+    "writeTimeout",
+}
+
+# Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
+TRANSIENT = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+
+
+class MySQLDatabase(Database):
+    """A MySQL server."""
+
+    dialect = "mysql"
+
+    def __init__(self, rest: str, replay: Sequence[str]) -> None:
+        self._rest = rest
+        self._replay = replay
+        self._dsn = parse_go_dsn(rest)
+        try:
+            self._connection = _connect(self._dsn)
+        except pymysql.MySQLError as error:
+            raise self._translate(error) from error
+        settings = [f"SET {name}={value}" for name, value in self._dsn.options.items() if name not in GO_OPTIONS]
+        for sql in [*settings, *replay]:
+            self.run(sql)
+
+    def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
+        return self._execute(sql.encode())
+
+    def _execute(self, sql: bytes) -> Iterator[ResultSet | int | None]:
+        try:
+            self._connection._execute_command(COMMAND.COM_QUERY, sql)
+            while True:
+                result = MySQLResult(self._connection)
+                result.init_unbuffered_query()
+                if not result.unbuffered_active:
+                    yield int(result.affected_rows or 0)
+                    more = result.has_next
+                else:
+                    # From here on the rows are ours to read, not the result's.
+                    result.unbuffered_active = False
+                    result_set = MySQLResultSet(self, RowReader(self._connection, result.field_count), result.fields)
+                    yield result_set
+                    more = result_set.finish()
+                if not more:
+                    return
+        except pymysql.MySQLError as error:
+            raise self._translate(error) from error
+
+    def describe(self, select: str) -> list[ColumnInfo]:
+        # Preparing tells the columns and executes nothing.
+        connection = self._connection
+        try:
+            connection._execute_command(COMMAND.COM_STMT_PREPARE, select.encode())
+            answer = connection._read_packet()
+            answer.advance(1)
+            statement, columns, parameters = answer.read_struct("<IHH")
+            fields: list[Any] = []
+            for count in (parameters, columns):
+                fields = [connection._read_packet(FieldDescriptorPacket) for _ in range(count)]
+                if count:
+                    connection._read_packet()  # EOF
+            connection._execute_command(COMMAND.COM_STMT_CLOSE, int(statement).to_bytes(4, "little"))
+        except pymysql.MySQLError as error:
+            raise self._translate(error) from error
+        return [column_info(field) for field in fields]
+
+    def run_bytes(self, sql: bytes) -> None:
+        """Runs a statement of our own that returns no rows, and may hold bytes that are not UTF-8."""
+        for _ in self._execute(sql):
+            pass
+
+    def table_kind(self, schema: str | None, name: str) -> str | None:
+        """Gives `BASE TABLE`, `VIEW` …, or None where there is no such table."""
+        literals = [f"_utf8mb4 X'{text.encode().hex()}'" for text in (schema or "", name)]
+        database = literals[0] if schema else "DATABASE()"
+        sql = (
+            "SELECT table_type FROM information_schema.tables "
+            f"WHERE table_schema = {database} AND table_name = {literals[1]}"
+        )
+        kinds: list[str] = []
+        for result in self.execute(sql):
+            if isinstance(result, ResultSet):
+                kinds = [bytes(kind).decode() for batch in result.batches() for kind in batch.raw[0]]
+        return kinds[0] if kinds else None
+
+    def writer(self) -> TableWriter:
+        from sqlflow_submitter.connect.mysql_writer import MySQLWriter
+
+        return MySQLWriter(MySQLDatabase(self._rest, self._replay))
+
+    def close(self) -> None:
+        # Not a polite goodbye: rows may be on the way that nobody wants.
+        self._connection._force_close()
+
+    def _translate(self, error: pymysql.MySQLError) -> SubmitterError:
+        code, text = error.args if len(error.args) == 2 else (0, str(error))
+        text = one_line(str(text))
+        if code in TRANSIENT:
+            system = re.search(r"\((?:\[Errno -?\d+\] )?([^)]*)\)$", text)
+            reason = system.group(1) if system else text
+            return DatabaseUnavailable(f"MySQL server at {self._dsn.address()}: {reason}")
+        line = re.search(r" at line (\d+)$", text)
+        return UserError(f"line {line.group(1)}: {text[: line.start()]}" if line else text)
+
+
+class MySQLResultSet(ResultSet):
+    def __init__(self, database: MySQLDatabase, reader: RowReader, fields: Sequence[FieldDescriptorPacket]) -> None:
+        self._database = database
+        self._reader = reader
+        self.columns = [column_info(field) for field in fields]
+
+    def batches(self) -> Iterator[Batch]:
+        try:
+            while batch := self._reader.read_batch():
+                yield batch
+        except pymysql.MySQLError as error:
+            raise self._database._translate(error) from error
+
+    def finish(self) -> bool:
+        """Reads what is left; True when another result follows."""
+        while self._reader.read_batch():
+            pass
+        return self._reader.more_results
+
+
+def _connect(dsn: GoDsn) -> Any:
+    tls = dsn.options.get("tls", "")
+    return pymysql.connect(
+        user=dsn.user,
+        password=dsn.password,
+        host=dsn.host or None,
+        port=dsn.port,
+        unix_socket=dsn.unix_socket,
+        database=dsn.database or None,
+        charset="utf8mb4",
+        # The server's own default, as its command line has it.
+        autocommit=None,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        ssl={"check_hostname": tls == "true"} if tls in ("true", "skip-verify") else None,
+        ssl_disabled=tls == "false" or None,
+        program_name="sqlflow",
+    )

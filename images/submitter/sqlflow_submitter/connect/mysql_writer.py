@@ -1,0 +1,104 @@
+"""Writes tables in MySQL and MariaDB."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sqlflow_submitter.connect import decode
+from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.mysql_types import bits
+from sqlflow_submitter.connect.writer import TableName, TableWriter
+from sqlflow_submitter.errors import UserError
+
+if TYPE_CHECKING:
+    from sqlflow_submitter.connect.mysql import MySQLDatabase
+
+INSERT_BYTES = 1024 * 1024
+"""A statement is sent when it is this long: well below what any server's max_allowed_packet is by default."""
+
+DECODERS = {Kind.BOOL: decode.ints, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
+
+
+class MySQLWriter(TableWriter):
+    # 64 characters; in bytes, so that it also holds for the server's own files.
+    name_limit = 64
+    types: ClassVar = {Kind.BOOL: "BOOLEAN", Kind.INT: "BIGINT", Kind.FLOAT: "DOUBLE", Kind.TEXT: "TEXT"}
+
+    def __init__(self, database: MySQLDatabase) -> None:
+        self._database = database
+        # Whatever the session that reads is set to: what is written must be seen.
+        self.run("SET autocommit = 1")
+
+    def quote(self, name: str) -> str:
+        return "`" + name.replace("`", "``") + "`"
+
+    def column(self, name: str, kind: Kind) -> ColumnInfo:
+        return ColumnInfo(name, self.types[kind], DECODERS[kind])
+
+    def raw(self, values: Sequence[Any]) -> Sequence[Any]:
+        return [_raw(value) for value in values]
+
+    def run(self, sql: str) -> None:
+        self._database.run(sql)
+
+    def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
+        literals = [map(_literal(column), values) for column, values in zip(columns, raw, strict=True)]
+        head = b"INSERT INTO " + self.quoted(table).encode() + b" VALUES "
+        for rows in _pieces(zip(*literals, strict=True)):
+            self._database.run_bytes(head + b",".join(rows))
+
+    def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
+        kind = self._database.table_kind(table.schema, table.name)
+        if kind is None:
+            self.run(f"RENAME TABLE {self.quoted(scratch)} TO {self.quoted(table)}")
+            return
+        if kind != "BASE TABLE":
+            raise UserError(f"{table} is no table but a {kind.lower()}: it cannot be replaced")
+        old = self._old(table, suffix)
+        # One statement with both: there is no moment without the table.
+        self.run(
+            f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(scratch)} TO {self.quoted(table)}"
+        )
+        self.drop(old)
+
+    def leftovers(self, table: TableName, suffix: str) -> list[TableName]:
+        return [*super().leftovers(table, suffix), self._old(table, suffix)]
+
+    def _old(self, table: TableName, suffix: str) -> TableName:
+        return table.beside(f"{suffix}_old", self.name_limit)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+def _pieces(rows: Iterator[tuple[bytes, ...]]) -> Iterator[list[bytes]]:
+    """Groups rows, in brackets, by about INSERT_BYTES."""
+    piece: list[bytes] = []
+    size = 0
+    for row in rows:
+        text = b"(" + b",".join(row) + b")"
+        piece.append(text)
+        size += len(text)
+        if size >= INSERT_BYTES:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
+
+
+def _literal(column: ColumnInfo) -> Callable[[bytes | None], bytes]:
+    """Gives how a column's values are written. Text is in hexadecimal: no session setting changes how that is read."""
+    if column.decode in (decode.ints, decode.floats, decode.decimals):
+        return lambda value: b"NULL" if value is None else value
+    introducer = b"" if column.decode in (decode.blobs, bits) else b"_utf8mb4 "
+    return lambda value: b"NULL" if value is None else introducer + b"X'" + value.hex().encode() + b"'"
+
+
+def _raw(value: Any) -> bytes | None:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return None
+    if isinstance(value, bool):
+        return b"1" if value else b"0"
+    return (repr(value) if isinstance(value, float) else str(value)).encode()

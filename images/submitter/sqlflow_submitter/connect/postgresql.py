@@ -1,0 +1,226 @@
+"""PostgreSQL, through psycopg's binding to libpq.
+
+The simple query protocol is used, as psql does: text goes out as it is and values come back as the server prints them,
+in chunks of rows, so memory stays bounded.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, ResultSet
+from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecStatus, OperationalError, pq
+from sqlflow_submitter.connect.postgresql_types import column_info
+from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError, one_line
+
+if TYPE_CHECKING:
+    from sqlflow_submitter.connect.writer import TableWriter
+
+CONNECT_TIMEOUT_SECONDS = b"10"
+
+# How values are printed; what else a session sets is the user's.
+PRINTING = b"SET datestyle TO ISO; SET bytea_output TO hex"
+
+MESSAGE = DiagnosticField.MESSAGE_PRIMARY
+
+# Classes of SQLSTATE: connection, resources, operator intervention; serialization failure and deadlock.
+TRANSIENT = ("08", "53", "57P", "40001", "40P01")
+
+
+class PostgreSQLDatabase(Database):
+    """A PostgreSQL server."""
+
+    dialect = "postgresql"
+
+    def __init__(self, rest: str, replay: Sequence[str]) -> None:
+        self._rest = rest
+        self._replay = replay
+        self.connection, self._address = _connect(f"postgresql://{rest}")
+        self.simple(PRINTING)
+        for sql in replay:
+            self.run(sql)
+
+    def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
+        text = sql.encode()
+        if b"\0" in text:
+            # libpq would end the statement there.
+            raise UserError("the statement holds a NUL character, which PostgreSQL has not")
+        try:
+            self.connection.send_query(text)
+        except OperationalError as error:
+            raise DatabaseUnavailable(f"PostgreSQL server at {self._address}: {one_line(str(error))}") from error
+        self.connection.set_chunked_rows_mode(CHUNK_ROWS)
+        result = self.connection.get_result()
+        while result is not None:
+            if result.status in (ExecStatus.TUPLES_CHUNK, ExecStatus.TUPLES_OK):
+                result_set = PostgreSQLResultSet(self, result, sql)
+                yield result_set
+                result = result_set.finish()
+            else:
+                yield self._outcome(result, sql)
+                result = self.connection.get_result()
+
+    def describe(self, select: str) -> list[ColumnInfo]:
+        text = select.encode()
+        if b"\0" in text:
+            raise UserError("the statement holds a NUL character, which PostgreSQL has not")
+        # Preparing tells the columns and executes nothing. Without a name, the next one takes its place.
+        self.check(self.connection.prepare(b"", text), select)
+        described = self.connection.describe_prepared(b"")
+        self.check(described, select)
+        return [column_info(described, place) for place in range(described.nfields)]
+
+    def simple(self, sql: bytes) -> None:
+        """Runs statements of our own whose results do not matter."""
+        self.check(self.connection.exec_(sql), sql.decode())
+
+    def copy_in(self, sql: str, rows: bytes) -> None:
+        """Runs a `COPY … FROM STDIN` with rows in its text form."""
+        started = self.connection.exec_(sql.encode())
+        self.check(started, sql)
+        self.connection.put_copy_data(rows)
+        self.connection.put_copy_end()
+        while (result := self.connection.get_result()) is not None:
+            self.check(result, sql)
+
+    def writer(self) -> TableWriter:
+        from sqlflow_submitter.connect.postgresql_writer import PostgreSQLWriter
+
+        second = PostgreSQLDatabase(self._rest, self._replay)
+        # What the server remarks on our own statements is of no interest.
+        second.connection.notice_handler = None
+        return PostgreSQLWriter(second)
+
+    def close(self) -> None:
+        self.connection.finish()
+
+    def _outcome(self, result: Any, sql: str) -> int | None:
+        self.check(result, sql)
+        if result.status in (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH):
+            raise UserError("COPY to or from the client is not possible here: there is no client's file")
+        return result.command_tuples  # type: ignore[no-any-return]
+
+    def check(self, result: Any, sql: str) -> None:
+        """Raises when a result is an error."""
+        if result.status not in (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE):
+            return
+        # The connection takes no other statement before its answers are taken to the end.
+        while self.connection.get_result() is not None:
+            pass
+        raise self._error(result, sql)
+
+    def _error(self, result: Any, sql: str) -> SubmitterError:
+        def field(which: DiagnosticField) -> str:
+            return (result.error_field(which) or b"").decode("utf-8", "replace")
+
+        state = field(DiagnosticField.SQLSTATE)
+        message = field(MESSAGE) or result.get_error_message()
+        for extra in (DiagnosticField.MESSAGE_DETAIL, DiagnosticField.MESSAGE_HINT):
+            if field(extra):
+                message += f" ({field(extra)})"
+        if not state or state.startswith(TRANSIENT) or self.connection.status != ConnStatus.OK:
+            return DatabaseUnavailable(f"PostgreSQL server at {self._address}: {one_line(message)}")
+        position = field(DiagnosticField.STATEMENT_POSITION)
+        # The position counts characters, from 1.
+        line = sql.count("\n", 0, int(position) - 1) + 1 if position else 0
+        return UserError(one_line(f"line {line}: {message}" if line else message))
+
+
+class PostgreSQLResultSet(ResultSet):
+    def __init__(self, database: PostgreSQLDatabase, first: Any, sql: str) -> None:
+        self._database = database
+        self._sql = sql
+        self._next: Any | None = first
+        self._following: Any | None = None
+        self.columns = [column_info(first, place) for place in range(first.nfields)]
+
+    def batches(self) -> Iterator[Batch]:
+        batcher = Batcher(len(self.columns))
+        places = range(len(self.columns))
+        while (chunk := self._take()) is not None:
+            get: Callable[[int, int], bytes | None] = chunk.get_value
+            rows = range(chunk.ntuples)
+            yield from batcher.add(len(rows), [[get(row, place) for row in rows] for place in places])
+        yield from batcher.rest()
+
+    def finish(self) -> Any | None:
+        """Reads what is left; gives what follows this result set."""
+        while self._take() is not None:
+            pass
+        return self._following
+
+    def _take(self) -> Any | None:
+        """Gives the next chunk of rows; None after the last."""
+        result = self._next
+        if result is None:
+            return None
+        self._database.check(result, self._sql)
+        if result.status == ExecStatus.TUPLES_OK:
+            # Comes after the last chunk, without rows. Taking what follows it leaves the connection free.
+            self._next = None
+            self._following = self._database.connection.get_result()
+            return None
+        self._next = self._database.connection.get_result()
+        return result
+
+
+def _connect(uri: str) -> tuple[Any, str]:
+    """Opens a connection; gives it with the address, for messages.
+
+    Raises:
+        UserError: the URI is malformed, or the server refused the user or the database.
+        DatabaseUnavailable: nobody answers.
+    """
+    options = _parse(uri)
+    options[b"client_encoding"] = b"UTF8"
+    options.setdefault(b"connect_timeout", CONNECT_TIMEOUT_SECONDS)
+    options.setdefault(b"fallback_application_name", b"sqlflow")
+    address = (options.get(b"host", b"localhost") + b":" + options.get(b"port", b"5432")).decode("utf-8", "replace")
+    connection = pq.PGconn.connect(b" ".join(key + b"=" + _quoted(value) for key, value in options.items()))
+    connection.notice_handler = _tell
+    if connection.status == ConnStatus.OK:
+        return connection, address
+    message = one_line(connection.get_error_message())
+    if "FATAL:" in message and not any(word in message for word in ("starting up", "shutting down", "too many")):
+        raise UserError(f"PostgreSQL server at {address}: {message.partition('FATAL:')[2].strip()}")
+    raise DatabaseUnavailable(f"PostgreSQL server at {address} cannot be reached: {_reason(message)}")
+
+
+def _tell(notice: Any) -> None:
+    """Prints what the server remarks, as psql does."""
+    severity, message = (notice.error_field(which) or b"" for which in (DiagnosticField.SEVERITY, MESSAGE))
+    print(f"{severity.decode()}: {message.decode('utf-8', 'replace')}", file=sys.stderr, flush=True)
+
+
+def _parse(uri: str) -> dict[bytes, bytes]:
+    """Reads a URI as libpq does; its own messages are not shown, as they may quote a piece of the password.
+
+    A password with an unescaped `/` or `@` would be taken for a host or a port, and shown as such: it is refused.
+    """
+    wrong = UserError(
+        "data source postgresql cannot be read; expected postgresql://user:password@host:5432/database, "
+        "with special characters in the password written as %40 and the like"
+    )
+    place, _, _ = uri.partition("://")[2].partition("?")
+    if place.count("@") > 1 or "@" in place.partition("/")[2]:
+        raise wrong
+    try:
+        parsed = pq.Conninfo.parse(uri.encode())
+    except Exception:
+        raise wrong from None
+    options = {option.keyword: option.val for option in parsed if option.val is not None}
+    if not all(port.isdigit() for port in options.get(b"port", b"0").split(b",") if port):
+        raise wrong
+    return options
+
+
+def _reason(message: str) -> str:
+    _, failed, reason = message.partition(" failed: ")
+    return (reason if failed else message).partition(" Is the server running")[0]
+
+
+def _quoted(value: bytes) -> bytes:
+    return b"'" + value.replace(b"\\", b"\\\\").replace(b"'", b"\\'") + b"'"

@@ -1,0 +1,189 @@
+"""SQLite, through Python's own driver."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
+from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
+
+if TYPE_CHECKING:
+    from sqlflow_submitter.connect.writer import TableWriter
+
+BUSY_TIMEOUT_SECONDS = 30.0
+QUICK_SECONDS = 0.01
+
+KIND_OF_TYPE = {int: Kind.INT, float: Kind.FLOAT, str: Kind.TEXT, bytes: Kind.BLOB}
+
+
+def database_path(rest: str) -> str:
+    """Gives the file that a DSN means, from what stands after `sqlite://`.
+
+    A submitter has no working folder that its user would know, so a path is always absolute: `sqlite:///data/a.db` and
+    `sqlite:////data/a.db` both are `/data/a.db`. (SQLAlchemy takes the first as relative.)
+
+    Raises:
+        UserError: the DSN names a host, or no file.
+    """
+    path, _, _ = rest.partition("?")
+    if not path.startswith("/"):
+        raise UserError(
+            "data source sqlite: expected sqlite:///path/to/file.db, with three slashes and an absolute path"
+        )
+    path = "/" + path.lstrip("/")
+    if path == "/:memory:":
+        return ":memory:"
+    if path.endswith("/"):
+        raise UserError(f"data source sqlite: {path} is a folder; expected sqlite:///path/to/file.db")
+    return path
+
+
+class SQLiteDatabase(Database):
+    """An SQLite file."""
+
+    dialect = "sqlite"
+
+    def __init__(self, rest: str, replay: Sequence[str]) -> None:
+        self._path = database_path(rest)
+        # A file that we make is empty: worth a word when a table is then missing.
+        self._is_new = self._path != ":memory:" and not os.path.exists(self._path)
+        try:
+            self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+        except sqlite3.Error as error:
+            raise UserError(f"SQLite file {self._path} cannot be opened: {error}") from error
+        # SQLite does not check that text is UTF-8. What is not comes as lone surrogates, and is told apart later.
+        self._connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
+        for sql in replay:
+            self.run(sql)
+
+    def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
+        with self._errors():
+            cursor = self._connection.execute(sql)
+        if cursor.description is not None:
+            yield SQLiteResultSet(cursor, self._errors)
+        else:
+            yield cursor.rowcount if cursor.rowcount >= 0 else None
+        cursor.close()
+
+    def describe(self, select: str) -> list[ColumnInfo]:
+        # A view is compiled, not run; executing the select would run it up to its first row, which may be long.
+        view = "sqlflow_described_select"
+        self.run(f"CREATE TEMP VIEW {view} AS {select}")
+        try:
+            with self._errors():
+                rows = self._connection.execute(f"PRAGMA temp.table_info({view})").fetchall()
+        finally:
+            self.run(f"DROP VIEW temp.{view}")
+        names = original_names([row[1] for row in rows])
+        return [ColumnInfo(name, row[2], decode) for name, row in zip(names, rows, strict=True)]
+
+    def insert(self, sql: str, columns: Sequence[Sequence[Any]]) -> None:
+        """Runs a statement with one row of parameters after the other, given by column."""
+        with self._errors():
+            self._connection.executemany(sql, zip(*columns, strict=True))
+
+    def writer(self) -> TableWriter:
+        from sqlflow_submitter.connect.sqlite_writer import SQLiteWriter
+
+        return SQLiteWriter(self)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _errors(self) -> _Errors:
+        return _Errors(self._path, self._is_new)
+
+
+class SQLiteResultSet(ResultSet):
+    def __init__(self, cursor: sqlite3.Cursor, errors: Callable[[], _Errors]) -> None:
+        self._cursor = cursor
+        self._errors = errors
+        # SQLite types values, not columns: there is no type to tell before the rows.
+        self.columns = [ColumnInfo(column[0], "", decode) for column in cursor.description]
+
+    def batches(self) -> Iterator[Batch]:
+        batcher = Batcher(len(self.columns))
+        # SQLite computes rows as they are fetched: a slow query is asked for few at once.
+        size = 1
+        while True:
+            asked_at = time.monotonic()
+            with self._errors():
+                rows = self._cursor.fetchmany(size)
+            if not rows:
+                break
+            yield from batcher.add(len(rows), list(zip(*rows, strict=True)))
+            if time.monotonic() - asked_at < QUICK_SECONDS:
+                size = min(2 * size, CHUNK_ROWS)
+        yield from batcher.rest()
+
+    def close(self) -> None:
+        # A select that is still open would keep a table from being dropped.
+        self._cursor.close()
+
+
+def original_names(names: Sequence[str]) -> list[str]:
+    """Undoes what a view does to a name that comes again: `a`, `a:1` → `a`, `a`."""
+    return [
+        match.group(1) if (match := re.fullmatch(r"(.*):\d+", name)) and match.group(1) in names[:place] else name
+        for place, name in enumerate(names)
+    ]
+
+
+def decode(raw: Sequence[Any]) -> Values:
+    """Finds the kind of a column of a batch: one where all values agree, else MIXED."""
+    types = set(map(type, raw))
+    types.discard(type(None))
+    if len(types) > 1:
+        return Values(Kind.MIXED, [_text_or_bytes(value) for value in raw])
+    kind = KIND_OF_TYPE[types.pop()] if types else Kind.TEXT
+    if kind is Kind.TEXT and not all(value is None or value.isascii() or _is_unicode(value) for value in raw):
+        return Values(Kind.MIXED, [_text_or_bytes(value) for value in raw])
+    return Values(kind, raw)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _text_or_bytes(value: Any) -> Any:
+    """Gives text back as the bytes it came from when they are not UTF-8."""
+    if isinstance(value, str) and not _is_unicode(value):
+        return value.encode("utf-8", "surrogateescape")
+    return value
+
+
+class _Errors:
+    """Turns the driver's errors into ours. A class, as a generator-based context manager is slow per batch."""
+
+    def __init__(self, path: str, is_new: bool) -> None:
+        self._path = path
+        self._is_new = is_new
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        # ValueError: the text holds a NUL.
+        if isinstance(error, sqlite3.Error | sqlite3.Warning | ValueError):
+            raise self.translate(error) from error
+
+    def translate(self, error: Exception) -> SubmitterError:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return DatabaseUnavailable(f"SQLite file {self._path}: {error}")
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_FULL")):
+            return UserError(f"SQLite file {self._path}: {error}")
+        if self._is_new and "no such table" in str(error):
+            return UserError(f"{error} (file {self._path} did not exist and was made: is the path right?)")
+        return UserError(str(error))

@@ -1,0 +1,118 @@
+"""Writing a table: made under a scratch name, filled in batches, then put in place of the old one in one step."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, ClassVar, NamedTuple
+
+from sqlflow_submitter.connect.database import ColumnInfo, Kind
+
+
+class TableName(NamedTuple):
+    """A table, perhaps in a schema or database."""
+
+    schema: str | None
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+    def beside(self, suffix: str, limit: int | None) -> TableName:
+        """Names a table of our own beside this one: `<table>__<suffix>`.
+
+        Where that is longer than `limit` bytes, the table's part is cut, and told apart by a hash of the whole.
+        """
+        room = None if limit is None else limit - len(suffix) - 2
+        name = self.name
+        if room is not None and len(name.encode()) > room:
+            digest = f"{zlib.crc32(name.encode()):08x}"
+            name = name.encode()[: max(0, room - 9)].decode(errors="ignore") + "_" + digest
+        return TableName(self.schema, f"{name}__{suffix}")
+
+
+class TableWriter:
+    """Writes tables in one dialect. It may hold a connection of its own, so as to write while another reads."""
+
+    name_limit: int | None = None
+    """Bytes that an identifier may have; None: no limit."""
+    types: ClassVar[dict[Kind, str]]
+    """The column types for values that we make."""
+
+    def table_name(self, text: str) -> TableName:
+        """Reads `t`, `d.t` or, in PostgreSQL, `d.s.t`, as the database reads it when it is not quoted."""
+        schema, _, name = text.rpartition(".")
+        return TableName(schema or None, name)
+
+    def column_name(self, text: str) -> str:
+        """Reads a column's name, as the database reads it when it is not quoted."""
+        return text
+
+    def quote(self, name: str) -> str:
+        """Quotes an identifier."""
+        return '"' + name.replace('"', '""') + '"'
+
+    def quoted(self, table: TableName) -> str:
+        parts = [*(table.schema.split(".") if table.schema else ()), table.name]
+        return ".".join(map(self.quote, parts))
+
+    def column(self, name: str, kind: Kind) -> ColumnInfo:
+        """Describes a column for values that we make."""
+        raise NotImplementedError
+
+    def raw(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Turns bool, int, float, str and None into the driver's raw values; NaN becomes NULL."""
+        raise NotImplementedError
+
+    def run(self, sql: str) -> None:
+        """Runs a statement."""
+        raise NotImplementedError
+
+    def create(self, table: TableName, columns: Sequence[ColumnInfo]) -> None:
+        """Makes an empty table of columns of ours."""
+        definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
+        self.run(f"CREATE TABLE {self.quoted(table)} ({definitions})")
+
+    def create_like(self, table: TableName, select: str, names: Sequence[str], more: Sequence[ColumnInfo]) -> None:
+        """Makes an empty table with columns of a select, in the database's own types, and columns of ours."""
+        if not names:
+            self.create(table, more)
+            return
+        listed = ", ".join(map(self.quote, names))
+        # The line's end keeps a comment at the select's end from swallowing the rest.
+        no_rows = f"SELECT {listed} FROM ({select}\n) AS sqlflow_select WHERE 1 = 0"
+        self.run(f"CREATE TABLE {self.quoted(table)} AS {no_rows}")
+        for column in more:
+            self.run(f"ALTER TABLE {self.quoted(table)} ADD COLUMN {self.quote(column.name)} {column.database_type}")
+
+    def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
+        """Adds rows, given by column in the driver's raw values."""
+        raise NotImplementedError
+
+    def drop(self, table: TableName) -> None:
+        """Drops a table, if it is there."""
+        self.run(f"DROP TABLE IF EXISTS {self.quoted(table)}")
+
+    def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
+        """Puts `scratch` in the place of `table`, so that no reader finds neither.
+
+        Raises:
+            UserError: the old table cannot be replaced, e.g. because a view hangs on it; it is still there.
+        """
+        raise NotImplementedError
+
+    def leftovers(self, table: TableName, suffix: str) -> list[TableName]:
+        """Names the tables that an attempt with this suffix may have left behind."""
+        return [table.beside(suffix, self.name_limit)]
+
+    def close(self) -> None:
+        """Closes the writer's own connection, if it has one."""
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

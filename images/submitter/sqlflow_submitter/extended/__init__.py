@@ -1,0 +1,35 @@
+"""Extended statements: one module for each, and what they share."""
+
+from __future__ import annotations
+
+from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement, Step
+
+
+def run_extended(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
+    """Runs one extended statement."""
+    match statement.kind:
+        case "train":
+            from sqlflow_submitter.extended.train import train
+
+            train(statement, database, channel)
+        case "predict":
+            from sqlflow_submitter.extended.predict import predict
+
+            predict(statement, step, database, channel)
+        case "evaluate":
+            from sqlflow_submitter.extended.evaluate import evaluate
+
+            evaluate(statement, step, database, channel)
+        case "explain":
+            from sqlflow_submitter.extended.explain import explain
+
+            explain(statement, step, database, channel)
+        case "show_train":
+            from sqlflow_submitter.extended.show_train import show_train
+
+            show_train(statement, channel)
+        case kind:
+            raise SubmitterError(f"this submitter does not know statements of kind {kind}")

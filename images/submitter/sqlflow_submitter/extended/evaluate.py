@@ -1,0 +1,95 @@
+"""EVALUATE: measures a model on labelled rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sqlflow_submitter import metrics
+from sqlflow_submitter.connect.database import Batch, Database, Kind
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.loading import open_select
+from sqlflow_submitter.extended.result_table import result_table
+from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes
+from sqlflow_submitter.features.clause import locate, resolve_column
+from sqlflow_submitter.rows import encode_head, encode_rows
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.xgb.objectives import Task
+from sqlflow_submitter.xgb.parameters import OURS, as_list, check_attributes
+
+
+def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
+    """Sends the measurements as a result set of (metric, value) and as metrics; writes them INTO a table, if asked.
+
+    `validation.metrics` chooses them; else they are those usual for the objective.
+
+    Raises:
+        UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there is no row.
+    """
+    model = UsedModel(statement.model_dir)
+    attributes = check_attributes(statement.attributes, {"validation.metrics": OURS["validation.metrics"]})
+    names = [str(name) for name in as_list(attributes.get("validation.metrics", []))]
+    chosen = metrics.choose(names, model.meta.classes is not None)
+    available = [column.name for column in database.describe(statement.select)]
+    label = resolve_column("label", statement.label or model.meta.label, available)
+    model.check_columns(available)
+    channel.say(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
+
+    scores = _scores(statement, model, label, database, channel)
+    measured = {name: metric(scores) for name, metric in chosen.items()}
+    _send(measured, channel)
+    if statement.result_table:
+        with result_table(database, statement.result_table, step.scratch_suffix) as table:
+            writer = table.writer
+            table.create([writer.column("metric", Kind.TEXT), writer.column("value", Kind.FLOAT)])
+            table.insert([writer.raw(list(measured)), writer.raw(list(measured.values()))])
+            table.publish(channel)
+
+
+def _scores(
+    statement: Statement, model: UsedModel, label: str, database: Database, channel: StatementChannel
+) -> metrics.Scores:
+    from sqlflow_submitter.xgb import booster as xgb
+
+    booster = model.booster()
+    labels = model.label_reader(label)
+    result = open_select(database, statement.select)
+    encoder = BatchEncoder(model, result)
+    place = locate("label", [label], result.names())[label]
+    outputs: list[Any] = []
+    rows = 0
+    for batch in result.batches():
+        labels.add(result.columns[place].decode(batch.raw[place]))
+        matrix = encoder.encode(batch)
+        outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
+        rows += batch.rows
+        channel.progress("evaluate", rows, 0, "rows")
+    if not rows:
+        raise UserError("the select returned no rows")
+    channel.progress("evaluate", rows, rows, "rows")
+    truth, output = labels.finish(), np.concatenate(outputs)
+    if model.meta.classes is None:
+        return metrics.Scores(truth, output.astype(np.float64), None)
+    return metrics.Scores(truth, class_codes(output, model.task), probabilities(output, model.task))
+
+
+def probabilities(margins: Any, task: Task) -> Any:
+    """Turns raw scores into the probability of each class."""
+    margins = margins.astype(np.float64)
+    if task is Task.BINARY:
+        positive = 1.0 / (1.0 + np.exp(-margins))
+        return np.column_stack([1.0 - positive, positive])
+    powers = np.exp(margins - margins.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def _send(measured: dict[str, float], channel: StatementChannel) -> None:
+    from sqlflow_submitter.connect.database import ColumnInfo
+    from sqlflow_submitter.connect.sqlite import decode
+
+    columns = [ColumnInfo("metric", "", decode), ColumnInfo("value", "", decode)]
+    channel.head(encode_head(columns))
+    channel.rows(encode_rows(columns, Batch(len(measured), [list(measured), list(measured.values())])))
+    channel.metrics(measured)

@@ -1,0 +1,140 @@
+"""EXPLAIN: how much each feature moved each prediction, as SHAP values.
+
+XGBoost computes them itself, exactly for trees. A feature that takes several columns of the matrix gets their sum:
+SHAP values add up.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlflow_submitter.connect.database import Database, Kind
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.loading import open_select
+from sqlflow_submitter.extended.result_table import ResultTable, result_table
+from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
+from sqlflow_submitter.features.matrix import matrix_width
+from sqlflow_submitter.features.spec import Feature
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.xgb.parameters import Rule, check_attributes
+
+Floats = NDArray[np.float64]
+
+CLASS_COLUMN = "class"
+ROW_COLUMN = "row"
+
+
+def explain(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
+    """Prints a ranking of the features, shows it as a plot, and writes every SHAP value INTO a table, if asked.
+
+    The table has a column `row` (the row's number in the select, from 1), one column for each feature, and with
+    several classes a column `class` and one line for each class of a row.
+
+    Raises:
+        UserError: an attribute does not exist, a column that the model reads is not in the select, or there is no row.
+    """
+    check_attributes(statement.attributes, {"summary.plot_type": Rule(str, choices=("bar",))})
+    model = UsedModel(statement.model_dir)
+    model.check_columns([column.name for column in database.describe(statement.select)])
+    names = unique_names(model.meta.features)
+    channel.say(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
+    if statement.result_table:
+        with result_table(database, statement.result_table, step.scratch_suffix) as table:
+            _create(table, names, model)
+            importance = _explain(statement, model, database, channel, table)
+            table.publish(channel)
+    else:
+        importance = _explain(statement, model, database, channel, None)
+    ranking = sorted(zip(names, importance.tolist(), strict=True), key=lambda item: -item[1])
+    _print(ranking, channel)
+
+    from sqlflow_submitter.extended.plot import bar_plot
+
+    channel.display("image/png", bar_plot(ranking, f"Mean |SHAP value|, model {statement.model}"))
+
+
+def unique_names(features: list[Feature]) -> list[str]:
+    """Names the features; where one column has several, a number tells them apart."""
+    names: list[str] = []
+    taken = {ROW_COLUMN, CLASS_COLUMN}
+    for feature in features:
+        label, number = feature.label(), 1
+        name = label
+        while name.lower() in taken:
+            number += 1
+            name = f"{label}_{number}"
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def _create(table: ResultTable, names: list[str], model: UsedModel) -> None:
+    writer = table.writer
+    columns = [writer.column(ROW_COLUMN, Kind.INT)]
+    if has_classes(model):
+        columns.append(writer.column(CLASS_COLUMN, model.result_kind()))
+    table.create([*columns, *(writer.column(name, Kind.FLOAT) for name in names)])
+
+
+def has_classes(model: UsedModel) -> bool:
+    """Whether each row has SHAP values for each class; of two classes only the second has its own."""
+    return model.meta.classes is not None and len(model.meta.classes) > 2
+
+
+def _explain(
+    statement: Statement,
+    model: UsedModel,
+    database: Database,
+    channel: StatementChannel,
+    table: ResultTable | None,
+) -> Floats:
+    """Gives the mean absolute SHAP value of each feature; with several classes, the mean over them too."""
+    from sqlflow_submitter.xgb.booster import contributions
+
+    booster = model.booster()
+    total = np.zeros(len(model.meta.features))
+    rows = 0
+    with open_select(database, statement.select) as result:
+        encoder = BatchEncoder(model, result)
+        for batch in result.batches():
+            shap = by_feature(contributions(booster, encoder.encode(batch)), model)
+            total += np.abs(shap).sum(axis=0).mean(axis=0)
+            if table is not None:
+                _insert(table, shap, rows, model)
+            rows += batch.rows
+            channel.progress("explain", rows, 0, "rows")
+    if not rows:
+        raise UserError("the select returned no rows")
+    channel.progress("explain", rows, rows, "rows")
+    return total / rows
+
+
+def by_feature(contributions: Any, model: UsedModel) -> Floats:
+    """Sums the matrix's columns by feature: (rows, classes, features), with one class where there is one output."""
+    if contributions.ndim == 2:
+        contributions = contributions[:, np.newaxis, :]
+    widths = [matrix_width(feature, model.one_hot) for feature in model.meta.features]
+    starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
+    # The last column is the bias.
+    return np.add.reduceat(contributions[:, :, :-1].astype(np.float64), starts, axis=2)
+
+
+def _insert(table: ResultTable, shap: Floats, rows_before: int, model: UsedModel) -> None:
+    rows, classes, features = shap.shape
+    numbers = np.repeat(np.arange(rows_before + 1, rows_before + rows + 1), classes)
+    columns: list[list[Any]] = [numbers.tolist()]
+    if has_classes(model):
+        columns.append(list(model.meta.classes or []) * rows)
+    columns += shap.reshape(rows * classes, features).T.tolist()
+    table.insert([table.writer.raw(column) for column in columns])
+
+
+def _print(ranking: list[tuple[str, float]], channel: StatementChannel) -> None:
+    width = max(len(name) for name, _ in ranking)
+    channel.say("mean |SHAP value| by feature:")
+    for name, value in ranking:
+        channel.say(f"  {name:<{width}}  {value:.6g}")

@@ -1,0 +1,67 @@
+"""What of a TRAIN statement can be checked before any row is read or any large library imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features.clause import Clause, locate, resolve_column
+from sqlflow_submitter.model import ModelMeta
+from sqlflow_submitter.step import Statement
+from sqlflow_submitter.xgb.estimator import resolve_booster
+from sqlflow_submitter.xgb.parameters import Parameters
+
+
+class TrainPlan:
+    """A TRAIN statement, checked against the columns of its selects."""
+
+    def __init__(self, statement: Statement, database: Database) -> None:
+        """Raises:
+        UserError: an estimator, attribute, column or label that does not exist, or cannot be used like this.
+        """
+        self.booster = resolve_booster(statement.estimator)
+        self.parameters = Parameters(self.booster, statement.attributes)
+        if statement.label is None:
+            raise UserError(f"{statement.estimator} needs a label, as in LABEL class")
+        for target in statement.columns:
+            if target != "feature_columns":
+                raise UserError(f"COLUMN … FOR {target}: XGBoost has one set of columns; leave out FOR")
+        available = [column.name for column in database.describe(statement.select)]
+        self.label = resolve_column("label", statement.label, available)
+        self.earlier = self._earlier(statement)
+        expressions = statement.columns.get("feature_columns") or [{"ident": "*"}]
+        self.clause = Clause(expressions, available, self.label)
+        if self.earlier is not None:
+            self._check_same_inputs(self.earlier, bool(statement.columns))
+        needed = [self.label, *self.inputs()]
+        locate("column", needed, available)
+        if self.parameters.validation_select:
+            validation = [column.name for column in database.describe(self.parameters.validation_select)]
+            locate("validation.select: column", needed, validation)
+
+    def _earlier(self, statement: Statement) -> ModelMeta | None:
+        """Gives the model that USING names."""
+        if not statement.pretrained:
+            return None
+        earlier = ModelMeta.load(Path(statement.pretrained))
+        if resolve_booster(earlier.class_name) != self.booster:
+            raise UserError(f"USING: the earlier model is a {earlier.class_name}, not a {statement.estimator}")
+        if self.parameters.task is None:
+            self.parameters.decide(earlier.objective)
+        elif self.parameters.native["objective"] != earlier.objective:
+            raise UserError(
+                f"USING: the earlier model has the objective {earlier.objective}; this one must have it too"
+            )
+        return earlier
+
+    def _check_same_inputs(self, earlier: ModelMeta, has_clause: bool) -> None:
+        if has_clause and set(self.inputs()) != set(earlier.inputs()):
+            raise UserError(f"USING: the earlier model reads other columns: {', '.join(earlier.inputs())}")
+        # Its features are taken as they are: a vocabulary learned anew would give other codes.
+        self.clause.features, self.clause.derived = earlier.features, []
+
+    def inputs(self) -> list[str]:
+        """Names the columns that features read."""
+        names = [name for feature in self.clause.features for name in feature.columns()] + self.clause.derived
+        return list(dict.fromkeys(names))

@@ -1,0 +1,97 @@
+"""TRAIN: checks what can be checked at once, then loads, boosts and saves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.extended.plan import TrainPlan
+from sqlflow_submitter.model import WEIGHTS, ModelMeta
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement
+
+if TYPE_CHECKING:
+    from sqlflow_submitter.extended.training_data import TrainingData
+
+MAX_ROUND_LINES = 50
+"""So many rounds are printed at most; all of them go out as metrics."""
+
+
+def train(statement: Statement, database: Database, channel: StatementChannel) -> None:
+    """Trains a model and writes it to the statement's output folder.
+
+    Raises:
+        UserError: the statement or the data is wrong; told within the first second where it can be.
+    """
+    plan = TrainPlan(statement, database)
+    channel.say(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
+
+    # From here on numpy is needed, and then xgboost.
+    from sqlflow_submitter.extended.training_data import load_training_data
+
+    data = load_training_data(plan, statement.select, database, channel)
+
+    from sqlflow_submitter.xgb import booster as xgb
+
+    earlier = xgb.load_booster(Path(statement.pretrained)) if statement.pretrained else None
+    rounds = _Rounds(channel, _rounds(plan, data.train[0].rows))
+    model, kept = xgb.fit(plan.parameters, data.train, data.validation, earlier, rounds.done)
+    rounds.end(kept)
+    folder = Path(statement.output)
+    folder.mkdir(parents=True, exist_ok=True)
+    xgb.save(model, folder)
+    _meta(statement, plan, data, rounds.measured[kept - 1]).save(folder)
+    channel.say(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
+
+
+def _meta(statement: Statement, plan: TrainPlan, data: TrainingData, evaluation: dict[str, float]) -> ModelMeta:
+    from sqlflow_submitter import __version__
+
+    return ModelMeta(
+        original_sql=statement.sql,
+        select=statement.select,
+        validation_select=plan.parameters.validation_select,
+        class_name=statement.estimator,
+        attributes=statement.attributes,
+        objective=plan.parameters.native["objective"],
+        features=data.features,
+        label=plan.label,
+        classes=data.classes,
+        evaluation=evaluation,
+        created_by=f"sqlflow_submitter {__version__}",
+    )
+
+
+def _rounds(plan: TrainPlan, rows: int) -> int:
+    parameters = plan.parameters
+    batches = -(-rows // parameters.batch_size) if parameters.batch_size else 1
+    return parameters.rounds * parameters.epochs * batches
+
+
+class _Rounds:
+    """Reports each round."""
+
+    def __init__(self, channel: StatementChannel, total: int) -> None:
+        self._channel = channel
+        self._total = total
+        self._every = max(1, total // MAX_ROUND_LINES)
+        self.measured: list[dict[str, float]] = []
+        """The measurements of each round so far."""
+
+    def done(self, values: dict[str, float]) -> None:
+        self.measured.append(values)
+        number = len(self.measured)
+        self._channel.metrics(values, step=number)
+        self._channel.progress("train", number, self._total, "rounds")
+        if number % self._every == 0 or number in (1, self._total):
+            measured = "  ".join(f"{name}={value:.6g}" for name, value in values.items())
+            self._channel.say(f"round {number}/{self._total}  {measured}")
+
+    def end(self, kept: int) -> None:
+        """Says how many rounds the model keeps, where it is not all."""
+        trained = len(self.measured)
+        if kept < trained or trained < self._total:
+            self._channel.say(f"stopped after round {trained}, as validation got no better: round {kept} is kept")
+            self._channel.progress("train", trained, trained, "rounds")

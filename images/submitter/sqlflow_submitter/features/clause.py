@@ -1,0 +1,322 @@
+"""Reads a COLUMN clause, for XGBoost.
+
+How the language's feature columns are understood here:
+
+- `x`: derived from the data, as without a COLUMN clause; `*`: all columns but the label, and those named beside it.
+- `DENSE(x[, shape[, separator]])`, `NUMERIC(…)`: numbers; with a shape above 1, a text of so many.
+- `SPARSE(x, size[, separator[, type[, pair separator[, type]]]])`: a text of `index:value`, or of indices (value 1).
+- `BUCKET(x, [b0, b1 …])`: the number of boundaries that are not above the value.
+- `CATEGORY_ID(x, size)`: whole numbers 0…size-1; `CATEGORY_HASH(x, size)`, `CROSS([a, b …], size)`: a hash below size.
+  Trees split these as categories, gblinear reads them as INDICATOR.
+- `INDICATOR(c)`: one column for each code, 1 where it is the row's. Where `c` reads `SPARSE(…)`, one row has many.
+- `WEIGHTED_CATEGORY(c)`: the same with the weights that a `SPARSE` text gives.
+- `SEQ_CATEGORY_ID` and `EMBEDDING` are refused: no tree model learns an order or a vector.
+- A string in a column's place is a name or a regular expression; it stands for each column that it matches whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.features.spec import (
+    BUCKET,
+    CATEGORICAL,
+    CATEGORY_HASH,
+    CATEGORY_ID,
+    CROSS,
+    DENSE,
+    INDICATOR,
+    SPARSE,
+    Feature,
+)
+from sqlflow_submitter.step import Expression
+
+NAMED_SEPARATORS = {"COMMA": ",", "SEMICOLON": ";", "COLON": ":", "SPACE": " ", "TAB": "\t", "PIPE": "|"}
+MAX_WIDTH = 10_000_000
+FUNCTIONS = (
+    "DENSE",
+    "NUMERIC",
+    "SPARSE",
+    "BUCKET",
+    "CATEGORY_ID",
+    "CATEGORY_HASH",
+    "CROSS",
+    "INDICATOR",
+    "WEIGHTED_CATEGORY",
+)
+NO_USE = {
+    "EMBEDDING": "use INDICATOR or CATEGORY_HASH",
+    "SEQ_CATEGORY_ID": "use INDICATOR(CATEGORY_ID(…)), which forgets the order",
+}
+
+
+class Clause:
+    """A COLUMN clause, checked against the columns of the select."""
+
+    def __init__(self, expressions: Sequence[Expression], available: Sequence[str], label: str | None) -> None:
+        self._available = available
+        self._label = label
+        self.features: list[Feature] = []
+        """Features that the clause spells out."""
+        self.derived: list[str] = []
+        """Columns whose feature is to be derived from the data, in order."""
+        stars = False
+        for expression in expressions:
+            if expression.get("ident") == "*" or expression.get("string") == "*":
+                stars = True
+            elif "ident" in expression or "string" in expression:
+                self.derived += self._names(expression)
+            else:
+                self.features += self._function(expression)
+        if stars:
+            named = set(self.derived).union(*(feature.columns() for feature in self.features))
+            self.derived += [name for name in available if name not in named and name != label]
+        if not self.features and not self.derived:
+            raise UserError(f"no feature column is left besides the label {label}")
+        check_distinct(self.features, self.derived)
+
+    def _names(self, expression: Expression) -> list[str]:
+        if "ident" in expression:
+            return [self._checked(resolve_column("column", expression["ident"], self._available))]
+        pattern = expression["string"]
+        if pattern in self._available:
+            return [self._checked(pattern)]
+        try:
+            names = [name for name in self._available if re.fullmatch(pattern, name) and name != self._label]
+        except re.error as error:
+            raise UserError(f'COLUMN "{pattern}" is no column and no regular expression: {error}') from error
+        if not names:
+            raise UserError(unknown("column", f'"{pattern}"', self._available, "the select has"))
+        return names
+
+    def _checked(self, name: str) -> str:
+        if name == self._label:
+            raise UserError(f"column {name} is the label: the model would be told the answer; leave it out of COLUMN")
+        return name
+
+    def _function(self, expression: Expression) -> list[Feature]:
+        """Gives one feature, or one for each column that a pattern matches."""
+        if "call" not in expression:
+            raise UserError(f"COLUMN holds {render(expression)}; expected a column or one of {', '.join(FUNCTIONS)}")
+        name = expression["call"].upper()
+        arguments = expression["args"]
+        if name in NO_USE:
+            raise UserError(f"feature column {name} is of no use to XGBoost: {NO_USE[name]}")
+        build = BUILDERS.get(name)
+        if build is None:
+            raise UserError(unknown("feature column", expression["call"], FUNCTIONS))
+        if not arguments:
+            raise UserError(f"{name} needs a column, as in {name}(x, …)")
+        return build(self, name, arguments)
+
+    def _dense(self, name: str, arguments: list[Expression]) -> list[Feature]:
+        _at_most(name, arguments, 4)
+        width = _size(name, arguments, 1, "shape") if len(arguments) > 1 else 1
+        separator = _separator(name, arguments, 2)
+        return [
+            Feature(DENSE, column=column, width=width, separator=separator)
+            for column in self._input_names(name, arguments[0])
+        ]
+
+    def _sparse(self, name: str, arguments: list[Expression]) -> list[Feature]:
+        _at_most(name, arguments, 6)
+        width = _size(name, arguments, 1, "size")
+        separator = _separator(name, arguments, 2)
+        pair_separator = _separator(name, arguments, 4) or ":"
+        return [
+            Feature(SPARSE, column=column, width=width, separator=separator, pair_separator=pair_separator)
+            for column in self._input_names(name, arguments[0])
+        ]
+
+    def _bucket(self, name: str, arguments: list[Expression]) -> list[Feature]:
+        _at_most(name, arguments, 2)
+        if len(arguments) < 2 or "list" not in arguments[1]:
+            raise UserError("BUCKET needs its boundaries, as in BUCKET(x, [10, 20])")
+        boundaries = [_number(name, item) for item in arguments[1]["list"]]
+        if not boundaries or boundaries != sorted(set(boundaries)):
+            raise UserError(f"BUCKET boundaries {render(arguments[1])} do not rise")
+        features = []
+        for inner in self._inner(arguments[0], lambda column: Feature(DENSE, column=column)):
+            if inner.kind != DENSE or inner.width != 1:
+                raise UserError(f"BUCKET needs one number, as in BUCKET(x, [10, 20]); found {render(arguments[0])}")
+            features.append(Feature(BUCKET, inputs=[inner], boundaries=boundaries))
+        return features
+
+    def _category(self, name: str, arguments: list[Expression]) -> list[Feature]:
+        _at_most(name, arguments, 2)
+        size = _size(name, arguments, 1, "number of categories")
+        kind = CATEGORY_ID if name == "CATEGORY_ID" else CATEGORY_HASH
+        features = []
+        for inner in self._inner(arguments[0], lambda column: Feature(kind, column=column, width=size)):
+            if inner.kind == SPARSE:
+                # Many categories in one row: only as indicators can trees read them.
+                features.append(Feature(SPARSE, column=inner.column, width=size, separator=inner.separator))
+            elif inner.kind == DENSE and inner.width == 1:
+                features.append(Feature(kind, column=inner.column, width=size))
+            elif inner.kind == kind:
+                features.append(inner)
+            else:
+                raise UserError(f"{name} needs a column or SPARSE(…); found {render(arguments[0])}")
+        return features
+
+    def _cross(self, name: str, arguments: list[Expression]) -> list[Feature]:
+        _at_most(name, arguments, 2)
+        if "list" not in arguments[0] or len(arguments[0]["list"]) < 2:
+            raise UserError(
+                f"CROSS needs a list of two columns or more, as in CROSS([a, b], 100); found {render(arguments[0])}"
+            )
+        size = _size(name, arguments, 1, "number of categories")
+        inputs = []
+        for item in arguments[0]["list"]:
+            for inner in self._inner(item, lambda column: Feature(CATEGORY_HASH, column=column, width=MAX_WIDTH)):
+                if inner.kind == DENSE and inner.width == 1:
+                    inner = Feature(CATEGORY_HASH, column=inner.column, width=MAX_WIDTH)
+                if inner.kind not in CATEGORICAL and inner.kind != BUCKET:
+                    raise UserError(f"CROSS takes columns with one value each; found {render(item)}")
+                inputs.append(inner)
+        return [Feature(CROSS, inputs=inputs, width=size)]
+
+    def _indicator(self, name: str, arguments: list[Expression]) -> list[Feature]:
+        _at_most(name, arguments, 1 if name == "INDICATOR" else 2)
+        features = []
+        for inner in self._inner(arguments[0], None):
+            if inner.kind in CATEGORICAL or inner.kind == BUCKET:
+                features.append(Feature(INDICATOR, inputs=[inner]))
+            elif inner.kind == SPARSE:
+                features.append(inner)
+            else:
+                raise UserError(
+                    f"{name} needs categories, as in {name}(CATEGORY_ID(x, 10)); found {render(arguments[0])}"
+                )
+        return features
+
+    def _inner(self, expression: Expression, bare: Callable[[str], Feature] | None) -> list[Feature]:
+        """Gives the features of an argument; `bare` makes one of a column that stands alone."""
+        if "call" in expression:
+            return self._function(expression)
+        if bare is None:
+            raise UserError(f"categories are needed, as in INDICATOR(CATEGORY_ID({render(expression)}, 10))")
+        return [bare(column) for column in self._input_names("COLUMN", expression)]
+
+    def _input_names(self, name: str, expression: Expression) -> list[str]:
+        if "call" in expression and expression["call"].upper() in ("DENSE", "NUMERIC"):
+            expression = (expression["args"] or [{}])[0]
+        if "ident" not in expression and "string" not in expression:
+            raise UserError(f"{name} needs a column; found {render(expression)}")
+        return self._names(expression)
+
+
+BUILDERS: dict[str, Callable[[Clause, str, list[Expression]], list[Feature]]] = {
+    "DENSE": Clause._dense,
+    "NUMERIC": Clause._dense,
+    "SPARSE": Clause._sparse,
+    "BUCKET": Clause._bucket,
+    "CATEGORY_ID": Clause._category,
+    "CATEGORY_HASH": Clause._category,
+    "CROSS": Clause._cross,
+    "INDICATOR": Clause._indicator,
+    "WEIGHTED_CATEGORY": Clause._indicator,
+}
+
+
+def resolve_column(what: str, name: str, available: Sequence[str]) -> str:
+    """Finds a column of the select by its name, or by its name in another case, as databases do.
+
+    Raises:
+        UserError: there is none; with the near misses and the columns that exist.
+    """
+    if name in available:
+        return name
+    folded = [column for column in available if column.lower() == name.lower()]
+    if len(folded) == 1:
+        return folded[0]
+    raise UserError(unknown(what, name, available, "the select has"))
+
+
+def locate(what: str, names: Iterable[str], available: Sequence[str]) -> dict[str, int]:
+    """Gives the place of each name among the columns of a select.
+
+    Raises:
+        UserError: one is not there, or is there twice.
+    """
+    places = {}
+    for name in names:
+        column = resolve_column(what, name, available)
+        if available.count(column) > 1:
+            raise UserError(
+                f"column {column} comes {available.count(column)} times in the select: give each its own name with AS"
+            )
+        places[name] = available.index(column)
+    return places
+
+
+def check_distinct(features: Sequence[Feature], derived: Sequence[str]) -> None:
+    """Refuses a column that is named twice in the same way."""
+    seen: set[str] = set()
+    for name in derived:
+        if name in seen:
+            raise UserError(f"column {name} is named twice in COLUMN")
+        seen.add(name)
+
+
+def render(expression: Expression | Any) -> str:
+    """Writes an expression as its user did, about."""
+    match expression:
+        case {"number": number}:
+            return f"{number:g}"
+        case {"string": text}:
+            return f'"{text}"'
+        case {"ident": name}:
+            return str(name)
+        case {"list": items}:
+            return "[" + ", ".join(map(render, items)) + "]"
+        case {"call": name, "args": arguments}:
+            return f"{name}({', '.join(map(render, arguments))})"
+        case {"unary": operator, "of": operand}:
+            return f"{operator}{render(operand)}"
+        case {"binary": operator, "left": left, "right": right}:
+            return f"{render(left)} {operator} {render(right)}"
+        case _:
+            return "nothing"
+
+
+def _at_most(name: str, arguments: Sequence[Expression], limit: int) -> None:
+    if len(arguments) > limit:
+        raise UserError(f"{name} takes at most {limit} argument(s); found {len(arguments)}")
+
+
+def _number(name: str, expression: Expression) -> float:
+    match expression:
+        case {"number": number}:
+            return float(number)
+        case {"unary": "-", "of": {"number": number}}:
+            return -float(number)
+        case _:
+            raise UserError(f"{name} needs a number; found {render(expression)}")
+
+
+def _size(name: str, arguments: Sequence[Expression], place: int, what: str) -> int:
+    if len(arguments) <= place:
+        raise UserError(f"{name} needs its {what}, as in {name}({render(arguments[0])}, 10)")
+    expression = arguments[place]
+    if "list" in expression and len(expression["list"]) == 1:
+        expression = expression["list"][0]
+    size = _number(name, expression)
+    if size != int(size) or not 1 <= size <= MAX_WIDTH:
+        raise UserError(f"{name} has the {what} {size:g}; it must be a whole number from 1 to {MAX_WIDTH}")
+    return int(size)
+
+
+def _separator(name: str, arguments: Sequence[Expression], place: int) -> str | None:
+    if len(arguments) <= place:
+        return None
+    match arguments[place]:
+        case {"string": text} if text:
+            return str(text)
+        case {"ident": word} if word.upper() in NAMED_SEPARATORS:
+            return NAMED_SEPARATORS[word.upper()]
+        case expression:
+            raise UserError(f'{name} has the separator {render(expression)}; give it as text, as in ","')

@@ -1,0 +1,96 @@
+"""What a feature is, as it is kept in `model_meta.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+DENSE = "dense"
+SPARSE = "sparse"
+BUCKET = "bucket"
+CATEGORY_ID = "category_id"
+CATEGORY_HASH = "category_hash"
+VOCABULARY = "vocabulary"
+CROSS = "cross"
+INDICATOR = "indicator"
+
+CATEGORICAL = {CATEGORY_ID, CATEGORY_HASH, VOCABULARY, CROSS}
+"""Kinds whose value is a code: its size means nothing, only whether it is the same."""
+
+
+class Feature:
+    """One feature: how some columns of the select become `width` columns of the matrix."""
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        column: str = "",
+        width: int = 1,
+        separator: str | None = None,
+        pair_separator: str = ":",
+        boundaries: list[float] | None = None,
+        vocabulary: list[str] | None = None,
+        inputs: list[Feature] | None = None,
+    ) -> None:
+        self.kind = kind
+        self.column = column
+        """The column read; empty where `inputs` are read instead."""
+        self.width = width
+        """DENSE: numbers in the value. SPARSE: highest index + 1. Categorical kinds and INDICATOR: number of codes."""
+        self.separator = separator
+        """Between the numbers of a text; None: a comma, spaces, or both."""
+        self.pair_separator = pair_separator
+        self.boundaries = boundaries or []
+        self.vocabulary = vocabulary
+        """VOCABULARY: the texts, sorted; a text's code is its place. None: still to be learned."""
+        self.inputs = inputs or []
+
+    def columns(self) -> list[str]:
+        """Names the columns of the select that this feature reads."""
+        names = [self.column] if self.column else []
+        for feature in self.inputs:
+            names += [name for name in feature.columns() if name not in names]
+        return names
+
+    def matrix_width(self) -> int:
+        """Gives the number of columns that this feature takes in the matrix."""
+        if self.kind in CATEGORICAL or self.kind == BUCKET:
+            return 1
+        if self.kind == INDICATOR:
+            return self.inputs[0].codes()
+        return self.width
+
+    def codes(self) -> int:
+        """Gives the number of codes of a categorical or bucketed feature."""
+        if self.kind == BUCKET:
+            return len(self.boundaries) + 1
+        return len(self.vocabulary or []) if self.kind == VOCABULARY else self.width
+
+    def label(self) -> str:
+        """Names the feature for people and for result tables; distinct features of one program have distinct names."""
+        if self.kind == CROSS:
+            return "_x_".join(feature.label() for feature in self.inputs)
+        return self.column or self.inputs[0].label()
+
+    def to_json(self) -> dict[str, Any]:
+        document: dict[str, Any] = {"kind": self.kind, "width": self.width}
+        if self.column:
+            document["column"] = self.column
+        if self.separator is not None:
+            document["separator"] = self.separator
+        if self.kind == SPARSE:
+            document["pair_separator"] = self.pair_separator
+        if self.boundaries:
+            document["boundaries"] = self.boundaries
+        if self.vocabulary is not None:
+            document["vocabulary"] = self.vocabulary
+        if self.inputs:
+            document["inputs"] = [feature.to_json() for feature in self.inputs]
+        return document
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Feature:
+        fields = dict(document)
+        kind = fields.pop("kind")
+        fields["inputs"] = [cls.from_json(inner) for inner in fields.get("inputs", ())]
+        return cls(kind, **fields)

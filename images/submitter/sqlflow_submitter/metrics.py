@@ -1,0 +1,165 @@
+"""Measures how well predictions fit the labels.
+
+With numpy alone: scikit-learn has all of these, but its import takes longer than most evaluations, and it would be the
+largest package of the image for a dozen formulas. The tests compare with scikit-learn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlflow_submitter.errors import UserError, unknown
+
+Array = NDArray[Any]
+
+
+class Scores(NamedTuple):
+    """Predictions and truth, by row."""
+
+    truth: Array
+    """Class codes, or numbers."""
+    predicted: Array
+    """Class codes, or numbers."""
+    probabilities: Array | None
+    """(rows, classes); None for numbers."""
+
+
+def accuracy(scores: Scores) -> float:
+    return float(np.mean(scores.truth == scores.predicted))
+
+
+def confusion(scores: Scores) -> Array:
+    """Counts by (true class, predicted class)."""
+    assert scores.probabilities is not None, "only of classes"
+    classes = scores.probabilities.shape[1]
+    flat = scores.truth.astype(np.int64) * classes + scores.predicted.astype(np.int64)
+    return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)
+
+
+def _averaged(per_class: Array, scores: Scores) -> float:
+    """Of two classes the second; of more, the mean of those that occur."""
+    if len(per_class) == 2:
+        return float(per_class[1])
+    counts = confusion(scores)
+    return float(np.mean(per_class[(counts.sum(axis=0) + counts.sum(axis=1)) > 0]))
+
+
+def _ratio(part: Array, whole: Array) -> Array:
+    return np.divide(part, whole, out=np.zeros(len(part)), where=whole > 0)
+
+
+def precision(scores: Scores) -> float:
+    counts = confusion(scores)
+    return _averaged(_ratio(np.diag(counts), counts.sum(axis=0)), scores)
+
+
+def recall(scores: Scores) -> float:
+    counts = confusion(scores)
+    return _averaged(_ratio(np.diag(counts), counts.sum(axis=1)), scores)
+
+
+def f1(scores: Scores) -> float:
+    counts = confusion(scores)
+    return _averaged(_ratio(2 * np.diag(counts), counts.sum(axis=0) + counts.sum(axis=1)), scores)
+
+
+def auc(scores: Scores) -> float:
+    """Area under the ROC curve, from ranks; of several classes the mean of each against the rest, NaN if undefined."""
+    assert scores.probabilities is not None, "only of classes"
+    classes = scores.probabilities.shape[1]
+    wanted = [1] if classes == 2 else range(classes)
+    return float(np.mean([_auc_of(scores.truth == code, scores.probabilities[:, code]) for code in wanted]))
+
+
+def _auc_of(positive: Array, score: Array) -> float:
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if not positives or not negatives:
+        return float("nan")
+    # Equal scores share the mean of their ranks.
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks = (last - (counts - 1) / 2)[inverse]
+    return float((ranks[positive].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def log_loss(scores: Scores) -> float:
+    assert scores.probabilities is not None, "only of classes"
+    rows = np.arange(len(scores.truth))
+    chosen = scores.probabilities[rows, scores.truth.astype(np.int64)].astype(np.float64)
+    return float(-np.mean(np.log(np.clip(chosen, np.finfo(np.float32).eps, 1.0))))
+
+
+def mse(scores: Scores) -> float:
+    return float(np.mean((scores.truth - scores.predicted) ** 2))
+
+
+def rmse(scores: Scores) -> float:
+    return float(np.sqrt(mse(scores)))
+
+
+def mae(scores: Scores) -> float:
+    return float(np.mean(np.abs(scores.truth - scores.predicted)))
+
+
+def mape(scores: Scores) -> float:
+    return float(np.mean(np.abs(scores.truth - scores.predicted) / np.maximum(np.abs(scores.truth), 1e-12)))
+
+
+def r2(scores: Scores) -> float:
+    total = float(np.sum((scores.truth - scores.truth.mean()) ** 2))
+    return 1.0 - float(np.sum((scores.truth - scores.predicted) ** 2)) / total if total else float("nan")
+
+
+Metric = Callable[[Scores], float]
+
+OF_CLASSES: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "precision": precision,
+    "recall": recall,
+    "f1": f1,
+    "auc": auc,
+    "log_loss": log_loss,
+}
+OF_NUMBERS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
+
+DEFAULT_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "auc")
+DEFAULT_OF_NUMBERS = ("rmse", "mae", "r2")
+
+# Names by which Keras, scikit-learn and upstream call the same.
+ALIASES = {
+    "accuracy_score": "accuracy",
+    "precision_score": "precision",
+    "recall_score": "recall",
+    "f1_score": "f1",
+    "f1score": "f1",
+    "roc_auc_score": "auc",
+    "logloss": "log_loss",
+    "rootmeansquarederror": "rmse",
+    "meansquarederror": "mse",
+    "mean_squared_error": "mse",
+    "meanabsoluteerror": "mae",
+    "mean_absolute_error": "mae",
+    "r2_score": "r2",
+}
+
+
+def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
+    """Gives the metrics of these names, or the usual ones when there are none.
+
+    Raises:
+        UserError: a name is not known, or is not for this kind of model.
+    """
+    known = OF_CLASSES if of_classes else OF_NUMBERS
+    if not names:
+        return {name: known[name] for name in (DEFAULT_OF_CLASSES if of_classes else DEFAULT_OF_NUMBERS)}
+    chosen = {}
+    for name in names:
+        folded = ALIASES.get(name.lower(), name.lower())
+        if folded not in known:
+            raise UserError(unknown("metric", name, known, "for this model there are"))
+        chosen[folded] = known[folded]
+    return chosen

@@ -1,0 +1,75 @@
+"""A model's folder: the weights, and `model_meta.json`, which says all that is needed to use them again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.features.spec import Feature
+
+META = "model_meta.json"
+WEIGHTS = "model.ubj"
+FORMAT = 1
+
+
+class ModelMeta:
+    """What `model_meta.json` holds. Names follow upstream's where it has the same thing."""
+
+    def __init__(
+        self,
+        *,
+        original_sql: str,
+        select: str,
+        validation_select: str,
+        class_name: str,
+        attributes: dict[str, Any],
+        objective: str,
+        features: list[Feature],
+        label: str,
+        classes: list[Any] | None,
+        evaluation: dict[str, float],
+        created_by: str,
+    ) -> None:
+        self.original_sql = original_sql
+        self.select = select
+        self.validation_select = validation_select
+        self.class_name = class_name
+        """The estimator as the program named it, such as `xgboost.gbtree`."""
+        self.attributes = attributes
+        self.objective = objective
+        self.features = features
+        self.label = label
+        self.classes = classes
+        """Label values by class code; None where a number is predicted."""
+        self.evaluation = evaluation
+        """The last measurements of training, such as `validate-rmse`."""
+        self.created_by = created_by
+
+    def inputs(self) -> list[str]:
+        """Names the columns that the model reads."""
+        return list(dict.fromkeys(name for feature in self.features for name in feature.columns()))
+
+    def save(self, folder: Path) -> None:
+        """Writes the document into an existing folder."""
+        document: dict[str, Any] = {"format": FORMAT, **vars(self)}
+        document["features"] = [feature.to_json() for feature in self.features]
+        (folder / META).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelMeta:
+        """Reads the document of a model's folder.
+
+        Raises:
+            SubmitterError: there is none, or it is not one that this release can read.
+        """
+        path = folder / META
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            if document.pop("format") != FORMAT:
+                raise SubmitterError(f"model in {folder} has another format than this submitter reads ({FORMAT})")
+            document["features"] = [Feature.from_json(feature) for feature in document["features"]]
+            return cls(**document)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SubmitterError(f"model in {folder} cannot be read: {error!r}") from error

@@ -1,0 +1,84 @@
+"""Runs a step from its document to its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import NoReturn
+
+from sqlflow_submitter.channel import Channel, open_channel
+from sqlflow_submitter.connect import connect
+from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line
+from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
+from sqlflow_submitter.redact import Redactor
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement, Step, load_step
+
+SECRET = "db_conn_str"
+MAX_MESSAGE = 2_000
+MAX_DETAIL = 64 * 1024
+"""Characters of a failure's message and detail."""
+
+
+def run_step(path: str) -> None:
+    """Runs the step of a document; returns when all its statements succeeded, else exits the process with 1.
+
+    Before it exits it sends a Failure frame and prints the same line to standard error.
+    """
+    redactor = Redactor()
+    channel: Channel | None = None
+    statement: Statement | None = None
+    try:
+        channel = open_channel()
+        step = load_step(path)
+        dsn = channel.secrets().get(SECRET, "")
+        redactor.hide(dsn)
+        with connect(dsn, step.replay) as database:
+            for statement in step.statements:
+                run_statement(statement, step, database, StatementChannel(channel, statement.index))
+            statement = None
+    except Exception as error:
+        _fail(error, channel, statement, redactor)
+
+
+def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
+    """Runs one statement, from the frame that says it started to the one that says it ended."""
+    channel.started(statement.repeatable)
+    if statement.kind == "standard":
+        from sqlflow_submitter.standard import run_standard
+
+        channel.ended(run_standard(statement.sql, database, channel))
+        return
+    from sqlflow_submitter.extended import run_extended
+
+    run_extended(statement, step, database, channel)
+    channel.ended(None)
+
+
+def _fail(error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor) -> NoReturn:
+    frame = SubmitterFrame()
+    if statement is not None:
+        frame.statement = statement.index
+    message = str(error)
+    if isinstance(error, SubmitterError):
+        frame.failure.user_error = error.user_error
+        frame.failure.transient = error.transient
+    else:
+        message = f"the submitter failed: {type(error).__name__}: {error}"
+    message = redactor.redact(one_line(message))
+    # A database may quote a whole statement.
+    frame.failure.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " …"
+    if not isinstance(error, UserError | CommitRefused):
+        import traceback
+
+        frame.failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
+    print(frame.failure.message, file=sys.stderr, flush=True)
+    if channel is not None:
+        # When the agent is gone, the line on standard error is all that can be said.
+        with contextlib.suppress(OSError):
+            channel.send(frame)
+    sys.stdout.flush()
+    # No orderly exit: threads or atexit handlers of user code must not change the exit code, or keep the process.
+    os._exit(1)

@@ -1,0 +1,63 @@
+"""The step's document, `step.json`: what the server wants run."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlflow_submitter.errors import SubmitterError
+
+VERSION = 1
+
+Expression = dict[str, Any]
+"""A node of a COLUMN clause: `{"ident": "x"}`, `{"call": "NUMERIC", "args": […]}` …"""
+
+
+class Statement:
+    """One statement of the step; fields that its kind does not have are None or empty."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.index: int = document["index"]
+        self.kind: str = document["kind"]
+        self.sql: str = document.get("sql", "")
+        self.repeatable: bool = document.get("repeatable", False)
+        self.select: str = document.get("select") or ""
+        self.estimator: str = document.get("estimator") or ""
+        self.attributes: dict[str, Any] = document.get("attributes") or {}
+        self.columns: dict[str, list[Expression]] = document.get("columns") or {}
+        self.label: str | None = document.get("label")
+        self.model: str = document.get("model") or ""
+        self.output: str = document.get("output") or ""
+        self.pretrained: str | None = document.get("pretrained")
+        self.model_dir: str = document.get("model_dir") or ""
+        self.result_table: str | None = document.get("result_table")
+        self.result_column: str | None = document.get("result_column")
+
+
+class Step:
+    """A step: standard statements in a run, or one extended statement."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        version = document.get("version")
+        if version != VERSION:
+            raise SubmitterError(f"step document has version {version}, this submitter reads version {VERSION}")
+        self.job: str = document["job"]
+        self.step: int = document["step"]
+        self.attempt: int = document["attempt"]
+        self.scratch_suffix: str = document["scratch_suffix"]
+        self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]
+        self.statements = [Statement(statement) for statement in document["statements"]]
+
+
+def load_step(path: str) -> Step:
+    """Reads a step document.
+
+    Raises:
+        SubmitterError: the file is absent, is not JSON, or is of another version.
+    """
+    try:
+        # Not with pathlib: a standard step would import it for this line alone.
+        with open(path, "rb") as file:
+            return Step(json.load(file))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SubmitterError(f"step document {path} cannot be read: {error!r}") from error

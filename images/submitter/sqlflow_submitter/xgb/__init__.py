@@ -1,0 +1,1 @@
+"""What is particular to XGBoost. Only `booster` uses the library itself, which takes a third of a second to import."""

@@ -1,0 +1,131 @@
+"""The only module that uses xgboost: trains, saves, loads and predicts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlflow_submitter.features.matrix import Matrix
+from sqlflow_submitter.hiding import hidden
+from sqlflow_submitter.model import WEIGHTS
+from sqlflow_submitter.xgb.parameters import Parameters
+
+# Else idle threads spin, and on a busy machine, or in a container with less CPU than cores, take the time from those
+# that work. Read once, when the library is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+with hidden("sklearn"):
+    import xgboost
+
+from sqlflow_submitter.xgb.telling import told_plainly
+
+OnRound = Callable[[dict[str, float]], None]
+"""Called after a round with its measurements by name, such as `train-rmse`."""
+
+
+def to_dmatrix(matrix: Matrix, labels: NDArray[np.float64] | None = None) -> Any:
+    """Hands a matrix to XGBoost."""
+    with told_plainly():
+        return xgboost.DMatrix(
+            matrix.data,
+            label=labels,
+            missing=np.nan,
+            feature_types=matrix.types,
+            enable_categorical="c" in matrix.types,
+        )
+
+
+class _Reporter(xgboost.callback.TrainingCallback):
+    def __init__(self, on_round: OnRound) -> None:
+        super().__init__()
+        self._on_round = on_round
+
+    def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+        self._on_round(
+            {
+                f"{data}-{metric}": float(history[-1])
+                for data, metrics in evals_log.items()
+                for metric, history in metrics.items()
+            }
+        )
+        return False
+
+
+def fit(
+    parameters: Parameters,
+    train: tuple[Matrix, NDArray[np.float64]],
+    validation: tuple[Matrix, NDArray[np.float64]] | None,
+    earlier: Any | None,
+    on_round: OnRound,
+) -> tuple[Any, int]:
+    """Trains a booster, perhaps going on from an earlier one.
+
+    `train.batch_size` and `train.epoch` mean what they do upstream: each epoch boosts `train.num_boost_round` rounds
+    on each batch of rows, one after the other.
+
+    Returns the booster, and how many of the rounds reported it keeps: fewer than all after an early stop.
+    """
+    booster: Any = earlier
+    held_out = [(to_dmatrix(*validation), "validate")] if validation else []
+    whole = to_dmatrix(*train) if parameters.batch_size is None else None
+    rounds = 0
+    with told_plainly():
+        for _ in range(parameters.epochs):
+            for data in [whole] if whole is not None else _batches(train, parameters.batch_size or 0):
+                callbacks: list[Any] = [_Reporter(on_round)]
+                if parameters.early_stopping_rounds:
+                    callbacks.append(xgboost.callback.EarlyStopping(rounds=parameters.early_stopping_rounds))
+                booster = xgboost.train(
+                    parameters.native,
+                    data,
+                    num_boost_round=parameters.rounds,
+                    evals=[(data, "train"), *held_out],
+                    xgb_model=booster,
+                    callbacks=callbacks,
+                    verbose_eval=False,
+                )
+                rounds += parameters.rounds
+        if parameters.early_stopping_rounds:
+            rounds = booster.best_iteration + 1
+            booster = booster[:rounds]
+    return booster, rounds
+
+
+def _batches(train: tuple[Matrix, NDArray[np.float64]], size: int) -> Iterator[Any]:
+    matrix, labels = train
+    for start in range(0, matrix.rows, size):
+        rows = slice(start, start + size)
+        yield to_dmatrix(Matrix(matrix.data[rows], matrix.types), labels[rows])
+
+
+def save(booster: Any, folder: Path) -> None:
+    with told_plainly():
+        booster.save_model(folder / WEIGHTS)
+
+
+def load_booster(folder: Path) -> Any:
+    with told_plainly():
+        return xgboost.Booster(model_file=folder / WEIGHTS)
+
+
+def margins(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
+    """Gives raw scores: (rows,) or, with several classes, (rows, classes)."""
+    with told_plainly():
+        return booster.predict(to_dmatrix(matrix), output_margin=True)  # type: ignore[no-any-return]
+
+
+def values(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
+    """Gives predictions as the objective defines them: numbers, or probabilities."""
+    with told_plainly():
+        return booster.predict(to_dmatrix(matrix))  # type: ignore[no-any-return]
+
+
+def contributions(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
+    """Gives SHAP values: (rows, columns + 1), or (rows, classes, columns + 1); the last column is the bias."""
+    with told_plainly():
+        return booster.predict(to_dmatrix(matrix), pred_contribs=True)  # type: ignore[no-any-return]

@@ -1,0 +1,28 @@
+"""Names of XGBoost estimators."""
+
+from __future__ import annotations
+
+from sqlflow_submitter.errors import UserError, near_misses
+
+BOOSTERS = ("gbtree", "gblinear", "dart")
+SUPPORTED = tuple(f"xgboost.{booster}" for booster in BOOSTERS)
+
+# The older form names an estimator by what it does, e.g. XGBOOSTCLASSIFIER.
+OLDER_PREFIX = "XGBOOST"
+
+
+def resolve_booster(estimator: str) -> str:
+    """Gives the booster that an estimator's name means: `xgboost.dart` → `dart`, any `XGBOOST*` → `gbtree`.
+
+    Raises:
+        UserError: the estimator is none of XGBoost's.
+    """
+    family, _, booster = estimator.partition(".")
+    if family.lower() == "xgboost" and booster.lower() in BOOSTERS:
+        return booster.lower()
+    if estimator.upper().startswith(OLDER_PREFIX) and "." not in estimator:
+        older = estimator.upper().removeprefix(OLDER_PREFIX).lower()
+        return next((name for name in ("gblinear", "dart") if name in older), "gbtree")
+    near = near_misses(estimator, SUPPORTED)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"estimator {estimator} is not supported yet; supported: {', '.join(SUPPORTED)}{hint}")

@@ -1,0 +1,223 @@
+"""A stand-in for the agent: starts a submitter as the agent does, and speaks its end of the channel.
+
+It keeps nothing durable; it acknowledges at once. The real agent is tested with the real submitter elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlflow_submitter.channel import Channel
+from sqlflow_submitter.console import cells
+from sqlflow_submitter.errors import CommitRefused
+from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Failure, SubmitterFrame
+
+MAIN = 'from sqlflow_submitter import run_step\n\nrun_step("step.json")\n'
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+class Run:
+    """What a submitter said and did."""
+
+    def __init__(self) -> None:
+        self.frames: list[SubmitterFrame] = []
+        self.exit_code = 0
+        self.stdout = ""
+        self.stderr = ""
+        self.peak_rss = 0
+        """Bytes; measured only while rows come that are not kept."""
+
+    def kinds(self) -> list[str]:
+        """Gives the kinds of all frames but progress, in order."""
+        kinds = [frame.WhichOneof("frame") or "" for frame in self.frames]
+        return [kind for kind in kinds if kind != "progress"]
+
+    def of(self, kind: str) -> list[Any]:
+        return [getattr(frame, kind) for frame in self.frames if frame.WhichOneof("frame") == kind]
+
+    def failure(self) -> Failure:
+        """Gives the failure; there must be exactly one, last, and also on standard error, in one line."""
+        failures = self.of("failure")
+        assert len(failures) == 1, (self.stdout, self.stderr)
+        assert self.frames[-1].WhichOneof("frame") == "failure"
+        assert self.exit_code == 1
+        assert "\n" not in failures[0].message
+        assert failures[0].message in self.stderr.splitlines()
+        failure: Failure = failures[0]
+        return failure
+
+    def rows(self, statement: int | None = None) -> list[tuple[str, ...]]:
+        """Gives all rows, as a person reads them."""
+        found: list[tuple[str, ...]] = []
+        for frame in self.frames:
+            if frame.WhichOneof("frame") == "rows" and statement in (None, frame.statement):
+                found += zip(*(cells(column, frame.rows.count) for column in frame.rows.columns), strict=True)
+        return found
+
+    def succeeded(self) -> Run:
+        assert self.exit_code == 0, self.stderr
+        assert not self.of("failure")
+        return self
+
+
+class Recorder(Channel):
+    """The channel of a statement that runs in the tests' own process: quicker where the process does not matter."""
+
+    def __init__(self, grant: bool = True) -> None:
+        self.run = Run()
+        self._grant = grant
+
+    def secrets(self) -> dict[str, str]:
+        return {}
+
+    def send(self, frame: SubmitterFrame) -> None:
+        self.run.frames.append(frame)
+
+    def send_durable(self, frame: SubmitterFrame) -> None:
+        self.send(frame)
+
+    def commit(self, statement: int) -> None:
+        frame = SubmitterFrame(statement=statement)
+        frame.commit.SetInParent()
+        self.send(frame)
+        if not self._grant:
+            raise CommitRefused("the result may not be made visible: another attempt took over")
+
+
+class StandInAgent:
+    """Runs steps in a folder of their own.
+
+    Args:
+        folder: the workspace.
+        dsn: the secret `db_conn_str`.
+        keep_rows: False: count frames with rows only, and keep none, as a test of memory needs.
+        answer_commit: gives the answer to a commit; None: grant it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dsn: str,
+        keep_rows: bool = True,
+        answer_commit: Callable[[subprocess.Popen[bytes]], AgentFrame | None] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.dsn = dsn
+        self._keep_rows = keep_rows
+        self.answer_commit = answer_commit
+        self.row_count = 0
+        self.before_acknowledging: Callable[[], None] | None = None
+
+    def run(self, *statements: dict[str, Any] | str, replay: tuple[str, ...] = (), **step: Any) -> Run:
+        """Runs a step. A statement given as text is a standard one."""
+        document = {
+            "version": 1,
+            "job": "01jtest",
+            "step": 1,
+            "attempt": 1,
+            "scratch_suffix": "01jtest_1_1",
+            "replay": [{"index": 90 + place, "sql": sql} for place, sql in enumerate(replay)],
+            "statements": [_statement(place, statement) for place, statement in enumerate(statements)],
+            **step,
+        }
+        (self.folder / "step.json").write_text(json.dumps(document))
+        (self.folder / "main.py").write_text(MAIN)
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "SQLFLOW_CHANNEL_FD": str(theirs.fileno())}
+        environment["PYTHONUNBUFFERED"] = "1"
+        run = Run()
+        with open(self.folder / "stdout", "w+") as stdout, open(self.folder / "stderr", "w+") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "main.py"],
+                cwd=self.folder,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdout=stdout,
+                stderr=stderr,
+            )
+            theirs.close()
+            # Ends when the submitter does, and with it its end of the channel.
+            self._converse(ours, process, run)
+            run.exit_code = process.wait()
+        run.stdout = (self.folder / "stdout").read_text()
+        run.stderr = (self.folder / "stderr").read_text()
+        return run
+
+    def _converse(self, channel: socket.socket, process: subprocess.Popen[bytes], run: Run) -> None:
+        start = AgentFrame()
+        start.start.secrets["db_conn_str"] = self.dsn
+        with channel, channel.makefile("rwb") as stream:
+
+            def send(frame: AgentFrame) -> None:
+                body = frame.SerializeToString()
+                stream.write(bytes(varint(len(body))) + body)
+                stream.flush()
+
+            send(start)
+            while (body := read_frame(stream)) is not None:
+                frame = SubmitterFrame.FromString(body)
+                kind = frame.WhichOneof("frame")
+                if kind == "rows" and not self._keep_rows:
+                    self.row_count += frame.rows.count
+                    run.peak_rss = max(run.peak_rss, peak_rss(process.pid))
+                    continue
+                run.frames.append(frame)
+                if frame.ack_id:
+                    if self.before_acknowledging:
+                        self.before_acknowledging()
+                    answer = AgentFrame()
+                    answer.ack.ack_id = frame.ack_id
+                    send(answer)
+                if kind == "commit":
+                    answer = AgentFrame()
+                    answer.granted.SetInParent()
+                    chosen = self.answer_commit(process) if self.answer_commit else answer
+                    if chosen is not None:
+                        send(chosen)
+
+
+def _statement(place: int, statement: dict[str, Any] | str) -> dict[str, Any]:
+    if isinstance(statement, str):
+        statement = {"kind": "standard", "sql": statement, "repeatable": False}
+    return {"index": place, "repeatable": True, "sql": "", **statement}
+
+
+def peak_rss(pid: int) -> int:
+    """Gives the most memory that a process has had, in bytes; 0 when it has ended.
+
+    Not from rusage: that counts what the parent had when it forked.
+    """
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def varint(value: int) -> Iterator[int]:
+    while value > 0x7F:
+        yield value & 0x7F | 0x80
+        value >>= 7
+    yield value
+
+
+def read_frame(stream: Any) -> bytes | None:
+    """Reads a frame's body; None at the end."""
+    size = shift = 0
+    while True:
+        try:
+            byte = stream.read(1)
+        except ConnectionResetError:
+            return None
+        if not byte:
+            return None
+        size |= (byte[0] & 0x7F) << shift
+        shift += 7
+        if byte[0] < 0x80:
+            return bytes(stream.read(size))

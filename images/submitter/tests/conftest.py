@@ -1,0 +1,109 @@
+"""Fixtures: a data source of each kind, and the stand-in agent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent import Recorder, Run, StandInAgent
+from servers import mariadb, postgresql
+
+from sqlflow_submitter.connect import connect
+from sqlflow_submitter.runner import run_statement
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Step
+
+
+@pytest.fixture(scope="session")
+def mysql_dsn() -> Iterator[str]:
+    with mariadb() as dsn:
+        yield dsn
+
+
+@pytest.fixture(scope="session")
+def postgresql_dsn() -> Iterator[str]:
+    with postgresql() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def sqlite_dsn(tmp_path: Path) -> str:
+    return f"sqlite://{tmp_path}/data.db"
+
+
+@pytest.fixture(params=["sqlite", "mysql", "postgresql"])
+def dsn(request: pytest.FixtureRequest) -> str:
+    """A data source of each kind; the servers' tables are the test's own to drop."""
+    value: str = request.getfixturevalue(f"{request.param}_dsn")
+    return value
+
+
+@pytest.fixture
+def agent(tmp_path: Path, dsn: str) -> StandInAgent:
+    return StandInAgent(tmp_path, dsn)
+
+
+@pytest.fixture
+def sqlite_agent(tmp_path: Path, sqlite_dsn: str) -> StandInAgent:
+    return StandInAgent(tmp_path, sqlite_dsn)
+
+
+class Here:
+    """Runs statements in this process, against one data source; what fails raises."""
+
+    def __init__(self, dsn: str, folder: Path) -> None:
+        self.dsn = dsn
+        self.folder = folder
+        self.attempt = 1
+        self.grant = True
+
+    def run(self, **statement: object) -> Run:
+        """Runs a statement; paths of models are names below the test's folder."""
+        for field in ("output", "model_dir", "pretrained"):
+            if statement.get(field):
+                statement[field] = str(self.folder / str(statement[field]))
+        step = Step(
+            {
+                "version": 1,
+                "job": "01jtest",
+                "step": 1,
+                "attempt": self.attempt,
+                "scratch_suffix": f"01jtest_1_{self.attempt}",
+                "statements": [{"index": 0, "repeatable": True, **statement}],
+            }
+        )
+        recorder = Recorder(self.grant)
+        with connect(self.dsn) as database:
+            run_statement(step.statements[0], step, database, StatementChannel(recorder, 0))
+        return recorder.run
+
+    def sql(self, *statements: str) -> list[tuple[str, ...]]:
+        """Runs standard statements on a connection of their own; gives the rows of all, as a person reads them."""
+        rows: list[tuple[str, ...]] = []
+        for sql in statements:
+            rows += self.run(kind="standard", sql=sql).rows()
+        return rows
+
+    def train(self, select: str, label: str, output: str = "m", **fields: object) -> Run:
+        estimator = fields.pop("estimator", "xgboost.gbtree")
+        return self.run(
+            kind="train",
+            sql=f"{select} TO TRAIN {estimator} …",
+            select=select,
+            label=label,
+            estimator=estimator,
+            model="m",
+            output=output,
+            **fields,
+        )
+
+
+@pytest.fixture
+def here(dsn: str, tmp_path: Path) -> Here:
+    return Here(dsn, tmp_path)
+
+
+@pytest.fixture
+def sqlite_here(sqlite_dsn: str, tmp_path: Path) -> Here:
+    return Here(sqlite_dsn, tmp_path)

@@ -1,0 +1,181 @@
+"""Real database servers for the tests, on loopback, with data folders that go when the tests end."""
+
+from __future__ import annotations
+
+import glob
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+PASSWORD = "pass/w@rd:secret"
+START_LIMIT_SECONDS = 60
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def program(name: str, package: str, *folders: str) -> str:
+    """Finds a server's program; a missing one fails the tests, and says what to install."""
+    for folder in folders:
+        for found in sorted(glob.glob(f"{folder}/{name}"), reverse=True):
+            return found
+    found_on_path = shutil.which(name)
+    assert found_on_path, f"{name} is not installed: apt-get install {package}"
+    return found_on_path
+
+
+def await_line(process: subprocess.Popen[str], text: str) -> None:
+    """Returns when the server has logged a text, and goes on draining its log."""
+    assert process.stderr is not None
+    seen = []
+    ready = threading.Event()
+
+    def drain() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if not ready.is_set():
+                seen.append(line)
+            if text in line:
+                ready.set()
+
+    threading.Thread(target=drain, daemon=True).start()
+    assert ready.wait(START_LIMIT_SECONDS), "server did not start:\n" + "".join(seen)
+
+
+def ends_with_us(signal: str) -> list[str]:
+    """Gives a command's beginning that makes it end also when the tests are killed."""
+    return ["setpriv", "--pdeathsig", signal]
+
+
+def stop(process: subprocess.Popen[str], signal: int) -> None:
+    process.send_signal(signal)
+    process.wait(60)
+
+
+@contextmanager
+def mariadb() -> Iterator[str]:
+    """Runs MariaDB; gives the DSN of an empty database, in Go's form, without `mysql://` being left out."""
+    server = program("mariadbd", "mariadb-server", "/usr/sbin")
+    installer = program("mariadb-install-db", "mariadb-server")
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="sqlflow-mariadb-")
+    try:
+        user = ["--user=root"] if os.getuid() == 0 else []
+        subprocess.run(
+            [
+                installer,
+                "--no-defaults",
+                f"--datadir={folder}/data",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                *user,
+            ],
+            check=True,
+            capture_output=True,
+        )
+        setup = f"{folder}/setup.sql"
+        with open(setup, "w") as file:
+            file.write(
+                "CREATE DATABASE test CHARACTER SET utf8mb4;\n"
+                f"CREATE USER 'u'@'%' IDENTIFIED BY '{PASSWORD}';\n"
+                "GRANT ALL ON *.* TO 'u'@'%';\n"
+            )
+        process = subprocess.Popen(
+            [
+                *ends_with_us("TERM"),
+                server,
+                "--no-defaults",
+                f"--datadir={folder}/data",
+                f"--socket={folder}/socket",
+                f"--port={port}",
+                "--bind-address=127.0.0.1",
+                f"--init-file={setup}",
+                "--innodb-flush-log-at-trx-commit=0",
+                "--innodb-buffer-pool-size=64M",
+                "--max-allowed-packet=64M",
+                "--skip-name-resolve",
+                *user,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            await_line(process, "ready for connections")
+            yield f"mysql://u:{PASSWORD}@tcp(127.0.0.1:{port})/test?maxAllowedPacket=0"
+        finally:
+            stop(process, 15)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgresql() -> Iterator[str]:
+    """Runs PostgreSQL, as the user `postgres` when the tests run as root; gives a DSN."""
+    pattern = "/usr/lib/postgresql/*/bin"
+    server = program("postgres", "postgresql", pattern)
+    initdb = program("initdb", "postgresql", pattern)
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="sqlflow-postgresql-")
+    try:
+        account: dict[str, object] = {}
+        if os.getuid() == 0:
+            entry = pwd.getpwnam("postgres")
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+            account = {"user": "postgres", "group": entry.pw_gid, "extra_groups": []}
+        password_file = f"{folder}/password"
+        with open(password_file, "w") as file:
+            file.write(PASSWORD)
+        os.chmod(password_file, 0o644)
+        subprocess.run(
+            [
+                initdb,
+                f"--pgdata={folder}/data",
+                "--username=u",
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--no-sync",
+            ],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **account,  # type: ignore[call-overload]
+        )
+        process = subprocess.Popen(
+            [
+                *ends_with_us("INT"),
+                server,
+                "-D",
+                f"{folder}/data",
+                "-p",
+                str(port),
+                "-h",
+                "127.0.0.1",
+                "-k",
+                folder,
+                "-F",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+            **account,  # type: ignore[call-overload]
+        )
+        try:
+            await_line(process, "ready to accept connections")
+            escaped = PASSWORD.replace("/", "%2F").replace("@", "%40").replace(":", "%3A")
+            yield f"postgresql://u:{escaped}@127.0.0.1:{port}/postgres"
+        finally:
+            # SIGINT: a fast shutdown.
+            stop(process, 2)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

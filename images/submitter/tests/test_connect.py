@@ -1,0 +1,127 @@
+"""Data sources that are wrong or down, and that a password is never shown."""
+
+from pathlib import Path
+
+import pytest
+from agent import Run, StandInAgent
+from servers import PASSWORD, free_port
+
+from sqlflow_submitter.connect.go_dsn import parse_go_dsn
+from sqlflow_submitter.connect.sqlite import database_path
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.redact import Redactor
+
+SECRET = "hunter2/pa@ss"
+ESCAPED = "hunter2%2Fpa%40ss"
+
+
+def assert_hidden(run: Run) -> None:
+    said = run.stdout + run.stderr + "".join(str(frame) for frame in run.frames)
+    assert "hunter2" not in said
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "",
+        SECRET,
+        f"mysq://u:{SECRET}@tcp(h:1)/d",
+        f"hive://u:{SECRET}@h:10000/db",
+        f"mysql://u:{SECRET}@tcp(h:x1)/d",
+        f"mysql://u:{SECRET}@tcp(h:1/d",
+        "mysql://u:hunter2@h:3306",
+        f"postgresql://u:{ESCAPED}@h:notaport/d",
+        f"postgresql://u:{SECRET}@h:1/d",
+        "postgresql://u:1234/hunter2@h:1/d",
+        "postgresql://u:x@hunter2@h:1/d",
+        f"postgresql://u:{ESCAPED}@h:1/d?no_such_option=1",
+        f"sqlite://u:{SECRET}@h/d",
+        "sqlite:///no/such/folder/data.db",
+        "sqlite:///tmp/",
+    ],
+)
+def test_a_wrong_data_source_is_one_clear_line(tmp_path: Path, dsn: str) -> None:
+    run = StandInAgent(tmp_path, dsn).run("SELECT 1")
+    failure = run.failure()
+    assert failure.user_error
+    assert not failure.transient
+    assert_hidden(run)
+
+
+@pytest.mark.parametrize(
+    "form", ["mysql://u:{}@tcp(127.0.0.1:{})/d", "mysql://u:{}@127.0.0.1:{}/d", "postgresql://u:{}@127.0.0.1:{}/d"]
+)
+def test_a_database_that_is_down_is_transient(tmp_path: Path, form: str) -> None:
+    port = free_port()
+    run = StandInAgent(tmp_path, form.format(ESCAPED, port)).run("SELECT 1")
+    failure = run.failure()
+    assert failure.transient
+    assert not failure.user_error
+    assert f"127.0.0.1:{port}" in failure.message
+    assert "refused" in failure.message
+    assert_hidden(run)
+
+
+def test_a_wrong_password_is_the_users_to_mend(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
+    for dsn in (mysql_dsn.replace(PASSWORD, "hunter2"), postgresql_dsn.replace("secret", "hunter2")):
+        run = StandInAgent(tmp_path, dsn).run("SELECT 1")
+        failure = run.failure()
+        assert failure.user_error
+        assert not failure.transient
+        assert "hunter2" not in run.stderr + str(run.frames)
+
+
+def test_an_unknown_database_is_named(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
+    for dsn in (mysql_dsn.replace("/test?", "/nowhere?"), postgresql_dsn.replace("/postgres", "/nowhere")):
+        failure = StandInAgent(tmp_path, dsn).run("SELECT 1").failure()
+        assert failure.user_error
+        assert "nowhere" in failure.message
+
+
+def test_a_lost_connection_is_transient(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
+    for dsn, kill in (
+        (mysql_dsn, "KILL CONNECTION_ID()"),
+        (postgresql_dsn, "SELECT pg_terminate_backend(pg_backend_pid())"),
+    ):
+        failure = StandInAgent(tmp_path, dsn).run(kill, "SELECT 1").failure()
+        assert failure.transient
+
+
+def test_a_new_sqlite_file_is_told_when_a_table_is_missing(sqlite_agent: StandInAgent) -> None:
+    assert "did not exist" in sqlite_agent.run("SELECT * FROM iris").failure().message
+    assert "did not exist" not in sqlite_agent.run("SELECT * FROM iris").failure().message
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [("/data/a.db", "/data/a.db"), ("//data/a.db", "/data/a.db"), ("/:memory:", ":memory:"), ("/a.db?x=1", "/a.db")],
+)
+def test_sqlite_paths_are_absolute(text: str, path: str) -> None:
+    assert database_path(text) == path
+
+
+def test_go_dsn() -> None:
+    dsn = parse_go_dsn("u:p/w@rd:x?y@tcp(db.example:3307)/d?maxAllowedPacket=0&sql_mode=%27ANSI%27")
+    assert (dsn.user, dsn.password, dsn.host, dsn.port) == ("u", "p/w@rd:x?y", "db.example", 3307)
+    assert (dsn.database, dsn.options) == ("d", {"maxAllowedPacket": "0", "sql_mode": "'ANSI'"})
+    assert parse_go_dsn("u@unix(/run/my.sock)/d").address() == "/run/my.sock"
+    assert parse_go_dsn("/d")[2:4] == ("127.0.0.1", 3306)
+    assert parse_go_dsn("u:p@[::1]:3308/")[2:6] == ("::1", 3308, None, "")
+    with pytest.raises(UserError, match="database"):
+        parse_go_dsn("u:p@tcp(h:1)")
+
+
+def test_go_dsn_options_are_session_variables(tmp_path: Path, mysql_dsn: str) -> None:
+    run = StandInAgent(tmp_path, mysql_dsn + "&sql_mode=%27ANSI_QUOTES%27").run("SELECT @@sql_mode")
+    assert run.succeeded().rows() == [("ANSI_QUOTES",)]
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [f"mysql://u:{SECRET}@tcp(h:1)/d", f"postgresql://u:{ESCAPED}@h/d", f"postgresql://h/d?user=u&password={ESCAPED}"],
+)
+def test_what_drivers_say_is_redacted(dsn: str) -> None:
+    redactor = Redactor()
+    redactor.hide(dsn)
+    assert redactor.redact(f"a {dsn} b {ESCAPED} c") == f"a *** b {'***' if ESCAPED in dsn else ESCAPED} c"
+    assert redactor.redact(f"x{SECRET}x") == "x***x"

@@ -1,0 +1,101 @@
+"""The attributes of XGBoost statements."""
+
+import pytest
+
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.xgb.estimator import resolve_booster
+from sqlflow_submitter.xgb.objectives import Task
+from sqlflow_submitter.xgb.parameters import Parameters
+
+
+def test_attributes_come_in_their_own_types() -> None:
+    parameters = Parameters(
+        "gbtree",
+        {
+            "objective": "multi:softmax",
+            "num_class": 3.0,
+            "eta": "0.1",
+            "max_depth": 4,
+            "eval_metric": "merror, mlogloss",
+            "train.num_boost_round": 20,
+            "train.batch_size": -1,
+            "validation.select": "SELECT 1",
+        },
+    )
+    assert parameters.native == {
+        "booster": "gbtree",
+        "objective": "multi:softmax",
+        "num_class": 3,
+        "eta": 0.1,
+        "max_depth": 4,
+        "eval_metric": ["merror", "mlogloss"],
+        "seed": 0,
+    }
+    assert parameters.task is Task.MULTI
+    assert (parameters.rounds, parameters.epochs, parameters.batch_size) == (20, 1, None)
+    assert parameters.validation_select == "SELECT 1"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"max_dept": 3}, r"attribute max_dept does not exist; did you mean max_depth"),
+        ({"num_boost_round": 3}, r"did you mean train\.num_boost_round\?"),
+        ({"objective": "multi:softmx"}, r"objective multi:softmx does not exist; did you mean multi:softmax"),
+        ({"objective": "reg:linear"}, "objective reg:linear does not exist"),
+        ({"objective": "rank:ndcg"}, "not supported yet: it needs groups"),
+        ({"objective": 3}, "objective is 3; it must be a text"),
+        ({"eval_metric": "mlogloss2"}, r"did you mean mlogloss"),
+        ({"eta": 1.5}, "eta is 1.5; it must be a number, at least 0 and at most 1"),
+        ({"eta": "fast"}, "eta is 'fast'; it must be a number"),
+        ({"subsample": 0}, "above 0"),
+        ({"max_depth": 2.5}, "whole number"),
+        ({"max_depth": True}, "whole number"),
+        ({"tree_method": "gpu_hist"}, r"value of attribute tree_method: gpu_hist does not exist; did you mean hist"),
+        ({"gamma": {"ident": "x"}}, "not an expression"),
+        ({"train.num_workers": 2}, "not supported yet"),
+        ({"train.num_boost_round": 0}, "at least 1"),
+        ({"train.early_stopping_rounds": 2}, "validation.select"),
+        ({"train.early_stopping_rounds": 2, "validation.select": "s", "train.epoch": 2}, "cannot go with"),
+    ],
+)
+def test_mistakes(attributes: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Parameters("gbtree", attributes)
+
+
+def test_negative_numbers_and_lists() -> None:
+    minus = {"unary": "-", "of": {"number": 1}}
+    native = Parameters("gbtree", {"base_score": minus, "monotone_constraints": [1, minus]}).native
+    assert native["base_score"] == -1
+    assert native["monotone_constraints"] == "(1, -1)"
+    assert Parameters("gbtree", {"interaction_constraints": [[0, 1], [2]]}).native["interaction_constraints"] == (
+        "[[0, 1], [2]]"
+    )
+
+
+def test_metrics_with_an_argument() -> None:
+    assert Parameters("gbtree", {"eval_metric": "error@0.7"}).native["eval_metric"] == ["error@0.7"]
+
+
+@pytest.mark.parametrize(
+    ("name", "booster"),
+    [
+        ("xgboost.gbtree", "gbtree"),
+        ("XGBoost.GBLinear", "gblinear"),
+        ("xgboost.dart", "dart"),
+        ("XGBOOSTCLASSIFIER", "gbtree"),
+        ("XGBoostRegressor", "gbtree"),
+    ],
+)
+def test_estimators(name: str, booster: str) -> None:
+    assert resolve_booster(name) == booster
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("DNNClassifier", "xgboost.dart$"), ("xgboost.gbtre", "did you mean xgboost.gbtree"), ("sqlflow_models.X", "")],
+)
+def test_other_estimators_are_refused_in_one_line(name: str, hint: str) -> None:
+    with pytest.raises(UserError, match=f"estimator {name} is not supported yet; supported: xgboost.gbtree.*{hint}"):
+        resolve_booster(name)

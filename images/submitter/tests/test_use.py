@@ -1,0 +1,321 @@
+"""PREDICT, EVALUATE, EXPLAIN and SHOW TRAIN: what they read, say and write."""
+
+import os
+import signal
+import struct
+import subprocess
+from typing import Any
+
+import pytest
+from agent import StandInAgent
+from conftest import Here
+from iris import COLUMNS, FEATURES, iris_statements
+
+from sqlflow_submitter.connect import connect
+from sqlflow_submitter.errors import CommitRefused, UserError
+
+IRIS = f"SELECT {FEATURES}, class FROM iris"
+
+
+@pytest.fixture
+def iris(here: Here) -> Here:
+    """A model `m` that tells iris by the name, and none of the tables that these tests write."""
+    return trained(here)
+
+
+@pytest.fixture
+def sqlite_iris(sqlite_here: Here) -> Here:
+    return trained(sqlite_here)
+
+
+def trained(here: Here) -> Here:
+    here.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
+    here.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
+    return here
+
+
+def predict(
+    here: Here, select: str = "SELECT * FROM iris", table: str = "outcome", column: str = "name", **more: Any
+) -> Any:
+    return here.run(
+        kind="predict", select=select, result_table=table, result_column=column, model="m", model_dir="m", **more
+    )
+
+
+def tables(here: Here) -> set[str]:
+    """Names the tables that these tests may have made."""
+    sql = {
+        "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
+        "mysql": "SELECT table_name FROM information_schema.tables "
+        "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'",
+        "postgresql": "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
+    }[here.dsn.partition(":")[0]]
+    return {name for (name,) in here.sql(sql) if name.startswith("outcome")}
+
+
+def test_predict_writes_the_selects_columns_and_the_label(iris: Here) -> None:
+    run = predict(iris)
+    assert run.kinds() == ["started", "commit", "ended"]
+    with connect(iris.dsn) as database:
+        described = database.describe("SELECT * FROM outcome")
+    assert [column.name for column in described] == [*COLUMNS, "class", "name"]
+    same = iris.sql(
+        "SELECT count(*) FROM outcome AS o JOIN (SELECT class AS c, name AS n FROM iris GROUP BY class, name) i "
+        "ON o.class = i.c AND o.name = i.n"
+    )
+    assert int(same[0][0]) >= 145
+    assert iris.sql("SELECT count(*), min(sepal_length), max(petal_width) FROM outcome") == [("150", "4.3", "2.5")]
+    assert tables(iris) == {"outcome"}
+
+
+def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
+    extra = {
+        "sqlite": "x'00ff27' AS b, 9223372036854775807 AS i, 'a''\\ é' AS t, NULL AS n, 0.1 AS f",
+        "mysql": "X'00ff27' AS b, 18446744073709551615 AS i, 'a''\\\\ é' AS t, NULL AS n, 0.1e0 AS f, 1.50 AS d, "
+        "TIMESTAMP '2024-02-03 04:05:06.5' AS ts, b'101' AS bits, CONVERT('é' USING latin1) AS l1, "
+        "CAST('12:30:00' AS TIME) AS tm",
+        "postgresql": r"'\x00ff27'::bytea AS b, 9223372036854775807 AS i, E'a\'\\ é\t\n' AS t, NULL AS n, 0.1::float8 "
+        "AS f, 1.50::numeric(9,2) AS d, '2024-02-03 04:05:06.5+02'::timestamptz AS ts, ARRAY['a\\b', NULL] AS arr, "
+        "true AS yes, 'infinity'::date AS inf, 'NaN'::float8 AS nan",
+    }[iris.dsn.partition(":")[0]]
+    select = f"SELECT {FEATURES}, {extra} FROM iris -- with a comment"
+    predict(iris, select)
+    with connect(iris.dsn) as database:
+        written = [column.database_type for column in database.describe("SELECT * FROM outcome")]
+        read = [column.database_type for column in database.describe(select)]
+    columns = ", ".join(item.rpartition(" AS ")[2] for item in extra.split(", ") if " AS " in item)
+    before = iris.sql(f"SELECT {columns} FROM ({select}\n) AS q LIMIT 1")
+    assert iris.sql(f"SELECT DISTINCT {columns} FROM outcome") == before
+    if "sqlite" not in iris.dsn:
+        # The literal NULL gets some type, a bit string may become bytes.
+        differing = [(a, b) for a, b in zip(read, written, strict=False) if a.split("(")[0] != b.split("(")[0]]
+        assert len(differing) <= 2, differing
+
+
+def test_predict_replaces_an_older_table_and_may_read_it(iris: Here) -> None:
+    iris.sql("CREATE TABLE outcome AS SELECT * FROM iris WHERE class = 1")
+    predict(iris, "SELECT * FROM outcome")
+    assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
+    predict(iris, "SELECT * FROM outcome WHERE sepal_length > 100")
+    assert iris.sql("SELECT count(*) FROM outcome") == [("0",)]
+    assert tables(iris) == {"outcome"}
+
+
+def test_predict_into_a_schema(iris: Here) -> None:
+    schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
+    predict(iris, table=f"{schema}.outcome", column="Prediction")
+    column = "prediction"
+    assert iris.sql(f"SELECT count({column}) FROM {schema}.outcome") == [("150",)]
+    with pytest.raises(UserError):
+        predict(iris, table="no_such_schema.outcome")
+
+
+def test_predict_into_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
+    here = trained(Here(postgresql_dsn, tmp_path))
+    predict(here, table="postgres.public.outcome")
+    assert here.sql("SELECT count(*) FROM outcome") == [("150",)]
+
+
+def test_numbers_and_class_numbers_keep_their_type(iris: Here) -> None:
+    iris.train(f"SELECT {FEATURES} FROM iris", "petal_width", attributes={"objective": "reg:squarederror"})
+    predict(iris, column="width")
+    ((low, high),) = iris.sql("SELECT min(width), max(width) FROM outcome")
+    assert 0 < float(low) < 0.5
+    assert 1.8 < float(high) < 3
+    iris.train(IRIS, "class", attributes={"objective": "multi:softprob"})
+    predict(iris, column="class")
+    assert iris.sql("SELECT DISTINCT class FROM outcome ORDER BY class") == [("0",), ("1",), ("2",)]
+    iris.train(f"{IRIS} WHERE class < 2", "class", attributes={"objective": "binary:logistic"})
+    predict(iris, "SELECT * FROM iris WHERE class < 2", column="p")
+    assert iris.sql("SELECT count(*) FROM outcome WHERE p = class") == [("100",)]
+
+
+def test_a_boolean_label(postgresql_dsn: str, tmp_path: Any) -> None:
+    here = trained(Here(postgresql_dsn, tmp_path))
+    here.train(
+        f"SELECT {FEATURES}, class = 0 AS is_setosa FROM iris", "is_setosa", attributes={"objective": "binary:logistic"}
+    )
+    predict(here, column="is_setosa")
+    assert here.sql("SELECT is_setosa, count(*) FROM outcome GROUP BY 1 ORDER BY 1") == [
+        ("False", "100"),
+        ("True", "50"),
+    ]
+
+
+def test_a_column_that_the_model_needs_is_named(iris: Here) -> None:
+    with pytest.raises(UserError, match="the model's column petal_width does not exist; did you mean"):
+        predict(iris, "SELECT sepal_length, sepal_width, petal_length FROM iris")
+    with pytest.raises(UserError, match=r"attribute predict\.x does not exist"):
+        predict(iris, attributes={"predict.x": 1})
+    assert tables(iris) == set()
+
+
+def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Here) -> None:
+    predict(iris)
+    bad = "SELECT sepal_length, sepal_width, petal_length, name AS petal_width FROM iris"
+    with pytest.raises(UserError, match="column petal_width, row 1: 'setosa' is not a number"):
+        predict(iris, bad)
+    assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
+    assert tables(iris) == {"outcome"}
+
+
+def test_a_refused_commit_leaves_the_old_table(iris: Here) -> None:
+    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    iris.grant = False
+    with pytest.raises(CommitRefused):
+        predict(iris)
+    assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
+    assert tables(iris) == {"outcome"}
+
+
+def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
+    iris: Here, agent: StandInAgent
+) -> None:
+    predict(iris, "SELECT * FROM iris WHERE class = 0")
+
+    def kill(process: subprocess.Popen[bytes]) -> None:
+        os.kill(process.pid, signal.SIGKILL)
+
+    agent.answer_commit = kill
+    run = agent.run(
+        {
+            "kind": "predict",
+            "select": "SELECT * FROM iris",
+            "result_table": "outcome",
+            "result_column": "name",
+            "model": "m",
+            "model_dir": "m",
+        }
+    )
+    assert run.exit_code == -signal.SIGKILL
+    assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
+    assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
+    iris.attempt = 2
+    predict(iris)
+    assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
+    assert tables(iris) == {"outcome"}
+
+
+def test_a_table_name_at_the_limit(iris: Here) -> None:
+    name = "outcome_" + "x" * 55
+    iris.sql(f"DROP TABLE IF EXISTS {name}")
+    for _ in range(2):
+        predict(iris, table=name)
+    assert iris.sql(f"SELECT count(*) FROM {name}") == [("150",)]
+    assert tables(iris) == {name}
+    iris.sql(f"DROP TABLE {name}")
+
+
+def test_a_view_is_not_replaced(iris: Here) -> None:
+    iris.sql("DROP VIEW IF EXISTS outcome_view", "CREATE VIEW outcome_view AS SELECT 1 AS a")
+    with pytest.raises(UserError, match="outcome_view"):
+        predict(iris, table="outcome_view")
+    assert iris.sql("SELECT a FROM outcome_view") == [("1",)]
+    assert tables(iris) == set()
+    iris.sql("DROP VIEW outcome_view")
+
+
+def test_many_rows_in_batches(sqlite_iris: Here) -> None:
+    predict(sqlite_iris, "SELECT a.* FROM iris a, iris b", column="name")
+    assert sqlite_iris.sql("SELECT count(*) FROM outcome") == [("22500",)]
+
+
+def test_evaluate_classes(iris: Here) -> None:
+    run = iris.run(
+        kind="evaluate", select="SELECT * FROM iris", label="name", result_table="outcome", model="m", model_dir="m"
+    )
+    assert run.kinds() == ["started", "head", "rows", "metrics", "commit", "ended"]
+    measured = {name: float(value) for name, value in run.rows()}
+    assert list(measured) == ["accuracy", "precision", "recall", "f1", "auc"]
+    assert 0.95 < measured["accuracy"] <= 1
+    (metrics,) = run.of("metrics")
+    assert not metrics.HasField("step")
+    assert {metric.name: metric.value for metric in metrics.metrics} == measured
+    assert {name: float(value) for name, value in iris.sql("SELECT metric, value FROM outcome")} == measured
+
+
+def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Here) -> None:
+    def evaluate(**fields: Any) -> Any:
+        defaults: dict[str, Any] = {"select": "SELECT * FROM iris", "label": "name", "model_dir": "m"}
+        return sqlite_iris.run(kind="evaluate", **{**defaults, **fields})
+
+    run = evaluate(attributes={"validation.metrics": "accuracy_score, log_loss"})
+    assert [name for name, _ in run.rows()] == ["accuracy", "log_loss"]
+    with pytest.raises(UserError, match="metric rmse does not exist"):
+        evaluate(attributes={"validation.metrics": ["rmse"]})
+    with pytest.raises(
+        UserError, match=r"attribute validation\.metric does not exist; did you mean validation\.metrics"
+    ):
+        evaluate(attributes={"validation.metric": "auc"})
+    with pytest.raises(UserError, match="label nam does not exist; did you mean name"):
+        evaluate(label="nam")
+    with pytest.raises(UserError, match="the model has no class 'rosa'"):
+        evaluate(select=f"SELECT {FEATURES}, 'rosa' AS name FROM iris")
+    with pytest.raises(UserError, match="no rows"):
+        evaluate(select="SELECT * FROM iris WHERE class > 5")
+
+
+def test_evaluate_numbers(sqlite_iris: Here) -> None:
+    sqlite_iris.train(f"SELECT {FEATURES} FROM iris", "petal_width")
+    run = sqlite_iris.run(kind="evaluate", select="SELECT * FROM iris", model_dir="m")
+    measured = {name: float(value) for name, value in run.rows()}
+    assert list(measured) == ["rmse", "mae", "r2"]
+    assert measured["r2"] > 0.9
+
+
+def png_size(data: bytes) -> tuple[int, int]:
+    assert data.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">II", data[16:24])
+    return width, height
+
+
+def test_explain_classes(iris: Here, agent: StandInAgent) -> None:
+    run = agent.run(
+        {"kind": "explain", "select": "SELECT * FROM iris", "result_table": "outcome", "model": "m", "model_dir": "m"}
+    ).succeeded()
+    assert run.kinds() == ["started", "commit", "display", "ended"]
+    (display,) = run.of("display")
+    assert display.media_type == "image/png"
+    assert min(png_size(display.data)) > 100
+    ranking = [line.split()[0] for line in run.stdout.splitlines() if line.startswith("  ")]
+    assert set(ranking) == set(COLUMNS)
+    assert set(ranking[:2]) == {"petal_length", "petal_width"}
+    with connect(iris.dsn) as database:
+        names = [column.name for column in database.describe("SELECT * FROM outcome")]
+    assert names == ["row", "class", *COLUMNS]
+    assert iris.sql("SELECT count(*), count(DISTINCT class) FROM outcome") == [("450", "3")]
+
+
+def biases(here: Here) -> set[float]:
+    """Gives the differences between predictions and their SHAP values' sums: all the same, but for rounding."""
+    predict(here, "SELECT rowid AS id, * FROM iris", column="p")
+    shap = "s.sepal_length + s.sepal_width + s.petal_length + s.name"
+    sums = here.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s ON s.row = o.id")
+    assert len(sums) == 150
+    first = float(sums[0][0])
+    return {first if abs(float(value) - first) < 1e-4 else float(value) for (value,) in sums}
+
+
+def test_shap_values_add_up_to_the_prediction(sqlite_iris: Here) -> None:
+    sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", attributes={"eta": 1})
+    sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
+    assert len(biases(sqlite_iris)) == 1
+
+
+def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Here) -> None:
+    sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", estimator="xgboost.gblinear")
+    sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
+    with connect(sqlite_iris.dsn) as database:
+        names = [column.name for column in database.describe("SELECT * FROM outcome_shap")]
+    assert names == ["row", "sepal_length", "sepal_width", "petal_length", "name"]
+    assert len(biases(sqlite_iris)) == 1
+    with pytest.raises(UserError, match="possible: bar"):
+        sqlite_iris.run(
+            kind="explain", select="SELECT * FROM iris", model_dir="m", attributes={"summary.plot_type": "dot"}
+        )
+
+
+def test_show_train(sqlite_iris: Here) -> None:
+    run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
+    assert list(run.of("head")[0].column_names) == ["Model", "Train Statement"]
+    assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
