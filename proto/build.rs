@@ -2,11 +2,8 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 3] = [
-    "sqlflow/v1/sqlflow.proto",
-    "sqlflow/agent/v1/agent.proto",
-    "sqlflow/agent/v1/channel.proto",
-];
+const FILES: [&str; 3] =
+    ["sqlflow/v1/sqlflow.proto", "sqlflow/agent/v1/agent.proto", "sqlflow/agent/v1/channel.proto"];
 
 fn main() -> anyhow::Result<()> {
     println!("cargo:rerun-if-changed=sqlflow");

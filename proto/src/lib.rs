@@ -2,12 +2,7 @@
 //!
 //! The modules are nested as the protobuf packages are.
 
-#![allow(
-    clippy::allow_attributes,
-    unreachable_pub,
-    unused_qualifications,
-    reason = "generated code"
-)]
+#![allow(clippy::allow_attributes, unreachable_pub, unused_qualifications, reason = "generated code")]
 
 /// Everything below package `sqlflow`.
 pub mod sqlflow {
