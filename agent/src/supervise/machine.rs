@@ -173,7 +173,6 @@ enum Stop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Drain {
     alone: bool,
-    streams_ended: bool,
     /// Leftovers were told to end.
     termed: bool,
     /// The reader was told to stop.
@@ -191,6 +190,8 @@ pub struct Attempt {
     failure: Option<Failure>,
     /// The channel ended within a frame: a result is missing.
     channel_cut: bool,
+    /// Nothing more will be read. Pipes close before the exit is known, so this may come while the command runs.
+    streams_ended: bool,
     models: Vec<ModelPublished>,
     /// TERM or INT that the agent got.
     terminations: u32,
@@ -209,6 +210,7 @@ impl Attempt {
             exit: None,
             failure: None,
             channel_cut: false,
+            streams_ended: false,
             models: Vec::new(),
             terminations: 0,
             superseded: false,
@@ -290,7 +292,7 @@ impl Attempt {
             Event::StartFailed(why) => self.report_end(End::StartFailed(why)),
             Event::Exited(exit) => {
                 self.exit = Some(exit);
-                let drain = Drain { alone: false, streams_ended: false, termed: false, stopping: false };
+                let drain = Drain { alone: false, termed: false, stopping: false };
                 self.state = State::Draining(drain);
                 vec![
                     Action::ForgetCommit,
@@ -310,6 +312,10 @@ impl Attempt {
             }
             Event::ChannelCut => {
                 self.channel_cut = true;
+                Vec::new()
+            }
+            Event::StreamsEnded { .. } => {
+                self.streams_ended = true;
                 Vec::new()
             }
             Event::CommitAsked => match &self.end {
@@ -380,7 +386,7 @@ impl Attempt {
         match event {
             Event::Alone => drain.alone = true,
             Event::StreamsEnded { open } => {
-                drain.streams_ended = true;
+                self.streams_ended = true;
                 if open {
                     actions.push(Action::RecordGap);
                 }
@@ -425,7 +431,7 @@ impl Attempt {
         }
         self.state = State::Draining(drain);
         // A process that even KILL does not end is left behind once reading has stopped.
-        if drain.streams_ended && (drain.alone || drain.stopping) {
+        if self.streams_ended && (drain.alone || drain.stopping) {
             actions.extend(self.drained());
         }
         actions

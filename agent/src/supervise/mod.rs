@@ -10,6 +10,8 @@
 //! [`crate::run`] feeds events and carries out actions.
 
 mod machine;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use machine::{Action, Attempt, Event, Plan, Timer};

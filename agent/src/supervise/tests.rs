@@ -1,0 +1,262 @@
+//! The machine in worlds that misbehave in every order: whatever comes, it ends, once, and tells the truth.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use proptest::prelude::*;
+use sqlflow_proto::agent::outcome::Reason;
+use sqlflow_proto::record::ModelPublished;
+
+use super::*;
+
+const LINGER: Duration = Duration::from_secs(60);
+
+fn plan(publishes: bool) -> Plan {
+    Plan { publishes, grace: Duration::from_secs(10), drain: Duration::from_secs(5) }
+}
+
+fn exited(code: i32) -> Event {
+    Event::Exited(Exit { status: ExitStatus::Code(code), oom_kills: 0 })
+}
+
+/// What the world around the machine is like, and what it did so far.
+#[derive(Debug)]
+struct World {
+    machine: Attempt,
+    publishes: bool,
+    /// Events that will come, in any order that the test picks.
+    pending: Vec<Event>,
+    timers: Vec<Timer>,
+    /// The command neither ends by itself nor by TERM.
+    is_stubborn: bool,
+    /// Some process holds the pipes open until reading is stopped.
+    holds_pipes: bool,
+    fails: Fails,
+    exit_code: i32,
+    is_running: bool,
+    granted: bool,
+    committed: bool,
+    reports: Vec<Verdict>,
+    exit: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Fails {
+    Nothing,
+    Input,
+    Workspace,
+    Start,
+    Stage,
+    Commit,
+    Grant,
+    Silence,
+}
+
+impl World {
+    fn new(publishes: bool, fails: Fails, exit_code: i32, is_stubborn: bool, holds_pipes: bool) -> Self {
+        let (machine, first) = Attempt::new(LINGER);
+        let mut world = Self {
+            machine,
+            publishes,
+            pending: vec![Event::Assigned(plan(publishes))],
+            timers: Vec::new(),
+            is_stubborn,
+            holds_pipes,
+            fails,
+            exit_code,
+            is_running: false,
+            granted: false,
+            committed: false,
+            reports: Vec::new(),
+            exit: None,
+        };
+        world.carry_out(first);
+        world
+    }
+
+    fn happen(&mut self, event: Event) {
+        match &event {
+            Event::Exited(_) => self.is_running = false,
+            Event::TimeUp(timer) => self.timers.retain(|set| set != timer),
+            Event::Granted => self.granted = true,
+            Event::Committed(_) => self.committed = true,
+            _ => {}
+        }
+        let actions = self.machine.apply(event);
+        assert!(self.exit.is_none() || actions.is_empty(), "{actions:?} after the end");
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::Prepare => self.pending.push(match self.fails {
+                    Fails::Input => Event::InputFailed { message: "no such model".into(), user_error: true },
+                    Fails::Workspace => Event::WorkspaceFailed("no space left".into()),
+                    _ => Event::Prepared,
+                }),
+                Action::Start if self.fails == Fails::Start => {
+                    self.pending.push(Event::StartFailed("no such file".into()));
+                }
+                Action::Start => {
+                    assert!(!self.is_running && self.reports.is_empty());
+                    self.is_running = true;
+                    if !self.is_stubborn {
+                        self.end_command(exited(self.exit_code));
+                    }
+                }
+                Action::Signal(Signal::SIGKILL) if self.is_running && self.is_stubborn => {
+                    self.is_stubborn = false;
+                    self.end_command(Event::Exited(Exit { status: ExitStatus::Signal(9), oom_kills: 0 }));
+                }
+                Action::StopReading if self.holds_pipes => {
+                    self.holds_pipes = false;
+                    self.pending.push(Event::StreamsEnded { open: true });
+                }
+                Action::Stage => {
+                    assert!(!self.is_running && self.publishes);
+                    self.pending.push(match self.fails {
+                        Fails::Stage => failed_publish(),
+                        _ => Event::Staged(vec![ModelPublished::default()]),
+                    });
+                }
+                Action::AskCommit(_) => match self.fails {
+                    Fails::Grant => self.pending.push(Event::CommitRefused("cancelled".into())),
+                    Fails::Silence => {}
+                    _ => self.pending.push(Event::Granted),
+                },
+                Action::Commit => {
+                    assert!(self.granted, "nothing becomes visible without the grant");
+                    self.pending.push(match self.fails {
+                        Fails::Commit => failed_publish(),
+                        _ => Event::Committed(vec![ModelPublished::default()]),
+                    });
+                }
+                Action::Report(verdict, models) => {
+                    assert_eq!(!models.is_empty(), self.committed, "what was published is told");
+                    self.reports.push(*verdict);
+                    if self.fails != Fails::Silence {
+                        self.pending.push(Event::OutcomeAcked);
+                    }
+                }
+                Action::SetTimer(timer, _) => {
+                    self.timers.retain(|set| *set != timer);
+                    self.timers.push(timer);
+                }
+                Action::Exit(code) => {
+                    assert!(self.exit.is_none());
+                    assert!(!self.is_running, "the command outlives the agent");
+                    self.exit = Some(code);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The kernel closes the pipes first, and then tells of the exit.
+    fn end_command(&mut self, exit: Event) {
+        if !self.holds_pipes {
+            self.pending.push(Event::StreamsEnded { open: false });
+        }
+        self.pending.push(exit);
+    }
+
+    /// One thing out of all that may come next. `Alone` may come at any time after the exit.
+    fn step(&mut self, choice: usize) -> bool {
+        let choices = self.pending.len() + self.timers.len();
+        if choices == 0 {
+            return false;
+        }
+        match choice % choices {
+            pending if pending < self.pending.len() => {
+                let event = self.pending.remove(pending);
+                let is_exit = matches!(event, Event::Exited(_));
+                self.happen(event);
+                if is_exit {
+                    self.pending.push(Event::Alone);
+                }
+            }
+            timer => {
+                let timer = self.timers[timer - self.pending.len()];
+                self.happen(Event::TimeUp(timer));
+            }
+        }
+        true
+    }
+}
+
+fn failed_publish() -> Event {
+    Event::PublishFailed { message: "no space left".into(), committed: Vec::new() }
+}
+
+fn any_fails() -> impl Strategy<Value = Fails> {
+    use Fails::*;
+    prop::sample::select(vec![Nothing, Nothing, Nothing, Input, Workspace, Start, Stage, Commit, Grant, Silence])
+}
+
+fn interruption(kind: u8) -> Option<Event> {
+    match kind {
+        0 => Some(Event::Terminate(Signal::SIGTERM)),
+        1 => Some(Event::Cancel { reason: "by the user".into(), grace: None }),
+        2 => Some(Event::AttachRefused("the attempt is over".into())),
+        3 => Some(Event::ChannelBroken("no frame".into())),
+        4 => Some(Event::CommitAsked),
+        _ => None,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn every_attempt_ends_once_and_tells_the_truth(
+        publishes in any::<bool>(),
+        fails in any_fails(),
+        exit_code in prop::sample::select(vec![0, 0, 1]),
+        is_stubborn in prop::bool::weighted(0.3),
+        holds_pipes in prop::bool::weighted(0.3),
+        steps in prop::collection::vec((any::<usize>(), 0_u8..40), 0..40),
+    ) {
+        let mut world = World::new(publishes, fails, exit_code, is_stubborn, holds_pipes);
+        let mut was_interrupted = false;
+        for (choice, kind) in steps {
+            if let Some(event) = interruption(kind) {
+                was_interrupted = true;
+                world.happen(event);
+            } else {
+                world.step(choice);
+            }
+        }
+        for _ in 0..100 {
+            if world.exit.is_some() {
+                break;
+            }
+            if !world.step(0) {
+                // Some commands never end by themselves.
+                world.happen(Event::Cancel { reason: "by the user".into(), grace: None });
+            }
+        }
+        let code = world.exit.expect("the agent ends");
+        prop_assert!(world.reports.len() <= 1);
+        if let Some(verdict) = world.reports.first() {
+            let succeeded = verdict.reason == Reason::Succeeded;
+            prop_assert!(!succeeded || verdict.status == Some(ExitStatus::Code(0)));
+            prop_assert!(!succeeded || world.committed == world.publishes, "success means published");
+            prop_assert_eq!(code == 0, succeeded);
+            if !was_interrupted && !is_stubborn && exit_code == 0 && fails == Fails::Nothing {
+                prop_assert!(succeeded || verdict.reason != Reason::Exited);
+            }
+        }
+    }
+}
+
+#[test]
+fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
+    let mut world = World::new(false, Fails::Nothing, 0, true, true);
+    world.happen(Event::Assigned(plan(false)));
+    world.happen(Event::Prepared);
+    world.happen(Event::StreamsEnded { open: false });
+    world.happen(exited(0));
+    assert!(world.reports.is_empty());
+    world.happen(Event::Alone);
+    assert_eq!(world.reports[0].reason, Reason::Succeeded);
+}
