@@ -1,1 +1,7 @@
-//! What the end-to-end tests share.
+//! What the end-to-end tests, drills and benchmarks share: real programs, started, killed and asked.
+//!
+//! The programs are those beside the test in the target folder: build the workspace first (`make test` does).
+
+pub mod client;
+pub mod python;
+pub mod server;

@@ -1,0 +1,77 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--out FILE]";
+
+/// What to do.
+pub struct Arguments {
+    /// Where the report goes.
+    pub out: PathBuf,
+    /// How much is measured.
+    pub scale: Scale,
+}
+
+/// How much is measured.
+#[derive(Debug, Clone)]
+pub struct Scale {
+    /// Jobs of one statement, one after the other.
+    pub jobs: u32,
+    /// Jobs that are submitted without waiting for one another.
+    pub burst: u32,
+    /// Fetches of each kind.
+    pub fetches: u32,
+    /// Fetches that wait.
+    pub waits: u32,
+    /// Trainings.
+    pub trainings: u32,
+    /// Rows of the large table.
+    pub rows: u32,
+    /// Selects of the large table.
+    pub selects: u32,
+    /// Whether this is only a look.
+    pub is_quick: bool,
+}
+
+const FULL: Scale = Scale {
+    jobs: 120,
+    burst: 50,
+    fetches: 200,
+    waits: 5,
+    trainings: 20,
+    rows: 1_000_000,
+    selects: 3,
+    is_quick: false,
+};
+
+const QUICK: Scale = Scale {
+    jobs: 15,
+    burst: 10,
+    fetches: 50,
+    waits: 2,
+    trainings: 4,
+    rows: 100_000,
+    selects: 1,
+    is_quick: true,
+};
+
+impl Arguments {
+    /// Reads the command line.
+    pub fn read() -> anyhow::Result<Self> {
+        Self::parse(std::env::args().skip(1))
+    }
+
+    fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut arguments = Self { out: PathBuf::from("build/bench.json"), scale: FULL };
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--quick" => arguments.scale = QUICK,
+                "--out" => arguments.out = words.next().context("--out names a file")?.into(),
+                other => bail!("{other:?} is not understood; {USAGE}"),
+            }
+        }
+        Ok(arguments)
+    }
+}

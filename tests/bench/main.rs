@@ -1,0 +1,41 @@
+//! `make bench`: how fast the real server, agent and submitter are, each figure beside a limit of the same machine
+//! in the same minute. `sqlflow-bench [--quick] [--out FILE]`.
+//!
+//! `world` is what is measured, `measure` holds samples, `report` shows them; every other module is one question.
+
+mod arguments;
+mod fetch;
+mod first_log;
+mod machine;
+mod measure;
+mod peers;
+mod report;
+mod rows;
+mod run;
+mod world;
+
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use crate::arguments::Arguments;
+use crate::report::Report;
+use crate::world::World;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let Arguments { out, scale } = Arguments::read()?;
+    let folder = out.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut report = Report::new(machine::facts(&scale)?);
+    // Beside the report, and not where temporary files are: that may be no disk.
+    let mut world = World::make(folder, scale).await?;
+    report.add(run::idle(&mut world).await?);
+    report.add(run::busy(&mut world).await?);
+    report.add(fetch::all(&mut world).await?);
+    report.add(first_log::all(&mut world).await?);
+    report.add(rows::all(&mut world).await?);
+    world.end()?;
+    report.print();
+    report.write(&out)
+}

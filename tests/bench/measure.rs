@@ -1,0 +1,91 @@
+//! Samples of one quantity, and what they come to.
+
+use std::time::{Duration, Instant};
+
+/// A quantity that was measured.
+#[derive(Debug)]
+pub struct Measurement {
+    /// Its name in the report, for programs.
+    pub name: &'static str,
+    /// What it is, for people.
+    pub what: String,
+    /// Unit of the samples.
+    pub unit: &'static str,
+    /// Name of the measurement that it is compared with.
+    pub peer: Option<&'static str>,
+    samples: Vec<f64>,
+}
+
+impl Measurement {
+    /// A quantity without samples yet.
+    pub fn new(name: &'static str, unit: &'static str, what: impl Into<String>) -> Self {
+        Self { name, what: what.into(), unit, peer: None, samples: Vec::new() }
+    }
+
+    /// A time in milliseconds, without samples yet.
+    pub fn time(name: &'static str, what: impl Into<String>) -> Self {
+        Self::new(name, "ms", what)
+    }
+
+    /// A quantity that one look tells.
+    pub fn once(name: &'static str, unit: &'static str, what: impl Into<String>, value: f64) -> Self {
+        Self { samples: vec![value], ..Self::new(name, unit, what) }
+    }
+
+    /// To be compared with this measurement.
+    pub fn beside(mut self, peer: &'static str) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    /// Takes a sample.
+    pub fn add(&mut self, value: f64) {
+        self.samples.push(value);
+    }
+
+    /// Takes the time since then.
+    pub fn add_since(&mut self, begin: Instant) {
+        self.add(millis(begin.elapsed()));
+    }
+
+    /// Takes the time that the work needs.
+    pub async fn clock<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let begin = Instant::now();
+        let value = work.await;
+        self.add_since(begin);
+        value
+    }
+
+    /// How many samples there are.
+    pub fn count(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Half of the samples are below.
+    pub fn median(&self) -> f64 {
+        let sorted = self.sorted();
+        let (below, above) = (sorted.len().saturating_sub(1) / 2, sorted.len() / 2);
+        match (sorted.get(below), sorted.get(above)) {
+            (Some(below), Some(above)) => f64::midpoint(*below, *above),
+            _ => f64::NAN,
+        }
+    }
+
+    /// 95 of 100 samples are not above; with fewer than 20 it is the largest.
+    pub fn p95(&self) -> f64 {
+        let sorted = self.sorted();
+        let rank = (sorted.len() * 95).div_ceil(100);
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+    }
+
+    fn sorted(&self) -> Vec<f64> {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        sorted
+    }
+}
+
+/// A duration in milliseconds.
+pub fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

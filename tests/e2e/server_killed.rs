@@ -1,0 +1,146 @@
+//! The server is killed at random moments; a job, its results and its effects survive each once.
+
+use std::time::Duration;
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Response, Token, job_status::Code};
+use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::python;
+use sqlflow_tests::server::{Server, Setup};
+
+/// Kills in one drill; `make drill` asks for more.
+fn kills() -> u32 {
+    std::env::var("SQLFLOW_DRILL_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(6)
+}
+
+/// Three statements whose effects and rows can be counted.
+fn program(round: u32) -> String {
+    format!(
+        "INSERT INTO marks VALUES ({round}); SELECT * FROM numbers;
+         SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3 LABEL class INTO m{round};
+         SELECT count(*) FROM marks WHERE round = {round}; SELECT * FROM numbers;"
+    )
+}
+
+struct Bench {
+    setup: Setup,
+    server: Option<Server>,
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("iris.db");
+        let datasource = python::iris(&file).unwrap();
+        python::run(
+            "import sqlite3, sys; c = sqlite3.connect(sys.argv[1])
+c.execute('CREATE TABLE marks (round INTEGER)'); c.execute('CREATE TABLE numbers (n INTEGER)')
+c.executemany('INSERT INTO numbers VALUES (?)', ((n,) for n in range(20000))); c.commit()",
+            &[file.to_str().unwrap()],
+        )
+        .unwrap();
+        let setup = Setup::new(dir.path(), datasource);
+        let server = Some(setup.start().unwrap());
+        Self { setup, server, _dir: dir }
+    }
+
+    async fn client(&self) -> Client {
+        self.server.as_ref().unwrap().client().await.unwrap()
+    }
+
+    fn kill_and_restart(&mut self) {
+        self.server.take().unwrap().kill();
+        self.server = Some(self.setup.start().unwrap());
+    }
+}
+
+/// Positions without hole or repeat, all rows, the effect once, the log's bytes each once.
+fn check(results: &[Response]) {
+    let positions: Vec<u64> = results.iter().map(|it| it.position).collect();
+    assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+    let mut numbers = Vec::<i64>::new();
+    let mut offsets = std::collections::BTreeMap::<(u32, u32, i32), u64>::new();
+    for result in results {
+        match result.response.as_ref().unwrap() {
+            Payload::Rows(rows) => {
+                let column = rows.columns[0].values.as_ref().unwrap();
+                if let sqlflow_proto::v1::column::Values::Int64s(values) = column {
+                    numbers.extend(&values.values);
+                }
+            }
+            Payload::Log(log) => {
+                let expected = offsets.entry((log.step, log.attempt, log.stream)).or_default();
+                assert_eq!(log.offset, *expected, "no byte is lost or doubled");
+                *expected += log.data.len() as u64;
+            }
+            Payload::Gap(gap) => panic!("{gap:?}"),
+            _ => {}
+        }
+    }
+    let expected: Vec<i64> = (0..20_000).chain([1]).chain(0..20_000).collect();
+    assert_eq!(numbers, expected, "every row once, and the mark was inserted once");
+}
+
+/// Polls until something kills the server under it; then goes on with a new connection.
+async fn fetch_through_kills(
+    bench: &mut Bench,
+    token: &Token,
+    delay: Duration,
+    cursors: bool,
+) -> Vec<Response> {
+    let mut client = bench.client().await;
+    let mut cursor = token.clone();
+    let mut results = Vec::new();
+    let begun = tokio::time::Instant::now();
+    let mut kill_at = Some(tokio::time::Instant::now() + delay);
+    loop {
+        if kill_at.is_some_and(|at| tokio::time::Instant::now() >= at) {
+            kill_at = None;
+            bench.kill_and_restart();
+            // The plain client's connection breaks too; what it had in hand it has.
+            client = bench.client().await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "the job does not end");
+        let asked = if cursors { cursor.clone() } else { token.clone() };
+        let Ok(page) = client.api.fetch(asked).await else {
+            client = bench.client().await;
+            continue;
+        };
+        let page = page.into_inner();
+        let status = page.job_status.unwrap_or_default();
+        let is_empty = page.results.is_empty();
+        results.extend(page.results);
+        cursor = page.next.unwrap();
+        if is_over(&status) {
+            assert_eq!(status.code(), Code::Succeeded, "{status:?}");
+            return results;
+        }
+        if is_empty {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+async fn drill(cursors: bool) {
+    let mut bench = Bench::new();
+    for round in 0..kills() {
+        let token = bench.client().await.run(program(round)).await.unwrap();
+        // A whole job takes about a second and a half.
+        let delay = Duration::from_millis(rand::random_range(0..1500));
+        let results = fetch_through_kills(&mut bench, &token, delay, cursors).await;
+        check(&results);
+        let model = bench.setup.state_dir.join(format!("models/m{round}/m{round}.tar.gz"));
+        assert!(model.is_file(), "{}", model.display());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_with_cursors_sees_everything_once() {
+    drill(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loop_of_the_design_with_its_plain_token_sees_everything_once() {
+    drill(false).await;
+}

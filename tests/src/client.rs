@@ -1,0 +1,151 @@
+//! Clients as people write them.
+
+use std::time::{Duration, Instant};
+
+use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
+use sqlflow_proto::v1::{JobStatus, Request, Response, Session, Token, job_status::Code, response};
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// Between polls of a job that has nothing new.
+const POLL: Duration = Duration::from_millis(20);
+/// For one job.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A connection to one server.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The generated client.
+    pub api: SqlFlowClient<Channel>,
+}
+
+/// What a job came to.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// The last status.
+    pub status: JobStatus,
+    /// Everything that was fetched, in order.
+    pub results: Vec<Response>,
+}
+
+impl Client {
+    /// Connects to `127.0.0.1:port`.
+    ///
+    /// # Errors
+    /// Nobody listens there.
+    pub async fn connect(address: &str) -> anyhow::Result<Self> {
+        let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
+        let api = SqlFlowClient::new(channel)
+            .max_decoding_message_size(64 << 20)
+            .max_encoding_message_size(64 << 20);
+        Ok(Self { api })
+    }
+
+    /// Runs a program in a session with defaults.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn run(&mut self, sql: impl Into<String>) -> Result<Token, Status> {
+        self.run_in(sql, Session::default()).await
+    }
+
+    /// Runs a program in this session.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn run_in(&mut self, sql: impl Into<String>, session: Session) -> Result<Token, Status> {
+        Ok(self.api.run(Request { sql: sql.into(), session: Some(session) }).await?.into_inner())
+    }
+
+    /// Fetches with the cursors that the server gives until the job has ended and all is read.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn follow(&mut self, token: &Token) -> Result<Ended, Status> {
+        let begun = Instant::now();
+        let mut cursor = token.clone();
+        let mut results = Vec::new();
+        loop {
+            let page = self.api.fetch(cursor.clone()).await?.into_inner();
+            let status = page.job_status.unwrap_or_default();
+            let is_empty = page.results.is_empty();
+            results.extend(page.results);
+            if is_over(&status) {
+                return Ok(Ended { status, results });
+            }
+            cursor = page.next.unwrap_or(cursor);
+            bounded(begun, is_empty).await?;
+        }
+    }
+
+    /// The loop of the design's document: the token as it is, until SUCCEEDED or FAILED.
+    ///
+    /// # Errors
+    /// The server's.
+    pub async fn follow_plainly(&mut self, token: &Token) -> Result<Ended, Status> {
+        let begun = Instant::now();
+        let mut results = Vec::new();
+        loop {
+            let page = self.api.fetch(token.clone()).await?.into_inner();
+            let status = page.job_status.unwrap_or_default();
+            let is_empty = page.results.is_empty();
+            results.extend(page.results);
+            if is_over(&status) {
+                return Ok(Ended { status, results });
+            }
+            bounded(begun, is_empty).await?;
+        }
+    }
+}
+
+/// Waits a little when there was nothing new; no job of a test takes longer than [`PATIENCE`].
+async fn bounded(begun: Instant, is_empty: bool) -> Result<(), Status> {
+    if begun.elapsed() > PATIENCE {
+        return Err(Status::deadline_exceeded("the test's job does not end"));
+    }
+    if is_empty {
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
+/// Whether the status is SUCCEEDED or FAILED.
+pub fn is_over(status: &JobStatus) -> bool {
+    matches!(status.code(), Code::Succeeded | Code::Failed)
+}
+
+impl Ended {
+    /// Fails the test, with all that the job said, unless it succeeded.
+    pub fn expect_success(&self) {
+        assert_eq!(self.status.code(), Code::Succeeded, "{:?}\n{}", self.status, self.log());
+    }
+
+    /// All bytes of stdout and stderr, in order.
+    pub fn log(&self) -> String {
+        let bytes: Vec<u8> = self.payloads().filter_map(as_log).flat_map(|log| log.data.to_vec()).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Rows, all batches together.
+    pub fn row_count(&self) -> u64 {
+        self.payloads()
+            .map(
+                |payload| {
+                    if let response::Response::Rows(rows) = payload { u64::from(rows.count) } else { 0 }
+                },
+            )
+            .sum()
+    }
+
+    /// What was fetched, without the envelope.
+    pub fn payloads(&self) -> impl Iterator<Item = &response::Response> {
+        self.results.iter().filter_map(|result| result.response.as_ref())
+    }
+}
+
+fn as_log(payload: &response::Response) -> Option<&sqlflow_proto::v1::LogChunk> {
+    match payload {
+        response::Response::Log(log) => Some(log),
+        _ => None,
+    }
+}

@@ -1,0 +1,48 @@
+//! The Python of the submitters, and data made with it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, ensure};
+
+/// The Python that can import the submitter's dependencies: `SQLFLOW_TEST_PYTHON`, which `make` sets.
+pub fn program() -> PathBuf {
+    std::env::var_os("SQLFLOW_TEST_PYTHON")
+        .expect("SQLFLOW_TEST_PYTHON names a Python; `make test` sets it")
+        .into()
+}
+
+/// The folder to import `sqlflow_submitter` from.
+pub fn package_path() -> PathBuf {
+    repository().join("images/submitter")
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository").to_owned()
+}
+
+/// Runs a piece of Python with these arguments, and gives its standard output.
+///
+/// # Errors
+/// It cannot be started, or fails.
+pub fn run(code: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    let mut command = Command::new(program());
+    command.arg("-c").arg(code).args(arguments).env("PYTHONPATH", package_path());
+    let Output { status, stdout, stderr } = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {}", program().display()))?;
+    ensure!(status.success(), "python failed: {}", String::from_utf8_lossy(&stderr));
+    Ok(String::from_utf8(stdout)?)
+}
+
+/// Makes an SQLite file with Fisher's irises in the table `iris`, and gives its data source name.
+///
+/// # Errors
+/// Python or SQLite failed.
+pub fn iris(file: &Path) -> anyhow::Result<String> {
+    let path = file.to_str().context("the path is text")?;
+    run(&std::fs::read_to_string(repository().join("tests/data/load_iris.py"))?, &[path])?;
+    Ok(format!("sqlite://{path}"))
+}

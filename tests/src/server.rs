@@ -1,0 +1,144 @@
+//! A server process that tests start, kill and start again on the same state.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::client::Client;
+use crate::python;
+
+/// A program of this workspace, beside the test's own.
+pub fn program(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a running program has a path");
+    let beside = own.ancestors().skip(1).map(|folder| folder.join(name)).find(|file| file.is_file());
+    beside.unwrap_or_else(|| panic!("{name} is not built; run `cargo build --workspace` first"))
+}
+
+/// How a server is started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// `--state-dir`.
+    pub state_dir: PathBuf,
+    /// `--datasource`.
+    pub datasource: String,
+    /// More flags; they win.
+    pub flags: Vec<String>,
+}
+
+impl Setup {
+    /// A server for this data source, with its state in `dir`.
+    pub fn new(dir: &Path, datasource: impl Into<String>) -> Self {
+        Self { state_dir: dir.join("state"), datasource: datasource.into(), flags: Vec::new() }
+    }
+
+    /// With one more flag.
+    #[must_use]
+    pub fn flag(mut self, flag: impl Into<String>) -> Self {
+        self.flags.push(flag.into());
+        self
+    }
+
+    /// Starts it, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ended before it was ready; what it said is in the message.
+    pub fn start(&self) -> anyhow::Result<Server> {
+        let mut command = Command::new(program("sqlflow-server"));
+        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);
+        command.arg("--python").arg(python::program()).args(&self.flags);
+        command.env("PYTHONPATH", python::package_path()).env("RUST_LOG", "info");
+        let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();
+        let mut said = String::new();
+        let address = loop {
+            let Some(line) = lines.next().transpose()? else {
+                process.wait()?;
+                bail!("the server ended before it was ready: {said}");
+            };
+            if let Some(address) = listen_address(&line) {
+                break address;
+            }
+            said.push_str(&line);
+            said.push('\n');
+        };
+        // Read on, so that the server never waits for us; the lines are kept for whoever looks into a failure.
+        std::fs::create_dir_all(&self.state_dir)?;
+        let mut log = File::options().create(true).append(true).open(self.state_dir.join("server.log"))?;
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = std::io::Write::write_all(&mut log, format!("{line}\n").as_bytes());
+            }
+        });
+        Ok(Server { process, address })
+    }
+}
+
+fn listen_address(line: &str) -> Option<String> {
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields")?;
+    fields.get("state_dir")?;
+    Some(fields.get("listen")?.as_str()?.to_owned())
+}
+
+/// A running server; dropping it kills it. Jobs go on without it.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    /// Where clients connect, as `127.0.0.1:port`.
+    pub address: String,
+}
+
+impl Server {
+    /// A new client.
+    ///
+    /// # Errors
+    /// It cannot connect.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        Client::connect(&self.address).await
+    }
+
+    /// Kills it with KILL, as a lost machine would.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    /// Stops it with TERM, as an operator would, and waits for its end.
+    ///
+    /// # Errors
+    /// It is gone already, or does not end well.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        kill(Pid::from_raw(i32::try_from(self.process.id())?), Signal::SIGTERM)?;
+        let status = self.process.wait().context("cannot wait for the server")?;
+        anyhow::ensure!(status.success(), "the server ended with {status}");
+        Ok(())
+    }
+
+    /// Resident memory in bytes.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+
+    fn end(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
