@@ -1,0 +1,60 @@
+# The two that matter: `make quickstart` runs the main job; `make test` installs what the tests need and runs them all.
+
+# Everything that is built or downloaded is kept here, so that a second clone is quick.
+SQLFLOW_CACHE ?= $(HOME)/.cache/sqlflow
+export CARGO_TARGET_DIR ?= $(SQLFLOW_CACHE)/target
+VENV := $(SQLFLOW_CACHE)/venv
+export SQLFLOW_TEST_PYTHON ?= $(VENV)/bin/python
+SUBMITTER := images/submitter
+
+.DEFAULT_GOAL := help
+.PHONY: help build quickstart test lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build server, agent and command line
+	cargo build --workspace --bins
+
+quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a server of its own
+	scripts/quickstart.sh
+
+test: packages lint test-rust test-submitter test-quickstart ## Everything, from a fresh clone
+
+lint: venv-dev ## Formatting, lints and types
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
+	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
+
+test-rust: build venv ## Unit, property and end-to-end tests
+	cargo test --workspace
+
+test-submitter: packages venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
+	cd $(SUBMITTER) && $(VENV)/bin/python -m pytest -q
+
+test-quickstart: quickstart
+
+drill: build venv ## The heavy drills at full size
+	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
+	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
+
+bench: venv ## Speed, beside peers in the same run; also as build/bench.json
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/sqlflow-bench --out build/bench.json
+
+deny: ## Licences, sources and versions of dependencies
+	command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
+	cargo deny --offline check licenses bans sources
+
+venv:
+	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements.txt "$$(grep '^scikit-learn==' $(SUBMITTER)/requirements-dev.txt)"
+
+venv-dev: venv
+	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements-dev.txt
+
+packages:
+	@scripts/test-packages.sh
+
+clean: ## Remove what this clone built; the shared cache stays
+	rm -rf build

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs what the tests need of the system: real databases, and Go, whose decoder reads the models.
+set -euo pipefail
+
+missing=()
+compgen -G '/usr/lib/postgresql/*/bin/postgres' > /dev/null || command -v postgres > /dev/null || missing+=(postgresql)
+command -v mariadbd > /dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
+command -v go > /dev/null || missing+=(golang-go)
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
+    echo "the tests need these packages; please install them: ${missing[*]}" >&2
+    exit 1
+fi
+echo "installing ${missing[*]}"
+apt-get update -qq
+# Nothing is to run as a service: the tests start servers of their own.
+RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null
