@@ -191,7 +191,9 @@ fn failed_publish() -> Event {
 
 fn any_fails() -> impl Strategy<Value = Fails> {
     use Fails::*;
-    prop::sample::select(vec![Nothing, Nothing, Nothing, Input, Workspace, Start, Stage, Commit, Grant, Silence])
+    prop::sample::select(vec![
+        Nothing, Nothing, Nothing, Input, Workspace, Start, Stage, Commit, Grant, Silence,
+    ])
 }
 
 fn interruption(kind: u8) -> Option<Event> {

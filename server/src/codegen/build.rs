@@ -1,10 +1,10 @@
 //! From a compiled program to the documents of its steps.
 
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Map, Value, json};
 
 use super::spec::{InputSpec, OutputSpec, ReplaySpec, StepSpec};
 use crate::job;
-use crate::sql::{Attribute, Body, ColumnClause, Compiled, Expr, Statement, Step, StepKind, UnaryOp};
+use crate::sql::{Attribute, Body, ColumnClause, Compiled, Statement, Step, attribute_json, expr_json};
 
 /// The document of each step, in order.
 #[must_use]
@@ -17,20 +17,12 @@ pub fn step_specs(compiled: &Compiled) -> Vec<StepSpec> {
 pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
     let steps = compiled.steps.iter().map(|step| job::Step {
         first_statement: small(step.first_statement),
-        statement_count: small(statements_of(step).len()),
+        statement_count: small(step.kind.statements().len()),
         kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),
         repeatable: step.repeatable,
         attempts: Vec::new(),
     });
     steps.collect()
-}
-
-/// Indices of a step's statements in the program.
-fn statements_of(step: &Step) -> &[usize] {
-    match &step.kind {
-        StepKind::StandardRun(indices) => indices,
-        StepKind::Extended(index) => std::slice::from_ref(index),
-    }
 }
 
 fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
@@ -45,7 +37,7 @@ fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
         inputs: Vec::new(),
         outputs: Vec::new(),
     };
-    for &index in statements_of(step) {
+    for &index in step.kind.statements() {
         add_statement(&mut spec, index, &statements[index]);
     }
     spec
@@ -53,7 +45,7 @@ fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
 
 /// Names kinds and numbers only: the title stands in source code.
 fn title(step: &Step, statements: &[Statement]) -> String {
-    match statements_of(step) {
+    match step.kind.statements() {
         [index] => format!("{} (statement {})", statements[*index].body.title(), index + 1),
         indices => {
             let (first, count) = (step.first_statement + 1, indices.len());
@@ -131,66 +123,15 @@ fn add_input(inputs: &mut Vec<InputSpec>, model: &str) -> String {
 }
 
 fn attributes(attributes: &[Attribute]) -> Value {
-    attributes.iter().map(|it| (it.name.text.clone(), attribute_value(&it.value))).collect()
+    attributes.iter().map(|it| (it.name.text.clone(), attribute_json(&it.value))).collect()
 }
 
 fn columns(clauses: &[ColumnClause]) -> Value {
     let clause = |clause: &ColumnClause| {
-        let columns: Vec<_> = clause.columns.iter().map(|column| expression(&column.expr)).collect();
+        let columns: Vec<_> = clause.columns.iter().map(|column| expr_json(&column.expr)).collect();
         (clause.target.clone(), Value::Array(columns))
     };
     clauses.iter().map(clause).collect()
-}
-
-/// Plain values become plain JSON; anything else stays an expression.
-fn attribute_value(expr: &Expr) -> Value {
-    match expr {
-        Expr::Number(text) => number(text),
-        Expr::String(string) => json!(string.value()),
-        Expr::Ident(name) if name.eq_ignore_ascii_case("true") => json!(true),
-        Expr::Ident(name) if name.eq_ignore_ascii_case("false") => json!(false),
-        Expr::Ident(name) => json!(name),
-        Expr::List(items) => items.iter().map(attribute_value).collect(),
-        Expr::Paren(inner) => attribute_value(inner),
-        Expr::Unary { op: UnaryOp::Minus, of } => match attribute_value(of) {
-            Value::Number(positive) => negated(&positive),
-            _ => expression(expr),
-        },
-        Expr::Call { .. } | Expr::Unary { .. } | Expr::Binary { .. } => expression(expr),
-    }
-}
-
-fn expression(expr: &Expr) -> Value {
-    let all = |items: &[Expr]| items.iter().map(expression).collect::<Value>();
-    match expr {
-        Expr::Number(text) => json!({"number": number(text)}),
-        Expr::String(string) => json!({"string": string.value()}),
-        Expr::Ident(name) => json!({"ident": name}),
-        Expr::List(items) => json!({"list": all(items)}),
-        Expr::Paren(inner) => expression(inner),
-        Expr::Call { name, args } => json!({"call": name, "args": all(args)}),
-        Expr::Unary { op, of } => json!({"unary": op.symbol(), "of": expression(of)}),
-        Expr::Binary { op, left, right } => {
-            json!({"binary": op.symbol(), "left": expression(left), "right": expression(right)})
-        }
-    }
-}
-
-/// Whole numbers stay whole; what is too large for a float to hold becomes text.
-fn number(text: &str) -> Value {
-    if let Ok(whole) = text.parse::<i64>() {
-        return json!(whole);
-    }
-    let parsed = text.parse::<f64>().ok().and_then(Number::from_f64);
-    parsed.map_or_else(|| json!(text), Value::Number)
-}
-
-fn negated(positive: &Number) -> Value {
-    match (positive.as_i64(), positive.as_f64()) {
-        (Some(whole), _) => json!(-whole),
-        (None, Some(real)) => json!(-real),
-        (None, None) => json!(positive),
-    }
 }
 
 /// Programs have far fewer statements than that.
