@@ -55,6 +55,17 @@ c.executemany('INSERT INTO numbers VALUES (?)', ((n,) for n in range(20000))); c
     }
 }
 
+/// A plain token's page may come again when its server died before it knew that the page had arrived: what was seen is
+/// skipped, and it is the same.
+fn without_repeats(results: Vec<Response>) -> Vec<Response> {
+    let mut seen = std::collections::BTreeMap::new();
+    for result in results {
+        let earlier = seen.entry(result.position).or_insert_with(|| result.clone());
+        assert_eq!(*earlier, result, "what comes again is the same");
+    }
+    seen.into_values().collect()
+}
+
 /// Positions without hole or repeat, all rows, the effect once, the log's bytes each once.
 fn check(results: &[Response]) {
     let positions: Vec<u64> = results.iter().map(|it| it.position).collect();
@@ -129,7 +140,7 @@ async fn drill(cursors: bool) {
         // A whole job takes about a second and a half.
         let delay = Duration::from_millis(rand::random_range(0..1500));
         let results = fetch_through_kills(&mut bench, &token, delay, cursors).await;
-        check(&results);
+        check(&if cursors { results } else { without_repeats(results) });
         let model = bench.setup.state_dir.join(format!("models/m{round}/m{round}.tar.gz"));
         assert!(model.is_file(), "{}", model.display());
     }
@@ -141,6 +152,6 @@ async fn a_client_with_cursors_sees_everything_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_loop_of_the_design_with_its_plain_token_sees_everything_once() {
+async fn the_loop_of_the_design_with_its_plain_token_sees_everything() {
     drill(false).await;
 }
