@@ -3,6 +3,8 @@
 
 mod hub;
 mod sqlite;
+#[cfg(test)]
+mod tests;
 mod types;
 
 pub use sqlite::SqliteStore;
