@@ -213,10 +213,12 @@ impl Session<'_> {
     }
 
     async fn append(&self, entries: Vec<Entry>) -> Result<(), Status> {
-        let log = &self.context.log;
-        log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
-        let seq = log.last_seq(&self.attempt).await.map_err(status::of_log)?;
-        self.send(Message::Ack(attach_response::Ack { seq })).await
+        let appended = self.context.log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
+        match appended.last_seqs.get(&(self.attempt.step, self.attempt.number)) {
+            Some(&seq) => self.send(Message::Ack(attach_response::Ack { seq })).await,
+            // Nothing in the batch was a record.
+            None => Ok(()),
+        }
     }
 
     async fn commit(&self) -> Result<(), Status> {
