@@ -45,7 +45,7 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
             Ok(Dialect::Sqlite)
         }
         "mysql" => {
-            check(has_host(mysql_address(rest)), MYSQL_FORM)?;
+            check(is_socket(after_credentials(rest)) || has_host(mysql_address(rest)), MYSQL_FORM)?;
             Ok(Dialect::Mysql)
         }
         "postgresql" | "postgres" => {
@@ -63,6 +63,11 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
 /// Passwords may hold `@` and `/`: the address begins after the last `@`.
 fn after_credentials(rest: &str) -> &str {
     rest.rsplit_once('@').map_or(rest, |(_, address)| address)
+}
+
+/// `unix(/path)/db`.
+fn is_socket(address: &str) -> bool {
+    address.strip_prefix("unix(/").is_some_and(|path| path.contains(')'))
 }
 
 /// `tcp(host:port)/db` or `host:port/db`.
@@ -88,6 +93,7 @@ mod tests {
             ("mysql://root:root@tcp(127.0.0.1:3306)/?maxAllowedPacket=0", Dialect::Mysql),
             ("mysql://u:p@w/or@d@tcp(db:3306)/shop", Dialect::Mysql),
             ("mysql://u:p@db:3306/shop", Dialect::Mysql),
+            ("mysql://u:p@unix(/run/mysqld/mysqld.sock)/shop", Dialect::Mysql),
             ("postgresql://u:p@db:5432/shop", Dialect::Postgresql),
             ("postgres://db/shop", Dialect::Postgresql),
         ] {

@@ -3,4 +3,5 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod first_job;
+mod refusals;
 mod server_killed;

@@ -71,7 +71,8 @@ pub struct Compiled {
 /// statement, does not parse, asks for what is not supported, makes no sense, or needs a session across steps.
 pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlError> {
     if sql.len() > MAX_PROGRAM_BYTES {
-        let message = format!("the program has {} bytes, more than {MAX_PROGRAM_BYTES}", sql.len());
+        let message =
+            format!("the program has {} bytes; {MAX_PROGRAM_BYTES} (16 MiB) is the most", sql.len());
         return Err(SqlError::too_large(Position::START, message));
     }
     let program = parse_program(sql, dialect)?;

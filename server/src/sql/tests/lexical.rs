@@ -205,5 +205,5 @@ fn long_programs_are_read_in_linear_time() {
     }
     let too_long = " ".repeat(super::super::MAX_PROGRAM_BYTES + 1);
     let error = compile(&too_long, Mysql).expect_err("too long").to_string();
-    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes, more than 16777216");
+    assert_eq!(error, "line 1, column 1: the program has 16777217 bytes; 16777216 (16 MiB) is the most");
 }

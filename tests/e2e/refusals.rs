@@ -1,0 +1,161 @@
+//! Bad input: each is refused with the right code, or fails with one clear sentence, and nothing is lost.
+
+use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By, job_status};
+use sqlflow_tests::client::{Client, Ended};
+use sqlflow_tests::python;
+use sqlflow_tests::server::{Server, Setup, program};
+use tonic::{Code, Status};
+
+struct World {
+    server: Server,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+async fn world(change: impl FnOnce(Setup) -> Setup) -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+    let server = change(Setup::new(dir.path(), datasource)).start().unwrap();
+    let client = server.client().await.unwrap();
+    World { server, client, _dir: dir }
+}
+
+fn expect_refusal<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, words: &[&str]) {
+    let status = answer.expect_err("it is refused");
+    assert_eq!(status.code(), code, "{status:?}");
+    for word in words {
+        assert!(status.message().contains(word), "{word:?} is not in {:?}", status.message());
+    }
+}
+
+fn expect_failure(ended: &Ended, cause: Cause, words: &[&str]) {
+    assert_eq!(ended.status.code(), job_status::Code::Failed, "{:?}", ended.status);
+    let message = &ended.status.message;
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+    assert!(!message.contains('\n'), "one sentence: {message:?}");
+    assert_eq!(ended.status.cause(), cause, "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
+    let World { mut client, server: _server, _dir } = world(|setup| setup).await;
+    let invalid = Code::InvalidArgument;
+    expect_refusal(client.run("").await, invalid, &["no statement"]);
+    expect_refusal(client.run(" -- nothing\n ;").await, invalid, &["no statement"]);
+    let train = |model: &str| format!("SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO {model};");
+    let syntax = "SELECT 1;\nSELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO;";
+    expect_refusal(client.run(syntax).await, invalid, &["line 2", "column", "expected"]);
+    expect_refusal(client.run(train("a/../../b")).await, invalid, &[".."]);
+    expect_refusal(
+        client.run("SELECT * FROM t TO RUN a/b:c CMD 'x';").await,
+        invalid,
+        &["not supported yet"],
+    );
+    let maximize =
+        "SELECT * FROM t TO MAXIMIZE SUM(x) CONSTRAINT x > 1 WITH variables=\"x\" USING glpk INTO r;";
+    expect_refusal(client.run(maximize).await, invalid, &["not supported yet"]);
+    let across = format!("CREATE TEMPORARY TABLE t AS SELECT * FROM iris; {} SELECT * FROM t;", train("m"));
+    expect_refusal(client.run(across).await, invalid, &["temporary"]);
+    expect_refusal(client.run("x".repeat((16 << 20) + 1)).await, invalid, &["16 MiB"]);
+    expect_refusal(client.run("SELECT 1;".repeat(10_001)).await, invalid, &["10000"]);
+    for (dsn, word) in
+        [("nonsense", "scheme"), ("oracle://u:p@h/d", "oracle"), ("mysql://u:p@tcp(/d", "mysql://")]
+    {
+        let session = Session { db_conn_str: dsn.to_owned(), ..Session::default() };
+        expect_refusal(client.run_in("SELECT 1", session).await, invalid, &[word]);
+    }
+    let jobs = client.api.list_jobs(sqlflow_proto::v1::ListJobsRequest::default()).await.unwrap();
+    assert_eq!(jobs.into_inner().jobs, [], "nothing that was refused is a job");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_nobody_gave_out_find_nothing() {
+    let World { mut client, server: _server, _dir } = world(|setup| setup).await;
+    let unknown = format!("sqlflow{}", "0".repeat(32));
+    let token = |token: &str| Token { token: token.to_owned(), ..Token::default() };
+    let by = |by: By| GetJobRequest { by: Some(by) };
+    expect_refusal(client.api.fetch(token(&unknown)).await, Code::NotFound, &["no job"]);
+    expect_refusal(client.api.cancel(token(&unknown)).await, Code::NotFound, &["no job"]);
+    expect_refusal(client.api.get_job(by(By::Token(unknown.clone()))).await, Code::NotFound, &["no job"]);
+    expect_refusal(client.api.fetch(token("")).await, Code::InvalidArgument, &["token"]);
+    expect_refusal(client.api.fetch(token("sqlflow1; DROP TABLE")).await, Code::InvalidArgument, &["token"]);
+    expect_refusal(client.api.get_job(by(By::JobId("x".into()))).await, Code::InvalidArgument, &[]);
+    expect_refusal(client.api.get_job(GetJobRequest::default()).await, Code::InvalidArgument, &[]);
+
+    let run = client.run("SELECT 1").await.unwrap();
+    expect_refusal(client.api.fetch(token(&run.job_id)).await, Code::InvalidArgument, &[]);
+    client.follow(&run).await.unwrap().expect_success();
+    let beyond = token(&format!("{}.999999", run.token));
+    expect_refusal(client.api.fetch(beyond).await, Code::OutOfRange, &["999999"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn databases_that_are_not_there_are_named_in_one_sentence() {
+    let World { mut client, server: _server, _dir } = world(|setup| setup).await;
+    // Nobody listens on the port of a listener that is gone.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (dsn, word) in [
+        (format!("mysql://root:hunter2@tcp(127.0.0.1:{port})/d"), "MySQL"),
+        (format!("postgresql://root:hunter2@127.0.0.1:{port}/d"), "PostgreSQL"),
+        ("sqlite:///no/such/folder/x.db".to_owned(), "/no/such/folder/x.db"),
+    ] {
+        let session = Session { db_conn_str: dsn.clone(), ..Session::default() };
+        let token = client.run_in("SELECT 1", session).await.unwrap();
+        let ended = client.follow(&token).await.unwrap();
+        expect_failure(&ended, Cause::StatementFailed, &[word]);
+        assert!(!format!("{ended:?}").contains("hunter2"), "the password is shown");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_name_is_told_with_its_near_misses() {
+    let World { mut client, server: _server, _dir } = world(|setup| setup).await;
+    let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL clas INTO m;";
+    let token = client.run(train).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    expect_failure(&ended, Cause::StatementFailed, &["clas", "class"]);
+    let predict = "SELECT * FROM iris TO PREDICT p.class USING no_such_model;";
+    let token = client.run(predict).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    expect_failure(&ended, Cause::Storage, &["no_such_model"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_that_is_missing_is_told() {
+    let World { mut client, server: _server, _dir } =
+        world(|setup| setup.flag("--python=/no/such/python")).await;
+    let token = client.run("SELECT 1").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    expect_failure(&ended, Cause::LaunchFailed, &["/no/such/python"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_work_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |flag: &str| Setup::new(dir.path(), "").flag(flag).start().unwrap_err().to_string();
+    assert!(start("--agent=/no/such/agent").contains("/no/such/agent"));
+    assert!(start("--models=ftp://host/x").contains("ftp://host/x"));
+    assert!(start("--grace=soon").contains("soon"));
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    assert!(start(&format!("--state-dir={}", dir.path().join("file").display())).contains("file"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_ends_with_codes_that_scripts_can_use() {
+    let World { server, client: _client, _dir } = world(|setup| setup).await;
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(program("sqlflowctl"));
+        let output = command.arg("run").args(arguments).args(["--server", &server.address]).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(run(&["-e", "SELECT * FROM iris LIMIT 1"]).0, Some(0));
+    let (code, said) = run(&["-e", "SELECT * FROM no_such_table"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("no_such_table"), "{said}");
+    let (code, said) = run(&["-e", "SELECT 1 TO TRAIN"]);
+    assert_ne!(code, Some(0), "{said}");
+    assert!(said.contains("TRAIN"), "{said}");
+    assert_eq!(run(&["--no-such-flag"]).0, Some(2));
+}
