@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod bytes;
+mod ended_early;
 mod first_job;
+mod full_disk;
+mod model_files;
 mod refusals;
 mod server_killed;
+mod two_servers;

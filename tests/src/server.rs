@@ -1,5 +1,7 @@
 //! A server process that tests start, kill and start again on the same state.
 
+#![expect(clippy::print_stderr, reason = "what a failed test shows")]
+
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -72,7 +74,10 @@ impl Setup {
         let mut log = File::options().create(true).append(true).open(self.state_dir.join("server.log"))?;
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                let _ = std::io::Write::write_all(&mut log, format!("{line}\n").as_bytes());
+                if std::io::Write::write_all(&mut log, format!("{line}\n").as_bytes()).is_err() {
+                    // The disk is full: then a failed test shows it.
+                    eprintln!("{line}");
+                }
             }
         });
         Ok(Server { process, address })

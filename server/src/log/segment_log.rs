@@ -1,6 +1,7 @@
 //! The logs of all jobs in one folder.
 
 use std::collections::HashMap;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -57,7 +58,9 @@ impl SegmentLog {
     /// # Errors
     /// It cannot be made.
     pub fn open(options: LogOptions) -> Result<Self, LogError> {
-        std::fs::create_dir_all(&options.dir).map_err(LogError::io("make", &options.dir))?;
+        // Rows and output are for nobody else's eyes.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir);
+        made.map_err(LogError::io("make", &options.dir))?;
         let disk = Disk::new(options.fsync);
         let (options, jobs, clock) = (Arc::new(options), Mutex::default(), AtomicU64::new(0));
         Ok(Self { inner: Arc::new(Inner { options, disk, jobs, clock }) })

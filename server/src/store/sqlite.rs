@@ -1,5 +1,6 @@
 //! The store in one SQLite file. Several processes on one machine may use it at the same time.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use futures::future::BoxFuture;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
 };
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::watch;
 
 use super::Store;
@@ -40,6 +41,8 @@ impl SqliteStore {
     /// # Errors
     /// The file cannot be opened, or is not a store that this server knows.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
+        // It holds secrets. SQLite gives the files beside it the same permissions.
+        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -67,13 +70,35 @@ impl SqliteStore {
     {
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move {
-            let mut transaction =
-                inner.writer.begin_with("BEGIN IMMEDIATE").await.map_err(StoreError::from)?;
-            let value = work(&mut transaction).await?;
-            transaction.commit().await.map_err(StoreError::from)?;
-            Ok(value)
+            let mut connection = inner.writer.acquire().await.map_err(StoreError::from)?;
+            let written = write_with(&mut connection, work).await;
+            if matches!(written, Err(Failed { is_open: true, .. })) {
+                // On a full disk SQLite ends the transaction by itself, which sqlx does not learn of: with this
+                // connection nothing more could be written.
+                connection.close_on_drop();
+            }
+            written.map_err(|failed| failed.error)
         });
         task.await.unwrap_or_else(|_| Err(StoreError::Closing.into()))
+    }
+}
+
+/// A transaction that did not happen.
+struct Failed<E> {
+    error: E,
+    /// Whether the connection may still be in it.
+    is_open: bool,
+}
+
+async fn write_with<T, E: From<StoreError>>(
+    connection: &mut SqliteConnection,
+    work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>>,
+) -> Result<T, Failed<E>> {
+    let unclear = |error| Failed { error: E::from(StoreError::from(error)), is_open: true };
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(unclear)?;
+    match work(&mut transaction).await {
+        Ok(value) => transaction.commit().await.map(|()| value).map_err(unclear),
+        Err(error) => Err(Failed { error, is_open: transaction.rollback().await.is_err() }),
     }
 }
 

@@ -1,0 +1,96 @@
+//! Jobs that end before they are done: cancelled, or not fetched by anybody.
+
+use std::time::Duration;
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By, job_status};
+use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::python;
+use sqlflow_tests::server::{Server, Setup};
+
+/// Long enough to be ended in the middle, whatever the machine.
+const LONG: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree
+WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 1000000 LABEL class INTO m;";
+
+struct World {
+    setup: Setup,
+    server: Server,
+    client: Client,
+    _dir: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).flag("--grace=2s");
+    let server = setup.start().unwrap();
+    let client = server.client().await.unwrap();
+    World { setup, server, client, _dir: dir }
+}
+
+/// Processes that carry the mark of one of the job's attempts.
+fn processes_of(job_id: &str) -> usize {
+    let mark = format!("SQLFLOW_ATTEMPT={job_id}/");
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    processes
+        .filter_map(|process| std::fs::read(process.path().join("environ")).ok())
+        .filter(|environ| environ.split(|byte| *byte == 0).any(|entry| entry.starts_with(mark.as_bytes())))
+        .count()
+}
+
+/// Reads until the training is under way.
+async fn until_it_trains(client: &mut Client, token: &Token) -> Token {
+    let mut cursor = token.clone();
+    loop {
+        let page = client.api.fetch(cursor).await.unwrap().into_inner();
+        let status = page.job_status.unwrap();
+        assert!(!is_over(&status), "{status:?}");
+        cursor = page.next.unwrap();
+        if page.results.iter().any(|it| matches!(it.response, Some(Payload::Metrics(_)))) {
+            return cursor;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_leaves_no_process_and_no_model() {
+    let World { setup, server: _server, mut client, _dir } = world().await;
+    let token = client.run(format!("{LONG} SELECT 1;")).await.unwrap();
+    let cursor = until_it_trains(&mut client, &token).await;
+    assert!(processes_of(&token.job_id) > 0);
+    client.api.cancel(token.clone()).await.unwrap();
+    client.api.cancel(token.clone()).await.unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    assert_eq!(ended.status.code(), job_status::Code::Failed, "{:?}", ended.status);
+    assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
+    assert_eq!(processes_of(&token.job_id), 0);
+    assert!(!setup.state_dir.join("models/m").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on() {
+    let World { setup: _setup, server: _server, mut client, _dir } = world().await;
+    let session = Session { fetch_timeout_seconds: Some(2), ..Session::default() };
+    let unread = client.run_in(LONG, session.clone()).await.unwrap();
+    let read = client.run_in(LONG, session).await.unwrap();
+    let mut cursor = read.clone();
+    let state = async |client: &mut Client| {
+        let by = GetJobRequest { by: Some(By::Token(unread.token.clone())) };
+        client.api.get_job(by).await.unwrap().into_inner().status.unwrap()
+    };
+    // Asking for the job is not reading it.
+    let mut looks = 0;
+    let ended = loop {
+        let status = state(&mut client).await;
+        if is_over(&status) {
+            break status;
+        }
+        looks += 1;
+        assert!(looks < 200, "it is never cancelled: {status:?}");
+        cursor = client.api.fetch(cursor).await.unwrap().into_inner().next.unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert_eq!(ended.cause(), Cause::NotFetched, "{ended:?}");
+    let going_on = client.api.fetch(cursor).await.unwrap().into_inner().job_status.unwrap();
+    assert!(!is_over(&going_on), "{going_on:?}");
+    client.api.cancel(read).await.unwrap();
+}
