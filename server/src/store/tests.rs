@@ -121,7 +121,7 @@ async fn secrets_go_when_the_job_ends_and_the_rest_when_it_is_removed() {
     assert_eq!(a.secret(&id, "db").await.unwrap(), None);
     assert_eq!(a.claim(claim("b", 5_000, &[])).await.unwrap(), [], "nobody drives a job that is over");
     assert_eq!(a.ended_before(50, 10).await.unwrap(), []);
-    assert_eq!(a.ended_before(51, 10).await.unwrap(), [id.clone()]);
+    assert_eq!(a.ended_before(51, 10).await.unwrap(), std::slice::from_ref(&id));
     a.remove(&id).await.unwrap();
     assert!(a.load(&id).await.unwrap().is_none());
     assert_eq!(a.resolve(TokenHash([1; 32])).await.unwrap(), None);
