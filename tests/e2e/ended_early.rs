@@ -94,3 +94,18 @@ async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on(
     assert!(!is_over(&going_on), "{going_on:?}");
     client.api.cancel(read).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_rows_reach_the_limit_of_its_log_fails_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
+    let server = setup.flag("--max-log=64KiB").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT * FROM iris, iris AS other; SELECT 1;").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::Limit, "{:?}", ended.status);
+    assert!(ended.payloads().any(|it| matches!(it, Payload::Gap(_))), "what was not taken is told");
+    // A small one still works.
+    let token = client.run("SELECT * FROM iris").await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+}

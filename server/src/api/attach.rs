@@ -20,7 +20,7 @@ use super::status;
 use crate::clock;
 use crate::codegen::Assigner;
 use crate::convert;
-use crate::job::{AttemptId, Event, InstanceHash, Job, Phase, Rejection};
+use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Phase, Rejection};
 use crate::log::{Entry, ResultLog};
 use crate::store::{Store, UpdateError};
 
@@ -214,6 +214,10 @@ impl Session<'_> {
 
     async fn append(&self, entries: Vec<Entry>) -> Result<(), Status> {
         let appended = self.context.log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
+        if appended.is_full {
+            // Before it is acknowledged: who takes over must not miss it.
+            self.update(Event::CancelRequested(Failure::over_limit())).await.map_err(status::of_update)?;
+        }
         match appended.last_seqs.get(&(self.attempt.step, self.attempt.number)) {
             Some(&seq) => self.send(Message::Ack(attach_response::Ack { seq })).await,
             // Nothing in the batch was a record.

@@ -23,7 +23,6 @@ pub(super) fn of_log(error: LogError) -> Status {
             Code::ResourceExhausted
         }
         LogError::Io { .. } => Code::Unavailable,
-        LogError::Full { .. } => Code::ResourceExhausted,
         LogError::Sealed { .. } => Code::FailedPrecondition,
         LogError::Gap { .. } => Code::InvalidArgument,
     };

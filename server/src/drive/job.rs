@@ -7,7 +7,7 @@ use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 
 use super::{Context, verdict};
 use crate::clock;
-use crate::job::{AttemptId, Event, Evidence, Job, JobId, JobState, Next, Outcome, Phase, Reason};
+use crate::job::{AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason};
 use crate::launch::{Observation, Remains};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
@@ -212,6 +212,9 @@ impl JobDriver {
             record: record.clone(),
         });
         match log.append(&self.id, entries.collect()).await {
+            Ok(appended) if appended.is_full => {
+                self.update(Event::CancelRequested(Failure::over_limit())).await?;
+            }
             // What is missing is told below.
             Ok(_) | Err(LogError::Gap { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -67,6 +67,13 @@ impl Failure {
     pub fn new(cause: Cause, message: impl Into<String>) -> Self {
         Self { cause, message: message.into() }
     }
+
+    /// The job said more than its log may hold.
+    #[must_use]
+    pub fn over_limit() -> Self {
+        let message = "the job's results reach the limit of its log; store large results in a table";
+        Self::new(Cause::Limit, message)
+    }
 }
 
 /// The kinds of failure, as in `sqlflow.v1.Cause`.

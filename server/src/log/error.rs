@@ -26,14 +26,6 @@ pub enum LogError {
         /// Number of the attempt.
         attempt: u32,
     },
-    /// The job's records, output left aside, reach the limit of bytes.
-    #[error(
-        "the job's log is full: its results reach the limit of {limit} bytes; store large results in a table"
-    )]
-    Full {
-        /// The limit.
-        limit: u64,
-    },
     /// The cursor is not one of this log.
     #[error("position {after} is behind the end of the log, which is at {last}")]
     BeyondEnd {
@@ -85,7 +77,6 @@ impl LogError {
                 Self::Gap { step: *step, attempt: *attempt, expected: *expected, got: *got }
             }
             Self::Sealed { step, attempt } => Self::Sealed { step: *step, attempt: *attempt },
-            Self::Full { limit } => Self::Full { limit: *limit },
             Self::BeyondEnd { after, last } => Self::BeyondEnd { after: *after, last: *last },
             Self::Corrupt { file, offset, what } => {
                 Self::Corrupt { file: file.clone(), offset: *offset, what }

@@ -170,7 +170,11 @@ impl JobLog {
             let last_seqs: BTreeMap<_, _> =
                 attempts.into_iter().map(|key| (key, summary.last_seq(key.0, key.1))).collect();
             // The caller may have gone.
-            let _ = reply.send(Ok(Appended { last_position: summary.last_position, last_seqs }));
+            let _ = reply.send(Ok(Appended {
+                last_position: summary.last_position,
+                last_seqs,
+                is_full: summary.is_full,
+            }));
         }
         if begins_segment {
             self.retain(summary.removable_bytes);

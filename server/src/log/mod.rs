@@ -57,6 +57,8 @@ pub struct Appended {
     pub last_position: u64,
     /// The last durable seq of each attempt (step, number) that the entries speak of.
     pub last_seqs: BTreeMap<(u32, u32), u64>,
+    /// The log has reached its limit, and a result was not taken: the job cannot succeed any more.
+    pub is_full: bool,
 }
 
 /// Consecutive records of a log.
@@ -75,7 +77,7 @@ pub trait ResultLog: Send + Sync + 'static {
     ///
     /// Entries that servers made are always added. Of an attempt's entries, those whose seq is there already are
     /// dropped; then a seq that leaves one out is [`LogError::Gap`], then anything new of a sealed attempt is
-    /// [`LogError::Sealed`], then what would make the log too long is [`LogError::Full`].
+    /// [`LogError::Sealed`]. Where results would make the log longer than its limit, a gap stands for each.
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError>;
 
     /// The attempt's last durable seq; 0 when there is none.

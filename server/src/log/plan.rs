@@ -1,12 +1,13 @@
 //! Which entries are taken, and which positions they get: pure.
 
-use sqlflow_proto::record::StoredRecord;
+use prost::Message as _;
+use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::summary::{Summary, is_removable};
 use super::{Entry, LogError, frame};
 
 /// The records that `entries` add to a log of this summary, in order, or why none of them is taken. `limit` is for
-/// the bytes of what attempts say and retention does not remove.
+/// the bytes of what attempts say and retention does not remove: a result beyond it becomes a gap of the same seq.
 pub(super) fn plan_append(
     summary: &Summary,
     entries: Vec<Entry>,
@@ -18,8 +19,7 @@ pub(super) fn plan_append(
     let mut sealed = None;
     let mut position = summary.last_position;
     let mut kept_bytes = summary.kept_bytes;
-    let mut is_longer = false;
-    for Entry { step, attempt, record } in entries {
+    for Entry { step, attempt, mut record } in entries {
         let by_attempt = attempt > 0 && record.seq > 0;
         if by_attempt {
             let key = (step, attempt);
@@ -40,27 +40,41 @@ pub(super) fn plan_append(
             }
         }
         position += 1;
+        if by_attempt && is_result(&record) && kept_bytes + record.encoded_len() as u64 > limit {
+            record = not_taken(&record);
+        }
         let is_kept = !is_removable(&record);
         let stored = StoredRecord { position, step, attempt, record: Some(record) };
         if by_attempt && is_kept {
             kept_bytes += frame::record_len(&stored);
-            is_longer = true;
         }
         records.push(stored);
     }
     match sealed {
         Some(error) => Err(error),
-        None if is_longer && kept_bytes > limit => Err(LogError::Full { limit }),
         None => Ok(records),
     }
 }
 
+/// What can be large. All else is small, and few.
+fn is_result(record: &Record) -> bool {
+    matches!(
+        record.payload,
+        Some(Payload::Head(_) | Payload::Rows(_) | Payload::Metrics(_) | Payload::Display(_))
+    )
+}
+
+fn not_taken(record: &Record) -> Record {
+    let gap = Gap { reason: gap::Reason::Limit.into(), bytes: Some(record.encoded_len() as u64) };
+    Record { payload: Some(Payload::Gap(gap)), ..record.clone() }
+}
+
 #[cfg(test)]
 mod tests {
-    use sqlflow_proto::record::{Notice, Output, Record, record::Payload};
+    use sqlflow_proto::record::{Notice, Output};
     use sqlflow_proto::v1::Rows;
 
-    use super::super::summary::SealedAttempt;
+    use super::super::summary::{SealedAttempt, is_of_limit};
     use super::*;
 
     const NO_LIMIT: u64 = u64::MAX;
@@ -129,10 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_takes_output_and_what_servers_say() {
+    fn a_full_log_takes_output_and_what_servers_say_and_a_gap_for_each_result() {
         let summary = after(vec![rows(1)]);
-        let limit = summary.kept_bytes + 1;
-        assert!(matches!(plan_append(&summary, vec![rows(2)], limit), Err(LogError::Full { .. })));
-        assert!(plan_append(&summary, vec![rows(1), said(0, 1, 2), notice()], limit).is_ok());
+        let records =
+            plan_append(&summary, vec![rows(2), said(0, 1, 3), notice()], summary.kept_bytes + 1).unwrap();
+        let gaps: Vec<_> = records.iter().map(|it| is_of_limit(it.record.as_ref().unwrap())).collect();
+        assert_eq!(gaps, [true, false, false]);
+        assert_eq!(records[0].record.as_ref().unwrap().seq, 2);
     }
 }

@@ -30,7 +30,7 @@ pub struct LogOptions {
     /// Bytes that output and progress of a job may take; beyond it the oldest goes, and a gap record says so. Up to a
     /// segment more may be there.
     pub retain_output_bytes_per_job: u64,
-    /// Bytes that all else which a job's attempts say may take; beyond it appends fail.
+    /// Bytes that all else which a job's attempts say may take; beyond it results are not taken.
     pub max_bytes_per_job: u64,
     /// Whether appends wait for the disk. Without it records survive a server's death, but not its machine's.
     pub fsync: bool,

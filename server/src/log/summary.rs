@@ -25,6 +25,9 @@ pub(super) struct Summary {
     /// Bytes of all frames, ever, that stay as long as the log.
     #[prost(uint64, tag = "5")]
     pub(super) kept_bytes: u64,
+    /// A result was not taken, because the log had reached its limit.
+    #[prost(bool, tag = "6")]
+    pub(super) is_full: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -74,6 +77,10 @@ impl Summary {
             // That there is an entry says that a statement started.
             Some(Payload::Started(_) | Payload::Ended(_)) => {
                 self.step_mut(stored.step);
+            }
+            Some(Payload::Gap(_)) if is_of_limit(record) => {
+                self.is_full = true;
+                self.step_mut(stored.step).rows = true;
             }
             Some(
                 Payload::Output(_)
@@ -134,6 +141,11 @@ impl Summary {
         };
         &mut self.steps[index]
     }
+}
+
+/// Whether the record stands where a result was not taken.
+pub(super) fn is_of_limit(record: &Record) -> bool {
+    matches!(&record.payload, Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::Limit)
 }
 
 /// Whether retention may remove the record: output, and progress that something newer has overtaken.

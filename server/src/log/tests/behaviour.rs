@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::summary::is_of_limit;
 use super::*;
 
 #[tokio::test]
@@ -114,22 +115,26 @@ async fn open_twice(dir: &Path, job: &JobId) -> JobId {
 }
 
 #[tokio::test]
-async fn a_full_log_refuses_results_but_not_what_servers_say() {
+async fn a_full_log_says_what_it_did_not_take_and_stays_full() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
-    let log = SegmentLog::open(LogOptions { max_bytes_per_job: 300, ..options(dir.path()) }).unwrap();
+    let limits = LogOptions { max_bytes_per_job: 300, ..options(dir.path()) };
+    let log = SegmentLog::open(limits.clone()).unwrap();
     let mut seq = 0;
-    let error = loop {
+    loop {
         seq += 1;
-        match log.append(&job, vec![rows(0, 1, seq)]).await {
-            Ok(_) => assert!(seq < 30, "the limit holds"),
-            Err(error) => break error,
+        if log.append(&job, vec![rows(0, 1, seq)]).await.unwrap().is_full {
+            break;
         }
-    };
-    assert!(matches!(error, LogError::Full { limit: 300 }));
-    log.append(&job, vec![output(0, 1, seq, 1000), notice("it ends")]).await.unwrap();
-    let reopened = SegmentLog::open(LogOptions { max_bytes_per_job: 300, ..options(dir.path()) }).unwrap();
-    assert!(matches!(reopened.append(&job, vec![rows(0, 1, seq + 1)]).await, Err(LogError::Full { .. })));
+        assert!(seq < 30, "the limit holds");
+    }
+    log.append(&job, vec![output(0, 1, seq + 1, 1000), notice("it ends")]).await.unwrap();
+    let records = read_all(&log, &job, 10_000).await;
+    let gaps = records.iter().filter(|it| is_of_limit(it.record.as_ref().unwrap())).count();
+    assert_eq!((gaps, records.len() as u64), (1, seq + 2));
+    let reopened = SegmentLog::open(limits).unwrap();
+    assert!(reopened.append(&job, vec![rows(0, 1, seq)]).await.unwrap().is_full, "also for who comes again");
+    assert!(reopened.evidence(&job, 0).await.unwrap().rows);
 }
 
 #[tokio::test]
