@@ -45,7 +45,7 @@ bench: venv ## Speed, beside peers in the same run; also as build/bench.json
 
 deny: ## Licences, sources and versions of dependencies
 	command -v cargo-deny > /dev/null || cargo install --locked cargo-deny
-	cargo deny --offline check licenses bans sources
+	cargo deny check licenses bans sources
 
 venv:
 	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements.txt "$$(grep '^scikit-learn==' $(SUBMITTER)/requirements-dev.txt)"
