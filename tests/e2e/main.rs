@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod agent_killed;
 mod bytes;
 mod ended_early;
 mod first_job;

@@ -1,0 +1,102 @@
+//! An agent is killed with KILL in the middle of its attempt: its child goes with it, what may be repeated is repeated,
+//! and nothing else is.
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By, job_status};
+use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::python;
+use sqlflow_tests::server::{Server, Setup};
+
+struct World {
+    setup: Setup,
+    server: Server,
+    client: Client,
+    file: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.db");
+    let setup = Setup::new(dir.path(), python::iris(&file).unwrap());
+    let server = setup.start().unwrap();
+    let client = server.client().await.unwrap();
+    World { setup, server, client, file, _dir: dir }
+}
+
+/// The agent of the job's step, by its run folder.
+fn agent_of(job_id: &str, step: u32, attempt: u32) -> nix::unistd::Pid {
+    let folder = format!("{job_id}/{step}-{attempt}");
+    let is_it = |pid: &i32| {
+        let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        arguments.contains("sqlflow-agent") && arguments.contains(&folder)
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pid = pids.filter_map(|it| it.file_name().to_str()?.parse().ok()).find(is_it);
+    nix::unistd::Pid::from_raw(pid.expect("the agent runs"))
+}
+
+fn kill_agent(job_id: &str, step: u32, attempt: u32) {
+    nix::sys::signal::kill(agent_of(job_id, step, attempt), nix::sys::signal::Signal::SIGKILL).unwrap();
+}
+
+/// Reads until this is there.
+async fn until(client: &mut Client, token: &Token, is_it: impl Fn(&Payload) -> bool) -> Token {
+    let mut cursor = token.clone();
+    loop {
+        let page = client.api.fetch(cursor).await.unwrap().into_inner();
+        cursor = page.next.unwrap();
+        if page.results.iter().filter_map(|it| it.response.as_ref()).any(&is_it) {
+            return cursor;
+        }
+        let status = page.job_status.unwrap();
+        assert!(!is_over(&status), "{status:?}");
+    }
+}
+
+async fn attempts(client: &mut Client, token: &Token, step: usize) -> usize {
+    let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
+    client.api.get_job(by).await.unwrap().into_inner().steps[step].attempts.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_is_run_again_and_publishes_once() {
+    let World { setup, server: _server, mut client, _dir, .. } = world().await;
+    let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree
+        WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 500 LABEL class INTO m;";
+    let token = client.run(train).await.unwrap();
+    let cursor = until(&mut client, &token, |it| matches!(it, Payload::Metrics(_))).await;
+    kill_agent(&token.job_id, 0, 1);
+    let ended = client.follow(&cursor).await.unwrap();
+    ended.expect_success();
+    assert_eq!(attempts(&mut client, &token, 0).await, 2);
+    assert!(
+        ended.payloads().any(|it| matches!(it, Payload::Gap(_))),
+        "what the agent had not delivered is told"
+    );
+    let models = ended.payloads().filter(|it| matches!(it, Payload::Model(_))).count();
+    assert_eq!(models, 1);
+    let files = std::fs::read_dir(setup.state_dir.join("models/m")).unwrap().count();
+    assert_eq!(files, 2, "the first attempt's staging is gone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
+    let World { setup: _setup, server: _server, mut client, file, _dir } = world().await;
+    let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000000)";
+    let program =
+        format!("CREATE TABLE t (x); INSERT INTO t VALUES (1); INSERT INTO t {slow} SELECT count(*) FROM n;");
+    let token = client.run(program).await.unwrap();
+    let is_last = |it: &Payload| matches!(it, Payload::Started(started) if started.sql.contains("RECURSIVE"));
+    let cursor = until(&mut client, &token, is_last).await;
+    kill_agent(&token.job_id, 0, 1);
+    let ended = client.follow(&cursor).await.unwrap();
+    assert_eq!(ended.status.code(), job_status::Code::Failed);
+    assert_eq!(ended.status.cause(), Cause::MayHaveExecuted, "{:?}", ended.status);
+    assert_eq!(attempts(&mut client, &token, 0).await, 1);
+    let count = python::run(
+        "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM t').fetchone()[0])",
+        &[file.to_str().unwrap()],
+    );
+    assert_eq!(count.unwrap().trim(), "1");
+}
