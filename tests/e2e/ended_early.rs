@@ -1,12 +1,18 @@
 //! Jobs that end before they are done: cancelled, or not fetched by anybody.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlflow_proto::v1::response::Response as Payload;
-use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By, job_status};
+use sqlflow_proto::v1::{
+    Cause, GetJobRequest, ListJobsRequest, Session, Token, get_job_request::By, job_status,
+};
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
-use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::server::{Server, Setup, program};
 
 /// Long enough to be ended in the middle, whatever the machine.
 const LONG: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree
@@ -108,4 +114,20 @@ async fn a_job_whose_rows_reach_the_limit_of_its_log_fails_and_says_so() {
     // A small one still works.
     let token = client.run("SELECT * FROM iris").await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_in_the_command_line_cancels_the_job_and_waits_for_its_end() {
+    let World { setup: _setup, server, mut client, _dir } = world().await;
+    let mut command = Command::new(program("sqlflowctl"));
+    command.args(["run", "-e", LONG, "--server", &server.address]).stderr(Stdio::piped());
+    let mut run = command.spawn().unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines().map_while(Result::ok);
+    lines.find(|line| line.contains("round")).expect("it trains");
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGINT).unwrap();
+    let said = lines.last();
+    assert_eq!(run.wait().unwrap().code(), Some(130), "{said:?}");
+    let jobs = client.api.list_jobs(ListJobsRequest::default()).await.unwrap().into_inner().jobs;
+    assert_eq!(jobs[0].status.as_ref().unwrap().cause(), Cause::Cancelled, "{said:?}");
+    assert_eq!(processes_of(&jobs[0].job_id), 0);
 }

@@ -83,6 +83,8 @@ impl LocalLauncher {
             .arg(&dir)
             .args(["--linger", &self.options.linger.as_secs().to_string()])
             .arg("--no-mirror")
+            // Submitters get the data source of their own job only.
+            .env_remove("SQLFLOW_SERVER_DATASOURCE")
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too)
