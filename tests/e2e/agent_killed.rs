@@ -1,5 +1,5 @@
 //! An agent is killed with KILL in the middle of its attempt: its child goes with it, what may be repeated is repeated,
-//! and nothing else is.
+//! and nothing else is. Or it finds no server for so long that it leaves.
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By, job_status};
@@ -15,29 +15,29 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-async fn world() -> World {
+async fn world(flag: &str) -> World {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("iris.db");
-    let setup = Setup::new(dir.path(), python::iris(&file).unwrap());
+    let setup = Setup::new(dir.path(), python::iris(&file).unwrap()).flag(flag);
     let server = setup.start().unwrap();
     let client = server.client().await.unwrap();
     World { setup, server, client, file, _dir: dir }
 }
 
-/// The agent of the job's step, by its run folder.
-fn agent_of(job_id: &str, step: u32, attempt: u32) -> nix::unistd::Pid {
+/// The agent of the job's step, by its run folder; `None`: it does not run.
+fn find_agent(job_id: &str, step: u32, attempt: u32) -> Option<nix::unistd::Pid> {
     let folder = format!("{job_id}/{step}-{attempt}");
     let is_it = |pid: &i32| {
         let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         arguments.contains("sqlflow-agent") && arguments.contains(&folder)
     };
     let pids = std::fs::read_dir("/proc").unwrap().flatten();
-    let pid = pids.filter_map(|it| it.file_name().to_str()?.parse().ok()).find(is_it);
-    nix::unistd::Pid::from_raw(pid.expect("the agent runs"))
+    pids.filter_map(|it| it.file_name().to_str()?.parse().ok()).find(is_it).map(nix::unistd::Pid::from_raw)
 }
 
 fn kill_agent(job_id: &str, step: u32, attempt: u32) {
-    nix::sys::signal::kill(agent_of(job_id, step, attempt), nix::sys::signal::Signal::SIGKILL).unwrap();
+    let agent = find_agent(job_id, step, attempt).expect("the agent runs");
+    nix::sys::signal::kill(agent, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
 /// Reads until this is there.
@@ -61,7 +61,7 @@ async fn attempts(client: &mut Client, token: &Token, step: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_training_is_run_again_and_publishes_once() {
-    let World { setup, server: _server, mut client, _dir, .. } = world().await;
+    let World { setup, server: _server, mut client, _dir, .. } = world("--linger=1h").await;
     let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree
         WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 500 LABEL class INTO m;";
     let token = client.run(train).await.unwrap();
@@ -82,7 +82,7 @@ async fn a_training_is_run_again_and_publishes_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
-    let World { setup: _setup, server: _server, mut client, file, _dir } = world().await;
+    let World { setup: _setup, server: _server, mut client, file, _dir } = world("--linger=1h").await;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000000)";
     let program =
         format!("CREATE TABLE t (x); INSERT INTO t VALUES (1); INSERT INTO t {slow} SELECT count(*) FROM n;");
@@ -99,4 +99,26 @@ async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
         &[file.to_str().unwrap()],
     );
     assert_eq!(count.unwrap().trim(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same() {
+    let World { setup, server, mut client, _dir, .. } = world("--linger=1s").await;
+    let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000000)";
+    let token = client.run(format!("{slow} SELECT * FROM n WHERE n % 10000 = 0; SELECT 7;")).await.unwrap();
+    let cursor = until(&mut client, &token, |it| matches!(it, Payload::Started(_))).await;
+    server.kill();
+    while find_agent(&token.job_id, 0, 1).is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let left = setup.state_dir.join("run").join(&token.job_id).join("0-1");
+    assert!(left.join("spool").is_file() && left.join("outcome").is_file());
+
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    ended.expect_success();
+    assert_eq!(ended.row_count(), 301);
+    assert!(!ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
+    assert_eq!(attempts(&mut client, &token, 0).await, 1);
 }

@@ -75,7 +75,7 @@ async fn a_cancelled_job_leaves_no_process_and_no_model() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on() {
     let World { setup: _setup, server: _server, mut client, _dir } = world().await;
-    let session = Session { fetch_timeout_seconds: Some(2), ..Session::default() };
+    let session = Session { fetch_timeout_seconds: Some(4), ..Session::default() };
     let unread = client.run_in(LONG, session.clone()).await.unwrap();
     let read = client.run_in(LONG, session).await.unwrap();
     let mut cursor = read.clone();
