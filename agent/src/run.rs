@@ -138,7 +138,13 @@ impl Shell {
 
         let (incoming, mut messages) = mpsc::unbounded_channel();
         let attempt = self.options.attempt_ref();
-        let attach = Attach::new(self.options.server.clone(), attempt, self.link.clone(), incoming);
+        let attach = Attach::new(
+            self.options.server.clone(),
+            self.options.dir.clone(),
+            attempt,
+            self.link.clone(),
+            incoming,
+        );
         tokio::spawn(attach.run());
 
         loop {

@@ -131,3 +131,17 @@ async fn ctrl_c_in_the_command_line_cancels_the_job_and_waits_for_its_end() {
     assert_eq!(jobs[0].status.as_ref().unwrap().cause(), Cause::Cancelled, "{said:?}");
     assert_eq!(processes_of(&jobs[0].job_id), 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_state_folder_is_deleted_does_not_run_for_ever() {
+    let World { setup, server, mut client, _dir } = world().await;
+    let token = client.run(LONG).await.unwrap();
+    until_it_trains(&mut client, &token).await;
+    server.kill();
+    std::fs::remove_dir_all(&setup.state_dir).unwrap();
+    let begun = std::time::Instant::now();
+    while processes_of(&token.job_id) > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it runs and nobody can end it");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

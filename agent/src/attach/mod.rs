@@ -5,6 +5,7 @@
 mod backoff;
 mod session;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +37,8 @@ pub enum Incoming {
 pub struct Attach {
     /// The server.
     pub endpoint: Endpoint,
+    /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
+    pub run_dir: PathBuf,
     /// The attempt.
     pub attempt: AttemptRef,
     /// Shared with reader and supervisor.
@@ -54,6 +57,7 @@ impl Attach {
     /// With a new instance key.
     pub fn new(
         endpoint: Endpoint,
+        run_dir: PathBuf,
         attempt: AttemptRef,
         link: Arc<Link>,
         incoming: mpsc::UnboundedSender<Incoming>,
@@ -64,6 +68,7 @@ impl Attach {
                 .http2_keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(KEEPALIVE)
                 .keep_alive_while_idle(true),
+            run_dir,
             attempt,
             link,
             incoming,
@@ -73,24 +78,36 @@ impl Attach {
         }
     }
 
-    /// Attaches again and again; ends only when the server refuses for good.
+    /// Attaches again and again; ends only when the server refuses for good, or the run folder is gone.
     pub async fn run(mut self) {
         let mut backoff = Backoff::default();
         loop {
             match self.session(&mut backoff).await {
+                SessionEnd::Cut(_) if !self.run_dir.exists() => {
+                    self.give_up(
+                        "the run folder is gone, so no server can find this attempt any more".to_owned(),
+                    );
+                    return;
+                }
                 SessionEnd::Cut(why) => {
                     let wait = backoff.next(rand::random_range(0.0..1.0));
                     tracing::info!(%why, wait_ms = wait.as_millis(), "not attached; trying again");
                     tokio::time::sleep(wait).await;
                 }
                 SessionEnd::Refused(status) => {
-                    let reason =
-                        format!("the server refused this agent: {} ({})", status.message(), status.code());
-                    tracing::error!(reason, outcome_sent = self.outcome_sent, "not attached");
-                    let _ = self.incoming.send(Incoming::Event(Event::AttachRefused(reason)));
+                    self.give_up(format!(
+                        "the server refused this agent: {} ({})",
+                        status.message(),
+                        status.code()
+                    ));
                     return;
                 }
             }
         }
+    }
+
+    fn give_up(&self, reason: String) {
+        tracing::error!(reason, outcome_sent = self.outcome_sent, "not attached");
+        let _ = self.incoming.send(Incoming::Event(Event::AttachRefused(reason)));
     }
 }
