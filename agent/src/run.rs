@@ -381,7 +381,10 @@ impl Shell {
         self.publication.clone().expect("preparing made it")
     }
 
-    fn report(&mut self, verdict: Verdict, models: Vec<ModelPublished>) {
+    fn report(&mut self, mut verdict: Verdict, models: Vec<ModelPublished>) {
+        if let Some(last_words) = self.link.last_words() {
+            verdict.explain(&last_words);
+        }
         tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
         let outcome = self.evidence.outcome(verdict, models, &self.link);
         let (link, dir) = (self.link.clone(), self.options.dir.clone());

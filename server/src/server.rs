@@ -13,6 +13,7 @@ use crate::api::{self, Api, SubmitOptions};
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::Options;
 use crate::drive::{Context, Driver, Housekeeping, Limits};
+use crate::dsn;
 use crate::launch::{LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::presence::Presence;
@@ -29,6 +30,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     let agent = find_agent(options.agent.clone())?;
+    if !options.datasource.is_empty() {
+        dsn::dialect(&options.datasource).context("--datasource cannot be used")?;
+    }
     let clients = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("could not listen on {}", options.listen))?;

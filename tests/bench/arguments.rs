@@ -21,6 +21,8 @@ pub struct Scale {
     pub jobs: u32,
     /// Jobs that are submitted without waiting for one another.
     pub burst: u32,
+    /// How often that is done.
+    pub bursts: u32,
     /// Fetches of each kind.
     pub fetches: u32,
     /// Fetches that wait.
@@ -38,6 +40,7 @@ pub struct Scale {
 const FULL: Scale = Scale {
     jobs: 120,
     burst: 50,
+    bursts: 3,
     fetches: 200,
     waits: 5,
     trainings: 20,
@@ -49,6 +52,7 @@ const FULL: Scale = Scale {
 const QUICK: Scale = Scale {
     jobs: 15,
     burst: 10,
+    bursts: 1,
     fetches: 50,
     waits: 2,
     trainings: 4,
@@ -73,5 +77,23 @@ impl Arguments {
             }
         }
         Ok(arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> anyhow::Result<Arguments> {
+        Arguments::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn flags_are_understood_and_others_refused() {
+        let arguments = parse("--quick --out some/file.json").unwrap();
+        assert!(arguments.scale.is_quick);
+        assert_eq!(arguments.out, PathBuf::from("some/file.json"));
+        assert!(!parse("").unwrap().scale.is_quick);
+        assert!(parse("--out").is_err() && parse("--slow").is_err());
     }
 }

@@ -27,11 +27,6 @@ impl Measurement {
         Self::new(name, "ms", what)
     }
 
-    /// A quantity that one look tells.
-    pub fn once(name: &'static str, unit: &'static str, what: impl Into<String>, value: f64) -> Self {
-        Self { samples: vec![value], ..Self::new(name, unit, what) }
-    }
-
     /// To be compared with this measurement.
     pub fn beside(mut self, peer: &'static str) -> Self {
         self.peer = Some(peer);
@@ -71,7 +66,7 @@ impl Measurement {
         }
     }
 
-    /// 95 of 100 samples are not above; with fewer than 20 it is the largest.
+    /// 95 of 100 samples are not above it; with fewer than 20 samples it is the largest.
     pub fn p95(&self) -> f64 {
         let sorted = self.sorted();
         let rank = (sorted.len() * 95).div_ceil(100);
@@ -88,4 +83,29 @@ impl Measurement {
 /// A duration in milliseconds.
 pub fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(samples: impl IntoIterator<Item = u32>) -> Measurement {
+        let mut measurement = Measurement::time("test", "test");
+        samples.into_iter().for_each(|sample| measurement.add(f64::from(sample)));
+        measurement
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(of([3, 1, 2]).median(), 2.0);
+        assert_eq!(of([4, 1, 3, 2]).median(), 2.5);
+        assert_eq!(of([7]).median(), 7.0);
+    }
+
+    #[test]
+    fn p95_leaves_five_of_a_hundred_above() {
+        assert_eq!(of((1..=100).rev()).p95(), 95.0);
+        assert_eq!(of(1..=20).p95(), 19.0);
+        assert_eq!(of(1..=19).p95(), 19.0);
+    }
 }

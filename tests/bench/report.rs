@@ -59,7 +59,8 @@ impl Report {
 
     fn table(&self) -> String {
         let width = self.measurements.iter().map(|it| it.what.chars().count()).max().unwrap_or(0);
-        let head = format!("{:width$} {:>11} {:>11} {:>7}  {:8}", "", "median", "p95", "samples", "unit");
+        let head =
+            format!("{:width$} {:>11} {:>11} {:>7}  {:8} ratio", "", "median", "p95", "samples", "unit");
         let lines = self.measurements.iter().map(|it| self.line(it, width));
         std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
     }

@@ -1,6 +1,8 @@
 //! A program arrives at its database byte for byte, whatever stands in it.
 
-use sqlflow_proto::v1::{GetJobRequest, get_job_request::By};
+use std::process::Command;
+
+use sqlflow_proto::v1::{GetJobRequest, get_job_request::By, job_status::Code};
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
@@ -33,7 +35,7 @@ async fn odd_texts_and_ten_megabytes_arrive_as_they_were_sent() {
     let long: String = ODD.chars().cycle().take(10_000_000).collect();
     assert!(long.len() >= 10 << 20);
     let program = format!(
-        "CREATE TABLE texts (text TEXT); INSERT INTO texts VALUES ('{ODD}'), ('it''s'); INSERT INTO texts VALUES ('{long}');"
+        " \r\n\tCREATE TABLE texts (text TEXT); INSERT INTO texts VALUES ('{ODD}'), ('it''s'); INSERT INTO texts VALUES ('{long}');\r\n "
     );
     let token = client.run(program.clone()).await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
@@ -47,4 +49,43 @@ async fn odd_texts_and_ten_megabytes_arrive_as_they_were_sent() {
     let job =
         client.api.get_job(GetJobRequest { by: Some(By::Token(token.token)) }).await.unwrap().into_inner();
     assert!(job.sql == program, "the program itself is kept as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_arrives_through_the_command_line_as_it_is_and_long_values_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("texts.db");
+    let file = file.to_str().unwrap();
+    let setup = Setup::new(dir.path(), format!("sqlite://{file}"));
+    let server = setup.start().unwrap();
+    let run = |sql: &str| {
+        let program = dir.path().join("program.sql");
+        std::fs::write(&program, sql).unwrap();
+        let mut command = Command::new(sqlflow_tests::server::program("sqlflowctl"));
+        command.args(["run", "--output", "json", "--no-remember", "-f"]).arg(program);
+        let output = command.args(["--server", &server.address]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let long: String = ODD.chars().cycle().take(10_000_000).collect();
+    run(&format!(
+        "\u{feff}CREATE TABLE texts (text TEXT);\r\nINSERT INTO texts VALUES ('{long}'), ('{ODD}')"
+    ));
+    assert!(texts(file) == format!("{}\n{}\n", hex(&long), hex(ODD)), "they differ");
+    let said = run("SELECT text FROM texts");
+    let lines = said.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let rows: Vec<_> = lines.filter_map(|line| line.get("rows")?.as_array().cloned()).flatten().collect();
+    let rows: Vec<_> = rows.iter().map(|row| row[0].as_str().unwrap()).collect();
+    assert!(rows == [&long, ODD], "what was written does not come back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_is_too_long_for_a_row_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path(), "sqlite:///:memory:").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT hex(zeroblob(9000000))").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.code(), Code::Failed, "{:?}", ended.status);
+    assert!(ended.status.message.contains("16777216"), "{:?}", ended.status);
 }

@@ -102,6 +102,39 @@ async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn time_in_which_no_server_could_answer_is_not_held_against_a_client() {
+    let World { setup, server, mut client, _dir } = world().await;
+    let session = Session { fetch_timeout_seconds: Some(6), ..Session::default() };
+    let token = client.run_in(LONG, session).await.unwrap();
+    let cursor = until_it_trains(&mut client, &token).await;
+    server.kill();
+    // Longer than the client may be away.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    // The server cancels a job every second, if at all, and these take longer.
+    let mut cursor = cursor;
+    for _ in 0..5 {
+        let page = client.api.fetch(cursor).await.unwrap().into_inner();
+        let status = page.job_status.unwrap();
+        assert!(!is_over(&status), "{status:?}");
+        cursor = page.next.unwrap();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    client.api.cancel(token).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_cancelled_after_its_end_stays_what_it_was() {
+    let World { setup: _setup, server: _server, mut client, _dir } = world().await;
+    let token = client.run("SELECT 1").await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    let job = client.api.cancel(token.clone()).await.unwrap().into_inner();
+    assert_eq!(job.status.unwrap().code(), job_status::Code::Succeeded);
+    client.follow(&token).await.unwrap().expect_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_rows_reach_the_limit_of_its_log_fails_and_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());

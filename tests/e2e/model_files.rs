@@ -13,7 +13,9 @@ LABEL class INTO m;";
 
 /// The statement in a gob, as Go's own decoder sees it.
 fn decode_with_go(gob: &Path) -> String {
-    let mut go = Command::new("go");
+    // Where Go's own installer puts it, which may not be in PATH.
+    let installed = Path::new("/usr/local/go/bin/go");
+    let mut go = Command::new(if installed.is_file() { installed } else { Path::new("go") });
     go.args(["run", "main.go"])
         .current_dir(python::repository().join("tests/data/gob"))
         .env("GO111MODULE", "off");

@@ -12,6 +12,7 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
+/// With a server of its own that this changes.
 async fn world(change: impl FnOnce(Setup) -> Setup) -> World {
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
@@ -46,7 +47,7 @@ async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
     expect_refusal(client.run(" -- nothing\n ;").await, invalid, &["no statement"]);
     let train = |model: &str| format!("SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO {model};");
     let syntax = "SELECT 1;\nSELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO;";
-    expect_refusal(client.run(syntax).await, invalid, &["line 2", "column", "expected"]);
+    expect_refusal(client.run(syntax).await, invalid, &["line 2, column 60", "expected"]);
     expect_refusal(client.run(train("a/../../b")).await, invalid, &[".."]);
     expect_refusal(
         client.run("SELECT * FROM t TO RUN a/b:c CMD 'x';").await,
@@ -58,7 +59,10 @@ async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
     expect_refusal(client.run(maximize).await, invalid, &["not supported yet"]);
     let across = format!("CREATE TEMPORARY TABLE t AS SELECT * FROM iris; {} SELECT * FROM t;", train("m"));
     expect_refusal(client.run(across).await, invalid, &["temporary"]);
+    let open = format!("BEGIN; INSERT INTO iris SELECT * FROM iris; {} COMMIT;", train("m"));
+    expect_refusal(client.run(open).await, invalid, &["transaction"]);
     expect_refusal(client.run("x".repeat((16 << 20) + 1)).await, invalid, &["16 MiB"]);
+    expect_refusal(client.run("x".repeat(20 << 20)).await, invalid, &["16 MiB"]);
     expect_refusal(client.run("SELECT 1;".repeat(10_001)).await, invalid, &["10000"]);
     for (dsn, word) in
         [("nonsense", "scheme"), ("oracle://u:p@h/d", "oracle"), ("mysql://u:p@tcp(/d", "mysql://")]
@@ -81,6 +85,8 @@ async fn tokens_that_nobody_gave_out_find_nothing() {
     expect_refusal(client.api.get_job(by(By::Token(unknown.clone()))).await, Code::NotFound, &["no job"]);
     expect_refusal(client.api.fetch(token("")).await, Code::InvalidArgument, &["token"]);
     expect_refusal(client.api.fetch(token("sqlflow1; DROP TABLE")).await, Code::InvalidArgument, &["token"]);
+    expect_refusal(client.api.cancel(token("")).await, Code::InvalidArgument, &["token"]);
+    expect_refusal(client.api.get_job(by(By::Token("x".into()))).await, Code::InvalidArgument, &["token"]);
     expect_refusal(client.api.get_job(by(By::JobId("x".into()))).await, Code::InvalidArgument, &[]);
     expect_refusal(client.api.get_job(GetJobRequest::default()).await, Code::InvalidArgument, &[]);
 
@@ -110,12 +116,38 @@ async fn databases_that_are_not_there_are_named_in_one_sentence() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_sqlite_file_that_was_not_there_is_named_when_its_table_is_missing() {
+    let World { mut client, server: _server, _dir: dir } = world(|setup| setup).await;
+    let path = dir.path().join("irsi.db");
+    let session = Session { db_conn_str: format!("sqlite://{}", path.display()), ..Session::default() };
+    let token = client.run_in("SELECT * FROM iris", session).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    expect_failure(&ended, Cause::StatementFailed, &["iris", "irsi.db", "did not exist"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_without_a_data_source_is_refused_when_the_server_has_none() {
+    let World { mut client, server: _server, _dir } = world(|setup| setup.flag("--datasource=")).await;
+    expect_refusal(client.run("SELECT 1").await, Code::InvalidArgument, &["db_conn_str"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_name_is_told_with_its_near_misses() {
     let World { mut client, server: _server, _dir } = world(|setup| setup).await;
     let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL clas INTO m;";
     let token = client.run(train).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     expect_failure(&ended, Cause::StatementFailed, &["clas", "class"]);
+    for (attributes, words) in [
+        ("objectiv = \"multi:softmax\"", ["objectiv", "objective"]),
+        ("objective = \"multi:softmx\"", ["multi:softmx", "multi:softmax"]),
+    ] {
+        let train =
+            format!("SELECT * FROM iris TO TRAIN xgboost.gbtree WITH {attributes} LABEL class INTO m;");
+        let token = client.run(train).await.unwrap();
+        let ended = client.follow(&token).await.unwrap();
+        expect_failure(&ended, Cause::StatementFailed, &words);
+    }
     let predict = "SELECT * FROM iris TO PREDICT p.class USING no_such_model;";
     let token = client.run(predict).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
@@ -132,24 +164,52 @@ async fn a_python_that_is_missing_is_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_python_without_our_package_is_told() {
+    let World { mut client, server: _server, _dir } = world(|setup| setup.env("PYTHONPATH", "")).await;
+    let token = client.run("SELECT 1").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    expect_failure(&ended, Cause::StatementFailed, &["No module named 'sqlflow_submitter'"]);
+    assert!(ended.log().contains("Traceback"), "{}", ended.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_gone_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = dir.path().join("agent");
+    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    let flag = format!("--agent={}", agent.display());
+    let World { mut client, server: _server, _dir } = world(|setup| setup.flag(flag)).await;
+    std::fs::remove_file(&agent).unwrap();
+    let token = client.run("SELECT 1").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    expect_failure(&ended, Cause::LaunchFailed, &[agent.to_str().unwrap()]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_work_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let start = |flag: &str| Setup::new(dir.path(), "").flag(flag).start().unwrap_err().to_string();
     assert!(start("--agent=/no/such/agent").contains("/no/such/agent"));
     assert!(start("--models=ftp://host/x").contains("ftp://host/x"));
     assert!(start("--grace=soon").contains("soon"));
+    assert!(start("--datasource=oracle://u:hunter2@h/d").contains("oracle"));
+    assert!(!start("--datasource=oracle://u:hunter2@h/d").contains("hunter2"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    assert!(start(&format!("--listen={address}")).contains(&address));
     std::fs::write(dir.path().join("file"), "").unwrap();
     assert!(start(&format!("--state-dir={}", dir.path().join("file").display())).contains("file"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_command_line_ends_with_codes_that_scripts_can_use() {
-    let World { server, client: _client, _dir } = world(|setup| setup).await;
-    let run = |arguments: &[&str]| {
+    let World { server, client: _client, _dir: dir } = world(|setup| setup).await;
+    let control = |arguments: &[&str]| {
         let mut command = std::process::Command::new(program("sqlflowctl"));
-        let output = command.arg("run").args(arguments).args(["--server", &server.address]).output().unwrap();
+        let output = command.args(arguments).env("SQLFLOW_SERVER", &server.address).output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     };
+    let run = |arguments: &[&str]| control(&[&["run"], arguments].concat());
     assert_eq!(run(&["-e", "SELECT * FROM iris LIMIT 1"]).0, Some(0));
     let (code, said) = run(&["-e", "SELECT * FROM no_such_table"]);
     assert_eq!(code, Some(1), "{said}");
@@ -158,4 +218,22 @@ async fn the_command_line_ends_with_codes_that_scripts_can_use() {
     assert_ne!(code, Some(0), "{said}");
     assert!(said.contains("TRAIN"), "{said}");
     assert_eq!(run(&["--no-such-flag"]).0, Some(2));
+    // Nobody listens on port 1.
+    let (code, said) = run(&["-e", "SELECT 1", "--datasource", "mysql://root:hunter2@tcp(127.0.0.1:1)/d"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("127.0.0.1:1") && !said.contains("hunter2"), "{said}");
+    let unknown = format!("sqlflow{}", "0".repeat(32));
+    for command in ["fetch", "logs", "cancel", "describe"] {
+        let (code, said) = control(&[command, &unknown]);
+        assert_eq!(code, Some(2), "{command}: {said}");
+        assert!(said.contains("no job"), "{command}: {said}");
+    }
+    let big = dir.path().join("big.sql");
+    std::fs::write(&big, "x".repeat(20 << 20)).unwrap();
+    let (code, said) = run(&["-f", big.to_str().unwrap()]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("16 MiB"), "{said}");
+    let (code, said) = run(&["-e", "SELECT 1", "--server", "127.0.0.1:1", "--patience", "1"]);
+    assert_eq!(code, Some(3), "{said}");
+    assert!(said.contains("127.0.0.1:1"), "{said}");
 }

@@ -1,17 +1,21 @@
 //! Two servers on one state folder: no authority lies in the memory of either.
 
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{GetJobRequest, get_job_request::By};
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
 const PROGRAM: &str = "SELECT * FROM iris; SELECT * FROM iris TO TRAIN xgboost.gbtree
 WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 300 LABEL class INTO m; SELECT * FROM iris;";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn one_takes_over_from_the_other_in_the_middle_of_a_job() {
+/// The program runs through one server and is fetched from the other, and the first of the two to start, which
+/// listens to the agents, is killed.
+async fn take_over(run_through_the_first: bool) {
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
     let (first, second) = (setup.start().unwrap(), setup.start().unwrap());
-    let token = first.client().await.unwrap().run(PROGRAM).await.unwrap();
+    let through = if run_through_the_first { &first } else { &second };
+    let token = through.client().await.unwrap().run(PROGRAM).await.unwrap();
 
     let mut client = second.client().await.unwrap();
     let page = client.api.fetch(token.clone()).await.unwrap().into_inner();
@@ -22,6 +26,24 @@ async fn one_takes_over_from_the_other_in_the_middle_of_a_job() {
     results.extend(ended.results);
     let positions: Vec<u64> = results.iter().map(|it| it.position).collect();
     assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+    let rows = results.iter().filter_map(|it| match &it.response {
+        Some(Payload::Rows(rows)) => Some(rows.count),
+        _ => None,
+    });
+    assert_eq!(rows.sum::<u32>(), 300, "each row once");
+    let by = GetJobRequest { by: Some(By::Token(token.token)) };
+    let job = client.api.get_job(by).await.unwrap().into_inner();
+    assert!(job.steps.iter().all(|step| step.attempts.len() == 1), "what ran was not disturbed: {job:?}");
     assert!(setup.state_dir.join("models/m/m.tar.gz").is_file());
     second.stop().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_takes_over_from_the_other_in_the_middle_of_a_job() {
+    take_over(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_goes_on_with_its_job_when_the_one_that_agents_speak_to_is_killed() {
+    take_over(false).await;
 }

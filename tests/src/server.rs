@@ -30,18 +30,32 @@ pub struct Setup {
     pub datasource: String,
     /// More flags; they win.
     pub flags: Vec<String>,
+    /// More of the environment; its agents inherit it.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Setup {
     /// A server for this data source, with its state in `dir`.
     pub fn new(dir: &Path, datasource: impl Into<String>) -> Self {
-        Self { state_dir: dir.join("state"), datasource: datasource.into(), flags: Vec::new() }
+        Self {
+            state_dir: dir.join("state"),
+            datasource: datasource.into(),
+            flags: Vec::new(),
+            environment: Vec::new(),
+        }
     }
 
     /// With one more flag.
     #[must_use]
     pub fn flag(mut self, flag: impl Into<String>) -> Self {
         self.flags.push(flag.into());
+        self
+    }
+
+    /// With one more variable in its environment.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.environment.push((name.into(), value.into()));
         self
     }
 
@@ -55,6 +69,7 @@ impl Setup {
         command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);
         command.arg("--python").arg(python::program()).args(&self.flags);
         command.env("PYTHONPATH", python::package_path()).env("RUST_LOG", "info");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();
         let mut said = String::new();

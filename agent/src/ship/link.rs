@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
 };
+use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::record::Payload;
 use tokio::sync::{Notify, watch};
 
@@ -14,6 +15,8 @@ use super::outbox::Outbox;
 
 /// Encoded bytes of records in one message.
 const BATCH_BYTES: usize = 1 << 20;
+/// Bytes kept of what the child says last before its first statement.
+const LAST_WORDS_BYTES: usize = 512;
 
 /// Shared between the reader, the supervisor and the connection; all three run on one thread, so locks are free.
 #[derive(Debug)]
@@ -35,6 +38,9 @@ struct Pending {
     outcome: Option<Outcome>,
     phase: Phase,
     memory: Memory,
+    /// The end of stderr before the first statement: what an interpreter says that cannot even begin. Of what comes
+    /// later only the log tells, for a user's code may print anything.
+    last_words: Vec<u8>,
 }
 
 /// Resident memory of the attempt's processes, in bytes.
@@ -78,6 +84,7 @@ impl Link {
             outcome: None,
             phase: Phase::Fetching,
             memory: Memory::default(),
+            last_words: Vec::new(),
         };
         Self {
             pending: Mutex::new(pending),
@@ -111,6 +118,13 @@ impl Link {
     pub fn push_output(&self, payload: Payload) -> u64 {
         let mut pending = self.pending();
         let statement = pending.outbox.statement();
+        if let (None, Payload::Output(output)) = (statement, &payload)
+            && output.stream() == Stream::Stderr
+        {
+            let kept = &mut pending.last_words;
+            kept.extend(&output.data[output.data.len().saturating_sub(LAST_WORDS_BYTES)..]);
+            kept.drain(..kept.len().saturating_sub(LAST_WORDS_BYTES));
+        }
         let seq = pending.outbox.push(now_unix_micros(), statement, payload);
         self.changed.notify_one();
         seq
@@ -182,6 +196,17 @@ impl Link {
         self.pending().memory
     }
 
+    /// The last line of stderr, if no statement was started.
+    pub fn last_words(&self) -> Option<String> {
+        let pending = self.pending();
+        if pending.outbox.statement().is_some() {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&pending.last_words);
+        let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(line.chars().filter(|it| !it.is_control()).collect())
+    }
+
     /// Everything that no server has acknowledged, in order.
     pub fn unacked(&self) -> Vec<sqlflow_proto::record::Record> {
         self.pending().outbox.records().cloned().collect()
@@ -226,5 +251,29 @@ impl Pending {
         }
         sent.outcome = true;
         Some(Message::Outcome(outcome.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::{Output, StatementStarted};
+
+    use super::*;
+
+    fn say(link: &Link, text: &str) {
+        let data = text.as_bytes().to_vec().into();
+        link.push_output(Payload::Output(Output { stream: Stream::Stderr.into(), data, offset: 0 }));
+    }
+
+    #[test]
+    fn the_last_words_are_a_line_from_before_the_first_statement() {
+        let link = Link::new(1 << 20);
+        assert_eq!(link.last_words(), None);
+        say(&link, &"x".repeat(10_000));
+        say(&link, "\nModuleNotFoundError: No module ");
+        say(&link, "named 'x'\r\n\n");
+        assert_eq!(link.last_words().unwrap(), "ModuleNotFoundError: No module named 'x'");
+        link.push(Some(0), Payload::Started(StatementStarted::default()));
+        assert_eq!(link.last_words(), None);
     }
 }

@@ -65,6 +65,21 @@ pub struct Verdict {
     pub user_error: bool,
 }
 
+impl Verdict {
+    /// Adds what the command said last, when nothing else tells why it exited.
+    pub fn explain(&mut self, last_words: &str) {
+        if let Some(ExitStatus::Code(code)) = self.status
+            && self.message == without_reason(code)
+        {
+            self.message = head(&format!("{}: {last_words}", self.message), MESSAGE_LIMIT);
+        }
+    }
+}
+
+fn without_reason(code: i32) -> String {
+    format!("the command exited with code {code}")
+}
+
 /// The verdict on an attempt.
 pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Failure>) -> Verdict {
     let status = exit.map(|exit| exit.status);
@@ -108,7 +123,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
             (Reason::OutOfMemory, message, false)
         }
         ExitStatus::Code(code) => {
-            let message = said.unwrap_or_else(|| format!("the command exited with code {code}"));
+            let message = said.unwrap_or_else(|| without_reason(code));
             (Reason::Exited, message, failure.is_some_and(|failure| failure.transient))
         }
         ExitStatus::Signal(signal) => {
@@ -175,6 +190,17 @@ mod tests {
         assert_eq!(verdict.message, failure.message);
         assert_eq!(verdict.detail, "Traceback …");
         assert!(verdict.user_error && !verdict.retryable);
+    }
+
+    #[test]
+    fn last_words_explain_only_what_nothing_else_does() {
+        let mut silent = verdict(None, exited(ExitStatus::Code(1), 0), None);
+        silent.explain("No module named 'x'");
+        assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
+        let failure = Failure { message: "no such table: t".into(), ..Default::default() };
+        let mut told = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        told.explain("some warning");
+        assert_eq!(told.message, "no such table: t");
     }
 
     #[test]

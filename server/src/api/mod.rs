@@ -109,6 +109,7 @@ impl Api {
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
             .add_service(token_service)
             .add_service(health_service)

@@ -1,9 +1,11 @@
 //! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
 
+use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::job::{ParseIdError, Rejection};
 use crate::log::LogError;
+use crate::sql::MAX_PROGRAM_BYTES;
 use crate::store::{StoreError, UpdateError};
 
 pub(super) fn of_store(error: StoreError) -> Status {
@@ -51,6 +53,19 @@ pub(super) fn of_token(error: ParseIdError) -> Status {
 
 pub(super) fn unknown_job() -> Status {
     Status::not_found("no job has this token or id; it may be older than the server keeps jobs")
+}
+
+/// gRPC refuses a message that is too long before it is read, in its own words. Only a program makes one long.
+pub(super) fn of_long_requests(response: http::Response<Body>) -> http::Response<Body> {
+    let is_long = Status::from_header_map(response.headers()).is_some_and(|status| {
+        status.code() == Code::OutOfRange && status.message().contains("message length too large")
+    });
+    if !is_long {
+        return response;
+    }
+    let mebibytes = MAX_PROGRAM_BYTES >> 20;
+    let message = format!("the program is too long: {MAX_PROGRAM_BYTES} bytes ({mebibytes} MiB) is the most");
+    Status::invalid_argument(message).into_http()
 }
 
 fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
