@@ -23,7 +23,20 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         // A reason of a newer agent is at least a failure.
         WireReason::AgentFailed | WireReason::Unspecified => Reason::AgentFailed,
     };
-    let mut detail = wire.detail.clone();
-    detail.truncate(detail.floor_char_boundary(Outcome::MAX_DETAIL_BYTES));
+    // A traceback's last lines say most.
+    let start = wire.detail.len().saturating_sub(Outcome::MAX_DETAIL_BYTES);
+    let detail = wire.detail[wire.detail.ceil_char_boundary(start)..].to_owned();
     Outcome { reason, message: wire.message.clone(), detail, retryable: wire.retryable }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_traceback_keeps_its_end() {
+        let detail = "é".repeat(Outcome::MAX_DETAIL_BYTES) + "KeyError: x";
+        let kept = outcome(&agent::Outcome { detail, ..Default::default() }).detail;
+        assert!(kept.ends_with("éKeyError: x") && kept.len() <= Outcome::MAX_DETAIL_BYTES, "{}", kept.len());
+    }
 }

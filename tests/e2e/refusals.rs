@@ -48,7 +48,11 @@ async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
     let train = |model: &str| format!("SELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO {model};");
     let syntax = "SELECT 1;\nSELECT * FROM iris TO TRAIN xgboost.gbtree LABEL class INTO;";
     expect_refusal(client.run(syntax).await, invalid, &["line 2, column 60", "expected"]);
-    expect_refusal(client.run(train("a/../../b")).await, invalid, &[".."]);
+    for model in ["a/../../b", "a/..", "a//b", "a/./b", "a/b/"] {
+        expect_refusal(client.run(train(model)).await, invalid, &["line 1, column", "model name"]);
+        let predict = format!("SELECT * FROM iris TO PREDICT t.class USING {model};");
+        expect_refusal(client.run(predict).await, invalid, &["line 1, column", "model name"]);
+    }
     expect_refusal(
         client.run("SELECT * FROM t TO RUN a/b:c CMD 'x';").await,
         invalid,

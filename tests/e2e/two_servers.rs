@@ -1,12 +1,13 @@
 //! Two servers on one state folder: no authority lies in the memory of either.
 
 use sqlflow_proto::v1::response::Response as Payload;
-use sqlflow_proto::v1::{GetJobRequest, get_job_request::By};
+use sqlflow_proto::v1::{GetJobRequest, Response, get_job_request::By};
+use sqlflow_tests::client::is_over;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
 const PROGRAM: &str = "SELECT * FROM iris; SELECT * FROM iris TO TRAIN xgboost.gbtree
-WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 300 LABEL class INTO m; SELECT * FROM iris;";
+WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 1000 LABEL class INTO m; SELECT * FROM iris;";
 
 /// The program runs through one server and is fetched from the other, and the first of the two to start, which
 /// listens to the agents, is killed.
@@ -18,10 +19,17 @@ async fn take_over(run_through_the_first: bool) {
     let token = through.client().await.unwrap().run(PROGRAM).await.unwrap();
 
     let mut client = second.client().await.unwrap();
-    let page = client.api.fetch(token.clone()).await.unwrap().into_inner();
-    let mut results = page.results;
+    let (mut cursor, mut results) = (token.clone(), Vec::new());
+    let is_training = |it: &Response| matches!(it.response, Some(Payload::Metrics(_)));
+    while !results.iter().any(is_training) {
+        let page = client.api.fetch(cursor).await.unwrap().into_inner();
+        let status = page.job_status.unwrap();
+        assert!(!is_over(&status), "{status:?}");
+        results.extend(page.results);
+        cursor = page.next.unwrap();
+    }
     first.kill();
-    let ended = client.follow(&page.next.unwrap()).await.unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
     ended.expect_success();
     results.extend(ended.results);
     let positions: Vec<u64> = results.iter().map(|it| it.position).collect();

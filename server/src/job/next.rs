@@ -44,8 +44,12 @@ impl Job {
             return Next::Nothing;
         }
         let Some(index) = self.current_step() else {
-            // Also when it was cancelled too late: everything did happen.
-            return Next::Finish(JobState::Succeeded);
+            return Next::Finish(match &self.cancel {
+                // A result was not taken, so what was asked for is not there, however fast the attempt was.
+                Some(failure) if failure.cause == Cause::Limit => JobState::Failed(failure.clone()),
+                // Also when it was cancelled too late: everything did happen.
+                Some(_) | None => JobState::Succeeded,
+            });
         };
         let step = &self.steps[index as usize];
         let Some(last) = step.attempts.last() else {

@@ -192,6 +192,15 @@ fn a_grant_given_before_the_cancellation_stands() {
 }
 
 #[test]
+fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    job.apply(Event::CancelRequested(Failure::over_limit()), 3).unwrap();
+    job.apply(report(attempt, KEY, Reason::Succeeded), 4).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(Failure::over_limit())));
+}
+
+#[test]
 fn a_job_that_runs_cannot_be_finished() {
     let mut job = attached(true);
     assert_eq!(job.apply(Event::Finished(JobState::Succeeded), 4), Err(Rejection::OutOfOrder));
