@@ -1,15 +1,18 @@
 //! Flags and environment.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sqlflow_proto::agent::AttemptRef;
+use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use tonic::transport::Endpoint;
 use tracing_subscriber::EnvFilter;
 
+use crate::model_name::ModelPlace;
 use crate::ship::mirror::Mirror;
+use crate::supervise::EXIT_FAULT;
 
 /// Exit code for wrong usage.
 pub const EXIT_USAGE: u8 = 64;
@@ -24,9 +27,10 @@ Exit codes:
   the command's own  when it ended by itself
   128+n              when signal n killed it
   64                 wrong usage
-  65                 a fault that the command's code does not tell of: no server, refused, no input, not published
+  65                 a fault that the command's code does not tell of: it cannot be started, no input, not published,
+                     no server, refused
   0                  also when another agent runs this attempt already
-Every flag can also be given in the environment, as SQLFLOW_AGENT_ and its name."
+Where a flag shows [env: …] it can be given there too. Such variables are not passed on to the command."
 )]
 pub struct Cli {
     /// What to do.
@@ -38,7 +42,33 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run an attempt that a server assigns
-    Attach(AttachOptions),
+    Attach(Box<AttachOptions>),
+    /// Supervise a command without any server
+    Exec(Box<ExecOptions>),
+    /// Copy this program into a folder, as `sqlflow-agent`
+    Install(InstallOptions),
+}
+
+/// Flags that every way to run a command has.
+#[derive(Debug, Clone, Args)]
+pub struct CommonOptions {
+    /// How long to try again when the storage fails while an output is published
+    #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "SECS", default_value = "60", value_parser = parse_seconds)]
+    pub publish_retry: Duration,
+    /// Time from TERM to the end of all: a Pod's terminationGracePeriodSeconds, less a second or two. It is divided
+    /// between the command, its outputs and its last log records [default: the grace]
+    #[arg(long, env = "SQLFLOW_AGENT_TERMINATION_GRACE", value_name = "SECS", value_parser = parse_seconds)]
+    pub termination_grace: Option<Duration>,
+    /// What to do when no more output can be kept because nobody takes it
+    #[arg(long, env = "SQLFLOW_AGENT_WHEN_FULL", value_name = "POLICY", default_value = "block")]
+    pub when_full: WhenFull,
+    /// Do not repeat the command's output on the agent's own stdout and stderr
+    #[arg(long, env = "SQLFLOW_AGENT_NO_MIRROR")]
+    pub no_mirror: bool,
+    /// How the agent's own log lines on stderr look; SQLFLOW_AGENT_LOG says which there are [default: json for attach,
+    /// text for exec]
+    #[arg(long, env = "SQLFLOW_AGENT_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 /// Flags of `attach`.
@@ -62,15 +92,60 @@ pub struct AttachOptions {
     /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "SECS", default_value = "600", value_parser = parse_seconds)]
     pub linger: Duration,
-    /// How long to try again when the storage fails while a model is published
-    #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "SECS", default_value = "60", value_parser = parse_seconds)]
-    pub publish_retry: Duration,
-    /// Do not repeat the command's output on the agent's own stdout and stderr
-    #[arg(long, env = "SQLFLOW_AGENT_NO_MIRROR")]
-    pub no_mirror: bool,
-    /// How log lines on stderr look
-    #[arg(long, env = "SQLFLOW_AGENT_LOG_FORMAT", default_value = "json")]
-    pub log_format: LogFormat,
+    /// See above.
+    #[command(flatten)]
+    pub common: CommonOptions,
+}
+
+/// Flags of `exec`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Examples:
+  sqlflow-agent exec -- python3 train.py
+  sqlflow-agent exec --log-to /logs/run-17 --output out=file:///models/run-17.tar.gz -- python3 train.py
+  sqlflow-agent exec --outcome /dev/termination-log --termination-grace 28 -- ./server")]
+pub struct ExecOptions {
+    /// Folder that receives the output: `stdout` and `stderr` byte for byte, `records.jsonl` with times and order
+    #[arg(long, env = "SQLFLOW_AGENT_LOG_TO", value_name = "DIR")]
+    pub log_to: Option<PathBuf>,
+    /// Pack DIR into a tarball at URI when the command succeeded, whole or not at all: out=file:///models/m.tar.gz
+    #[arg(long, value_name = "DIR=URI", value_parser = parse_output)]
+    pub output: Vec<Output>,
+    /// Unpack the tarball at URI into DIR before the command starts: file:///models/m.tar.gz=in
+    #[arg(long, value_name = "URI=DIR", value_parser = parse_input)]
+    pub input: Vec<Input>,
+    /// Write how it ended, with evidence, to this file: JSON of at most 4 KiB, as a Pod's /dev/termination-log takes it
+    #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
+    pub outcome: Option<PathBuf>,
+    /// Time between TERM and KILL
+    #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "SECS", default_value = "10", value_parser = parse_seconds)]
+    pub grace: Duration,
+    /// After the command's end, how long to wait for processes that it left behind and for what they still print
+    #[arg(long, env = "SQLFLOW_AGENT_DRAIN", value_name = "SECS", default_value = "5", value_parser = parse_seconds)]
+    pub drain: Duration,
+    /// See above.
+    #[command(flatten)]
+    pub common: CommonOptions,
+    /// The command and its arguments; no shell is involved
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// Flags of `install`.
+#[derive(Debug, Clone, Args)]
+pub struct InstallOptions {
+    /// Where to; it must exist
+    #[arg(value_name = "DIR", value_parser = parse_folder)]
+    pub dir: PathBuf,
+}
+
+/// What to do with output that nothing can hold any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WhenFull {
+    /// The command waits
+    Block,
+    /// Output is dropped, and a record says how much
+    Drop,
 }
 
 impl AttachOptions {
@@ -109,8 +184,39 @@ fn parse_folder(path: &str) -> Result<PathBuf, String> {
     match std::fs::metadata(&folder) {
         Ok(found) if found.is_dir() => std::path::absolute(folder).map_err(|error| error.to_string()),
         Ok(_) => Err("it is not a folder".to_owned()),
-        Err(error) => Err(format!("{error}; the launcher makes it before it starts the agent")),
+        Err(error) => Err(format!("{error}; it must exist")),
     }
+}
+
+fn parse_output(text: &str) -> Result<Output, String> {
+    let (folder, uri) =
+        text.split_once('=').ok_or("DIR=URI is needed, such as out=file:///models/m.tar.gz")?;
+    let (directory, (uri, name)) = (below_root(folder)?, tarball(uri)?);
+    Ok(Output { uri, name, directory, gob: Default::default() })
+}
+
+fn parse_input(text: &str) -> Result<Input, String> {
+    let (uri, folder) =
+        text.rsplit_once('=').ok_or("URI=DIR is needed, such as file:///models/m.tar.gz=in")?;
+    let (directory, (uri, name)) = (below_root(folder)?, tarball(uri)?);
+    Ok(Input { uri, name, directory })
+}
+
+/// `exec` has no workspace: its paths begin at the root.
+fn below_root(folder: &str) -> Result<String, String> {
+    let absolute = std::path::absolute(folder).map_err(|error| format!("{folder:?}: {error}"))?;
+    let text = absolute.to_str().ok_or("the folder's name is not UTF-8")?;
+    Ok(text.trim_start_matches('/').to_owned())
+}
+
+/// The folder and the name of a tarball.
+fn tarball(uri: &str) -> Result<(String, String), String> {
+    let (folder, name) = uri
+        .strip_suffix(".tar.gz")
+        .and_then(|uri| uri.rsplit_once('/'))
+        .ok_or_else(|| format!("{uri:?} is not the URI of a .tar.gz file"))?;
+    ModelPlace::new(folder, name)?;
+    Ok((folder.to_owned(), name.to_owned()))
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
@@ -125,9 +231,28 @@ pub fn usage_error(error: &clap::Error) -> ExitCode {
     if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Log lines go to stderr; SQLFLOW_AGENT_LOG holds the filter (`info` by default).
-pub fn init_logging(format: LogFormat, stderr: Mirror) {
-    let filter = EnvFilter::try_from_env("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+/// Says why the agent cannot do its work, where no log is there yet.
+pub fn fault(why: &str) -> ExitCode {
+    // Nobody is there to be told that stderr is closed.
+    let _ = writeln!(std::io::stderr(), "sqlflow-agent: {why}");
+    ExitCode::from(EXIT_FAULT)
+}
+
+impl Command {
+    /// What the agent's own log looks like, and what is in it unless SQLFLOW_AGENT_LOG says otherwise: in front of
+    /// somebody's command only what needs a look.
+    pub fn logging(&self) -> (LogFormat, &'static str) {
+        match self {
+            Self::Attach(options) => (options.common.log_format.unwrap_or(LogFormat::Json), "info"),
+            Self::Exec(options) => (options.common.log_format.unwrap_or(LogFormat::Text), "warn"),
+            Self::Install(_) => (LogFormat::Text, "warn"),
+        }
+    }
+}
+
+/// Log lines go to stderr; SQLFLOW_AGENT_LOG holds the filter.
+pub fn init_logging((format, filter): (LogFormat, &str), stderr: Mirror) {
+    let filter = EnvFilter::try_from_env("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new(filter));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || stderr.clone());
     match format {
         LogFormat::Json => builder.json().init(),
@@ -162,6 +287,38 @@ mod tests {
         assert!(parse("http://example.com", "j", "/tmp").is_err());
         assert!(parse("unix:///tmp/agent.sock", "../j", "/tmp").is_err());
         let error = parse("unix:///tmp/agent.sock", "j", "/no/such/folder").unwrap_err().to_string();
-        assert!(error.contains("/no/such/folder") && error.contains("launcher"), "{error}");
+        assert!(error.contains("/no/such/folder") && error.contains("it must exist"), "{error}");
+    }
+
+    #[test]
+    fn outputs_and_inputs_name_a_folder_and_a_tarball() {
+        let output = parse_output("/work/out=file:///models/a=b/m.tar.gz").unwrap();
+        assert_eq!(
+            (&*output.directory, &*output.uri, &*output.name),
+            ("work/out", "file:///models/a=b", "m")
+        );
+        let input = parse_input("file:///models/a=b/m.tar.gz=/in").unwrap();
+        assert_eq!((&*input.directory, &*input.uri, &*input.name), ("in", "file:///models/a=b", "m"));
+        for bad in ["out", "out=file:///models/m", "out=ftp://h/m.tar.gz", "out=file:///models/.tar.gz"] {
+            assert!(parse_output(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_command_belongs_to_it() {
+        let cli = Cli::try_parse_from([
+            "sqlflow-agent",
+            "exec",
+            "--grace",
+            "3",
+            "--",
+            "sh",
+            "-c",
+            "exit 3",
+            "--grace",
+        ]);
+        let Command::Exec(options) = cli.unwrap().command else { panic!("not exec") };
+        assert_eq!(options.command, ["sh", "-c", "exit 3", "--grace"]);
+        assert!(Cli::try_parse_from(["sqlflow-agent", "exec"]).is_err());
     }
 }

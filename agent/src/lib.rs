@@ -1,7 +1,7 @@
 //! `sqlflow-agent`: supervises one program, ships its output and publishes what it made.
 //!
 //! [`run`] is the shell around [`supervise`], which decides everything and touches nothing. `attach` talks to the
-//! server, `ship` and `channel` carry what the child says, `process` and `sys` know of processes, `workspace`, `input`
+//! server, `standalone` stands in for it where there is none, `ship` and `channel` carry what the child says, `process` and `sys` know of processes, `workspace`, `input`
 //! and `publish` know of files. The agent knows nothing of SQL.
 //!
 //! Everything runs on one thread, the main one; only packing, unpacking and other slow work with files goes to others.
@@ -11,14 +11,16 @@ mod channel;
 pub mod cli;
 mod durable;
 mod input;
+pub mod install;
 mod lock;
 mod meter;
 mod model_name;
 mod outcome;
-mod process;
+pub mod process;
 mod publish;
 pub mod run;
 pub mod ship;
+mod standalone;
 mod supervise;
 mod sys;
 mod workspace;

@@ -4,19 +4,27 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use sqlflow_agent::cli::{self, Cli, Command};
-use sqlflow_agent::run;
-use sqlflow_agent::ship::mirror::Mirror;
+use sqlflow_agent::ship::mirror::{Mirror, Stuck};
+use sqlflow_agent::{install, process, run};
 
 fn main() -> ExitCode {
+    // First, since threads inherit it.
+    if let Err(error) = process::signals::block() {
+        return cli::fault(&format!("cannot block signals: {error}"));
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return cli::usage_error(&error),
     };
-    let Command::Attach(options) = cli.command;
     // Log lines and the child's stderr share one writer, so that no stuck reader can stop the agent.
-    let stderr = Mirror::spawn(std::io::stderr());
-    cli::init_logging(options.log_format, stderr.clone());
-    let code = run::attach(options, stderr.clone());
+    let when_stuck = if matches!(cli.command, Command::Exec(_)) { Stuck::Wait } else { Stuck::Drop };
+    let stderr = Mirror::spawn(std::io::stderr(), when_stuck);
+    cli::init_logging(cli.command.logging(), stderr.clone());
+    let code = match cli.command {
+        Command::Attach(options) => run::attach(*options, stderr.clone()),
+        Command::Exec(options) => run::exec(*options, stderr.clone()),
+        Command::Install(options) => install::install(&options.dir),
+    };
     stderr.flush();
     // Not by return: a thread that is stuck in a disk must not hold the process.
     std::process::exit(code.into())

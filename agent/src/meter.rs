@@ -1,31 +1,60 @@
-//! How much memory the attempt's processes use, looked at now and then.
+//! What the attempt's processes use: looked at now and then while they live, and counted by the kernel when they end.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
 
-use crate::process::tree;
+use crate::process::tree::{self, Process};
 use crate::ship::link::Link;
 
-const EVERY: Duration = Duration::from_secs(2);
+const EVERY: Duration = Duration::from_secs(1);
+/// `getrusage` counts blocks of this size, whatever the device's are.
+const BLOCK: u64 = 512;
+
+/// The process with the largest resident memory in any look.
+pub type Largest = Arc<Mutex<Option<Process>>>;
 
 /// Looks until it is dropped; heartbeats carry what it sees.
-pub async fn watch(link: Arc<Link>) {
+pub async fn watch(link: Arc<Link>, largest: Largest) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        link.observe_memory(tree::resident_bytes());
+        let processes = tree::live();
+        // Shared pages count once per process.
+        link.observe_memory(processes.iter().map(|it| it.memory).sum());
+        let mut largest = largest.lock().expect("nobody panics while holding the lock");
+        *largest = larger(largest.take(), processes.into_iter().max_by_key(|it| it.memory));
     }
 }
 
-/// Processor time of everything that was reaped, in microseconds, and the peak memory of the largest process, in bytes.
-pub fn reaped_usage() -> (u64, u64) {
-    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return (0, 0) };
+/// The one with more memory.
+pub fn larger(one: Option<Process>, other: Option<Process>) -> Option<Process> {
+    std::cmp::max_by_key(one, other, |process| process.as_ref().map(|it| it.memory))
+}
+
+/// What all processes that were reaped used.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct ReapedUsage {
+    /// Processor time, user and system.
+    pub cpu_micros: u64,
+    /// Read from block devices.
+    pub read_bytes: u64,
+    /// Written to block devices.
+    pub written_bytes: u64,
+}
+
+/// What all processes that were reaped used.
+pub fn reaped_usage() -> ReapedUsage {
+    let Ok(usage) = getrusage(UsageWho::RUSAGE_CHILDREN) else { return ReapedUsage::default() };
     let micros: i64 = [usage.user_time(), usage.system_time()]
         .iter()
         .map(|time| time.tv_sec() * 1_000_000 + time.tv_usec())
         .sum();
-    (micros.unsigned_abs(), usage.max_rss().unsigned_abs() * 1024)
+    ReapedUsage {
+        cpu_micros: micros.unsigned_abs(),
+        read_bytes: usage.block_reads().unsigned_abs() * BLOCK,
+        written_bytes: usage.block_writes().unsigned_abs() * BLOCK,
+    }
 }

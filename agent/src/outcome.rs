@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use prost::Message as _;
-use sqlflow_proto::agent::{Outcome, Phase, PhaseTime, Usage};
+use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
 
 use crate::durable;
-use crate::meter::reaped_usage;
+use crate::meter::{self, Largest, reaped_usage};
 use crate::process::cgroup::MemoryGroup;
+use crate::process::tree::Process;
 use crate::ship::link::Link;
 use crate::supervise::{ExitStatus, Verdict};
 
@@ -23,6 +24,8 @@ pub struct Evidence {
     memory: Option<MemoryGroup>,
     oom_kills_before: u32,
     phases: Vec<(Phase, Instant)>,
+    largest: Largest,
+    ended_by: String,
 }
 
 impl Evidence {
@@ -30,7 +33,13 @@ impl Evidence {
     pub fn begin() -> Self {
         let memory = MemoryGroup::of_self();
         let oom_kills_before = memory.as_ref().map_or(0, MemoryGroup::oom_kills);
-        Self { memory, oom_kills_before, phases: vec![(Phase::Fetching, Instant::now())] }
+        Self {
+            memory,
+            oom_kills_before,
+            phases: vec![(Phase::Fetching, Instant::now())],
+            largest: Largest::default(),
+            ended_by: String::new(),
+        }
     }
 
     /// Processes killed for lack of memory since the beginning. The cgroup may be shared, so this says something
@@ -38,6 +47,28 @@ impl Evidence {
     pub fn oom_kills(&self) -> u32 {
         let now = self.memory.as_ref().map_or(0, MemoryGroup::oom_kills);
         now.saturating_sub(self.oom_kills_before)
+    }
+
+    /// Limit of the cgroup in bytes; 0: none, or not known.
+    pub fn memory_limit(&self) -> u64 {
+        self.memory.as_ref().map_or(0, MemoryGroup::limit_bytes)
+    }
+
+    /// Largest use of the cgroup in bytes, also by others and before the attempt; 0: not known.
+    pub fn memory_peak(&self) -> u64 {
+        self.memory.as_ref().map_or(0, MemoryGroup::peak_bytes)
+    }
+
+    /// Where the largest process that was seen alive is kept.
+    pub fn largest(&self) -> Largest {
+        self.largest.clone()
+    }
+
+    /// Who told the agent to stop; the first one counts.
+    pub fn ended_by(&mut self, sender: &str) {
+        if self.ended_by.is_empty() {
+            sender.clone_into(&mut self.ended_by);
+        }
     }
 
     /// A phase begins, unless it is the one that runs.
@@ -48,18 +79,35 @@ impl Evidence {
     }
 
     /// The outcome, with all that is known by now.
-    pub fn outcome(&self, verdict: Verdict, models: Vec<ModelPublished>, link: &Link) -> Outcome {
+    /// `reaped` is the largest process of those that have ended.
+    pub fn outcome(
+        &self,
+        verdict: Verdict,
+        models: Vec<ModelPublished>,
+        link: &Link,
+        reaped: Option<&Process>,
+    ) -> Outcome {
         let (exit_code, signal) = match verdict.status {
             Some(ExitStatus::Code(code)) => (Some(code), None),
             Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
             None => (None, None),
         };
-        let (cpu_micros, largest) = reaped_usage();
+        let seen = self.largest.lock().expect("nobody panics while holding the lock").clone();
+        let largest = meter::larger(seen, reaped.cloned());
+        let reaped = reaped_usage();
         let usage = Usage {
-            memory_peak_bytes: link.memory().peak.max(largest),
-            memory_limit_bytes: self.memory.as_ref().map_or(0, MemoryGroup::limit_bytes),
-            cpu_micros,
+            memory_peak_bytes: link.memory().peak.max(largest.as_ref().map_or(0, |it| it.memory)),
+            memory_limit_bytes: self.memory_limit(),
+            cpu_micros: reaped.cpu_micros,
             oom_kills: self.oom_kills(),
+            cgroup_peak_bytes: self.memory_peak(),
+            read_bytes: reaped.read_bytes,
+            written_bytes: reaped.written_bytes,
+            largest: largest.map(|it| LargestProcess {
+                pid: it.pid.as_raw(),
+                name: it.name,
+                memory_bytes: it.memory,
+            }),
         };
         Outcome {
             reason: verdict.reason.into(),
@@ -73,6 +121,7 @@ impl Evidence {
             last_seq: link.last_seq(),
             usage: Some(usage),
             phases: self.phase_times(),
+            ended_by: self.ended_by.clone(),
         }
     }
 

@@ -11,24 +11,30 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid, getppid};
+use tokio::io::unix::AsyncFd;
 
 /// Where the child finds its end of the channel.
 pub const CHANNEL_FD: RawFd = 3;
 
 /// Starts `command` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one.
+/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. If the
+/// agent has a terminal in its foreground, the command takes it over: who types Ctrl+C there means the command. It
+/// finds the signals of `inherited` blocked, and no others.
 ///
 /// # Errors
 /// Those of fork and exec.
-pub fn spawn(command: &mut Command, channel: OwnedFd) -> io::Result<Child> {
+pub fn spawn(command: &mut Command, channel: Option<OwnedFd>, inherited: SigSet) -> io::Result<Child> {
     let reserved = reserve(CHANNEL_FD)?;
     let agent = getpid();
-    let channel_fd = channel.as_raw_fd();
+    let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
+    let has_terminal = has_terminal();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // fcntl); it allocates nothing and takes no lock. `channel` outlives the call of `spawn` below.
+    // fcntl, sigprocmask, tcsetpgrp); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
+    // below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -36,18 +42,53 @@ pub fn spawn(command: &mut Command, channel: OwnedFd) -> io::Result<Child> {
                 // The agent died between fork and prctl, so nobody would send the signal.
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            if channel_fd == CHANNEL_FD {
-                // dup2 onto itself would leave close-on-exec set.
-                check(libc::fcntl(CHANNEL_FD, libc::F_SETFD, 0))?;
-            } else {
-                check(libc::dup2(channel_fd, CHANNEL_FD))?;
+            if has_terminal {
+                take_terminal(libc::getpid());
             }
-            Ok(())
+            inherited.thread_set_mask()?;
+            match channel_fd {
+                // dup2 onto itself would leave close-on-exec set.
+                Some(CHANNEL_FD) => check(libc::fcntl(CHANNEL_FD, libc::F_SETFD, 0)),
+                Some(channel_fd) => check(libc::dup2(channel_fd, CHANNEL_FD)),
+                None => Ok(()),
+            }
         });
     }
     let child = command.spawn();
     drop((channel, reserved));
     child
+}
+
+/// Whether stdin is a terminal in whose foreground this process is.
+fn has_terminal() -> bool {
+    // SAFETY: both calls only look; on any other kind of file tcgetpgrp gives -1.
+    unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() }
+}
+
+/// Puts a process group into the foreground of the terminal at stdin; nothing happens where there is none.
+/// Async-signal-safe.
+fn take_terminal(group: libc::pid_t) {
+    // SAFETY: `sigset_t` is plain data that sigemptyset fills; all pointers are to locals that live through the calls.
+    unsafe {
+        // A process in the background that does this is stopped by TTOU, unless that is blocked.
+        let mut stop = std::mem::zeroed::<libc::sigset_t>();
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&mut stop);
+        libc::sigaddset(&mut stop, libc::SIGTTOU);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &stop, &mut before);
+        libc::tcsetpgrp(libc::STDIN_FILENO, group);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+    }
+}
+
+/// Watches a descriptor that its owner closes with itself.
+///
+/// # Errors
+/// It cannot be watched.
+pub fn watch(signals: SignalFd) -> io::Result<AsyncFd<SignalFd>> {
+    // SAFETY: a `SignalFd` owns its descriptor, gives always the same one, and closes it when it is dropped, which
+    // `AsyncFd` lets happen only after it has stopped watching.
+    unsafe { AsyncFd::register(signals) }.map_err(io::Error::from)
 }
 
 /// Makes sure that the standard library's own exec-error pipe cannot get the number that the child's channel takes:
@@ -61,19 +102,46 @@ fn reserve(fd: RawFd) -> io::Result<Option<std::fs::File>> {
     std::fs::File::open("/dev/null").map(Some)
 }
 
-/// Takes the exit status of one child that has ended: its number and the raw status. `None`: none has ended.
-///
-/// nix's own `waitpid` loses the status of a process that a real-time signal killed.
+/// A child that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Ended {
+    /// The status as `wait(2)` gives it.
+    pub status: libc::c_int,
+    /// Largest resident memory of it, or of one of the children that it waited for, in bytes.
+    pub memory_peak: u64,
+}
+
+/// Finds a child that has ended, and leaves it there as a zombie, so that its name can still be read. `None`: none has.
 ///
 /// # Errors
 /// `ECHILD`: there is no child at all.
-pub fn wait_any() -> nix::Result<Option<(Pid, libc::c_int)>> {
+pub fn ended_child() -> nix::Result<Option<Pid>> {
+    // SAFETY: `siginfo_t` is a C struct of integers, for which zero is valid; waitid writes one, to which the pointer
+    // is valid.
+    let pid = unsafe {
+        let mut info = std::mem::zeroed::<libc::siginfo_t>();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        Errno::result(libc::waitid(libc::P_ALL, 0, &mut info, flags))?;
+        info.si_pid()
+    };
+    Ok((pid != 0).then(|| Pid::from_raw(pid)))
+}
+
+/// Takes the exit status of a child that has ended. nix's own `waitpid` loses the status of a process that a real-time
+/// signal killed.
+///
+/// # Errors
+/// `ECHILD`: there is no such child.
+pub fn reap(pid: Pid) -> nix::Result<Ended> {
     let mut status = 0;
-    // SAFETY: waitpid writes one int, to which the pointer is valid.
-    match Errno::result(unsafe { libc::waitpid(-1, &mut status, libc::WNOHANG) })? {
-        0 => Ok(None),
-        pid => Ok(Some((Pid::from_raw(pid), status))),
-    }
+    // SAFETY: `rusage` is a C struct of integers, for which zero is valid; wait4 writes it and one int, to which the
+    // pointers are valid.
+    let usage = unsafe {
+        let mut usage = std::mem::zeroed::<libc::rusage>();
+        Errno::result(libc::wait4(pid.as_raw(), &mut status, 0, &mut usage))?;
+        usage
+    };
+    Ok(Ended { status, memory_peak: usage.ru_maxrss.unsigned_abs() * 1024 })
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

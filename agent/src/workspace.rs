@@ -10,22 +10,20 @@ use sqlflow_proto::agent::File;
 
 const PRIVATE: u32 = 0o600;
 
-/// Makes `<dir>/workspace` and writes the files into it.
+/// Makes the folder, if it is not there, and writes the files into it.
 ///
 /// # Errors
 /// A path leads out of the workspace, or the file system fails.
-pub fn create(dir: &Path, files: &[File]) -> anyhow::Result<PathBuf> {
-    let workspace = dir.join("workspace");
+pub fn create(workspace: &Path, files: &[File]) -> anyhow::Result<()> {
     fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(&workspace)
+        .create(workspace)
         .with_context(|| format!("cannot make {}", workspace.display()))?;
     for file in files {
-        write(&workspace, file)
-            .with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
+        write(workspace, file).with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
     }
-    Ok(workspace)
+    Ok(())
 }
 
 fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
@@ -73,7 +71,8 @@ mod tests {
     #[test]
     fn files_get_their_folders_and_modes() {
         let dir = tempfile::tempdir().unwrap();
-        let workspace = create(dir.path(), &[file("main.py", 0), file("bin/tool", 0o755)]).unwrap();
+        let workspace = dir.path().join("workspace");
+        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)]).unwrap();
         let mode = |path: &str| fs::metadata(workspace.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("main.py"), mode("bin/tool")), (0o600, 0o755));
     }
@@ -82,7 +81,7 @@ mod tests {
     fn nothing_is_written_outside() {
         for path in ["../x", "/x", "a/../../x", "", "."] {
             let dir = tempfile::tempdir().unwrap();
-            assert!(create(dir.path(), &[file(path, 0)]).is_err(), "{path}");
+            assert!(create(&dir.path().join("workspace"), &[file(path, 0)]).is_err(), "{path}");
             assert!(!dir.path().join("x").exists());
         }
     }
@@ -92,7 +91,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("workspace")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
-        assert!(create(dir.path(), &[file("main.py", 0)]).is_err());
+        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)]).is_err());
         assert!(!dir.path().join("victim").exists());
     }
 }

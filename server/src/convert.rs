@@ -13,6 +13,7 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         WireReason::Signaled => Reason::Signaled,
         WireReason::OutOfMemory => Reason::OutOfMemory,
         WireReason::Cancelled => Reason::Cancelled,
+        WireReason::Terminated => Reason::Terminated,
         WireReason::StartFailed => Reason::StartFailed,
         WireReason::InputFailed => Reason::InputFailed,
         WireReason::PublishFailed => Reason::PublishFailed,

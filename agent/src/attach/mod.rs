@@ -13,6 +13,7 @@ use sqlflow_proto::agent::AttemptRef;
 use tokio::sync::mpsc;
 use tonic::transport::Endpoint;
 
+use crate::run::Incoming;
 use crate::ship::link::Link;
 use crate::supervise::Event;
 use backoff::Backoff;
@@ -23,15 +24,6 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// For the connection, and again for the server's first message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What the server sends and the machine has to know of.
-#[derive(Debug)]
-pub enum Incoming {
-    /// The assignment is complete.
-    Assigned(Box<sqlflow_proto::agent::Assignment>),
-    /// Everything else, as the machine takes it.
-    Event(Event),
-}
-
 /// Who attaches, and to what.
 #[derive(Debug)]
 pub struct Attach {
@@ -41,10 +33,6 @@ pub struct Attach {
     pub run_dir: PathBuf,
     /// The attempt.
     pub attempt: AttemptRef,
-    /// Shared with reader and supervisor.
-    pub link: Arc<Link>,
-    /// Where the server's messages go.
-    pub incoming: mpsc::UnboundedSender<Incoming>,
     /// Proves that a later stream comes from the same agent. In memory only.
     instance_key: [u8; 16],
     /// The assignment has arrived.
@@ -55,13 +43,7 @@ pub struct Attach {
 
 impl Attach {
     /// With a new instance key.
-    pub fn new(
-        endpoint: Endpoint,
-        run_dir: PathBuf,
-        attempt: AttemptRef,
-        link: Arc<Link>,
-        incoming: mpsc::UnboundedSender<Incoming>,
-    ) -> Self {
+    pub fn new(endpoint: Endpoint, run_dir: PathBuf, attempt: AttemptRef) -> Self {
         Self {
             endpoint: endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -70,8 +52,6 @@ impl Attach {
                 .keep_alive_while_idle(true),
             run_dir,
             attempt,
-            link,
-            incoming,
             instance_key: rand::random(),
             has_assignment: false,
             outcome_sent: false,
@@ -79,14 +59,17 @@ impl Attach {
     }
 
     /// Attaches again and again; ends only when the server refuses for good, or the run folder is gone.
-    pub async fn run(mut self) {
+    ///
+    /// `link` is shared with reader and supervisor; the server's messages go to `incoming`.
+    pub(crate) async fn run(mut self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
         let mut backoff = Backoff::default();
         loop {
-            match self.session(&mut backoff).await {
+            let end = self.session(&link, &incoming, &mut backoff).await;
+            link.set_attached(false);
+            match end {
                 SessionEnd::Cut(_) if !self.run_dir.exists() => {
-                    self.give_up(
-                        "the run folder is gone, so no server can find this attempt any more".to_owned(),
-                    );
+                    let why = "the run folder is gone, so no server can find this attempt any more";
+                    self.give_up(&incoming, why.to_owned());
                     return;
                 }
                 SessionEnd::Cut(why) => {
@@ -95,19 +78,17 @@ impl Attach {
                     tokio::time::sleep(wait).await;
                 }
                 SessionEnd::Refused(status) => {
-                    self.give_up(format!(
-                        "the server refused this agent: {} ({})",
-                        status.message(),
-                        status.code()
-                    ));
+                    let why =
+                        format!("the server refused this agent: {} ({})", status.message(), status.code());
+                    self.give_up(&incoming, why);
                     return;
                 }
             }
         }
     }
 
-    fn give_up(&self, reason: String) {
+    fn give_up(&self, incoming: &mpsc::UnboundedSender<Incoming>, reason: String) {
         tracing::error!(reason, outcome_sent = self.outcome_sent, "not attached");
-        let _ = self.incoming.send(Incoming::Event(Event::AttachRefused(reason)));
+        let _ = incoming.send(Incoming::Event(Event::AttachRefused(reason)));
     }
 }

@@ -15,8 +15,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
-use super::{Attach, CONNECT_TIMEOUT, Incoming};
-use crate::ship::link::Sent;
+use super::{Attach, CONNECT_TIMEOUT};
+use crate::run::Incoming;
+use crate::ship::link::{Link, Sent};
 use crate::supervise::Event;
 
 const PROTOCOL: u32 = 1;
@@ -48,16 +49,34 @@ impl From<Status> for SessionEnd {
     }
 }
 
+/// What belongs to one stream.
+struct Stream<'a> {
+    link: &'a Link,
+    incoming: &'a mpsc::UnboundedSender<Incoming>,
+    /// Of the assignment.
+    pieces: BytesMut,
+}
+
 impl Attach {
     /// Runs one stream to its end.
-    pub(super) async fn session(&mut self, backoff: &mut Backoff) -> SessionEnd {
-        match self.try_session(backoff).await {
+    pub(super) async fn session(
+        &mut self,
+        link: &Link,
+        incoming: &mpsc::UnboundedSender<Incoming>,
+        backoff: &mut Backoff,
+    ) -> SessionEnd {
+        match self.try_session(link, incoming, backoff).await {
             Ok(()) => SessionEnd::Cut("the server closed the stream".to_owned()),
             Err(end) => end,
         }
     }
 
-    async fn try_session(&mut self, backoff: &mut Backoff) -> Result<(), SessionEnd> {
+    async fn try_session(
+        &mut self,
+        link: &Link,
+        incoming: &mpsc::UnboundedSender<Incoming>,
+        backoff: &mut Backoff,
+    ) -> Result<(), SessionEnd> {
         let channel = self.endpoint.connect().await.map_err(|error| SessionEnd::Cut(chain(&error)))?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (requests, outbound) = mpsc::channel(1);
@@ -77,23 +96,25 @@ impl Attach {
         };
         backoff.reset();
         tracing::info!(acked_seq = attached.acked_seq, "attached");
-        self.link.ack(attached.acked_seq);
+        link.set_attached(true);
+        link.ack(attached.acked_seq);
         let heartbeat = match attached.heartbeat_seconds {
             0 => DEFAULT_HEARTBEAT,
             seconds => Duration::from_secs(seconds.into()),
         };
-        self.exchange(&mut inbound, &requests, Sent::resume(attached.acked_seq), heartbeat).await
+        let mut stream = Stream { link, incoming, pieces: BytesMut::new() };
+        self.exchange(&mut stream, &mut inbound, &requests, Sent::resume(attached.acked_seq), heartbeat).await
     }
 
     async fn exchange(
         &mut self,
+        stream: &mut Stream<'_>,
         inbound: &mut Streaming<AttachResponse>,
         requests: &mpsc::Sender<AttachRequest>,
         mut sent: Sent,
         heartbeat: Duration,
     ) -> Result<(), SessionEnd> {
-        let link = self.link.clone();
-        let mut pieces = BytesMut::new();
+        let link = stream.link;
         let mut beat = tokio::time::interval(heartbeat);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -105,7 +126,7 @@ impl Attach {
             };
             tokio::select! {
                 message = inbound.message() => match message? {
-                    Some(AttachResponse { message: Some(message) }) => self.receive(message, &mut pieces)?,
+                    Some(AttachResponse { message: Some(message) }) => self.receive(message, stream)?,
                     // A kind of message that this agent does not know yet.
                     Some(AttachResponse { message: None }) => {}
                     None => return Ok(()),
@@ -117,17 +138,17 @@ impl Attach {
         }
     }
 
-    fn receive(&mut self, message: Message, pieces: &mut BytesMut) -> Result<(), SessionEnd> {
+    fn receive(&mut self, message: Message, stream: &mut Stream<'_>) -> Result<(), SessionEnd> {
         let event = match message {
             Message::Attached(attached) => {
-                self.link.ack(attached.acked_seq);
+                stream.link.ack(attached.acked_seq);
                 return Ok(());
             }
             Message::Ack(ack) => {
-                self.link.ack(ack.seq);
+                stream.link.ack(ack.seq);
                 return Ok(());
             }
-            Message::Assignment(chunk) => return self.assign(chunk, pieces),
+            Message::Assignment(chunk) => return self.assign(chunk, stream),
             Message::Wait(_) => return Ok(()),
             Message::Grant(_) => Event::Granted,
             Message::Refusal(refusal) => Event::CommitRefused(refusal.reason),
@@ -138,14 +159,15 @@ impl Attach {
             Message::OutcomeAck(_) => Event::OutcomeAcked,
         };
         // A grant that nobody asked for, or that was asked for on two streams, is no grant.
-        if matches!(event, Event::Granted | Event::CommitRefused(_)) && !self.link.settle_commit() {
+        if matches!(event, Event::Granted | Event::CommitRefused(_)) && !stream.link.settle_commit() {
             return Ok(());
         }
-        let _ = self.incoming.send(Incoming::Event(event));
+        let _ = stream.incoming.send(Incoming::Event(event));
         Ok(())
     }
 
-    fn assign(&mut self, chunk: AssignmentChunk, pieces: &mut BytesMut) -> Result<(), SessionEnd> {
+    fn assign(&mut self, chunk: AssignmentChunk, stream: &mut Stream<'_>) -> Result<(), SessionEnd> {
+        let pieces = &mut stream.pieces;
         if self.has_assignment {
             return Ok(());
         }
@@ -157,7 +179,7 @@ impl Attach {
             let assignment = Assignment::decode(std::mem::take(pieces).freeze())
                 .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
             self.has_assignment = true;
-            let _ = self.incoming.send(Incoming::Assigned(Box::new(assignment)));
+            let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }
         Ok(())
     }

@@ -49,6 +49,15 @@ impl MemoryGroup {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 
+    /// The largest use since the cgroup was made, in bytes; 0: not known (version 2 before Linux 5.19).
+    pub fn peak_bytes(&self) -> u64 {
+        let file = match self {
+            Self::V1(folder) => folder.join("memory.max_usage_in_bytes"),
+            Self::V2(folder) => folder.join("memory.peak"),
+        };
+        fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    }
+
     /// The limit in bytes; 0: none.
     pub fn limit_bytes(&self) -> u64 {
         let file = match self {
@@ -81,10 +90,11 @@ mod tests {
             &[
                 ("memory/pod/c/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
                 ("memory/pod/c/memory.limit_in_bytes", "67108864\n"),
+                ("memory/pod/c/memory.max_usage_in_bytes", "67104768\n"),
             ],
         );
         let group = MemoryGroup::find("5:devices:/\n4:memory:/pod/c\n0::/\n", root.path()).unwrap();
-        assert_eq!((group.oom_kills(), group.limit_bytes()), (2, 64 << 20));
+        assert_eq!((group.oom_kills(), group.limit_bytes(), group.peak_bytes()), (2, 64 << 20, 67_104_768));
     }
 
     #[test]
@@ -98,6 +108,6 @@ mod tests {
             ],
         );
         let group = MemoryGroup::find("0::/kubepods/burstable/pod1/c1\n", root.path()).unwrap();
-        assert_eq!((group.oom_kills(), group.limit_bytes()), (1, 0));
+        assert_eq!((group.oom_kills(), group.limit_bytes(), group.peak_bytes()), (1, 0, 0));
     }
 }

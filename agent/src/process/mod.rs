@@ -1,7 +1,8 @@
-//! The child and all that descends from it: `spawn` starts it, `reaper` owns every exit status, `tree` lists who is
-//! there, `cgroup` knows of memory limits and out-of-memory kills.
+//! The child and all that descends from it: `spawn` starts it, `reaper` owns every exit status, `signals` reads what is
+//! sent to the agent, `tree` lists who is there, `cgroup` knows of memory limits and out-of-memory kills.
 
 pub mod cgroup;
 pub mod reaper;
+pub mod signals;
 pub mod spawn;
 pub mod tree;

@@ -2,11 +2,18 @@
 //! also inherits, and reaps here, whatever the command left behind.
 
 use nix::errno::Errno;
-use nix::libc::{WEXITSTATUS, WIFEXITED, WIFSIGNALED, WTERMSIG};
+use nix::libc::{WEXITSTATUS, WIFSIGNALED, WTERMSIG};
 use nix::unistd::Pid;
 
+use super::tree::{self, Process};
 use crate::supervise::ExitStatus;
 use crate::sys;
+
+/// Collects what has ended, and remembers the largest of it.
+#[derive(Debug, Default)]
+pub struct Reaper {
+    largest: Option<Process>,
+}
 
 /// What one look found.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,21 +24,37 @@ pub struct Reaped {
     pub alone: bool,
 }
 
-/// Collects every process that has ended.
-pub fn reap() -> Reaped {
-    let mut ended = Vec::new();
-    loop {
-        match sys::wait_any() {
-            Ok(Some((pid, status))) if WIFEXITED(status) => {
-                ended.push((pid, ExitStatus::Code(WEXITSTATUS(status))));
+impl Reaper {
+    /// Collects every process that has ended.
+    pub fn reap(&mut self) -> Reaped {
+        let mut ended = Vec::new();
+        loop {
+            match self.reap_one() {
+                Ok(Some(one)) => ended.push(one),
+                Ok(None) => return Reaped { ended, alone: false },
+                Err(Errno::EINTR) => {}
+                Err(_) => return Reaped { ended, alone: true },
             }
-            Ok(Some((pid, status))) if WIFSIGNALED(status) => {
-                ended.push((pid, ExitStatus::Signal(WTERMSIG(status))));
-            }
-            // Stopped or continued, which is not asked for.
-            Ok(Some(_)) | Err(Errno::EINTR) => {}
-            Ok(None) => return Reaped { ended, alone: false },
-            Err(_) => return Reaped { ended, alone: true },
         }
+    }
+
+    fn reap_one(&mut self) -> nix::Result<Option<(Pid, ExitStatus)>> {
+        let Some(pid) = sys::ended_child()? else { return Ok(None) };
+        // A zombie still has its name; one that was reaped has not.
+        let name = tree::name(pid);
+        let ended = sys::reap(pid)?;
+        if self.largest.as_ref().is_none_or(|largest| ended.memory_peak > largest.memory) {
+            self.largest = Some(Process { pid, name: name.unwrap_or_default(), memory: ended.memory_peak });
+        }
+        let status = match ended.status {
+            status if WIFSIGNALED(status) => ExitStatus::Signal(WTERMSIG(status)),
+            status => ExitStatus::Code(WEXITSTATUS(status)),
+        };
+        Ok(Some((pid, status)))
+    }
+
+    /// The process with the largest memory of all that were collected.
+    pub fn largest(&self) -> Option<&Process> {
+        self.largest.as_ref()
     }
 }

@@ -10,6 +10,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
+use super::signals;
 use crate::sys;
 
 /// Settings of the agent itself begin with this and are kept from the child.
@@ -27,26 +28,39 @@ pub struct Started {
     pub stdout: OwnedFd,
     /// See `stdout`.
     pub stderr: OwnedFd,
-    /// The agent's end of the submitter channel, in non-blocking mode.
-    pub channel: UnixStream,
+    /// The agent's end of a submitter's channel, in non-blocking mode.
+    pub channel: Option<UnixStream>,
 }
 
-/// Starts the assignment's command in `workspace`. Must be called on the main thread (see [`sys::spawn`]).
+/// How a command is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Spawning<'a> {
+    /// Its working folder.
+    pub working_dir: &'a Path,
+    /// It gets a channel, and nothing on stdin. Otherwise it reads from the agent's own stdin.
+    pub is_submitter: bool,
+}
+
+/// Starts the assignment's command. Must be called on the main thread (see [`sys::spawn`]).
 ///
 /// # Errors
 /// One sentence that names the command.
-pub fn spawn(assignment: &Assignment, workspace: &Path) -> anyhow::Result<Started> {
+pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Started> {
     let (program, arguments) =
         assignment.command.split_first().ok_or_else(|| anyhow!("the assignment has no command"))?;
-    let (ours, theirs) = UnixStream::pair().context("cannot make the submitter channel")?;
-    ours.set_nonblocking(true).context("cannot make the submitter channel")?;
+    let (ours, theirs) = if how.is_submitter { channel()? } else { (None, None) };
 
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(workspace);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(arguments).current_dir(how.working_dir);
+    command.stdin(if how.is_submitter { Stdio::null() } else { Stdio::inherit() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     set_environment(&mut command, assignment);
-    let mut child =
-        sys::spawn(&mut command, theirs.into()).with_context(|| format!("cannot start {program}"))?;
+    if how.is_submitter {
+        command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
+        command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
+    }
+    let mut child = sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited())
+        .with_context(|| format!("cannot start {program}"))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
     let stdout = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
@@ -56,6 +70,12 @@ pub fn spawn(assignment: &Assignment, workspace: &Path) -> anyhow::Result<Starte
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
     Ok(Started { pid, stdout, stderr, channel: ours })
+}
+
+fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
+    let (ours, theirs) = UnixStream::pair().context("cannot make the submitter channel")?;
+    ours.set_nonblocking(true).context("cannot make the submitter channel")?;
+    Ok((Some(ours), Some(theirs)))
 }
 
 fn set_environment(command: &mut Command, assignment: &Assignment) {
@@ -68,8 +88,6 @@ fn set_environment(command: &mut Command, assignment: &Assignment) {
         command.env("PYTHONUNBUFFERED", "1");
     }
     command.envs(&assignment.environment);
-    command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
-    command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
     for (name, value) in [("TRACEPARENT", &assignment.traceparent), ("TRACESTATE", &assignment.tracestate)] {
         if !value.is_empty() {
             command.env(name, value);

@@ -6,13 +6,15 @@ use std::fs;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-/// A live descendant.
+/// A descendant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// Its number.
     pub pid: Pid,
     /// Its name, as the kernel keeps it (15 bytes).
     pub name: String,
+    /// Its resident memory, in bytes.
+    pub memory: u64,
 }
 
 /// Every descendant of this process; zombies too. Empty when `/proc` cannot be read.
@@ -39,24 +41,29 @@ pub fn live() -> Vec<Process> {
     descendants().into_iter().filter_map(look).collect()
 }
 
+/// The name of a process, also of a zombie; `None`: it is gone.
+pub fn name(pid: Pid) -> Option<String> {
+    let name = fs::read(format!("/proc/{pid}/comm")).ok()?;
+    Some(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
 fn look(pid: Pid) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // `pid (name) state …`, and the name may hold anything, parentheses too.
+    // Bytes, since a name may hold any.
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // `pid (name) state …`, and the name may hold parentheses too.
     let (head, rest) = stat.rsplit_once(')')?;
     let name = head.split_once('(')?.1.to_owned();
-    let state = rest.trim_start().chars().next()?;
-    (!matches!(state, 'Z' | 'X')).then_some(Process { pid, name })
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?;
+    // `rss` is the 24th field, and `state` the third.
+    let pages: u64 = fields.nth(20)?.parse().ok()?;
+    (!matches!(state, "Z" | "X")).then(|| Process { pid, name, memory: pages * page_bytes() })
 }
 
-/// Resident memory of all descendants together, in bytes. Shared pages count once per process.
-pub fn resident_bytes() -> u64 {
+fn page_bytes() -> u64 {
     let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten().unwrap_or(4096);
-    let pages: u64 = descendants().into_iter().filter_map(resident_pages).sum();
-    pages * page.unsigned_abs()
-}
-
-fn resident_pages(pid: Pid) -> Option<u64> {
-    fs::read_to_string(format!("/proc/{pid}/statm")).ok()?.split_ascii_whitespace().nth(1)?.parse().ok()
+    page.unsigned_abs()
 }
 
 /// Signals the group of a command that was not reaped yet, and every descendant outside of it.
@@ -96,8 +103,8 @@ mod tests {
                 break found;
             }
         };
-        assert!(resident_bytes() > 0);
         for process in found {
+            assert!(process.memory > 0);
             kill(process.pid, Signal::SIGKILL).unwrap();
         }
         child.wait().unwrap();

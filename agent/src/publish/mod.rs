@@ -10,7 +10,7 @@ mod store;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::agent::{AttemptRef, Output};
@@ -39,6 +39,8 @@ pub struct Publication {
     abandoned: AtomicBool,
     /// Staging and clearing exclude each other.
     staging: Mutex<()>,
+    /// Bytes a second, measured.
+    speed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -86,6 +88,7 @@ impl Publication {
             hurried: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             staging: Mutex::new(()),
+            speed: AtomicU64::new(0),
         })
     }
 
@@ -96,6 +99,7 @@ impl Publication {
     pub fn stage(&self) -> Result<Vec<ModelPublished>, PublishError> {
         let _staging = self.staging.lock().expect("nobody panics while staging");
         let deadline = Instant::now() + self.patience;
+        let begun = Instant::now();
         let stage = |model: &OneModel| {
             let digest = self.patiently(deadline, || model.stage(&self.abandoned));
             digest.map(|digest| model.published(digest)).map_err(|cause| PublishError {
@@ -103,7 +107,21 @@ impl Publication {
                 committed: Vec::new(),
             })
         };
-        self.outputs.iter().map(stage).collect()
+        let staged: Vec<_> = self.outputs.iter().map(stage).collect::<Result<_, _>>()?;
+        let bytes: u64 = self.source_bytes().unwrap_or(0);
+        self.speed.store((bytes as f64 / begun.elapsed().as_secs_f64().max(1e-3)) as u64, Ordering::Relaxed);
+        Ok(staged)
+    }
+
+    /// Bytes of the folders that will be published, as far as they are there; `None`: nothing will be.
+    pub fn source_bytes(&self) -> Option<u64> {
+        let bytes = || self.outputs.iter().map(|model| pack::size_of(&model.source)).sum();
+        (!self.outputs.is_empty()).then(bytes)
+    }
+
+    /// Bytes of a folder that were packed and stored in a second; 0: not known yet.
+    pub fn speed(&self) -> u64 {
+        self.speed.load(Ordering::Relaxed)
     }
 
     /// Swaps every staged model in. Call it only after the grant.
@@ -187,13 +205,17 @@ impl Publication {
 impl OneModel {
     fn stage(&self, abandoned: &AtomicBool) -> Result<Digest, PackError> {
         let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
+        let extra = if self.output.gob.is_empty() { &[] } else { &extra[..] };
         let mut staged = self.store.stage(&self.tarball)?;
-        let digest = pack::pack(&self.source, &extra, &mut staged, abandoned)?;
+        let digest = pack::pack(&self.source, extra, &mut staged, abandoned)?;
         staged.finish()?;
         Ok(digest)
     }
 
     fn publish_gob(&self) -> io::Result<()> {
+        if self.output.gob.is_empty() {
+            return Ok(());
+        }
         let mut staged = self.store.stage(GOB)?;
         staged.write_all(&self.output.gob)?;
         staged.finish()?;

@@ -76,6 +76,18 @@ pub(super) fn pack(
     Ok(Digest { size_bytes: summed.size_bytes, sha256: summed.hasher.finalize().into() })
 }
 
+/// Bytes of the files below `source`, as far as they can be seen.
+pub(super) fn size_of(source: &Path) -> u64 {
+    let mut files = BTreeMap::new();
+    // What is missing here is an error only when it is to be packed.
+    let _ = collect(source, source, &mut files);
+    let size = |kind: &Source<'_>| match kind {
+        Source::File(path) => fs::metadata(path).map_or(0, |it| it.len()),
+        Source::Memory(_) | Source::Folder => 0,
+    };
+    files.values().map(size).sum()
+}
+
 enum Source<'a> {
     Folder,
     File(PathBuf),

@@ -2,6 +2,7 @@
 //! what is there and sends what the server does not have, so nothing depends on which stream carried what.
 
 use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::now_unix_micros;
 use super::outbox::Outbox;
+use super::speed::Speed;
 
 /// Encoded bytes of records in one message.
 const BATCH_BYTES: usize = 1 << 20;
@@ -38,6 +40,8 @@ struct Pending {
     outcome: Option<Outcome>,
     phase: Phase,
     memory: Memory,
+    speed: Speed,
+    attached: bool,
     /// The end of stderr before the first statement: what an interpreter says that cannot even begin. Of what comes
     /// later only the log tells, for a user's code may print anything.
     last_words: Vec<u8>,
@@ -84,6 +88,8 @@ impl Link {
             outcome: None,
             phase: Phase::Fetching,
             memory: Memory::default(),
+            speed: Speed::default(),
+            attached: false,
             last_words: Vec::new(),
         };
         Self {
@@ -144,7 +150,10 @@ impl Link {
     /// A server holds everything up to `seq`.
     pub fn ack(&self, seq: u64) {
         let mut pending = self.pending();
+        let before = pending.outbox.bytes();
         pending.outbox.ack(seq);
+        let (acked, left) = (before - pending.outbox.bytes(), pending.outbox.bytes());
+        pending.speed.acked(Instant::now(), acked as u64, left > 0);
         self.acked.send_replace(pending.outbox.acked());
         self.room.notify_one();
         // The outcome waits for the last acknowledgement.
@@ -180,6 +189,12 @@ impl Link {
         self.changed.notify_one();
     }
 
+    /// Whether somebody takes records now.
+    pub fn set_attached(&self, attached: bool) {
+        self.pending().attached = attached;
+        self.room.notify_one();
+    }
+
     /// What the next heartbeats say.
     pub fn set_phase(&self, phase: Phase) {
         self.pending().phase = phase;
@@ -205,6 +220,16 @@ impl Link {
         let text = String::from_utf8_lossy(&pending.last_words);
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
         Some(line.chars().filter(|it| !it.is_control()).collect())
+    }
+
+    /// Bytes that no server has acknowledged.
+    pub fn unacked_bytes(&self) -> u64 {
+        self.pending().outbox.bytes() as u64
+    }
+
+    /// Bytes a second that were acknowledged while there was always something to send; 0: not known.
+    pub fn speed(&self) -> u64 {
+        self.pending().speed.bytes_per_second()
     }
 
     /// Everything that no server has acknowledged, in order.

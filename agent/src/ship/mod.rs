@@ -2,12 +2,13 @@
 //!
 //! `reader` makes records from the child's pipes and channel, `outbox` keeps them (bounded; when it is full the
 //! reader stops and so the child waits), `link` shares the outbox and the attempt's requests with the connection,
-//! `spool` writes what nobody took to disk, `mirror` repeats the output on the agent's own stdout and stderr.
+//! `spool` writes what nobody took to disk, `mirror` repeats the output on the agent's own stdout and stderr, `speed` measures the link.
 
 pub mod link;
 pub mod mirror;
 pub mod outbox;
 pub mod reader;
+mod speed;
 pub mod spool;
 
 /// Microseconds since the Unix epoch, by this machine's clock.

@@ -1,14 +1,17 @@
 //! Reads the child's stdout, stderr and channel, and makes records of what comes. One turn looks at the channel
 //! first, so that output is filed under the statement that was just started.
+//!
+//! When the outbox is full, the child waits, or its output is dropped and a gap record says how much: as the policy
+//! says. What comes over the channel is never dropped.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut as _, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Output, record::Payload};
+use sqlflow_proto::record::{Gap, Output, gap, record::Payload};
 use tokio::net::unix::{OwnedReadHalf, pipe};
 use tokio::sync::{mpsc, watch};
 
@@ -16,6 +19,7 @@ use super::link::Link;
 use super::mirror::Mirror;
 use crate::channel::answers::Answer;
 use crate::channel::codec::{Sorted, next_frame};
+use crate::cli::WhenFull;
 use crate::supervise::Event;
 
 /// Most bytes in one record of output.
@@ -34,14 +38,14 @@ pub struct Reader {
     pub link: Arc<Link>,
     /// Where frames go that are no records. Unbounded, but emptied after every turn, since all run on one thread.
     pub events: mpsc::UnboundedSender<Event>,
-    /// Acknowledgements to write once they are due.
-    pub answers: mpsc::Sender<Answer>,
     /// The child's stdout.
     pub stdout: OutputPipe,
     /// The child's stderr.
     pub stderr: OutputPipe,
-    /// What the child's library says; `None` after its end.
-    pub channel: Option<(OwnedReadHalf, BytesMut)>,
+    /// What the child's library says, and where acknowledgements go that are due later; `None` after its end.
+    pub channel: Option<(OwnedReadHalf, BytesMut, mpsc::Sender<Answer>)>,
+    /// What to do with output when the outbox is full.
+    pub when_full: WhenFull,
     /// Becomes true when only what is there now is to be read.
     pub stop: watch::Receiver<bool>,
 }
@@ -55,6 +59,8 @@ pub struct OutputPipe {
     offset: u64,
     block: BytesMut,
     mirror: Option<Mirror>,
+    /// Bytes that were dropped and of which no record tells yet.
+    dropped: u64,
 }
 
 impl OutputPipe {
@@ -62,11 +68,11 @@ impl OutputPipe {
     /// `pipe` is none, or cannot be made non-blocking.
     pub fn new(pipe: OwnedFd, stream: Stream, mirror: Option<Mirror>) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
-        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), mirror })
+        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), mirror, dropped: 0 })
     }
 
-    /// One read, one record. Gives the bytes read; 0: nothing is there now.
-    async fn turn(&mut self, link: &Link) -> usize {
+    /// One read, one record, or a piece that is dropped. Gives the bytes read; 0: nothing is there now.
+    async fn turn(&mut self, link: &Link, drops: bool, stop: &mut watch::Receiver<bool>) -> usize {
         let Some(pipe) = &self.pipe else { return 0 };
         if self.block.capacity() < WORTHWHILE {
             self.block = BytesMut::with_capacity(CHUNK);
@@ -75,11 +81,14 @@ impl OutputPipe {
             Ok(0) => self.pipe = None,
             Ok(read) => {
                 let data = self.block.split().freeze();
-                if let Some(mirror) = &self.mirror {
-                    mirror.write(data.clone()).await;
+                self.repeat(data.clone(), stop).await;
+                if drops {
+                    self.dropped += read as u64;
+                } else {
+                    self.tell_dropped(link);
+                    let output = Output { stream: self.stream.into(), offset: self.offset, data };
+                    link.push_output(Payload::Output(output));
                 }
-                let output = Output { stream: self.stream.into(), offset: self.offset, data };
-                link.push_output(Payload::Output(output));
                 self.offset += read as u64;
                 return read;
             }
@@ -90,6 +99,29 @@ impl OutputPipe {
             }
         }
         0
+    }
+
+    /// On our own stdout or stderr. A reader that is stuck there does not hold the end.
+    async fn repeat(&mut self, data: Bytes, stop: &mut watch::Receiver<bool>) {
+        let Some(mirror) = &self.mirror else { return };
+        if *stop.borrow() {
+            mirror.hurry();
+        }
+        tokio::select! {
+            biased;
+            () = mirror.write(data) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        if mirror.is_over() {
+            self.pipe = None;
+        }
+    }
+
+    fn tell_dropped(&mut self, link: &Link) {
+        if self.dropped > 0 {
+            let bytes = Some(std::mem::take(&mut self.dropped));
+            link.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
+        }
     }
 
     async fn readable(&self) {
@@ -107,6 +139,9 @@ impl Reader {
     /// Reads until everything has ended, or until told to stop and nothing more comes. Says how it ended by an event.
     pub async fn run(mut self) {
         let open = self.read_all().await;
+        for pipe in [&mut self.stdout, &mut self.stderr] {
+            pipe.tell_dropped(&self.link);
+        }
         let _ = self.events.send(Event::StreamsEnded { open });
     }
 
@@ -118,7 +153,9 @@ impl Reader {
             if self.all_ended() {
                 return false;
             }
-            if !stopping && !self.link.has_room() {
+            let is_full = !stopping && !self.link.has_room();
+            let drops = is_full && self.when_full == WhenFull::Drop;
+            if is_full && !drops {
                 // The child waits with us.
                 tokio::select! {
                     () = self.link.room() => {}
@@ -126,7 +163,7 @@ impl Reader {
                 }
                 continue;
             }
-            let read = self.turn().await;
+            let read = self.turn(drops).await;
             if read > 0 {
                 if stopping {
                     match last_bytes.checked_sub(read) {
@@ -142,7 +179,8 @@ impl Reader {
             }
             let mut stop = self.stop.clone();
             tokio::select! {
-                () = self.readable() => {}
+                () = self.readable(drops) => {}
+                () = self.link.room(), if drops => {}
                 _ = stop.changed(), if !stopping => {}
                 () = tokio::time::sleep(QUIET), if stopping => return true,
             }
@@ -153,20 +191,21 @@ impl Reader {
         self.stdout.pipe.is_none() && self.stderr.pipe.is_none() && self.channel.is_none()
     }
 
-    async fn turn(&mut self) -> usize {
-        let mut read = self.channel_turn();
-        read += self.stdout.turn(&self.link).await;
-        read += self.stderr.turn(&self.link).await;
+    async fn turn(&mut self, drops: bool) -> usize {
+        let mut stop = self.stop.clone();
+        let mut read = if drops { 0 } else { self.channel_turn() };
+        read += self.stdout.turn(&self.link, drops, &mut stop).await;
+        read += self.stderr.turn(&self.link, drops, &mut stop).await;
         read
     }
 
-    async fn readable(&self) {
+    async fn readable(&self, drops: bool) {
         let channel = async {
             match &self.channel {
-                Some((channel, _)) => {
+                Some((channel, ..)) if !drops => {
                     let _ = channel.readable().await;
                 }
-                None => std::future::pending().await,
+                Some(_) | None => std::future::pending().await,
             }
         };
         tokio::select! {
@@ -177,7 +216,7 @@ impl Reader {
     }
 
     fn channel_turn(&mut self) -> usize {
-        let Some((channel, buffer)) = &mut self.channel else { return 0 };
+        let Some((channel, buffer, _)) = &mut self.channel else { return 0 };
         buffer.reserve(CHUNK);
         match channel.try_read_buf(buffer) {
             Ok(0) => {
@@ -204,7 +243,7 @@ impl Reader {
     }
 
     fn take_frames(&mut self) -> Result<(), String> {
-        let Some((_, buffer)) = &mut self.channel else { return Ok(()) };
+        let Some((_, buffer, answers)) = &mut self.channel else { return Ok(()) };
         while let Some((statement, ack_id, sorted)) = next_frame(buffer).map_err(|bad| bad.to_string())? {
             let seq = match sorted {
                 Sorted::Record(payload) => self.link.push(statement, payload),
@@ -218,7 +257,7 @@ impl Reader {
                 }
             };
             if ack_id != 0 {
-                self.answers.try_send(Answer::AckAt { seq, ack_id }).or_else(|error| match error {
+                answers.try_send(Answer::AckAt { seq, ack_id }).or_else(|error| match error {
                     mpsc::error::TrySendError::Full(_) => Err(
                         "the submitter channel is broken: the submitter does not read its acknowledgements",
                     ),

@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::ModelPublished;
 
+use super::budget::Budget;
 use super::verdict::{EXIT_FAULT, End, Exit, Verdict, exit_code, verdict};
 
 /// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
@@ -83,7 +84,16 @@ pub enum Event {
         grace: Option<Duration>,
     },
     /// The agent itself got TERM or INT.
-    Terminate(Signal),
+    Terminate {
+        /// Which of them.
+        signal: Signal,
+        /// Who sent it.
+        sender: String,
+        /// How the time that is left is divided.
+        budget: Budget,
+    },
+    /// The agent got a signal that is meant for the command.
+    Forward(Signal),
     /// The server has the outcome safely.
     OutcomeAcked,
     /// A timer ran out.
@@ -101,6 +111,10 @@ pub enum Timer {
     Settle,
     /// Until pipes that are held open are given up.
     Drain,
+    /// From TERM until publishing gives up.
+    PublishBy,
+    /// From TERM until the agent leaves.
+    LeaveBy,
 }
 
 /// Something to do.
@@ -114,6 +128,8 @@ pub enum Action {
     Start,
     /// Signal the command's group and all its descendants.
     Signal(Signal),
+    /// Signal the command's group only.
+    Forward(Signal),
     /// The command has ended: signal what is left of its descendants, and name them in a warning.
     SignalLeftovers(Signal),
     /// Read what is there and no more; answered by `StreamsEnded`.
@@ -195,6 +211,8 @@ pub struct Attempt {
     models: Vec<ModelPublished>,
     /// TERM or INT that the agent got.
     terminations: u32,
+    /// Why the agent was told to end, once it was.
+    termination: Option<String>,
     /// No server will listen to this attempt any more.
     superseded: bool,
 }
@@ -213,6 +231,7 @@ impl Attempt {
             streams_ended: false,
             models: Vec::new(),
             terminations: 0,
+            termination: None,
             superseded: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
@@ -232,9 +251,31 @@ impl Attempt {
 
     /// Takes in an event and says what to do. Events that come too late for their state change nothing.
     pub fn apply(&mut self, event: Event) -> Vec<Action> {
-        if let Event::Terminate(_) = event {
-            self.terminations += 1;
+        let deadlines = match &event {
+            Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
+            _ => Vec::new(),
+        };
+        let mut actions = self.apply_in_state(event);
+        if self.state != State::Done {
+            actions.extend(deadlines);
         }
+        actions
+    }
+
+    /// The first one sets the deadlines, wherever the attempt is.
+    fn count_termination(&mut self, signal: Signal, sender: &str, budget: &Budget) -> Vec<Action> {
+        self.terminations += 1;
+        if self.terminations > 1 {
+            return Vec::new();
+        }
+        self.termination = Some(format!("the agent was told to stop by {signal} from {sender}"));
+        vec![
+            Action::SetTimer(Timer::PublishBy, budget.publish),
+            Action::SetTimer(Timer::LeaveBy, budget.leave),
+        ]
+    }
+
+    fn apply_in_state(&mut self, event: Event) -> Vec<Action> {
         match self.state {
             State::Attaching => self.attaching(event),
             State::Preparing => self.preparing(event),
@@ -256,8 +297,8 @@ impl Attempt {
                 vec![Action::Prepare]
             }
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
-            Event::Terminate(signal) => {
-                self.end_by(End::Cancelled(terminated(signal)));
+            Event::Terminate { .. } => {
+                self.end_by_termination();
                 self.exit(exit_code(self.end.as_ref(), None))
             }
             _ => Vec::new(),
@@ -279,7 +320,12 @@ impl Attempt {
                 End::Superseded(why)
             }
             Event::Cancel { reason, .. } => End::Cancelled(reason),
-            Event::Terminate(signal) => End::Cancelled(terminated(signal)),
+            Event::Terminate { .. } => {
+                self.end_by_termination();
+                let mut actions = vec![Action::AbandonPrepare];
+                actions.extend(self.report());
+                return actions;
+            }
             _ => return Vec::new(),
         };
         let mut actions = vec![Action::AbandonPrepare];
@@ -292,6 +338,10 @@ impl Attempt {
             Event::StartFailed(why) => self.report_end(End::StartFailed(why)),
             Event::Exited(exit) => {
                 self.exit = Some(exit);
+                if !exit.is_success() {
+                    // A command that still says that all went well is taken at its word.
+                    self.end_by_termination();
+                }
                 let drain = Drain { alone: false, termed: false, stopping: false };
                 self.state = State::Draining(drain);
                 vec![
@@ -341,18 +391,17 @@ impl Attempt {
                 self.end_by(End::Cancelled(reason));
                 self.terminate(stop, grace.unwrap_or(self.plan.grace))
             }
-            Event::Terminate(signal) => {
-                self.end_by(End::Cancelled(terminated(signal)));
-                match self.terminations {
-                    1 => self.terminate(stop, self.plan.grace),
-                    _ => self.kill(stop),
-                }
-            }
+            Event::Terminate { signal, budget, .. } => match self.terminations {
+                1 => self.stop(stop, signal, budget.command),
+                _ => self.kill(stop),
+            },
+            Event::Forward(signal) => vec![Action::Forward(signal)],
             Event::TimeUp(Timer::Grace) => match stop {
                 Stop::No => Vec::new(),
                 Stop::Told => self.terminate(stop, self.plan.grace),
                 Stop::Termed | Stop::Killed => self.kill(stop),
             },
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.kill(stop),
             _ => Vec::new(),
         }
     }
@@ -360,14 +409,14 @@ impl Attempt {
     /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
     /// its Cancel on every new stream.
     fn terminate(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+        self.stop(stop, Signal::SIGTERM, grace)
+    }
+
+    fn stop(&mut self, stop: Stop, signal: Signal, grace: Duration) -> Vec<Action> {
         match stop {
             Stop::No | Stop::Told => {
                 self.state = State::Running(Stop::Termed);
-                vec![
-                    Action::ForgetCommit,
-                    Action::Signal(Signal::SIGTERM),
-                    Action::SetTimer(Timer::Grace, grace),
-                ]
+                vec![Action::ForgetCommit, Action::Signal(signal), Action::SetTimer(Timer::Grace, grace)]
             }
             Stop::Termed | Stop::Killed => Vec::new(),
         }
@@ -399,7 +448,7 @@ impl Attempt {
             Event::TimeUp(Timer::Grace) if drain.termed && !drain.alone => {
                 actions.push(Action::SignalLeftovers(Signal::SIGKILL));
             }
-            Event::TimeUp(Timer::Drain) => {
+            Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
                 if !drain.alone {
                     actions.push(Action::SignalLeftovers(Signal::SIGKILL));
@@ -421,8 +470,10 @@ impl Attempt {
                 }
             }
             Event::Cancel { reason, .. } => self.cancel_publish(reason),
-            Event::Terminate(signal) if self.terminations > 1 => {
-                self.cancel_publish(terminated(signal));
+            Event::Terminate { .. } if self.terminations > 1 => {
+                if self.succeeded() && self.plan.publishes {
+                    self.end_by_termination();
+                }
                 drain.stopping = true;
                 actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 actions.push(Action::StopReading);
@@ -451,17 +502,11 @@ impl Attempt {
             && self.succeeded()
         {
             // It may have been another's process in a shared cgroup; but nobody shall miss it.
-            let kills = exit.oom_kills;
-            actions.push(Action::Warn(format!(
-                "the command succeeded, but {kills} processes in its cgroup were killed for lack of memory"
-            )));
+            actions.push(Action::Warn(format!("the command succeeded, but {}", exit.oom_sentence())));
         }
         if self.succeeded() && self.plan.publishes {
             self.state = State::Staging;
             actions.push(Action::Stage);
-            if self.terminations > 0 {
-                actions.push(Action::SetTimer(Timer::Grace, self.plan.grace));
-            }
         } else {
             actions.extend(self.report());
         }
@@ -506,15 +551,15 @@ impl Attempt {
                 self.abandon(End::Superseded(why))
             }
             Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
-            Event::Terminate(signal) if self.terminations > 1 => {
-                self.abandon(End::Cancelled(terminated(signal)))
-            }
-            Event::Terminate(_) => vec![Action::SetTimer(Timer::Grace, self.plan.grace)],
-            Event::TimeUp(Timer::Grace) if self.terminations > 0 => {
-                self.abandon(End::Cancelled(terminated(Signal::SIGTERM)))
-            }
+            Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
             _ => Vec::new(),
         }
+    }
+
+    fn abandon_by_termination(&mut self) -> Vec<Action> {
+        let why = self.termination.clone().unwrap_or_default();
+        self.abandon(End::Terminated(format!("{why}, before the model was published; it was not replaced")))
     }
 
     fn abandon(&mut self, end: End) -> Vec<Action> {
@@ -542,20 +587,18 @@ impl Attempt {
                 self.superseded = true;
                 Vec::new()
             }
-            Event::Terminate(_) if self.terminations > 1 => vec![Action::HurryPublish],
-            Event::Terminate(_) => vec![Action::SetTimer(Timer::Grace, self.plan.grace)],
-            Event::TimeUp(Timer::Grace) if self.terminations > 0 => vec![Action::HurryPublish],
+            Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryPublish],
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => vec![Action::HurryPublish],
             _ => Vec::new(),
         }
     }
 
     fn reporting(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::OutcomeAcked | Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.finish(),
-            Event::Terminate(_) if self.terminations > 1 => self.finish(),
-            Event::Terminate(_) => {
-                vec![Action::SetTimer(Timer::Linger, self.plan.grace.min(self.linger))]
+            Event::OutcomeAcked | Event::AttachRefused(_) | Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
+                self.finish()
             }
+            Event::Terminate { .. } if self.terminations > 1 => self.finish(),
             _ => Vec::new(),
         }
     }
@@ -591,6 +634,13 @@ impl Attempt {
         self.end.get_or_insert(end);
     }
 
+    /// If the agent was told to stop, that is why.
+    fn end_by_termination(&mut self) {
+        if let Some(why) = self.termination.clone() {
+            self.end_by(End::Terminated(why));
+        }
+    }
+
     /// A cancel after the command's end matters only where it keeps a model from being published.
     fn cancel_publish(&mut self, reason: String) {
         if self.succeeded() && self.plan.publishes {
@@ -601,8 +651,4 @@ impl Attempt {
     fn succeeded(&self) -> bool {
         self.end.is_none() && self.exit.is_some_and(Exit::is_success)
     }
-}
-
-fn terminated(signal: Signal) -> String {
-    format!("the agent was told to stop ({signal})")
 }

@@ -16,7 +16,7 @@ fn plan(publishes: bool) -> Plan {
 }
 
 fn exited(code: i32) -> Event {
-    Event::Exited(Exit { status: ExitStatus::Code(code), oom_kills: 0 })
+    Event::Exited(Exit { status: ExitStatus::Code(code), oom_kills: 0, memory_limit: 0, memory_peak: 0 })
 }
 
 /// What the world around the machine is like, and what it did so far.
@@ -107,7 +107,12 @@ impl World {
                 }
                 Action::Signal(Signal::SIGKILL) if self.is_running && self.is_stubborn => {
                     self.is_stubborn = false;
-                    self.end_command(Event::Exited(Exit { status: ExitStatus::Signal(9), oom_kills: 0 }));
+                    self.end_command(Event::Exited(Exit {
+                        status: ExitStatus::Signal(9),
+                        oom_kills: 0,
+                        memory_limit: 0,
+                        memory_peak: 0,
+                    }));
                 }
                 Action::StopReading if self.holds_pipes => {
                     self.holds_pipes = false;
@@ -185,6 +190,11 @@ impl World {
     }
 }
 
+fn terminate() -> Event {
+    let budget = Budget::divide(Duration::from_secs(30), &Load::default());
+    Event::Terminate { signal: Signal::SIGTERM, sender: "pid 1 (init), uid 0".into(), budget }
+}
+
 fn failed_publish() -> Event {
     Event::PublishFailed { message: "no space left".into(), committed: Vec::new() }
 }
@@ -198,7 +208,7 @@ fn any_fails() -> impl Strategy<Value = Fails> {
 
 fn interruption(kind: u8) -> Option<Event> {
     match kind {
-        0 => Some(Event::Terminate(Signal::SIGTERM)),
+        0 => Some(terminate()),
         1 => Some(Event::Cancel { reason: "by the user".into(), grace: None }),
         2 => Some(Event::AttachRefused("the attempt is over".into())),
         3 => Some(Event::ChannelBroken("no frame".into())),

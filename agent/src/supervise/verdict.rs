@@ -26,6 +26,10 @@ pub struct Exit {
     pub status: ExitStatus,
     /// Processes that the kernel killed for lack of memory since the start.
     pub oom_kills: u32,
+    /// Limit of the cgroup in bytes; 0: none, or not known.
+    pub memory_limit: u64,
+    /// Largest use of the cgroup in bytes; 0: not known.
+    pub memory_peak: u64,
 }
 
 impl Exit {
@@ -33,12 +37,30 @@ impl Exit {
     pub fn is_success(self) -> bool {
         self.status == ExitStatus::Code(0)
     }
+
+    /// `the kernel killed 1 process for lack of memory (limit 64 MiB, peak 64 MiB)`
+    pub(super) fn oom_sentence(self) -> String {
+        let mut figures = Vec::new();
+        if self.memory_limit > 0 {
+            figures.push(format!("limit {}", mebibytes(self.memory_limit)));
+        }
+        if self.memory_peak > 0 {
+            figures.push(format!("peak {}", mebibytes(self.memory_peak)));
+        }
+        let processes = if self.oom_kills == 1 { "process" } else { "processes" };
+        let mut text = format!("the kernel killed {} {processes} for lack of memory", self.oom_kills);
+        if !figures.is_empty() {
+            text = format!("{text} ({})", figures.join(", "));
+        }
+        text
+    }
 }
 
 /// Why the attempt ended otherwise than by its command's own exit. The first cause is the one that counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Cancelled(String),
+    Terminated(String),
     Refused(String),
     Superseded(String),
     ChannelBroken(String),
@@ -94,6 +116,8 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
     };
     match end {
         Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
+        // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
+        Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
         Some(End::ChannelBroken(why)) => simple(Reason::AgentFailed, why, false, false),
         Some(End::StartFailed(why)) => simple(Reason::StartFailed, why, false, false),
@@ -116,10 +140,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
     let (reason, message, retryable) = match exit.status {
         ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
         _ if exit.oom_kills > 0 => {
-            let message = format!(
-                "out of memory: the kernel killed {} of the attempt's processes; give it more memory",
-                exit.oom_kills
-            );
+            let message = format!("out of memory: {}; give it more memory", exit.oom_sentence());
             (Reason::OutOfMemory, message, false)
         }
         ExitStatus::Code(code) => {
@@ -145,7 +166,7 @@ pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
     });
     match (end, child) {
         (Some(End::Superseded(_)), _) => EXIT_FAULT,
-        (Some(End::Cancelled(_)), None | Some(0)) => EXIT_TERMINATED,
+        (Some(End::Cancelled(_) | End::Terminated(_)), None | Some(0)) => EXIT_TERMINATED,
         // What went wrong lies beyond a command that succeeded, or that never ran.
         (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
         (_, Some(code)) => code,
@@ -157,6 +178,10 @@ fn signal_name(signal: i32) -> String {
         Ok(known) => known.as_str().to_owned(),
         Err(_) => format!("signal {signal}"),
     }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 /// At most `limit` bytes from the front, whole characters.
@@ -174,7 +199,7 @@ mod tests {
     use super::*;
 
     fn exited(status: ExitStatus, oom_kills: u32) -> Option<Exit> {
-        Some(Exit { status, oom_kills })
+        Some(Exit { status, oom_kills, memory_limit: 0, memory_peak: 0 })
     }
 
     #[test]
@@ -215,6 +240,17 @@ mod tests {
             let verdict = verdict(None, exited(status, 1), None);
             assert_eq!((verdict.reason, verdict.retryable), (Reason::OutOfMemory, false));
         }
+    }
+
+    #[test]
+    fn the_figures_of_the_cgroup_are_told() {
+        let status = ExitStatus::Signal(9);
+        let exit = Exit { status, oom_kills: 2, memory_limit: 64 << 20, memory_peak: 63 << 20 };
+        let message = verdict(None, Some(exit), None).message;
+        assert!(
+            message.contains("killed 2 processes") && message.contains("limit 64 MiB, peak 63 MiB"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -164,13 +164,13 @@ impl JobDriver {
                 tracing::debug!(%attempt, why, "cannot look at the attempt");
                 Ok(())
             }
-            Observation::Gone(remains) if attached => self.settle(attempt, remains, None).await,
+            Observation::Gone(remains) if attached => self.settle(attempt, *remains, None).await,
             Observation::Gone(remains) => {
                 // It may be starting: it takes its lock a moment after it was launched.
                 let since = *self.missing_since.get_or_insert_with(Instant::now);
                 if exited || since.elapsed() > self.context.limits.attach {
                     let verdict = verdict::never_attached(&remains);
-                    return self.settle(attempt, remains, Some(verdict)).await;
+                    return self.settle(attempt, *remains, Some(verdict)).await;
                 }
                 Ok(())
             }
@@ -185,7 +185,7 @@ impl JobDriver {
         if let Observation::Gone(remains) = self.context.launcher.observe(attempt).await {
             let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
             let verdict = Outcome::by_server(Reason::Cancelled, why, false);
-            return self.settle(attempt.clone(), remains, Some(verdict)).await;
+            return self.settle(attempt.clone(), *remains, Some(verdict)).await;
         }
         let granted = phase.is_some_and(|it| it.granted);
         let attached = matches!(phase.map(|it| &it.phase), Some(Phase::Attached { .. }));

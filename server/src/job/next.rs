@@ -93,8 +93,8 @@ fn may_repeat(step: &Step, evidence: Evidence) -> bool {
 
 fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
     let cause = match outcome.reason {
-        Reason::Lost if !step.repeatable && evidence.started => Cause::MayHaveExecuted,
-        Reason::Lost => Cause::Lost,
+        Reason::Lost | Reason::Terminated if !step.repeatable && evidence.started => Cause::MayHaveExecuted,
+        Reason::Lost | Reason::Terminated => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
         Reason::Signaled => Cause::Killed,
         Reason::OutOfMemory => Cause::OutOfMemory,

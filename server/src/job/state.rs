@@ -268,6 +268,8 @@ pub enum Reason {
     LaunchFailed,
     /// Ran longer than it may.
     Deadline,
+    /// The platform, or somebody at the machine, ended the agent.
+    Terminated,
 }
 
 impl Job {

@@ -130,7 +130,7 @@ impl Launcher for LocalLauncher {
         let look = move || match lock_holder(&dir.join("lock")) {
             Ok(Some(_)) => Observation::Running,
             Ok(None) => match remains(&dir) {
-                Ok(remains) => Observation::Gone(remains),
+                Ok(remains) => Observation::Gone(Box::new(remains)),
                 Err(error) => Observation::Unknown(format!("what the agent left could not be read: {error}")),
             },
             Err(error) => Observation::Unknown(format!("the agent's lock could not be read: {error}")),

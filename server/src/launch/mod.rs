@@ -47,7 +47,7 @@ pub enum Observation {
     /// Its agent runs.
     Running,
     /// Nothing runs. What the agent left for a server to find is here.
-    Gone(Remains),
+    Gone(Box<Remains>),
     /// The platform cannot be asked at the moment.
     Unknown(String),
 }

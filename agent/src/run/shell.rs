@@ -1,31 +1,26 @@
 //! The shell around the state machine: brings events in, carries actions out, decides nothing.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::BytesMut;
-use nix::libc;
-use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Granted, Refused, Start, agent_frame::Frame};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Payload};
 use tokio::net::UnixStream;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 
-use crate::attach::{Attach, Incoming};
+use super::{Home, Incoming, Setting};
 use crate::channel::answers::{self, Answer};
-use crate::cli::AttachOptions;
 use crate::input::{self, InputError};
-use crate::lock::RunLock;
 use crate::outcome::{self, Evidence};
+use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::{reaper, spawn, tree};
 use crate::publish::Publication;
 use crate::ship::link::Link;
@@ -33,8 +28,8 @@ use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
 use crate::ship::reader::{OutputPipe, Reader};
 use crate::ship::spool;
-use crate::supervise::{Action, Attempt, Event, Exit, Plan, Timer, Verdict};
-use crate::{meter, supervise, workspace};
+use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
+use crate::{meter, workspace};
 
 /// When the assignment does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -44,41 +39,15 @@ const LAST_WORK: Duration = Duration::from_secs(10);
 /// More leftovers than this are counted, not named.
 const NAMED_LEFTOVERS: usize = 5;
 
-/// Runs an attempt from first to last; gives the exit code. `stderr` carries the agent's log, and takes the
-/// command's stderr too.
-pub fn attach(options: AttachOptions, stderr: Mirror) -> u8 {
-    let stdout = Mirror::spawn(std::io::stdout());
-    let code = match try_attach(options, [stdout.clone(), stderr]) {
-        Ok(code) => code,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            supervise::EXIT_FAULT
-        }
-    };
-    stdout.flush();
-    code
-}
-
-fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
-    let Some(_lock) = RunLock::take(&options.dir)? else {
-        tracing::info!(job = options.job, dir = %options.dir.display(), "another agent runs this attempt already");
-        return Ok(0);
-    };
-    prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let code = runtime.block_on(async { Shell::new(options, mirrors).run().await });
-    // A thread that is stuck in a disk must not hold the exit.
-    runtime.shutdown_background();
-    code
-}
-
 /// Everything that actions work on.
-struct Shell {
-    options: AttachOptions,
+pub(super) struct Shell {
+    setting: Setting,
     mirrors: [Mirror; 2],
     link: Arc<Link>,
     attempt: Attempt,
     evidence: Evidence,
+    reaper: reaper::Reaper,
+    plan: Option<Plan>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     assignment: Option<Arc<Assignment>>,
@@ -101,16 +70,18 @@ enum Command {
 }
 
 impl Shell {
-    fn new(options: AttachOptions, mirrors: [Mirror; 2]) -> Self {
+    pub(super) fn new(setting: Setting, mirrors: [Mirror; 2]) -> Self {
         // Unbounded, but emptied before anything else runs again: all is one thread.
         let (events, inbox) = mpsc::unbounded_channel();
-        let (attempt, first) = Attempt::new(options.linger);
+        let (attempt, first) = Attempt::new(setting.linger);
         let mut shell = Self {
-            options,
+            setting,
             mirrors,
             link: Arc::new(Link::new(DEFAULT_LIMIT)),
             attempt,
             evidence: Evidence::begin(),
+            reaper: reaper::Reaper::default(),
+            plan: None,
             events,
             inbox,
             assignment: None,
@@ -129,24 +100,10 @@ impl Shell {
         shell
     }
 
-    async fn run(mut self) -> anyhow::Result<u8> {
-        let mut children = signal(SignalKind::child())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        // Handled, so that a file size limit is an error of the write and not the agent's death.
-        let _file_size = signal(SignalKind::from_raw(libc::SIGXFSZ))?;
-
+    pub(super) async fn run(mut self, home: Home) -> anyhow::Result<u8> {
+        let signals = Signals::new()?;
         let (incoming, mut messages) = mpsc::unbounded_channel();
-        let attempt = self.options.attempt_ref();
-        let attach = Attach::new(
-            self.options.server.clone(),
-            self.options.dir.clone(),
-            attempt,
-            self.link.clone(),
-            incoming,
-        );
-        tokio::spawn(attach.run());
-
+        home.spawn(self.link.clone(), incoming);
         loop {
             let event = tokio::select! {
                 Some(event) = self.inbox.recv() => event,
@@ -154,12 +111,14 @@ impl Shell {
                     Incoming::Assigned(assignment) => self.assigned(*assignment),
                     Incoming::Event(event) => event,
                 },
-                _ = children.recv() => {
-                    self.reap();
-                    continue;
-                }
-                _ = terminate.recv() => Event::Terminate(Signal::SIGTERM),
-                _ = interrupt.recv() => Event::Terminate(Signal::SIGINT),
+                caught = signals.next() => match caught {
+                    Caught::Child => {
+                        self.reap();
+                        continue;
+                    }
+                    Caught::End(signal, sender) => self.terminated(signal, &sender),
+                    Caught::Forward(signal) => Event::Forward(signal),
+                },
             };
             let actions = self.attempt.apply(event);
             let phase = self.attempt.phase();
@@ -175,6 +134,23 @@ impl Shell {
         }
     }
 
+    fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
+        let sender = sender.to_string();
+        tracing::info!(%signal, sender, "told to stop");
+        self.evidence.ended_by(&sender);
+        let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
+        let total = self.setting.termination_grace.unwrap_or(grace);
+        let load = Load {
+            unacked_bytes: self.link.unacked_bytes(),
+            link_speed: self.link.speed(),
+            output_bytes: self.publication.as_ref().and_then(|it| it.source_bytes()),
+            store_speed: self.publication.as_ref().map_or(0, |it| it.speed()),
+        };
+        let budget = Budget::divide(total, &load);
+        tracing::info!(?budget, ?load, "the time that is left is divided");
+        Event::Terminate { signal, sender, budget }
+    }
+
     fn assigned(&mut self, assignment: Assignment) -> Event {
         let seconds = |seconds: u32, default| match seconds {
             0 => default,
@@ -188,18 +164,24 @@ impl Shell {
         if assignment.spool_bytes > 0 {
             self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
         }
-        tracing::info!(job = self.options.job, command = ?assignment.command.first(), "assigned");
+        tracing::info!(job = self.setting.attempt.job_id, command = ?assignment.command.first(), "assigned");
+        self.plan = Some(plan);
         self.assignment = Some(Arc::new(assignment));
         Event::Assigned(plan)
     }
 
     fn reap(&mut self) {
-        let reaped = reaper::reap();
+        let reaped = self.reaper.reap();
         for (pid, status) in reaped.ended {
             if self.command == Command::Running(pid) {
                 self.command = Command::Ended;
                 tracing::info!(?status, "the command ended");
-                self.send(Event::Exited(Exit { status, oom_kills: self.evidence.oom_kills() }));
+                self.send(Event::Exited(Exit {
+                    status,
+                    oom_kills: self.evidence.oom_kills(),
+                    memory_limit: self.evidence.memory_limit(),
+                    memory_peak: self.evidence.memory_peak(),
+                }));
             }
         }
         if reaped.alone && self.command == Command::Ended {
@@ -224,6 +206,12 @@ impl Shell {
                 if let Command::Running(group) = self.command {
                     tracing::info!(%signal, "ending the command");
                     tree::signal_command(group, signal);
+                }
+            }
+            Action::Forward(signal) => {
+                if let Command::Running(group) = self.command {
+                    // Between its exit and our look it may be gone.
+                    let _ = killpg(group, signal);
                 }
             }
             Action::SignalLeftovers(signal) => self.signal_leftovers(signal),
@@ -259,58 +247,58 @@ impl Shell {
         }
     }
 
-    fn workspace(&self) -> PathBuf {
-        self.options.dir.join("workspace")
-    }
-
     fn assignment(&self) -> Arc<Assignment> {
         self.assignment.clone().expect("the machine acts only after the assignment")
     }
 
     fn prepare(&mut self) {
         let assignment = self.assignment();
-        let attempt = self.options.attempt_ref();
-        let patience = self.options.publish_retry;
-        match Publication::new(&attempt, &assignment.outputs, &self.workspace(), patience) {
+        let patience = self.setting.publish_retry;
+        let root = self.setting.root.clone();
+        match Publication::new(&self.setting.attempt, &assignment.outputs, &root, patience) {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
-        let (dir, abandoned, events) =
-            (self.options.dir.clone(), self.prepare_abandoned.clone(), self.events.clone());
+        let (abandoned, events) = (self.prepare_abandoned.clone(), self.events.clone());
         spawn_blocking(move || {
-            let _ = events.send(prepare(&dir, &assignment, &abandoned));
+            let _ = events.send(prepare(&root, &assignment, &abandoned));
         });
     }
 
     /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
     fn start(&mut self) -> anyhow::Result<()> {
         let assignment = self.assignment();
-        let started = spawn::spawn(&assignment, &self.workspace())?;
+        let started = spawn::spawn(&assignment, &self.setting.spawning())?;
         self.command = Command::Running(started.pid);
         tracing::info!(pid = started.pid.as_raw(), "the command runs");
 
-        let (channel, answer_half) = UnixStream::from_std(started.channel)?.into_split();
-        let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
-        self.answers = Some(answers.clone());
-        let start = Start { secrets: assignment.secrets.clone() };
-        let acked = self.link.acked();
-        tokio::spawn(async move {
-            // An error means that the command closed its end; whether that matters shows elsewhere.
-            let _ = answers::write_answers(answer_half, start, queue, acked).await;
-        });
-
-        let mirrored = |mirror: &Mirror| (!self.options.no_mirror).then(|| mirror.clone());
+        let channel = match started.channel {
+            Some(channel) => {
+                let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
+                let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
+                self.answers = Some(answers.clone());
+                let start = Start { secrets: assignment.secrets.clone() };
+                let acked = self.link.acked();
+                tokio::spawn(async move {
+                    // An error means that the command closed its end; whether that matters shows elsewhere.
+                    let _ = answers::write_answers(answer_half, start, queue, acked).await;
+                });
+                Some((channel, BytesMut::new(), answers))
+            }
+            None => None,
+        };
+        let mirrored = |mirror: &Mirror| self.setting.mirror.then(|| mirror.clone());
         let reader = Reader {
             link: self.link.clone(),
             events: self.events.clone(),
-            answers,
             stdout: OutputPipe::new(started.stdout, Stream::Stdout, mirrored(&self.mirrors[0]))?,
             stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]))?,
-            channel: Some((channel, BytesMut::new())),
+            channel,
+            when_full: self.setting.when_full,
             stop: self.stop_reading.subscribe(),
         };
         tokio::spawn(reader.run());
-        tokio::spawn(meter::watch(self.link.clone()));
+        tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
         Ok(())
     }
 
@@ -386,10 +374,12 @@ impl Shell {
             verdict.explain(&last_words);
         }
         tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
-        let outcome = self.evidence.outcome(verdict, models, &self.link);
-        let (link, dir) = (self.link.clone(), self.options.dir.clone());
+        let outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
+        let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
         self.last_work.push(spawn_blocking(move || {
-            if let Err(error) = outcome::write(&dir, &outcome) {
+            if let Some(dir) = dir
+                && let Err(error) = outcome::write(&dir, &outcome)
+            {
                 tracing::error!(%error, "cannot write the outcome");
             }
             link.report(outcome);
@@ -417,19 +407,19 @@ impl Shell {
             return;
         }
         tracing::warn!(records = unacked.len(), "leaving records that no server took in the spool");
-        if let Err(error) = spool::write(&self.options.dir, &unacked) {
+        let Some(dir) = &self.setting.run_dir else { return };
+        if let Err(error) = spool::write(dir, &unacked) {
             tracing::error!(%error, "cannot write the spool");
         }
     }
 }
 
-fn prepare(dir: &std::path::Path, assignment: &Assignment, abandoned: &AtomicBool) -> Event {
-    let workspace = match workspace::create(dir, &assignment.files) {
-        Ok(workspace) => workspace,
-        Err(error) => return Event::WorkspaceFailed(format!("{error:#}")),
-    };
+fn prepare(root: &Path, assignment: &Assignment, abandoned: &AtomicBool) -> Event {
+    if let Err(error) = workspace::create(root, &assignment.files) {
+        return Event::WorkspaceFailed(format!("{error:#}"));
+    }
     for input in &assignment.inputs {
-        if let Err(error) = input::fetch(&workspace, input, abandoned) {
+        if let Err(error) = input::fetch(root, input, abandoned) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }

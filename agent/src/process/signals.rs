@@ -1,0 +1,134 @@
+//! Signals to the agent, as data: blocked for the whole process and read one by one, with who sent them. As PID 1 too:
+//! the kernel drops what is sent there only if it is neither handled nor blocked.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use tokio::io::unix::AsyncFd;
+
+use super::tree;
+use crate::sys;
+
+/// Passed on to the command's group, and otherwise nothing.
+const FORWARDED: [Signal; 5] =
+    [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH];
+
+/// A signal that arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caught {
+    /// A child ended.
+    Child,
+    /// TERM or INT: the agent is to end.
+    End(Signal, Sender),
+    /// To be passed on to the command.
+    Forward(Signal),
+}
+
+/// Who sent a signal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    pid: i32,
+    uid: u32,
+    name: Option<String>,
+}
+
+impl fmt::Display for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.name, self.pid) {
+            // The kernel shows 0 for a process of another pid namespace: a container's runtime.
+            (_, 0) => write!(f, "a process outside of the container, uid {}", self.uid),
+            (Some(name), pid) => write!(f, "pid {pid} ({name}), uid {}", self.uid),
+            (None, pid) => write!(f, "pid {pid}, uid {}", self.uid),
+        }
+    }
+}
+
+fn all() -> SigSet {
+    let mut signals = SigSet::empty();
+    for signal in FORWARDED {
+        signals.add(signal);
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+        signals.add(signal);
+    }
+    signals
+}
+
+/// What was blocked when the agent was started: its command inherits that, not what we block.
+static INHERITED: OnceLock<SigSet> = OnceLock::new();
+
+/// Blocks every signal that [`Signals`] reads. Call it before the process has a second thread, for threads inherit
+/// what is blocked.
+///
+/// # Errors
+/// Those of `pthread_sigmask`.
+pub fn block() -> nix::Result<()> {
+    let mut blocked = all();
+    // So that a file size limit is an error of the write, and taking the terminal back no reason to stop.
+    blocked.add(Signal::SIGXFSZ);
+    blocked.add(Signal::SIGTTOU);
+    let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    INHERITED.get_or_init(|| before);
+    Ok(())
+}
+
+/// What a command has to find blocked.
+pub fn inherited() -> SigSet {
+    INHERITED.get().copied().unwrap_or_else(SigSet::empty)
+}
+
+/// Reads the signals that [`block`] blocked.
+#[derive(Debug)]
+pub struct Signals(AsyncFd<SignalFd>);
+
+impl Signals {
+    /// From now on, and those that are pending.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn new() -> anyhow::Result<Self> {
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        Ok(Self(sys::watch(SignalFd::with_flags(&all(), flags)?)?))
+    }
+
+    /// Waits for the next signal. Safe to cancel.
+    pub async fn next(&self) -> Caught {
+        loop {
+            let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
+            match self.0.get_ref().read_signal() {
+                Ok(Some(info)) => {
+                    let signal = i32::try_from(info.ssi_signo).ok().and_then(|it| Signal::try_from(it).ok());
+                    match signal {
+                        Some(Signal::SIGCHLD) => return Caught::Child,
+                        Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
+                            let pid = i32::try_from(info.ssi_pid).unwrap_or(0);
+                            let name = tree::name(Pid::from_raw(pid));
+                            return Caught::End(signal, Sender { pid, uid: info.ssi_uid, name });
+                        }
+                        Some(signal) => return Caught::Forward(signal),
+                        None => {}
+                    }
+                }
+                // Nothing more, or an interrupted read: wait again.
+                Ok(None) | Err(_) => ready.clear_ready(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_sent_it_is_told_as_far_as_it_is_known() {
+        let sender =
+            |pid, name: Option<&str>| Sender { pid, uid: 1000, name: name.map(str::to_owned) }.to_string();
+        assert_eq!(sender(17, Some("bash")), "pid 17 (bash), uid 1000");
+        assert_eq!(sender(17, None), "pid 17, uid 1000");
+        assert_eq!(sender(0, None), "a process outside of the container, uid 1000");
+    }
+}

@@ -1,0 +1,156 @@
+//! Runs one attempt: with a server's assignment (`attach`), or with none and by flags alone (`exec`). Both go through
+//! the same state machine and the same shell; they differ in who takes the records, grants and acknowledges.
+
+mod shell;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::prctl;
+use sqlflow_proto::agent::{Assignment, AttemptRef};
+use tokio::sync::mpsc;
+
+use crate::attach::Attach;
+use crate::cli::{AttachOptions, CommonOptions, ExecOptions, WhenFull};
+use crate::lock::RunLock;
+use crate::process::spawn::Spawning;
+use crate::ship::link::Link;
+use crate::ship::mirror::{Mirror, Stuck};
+use crate::standalone::Standalone;
+use crate::supervise::{EXIT_FAULT, Event};
+use shell::Shell;
+
+/// How long `exec` waits for its own log to take the last records.
+const EXEC_LINGER: Duration = Duration::from_secs(30);
+
+/// Where and how the attempt runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub attempt: AttemptRef,
+    /// Where the outcome and what no server took are left; `None`: nobody would look for it.
+    pub run_dir: Option<PathBuf>,
+    /// The assignment's paths begin here.
+    pub root: PathBuf,
+    /// The command's working folder.
+    pub working_dir: PathBuf,
+    /// How long to wait for a server when nothing runs.
+    pub linger: Duration,
+    pub publish_retry: Duration,
+    /// From TERM to the end of all; `None`: as long as the command's grace.
+    pub termination_grace: Option<Duration>,
+    pub when_full: WhenFull,
+    /// Repeat the command's output on our own stdout and stderr.
+    pub mirror: bool,
+    /// The command is a submitter: it has a channel and nothing to read on stdin.
+    pub is_submitter: bool,
+}
+
+impl Setting {
+    pub(crate) fn spawning(&self) -> Spawning<'_> {
+        Spawning { working_dir: &self.working_dir, is_submitter: self.is_submitter }
+    }
+}
+
+/// What the one who gave the attempt says.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// The assignment is complete.
+    Assigned(Box<Assignment>),
+    /// Everything else, as the machine takes it.
+    Event(Event),
+}
+
+/// Who gives the attempt, takes its records and acknowledges its outcome.
+#[derive(Debug)]
+pub(crate) enum Home {
+    Server(Box<Attach>),
+    Alone(Box<Standalone>),
+}
+
+impl Home {
+    fn spawn(self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
+        match self {
+            Self::Server(attach) => tokio::spawn(attach.run(link, incoming)),
+            Self::Alone(alone) => tokio::spawn(alone.run(link, incoming)),
+        };
+    }
+}
+
+/// Runs an attempt that a server assigns; gives the exit code. `stderr` carries the agent's log, and takes the
+/// command's stderr too.
+pub fn attach(options: AttachOptions, stderr: Mirror) -> u8 {
+    let stdout = Mirror::spawn(std::io::stdout(), Stuck::Drop);
+    exit_code(try_attach(options, [stdout.clone(), stderr]), &stdout)
+}
+
+fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
+    let Some(_lock) = RunLock::take(&options.dir)? else {
+        tracing::info!(job = options.job, dir = %options.dir.display(), "another agent runs this attempt already");
+        return Ok(0);
+    };
+    let attempt = options.attempt_ref();
+    let workspace = options.dir.join("workspace");
+    let attach = Attach::new(options.server, options.dir.clone(), attempt.clone());
+    let setting = Setting {
+        run_dir: Some(options.dir),
+        working_dir: workspace.clone(),
+        linger: options.linger,
+        is_submitter: true,
+        ..setting(&options.common, attempt, workspace)
+    };
+    run(setting, Home::Server(Box::new(attach)), mirrors)
+}
+
+/// Runs the command that the flags name, without any server; gives the exit code.
+pub fn exec(options: ExecOptions, stderr: Mirror) -> u8 {
+    // Nothing is lost because a reader is slow: this is where the output goes.
+    let stdout = Mirror::spawn(std::io::stdout(), Stuck::Wait);
+    exit_code(try_exec(options, [stdout.clone(), stderr]), &stdout)
+}
+
+fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
+    let working_dir = std::env::current_dir().context("cannot tell the working folder")?;
+    let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
+    let setting = Setting {
+        working_dir,
+        linger: EXEC_LINGER,
+        ..setting(&options.common, attempt.clone(), PathBuf::from("/"))
+    };
+    let alone = Standalone::new(options, attempt)?;
+    run(setting, Home::Alone(Box::new(alone)), mirrors)
+}
+
+fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Setting {
+    Setting {
+        attempt,
+        run_dir: None,
+        working_dir: root.clone(),
+        root,
+        linger: Duration::ZERO,
+        publish_retry: common.publish_retry,
+        termination_grace: common.termination_grace,
+        when_full: common.when_full,
+        mirror: !common.no_mirror,
+        is_submitter: false,
+    }
+}
+
+fn run(setting: Setting, home: Home, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
+    prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let code = runtime.block_on(async { Shell::new(setting, mirrors).run(home).await });
+    // A thread that is stuck in a disk must not hold the exit.
+    runtime.shutdown_background();
+    code
+}
+
+fn exit_code(ended: anyhow::Result<u8>, stdout: &Mirror) -> u8 {
+    let code = ended.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        EXIT_FAULT
+    });
+    stdout.flush();
+    code
+}

@@ -1,0 +1,109 @@
+//! The seconds between TERM and the end of everything, divided between the command, the models and the last records.
+//! Pure.
+
+use std::time::Duration;
+
+/// Taken for a server's speed before it was measured, in bytes a second: a poor link, so that too much is kept rather
+/// than too little.
+const ASSUMED_LINK: u64 = 1 << 20;
+/// Taken for the storage's speed before it was measured, packing included.
+const ASSUMED_STORE: u64 = 16 << 20;
+/// The shares never fall below these parts of the whole: the command's, the records'.
+const LEAST_COMMAND: u32 = 5;
+const LEAST_RECORDS: u32 = 20;
+/// The records' share never grows beyond this part.
+const MOST_RECORDS: u32 = 4;
+
+/// What there is to do, and how fast it went so far.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes that no server has acknowledged.
+    pub unacked_bytes: u64,
+    /// Bytes a second that servers acknowledged, while there was something to send; 0: not known.
+    pub link_speed: u64,
+    /// Bytes in the folders that will be published; `None`: nothing is published.
+    pub output_bytes: Option<u64>,
+    /// Bytes a second that were packed and stored; 0: not known.
+    pub store_speed: u64,
+}
+
+/// Deadlines, counted from the TERM; none is later than the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// The command is killed.
+    pub command: Duration,
+    /// Publishing gives up.
+    pub publish: Duration,
+    /// The agent leaves, whether or not a server has taken everything.
+    pub leave: Duration,
+}
+
+impl Budget {
+    /// Divides `total`. What one part does not need, the next one has.
+    pub fn divide(total: Duration, load: &Load) -> Self {
+        let need = |bytes: u64, speed: u64, assumed: u64| {
+            let speed = if speed == 0 { assumed } else { speed };
+            Duration::from_secs_f64(bytes as f64 / speed as f64)
+        };
+        let records = need(load.unacked_bytes, load.link_speed, ASSUMED_LINK)
+            .clamp(total / LEAST_RECORDS, total / MOST_RECORDS);
+        let rest = total - records;
+        let publish = match load.output_bytes {
+            None => Duration::ZERO,
+            // A quarter more, since the last byte is not the last thing: sync, grant, rename.
+            Some(bytes) => (need(bytes, load.store_speed, ASSUMED_STORE) * 5 / 4)
+                .clamp(total / 10, rest - total / LEAST_COMMAND),
+        };
+        Self { command: rest - publish, publish: rest, leave: total }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOTAL: Duration = Duration::from_secs(30);
+
+    #[test]
+    fn a_command_without_a_model_has_nearly_all_of_it() {
+        let budget = Budget::divide(TOTAL, &Load::default());
+        assert_eq!(budget.command, budget.publish);
+        assert!(budget.command > TOTAL * 9 / 10 && budget.leave == TOTAL, "{budget:?}");
+    }
+
+    #[test]
+    fn a_large_model_on_a_slow_store_takes_from_the_command_but_not_all() {
+        let load = Load { output_bytes: Some(10 << 30), store_speed: 50 << 20, ..Load::default() };
+        let budget = Budget::divide(TOTAL, &load);
+        assert_eq!(budget.command, TOTAL / LEAST_COMMAND);
+        let small = Load { output_bytes: Some(50 << 20), store_speed: 50 << 20, ..Load::default() };
+        assert!(Budget::divide(TOTAL, &small).command > TOTAL * 3 / 4);
+    }
+
+    #[test]
+    fn a_full_spool_on_a_slow_link_has_a_quarter() {
+        let load = Load { unacked_bytes: 1 << 30, link_speed: 1 << 20, ..Load::default() };
+        let budget = Budget::divide(TOTAL, &load);
+        assert_eq!(budget.leave - budget.publish, TOTAL / MOST_RECORDS);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_measured_the_deadlines_are_in_order(
+            total_ms in 0_u64..600_000,
+            unacked_bytes in any::<u64>(),
+            link_speed in any::<u64>(),
+            output_bytes in prop::option::of(any::<u64>()),
+            store_speed in any::<u64>(),
+        ) {
+            let total = Duration::from_millis(total_ms);
+            let load = Load { unacked_bytes, link_speed, output_bytes, store_speed };
+            let budget = Budget::divide(total, &load);
+            prop_assert!(budget.command <= budget.publish && budget.publish <= budget.leave);
+            prop_assert!(budget.leave == total);
+            prop_assert!(budget.command >= total / LEAST_COMMAND - Duration::from_nanos(10).min(total / LEAST_COMMAND));
+        }
+    }
+}
