@@ -127,7 +127,7 @@ pub struct ExecOptions {
     #[command(flatten)]
     pub common: CommonOptions,
     /// The command and its arguments; no shell is involved
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    #[arg(required = true, last = true, value_name = "CMD")]
     pub command: Vec<String>,
 }
 

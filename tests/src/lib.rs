@@ -2,6 +2,7 @@
 //!
 //! The programs are those beside the test in the target folder: build the workspace first (`make test` does).
 
+pub mod agent;
 pub mod client;
 pub mod python;
 pub mod server;

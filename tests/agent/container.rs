@@ -1,0 +1,103 @@
+//! The agent as a container would run it: PID 1, any uid, a root that cannot be written, an image with nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_tests::agent::Exec;
+
+/// A pid namespace in which the agent is PID 1.
+const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+#[test]
+fn as_pid_1_it_reaps_a_thousand_orphans() {
+    let script = "test $PPID = 1 || exit 9
+i=0; while [ $i -lt 1000 ]; do (: &) ; i=$((i+1)); done
+while grep -lqE '^State:.Z' /proc/[0-9]*/status 2> /dev/null; do :; done; echo clean";
+    let ended = Exec::within(&AS_PID_1).shell(script).end();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), b"clean\n".as_slice()), "{}", ended.stderr);
+}
+
+#[test]
+fn as_subreaper_it_reaps_a_thousand_orphans() {
+    let script = "agent=$PPID
+i=0; while [ $i -lt 1000 ]; do (: &) ; i=$((i+1)); done
+children() { cat /proc/$agent/task/*/children; }
+while [ \"$(children)\" != \"$$ \" ]; do :; done; echo clean";
+    let ended = Exec::new().shell(script).end();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), b"clean\n".as_slice()), "{}", ended.stderr);
+}
+
+/// The kernel drops signals to PID 1 that it does not expect; TERM from outside has to arrive all the same.
+#[test]
+fn as_pid_1_it_hears_a_term_from_outside_of_the_container() {
+    let mut running = Exec::within(&AS_PID_1).shell("echo up; exec sleep 600");
+    running.line();
+    // `unshare` is the parent; its child is PID 1 of the namespace.
+    let children = format!("/proc/{0}/task/{0}/children", running.pid());
+    let agent: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    kill(Pid::from_raw(agent), Signal::SIGTERM).unwrap();
+    let ended = running.end();
+    assert_eq!(ended.code, Some(143), "{}", ended.stderr);
+    let by = ended.outcome["ended_by"].as_str().unwrap();
+    assert!(by.contains("outside of the container"), "{by}");
+}
+
+/// The static program that ships; `make test` builds it.
+fn shipped() -> PathBuf {
+    let path = std::env::var_os("SQLFLOW_TEST_STATIC_AGENT");
+    path.expect("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make test` sets it").into()
+}
+
+/// A root folder with the agent and nothing else, and in it one empty folder that can be written.
+fn image(dir: &Path) {
+    for folder in ["proc", "tmp"] {
+        std::fs::create_dir(dir.join(folder)).unwrap();
+    }
+    std::fs::copy(shipped(), dir.join("agent")).unwrap();
+}
+
+/// A#6238, A#9139: the only other program in the image is the agent itself, so that is the command too.
+#[test]
+fn it_runs_as_any_uid_on_a_read_only_root_with_nothing_else_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    image(dir.path());
+    let script =
+        "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" && mount -t proc proc \"$0/proc\" &&
+exec chroot --userspec=12345:54321 --groups= \"$0\" /agent exec -- /agent exec -- /agent --version";
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).arg(dir.path()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "this test needs the right to make namespaces\n{stderr}");
+    assert!(output.stdout.starts_with(b"sqlflow-agent "), "{output:?}");
+    assert_eq!(stderr, "");
+}
+
+/// A#6238: what it may not do, it says, with its own code and no delay.
+#[test]
+fn what_it_may_not_write_it_names() {
+    let dir = tempfile::tempdir().unwrap();
+    image(dir.path());
+    let script =
+        "exec chroot --userspec=12345:54321 --groups= \"$0\" /agent exec --log-to /log -- /agent --version";
+    let output = Command::new("sh").args(["-c", script]).arg(dir.path()).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(65), "{stderr}");
+    assert!(stderr.contains("/log") && stderr.contains("Permission denied"), "{stderr}");
+}
+
+#[test]
+fn it_installs_itself_for_whoever_runs_next_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        // The second time over the first.
+        assert!(Command::new(shipped()).arg("install").arg(dir.path()).status().unwrap().success());
+    }
+    let installed = dir.path().join("sqlflow-agent");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&installed.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o755);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    assert_eq!(Exec::with_agent(&[], &installed).shell("exit 7").end().code, Some(7));
+    let refused = Command::new(shipped()).args(["install", "/no/such/folder"]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(64));
+}

@@ -1,0 +1,131 @@
+//! Commands that end, and what they leave behind.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_tests::agent::{Exec, logged};
+
+fn notices(records: &[serde_json::Value]) -> Vec<String> {
+    records.iter().filter_map(|it| Some(it["notice"].as_str()?.to_owned())).collect()
+}
+
+fn phase_micros(outcome: &serde_json::Value, phase: &str) -> u64 {
+    let phases = outcome["phases"].as_array().unwrap();
+    phases.iter().filter(|it| it["phase"] == phase).map(|it| it["micros"].as_u64().unwrap()).sum()
+}
+
+/// A#6375. The drain would last a minute: what ends it is that the leaker was found and ended.
+#[test]
+fn a_background_child_that_holds_the_pipe_is_named_and_ended() {
+    for leaker in ["sleep 600 &", "setsid sleep 600 &", "(trap '' TERM; while :; do sleep 1; done) &"] {
+        let run = Exec::new().log_to("log").flags(["--drain", "60", "--grace", "1"]);
+        let (ended, dir) = run.shell(&format!("{leaker} echo hi")).end_in_folder();
+        assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), b"hi\n".as_slice()), "{leaker}");
+        let (stdout, _, records) = logged(dir.path(), "log");
+        assert_eq!(stdout, b"hi\n");
+        let notices = notices(&records);
+        assert!(
+            notices.iter().any(|it| it.contains("sleep") || it.contains("sh (pid")),
+            "{leaker}: {notices:?}"
+        );
+        assert!(phase_micros(&ended.outcome, "draining") < 30_000_000, "{}", ended.outcome);
+    }
+}
+
+/// A#6375, the whole kind: what holds the pipe is no descendant, so it cannot be ended.
+#[test]
+fn a_pipe_held_from_outside_ends_with_a_gap_and_not_never() {
+    let (read, write) = nix::unistd::pipe().unwrap();
+    let run = Exec::new().log_to("log").flags(["--drain", "1"]);
+    // Another process of ours opens the command's stdout, and keeps it.
+    let mut running = run.shell("echo $$; read wait < $DIR/gate");
+    nix::unistd::mkfifo(&running.dir().join("gate"), nix::sys::stat::Mode::from_bits_truncate(0o600)).ok();
+    let pid = running.line();
+    let held = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    let (ended, dir) = running.end_in_folder();
+    drop((held, read, write));
+    assert_eq!(ended.code, Some(137));
+    let (_, _, records) = logged(dir.path(), "log");
+    assert!(records.iter().any(|it| it["gap"]["reason"] == "REASON_DRAIN"), "{records:?}");
+    assert!(notices(&records).iter().any(|it| it.contains("outside of the attempt")), "{records:?}");
+}
+
+/// SF#2857
+#[test]
+fn the_exit_code_is_the_commands_own() {
+    for (script, code) in
+        [("exit 0", 0), ("exit 1", 1), ("exit 255", 255), ("kill -9 $$", 137), ("kill -SEGV $$", 139)]
+    {
+        assert_eq!(Exec::new().shell(script).end().code, Some(code), "{script}");
+    }
+    let real_time = Exec::new().shell("kill -40 $$").end();
+    assert_eq!(real_time.code, Some(168));
+}
+
+/// SF#2857
+#[test]
+fn the_agents_own_faults_have_codes_of_their_own() {
+    assert_eq!(Exec::new().flags(["--no-such-flag"]).shell("exit 0").end().code, Some(64));
+    let ended = Exec::new().start(&["/no/such/program"]).end();
+    assert_eq!(ended.code, Some(65));
+    assert_eq!(ended.outcome["reason"], "start_failed");
+    assert!(ended.stderr.contains("/no/such/program"), "{}", ended.stderr);
+    let ended = Exec::new().flags(["--log-to", "/proc/nowhere"]).shell("exit 0").end();
+    assert_eq!((ended.code, ended.stderr.contains("/proc/nowhere")), (Some(65), true), "{}", ended.stderr);
+}
+
+/// A#2881
+#[test]
+fn ends_of_different_kinds_have_different_reasons() {
+    let own = Exec::new().shell("exit 3").end().outcome;
+    assert_eq!(
+        (&own["reason"], &own["retryable"], &own["exit_code"]),
+        (&"exited".into(), &false.into(), &3.into())
+    );
+    let killed = Exec::new().shell("kill -9 $$").end().outcome;
+    assert_eq!(
+        (&killed["reason"], &killed["retryable"], &killed["signal"]),
+        (&"signaled".into(), &true.into(), &9.into())
+    );
+    let crashed = Exec::new().shell("kill -ABRT $$").end().outcome;
+    assert_eq!((&crashed["reason"], &crashed["retryable"]), (&"signaled".into(), &false.into()));
+    let mut running = Exec::new().shell("echo up; sleep 600");
+    running.line();
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    let terminated = &ended.outcome;
+    assert_eq!((&terminated["reason"], &terminated["retryable"]), (&"terminated".into(), &true.into()));
+    let by = terminated["ended_by"].as_str().unwrap();
+    assert!(by.contains(&format!("pid {}", std::process::id())), "{by}");
+    assert_eq!(ended.code, Some(143));
+}
+
+/// What a submitter's death takes along: nothing is left running when the agent is killed with -9.
+#[test]
+fn the_agent_killed_by_9_takes_its_command_along() {
+    let mut running = Exec::new().shell("echo $$; exec sleep 600");
+    let pid = running.line();
+    running.signal(Signal::SIGKILL);
+    assert_eq!(running.end().code, None);
+    let begun = std::time::Instant::now();
+    while std::path::Path::new(&format!("/proc/{pid}/exe")).exists() {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        if stat.contains(") Z ") {
+            break;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "the command outlives its agent");
+        std::thread::yield_now();
+    }
+}
+
+/// A#1259's neighbour: what an outcome says of the work that was done.
+#[test]
+fn the_outcome_tells_what_was_used() {
+    let code = "import sys; x = b'x' * (200 << 20); sum(range(3_000_000)); print(len(x))";
+    let ended = Exec::new().python(code, &[]).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let usage = &ended.outcome["usage"];
+    assert!(usage["largest"]["memory_bytes"].as_u64().unwrap() > 200 << 20, "{usage}");
+    assert!(usage["largest"]["name"].as_str().unwrap().contains("python"), "{usage}");
+    assert!(usage["cpu_micros"].as_u64().unwrap() > 10_000, "{usage}");
+}

@@ -1,0 +1,10 @@
+//! The agent's program, alone: real commands, real signals, real cgroups and namespaces. Each test names the public
+//! report that it answers (A: argo-workflows, AF: airflow, K: kubernetes, T: tekton, SF: sqlflow); what the whole list
+//! asks for is in `ARCHITECTURE.md`.
+
+mod container;
+mod endings;
+mod memory;
+mod output;
+mod published;
+mod signals;

@@ -1,0 +1,156 @@
+//! Outputs: whole or not at all.
+
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use sqlflow_tests::agent::Exec;
+
+fn output(dir: &Path) -> [String; 2] {
+    let flag = format!("{0}/out=file://{0}/models/m.tar.gz", dir.display());
+    ["--output".to_owned(), flag]
+}
+
+fn unpacked(dir: &Path, file: &str) -> String {
+    let tarball = dir.join("models/m.tar.gz");
+    let output = Command::new("tar").arg("xOzf").arg(&tarball).arg(file).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// One run after the other with the same folder.
+fn run(dir: &Path, script: &str) -> sqlflow_tests::agent::Ended {
+    let script = format!("mkdir -p out && cd out && {script}");
+    Exec::new().flags(output(dir)).start(&["sh", "-c", &format!("cd {} && {script}", dir.display())]).end()
+}
+
+/// A#3761: what a run that fails left does not replace what is good.
+#[test]
+fn a_run_that_fails_leaves_the_model_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), "echo 1 > weights").code, Some(0));
+    for script in ["echo 2 > weights; exit 1", "echo 2 > weights; kill -9 $$"] {
+        assert_ne!(run(dir.path(), script).code, Some(0));
+        assert_eq!(unpacked(dir.path(), "weights"), "1\n");
+    }
+    assert_eq!(run(dir.path(), "echo 3 > weights").code, Some(0));
+    assert_eq!(unpacked(dir.path(), "weights"), "3\n");
+    let left = std::fs::read_dir(dir.path().join("models")).unwrap().count();
+    assert_eq!(left, 1, "no staging is left");
+}
+
+/// flyte PR#5444, SF#1317: a save that fails is a failure, though the command succeeded.
+#[test]
+fn a_model_that_cannot_be_saved_is_no_success() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), "echo 1 > weights").code, Some(0));
+    // Nothing can be made in there, not even by root.
+    let models = dir.path().join("models");
+    let attributes = |flag: &str| Command::new("chattr").arg(flag).arg(&models).status().unwrap().success();
+    if attributes("+i") {
+        let ended = Exec::new()
+            .flags(["--publish-retry", "0"])
+            .flags(output(dir.path()))
+            .start(&["sh", "-c", &format!("echo 2 > {}/out/weights", dir.path().display())])
+            .end();
+        assert!(attributes("-i"));
+        assert_eq!(
+            (ended.code, &ended.outcome["reason"]),
+            (Some(65), &"publish_failed".into()),
+            "{}",
+            ended.outcome
+        );
+        assert!(ended.stderr.contains("could not be published"), "{}", ended.stderr);
+        assert_eq!(unpacked(dir.path(), "weights"), "1\n");
+    } else {
+        panic!("this test needs a file system with chattr +i, and the right to use it");
+    }
+    let empty = run(dir.path(), "rm -f weights");
+    assert_eq!(empty.code, Some(65));
+    assert!(empty.stderr.contains("left no file"), "{}", empty.stderr);
+    assert_eq!(unpacked(dir.path(), "weights"), "1\n");
+}
+
+/// A#724, A#10378: the model is much larger than the agent. In `make drill` it has the size that the report had.
+#[test]
+fn a_large_model_goes_through_a_small_agent() {
+    let gib: u64 = std::env::var("SQLFLOW_DRILL_MODEL_GIB").map_or(1, |text| text.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    // Holes, so that no disk is filled; they are read and packed like any bytes.
+    std::fs::File::create(out.join("weights")).unwrap().set_len(gib << 30).unwrap();
+    let running = Exec::new().flags(output(dir.path())).start(&["true"]);
+    let agent = running.pid();
+    let mut peak = 0;
+    let watch = std::thread::spawn(move || {
+        loop {
+            match sqlflow_tests::agent::memory_peak(agent) {
+                0 => return peak,
+                now => peak = now,
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let (ended, run_dir) = running.end_in_folder();
+    drop(run_dir);
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    let peak = watch.join().unwrap();
+    assert!(peak > 0 && peak < 64 << 20, "the agent used {peak} bytes");
+    let listed = Command::new("tar").arg("tvzf").arg(dir.path().join("models/m.tar.gz")).output().unwrap();
+    let listed = String::from_utf8(listed.stdout).unwrap();
+    assert!(listed.contains(&format!(" {} ", gib << 30)), "{listed}");
+}
+
+/// OSMO#764, A#11241: TERM comes while the model is on its way. It has its share of the time, and is published.
+#[test]
+fn a_model_on_its_way_is_finished_within_the_grace() {
+    let (ended, dir) = terminated_while_staging(&["--termination-grace", "300"]);
+    assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()), "{}", ended.outcome);
+    assert!(dir.path().join("models/m.tar.gz").exists());
+}
+
+/// OSMO#764, A#11241: and when the time does not suffice, nothing half is left, and it is said.
+#[test]
+fn a_model_that_needs_more_than_the_grace_is_not_half_there() {
+    let (ended, dir) = terminated_while_staging(&["--termination-grace", "0.2"]);
+    assert_eq!(
+        (ended.code, &ended.outcome["reason"]),
+        (Some(143), &"terminated".into()),
+        "{}",
+        ended.outcome
+    );
+    let message = ended.outcome["message"].as_str().unwrap();
+    assert!(message.contains("before the model was published"), "{message}");
+    let left: Vec<_> = std::fs::read_dir(dir.path().join("models")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+fn terminated_while_staging(flags: &[&str]) -> (sqlflow_tests::agent::Ended, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    std::fs::create_dir(&out).unwrap();
+    std::fs::File::create(out.join("weights")).unwrap().set_len(1 << 30).unwrap();
+    let running = Exec::new().flags(output(dir.path())).flags(flags).start(&["true"]);
+    let models = dir.path().join("models");
+    while std::fs::read_dir(&models).map_or(0, Iterator::count) == 0 {
+        std::thread::yield_now();
+    }
+    running.signal(Signal::SIGTERM);
+    (running.end(), dir)
+}
+
+#[test]
+fn what_one_run_publishes_another_one_gets() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(run(dir.path(), "mkdir sub && echo 7 > sub/weights").code, Some(0));
+    let input = format!("file://{0}/models/m.tar.gz={0}/in", dir.path().display());
+    let get = |input: &str| {
+        let cat = format!("{}/in/sub/weights", dir.path().display());
+        Exec::new().flags(["--input", input]).start(&["cat", &cat]).end()
+    };
+    assert_eq!(get(&input).stdout, b"7\n");
+    let missing = get(&input.replace("m.tar.gz", "n.tar.gz"));
+    assert_eq!((missing.code, &missing.outcome["reason"]), (Some(65), &"input_failed".into()));
+    assert!(missing.stderr.contains("does not exist"), "{}", missing.stderr);
+}
