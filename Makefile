@@ -9,7 +9,7 @@ SUBMITTER := images/submitter
 
 # The agent that ships: one static file, as small as it gets. Without the C library's dynamic loader the crate that asks
 # for random bytes would look for /dev/urandom, which an empty image has not; so it is told to ask the kernel.
-HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+HOST := $(shell rustc -vV 2> /dev/null | sed -n "s/^host: //p")
 STATIC_AGENT := $(CARGO_TARGET_DIR)/$(HOST)/dist/sqlflow-agent
 AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)

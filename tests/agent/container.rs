@@ -66,7 +66,7 @@ fn it_runs_as_any_uid_on_a_read_only_root_with_nothing_else_in_it() {
     let script =
         "mount --bind \"$0\" \"$0\" && mount -o remount,ro,bind \"$0\" && mount -t proc proc \"$0/proc\" &&
 exec chroot --userspec=12345:54321 --groups= \"$0\" /agent exec -- /agent exec -- /agent --version";
-    let output = Command::new("unshare").args(["-m", "sh", "-c", &script]).arg(dir.path()).output().unwrap();
+    let output = Command::new("unshare").args(["-m", "sh", "-c", script]).arg(dir.path()).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "this test needs the right to make namespaces\n{stderr}");
     assert!(output.stdout.starts_with(b"sqlflow-agent "), "{output:?}");

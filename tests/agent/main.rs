@@ -2,6 +2,8 @@
 //! report that it answers (A: argo-workflows, AF: airflow, K: kubernetes, T: tekton, SF: sqlflow); what the whole list
 //! asks for is in `ARCHITECTURE.md`.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod container;
 mod endings;
 mod memory;

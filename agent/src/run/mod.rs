@@ -41,6 +41,8 @@ pub(crate) struct Setting {
     /// From TERM to the end of all; `None`: as long as the command's grace.
     pub termination_grace: Option<Duration>,
     pub when_full: WhenFull,
+    /// Largest size of the overflow file in bytes.
+    pub spool_disk: u64,
     /// Repeat the command's output on our own stdout and stderr.
     pub mirror: bool,
     /// The command is a submitter: it has a channel and nothing to read on stdin.
@@ -97,6 +99,7 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
         run_dir: Some(options.dir),
         working_dir: workspace.clone(),
         linger: options.linger,
+        spool_disk: options.spool_disk << 20,
         is_submitter: true,
         ..setting(&options.common, attempt, workspace)
     };
@@ -132,6 +135,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         publish_retry: common.publish_retry,
         termination_grace: common.termination_grace,
         when_full: common.when_full,
+        spool_disk: 0,
         mirror: !common.no_mirror,
         is_submitter: false,
     }

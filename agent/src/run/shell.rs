@@ -26,6 +26,7 @@ use crate::publish::Publication;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
+use crate::ship::overflow::Overflow;
 use crate::ship::reader::{OutputPipe, Reader};
 use crate::ship::spool;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
@@ -48,6 +49,7 @@ pub(super) struct Shell {
     evidence: Evidence,
     reaper: reaper::Reaper,
     plan: Option<Plan>,
+    overflow: Option<Overflow>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     assignment: Option<Arc<Assignment>>,
@@ -82,6 +84,7 @@ impl Shell {
             evidence: Evidence::begin(),
             reaper: reaper::Reaper::default(),
             plan: None,
+            overflow: None,
             events,
             inbox,
             assignment: None,
@@ -103,6 +106,7 @@ impl Shell {
     pub(super) async fn run(mut self, home: Home) -> anyhow::Result<u8> {
         let signals = Signals::new()?;
         let (incoming, mut messages) = mpsc::unbounded_channel();
+        self.open_overflow();
         home.spawn(self.link.clone(), incoming);
         loop {
             let event = tokio::select! {
@@ -131,6 +135,19 @@ impl Shell {
                 }
                 self.carry_out(action);
             }
+        }
+    }
+
+    /// Without it the memory's limit is the whole limit.
+    fn open_overflow(&mut self) {
+        let Some(dir) = self.setting.run_dir.as_ref().filter(|_| self.setting.spool_disk > 0) else { return };
+        match Overflow::create(dir) {
+            Ok(overflow) => {
+                self.link.set_disk_limit(self.setting.spool_disk);
+                tokio::spawn(overflow.clone().serve(self.link.clone()));
+                self.overflow = Some(overflow);
+            }
+            Err(error) => tracing::warn!(%error, "no room on disk for records that no server takes"),
         }
     }
 
@@ -406,9 +423,9 @@ impl Shell {
         if unacked.is_empty() {
             return;
         }
-        tracing::warn!(records = unacked.len(), "leaving records that no server took in the spool");
         let Some(dir) = &self.setting.run_dir else { return };
-        if let Err(error) = spool::write(dir, &unacked) {
+        tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
+        if let Err(error) = spool::write(dir, &unacked, self.overflow.as_ref()) {
             tracing::error!(%error, "cannot write the spool");
         }
     }

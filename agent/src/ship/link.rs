@@ -8,12 +8,13 @@ use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
 };
 use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::record::Payload;
+use sqlflow_proto::record::{Record, record::Payload};
 use tokio::sync::{Notify, watch};
 
 use super::now_unix_micros;
 use super::outbox::Outbox;
 use super::speed::Speed;
+use super::tail::DiskWork;
 
 /// Encoded bytes of records in one message.
 const BATCH_BYTES: usize = 1 << 20;
@@ -28,6 +29,8 @@ pub struct Link {
     changed: Notify,
     /// Room may be there again. One waiter: the reader.
     room: Notify,
+    /// There may be something to do with the overflow file. One waiter: who serves it.
+    disk: Notify,
     acked: watch::Sender<u64>,
 }
 
@@ -41,7 +44,6 @@ struct Pending {
     phase: Phase,
     memory: Memory,
     speed: Speed,
-    attached: bool,
     /// The end of stderr before the first statement: what an interpreter says that cannot even begin. Of what comes
     /// later only the log tells, for a user's code may print anything.
     last_words: Vec<u8>,
@@ -54,6 +56,24 @@ pub struct Memory {
     pub now: u64,
     /// The largest seen.
     pub peak: u64,
+}
+
+/// What no server has acknowledged.
+#[derive(Debug)]
+pub struct Unacked {
+    /// Those in memory.
+    pub records: Vec<Record>,
+    /// Length-delimited, in the overflow file.
+    pub on_disk: std::ops::Range<u64>,
+    /// Length-delimited.
+    pub encoded: bytes::Bytes,
+}
+
+impl Unacked {
+    /// Nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.on_disk.is_empty() && self.encoded.is_empty()
+    }
 }
 
 /// What one stream has carried so far.
@@ -89,13 +109,13 @@ impl Link {
             phase: Phase::Fetching,
             memory: Memory::default(),
             speed: Speed::default(),
-            attached: false,
             last_words: Vec::new(),
         };
         Self {
             pending: Mutex::new(pending),
             changed: Notify::new(),
             room: Notify::new(),
+            disk: Notify::new(),
             acked: watch::Sender::new(0),
         }
     }
@@ -132,8 +152,13 @@ impl Link {
             kept.drain(..kept.len().saturating_sub(LAST_WORDS_BYTES));
         }
         let seq = pending.outbox.push(now_unix_micros(), statement, payload);
-        self.changed.notify_one();
+        self.pushed();
         seq
+    }
+
+    fn pushed(&self) {
+        self.changed.notify_one();
+        self.disk.notify_one();
     }
 
     /// Appends a record about a statement, or about the attempt.
@@ -143,7 +168,7 @@ impl Link {
             pending.outbox.set_statement(statement);
         }
         let seq = pending.outbox.push(now_unix_micros(), statement, payload);
-        self.changed.notify_one();
+        self.pushed();
         seq
     }
 
@@ -155,6 +180,7 @@ impl Link {
         let (acked, left) = (before - pending.outbox.bytes(), pending.outbox.bytes());
         pending.speed.acked(Instant::now(), acked as u64, left > 0);
         self.acked.send_replace(pending.outbox.acked());
+        self.disk.notify_one();
         self.room.notify_one();
         // The outcome waits for the last acknowledgement.
         self.changed.notify_one();
@@ -191,7 +217,47 @@ impl Link {
 
     /// Whether somebody takes records now.
     pub fn set_attached(&self, attached: bool) {
-        self.pending().attached = attached;
+        self.pending().outbox.set_spills(!attached);
+        self.room.notify_one();
+    }
+
+    /// From now on there is an overflow file of at most so many bytes; see [`super::overflow`].
+    pub fn set_disk_limit(&self, limit: u64) {
+        self.pending().outbox.set_disk_limit(limit);
+    }
+
+    /// Waits for the next thing to do with the overflow file. Safe to cancel.
+    pub async fn disk_work(&self) -> DiskWork {
+        loop {
+            let work = self.pending().disk_work();
+            // Records may have come back without any reading.
+            self.changed.notify_one();
+            self.room.notify_one();
+            match work {
+                Some(work) => return work,
+                None => self.disk.notified().await,
+            }
+        }
+    }
+
+    /// What became of a write.
+    pub fn wrote_to_disk(&self, succeeded: bool) {
+        self.pending().outbox.tail.wrote(succeeded);
+        self.room.notify_one();
+    }
+
+    /// A write that failed may be tried again.
+    pub fn retry_disk(&self) {
+        self.pending().outbox.tail.retry();
+        self.room.notify_one();
+    }
+
+    /// What was read; nothing: it failed.
+    pub fn read_from_disk(&self, bytes: bytes::Bytes) {
+        let mut pending = self.pending();
+        let records = pending.outbox.tail.read(bytes);
+        pending.outbox.refill(records);
+        self.changed.notify_one();
         self.room.notify_one();
     }
 
@@ -224,7 +290,7 @@ impl Link {
 
     /// Bytes that no server has acknowledged.
     pub fn unacked_bytes(&self) -> u64 {
-        self.pending().outbox.bytes() as u64
+        self.pending().outbox.unacked_bytes()
     }
 
     /// Bytes a second that were acknowledged while there was always something to send; 0: not known.
@@ -232,9 +298,12 @@ impl Link {
         self.pending().speed.bytes_per_second()
     }
 
-    /// Everything that no server has acknowledged, in order.
-    pub fn unacked(&self) -> Vec<sqlflow_proto::record::Record> {
-        self.pending().outbox.records().cloned().collect()
+    /// Everything that no server has acknowledged, in order: the records in memory, then a part of the overflow file,
+    /// then more encoded records.
+    pub fn unacked(&self) -> Unacked {
+        let pending = self.pending();
+        let (on_disk, encoded) = pending.outbox.tail.rest();
+        Unacked { records: pending.outbox.records().cloned().collect(), on_disk, encoded }
     }
 
     /// Waits for the next message that this stream should carry. Safe to cancel.
@@ -250,13 +319,23 @@ impl Link {
 }
 
 impl Pending {
+    fn disk_work(&mut self) -> Option<DiskWork> {
+        let wants = self.outbox.wants_records();
+        let work = self.outbox.tail.work(wants);
+        if work.is_none() && wants {
+            let records = self.outbox.tail.take_unwritten();
+            self.outbox.refill(records);
+        }
+        work
+    }
+
     fn next_message(&self, sent: &mut Sent) -> Option<Message> {
         if std::mem::take(&mut sent.heartbeat_due) {
             return Some(Message::Heartbeat(Heartbeat {
                 phase: self.phase.into(),
                 memory_bytes: self.memory.now,
                 memory_peak_bytes: self.memory.peak,
-                spool_bytes: self.outbox.bytes() as u64,
+                spool_bytes: self.outbox.unacked_bytes(),
             }));
         }
         if let Some(commit) = &self.commit

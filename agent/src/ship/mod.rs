@@ -1,15 +1,17 @@
 //! Shipping: what the child says becomes numbered records, kept until a server holds them safely.
 //!
-//! `reader` makes records from the child's pipes and channel, `outbox` keeps them (bounded; when it is full the
-//! reader stops and so the child waits), `link` shares the outbox and the attempt's requests with the connection,
-//! `spool` writes what nobody took to disk, `mirror` repeats the output on the agent's own stdout and stderr, `speed` measures the link.
+//! `reader` makes records from the child's pipes and channel, `outbox` keeps them (bounded; without a server its `tail`
+//! goes to the `overflow` file; when all is full the child waits, or a gap stands for what is dropped), `link` shares
+//! the outbox and the attempt's requests with the connection, `spool` writes what nobody took to disk, `mirror` repeats the output on the agent's own stdout and stderr, `speed` measures the link.
 
 pub mod link;
 pub mod mirror;
 pub mod outbox;
+pub mod overflow;
 pub mod reader;
 mod speed;
 pub mod spool;
+mod tail;
 
 /// Microseconds since the Unix epoch, by this machine's clock.
 pub fn now_unix_micros() -> i64 {

@@ -1,9 +1,13 @@
 //! The outbox: records in one sequence, kept until they are acknowledged. Pure; no clock, no I/O.
+//!
+//! What memory has no room for goes to the [`Tail`], and comes back when there is room. Memory always holds the front.
 
 use std::collections::VecDeque;
 
 use prost::Message as _;
 use sqlflow_proto::record::{Record, record::Payload};
+
+use super::tail::Tail;
 
 /// What a record costs in memory besides its payload's bytes.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + size_of::<usize>() + 64;
@@ -19,6 +23,9 @@ pub struct Outbox {
     acked: u64,
     bytes: usize,
     limit: usize,
+    pub(super) tail: Tail,
+    /// The tail may take what memory has no room for: nobody takes records now.
+    spills: bool,
     /// The statement that the child's output belongs to.
     statement: Option<u32>,
 }
@@ -27,7 +34,26 @@ impl Outbox {
     /// An empty outbox that takes records while it holds less than `limit` bytes. It can hold one record more than
     /// that, so its bound is `limit` plus the largest record.
     pub fn new(limit: usize) -> Self {
-        Self { records: VecDeque::new(), acked: 0, bytes: 0, limit, statement: None }
+        Self {
+            records: VecDeque::new(),
+            acked: 0,
+            bytes: 0,
+            limit,
+            tail: Tail::new(0),
+            spills: false,
+            statement: None,
+        }
+    }
+
+    /// From now on there is a file of at most so many bytes behind it.
+    pub fn set_disk_limit(&mut self, limit: u64) {
+        self.tail = Tail::new(limit);
+    }
+
+    /// Whether the tail may take what memory has no room for. It is for times without a server: a child that is
+    /// faster than its server waits for it, and costs no disk.
+    pub fn set_spills(&mut self, spills: bool) {
+        self.spills = spills;
     }
 
     /// Changes the limit; what is held already stays.
@@ -37,7 +63,20 @@ impl Outbox {
 
     /// Whether the next record may be pushed. A caller that must not lose what it has may push all the same.
     pub fn has_room(&self) -> bool {
-        self.bytes < self.limit
+        let has_memory = self.tail.count() == 0 && self.bytes < self.limit;
+        has_memory || ((self.spills || self.tail.count() > 0) && self.tail.has_room())
+    }
+
+    /// Memory should take from the tail what it can.
+    pub fn wants_records(&self) -> bool {
+        self.tail.count() > 0 && self.bytes < self.limit / 2
+    }
+
+    /// Takes back what came from the tail.
+    pub fn refill(&mut self, records: Vec<Record>) {
+        for record in records {
+            self.hold(record);
+        }
     }
 
     /// Output that follows belongs to this statement.
@@ -54,15 +93,24 @@ impl Outbox {
     pub fn push(&mut self, time_unix_micros: i64, statement: Option<u32>, payload: Payload) -> u64 {
         let seq = self.last_seq() + 1;
         let record = Record { seq, time_unix_micros, statement, payload: Some(payload) };
-        let size = record.encoded_len();
-        self.bytes += size + RECORD_OVERHEAD;
-        self.records.push_back((record, size));
+        if self.tail.count() > 0 || (self.spills && self.bytes >= self.limit && self.tail.has_room()) {
+            self.tail.push(&record);
+        } else {
+            self.hold(record);
+        }
         seq
     }
 
-    /// Drops everything up to `seq`. A number that was never given out counts as the last one.
+    fn hold(&mut self, record: Record) {
+        let size = record.encoded_len();
+        self.bytes += size + RECORD_OVERHEAD;
+        self.records.push_back((record, size));
+    }
+
+    /// Drops everything up to `seq`. A number that was never given out, or that no server can have seen since it is not
+    /// in memory, counts as the last one in memory.
     pub fn ack(&mut self, seq: u64) {
-        let seq = seq.min(self.last_seq());
+        let seq = seq.min(self.acked + self.records.len() as u64);
         while self.acked < seq {
             let (_, size) = self.records.pop_front().expect("acked < last_seq, so a record is held");
             self.bytes -= size + RECORD_OVERHEAD;
@@ -90,14 +138,14 @@ impl Outbox {
         batch
     }
 
-    /// Everything that is not acknowledged.
+    /// Everything that is not acknowledged, as far as it is in memory.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().map(|(record, _)| record)
     }
 
     /// Number of the last record that was pushed; 0 before the first.
     pub fn last_seq(&self) -> u64 {
-        self.acked + self.records.len() as u64
+        self.acked + self.records.len() as u64 + self.tail.count()
     }
 
     /// Number up to which a server holds everything.
@@ -108,6 +156,11 @@ impl Outbox {
     /// Memory held for unacknowledged records.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes of all unacknowledged records, those on disk too.
+    pub fn unacked_bytes(&self) -> u64 {
+        self.bytes as u64 + self.tail.bytes()
     }
 }
 
@@ -150,6 +203,26 @@ mod tests {
             pushed += 1;
         }
         assert!(pushed < 1000, "{pushed} records of one byte were taken as if they cost nothing");
+    }
+
+    #[test]
+    fn without_a_server_it_spills_and_with_one_it_does_not() {
+        let mut outbox = Outbox::new(1000);
+        outbox.set_disk_limit(1 << 20);
+        outbox.push(0, None, output(2000));
+        assert!(!outbox.has_room(), "the child waits for its server");
+        outbox.set_spills(true);
+        assert!(outbox.has_room());
+        assert_eq!((outbox.push(0, None, output(10)), outbox.last_seq()), (2, 2));
+        outbox.set_spills(false);
+        assert!(outbox.has_room(), "what follows stays behind what was spilled");
+        assert_eq!((outbox.push(0, None, output(10)), outbox.tail.count()), (3, 2));
+        outbox.ack(3);
+        assert_eq!(outbox.acked(), 1, "what is not in memory was never sent");
+        assert!(outbox.wants_records());
+        let back = outbox.tail.take_unwritten();
+        outbox.refill(back);
+        assert_eq!(outbox.batch(2, 1000).iter().map(|it| it.seq).collect::<Vec<_>>(), [2, 3]);
     }
 
     #[test]

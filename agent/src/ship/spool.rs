@@ -1,26 +1,32 @@
 //! Records that no server took, on disk: length-delimited, in order, durable before the agent exits.
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::path::Path;
 
+use bytes::BytesMut;
 use prost::Message as _;
-use sqlflow_proto::record::Record;
 
+use super::link::Unacked;
+use super::overflow::Overflow;
 use crate::durable;
 
 /// Name in the run folder.
 pub const FILE: &str = "spool";
 
-/// Writes `records` to `<dir>/spool`, whole or not at all.
+/// Writes everything that is unacknowledged to `<dir>/spool`, whole or not at all.
 ///
 /// # Errors
 /// The file cannot be written durably.
-pub fn write(dir: &Path, records: &[Record]) -> io::Result<()> {
+pub fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
     durable::replace(&dir.join(FILE), |file| {
-        let mut file = BufWriter::new(file);
-        for record in records {
-            file.write_all(&record.encode_length_delimited_to_vec())?;
+        let mut encoded = BytesMut::new();
+        for record in &unacked.records {
+            record.encode_length_delimited(&mut encoded)?;
         }
-        file.flush()
+        file.write_all(&encoded)?;
+        if let Some(overflow) = overflow {
+            overflow.copy_to(unacked.on_disk.clone(), file)?;
+        }
+        file.write_all(&unacked.encoded)
     })
 }
