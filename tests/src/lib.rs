@@ -4,5 +4,8 @@
 
 pub mod agent;
 pub mod client;
+pub mod proxy;
 pub mod python;
+pub mod relay;
 pub mod server;
+pub mod stand_in;

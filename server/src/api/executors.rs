@@ -28,6 +28,12 @@ pub(super) trait Executors: Send + Sync + 'static {
     async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status>;
 }
 
+/// Tests put a link that misbehaves between agents and the server, so that the peer is the test. Never in a program that
+/// ships.
+fn is_proxied() -> bool {
+    cfg!(debug_assertions) && std::env::var_os("SQLFLOW_TEST_PROXIED_AGENTS").is_some()
+}
+
 /// Executors that are processes of this machine: the kernel says who is at the other end of the socket, and which
 /// process holds the attempt's lock.
 #[async_trait]
@@ -45,7 +51,7 @@ impl Executors for LocalLauncher {
         let holder = self
             .agent_pid(attempt)
             .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
-        if holder.is_none() || holder != credentials.pid() {
+        if holder.is_none() || (holder != credentials.pid() && !is_proxied()) {
             return Err(Status::permission_denied("this process does not hold the attempt's lock"));
         }
         Ok(())

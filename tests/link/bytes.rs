@@ -1,0 +1,163 @@
+//! Many bytes over a bad link.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sqlflow_tests::proxy::Proxy;
+use sqlflow_tests::python;
+use sqlflow_tests::relay::{Mischief, Relay};
+use sqlflow_tests::server::Setup;
+use sqlflow_tests::stand_in::{self, PIECES, STEP};
+
+use super::streams::Reading;
+
+const SEED: u64 = 23497;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// A step that prints so many megabytes.
+fn printing(dir: &Path, address: &Path, megabytes: u64) -> Setup {
+    let code = format!(
+        "{PIECES}\nimport sys\nfor piece in pieces({SEED}, {megabytes}): sys.stdout.buffer.write(piece)"
+    );
+    stand_in::setup(dir, &code, Some(address)).flag("--retain-output=8GiB")
+}
+
+fn expected_sha256(megabytes: u64) -> String {
+    let code = format!(
+        "{PIECES}\nimport hashlib\nh = hashlib.sha256()\nfor piece in pieces({SEED}, {megabytes}): h.update(piece)\nprint(h.hexdigest())"
+    );
+    python::run(&code, &[]).unwrap().trim().to_owned()
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    address: PathBuf,
+    server: PathBuf,
+}
+
+fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, server) = (dir.path().join("proxy.sock"), dir.path().join("state/agent.sock"));
+    World { dir, address, server }
+}
+
+/// AF#23497, AF#11324, AF#33498: the link is cut again and again and the server killed twice. In `make drill` it is a
+/// gigabyte, cut every 5 s.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_byte_arrives_once_though_links_are_cut_and_the_server_is_killed_twice() {
+    let megabytes = setting("SQLFLOW_DRILL_MIB", 96);
+    let period = Duration::from_millis(setting("SQLFLOW_DRILL_CUT_MS", 200));
+    let World { dir, address, server: socket } = world();
+    let proxy = Proxy::listen(&address, &socket);
+    let setup = printing(dir.path(), &address, megabytes);
+    let mut server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    let mut reading = Reading::of(&token);
+
+    let cutting = async {
+        let mut cuts = 0;
+        loop {
+            tokio::time::sleep(period).await;
+            proxy.cut();
+            cuts += 1;
+            tracing(cuts, proxy.passed());
+        }
+    };
+    let following = async {
+        for part in [1, 2] {
+            reading.until(&mut client, |it| it.is_over() || it.length >= (megabytes << 20) * part / 3).await;
+            assert!(!reading.is_over(), "{:?}", reading.status);
+            server.kill();
+            server = setup.start().unwrap();
+            client = server.client().await.unwrap();
+        }
+        reading.until(&mut client, Reading::is_over).await;
+    };
+    tokio::select! {
+        () = cutting => {}
+        () = following => {}
+    }
+    assert_eq!(reading.status.code(), sqlflow_proto::v1::job_status::Code::Succeeded, "{:?}", reading.status);
+    assert_eq!((reading.length, reading.gaps), (megabytes << 20, 0));
+    assert_eq!(reading.sha256(), expected_sha256(megabytes));
+    assert!(proxy.connections() > 5, "{} connections", proxy.connections());
+}
+
+fn tracing(cuts: u64, passed: u64) {
+    use std::io::Write as _;
+    // For who watches the long drill.
+    let _ = writeln!(std::io::stderr(), "cut {cuts}, {} MiB have passed", passed >> 20);
+}
+
+async fn arrives(setup: &Setup, megabytes: u64) {
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    let mut reading = Reading::of(&token);
+    reading.until(&mut client, Reading::is_over).await;
+    assert_eq!(reading.status.code(), sqlflow_proto::v1::job_status::Code::Succeeded, "{:?}", reading.status);
+    assert_eq!((reading.length, reading.gaps), (megabytes << 20, 0));
+    assert_eq!(reading.sha256(), expected_sha256(megabytes));
+}
+
+/// AF#33498
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_come_twice_count_once() {
+    mischief(Mischief::Duplicate).await;
+}
+
+/// AF#33498
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_overtake_each_other_come_into_order() {
+    mischief(Mischief::Reorder).await;
+}
+
+/// AF#33498
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_an_earlier_stream_that_comes_late_does_no_harm() {
+    mischief(Mischief::Replay).await;
+}
+
+async fn mischief(mischief: Mischief) {
+    let World { dir, address, server } = world();
+    let relay = Relay::listen(&address, &server, mischief);
+    arrives(&printing(dir.path(), &address, 32), 32).await;
+    assert!(relay.done() > 0, "the relay never did it");
+}
+
+/// Slow, but whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_link_only_takes_longer() {
+    let World { dir, address, server } = world();
+    let proxy = Proxy::listen(&address, &server);
+    proxy.set(|weather| weather.delay = Duration::from_millis(20));
+    arrives(&printing(dir.path(), &address, 4), 4).await;
+}
+
+/// A link whose other end is gone without a word: the agent notices by itself, and comes back.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_half_open_link_is_given_up() {
+    let World { dir, address, server: socket } = world();
+    let proxy = Proxy::listen(&address, &socket);
+    let code = format!(
+        "{PIECES}\nimport sys\nfor piece in pieces({SEED}, 8): sys.stdout.buffer.write(piece)\nprint('end')"
+    );
+    let setup = stand_in::setup(dir.path(), &code, Some(&address));
+    proxy.set(|weather| weather.is_half_open = true);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    while proxy.connections() == 0 {
+        tokio::task::yield_now().await;
+    }
+    proxy.set(|weather| weather.is_half_open = false);
+    let mut reading = Reading::of(&token);
+    reading.until(&mut client, Reading::is_over).await;
+    assert!(proxy.connections() >= 2);
+    assert_eq!(reading.length, (8 << 20) + 4);
+    assert!(reading.says("end\n"));
+}

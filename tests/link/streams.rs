@@ -1,0 +1,85 @@
+//! Reads a job's log and holds it against what was printed.
+
+use sha2::{Digest as _, Sha256};
+use sqlflow_proto::v1::log_chunk::Stream;
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{JobStatus, Token};
+use sqlflow_tests::client::{Client, is_over};
+
+/// What was read so far.
+#[derive(Debug)]
+pub struct Reading {
+    pub cursor: Token,
+    pub status: JobStatus,
+    /// Bytes of stdout.
+    pub length: u64,
+    /// The end of stdout; enough to look for a line.
+    pub tail: Vec<u8>,
+    /// Bytes that gap records tell of.
+    pub missing: u64,
+    pub gaps: usize,
+    position: u64,
+    digest: Sha256,
+}
+
+impl Reading {
+    pub fn of(token: &Token) -> Self {
+        Self {
+            cursor: token.clone(),
+            status: JobStatus::default(),
+            length: 0,
+            tail: Vec::new(),
+            missing: 0,
+            gaps: 0,
+            position: 0,
+            digest: Sha256::new(),
+        }
+    }
+
+    pub fn is_over(&self) -> bool {
+        is_over(&self.status)
+    }
+
+    /// One Fetch. An error is the server's end.
+    pub async fn fetch(&mut self, client: &mut Client) -> Result<(), tonic::Status> {
+        let page = client.api.fetch(self.cursor.clone()).await?.into_inner();
+        for result in page.results {
+            assert_eq!(result.position, self.position + 1, "positions are contiguous");
+            self.position = result.position;
+            match result.response {
+                Some(Payload::Log(log)) if log.stream() == Stream::Stdout => {
+                    assert_eq!(log.offset, self.length + self.missing, "offsets are contiguous");
+                    self.length += log.data.len() as u64;
+                    self.digest.update(&log.data);
+                    self.tail.extend_from_slice(&log.data);
+                    self.tail.drain(..self.tail.len().saturating_sub(1 << 16));
+                }
+                Some(Payload::Gap(gap)) => {
+                    self.gaps += 1;
+                    self.missing += gap.bytes.unwrap_or(0);
+                }
+                _ => {}
+            }
+        }
+        self.status = page.job_status.unwrap();
+        self.cursor = page.next.unwrap_or_else(|| self.cursor.clone());
+        Ok(())
+    }
+
+    /// Fetches until this holds.
+    pub async fn until(&mut self, client: &mut Client, is_enough: impl Fn(&Self) -> bool) {
+        let begun = std::time::Instant::now();
+        while !is_enough(self) {
+            assert!(begun.elapsed().as_secs() < 600, "it never comes: {self:?}");
+            self.fetch(client).await.unwrap();
+        }
+    }
+
+    pub fn sha256(&self) -> String {
+        self.digest.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub fn says(&self, text: &str) -> bool {
+        self.tail.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
