@@ -10,6 +10,7 @@ mod attach;
 mod channel;
 pub mod cli;
 mod durable;
+mod failpoint;
 mod input;
 pub mod install;
 mod lock;

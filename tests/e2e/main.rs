@@ -5,6 +5,7 @@
 mod agent_killed;
 mod bytes;
 mod ended_early;
+mod failpoints;
 mod first_job;
 mod full_disk;
 mod model_files;

@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use sqlflow_proto::agent::AttemptRef;
 
 use super::store::{ModelStore, StagedFile};
-use crate::durable;
+use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
 const BUFFER: usize = 256 << 10;
@@ -50,7 +50,9 @@ impl ModelStore for FileStore {
 
     fn commit(&self, name: &str) -> io::Result<()> {
         if !self.renamed().contains(name) {
+            failpoint::reach(&format!("{}-before-rename", kind(name)));
             fs::rename(self.staging().join(name), self.folder.join(name))?;
+            failpoint::reach(&format!("{}-after-rename", kind(name)));
             self.renamed().insert(name.to_owned());
         }
         durable::sync_folder(&self.folder)?;
@@ -59,6 +61,7 @@ impl ModelStore for FileStore {
     }
 
     fn clear(&self) -> io::Result<()> {
+        failpoint::reach("clear");
         let entries = match fs::read_dir(&self.folder) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other?,
@@ -75,6 +78,11 @@ impl ModelStore for FileStore {
     }
 }
 
+/// For the names of failpoints.
+fn kind(name: &str) -> &'static str {
+    if name.ends_with(".tar.gz") { "tarball" } else { "gob" }
+}
+
 struct Staged(BufWriter<File>);
 
 impl Write for Staged {
@@ -89,6 +97,7 @@ impl Write for Staged {
 
 impl StagedFile for Staged {
     fn finish(self: Box<Self>) -> io::Result<()> {
+        failpoint::reach("staged");
         self.0.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
     }
 }

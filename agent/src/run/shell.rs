@@ -30,7 +30,7 @@ use crate::ship::overflow::Overflow;
 use crate::ship::reader::{OutputPipe, Reader};
 use crate::ship::spool;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
-use crate::{meter, workspace};
+use crate::{failpoint, meter, workspace};
 
 /// When the assignment does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -237,6 +237,7 @@ impl Shell {
             }
             Action::Stage => self.stage(),
             Action::AskCommit(models) => {
+                failpoint::reach("ask-commit");
                 self.staged.clone_from(&models);
                 self.link.ask_commit(CommitRequest { models });
             }
@@ -244,7 +245,10 @@ impl Shell {
                 self.link.settle_commit();
             }
             Action::AnswerSubmitter(answer) => self.answer(answer),
-            Action::Commit => self.commit(),
+            Action::Commit => {
+                failpoint::reach("granted");
+                self.commit();
+            }
             Action::HurryPublish => {
                 if let Some(publication) = &self.publication {
                     publication.hurry();
@@ -254,6 +258,7 @@ impl Shell {
             Action::Warn(text) => self.warn(text),
             Action::RecordGap => self.record_gap(),
             Action::RecordModels(models) => {
+                failpoint::reach("committed");
                 for model in models {
                     self.link.push_output(Payload::Model(model));
                 }
@@ -394,11 +399,13 @@ impl Shell {
         let outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
         let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
         self.last_work.push(spawn_blocking(move || {
+            failpoint::reach("before-outcome");
             if let Some(dir) = dir
                 && let Err(error) = outcome::write(&dir, &outcome)
             {
                 tracing::error!(%error, "cannot write the outcome");
             }
+            failpoint::reach("after-outcome");
             link.report(outcome);
         }));
     }
@@ -424,10 +431,12 @@ impl Shell {
             return;
         }
         let Some(dir) = &self.setting.run_dir else { return };
+        failpoint::reach("before-spool");
         tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
         if let Err(error) = spool::write(dir, &unacked, self.overflow.as_ref()) {
             tracing::error!(%error, "cannot write the spool");
         }
+        failpoint::reach("after-spool");
     }
 }
 
