@@ -46,11 +46,13 @@ test-submitter: packages venv-dev ## The submitter against SQLite, MariaDB and P
 test-quickstart: quickstart
 
 drill: build agent venv ## The heavy drills at full size
+	SQLFLOW_DRILL_MIB=1024 SQLFLOW_DRILL_CUT_MS=5000 cargo test -p sqlflow-tests --test link every_byte -- --nocapture
 	SQLFLOW_DRILL_MODEL_GIB=20 cargo test -p sqlflow-tests --test agent large_model
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
 
-bench: venv ## Speed, beside peers in the same run; also as build/bench.json
+bench: agent venv ## Speed, beside peers in the same run; also as build/bench.json
+	@scripts/test-packages.sh bench
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/sqlflow-bench --out build/bench.json
 

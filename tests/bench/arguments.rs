@@ -33,6 +33,12 @@ pub struct Scale {
     pub rows: u32,
     /// Selects of the large table.
     pub selects: u32,
+    /// Starts of the agent.
+    pub starts: u32,
+    /// Megabytes that go through the agent at once.
+    pub megabytes: u64,
+    /// How often they do.
+    pub streams: u32,
     /// Whether this is only a look.
     pub is_quick: bool,
 }
@@ -46,6 +52,9 @@ const FULL: Scale = Scale {
     trainings: 20,
     rows: 1_000_000,
     selects: 3,
+    starts: 300,
+    megabytes: 4096,
+    streams: 3,
     is_quick: false,
 };
 
@@ -58,6 +67,9 @@ const QUICK: Scale = Scale {
     trainings: 4,
     rows: 100_000,
     selects: 1,
+    starts: 50,
+    megabytes: 256,
+    streams: 1,
     is_quick: true,
 };
 

@@ -3,6 +3,7 @@
 //!
 //! `world` is what is measured, `measure` holds samples, `report` shows them; every other module is one question.
 
+mod agent;
 mod arguments;
 mod fetch;
 mod first_log;
@@ -12,6 +13,7 @@ mod peers;
 mod report;
 mod rows;
 mod run;
+mod stream;
 mod world;
 
 use std::path::Path;
@@ -30,6 +32,11 @@ async fn main() -> anyhow::Result<()> {
     let mut report = Report::new(machine::facts(&scale)?);
     // Beside the report, and not where temporary files are: that may be no disk.
     let mut world = World::make(folder, scale).await?;
+    report.add(agent::small(&world.scale)?);
+    report.add(agent::starts(&world.scale)?);
+    report.add(agent::output(&world.scale)?);
+    report.add(agent::orphans(&world.scale)?);
+    report.add(stream::durable(&world).await?);
     report.add(run::idle(&mut world).await?);
     report.add(run::busy(&mut world).await?);
     report.add(fetch::all(&mut world).await?);

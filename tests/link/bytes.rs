@@ -64,7 +64,7 @@ async fn every_byte_arrives_once_though_links_are_cut_and_the_server_is_killed_t
             tokio::time::sleep(period).await;
             proxy.cut();
             cuts += 1;
-            tracing(cuts, proxy.passed());
+            tell(cuts, proxy.passed());
         }
     };
     let following = async {
@@ -87,10 +87,9 @@ async fn every_byte_arrives_once_though_links_are_cut_and_the_server_is_killed_t
     assert!(proxy.connections() > 5, "{} connections", proxy.connections());
 }
 
-fn tracing(cuts: u64, passed: u64) {
-    use std::io::Write as _;
-    // For who watches the long drill.
-    let _ = writeln!(std::io::stderr(), "cut {cuts}, {} MiB have passed", passed >> 20);
+#[expect(clippy::print_stderr, reason = "for who watches the long drill")]
+fn tell(cuts: u64, passed: u64) {
+    eprintln!("cut {cuts}, {} MiB have passed", passed >> 20);
 }
 
 async fn arrives(setup: &Setup, megabytes: u64) {
@@ -136,6 +135,27 @@ async fn a_slow_link_only_takes_longer() {
     let proxy = Proxy::listen(&address, &server);
     proxy.set(|weather| weather.delay = Duration::from_millis(20));
     arrives(&printing(dir.path(), &address, 4), 4).await;
+}
+
+/// On a link that is slower than compressing, text takes a part of its size.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_link_carries_compressed_text() {
+    let World { dir, address, server } = world();
+    let proxy = Proxy::listen(&address, &server);
+    proxy.set(|weather| weather.delay = Duration::from_millis(20));
+    let code =
+        "import sys\nfor i in range(400_000): sys.stdout.write(f'step {i}: loss 0.{i:07}, and so on\\n')";
+    let setup = stand_in::setup(dir.path(), code, Some(&address));
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    let mut reading = Reading::of(&token);
+    reading.until(&mut client, Reading::is_over).await;
+    let expected: u64 =
+        (0..400_000).map(|i: u64| format!("step {i}: loss 0.{i:07}, and so on\n").len() as u64).sum();
+    assert_eq!((reading.length, reading.gaps), (expected, 0));
+    assert!(reading.says("step 399999: loss 0.0399999, and so on\n"));
+    assert!(proxy.passed() < expected / 2, "{} bytes on the wire for {expected}", proxy.passed());
 }
 
 /// A link whose other end is gone without a word: the agent notices by itself, and comes back.

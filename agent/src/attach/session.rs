@@ -17,6 +17,7 @@ use tonic::{Code, Status, Streaming};
 use super::backoff::Backoff;
 use super::{Attach, CONNECT_TIMEOUT};
 use crate::run::Incoming;
+use crate::ship::compress::Compressor;
 use crate::ship::link::{Link, Sent};
 use crate::supervise::Event;
 
@@ -55,6 +56,7 @@ struct Stream<'a> {
     incoming: &'a mpsc::UnboundedSender<Incoming>,
     /// Of the assignment.
     pieces: BytesMut,
+    compressor: Compressor,
 }
 
 impl Attach {
@@ -102,7 +104,8 @@ impl Attach {
             0 => DEFAULT_HEARTBEAT,
             seconds => Duration::from_secs(seconds.into()),
         };
-        let mut stream = Stream { link, incoming, pieces: BytesMut::new() };
+        let compressor = Compressor::new(attached.takes_compressed);
+        let mut stream = Stream { link, incoming, pieces: BytesMut::new(), compressor };
         self.exchange(&mut stream, &mut inbound, &requests, Sent::resume(attached.acked_seq), heartbeat).await
     }
 
@@ -119,9 +122,13 @@ impl Attach {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             // The permit comes first, so that a batch is cut as late as can be.
+            let compressor = &mut stream.compressor;
             let send_next = async {
                 let permit = requests.reserve().await.ok()?;
-                permit.send(link.next_message(&mut sent).await);
+                let mut request = link.next_message(&mut sent).await;
+                // No await from here on: a batch that was taken must go out.
+                request.message = request.message.map(|it| compressor.squeeze(it, link.speed()));
+                permit.send(request);
                 Some(())
             };
             tokio::select! {

@@ -77,7 +77,7 @@ impl Standalone {
                     self.end(outcome).await;
                     let _ = incoming.send(Incoming::Event(Event::OutcomeAcked));
                 }
-                Some(Message::Hello(_) | Message::Heartbeat(_)) | None => {}
+                Some(Message::Hello(_) | Message::Heartbeat(_) | Message::Compressed(_)) | None => {}
             }
         }
     }

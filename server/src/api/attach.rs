@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::compressed;
 use super::executors::{Executors, Peer};
 use super::status;
 use crate::clock;
@@ -144,7 +145,8 @@ impl Session<'_> {
     async fn run(&mut self, requests: Streaming<AttachRequest>, has_assignment: bool) -> Result<(), Status> {
         let acked_seq = self.context.log.last_seq(&self.attempt).await.map_err(status::of_log)?;
         let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
-        self.send(Message::Attached(Attached { acked_seq, heartbeat_seconds })).await?;
+        self.send(Message::Attached(Attached { acked_seq, heartbeat_seconds, takes_compressed: true }))
+            .await?;
         let mut changes = self.context.store.watch(&self.attempt.job);
         self.pass_cancel_on().await?;
         if !has_assignment && !self.cancel_sent {
@@ -182,7 +184,10 @@ impl Session<'_> {
                 Some(Some(attach_request::Message::Outcome(outcome))) => self.outcome(&outcome).await?,
                 // Heartbeats keep the connection; what they say is for those who watch it live.
                 Some(Some(attach_request::Message::Heartbeat(_))) => {}
-                Some(Some(attach_request::Message::Hello(_)) | None) => {
+                // Compressed ones were opened as they were read.
+                Some(
+                    Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None,
+                ) => {
                     return Err(Status::invalid_argument("this message does not belong here"));
                 }
             }
@@ -293,6 +298,7 @@ fn read_ahead(mut stream: Streaming<AttachRequest>) -> Requests {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::spawn(async move {
         while let Some(request) = stream.message().await.transpose() {
+            let request = request.and_then(compressed::open);
             let failed = request.is_err();
             if sender.send(request).await.is_err() || failed {
                 return;

@@ -2,6 +2,7 @@
 
 mod agent_socket;
 mod attach;
+mod compressed;
 mod delivery;
 mod executors;
 mod fetch;

@@ -1,0 +1,115 @@
+//! Whether to compress, and doing it: only where the link is slower than compressing, and the records shrink.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+use prost::Message as _;
+use sqlflow_proto::agent::attach_request::Message;
+use sqlflow_proto::agent::{CompressedRecords, RecordBatch};
+
+/// A link that is faster than this is faster than compressing, on any machine that runs a training.
+const SLOW_LINK: f64 = 20e6;
+/// Batches that are smaller are sent as they are.
+const WORTHWHILE: usize = 4 << 10;
+/// Records that do not shrink below this part are not worth the time, and nor are so many batches after them.
+const SHRINKS: f64 = 0.8;
+const SKIPPED: u32 = 32;
+
+/// What was learnt of the link and the records.
+#[derive(Debug, Default)]
+pub struct Compressor {
+    /// The server understands it.
+    enabled: bool,
+    /// Size on the wire by size of the records, of the last batches.
+    ratio: Option<f64>,
+    skip: u32,
+}
+
+impl Compressor {
+    /// For one stream.
+    pub fn new(enabled: bool) -> Self {
+        Self { enabled, ..Self::default() }
+    }
+
+    /// The message to send instead of a batch of records; any other message as it is. `speed` is what the server
+    /// acknowledges, in bytes of records a second; 0: not known.
+    pub fn squeeze(&mut self, message: Message, speed: u64) -> Message {
+        match message {
+            Message::Records(batch) if self.pays(batch.encoded_len(), speed) => self.compress(batch),
+            other => other,
+        }
+    }
+
+    fn pays(&mut self, length: usize, speed: u64) -> bool {
+        // Records that shrink arrive faster than the link carries bytes.
+        let on_the_wire = speed as f64 * self.ratio.unwrap_or(1.0);
+        if !self.enabled || length < WORTHWHILE || speed == 0 || on_the_wire > SLOW_LINK {
+            return false;
+        }
+        self.skip = self.skip.saturating_sub(1);
+        self.skip == 0
+    }
+
+    fn compress(&mut self, batch: RecordBatch) -> Message {
+        let raw = batch.encode_to_vec();
+        let mut encoder = ZlibEncoder::new(Vec::with_capacity(raw.len() / 2), Compression::fast());
+        let data = encoder.write_all(&raw).and_then(|()| encoder.finish()).expect("a Vec grows");
+        let ratio = data.len() as f64 / raw.len() as f64;
+        if ratio > SHRINKS {
+            self.skip = SKIPPED;
+            self.ratio = None;
+            return Message::Records(batch);
+        }
+        self.ratio = Some(self.ratio.map_or(ratio, |before| 0.8 * before + 0.2 * ratio));
+        let length = u32::try_from(raw.len()).expect("a batch is far smaller than 4 GiB");
+        Message::Compressed(CompressedRecords { data: data.into(), length })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::{Output, Record, record::Payload};
+
+    use super::*;
+
+    fn batch(data: Vec<u8>) -> Message {
+        let output = Output { stream: 1, offset: 0, data: data.into() };
+        let record = Record { seq: 1, payload: Some(Payload::Output(output)), ..Record::default() };
+        Message::Records(RecordBatch { records: vec![record] })
+    }
+
+    fn is_compressed(message: &Message) -> bool {
+        matches!(message, Message::Compressed(_))
+    }
+
+    #[test]
+    fn text_on_a_slow_link_is_compressed_and_stays_so_though_it_arrives_faster() {
+        let mut compressor = Compressor::new(true);
+        let text = || batch(b"a line of a log\n".repeat(4096));
+        assert!(!is_compressed(&compressor.squeeze(text(), 0)), "nothing is known yet");
+        assert!(!is_compressed(&compressor.squeeze(text(), 500_000_000)), "a socket on one machine");
+        assert!(is_compressed(&compressor.squeeze(text(), 5_000_000)));
+        assert!(
+            is_compressed(&compressor.squeeze(text(), 100_000_000)),
+            "as fast only since it is compressed"
+        );
+        assert!(!is_compressed(&Compressor::new(false).squeeze(text(), 5_000_000)), "an older server");
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_sent_as_it_is_and_seldom_tried() {
+        let mut compressor = Compressor::new(true);
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .take(64 << 10)
+        .collect();
+        assert!(!is_compressed(&compressor.squeeze(batch(noise), 5_000_000)));
+        let text = || batch(vec![b'x'; 64 << 10]);
+        let first = (1..100).find(|_| is_compressed(&compressor.squeeze(text(), 5_000_000)));
+        assert_eq!(first, Some(SKIPPED));
+    }
+}
