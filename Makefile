@@ -34,6 +34,7 @@ test: packages lint test-rust test-submitter test-quickstart ## Everything, from
 lint: venv-dev ## Formatting, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	cargo clippy -p sqlflow-agent --no-default-features --quiet -- -D warnings
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
+use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
 use tracing_subscriber::EnvFilter;
 
@@ -120,6 +121,10 @@ pub struct ExecOptions {
     /// Write how it ended, with evidence, to this file: JSON of at most 4 KiB, as a Pod's /dev/termination-log takes it
     #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
     pub outcome: Option<PathBuf>,
+    /// Send spans to this OpenTelemetry collector by OTLP over gRPC; they join the trace of TRACEPARENT if that is set,
+    /// and the command gets a TRACEPARENT of its own
+    #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "http://HOST:4317", value_parser = parse_collector)]
+    pub trace: Option<String>,
     /// Time between TERM and KILL
     #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "SECS", default_value = "10", value_parser = parse_seconds)]
     pub grace: Duration,
@@ -220,6 +225,14 @@ fn tarball(uri: &str) -> Result<(String, String), String> {
         .ok_or_else(|| format!("{uri:?} is not the URI of a .tar.gz file"))?;
     ModelPlace::new(folder, name)?;
     Ok((folder.to_owned(), name.to_owned()))
+}
+
+fn parse_collector(url: &str) -> Result<String, String> {
+    let is_usable =
+        url.strip_prefix("http://").is_some_and(|rest| !rest.is_empty()) && url.parse::<Uri>().is_ok();
+    is_usable
+        .then(|| url.to_owned())
+        .ok_or_else(|| "http://host:port is needed; TLS is not supported".to_owned())
 }
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {

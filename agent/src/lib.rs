@@ -24,4 +24,5 @@ pub mod ship;
 mod standalone;
 mod supervise;
 mod sys;
+mod trace;
 mod workspace;

@@ -10,3 +10,4 @@ mod memory;
 mod output;
 mod published;
 mod signals;
+mod trace;
