@@ -63,9 +63,10 @@ pub struct CommonOptions {
     /// What to do when no more output can be kept because nobody takes it
     #[arg(long, env = "SQLFLOW_AGENT_WHEN_FULL", value_name = "POLICY", default_value = "block")]
     pub when_full: WhenFull,
-    /// Do not repeat the command's output on the agent's own stdout and stderr
-    #[arg(long, env = "SQLFLOW_AGENT_NO_MIRROR")]
-    pub no_mirror: bool,
+    /// How the command's output is repeated on the agent's own stdout and stderr [default: lines for attach, raw for
+    /// exec]
+    #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW")]
+    pub mirror: Option<MirrorAs>,
     /// How the agent's own log lines on stderr look; SQLFLOW_AGENT_LOG says which there are [default: json for attach,
     /// text for exec]
     #[arg(long, env = "SQLFLOW_AGENT_LOG_FORMAT")]
@@ -145,6 +146,18 @@ pub struct InstallOptions {
     /// Where to; it must exist
     #[arg(value_name = "DIR", value_parser = parse_folder)]
     pub dir: PathBuf,
+}
+
+/// How the command's output is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MirrorAs {
+    /// Byte for byte
+    Raw,
+    /// For readers of lines, such as a container's log: a progress bar, written over with carriage returns, becomes a
+    /// line a second
+    Lines,
+    /// Not at all
+    None,
 }
 
 /// What to do with output that nothing can hold any more.

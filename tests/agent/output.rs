@@ -57,7 +57,7 @@ sys.stdout.buffer.write(data)";
 fn a_line_of_a_hundred_megabytes_is_only_bytes() {
     let script =
         "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo later; echo ready >&2; read wait < $DIR/gate";
-    let run = Exec::new().log_to("log").flags(["--no-mirror"]);
+    let run = Exec::new().log_to("log").flags(["--mirror", "none"]);
     let gate = run.dir().join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let running = run.shell(script);
@@ -90,6 +90,21 @@ fn progress_without_a_newline_is_seen_at_once() {
     }
     std::fs::write(&gate, "go\n").unwrap();
     assert_eq!(running.end().stdout, b"\r 10%\r100%");
+}
+
+/// A#7671: in a container's log, which is read line by line, a bar is a line a second, and its last state is there. The
+/// log itself keeps every byte.
+#[test]
+fn a_progress_bar_becomes_lines_for_those_who_read_lines() {
+    let script = "i=0; while [ $i -lt 1000 ]; do printf '\\r%d' $i; i=$((i+1)); done; printf '\\nend\\n'";
+    let (ended, dir) = Exec::new().log_to("log").flags(["--mirror", "lines"]).shell(script).end_in_folder();
+    let shown = String::from_utf8(ended.stdout).unwrap();
+    let states: Vec<u32> =
+        shown.strip_suffix("end\n").unwrap().lines().map(|it| it.parse().unwrap()).collect();
+    assert!(states.is_sorted() && states.last() == Some(&999), "{shown:?}");
+    assert!(states.len() < 100, "{shown:?}");
+    let expected: String = (0..1000).map(|i| format!("\r{i}")).collect();
+    assert_eq!(logged(dir.path(), "log").0, format!("{expected}\nend\n").as_bytes());
 }
 
 /// Order between the streams is kept as far as separate writes allow.

@@ -13,7 +13,7 @@ use sqlflow_proto::agent::{Assignment, AttemptRef};
 use tokio::sync::mpsc;
 
 use crate::attach::Attach;
-use crate::cli::{AttachOptions, CommonOptions, ExecOptions, WhenFull};
+use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
 use crate::lock::RunLock;
 use crate::process::spawn::Spawning;
 use crate::ship::link::Link;
@@ -43,8 +43,8 @@ pub(crate) struct Setting {
     pub when_full: WhenFull,
     /// Largest size of the overflow file in bytes.
     pub spool_disk: u64,
-    /// Repeat the command's output on our own stdout and stderr.
-    pub mirror: bool,
+    /// How the command's output is repeated on our own stdout and stderr.
+    pub mirror: MirrorAs,
     /// The command is a submitter: it has a channel and nothing to read on stdin.
     pub is_submitter: bool,
 }
@@ -101,6 +101,7 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
         linger: options.linger,
         spool_disk: options.spool_disk << 20,
         is_submitter: true,
+        mirror: options.common.mirror.unwrap_or(MirrorAs::Lines),
         ..setting(&options.common, attempt, workspace)
     };
     run(setting, Home::Server(Box::new(attach)), mirrors)
@@ -136,7 +137,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         termination_grace: common.termination_grace,
         when_full: common.when_full,
         spool_disk: 0,
-        mirror: !common.no_mirror,
+        mirror: common.mirror.unwrap_or(MirrorAs::Raw),
         is_submitter: false,
     }
 }

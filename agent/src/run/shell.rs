@@ -18,6 +18,7 @@ use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 
 use super::{Home, Incoming, Setting};
 use crate::channel::answers::{self, Answer};
+use crate::cli::MirrorAs;
 use crate::input::{self, InputError};
 use crate::outcome::{self, Evidence};
 use crate::process::signals::{Caught, Sender, Signals};
@@ -309,12 +310,13 @@ impl Shell {
             }
             None => None,
         };
-        let mirrored = |mirror: &Mirror| self.setting.mirror.then(|| mirror.clone());
+        let how = self.setting.mirror;
+        let mirrored = |mirror: &Mirror| (how != MirrorAs::None).then(|| mirror.clone());
         let reader = Reader {
             link: self.link.clone(),
             events: self.events.clone(),
-            stdout: OutputPipe::new(started.stdout, Stream::Stdout, mirrored(&self.mirrors[0]))?,
-            stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]))?,
+            stdout: OutputPipe::new(started.stdout, Stream::Stdout, mirrored(&self.mirrors[0]), how)?,
+            stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]), how)?,
             channel,
             when_full: self.setting.when_full,
             stop: self.stop_reading.subscribe(),

@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sqlflow_proto::record::output::Stream;
@@ -17,9 +17,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::link::Link;
 use super::mirror::Mirror;
+use super::progress::ProgressLines;
 use crate::channel::answers::Answer;
 use crate::channel::codec::{Sorted, next_frame};
-use crate::cli::WhenFull;
+use crate::cli::{MirrorAs, WhenFull};
 use crate::supervise::Event;
 
 /// Most bytes in one record of output.
@@ -59,6 +60,8 @@ pub struct OutputPipe {
     offset: u64,
     block: BytesMut,
     mirror: Option<Mirror>,
+    /// For a mirror that is read line by line.
+    progress: Option<ProgressLines>,
     /// Bytes that were dropped and of which no record tells yet.
     dropped: u64,
 }
@@ -66,9 +69,15 @@ pub struct OutputPipe {
 impl OutputPipe {
     /// # Errors
     /// `pipe` is none, or cannot be made non-blocking.
-    pub fn new(pipe: OwnedFd, stream: Stream, mirror: Option<Mirror>) -> io::Result<Self> {
+    pub fn new(
+        pipe: OwnedFd,
+        stream: Stream,
+        mirror: Option<Mirror>,
+        mirror_as: MirrorAs,
+    ) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
-        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), mirror, dropped: 0 })
+        let progress = (mirror_as == MirrorAs::Lines).then(|| ProgressLines::new(Instant::now()));
+        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), mirror, progress, dropped: 0 })
     }
 
     /// One read, one record, or a piece that is dropped. Gives the bytes read; 0: nothing is there now.
@@ -104,6 +113,13 @@ impl OutputPipe {
     /// On our own stdout or stderr. A reader that is stuck there does not hold the end.
     async fn repeat(&mut self, data: Bytes, stop: &mut watch::Receiver<bool>) {
         let Some(mirror) = &self.mirror else { return };
+        let data = match &mut self.progress {
+            Some(progress) => progress.push(&data, Instant::now()).into(),
+            None => data,
+        };
+        if data.is_empty() {
+            return;
+        }
         if *stop.borrow() {
             mirror.hurry();
         }
@@ -114,6 +130,24 @@ impl OutputPipe {
         }
         if mirror.is_over() {
             self.pipe = None;
+        }
+    }
+
+    /// Shows the state of a progress bar that has been quiet since.
+    async fn show_progress(&mut self) {
+        if let (Some(mirror), Some(progress)) = (&self.mirror, &mut self.progress) {
+            let state = progress.flush(Instant::now());
+            if !state.is_empty() {
+                mirror.write(state.into()).await;
+            }
+        }
+    }
+
+    /// Waits until that has to be done.
+    async fn progress_due(&self) {
+        match self.progress.as_ref().and_then(ProgressLines::due) {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -140,6 +174,7 @@ impl Reader {
     pub async fn run(mut self) {
         let open = self.read_all().await;
         for pipe in [&mut self.stdout, &mut self.stderr] {
+            pipe.show_progress().await;
             pipe.tell_dropped(&self.link);
         }
         let _ = self.events.send(Event::StreamsEnded { open });
@@ -181,6 +216,8 @@ impl Reader {
             tokio::select! {
                 () = self.readable(drops) => {}
                 () = self.link.room(), if drops => {}
+                () = self.stdout.progress_due() => self.stdout.show_progress().await,
+                () = self.stderr.progress_due() => self.stderr.show_progress().await,
                 _ = stop.changed(), if !stopping => {}
                 () = tokio::time::sleep(QUIET), if stopping => return true,
             }

@@ -82,7 +82,7 @@ impl LocalLauncher {
             .arg("--dir")
             .arg(&dir)
             .args(["--linger", &self.options.linger.as_secs().to_string()])
-            .arg("--no-mirror")
+            .args(["--mirror", "none"])
             // Submitters get the data source of their own job only.
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
             .stdin(Stdio::null())
