@@ -22,6 +22,7 @@ help: ## Say what there is to make
 
 agent: ## Build the static agent that ships
 	RUSTFLAGS='$(AGENT_FLAGS)' cargo build --profile dist -p sqlflow-agent --target $(HOST)
+	@echo "the static agent is $(STATIC_AGENT)"
 
 build: ## Build server, agent and command line
 	cargo build --workspace --bins
