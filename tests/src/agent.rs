@@ -54,6 +54,8 @@ impl Exec {
         };
         command.arg("exec").arg("--outcome").arg(dir.path().join("outcome.json"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What the person who runs the tests prefers is not what users have.
+        command.env_remove("PYTHONUNBUFFERED");
         Self { dir, command }
     }
 
