@@ -11,8 +11,8 @@ use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
 use tracing_subscriber::EnvFilter;
 
-use crate::model_name::ModelPlace;
 use crate::ship::mirror::Mirror;
+use crate::store::ModelPlace;
 use crate::supervise::EXIT_FAULT;
 
 /// Exit code for wrong usage.

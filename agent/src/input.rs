@@ -2,15 +2,15 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use flate2::read::MultiGzDecoder;
-use sqlflow_proto::agent::Input;
+use sqlflow_proto::agent::{AttemptRef, Input};
 use tar::{Archive, EntryType};
 
-use crate::model_name::ModelPlace;
+use crate::store::{self, ModelPlace, Patience};
 use crate::workspace::inside;
 
 /// An input cannot be had.
@@ -36,23 +36,68 @@ pub enum InputError {
     },
 }
 
-/// Unpacks the model into its folder within the workspace. Stops with an error once `abandoned` is set.
+/// Unpacks the model into its folder within the workspace. A storage that fails is tried again as
+/// patience allows.
 ///
 /// # Errors
 /// See [`InputError`].
-pub fn fetch(workspace: &Path, input: &Input, abandoned: &AtomicBool) -> Result<(), InputError> {
+pub fn fetch(
+    workspace: &Path,
+    input: &Input,
+    attempt: &AttemptRef,
+    patience: &Arc<Patience>,
+) -> Result<(), InputError> {
     let unusable = |cause| InputError::Unusable { name: input.name.clone(), uri: input.uri.clone(), cause };
-    let place = ModelPlace::new(&input.uri, &input.name).map_err(|why| unusable(anyhow::Error::msg(why)))?;
-    let file = File::open(place.tarball()).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => InputError::Missing { name: input.name.clone(), uri: input.uri.clone() },
-        _ => unusable(error.into()),
-    })?;
+    let refused = |why| unusable(anyhow::Error::msg(why));
+    let place = ModelPlace::new(&input.uri, &input.name).map_err(refused)?;
+    let store = store::open(&place, attempt, patience).map_err(refused)?;
     let folder = inside(workspace, &input.directory).map_err(&unusable)?;
-    unpack(Abandonable { file, abandoned }, &folder).map_err(unusable)
+    let read = || {
+        let file = store.read(&place.tarball())?;
+        let reading = Reading { file, patience, failed: false };
+        unpack_from(reading, &folder)
+    };
+    patience.retry(read, Failure::may_pass).map_err(|failure| match failure {
+        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
+            InputError::Missing { name: input.name.clone(), uri: input.uri.clone() }
+        }
+        Failure::Storage(error) => unusable(error.into()),
+        Failure::Content(cause) => unusable(cause),
+    })
 }
 
-/// Unpacks a gzipped tarball into `folder`. Only files and folders, and only below it.
-fn unpack(tarball: impl Read, folder: &Path) -> anyhow::Result<()> {
+/// What may pass by itself, and what does not.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Storage(#[from] io::Error),
+    #[error("{0:#}")]
+    Content(anyhow::Error),
+}
+
+impl Failure {
+    fn may_pass(&self) -> bool {
+        matches!(self, Self::Storage(error) if error.kind() != io::ErrorKind::NotFound)
+    }
+}
+
+/// What a try that failed has made goes again, so that the next one finds the folder as it was.
+fn unpack_from(mut tarball: Reading<'_>, folder: &Path) -> Result<(), Failure> {
+    let mut made = Vec::new();
+    unpack(&mut tarball, folder, &mut made).map_err(|cause| {
+        for file in made {
+            let _ = std::fs::remove_file(file);
+        }
+        match cause.downcast::<io::Error>() {
+            Ok(error) if tarball.failed => Failure::Storage(error),
+            Ok(error) => Failure::Content(error.into()),
+            Err(cause) => Failure::Content(cause),
+        }
+    })
+}
+
+/// Unpacks a gzipped tarball into `folder`. Only files and folders, and only below it. `made` receives the files.
+fn unpack(tarball: impl Read, folder: &Path, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, tarball)));
     for entry in archive.entries()? {
@@ -65,8 +110,9 @@ fn unpack(tarball: impl Read, folder: &Path) -> anyhow::Result<()> {
                 let target = inside(folder, &path)?;
                 std::fs::create_dir_all(target.parent().unwrap_or(folder))?;
                 // New: a name that comes twice must not write through what the first left.
-                let mut target = File::create_new(&target).with_context(|| path.display().to_string())?;
-                io::copy(&mut entry, &mut target).with_context(|| path.display().to_string())?;
+                let mut file = File::create_new(&target).with_context(|| path.display().to_string())?;
+                made.push(target);
+                io::copy(&mut entry, &mut file).with_context(|| path.display().to_string())?;
             }
             other => bail!("{} is neither a file nor a folder ({other:?})", path.display()),
         }
@@ -76,17 +122,21 @@ fn unpack(tarball: impl Read, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Abandonable<'a> {
-    file: File,
-    abandoned: &'a AtomicBool,
+/// Remembers whether the storage failed, or what it gave is no model.
+struct Reading<'a> {
+    file: Box<dyn Read + Send>,
+    patience: &'a Patience,
+    failed: bool,
 }
 
-impl Read for Abandonable<'_> {
+impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.abandoned.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the attempt was ended"));
+        if self.patience.is_abandoned() {
+            return Err(Patience::abandoned_error());
         }
-        self.file.read(buffer)
+        let read = self.file.read(buffer);
+        self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        read
     }
 }
 
@@ -124,7 +174,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let good =
             tarball(&[("./", EntryType::Directory, ""), ("a/model.bin", EntryType::Regular, "weights")]);
-        unpack(&good[..], &dir.path().join("m")).unwrap();
+        unpack(&good[..], &dir.path().join("m"), &mut Vec::new()).unwrap();
         assert_eq!(std::fs::read_to_string(dir.path().join("m/a/model.bin")).unwrap(), "weights");
     }
 
@@ -139,7 +189,7 @@ mod tests {
             ("pipe", EntryType::Fifo, ""),
         ] {
             let dir = tempfile::tempdir().unwrap();
-            let error = unpack(&tarball(&[bad])[..], &dir.path().join("m")).unwrap_err();
+            let error = unpack(&tarball(&[bad])[..], &dir.path().join("m"), &mut Vec::new()).unwrap_err();
             assert!(
                 !dir.path().join("x").exists() && !dir.path().join("m/link").exists(),
                 "{bad:?}: {error}"
@@ -152,11 +202,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let whole = tarball(&[("model.bin", EntryType::Regular, "weights")]);
         let cut = &whole[..whole.len() - 4];
-        assert!(unpack(cut, &dir.path().join("cut")).is_err());
+        assert!(unpack(cut, &dir.path().join("cut"), &mut Vec::new()).is_err());
         let mut spoilt = whole.clone();
         let crc = spoilt.len() - 8;
         spoilt[crc] ^= 1;
-        assert!(unpack(&spoilt[..], &dir.path().join("spoilt")).is_err());
+        assert!(unpack(&spoilt[..], &dir.path().join("spoilt"), &mut Vec::new()).is_err());
     }
 
     #[test]
@@ -164,7 +214,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
         let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
-        let error = fetch(dir.path(), &input, &AtomicBool::new(false)).unwrap_err();
+        let patience = Arc::new(Patience::new(std::time::Duration::ZERO));
+        let error = fetch(dir.path(), &input, &AttemptRef::default(), &patience).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
     }
 }

@@ -1,8 +1,9 @@
 //! `sqlflow-agent`: supervises one program, ships its output and publishes what it made.
 //!
 //! [`run`] is the shell around [`supervise`], which decides everything and touches nothing. `attach` talks to the
-//! server, `standalone` stands in for it where there is none, `ship` and `channel` carry what the child says, `process` and `sys` know of processes, `workspace`, `input`
-//! and `publish` know of files. The agent knows nothing of SQL.
+//! server, `standalone` stands in for it where there is none, `ship` and `channel` carry what the child says, `process`
+//! and `sys` know of processes, `workspace`, `input` and `publish` know of files, and `store` of storages. The agent
+//! knows nothing of SQL.
 //!
 //! Everything runs on one thread, the main one; only packing, unpacking and other slow work with files goes to others.
 
@@ -15,13 +16,13 @@ mod input;
 pub mod install;
 mod lock;
 mod meter;
-mod model_name;
 mod outcome;
 pub mod process;
 mod publish;
 pub mod run;
 pub mod ship;
 mod standalone;
+mod store;
 mod supervise;
 mod sys;
 mod trace;

@@ -1,42 +1,30 @@
 //! Publishing models: packed and staged beside their destination, granted, then swapped in. At every moment the
 //! model's name holds all of the old version or all of the new.
 //!
-//! `pack` makes the tarball, `store` says what a storage must be able to do, `file` is the one for `file://`.
+//! `pack` makes the tarball; what a storage must be able to do is said in [`crate::store`].
 
-mod file;
 mod pack;
-mod store;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
-use crate::model_name::ModelPlace;
+use crate::store::{self, ModelPlace, ModelStore, Patience};
 use crate::workspace::inside;
-use file::FileStore;
 use pack::{Digest, PackError};
-use store::ModelStore;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a pause may go on after it was hurried or abandoned.
-const PAUSE_STEP: Duration = Duration::from_millis(50);
 const GOB: &str = "sqlflow.gob";
 
 /// The models of one attempt on their way out. All methods block; call them on threads that may.
 #[derive(Debug)]
 pub struct Publication {
     outputs: Vec<OneModel>,
-    patience: Duration,
-    /// Failures are final from now on.
-    hurried: AtomicBool,
-    /// Nothing is wanted any more.
-    abandoned: AtomicBool,
+    patience: Arc<Patience>,
     /// Staging and clearing exclude each other.
     staging: Mutex<()>,
     /// Bytes a second, measured.
@@ -72,21 +60,20 @@ impl Publication {
         workspace: &Path,
         patience: Duration,
     ) -> Result<Self, String> {
+        let patience = Arc::new(Patience::new(patience));
         let model = |output: &Output| {
             let place = ModelPlace::new(&output.uri, &output.name)?;
             Ok(OneModel {
                 source: inside(workspace, &output.directory).map_err(|error| error.to_string())?,
-                tarball: format!("{}.tar.gz", place.last),
+                tarball: place.tarball(),
                 gob_copy: format!("{}.gob", place.last),
-                store: Box::new(FileStore::new(place.folder, attempt)),
+                store: store::open(&place, attempt, &patience)?,
                 output: output.clone(),
             })
         };
         Ok(Self {
             outputs: outputs.iter().map(model).collect::<Result<_, String>>()?,
             patience,
-            hurried: AtomicBool::new(false),
-            abandoned: AtomicBool::new(false),
             staging: Mutex::new(()),
             speed: AtomicU64::new(0),
         })
@@ -98,10 +85,9 @@ impl Publication {
     /// A folder without a model in it, or storage that fails for longer than the patience.
     pub fn stage(&self) -> Result<Vec<ModelPublished>, PublishError> {
         let _staging = self.staging.lock().expect("nobody panics while staging");
-        let deadline = Instant::now() + self.patience;
         let begun = Instant::now();
         let stage = |model: &OneModel| {
-            let digest = self.patiently(deadline, || model.stage(&self.abandoned));
+            let digest = self.patiently(|| model.stage(&self.patience));
             digest.map(|digest| model.published(digest)).map_err(|cause| PublishError {
                 message: model.sentence(&cause.to_string()),
                 committed: Vec::new(),
@@ -129,15 +115,14 @@ impl Publication {
     /// # Errors
     /// Storage that fails for longer than the patience.
     pub fn commit(&self, staged: Vec<ModelPublished>) -> Result<Vec<ModelPublished>, PublishError> {
-        let deadline = Instant::now() + self.patience;
         let mut committed = Vec::new();
         for (model, published) in self.outputs.iter().zip(staged) {
-            let swap = self.patiently(deadline, || model.store.commit(&model.tarball).map_err(PackError::Io));
+            let swap = self.patiently(|| model.store.commit(&model.tarball).map_err(PackError::Io));
             if let Err(cause) = swap {
                 return Err(PublishError { message: model.sentence(&cause.to_string()), committed });
             }
             committed.push(published);
-            if let Err(cause) = self.patiently(deadline, || model.publish_gob().map_err(PackError::Io)) {
+            if let Err(cause) = self.patiently(|| model.publish_gob().map_err(PackError::Io)) {
                 let message = format!(
                     "model {} is in place, but {GOB} beside it is the old one: {cause}",
                     model.output.name
@@ -153,12 +138,12 @@ impl Publication {
 
     /// Failures are final from now on.
     pub fn hurry(&self) {
-        self.hurried.store(true, Ordering::Relaxed);
+        self.patience.hurry();
     }
 
     /// Stops staging as soon as can be.
     pub fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Relaxed);
+        self.patience.abandon();
     }
 
     /// Removes what was staged.
@@ -171,43 +156,18 @@ impl Publication {
         }
     }
 
-    /// Tries again while the storage fails, with growing pauses.
-    fn patiently<T>(
-        &self,
-        deadline: Instant,
-        work: impl Fn() -> Result<T, PackError>,
-    ) -> Result<T, PackError> {
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match work() {
-                Err(PackError::Io(error)) => error,
-                other => return other,
-            };
-            if self.is_over(deadline) {
-                return Err(error.into());
-            }
-            tracing::warn!(%error, pause_ms = pause.as_millis(), "storage failed; trying again");
-            let next = Instant::now() + pause;
-            while Instant::now() < next && !self.is_over(deadline) {
-                std::thread::sleep(PAUSE_STEP.min(pause));
-            }
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
-    }
-
-    fn is_over(&self, deadline: Instant) -> bool {
-        Instant::now() >= deadline
-            || self.hurried.load(Ordering::Relaxed)
-            || self.abandoned.load(Ordering::Relaxed)
+    /// Tries again while the storage fails; what was left out or is not plain does not pass by itself.
+    fn patiently<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
+        self.patience.retry(work, |error| matches!(error, PackError::Io(_)))
     }
 }
 
 impl OneModel {
-    fn stage(&self, abandoned: &AtomicBool) -> Result<Digest, PackError> {
+    fn stage(&self, patience: &Patience) -> Result<Digest, PackError> {
         let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
         let extra = if self.output.gob.is_empty() { &[] } else { &extra[..] };
         let mut staged = self.store.stage(&self.tarball)?;
-        let digest = pack::pack(&self.source, extra, &mut staged, abandoned)?;
+        let digest = pack::pack(&self.source, extra, &mut staged, patience)?;
         staged.finish()?;
         Ok(digest)
     }

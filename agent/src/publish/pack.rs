@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
+
+use crate::store::Patience;
 
 /// Weights hardly shrink; the first level gets most of it at several times the speed.
 const LEVEL: Compression = Compression::new(1);
@@ -39,7 +40,7 @@ pub(super) fn pack(
     source: &Path,
     extra: &[(&str, &[u8])],
     sink: &mut dyn Write,
-    abandoned: &AtomicBool,
+    patience: &Patience,
 ) -> Result<Digest, PackError> {
     let mut files = BTreeMap::new();
     collect(source, source, &mut files)?;
@@ -64,11 +65,11 @@ pub(super) fn pack(
             Source::File(path) => {
                 let file = File::open(path)?;
                 let size = file.metadata()?.len();
-                let mut exactly = Exactly { file: file.take(size), left: size, abandoned };
+                let mut exactly = Exactly { file: file.take(size), left: size, patience };
                 builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
             }
         }
-        if abandoned.load(Ordering::Relaxed) {
+        if patience.is_abandoned() {
             return Err(PackError::Abandoned);
         }
     }
@@ -140,13 +141,13 @@ fn header(kind: EntryType, size: u64, mode: u32) -> Header {
 struct Exactly<'a> {
     file: io::Take<File>,
     left: u64,
-    abandoned: &'a AtomicBool,
+    patience: &'a Patience,
 }
 
 impl Read for Exactly<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.abandoned.load(Ordering::Relaxed) {
-            return Err(io::Error::other("the attempt was ended"));
+        if self.patience.is_abandoned() {
+            return Err(Patience::abandoned_error());
         }
         let read = self.file.read(buffer)?;
         self.left -= read as u64;

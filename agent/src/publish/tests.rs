@@ -158,7 +158,7 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
     fs::create_dir_all(bench.dir.path().join("models")).unwrap();
     fs::write(bench.model(), "in the way").unwrap();
     let mut publication = bench.publication(1);
-    publication.patience = Duration::from_secs(60);
+    publication.patience = Arc::new(Patience::new(Duration::from_secs(60)));
     std::thread::scope(|scope| {
         let staged = scope.spawn(|| publication.stage());
         fs::remove_file(bench.model()).unwrap();

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_proto::agent::{Assignment, CommitRequest, Granted, Refused, Start, agent_frame::Frame};
+use sqlflow_proto::agent::{
+    Assignment, AttemptRef, CommitRequest, Granted, Refused, Start, agent_frame::Frame,
+};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Payload};
 use tokio::net::UnixStream;
@@ -30,6 +31,7 @@ use crate::ship::outbox::DEFAULT_LIMIT;
 use crate::ship::overflow::Overflow;
 use crate::ship::reader::{OutputPipe, Reader};
 use crate::ship::spool;
+use crate::store::Patience;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
 use crate::{failpoint, meter, workspace};
 
@@ -54,7 +56,7 @@ pub(super) struct Shell {
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     assignment: Option<Arc<Assignment>>,
-    prepare_abandoned: Arc<AtomicBool>,
+    fetching: Arc<Patience>,
     command: Command,
     stop_reading: watch::Sender<bool>,
     answers: Option<mpsc::Sender<Answer>>,
@@ -77,6 +79,7 @@ impl Shell {
         // Unbounded, but emptied before anything else runs again: all is one thread.
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(setting.linger);
+        let fetching = Arc::new(Patience::new(setting.publish_retry));
         let mut shell = Self {
             setting,
             mirrors,
@@ -89,7 +92,7 @@ impl Shell {
             events,
             inbox,
             assignment: None,
-            prepare_abandoned: Arc::default(),
+            fetching,
             command: Command::NotStarted,
             stop_reading: watch::Sender::new(false),
             answers: None,
@@ -214,7 +217,7 @@ impl Shell {
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Prepare => self.prepare(),
-            Action::AbandonPrepare => self.prepare_abandoned.store(true, Ordering::Relaxed),
+            Action::AbandonPrepare => self.fetching.abandon(),
             Action::Start => {
                 if let Err(error) = self.start() {
                     self.send(Event::StartFailed(format!("{error:#}")));
@@ -282,9 +285,10 @@ impl Shell {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
-        let (abandoned, events) = (self.prepare_abandoned.clone(), self.events.clone());
+        let (attempt, patience) = (self.setting.attempt.clone(), self.fetching.clone());
+        let events = self.events.clone();
         spawn_blocking(move || {
-            let _ = events.send(prepare(&root, &assignment, &abandoned));
+            let _ = events.send(prepare(&root, &assignment, &attempt, &patience));
         });
     }
 
@@ -442,12 +446,12 @@ impl Shell {
     }
 }
 
-fn prepare(root: &Path, assignment: &Assignment, abandoned: &AtomicBool) -> Event {
+fn prepare(root: &Path, assignment: &Assignment, attempt: &AttemptRef, patience: &Arc<Patience>) -> Event {
     if let Err(error) = workspace::create(root, &assignment.files) {
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {
-        if let Err(error) = input::fetch(root, input, abandoned) {
+        if let Err(error) = input::fetch(root, input, attempt, patience) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }

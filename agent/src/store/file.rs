@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use sqlflow_proto::agent::AttemptRef;
-
-use super::store::{ModelStore, StagedFile};
+use super::{ModelStore, StagedFile, Staging, kind};
 use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
@@ -18,17 +16,14 @@ const BUFFER: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct FileStore {
     folder: PathBuf,
-    /// `.staging-<job>-<step>-`
-    prefix: String,
-    attempt: u32,
+    staging: Staging,
     /// Files whose rename went through: when only the sync after it failed, the next try must not look for them.
     renamed: Mutex<HashSet<String>>,
 }
 
 impl FileStore {
-    pub(super) fn new(folder: PathBuf, attempt: &AttemptRef) -> Self {
-        let prefix = format!(".staging-{}-{}-", attempt.job_id, attempt.step);
-        Self { folder, prefix, attempt: attempt.attempt, renamed: Mutex::default() }
+    pub(super) fn new(folder: PathBuf, staging: Staging) -> Self {
+        Self { folder, staging, renamed: Mutex::default() }
     }
 
     fn renamed(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -36,7 +31,7 @@ impl FileStore {
     }
 
     fn staging(&self) -> PathBuf {
-        self.folder.join(format!("{}{}", self.prefix, self.attempt))
+        self.folder.join(self.staging.folder())
     }
 }
 
@@ -68,19 +63,16 @@ impl ModelStore for FileStore {
         };
         for entry in entries {
             let entry = entry?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix(&self.prefix)?.parse::<u32>().ok());
-            if number.is_some_and(|number| number <= self.attempt) {
+            if entry.file_name().to_str().is_some_and(|name| self.staging.is_stale(name)) {
                 fs::remove_dir_all(entry.path())?;
             }
         }
         Ok(())
     }
-}
 
-/// For the names of failpoints.
-fn kind(name: &str) -> &'static str {
-    if name.ends_with(".tar.gz") { "tarball" } else { "gob" }
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        Ok(Box::new(File::open(self.folder.join(name))?))
+    }
 }
 
 struct Staged(BufWriter<File>);

@@ -1,0 +1,224 @@
+//! Models in HDFS, by its own protocol.
+//!
+//! OpenDAL's binding of the same client deletes a file before it renames another over it, and keeps its errors' texts
+//! to itself; so the client is used as it is. Its rename is the namenode's `rename2` with OVERWRITE: one transaction.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use hdfs_native::client::FileStatus;
+use hdfs_native::file::{FileReader, FileWriter};
+use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
+
+use super::patience::Waiting;
+use super::{ModelPlace, ModelStore, Patience, StagedFile, Staging, kind};
+use crate::failpoint;
+
+/// Bytes that are gathered before they are given to the pipeline of datanodes.
+const BUFFER: usize = 1 << 20;
+const FOLDER_MODE: u32 = 0o755;
+
+/// A model's folder; files are staged in a folder within it.
+pub(super) struct HdfsStore {
+    /// `hdfs://host:port`; without host the default one of Hadoop's configuration.
+    url: String,
+    folder: String,
+    staging: Staging,
+    waiting: Waiting,
+    /// What was staged, as the namenode described it: a rename keeps length and time, so that a rename whose answer
+    /// was lost can be told from one that never was.
+    staged: Arc<Mutex<HashMap<String, Described>>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Described {
+    length: usize,
+    modification_time: u64,
+}
+
+impl From<&FileStatus> for Described {
+    fn from(status: &FileStatus) -> Self {
+        Self { length: status.length, modification_time: status.modification_time }
+    }
+}
+
+impl fmt::Debug for HdfsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HdfsStore")
+            .field("url", &self.url)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HdfsStore {
+    pub(super) fn new(place: &ModelPlace, staging: Staging, patience: Arc<Patience>) -> Result<Self, String> {
+        Ok(Self {
+            url: format!("hdfs://{}", place.authority),
+            folder: place.folder.clone(),
+            staging,
+            waiting: Waiting::new(patience)?,
+            staged: Arc::default(),
+        })
+    }
+
+    /// A new client has read its configuration, tokens and tickets anew.
+    fn client(&self) -> io::Result<Client> {
+        ClientBuilder::new().with_url(&self.url).build().map_err(io_error)
+    }
+
+    fn final_path(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    fn staged_path(&self, name: &str) -> String {
+        format!("{}/{}/{name}", self.folder, self.staging.folder())
+    }
+
+    async fn rename(&self, client: &Client, name: &str) -> io::Result<()> {
+        let (from, to) = (self.staged_path(name), self.final_path(name));
+        let Err(error) = client.rename(&from, &to, true).await.map_err(io_error) else { return Ok(()) };
+        let staged = self.staged.lock().expect("nobody panics while holding the lock").get(name).copied();
+        match (client.get_file_info(&from).await, client.get_file_info(&to).await) {
+            // It went through before, and only its answer was lost.
+            (Err(HdfsError::FileNotFound(_)), Ok(found)) if staged == Some(Described::from(&found)) => Ok(()),
+            _ => Err(error),
+        }
+    }
+}
+
+impl ModelStore for HdfsStore {
+    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
+        let client = self.client()?;
+        let path = self.staged_path(name);
+        let writer = self.waiting.wait(async {
+            let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
+            client.mkdirs(parent, FOLDER_MODE, true).await.map_err(io_error)?;
+            client.create(&path, WriteOptions::default().overwrite(true)).await.map_err(io_error)
+        })?;
+        Ok(Box::new(Staged {
+            client,
+            path,
+            name: name.to_owned(),
+            writer,
+            buffer: Vec::with_capacity(BUFFER),
+            staged: self.staged.clone(),
+            waiting: self.waiting.clone(),
+        }))
+    }
+
+    fn commit(&self, name: &str) -> io::Result<()> {
+        let client = self.client()?;
+        failpoint::reach(&format!("{}-before-rename", kind(name)));
+        self.waiting.wait(self.rename(&client, name))?;
+        failpoint::reach(&format!("{}-after-rename", kind(name)));
+        Ok(())
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        failpoint::reach("clear");
+        let client = self.client()?;
+        self.waiting.wait(async {
+            let entries = match client.list_status(&self.folder, false).await {
+                Err(HdfsError::FileNotFound(_)) => return Ok(()),
+                other => other.map_err(io_error)?,
+            };
+            for entry in entries {
+                let name = entry.path.rsplit('/').next().unwrap_or_default();
+                if self.staging.is_stale(name) {
+                    client.delete(&entry.path, true).await.map_err(io_error)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        let client = self.client()?;
+        let path = self.final_path(name);
+        let reader = self.waiting.wait(async { client.read(&path).await.map_err(io_error) })?;
+        Ok(Box::new(Reading { _client: client, reader, waiting: self.waiting.clone(), piece: Bytes::new() }))
+    }
+}
+
+struct Staged {
+    client: Client,
+    path: String,
+    name: String,
+    writer: FileWriter,
+    buffer: Vec<u8>,
+    staged: Arc<Mutex<HashMap<String, Described>>>,
+    waiting: Waiting,
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.buffer.len() + bytes.len() > BUFFER {
+            self.flush()?;
+        }
+        self.buffer.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER));
+        let writer = &mut self.writer;
+        self.waiting.wait(async { writer.write_bytes(full.into()).await.map_err(io_error) })?;
+        Ok(())
+    }
+}
+
+impl StagedFile for Staged {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.flush()?;
+        failpoint::reach("staged");
+        let Self { client, path, name, mut writer, staged, waiting, .. } = *self;
+        let described = waiting.wait(async {
+            // On the disks of the datanodes, not only in their memory.
+            writer.hsync().await.map_err(io_error)?;
+            writer.close().await.map_err(io_error)?;
+            client.get_file_info(&path).await.map(|status| Described::from(&status)).map_err(io_error)
+        })?;
+        staged.lock().expect("nobody panics while holding the lock").insert(name, described);
+        Ok(())
+    }
+}
+
+struct Reading {
+    _client: Client,
+    reader: FileReader,
+    waiting: Waiting,
+    piece: Bytes,
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() && self.reader.remaining() > 0 {
+            let reader = &mut self.reader;
+            self.piece = self.waiting.wait(async { reader.read_bytes(BUFFER).await.map_err(io_error) })?;
+        }
+        let length = buffer.len().min(self.piece.len());
+        buffer[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+/// The first line: Java's exceptions bring their stack along.
+fn io_error(error: HdfsError) -> io::Error {
+    let kind = match &error {
+        HdfsError::IOError(error) => error.kind(),
+        HdfsError::FileNotFound(_) => io::ErrorKind::NotFound,
+        HdfsError::RPCError(class, _) if class.ends_with("AccessControlException") => {
+            io::ErrorKind::PermissionDenied
+        }
+        _ => io::ErrorKind::Other,
+    };
+    let text = error.to_string();
+    io::Error::new(kind, text.lines().next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,116 @@
+//! The HTTP client of storages.
+
+use std::io::{self, Read};
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use opendal::Operator;
+use opendal::layers::{RetryEvent, RetryLayer, TimeoutLayer};
+use opendal_http_transport_reqwest::ReqwestTransport;
+use reqwest::Certificate;
+use tokio_stream::{Stream, StreamExt as _};
+
+use super::patience::Waiting;
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// A part of a large file must be through in this time.
+const ANSWER: Duration = Duration::from_secs(120);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Where distributions keep the certificates that they trust.
+const BUNDLES: [&str; 3] =
+    ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+
+/// A client that trusts what `SSL_CERT_FILE` holds; without it what the system trusts; in an image with nothing else in
+/// it what Mozilla trusts.
+pub(super) fn client() -> io::Result<reqwest::Client> {
+    // The second time is an error that means nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT).tls_certs_only(trusted()?);
+    builder.build().map_err(io::Error::other)
+}
+
+fn trusted() -> io::Result<Vec<Certificate>> {
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
+        let named = |error: String| io::Error::other(format!("SSL_CERT_FILE {}: {error}", path.display()));
+        let bundle = std::fs::read(&path).map_err(|error| named(error.to_string()))?;
+        return Certificate::from_pem_bundle(&bundle).map_err(|error| named(error.to_string()));
+    }
+    let system =
+        BUNDLES.iter().find_map(|path| Certificate::from_pem_bundle(&std::fs::read(path).ok()?).ok());
+    if let Some(certificates) = system.filter(|it| !it.is_empty()) {
+        return Ok(certificates);
+    }
+    webpki_root_certs::TLS_SERVER_ROOT_CERTS
+        .iter()
+        .map(|certificate| Certificate::from_der(certificate).map_err(io::Error::other))
+        .collect()
+}
+
+/// With our client, and with tries that go on for as long as patience allows.
+pub(super) fn layered(operator: Operator, waiting: &Waiting) -> io::Result<Operator> {
+    let transport = opendal::HttpTransporter::new(ReqwestTransport::new(client()?));
+    let context = operator.context().with_http_transport(transport);
+    let waiting = waiting.clone();
+    let retry = RetryLayer::default()
+        .with_min_delay(FIRST_PAUSE)
+        .with_max_delay(LONGEST_PAUSE)
+        .with_max_times(usize::MAX)
+        .with_jitter()
+        .with_notify(move |event: RetryEvent<'_>| {
+            let (error, pause_ms) = (one_line(event.err), event.retry_after.as_millis());
+            tracing::warn!(error, pause_ms, "storage failed; trying again");
+            waiting.failed();
+        });
+    let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
+    Ok(operator.with_context(context).layer(timeout).layer(retry))
+}
+
+/// A file that is being read, for a thread that may block.
+pub(super) struct Reading {
+    stream: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
+    piece: Bytes,
+    waiting: Waiting,
+}
+
+impl Reading {
+    pub(super) fn new(
+        stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        waiting: Waiting,
+    ) -> Self {
+        Self { stream: Box::pin(stream), piece: Bytes::new(), waiting }
+    }
+}
+
+impl Read for Reading {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            let stream = &mut self.stream;
+            let next = self.waiting.wait(async { stream.next().await.transpose() })?;
+            match next {
+                Some(piece) => self.piece = piece,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.piece.len());
+        buffer[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+/// What OpenDAL says, without its contexts, which hold headers and addresses.
+pub(super) fn io_error(error: opendal::Error) -> io::Error {
+    let kind = match error.kind() {
+        opendal::ErrorKind::NotFound => io::ErrorKind::NotFound,
+        opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, one_line(&error))
+}
+
+fn one_line(error: &opendal::Error) -> String {
+    let text = format!("{}: {}", error.kind(), error.message());
+    text.lines().next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,134 @@
+//! Storages of models, one URI each: files, HDFS and object stores.
+//!
+//! `place` reads a URI, `patience` says how long a storage that fails is waited for; each other file is one kind of
+//! storage. All of them keep one promise: at every moment a name holds all of an old file or all of a new one.
+
+mod file;
+#[cfg(feature = "hdfs")]
+mod hdfs;
+#[cfg(feature = "http")]
+mod http;
+#[cfg(feature = "objects")]
+mod objects;
+mod patience;
+mod place;
+#[cfg(feature = "webhdfs")]
+mod webhdfs;
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use sqlflow_proto::agent::AttemptRef;
+
+pub use patience::Patience;
+pub use place::{ModelPlace, Scheme};
+
+/// One model's place in a storage. Names are file names within it. All methods block.
+pub trait ModelStore: Debug + Send + Sync {
+    /// Begins to write a file that nobody sees yet; one of that name that was staged before is replaced. Credentials
+    /// are read anew, since those from the start of a long training may have expired.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>>;
+
+    /// Puts a staged file under its name, whole, in place of the one that is there; durable when this returns. May be
+    /// called again after an error.
+    ///
+    /// # Errors
+    /// Those of the storage; the old file is then still there.
+    fn commit(&self, name: &str) -> io::Result<()>;
+
+    /// Removes what this attempt and earlier ones of the same step staged.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn clear(&self) -> io::Result<()>;
+
+    /// Reads a file from its start.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; those of the storage.
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+}
+
+/// A staged file that is being written.
+pub trait StagedFile: Write {
+    /// All is written: durable when this returns.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// Opens the place; nothing is asked of the storage yet. Other storages than files need a tokio runtime around them.
+///
+/// # Errors
+/// One sentence: this agent was built without that storage.
+pub fn open(
+    place: &ModelPlace,
+    attempt: &AttemptRef,
+    patience: &Arc<Patience>,
+) -> Result<Box<dyn ModelStore>, String> {
+    let staging = Staging::new(attempt);
+    match place.scheme {
+        Scheme::File => Ok(Box::new(file::FileStore::new(place.folder.as_str().into(), staging))),
+        #[cfg(feature = "hdfs")]
+        Scheme::Hdfs => Ok(Box::new(hdfs::HdfsStore::new(place, staging, patience.clone())?)),
+        #[cfg(feature = "webhdfs")]
+        Scheme::Webhdfs => Ok(Box::new(webhdfs::WebhdfsStore::new(place, staging, patience.clone())?)),
+        #[cfg(feature = "objects")]
+        scheme if objects::ObjectStore::serves(scheme) => {
+            Ok(Box::new(objects::ObjectStore::new(place, attempt, patience.clone())?))
+        }
+        #[cfg(not(all(
+            feature = "hdfs",
+            feature = "webhdfs",
+            feature = "s3",
+            feature = "oss",
+            feature = "gs",
+            feature = "azblob"
+        )))]
+        scheme => Err(format!("this build of the agent has no support for {scheme}://")),
+        #[cfg(all(
+            feature = "hdfs",
+            feature = "webhdfs",
+            feature = "s3",
+            feature = "oss",
+            feature = "gs",
+            feature = "azblob"
+        ))]
+        scheme => unreachable!("{scheme} is served"),
+    }
+}
+
+/// Names the folders in which attempts stage their files, within the model's.
+#[derive(Debug, Clone)]
+struct Staging {
+    /// `.staging-<job>-<step>-`
+    prefix: String,
+    attempt: u32,
+}
+
+impl Staging {
+    fn new(attempt: &AttemptRef) -> Self {
+        Self { prefix: format!(".staging-{}-{}-", attempt.job_id, attempt.step), attempt: attempt.attempt }
+    }
+
+    /// Ours.
+    fn folder(&self) -> String {
+        format!("{}{}", self.prefix, self.attempt)
+    }
+
+    /// Ours, or an earlier attempt's of the same step.
+    fn is_stale(&self, folder: &str) -> bool {
+        let number = folder.strip_prefix(&self.prefix).and_then(|number| number.parse::<u32>().ok());
+        number.is_some_and(|number| number <= self.attempt)
+    }
+}
+
+/// For the names of failpoints.
+fn kind(name: &str) -> &'static str {
+    if name.ends_with(".tar.gz") { "tarball" } else { "gob" }
+}

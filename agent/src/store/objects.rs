@@ -1,0 +1,251 @@
+//! Models in object stores, where nothing can be renamed.
+//!
+//! A file is staged as an upload in parts that is not completed: nobody sees it, and its completion replaces the
+//! object as a whole. So nothing is copied, and the commit is one small request. An upload whose agent died stays
+//! behind unseen; stores remove such uploads by a lifecycle rule.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io::{self, Read, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::BytesMut;
+use opendal::{Builder, Operator, Writer};
+use sqlflow_proto::agent::AttemptRef;
+
+use super::patience::Waiting;
+use super::{ModelPlace, ModelStore, Patience, Scheme, StagedFile, http, kind};
+use crate::failpoint;
+
+/// Bytes of one part: of the 10,000 that S3 allows, 80 GB are made.
+const PART: usize = 8 << 20;
+/// Parts on their way at once; with the one that is being filled they are the bound on memory, 40 MiB.
+const CONCURRENT: usize = 4;
+/// Bytes that are gathered before they are given to OpenDAL.
+const PIECE: usize = 256 << 10;
+/// Says in an object's metadata who wrote it.
+const WRITTEN_BY: &str = "sqlflow-attempt";
+
+pub(super) struct ObjectStore {
+    scheme: Scheme,
+    bucket: String,
+    /// `a/b/`, or nothing.
+    prefix: String,
+    attempt: String,
+    waiting: Waiting,
+    uploads: Arc<Mutex<HashMap<String, Upload>>>,
+}
+
+/// All is written and nothing to be seen.
+struct Upload {
+    operator: Operator,
+    writer: Writer,
+    length: u64,
+}
+
+impl fmt::Debug for ObjectStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectStore")
+            .field("bucket", &self.bucket)
+            .field("prefix", &self.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ObjectStore {
+    /// Whether this build knows the storage.
+    pub(super) fn serves(scheme: Scheme) -> bool {
+        match scheme {
+            Scheme::S3 => cfg!(feature = "s3"),
+            Scheme::Oss => cfg!(feature = "oss"),
+            Scheme::Gs => cfg!(feature = "gs"),
+            Scheme::Azblob => cfg!(feature = "azblob"),
+            Scheme::File | Scheme::Hdfs | Scheme::Webhdfs => false,
+        }
+    }
+
+    pub(super) fn new(
+        place: &ModelPlace,
+        attempt: &AttemptRef,
+        patience: Arc<Patience>,
+    ) -> Result<Self, String> {
+        let folder = place.folder.trim_start_matches('/');
+        Ok(Self {
+            scheme: place.scheme,
+            bucket: place.authority.clone(),
+            prefix: if folder.is_empty() { String::new() } else { format!("{folder}/") },
+            attempt: format!("{}/{}/{}", attempt.job_id, attempt.step, attempt.attempt),
+            waiting: Waiting::new(patience)?,
+            uploads: Arc::default(),
+        })
+    }
+
+    /// A new one has read its credentials anew.
+    fn operator(&self) -> io::Result<Operator> {
+        let operator = match self.scheme {
+            #[cfg(feature = "s3")]
+            Scheme::S3 => built(s3(&self.bucket))?,
+            #[cfg(feature = "oss")]
+            Scheme::Oss => built(
+                opendal::services::Oss::default().bucket(&self.bucket).endpoint(&variable("OSS_ENDPOINT")),
+            )?,
+            #[cfg(feature = "gs")]
+            Scheme::Gs => built(opendal::services::Gcs::default().bucket(&self.bucket))?,
+            #[cfg(feature = "azblob")]
+            Scheme::Azblob => built(
+                opendal::services::Azblob::default()
+                    .container(&self.bucket)
+                    .endpoint(&variable("AZBLOB_ENDPOINT")),
+            )?,
+            other => return Err(io::Error::other(format!("{other}:// is no object store"))),
+        };
+        http::layered(operator, &self.waiting)
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
+        self.uploads.lock().expect("nobody panics while holding the lock")
+    }
+
+    async fn complete(&self, path: &str, upload: &mut Upload) -> io::Result<()> {
+        let closed = upload.writer.close().await;
+        match (closed, upload.operator.stat(path).await) {
+            (Ok(_), Err(error)) => Err(http::io_error(error)),
+            (Ok(_), Ok(found)) if found.content_length() != upload.length => Err(io::Error::other(format!(
+                "{} bytes were sent, but the store has {}",
+                upload.length,
+                found.content_length()
+            ))),
+            (Ok(_), Ok(_)) => Ok(()),
+            // It was completed before, and only the answer was lost.
+            (Err(_), Ok(found)) if self.is_ours(&found) => Ok(()),
+            (Err(error), _) => Err(http::io_error(error)),
+        }
+    }
+
+    fn is_ours(&self, found: &opendal::Metadata) -> bool {
+        found.user_metadata().and_then(|all| all.get(WRITTEN_BY)).is_some_and(|by| *by == self.attempt)
+    }
+}
+
+impl ModelStore for ObjectStore {
+    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
+        let operator = self.operator()?;
+        let path = self.path(name);
+        let mut writer = operator.writer_with(&path).chunk(PART).concurrent(CONCURRENT);
+        if operator.info().capability().write_with_user_metadata {
+            writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.attempt.clone())]);
+        }
+        let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
+        Ok(Box::new(Staged {
+            name: name.to_owned(),
+            upload: Upload { operator, writer, length: 0 },
+            piece: BytesMut::with_capacity(PIECE),
+            uploads: self.uploads.clone(),
+            waiting: self.waiting.clone(),
+        }))
+    }
+
+    fn commit(&self, name: &str) -> io::Result<()> {
+        let Some(mut upload) = self.uploads().remove(name) else {
+            return Err(io::Error::other(format!("{name} was not staged")));
+        };
+        failpoint::reach(&format!("{}-before-rename", kind(name)));
+        let completed = self.waiting.wait(self.complete(&self.path(name), &mut upload));
+        if completed.is_err() {
+            self.uploads().insert(name.to_owned(), upload);
+        }
+        failpoint::reach(&format!("{}-after-rename", kind(name)));
+        completed
+    }
+
+    fn clear(&self) -> io::Result<()> {
+        failpoint::reach("clear");
+        let uploads = std::mem::take(&mut *self.uploads());
+        let mut result = Ok(());
+        for mut upload in uploads.into_values() {
+            result =
+                result.and(self.waiting.wait(async { upload.writer.abort().await.map_err(http::io_error) }));
+        }
+        result
+    }
+
+    fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        let operator = self.operator()?;
+        let path = self.path(name);
+        let stream = self.waiting.wait(async {
+            // Says at once whether it is there.
+            operator.stat(&path).await.map_err(http::io_error)?;
+            let reader =
+                operator.reader_with(&path).chunk(PART).concurrent(2).await.map_err(http::io_error)?;
+            reader.into_bytes_stream(..).await.map_err(http::io_error)
+        })?;
+        Ok(Box::new(http::Reading::new(stream, self.waiting.clone())))
+    }
+}
+
+struct Staged {
+    name: String,
+    upload: Upload,
+    piece: BytesMut,
+    uploads: Arc<Mutex<HashMap<String, Upload>>>,
+    waiting: Waiting,
+}
+
+impl Write for Staged {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() + bytes.len() > PIECE {
+            self.flush()?;
+        }
+        self.piece.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze();
+        self.upload.length += piece.len() as u64;
+        let writer = &mut self.upload.writer;
+        self.waiting.wait(async { writer.write(piece).await.map_err(http::io_error) })
+    }
+}
+
+impl StagedFile for Staged {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.flush()?;
+        failpoint::reach("staged");
+        self.uploads.lock().expect("nobody panics while holding the lock").insert(self.name, self.upload);
+        Ok(())
+    }
+}
+
+fn built(builder: impl Builder) -> io::Result<Operator> {
+    Operator::new(builder).map_err(http::io_error)
+}
+
+/// Without any more configuration than other S3 clients need.
+#[cfg(feature = "s3")]
+fn s3(bucket: &str) -> opendal::services::S3 {
+    let mut builder = opendal::services::S3::default().bucket(bucket).checksum_algorithm("crc32c");
+    let endpoint = Some(variable("AWS_ENDPOINT_URL_S3"))
+        .filter(|it| !it.is_empty())
+        .unwrap_or_else(|| variable("AWS_ENDPOINT_URL"));
+    if !endpoint.is_empty() {
+        builder = builder.endpoint(&endpoint);
+    }
+    if variable("AWS_REGION").is_empty() && variable("AWS_DEFAULT_REGION").is_empty() {
+        builder = builder.region("us-east-1");
+    }
+    builder
+}
+
+/// Empty when it is not set.
+#[cfg(any(feature = "s3", feature = "oss", feature = "azblob"))]
+fn variable(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
+}

@@ -1,0 +1,147 @@
+//! Names and places of models, shared by what fetches and what publishes them.
+
+use std::fmt;
+
+/// A kind of storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// A file system.
+    File,
+    /// HDFS by its own protocol.
+    Hdfs,
+    /// HDFS over HTTP.
+    Webhdfs,
+    /// Amazon's S3 and what is compatible with it.
+    S3,
+    /// Alibaba Cloud's object store.
+    Oss,
+    /// Google Cloud Storage.
+    Gs,
+    /// Azure's blobs.
+    Azblob,
+}
+
+const SCHEMES: [(&str, Scheme); 7] = [
+    ("file", Scheme::File),
+    ("hdfs", Scheme::Hdfs),
+    ("webhdfs", Scheme::Webhdfs),
+    ("s3", Scheme::S3),
+    ("oss", Scheme::Oss),
+    ("gs", Scheme::Gs),
+    ("azblob", Scheme::Azblob),
+];
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = SCHEMES.iter().find(|(_, scheme)| scheme == self).map_or("", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+/// Where a model lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelPlace {
+    /// The kind of storage.
+    pub scheme: Scheme,
+    /// Host and port of HDFS, where it may be empty; the bucket of an object store; empty for files.
+    pub authority: String,
+    /// The model's folder: `/a/b`, never with a slash at its end.
+    pub folder: String,
+    /// Last segment of the model's name; names its files.
+    pub last: String,
+}
+
+impl ModelPlace {
+    /// From a URI and the model's name. What follows the authority is taken as it is: no percent-decoding, so that
+    /// every name that the server accepts has exactly one place.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn new(uri: &str, name: &str) -> Result<Self, String> {
+        let refuse = |why: &str| Err(format!("cannot use {uri}: {why}"));
+        let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
+        let Some((_, scheme)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
+            let known = SCHEMES.map(|(name, _)| format!("{name}://")).join(", ");
+            return refuse(&format!("a place for models begins with one of {known}"));
+        };
+        let (authority, folder) = match rest.find('/') {
+            Some(slash) => rest.split_at(slash),
+            None => (rest, ""),
+        };
+        if authority.contains('@') {
+            // Not shown: it may hold a password.
+            return Err(format!("a {scheme}:// URI holds no credentials; they come from the environment"));
+        }
+        let folder = folder.trim_end_matches('/');
+        match scheme {
+            Scheme::File if !authority.is_empty() || folder.is_empty() => {
+                return refuse("file:// needs an absolute path and no host");
+            }
+            Scheme::Webhdfs if authority.is_empty() => return refuse("webhdfs:// needs host and port"),
+            Scheme::S3 | Scheme::Oss | Scheme::Gs | Scheme::Azblob if authority.is_empty() => {
+                return refuse("a bucket must follow ://");
+            }
+            _ => {}
+        }
+        if folder.split('/').any(|segment| matches!(segment, "." | "..")) {
+            return refuse("it has a `.` or `..` segment");
+        }
+        if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(format!("`{name}` is no name for a model: it has an empty, `.` or `..` segment"));
+        }
+        let last = name.rsplit('/').next().unwrap_or(name).to_owned();
+        Ok(Self { scheme: *scheme, authority: authority.to_owned(), folder: folder.to_owned(), last })
+    }
+
+    /// Name of the file that is the model.
+    pub fn tarball(&self) -> String {
+        format!("{}.tar.gz", self.last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_named_by_the_last_segment() {
+        let place = ModelPlace::new("file:///models/team/m 100%", "team/m 100%").unwrap();
+        assert_eq!(
+            (place.folder.as_str(), place.tarball().as_str()),
+            ("/models/team/m 100%", "m 100%.tar.gz")
+        );
+    }
+
+    #[test]
+    fn every_storage_has_its_place() {
+        for (uri, authority, folder) in [
+            ("hdfs://nn:9000/models/m", "nn:9000", "/models/m"),
+            ("hdfs:///models/m", "", "/models/m"),
+            ("webhdfs://nn:9870/models/m", "nn:9870", "/models/m"),
+            ("s3://bucket/a/m/", "bucket", "/a/m"),
+            ("gs://bucket", "bucket", ""),
+        ] {
+            let place = ModelPlace::new(uri, "m").unwrap();
+            assert_eq!((place.authority.as_str(), place.folder.as_str()), (authority, folder), "{uri}");
+            assert!(uri.starts_with(&format!("{}://", place.scheme)));
+        }
+    }
+
+    #[test]
+    fn what_would_leave_the_folder_is_refused() {
+        for name in ["", ".", "..", "a/../b", "/a", "a//b", "a/"] {
+            assert!(ModelPlace::new("file:///models", name).is_err(), "{name}");
+        }
+        for uri in
+            ["ftp://host/m", "/models", "file://host/m", "file://", "s3:///m", "webhdfs:///m", "s3://b/../m"]
+        {
+            assert!(ModelPlace::new(uri, "m").is_err(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_uri_is_not_repeated() {
+        let error = ModelPlace::new("s3://key:secret@bucket/m", "m").unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
