@@ -8,4 +8,5 @@ pub mod proxy;
 pub mod python;
 pub mod relay;
 pub mod server;
+pub mod services;
 pub mod stand_in;

@@ -214,7 +214,8 @@ fn io_error(error: HdfsError) -> io::Error {
     let kind = match &error {
         HdfsError::IOError(error) => error.kind(),
         HdfsError::FileNotFound(_) => io::ErrorKind::NotFound,
-        HdfsError::RPCError(class, _) if class.ends_with("AccessControlException") => {
+        HdfsError::RPCError(class, _) if class.ends_with(".FileNotFoundException") => io::ErrorKind::NotFound,
+        HdfsError::RPCError(class, _) if class.ends_with(".AccessControlException") => {
             io::ErrorKind::PermissionDenied
         }
         _ => io::ErrorKind::Other,

@@ -17,7 +17,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// A part of a large file must be through in this time.
 const ANSWER: Duration = Duration::from_secs(120);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const TRIES: usize = 3;
 
 /// Where distributions keep the certificates that they trust.
 const BUNDLES: [&str; 3] =
@@ -49,22 +49,15 @@ fn trusted() -> io::Result<Vec<Certificate>> {
         .collect()
 }
 
-/// With our client, and with tries that go on for as long as patience allows.
-pub(super) fn layered(operator: Operator, waiting: &Waiting) -> io::Result<Operator> {
+/// With our client, and a few tries of its own, which take up in the middle of a file what broke there.
+pub(super) fn layered(operator: Operator) -> io::Result<Operator> {
     let transport = opendal::HttpTransporter::new(ReqwestTransport::new(client()?));
     let context = operator.context().with_http_transport(transport);
-    let waiting = waiting.clone();
+    let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
     let retry = RetryLayer::default()
         .with_min_delay(FIRST_PAUSE)
-        .with_max_delay(LONGEST_PAUSE)
-        .with_max_times(usize::MAX)
-        .with_jitter()
-        .with_notify(move |event: RetryEvent<'_>| {
-            let (error, pause_ms) = (one_line(event.err), event.retry_after.as_millis());
-            tracing::warn!(error, pause_ms, "storage failed; trying again");
-            waiting.failed();
-        });
-    let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
+        .with_max_times(TRIES)
+        .with_notify(|event: RetryEvent<'_>| tracing::debug!(error = one_line(event.err), "trying again"));
     Ok(operator.with_context(context).layer(timeout).layer(retry))
 }
 

@@ -24,14 +24,15 @@ const CONCURRENT: usize = 4;
 /// Bytes that are gathered before they are given to OpenDAL.
 const PIECE: usize = 256 << 10;
 /// Says in an object's metadata who wrote it.
-const WRITTEN_BY: &str = "sqlflow-attempt";
+const WRITTEN_BY: &str = "sqlflow-writer";
 
 pub(super) struct ObjectStore {
     scheme: Scheme,
     bucket: String,
     /// `a/b/`, or nothing.
     prefix: String,
-    attempt: String,
+    /// Who writes.
+    writer: String,
     waiting: Waiting,
     uploads: Arc<Mutex<HashMap<String, Upload>>>,
 }
@@ -74,7 +75,14 @@ impl ObjectStore {
             scheme: place.scheme,
             bucket: place.authority.clone(),
             prefix: if folder.is_empty() { String::new() } else { format!("{folder}/") },
-            attempt: format!("{}/{}/{}", attempt.job_id, attempt.step, attempt.attempt),
+            // Random too: an agent that stands alone has no attempt.
+            writer: format!(
+                "{}/{}/{}/{:x}",
+                attempt.job_id,
+                attempt.step,
+                attempt.attempt,
+                rand::random::<u64>()
+            ),
             waiting: Waiting::new(patience)?,
             uploads: Arc::default(),
         })
@@ -99,7 +107,7 @@ impl ObjectStore {
             )?,
             other => return Err(io::Error::other(format!("{other}:// is no object store"))),
         };
-        http::layered(operator, &self.waiting)
+        http::layered(operator)
     }
 
     fn path(&self, name: &str) -> String {
@@ -110,24 +118,24 @@ impl ObjectStore {
         self.uploads.lock().expect("nobody panics while holding the lock")
     }
 
-    async fn complete(&self, path: &str, upload: &mut Upload) -> io::Result<()> {
-        let closed = upload.writer.close().await;
-        match (closed, upload.operator.stat(path).await) {
-            (Ok(_), Err(error)) => Err(http::io_error(error)),
-            (Ok(_), Ok(found)) if found.content_length() != upload.length => Err(io::Error::other(format!(
-                "{} bytes were sent, but the store has {}",
-                upload.length,
+    fn complete(&self, path: &str, upload: &mut Upload) -> io::Result<()> {
+        let Upload { operator, writer, length } = upload;
+        let closed = self.waiting.persist(async || writer.close().await);
+        let found = self.waiting.persist(async || operator.stat(path).await);
+        match (closed, found) {
+            (Ok(_), Ok(found)) if found.content_length() != *length => Err(io::Error::other(format!(
+                "{length} bytes were sent, but the store has {}",
                 found.content_length()
             ))),
-            (Ok(_), Ok(_)) => Ok(()),
+            (Ok(_), found) => found.map(drop),
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => Ok(()),
-            (Err(error), _) => Err(http::io_error(error)),
+            (Err(error), _) => Err(error),
         }
     }
 
     fn is_ours(&self, found: &opendal::Metadata) -> bool {
-        found.user_metadata().and_then(|all| all.get(WRITTEN_BY)).is_some_and(|by| *by == self.attempt)
+        found.user_metadata().and_then(|all| all.get(WRITTEN_BY)).is_some_and(|by| *by == self.writer)
     }
 }
 
@@ -137,7 +145,7 @@ impl ModelStore for ObjectStore {
         let path = self.path(name);
         let mut writer = operator.writer_with(&path).chunk(PART).concurrent(CONCURRENT);
         if operator.info().capability().write_with_user_metadata {
-            writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.attempt.clone())]);
+            writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
         let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
         Ok(Box::new(Staged {
@@ -154,7 +162,7 @@ impl ModelStore for ObjectStore {
             return Err(io::Error::other(format!("{name} was not staged")));
         };
         failpoint::reach(&format!("{}-before-rename", kind(name)));
-        let completed = self.waiting.wait(self.complete(&self.path(name), &mut upload));
+        let completed = self.complete(&self.path(name), &mut upload);
         if completed.is_err() {
             self.uploads().insert(name.to_owned(), upload);
         }
@@ -211,7 +219,7 @@ impl Write for Staged {
         let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze();
         self.upload.length += piece.len() as u64;
         let writer = &mut self.upload.writer;
-        self.waiting.wait(async { writer.write(piece).await.map_err(http::io_error) })
+        self.waiting.persist(async || writer.write(piece.clone()).await)
     }
 }
 

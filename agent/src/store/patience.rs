@@ -49,7 +49,7 @@ impl Patience {
     /// The last one of `work`.
     pub fn retry<T, E: std::fmt::Display>(
         &self,
-        work: impl Fn() -> Result<T, E>,
+        mut work: impl FnMut() -> Result<T, E>,
         may_pass: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
         let mut pause = FIRST_PAUSE;
@@ -86,24 +86,22 @@ impl Patience {
 mod wait {
     use std::future::Future;
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use tokio::runtime::Handle;
 
     use super::{PAUSE_STEP, Patience};
 
-    /// Nothing that is asked of a storage takes longer than this, however patient we are: a server that neither
-    /// answers nor closes must not hold an attempt for ever.
-    const LONGEST_ANSWER: Duration = Duration::from_secs(120);
+    /// Nothing that is asked of a storage once takes longer than this: a server that neither answers nor closes must
+    /// not hold an attempt for ever.
+    const LONGEST_ANSWER: Duration = Duration::from_secs(300);
 
     /// Lets a thread that may block wait for a storage's answer, no longer than patience allows.
     #[derive(Debug, Clone)]
     pub struct Waiting {
         runtime: Handle,
         patience: Arc<Patience>,
-        /// Since when every try that a client made by itself has failed.
-        failing_since: Arc<Mutex<Option<Instant>>>,
     }
 
     impl Waiting {
@@ -111,7 +109,7 @@ mod wait {
         /// There is no runtime around the caller.
         pub fn new(patience: Arc<Patience>) -> Result<Self, String> {
             let runtime = Handle::try_current().map_err(|error| error.to_string())?;
-            Ok(Self { runtime, patience, failing_since: Arc::default() })
+            Ok(Self { runtime, patience })
         }
 
         /// Waits for the answer.
@@ -119,7 +117,6 @@ mod wait {
         /// # Errors
         /// That of the storage, or that it took too long.
         pub fn wait<T>(&self, answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-            self.set_failing_since(None);
             self.runtime.block_on(async {
                 tokio::select! {
                     biased;
@@ -129,15 +126,20 @@ mod wait {
             })
         }
 
-        /// Tells that a client failed and will try again by itself.
+        /// Asks again while the answer is an error that may pass.
+        ///
+        /// # Errors
+        /// The last one.
         #[cfg(feature = "http")]
-        pub fn failed(&self) {
-            let mut since = self.failing_since.lock().expect("nobody panics while holding the lock");
-            since.get_or_insert_with(Instant::now);
-        }
-
-        fn set_failing_since(&self, since: Option<Instant>) {
-            *self.failing_since.lock().expect("nobody panics while holding the lock") = since;
+        pub fn persist<T>(&self, mut ask: impl AsyncFnMut() -> opendal::Result<T>) -> io::Result<T> {
+            let mut ask = || -> Result<T, Failure> { Ok(self.wait(async { Ok(ask().await) })??) };
+            let may_pass =
+                |failure: &Failure| matches!(failure, Failure::Storage(error) if error.is_temporary());
+            let asked = self.patience.retry(&mut ask, may_pass);
+            asked.map_err(|failure| match failure {
+                Failure::Storage(error) => super::super::http::io_error(error),
+                Failure::Waiting(error) => error,
+            })
         }
 
         async fn end_of_patience(&self) -> io::Error {
@@ -147,13 +149,19 @@ mod wait {
                 if self.patience.is_abandoned() {
                     return Patience::abandoned_error();
                 }
-                let failing = *self.failing_since.lock().expect("nobody panics while holding the lock");
-                if failing.is_some_and(|since| self.patience.is_over(since))
-                    || begun.elapsed() > LONGEST_ANSWER + self.patience.limit
-                {
+                if begun.elapsed() > LONGEST_ANSWER {
                     return io::Error::new(io::ErrorKind::TimedOut, "the storage did not answer in time");
                 }
             }
         }
+    }
+
+    #[cfg(feature = "http")]
+    #[derive(Debug, thiserror::Error)]
+    enum Failure {
+        #[error("{}: {}", .0.kind(), .0.message())]
+        Storage(#[from] opendal::Error),
+        #[error("{0}")]
+        Waiting(#[from] io::Error),
     }
 }

@@ -51,7 +51,7 @@ impl WebhdfsStore {
             User::Named(user) => builder = builder.user_name(&user),
             User::Unknown => {}
         }
-        http::layered(Operator::new(builder).map_err(http::io_error)?, &self.waiting)
+        http::layered(Operator::new(builder).map_err(http::io_error)?)
     }
 
     fn staged_path(&self, name: &str) -> String {
@@ -185,7 +185,7 @@ impl Write for Staged {
         let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze();
         self.length += piece.len() as u64;
         let writer = &mut self.writer;
-        self.waiting.wait(async { writer.write(piece).await.map_err(http::io_error) })
+        self.waiting.persist(async || writer.write(piece.clone()).await)
     }
 }
 

@@ -1,0 +1,289 @@
+//! Real services that tests talk to, one of each for a test program; they end with it.
+
+#![expect(clippy::print_stderr, reason = "what a failed test shows")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+/// Enough for a JVM on a busy machine; a service that needs longer does not come.
+const START: Duration = Duration::from_secs(120);
+
+/// What `scripts/test-tool.sh` makes, cached outside the clone.
+pub fn tool(name: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/test-tool.sh");
+    let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output().expect("the script runs");
+    assert!(output.status.success(), "scripts/test-tool.sh {name} failed");
+    String::from_utf8(output.stdout).expect("a path is text").trim_end().into()
+}
+
+/// A port of loopback that nobody uses.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// A process that ends with this one.
+#[derive(Debug)]
+pub struct Service {
+    /// For `kill`.
+    pub pid: i32,
+}
+
+impl Service {
+    /// Starts it with its output in `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let log = std::fs::File::create(log).expect("the log can be made");
+        // The kernel ends it with the thread that started it; so that thread stays.
+        let mut tied = Command::new("setpriv");
+        tied.args(["--pdeathsig", "KILL"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            tied.env(name, value.unwrap_or_default());
+        }
+        tied.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
+        let (send, started) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut child = tied.spawn().expect("the service starts");
+            send.send(child.id()).expect("somebody waits");
+            child.wait().expect("it can be waited for")
+        });
+        let pid = started.recv().expect("the service starts");
+        Self { pid: i32::try_from(pid).expect("pids are positive i32") }
+    }
+}
+
+fn wait_until(what: &str, log: &Path, mut is_ready: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_ready() {
+        if begun.elapsed() > START {
+            eprintln!("{}", std::fs::read_to_string(log).unwrap_or_default());
+            panic!("{what} did not start");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// `GET path`, as text; empty when nobody answers.
+pub fn get(port: u16, path: &str) -> String {
+    let ask = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    };
+    ask().unwrap_or_default()
+}
+
+/// A namenode and a datanode of Hadoop.
+#[derive(Debug)]
+pub struct Hdfs {
+    /// Of `hdfs://127.0.0.1:<port>`.
+    pub port: u16,
+    /// Of `webhdfs://127.0.0.1:<port>`.
+    pub http_port: u16,
+    /// The process.
+    pub namenode: Service,
+    /// The process.
+    pub datanode: Service,
+    /// Logs, and what HDFS stores.
+    pub dir: tempfile::TempDir,
+    jars: PathBuf,
+}
+
+impl Hdfs {
+    /// The one that this program's tests share.
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<Hdfs> = LazyLock::new(Hdfs::start);
+        &SHARED
+    }
+
+    /// Starts one and waits until it can be written to.
+    pub fn start() -> Self {
+        let jars = tool("hadoop");
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let (port, http_port) = (free_port(), free_port());
+        let site = |settings: &[(&str, String)]| {
+            let property = |(name, value): &(&str, String)| {
+                format!("<property><name>{name}</name><value>{value}</value></property>")
+            };
+            let properties: String = settings.iter().map(property).collect();
+            format!("<configuration>{properties}</configuration>")
+        };
+        let conf = dir.path().join("conf");
+        std::fs::create_dir(&conf).expect("the folder is ours");
+        let write =
+            |name: &str, text: String| std::fs::write(conf.join(name), text).expect("the folder is ours");
+        write("core-site.xml", site(&[("fs.defaultFS", format!("hdfs://127.0.0.1:{port}"))]));
+        let folder = |name: &str| format!("file://{}/{name}", dir.path().display());
+        let any_port = || "127.0.0.1:0".to_owned();
+        write(
+            "hdfs-site.xml",
+            site(&[
+                ("dfs.namenode.name.dir", folder("name")),
+                ("dfs.datanode.data.dir", folder("data")),
+                ("dfs.replication", "1".to_owned()),
+                ("dfs.namenode.http-address", format!("127.0.0.1:{http_port}")),
+                ("dfs.datanode.address", any_port()),
+                ("dfs.datanode.http.address", any_port()),
+                ("dfs.datanode.ipc.address", any_port()),
+                ("dfs.heartbeat.interval", "1".to_owned()),
+                ("dfs.namenode.heartbeat.recheck-interval", "1000".to_owned()),
+            ]),
+        );
+        let log = |name: &str| dir.path().join(name);
+        let formatted = java(&jars, &conf)
+            .args(["org.apache.hadoop.hdfs.server.namenode.NameNode", "-format", "-nonInteractive"])
+            .output()
+            .expect("java is installed");
+        assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
+        let namenode = Service::start(
+            java(&jars, &conf).arg("org.apache.hadoop.hdfs.server.namenode.NameNode"),
+            &log("namenode.log"),
+        );
+        let datanode = start_datanode(&jars, &conf, &log("datanode.log"));
+        let hdfs = Self { port, http_port, namenode, datanode, jars, dir };
+        hdfs.wait_until_ready();
+        hdfs
+    }
+
+    fn wait_until_ready(&self) {
+        wait_until("HDFS", &self.dir.path().join("namenode.log"), || {
+            let state = get(self.http_port, "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState");
+            state.contains("\"NumLiveDataNodes\" : 1") && state.contains("\"FSState\" : \"Operational\"")
+        });
+    }
+
+    /// Starts the datanode again after it was killed.
+    pub fn restart_datanode(&mut self) {
+        let dir = self.dir.path();
+        self.datanode = start_datanode(&self.jars, &dir.join("conf"), &dir.join("datanode.log"));
+        self.wait_until_ready();
+    }
+
+    /// `hdfs dfs …`, `hdfs dfsadmin …`: Hadoop's own client. Gives its exit code and both outputs.
+    pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let class = match arguments[0] {
+            "dfs" => "org.apache.hadoop.fs.FsShell",
+            "dfsadmin" => "org.apache.hadoop.hdfs.tools.DFSAdmin",
+            other => panic!("no such command: {other}"),
+        };
+        let output = java(&self.jars, &self.dir.path().join("conf"))
+            .arg(class)
+            .args(&arguments[1..])
+            .output()
+            .expect("java is installed");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn start_datanode(jars: &Path, conf: &Path, log: &Path) -> Service {
+    Service::start(java(jars, conf).arg("org.apache.hadoop.hdfs.server.datanode.DataNode"), log)
+}
+
+fn java(jars: &Path, conf: &Path) -> Command {
+    let mut command = Command::new("java");
+    command.args(["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]);
+    for package in ["java.lang", "java.util"] {
+        command.arg(format!("--add-opens=java.base/{package}=ALL-UNNAMED"));
+    }
+    command.arg("-cp").arg(format!("{0}:{1}:{1}/*", conf.display(), jars.display()));
+    command
+}
+
+/// SeaweedFS, which speaks S3.
+#[derive(Debug)]
+pub struct S3 {
+    /// Of `http://127.0.0.1:<port>`.
+    pub port: u16,
+    /// The process.
+    pub service: Service,
+    /// Logs, and what it stores.
+    pub dir: tempfile::TempDir,
+}
+
+/// The identity that may do everything.
+pub const S3_KEY: (&str, &str) = ("key-of-the-tests", "secret-of-the-tests");
+
+impl S3 {
+    /// The one that this program's tests share.
+    pub fn shared() -> &'static Self {
+        static SHARED: LazyLock<S3> = LazyLock::new(S3::start);
+        &SHARED
+    }
+
+    /// Starts one without a bucket.
+    pub fn start() -> Self {
+        let weed = tool("weed");
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let identities = serde_json::json!({"identities": [{
+            "name": "tests",
+            "credentials": [{"accessKey": S3_KEY.0, "secretKey": S3_KEY.1}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }]});
+        let config = dir.path().join("identities.json");
+        std::fs::write(&config, identities.to_string()).expect("the folder is ours");
+        let data = dir.path().join("data");
+        std::fs::create_dir(&data).expect("the folder is ours");
+        let port = free_port();
+        let mut command = Command::new(&weed);
+        command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]);
+        // Each bucket has volumes of its own, which must fit on the disk.
+        command.args(["-volume.max=200", "-master.volumeSizeLimitMB=256"]);
+        command.arg(format!("-dir={}", data.display()));
+        command.arg(format!("-s3.port={port}")).arg(format!("-s3.config={}", config.display()));
+        // Its ports of gRPC are 10,000 above, so all must be below 55,536.
+        for service in ["master", "volume", "filer"] {
+            command.arg(format!("-{service}.port={}", low_port()));
+        }
+        let log = dir.path().join("log");
+        let service = Service::start(&mut command, &log);
+        wait_until("SeaweedFS", &log, || get(port, "/status").starts_with("HTTP/1.0 200"));
+        Self { port, service, dir }
+    }
+
+    /// A bucket of its own, since tests run beside each other.
+    pub fn bucket(&self, name: &str) -> String {
+        self.boto(&format!("s3.create_bucket(Bucket='{name}')"));
+        name.to_owned()
+    }
+
+    /// Runs Python with `s3`, a client that is not ours, and gives what it prints.
+    pub fn boto(&self, code: &str) -> String {
+        let client = format!(
+            "import boto3
+s3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{}', aws_access_key_id='{}',
+    aws_secret_access_key='{}', region_name='us-east-1')
+",
+            self.port, S3_KEY.0, S3_KEY.1
+        );
+        let output = Command::new(crate::python::program()).arg("-c").arg(client + code).output();
+        let output = output.expect("Python runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    /// What the agent and other clients need in their environment.
+    pub fn environment(&self) -> [(&'static str, String); 3] {
+        [
+            ("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ACCESS_KEY_ID", S3_KEY.0.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", S3_KEY.1.to_owned()),
+        ]
+    }
+}
+
+fn low_port() -> u16 {
+    loop {
+        let port = 20_000 + free_port() % 20_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok()
+            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
+        {
+            return port;
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! One place in each storage, and how to look at it with a client that is not ours.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use sqlflow_tests::agent::{Ended, Exec};
+use sqlflow_tests::services::{Hdfs, S3};
+
+/// A folder for models.
+#[derive(Debug, Clone, Copy)]
+pub enum Place {
+    Hdfs(&'static str),
+    Webhdfs(&'static str),
+    S3(&'static str),
+}
+
+impl Place {
+    /// All storages; each test names its own folder.
+    pub fn all(name: &'static str) -> [Self; 3] {
+        [Self::Hdfs(name), Self::Webhdfs(name), Self::S3(name)]
+    }
+
+    /// `…/m.tar.gz`
+    pub fn uri(self) -> String {
+        let hdfs = || Hdfs::shared();
+        match self {
+            Self::Hdfs(name) => format!("hdfs://127.0.0.1:{}/native/{name}/m.tar.gz", hdfs().port),
+            Self::Webhdfs(name) => format!("webhdfs://127.0.0.1:{}/web/{name}/m.tar.gz", hdfs().http_port),
+            Self::S3(name) => format!("s3://{name}/some/folder/m.tar.gz"),
+        }
+    }
+
+    /// Makes what must be there before a model can be: a bucket.
+    pub fn make(self) {
+        if let Self::S3(name) = self {
+            S3::shared().bucket(name);
+        }
+    }
+
+    fn path(self) -> String {
+        match self {
+            Self::Hdfs(name) => format!("/native/{name}"),
+            Self::Webhdfs(name) => format!("/web/{name}"),
+            Self::S3(_) => "some/folder".to_owned(),
+        }
+    }
+
+    /// The environment for whoever talks to it.
+    pub fn environment(self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::S3(_) => S3::shared().environment().to_vec(),
+            Self::Hdfs(_) | Self::Webhdfs(_) => vec![("HADOOP_USER_NAME", "root".to_owned())],
+        }
+    }
+
+    /// The agent in front of a command, with this place as its output from `out`.
+    pub fn exec(self, out: &Path) -> Exec {
+        let output = format!("{}={}", out.display(), self.uri());
+        self.environment()
+            .into_iter()
+            .fold(Exec::new(), |exec, (name, value)| exec.env(name, &value))
+            .flags(["--output".to_owned(), output])
+    }
+
+    /// Publishes a model that consists of one file.
+    pub fn publish(self, weights: &[u8]) -> Ended {
+        let out = tempfile::tempdir().unwrap();
+        std::fs::write(out.path().join("weights"), weights).unwrap();
+        self.exec(out.path()).flags(["--publish-retry", "5"]).start(&["true"]).end()
+    }
+
+    /// What the storage's own client lists below the folder, as file names.
+    pub fn list(self) -> Vec<String> {
+        match self {
+            Self::Hdfs(_) | Self::Webhdfs(_) => {
+                let (_, text) = Hdfs::shared().command(&["dfs", "-ls", "-R", "-C", &self.path()]);
+                let inside = format!("{}/", self.path());
+                let mut names: Vec<_> =
+                    text.lines().filter_map(|line| line.strip_prefix(&inside)).map(str::to_owned).collect();
+                names.sort();
+                names
+            }
+            Self::S3(bucket) => {
+                let code = format!(
+                    "for it in s3.list_objects_v2(Bucket='{bucket}').get('Contents', []): print(it['Key'])
+for it in s3.list_multipart_uploads(Bucket='{bucket}').get('Uploads', []): print('upload of', it['Key'])"
+                );
+                S3::shared()
+                    .boto(&code)
+                    .lines()
+                    .map(|line| line.trim_start_matches("some/folder/").to_owned())
+                    .collect()
+            }
+        }
+    }
+
+    /// The file `weights` of the tarball, as the storage's own client reads it.
+    pub fn weights(self) -> Vec<u8> {
+        let dir = tempfile::tempdir().unwrap();
+        let tarball = dir.path().join("m.tar.gz");
+        match self {
+            Self::Hdfs(_) | Self::Webhdfs(_) => {
+                let from = format!("{}/m.tar.gz", self.path());
+                let (code, text) = Hdfs::shared().command(&["dfs", "-get", &from, tarball.to_str().unwrap()]);
+                assert_eq!(code, Some(0), "{text}");
+            }
+            Self::S3(bucket) => {
+                let to = tarball.display();
+                S3::shared().boto(&format!("s3.download_file('{bucket}', 'some/folder/m.tar.gz', '{to}')"));
+            }
+        }
+        let output = Command::new("tar")
+            .arg("xOzf")
+            .arg(&tarball)
+            .arg("weights")
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap();
+        assert!(output.status.success());
+        output.stdout
+    }
+}

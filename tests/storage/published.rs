@@ -1,0 +1,81 @@
+//! A model goes out and comes in, whole.
+
+use sqlflow_tests::agent::Exec;
+
+use crate::places::Place;
+
+/// Published twice, read by the storage's own client and by the agent. Nothing else is left in the folder.
+#[test]
+fn a_model_goes_out_is_replaced_and_comes_in() {
+    for place in Place::all("round-trip") {
+        place.make();
+        for weights in [&b"first"[..], b"second"] {
+            let ended = place.publish(weights);
+            assert_eq!(ended.code, Some(0), "{place:?}: {} {}", ended.stderr, ended.outcome);
+            assert_eq!(place.weights(), weights, "{place:?}");
+        }
+        assert_eq!(place.list(), ["m.tar.gz"], "{place:?}");
+
+        let into = tempfile::tempdir().unwrap();
+        let input = format!("{}={}", place.uri(), into.path().display());
+        let exec =
+            place.environment().into_iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, &value));
+        let ended =
+            exec.flags(["--input", &input]).shell(&format!("cat {}/weights", into.path().display())).end();
+        assert_eq!(
+            (ended.code, ended.stdout.as_slice()),
+            (Some(0), &b"second"[..]),
+            "{place:?}: {}",
+            ended.stderr
+        );
+    }
+}
+
+/// A#724, A#10378: many parts, and little memory.
+#[test]
+fn a_model_of_many_parts_goes_through_a_small_agent() {
+    let megabytes: usize =
+        std::env::var("SQLFLOW_DRILL_STORED_MIB").map_or(200, |text| text.parse().unwrap());
+    for place in Place::all("many-parts") {
+        place.make();
+        let out = tempfile::tempdir().unwrap();
+        let weights = out.path().join("weights");
+        let made = std::process::Command::new("sh")
+            .args(["-c", &format!("head -c {megabytes}M /dev/urandom > {}", weights.display())])
+            .status();
+        assert!(made.unwrap().success());
+        let running = place.exec(out.path()).start(&["true"]);
+        let agent = running.pid();
+        let watch = std::thread::spawn(move || {
+            let mut peak = 0;
+            loop {
+                match sqlflow_tests::agent::memory_peak(agent) {
+                    0 => return peak,
+                    now => peak = now,
+                }
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        });
+        let ended = running.end();
+        assert_eq!(ended.code, Some(0), "{place:?}: {}", ended.stderr);
+        let peak = watch.join().unwrap();
+        assert!(peak > 0 && peak < 64 << 20, "{place:?}: the agent used {peak} bytes");
+        assert!(place.weights() == std::fs::read(&weights).unwrap(), "{place:?}");
+        assert_eq!(place.list(), ["m.tar.gz"], "{place:?}");
+    }
+}
+
+/// A name that is not there is said to be missing, not unreadable.
+#[test]
+fn a_missing_model_is_named() {
+    for place in Place::all("missing") {
+        place.make();
+        let into = tempfile::tempdir().unwrap();
+        let input = format!("{}={}", place.uri(), into.path().display());
+        let exec =
+            place.environment().into_iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, &value));
+        let ended = exec.flags(["--input", &input]).start(&["true"]).end();
+        assert!(ended.stderr.contains("model m does not exist at"), "{place:?}: {}", ended.stderr);
+        assert_eq!(ended.outcome["reason"], "input_failed", "{}", ended.outcome);
+    }
+}
