@@ -39,7 +39,7 @@ lint: venv-dev ## Formatting, lints and types
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
 
-test-rust: build agent venv ## Unit, property and end-to-end tests
+test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test --workspace
 
 test-submitter: packages venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
@@ -47,9 +47,10 @@ test-submitter: packages venv-dev ## The submitter against SQLite, MariaDB and P
 
 test-quickstart: quickstart
 
-drill: build agent venv ## The heavy drills at full size
+drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_MIB=1024 SQLFLOW_DRILL_CUT_MS=5000 cargo test -p sqlflow-tests --test link every_byte -- --nocapture
 	SQLFLOW_DRILL_MODEL_GIB=20 cargo test -p sqlflow-tests --test agent large_model
+	SQLFLOW_DRILL_RETRAINS=200 SQLFLOW_DRILL_STORED_MIB=2048 cargo test -p sqlflow-tests --test storage
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
 
@@ -64,12 +65,15 @@ deny: ## Licences, sources and versions of dependencies
 
 venv:
 	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements.txt "$$(grep '^scikit-learn==' $(SUBMITTER)/requirements-dev.txt)"
+	@scripts/venv.sh $(VENV) tests/requirements.txt
 
 venv-dev: venv
 	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements-dev.txt
 
 packages:
 	@scripts/test-packages.sh
+	@scripts/test-tool.sh hadoop > /dev/null
+	@scripts/test-tool.sh weed > /dev/null
 
 clean: ## Remove what this clone built; the shared cache stays
 	rm -rf build

@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# Installs what the tests need of the system: real databases, and Go, whose decoder reads the models. With `bench` also
-# the programs that the agent is compared with.
+# Installs what the tests need of the system: real databases; Go, whose decoder reads the models and which builds
+# services; Java and Maven for HDFS. With `bench` also the programs that the agent is compared with.
 set -euo pipefail
 
 missing=()
 compgen -G '/usr/lib/postgresql/*/bin/postgres' > /dev/null || command -v postgres > /dev/null || missing+=(postgresql)
 command -v mariadbd > /dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
 command -v go > /dev/null || missing+=(golang-go)
+command -v java > /dev/null || missing+=(default-jdk-headless)
+command -v mvn > /dev/null || missing+=(maven)
+command -v setpriv > /dev/null || missing+=(util-linux)
 if [ "${1:-}" = bench ]; then
     for peer in tini dumb-init; do command -v "$peer" > /dev/null || missing+=("$peer"); done
 fi

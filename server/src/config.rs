@@ -28,7 +28,8 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_STATE_DIR", value_name = "DIR", default_value = "sqlflow-state")]
     pub state_dir: PathBuf,
 
-    /// Where models are [default: file://<state-dir>/models]
+    /// Where models are: file:///path, hdfs://host:port/path, webhdfs://host:port/path, s3://bucket/path, oss://, gs://
+    /// or azblob:// [default: file://<state-dir>/models]
     #[arg(long, env = "SQLFLOW_MODELS", value_name = "URI")]
     pub models: Option<String>,
 
@@ -125,12 +126,23 @@ impl Options {
             Some(uri) => uri.trim_end_matches('/').to_owned(),
             None => format!("file://{}/models", state_dir.display()),
         };
-        if !uri.starts_with("file:///") {
-            bail!("--models {uri} is not supported yet; file:///path is");
+        let (scheme, rest) = uri.split_once("://").unwrap_or(("", &uri));
+        if !MODEL_STORAGES.contains(&scheme) {
+            let known = MODEL_STORAGES.map(|scheme| format!("{scheme}://")).join(", ");
+            bail!("--models begins with one of {known}");
+        }
+        if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
+            bail!("--models holds no credentials; agents have them from their environment");
+        }
+        if scheme == "file" && !rest.starts_with('/') {
+            bail!("--models {uri}: file:// needs an absolute path");
         }
         Ok(uri)
     }
 }
+
+/// What the agent can publish to.
+const MODEL_STORAGES: [&str; 7] = ["file", "hdfs", "webhdfs", "s3", "oss", "gs", "azblob"];
 
 /// The file's options as flags, less those that the environment sets.
 fn file_args(text: &str) -> anyhow::Result<Vec<String>> {

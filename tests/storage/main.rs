@@ -1,6 +1,10 @@
 //! Models in storages that are real: HDFS by both of its protocols, and S3.
 
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
 mod credentials;
 mod faults;
+mod jobs;
 mod places;
 mod published;
+mod retrained;

@@ -16,6 +16,19 @@ use crate::sys;
 /// Settings of the agent itself begin with this and are kept from the child.
 pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
 
+/// Variables that open storages. A submitter runs what users wrote, and needs none of them: the agent alone talks to
+/// storages. A command of the agent's own user keeps them.
+const STORAGE_PREFIXES: [&str; 8] = [
+    "AWS_",
+    "ALIBABA_CLOUD_",
+    "OSS_",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "AZURE_",
+    "AZBLOB_",
+    "HADOOP_TOKEN_FILE_LOCATION",
+    "WEBHDFS_DELEGATION_TOKEN",
+];
+
 /// Asked of the kernel for stdout and stderr: fewer wake-ups for the same bytes. It may give less.
 const PIPE_BYTES: i32 = 256 << 10;
 
@@ -54,7 +67,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
     command.args(arguments).current_dir(how.working_dir);
     command.stdin(if how.is_submitter { Stdio::null() } else { Stdio::inherit() });
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    set_environment(&mut command, assignment);
+    set_environment(&mut command, assignment, how.is_submitter);
     if how.is_submitter {
         command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
         command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
@@ -78,9 +91,10 @@ fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
     Ok((Some(ours), Some(theirs)))
 }
 
-fn set_environment(command: &mut Command, assignment: &Assignment) {
+fn set_environment(command: &mut Command, assignment: &Assignment, is_submitter: bool) {
     for (name, _) in std::env::vars_os() {
-        if name.as_encoded_bytes().starts_with(ENV_PREFIX.as_bytes()) {
+        let is = |prefix: &&str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
+        if is(&ENV_PREFIX) || (is_submitter && STORAGE_PREFIXES.iter().any(is)) {
             command.env_remove(name);
         }
     }

@@ -169,7 +169,7 @@ impl Write for Staged {
         }
         let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER));
         let writer = &mut self.writer;
-        self.waiting.wait(async { writer.write_bytes(full.into()).await.map_err(io_error) })?;
+        self.waiting.wait(async { Box::pin(writer.write_bytes(full.into())).await.map_err(io_error) })?;
         Ok(())
     }
 }
@@ -182,7 +182,7 @@ impl StagedFile for Staged {
         let described = waiting.wait(async {
             // On the disks of the datanodes, not only in their memory.
             writer.hsync().await.map_err(io_error)?;
-            writer.close().await.map_err(io_error)?;
+            Box::pin(writer.close()).await.map_err(io_error)?;
             client.get_file_info(&path).await.map(|status| Described::from(&status)).map_err(io_error)
         })?;
         staged.lock().expect("nobody panics while holding the lock").insert(name, described);

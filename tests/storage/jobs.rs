@@ -1,0 +1,72 @@
+//! SQL programs whose models are in a storage.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use sqlflow_tests::services::{Hdfs, S3};
+use sqlflow_tests::{python, server::Setup};
+
+const TRAIN: &str = r#"SELECT * FROM iris TO TRAIN xgboost.gbtree
+  WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 2
+  LABEL class INTO flowers.m;"#;
+const PREDICT: &str = "SELECT * FROM iris TO PREDICT iris_predicted.class USING flowers.m;
+SELECT class, count(*) FROM iris_predicted GROUP BY class;";
+
+async fn trains_and_predicts(models: &str, environment: &[(&str, String)]) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+        .flag("--models")
+        .flag(models);
+    for (name, value) in environment {
+        setup = setup.env(*name, value);
+    }
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    for program in [TRAIN, PREDICT] {
+        let token = client.run(program).await.unwrap();
+        client.follow(&token).await.unwrap().expect_success();
+    }
+}
+
+/// The statement in a gob, as Go's own decoder sees it.
+fn decode_with_go(gob: &Path) -> String {
+    let installed = Path::new("/usr/local/go/bin/go");
+    let mut go = Command::new(if installed.is_file() { installed } else { Path::new("go") });
+    go.args(["run", "main.go"])
+        .current_dir(python::repository().join("tests/data/gob"))
+        .env("GO111MODULE", "off");
+    let output = go.stdin(std::fs::File::open(gob).unwrap()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The design's own example: the model's two files are in HDFS, and others can read them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_trained_into_hdfs_and_used_from_there() {
+    let hdfs = Hdfs::shared();
+    let models = format!("hdfs://127.0.0.1:{}/sqlflow/models", hdfs.port);
+    trains_and_predicts(&models, &[("HADOOP_USER_NAME", "root".to_owned())]).await;
+
+    let dir = tempfile::tempdir().unwrap();
+    let to = dir.path().to_str().unwrap();
+    let (code, text) = hdfs.command(&["dfs", "-get", "/sqlflow/models/flowers.m/*", to]);
+    assert_eq!(code, Some(0), "{text}");
+    let said = decode_with_go(&dir.path().join("sqlflow.gob"));
+    assert_eq!(said.trim_end_matches(';'), TRAIN.trim_end_matches(';'));
+    let listed = Command::new("tar").arg("tzf").arg(dir.path().join("flowers.m.tar.gz")).output().unwrap();
+    assert!(String::from_utf8(listed.stdout).unwrap().contains("model.ubj"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no staging is left");
+}
+
+/// User code never sees what opens the storage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_trained_into_s3_and_used_from_there() {
+    let s3 = S3::shared();
+    let bucket = s3.bucket("jobs");
+    trains_and_predicts(&format!("s3://{bucket}/models"), &s3.environment()).await;
+    let listed = s3.boto("for it in s3.list_objects_v2(Bucket='jobs')['Contents']: print(it['Key'])");
+    assert_eq!(
+        listed.lines().collect::<Vec<_>>(),
+        ["models/flowers.m/flowers.m.tar.gz", "models/flowers.m/sqlflow.gob"]
+    );
+}
