@@ -11,7 +11,9 @@ SUBMITTER := images/submitter
 # for random bytes would look for /dev/urandom, which an empty image has not; so it is told to ask the kernel.
 HOST := $(shell rustc -vV 2> /dev/null | sed -n "s/^host: //p")
 STATIC_AGENT := $(CARGO_TARGET_DIR)/$(HOST)/dist/sqlflow-agent
-AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom"
+# The linker folds functions that are alike and packs relocations: half a megabyte.
+AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
+	-C link-arg=-Wl,--icf=all -C link-arg=-Wl,--pack-dyn-relocs=relr
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
 
 .DEFAULT_GOAL := help
