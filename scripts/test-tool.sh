@@ -20,7 +20,7 @@ case $name in
 esac
 
 # The sums of Go name every version of what is built.
-version=$(find "$module" -maxdepth 1 -type f | sort | xargs cat | sha256sum | cut -c 1-12)
+version=$(find "$module" -maxdepth 1 \( -name 'go.*' -o -name '*.go' -o -name pom.xml \) | sort | xargs cat | sha256sum | cut -c 1-12)
 made=$cache/$name-$version/$name
 if [ ! -e "$made" ]; then
     echo "making $name; this takes minutes, once" >&2

@@ -53,6 +53,9 @@ pub enum Command {
 /// Flags that every way to run a command has.
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
+    /// Write how it ended, with evidence, to this file: JSON of at most 4 KiB, as a Pod's /dev/termination-log takes it
+    #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
+    pub outcome: Option<PathBuf>,
     /// How long to try again when the storage fails while an output is published
     #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "SECS", default_value = "60", value_parser = parse_seconds)]
     pub publish_retry: Duration,
@@ -76,9 +79,15 @@ pub struct CommonOptions {
 /// Flags of `attach`.
 #[derive(Debug, Clone, Args)]
 pub struct AttachOptions {
-    /// Server to attach to: unix:///path/to/agent.sock
+    /// Server to attach to: unix:///path/to/agent.sock, or https://host:port
     #[arg(long, env = "SQLFLOW_AGENT_SERVER", value_name = "URL", value_parser = parse_server)]
     pub server: Endpoint,
+    /// Certificates (PEM) that a server over https:// must be signed by
+    #[arg(long, env = "SQLFLOW_AGENT_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Token that proves which Pod this is: a projected service-account token, read anew for every connection
+    #[arg(long, env = "SQLFLOW_AGENT_TOKEN", value_name = "FILE")]
+    pub token: Option<PathBuf>,
     /// Job of the attempt
     #[arg(long, env = "SQLFLOW_AGENT_JOB", value_name = "JOBID", value_parser = parse_job)]
     pub job: String,
@@ -119,9 +128,6 @@ pub struct ExecOptions {
     /// Unpack the tarball at URI into DIR before the command starts: file:///models/m.tar.gz=in
     #[arg(long, value_name = "URI=DIR", value_parser = parse_input)]
     pub input: Vec<Input>,
-    /// Write how it ended, with evidence, to this file: JSON of at most 4 KiB, as a Pod's /dev/termination-log takes it
-    #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
-    pub outcome: Option<PathBuf>,
     /// Send spans to this OpenTelemetry collector by OTLP over gRPC; they join the trace of TRACEPARENT if that is set,
     /// and the command gets a TRACEPARENT of its own
     #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "http://HOST:4317", value_parser = parse_collector)]
@@ -190,7 +196,10 @@ fn parse_server(url: &str) -> Result<Endpoint, String> {
         Some(path) if path.starts_with('/') => {
             Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())
         }
-        _ => Err("the server must be given as unix:///path/to/agent.sock".to_owned()),
+        _ if url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) => {
+            Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())
+        }
+        _ => Err("the server must be given as unix:///path/to/agent.sock or https://host:port".to_owned()),
     }
 }
 

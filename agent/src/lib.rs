@@ -23,6 +23,7 @@ pub mod run;
 pub mod ship;
 mod standalone;
 mod store;
+mod summary;
 mod supervise;
 mod sys;
 mod trace;

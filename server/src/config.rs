@@ -83,9 +83,71 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_MAX_LOG", value_name = "SIZE", default_value = "16GiB", value_parser = bytes)]
     pub max_log: u64,
 
+    /// Where submitters run
+    #[arg(long, env = "SQLFLOW_LAUNCHER", value_name = "LAUNCHER", default_value = "local")]
+    pub launcher: LauncherKind,
+
+    /// Options of the kubernetes launcher.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
+
     /// Form of the server's own log, on standard error. Levels are set by RUST_LOG
     #[arg(long, env = "SQLFLOW_LOG_FORMAT", value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
+}
+
+/// Where submitters run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LauncherKind {
+    /// As processes of this machine
+    Local,
+    /// In Pods
+    Kubernetes,
+}
+
+/// Options of the kubernetes launcher.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "With --launcher kubernetes")]
+pub struct KubernetesArgs {
+    /// Address that agents in Pods attach to, always with TLS
+    #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
+    pub agent_listen: SocketAddr,
+
+    /// Certificate chain of that address (PEM); it must be valid for the host of --agent-url
+    #[arg(long, env = "SQLFLOW_AGENT_CERT", value_name = "FILE")]
+    pub agent_cert: Option<PathBuf>,
+
+    /// Its key (PEM)
+    #[arg(long, env = "SQLFLOW_AGENT_KEY", value_name = "FILE")]
+    pub agent_key: Option<PathBuf>,
+
+    /// Where Pods reach that address, such as https://sqlflow-server.sqlflow.svc:7443
+    #[arg(long, env = "SQLFLOW_AGENT_URL", value_name = "URL")]
+    pub agent_url: Option<String>,
+
+    /// ConfigMap in the Pods' namespace whose key ca.crt holds what the certificate is signed by
+    #[arg(long, env = "SQLFLOW_AGENT_CA", value_name = "NAME", default_value = "sqlflow-ca")]
+    pub agent_ca: String,
+
+    /// Namespace of the Pods [default: the server's own]
+    #[arg(long, env = "SQLFLOW_POD_NAMESPACE", value_name = "NAME")]
+    pub pod_namespace: Option<String>,
+
+    /// Image of submitters
+    #[arg(long, env = "SQLFLOW_POD_IMAGE", value_name = "IMAGE")]
+    pub pod_image: Option<String>,
+
+    /// Image that brings the agent to an image of submitters that has none
+    #[arg(long, env = "SQLFLOW_POD_AGENT_IMAGE", value_name = "IMAGE")]
+    pub pod_agent_image: Option<String>,
+
+    /// YAML file that is laid over every Pod: resources, node selector, volumes, labels. Its container is `submitter`
+    #[arg(long, env = "SQLFLOW_POD_TEMPLATE", value_name = "FILE")]
+    pub pod_template: Option<PathBuf>,
+
+    /// Pods stay until their outcome is stored, whoever deletes them
+    #[arg(long, env = "SQLFLOW_POD_FINALIZER", value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
+    pub pod_finalizer: bool,
 }
 
 /// Form of log lines.

@@ -9,12 +9,13 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Api, SubmitOptions};
+use crate::api::{self, AgentListener, Api, SubmitOptions};
 use crate::codegen::{AssignOptions, Assigner};
-use crate::config::Options;
+use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};
 use crate::dsn;
-use crate::launch::{LocalLauncher, LocalOptions};
+use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions};
+use crate::launch::{Launcher, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::presence::Presence;
 use crate::store::{Secret, SqliteStore, Store};
@@ -29,7 +30,6 @@ const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
-    let agent = find_agent(options.agent.clone())?;
     if !options.datasource.is_empty() {
         dsn::dialect(&options.datasource).context("--datasource cannot be used")?;
     }
@@ -52,18 +52,15 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     })?);
     let presence =
         Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
-    let socket = state_dir.join("agent.sock");
-    let launcher = LocalLauncher::new(LocalOptions {
-        agent,
-        run_dir: state_dir.join("run"),
-        socket: socket.clone(),
-        linger: options.linger,
-    });
+    let (launcher, executors, agents) = match options.launcher {
+        LauncherKind::Local => local(&options, &state_dir)?,
+        LauncherKind::Kubernetes => kubernetes(&options).await?,
+    };
     let driver = Driver::new(
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
-            launcher: Arc::new(launcher.clone()),
+            launcher,
             presence,
             limits: Limits {
                 lease: options.lease,
@@ -84,7 +81,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         store,
         log,
         driver: driver.clone(),
-        launcher,
+        executors,
         submit: SubmitOptions {
             data_source: Secret::new(options.datasource),
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
@@ -94,9 +91,71 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     };
     tracing::info!(listen = %clients.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
-    let served = services.serve(clients, api::AgentSocket::at(socket)).await;
+    let served = services.serve(clients, agents).await;
     housekeeping.abort();
     served
+}
+
+/// Who starts attempts, who tells whether an executor is one of them, and where they attach.
+type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
+
+fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
+    let socket = state_dir.join("agent.sock");
+    let launcher = LocalLauncher::new(LocalOptions {
+        agent: find_agent(options.agent.clone())?,
+        run_dir: state_dir.join("run"),
+        socket: socket.clone(),
+        linger: options.linger,
+    });
+    let agents = AgentListener::Socket(api::AgentSocket::at(socket));
+    Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
+}
+
+async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
+    let given = &options.kubernetes;
+    let missing = |flag: &str| format!("--launcher kubernetes needs {flag}");
+    let listener = TcpListener::bind(given.agent_listen)
+        .await
+        .with_context(|| format!("could not listen on {}", given.agent_listen))?;
+    let certificate = given
+        .agent_cert
+        .as_ref()
+        .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
+    let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
+    let agents = api::AgentTls::new(listener, certificate, key)?;
+    let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
+    anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
+
+    // The second time is an error that means nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = kube::Client::try_default().await.context("cannot find a Kubernetes cluster")?;
+    let namespace = given.pod_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
+    let launcher = KubernetesLauncher::new(
+        client,
+        KubernetesOptions {
+            namespace,
+            server,
+            image: given.pod_image.clone().with_context(|| missing("--pod-image"))?,
+            agent_image: given.pod_agent_image.clone(),
+            template: given
+                .pod_template
+                .as_deref()
+                .map_or_else(|| Ok(serde_json::json!({})), read_template)?,
+            ca_config_map: given.agent_ca.clone(),
+            finalizer: given.pod_finalizer,
+            grace: options.grace,
+            linger: options.linger,
+        },
+    );
+    if let Err(error) = launcher.check().await {
+        tracing::warn!("{error:#}; jobs wait until that is mended");
+    }
+    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(agents)))
+}
+
+fn read_template(file: &Path) -> anyhow::Result<serde_json::Value> {
+    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
 }
 
 /// The folder as an absolute path: agents run elsewhere.

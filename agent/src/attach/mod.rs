@@ -5,13 +5,15 @@
 mod backoff;
 mod session;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlflow_proto::agent::AttemptRef;
+use sqlflow_proto::agent::executor_identity::Identity;
+use sqlflow_proto::agent::{AttemptRef, KubernetesPod, LocalProcess};
 use tokio::sync::mpsc;
-use tonic::transport::Endpoint;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::run::Incoming;
 use crate::ship::link::Link;
@@ -24,11 +26,44 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 /// For the connection, and again for the server's first message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What agent and server show each other. The files are read anew for every connection, since both are renewed.
+#[derive(Debug, Default)]
+pub struct Proof {
+    /// A Pod's token. Without it the Unix socket proves who we are.
+    pub token: Option<PathBuf>,
+    /// Certificates (PEM) that the server must be signed by.
+    pub ca: Option<PathBuf>,
+}
+
+impl Proof {
+    fn identity(&self) -> io::Result<Identity> {
+        let Some(file) = &self.token else { return Ok(Identity::Local(LocalProcess {})) };
+        let token = read(file)?.trim().to_owned();
+        Ok(Identity::Kubernetes(KubernetesPod { token }))
+    }
+
+    /// With TLS where the address asks for it.
+    fn secured(&self, endpoint: &Endpoint) -> io::Result<Endpoint> {
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Ok(endpoint.clone());
+        }
+        let ca = self.ca.as_ref().ok_or_else(|| io::Error::other("a server over https:// needs --ca"))?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        endpoint.clone().tls_config(tls).map_err(io::Error::other)
+    }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display())))
+}
+
 /// Who attaches, and to what.
 #[derive(Debug)]
 pub struct Attach {
     /// The server.
     pub endpoint: Endpoint,
+    proof: Proof,
     /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
     pub run_dir: PathBuf,
     /// The attempt.
@@ -43,13 +78,14 @@ pub struct Attach {
 
 impl Attach {
     /// With a new instance key.
-    pub fn new(endpoint: Endpoint, run_dir: PathBuf, attempt: AttemptRef) -> Self {
+    pub fn new(endpoint: Endpoint, proof: Proof, run_dir: PathBuf, attempt: AttemptRef) -> Self {
         Self {
             endpoint: endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
                 .http2_keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(KEEPALIVE)
                 .keep_alive_while_idle(true),
+            proof,
             run_dir,
             attempt,
             instance_key: rand::random(),

@@ -1,5 +1,6 @@
 //! One stream, from Hello to its end.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -7,8 +8,8 @@ use prost::Message as _;
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::executor_identity::Identity;
 use sqlflow_proto::agent::{
-    Assignment, AssignmentChunk, AttachRequest, AttachResponse, ExecutorIdentity, Hello, LocalProcess,
-    attach_request, attach_response::Message,
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, ExecutorIdentity, Hello, attach_request,
+    attach_response::Message,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -79,10 +80,13 @@ impl Attach {
         incoming: &mpsc::UnboundedSender<Incoming>,
         backoff: &mut Backoff,
     ) -> Result<(), SessionEnd> {
-        let channel = self.endpoint.connect().await.map_err(|error| SessionEnd::Cut(chain(&error)))?;
+        let cut = |error: io::Error| SessionEnd::Cut(error.to_string());
+        let endpoint = self.proof.secured(&self.endpoint).map_err(cut)?;
+        let hello = self.hello(self.proof.identity().map_err(cut)?);
+        let channel = endpoint.connect().await.map_err(|error| SessionEnd::Cut(chain(&error)))?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (requests, outbound) = mpsc::channel(1);
-        requests.try_send(self.hello()).expect("the queue is new and empty");
+        requests.try_send(hello).expect("the queue is new and empty");
 
         let attach = client.attach(ReceiverStream::new(outbound));
         let first = async {
@@ -191,11 +195,11 @@ impl Attach {
         Ok(())
     }
 
-    fn hello(&self) -> AttachRequest {
+    fn hello(&self, identity: Identity) -> AttachRequest {
         let hello = Hello {
             protocol: PROTOCOL,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            identity: Some(ExecutorIdentity { identity: Some(Identity::Local(LocalProcess {})) }),
+            identity: Some(ExecutorIdentity { identity: Some(identity) }),
             instance_key: self.instance_key.to_vec().into(),
             attempt: Some(self.attempt.clone()),
             has_assignment: self.has_assignment,

@@ -12,7 +12,7 @@ use nix::sys::prctl;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use tokio::sync::mpsc;
 
-use crate::attach::Attach;
+use crate::attach::{Attach, Proof};
 use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
 use crate::lock::RunLock;
 use crate::process::spawn::Spawning;
@@ -35,6 +35,8 @@ pub(crate) struct Setting {
     pub root: PathBuf,
     /// The command's working folder.
     pub working_dir: PathBuf,
+    /// Where the outcome is written as JSON; it may be a file that cannot be replaced, such as a Pod's termination log.
+    pub summary: Option<PathBuf>,
     /// How long to wait for a server when nothing runs.
     pub linger: Duration,
     pub publish_retry: Duration,
@@ -94,9 +96,11 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
     };
     let attempt = options.attempt_ref();
     let workspace = options.dir.join("workspace");
-    let attach = Attach::new(options.server, options.dir.clone(), attempt.clone());
+    let proof = Proof { token: options.token, ca: options.ca };
+    let attach = Attach::new(options.server, proof, options.dir.clone(), attempt.clone());
     let setting = Setting {
         run_dir: Some(options.dir),
+        summary: options.common.outcome.clone(),
         working_dir: workspace.clone(),
         linger: options.linger,
         spool_disk: options.spool_disk << 20,
@@ -130,6 +134,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
     Setting {
         attempt,
         run_dir: None,
+        summary: None,
         working_dir: root.clone(),
         root,
         linger: Duration::ZERO,

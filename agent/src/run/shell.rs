@@ -33,7 +33,7 @@ use crate::ship::reader::{OutputPipe, Reader};
 use crate::ship::spool;
 use crate::store::Patience;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
-use crate::{failpoint, meter, workspace};
+use crate::{failpoint, meter, summary, workspace};
 
 /// When the assignment does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
@@ -404,12 +404,18 @@ impl Shell {
         tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
         let outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
         let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
+        let summary = self.setting.summary.clone();
         self.last_work.push(spawn_blocking(move || {
             failpoint::reach("before-outcome");
             if let Some(dir) = dir
                 && let Err(error) = outcome::write(&dir, &outcome)
             {
                 tracing::error!(%error, "cannot write the outcome");
+            }
+            if let Some(file) = summary
+                && let Err(error) = std::fs::write(&file, summary::json(&outcome))
+            {
+                tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }
             failpoint::reach("after-outcome");
             link.report(outcome);

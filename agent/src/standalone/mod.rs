@@ -1,10 +1,9 @@
 //! What a server does for an attempt, done here for `exec`: it assigns what the flags say, takes the records, grants
 //! every commit and acknowledges the outcome.
 //!
-//! `log` is the folder that keeps the output, `summary` the outcome as JSON.
+//! `log` is the folder that keeps the output.
 
 mod log;
-mod summary;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +18,7 @@ use tokio::task::spawn_blocking;
 use crate::cli::ExecOptions;
 use crate::run::Incoming;
 use crate::ship::link::{Link, Sent};
+use crate::summary;
 use crate::supervise::Event;
 use crate::trace::Trace;
 use log::LogFolder;
@@ -59,7 +59,7 @@ impl Standalone {
             drain_seconds: seconds(options.drain),
             ..Assignment::default()
         };
-        Ok(Self { assignment, log, outcome: options.outcome, trace })
+        Ok(Self { assignment, log, outcome: options.common.outcome, trace })
     }
 
     /// Serves the attempt until the agent ends.

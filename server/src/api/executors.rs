@@ -8,9 +8,10 @@ use tonic::{Request, Status};
 
 use crate::job::AttemptId;
 use crate::launch::LocalLauncher;
+use crate::launch::kubernetes::KubernetesLauncher;
 
 /// What the connection itself shows about who is at its other end.
-pub(super) struct Peer {
+pub struct Peer {
     credentials: Option<tokio::net::unix::UCred>,
 }
 
@@ -22,7 +23,7 @@ impl Peer {
 
 /// Checks an executor's identity against the attempt that it wants to speak for.
 #[async_trait]
-pub(super) trait Executors: Send + Sync + 'static {
+pub trait Executors: Send + Sync + 'static {
     /// # Errors
     /// UNAUTHENTICATED: it did not prove who it is. PERMISSION_DENIED: it is not the attempt's executor.
     async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status>;
@@ -53,6 +54,25 @@ impl Executors for LocalLauncher {
             .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
         if holder.is_none() || (holder != credentials.pid() && !is_proxied()) {
             return Err(Status::permission_denied("this process does not hold the attempt's lock"));
+        }
+        Ok(())
+    }
+}
+
+/// Executors that are Pods: the apiserver says whose token it is.
+#[async_trait]
+impl Executors for KubernetesLauncher {
+    async fn verify(&self, hello: &Hello, _: &Peer, attempt: &AttemptId) -> Result<(), Status> {
+        let Some(Identity::Kubernetes(pod)) = hello.identity.as_ref().and_then(|it| it.identity.as_ref())
+        else {
+            return Err(Status::unauthenticated("an executor in a Pod shows its service-account token"));
+        };
+        let unavailable = |error| Status::unavailable(format!("the Kubernetes API cannot be asked: {error}"));
+        let Some(identity) = self.review(&pod.token).await.map_err(unavailable)? else {
+            return Err(Status::unauthenticated("the token is not valid for this server"));
+        };
+        if !self.is_pod_of(&identity, attempt).await.map_err(unavailable)? {
+            return Err(Status::permission_denied("this is not the attempt's Pod"));
         }
         Ok(())
     }

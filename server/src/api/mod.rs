@@ -1,6 +1,7 @@
 //! The gRPC services: `v1` for clients on a TCP port, `attach` for agents on a Unix socket, health and reflection.
 
 mod agent_socket;
+mod agent_tls;
 mod attach;
 mod compressed;
 mod delivery;
@@ -26,12 +27,13 @@ use tonic::transport::Server;
 
 use crate::codegen::Assigner;
 use crate::drive::Driver;
-use crate::launch::LocalLauncher;
 use crate::log::ResultLog;
 use crate::sql;
 use crate::store::Store;
 
 pub use agent_socket::AgentSocket;
+pub use agent_tls::AgentTls;
+pub use executors::Executors;
 pub use submit::SubmitOptions;
 
 /// What the services need.
@@ -43,7 +45,7 @@ pub struct Api {
     /// Drives the jobs that this server takes.
     pub driver: Driver,
     /// Tells who may speak for an attempt.
-    pub launcher: LocalLauncher,
+    pub executors: Arc<dyn Executors>,
     /// Makes assignments.
     pub assigner: Assigner,
     /// How Run treats sessions.
@@ -52,6 +54,27 @@ pub struct Api {
     pub grace: Duration,
     /// Ends the services.
     pub shutdown: CancellationToken,
+}
+
+/// Where agents attach.
+pub enum AgentListener {
+    /// A Unix socket, for agents on this machine.
+    Socket(AgentSocket),
+    /// TLS over TCP, for all others.
+    Tls(AgentTls),
+}
+
+impl AgentListener {
+    async fn serve(
+        self,
+        service: AgentServer<attach::AgentApi>,
+        shutdown: CancellationToken,
+    ) -> Result<(), tonic::transport::Error> {
+        match self {
+            Self::Socket(socket) => socket.serve(service, shutdown).await,
+            Self::Tls(tls) => tls.serve(service, shutdown).await,
+        }
+    }
 }
 
 /// A request holds a program and little else.
@@ -67,13 +90,13 @@ impl Api {
     ///
     /// # Errors
     /// A listener failed.
-    pub async fn serve(self, clients: TcpListener, agents: AgentSocket) -> anyhow::Result<()> {
+    pub async fn serve(self, clients: TcpListener, agents: AgentListener) -> anyhow::Result<()> {
         let shutdown = self.shutdown.clone();
         let agent_api = attach::AgentApi {
             context: Arc::new(attach::AttachContext {
                 store: Arc::clone(&self.store),
                 log: Arc::clone(&self.log),
-                executors: Arc::new(self.launcher),
+                executors: self.executors,
                 assigner: self.assigner,
                 grace: self.grace,
                 streams: Mutex::new(HashMap::new()),

@@ -8,7 +8,7 @@ use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 use super::{Context, verdict};
 use crate::clock;
 use crate::job::{AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason};
-use crate::launch::{Observation, Remains};
+use crate::launch::{LaunchError, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 
@@ -24,6 +24,10 @@ const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
 const END_MARGIN: Duration = Duration::from_secs(15);
 /// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
 const GRANTED_END: Duration = Duration::from_secs(600);
+/// How long a platform that cannot be asked, or has no room, is asked again to start an attempt.
+const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
+/// A wait that is over before this is not told.
+const NEWS_AFTER: Duration = Duration::from_secs(2);
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 
@@ -35,6 +39,8 @@ pub(super) struct JobDriver {
     ending_since: Option<Instant>,
     /// Since when this driver has seen an attempt that was launched, is not attached, and does not run.
     missing_since: Option<Instant>,
+    /// What the attempt waits for, as it was last said, and since when.
+    waiting: Option<(Waiting, Instant)>,
 }
 
 /// Why driving stops before the job's end.
@@ -61,7 +67,7 @@ impl From<LogError> for Stop {
 
 impl JobDriver {
     pub(super) fn new(context: Arc<Context>, id: JobId, lease: Lease) -> Self {
-        Self { context, id, lease, ending_since: None, missing_since: None }
+        Self { context, id, lease, ending_since: None, missing_since: None, waiting: None }
     }
 
     pub(super) async fn run(mut self) {
@@ -145,9 +151,18 @@ impl JobDriver {
         self.missing_since = None;
         match self.context.launcher.launch(&attempt).await {
             Ok(()) => self.update(Event::AttemptLaunched(attempt)).await,
-            Err(error) => {
-                let outcome = Outcome::by_server(Reason::LaunchFailed, error.message, error.retryable);
+            Err(LaunchError::Refused { message, retryable }) => {
+                let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);
                 self.update(Event::AttemptFoundEnded { attempt, outcome }).await
+            }
+            Err(LaunchError::Later(why)) => {
+                let waiting = Waiting { kind: "launch", why, patience: LAUNCH_PATIENCE };
+                if self.waits(&waiting).await? {
+                    let outcome = Outcome::by_server(Reason::LaunchFailed, waiting.why, false);
+                    return self.update(Event::AttemptFoundEnded { attempt, outcome }).await;
+                }
+                tokio::time::sleep(LOOK_PERIOD).await;
+                Ok(())
             }
         }
     }
@@ -158,6 +173,16 @@ impl JobDriver {
         match self.context.launcher.observe(&attempt).await {
             Observation::Running => {
                 self.missing_since = None;
+                self.waiting = None;
+                Ok(())
+            }
+            Observation::Waiting(waiting) => {
+                self.missing_since = None;
+                if self.waits(&waiting).await? {
+                    let outcome = Outcome::by_server(Reason::LaunchFailed, waiting.why, false);
+                    self.context.launcher.stop(&attempt, true).await;
+                    return self.settle(attempt, Remains::default(), Some(outcome)).await;
+                }
                 Ok(())
             }
             Observation::Unknown(why) => {
@@ -175,6 +200,21 @@ impl JobDriver {
                 Ok(())
             }
         }
+    }
+
+    /// Says why the attempt does not run yet, when that is news. True: it has waited long enough.
+    async fn waits(&mut self, waiting: &Waiting) -> Result<bool, Stop> {
+        let known = self.waiting.as_ref().filter(|(known, _)| known.kind == waiting.kind);
+        let since = known.map_or_else(Instant::now, |(_, since)| *since);
+        let is_news = known.is_none_or(|(known, _)| known.why != waiting.why);
+        self.waiting = Some((waiting.clone(), since));
+        // What passes by itself in a moment is no news.
+        if is_news && since.elapsed() >= NEWS_AFTER {
+            self.say(notice::Kind::Status, waiting.why.clone()).await?;
+        } else if is_news {
+            self.waiting = Some((Waiting { why: String::new(), ..waiting.clone() }, since));
+        }
+        Ok(since.elapsed() > waiting.patience)
     }
 
     /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when

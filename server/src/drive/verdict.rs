@@ -19,8 +19,9 @@ pub(super) struct Verdict {
 pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>) -> Verdict {
     let Some(left) = &remains.outcome else {
         let never_spoke = known.as_ref().is_some_and(|outcome| outcome.reason == Reason::LaunchFailed);
+        let seen = || remains.seen.as_ref().map(convert::outcome);
         return Verdict {
-            outcome: known.unwrap_or_else(|| lost(&remains.last_words)),
+            outcome: known.or_else(seen).unwrap_or_else(|| lost(&remains.last_words)),
             output_missing: !never_spoke,
         };
     };
@@ -39,6 +40,13 @@ pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome
 
 /// The outcome of an attempt whose agent ended before it attached.
 pub(super) fn never_attached(remains: &Remains) -> Outcome {
+    if let Some(seen) = &remains.seen {
+        return Outcome::by_server(
+            Reason::LaunchFailed,
+            format!("{}, before it attached to a server", seen.message),
+            true,
+        );
+    }
     let detail =
         if remains.last_words.is_empty() { String::new() } else { format!(": {}", remains.last_words) };
     Outcome::by_server(

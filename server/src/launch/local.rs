@@ -117,7 +117,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn launch(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
-        let child = self.start(attempt).map_err(|error| LaunchError {
+        let child = self.start(attempt).map_err(|error| LaunchError::Refused {
             message: format!("the agent {} could not be started: {error}", self.options.agent.display()),
             retryable: error.kind() == io::ErrorKind::WouldBlock,
         })?;
@@ -227,7 +227,7 @@ fn remains(dir: &Path) -> io::Result<Remains> {
         }
     }
     let last_words = if outcome.is_some() { String::new() } else { tail(&dir.join("agent.log")) };
-    Ok(Remains { records, outcome, last_words })
+    Ok(Remains { records, outcome, last_words, seen: None })
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -1,8 +1,11 @@
 //! Launchers start an attempt somewhere and tell how it stands there. What runs is always the agent; it comes back
 //! to a server by itself and speaks for the attempt.
 
+pub mod kubernetes;
 mod local;
 mod processes;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_proto::agent::Outcome;
@@ -46,10 +49,23 @@ pub trait Launcher: Send + Sync + 'static {
 pub enum Observation {
     /// Its agent runs.
     Running,
+    /// The platform has taken it, but it does not run yet.
+    Waiting(Waiting),
     /// Nothing runs. What the agent left for a server to find is here.
     Gone(Box<Remains>),
     /// The platform cannot be asked at the moment.
     Unknown(String),
+}
+
+/// Why an attempt does not run yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The kind of wait; a new kind has its patience from its own beginning.
+    pub kind: &'static str,
+    /// One sentence for a person.
+    pub why: String,
+    /// How long this kind of wait may take.
+    pub patience: Duration,
 }
 
 /// What a dead agent left.
@@ -59,16 +75,24 @@ pub struct Remains {
     pub records: Vec<Record>,
     /// The outcome, if the agent came to know it.
     pub outcome: Option<Outcome>,
+    /// What the platform saw of the end, for when the agent could not tell.
+    pub seen: Option<Outcome>,
     /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
     pub last_words: String,
 }
 
 /// An attempt could not be started.
 #[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct LaunchError {
-    /// One sentence for a person.
-    pub message: String,
-    /// It may well work later.
-    pub retryable: bool,
+pub enum LaunchError {
+    /// The platform refused it.
+    #[error("{message}")]
+    Refused {
+        /// One sentence for a person.
+        message: String,
+        /// It may well work later.
+        retryable: bool,
+    },
+    /// It is not known whether it was started: the platform cannot be asked now, or has no room. Launch it again.
+    #[error("{0}")]
+    Later(String),
 }

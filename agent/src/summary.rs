@@ -7,7 +7,7 @@ use sqlflow_proto::agent::Outcome;
 const LIMIT: usize = 4096;
 
 /// One line of at most 4,096 bytes.
-pub(super) fn json(outcome: &Outcome) -> String {
+pub(crate) fn json(outcome: &Outcome) -> String {
     let mut message = outcome.message.clone();
     loop {
         let text = value(outcome, &message).to_string();

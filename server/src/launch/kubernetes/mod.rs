@@ -1,0 +1,305 @@
+//! Attempts as Pods. The Pod's name follows from the attempt, so that launching twice makes one; a finalizer keeps its
+//! last words until a server has stored the outcome.
+//!
+//! `pod` builds a Pod and `observe` reads one; here are the calls.
+
+mod observe;
+mod pod;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::StreamExt as _;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Client, ResourceExt as _};
+use serde_json::json;
+use tokio::sync::Notify;
+
+use super::{LaunchError, Launcher, Observation, Remains};
+use crate::job::AttemptId;
+
+pub use pod::AUDIENCE;
+
+/// How Pods are made.
+#[derive(Debug, Clone)]
+pub struct KubernetesOptions {
+    /// Where they are.
+    pub namespace: String,
+    /// Where their agents attach: `https://host:port`.
+    pub server: String,
+    /// Image of the submitter.
+    pub image: String,
+    /// Image of the agent, for a submitter's image that has none.
+    pub agent_image: Option<String>,
+    /// Laid over the Pod, as JSON.
+    pub template: serde_json::Value,
+    /// ConfigMap whose `ca.crt` the server's certificate is signed by.
+    pub ca_config_map: String,
+    /// Pods are kept until their outcome is stored.
+    pub finalizer: bool,
+    /// Time between TERM and KILL of a submitter.
+    pub grace: Duration,
+    /// How long an agent with an outcome waits for a server.
+    pub linger: Duration,
+}
+
+/// Starts Pods and watches them.
+#[derive(Clone)]
+pub struct KubernetesLauncher {
+    options: Arc<KubernetesOptions>,
+    client: Client,
+    pods: Api<Pod>,
+    events: Api<Event>,
+    /// The Pods as the watch last told.
+    cache: Store<Pod>,
+    /// Wakes who waits for a Pod, by its name.
+    changes: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+}
+
+/// Who a Pod's token speaks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// The Pod's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: a Pod of the same name that was made later has another.
+    pub uid: String,
+}
+
+/// A call that waits this long is given up; the apiserver ends watches by itself before.
+const WATCH_TIMEOUT_SECONDS: u32 = 240;
+
+impl KubernetesLauncher {
+    /// Begins to watch the Pods of the namespace. Must be called in a runtime.
+    pub fn new(client: Client, options: KubernetesOptions) -> Self {
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &options.namespace);
+        let events = Api::namespaced(client.clone(), &options.namespace);
+        let (cache, writer) = reflector::store();
+        let changes: Arc<Mutex<HashMap<String, Arc<Notify>>>> = Arc::default();
+        let config = watcher::Config::default()
+            .labels(&format!("{}={}", pod::MANAGED_BY, pod::MANAGER))
+            .timeout(WATCH_TIMEOUT_SECONDS);
+        let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
+        let wake = Arc::clone(&changes);
+        tokio::spawn(async move {
+            let mut stream = std::pin::pin!(stream);
+            while let Some(event) = stream.next().await {
+                match event {
+                    Ok(watcher::Event::Apply(pod) | watcher::Event::Delete(pod)) => {
+                        notify(&wake, &pod.name_any())
+                    }
+                    Ok(watcher::Event::InitDone) => lock(&wake).values().for_each(|it| it.notify_waiters()),
+                    Ok(_) => {}
+                    // The backoff tries again, and lists anew after a 410.
+                    Err(error) => tracing::warn!(%error, "the watch of Pods broke, will try again"),
+                }
+            }
+        });
+        Self { options: Arc::new(options), client, pods, events, cache, changes }
+    }
+
+    /// Whether the apiserver answers and we may do what a launcher must: for who starts the server.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub async fn check(&self) -> anyhow::Result<()> {
+        self.pods.list(&ListParams::default().limit(1)).await.map(drop).map_err(|error| {
+            anyhow::anyhow!("the Pods of namespace {} cannot be listed: {error}", self.options.namespace)
+        })
+    }
+
+    /// Asks the apiserver whose token this is. `None`: nobody's, or not for us.
+    ///
+    /// # Errors
+    /// The apiserver could not be asked.
+    pub async fn review(&self, token: &str) -> Result<Option<PodIdentity>, kube::Error> {
+        let spec =
+            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews: Api<TokenReview> = Api::all(self.client.clone());
+        let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        let for_us = status.audiences.unwrap_or_default().iter().any(|it| it == AUDIENCE);
+        let Some(user) = status.user.filter(|_| status.authenticated == Some(true) && for_us) else {
+            return Ok(None);
+        };
+        let extra = user.extra.unwrap_or_default();
+        let first = |key: &str| extra.get(&format!("authentication.kubernetes.io/{key}"))?.first().cloned();
+        // system:serviceaccount:<namespace>:<name>
+        let username = user.username.unwrap_or_default();
+        let namespace = username.strip_prefix("system:serviceaccount:").and_then(|it| it.split(':').next());
+        let identity = namespace.zip(first("pod-name")).zip(first("pod-uid"));
+        Ok(identity.map(|((namespace, name), uid)| PodIdentity {
+            namespace: namespace.to_owned(),
+            name,
+            uid,
+        }))
+    }
+
+    /// Whether this is the Pod of the attempt, and it is not being deleted.
+    ///
+    /// # Errors
+    /// The apiserver could not be asked.
+    pub async fn is_pod_of(&self, identity: &PodIdentity, attempt: &AttemptId) -> Result<bool, kube::Error> {
+        if identity.namespace != self.options.namespace || identity.name != pod::name(attempt) {
+            return Ok(false);
+        }
+        let found = self.pods.get_opt(&identity.name).await?;
+        Ok(found.is_some_and(|pod| pod.uid().as_deref() == Some(&identity.uid)))
+    }
+
+    async fn find(&self, attempt: &AttemptId) -> Result<Option<Arc<Pod>>, kube::Error> {
+        let name = pod::name(attempt);
+        let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
+        match cached {
+            Some(pod) => Ok(Some(pod)),
+            // The watch may be behind.
+            None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
+        }
+    }
+
+    /// The Pod's warnings, newest last.
+    async fn warnings(&self, pod: &Pod) -> Vec<String> {
+        let uid = pod.uid().unwrap_or_default();
+        let fields = format!("involvedObject.uid={uid},type=Warning");
+        let Ok(events) = self.events.list(&ListParams::default().fields(&fields).limit(50)).await else {
+            return Vec::new();
+        };
+        let mut events = events.items;
+        events.sort_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+        let text = |event: Event| {
+            Some(format!(
+                "{}: {}",
+                event.reason.unwrap_or_default(),
+                event.message.filter(|it| !it.is_empty())?
+            ))
+        };
+        events.into_iter().filter_map(text).collect()
+    }
+
+    async fn remove_finalizer(&self, name: &str) -> Result<(), kube::Error> {
+        let patch = json!({ "metadata": { "finalizers": null } });
+        let patched = self.pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        ignore_missing(patched.map(drop))
+    }
+
+    fn change_of(&self, attempt: &AttemptId) -> Arc<Notify> {
+        Arc::clone(lock(&self.changes).entry(pod::name(attempt)).or_default())
+    }
+}
+
+fn notify(changes: &Mutex<HashMap<String, Arc<Notify>>>, name: &str) {
+    if let Some(change) = lock(changes).get(name) {
+        change.notify_waiters();
+    }
+}
+
+fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match result {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        other => other,
+    }
+}
+
+/// What an error of creating a Pod means for the attempt.
+fn refusal(error: kube::Error) -> LaunchError {
+    let kube::Error::Api(status) = error else {
+        return LaunchError::Later(format!("the Kubernetes API cannot be reached: {error}"));
+    };
+    let message = format!("the Pod was refused: {}", status.message);
+    match status.code {
+        // A quota has room again when other Pods end.
+        403 if status.message.contains("exceeded quota") => LaunchError::Later(message),
+        400..=428 => LaunchError::Refused { message, retryable: false },
+        _ => LaunchError::Later(format!("the Kubernetes API did not take the Pod: {}", status.message)),
+    }
+}
+
+#[async_trait]
+impl Launcher for KubernetesLauncher {
+    fn name(&self) -> &'static str {
+        "kubernetes"
+    }
+
+    async fn launch(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
+        let pod = pod::pod(&self.options, attempt).map_err(|error| LaunchError::Refused {
+            message: format!("the Pod template does not make a Pod: {error}"),
+            retryable: false,
+        })?;
+        let error = match self.pods.create(&PostParams::default(), &pod).await {
+            Ok(_) => return Ok(()),
+            Err(error) => error,
+        };
+        if !matches!(&error, kube::Error::Api(status) if status.code == 409) {
+            return Err(refusal(error));
+        }
+        // Made before, by us or a server that died; or by somebody else.
+        match self.pods.get(&pod::name(attempt)).await {
+            Ok(found) if pod::attempt_of(&found).as_ref() == Some(attempt) => Ok(()),
+            Ok(_) => Err(LaunchError::Refused {
+                message: format!("a Pod {} is there that is not ours", pod::name(attempt)),
+                retryable: false,
+            }),
+            Err(error) => Err(LaunchError::Later(format!("the Pod cannot be looked at: {error}"))),
+        }
+    }
+
+    async fn observe(&self, attempt: &AttemptId) -> Observation {
+        let pod = match self.find(attempt).await {
+            Ok(Some(pod)) => pod,
+            Ok(None) => return Observation::Gone(Box::new(Remains::default())),
+            Err(error) => {
+                return Observation::Unknown(format!("the Kubernetes API cannot be asked: {error}"));
+            }
+        };
+        match observe::observe(&pod, &[]) {
+            Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await),
+            other => other,
+        }
+    }
+
+    async fn stop(&self, attempt: &AttemptId, forced: bool) {
+        let name = pod::name(attempt);
+        let mut delete = DeleteParams::default();
+        if forced {
+            delete = delete.grace_period(0);
+        }
+        if let Err(error) = ignore_missing(self.pods.delete(&name, &delete).await.map(drop)) {
+            tracing::warn!(%attempt, %error, "the Pod cannot be deleted now");
+        }
+    }
+
+    async fn clean_up(&self, attempt: &AttemptId) {
+        let name = pod::name(attempt);
+        lock(&self.changes).remove(&name);
+        let Ok(Some(pod)) = self.find(attempt).await else { return };
+        let uid = Preconditions { uid: pod.uid(), resource_version: None };
+        let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
+        let cleaned = async {
+            ignore_missing(self.pods.delete(&name, &delete).await.map(drop))?;
+            self.remove_finalizer(&name).await
+        };
+        if let Err(error) = cleaned.await {
+            // Housekeeping finds it again.
+            tracing::warn!(%attempt, %error, "the Pod cannot be removed now");
+        }
+    }
+
+    async fn leftovers(&self) -> Vec<AttemptId> {
+        self.cache.state().iter().filter_map(|pod| pod::attempt_of(pod)).collect()
+    }
+
+    async fn changed(&self, attempt: &AttemptId) {
+        self.change_of(attempt).notified().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,219 @@
+//! What a Pod's status says about its attempt. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{
+    ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
+};
+use serde_json::Value;
+use sqlflow_proto::agent::Outcome;
+use sqlflow_proto::agent::outcome::Reason;
+
+use super::pod::CONTAINER;
+use crate::launch::{Observation, Remains, Waiting};
+
+/// A scheduler may find room yet; more is a matter for whoever runs the cluster.
+const UNSCHEDULABLE: Duration = Duration::from_secs(30 * 60);
+/// The kubelet tries again meanwhile; an image that is not there by then is misspelt.
+const IMAGE: Duration = Duration::from_secs(5 * 60);
+/// An image's name that can never be right, or one that must be there already.
+const IMAGE_NEVER: Duration = Duration::from_secs(10);
+/// A volume, Secret or ConfigMap that is missing.
+const STARTING: Duration = Duration::from_secs(10 * 60);
+
+/// How an attempt with this Pod stands. `events` are the Pod's warnings, newest last.
+pub(super) fn observe(pod: &Pod, events: &[String]) -> Observation {
+    let status = pod.status.clone().unwrap_or_default();
+    let statuses = status.container_statuses.unwrap_or_default();
+    let container = statuses.iter().find(|it| it.name == CONTAINER);
+    let conditions = status.conditions.unwrap_or_default();
+    let disruption = conditions.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True");
+    let phase = status.phase.unwrap_or_default();
+
+    if let Some(terminated) = container.and_then(|it| it.state.as_ref()?.terminated.as_ref()) {
+        return gone(remains(terminated, disruption));
+    }
+    if matches!(phase.as_str(), "Failed" | "Succeeded") {
+        let why =
+            status.message.or(status.reason).unwrap_or_else(|| "its container left no trace".to_owned());
+        return gone(lost(&format!("the Pod failed: {why}"), disruption));
+    }
+    if phase == "Running"
+        && container.is_some_and(|it| it.state.as_ref().is_some_and(|it| it.running.is_some()))
+    {
+        return Observation::Running;
+    }
+    let inits = status.init_container_statuses.unwrap_or_default();
+    waiting(&conditions, inits.iter().chain(container), events)
+}
+
+fn gone(remains: Remains) -> Observation {
+    Observation::Gone(Box::new(remains))
+}
+
+/// From what the agent wrote into the termination message; without it from what the kubelet saw.
+fn remains(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> Remains {
+    let message = terminated.message.clone().unwrap_or_default();
+    let why = terminated.reason.clone().unwrap_or_default();
+    if let Some(outcome) = outcome(&message) {
+        return Remains { outcome: Some(outcome), ..Remains::default() };
+    }
+    if why == "OOMKilled" {
+        let seen = Outcome {
+            reason: Reason::OutOfMemory.into(),
+            message: "the Pod ran out of memory: the kernel killed everything in it at its memory limit; raise the limit or use less data".to_owned(),
+            ..Outcome::default()
+        };
+        return Remains { seen: Some(seen), last_words: message, ..Remains::default() };
+    }
+    let code = terminated.exit_code;
+    let mut remains = lost(
+        &format!("the Pod's container ended with exit code {code} ({why}) and its agent could not tell more"),
+        disruption,
+    );
+    remains.last_words = message;
+    remains
+}
+
+fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
+    let message =
+        disruption.map_or_else(|| message.to_owned(), |it| format!("{}; {message}", disruption_text(it)));
+    let seen = Outcome { reason: Reason::Lost.into(), message, retryable: true, ..Outcome::default() };
+    Remains { seen: Some(seen), ..Remains::default() }
+}
+
+/// Who wanted the Pod's node or room.
+pub(super) fn disruption_text(condition: &PodCondition) -> String {
+    let reason = condition.reason.clone().unwrap_or_default();
+    let what = match reason.as_str() {
+        "PreemptionByScheduler" => "a Pod of higher priority took its place",
+        "DeletionByTaintManager" => "its node became unreachable or was tainted",
+        "EvictionByEvictionAPI" => "it was evicted, as when a node is drained",
+        "TerminationByKubelet" => "its node ran out of a resource, or shuts down",
+        "DeletionByPodGC" => "its node is gone",
+        _ => "the cluster ended it",
+    };
+    let detail = condition.message.clone().unwrap_or_default();
+    if detail.is_empty() { what.to_owned() } else { format!("{what} ({detail})") }
+}
+
+/// The agent's JSON.
+fn outcome(message: &str) -> Option<Outcome> {
+    let value: Value = serde_json::from_str(message).ok()?;
+    let name = format!("REASON_{}", value["reason"].as_str()?.to_uppercase());
+    let reason = Reason::from_str_name(&name)?;
+    let number = |name: &str| value[name].as_i64().and_then(|it| i32::try_from(it).ok());
+    Some(Outcome {
+        reason: reason.into(),
+        message: value["message"].as_str().unwrap_or_default().to_owned(),
+        exit_code: number("exit_code"),
+        signal: number("signal"),
+        retryable: value["retryable"].as_bool().unwrap_or_default(),
+        last_seq: value["records"].as_u64().unwrap_or_default(),
+        ..Outcome::default()
+    })
+}
+
+fn waiting<'a>(
+    conditions: &[PodCondition],
+    containers: impl Iterator<Item = &'a ContainerStatus>,
+    events: &[String],
+) -> Observation {
+    let unscheduled = conditions.iter().find(|it| it.type_ == "PodScheduled" && it.status == "False");
+    if let Some(condition) = unscheduled {
+        let detail = condition.message.as_deref().unwrap_or("no node was chosen yet");
+        return wait("schedule", format!("the Pod waits for a node: {detail}"), UNSCHEDULABLE);
+    }
+    let stuck = containers.filter_map(|it| it.state.as_ref()?.waiting.as_ref()).find(|it| !is_ordinary(it));
+    if let Some(stuck) = stuck {
+        let reason = stuck.reason.clone().unwrap_or_default();
+        let detail = stuck.message.clone().unwrap_or_default();
+        let (kind, patience) = match reason.as_str() {
+            "InvalidImageName" | "ErrImageNeverPull" => ("image", IMAGE_NEVER),
+            "ErrImagePull" | "ImagePullBackOff" => ("image", IMAGE),
+            _ => ("start", STARTING),
+        };
+        return wait(kind, format!("the Pod cannot start: {reason}: {detail}"), patience);
+    }
+    let why = events.last().map_or_else(
+        || "the Pod is being started".to_owned(),
+        |it| format!("the Pod is being started: {it}"),
+    );
+    wait("start", why, STARTING)
+}
+
+fn is_ordinary(waiting: &ContainerStateWaiting) -> bool {
+    matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
+}
+
+fn wait(kind: &'static str, why: String, patience: Duration) -> Observation {
+    Observation::Waiting(Waiting { kind, why, patience })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(status: Value) -> Observation {
+        observe(&serde_json::from_value(json!({ "metadata": {}, "status": status })).unwrap(), &[])
+    }
+
+    fn why(observation: Observation) -> String {
+        match observation {
+            Observation::Waiting(waiting) => waiting.why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn outcome_of(observation: Observation) -> Outcome {
+        match observation {
+            Observation::Gone(remains) => remains.outcome.or(remains.seen).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn ended(terminated: Value) -> Value {
+        json!({ "phase": "Failed", "containerStatuses": [{ "name": CONTAINER, "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": { "terminated": terminated } }] })
+    }
+
+    #[test]
+    fn it_is_said_what_it_waits_for() {
+        let unscheduled = json!({ "phase": "Pending", "conditions": [{ "type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient cpu." }] });
+        assert!(why(seen(unscheduled)).contains("Insufficient cpu"));
+        let image = json!({ "phase": "Pending", "containerStatuses": [{ "name": CONTAINER, "image": "", "imageID": "",
+            "ready": false, "restartCount": 0,
+            "state": { "waiting": { "reason": "ImagePullBackOff", "message": "Back-off pulling image \"x\"" } } }] });
+        assert!(why(seen(image)).contains("ImagePullBackOff"));
+        assert!(why(seen(json!({ "phase": "Pending" }))).contains("being started"));
+    }
+
+    #[test]
+    fn the_agents_last_words_are_the_verdict() {
+        let said = json!({ "reason": "exited", "exit_code": 3, "message": "no such column", "records": 7 })
+            .to_string();
+        let outcome = outcome_of(seen(ended(json!({ "exitCode": 3, "message": said }))));
+        assert_eq!((outcome.reason(), outcome.exit_code, outcome.last_seq), (Reason::Exited, Some(3), 7));
+    }
+
+    #[test]
+    fn kills_of_everything_at_once_are_told_by_the_kubelet() {
+        let oom = outcome_of(seen(ended(json!({ "exitCode": 137, "reason": "OOMKilled" }))));
+        assert_eq!((oom.reason(), oom.retryable), (Reason::OutOfMemory, false));
+        let killed = outcome_of(seen(ended(json!({ "exitCode": 137, "reason": "Error" }))));
+        assert_eq!((killed.reason(), killed.retryable), (Reason::Lost, true));
+    }
+
+    #[test]
+    fn who_ended_it_is_named() {
+        let mut status = ended(json!({ "exitCode": 137, "reason": "Error" }));
+        status["conditions"] =
+            json!([{ "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler" }]);
+        assert!(outcome_of(seen(status)).message.contains("higher priority"));
+        let evicted = json!({ "phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory." });
+        assert!(outcome_of(seen(evicted)).message.contains("low on resource"));
+    }
+}

@@ -1,0 +1,243 @@
+//! The Pod of an attempt: what the server needs of it, over what the operator's template says. Pure.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::KubernetesOptions;
+use crate::job::AttemptId;
+
+/// Says whose Pods they are; its value is [`MANAGER`].
+pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub(super) const MANAGER: &str = "sqlflow-server";
+/// The attempt, in three labels, since one could not be selected by.
+pub(super) const JOB: &str = "sqlflow.org/job";
+pub(super) const STEP: &str = "sqlflow.org/step";
+pub(super) const ATTEMPT: &str = "sqlflow.org/attempt";
+/// Keeps a Pod's last words until a server has read them.
+pub(super) const FINALIZER: &str = "sqlflow.org/outcome";
+/// Who a Pod's token is for.
+pub const AUDIENCE: &str = "sqlflow-server";
+/// The container that runs the submitter.
+pub(super) const CONTAINER: &str = "submitter";
+
+const TOKEN_SECONDS: u64 = 3600;
+const IDENTITY: &str = "/var/run/sqlflow/identity";
+const WORK: &str = "/sqlflow";
+/// Where an agent is put that the image does not have.
+const INJECTED: &str = "/sqlflow-agent-bin";
+/// What the agent needs after the submitter's grace, to publish and to tell.
+const AGENT_GRACE: Duration = Duration::from_secs(30);
+
+/// `sqlflow-<job>-<step>-<attempt>`: launching twice makes one Pod.
+pub(super) fn name(attempt: &AttemptId) -> String {
+    format!("sqlflow-{}-{}-{}", attempt.job, attempt.step, attempt.number)
+}
+
+/// The attempt of a Pod of ours.
+pub(super) fn attempt_of(pod: &Pod) -> Option<AttemptId> {
+    let labels = pod.metadata.labels.as_ref()?;
+    if labels.get(MANAGED_BY)? != MANAGER {
+        return None;
+    }
+    let attempt = AttemptId {
+        job: labels.get(JOB)?.parse().ok()?,
+        step: labels.get(STEP)?.parse().ok()?,
+        number: labels.get(ATTEMPT)?.parse().ok()?,
+    };
+    (pod.metadata.name.as_deref() == Some(&name(&attempt))).then_some(attempt)
+}
+
+/// Builds the Pod. Nothing of the program and no secret is in it: they travel in the assignment.
+///
+/// # Errors
+/// The template makes it something that is no Pod.
+pub(super) fn pod(options: &KubernetesOptions, attempt: &AttemptId) -> Result<Pod, serde_json::Error> {
+    let agent = if options.agent_image.is_some() {
+        format!("{INJECTED}/sqlflow-agent")
+    } else {
+        "/sqlflow-agent".to_owned()
+    };
+    let grace = options.grace + AGENT_GRACE;
+    let args = [
+        "attach".to_owned(),
+        format!("--server={}", options.server),
+        format!("--ca={IDENTITY}/ca.crt"),
+        format!("--token={IDENTITY}/token"),
+        format!("--job={}", attempt.job),
+        format!("--step={}", attempt.step),
+        format!("--attempt={}", attempt.number),
+        format!("--dir={WORK}"),
+        format!("--linger={}", options.linger.as_secs()),
+        // Less than the kubelet gives, so that it is never killed in the middle of its last words.
+        format!("--termination-grace={}", grace.as_secs() - 2),
+        "--outcome=/dev/termination-log".to_owned(),
+    ];
+    let mounts = json!([
+        { "name": "sqlflow-identity", "mountPath": IDENTITY, "readOnly": true },
+        { "name": "sqlflow-work", "mountPath": WORK },
+        { "name": "sqlflow-tmp", "mountPath": "/tmp" },
+    ]);
+    let security = json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": { "drop": ["ALL"] },
+    });
+    let mut pod = json!({
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "spec": {
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": false,
+            "enableServiceLinks": false,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": 65532,
+                "runAsGroup": 65532,
+                "fsGroup": 65532,
+                "seccompProfile": { "type": "RuntimeDefault" },
+            },
+            "containers": [{
+                "name": CONTAINER,
+                "image": options.image,
+                "command": [agent],
+                "args": args,
+                "securityContext": security,
+                "volumeMounts": mounts,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+                "env": [{ "name": "HOME", "value": "/tmp" }],
+            }],
+            "volumes": [
+                { "name": "sqlflow-identity", "projected": { "sources": [
+                    { "serviceAccountToken": { "audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token" } },
+                    { "configMap": { "name": options.ca_config_map, "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+                ] } },
+                { "name": "sqlflow-work", "emptyDir": {} },
+                { "name": "sqlflow-tmp", "emptyDir": {} },
+            ],
+        },
+    });
+    if let Some(image) = &options.agent_image {
+        inject(&mut pod, image, &security);
+    }
+    merge(&mut pod, &options.template);
+    // What no template may change.
+    pod["spec"]["terminationGracePeriodSeconds"] = json!(grace.as_secs());
+    pod["metadata"]["name"] = json!(name(attempt));
+    let labels = &mut pod["metadata"]["labels"];
+    labels[MANAGED_BY] = json!(MANAGER);
+    labels[JOB] = json!(attempt.job.as_str());
+    labels[STEP] = json!(attempt.step.to_string());
+    labels[ATTEMPT] = json!(attempt.number.to_string());
+    if options.finalizer {
+        pod["metadata"]["finalizers"] = json!([FINALIZER]);
+    }
+    serde_json::from_value(pod)
+}
+
+/// Lets an init container bring the agent into an image that has none.
+fn inject(pod: &mut Value, image: &str, security: &Value) {
+    let volume = "sqlflow-agent";
+    let mount = |read_only| json!({ "name": volume, "mountPath": INJECTED, "readOnly": read_only });
+    let spec = &mut pod["spec"];
+    spec["initContainers"] = json!([{
+        "name": "agent",
+        "image": image,
+        "command": ["/sqlflow-agent", "install", INJECTED],
+        "securityContext": security,
+        "volumeMounts": [mount(false)],
+    }]);
+    push(&mut spec["volumes"], json!({ "name": volume, "emptyDir": {} }));
+    push(&mut spec["containers"][0]["volumeMounts"], mount(true));
+}
+
+fn push(list: &mut Value, item: Value) {
+    if let Value::Array(list) = list {
+        list.push(item);
+    }
+}
+
+/// Lays `over` over `base`: objects by key, lists whose items have names by name (others are appended to), the rest is
+/// replaced.
+fn merge(base: &mut Value, over: &Value) {
+    match (base, over) {
+        (Value::Object(base), Value::Object(over)) => {
+            for (key, value) in over {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (Value::Array(base), Value::Array(over)) => {
+            for item in over {
+                let same =
+                    |other: &&mut Value| item.get("name").is_some() && other.get("name") == item.get("name");
+                match base.iter_mut().find(same) {
+                    Some(found) => merge(found, item),
+                    None => base.push(item.clone()),
+                }
+            }
+        }
+        (base, over) => *base = over.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(template: Value) -> KubernetesOptions {
+        KubernetesOptions {
+            namespace: "ns".into(),
+            server: "https://sqlflow-server:7443".into(),
+            image: "submitter:1".into(),
+            agent_image: None,
+            template,
+            ca_config_map: "sqlflow-ca".into(),
+            finalizer: true,
+            grace: Duration::from_secs(10),
+            linger: Duration::from_secs(600),
+        }
+    }
+
+    fn attempt() -> AttemptId {
+        AttemptId { job: "01kb3x7h8m9n0p1q2r3s4t5v6w".parse().unwrap(), step: 2, number: 3 }
+    }
+
+    #[test]
+    fn the_pod_names_its_attempt() {
+        let pod = pod(&options(json!({})), &attempt()).unwrap();
+        let name = pod.metadata.name.clone().unwrap();
+        assert!(name.len() <= 63 && name.ends_with("-2-3"), "{name}");
+        assert_eq!(attempt_of(&pod), Some(attempt()));
+        assert!(serde_json::to_string(&pod).unwrap().len() < 10_000);
+    }
+
+    #[test]
+    fn a_template_adds_and_replaces_but_does_not_take_the_pod_over() {
+        let template = json!({
+            "metadata": { "labels": { "team": "a", MANAGED_BY: "me" }, "name": "other" },
+            "spec": {
+                "nodeSelector": { "disk": "ssd" },
+                "containers": [{ "name": CONTAINER, "image": "own:2", "resources": { "limits": { "memory": "64Mi" } },
+                    "volumeMounts": [{ "name": "data", "mountPath": "/data" }] }],
+                "volumes": [{ "name": "data", "emptyDir": {} }, { "name": "sqlflow-tmp", "emptyDir": { "sizeLimit": "1Gi" } }],
+            },
+        });
+        let pod = pod(&options(template), &attempt()).unwrap();
+        assert_eq!(attempt_of(&pod), Some(attempt()));
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.containers.len(), 1);
+        assert_eq!(spec.containers[0].image.as_deref(), Some("own:2"));
+        assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 4);
+        assert_eq!(spec.volumes.unwrap().len(), 4);
+        assert_eq!(spec.node_selector.unwrap()["disk"], "ssd");
+    }
+
+    #[test]
+    fn an_image_without_the_agent_gets_it() {
+        let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
+        let spec = pod(&options, &attempt()).unwrap().spec.unwrap();
+        assert_eq!(spec.init_containers.unwrap()[0].image.as_deref(), Some("agent:1"));
+        assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
+    }
+}
