@@ -17,7 +17,7 @@ AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getr
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
 
 .DEFAULT_GOAL := help
-.PHONY: help agent build quickstart test lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
+.PHONY: help agent agent-path build quickstart test lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ help: ## Say what there is to make
 agent: ## Build the static agent that ships
 	RUSTFLAGS='$(AGENT_FLAGS)' cargo build --profile dist -p sqlflow-agent --target $(HOST)
 	@echo "the static agent is $(STATIC_AGENT)"
+
+agent-path:
+	@echo $(STATIC_AGENT)
 
 build: ## Build server, agent and command line
 	cargo build --workspace --bins

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# images.sh: makes the images that the Dockerfiles in images/ describe, with neither a registry nor a daemon, and brings
+# them into the test cluster as sqlflow.test/{agent,server,submitter}:dev. The layers below the programs are cached.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+cache=${SQLFLOW_CACHE:-$HOME/.cache/sqlflow}/images
+programs=${CARGO_TARGET_DIR:-target}/debug
+agent=$SQLFLOW_TEST_STATIC_AGENT
+mkdir -p "$cache"
+
+base=$cache/bookworm-python3.tar
+if [ ! -f "$base" ]; then
+    echo "making a root file system; this takes a minute, once" >&2
+    mmdebstrap --quiet --variant=minbase --include=python3,ca-certificates bookworm "$base.$$"
+    mv "$base.$$" "$base"
+fi
+# Debian's Python is 3.11, whatever this machine's is.
+packages=$cache/packages-$(sha256sum < images/submitter/requirements.txt | cut -c 1-12)
+if [ ! -d "$packages" ]; then
+    echo "installing the submitter's packages; this takes a minute, once" >&2
+    rm -rf "$packages.new"
+    # Their markers are judged by the Python that runs pip, so it must be told which lines are meant.
+    sed -e '/python_version >= "3.12"/d' -e 's/;.*//' images/submitter/requirements.txt > "$packages.txt"
+    "${SQLFLOW_TEST_PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --target "$packages.new" \
+        --python-version 3.11 --only-binary=:all: --no-deps -r "$packages.txt"
+    find "$packages.new" -name __pycache__ -prune -exec rm -rf {} +
+    mv "$packages.new" "$packages"
+fi
+packages_layer=$packages.tar
+if [ ! -f "$packages_layer" ]; then
+    tar -C "$packages" --owner=0 --group=0 --mtime=@0 --transform 's,^\.,opt/packages,' -cf "$packages_layer.$$" .
+    mv "$packages_layer.$$" "$packages_layer"
+fi
+
+image() { # NAME ARGUMENTS…
+    local name=$1
+    shift
+    # The same content is imported once.
+    tests/cluster/image.py "$cache/$name.tar" "sqlflow.test/$name:dev" --user 65532:65532 "$@"
+    tests/cluster/cluster.sh import "$cache/$name.tar"
+    rm "$cache/$name.tar"
+}
+image agent --entrypoint /sqlflow-agent --file "$agent=/sqlflow-agent"
+image server --layer "$base" --entrypoint /usr/local/bin/sqlflow-server --file "$programs/sqlflow-server=/usr/local/bin/sqlflow-server" \
+    --file "$programs/sqlflowctl=/usr/local/bin/sqlflowctl"
+image submitter --layer "$base" --layer "$packages_layer" --entrypoint /sqlflow-agent \
+    --env PYTHONPATH=/opt/sqlflow:/opt/packages --env PYTHONDONTWRITEBYTECODE=1 \
+    --file "images/submitter/sqlflow_submitter=/opt/sqlflow/sqlflow_submitter" --file "$agent=/sqlflow-agent"
