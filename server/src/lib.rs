@@ -11,6 +11,7 @@ pub mod config;
 mod convert;
 pub mod drive;
 pub mod dsn;
+mod failpoint;
 pub mod job;
 pub mod launch;
 pub mod log;

@@ -4,6 +4,7 @@
 
 pub mod agent;
 pub mod client;
+pub mod cluster;
 pub mod proxy;
 pub mod python;
 pub mod relay;

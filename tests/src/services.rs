@@ -20,9 +20,15 @@ pub fn tool(name: &str) -> PathBuf {
     String::from_utf8(output.stdout).expect("a path is text").trim_end().into()
 }
 
+const LOOPBACK: &str = "127.0.0.1";
+
 /// A port of loopback that nobody uses.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+    free_port_of(LOOPBACK)
+}
+
+fn free_port_of(ip: &str) -> u16 {
+    let listener = TcpListener::bind((ip, 0)).expect("the address is there");
     listener.local_addr().expect("it is bound").port()
 }
 
@@ -67,9 +73,9 @@ fn wait_until(what: &str, log: &Path, mut is_ready: impl FnMut() -> bool) {
 }
 
 /// `GET path`, as text; empty when nobody answers.
-pub fn get(port: u16, path: &str) -> String {
+pub fn get(address: (&str, u16), path: &str) -> String {
     let ask = || {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
         let mut text = String::new();
@@ -81,6 +87,8 @@ pub fn get(port: u16, path: &str) -> String {
 /// A namenode and a datanode of Hadoop.
 #[derive(Debug)]
 pub struct Hdfs {
+    /// Where it listens.
+    pub ip: String,
     /// Of `hdfs://127.0.0.1:<port>`.
     pub port: u16,
     /// Of `webhdfs://127.0.0.1:<port>`.
@@ -101,11 +109,16 @@ impl Hdfs {
         &SHARED
     }
 
-    /// Starts one and waits until it can be written to.
+    /// Starts one on loopback and waits until it can be written to.
     pub fn start() -> Self {
+        Self::start_on(LOOPBACK)
+    }
+
+    /// Starts one on this address.
+    pub fn start_on(ip: &str) -> Self {
         let jars = tool("hadoop");
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        let (port, http_port) = (free_port(), free_port());
+        let (port, http_port) = (free_port_of(ip), free_port_of(ip));
         let site = |settings: &[(&str, String)]| {
             let property = |(name, value): &(&str, String)| {
                 format!("<property><name>{name}</name><value>{value}</value></property>")
@@ -117,16 +130,16 @@ impl Hdfs {
         std::fs::create_dir(&conf).expect("the folder is ours");
         let write =
             |name: &str, text: String| std::fs::write(conf.join(name), text).expect("the folder is ours");
-        write("core-site.xml", site(&[("fs.defaultFS", format!("hdfs://127.0.0.1:{port}"))]));
+        write("core-site.xml", site(&[("fs.defaultFS", format!("hdfs://{ip}:{port}"))]));
         let folder = |name: &str| format!("file://{}/{name}", dir.path().display());
-        let any_port = || "127.0.0.1:0".to_owned();
+        let any_port = || format!("{ip}:0");
         write(
             "hdfs-site.xml",
             site(&[
                 ("dfs.namenode.name.dir", folder("name")),
                 ("dfs.datanode.data.dir", folder("data")),
                 ("dfs.replication", "1".to_owned()),
-                ("dfs.namenode.http-address", format!("127.0.0.1:{http_port}")),
+                ("dfs.namenode.http-address", format!("{ip}:{http_port}")),
                 ("dfs.datanode.address", any_port()),
                 ("dfs.datanode.http.address", any_port()),
                 ("dfs.datanode.ipc.address", any_port()),
@@ -145,14 +158,15 @@ impl Hdfs {
             &log("namenode.log"),
         );
         let datanode = start_datanode(&jars, &conf, &log("datanode.log"));
-        let hdfs = Self { port, http_port, namenode, datanode, jars, dir };
+        let hdfs = Self { ip: ip.to_owned(), port, http_port, namenode, datanode, jars, dir };
         hdfs.wait_until_ready();
         hdfs
     }
 
     fn wait_until_ready(&self) {
         wait_until("HDFS", &self.dir.path().join("namenode.log"), || {
-            let state = get(self.http_port, "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState");
+            let state =
+                get((&self.ip, self.http_port), "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState");
             state.contains("\"NumLiveDataNodes\" : 1") && state.contains("\"FSState\" : \"Operational\"")
         });
     }
@@ -242,7 +256,7 @@ impl S3 {
         }
         let log = dir.path().join("log");
         let service = Service::start(&mut command, &log);
-        wait_until("SeaweedFS", &log, || get(port, "/status").starts_with("HTTP/1.0 200"));
+        wait_until("SeaweedFS", &log, || get((LOOPBACK, port), "/status").starts_with("HTTP/1.0 200"));
         Self { port, service, dir }
     }
 
@@ -285,5 +299,61 @@ fn low_port() -> u16 {
         {
             return port;
         }
+    }
+}
+
+/// MariaDB with an empty database `test`, for one user with every right.
+#[derive(Debug)]
+pub struct Mariadb {
+    /// What `sqlflow-server --datasource` takes.
+    pub dsn: String,
+    /// The process.
+    pub service: Service,
+    /// Its data.
+    pub dir: tempfile::TempDir,
+}
+
+/// A password that has what a DSN must quote, and that nobody else prints.
+pub const PASSWORD: &str = "pass/w@rd:hunter2";
+
+impl Mariadb {
+    /// Starts one on this address.
+    pub fn start_on(ip: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let data = format!("--datadir={}/data", dir.path().display());
+        let installed = Command::new("mariadb-install-db")
+            .args([
+                "--no-defaults",
+                &data,
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--user=root",
+            ])
+            .output()
+            .expect("MariaDB is installed: `make test` does that");
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+        let setup = dir.path().join("setup.sql");
+        let sql = format!(
+            "CREATE DATABASE test CHARACTER SET utf8mb4;\nCREATE USER 'u'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO 'u'@'%';\n"
+        );
+        std::fs::write(&setup, sql).expect("the folder is ours");
+        let port = free_port_of(ip);
+        let mut command = Command::new("/usr/sbin/mariadbd");
+        command.args([
+            "--no-defaults",
+            &data,
+            "--user=root",
+            "--skip-name-resolve",
+            "--innodb-buffer-pool-size=64M",
+        ]);
+        command.arg(format!("--socket={}/socket", dir.path().display())).arg(format!("--port={port}"));
+        command.arg(format!("--bind-address={ip}")).arg(format!("--init-file={}", setup.display()));
+        let log = dir.path().join("log");
+        let service = Service::start(&mut command, &log);
+        wait_until("MariaDB", &log, || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready for connections"))
+        });
+        let dsn = format!("mysql://u:{PASSWORD}@tcp({ip}:{port})/test?maxAllowedPacket=0");
+        Self { dsn, service, dir }
     }
 }

@@ -7,6 +7,7 @@ use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 
 use super::{Context, verdict};
 use crate::clock;
+use crate::failpoint;
 use crate::job::{AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason};
 use crate::launch::{LaunchError, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
@@ -150,7 +151,10 @@ impl JobDriver {
     async fn launch(&mut self, attempt: AttemptId) -> Result<(), Stop> {
         self.missing_since = None;
         match self.context.launcher.launch(&attempt).await {
-            Ok(()) => self.update(Event::AttemptLaunched(attempt)).await,
+            Ok(()) => {
+                failpoint::reach("after-launch");
+                self.update(Event::AttemptLaunched(attempt)).await
+            }
             Err(LaunchError::Refused { message, retryable }) => {
                 let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);
                 self.update(Event::AttemptFoundEnded { attempt, outcome }).await

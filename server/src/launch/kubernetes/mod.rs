@@ -258,8 +258,9 @@ impl Launcher for KubernetesLauncher {
                 return Observation::Unknown(format!("the Kubernetes API cannot be asked: {error}"));
             }
         };
-        match observe::observe(&pod, &[]) {
-            Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await),
+        let now = jiff::Timestamp::now();
+        match observe::observe(&pod, &[], now) {
+            Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, now),
             other => other,
         }
     }
@@ -279,6 +280,9 @@ impl Launcher for KubernetesLauncher {
         let name = pod::name(attempt);
         lock(&self.changes).remove(&name);
         let Ok(Some(pod)) = self.find(attempt).await else { return };
+        if matches!(observe::observe(&pod, &[], jiff::Timestamp::now()), Observation::Running) {
+            return;
+        }
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
         let cleaned = async {

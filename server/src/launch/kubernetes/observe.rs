@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
 };
@@ -21,8 +22,11 @@ const IMAGE_NEVER: Duration = Duration::from_secs(10);
 /// A volume, Secret or ConfigMap that is missing.
 const STARTING: Duration = Duration::from_secs(10 * 60);
 
+/// How long after its grace a Pod that is being deleted may still be there: then its node does not answer any more.
+const DELETION: Duration = Duration::from_secs(15);
+
 /// How an attempt with this Pod stands. `events` are the Pod's warnings, newest last.
-pub(super) fn observe(pod: &Pod, events: &[String]) -> Observation {
+pub(super) fn observe(pod: &Pod, events: &[String], now: Timestamp) -> Observation {
     let status = pod.status.clone().unwrap_or_default();
     let statuses = status.container_statuses.unwrap_or_default();
     let container = statuses.iter().find(|it| it.name == CONTAINER);
@@ -37,6 +41,11 @@ pub(super) fn observe(pod: &Pod, events: &[String]) -> Observation {
         let why =
             status.message.or(status.reason).unwrap_or_else(|| "its container left no trace".to_owned());
         return gone(lost(&format!("the Pod failed: {why}"), disruption));
+    }
+    // The time of deletion is when the grace is over.
+    let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|time| now > time.0 + DELETION);
+    if overdue {
+        return gone(lost("the Pod was deleted, and its node does not say that it ended", disruption));
     }
     if phase == "Running"
         && container.is_some_and(|it| it.state.as_ref().is_some_and(|it| it.running.is_some()))
@@ -157,7 +166,12 @@ mod tests {
     use super::*;
 
     fn seen(status: Value) -> Observation {
-        observe(&serde_json::from_value(json!({ "metadata": {}, "status": status })).unwrap(), &[])
+        seen_with(json!({}), status)
+    }
+
+    fn seen_with(metadata: Value, status: Value) -> Observation {
+        let pod = json!({ "metadata": metadata, "status": status });
+        observe(&serde_json::from_value(pod).unwrap(), &[], "2026-11-25T12:00:00Z".parse().unwrap())
     }
 
     fn why(observation: Observation) -> String {
@@ -205,6 +219,15 @@ mod tests {
         assert_eq!((oom.reason(), oom.retryable), (Reason::OutOfMemory, false));
         let killed = outcome_of(seen(ended(json!({ "exitCode": 137, "reason": "Error" }))));
         assert_eq!((killed.reason(), killed.retryable), (Reason::Lost, true));
+    }
+
+    #[test]
+    fn a_node_that_does_not_answer_loses_its_deleted_pods_after_the_grace() {
+        let running = json!({ "phase": "Running", "containerStatuses": [{ "name": CONTAINER, "image": "", "imageID": "",
+            "ready": true, "restartCount": 0, "state": { "running": {} } }] });
+        let deleted = |at: &str| seen_with(json!({ "deletionTimestamp": at }), running.clone());
+        assert!(matches!(deleted("2026-11-25T11:59:50Z"), Observation::Running));
+        assert!(outcome_of(deleted("2026-11-25T11:59:00Z")).message.contains("does not say"));
     }
 
     #[test]

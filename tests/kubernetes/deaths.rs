@@ -1,0 +1,92 @@
+//! Pods that end before their time: each end has its own verdict.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_proto::v1::job_status::Code;
+use sqlflow_tests::cluster::Namespace;
+
+use crate::{LONG, SQLITE, said};
+
+/// A#2881: a Pod that somebody deletes is no user error. What may be repeated is repeated, in a new Pod, and it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_pod_is_replaced_by_another() {
+    let namespace = Namespace::new("deleted");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(LONG).await.unwrap();
+    let pod = namespace.running_pod();
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    assert!(name.ends_with("-0-1"), "{name}");
+    namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
+    let second = format!("{}-2", name.strip_suffix("-1").unwrap());
+    namespace.wait_for("a second Pod that runs", || {
+        namespace.pods().iter().any(|pod| {
+            pod["metadata"]["name"] == second.as_str()
+                && !pod["status"]["containerStatuses"][0]["state"]["running"].is_null()
+        })
+    });
+    client.api.cancel(token.clone()).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert!(said(&ended).contains("step 0 is run again (attempt 2)"), "{}", said(&ended));
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+}
+
+/// A#2881: and what may have had an effect is not repeated, but said to have perhaps happened.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_have_happened_is_not_done_again() {
+    let namespace = Namespace::new("once");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let insert = format!("CREATE TABLE t AS {LONG}");
+    let token = client.run(insert).await.unwrap();
+    let pod = namespace.running_pod();
+    // Once it has begun.
+    let started = |page: &sqlflow_proto::v1::Result| {
+        page.results
+            .iter()
+            .any(|it| matches!(it.response, Some(sqlflow_proto::v1::response::Response::Started(_))))
+    };
+    while !started(&client.api.fetch(token.clone()).await.unwrap().into_inner()) {}
+    for pid in namespace.processes(&pod) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.code(), Code::Failed);
+    assert!(ended.status.message.contains("it may have executed"), "{}", ended.status.message);
+}
+
+/// K#104454, as on cgroup v2: everything in the Pod is killed at once, so that no agent can tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_processes_are_all_killed_at_once_is_lost_and_repeated() {
+    let namespace = Namespace::new("killed");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(LONG).await.unwrap();
+    let pod = namespace.running_pod();
+    let processes = namespace.processes(&pod);
+    assert!(processes.len() >= 2, "{processes:?}");
+    for pid in processes {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    let name = pod["metadata"]["name"].as_str().unwrap().to_owned();
+    namespace.wait_for("another Pod", || {
+        namespace.pods().iter().any(|pod| pod["metadata"]["name"] != name.as_str())
+    });
+    client.api.cancel(token.clone()).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert!(said(&ended).contains("exit code 137"), "{}", said(&ended));
+}
+
+/// A#8680, K#104454, K#131530: out of memory is said to be that, with the limit, whoever was killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_out_of_memory_is_said_to_be_that() {
+    let namespace = Namespace::new("oom");
+    let template = "spec: {containers: [{name: submitter, resources: {limits: {memory: 64Mi}}}]}";
+    let server = namespace.setup(SQLITE, template).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT length(randomblob(300000000)) AS n;").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.code(), Code::Failed);
+    assert!(ended.status.message.contains("memory"), "{}", ended.status.message);
+    assert_eq!(ended.status.cause(), sqlflow_proto::v1::Cause::OutOfMemory, "{:?}", ended.status);
+}

@@ -1,0 +1,85 @@
+//! Programs that end well.
+
+use sqlflow_tests::cluster::{AGENT_IMAGE, Cluster, HOST, Namespace};
+use sqlflow_tests::python;
+use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
+
+use crate::{SQLITE, said};
+
+const TRAIN: &str = r#"SELECT * FROM iris -- a remark that nobody prints
+TO TRAIN xgboost.gbtree WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 2
+LABEL class INTO flowers.m;"#;
+const PREDICT: &str = "SELECT * FROM iris TO PREDICT iris_predicted.class USING flowers.m;
+SELECT class, count(*) FROM iris_predicted GROUP BY class;";
+
+const LOAD: &str = "import sys, pymysql
+from sklearn.datasets import load_iris
+data = load_iris()
+host, port, password = sys.argv[1:]
+connection = pymysql.connect(host=host, port=int(port), user='u', password=password, database='test', autocommit=True)
+cursor = connection.cursor()
+cursor.execute('CREATE TABLE iris (sepal_length DOUBLE, sepal_width DOUBLE, petal_length DOUBLE, petal_width DOUBLE, class INT)')
+rows = [(*map(float, row), int(label)) for row, label in zip(data.data, data.target)]
+cursor.executemany('INSERT INTO iris VALUES (%s, %s, %s, %s, %s)', rows)";
+
+/// The design's main job: the model goes to HDFS from one Pod and is read by another. AF#17604, A#8685: the password and the
+/// program are in no Pod spec and no container's log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_is_trained_in_one_pod_and_used_in_another() {
+    let namespace = Namespace::new("train");
+    let hdfs = Hdfs::start_on(HOST);
+    let database = Mariadb::start_on(HOST);
+    let port = database.dsn.split(':').next_back().unwrap().split(')').next().unwrap().to_owned();
+    python::run(LOAD, &[HOST, &port, PASSWORD]).unwrap();
+    let template = "spec: {containers: [{name: submitter, env: [{name: HADOOP_USER_NAME, value: root}]}]}";
+    let models = format!("--models=hdfs://{HOST}:{}/sqlflow/models", hdfs.port);
+    let server = namespace.setup(&database.dsn, template).flag(models).start().unwrap();
+    let mut client = server.client().await.unwrap();
+
+    let token = client.run(TRAIN).await.unwrap();
+    let pod = namespace.running_pod();
+    let specs = namespace.kubectl(&["get", "pods", "-o", "yaml"]);
+    let logs = namespace.kubectl(&["logs", pod["metadata"]["name"].as_str().unwrap()]);
+    for text in [&specs, &logs] {
+        for secret in ["hunter2", PASSWORD, "remark", "num_boost_round", "iris"] {
+            assert!(!text.contains(secret), "{secret} is in {text}");
+        }
+    }
+    assert!(serde_json::to_string(&pod["spec"]).unwrap().len() < 10_000);
+    client.follow(&token).await.unwrap().expect_success();
+
+    let token = client.run(PREDICT).await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    // SF#1824: nothing piles up.
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+    let (_, listed) = hdfs.command(&["dfs", "-ls", "-R", "-C", "/sqlflow/models"]);
+    for file in ["flowers.m/flowers.m.tar.gz", "flowers.m/sqlflow.gob"] {
+        assert!(listed.contains(file), "{listed}");
+    }
+}
+
+/// An image that has Python but no agent gets it from an init container.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_without_the_agent_serves_too() {
+    let namespace = Namespace::new("inject");
+    let setup = namespace.setup(SQLITE, "{}").flag(format!("--pod-agent-image={AGENT_IMAGE}"));
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+}
+
+/// A#15471, A#4065: what no argument and no object of etcd could hold travels all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_of_megabytes_runs() {
+    let namespace = Namespace::new("large");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let text = "x".repeat(9 << 20);
+    let token = client.run(format!("SELECT length('{text}') AS n;")).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    ended.expect_success();
+    let pods = Cluster::shared().kubectl(&["-n", &namespace.name, "get", "pods", "-o", "json"]);
+    assert!(pods.len() < 20_000, "{}", pods.len());
+    assert!(!said(&ended).contains("xxxx"));
+}

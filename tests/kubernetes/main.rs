@@ -1,0 +1,34 @@
+//! Jobs whose submitters are Pods of a real cluster. Each test has a namespace of its own, in which the *restricted* Pod
+//! Security Standard is enforced. Numbers are lines of the list of public reports (A: argo-workflows, AF: airflow, K:
+//! kubernetes, SF: sqlflow).
+
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod deaths;
+mod identity;
+mod jobs;
+mod outages;
+mod pending;
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::client::Ended;
+
+/// Data for Pods that need none: a file of their own.
+const SQLITE: &str = "sqlite:///tmp/own.db";
+
+/// Runs until it is ended; it is a query, so a step of it may be repeated as long as no row came.
+const LONG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";
+
+/// What a job said: output, notices, and the end.
+fn said(ended: &Ended) -> String {
+    let mut text = ended.status.message.clone();
+    for payload in ended.payloads() {
+        match payload {
+            Payload::Log(chunk) => text.push_str(&String::from_utf8_lossy(&chunk.data)),
+            Payload::Message(message) => text.push_str(&message.message),
+            _ => {}
+        }
+        text.push('\n');
+    }
+    text
+}

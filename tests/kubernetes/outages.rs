@@ -1,0 +1,91 @@
+//! Parts of the control plane, and of ours, that are away for a while.
+
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_tests::cluster::{Cluster, Namespace};
+
+use crate::SQLITE;
+
+/// Takes seconds, so that something can happen meanwhile.
+const SECONDS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n;";
+
+/// kuberay#4824, AF#12111: the server dies between making the Pod and recording it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_dies_after_it_made_the_pod_makes_no_second_one() {
+    let namespace = Namespace::new("recorded");
+    let died = namespace.dir().join("died");
+    let setup = namespace
+        .setup(SQLITE, "{}")
+        .env("SQLFLOW_TEST_SERVER_FAILPOINT", format!("after-launch={}", died.display()));
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(SECONDS).await.unwrap();
+    namespace.wait_for("the server's death", || died.exists());
+    drop(server);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let pods = namespace.pods();
+    assert_eq!(pods.len(), 1);
+    client.follow(&token).await.unwrap().expect_success();
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+    let made = namespace.kubectl(&["get", "events", "-o", "name", "--field-selector=reason=Created"]);
+    assert_eq!(made.lines().count(), 1, "{made}");
+}
+
+/// A#8409, A#7994: the server is down while the job ends, and somebody deletes the Pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ended_while_no_server_was_there_has_its_true_verdict() {
+    let namespace = Namespace::new("away");
+    // The agent does not wait for a server, so that the Pod ends.
+    let setup = namespace.setup(SQLITE, "{}").flag("--linger=1s");
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(SECONDS).await.unwrap();
+    let pod = namespace.running_pod();
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    while !client
+        .api
+        .fetch(token.clone())
+        .await
+        .unwrap()
+        .into_inner()
+        .results
+        .iter()
+        .any(|it| matches!(it.response, Some(sqlflow_proto::v1::response::Response::Started(_))))
+    {}
+    server.kill();
+    namespace.wait_for("the Pod's end", || {
+        let pods = namespace.pods();
+        !pods[0]["status"]["containerStatuses"][0]["state"]["terminated"].is_null()
+    });
+    namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    // Its rows went with the Pod, so it is not called a success; but it may be repeated, and is.
+    let ended = client.follow(&token).await.unwrap();
+    ended.expect_success();
+    assert!(crate::said(&ended).contains("before its results were delivered"), "{}", crate::said(&ended));
+}
+
+/// prefect#8573, AF#21087: the apiserver is away. A minute in `make drill`.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apiserver_that_is_away_costs_no_job() {
+    let seconds = std::env::var("SQLFLOW_DRILL_APISERVER_SECONDS").map_or(8, |text| text.parse().unwrap());
+    let namespace = Namespace::new("apiserver");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let running = client.run(SECONDS).await.unwrap();
+    namespace.running_pod();
+    let apiserver = Pid::from_raw(Cluster::shared().program("apiserver"));
+    kill(apiserver, Signal::SIGSTOP).unwrap();
+    let launched_meanwhile = client.run("SELECT 1;").await.unwrap();
+    // No event tells of time.
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    kill(apiserver, Signal::SIGCONT).unwrap();
+    for token in [running, launched_meanwhile] {
+        client.follow(&token).await.unwrap().expect_success();
+    }
+}
