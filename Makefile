@@ -17,7 +17,7 @@ AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getr
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
 
 .DEFAULT_GOAL := help
-.PHONY: help agent agent-path build quickstart test lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
+.PHONY: help agent agent-path build quickstart cluster cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,7 +35,8 @@ build: ## Build server, agent and command line
 quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a server of its own
 	scripts/quickstart.sh
 
-test: packages lint test-rust test-submitter test-quickstart ## Everything, from a fresh clone
+test: packages lint test-rust test-submitter test-quickstart test-cluster ## Everything, from a fresh clone
+	@tests/cluster/cluster.sh down
 
 lint: venv-dev ## Formatting, lints and types
 	cargo fmt --all --check
@@ -45,7 +46,22 @@ lint: venv-dev ## Formatting, lints and types
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
 
 test-rust: packages build agent venv ## Unit, property and end-to-end tests
-	cargo test --workspace
+	cargo test --workspace --exclude sqlflow-tests
+	cargo test -p sqlflow-tests --test agent --test link --test e2e
+	cargo test -p sqlflow-tests --test storage
+
+test-cluster: cluster ## Jobs on a real Kubernetes of this machine (root and Linux only)
+	cargo test -p sqlflow-tests --test kubernetes
+
+cluster: build agent venv ## Bring the test cluster up, and print its KUBECONFIG
+	@scripts/test-packages.sh cluster
+	@scripts/test-tool.sh kubernetes > /dev/null
+	@scripts/test-tool.sh coredns > /dev/null
+	@tests/cluster/cluster.sh up
+	@tests/cluster/images.sh
+
+cluster-down: ## End the test cluster and remove all of it
+	@tests/cluster/cluster.sh down
 
 test-submitter: packages venv-dev ## The submitter against SQLite, MariaDB and PostgreSQL
 	cd $(SUBMITTER) && $(VENV)/bin/python -m pytest -q

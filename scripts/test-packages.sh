@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need of the system: real databases; Go, whose decoder reads the models and which builds
-# services; Java and Maven for HDFS. With `bench` also the programs that the agent is compared with.
+# services; Java and Maven for HDFS. With `bench` also the
+# programs that the agent is compared with, with `cluster` those of a Kubernetes node.
 set -euo pipefail
 
 missing=()
@@ -10,6 +11,13 @@ command -v go > /dev/null || missing+=(golang-go)
 command -v java > /dev/null || missing+=(default-jdk-headless)
 command -v mvn > /dev/null || missing+=(maven)
 command -v setpriv > /dev/null || missing+=(util-linux)
+if [ "${1:-}" = cluster ]; then
+    for program in containerd runc iptables conntrack socat mmdebstrap openssl; do
+        command -v "$program" > /dev/null || [ -x "/usr/sbin/$program" ] || missing+=("$program")
+    done
+    [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
+    command -v ip > /dev/null || missing+=(iproute2)
+fi
 if [ "${1:-}" = bench ]; then
     for peer in tini dumb-init; do command -v "$peer" > /dev/null || missing+=("$peer"); done
 fi

@@ -219,8 +219,8 @@ down() {
     [ -d "$dir" ] || return 0
     kubernetes=$dir/kubernetes
     # Pods first, so that their networks are given back; then who watches, and the apiserver last.
-    kubectl delete pods --all --all-namespaces --grace-period=0 --force --wait=false > /dev/null 2>&1 || true
-    sleep 1
+    timeout 5 "$kubernetes" kubectl --kubeconfig "$kubeconfig" delete pods --all --all-namespaces --grace-period=0 --force \
+        --wait=false > /dev/null 2>&1 || true
     for name in coredns kubelet proxy scheduler controller-manager apiserver etcd; do stop $name; done
     for task in $(ctr --address "$dir/containerd.sock" --namespace k8s.io tasks list -q 2> /dev/null); do
         ctr --address "$dir/containerd.sock" --namespace k8s.io tasks kill --signal KILL "$task" > /dev/null 2>&1 || true
@@ -228,7 +228,12 @@ down() {
     stop containerd
     # Shims outlive containerd.
     pkill -KILL -f "containerd-shim-runc-v2.*$dir/containerd.sock" || true
-    [ ! -x "$kubernetes" ] || "$kubernetes" kube-proxy --cleanup > /dev/null 2>&1 || true
+    timeout 10 "$kubernetes" kube-proxy --cleanup > /dev/null 2>&1 || true
+    for table in mangle nat filter; do
+        for chain in KUBE-KUBELET-CANARY KUBE-PROXY-CANARY; do iptables -t $table -X $chain 2> /dev/null || true; done
+    done
+    for hook in INPUT OUTPUT; do iptables -D $hook -j KUBE-FIREWALL 2> /dev/null || true; done
+    iptables -F KUBE-FIREWALL 2> /dev/null && iptables -X KUBE-FIREWALL || true
     ip link delete sqlflow0 2> /dev/null || true
     ip addr del $host_ip/32 dev lo 2> /dev/null || true
     for namespace in $(ip netns list 2> /dev/null | awk '/^cni-/ {print $1}'); do ip netns delete "$namespace" || true; done

@@ -6,13 +6,13 @@ use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
 
 use crate::{SQLITE, said};
 
-const TRAIN: &str = r#"SELECT * FROM iris -- a remark that nobody prints
+pub(crate) const TRAIN: &str = r#"SELECT * FROM iris -- a remark that nobody prints
 TO TRAIN xgboost.gbtree WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 2
 LABEL class INTO flowers.m;"#;
-const PREDICT: &str = "SELECT * FROM iris TO PREDICT iris_predicted.class USING flowers.m;
+pub(crate) const PREDICT: &str = "SELECT * FROM iris TO PREDICT iris_predicted.class USING flowers.m;
 SELECT class, count(*) FROM iris_predicted GROUP BY class;";
 
-const LOAD: &str = "import sys, pymysql
+pub(crate) const LOAD: &str = "import sys, pymysql
 from sklearn.datasets import load_iris
 data = load_iris()
 host, port, password = sys.argv[1:]

@@ -7,6 +7,7 @@
 mod deaths;
 mod identity;
 mod jobs;
+mod manifests;
 mod outages;
 mod pending;
 

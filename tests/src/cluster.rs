@@ -62,6 +62,11 @@ impl Cluster {
         (output.status.success(), String::from_utf8_lossy(&text).into_owned())
     }
 
+    /// For scripts that call kubectl.
+    pub fn kubectl_command(&self) -> String {
+        format!("{} kubectl --kubeconfig {}", self.kubernetes.display(), self.kubeconfig.display())
+    }
+
     /// The pid of one of the cluster's own programs.
     pub fn program(&self, name: &str) -> i32 {
         let file = self.kubeconfig.with_file_name(format!("{name}.pid"));

@@ -90,6 +90,9 @@ pub fn attach(options: AttachOptions, stderr: Mirror) -> u8 {
 }
 
 fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
+    // The submitter runs as the same user: it must not read the instance key from our memory, nor the storage's
+    // credentials from our environment.
+    prctl::set_dumpable(false).context("cannot close our memory to others")?;
     let Some(_lock) = RunLock::take(&options.dir)? else {
         tracing::info!(job = options.job, dir = %options.dir.display(), "another agent runs this attempt already");
         return Ok(0);

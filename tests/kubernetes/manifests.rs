@@ -1,0 +1,103 @@
+//! The server inside of the cluster, deployed from `manifests/` and reached through its Service.
+
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_tests::client::Client;
+use sqlflow_tests::cluster::{Cluster, HOST, Namespace};
+use sqlflow_tests::python;
+use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
+
+use crate::jobs::{LOAD, PREDICT, TRAIN};
+
+/// All that the server may do, as the apiserver lists it, besides what everybody may.
+const RIGHTS: [&str; 3] = ["events [list]", "pods [create get list watch patch delete]", "tokenreviews.authentication.k8s.io [create]"];
+
+fn deploy(namespace: &Namespace) {
+    let cluster = Cluster::shared();
+    let certificates = Command::new(python::repository().join("manifests/certificates.sh"))
+        .arg(&namespace.name)
+        .env("KUBECTL", cluster.kubectl_command())
+        .output()
+        .unwrap();
+    assert!(certificates.status.success(), "{}", String::from_utf8_lossy(&certificates.stderr));
+    // A base is named by a path from here.
+    let overlay = python::repository().join("manifests/overlays/dev");
+    let dir = namespace.dir().join("overlay");
+    std::fs::create_dir(&dir).unwrap();
+    let up = "../".repeat(dir.components().count() - 1);
+    let kustomization = format!(
+        "namespace: {}\nresources: [{up}{}]\n",
+        namespace.name,
+        overlay.display().to_string().trim_start_matches('/')
+    );
+    std::fs::write(dir.join("kustomization.yaml"), kustomization).unwrap();
+    namespace.kubectl(&["apply", "-k", dir.to_str().unwrap()]);
+    namespace.kubectl(&["rollout", "status", "deployment/sqlflow-server", "--timeout=90s"]);
+}
+
+async fn client(namespace: &Namespace) -> Client {
+    let ip = namespace.kubectl(&["get", "service", "sqlflow-server", "-o", "jsonpath={.spec.clusterIP}"]);
+    // kube-proxy may be a moment behind.
+    for _ in 0..100 {
+        if let Ok(client) = Client::connect(&format!("{ip}:50051")).await {
+            return client;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the Service does not answer");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
+    let namespace = Namespace::new("manifests");
+    let hdfs = Hdfs::start_on(HOST);
+    let database = Mariadb::start_on(HOST);
+    let port = database.dsn.split(':').next_back().unwrap().split(')').next().unwrap().to_owned();
+    python::run(LOAD, &[HOST, &port, PASSWORD]).unwrap();
+    let models = format!("--from-literal=SQLFLOW_MODELS=hdfs://{HOST}:{}/models", hdfs.port);
+    let datasource = format!("--from-literal=SQLFLOW_SERVER_DATASOURCE={}", database.dsn);
+    namespace.kubectl(&["create", "secret", "generic", "sqlflow-server", &models, &datasource]);
+    namespace.kubectl(&["create", "secret", "generic", "sqlflow-storage", "--from-literal=HADOOP_USER_NAME=root"]);
+    deploy(&namespace);
+
+    // Nothing more is granted than what is listed here.
+    let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);
+    let listed = namespace.kubectl(&["auth", "can-i", "--list", "--no-headers", &account]);
+    let everybody = ["selfsubject", "clustertrustbundles", "/"];
+    let mut granted: Vec<_> = listed
+        .lines()
+        .map(|line| {
+            let resource = line.split_whitespace().next().unwrap_or_default();
+            format!("{resource} [{}", line.rsplit('[').next().unwrap_or_default())
+        })
+        .filter(|right| !everybody.iter().any(|start| right.starts_with(start)) && !right.starts_with('['))
+        .collect();
+    granted.sort();
+    assert_eq!(granted, RIGHTS, "{listed}");
+
+    let mut client_before = client(&namespace).await;
+    let token = client_before.run(TRAIN).await.unwrap();
+    // The server dies as the submitter runs; the kubelet starts it again.
+    namespace.wait_for("the submitter's Pod", || namespace.pods().len() == 2);
+    let pods = namespace.pods();
+    let server = pods.iter().find(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "server").unwrap();
+    for pid in namespace.processes(server) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    namespace.wait_for("the server's return", || {
+        let text = namespace.kubectl(&["get", "deployment", "sqlflow-server", "-o", "jsonpath={.status.readyReplicas}"]);
+        let restarts = namespace.kubectl(&[
+            "get", "pods", "-l", "app.kubernetes.io/component=server", "-o",
+            "jsonpath={.items[0].status.containerStatuses[0].restartCount}",
+        ]);
+        text == "1" && restarts == "1"
+    });
+    let mut client = client(&namespace).await;
+    client.follow(&token).await.unwrap().expect_success();
+    let token = client.run(PREDICT).await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    let (_, listed) = hdfs.command(&["dfs", "-ls", "-R", "-C", "/models"]);
+    assert!(listed.contains("flowers.m/sqlflow.gob"), "{listed}");
+}
