@@ -5,6 +5,9 @@ SQLFLOW_CACHE ?= $(HOME)/.cache/sqlflow
 export CARGO_TARGET_DIR ?= $(SQLFLOW_CACHE)/target
 VENV := $(SQLFLOW_CACHE)/venv
 export SQLFLOW_TEST_PYTHON ?= $(VENV)/bin/python
+# Its needs do not agree with the submitter's.
+S3_VENV := $(SQLFLOW_CACHE)/venv-s3
+export SQLFLOW_TEST_S3_PYTHON ?= $(S3_VENV)/bin/python
 SUBMITTER := images/submitter
 
 # The agent that ships: one static file, as small as it gets. Without the C library's dynamic loader the crate that asks
@@ -86,7 +89,7 @@ deny: ## Licences, sources and versions of dependencies
 
 venv:
 	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements.txt "$$(grep '^scikit-learn==' $(SUBMITTER)/requirements-dev.txt)"
-	@scripts/venv.sh $(VENV) tests/requirements.txt
+	@scripts/venv.sh $(S3_VENV) tests/requirements.txt
 
 venv-dev: venv
 	@scripts/venv.sh $(VENV) $(SUBMITTER)/requirements-dev.txt

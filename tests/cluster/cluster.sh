@@ -172,15 +172,21 @@ node_is_ready() {
     [ "$(kubectl get node $node -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}')" = True ]
 }
 
+names_are_ready() { (exec 3<> /dev/tcp/$host_ip/10054 && printf 'GET /ready HTTP/1.0\r\n\r\n' >&3 && grep -q OK <&3); }
+
 # Names for Services: CoreDNS on this machine, behind a Service as Pods know it.
 names() {
     cat > "$dir/Corefile" << EOF
 .:10053 {
     bind $host_ip
-    kubernetes cluster.local { kubeconfig $dir/admin.kubeconfig }
+    kubernetes cluster.local {
+        kubeconfig $dir/admin.kubeconfig
+    }
+    ready $host_ip:10054
 }
 EOF
     run coredns "$(program coredns)" -conf "$dir/Corefile"
+    wait_for 60 CoreDNS names_are_ready
     kubectl apply -f - > /dev/null << EOF
 apiVersion: v1
 kind: Service

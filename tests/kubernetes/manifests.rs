@@ -12,7 +12,11 @@ use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
 use crate::jobs::{LOAD, PREDICT, TRAIN};
 
 /// All that the server may do, as the apiserver lists it, besides what everybody may.
-const RIGHTS: [&str; 3] = ["events [list]", "pods [create get list watch patch delete]", "tokenreviews.authentication.k8s.io [create]"];
+const RIGHTS: [&str; 3] = [
+    "events [list]",
+    "pods [create get list watch patch delete]",
+    "tokenreviews.authentication.k8s.io [create]",
+];
 
 fn deploy(namespace: &Namespace) {
     let cluster = Cluster::shared();
@@ -59,7 +63,13 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
     let models = format!("--from-literal=SQLFLOW_MODELS=hdfs://{HOST}:{}/models", hdfs.port);
     let datasource = format!("--from-literal=SQLFLOW_SERVER_DATASOURCE={}", database.dsn);
     namespace.kubectl(&["create", "secret", "generic", "sqlflow-server", &models, &datasource]);
-    namespace.kubectl(&["create", "secret", "generic", "sqlflow-storage", "--from-literal=HADOOP_USER_NAME=root"]);
+    namespace.kubectl(&[
+        "create",
+        "secret",
+        "generic",
+        "sqlflow-storage",
+        "--from-literal=HADOOP_USER_NAME=root",
+    ]);
     deploy(&namespace);
 
     // Nothing more is granted than what is listed here.
@@ -82,14 +92,25 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
     // The server dies as the submitter runs; the kubelet starts it again.
     namespace.wait_for("the submitter's Pod", || namespace.pods().len() == 2);
     let pods = namespace.pods();
-    let server = pods.iter().find(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "server").unwrap();
+    let server =
+        pods.iter().find(|pod| pod["metadata"]["labels"]["app.kubernetes.io/component"] == "server").unwrap();
     for pid in namespace.processes(server) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     namespace.wait_for("the server's return", || {
-        let text = namespace.kubectl(&["get", "deployment", "sqlflow-server", "-o", "jsonpath={.status.readyReplicas}"]);
+        let text = namespace.kubectl(&[
+            "get",
+            "deployment",
+            "sqlflow-server",
+            "-o",
+            "jsonpath={.status.readyReplicas}",
+        ]);
         let restarts = namespace.kubectl(&[
-            "get", "pods", "-l", "app.kubernetes.io/component=server", "-o",
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=server",
+            "-o",
             "jsonpath={.items[0].status.containerStatuses[0].restartCount}",
         ]);
         text == "1" && restarts == "1"
