@@ -21,7 +21,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Observation, Remains};
+use super::{LaunchError, Launcher, Observation};
 use crate::job::AttemptId;
 
 pub use pod::AUDIENCE;
@@ -93,7 +93,7 @@ impl KubernetesLauncher {
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(watcher::Event::Apply(pod) | watcher::Event::Delete(pod)) => {
-                        notify(&wake, &pod.name_any())
+                        notify(&wake, &pod.name_any());
                     }
                     Ok(watcher::Event::InitDone) => lock(&wake).values().for_each(|it| it.notify_waiters()),
                     Ok(_) => {}
@@ -253,7 +253,7 @@ impl Launcher for KubernetesLauncher {
     async fn observe(&self, attempt: &AttemptId) -> Observation {
         let pod = match self.find(attempt).await {
             Ok(Some(pod)) => pod,
-            Ok(None) => return Observation::Gone(Box::new(Remains::default())),
+            Ok(None) => return Observation::Gone(Box::default()),
             Err(error) => {
                 return Observation::Unknown(format!("the Kubernetes API cannot be asked: {error}"));
             }
