@@ -55,6 +55,7 @@ test-rust: packages build agent venv ## Unit, property and end-to-end tests
 
 test-cluster: cluster ## Jobs on a real Kubernetes of this machine (root and Linux only)
 	cargo test -p sqlflow-tests --test kubernetes
+	cargo test -p sqlflow-tests --test kubernetes -- --ignored --test-threads 1
 
 cluster: build agent venv ## Bring the test cluster up, and print its KUBECONFIG
 	@scripts/test-packages.sh cluster
@@ -78,7 +79,7 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
 
-bench: agent venv ## Speed, beside peers in the same run; also as build/bench.json
+bench: agent venv cluster ## Speed, beside peers in the same run; also as build/bench.json
 	@scripts/test-packages.sh bench
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/sqlflow-bench --out build/bench.json

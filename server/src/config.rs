@@ -145,6 +145,20 @@ pub struct KubernetesArgs {
     #[arg(long, env = "SQLFLOW_POD_TEMPLATE", value_name = "FILE")]
     pub pod_template: Option<PathBuf>,
 
+    /// What statements may set for their Pods by attributes pod.cpu, pod.memory, pod.gpu and pod.image
+    #[arg(
+        long,
+        env = "SQLFLOW_POD_ATTRIBUTES",
+        value_name = "NAMES",
+        default_value = "cpu,memory,gpu",
+        value_delimiter = ','
+    )]
+    pub pod_attributes: Vec<String>,
+
+    /// A Pod that runs longer is ended; 0: none is
+    #[arg(long, env = "SQLFLOW_POD_DEADLINE", value_name = "TIME", default_value = "0", value_parser = duration)]
+    pub pod_deadline: Duration,
+
     /// Pods stay until their outcome is stored, whoever deletes them
     #[arg(long, env = "SQLFLOW_POD_FINALIZER", value_name = "BOOL", default_value = "true", action = clap::ArgAction::Set)]
     pub pod_finalizer: bool,

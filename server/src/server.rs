@@ -143,6 +143,8 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
                 .map_or_else(|| Ok(serde_json::json!({})), read_template)?,
             ca_config_map: given.agent_ca.clone(),
             finalizer: given.pod_finalizer,
+            wishes: given.pod_attributes.clone(),
+            deadline: Some(given.pod_deadline).filter(|it| !it.is_zero()),
             grace: options.grace,
             linger: options.linger,
         },

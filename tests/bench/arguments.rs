@@ -39,6 +39,8 @@ pub struct Scale {
     pub megabytes: u64,
     /// How often they do.
     pub streams: u32,
+    /// Pods of each kind.
+    pub pods: usize,
     /// Whether this is only a look.
     pub is_quick: bool,
 }
@@ -55,6 +57,7 @@ const FULL: Scale = Scale {
     starts: 300,
     megabytes: 4096,
     streams: 3,
+    pods: 15,
     is_quick: false,
 };
 
@@ -70,6 +73,7 @@ const QUICK: Scale = Scale {
     starts: 50,
     megabytes: 256,
     streams: 1,
+    pods: 3,
     is_quick: true,
 };
 

@@ -83,3 +83,36 @@ async fn a_program_of_megabytes_runs() {
     assert!(pods.len() < 20_000, "{}", pods.len());
     assert!(!said(&ended).contains("xxxx"));
 }
+
+/// A statement asks for what it needs, within what the operator allows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_says_what_its_pod_needs() {
+    let namespace = Namespace::new("wishes");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let train = |wish: &str| {
+        format!("SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree WITH {wish} LABEL class INTO m;")
+    };
+    let token = client.run(train("pod.memory = \"300Mi\", pod.cpu = 0.5")).await.unwrap();
+    let mut pods = Vec::new();
+    namespace.wait_for("a Pod", || {
+        pods = namespace.pods();
+        !pods.is_empty()
+    });
+    let resources = &pods[0]["spec"]["containers"][0]["resources"];
+    assert_eq!(
+        (&resources["limits"]["memory"], &resources["requests"]["cpu"]),
+        (&"300Mi".into(), &"500m".into())
+    );
+    client.api.cancel(token).await.unwrap();
+
+    let token = client.run(train("pod.image = \"else/where\"")).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert!(
+        ended.status.message.contains("does not let statements set pod.image"),
+        "{}",
+        ended.status.message
+    );
+    let refused = client.run(train("pod.memory = \"much\"")).await.unwrap_err();
+    assert!(refused.message().contains("expected a quantity such as 2, 500m or 4Gi"), "{refused}");
+}

@@ -8,6 +8,7 @@ mod deaths;
 mod identity;
 mod jobs;
 mod manifests;
+mod node;
 mod outages;
 mod pending;
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_tests::api_relay::ApiRelay;
 use sqlflow_tests::cluster::{Cluster, Namespace};
 
 use crate::SQLITE;
@@ -86,6 +87,37 @@ async fn an_apiserver_that_is_away_costs_no_job() {
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     kill(apiserver, Signal::SIGCONT).unwrap();
     for token in [running, launched_meanwhile] {
+        client.follow(&token).await.unwrap().expect_success();
+    }
+}
+
+/// prefect#8573, AF#21087: the API answers 410 to a watch, 429 to everything, and 500; nothing that lives is called dead,
+/// and what was asked for meanwhile is done afterwards.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_that_answers_with_errors_costs_no_job() {
+    let namespace = Namespace::new("errors");
+    let relay = ApiRelay::start(namespace.dir());
+    let kubeconfig = namespace.dir().join("relay.kubeconfig");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{}", relay.port) } }],
+        "users": [{ "name": "u", "user": {} }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let setup = namespace.setup(SQLITE, "{}").env("KUBECONFIG", kubeconfig.display().to_string());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let mut tokens = vec![client.run(SECONDS).await.unwrap()];
+    namespace.running_pod();
+    for (code, reason) in [(410, "Expired"), (429, "TooManyRequests"), (500, "InternalError")] {
+        relay.answer(code, reason);
+        tokens.push(client.run("SELECT 1;").await.unwrap());
+        // No event tells that it was refused often enough.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        relay.pass();
+    }
+    for token in tokens {
         client.follow(&token).await.unwrap().expect_success();
     }
 }

@@ -13,6 +13,8 @@ use crate::services::tool;
 
 /// Where the host is for Pods, and for the apiserver.
 pub const HOST: &str = "10.250.0.1";
+/// The one node.
+pub const NODE: &str = "sqlflow-node";
 /// What `tests/cluster/images.sh` makes.
 pub const SUBMITTER_IMAGE: &str = "sqlflow.test/submitter:dev";
 /// See above.

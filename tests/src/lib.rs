@@ -3,6 +3,7 @@
 //! The programs are those beside the test in the target folder: build the workspace first (`make test` does).
 
 pub mod agent;
+pub mod api_relay;
 pub mod client;
 pub mod cluster;
 pub mod proxy;

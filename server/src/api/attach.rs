@@ -21,7 +21,7 @@ use super::status;
 use crate::clock;
 use crate::codegen::Assigner;
 use crate::convert;
-use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Phase, Rejection};
+use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Phase, Reason, Rejection};
 use crate::log::{Entry, ResultLog};
 use crate::store::{Store, UpdateError};
 
@@ -249,10 +249,16 @@ impl Session<'_> {
                 outcome.last_seq
             )));
         }
+        let mut converted = convert::outcome(outcome);
+        if converted.reason == Reason::Terminated
+            && let Some(who) = self.context.executors.who_ended(&self.attempt).await
+        {
+            converted.message = format!("{}: {who}", converted.message);
+        }
         let event = Event::OutcomeReported {
             attempt: self.attempt.clone(),
             instance: self.instance.clone(),
-            outcome: convert::outcome(outcome),
+            outcome: converted,
         };
         self.update(event).await.map_err(status::of_update)?;
         tracing::info!(attempt = %self.attempt, reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");

@@ -27,6 +27,11 @@ pub trait Executors: Send + Sync + 'static {
     /// # Errors
     /// UNAUTHENTICATED: it did not prove who it is. PERMISSION_DENIED: it is not the attempt's executor.
     async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status>;
+
+    /// Who ended the executor of an attempt that was told to end, if the platform knows better than the executor.
+    async fn who_ended(&self, _attempt: &AttemptId) -> Option<String> {
+        None
+    }
 }
 
 /// Tests put a link that misbehaves between agents and the server, so that the peer is the test. Never in a program that
@@ -75,5 +80,9 @@ impl Executors for KubernetesLauncher {
             return Err(Status::permission_denied("this is not the attempt's Pod"));
         }
         Ok(())
+    }
+
+    async fn who_ended(&self, attempt: &AttemptId) -> Option<String> {
+        Self::who_ended(self, attempt).await
     }
 }

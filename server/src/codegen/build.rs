@@ -1,10 +1,14 @@
 //! From a compiled program to the documents of its steps.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::spec::{InputSpec, OutputSpec, ReplaySpec, StepSpec};
 use crate::job;
-use crate::sql::{Attribute, Body, ColumnClause, Compiled, Statement, Step, attribute_json, expr_json};
+use crate::sql::{
+    Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, attribute_json, expr_json,
+};
 
 /// The document of each step, in order.
 #[must_use]
@@ -36,6 +40,7 @@ fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
         statements: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
+        pod: BTreeMap::new(),
     };
     for &index in step.kind.statements() {
         add_statement(&mut spec, index, &statements[index]);
@@ -65,6 +70,7 @@ fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
     if let Some(select) = body.select() {
         put("select", json!(select));
         put("attributes", attributes(body.attributes()));
+        spec.pod.extend(PodWish::of(body.attributes()));
     }
     match body {
         Body::Standard(standard) => {
@@ -122,8 +128,10 @@ fn add_input(inputs: &mut Vec<InputSpec>, model: &str) -> String {
     directory
 }
 
+/// Those that are the submitter's.
 fn attributes(attributes: &[Attribute]) -> Value {
-    attributes.iter().map(|it| (it.name.text.clone(), attribute_json(&it.value))).collect()
+    let its = attributes.iter().filter(|it| !it.name.text.starts_with(PodWish::PREFIX));
+    its.map(|it| (it.name.text.clone(), attribute_json(&it.value))).collect()
 }
 
 fn columns(clauses: &[ColumnClause]) -> Value {

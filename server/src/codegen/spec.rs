@@ -1,6 +1,8 @@
 //! What a step's submitter is to do, as a document. It is made once, when the program is taken, and kept in the
 //! store; the attempt's own particulars are added when an agent attaches.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -20,6 +22,9 @@ pub struct StepSpec {
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.
     pub outputs: Vec<OutputSpec>,
+    /// What the step wishes for its Pod: `memory` → `4Gi`. See [`crate::sql::PodWish`].
+    #[serde(default)]
+    pub pod: BTreeMap<String, String>,
 }
 
 /// An earlier statement to execute first.

@@ -7,6 +7,7 @@ use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 
 use super::{Context, verdict};
 use crate::clock;
+use crate::codegen::StepSpec;
 use crate::failpoint;
 use crate::job::{AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason};
 use crate::launch::{LaunchError, Observation, Remains, Waiting};
@@ -150,7 +151,11 @@ impl JobDriver {
 
     async fn launch(&mut self, attempt: AttemptId) -> Result<(), Stop> {
         self.missing_since = None;
-        match self.context.launcher.launch(&attempt).await {
+        let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
+        // A document that cannot be read is told when the agent asks for it.
+        let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
+        let wishes = spec.map(|spec| spec.pod).unwrap_or_default();
+        match self.context.launcher.launch(&attempt, &wishes).await {
             Ok(()) => {
                 failpoint::reach("after-launch");
                 self.update(Event::AttemptLaunched(attempt)).await

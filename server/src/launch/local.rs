@@ -18,7 +18,7 @@ use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::record::Record;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Observation, Remains, processes};
+use super::{LaunchError, Launcher, Observation, Remains, Wishes, processes};
 use crate::job::{AttemptId, JobId};
 
 /// Settings of the local launcher.
@@ -116,7 +116,7 @@ impl Launcher for LocalLauncher {
         "local"
     }
 
-    async fn launch(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
+    async fn launch(&self, attempt: &AttemptId, _: &Wishes) -> Result<(), LaunchError> {
         let child = self.start(attempt).map_err(|error| LaunchError::Refused {
             message: format!("the agent {} could not be started: {error}", self.options.agent.display()),
             retryable: error.kind() == io::ErrorKind::WouldBlock,
@@ -162,6 +162,11 @@ impl Launcher for LocalLauncher {
             })
             .await;
         }
+    }
+
+    async fn clean_up_orphan(&self, attempt: &AttemptId) {
+        // The run folder is in the state folder: nobody else's.
+        self.clean_up(attempt).await;
     }
 
     async fn leftovers(&self) -> Vec<AttemptId> {

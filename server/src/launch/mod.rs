@@ -5,6 +5,7 @@ pub mod kubernetes;
 mod local;
 mod processes;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,17 +16,21 @@ use crate::job::AttemptId;
 
 pub use local::{LocalLauncher, LocalOptions};
 
+/// What a step wishes for its Pod, by name: `memory` → `4Gi`.
+pub type Wishes = BTreeMap<String, String>;
+
 /// Starts attempts and watches what becomes of them. All methods may be called by any server at any time, and again.
 #[async_trait]
 pub trait Launcher: Send + Sync + 'static {
     /// The launcher's name: `local`, `kubernetes`, `yarn`.
     fn name(&self) -> &'static str;
 
-    /// Starts the attempt. Launching twice is harmless: at most one agent runs for an attempt.
+    /// Starts the attempt, with what its step wishes for its Pod (see [`crate::sql::PodWish`]). Launching twice is
+    /// harmless: at most one agent runs for an attempt.
     ///
     /// # Errors
     /// It could not be started; see [`LaunchError`].
-    async fn launch(&self, attempt: &AttemptId) -> Result<(), LaunchError>;
+    async fn launch(&self, attempt: &AttemptId, wishes: &Wishes) -> Result<(), LaunchError>;
 
     /// How the attempt stands, as the platform sees it.
     async fn observe(&self, attempt: &AttemptId) -> Observation;
@@ -36,6 +41,9 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
     async fn clean_up(&self, attempt: &AttemptId);
+
+    /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
+    async fn clean_up_orphan(&self, attempt: &AttemptId);
 
     /// Attempts that left something behind, so that what no server cleaned up can be found.
     async fn leftovers(&self) -> Vec<AttemptId>;

@@ -7,6 +7,7 @@ use super::columns::FeatureColumn;
 use super::dialect::Dialect;
 use super::error::SqlError;
 use super::expr::Expr;
+use super::pod_wish::PodWish;
 
 /// Longest segment of a model name in bytes: file names have 255, and the archive's name and that of the file which is
 /// written before it end in more.
@@ -100,6 +101,9 @@ fn check_train(train: &Train) -> Result<(), SqlError> {
 
 fn check_attributes(attributes: &[Attribute]) -> Result<(), SqlError> {
     for Attribute { name, value, position } in attributes {
+        if let Some(what) = name.text.strip_prefix(PodWish::PREFIX) {
+            PodWish::check(what, value).map_err(|message| SqlError::meaning(*position, message))?;
+        }
         if !is_value(value) {
             let message = format!(
                 "attribute {} is {}, expected a number, a string, a name or a list of them",

@@ -6,7 +6,7 @@
 mod observe;
 mod pod;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Observation};
+use super::{LaunchError, Launcher, Observation, Wishes};
 use crate::job::AttemptId;
 
 pub use pod::AUDIENCE;
@@ -43,6 +43,10 @@ pub struct KubernetesOptions {
     pub ca_config_map: String,
     /// Pods are kept until their outcome is stored.
     pub finalizer: bool,
+    /// What statements may set by attributes `pod.<name>`.
+    pub wishes: Vec<String>,
+    /// A Pod that runs longer is ended; `None`: none is.
+    pub deadline: Option<Duration>,
     /// Time between TERM and KILL of a submitter.
     pub grace: Duration,
     /// How long an agent with an outcome waits for a server.
@@ -60,6 +64,8 @@ pub struct KubernetesLauncher {
     cache: Store<Pod>,
     /// Wakes who waits for a Pod, by its name.
     changes: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
+    /// Pods that were reported to be nobody's.
+    orphans: Arc<Mutex<HashSet<AttemptId>>>,
 }
 
 /// Who a Pod's token speaks for.
@@ -102,7 +108,7 @@ impl KubernetesLauncher {
                 }
             }
         });
-        Self { options: Arc::new(options), client, pods, events, cache, changes }
+        Self { options: Arc::new(options), client, pods, events, cache, changes, orphans: Arc::default() }
     }
 
     /// Whether the apiserver answers and we may do what a launcher must: for who starts the server.
@@ -152,6 +158,13 @@ impl KubernetesLauncher {
         }
         let found = self.pods.get_opt(&identity.name).await?;
         Ok(found.is_some_and(|pod| pod.uid().as_deref() == Some(&identity.uid)))
+    }
+
+    /// Who ended the attempt's Pod, if it was not itself.
+    pub async fn who_ended(&self, attempt: &AttemptId) -> Option<String> {
+        // Not from the cache: the agent may be faster than the watch.
+        let pod = self.pods.get_opt(&pod::name(attempt)).await.ok()??;
+        observe::who_ended(&pod)
     }
 
     async fn find(&self, attempt: &AttemptId) -> Result<Option<Arc<Pod>>, kube::Error> {
@@ -216,7 +229,7 @@ fn refusal(error: kube::Error) -> LaunchError {
     match status.code {
         // A quota has room again when other Pods end.
         403 if status.message.contains("exceeded quota") => LaunchError::Later(message),
-        400..=428 => LaunchError::Refused { message, retryable: false },
+        400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
         _ => LaunchError::Later(format!("the Kubernetes API did not take the Pod: {}", status.message)),
     }
 }
@@ -227,8 +240,13 @@ impl Launcher for KubernetesLauncher {
         "kubernetes"
     }
 
-    async fn launch(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
-        let pod = pod::pod(&self.options, attempt).map_err(|error| LaunchError::Refused {
+    async fn launch(&self, attempt: &AttemptId, wishes: &Wishes) -> Result<(), LaunchError> {
+        if let Some(name) = wishes.keys().find(|name| !self.options.wishes.contains(name)) {
+            let message =
+                format!("this server does not let statements set pod.{name} (see --pod-attributes)");
+            return Err(LaunchError::Refused { message, retryable: false });
+        }
+        let pod = pod::pod(&self.options, attempt, wishes).map_err(|error| LaunchError::Refused {
             message: format!("the Pod template does not make a Pod: {error}"),
             retryable: false,
         })?;
@@ -292,6 +310,13 @@ impl Launcher for KubernetesLauncher {
         if let Err(error) = cleaned.await {
             // Housekeeping finds it again.
             tracing::warn!(%attempt, %error, "the Pod cannot be removed now");
+        }
+    }
+
+    async fn clean_up_orphan(&self, attempt: &AttemptId) {
+        if lock(&self.orphans).insert(attempt.clone()) {
+            let pod = pod::name(attempt);
+            tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
     }
 

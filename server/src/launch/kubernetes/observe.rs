@@ -91,8 +91,17 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
     Remains { seen: Some(seen), ..Remains::default() }
 }
 
+/// Who wants the Pod's end, if anybody does.
+pub(super) fn who_ended(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref();
+    let disruption = conditions
+        .and_then(|all| all.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True"));
+    let deleted = || pod.metadata.deletion_timestamp.as_ref().map(|_| "somebody deleted the Pod".to_owned());
+    disruption.map(disruption_text).or_else(deleted)
+}
+
 /// Who wanted the Pod's node or room.
-pub(super) fn disruption_text(condition: &PodCondition) -> String {
+fn disruption_text(condition: &PodCondition) -> String {
     let reason = condition.reason.clone().unwrap_or_default();
     let what = match reason.as_str() {
         "PreemptionByScheduler" => "a Pod of higher priority took its place",

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::KubernetesOptions;
 use crate::job::AttemptId;
+use crate::launch::Wishes;
 
 /// Says whose Pods they are; its value is [`MANAGER`].
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -25,6 +26,8 @@ pub(super) const CONTAINER: &str = "submitter";
 const TOKEN_SECONDS: u64 = 3600;
 const IDENTITY: &str = "/var/run/sqlflow/identity";
 const WORK: &str = "/sqlflow";
+/// The resource that device plugins of the common GPUs offer.
+const GPU: &str = "nvidia.com/gpu";
 /// Where an agent is put that the image does not have.
 const INJECTED: &str = "/sqlflow-agent-bin";
 /// What the agent needs after the submitter's grace, to publish and to tell.
@@ -53,7 +56,11 @@ pub(super) fn attempt_of(pod: &Pod) -> Option<AttemptId> {
 ///
 /// # Errors
 /// The template makes it something that is no Pod.
-pub(super) fn pod(options: &KubernetesOptions, attempt: &AttemptId) -> Result<Pod, serde_json::Error> {
+pub(super) fn pod(
+    options: &KubernetesOptions,
+    attempt: &AttemptId,
+    wishes: &Wishes,
+) -> Result<Pod, serde_json::Error> {
     let agent = if options.agent_image.is_some() {
         format!("{INJECTED}/sqlflow-agent")
     } else {
@@ -122,6 +129,7 @@ pub(super) fn pod(options: &KubernetesOptions, attempt: &AttemptId) -> Result<Po
         inject(&mut pod, image, &security);
     }
     merge(&mut pod, &options.template);
+    grant(&mut pod, wishes);
     // What no template may change.
     pod["spec"]["terminationGracePeriodSeconds"] = json!(grace.as_secs());
     pod["metadata"]["name"] = json!(name(attempt));
@@ -130,10 +138,34 @@ pub(super) fn pod(options: &KubernetesOptions, attempt: &AttemptId) -> Result<Po
     labels[JOB] = json!(attempt.job.as_str());
     labels[STEP] = json!(attempt.step.to_string());
     labels[ATTEMPT] = json!(attempt.number.to_string());
+    if let Some(deadline) = options.deadline {
+        pod["spec"]["activeDeadlineSeconds"] = json!(deadline.as_secs());
+    }
     if options.finalizer {
         pod["metadata"]["finalizers"] = json!([FINALIZER]);
     }
     serde_json::from_value(pod)
+}
+
+/// What a statement wishes goes over what the template says.
+fn grant(pod: &mut Value, wishes: &Wishes) {
+    let containers = pod["spec"]["containers"].as_array_mut();
+    let Some(container) = containers.and_then(|all| all.iter_mut().find(|it| it["name"] == CONTAINER)) else {
+        return;
+    };
+    for (name, value) in wishes {
+        let resources = match name.as_str() {
+            "cpu" => json!({ "requests": { "cpu": value } }),
+            "memory" => json!({ "requests": { "memory": value }, "limits": { "memory": value } }),
+            "gpu" => json!({ "limits": { GPU: value } }),
+            "image" => {
+                container["image"] = json!(value);
+                continue;
+            }
+            _ => continue,
+        };
+        merge(&mut container["resources"], &resources);
+    }
 }
 
 /// Lets an init container bring the agent into an image that has none.
@@ -162,6 +194,10 @@ fn push(list: &mut Value, item: Value) {
 /// replaced.
 fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
+        (base @ Value::Null, over @ Value::Object(_)) => {
+            *base = json!({});
+            merge(base, over);
+        }
         (Value::Object(base), Value::Object(over)) => {
             for (key, value) in over {
                 merge(base.entry(key).or_insert(Value::Null), value);
@@ -194,6 +230,8 @@ mod tests {
             template,
             ca_config_map: "sqlflow-ca".into(),
             finalizer: true,
+            wishes: Vec::new(),
+            deadline: None,
             grace: Duration::from_secs(10),
             linger: Duration::from_secs(600),
         }
@@ -205,7 +243,7 @@ mod tests {
 
     #[test]
     fn the_pod_names_its_attempt() {
-        let pod = pod(&options(json!({})), &attempt()).unwrap();
+        let pod = pod(&options(json!({})), &attempt(), &Wishes::new()).unwrap();
         let name = pod.metadata.name.clone().unwrap();
         assert!(name.len() <= 63 && name.ends_with("-2-3"), "{name}");
         assert_eq!(attempt_of(&pod), Some(attempt()));
@@ -223,11 +261,15 @@ mod tests {
                 "volumes": [{ "name": "data", "emptyDir": {} }, { "name": "sqlflow-tmp", "emptyDir": { "sizeLimit": "1Gi" } }],
             },
         });
-        let pod = pod(&options(template), &attempt()).unwrap();
+        let wishes = Wishes::from([("memory".into(), "4Gi".into()), ("cpu".into(), "2".into())]);
+        let pod = pod(&options(template), &attempt(), &wishes).unwrap();
         assert_eq!(attempt_of(&pod), Some(attempt()));
         let spec = pod.spec.unwrap();
         assert_eq!(spec.containers.len(), 1);
         assert_eq!(spec.containers[0].image.as_deref(), Some("own:2"));
+        let resources = serde_json::to_value(&spec.containers[0].resources).unwrap();
+        let expected = json!({ "limits": { "memory": "4Gi" }, "requests": { "memory": "4Gi", "cpu": "2" } });
+        assert_eq!(resources, expected);
         assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 4);
         assert_eq!(spec.volumes.unwrap().len(), 4);
         assert_eq!(spec.node_selector.unwrap()["disk"], "ssd");
@@ -236,7 +278,7 @@ mod tests {
     #[test]
     fn an_image_without_the_agent_gets_it() {
         let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
-        let spec = pod(&options, &attempt()).unwrap().spec.unwrap();
+        let spec = pod(&options, &attempt(), &Wishes::new()).unwrap().spec.unwrap();
         assert_eq!(spec.init_containers.unwrap()[0].image.as_deref(), Some("agent:1"));
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
     }

@@ -1,0 +1,129 @@
+//! The same in Pods: Run → first log line, beside a bare Pod of the same image that prints a line.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use sqlflow_proto::v1::response::Response;
+use sqlflow_tests::client::Client;
+use sqlflow_tests::cluster::{AGENT_IMAGE, Cluster, Namespace, SUBMITTER_IMAGE};
+use sqlflow_tests::services::{Service, free_port};
+
+use crate::measure::{Measurement, millis};
+
+/// It prints a line before it trains.
+const TRAIN: &str = "SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree LABEL class INTO m;";
+const DATA: &str = "sqlite:///tmp/own.db";
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Ours, with the agent in the image and brought by an init container, and the bare Pod, in turn.
+pub async fn all(samples: usize) -> anyhow::Result<Vec<Measurement>> {
+    let namespace = Namespace::new("bench");
+    let api = Api::open(&namespace)?;
+    let server = namespace.setup(DATA, "{}").start()?;
+    let injecting = Namespace::new("bench");
+    let injecting_server =
+        injecting.setup(DATA, "{}").flag(format!("--pod-agent-image={AGENT_IMAGE}")).start()?;
+    let mut client = server.client().await?;
+    let mut injecting_client = injecting_server.client().await?;
+
+    let mut ours = Measurement::time("pod_run_to_first_log", "Pod: Run → first log line").beside("bare_pod");
+    let mut injected =
+        Measurement::time("injected_run_to_first_log", "Pod, agent injected: the same").beside("bare_pod");
+    let mut bare = Measurement::time("bare_pod", "  bare Pod of that image: created → its line");
+    for number in 0..samples {
+        ours.add(first_line(&mut client, &namespace).await?);
+        bare.add(api.bare_pod(number)?);
+        injected.add(first_line(&mut injecting_client, &injecting).await?);
+    }
+    Ok(vec![ours, injected, bare])
+}
+
+async fn first_line(client: &mut Client, namespace: &Namespace) -> anyhow::Result<f64> {
+    let begin = Instant::now();
+    let token = client.run(TRAIN).await?;
+    let mut cursor = token.clone();
+    let taken = loop {
+        let page = client.api.fetch(cursor.clone()).await?.into_inner();
+        if page.results.iter().any(|it| matches!(it.response, Some(Response::Log(_)))) {
+            break millis(begin.elapsed());
+        }
+        cursor = page.next.unwrap_or(cursor);
+        ensure!(begin.elapsed() < LONGEST, "no line came");
+    };
+    client.api.cancel(token).await?;
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+    Ok(taken)
+}
+
+/// The Kubernetes API without a process for each call.
+struct Api {
+    port: u16,
+    namespace: String,
+    _proxy: Service,
+}
+
+impl Api {
+    fn open(namespace: &Namespace) -> anyhow::Result<Self> {
+        let port = free_port();
+        let command = Cluster::shared().kubectl_command();
+        let mut words = command.split(' ');
+        let mut proxy = Command::new(words.next().context("kubectl has a name")?);
+        proxy.args(words).args(["proxy", &format!("--port={port}")]);
+        let service = Service::start(&mut proxy, &namespace.dir().join("proxy.log"));
+        let begin = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            ensure!(begin.elapsed() < LONGEST, "kubectl proxy does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { port, namespace: namespace.name.clone(), _proxy: service })
+    }
+
+    fn call(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        write!(
+            stream,
+            "{method} /api/v1/namespaces/{}/{path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.namespace,
+            body.len()
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Milliseconds from its creation until its line can be read.
+    fn bare_pod(&self, number: usize) -> anyhow::Result<f64> {
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": format!("bare-{number}") },
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": false,
+                "securityContext": { "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": { "type": "RuntimeDefault" } },
+                "containers": [{
+                    "name": "main", "image": SUBMITTER_IMAGE, "command": ["python3", "-c", "print('line')"],
+                    "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
+                }],
+            },
+        });
+        let begin = Instant::now();
+        let made = self.call("POST", "pods", &pod.to_string())?;
+        ensure!(made.contains("201"), "{made}");
+        let name = format!("pods/bare-{number}");
+        loop {
+            let log = self.call("GET", &format!("{name}/log"), "")?;
+            if log.starts_with("HTTP/1.0 200") && log.contains("line") {
+                break;
+            }
+            if begin.elapsed() > LONGEST {
+                bail!("the bare Pod printed nothing: {log}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let taken = millis(begin.elapsed());
+        self.call("DELETE", &format!("{name}?gracePeriodSeconds=0"), "")?;
+        Ok(taken)
+    }
+}
