@@ -1,5 +1,6 @@
 //! Drives one job to its end.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,8 @@ pub(super) struct JobDriver {
     missing_since: Option<Instant>,
     /// What the attempt waits for, as it was last said, and since when.
     waiting: Option<(Waiting, Instant)>,
+    /// Attempts of which nothing is left.
+    cleaned: HashSet<AttemptId>,
 }
 
 /// Why driving stops before the job's end.
@@ -69,7 +72,15 @@ impl From<LogError> for Stop {
 
 impl JobDriver {
     pub(super) fn new(context: Arc<Context>, id: JobId, lease: Lease) -> Self {
-        Self { context, id, lease, ending_since: None, missing_since: None, waiting: None }
+        Self {
+            context,
+            id,
+            lease,
+            ending_since: None,
+            missing_since: None,
+            waiting: None,
+            cleaned: HashSet::new(),
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -98,6 +109,7 @@ impl JobDriver {
             Next::Create { step, after } => self.create(&job, step, after).await,
             Next::Launch(attempt) => self.launch(attempt).await,
             Next::Watch(attempt) => {
+                self.clean_up_ended(&job).await;
                 let exited = tokio::select! {
                     _ = changes.changed() => return Ok(()),
                     () = self.context.launcher.changed(&attempt) => true,
@@ -300,6 +312,22 @@ impl JobDriver {
         let page = self.context.log.read(&self.id, before, usize::MAX).await?;
         let closing = page.records.last().and_then(|stored| stored.record.as_ref()?.payload.as_ref());
         Ok(matches!(closing, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End))
+    }
+
+    /// Removes what ended attempts left while the job goes on: a node that is drained waits for their Pods.
+    async fn clean_up_ended(&mut self, job: &Job) {
+        for (step, number) in attempts_of(job) {
+            let attempt = AttemptId { job: self.id.clone(), step, number };
+            let has_ended = job.attempt(&attempt).is_some_and(|it| it.outcome().is_some());
+            if !has_ended || self.cleaned.contains(&attempt) {
+                continue;
+            }
+            // An agent that has reported may take a moment to leave.
+            if !matches!(self.context.launcher.observe(&attempt).await, Observation::Running) {
+                self.context.launcher.clean_up(&attempt).await;
+                self.cleaned.insert(attempt);
+            }
+        }
     }
 
     async fn clean_up(&self, job: &Job) {
