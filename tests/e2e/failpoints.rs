@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use sqlflow_proto::v1::job_status::Code;
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
@@ -86,4 +87,35 @@ async fn dying_at_every_try_is_no_success_and_leaves_the_old_model() {
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.code(), Code::Failed, "{:?}", ended.status);
     assert_eq!(version_of_model(&setup.state_dir.join("models/m")), 1);
+}
+
+/// Takes long enough for its server to be killed meanwhile.
+const LONG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 3000000) SELECT count(*) AS n FROM n;";
+
+/// The agent finds no server and dies as it leaves behind what no server took: before it is on disk, or after.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_leaves_behind_counts_whole_or_not_at_all() {
+    for step in ["before-spool", "after-spool"] {
+        let dir = tempfile::tempdir().unwrap();
+        let marker = dir.path().join("died");
+        let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+            .flag("--linger=1s")
+            .env("SQLFLOW_TEST_FAILPOINT", format!("{step}={}", marker.display()));
+        let server = setup.start().unwrap();
+        let mut client = server.client().await.unwrap();
+        let token = client.run(LONG).await.unwrap();
+        let started = |page: sqlflow_proto::v1::Result| {
+            page.results.iter().any(|it| matches!(it.response, Some(Payload::Started(_))))
+        };
+        while !started(client.api.fetch(token.clone()).await.unwrap().into_inner()) {}
+        server.kill();
+        while !marker.exists() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        let server = setup.start().unwrap();
+        let mut client = server.client().await.unwrap();
+        let ended = client.follow(&token).await.unwrap();
+        assert_eq!(ended.status.code(), Code::Succeeded, "{step}: {:?}", ended.status);
+        assert_eq!(ended.row_count(), 1, "{step}: each row once");
+    }
 }

@@ -33,7 +33,8 @@ pub struct Ended {
 impl Exec {
     /// `sqlflow-agent exec`, with an outcome file.
     pub fn new() -> Self {
-        Self::within(&[])
+        // A shell cannot trap what its parents ignore, as under nohup, or behind `&` in a script.
+        Self::within(&["env", "--default-signal"])
     }
 
     /// The same, started by another program: `unshare --pid …`.
