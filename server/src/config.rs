@@ -203,12 +203,12 @@ impl Options {
             None => format!("file://{}/models", state_dir.display()),
         };
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", &uri));
-        if !MODEL_STORAGES.contains(&scheme) {
-            let known = MODEL_STORAGES.map(|scheme| format!("{scheme}://")).join(", ");
-            bail!("--models begins with one of {known}");
-        }
         if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
             bail!("--models holds no credentials; agents have them from their environment");
+        }
+        if !MODEL_STORAGES.contains(&scheme) {
+            let known = MODEL_STORAGES.map(|scheme| format!("{scheme}://")).join(", ");
+            bail!("--models {uri} is not supported: it begins with one of {known}");
         }
         if scheme == "file" && !rest.starts_with('/') {
             bail!("--models {uri}: file:// needs an absolute path");

@@ -21,11 +21,16 @@ fail() { echo "cluster: $*" >&2; exit 1; }
 program() { "$here/../../scripts/test-tool.sh" "$1"; }
 kubectl() { "$kubernetes" kubectl --kubeconfig "$kubeconfig" "$@"; }
 
+# Whether a program of ours runs: its pid may be another's by now.
+runs() {
+    [ -f "$dir/$1.pid" ] && grep -qa "$dir/" "/proc/$(cat "$dir/$1.pid")/cmdline" 2> /dev/null
+}
+
 # run NAME COMMAND…: in the background, with a pid file and a log.
 run() {
     local name=$1
     shift
-    if [ -f "$dir/$name.pid" ] && kill -0 "$(cat "$dir/$name.pid")" 2> /dev/null; then return; fi
+    if runs "$name"; then return; fi
     setsid nohup "$@" > "$dir/$name.log" 2>&1 < /dev/null &
     echo $! > "$dir/$name.pid"
 }
@@ -209,9 +214,11 @@ up() {
         command -v $tool > /dev/null || fail "$tool is missing; scripts/test-packages.sh cluster installs it"
     done
     kubernetes=$(program kubernetes)
+    # What a restart of the machine left is of no use.
+    if [ -d "$dir" ] && ! { runs apiserver && runs etcd && runs kubelet && runs containerd; }; then down; fi
     mkdir -p "$dir"
     ln -sf "$kubernetes" "$dir/kubernetes"
-    ip addr show dev lo | grep -q "$host_ip/32" || ip addr add $host_ip/32 dev lo
+    ip addr replace $host_ip/32 dev lo
     sysctl -qw net.ipv4.ip_forward=1
     secrets
     control_plane
@@ -223,7 +230,7 @@ up() {
 
 down() {
     [ -d "$dir" ] || return 0
-    kubernetes=$dir/kubernetes
+    local kubernetes=$dir/kubernetes
     # Pods first, so that their networks are given back; then who watches, and the apiserver last.
     timeout 5 "$kubernetes" kubectl --kubeconfig "$kubeconfig" delete pods --all --all-namespaces --grace-period=0 --force \
         --wait=false > /dev/null 2>&1 || true
@@ -249,7 +256,7 @@ down() {
 
 stop() {
     local file=$dir/$1.pid pid
-    [ -f "$file" ] || return 0
+    runs "$1" || return 0
     pid=$(cat "$file")
     kill "$pid" 2> /dev/null || true
     for _ in $(seq 20); do kill -0 "$pid" 2> /dev/null || break; sleep 0.1; done

@@ -82,6 +82,9 @@ pub struct PodIdentity {
 /// A call that waits this long is given up; the apiserver ends watches by itself before.
 const WATCH_TIMEOUT_SECONDS: u32 = 240;
 
+/// How often a Pod may change under our hands before it is left for later.
+const CONFLICTS: usize = 5;
+
 impl KubernetesLauncher {
     /// Begins to watch the Pods of the namespace. Must be called in a runtime.
     pub fn new(client: Client, options: KubernetesOptions) -> Self {
@@ -196,10 +199,21 @@ impl KubernetesLauncher {
         events.into_iter().filter_map(text).collect()
     }
 
+    /// Ours alone: others may have put some of their own.
     async fn remove_finalizer(&self, name: &str) -> Result<(), kube::Error> {
-        let patch = json!({ "metadata": { "finalizers": null } });
-        let patched = self.pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        ignore_missing(patched.map(drop))
+        for _ in 0..CONFLICTS {
+            let Some(pod) = self.pods.get_opt(name).await? else { return Ok(()) };
+            let Some(left) = pod::without_ours(pod.finalizers()) else { return Ok(()) };
+            let patch =
+                json!({ "metadata": { "finalizers": left, "resourceVersion": pod.resource_version() } });
+            let patched = self.pods.patch_metadata(name, &PatchParams::default(), &Patch::Merge(patch)).await;
+            match patched {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                other => return ignore_missing(other.map(drop)),
+            }
+        }
+        // Housekeeping comes by again.
+        Ok(())
     }
 
     fn change_of(&self, attempt: &AttemptId) -> Arc<Notify> {

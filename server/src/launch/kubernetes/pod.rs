@@ -17,7 +17,7 @@ pub(super) const JOB: &str = "sqlflow.org/job";
 pub(super) const STEP: &str = "sqlflow.org/step";
 pub(super) const ATTEMPT: &str = "sqlflow.org/attempt";
 /// Keeps a Pod's last words until a server has read them.
-pub(super) const FINALIZER: &str = "sqlflow.org/outcome";
+const FINALIZER: &str = "sqlflow.org/outcome";
 /// Who a Pod's token is for.
 pub const AUDIENCE: &str = "sqlflow-server";
 /// The container that runs the submitter.
@@ -50,6 +50,12 @@ pub(super) fn attempt_of(pod: &Pod) -> Option<AttemptId> {
         number: labels.get(ATTEMPT)?.parse().ok()?,
     };
     (pod.metadata.name.as_deref() == Some(&name(&attempt))).then_some(attempt)
+}
+
+/// The finalizers without ours; `None`: it is not among them.
+pub(super) fn without_ours(finalizers: &[String]) -> Option<Vec<&String>> {
+    let left: Vec<_> = finalizers.iter().filter(|it| *it != FINALIZER).collect();
+    (left.len() < finalizers.len()).then_some(left)
 }
 
 /// Builds the Pod. Nothing of the program and no secret is in it: they travel in the assignment.
@@ -273,6 +279,13 @@ mod tests {
         assert_eq!(spec.containers[0].volume_mounts.as_ref().unwrap().len(), 4);
         assert_eq!(spec.volumes.unwrap().len(), 4);
         assert_eq!(spec.node_selector.unwrap()["disk"], "ssd");
+    }
+
+    #[test]
+    fn finalizers_of_others_stay() {
+        let all = ["a/b".to_owned(), FINALIZER.to_owned()];
+        assert_eq!(without_ours(&all), Some(vec![&all[0]]));
+        assert_eq!(without_ours(&all[..1]), None);
     }
 
     #[test]
