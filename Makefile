@@ -76,6 +76,8 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_MIB=1024 SQLFLOW_DRILL_CUT_MS=5000 cargo test -p sqlflow-tests --test link every_byte -- --nocapture
 	SQLFLOW_DRILL_MODEL_GIB=20 cargo test -p sqlflow-tests --test agent large_model
 	SQLFLOW_DRILL_RETRAINS=200 SQLFLOW_DRILL_STORED_MIB=2048 cargo test -p sqlflow-tests --test storage
+	$(MAKE) cluster
+	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_that_is_away
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
 

@@ -92,3 +92,15 @@ async fn a_pod_out_of_memory_is_said_to_be_that() {
     assert!(ended.status.message.contains("memory"), "{}", ended.status.message);
     assert_eq!(ended.status.cause(), sqlflow_proto::v1::Cause::OutOfMemory, "{:?}", ended.status);
 }
+
+/// A time limit is a verdict of its own, and nothing is tried again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_runs_too_long_is_said_to_have() {
+    let namespace = Namespace::new("deadline");
+    let server = namespace.setup(SQLITE, "{}").flag("--pod-deadline=3s").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(LONG).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.cause(), sqlflow_proto::v1::Cause::Deadline, "{:?}", ended.status);
+    assert!(!said(&ended).contains("run again"), "{}", said(&ended));
+}

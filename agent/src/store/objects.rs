@@ -19,8 +19,9 @@ use crate::failpoint;
 
 /// Bytes of one part: of the 10,000 that S3 allows, 80 GB are made.
 const PART: usize = 8 << 20;
-/// Parts on their way at once; with the one that is being filled they are the bound on memory, 40 MiB.
-const CONCURRENT: usize = 4;
+/// Parts on their way at once. With the one that waits for them and the one that is being filled they are the bound on
+/// memory: 32 MiB, and what the HTTP client holds of them.
+const CONCURRENT: usize = 2;
 /// Bytes that are gathered before they are given to OpenDAL.
 const PIECE: usize = 256 << 10;
 /// Says in an object's metadata who wrote it.

@@ -21,7 +21,8 @@ use super::status;
 use crate::clock;
 use crate::codegen::Assigner;
 use crate::convert;
-use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Phase, Reason, Rejection};
+use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Phase, Reason, Rejection};
+use crate::launch::Ender;
 use crate::log::{Entry, ResultLog};
 use crate::store::{Store, UpdateError};
 
@@ -250,10 +251,14 @@ impl Session<'_> {
             )));
         }
         let mut converted = convert::outcome(outcome);
-        if converted.reason == Reason::Terminated
-            && let Some(who) = self.context.executors.who_ended(&self.attempt).await
-        {
-            converted.message = format!("{}: {who}", converted.message);
+        if converted.reason == Reason::Terminated {
+            match self.context.executors.who_ended(&self.attempt).await {
+                Some(Ender::Cluster(who)) => converted.message = format!("{}: {who}", converted.message),
+                Some(Ender::Deadline) => {
+                    converted = Outcome::by_server(Reason::Deadline, "it ran longer than its Pod may", false);
+                }
+                None => {}
+            }
         }
         let event = Event::OutcomeReported {
             attempt: self.attempt.clone(),

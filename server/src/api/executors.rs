@@ -7,8 +7,8 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use crate::job::AttemptId;
-use crate::launch::LocalLauncher;
 use crate::launch::kubernetes::KubernetesLauncher;
+use crate::launch::{Ender, LocalLauncher};
 
 /// What the connection itself shows about who is at its other end.
 pub struct Peer {
@@ -29,7 +29,7 @@ pub trait Executors: Send + Sync + 'static {
     async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status>;
 
     /// Who ended the executor of an attempt that was told to end, if the platform knows better than the executor.
-    async fn who_ended(&self, _attempt: &AttemptId) -> Option<String> {
+    async fn who_ended(&self, _attempt: &AttemptId) -> Option<Ender> {
         None
     }
 }
@@ -82,7 +82,7 @@ impl Executors for KubernetesLauncher {
         Ok(())
     }
 
-    async fn who_ended(&self, attempt: &AttemptId) -> Option<String> {
+    async fn who_ended(&self, attempt: &AttemptId) -> Option<Ender> {
         Self::who_ended(self, attempt).await
     }
 }

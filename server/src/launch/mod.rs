@@ -76,6 +76,15 @@ pub struct Waiting {
     pub patience: Duration,
 }
 
+/// Who ended an attempt from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ender {
+    /// The cluster, or somebody by its means: in words for a person.
+    Cluster(String),
+    /// It ran longer than it may.
+    Deadline,
+}
+
 /// What a dead agent left.
 #[derive(Debug, Default)]
 pub struct Remains {

@@ -21,7 +21,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Observation, Wishes};
+use super::{Ender, LaunchError, Launcher, Observation, Wishes};
 use crate::job::AttemptId;
 
 pub use pod::AUDIENCE;
@@ -164,7 +164,7 @@ impl KubernetesLauncher {
     }
 
     /// Who ended the attempt's Pod, if it was not itself.
-    pub async fn who_ended(&self, attempt: &AttemptId) -> Option<String> {
+    pub async fn who_ended(&self, attempt: &AttemptId) -> Option<Ender> {
         // Not from the cache: the agent may be faster than the watch.
         let pod = self.pods.get_opt(&pod::name(attempt)).await.ok()??;
         observe::who_ended(&pod)

@@ -11,7 +11,7 @@ use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::agent::outcome::Reason;
 
 use super::pod::CONTAINER;
-use crate::launch::{Observation, Remains, Waiting};
+use crate::launch::{Ender, Observation, Remains, Waiting};
 
 /// A scheduler may find room yet; more is a matter for whoever runs the cluster.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30 * 60);
@@ -22,6 +22,8 @@ const IMAGE_NEVER: Duration = Duration::from_secs(10);
 /// A volume, Secret or ConfigMap that is missing.
 const STARTING: Duration = Duration::from_secs(10 * 60);
 
+/// The kubelet's word for a Pod whose time is up.
+const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
 /// How long after its grace a Pod that is being deleted may still be there: then its node does not answer any more.
 const DELETION: Duration = Duration::from_secs(15);
 
@@ -34,6 +36,11 @@ pub(super) fn observe(pod: &Pod, events: &[String], now: Timestamp) -> Observati
     let disruption = conditions.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True");
     let phase = status.phase.unwrap_or_default();
 
+    if status.reason.as_deref() == Some(DEADLINE_EXCEEDED) {
+        let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
+        let seen = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
+        return gone(Remains { outcome: Some(seen), ..Remains::default() });
+    }
     if let Some(terminated) = container.and_then(|it| it.state.as_ref()?.terminated.as_ref()) {
         return gone(remains(terminated, disruption));
     }
@@ -92,12 +99,15 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
 }
 
 /// Who wants the Pod's end, if anybody does.
-pub(super) fn who_ended(pod: &Pod) -> Option<String> {
+pub(super) fn who_ended(pod: &Pod) -> Option<Ender> {
+    if pod.status.as_ref()?.reason.as_deref() == Some(DEADLINE_EXCEEDED) {
+        return Some(Ender::Deadline);
+    }
     let conditions = pod.status.as_ref()?.conditions.as_ref();
     let disruption = conditions
         .and_then(|all| all.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True"));
     let deleted = || pod.metadata.deletion_timestamp.as_ref().map(|_| "somebody deleted the Pod".to_owned());
-    disruption.map(disruption_text).or_else(deleted)
+    disruption.map(disruption_text).or_else(deleted).map(Ender::Cluster)
 }
 
 /// Who wanted the Pod's node or room.
@@ -237,6 +247,14 @@ mod tests {
         let deleted = |at: &str| seen_with(json!({ "deletionTimestamp": at }), running.clone());
         assert!(matches!(deleted("2026-11-25T11:59:50Z"), Observation::Running));
         assert!(outcome_of(deleted("2026-11-25T11:59:00Z")).message.contains("does not say"));
+    }
+
+    #[test]
+    fn a_deadline_is_no_loss() {
+        let mut status = ended(json!({ "exitCode": 143, "reason": "Error" }));
+        status["reason"] = json!("DeadlineExceeded");
+        let outcome = outcome_of(seen(status));
+        assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
     }
 
     #[test]
