@@ -167,7 +167,7 @@ impl KubernetesLauncher {
     pub async fn who_ended(&self, attempt: &AttemptId) -> Option<Ender> {
         // Not from the cache: the agent may be faster than the watch.
         let pod = self.pods.get_opt(&pod::name(attempt)).await.ok()??;
-        observe::who_ended(&pod)
+        observe::who_ended(&pod, jiff::Timestamp::now())
     }
 
     async fn find(&self, attempt: &AttemptId) -> Result<Option<Arc<Pod>>, kube::Error> {

@@ -99,8 +99,11 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
 }
 
 /// Who wants the Pod's end, if anybody does.
-pub(super) fn who_ended(pod: &Pod) -> Option<Ender> {
-    if pod.status.as_ref()?.reason.as_deref() == Some(DEADLINE_EXCEEDED) {
+pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<Ender> {
+    // The kubelet kills first and says why later.
+    let limit = pod.spec.as_ref()?.active_deadline_seconds.and_then(|it| u64::try_from(it).ok());
+    let started = pod.status.as_ref()?.start_time.as_ref();
+    if started.zip(limit).is_some_and(|(started, limit)| now >= started.0 + Duration::from_secs(limit)) {
         return Some(Ender::Deadline);
     }
     let conditions = pod.status.as_ref()?.conditions.as_ref();
