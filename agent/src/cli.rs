@@ -330,10 +330,10 @@ mod tests {
 
     #[test]
     fn outputs_and_inputs_name_a_folder_and_a_tarball() {
-        let output = parse_output("/work/out=file:///models/a=b/m.tar.gz").unwrap();
+        let output = parse_output("/data/out=file:///models/a=b/m.tar.gz").unwrap();
         assert_eq!(
             (&*output.directory, &*output.uri, &*output.name),
-            ("work/out", "file:///models/a=b", "m")
+            ("data/out", "file:///models/a=b", "m")
         );
         let input = parse_input("file:///models/a=b/m.tar.gz=/in").unwrap();
         assert_eq!((&*input.directory, &*input.uri, &*input.name), ("in", "file:///models/a=b", "m"));

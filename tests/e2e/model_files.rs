@@ -1,28 +1,15 @@
 //! The model's files, as other tools read them.
 
-use std::fs::File;
 use std::path::Path;
 use std::process::Command;
 
+use sqlflow_tests::gob::decode_with_go;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
 const TRAIN: &str = "SELECT * FROM iris -- 'é' \"and\" `quotes`
 TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 2
 LABEL class INTO m;";
-
-/// The statement in a gob, as Go's own decoder sees it.
-fn decode_with_go(gob: &Path) -> String {
-    // Where Go's own installer puts it, which may not be in PATH.
-    let installed = Path::new("/usr/local/go/bin/go");
-    let mut go = Command::new(if installed.is_file() { installed } else { Path::new("go") });
-    go.args(["run", "main.go"])
-        .current_dir(python::repository().join("tests/data/gob"))
-        .env("GO111MODULE", "off");
-    let output = go.stdin(File::open(gob).unwrap()).output().expect("Go is installed: `make test` does that");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
 
 fn tar(arguments: &[&str], dir: &Path) -> String {
     let output = Command::new("tar").args(arguments).current_dir(dir).output().unwrap();

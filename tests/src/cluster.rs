@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::python::repository;
 use crate::server::Setup;
-use crate::services::tool;
+use crate::services::{free_port_of, tool};
 
 /// Where the host is for Pods, and for the apiserver.
 pub const HOST: &str = "10.250.0.1";
@@ -183,7 +183,7 @@ impl Namespace {
         let dir = self.dir.path();
         let file = |name: &str| dir.join(name).display().to_string();
         std::fs::write(dir.join("template.yaml"), template).expect("the folder is ours");
-        let port = free_port();
+        let port = free_port_of(HOST);
         let flags = [
             "--launcher=kubernetes".to_owned(),
             format!("--pod-namespace={}", self.name),
@@ -229,11 +229,6 @@ impl Drop for Namespace {
         }
         self.cluster.try_kubectl(&["delete", "namespace", &self.name, "--wait=false"], "");
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind((HOST, 0)).expect("the cluster's address is there");
-    listener.local_addr().expect("it is bound").port()
 }
 
 /// `ca.crt`, and `tls.crt` with `tls.key` signed by it.

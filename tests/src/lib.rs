@@ -6,6 +6,7 @@ pub mod agent;
 pub mod api_relay;
 pub mod client;
 pub mod cluster;
+pub mod gob;
 pub mod proxy;
 pub mod python;
 pub mod relay;

@@ -27,7 +27,8 @@ pub fn free_port() -> u16 {
     free_port_of(LOOPBACK)
 }
 
-fn free_port_of(ip: &str) -> u16 {
+/// The same of another address of this machine.
+pub fn free_port_of(ip: &str) -> u16 {
     let listener = TcpListener::bind((ip, 0)).expect("the address is there");
     listener.local_addr().expect("it is bound").port()
 }

@@ -1,8 +1,8 @@
 //! SQL programs whose models are in a storage.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
+use sqlflow_tests::gob::decode_with_go;
 use sqlflow_tests::services::{Hdfs, S3};
 use sqlflow_tests::{python, server::Setup};
 
@@ -26,18 +26,6 @@ async fn trains_and_predicts(models: &str, environment: &[(&str, String)]) {
         let token = client.run(program).await.unwrap();
         client.follow(&token).await.unwrap().expect_success();
     }
-}
-
-/// The statement in a gob, as Go's own decoder sees it.
-fn decode_with_go(gob: &Path) -> String {
-    let installed = Path::new("/usr/local/go/bin/go");
-    let mut go = Command::new(if installed.is_file() { installed } else { Path::new("go") });
-    go.args(["run", "main.go"])
-        .current_dir(python::repository().join("tests/data/gob"))
-        .env("GO111MODULE", "off");
-    let output = go.stdin(std::fs::File::open(gob).unwrap()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success());
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The design's own example: the model's two files are in HDFS, and others can read them.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use hdfs_native::file::{FileReader, FileWriter};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::patience::Waiting;
-use super::{ModelPlace, ModelStore, Patience, StagedFile, Staging, kind};
+use super::{ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, kind};
 use crate::failpoint;
 
 /// Bytes that are gathered before they are given to the pipeline of datanodes.
@@ -99,15 +99,15 @@ impl ModelStore for HdfsStore {
             client.mkdirs(parent, FOLDER_MODE, true).await.map_err(io_error)?;
             client.create(&path, WriteOptions::default().overwrite(true)).await.map_err(io_error)
         })?;
-        Ok(Box::new(Staged {
+        let staged = Staged {
             client,
             path,
             name: name.to_owned(),
             writer,
-            buffer: Vec::with_capacity(BUFFER),
             staged: self.staged.clone(),
             waiting: self.waiting.clone(),
-        }))
+        };
+        Ok(Box::new(Pieces::new(staged, BUFFER)))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
@@ -149,36 +149,18 @@ struct Staged {
     path: String,
     name: String,
     writer: FileWriter,
-    buffer: Vec<u8>,
     staged: Arc<Mutex<HashMap<String, Described>>>,
     waiting: Waiting,
 }
 
-impl Write for Staged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.buffer.len() + bytes.len() > BUFFER {
-            self.flush()?;
-        }
-        self.buffer.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.buffer.is_empty() {
-            return Ok(());
-        }
-        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(BUFFER));
+impl Sink for Staged {
+    fn send(&mut self, piece: Bytes) -> io::Result<()> {
         let writer = &mut self.writer;
-        self.waiting.wait(async { Box::pin(writer.write_bytes(full.into())).await.map_err(io_error) })?;
-        Ok(())
+        self.waiting.wait(async { Box::pin(writer.write_bytes(piece)).await.map_err(io_error) }).map(drop)
     }
-}
 
-impl StagedFile for Staged {
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.flush()?;
-        failpoint::reach("staged");
-        let Self { client, path, name, mut writer, staged, waiting, .. } = *self;
+    fn finish(self) -> io::Result<()> {
+        let Self { client, path, name, mut writer, staged, waiting } = self;
         let described = waiting.wait(async {
             // On the disks of the datanodes, not only in their memory.
             writer.hsync().await.map_err(io_error)?;

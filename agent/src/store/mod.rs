@@ -62,6 +62,59 @@ pub trait StagedFile: Write {
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
+/// Takes what is staged in large pieces.
+#[cfg(any(feature = "hdfs", feature = "http"))]
+trait Sink: Send {
+    fn send(&mut self, piece: bytes::Bytes) -> io::Result<()>;
+
+    /// See [`StagedFile::finish`].
+    fn finish(self) -> io::Result<()>;
+}
+
+/// Gathers small writes for a sink. Unlike the standard library's writer it sends nothing when it is dropped: then the
+/// storage has failed, or nobody wants the file.
+#[cfg(any(feature = "hdfs", feature = "http"))]
+struct Pieces<S> {
+    sink: S,
+    size: usize,
+    piece: bytes::BytesMut,
+}
+
+#[cfg(any(feature = "hdfs", feature = "http"))]
+impl<S: Sink> Pieces<S> {
+    fn new(sink: S, size: usize) -> Self {
+        Self { sink, size, piece: bytes::BytesMut::with_capacity(size) }
+    }
+}
+
+#[cfg(any(feature = "hdfs", feature = "http"))]
+impl<S: Sink> Write for Pieces<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() + bytes.len() > self.size {
+            self.flush()?;
+        }
+        self.piece.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let full = std::mem::replace(&mut self.piece, bytes::BytesMut::with_capacity(self.size));
+        self.sink.send(full.freeze())
+    }
+}
+
+#[cfg(any(feature = "hdfs", feature = "http"))]
+impl<S: Sink> StagedFile for Pieces<S> {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        self.flush()?;
+        crate::failpoint::reach("staged");
+        self.sink.finish()
+    }
+}
+
 /// Opens the place; nothing is asked of the storage yet. Other storages than files need a tokio runtime around them.
 ///
 /// # Errors

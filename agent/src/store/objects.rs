@@ -6,15 +6,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use opendal::{Builder, Operator, Writer};
 use sqlflow_proto::agent::AttemptRef;
 
 use super::patience::Waiting;
-use super::{ModelPlace, ModelStore, Patience, Scheme, StagedFile, http, kind};
+use super::{ModelPlace, ModelStore, Patience, Pieces, Scheme, Sink, StagedFile, http, kind};
 use crate::failpoint;
 
 /// Bytes of one part: of the 10,000 that S3 allows, 80 GB are made.
@@ -149,13 +149,13 @@ impl ModelStore for ObjectStore {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
         let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
-        Ok(Box::new(Staged {
+        let staged = Staged {
             name: name.to_owned(),
             upload: Upload { operator, writer, length: 0 },
-            piece: BytesMut::with_capacity(PIECE),
             uploads: self.uploads.clone(),
             waiting: self.waiting.clone(),
-        }))
+        };
+        Ok(Box::new(Pieces::new(staged, PIECE)))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
@@ -199,35 +199,18 @@ impl ModelStore for ObjectStore {
 struct Staged {
     name: String,
     upload: Upload,
-    piece: BytesMut,
     uploads: Arc<Mutex<HashMap<String, Upload>>>,
     waiting: Waiting,
 }
 
-impl Write for Staged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.piece.len() + bytes.len() > PIECE {
-            self.flush()?;
-        }
-        self.piece.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze();
+impl Sink for Staged {
+    fn send(&mut self, piece: Bytes) -> io::Result<()> {
         self.upload.length += piece.len() as u64;
         let writer = &mut self.upload.writer;
         self.waiting.persist(async || writer.write(piece.clone()).await)
     }
-}
 
-impl StagedFile for Staged {
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.flush()?;
-        failpoint::reach("staged");
+    fn finish(self) -> io::Result<()> {
         self.uploads.lock().expect("nobody panics while holding the lock").insert(self.name, self.upload);
         Ok(())
     }

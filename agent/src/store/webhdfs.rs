@@ -4,14 +4,14 @@
 //! transaction of the namenode.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::Bytes;
 use opendal::{Operator, Writer};
 
 use super::patience::Waiting;
-use super::{ModelPlace, ModelStore, Patience, StagedFile, Staging, http, kind};
+use super::{ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, http, kind};
 use crate::failpoint;
 
 /// Bytes of one APPEND.
@@ -91,8 +91,8 @@ impl ModelStore for WebhdfsStore {
             operator.delete(&path).await.map_err(http::io_error)?;
             operator.writer_with(&path).append(true).await.map_err(http::io_error)
         })?;
-        let (piece, waiting) = (BytesMut::with_capacity(PIECE), self.waiting.clone());
-        Ok(Box::new(Staged { operator, path, writer, length: 0, piece, waiting }))
+        let staged = Staged { operator, path, writer, length: 0, waiting: self.waiting.clone() };
+        Ok(Box::new(Pieces::new(staged, PIECE)))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
@@ -165,35 +165,18 @@ struct Staged {
     path: String,
     writer: Writer,
     length: u64,
-    piece: BytesMut,
     waiting: Waiting,
 }
 
-impl Write for Staged {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.piece.len() + bytes.len() > PIECE {
-            self.flush()?;
-        }
-        self.piece.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
-        let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE)).freeze();
+impl Sink for Staged {
+    fn send(&mut self, piece: Bytes) -> io::Result<()> {
         self.length += piece.len() as u64;
         let writer = &mut self.writer;
         self.waiting.persist(async || writer.write(piece.clone()).await)
     }
-}
 
-impl StagedFile for Staged {
-    fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.flush()?;
-        failpoint::reach("staged");
-        let Self { operator, path, mut writer, length, waiting, .. } = *self;
+    fn finish(self) -> io::Result<()> {
+        let Self { operator, path, mut writer, length, waiting } = self;
         let stored = waiting.wait(async {
             writer.close().await.map_err(http::io_error)?;
             operator.stat(&path).await.map(|found| found.content_length()).map_err(http::io_error)
