@@ -107,12 +107,17 @@ fn a_progress_bar_becomes_lines_for_those_who_read_lines() {
     assert_eq!(logged(dir.path(), "log").0, format!("{expected}\nend\n").as_bytes());
 }
 
-/// Order between the streams is kept as far as separate writes allow.
+/// Order between the streams is kept as far as two pipes allow: what was read before the next was written. The command
+/// here asks the kernel how much of its last write waits in the pipe.
 #[test]
 fn what_is_printed_one_after_the_other_stays_in_order() {
-    let code = "import os, time
+    let code = "import array, fcntl, os, termios, time
+def waiting(pipe, size=array.array('i', [0])):
+    fcntl.ioctl(pipe, termios.FIONREAD, size)
+    return size[0]
 for i in range(50):
-    os.write(1 + i % 2, str(i).encode()); time.sleep(0.002)";
+    os.write(1 + i % 2, str(i).encode())
+    while waiting(1 + i % 2): time.sleep(0.001)";
     let (_, dir) = Exec::new().log_to("log").python(code, &[]).end_in_folder();
     let (_, _, records) = logged(dir.path(), "log");
     let streams: Vec<_> = records.iter().filter_map(|it| it["output"]["stream"].as_str()).collect();
