@@ -13,9 +13,11 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     name.push(".tmp");
     let temporary = path.with_file_name(name);
     let mut file = File::create(&temporary)?;
-    write(&mut file)?;
-    file.sync_all()?;
-    rename(&temporary, path)
+    let written = write(&mut file).and_then(|()| file.sync_all());
+    written.and_then(|()| rename(&temporary, path)).inspect_err(|_| {
+        // A full disk gets its room back.
+        let _ = std::fs::remove_file(&temporary);
+    })
 }
 
 /// Renames a synced file over `to`, and makes the new name durable.

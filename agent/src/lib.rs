@@ -16,6 +16,7 @@ mod input;
 pub mod install;
 mod lock;
 mod meter;
+pub mod models;
 mod outcome;
 pub mod process;
 mod publish;

@@ -2,14 +2,13 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use sqlflow_proto::v1::response::Response;
+use sqlflow_tests::api_relay::ApiProxy;
 use sqlflow_tests::client::Client;
-use sqlflow_tests::cluster::{AGENT_IMAGE, Cluster, Namespace, SUBMITTER_IMAGE};
-use sqlflow_tests::services::{Service, free_port};
+use sqlflow_tests::cluster::{AGENT_IMAGE, Namespace, SUBMITTER_IMAGE};
 
 use crate::measure::{Measurement, millis};
 
@@ -21,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Ours, with the agent in the image and brought by an init container, and the bare Pod, in turn.
 pub async fn all(samples: usize) -> anyhow::Result<Vec<Measurement>> {
     let namespace = Namespace::new("bench");
-    let api = Api::open(&namespace)?;
+    let api = Api { proxy: ApiProxy::start(namespace.dir()), namespace: namespace.name.clone() };
     let server = namespace.setup(DATA, "{}").start()?;
     let injecting = Namespace::new("bench");
     let injecting_server =
@@ -60,29 +59,13 @@ async fn first_line(client: &mut Client, namespace: &Namespace) -> anyhow::Resul
 
 /// The Kubernetes API without a process for each call.
 struct Api {
-    port: u16,
+    proxy: ApiProxy,
     namespace: String,
-    _proxy: Service,
 }
 
 impl Api {
-    fn open(namespace: &Namespace) -> anyhow::Result<Self> {
-        let port = free_port();
-        let command = Cluster::shared().kubectl_command();
-        let mut words = command.split(' ');
-        let mut proxy = Command::new(words.next().context("kubectl has a name")?);
-        proxy.args(words).args(["proxy", &format!("--port={port}")]);
-        let service = Service::start(&mut proxy, &namespace.dir().join("proxy.log"));
-        let begin = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            ensure!(begin.elapsed() < LONGEST, "kubectl proxy does not listen");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(Self { port, namespace: namespace.name.clone(), _proxy: service })
-    }
-
     fn call(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        let mut stream = TcpStream::connect(("127.0.0.1", self.proxy.port))?;
         write!(
             stream,
             "{method} /api/v1/namespaces/{}/{path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",

@@ -11,7 +11,7 @@ mkdir -p "$cache"
 base=$cache/bookworm-python3.tar
 if [ ! -f "$base" ]; then
     echo "making a root file system; this takes a minute, once" >&2
-    mmdebstrap --quiet --variant=minbase --include=python3,ca-certificates bookworm "$base.$$"
+    mmdebstrap --quiet --format=tar --variant=minbase --include=python3,ca-certificates bookworm "$base.$$"
     mv "$base.$$" "$base"
 fi
 # Debian's Python is 3.11, whatever this machine's is.

@@ -11,6 +11,7 @@ mod manifests;
 mod node;
 mod outages;
 mod pending;
+mod without_server;
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::client::Ended;

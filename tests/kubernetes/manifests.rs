@@ -1,5 +1,6 @@
 //! The server inside of the cluster, deployed from `manifests/` and reached through its Service.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
@@ -18,7 +19,8 @@ const RIGHTS: [&str; 3] = [
     "tokenreviews.authentication.k8s.io [create]",
 ];
 
-fn deploy(namespace: &Namespace) {
+/// Gives the folder of the kustomization.
+fn deploy(namespace: &Namespace) -> PathBuf {
     let cluster = Cluster::shared();
     let certificates = Command::new(python::repository().join("manifests/certificates.sh"))
         .arg(&namespace.name)
@@ -39,6 +41,7 @@ fn deploy(namespace: &Namespace) {
     std::fs::write(dir.join("kustomization.yaml"), kustomization).unwrap();
     namespace.kubectl(&["apply", "-k", dir.to_str().unwrap()]);
     namespace.kubectl(&["rollout", "status", "deployment/sqlflow-server", "--timeout=90s"]);
+    dir
 }
 
 async fn client(namespace: &Namespace) -> Client {
@@ -70,7 +73,7 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
         "sqlflow-storage",
         "--from-literal=HADOOP_USER_NAME=root",
     ]);
-    deploy(&namespace);
+    let overlay = deploy(&namespace);
 
     // Nothing more is granted than what is listed here.
     let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);
@@ -121,4 +124,7 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
     client.follow(&token).await.unwrap().expect_success();
     let (_, listed) = hdfs.command(&["dfs", "-ls", "-R", "-C", "/models"]);
     assert!(listed.contains("flowers.m/sqlflow.gob"), "{listed}");
+
+    namespace.kubectl(&["delete", "-k", overlay.to_str().unwrap()]);
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
 }

@@ -6,7 +6,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::cluster::{Cluster, NODE, Namespace};
 
+use crate::without_server::give_up_pods;
 use crate::{LONG, SQLITE, said};
+
+const DRAIN: [&str; 6] =
+    ["drain", NODE, "--force", "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=90s"];
 
 /// Makes the node usable again, however the test ends.
 struct Mended;
@@ -30,14 +34,7 @@ async fn a_drained_node() {
     let mut client = server.client().await.unwrap();
     let token = client.run(LONG).await.unwrap();
     namespace.running_pod();
-    cluster.kubectl(&[
-        "drain",
-        NODE,
-        "--force",
-        "--delete-emptydir-data",
-        "--ignore-daemonsets",
-        "--timeout=90s",
-    ]);
+    cluster.kubectl(&DRAIN);
     waits_for_a_node(&namespace);
     cluster.kubectl(&["uncordon", NODE]);
     namespace.running_pod();
@@ -46,6 +43,35 @@ async fn a_drained_node() {
     for words in ["it was evicted, as when a node is drained", "unschedulable", "(attempt 2)"] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+/// Without a server nobody takes the finalizer off; the documented command does, and the drain goes on. The server that
+/// comes back after all knows what became of the Pod.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "must run alone"]
+async fn a_node_drained_without_a_server() {
+    let _mended = Mended;
+    let namespace = Namespace::new("undrained");
+    let cluster = Cluster::shared();
+    let setup = namespace.setup(SQLITE, "{}");
+    let server = setup.start().unwrap();
+    let token = server.client().await.unwrap().run(LONG).await.unwrap();
+    namespace.running_pod();
+    server.kill();
+    let drain = std::thread::spawn(move || cluster.try_kubectl(&DRAIN, ""));
+    namespace.wait_for("the eviction", || {
+        namespace.pods().iter().any(|pod| !pod["metadata"]["deletionTimestamp"].is_null())
+    });
+    give_up_pods(&namespace);
+    let (drained, text) = drain.join().unwrap();
+    assert!(drained, "{text}");
+    cluster.kubectl(&["uncordon", NODE]);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    namespace.running_pod();
+    client.api.cancel(token.clone()).await.unwrap();
+    let said = said(&client.follow(&token).await.unwrap());
+    assert!(said.contains("(attempt 2)"), "{said}");
 }
 
 fn waits_for_a_node(namespace: &Namespace) {

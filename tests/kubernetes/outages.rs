@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::api_relay::ApiRelay;
+use sqlflow_tests::client::Ended;
 use sqlflow_tests::cluster::{Cluster, Namespace};
 
 use crate::SQLITE;
@@ -12,6 +14,10 @@ use crate::SQLITE;
 /// Takes seconds, so that something can happen meanwhile.
 const SECONDS: &str =
     "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n;";
+/// The same with an effect, and without a result.
+const SECONDS_OF_EFFECT: &str =
+    "CREATE TABLE t AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 30000000)
+    SELECT count(*) FROM n;";
 
 /// kuberay#4824, AF#12111: the server dies between making the Pod and recording it.
 #[tokio::test(flavor = "multi_thread")]
@@ -36,27 +42,39 @@ async fn a_server_that_dies_after_it_made_the_pod_makes_no_second_one() {
     assert_eq!(made.lines().count(), 1, "{made}");
 }
 
-/// A#8409, A#7994: the server is down while the job ends, and somebody deletes the Pod.
+/// A#8409, A#7994: the server is down while the job ends, and somebody deletes the Pod. What happened and is durable is a
+/// success, told by the termination message; nothing of it is done again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_ended_while_no_server_was_there_has_its_true_verdict() {
-    let namespace = Namespace::new("away");
+    let ended = ended_unseen("away", SECONDS_OF_EFFECT).await;
+    ended.expect_success();
+    assert!(!crate::said(&ended).contains("run again"), "{}", crate::said(&ended));
+    assert!(ended.payloads().any(|it| matches!(it, Payload::Ended(_))), "{:?}", ended.results);
+}
+
+/// The same, but its rows went with the Pod, so it is not called a success; it may be repeated, and is.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_went_with_a_pod_are_asked_for_again() {
+    let ended = ended_unseen("rows", SECONDS).await;
+    ended.expect_success();
+    assert!(crate::said(&ended).contains("results lost"), "{}", crate::said(&ended));
+}
+
+/// Runs this program; its server dies when it has started, and its Pod is deleted when it has ended, before there is a
+/// server again.
+async fn ended_unseen(name: &str, program: &str) -> Ended {
+    let namespace = Namespace::new(name);
     // The agent does not wait for a server, so that the Pod ends.
     let setup = namespace.setup(SQLITE, "{}").flag("--linger=1s");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(SECONDS).await.unwrap();
+    let token = client.run(program).await.unwrap();
     let pod = namespace.running_pod();
     let name = pod["metadata"]["name"].as_str().unwrap();
-    while !client
-        .api
-        .fetch(token.clone())
-        .await
-        .unwrap()
-        .into_inner()
-        .results
-        .iter()
-        .any(|it| matches!(it.response, Some(sqlflow_proto::v1::response::Response::Started(_))))
-    {}
+    let started = |page: &sqlflow_proto::v1::Result| {
+        page.results.iter().any(|it| matches!(it.response, Some(Payload::Started(_))))
+    };
+    while !started(&client.api.fetch(token.clone()).await.unwrap().into_inner()) {}
     server.kill();
     namespace.wait_for("the Pod's end", || {
         let pods = namespace.pods();
@@ -65,10 +83,7 @@ async fn a_job_that_ended_while_no_server_was_there_has_its_true_verdict() {
     namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
-    // Its rows went with the Pod, so it is not called a success; but it may be repeated, and is.
-    let ended = client.follow(&token).await.unwrap();
-    ended.expect_success();
-    assert!(crate::said(&ended).contains("before its results were delivered"), "{}", crate::said(&ended));
+    client.follow(&token).await.unwrap()
 }
 
 /// prefect#8573, AF#21087: the apiserver is away. A minute in `make drill`.
@@ -110,8 +125,24 @@ async fn an_api_that_answers_with_errors_costs_no_job() {
     let mut client = server.client().await.unwrap();
     let mut tokens = vec![client.run(SECONDS).await.unwrap()];
     namespace.running_pod();
-    for (code, reason) in [(410, "Expired"), (429, "TooManyRequests"), (500, "InternalError")] {
-        relay.answer(code, reason);
+    for (code, reason, status) in [
+        (
+            410,
+            "Gone",
+            r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"injected","reason":"Expired","code":410}"#,
+        ),
+        (
+            429,
+            "Too Many Requests",
+            r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"injected","reason":"TooManyRequests","code":429}"#,
+        ),
+        (
+            500,
+            "Internal Server Error",
+            r#"{"kind":"Status","apiVersion":"v1","status":"Failure","message":"injected","reason":"InternalError","code":500}"#,
+        ),
+    ] {
+        relay.answer(code, reason, status);
         tokens.push(client.run("SELECT 1;").await.unwrap());
         // No event tells that it was refused often enough.
         tokio::time::sleep(Duration::from_secs(2)).await;

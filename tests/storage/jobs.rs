@@ -6,6 +6,8 @@ use sqlflow_tests::gob::decode_with_go;
 use sqlflow_tests::services::{Hdfs, S3};
 use sqlflow_tests::{python, server::Setup};
 
+use crate::looked_at;
+
 const TRAIN: &str = r#"SELECT * FROM iris TO TRAIN xgboost.gbtree
   WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 2
   LABEL class INTO flowers.m;"#;
@@ -44,6 +46,12 @@ async fn a_model_is_trained_into_hdfs_and_used_from_there() {
     let listed = Command::new("tar").arg("tzf").arg(dir.path().join("flowers.m.tar.gz")).output().unwrap();
     assert!(String::from_utf8(listed.stdout).unwrap().contains("model.ubj"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no staging is left");
+
+    let shown =
+        looked_at::models(&models, &[("HADOOP_USER_NAME", "root".to_owned())], &["show", "flowers.m"]);
+    for words in ["estimator xgboost.gbtree", "train-", "LABEL class INTO flowers.m", "model.ubj ("] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
 }
 
 /// User code never sees what opens the storage.

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod credentials;
+mod drills;
 mod faults;
 mod jobs;
+mod looked_at;
 mod places;
 mod published;
 mod retrained;

@@ -20,14 +20,19 @@ impl Place {
         [Self::Hdfs(name), Self::Webhdfs(name), Self::S3(name)]
     }
 
-    /// `…/m.tar.gz`
-    pub fn uri(self) -> String {
+    /// The folder.
+    pub fn root(self) -> String {
         let hdfs = || Hdfs::shared();
         match self {
-            Self::Hdfs(name) => format!("hdfs://127.0.0.1:{}/native/{name}/m.tar.gz", hdfs().port),
-            Self::Webhdfs(name) => format!("webhdfs://127.0.0.1:{}/web/{name}/m.tar.gz", hdfs().http_port),
-            Self::S3(name) => format!("s3://{name}/some/folder/m.tar.gz"),
+            Self::Hdfs(name) => format!("hdfs://127.0.0.1:{}/native/{name}", hdfs().port),
+            Self::Webhdfs(name) => format!("webhdfs://127.0.0.1:{}/web/{name}", hdfs().http_port),
+            Self::S3(name) => format!("s3://{name}/some/folder"),
         }
+    }
+
+    /// `…/m.tar.gz`
+    pub fn uri(self) -> String {
+        format!("{}/m.tar.gz", self.root())
     }
 
     /// Makes what must be there before a model can be: a bucket.

@@ -405,6 +405,7 @@ impl Shell {
         let outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
         let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
         let summary = self.setting.summary.clone();
+        let marks = self.link.marks();
         self.last_work.push(spawn_blocking(move || {
             failpoint::reach("before-outcome");
             if let Some(dir) = dir
@@ -413,7 +414,7 @@ impl Shell {
                 tracing::error!(%error, "cannot write the outcome");
             }
             if let Some(file) = summary
-                && let Err(error) = std::fs::write(&file, summary::json(&outcome))
+                && let Err(error) = std::fs::write(&file, summary::with_marks(&outcome, &marks))
             {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }

@@ -11,6 +11,7 @@ use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Record, record::Payload};
 use tokio::sync::{Notify, watch};
 
+use super::marks::Marks;
 use super::now_unix_micros;
 use super::outbox::Outbox;
 use super::speed::Speed;
@@ -194,6 +195,11 @@ impl Link {
     /// Number of the last record.
     pub fn last_seq(&self) -> u64 {
         self.pending().outbox.last_seq()
+    }
+
+    /// What a verdict needs of what no server has acknowledged.
+    pub fn marks(&self) -> Marks {
+        self.pending().outbox.marks().clone()
     }
 
     /// Asks for the commit grant, on every stream until it is answered.

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use prost::Message as _;
 use sqlflow_proto::record::{Record, record::Payload};
 
+use super::marks::Marks;
 use super::tail::Tail;
 
 /// What a record costs in memory besides its payload's bytes.
@@ -28,6 +29,7 @@ pub struct Outbox {
     spills: bool,
     /// The statement that the child's output belongs to.
     statement: Option<u32>,
+    marks: Marks,
 }
 
 impl Outbox {
@@ -42,6 +44,7 @@ impl Outbox {
             tail: Tail::new(0),
             spills: false,
             statement: None,
+            marks: Marks::default(),
         }
     }
 
@@ -93,6 +96,7 @@ impl Outbox {
     pub fn push(&mut self, time_unix_micros: i64, statement: Option<u32>, payload: Payload) -> u64 {
         let seq = self.last_seq() + 1;
         let record = Record { seq, time_unix_micros, statement, payload: Some(payload) };
+        self.marks.note(&record);
         if self.tail.count() > 0 || (self.spills && self.bytes >= self.limit && self.tail.has_room()) {
             self.tail.push(&record);
         } else {
@@ -116,6 +120,7 @@ impl Outbox {
             self.bytes -= size + RECORD_OVERHEAD;
             self.acked += 1;
         }
+        self.marks.ack(self.acked);
         if self.records.is_empty() {
             // A burst of small records leaves a large ring behind.
             self.records.shrink_to(1024);
@@ -151,6 +156,11 @@ impl Outbox {
     /// Number up to which a server holds everything.
     pub fn acked(&self) -> u64 {
         self.acked
+    }
+
+    /// What a verdict needs of what is not acknowledged.
+    pub fn marks(&self) -> &Marks {
+        &self.marks
     }
 
     /// Memory held for unacknowledged records.

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use super::{ModelStore, StagedFile, Staging, kind};
+use super::{FoundFile, ModelStore, StagedFile, Staging, kind};
 use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
@@ -67,6 +67,46 @@ impl ModelStore for FileStore {
                 fs::remove_dir_all(entry.path())?;
             }
         }
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<FoundFile>> {
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            let entries = match fs::read_dir(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                other => other?,
+            };
+            for entry in entries {
+                let path = entry?.path();
+                // Not followed: a link may lead in a circle.
+                let metadata = fs::symlink_metadata(&path)?;
+                if metadata.is_dir() {
+                    folders.push(path);
+                } else if metadata.is_file()
+                    && let Ok(below) = path.strip_prefix(&self.folder)
+                {
+                    found.push(FoundFile {
+                        path: below.to_string_lossy().into_owned(),
+                        bytes: metadata.len(),
+                        modified: metadata.modified().ok(),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        let file = self.folder.join(name);
+        match fs::remove_file(&file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        durable::sync_folder(&self.folder)?;
+        // Only when it is empty.
+        let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
 

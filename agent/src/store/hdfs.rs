@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hdfs_native::client::FileStatus;
@@ -14,7 +15,7 @@ use hdfs_native::file::{FileReader, FileWriter};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::patience::Waiting;
-use super::{ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, kind};
+use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, below, kind};
 use crate::failpoint;
 
 /// Bytes that are gathered before they are given to the pipeline of datanodes.
@@ -132,6 +133,34 @@ impl ModelStore for HdfsStore {
                     client.delete(&entry.path, true).await.map_err(io_error)?;
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn list(&self) -> io::Result<Vec<FoundFile>> {
+        let client = self.client()?;
+        let found =
+            match self.waiting.wait(async { client.list_status(&self.folder, true).await.map_err(io_error) })
+            {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+        let file = |status: FileStatus| {
+            Some(FoundFile {
+                path: below(&self.folder, &status.path)?,
+                bytes: status.length as u64,
+                modified: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(status.modification_time)),
+            })
+        };
+        Ok(found.into_iter().filter(|it| !it.isdir).filter_map(file).collect())
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        let client = self.client()?;
+        self.waiting.wait(async {
+            client.delete(&self.final_path(name), false).await.map_err(io_error)?;
+            // Refused as long as something is in it.
+            let _ = client.delete(&self.folder, false).await;
             Ok(())
         })
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use opendal::Operator;
@@ -12,6 +12,7 @@ use reqwest::Certificate;
 use tokio_stream::{Stream, StreamExt as _};
 
 use super::patience::Waiting;
+use super::{FoundFile, below};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A part of a large file must be through in this time.
@@ -59,6 +60,24 @@ pub(super) fn layered(operator: Operator) -> io::Result<Operator> {
         .with_max_times(TRIES)
         .with_notify(|event: RetryEvent<'_>| tracing::debug!(error = one_line(event.err), "trying again"));
     Ok(operator.with_context(context).layer(timeout).layer(retry))
+}
+
+/// All files below a folder.
+pub(super) async fn list(operator: &Operator, folder: &str) -> io::Result<Vec<FoundFile>> {
+    let folder = format!("{}/", folder.trim_end_matches('/'));
+    let entries = match operator.list_with(&folder).recursive(true).await {
+        Err(error) if error.kind() == opendal::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(io_error)?,
+    };
+    let file = |entry: opendal::Entry| {
+        let metadata = entry.metadata();
+        Some(FoundFile {
+            path: below(&folder, entry.path())?,
+            bytes: metadata.content_length(),
+            modified: metadata.last_modified().map(SystemTime::from),
+        })
+    };
+    Ok(entries.into_iter().filter(|it| it.metadata().is_file()).filter_map(file).collect())
 }
 
 /// A file that is being read, for a thread that may block.

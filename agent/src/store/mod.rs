@@ -18,6 +18,7 @@ mod webhdfs;
 use std::fmt::Debug;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use sqlflow_proto::agent::AttemptRef;
 
@@ -46,11 +47,34 @@ pub trait ModelStore: Debug + Send + Sync {
     /// Those of the storage.
     fn clear(&self) -> io::Result<()>;
 
+    /// All files below the folder, in no order, also those that are staged by whomever; none when there is no folder.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn list(&self) -> io::Result<Vec<FoundFile>>;
+
+    /// Removes a file; nothing happens when there is none. A file system's folder goes with its last file.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    fn delete(&self, name: &str) -> io::Result<()>;
+
     /// Reads a file from its start.
     ///
     /// # Errors
     /// `NotFound` when there is none; those of the storage.
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+}
+
+/// A file in a storage.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundFile {
+    /// From the folder that was listed, without a slash before it.
+    pub path: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was put there, by the storage's clock.
+    pub modified: Option<SystemTime>,
 }
 
 /// A staged file that is being written.
@@ -71,7 +95,7 @@ trait Sink: Send {
     fn finish(self) -> io::Result<()>;
 }
 
-/// Gathers small writes for a sink. Unlike the standard library's writer it sends nothing when it is dropped: then the
+/// Gathers writes for a sink: every piece but the last has the same size. Unlike the standard library's writer it sends nothing when it is dropped: then the
 /// storage has failed, or nobody wants the file.
 #[cfg(any(feature = "hdfs", feature = "http"))]
 struct Pieces<S> {
@@ -85,31 +109,36 @@ impl<S: Sink> Pieces<S> {
     fn new(sink: S, size: usize) -> Self {
         Self { sink, size, piece: bytes::BytesMut::with_capacity(size) }
     }
-}
 
-#[cfg(any(feature = "hdfs", feature = "http"))]
-impl<S: Sink> Write for Pieces<S> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.piece.len() + bytes.len() > self.size {
-            self.flush()?;
-        }
-        self.piece.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        if self.piece.is_empty() {
-            return Ok(());
-        }
+    fn send(&mut self) -> io::Result<()> {
         let full = std::mem::replace(&mut self.piece, bytes::BytesMut::with_capacity(self.size));
         self.sink.send(full.freeze())
     }
 }
 
 #[cfg(any(feature = "hdfs", feature = "http"))]
+impl<S: Sink> Write for Pieces<S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.piece.len() == self.size {
+            self.send()?;
+        }
+        let length = bytes.len().min(self.size - self.piece.len());
+        self.piece.extend_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+
+    /// Nobody sees anything before [`StagedFile::finish`].
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(any(feature = "hdfs", feature = "http"))]
 impl<S: Sink> StagedFile for Pieces<S> {
     fn finish(mut self: Box<Self>) -> io::Result<()> {
-        self.flush()?;
+        if !self.piece.is_empty() {
+            self.send()?;
+        }
         crate::failpoint::reach("staged");
         self.sink.finish()
     }
@@ -166,6 +195,12 @@ impl Staging {
         let number = folder.strip_prefix(&self.prefix).and_then(|number| number.parse::<u32>().ok());
         number.is_some_and(|number| number <= self.attempt)
     }
+}
+
+/// The path from `folder`, if it is below it.
+fn below(folder: &str, path: &str) -> Option<String> {
+    let rest = path.trim_start_matches('/').strip_prefix(folder.trim_matches('/'))?;
+    Some(rest.trim_start_matches('/').to_owned()).filter(|it| !it.is_empty())
 }
 
 /// For the names of failpoints.

@@ -10,20 +10,19 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use opendal::{Builder, Operator, Writer};
+use opendal::{Buffer, Builder, Operator, Writer};
 use sqlflow_proto::agent::AttemptRef;
 
 use super::patience::Waiting;
-use super::{ModelPlace, ModelStore, Patience, Pieces, Scheme, Sink, StagedFile, http, kind};
+use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Scheme, Sink, StagedFile, http, kind};
 use crate::failpoint;
 
-/// Bytes of one part: of the 10,000 that S3 allows, 80 GB are made.
+/// Bytes of one part: of the 10,000 that S3 allows, 80 GB are made. Only the last one is larger: up to two of these.
 const PART: usize = 8 << 20;
-/// Parts on their way at once. With the one that waits for them and the one that is being filled they are the bound on
-/// memory: 32 MiB, and what the HTTP client holds of them.
+/// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
+/// filled they are the bound on memory: 40 MiB, and what the HTTP client holds of them. All but the last two are what may
+/// still have to be sent when the commit is granted.
 const CONCURRENT: usize = 2;
-/// Bytes that are gathered before they are given to OpenDAL.
-const PIECE: usize = 256 << 10;
 /// Says in an object's metadata who wrote it.
 const WRITTEN_BY: &str = "sqlflow-writer";
 
@@ -123,16 +122,19 @@ impl ObjectStore {
         let Upload { operator, writer, length } = upload;
         let closed = self.waiting.persist(async || writer.close().await);
         let found = self.waiting.persist(async || operator.stat(path).await);
-        match (closed, found) {
-            (Ok(_), Ok(found)) if found.content_length() != *length => Err(io::Error::other(format!(
-                "{length} bytes were sent, but the store has {}",
-                found.content_length()
-            ))),
-            (Ok(_), found) => found.map(drop),
+        let found = match (closed, found) {
+            (Ok(_), found) => found?,
             // It was completed before, and only the answer was lost.
-            (Err(_), Ok(found)) if self.is_ours(&found) => Ok(()),
-            (Err(error), _) => Err(error),
+            (Err(_), Ok(found)) if self.is_ours(&found) => found,
+            (Err(error), _) => return Err(error),
+        };
+        if found.content_length() == *length {
+            return Ok(());
         }
+        Err(io::Error::other(format!(
+            "{length} bytes were sent, but the store has {}",
+            found.content_length()
+        )))
     }
 
     fn is_ours(&self, found: &opendal::Metadata) -> bool {
@@ -144,7 +146,8 @@ impl ModelStore for ObjectStore {
     fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
         let operator = self.operator()?;
         let path = self.path(name);
-        let mut writer = operator.writer_with(&path).chunk(PART).concurrent(CONCURRENT);
+        // Without `chunk`: what OpenDAL has gathered for a chunk is lost when sending it fails.
+        let mut writer = operator.writer_with(&path).concurrent(CONCURRENT);
         if operator.info().capability().write_with_user_metadata {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
@@ -152,10 +155,11 @@ impl ModelStore for ObjectStore {
         let staged = Staged {
             name: name.to_owned(),
             upload: Upload { operator, writer, length: 0 },
+            held_back: Bytes::new(),
             uploads: self.uploads.clone(),
             waiting: self.waiting.clone(),
         };
-        Ok(Box::new(Pieces::new(staged, PIECE)))
+        Ok(Box::new(Pieces::new(staged, PART)))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
@@ -182,6 +186,17 @@ impl ModelStore for ObjectStore {
         result
     }
 
+    fn list(&self) -> io::Result<Vec<FoundFile>> {
+        let operator = self.operator()?;
+        self.waiting.wait(http::list(&operator, &self.prefix))
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        let operator = self.operator()?;
+        let path = self.path(name);
+        self.waiting.wait(async { operator.delete(&path).await.map_err(http::io_error) })
+    }
+
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let operator = self.operator()?;
         let path = self.path(name);
@@ -199,6 +214,9 @@ impl ModelStore for ObjectStore {
 struct Staged {
     name: String,
     upload: Upload,
+    /// The last part so far. What follows may be too short for a part of its own, and then goes with this one: what is
+    /// short OpenDAL gathers itself, and loses when sending it fails.
+    held_back: Bytes,
     uploads: Arc<Mutex<HashMap<String, Upload>>>,
     waiting: Waiting,
 }
@@ -206,13 +224,26 @@ struct Staged {
 impl Sink for Staged {
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
         self.upload.length += piece.len() as u64;
-        let writer = &mut self.upload.writer;
-        self.waiting.persist(async || writer.write(piece.clone()).await)
+        if piece.len() < PART {
+            let last = std::mem::take(&mut self.held_back);
+            return self.write([last, piece].into_iter().collect());
+        }
+        let part = std::mem::replace(&mut self.held_back, piece);
+        self.write(part.into())
     }
 
-    fn finish(self) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<()> {
+        let last = std::mem::take(&mut self.held_back);
+        self.write(last.into())?;
         self.uploads.lock().expect("nobody panics while holding the lock").insert(self.name, self.upload);
         Ok(())
+    }
+}
+
+impl Staged {
+    fn write(&mut self, part: Buffer) -> io::Result<()> {
+        let writer = &mut self.upload.writer;
+        self.waiting.persist(async || writer.write(part.clone()).await)
     }
 }
 

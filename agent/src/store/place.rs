@@ -52,12 +52,29 @@ pub struct ModelPlace {
 }
 
 impl ModelPlace {
+    /// Where models are, by name. `last` is empty.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn root(uri: &str) -> Result<Self, String> {
+        let (scheme, authority, folder) = Self::parse(uri)?;
+        Ok(Self { scheme, authority, folder, last: String::new() })
+    }
+
     /// From a URI and the model's name. What follows the authority is taken as it is: no percent-decoding, so that
     /// every name that the server accepts has exactly one place.
     ///
     /// # Errors
     /// One sentence.
     pub fn new(uri: &str, name: &str) -> Result<Self, String> {
+        let root = Self::root(uri)?;
+        if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(format!("`{name}` is no name for a model: it has an empty, `.` or `..` segment"));
+        }
+        Ok(Self { last: name.rsplit('/').next().unwrap_or(name).to_owned(), ..root })
+    }
+
+    fn parse(uri: &str) -> Result<(Scheme, String, String), String> {
         let refuse = |why: &str| Err(format!("cannot use {uri}: {why}"));
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
         let Some((_, scheme)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
@@ -86,11 +103,7 @@ impl ModelPlace {
         if folder.split('/').any(|segment| matches!(segment, "." | "..")) {
             return refuse("it has a `.` or `..` segment");
         }
-        if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(format!("`{name}` is no name for a model: it has an empty, `.` or `..` segment"));
-        }
-        let last = name.rsplit('/').next().unwrap_or(name).to_owned();
-        Ok(Self { scheme: *scheme, authority: authority.to_owned(), folder: folder.to_owned(), last })
+        Ok((*scheme, authority.to_owned(), folder.to_owned()))
     }
 
     /// Name of the file that is the model.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use opendal::{Operator, Writer};
 
 use super::patience::Waiting;
-use super::{ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, http, kind};
+use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, http, kind};
 use crate::failpoint;
 
 /// Bytes of one APPEND.
@@ -116,6 +116,22 @@ impl ModelStore for WebhdfsStore {
                     operator.delete_with(entry.path()).recursive(true).await.map_err(http::io_error)?;
                 }
             }
+            Ok(())
+        })
+    }
+
+    fn list(&self) -> io::Result<Vec<FoundFile>> {
+        let operator = self.operator()?;
+        self.waiting.wait(http::list(&operator, &self.folder))
+    }
+
+    fn delete(&self, name: &str) -> io::Result<()> {
+        let operator = self.operator()?;
+        let path = format!("{}/{name}", self.folder);
+        self.waiting.wait(async {
+            operator.delete(&path).await.map_err(http::io_error)?;
+            // Refused as long as something is in it.
+            let _ = operator.delete(&format!("{}/", self.folder)).await;
             Ok(())
         })
     }

@@ -267,12 +267,10 @@ impl JobDriver {
         known: Option<Outcome>,
     ) -> Result<(), Stop> {
         let log = &self.context.log;
-        let entries = remains.records.iter().map(|record| Entry {
-            step: attempt.step,
-            attempt: attempt.number,
-            record: record.clone(),
-        });
-        match log.append(&self.id, entries.collect()).await {
+        let durable = log.last_seq(&attempt).await?;
+        let records = verdict::records_left(&remains, durable, clock::now_micros());
+        let entry = |record| Entry { step: attempt.step, attempt: attempt.number, record };
+        match log.append(&self.id, records.into_iter().map(entry).collect()).await {
             Ok(appended) if appended.is_full => {
                 self.update(Event::CancelRequested(Failure::over_limit())).await?;
             }

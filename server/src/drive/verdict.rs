@@ -4,7 +4,7 @@ use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::convert;
 use crate::job::{Outcome, Reason};
-use crate::launch::Remains;
+use crate::launch::{Marks, Remains};
 
 /// The end of an attempt, as far as it can be known.
 #[derive(Debug, PartialEq)]
@@ -31,11 +31,41 @@ pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome
         // Success needs every result to be durable.
         outcome = Outcome::by_server(
             Reason::Lost,
-            "the program succeeded, but the agent was killed before its results were delivered",
+            "results lost: the program succeeded, but its agent ended before its results were delivered",
             true,
         );
     }
     Verdict { outcome, output_missing }
+}
+
+/// The records to log for an attempt of which `durable` records are, as far as it left any.
+pub(super) fn records_left(remains: &Remains, durable: u64, time_unix_micros: i64) -> Vec<Record> {
+    match (&remains.marks, &remains.outcome) {
+        (Some(marks), Some(outcome)) if marks.last_result <= durable => {
+            stand_in(marks, durable, outcome.last_seq, time_unix_micros)
+        }
+        _ => remains.records.clone(),
+    }
+}
+
+/// The marks after `durable`, with a gap for all between them.
+fn stand_in(marks: &Marks, durable: u64, last_seq: u64, time_unix_micros: i64) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut last = durable;
+    for mark in marks.records.iter().filter(|it| it.seq <= last_seq) {
+        if mark.seq <= last {
+            continue;
+        }
+        if mark.seq > last + 1 {
+            records.push(Record { seq: mark.seq - 1, ..gap(time_unix_micros) });
+        }
+        last = mark.seq;
+        records.push(mark.clone());
+    }
+    if last < last_seq {
+        records.push(Record { seq: last_seq, ..gap(time_unix_micros) });
+    }
+    records
 }
 
 /// The outcome of an attempt whose agent ended before it attached.
@@ -70,4 +100,45 @@ fn lost(last_words: &str) -> Outcome {
 pub(super) fn gap(time_unix_micros: i64) -> Record {
     let gap = Gap { reason: gap::Reason::AgentLost.into(), bytes: None };
     Record { time_unix_micros, payload: Some(Payload::Gap(gap)), ..Record::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::agent;
+    use sqlflow_proto::record::StatementEnded;
+
+    use super::*;
+
+    /// Ten records, the second a result, the seventh the end of a statement.
+    fn succeeded() -> Remains {
+        let outcome = agent::Outcome {
+            reason: agent::outcome::Reason::Succeeded.into(),
+            last_seq: 10,
+            ..agent::Outcome::default()
+        };
+        let ended =
+            Record { seq: 7, payload: Some(Payload::Ended(StatementEnded::default())), ..Record::default() };
+        let marks = Marks { last_result: 2, records: vec![ended] };
+        Remains { outcome: Some(outcome), marks: Some(marks), ..Remains::default() }
+    }
+
+    fn seqs(durable: u64) -> Vec<(u64, bool)> {
+        let records = records_left(&succeeded(), durable, 0);
+        records.iter().map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
+    }
+
+    #[test]
+    fn gaps_stand_for_output_that_is_lost() {
+        assert_eq!(seqs(2), [(6, true), (7, false), (10, true)]);
+        assert_eq!(seqs(6), [(7, false), (10, true)]);
+        assert_eq!(seqs(7), [(10, true)]);
+        assert_eq!(seqs(10), []);
+    }
+
+    #[test]
+    fn nothing_stands_for_a_result_that_is_lost() {
+        assert_eq!(seqs(1), []);
+        assert_eq!(of_remains(&succeeded(), 1, None).outcome.reason, Reason::Lost);
+        assert_eq!(of_remains(&succeeded(), 10, None).outcome.reason, Reason::Succeeded);
+    }
 }

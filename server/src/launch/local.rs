@@ -232,7 +232,7 @@ fn remains(dir: &Path) -> io::Result<Remains> {
         }
     }
     let last_words = if outcome.is_some() { String::new() } else { tail(&dir.join("agent.log")) };
-    Ok(Remains { records, outcome, last_words, seen: None })
+    Ok(Remains { records, outcome, last_words, ..Remains::default() })
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {

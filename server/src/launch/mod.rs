@@ -90,12 +90,23 @@ pub enum Ender {
 pub struct Remains {
     /// Records that no server had acknowledged, in order.
     pub records: Vec<Record>,
+    /// What there is instead of records when they went with the agent's disk.
+    pub marks: Option<Marks>,
     /// The outcome, if the agent came to know it.
     pub outcome: Option<Outcome>,
     /// What the platform saw of the end, for when the agent could not tell.
     pub seen: Option<Outcome>,
     /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
     pub last_words: String,
+}
+
+/// What an agent that succeeded left of records which it could not deliver and that are lost.
+#[derive(Debug, Default, PartialEq)]
+pub struct Marks {
+    /// Number of the last record that is a result: without it there is no success.
+    pub last_result: u64,
+    /// Those that say what became of statements, in order; there are others between them.
+    pub records: Vec<Record>,
 }
 
 /// An attempt could not be started.

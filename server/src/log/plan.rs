@@ -31,7 +31,7 @@ pub(super) fn plan_append(
             if record.seq <= *last {
                 continue;
             }
-            if record.seq > *last + 1 {
+            if record.seq > *last + 1 && !stands_for_earlier(&record) {
                 return Err(LogError::Gap { step, attempt, expected: *last + 1, got: record.seq });
             }
             *last = record.seq;
@@ -62,6 +62,11 @@ fn is_result(record: &Record) -> bool {
         record.payload,
         Some(Payload::Head(_) | Payload::Rows(_) | Payload::Metrics(_) | Payload::Display(_))
     )
+}
+
+/// Whether the record stands for all before it that are not there: nobody has them any more.
+fn stands_for_earlier(record: &Record) -> bool {
+    matches!(&record.payload, Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::AgentLost)
 }
 
 fn not_taken(record: &Record) -> Record {
@@ -126,6 +131,22 @@ mod tests {
         assert!(matches!(refused, Err(LogError::Gap { expected: 3, got: 4, .. })));
         let refused = plan_append(&summary, vec![said(0, 2, 2)], NO_LIMIT);
         assert!(matches!(refused, Err(LogError::Gap { expected: 1, .. })), "seqs belong to one attempt");
+    }
+
+    #[test]
+    fn a_gap_of_a_lost_agent_stands_for_all_before_it() {
+        let summary = after(vec![said(0, 1, 1)]);
+        let gap = |reason: gap::Reason, seq| {
+            let payload = Some(Payload::Gap(Gap { reason: reason.into(), bytes: None }));
+            Entry { step: 0, attempt: 1, record: Record { seq, payload, ..Record::default() } }
+        };
+        assert_eq!(
+            planned(&summary, vec![gap(gap::Reason::AgentLost, 5), said(0, 1, 6)]),
+            [(2, 1, 5), (3, 1, 6)]
+        );
+        assert_eq!(planned(&summary, vec![gap(gap::Reason::AgentLost, 1)]), []);
+        let refused = plan_append(&summary, vec![gap(gap::Reason::Drain, 5)], NO_LIMIT);
+        assert!(matches!(refused, Err(LogError::Gap { .. })));
     }
 
     #[test]

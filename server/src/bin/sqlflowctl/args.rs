@@ -91,6 +91,10 @@ pub(crate) enum Command {
     List(List),
     /// Show a job with its steps and attempts
     Describe(JobArgument),
+    /// List, show, copy and delete trained models, without a server
+    ///
+    /// The storage is asked directly, with the credentials of this environment: docs/storage.md names the variables.
+    Models(ModelArguments),
     /// Print a program's statements as JSON, without a server
     Parse(Parse),
 }
@@ -209,6 +213,42 @@ impl From<State> for Code {
             State::Unknown => Self::Unknown,
         }
     }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sqlflowctl models --at hdfs://namenode:9000/models list
+  SQLFLOW_MODELS=s3://bucket/models sqlflowctl models get team/flowers ./flowers")]
+pub(crate) struct ModelArguments {
+    /// Where the models are, as the server's --models says
+    #[arg(long, value_name = "URI", env = "SQLFLOW_MODELS")]
+    pub(crate) at: Option<String>,
+    #[command(subcommand)]
+    pub(crate) command: ModelCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// List models by name
+    List,
+    /// Show the program that made a model, its measurements and its files; it is read whole, and so checked
+    Show {
+        /// The model's name
+        name: String,
+    },
+    /// Copy a model into a folder, as SQLFlow's own tools read it: NAME.tar.gz and sqlflow.gob
+    Get {
+        /// The model's name
+        name: String,
+        /// The folder; it is made
+        folder: PathBuf,
+    },
+    /// Delete a model for good
+    Delete {
+        /// The model's name
+        name: String,
+    },
 }
 
 #[derive(Debug, Args)]

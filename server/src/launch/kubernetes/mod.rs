@@ -1,8 +1,9 @@
 //! Attempts as Pods. The Pod's name follows from the attempt, so that launching twice makes one; a finalizer keeps its
 //! last words until a server has stored the outcome.
 //!
-//! `pod` builds a Pod and `observe` reads one; here are the calls.
+//! `pod` builds a Pod, `observe` reads one and `last_words` what its agent left in it; here are the calls.
 
+mod last_words;
 mod observe;
 mod pod;
 

@@ -6,10 +6,10 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
 };
-use serde_json::Value;
 use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::agent::outcome::Reason;
 
+use super::last_words;
 use super::pod::CONTAINER;
 use crate::launch::{Ender, Observation, Remains, Waiting};
 
@@ -71,8 +71,8 @@ fn gone(remains: Remains) -> Observation {
 fn remains(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> Remains {
     let message = terminated.message.clone().unwrap_or_default();
     let why = terminated.reason.clone().unwrap_or_default();
-    if let Some(outcome) = outcome(&message) {
-        return Remains { outcome: Some(outcome), ..Remains::default() };
+    if let Some(remains) = last_words::read(&message) {
+        return remains;
     }
     if why == "OOMKilled" {
         let seen = Outcome {
@@ -128,23 +128,6 @@ fn disruption_text(condition: &PodCondition) -> String {
     if detail.is_empty() { what.to_owned() } else { format!("{what} ({detail})") }
 }
 
-/// The agent's JSON.
-fn outcome(message: &str) -> Option<Outcome> {
-    let value: Value = serde_json::from_str(message).ok()?;
-    let name = format!("REASON_{}", value["reason"].as_str()?.to_uppercase());
-    let reason = Reason::from_str_name(&name)?;
-    let number = |name: &str| value[name].as_i64().and_then(|it| i32::try_from(it).ok());
-    Some(Outcome {
-        reason: reason.into(),
-        message: value["message"].as_str().unwrap_or_default().to_owned(),
-        exit_code: number("exit_code"),
-        signal: number("signal"),
-        retryable: value["retryable"].as_bool().unwrap_or_default(),
-        last_seq: value["records"].as_u64().unwrap_or_default(),
-        ..Outcome::default()
-    })
-}
-
 fn waiting<'a>(
     conditions: &[PodCondition],
     containers: impl Iterator<Item = &'a ContainerStatus>,
@@ -183,7 +166,7 @@ fn wait(kind: &'static str, why: String, patience: Duration) -> Observation {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -2,6 +2,7 @@
 
 mod fetch;
 mod inspect;
+mod models;
 mod parse;
 mod read;
 mod run;
@@ -23,6 +24,7 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
         Command::Cancel(job) => inspect::cancel(&job, json, client()?, console).await,
         Command::List(list) => inspect::list(&list, json, client()?, console).await,
         Command::Describe(job) => inspect::describe(&job, json, client()?, console).await,
+        Command::Models(args) => models::models(args, json, console).await,
         Command::Parse(parse) => parse::parse(&parse, console),
     }
 }

@@ -4,13 +4,10 @@ use std::fmt::Write as _;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use sqlflow_proto::v1::{
-    Cause, Column, Job, JobStatus, Rows, Step, Strings, column::Values, job_status::Code,
-};
+use sqlflow_proto::v1::{Cause, Job, JobStatus, Step, job_status::Code};
 
-use super::cell::Batch;
 use super::escape::{escaped, escaped_lines};
-use super::table::{Table, Write};
+use super::table::{Write, write_texts};
 
 /// Whether the job has ended, and its log with it.
 pub(crate) fn is_terminal(status: &JobStatus) -> bool {
@@ -83,18 +80,8 @@ pub(crate) fn write_listing(jobs: &[Job], out: &mut Write<'_>) -> std::io::Resul
         ("ended", |job| short_time(job.ended.as_ref())),
         ("message", |job| status(job).message),
     ];
-    let names = columns.map(|(name, _)| name.to_owned());
-    let column = |value: fn(&Job) -> String| Column {
-        values: Some(Values::Strings(Strings { values: jobs.iter().map(value).collect() })),
-        ..Column::default()
-    };
-    let rows = Rows {
-        count: u32::try_from(jobs.len()).unwrap_or(u32::MAX),
-        columns: columns.map(|(_, value)| column(value)).to_vec(),
-    };
-    let mut table = Table::new(&names);
-    let batch = Batch::new(&rows).expect("every column has a value for each job");
-    table.write_rows(&batch, out)
+    let row = |job: &Job| columns.iter().map(|(_, value)| value(job)).collect();
+    write_texts(&columns.map(|(name, _)| name), jobs.iter().map(row), out)
 }
 
 fn status(job: &Job) -> JobStatus {

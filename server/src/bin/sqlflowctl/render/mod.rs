@@ -5,6 +5,7 @@ pub(crate) mod escape;
 pub(crate) mod job;
 pub(crate) mod json;
 pub(crate) mod logs;
+pub(crate) mod model;
 pub(crate) mod program_error;
 pub(crate) mod progress;
 pub(crate) mod table;

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
+
 use super::cell::{Batch, Cell};
 use super::escape::{escaped, width};
 
@@ -14,6 +16,26 @@ const PIECE: usize = 64 * 1024;
 
 /// Takes pieces of the table's text.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
+
+/// Writes a whole table of text.
+pub(crate) fn write_texts(
+    names: &[&str],
+    texts: impl ExactSizeIterator<Item = Vec<String>>,
+    out: &mut Write<'_>,
+) -> io::Result<()> {
+    let count = u32::try_from(texts.len()).unwrap_or(u32::MAX);
+    let mut columns = vec![Strings::default(); names.len()];
+    for row in texts {
+        for (column, text) in columns.iter_mut().zip(row) {
+            column.values.push(text);
+        }
+    }
+    let column = |strings| Column { values: Some(Values::Strings(strings)), ..Column::default() };
+    let rows = Rows { count, columns: columns.into_iter().map(column).collect() };
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let batch = Batch::new(&rows).map_err(|torn| io::Error::other(torn.to_string()))?;
+    Table::new(&names).write_rows(&batch, out)
+}
 
 /// One result set on its way out.
 #[derive(Debug)]

@@ -1,0 +1,230 @@
+//! Models as people look at them: what is in a storage, one of them with all that is known of it, a copy, its end.
+//!
+//! All that is said of a model comes out of its tarball, whose replacement is the commit point; the gob beside it is for
+//! other readers.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use flate2::read::MultiGzDecoder;
+use sqlflow_proto::agent::AttemptRef;
+use tar::Archive;
+
+use crate::durable;
+use crate::store::{self, ModelPlace, ModelStore, Patience};
+
+/// Beside the tarball, and first in it.
+const GOB: &str = "sqlflow.gob";
+/// What a submitter writes about its model.
+const META: &str = "model_meta.json";
+/// Longest metadata or gob that is read, in bytes.
+const LONGEST: u64 = 64 << 20;
+/// How long a storage that fails is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A storage of models.
+#[derive(Debug)]
+pub struct Models {
+    uri: String,
+}
+
+/// A model, from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Model {
+    /// Its name: `team/flowers`.
+    pub name: String,
+    /// Size of its tarball.
+    pub bytes: u64,
+    /// When it was published, by the storage's clock.
+    pub modified: Option<SystemTime>,
+}
+
+/// A model, from inside.
+#[derive(Debug, Default, PartialEq)]
+pub struct Content {
+    /// Its files, with their sizes.
+    pub files: BTreeMap<String, u64>,
+    /// What its submitter wrote about it, if one did.
+    pub meta: Option<serde_json::Value>,
+    /// `sqlflow.gob`, if it has one.
+    pub gob: Option<Vec<u8>>,
+}
+
+impl Models {
+    /// The models at a URI such as `hdfs://namenode:9000/models`. Must be called, and used, with a tokio runtime around;
+    /// all methods block.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn at(uri: &str) -> anyhow::Result<Self> {
+        ModelPlace::root(uri).map_err(anyhow::Error::msg)?;
+        Ok(Self { uri: uri.trim_end_matches('/').to_owned() })
+    }
+
+    /// All of them, by name.
+    ///
+    /// # Errors
+    /// Those of the storage.
+    pub fn list(&self) -> anyhow::Result<Vec<Model>> {
+        let root = ModelPlace::root(&self.uri).map_err(anyhow::Error::msg)?;
+        let found = self.open(&root)?.list().with_context(|| format!("cannot list {}", self.uri))?;
+        let mut models: Vec<_> = found
+            .into_iter()
+            .filter_map(|file| {
+                let name = model_of(&file.path)?.to_owned();
+                Some(Model { name, bytes: file.bytes, modified: file.modified })
+            })
+            .collect();
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(models)
+    }
+
+    /// One of them, from outside.
+    ///
+    /// # Errors
+    /// There is none; those of the storage.
+    pub fn find(&self, name: &str) -> anyhow::Result<Model> {
+        let (place, store) = self.model(name)?;
+        let files = store.list().with_context(|| format!("model {name} at {} cannot be seen", self.uri))?;
+        let file = files.into_iter().find(|file| file.path == place.tarball());
+        let Some(file) = file else { bail!("model {name} does not exist at {}", self.uri) };
+        Ok(Model { name: name.to_owned(), bytes: file.bytes, modified: file.modified })
+    }
+
+    /// Reads a model from start to end, and so checks it.
+    ///
+    /// # Errors
+    /// There is none; it cannot be read; it is not whole.
+    pub fn read(&self, name: &str) -> anyhow::Result<Content> {
+        let (place, store) = self.model(name)?;
+        content(self.tarball(name, &place, &*store)?)
+            .with_context(|| format!("model {name} at {} is spoilt", self.uri))
+    }
+
+    /// Copies a model into a folder, which is made: `<last segment of its name>.tar.gz` and `sqlflow.gob`, as SQLFlow's
+    /// own tools read them. What is there by these names is replaced once the copy is whole.
+    ///
+    /// # Errors
+    /// As of [`Self::read`]; the folder cannot be written.
+    pub fn get(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
+        let (place, store) = self.model(name)?;
+        let tarball = self.tarball(name, &place, &*store)?;
+        let writing = || format!("cannot write in {}", folder.display());
+        fs::create_dir_all(folder).with_context(writing)?;
+        let mut gob = None;
+        durable::replace(&folder.join(place.tarball()), |copy| {
+            gob = content(Copying { from: tarball, to: copy }).map_err(io::Error::other)?.gob;
+            Ok(())
+        })
+        .with_context(|| format!("model {name} cannot be copied to {}", folder.display()))?;
+        if let Some(gob) = gob {
+            durable::replace(&folder.join(GOB), |file| file.write_all(&gob)).with_context(writing)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a model.
+    ///
+    /// # Errors
+    /// There is none; the storage refuses.
+    pub fn delete(&self, name: &str) -> anyhow::Result<()> {
+        let (place, store) = self.model(name)?;
+        self.find(name)?;
+        // In this order: without its tarball there is no model.
+        for file in [place.tarball().as_str(), GOB] {
+            store.delete(file).with_context(|| format!("model {name} cannot be removed"))?;
+        }
+        Ok(())
+    }
+
+    fn model(&self, name: &str) -> anyhow::Result<(ModelPlace, Box<dyn ModelStore>)> {
+        let place = ModelPlace::new(&format!("{}/{name}", self.uri), name).map_err(anyhow::Error::msg)?;
+        let store = self.open(&place)?;
+        Ok((place, store))
+    }
+
+    fn open(&self, place: &ModelPlace) -> anyhow::Result<Box<dyn ModelStore>> {
+        let patience = Arc::new(Patience::new(PATIENCE));
+        store::open(place, &AttemptRef::default(), &patience).map_err(anyhow::Error::msg)
+    }
+
+    fn tarball(
+        &self,
+        name: &str,
+        place: &ModelPlace,
+        store: &dyn ModelStore,
+    ) -> anyhow::Result<Box<dyn Read + Send>> {
+        match store.read(&place.tarball()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("model {name} does not exist at {}", self.uri)
+            }
+            other => other.with_context(|| format!("model {name} at {} cannot be read", self.uri)),
+        }
+    }
+}
+
+/// `team/flowers/flowers.tar.gz` → `team/flowers`. What is staged has no model's name.
+fn model_of(path: &str) -> Option<&str> {
+    let (name, file) = path.rsplit_once('/')?;
+    let last = name.rsplit('/').next()?;
+    (file.strip_suffix(".tar.gz") == Some(last)).then_some(name)
+}
+
+fn content(tarball: impl Read) -> anyhow::Result<Content> {
+    let mut content = Content::default();
+    let mut archive = Archive::new(MultiGzDecoder::new(io::BufReader::with_capacity(64 << 10, tarball)));
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
+        if path == META || path == GOB {
+            let mut bytes = Vec::new();
+            entry.by_ref().take(LONGEST).read_to_end(&mut bytes)?;
+            if path == GOB {
+                content.gob = Some(bytes);
+            } else {
+                content.meta = serde_json::from_slice(&bytes).ok();
+            }
+        }
+        content.files.insert(path, entry.size());
+    }
+    // The checksum stands at the end, after what tar reads.
+    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+    Ok(content)
+}
+
+/// Writes what is read of it.
+struct Copying<'a, R> {
+    from: R,
+    to: &'a mut File,
+}
+
+impl<R: Read> Read for Copying<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.to.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_a_tarball_in_a_folder_of_its_name() {
+        assert_eq!(model_of("team/flowers/flowers.tar.gz"), Some("team/flowers"));
+        assert_eq!(model_of("flowers/flowers.tar.gz"), Some("flowers"));
+        for other in ["flowers.tar.gz", "a/b.tar.gz", "m/.staging-j-0-1/m.tar.gz", "m/sqlflow.gob", "m/m.tar"]
+        {
+            assert_eq!(model_of(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What an agent wrote into its Pod's termination message. Pure. The message is from outside: anything may be in it.
+
+use serde_json::Value;
+use sqlflow_proto::agent::{Outcome, outcome::Reason};
+use sqlflow_proto::record::{ModelPublished, Record, StatementEnded, StatementStarted, record::Payload};
+
+use crate::launch::{Marks, Remains};
+
+/// The outcome, and the marks that a success has with it. `None`: no agent wrote this.
+pub(super) fn read(message: &str) -> Option<Remains> {
+    let value: Value = serde_json::from_str(message).ok()?;
+    let outcome = outcome(&value)?;
+    Some(Remains { outcome: Some(outcome), marks: marks(&value), ..Remains::default() })
+}
+
+fn outcome(value: &Value) -> Option<Outcome> {
+    let name = format!("REASON_{}", value["reason"].as_str()?.to_uppercase());
+    let reason = Reason::from_str_name(&name)?;
+    let number = |name: &str| value[name].as_i64().and_then(|it| i32::try_from(it).ok());
+    Some(Outcome {
+        reason: reason.into(),
+        message: value["message"].as_str().unwrap_or_default().to_owned(),
+        exit_code: number("exit_code"),
+        signal: number("signal"),
+        retryable: value["retryable"].as_bool().unwrap_or_default(),
+        last_seq: value["records"].as_u64().unwrap_or_default(),
+        ..Outcome::default()
+    })
+}
+
+/// All or none: a mark that cannot be read may be what matters.
+fn marks(value: &Value) -> Option<Marks> {
+    let last_result = value["last_result"].as_u64()?;
+    let records = value["marks"].as_array()?.iter().map(mark).collect::<Option<_>>()?;
+    Some(Marks { last_result, records })
+}
+
+fn mark(value: &Value) -> Option<Record> {
+    let ended = |value: &Value| {
+        Some(Payload::Ended(StatementEnded {
+            duration_micros: value["micros"].as_u64()?,
+            rows_affected: value["rows"].as_u64(),
+        }))
+    };
+    let model = |value: &Value| {
+        Some(Payload::Model(ModelPublished {
+            name: value["name"].as_str()?.to_owned(),
+            uri: value["uri"].as_str()?.to_owned(),
+            size_bytes: value["bytes"].as_u64()?,
+            sha256: unhex(value["sha256"].as_str()?)?.into(),
+        }))
+    };
+    let payload = if value["started"].is_object() {
+        Some(Payload::Started(StatementStarted {}))
+    } else {
+        ended(&value["ended"]).or_else(|| model(&value["model"]))
+    };
+    Some(Record {
+        seq: value["seq"].as_u64()?,
+        time_unix_micros: value["time"].as_i64()?,
+        statement: value["statement"].as_u64().and_then(|it| u32::try_from(it).ok()),
+        payload: Some(payload?),
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_success_has_its_marks_with_it() {
+        let message = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [
+            { "seq": 7, "time": 11, "statement": 0, "model": { "name": "m", "uri": "file:///m", "bytes": 5, "sha256": "00ff" } },
+            { "seq": 9, "time": 12, "statement": 0, "ended": { "micros": 3, "rows": null } },
+        ] });
+        let remains = read(&message.to_string()).unwrap();
+        let marks = remains.marks.unwrap();
+        assert_eq!((marks.last_result, marks.records.len()), (4, 2));
+        assert!(matches!(&marks.records[0].payload, Some(Payload::Model(it)) if it.sha256 == [0, 255][..]));
+        assert_eq!(marks.records[1].seq, 9);
+    }
+
+    #[test]
+    fn a_mark_that_cannot_be_read_takes_the_others_along() {
+        let message =
+            json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [{ "seq": 7 }] });
+        assert_eq!(read(&message.to_string()).unwrap().marks, None);
+    }
+
+    #[test]
+    fn what_no_agent_wrote_is_nothing() {
+        for message in ["", "killed", "{}", "[1]", r#"{"reason":"SUCCEEDED!"}"#] {
+            assert!(read(message).is_none(), "{message}");
+        }
+    }
+}

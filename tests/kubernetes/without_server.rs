@@ -1,0 +1,41 @@
+//! What an operator does when no server will come back: the very commands of `docs/kubernetes.md`.
+
+use std::process::Command;
+
+use sqlflow_tests::cluster::{Cluster, Namespace};
+use sqlflow_tests::python::repository;
+
+use crate::{LONG, SQLITE};
+
+/// Those lines of the page's uninstall commands that are about Pods, for this namespace.
+fn documented(namespace: &Namespace) -> String {
+    let page = std::fs::read_to_string(repository().join("docs/kubernetes.md")).unwrap();
+    let block = page.split("```sh\n").find(|it| it.contains("finalizers")).unwrap();
+    let commands = block.split("```").next().unwrap();
+    let (pods, rest) = commands.split_once("kubectl delete -k").unwrap();
+    assert_eq!(rest.trim().lines().count(), 1, "{rest}");
+    pods.replace(
+        "kubectl -n sqlflow",
+        &format!("{} -n {}", Cluster::shared().kubectl_command(), namespace.name),
+    )
+}
+
+/// Runs them.
+pub(crate) fn give_up_pods(namespace: &Namespace) {
+    let output = Command::new("sh").args(["-ec", &documented(namespace)]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_go_by_the_documented_commands() {
+    let namespace = Namespace::new("uninstall");
+    let server = namespace.setup(SQLITE, "{}").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    client.run(LONG).await.unwrap();
+    let pod = namespace.running_pod();
+    assert!(!pod["metadata"]["finalizers"].as_array().unwrap().is_empty());
+    server.kill();
+    give_up_pods(&namespace);
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+    assert_eq!(namespace.processes(&pod), [0; 0], "nothing of it runs");
+}

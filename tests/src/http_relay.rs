@@ -1,0 +1,130 @@
+//! Between a client and an HTTP server: passes everything on, answers every request with an error of its own, cuts
+//! uploads in their middle, or is slow. It knows connections and bytes, not requests.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// What happens to connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mood {
+    /// All pass.
+    Pass,
+    /// Every request is answered with this code, reason and body, of this content type.
+    Answer(u16, &'static str, &'static str, &'static str),
+    /// Each connection is cut when it has carried so many bytes from the client.
+    CutAfter(u64),
+    /// So many bytes pass in a second, from each client.
+    Slow(u64),
+}
+
+/// The relay; it goes on until the program ends.
+#[derive(Debug)]
+pub struct HttpRelay {
+    /// Of `http://127.0.0.1:<port>`.
+    pub port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    mood: Mood,
+    /// How often it was done.
+    done: u64,
+    open: Vec<TcpStream>,
+}
+
+impl HttpRelay {
+    /// Starts one in front of `127.0.0.1:<behind>`.
+    pub fn start(behind: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback is there");
+        let port = listener.local_addr().expect("it is bound").port();
+        let state = Arc::new(Mutex::new(State { mood: Mood::Pass, done: 0, open: Vec::new() }));
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                std::thread::spawn(move || serve(client, behind, &shared));
+            }
+        });
+        Self { port, state }
+    }
+
+    /// From now on this happens to new connections; those that are open are cut.
+    pub fn set(&self, mood: Mood) {
+        let mut state = lock(&self.state);
+        state.mood = mood;
+        state.done = 0;
+        for connection in state.open.drain(..) {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// How often it has answered, or cut, since the mood was set.
+    pub fn done(&self) -> u64 {
+        lock(&self.state).done
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().expect("nobody panics while holding the lock")
+}
+
+fn serve(mut client: TcpStream, behind: u16, state: &Mutex<State>) {
+    let mood = {
+        let mut state = lock(state);
+        state.open.extend(client.try_clone());
+        state.mood
+    };
+    if let Mood::Answer(code, reason, kind, body) = mood {
+        // What it asks for does not matter.
+        let _ = client.read(&mut [0; 64 << 10]);
+        let head = format!(
+            "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        let _ = client.write_all(format!("{head}{body}").as_bytes());
+        lock(state).done += 1;
+        return;
+    }
+    let Ok(server) = TcpStream::connect(("127.0.0.1", behind)) else { return };
+    let (Ok(mut from), Ok(mut to)) = (server.try_clone(), client.try_clone()) else { return };
+    let answers = std::thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    if upload(client, server, mood) {
+        lock(state).done += 1;
+    }
+    let _ = answers.join();
+}
+
+/// True: it was cut.
+fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood) -> bool {
+    let mut piece = vec![0; 16 << 10];
+    let (mut carried, begun) = (0, Instant::now());
+    let mut is_cut = false;
+    while let Ok(length @ 1..) = client.read(&mut piece) {
+        carried += length as u64;
+        match mood {
+            Mood::CutAfter(limit) if carried > limit => {
+                is_cut = true;
+                break;
+            }
+            Mood::Slow(bytes) => {
+                let due = Duration::from_secs_f64(carried as f64 / bytes as f64);
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+            _ => {}
+        }
+        if server.write_all(&piece[..length]).is_err() {
+            break;
+        }
+    }
+    let _ = server.shutdown(if is_cut { Shutdown::Both } else { Shutdown::Write });
+    if is_cut {
+        let _ = client.shutdown(Shutdown::Both);
+    }
+    is_cut
+}

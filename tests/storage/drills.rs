@@ -1,0 +1,203 @@
+//! Storages that fail in the middle of it, and agents that die there. Each on the real one.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_tests::agent::{Exec, Running};
+use sqlflow_tests::http_relay::{HttpRelay, Mood};
+use sqlflow_tests::services::{Hdfs, S3};
+use tempfile::TempDir;
+
+use crate::places::Place;
+
+/// Several parts of a multipart upload, and some blocks' worth of packets.
+const LARGE: usize = 24 << 20;
+
+/// A folder with incompressible weights.
+fn large() -> (TempDir, Vec<u8>) {
+    weights_of(LARGE)
+}
+
+fn weights_of(bytes: usize) -> (TempDir, Vec<u8>) {
+    let mut weights = vec![0; bytes];
+    rand::fill(&mut weights[..]);
+    let out = tempfile::tempdir().unwrap();
+    std::fs::write(out.path().join("weights"), &weights).unwrap();
+    (out, weights)
+}
+
+/// A datanode that is killed while a model is written to it, and is there again later.
+#[test]
+fn a_datanode_that_is_killed_costs_no_model() {
+    let mut hdfs = Hdfs::start();
+    let (out, _) = large();
+    let uri = format!("hdfs://127.0.0.1:{}/m/m.tar.gz", hdfs.port);
+    let output = format!("{}={uri}", out.path().display());
+    let exec = || Exec::new().env("HADOOP_USER_NAME", "root");
+    let writing = exec().flags(["--output", &output, "--publish-retry", "120"]).start(&["true"]);
+    let data = hdfs.dir.path().join("data");
+    while bytes_below(&data) < 1 << 20 {
+        std::thread::yield_now();
+    }
+    kill(Pid::from_raw(hdfs.datanode.pid), Signal::SIGKILL).unwrap();
+    hdfs.restart_datanode();
+    let ended = writing.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("trying again"), "it was killed too late: {}", ended.stderr);
+
+    let into = tempfile::tempdir().unwrap();
+    let read = exec().flags(["--input", &format!("{uri}={}", into.path().display())]).start(&["true"]).end();
+    assert_eq!(read.code, Some(0), "{}", read.stderr);
+    let same = |name: &str| {
+        std::fs::read(out.path().join(name)).unwrap() == std::fs::read(into.path().join(name)).unwrap()
+    };
+    assert!(same("weights"));
+}
+
+/// Bytes of all blocks that are being written.
+fn bytes_below(folder: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_below(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).sum()
+}
+
+/// No room: it is said, the old model stays, and when there is room within the patience the new one is saved.
+#[test]
+fn a_folder_without_room_is_said_and_waited_for() {
+    let place = Place::Hdfs("full");
+    let hdfs = Hdfs::shared();
+    assert_eq!(place.publish(b"old").code, Some(0));
+    let quota = |arguments: &[&str]| {
+        let (code, text) = hdfs.command(&[&["dfsadmin"], arguments, &["/native/full"]].concat());
+        assert_eq!(code, Some(0), "{text}");
+    };
+    quota(&["-setSpaceQuota", "1m"]);
+    let (out, weights) = large();
+    let refused = place.exec(out.path()).flags(["--publish-retry", "0"]).start(&["true"]).end();
+    assert_eq!((refused.code, &refused.outcome["reason"]), (Some(65), &"publish_failed".into()));
+    assert!(refused.stderr.contains("quota"), "{}", refused.stderr);
+    assert_eq!(place.weights(), b"old");
+
+    let waiting = place.exec(out.path()).flags(["--publish-retry", "120"]).start(&["true"]);
+    quota(&["-clrSpaceQuota"]);
+    let ended = waiting.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(place.weights(), weights);
+}
+
+/// In front of S3; it begins to publish into a bucket that holds `old`.
+fn through(relay: &HttpRelay, place: Place, out: &Path, flags: &[&str]) -> Running {
+    place
+        .exec(out)
+        .env("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", relay.port))
+        .flags(flags)
+        .start(&["true"])
+}
+
+fn bucket_with_old(name: &'static str) -> (Place, HttpRelay) {
+    let place = Place::S3(name);
+    place.make();
+    assert_eq!(place.publish(b"old").code, Some(0));
+    (place, HttpRelay::start(S3::shared().port))
+}
+
+const SLOW_DOWN: &str = r#"<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"#;
+
+/// OSMO#764: a store that is too busy for a while, or answers 500, is asked again.
+#[test]
+fn a_store_that_says_slow_down_is_asked_again() {
+    let (place, relay) = bucket_with_old("busy");
+    let (out, weights) = large();
+    for (code, reason) in [(503, "Slow Down"), (500, "Internal Server Error")] {
+        relay.set(Mood::Answer(code, reason, "application/xml", SLOW_DOWN));
+        let refused = through(&relay, place, out.path(), &["--publish-retry", "0"]).end();
+        assert_eq!(refused.code, Some(65));
+        assert!(refused.stderr.contains("reduce your request rate"), "{}", refused.stderr);
+        assert_eq!(place.weights(), b"old");
+    }
+    let waiting = through(&relay, place, out.path(), &["--publish-retry", "60"]);
+    let before = relay.done();
+    while relay.done() < before + 5 {
+        std::thread::yield_now();
+    }
+    relay.set(Mood::Pass);
+    let ended = waiting.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(place.weights(), weights);
+    assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
+}
+
+/// A connection that breaks in the middle of a part: that part is sent again.
+#[test]
+fn a_connection_that_is_cut_in_a_part_costs_that_part() {
+    let (place, relay) = bucket_with_old("cut");
+    let (out, weights) = large();
+    relay.set(Mood::CutAfter(3 << 20));
+    let waiting = through(&relay, place, out.path(), &["--publish-retry", "60"]);
+    while relay.done() < 3 {
+        std::thread::yield_now();
+    }
+    assert_eq!(place.weights(), b"old");
+    relay.set(Mood::Pass);
+    let ended = waiting.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(place.weights(), weights);
+}
+
+/// OSMO#764, A#11241: told to end with an upload that needs more time than there is: the old model stays, nothing half is
+/// left, and the verdict says what was lost.
+#[test]
+fn an_upload_that_needs_more_than_the_grace_is_given_up() {
+    let (place, relay) = bucket_with_old("grace");
+    // More than the parts that may be on their way when all is packed.
+    let (out, _) = weights_of(3 * LARGE);
+    relay.set(Mood::Slow(128 << 10));
+    let writing = through(&relay, place, out.path(), &["--termination-grace", "2"]);
+    while !place.list().iter().any(|line| line.starts_with("upload of")) {}
+    writing.signal(Signal::SIGTERM);
+    let ended = writing.end();
+    assert_eq!(
+        (ended.code, &ended.outcome["reason"]),
+        (Some(143), &"terminated".into()),
+        "{}",
+        ended.outcome
+    );
+    let message = ended.outcome["message"].as_str().unwrap();
+    assert!(message.contains("before the model was published"), "{message}");
+    assert_eq!(place.weights(), b"old");
+}
+
+/// A#3761: whatever step the agent dies at, the model is the old one or the new one, and the next run saves its own.
+#[test]
+fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {
+    for place in Place::all("steps") {
+        place.make();
+        let out = tempfile::tempdir().unwrap();
+        for (step, is_new) in [
+            ("staged", false),
+            ("ask-commit", false),
+            ("granted", false),
+            ("tarball-before-rename", false),
+            ("tarball-after-rename", true),
+            ("clear", true),
+            ("committed", true),
+            ("before-outcome", true),
+        ] {
+            assert_eq!(place.publish(b"old").code, Some(0), "{place:?} before {step}");
+            std::fs::write(out.path().join("weights"), step).unwrap();
+            let failpoint = format!("{step}=always");
+            let ended =
+                place.exec(out.path()).env("SQLFLOW_TEST_FAILPOINT", &failpoint).start(&["true"]).end();
+            assert_eq!(ended.code, None, "{place:?}: nobody died at {step}: {}", ended.stderr);
+            let expected = if is_new { step.as_bytes() } else { b"old" };
+            assert_eq!(place.weights(), expected, "{place:?} at {step}");
+        }
+        assert_eq!(place.publish(b"last").code, Some(0));
+        assert_eq!(place.weights(), b"last");
+    }
+}
