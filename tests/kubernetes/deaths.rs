@@ -65,9 +65,8 @@ async fn a_pod_whose_processes_are_all_killed_at_once_is_lost_and_repeated() {
     let mut client = server.client().await.unwrap();
     let token = client.run(LONG).await.unwrap();
     let pod = namespace.running_pod();
-    let processes = namespace.processes(&pod);
-    assert!(processes.len() >= 2, "{processes:?}");
-    for pid in processes {
+    namespace.wait_for("agent and submitter", || namespace.processes(&pod).len() >= 2);
+    for pid in namespace.processes(&pod) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
     let name = pod["metadata"]["name"].as_str().unwrap().to_owned();

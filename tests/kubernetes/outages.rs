@@ -49,7 +49,7 @@ async fn a_job_that_ended_while_no_server_was_there_has_its_true_verdict() {
     let ended = ended_unseen("away", SECONDS_OF_EFFECT).await;
     ended.expect_success();
     assert!(!crate::said(&ended).contains("run again"), "{}", crate::said(&ended));
-    assert!(ended.payloads().any(|it| matches!(it, Payload::Ended(_))), "{:?}", ended.results);
+    assert!(ended.payloads().any(|it| matches!(it, Payload::Eoe(_))), "{:?}", ended.results);
 }
 
 /// The same, but its rows went with the Pod, so it is not called a success; it may be repeated, and is.

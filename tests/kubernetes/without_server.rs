@@ -10,7 +10,7 @@ use crate::{LONG, SQLITE};
 /// Those lines of the page's uninstall commands that are about Pods, for this namespace.
 fn documented(namespace: &Namespace) -> String {
     let page = std::fs::read_to_string(repository().join("docs/kubernetes.md")).unwrap();
-    let block = page.split("```sh\n").find(|it| it.contains("finalizers")).unwrap();
+    let block = page.split("```sh\n").find(|it| it.contains(r#""finalizers":null"#)).unwrap();
     let commands = block.split("```").next().unwrap();
     let (pods, rest) = commands.split_once("kubectl delete -k").unwrap();
     assert_eq!(rest.trim().lines().count(), 1, "{rest}");
