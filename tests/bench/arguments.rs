@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: sqlflow-bench [--quick] [--out FILE]";
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|models|pods] [--out FILE]";
+const GROUPS: [&str; 4] = ["agent", "server", "models", "pods"];
 
 /// What to do.
 pub struct Arguments {
@@ -12,6 +13,8 @@ pub struct Arguments {
     pub out: PathBuf,
     /// How much is measured.
     pub scale: Scale,
+    /// What is measured; `None`: all.
+    only: Option<String>,
 }
 
 /// How much is measured.
@@ -41,6 +44,10 @@ pub struct Scale {
     pub streams: u32,
     /// Pods of each kind.
     pub pods: usize,
+    /// Megabytes of a model.
+    pub model: u64,
+    /// How often it is published, each way.
+    pub publications: u32,
     /// Whether this is only a look.
     pub is_quick: bool,
 }
@@ -58,6 +65,8 @@ const FULL: Scale = Scale {
     megabytes: 4096,
     streams: 3,
     pods: 15,
+    model: 1024,
+    publications: 3,
     is_quick: false,
 };
 
@@ -74,20 +83,34 @@ const QUICK: Scale = Scale {
     megabytes: 256,
     streams: 1,
     pods: 3,
+    model: 64,
+    publications: 1,
     is_quick: true,
 };
 
 impl Arguments {
+    /// Whether this group is to be measured.
+    pub fn wants(&self, group: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == group)
+    }
+
     /// Reads the command line.
     pub fn read() -> anyhow::Result<Self> {
         Self::parse(std::env::args().skip(1))
     }
 
     fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
-        let mut arguments = Self { out: PathBuf::from("build/bench.json"), scale: FULL };
+        let mut arguments = Self { out: PathBuf::from("build/bench.json"), scale: FULL, only: None };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--quick" => arguments.scale = QUICK,
+                "--only" => {
+                    let group = words.next().context("--only names a group")?;
+                    if !GROUPS.contains(&group.as_str()) {
+                        bail!("there is no group {group:?}; {USAGE}");
+                    }
+                    arguments.only = Some(group);
+                }
                 "--out" => arguments.out = words.next().context("--out names a file")?.into(),
                 other => bail!("{other:?} is not understood; {USAGE}"),
             }
@@ -109,7 +132,8 @@ mod tests {
         let arguments = parse("--quick --out some/file.json").unwrap();
         assert!(arguments.scale.is_quick);
         assert_eq!(arguments.out, PathBuf::from("some/file.json"));
-        assert!(!parse("").unwrap().scale.is_quick);
+        assert!(!parse("").unwrap().scale.is_quick && parse("").unwrap().wants("pods"));
+        assert!(!parse("--only agent").unwrap().wants("pods") && parse("--only all").is_err());
         assert!(parse("--out").is_err() && parse("--slow").is_err());
     }
 }

@@ -1,5 +1,5 @@
 //! `make bench`: how fast the real server, agent and submitter are, each figure beside a limit of the same machine
-//! in the same minute. `sqlflow-bench [--quick] [--out FILE]`.
+//! in the same minute. `sqlflow-bench [--quick] [--only GROUP] [--out FILE]`.
 //!
 //! `world` is what is measured, `measure` holds samples, `report` shows them; every other module is one question.
 
@@ -9,6 +9,7 @@ mod fetch;
 mod first_log;
 mod machine;
 mod measure;
+mod models;
 mod peers;
 mod pods;
 mod report;
@@ -27,31 +28,38 @@ use crate::world::World;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { out, scale } = Arguments::read()?;
+    let arguments = Arguments::read()?;
+    let (out, scale) = (&arguments.out, &arguments.scale);
     let folder = out.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let mut report = Report::new(machine::facts(&scale)?);
-    // Beside the report, and not where temporary files are: that may be no disk.
-    let mut world = World::make(folder, scale).await?;
-    report.add(agent::small(&world.scale)?);
-    report.add(agent::starts(&world.scale)?);
-    report.add(agent::output(&world.scale)?);
-    report.add(agent::orphans(&world.scale)?);
-    report.add(stream::durable(&world).await?);
-    report.add(run::idle(&mut world).await?);
-    report.add(run::busy(&mut world).await?);
-    report.add(fetch::all(&mut world).await?);
-    report.add(first_log::all(&mut world).await?);
-    report.add(rows::all(&mut world).await?);
-    let pods = world.scale.pods;
-    world.end()?;
-    if nix::unistd::Uid::effective().is_root() {
-        report.add(pods::all(pods).await?);
-    } else {
+    let mut report = Report::new(machine::facts(scale)?);
+    if arguments.wants("agent") {
+        report.add(agent::small(scale)?);
+        report.add(agent::starts(scale)?);
+        report.add(agent::output(scale)?);
+        report.add(agent::orphans(scale)?);
+    }
+    if arguments.wants("server") {
+        // Beside the report, and not where temporary files are: that may be no disk.
+        let mut world = World::make(folder, scale.clone()).await?;
+        report.add(stream::durable(&world).await?);
+        report.add(run::idle(&mut world).await?);
+        report.add(run::busy(&mut world).await?);
+        report.add(fetch::all(&mut world).await?);
+        report.add(first_log::all(&mut world).await?);
+        report.add(rows::all(&mut world).await?);
+        world.end()?;
+    }
+    if arguments.wants("models") {
+        report.add(models::all(folder, scale.model, scale.publications)?);
+    }
+    if arguments.wants("pods") && nix::unistd::Uid::effective().is_root() {
+        report.add(pods::all(scale.pods).await?);
+    } else if arguments.wants("pods") {
         tell("not root: nothing was measured in Pods");
     }
     report.print();
-    report.write(&out)
+    report.write(out)
 }
 
 #[expect(clippy::print_stderr, reason = "it is for who runs it")]

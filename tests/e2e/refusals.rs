@@ -241,3 +241,16 @@ async fn the_command_line_ends_with_codes_that_scripts_can_use() {
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("127.0.0.1:1"), "{said}");
 }
+
+/// Agents of Pods cross a network: there is no listener for them without TLS.
+#[test]
+fn a_server_that_would_serve_pods_without_tls_does_not_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), "sqlite:///tmp/x.db")
+        .flag("--launcher=kubernetes")
+        .flag("--pod-image=submitter")
+        .flag("--models=s3://bucket/models")
+        .flag("--agent-listen=127.0.0.1:0");
+    let error = setup.start().unwrap_err().to_string();
+    assert!(error.contains("agents are not served without TLS"), "{error}");
+}

@@ -181,18 +181,28 @@ impl Hdfs {
 
     /// `hdfs dfs …`, `hdfs dfsadmin …`: Hadoop's own client. Gives its exit code and both outputs.
     pub fn command(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let output = self.client(arguments).output().expect("java is installed");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// The same for a shell. No argument has a blank.
+    pub fn command_line(&self, arguments: &[&str]) -> String {
+        let command = self.client(arguments);
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        // The class path has a star for Java, not for the shell.
+        words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+    }
+
+    fn client(&self, arguments: &[&str]) -> Command {
         let class = match arguments[0] {
             "dfs" => "org.apache.hadoop.fs.FsShell",
             "dfsadmin" => "org.apache.hadoop.hdfs.tools.DFSAdmin",
             other => panic!("no such command: {other}"),
         };
-        let output = java(&self.jars, &self.dir.path().join("conf"))
-            .arg(class)
-            .args(&arguments[1..])
-            .output()
-            .expect("java is installed");
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+        let mut command = java(&self.jars, &self.dir.path().join("conf"));
+        command.arg(class).args(&arguments[1..]);
+        command
     }
 }
 
