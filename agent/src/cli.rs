@@ -59,6 +59,13 @@ pub struct CommonOptions {
     /// How long to try again when the storage fails while an output is published
     #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "SECS", default_value = "60", value_parser = parse_seconds)]
     pub publish_retry: Duration,
+    /// Keep models that were fetched from HDFS or an object store in this folder, for whoever needs them next; several
+    /// agents may share it
+    #[arg(long, env = "SQLFLOW_AGENT_CACHE", value_name = "DIR")]
+    pub cache: Option<PathBuf>,
+    /// Megabytes of models that are kept; what was used least goes first
+    #[arg(long, env = "SQLFLOW_AGENT_CACHE_SIZE", value_name = "MIB", default_value = "4096", value_parser = clap::value_parser!(u64).range(..1 << 40))]
+    pub cache_size: u64,
     /// Time from TERM to the end of all: a Pod's terminationGracePeriodSeconds, less a second or two. It is divided
     /// between the command, its outputs and its last log records [default: the grace]
     #[arg(long, env = "SQLFLOW_AGENT_TERMINATION_GRACE", value_name = "SECS", value_parser = parse_seconds)]

@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use sqlflow_proto::agent::{AttemptRef, Input};
 use tar::{Archive, EntryType};
 
+use crate::cache::{Cache, Keeping};
 use crate::store::{self, ModelPlace, Patience};
 use crate::workspace::inside;
 
@@ -36,8 +37,8 @@ pub enum InputError {
     },
 }
 
-/// Unpacks the model into its folder within the workspace. A storage that fails is tried again as
-/// patience allows.
+/// Unpacks the model into its folder within the workspace, from the cache if that has it. A storage that fails is tried
+/// again as patience allows.
 ///
 /// # Errors
 /// See [`InputError`].
@@ -45,6 +46,7 @@ pub fn fetch(
     workspace: &Path,
     input: &Input,
     attempt: &AttemptRef,
+    cache: Option<&Cache>,
     patience: &Arc<Patience>,
 ) -> Result<(), InputError> {
     let unusable = |cause| InputError::Unusable { name: input.name.clone(), uri: input.uri.clone(), cause };
@@ -53,9 +55,34 @@ pub fn fetch(
     let store = store::open(&place, attempt, patience).map_err(refused)?;
     let folder = inside(workspace, &input.directory).map_err(&unusable)?;
     let read = || {
-        let file = store.read(&place.tarball())?;
-        let reading = Reading { file, patience, failed: false };
-        unpack_from(reading, &folder)
+        let tarball = place.tarball();
+        let print = match cache {
+            Some(_) => store.fingerprint(&tarball)?,
+            None => None,
+        };
+        let known = cache.zip(print.as_ref());
+        if let Some((cache, print)) = known
+            && let Some(file) = cache.open(&input.uri, print)
+        {
+            let mut reading = Reading { file: Box::new(file), patience, failed: false, keeping: None };
+            match unpack_from(&mut reading, &folder) {
+                Ok(()) => {
+                    tracing::info!(model = input.name, "the model is from the cache");
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::warn!(%error, model = input.name, "the cache is spoilt");
+                    cache.forget(&input.uri, print);
+                }
+            }
+        }
+        let keeping = known.and_then(|(cache, print)| cache.keep(&input.uri, print));
+        let mut reading = Reading { file: store.read(&tarball)?, patience, failed: false, keeping };
+        unpack_from(&mut reading, &folder)?;
+        if let Some(keeping) = reading.keeping {
+            keeping.finish();
+        }
+        Ok(())
     };
     patience.retry(read, Failure::may_pass).map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -82,9 +109,9 @@ impl Failure {
 }
 
 /// What a try that failed has made goes again, so that the next one finds the folder as it was.
-fn unpack_from(mut tarball: Reading<'_>, folder: &Path) -> Result<(), Failure> {
+fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> {
     let mut made = Vec::new();
-    unpack(&mut tarball, folder, &mut made).map_err(|cause| {
+    unpack(&mut *tarball, folder, &mut made).map_err(|cause| {
         for file in made {
             let _ = std::fs::remove_file(file);
         }
@@ -122,11 +149,12 @@ fn unpack(tarball: impl Read, folder: &Path, made: &mut Vec<PathBuf>) -> anyhow:
     Ok(())
 }
 
-/// Remembers whether the storage failed, or what it gave is no model.
+/// Remembers whether the storage failed, or what it gave is no model; and keeps what passes.
 struct Reading<'a> {
     file: Box<dyn Read + Send>,
     patience: &'a Patience,
     failed: bool,
+    keeping: Option<Keeping<'a>>,
 }
 
 impl Read for Reading<'_> {
@@ -136,6 +164,11 @@ impl Read for Reading<'_> {
         }
         let read = self.file.read(buffer);
         self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
+        if let Ok(length) = read
+            && self.keeping.as_mut().is_some_and(|keeping| !keeping.write(&buffer[..length]))
+        {
+            self.keeping = None;
+        }
         read
     }
 }
@@ -215,7 +248,7 @@ mod tests {
         let uri = format!("file://{}/m", dir.path().display());
         let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
         let patience = Arc::new(Patience::new(std::time::Duration::ZERO));
-        let error = fetch(dir.path(), &input, &AttemptRef::default(), &patience).unwrap_err();
+        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &patience).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
     }
 }

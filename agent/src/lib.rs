@@ -8,6 +8,7 @@
 //! Everything runs on one thread, the main one; only packing, unpacking and other slow work with files goes to others.
 
 mod attach;
+mod cache;
 mod channel;
 pub mod cli;
 mod durable;

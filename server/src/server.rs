@@ -104,6 +104,7 @@ fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
     let launcher = LocalLauncher::new(LocalOptions {
         agent: find_agent(options.agent.clone())?,
         run_dir: state_dir.join("run"),
+        cache: state_dir.join("cache"),
         socket: socket.clone(),
         linger: options.linger,
     });

@@ -39,3 +39,23 @@ async fn pods_go_by_the_documented_commands() {
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
     assert_eq!(namespace.processes(&pod), [0; 0], "nothing of it runs");
 }
+
+/// A store that is lost: the Pods of its jobs are named, and left to whoever they may belong to.
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_of_a_lost_store_are_reported() {
+    let namespace = Namespace::new("orphans");
+    let setup = namespace.setup(SQLITE, "{}");
+    let server = setup.start().unwrap();
+    server.client().await.unwrap().run(LONG).await.unwrap();
+    let pod = namespace.running_pod();
+    server.kill();
+    std::fs::remove_dir_all(&setup.state_dir).unwrap();
+    let _server = setup.start().unwrap();
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    namespace.wait_for("the report", || {
+        let log = std::fs::read_to_string(setup.state_dir.join("server.log")).unwrap_or_default();
+        log.lines()
+            .any(|line| line.contains(name) && line.contains("the store knows nothing of this Pod's job"))
+    });
+    assert_eq!(namespace.pods().len(), 1, "it may be another server's");
+}

@@ -13,6 +13,7 @@ use sqlflow_proto::agent::{Assignment, AttemptRef};
 use tokio::sync::mpsc;
 
 use crate::attach::{Attach, Proof};
+use crate::cache::Cache;
 use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
 use crate::lock::RunLock;
 use crate::process::spawn::Spawning;
@@ -40,6 +41,8 @@ pub(crate) struct Setting {
     /// How long to wait for a server when nothing runs.
     pub linger: Duration,
     pub publish_retry: Duration,
+    /// Models that were fetched before.
+    pub cache: Option<Cache>,
     /// From TERM to the end of all; `None`: as long as the command's grace.
     pub termination_grace: Option<Duration>,
     pub when_full: WhenFull,
@@ -142,6 +145,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         root,
         linger: Duration::ZERO,
         publish_retry: common.publish_retry,
+        cache: common.cache.clone().map(|folder| Cache::new(folder, common.cache_size << 20)),
         termination_grace: common.termination_grace,
         when_full: common.when_full,
         spool_disk: 0,

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 
 use super::{Home, Incoming, Setting};
+use crate::cache::Cache;
 use crate::channel::answers::{self, Answer};
 use crate::cli::MirrorAs;
 use crate::input::{self, InputError};
@@ -286,9 +287,10 @@ impl Shell {
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
         let (attempt, patience) = (self.setting.attempt.clone(), self.fetching.clone());
+        let cache = self.setting.cache.clone();
         let events = self.events.clone();
         spawn_blocking(move || {
-            let _ = events.send(prepare(&root, &assignment, &attempt, &patience));
+            let _ = events.send(prepare(&root, &assignment, &attempt, cache.as_ref(), &patience));
         });
     }
 
@@ -453,12 +455,18 @@ impl Shell {
     }
 }
 
-fn prepare(root: &Path, assignment: &Assignment, attempt: &AttemptRef, patience: &Arc<Patience>) -> Event {
+fn prepare(
+    root: &Path,
+    assignment: &Assignment,
+    attempt: &AttemptRef,
+    cache: Option<&Cache>,
+    patience: &Arc<Patience>,
+) -> Event {
     if let Err(error) = workspace::create(root, &assignment.files) {
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {
-        if let Err(error) = input::fetch(root, input, attempt, patience) {
+        if let Err(error) = input::fetch(root, input, attempt, cache, patience) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }

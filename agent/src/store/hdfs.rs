@@ -16,6 +16,7 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::patience::Waiting;
 use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, below, kind};
+use crate::cache::{Fingerprint, TRAILER};
 use crate::failpoint;
 
 /// Bytes that are gathered before they are given to the pipeline of datanodes.
@@ -134,6 +135,20 @@ impl ModelStore for HdfsStore {
                 }
             }
             Ok(())
+        })
+    }
+
+    fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
+        let client = self.client()?;
+        let path = self.final_path(name);
+        self.waiting.wait(async {
+            let status = client.get_file_info(&path).await.map_err(io_error)?;
+            let Some(start) = status.length.checked_sub(TRAILER) else { return Ok(None) };
+            let reader = client.read(&path).await.map_err(io_error)?;
+            let last = reader.read_range(start, TRAILER).await.map_err(io_error)?;
+            let tag = status.modification_time.to_string();
+            let trailer = last.as_ref().try_into().ok();
+            Ok(trailer.map(|trailer| Fingerprint { tag, length: status.length as u64, trailer }))
         })
     }
 

@@ -11,6 +11,8 @@ use opendal_http_transport_reqwest::ReqwestTransport;
 use reqwest::Certificate;
 use tokio_stream::{Stream, StreamExt as _};
 
+use crate::cache::{Fingerprint, TRAILER};
+
 use super::patience::Waiting;
 use super::{FoundFile, below};
 
@@ -60,6 +62,17 @@ pub(super) fn layered(operator: Operator) -> io::Result<Operator> {
         .with_max_times(TRIES)
         .with_notify(|event: RetryEvent<'_>| tracing::debug!(error = one_line(event.err), "trying again"));
     Ok(operator.with_context(context).layer(timeout).layer(retry))
+}
+
+/// See [`super::ModelStore::fingerprint`].
+pub(super) async fn fingerprint(operator: &Operator, path: &str) -> io::Result<Option<Fingerprint>> {
+    let found = operator.stat(path).await.map_err(io_error)?;
+    let length = found.content_length();
+    let tag = found.etag().map(str::to_owned).or_else(|| found.last_modified().map(|time| time.to_string()));
+    let (Some(tag), Some(start)) = (tag, length.checked_sub(TRAILER as u64)) else { return Ok(None) };
+    let last = operator.read_with(path).range(start..length).await.map_err(io_error)?;
+    let trailer = last.to_vec().try_into().ok();
+    Ok(trailer.map(|trailer| Fingerprint { tag, length, trailer }))
 }
 
 /// All files below a folder.

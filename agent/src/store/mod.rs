@@ -22,6 +22,8 @@ use std::time::SystemTime;
 
 use sqlflow_proto::agent::AttemptRef;
 
+use crate::cache::Fingerprint;
+
 pub use patience::Patience;
 pub use place::{ModelPlace, Scheme};
 
@@ -58,6 +60,15 @@ pub trait ModelStore: Debug + Send + Sync {
     /// # Errors
     /// Those of the storage.
     fn delete(&self, name: &str) -> io::Result<()>;
+
+    /// What tells the file's content from another one of its name. `None`: to ask costs as much as to read, or there is
+    /// nothing to tell by.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none; those of the storage.
+    fn fingerprint(&self, _name: &str) -> io::Result<Option<Fingerprint>> {
+        Ok(None)
+    }
 
     /// Reads a file from its start.
     ///

@@ -15,12 +15,13 @@ use sqlflow_proto::agent::AttemptRef;
 
 use super::patience::Waiting;
 use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Scheme, Sink, StagedFile, http, kind};
+use crate::cache::Fingerprint;
 use crate::failpoint;
 
-/// Bytes of one part: of the 10,000 that S3 allows, 80 GB are made. Only the last one is larger: up to two of these.
-const PART: usize = 8 << 20;
+/// Bytes of one part: of the 10,000 that S3 allows, 60 GB are made. Only the last one is larger: up to two of these.
+const PART: usize = 6 << 20;
 /// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
-/// filled they are the bound on memory: 40 MiB, and what the HTTP client holds of them. All but the last two are what may
+/// filled they are the bound on memory: 36 MiB, and what the HTTP client holds of them. All but the last two are what may
 /// still have to be sent when the commit is granted.
 const CONCURRENT: usize = 2;
 /// Says in an object's metadata who wrote it.
@@ -184,6 +185,11 @@ impl ModelStore for ObjectStore {
                 result.and(self.waiting.wait(async { upload.writer.abort().await.map_err(http::io_error) }));
         }
         result
+    }
+
+    fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
+        let operator = self.operator()?;
+        self.waiting.wait(http::fingerprint(&operator, &self.path(name)))
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {

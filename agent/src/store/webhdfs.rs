@@ -12,6 +12,7 @@ use opendal::{Operator, Writer};
 
 use super::patience::Waiting;
 use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, http, kind};
+use crate::cache::Fingerprint;
 use crate::failpoint;
 
 /// Bytes of one APPEND.
@@ -118,6 +119,11 @@ impl ModelStore for WebhdfsStore {
             }
             Ok(())
         })
+    }
+
+    fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
+        let operator = self.operator()?;
+        self.waiting.wait(http::fingerprint(&operator, &format!("{}/{name}", self.folder)))
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {

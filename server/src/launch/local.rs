@@ -28,6 +28,8 @@ pub struct LocalOptions {
     pub agent: PathBuf,
     /// Folder of the run folders, one for each attempt.
     pub run_dir: PathBuf,
+    /// Where agents keep models that they fetched from a storage elsewhere.
+    pub cache: PathBuf,
     /// The socket that agents attach to.
     pub socket: PathBuf,
     /// How long an agent with an outcome waits for a server before it leaves it in its run folder.
@@ -81,6 +83,8 @@ impl LocalLauncher {
             .args(["--attempt", &attempt.number.to_string()])
             .arg("--dir")
             .arg(&dir)
+            .arg("--cache")
+            .arg(&self.options.cache)
             .args(["--linger", &self.options.linger.as_secs().to_string()])
             .args(["--mirror", "none"])
             // Submitters get the data source of their own job only.
