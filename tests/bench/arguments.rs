@@ -83,7 +83,7 @@ const QUICK: Scale = Scale {
     megabytes: 256,
     streams: 1,
     pods: 3,
-    model: 64,
+    model: 256,
     publications: 1,
     is_quick: true,
 };

@@ -175,7 +175,7 @@ fn an_upload_that_needs_more_than_the_grace_is_given_up() {
 /// A#3761: whatever step the agent dies at, the model is the old one or the new one, and the next run saves its own.
 #[test]
 fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {
-    for place in Place::all("steps") {
+    for place in Place::all_and_files("steps") {
         place.make();
         let out = tempfile::tempdir().unwrap();
         for (step, is_new) in [

@@ -12,12 +12,18 @@ pub enum Place {
     Hdfs(&'static str),
     Webhdfs(&'static str),
     S3(&'static str),
+    File(&'static str),
 }
 
 impl Place {
     /// All storages; each test names its own folder.
     pub fn all(name: &'static str) -> [Self; 3] {
         [Self::Hdfs(name), Self::Webhdfs(name), Self::S3(name)]
+    }
+
+    /// Those, and a file system.
+    pub fn all_and_files(name: &'static str) -> [Self; 4] {
+        [Self::File(name), Self::Hdfs(name), Self::Webhdfs(name), Self::S3(name)]
     }
 
     /// The folder.
@@ -27,6 +33,7 @@ impl Place {
             Self::Hdfs(name) => format!("hdfs://127.0.0.1:{}/native/{name}", hdfs().port),
             Self::Webhdfs(name) => format!("webhdfs://127.0.0.1:{}/web/{name}", hdfs().http_port),
             Self::S3(name) => format!("s3://{name}/some/folder"),
+            Self::File(_) => format!("file://{}", self.path()),
         }
     }
 
@@ -35,10 +42,14 @@ impl Place {
         format!("{}/m.tar.gz", self.root())
     }
 
-    /// Makes what must be there before a model can be: a bucket.
+    /// Makes what must be there before a model can be: a bucket, or a folder without anything.
     pub fn make(self) {
-        if let Self::S3(name) = self {
-            S3::shared().bucket(name);
+        match self {
+            Self::S3(name) => drop(S3::shared().bucket(name)),
+            Self::File(_) if Path::new(&self.path()).exists() => {
+                std::fs::remove_dir_all(self.path()).unwrap();
+            }
+            Self::File(_) | Self::Hdfs(_) | Self::Webhdfs(_) => {}
         }
     }
 
@@ -47,6 +58,7 @@ impl Place {
             Self::Hdfs(name) => format!("/native/{name}"),
             Self::Webhdfs(name) => format!("/web/{name}"),
             Self::S3(_) => "some/folder".to_owned(),
+            Self::File(name) => format!("{}/{name}", env!("CARGO_TARGET_TMPDIR")),
         }
     }
 
@@ -55,6 +67,7 @@ impl Place {
         match self {
             Self::S3(_) => S3::shared().environment().to_vec(),
             Self::Hdfs(_) | Self::Webhdfs(_) => vec![("HADOOP_USER_NAME", "root".to_owned())],
+            Self::File(_) => Vec::new(),
         }
     }
 
@@ -77,6 +90,10 @@ impl Place {
     /// What the storage's own client lists below the folder, as file names.
     pub fn list(self) -> Vec<String> {
         match self {
+            Self::File(_) => {
+                let entries = std::fs::read_dir(self.path()).unwrap();
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+            }
             Self::Hdfs(_) | Self::Webhdfs(_) => {
                 let (_, text) = Hdfs::shared().command(&["dfs", "-ls", "-R", "-C", &self.path()]);
                 let inside = format!("{}/", self.path());
@@ -104,6 +121,7 @@ for it in s3.list_multipart_uploads(Bucket='{bucket}').get('Uploads', []): print
         let dir = tempfile::tempdir().unwrap();
         let tarball = dir.path().join("m.tar.gz");
         match self {
+            Self::File(_) => drop(std::fs::copy(format!("{}/m.tar.gz", self.path()), &tarball).unwrap()),
             Self::Hdfs(_) | Self::Webhdfs(_) => {
                 let from = format!("{}/m.tar.gz", self.path());
                 let (code, text) = Hdfs::shared().command(&["dfs", "-get", &from, tarball.to_str().unwrap()]);

@@ -13,7 +13,7 @@ use crate::places::Place;
 #[test]
 fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
     let rounds = std::env::var("SQLFLOW_DRILL_RETRAINS").map_or(12, |text| text.parse().unwrap());
-    for place in Place::all("retrained") {
+    for place in Place::all_and_files("retrained") {
         place.make();
         assert_eq!(train(place, 0).0.end().code, Some(0));
         let over = AtomicBool::new(false);
