@@ -209,6 +209,7 @@ impl Staging {
 }
 
 /// The path from `folder`, if it is below it.
+#[cfg(any(feature = "hdfs", feature = "http"))]
 fn below(folder: &str, path: &str) -> Option<String> {
     let rest = path.trim_start_matches('/').strip_prefix(folder.trim_matches('/'))?;
     Some(rest.trim_start_matches('/').to_owned()).filter(|it| !it.is_empty())
