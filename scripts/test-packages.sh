@@ -10,6 +10,7 @@ command -v mariadbd > /dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariad
 command -v go > /dev/null || missing+=(golang-go)
 command -v java > /dev/null || missing+=(default-jdk-headless)
 command -v mvn > /dev/null || missing+=(maven)
+command -v faketime > /dev/null || missing+=(faketime)
 command -v setpriv > /dev/null || missing+=(util-linux)
 if [ "${1:-}" = cluster ]; then
     for program in containerd runc iptables conntrack socat mmdebstrap openssl; do

@@ -201,3 +201,30 @@ fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {
         assert_eq!(place.weights(), b"last");
     }
 }
+
+/// A clock that is 20 minutes off: HDFS does not mind; S3, which signs by time, says what is wrong.
+#[test]
+fn a_clock_that_is_wrong_is_said() {
+    for place in Place::all("skewed") {
+        place.make();
+        assert_eq!(place.publish(b"old").code, Some(0));
+        let out = tempfile::tempdir().unwrap();
+        std::fs::write(out.path().join("weights"), "new").unwrap();
+        let exec = Exec::within(&["faketime", "-f", "+20m", "env", "--default-signal"]);
+        let exec = place.environment().into_iter().fold(exec, |exec, (name, value)| exec.env(name, &value));
+        let output = format!("--output={}={}", out.path().display(), place.uri());
+        let ended = exec.flags(["--publish-retry=0", &output]).start(&["true"]).end();
+        if matches!(place, Place::S3(_)) {
+            assert_eq!((ended.code, &ended.outcome["reason"]), (Some(65), &"publish_failed".into()));
+            let message = ended.outcome["message"].as_str().unwrap();
+            assert!(
+                message.contains("RequestTimeTooSkewed: The difference between the request time"),
+                "{message}"
+            );
+            assert_eq!(place.weights(), b"old");
+        } else {
+            assert_eq!(ended.code, Some(0), "{place:?}: {}", ended.stderr);
+            assert_eq!(place.weights(), b"new", "{place:?}");
+        }
+    }
+}

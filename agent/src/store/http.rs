@@ -136,6 +136,32 @@ pub(super) fn io_error(error: opendal::Error) -> io::Error {
 }
 
 fn one_line(error: &opendal::Error) -> String {
-    let text = format!("{}: {}", error.kind(), error.message());
+    let text = format!("{}: {}", error.kind(), plain(error.message()));
     text.lines().next().unwrap_or_default().to_owned()
+}
+
+/// `S3Error { code: "SlowDown", message: "Please …", … }` → `SlowDown: Please …`; anything else as it is.
+fn plain(message: &str) -> String {
+    let quoted = |name: &str| {
+        let (_, rest) = message.split_once(&format!("{name}: \""))?;
+        Some(rest.split_once('"')?.0).filter(|it| !it.is_empty())
+    };
+    match (quoted("code"), quoted("message")) {
+        (Some(code), Some(text)) => format!("{code}: {text}"),
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_says_is_a_sentence() {
+        let said =
+            r#"S3Error { code: "SlowDown", message: "Please wait.", resource: "/b/m", request_id: "1" }"#;
+        assert_eq!(plain(said), "SlowDown: Please wait.");
+        assert_eq!(plain("send http request"), "send http request");
+        assert_eq!(plain(r#"code: "#), r#"code: "#);
+    }
 }
