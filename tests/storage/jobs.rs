@@ -7,6 +7,7 @@ use sqlflow_tests::services::{Hdfs, S3};
 use sqlflow_tests::{python, server::Setup};
 
 use crate::looked_at;
+use crate::places::Place;
 
 const TRAIN: &str = r#"SELECT * FROM iris TO TRAIN xgboost.gbtree
   WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 2
@@ -65,4 +66,37 @@ async fn a_model_is_trained_into_s3_and_used_from_there() {
         listed.lines().collect::<Vec<_>>(),
         ["models/flowers.m/flowers.m.tar.gz", "models/flowers.m/sqlflow.gob"]
     );
+}
+
+/// A#3761, flyte PR#5444: the same where the storage is elsewhere: a job that says that it succeeded has published whole,
+/// wherever its agent died first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_whose_agent_dies_on_its_way_to_a_storage_publishes_whole() {
+    for place in [Place::Hdfs("dying"), Place::S3("dying")] {
+        place.make();
+        let dir = tempfile::tempdir().unwrap();
+        let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+        let setup = Setup::new(dir.path(), datasource).flag("--models").flag(place.root());
+        let setup =
+            place.environment().into_iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+        for (rounds, step) in
+            (2..).zip(["granted", "tarball-after-rename", "gob-before-rename", "gob-after-rename"])
+        {
+            let marker = dir.path().join(step);
+            let failpoint = format!("{step}={}", marker.display());
+            let server = setup.clone().env("SQLFLOW_TEST_FAILPOINT", failpoint).start().unwrap();
+            let mut client = server.client().await.unwrap();
+            let program = format!(
+                "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH train.num_boost_round = {rounds} LABEL class INTO m;"
+            );
+            let token = client.run(program).await.unwrap();
+            client.follow(&token).await.unwrap().expect_success();
+            assert!(marker.exists(), "{place:?}: nobody died at {step}");
+            let shown = looked_at::models(&place.root(), &place.environment(), &["show", "m"]);
+            assert!(shown.contains(&format!("num_boost_round = {rounds} ")), "{place:?} at {step}: {shown}");
+            let gob = place.read_text("m/sqlflow.gob");
+            assert!(gob.contains(&format!("num_boost_round = {rounds} ")), "{place:?} at {step}: {gob}");
+            server.stop().unwrap();
+        }
+    }
 }

@@ -116,6 +116,21 @@ for it in s3.list_multipart_uploads(Bucket='{bucket}').get('Uploads', []): print
         }
     }
 
+    /// A file below the folder, as far as it is text.
+    pub fn read_text(self, name: &str) -> String {
+        match self {
+            Self::File(_) => {
+                String::from_utf8_lossy(&std::fs::read(format!("{}/{name}", self.path())).unwrap()).into_owned()
+            }
+            Self::Hdfs(_) | Self::Webhdfs(_) => {
+                Hdfs::shared().command(&["dfs", "-cat", &format!("{}/{name}", self.path())]).1
+            }
+            Self::S3(bucket) => S3::shared().boto(&format!(
+                "print(s3.get_object(Bucket='{bucket}', Key='some/folder/{name}')['Body'].read().decode(errors='replace'))"
+            )),
+        }
+    }
+
     /// The file `weights` of the tarball, as the storage's own client reads it.
     pub fn weights(self) -> Vec<u8> {
         let dir = tempfile::tempdir().unwrap();
