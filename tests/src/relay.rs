@@ -62,7 +62,8 @@ impl Relay {
     /// The messages to send on for one that came; `None`: the stream ends here.
     fn twist(&self, request: AttachRequest, held: &mut Option<AttachRequest>) -> Option<Vec<AttachRequest>> {
         if !matches!(request.message, Some(Message::Records(_))) {
-            return Some(vec![request]);
+            // A batch that nothing overtakes, since it is the last, is not kept for ever.
+            return Some(std::iter::once(request).chain(held.take()).collect());
         }
         let turn = self.count.fetch_add(1, Ordering::Relaxed) % 10 == 9;
         let done = || self.done.fetch_add(1, Ordering::Relaxed);
