@@ -37,7 +37,7 @@ pub struct Keeping<'a> {
     cache: &'a Cache,
     fingerprint: Fingerprint,
     to: PathBuf,
-    file: unfinished::Unfinished,
+    file: Unfinished,
     length: u64,
     trailer: [u8; TRAILER],
 }
@@ -67,7 +67,7 @@ impl Cache {
             return None;
         }
         let to = self.path(uri, fingerprint);
-        let file = fs::create_dir_all(&self.folder).and_then(|()| unfinished::Unfinished::new(&self.folder));
+        let file = fs::create_dir_all(&self.folder).and_then(|()| Unfinished::new(&self.folder));
         let file =
             file.inspect_err(|error| tracing::warn!(%error, "the cache of models cannot be used")).ok()?;
         Some(Keeping {
@@ -83,7 +83,7 @@ impl Cache {
     fn path(&self, uri: &str, fingerprint: &Fingerprint) -> PathBuf {
         let Fingerprint { tag, length, trailer } = fingerprint;
         let digest = Sha256::digest(format!("{uri}\n{tag}\n{length}\n{trailer:?}"));
-        self.folder.join(digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + ".tar.gz")
+        self.folder.join(format!("{digest:x}.tar.gz"))
     }
 
     /// Makes room for so many bytes, oldest first.
@@ -135,32 +135,28 @@ impl Keeping<'_> {
     }
 }
 
-mod unfinished {
-    use super::{File, Path, PathBuf, fs, io};
+/// A file that goes away unless it is given its name.
+#[derive(Debug)]
+struct Unfinished {
+    file: File,
+    path: PathBuf,
+}
 
-    /// A file that goes away unless it is given its name.
-    #[derive(Debug)]
-    pub(super) struct Unfinished {
-        pub(super) file: File,
-        path: PathBuf,
+impl Unfinished {
+    fn new(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(format!("{:016x}.tmp", rand::random::<u64>()));
+        Ok(Self { file: File::create_new(&path)?, path })
     }
 
-    impl Unfinished {
-        pub(super) fn new(folder: &Path) -> io::Result<Self> {
-            let path = folder.join(format!("{:016x}.tmp", rand::random::<u64>()));
-            Ok(Self { file: File::create_new(&path)?, path })
-        }
-
-        /// No sync: what a crash spoils is found out by its checksum.
-        pub(super) fn rename(self, to: &Path) -> io::Result<()> {
-            fs::rename(&self.path, to)
-        }
+    /// No sync: what a crash spoils is found out by its checksum.
+    fn rename(self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.path, to)
     }
+}
 
-    impl Drop for Unfinished {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.path);
-        }
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -190,7 +186,7 @@ mod tests {
 
     #[test]
     fn what_was_kept_is_there_for_its_fingerprint_only() {
-        let dir = ::tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().join("cache"), 1000);
         keep(&cache, "s3://b/m", b"first content");
         let mut text = String::new();
@@ -203,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_was_replaced_while_it_was_read_is_not_kept() {
-        let dir = ::tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), 1000);
         let mut keeping = cache.keep("u", &fingerprint(b"first content")).unwrap();
         assert!(keeping.write(b"other matters"));
@@ -213,7 +209,7 @@ mod tests {
 
     #[test]
     fn it_keeps_to_its_limit_and_forgets_what_was_used_least() {
-        let dir = ::tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), 30);
         let contents = [b"content 1".as_slice(), b"content 2", b"content 3"];
         for (content, age) in contents.iter().zip([300, 200, 100]) {

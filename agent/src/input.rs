@@ -1,17 +1,17 @@
 //! Models that the command needs: fetched, checked and unpacked before it starts.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use flate2::read::MultiGzDecoder;
 use sqlflow_proto::agent::{AttemptRef, Input};
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use crate::cache::{Cache, Keeping};
 use crate::store::{self, ModelPlace, Patience};
+use crate::tarball;
 use crate::workspace::inside;
 
 /// An input cannot be had.
@@ -126,9 +126,7 @@ fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> 
 /// Unpacks a gzipped tarball into `folder`. Only files and folders, and only below it. `made` receives the files.
 fn unpack(tarball: impl Read, folder: &Path, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, tarball)));
-    for entry in archive.entries()? {
-        let mut entry = entry?;
+    tarball::read(tarball, |entry| {
         let path = entry.path()?.into_owned();
         match entry.header().entry_type() {
             EntryType::Directory if path.components().all(|part| part == std::path::Component::CurDir) => {}
@@ -139,14 +137,12 @@ fn unpack(tarball: impl Read, folder: &Path, made: &mut Vec<PathBuf>) -> anyhow:
                 // New: a name that comes twice must not write through what the first left.
                 let mut file = File::create_new(&target).with_context(|| path.display().to_string())?;
                 made.push(target);
-                io::copy(&mut entry, &mut file).with_context(|| path.display().to_string())?;
+                io::copy(entry, &mut file).with_context(|| path.display().to_string())?;
             }
             other => bail!("{} is neither a file nor a folder ({other:?})", path.display()),
         }
-    }
-    // The checksum stands at the end, after what tar reads.
-    io::copy(&mut archive.into_inner(), &mut io::sink())?;
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Remembers whether the storage failed, or what it gave is no model; and keeps what passes.

@@ -11,12 +11,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
-use flate2::read::MultiGzDecoder;
 use sqlflow_proto::agent::AttemptRef;
-use tar::Archive;
 
 use crate::durable;
 use crate::store::{self, ModelPlace, ModelStore, Patience};
+use crate::tarball;
 
 /// Beside the tarball, and first in it.
 const GOB: &str = "sqlflow.gob";
@@ -177,16 +176,14 @@ fn model_of(path: &str) -> Option<&str> {
 
 fn content(tarball: impl Read) -> anyhow::Result<Content> {
     let mut content = Content::default();
-    let mut archive = Archive::new(MultiGzDecoder::new(io::BufReader::with_capacity(64 << 10, tarball)));
-    for entry in archive.entries()? {
-        let mut entry = entry?;
+    tarball::read(tarball, |entry| {
         if !entry.header().entry_type().is_file() {
-            continue;
+            return Ok(());
         }
         let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
         if path == META || path == GOB {
             let mut bytes = Vec::new();
-            entry.by_ref().take(LONGEST).read_to_end(&mut bytes)?;
+            entry.take(LONGEST).read_to_end(&mut bytes)?;
             if path == GOB {
                 content.gob = Some(bytes);
             } else {
@@ -194,9 +191,8 @@ fn content(tarball: impl Read) -> anyhow::Result<Content> {
             }
         }
         content.files.insert(path, entry.size());
-    }
-    // The checksum stands at the end, after what tar reads.
-    io::copy(&mut archive.into_inner(), &mut io::sink())?;
+        Ok(())
+    })?;
     Ok(content)
 }
 

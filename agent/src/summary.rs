@@ -37,7 +37,7 @@ fn mark(record: &Record) -> Option<Value> {
             "name": model.name,
             "uri": model.uri,
             "bytes": model.size_bytes,
-            "sha256": model.sha256.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+            "sha256": format!("{:x}", model.sha256),
         } }),
         _ => return None,
     };

@@ -1,12 +1,11 @@
 //! A job as listings and descriptions show it.
 
-use std::fmt::Write as _;
-
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sqlflow_proto::v1::{Cause, Job, JobStatus, Step, job_status::Code};
 
-use super::escape::{escaped, escaped_lines};
+use super::description::{push_field, push_program, short_time};
+use super::escape::escaped;
 use super::table::{Write, write_texts};
 
 /// Whether the job has ended, and its log with it.
@@ -62,11 +61,6 @@ pub(crate) fn time_text(time: Option<&prost_types::Timestamp>) -> Option<String>
     instant(time).map(|time| time.to_string())
 }
 
-/// A time to the second, for a person; empty when there is none.
-fn short_time(time: Option<&prost_types::Timestamp>) -> String {
-    instant(time).map_or(String::new(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
-}
-
 /// A column of the listing: its name, and what it shows of a job.
 type ListingColumn = (&'static str, fn(&Job) -> String);
 
@@ -76,8 +70,8 @@ pub(crate) fn write_listing(jobs: &[Job], out: &mut Write<'_>) -> std::io::Resul
         ("job", |job| job.job_id.clone()),
         ("state", |job| state_name(status(job).code()).to_owned()),
         ("user", |job| job.user_id.clone()),
-        ("created", |job| short_time(job.created.as_ref())),
-        ("ended", |job| short_time(job.ended.as_ref())),
+        ("created", |job| short_time(instant(job.created.as_ref()))),
+        ("ended", |job| short_time(instant(job.ended.as_ref()))),
         ("message", |job| status(job).message),
     ];
     let row = |job: &Job| columns.iter().map(|(_, value)| value(job)).collect();
@@ -92,11 +86,7 @@ fn status(job: &Job) -> JobStatus {
 pub(crate) fn description(job: &Job) -> String {
     let status = status(job);
     let mut text = String::new();
-    let mut field = |name: &str, value: &str| {
-        if !value.is_empty() {
-            writeln!(text, "{name:<9} {value}").expect("a string takes everything");
-        }
-    };
+    let mut field = |name: &str, value: &str| push_field(&mut text, name, value);
     field("job", &escaped(&job.job_id));
     field("state", state_name(status.code()));
     if status.cause() != Cause::Unspecified {
@@ -104,18 +94,13 @@ pub(crate) fn description(job: &Job) -> String {
     }
     field("message", &escaped(&status.message));
     field("user", &escaped(&job.user_id));
-    field("created", &short_time(job.created.as_ref()));
-    field("ended", &short_time(job.ended.as_ref()));
+    field("created", &short_time(instant(job.created.as_ref())));
+    field("ended", &short_time(instant(job.ended.as_ref())));
     field("records", &job.last_position.to_string());
     for step in &job.steps {
         text.push_str(&step_text(step));
     }
-    if !job.sql.is_empty() {
-        text.push_str("program\n");
-        for line in escaped_lines(&job.sql).lines() {
-            text.push_str(&format!("  {line}\n"));
-        }
-    }
+    push_program(&mut text, &job.sql);
     text
 }
 
@@ -137,7 +122,7 @@ fn step_text(step: &Step) -> String {
             [("created", &attempt.created), ("attached", &attempt.attached), ("ended", &attempt.ended)];
         for (what, time) in times {
             if let Some(time) = time {
-                said.push(format!("{what} {}", short_time(Some(time))));
+                said.push(format!("{what} {}", short_time(instant(Some(time)))));
             }
         }
         if !attempt.outcome.is_empty() {

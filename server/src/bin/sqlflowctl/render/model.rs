@@ -1,24 +1,22 @@
 //! A model as listings and descriptions show it.
 
-use std::fmt::Write as _;
-use std::time::SystemTime;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlflow_agent::models::{Content, Model};
 
-use super::escape::{escaped, escaped_lines};
+use super::description::{push_field, push_program, short_time};
+use super::escape::escaped;
 use super::table::{Write, write_texts};
 
 /// Models as a table.
 pub(crate) fn write_listing(models: &[Model], out: &mut Write<'_>) -> std::io::Result<()> {
-    let row = |model: &Model| vec![model.name.clone(), model.bytes.to_string(), short_time(model.modified)];
+    let row = |model: &Model| vec![model.name.clone(), model.bytes.to_string(), short_time(published(model))];
     write_texts(&["model", "bytes", "published"], models.iter().map(row), out)
 }
 
 /// A model for a script.
 pub(crate) fn model_json(model: &Model) -> Value {
-    json!({ "name": model.name, "bytes": model.bytes, "published": time_text(model.modified) })
+    json!({ "name": model.name, "bytes": model.bytes, "published": published(model).map(|time| time.to_string()) })
 }
 
 /// The same, with what is in it.
@@ -32,17 +30,13 @@ pub(crate) fn described(model: &Model, content: &Content) -> Value {
 /// All that is known of a model, as text.
 pub(crate) fn description(uri: &str, model: &Model, content: &Content) -> String {
     let mut text = String::new();
-    let mut field = |name: &str, value: &str| {
-        if !value.is_empty() {
-            writeln!(text, "{name:<9} {}", escaped(value)).expect("a string takes everything");
-        }
-    };
+    let mut field = |name: &str, value: &str| push_field(&mut text, name, &escaped(value));
     let meta = content.meta.clone().unwrap_or_default();
     let of_meta = |name: &str| meta[name].as_str().unwrap_or_default().to_owned();
     field("model", &model.name);
     field("at", uri);
     field("bytes", &model.bytes.to_string());
-    field("published", &short_time(model.modified));
+    field("published", &short_time(published(model)));
     field("estimator", &of_meta("class_name"));
     field("objective", &of_meta("objective"));
     field("label", &of_meta("label"));
@@ -53,27 +47,13 @@ pub(crate) fn description(uri: &str, model: &Model, content: &Content) -> String
     for (name, bytes) in &content.files {
         field("file", &format!("{name} ({bytes} bytes)"));
     }
-    let sql = of_meta("original_sql");
-    if !sql.is_empty() {
-        text.push_str("program\n");
-        for line in escaped_lines(&sql).lines() {
-            text.push_str(&format!("  {line}\n"));
-        }
-    }
+    push_program(&mut text, &of_meta("original_sql"));
     text
 }
 
-fn instant(time: Option<SystemTime>) -> Option<Timestamp> {
-    Timestamp::try_from(time?).ok()
-}
-
-fn time_text(time: Option<SystemTime>) -> Option<String> {
-    instant(time).map(|time| time.to_string())
-}
-
-/// To the second, for a person; empty when the storage does not say.
-fn short_time(time: Option<SystemTime>) -> String {
-    instant(time).map_or(String::new(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+/// When it was published, if the storage says so.
+fn published(model: &Model) -> Option<Timestamp> {
+    Timestamp::try_from(model.modified?).ok()
 }
 
 #[cfg(test)]
@@ -85,7 +65,7 @@ mod tests {
         let model = Model {
             name: "team/m".to_owned(),
             bytes: 512,
-            modified: Some(SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1)),
+            modified: Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1)),
         };
         let meta = json!({ "class_name": "xgboost.gbtree", "evaluation": { "train-rmse": 0.25 },
             "original_sql": "SELECT 1\nTO TRAIN x;" });
