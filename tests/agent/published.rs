@@ -114,14 +114,7 @@ fn a_model_on_its_way_is_finished_within_the_grace() {
 #[test]
 fn a_model_that_needs_more_than_the_grace_is_not_half_there() {
     let (ended, dir) = terminated_while_staging(&["--termination-grace", "0.2"]);
-    assert_eq!(
-        (ended.code, &ended.outcome["reason"]),
-        (Some(143), &"terminated".into()),
-        "{}",
-        ended.outcome
-    );
-    let message = ended.outcome["message"].as_str().unwrap();
-    assert!(message.contains("before the model was published"), "{message}");
+    ended.expect_given_up();
     let left: Vec<_> = std::fs::read_dir(dir.path().join("models")).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

@@ -3,7 +3,7 @@
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By, job_status};
-use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
 
@@ -40,20 +40,6 @@ fn kill_agent(job_id: &str, step: u32, attempt: u32) {
     nix::sys::signal::kill(agent, nix::sys::signal::Signal::SIGKILL).unwrap();
 }
 
-/// Reads until this is there.
-async fn until(client: &mut Client, token: &Token, is_it: impl Fn(&Payload) -> bool) -> Token {
-    let mut cursor = token.clone();
-    loop {
-        let page = client.api.fetch(cursor).await.unwrap().into_inner();
-        cursor = page.next.unwrap();
-        if page.results.iter().filter_map(|it| it.response.as_ref()).any(&is_it) {
-            return cursor;
-        }
-        let status = page.job_status.unwrap();
-        assert!(!is_over(&status), "{status:?}");
-    }
-}
-
 async fn attempts(client: &mut Client, token: &Token, step: usize) -> usize {
     let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
     client.api.get_job(by).await.unwrap().into_inner().steps[step].attempts.len()
@@ -65,7 +51,7 @@ async fn a_training_is_run_again_and_publishes_once() {
     let train = "SELECT * FROM iris TO TRAIN xgboost.gbtree
         WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 500 LABEL class INTO m;";
     let token = client.run(train).await.unwrap();
-    let cursor = until(&mut client, &token, |it| matches!(it, Payload::Metrics(_))).await;
+    let cursor = client.until(&token, |it| matches!(it, Payload::Metrics(_))).await.unwrap();
     kill_agent(&token.job_id, 0, 1);
     let ended = client.follow(&cursor).await.unwrap();
     ended.expect_success();
@@ -88,7 +74,7 @@ async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
         format!("CREATE TABLE t (x); INSERT INTO t VALUES (1); INSERT INTO t {slow} SELECT count(*) FROM n;");
     let token = client.run(program).await.unwrap();
     let is_last = |it: &Payload| matches!(it, Payload::Started(started) if started.sql.contains("RECURSIVE"));
-    let cursor = until(&mut client, &token, is_last).await;
+    let cursor = client.until(&token, is_last).await.unwrap();
     kill_agent(&token.job_id, 0, 1);
     let ended = client.follow(&cursor).await.unwrap();
     assert_eq!(ended.status.code(), job_status::Code::Failed);
@@ -106,7 +92,7 @@ async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same()
     let World { setup, server, mut client, _dir, .. } = world("--linger=1s").await;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000000)";
     let token = client.run(format!("{slow} SELECT * FROM n WHERE n % 10000 = 0; SELECT 7;")).await.unwrap();
-    let cursor = until(&mut client, &token, |it| matches!(it, Payload::Started(_))).await;
+    let cursor = client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     server.kill();
     while find_agent(&token.job_id, 0, 1).is_some() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -45,16 +45,7 @@ fn processes_of(job_id: &str) -> usize {
 
 /// Reads until the training is under way.
 async fn until_it_trains(client: &mut Client, token: &Token) -> Token {
-    let mut cursor = token.clone();
-    loop {
-        let page = client.api.fetch(cursor).await.unwrap().into_inner();
-        let status = page.job_status.unwrap();
-        assert!(!is_over(&status), "{status:?}");
-        cursor = page.next.unwrap();
-        if page.results.iter().any(|it| matches!(it.response, Some(Payload::Metrics(_)))) {
-            return cursor;
-        }
-    }
+    client.until(token, |it| matches!(it, Payload::Metrics(_))).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

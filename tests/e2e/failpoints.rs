@@ -104,10 +104,7 @@ async fn what_an_agent_leaves_behind_counts_whole_or_not_at_all() {
         let server = setup.start().unwrap();
         let mut client = server.client().await.unwrap();
         let token = client.run(LONG).await.unwrap();
-        let started = |page: sqlflow_proto::v1::Result| {
-            page.results.iter().any(|it| matches!(it.response, Some(Payload::Started(_))))
-        };
-        while !started(client.api.fetch(token.clone()).await.unwrap().into_inner()) {}
+        client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
         server.kill();
         while !marker.exists() {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

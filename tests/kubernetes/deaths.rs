@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_proto::v1::job_status::Code;
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::cluster::Namespace;
 
 use crate::{LONG, SQLITE, said};
@@ -43,12 +44,7 @@ async fn what_may_have_happened_is_not_done_again() {
     let token = client.run(insert).await.unwrap();
     let pod = namespace.running_pod();
     // Once it has begun.
-    let started = |page: &sqlflow_proto::v1::Result| {
-        page.results
-            .iter()
-            .any(|it| matches!(it.response, Some(sqlflow_proto::v1::response::Response::Started(_))))
-    };
-    while !started(&client.api.fetch(token.clone()).await.unwrap().into_inner()) {}
+    client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     for pid in namespace.processes(&pod) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }

@@ -86,6 +86,15 @@ impl Exec {
         self
     }
 
+    /// With all of these.
+    #[must_use]
+    pub fn envs<V: AsRef<str>>(mut self, variables: impl IntoIterator<Item = (&'static str, V)>) -> Self {
+        for (name, value) in variables {
+            self.command.env(name, value.as_ref());
+        }
+        self
+    }
+
     /// Starts `sh -c script`, with `$DIR` for the run's folder.
     pub fn shell(self, script: &str) -> Running {
         self.start(&["sh", "-c", script])
@@ -106,6 +115,20 @@ impl Exec {
         let stdout = BufReader::new(process.stdout.take().expect("stdout is piped"));
         let stderr = process.stderr.take().expect("stderr is piped");
         Running { dir: self.dir, process, stdout, stderr }
+    }
+}
+
+impl Ended {
+    /// It was told to end, and gave up a model that was on its way.
+    pub fn expect_given_up(&self) {
+        assert_eq!(
+            (self.code, &self.outcome["reason"]),
+            (Some(143), &"terminated".into()),
+            "{}",
+            self.outcome
+        );
+        let message = self.outcome["message"].as_str().expect("an outcome has a message");
+        assert!(message.contains("before the model was published"), "{message}");
     }
 }
 

@@ -50,8 +50,11 @@ impl ApiRelay {
     }
 
     /// From now on every request gets this answer, and calls that were open are cut.
-    pub fn answer(&self, code: u16, reason: &'static str, status: &'static str) {
-        self.relay.set(Mood::Answer(code, reason, "application/json", status));
+    pub fn answer(&self, code: u16, reason: &'static str) {
+        let status = serde_json::json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "injected", "reason": reason, "code": code,
+        });
+        self.relay.set(Mood::Answer(code, reason, status.to_string()));
     }
 
     /// From now on everything passes.

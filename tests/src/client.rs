@@ -78,6 +78,29 @@ impl Client {
         }
     }
 
+    /// Fetches until this was said; gives the cursor after that page.
+    ///
+    /// # Errors
+    /// The server's; the job ended without saying it.
+    pub async fn until(
+        &mut self,
+        token: &Token,
+        is_it: impl Fn(&response::Response) -> bool,
+    ) -> Result<Token, Status> {
+        let mut cursor = token.clone();
+        loop {
+            let page = self.api.fetch(cursor.clone()).await?.into_inner();
+            cursor = page.next.unwrap_or(cursor);
+            if page.results.iter().filter_map(|it| it.response.as_ref()).any(&is_it) {
+                return Ok(cursor);
+            }
+            let status = page.job_status.unwrap_or_default();
+            if is_over(&status) {
+                return Err(Status::aborted(format!("the job ended before: {status:?}")));
+            }
+        }
+    }
+
     /// The loop of the design's document: the token as it is, until SUCCEEDED or FAILED.
     ///
     /// # Errors

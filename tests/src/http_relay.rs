@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 /// What happens to connections.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mood {
     /// All pass.
     Pass,
-    /// Every request is answered with this code, reason and body, of this content type.
-    Answer(u16, &'static str, &'static str, &'static str),
+    /// Every request is answered with this code, reason and body.
+    Answer(u16, &'static str, String),
     /// Each connection is cut when it has carried so many bytes from the client.
     CutAfter(u64),
     /// So many bytes pass in a second, from each client.
@@ -75,13 +75,14 @@ fn serve(mut client: TcpStream, behind: u16, state: &Mutex<State>) {
     let mood = {
         let mut state = lock(state);
         state.open.extend(client.try_clone());
-        state.mood
+        state.mood.clone()
     };
-    if let Mood::Answer(code, reason, kind, body) = mood {
+    if let Mood::Answer(code, reason, body) = &mood {
         // What it asks for does not matter.
         let _ = client.read(&mut [0; 64 << 10]);
         let head = format!(
-            "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            "HTTP/1.1 {code} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            if body.starts_with('{') { "application/json" } else { "application/xml" },
             body.len()
         );
         let _ = client.write_all(format!("{head}{body}").as_bytes());

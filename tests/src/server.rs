@@ -59,6 +59,13 @@ impl Setup {
         self
     }
 
+    /// With all of these.
+    #[must_use]
+    pub fn envs(mut self, variables: impl IntoIterator<Item = (&'static str, String)>) -> Self {
+        self.environment.extend(variables.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        self
+    }
+
     /// Starts it, and waits until it is ready.
     ///
     /// # Errors

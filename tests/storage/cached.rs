@@ -9,8 +9,7 @@ use crate::places::Place;
 /// Reads the model's weights, with a cache; tells whether they came out of it.
 fn read(place: Place, cache: &Path) -> (Vec<u8>, bool) {
     let into = tempfile::tempdir().unwrap();
-    let exec =
-        place.environment().into_iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, &value));
+    let exec = Exec::new().envs(place.environment());
     let Ended { code, stderr, .. } = exec
         .env("SQLFLOW_AGENT_LOG", "info")
         .flags([format!("--cache={}", cache.display()), "--publish-retry=0".to_owned()])

@@ -15,14 +15,12 @@ const TRAIN: &str = r#"SELECT * FROM iris TO TRAIN xgboost.gbtree
 const PREDICT: &str = "SELECT * FROM iris TO PREDICT iris_predicted.class USING flowers.m;
 SELECT class, count(*) FROM iris_predicted GROUP BY class;";
 
-async fn trains_and_predicts(models: &str, environment: &[(&str, String)]) {
+async fn trains_and_predicts(models: &str, environment: &[(&'static str, String)]) {
     let dir = tempfile::tempdir().unwrap();
-    let mut setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
         .flag("--models")
-        .flag(models);
-    for (name, value) in environment {
-        setup = setup.env(*name, value);
-    }
+        .flag(models)
+        .envs(environment.iter().cloned());
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     for program in [TRAIN, PREDICT] {
@@ -77,8 +75,7 @@ async fn a_job_whose_agent_dies_on_its_way_to_a_storage_publishes_whole() {
         let dir = tempfile::tempdir().unwrap();
         let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
         let setup = Setup::new(dir.path(), datasource).flag("--models").flag(place.root());
-        let setup =
-            place.environment().into_iter().fold(setup, |setup, (name, value)| setup.env(name, value));
+        let setup = setup.envs(place.environment());
         for (rounds, step) in
             (2..).zip(["granted", "tarball-after-rename", "gob-before-rename", "gob-after-rename"])
         {

@@ -28,16 +28,9 @@ pub(crate) fn models(at: &str, environment: &Environment, arguments: &[&str]) ->
 
 #[test]
 fn models_are_listed_shown_copied_and_deleted() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut places: Vec<_> = Place::all("looked-at")
-        .into_iter()
-        .map(|place| {
-            place.make();
-            (place.root(), place.environment())
-        })
-        .collect();
-    places.push((format!("file://{}", dir.path().display()), Vec::new()));
-    for (root, environment) in places {
+    for place in Place::all_and_files("looked-at") {
+        place.make();
+        let (root, environment) = (place.root(), place.environment());
         let run = |arguments: &[&str]| models(&root, &environment, arguments);
         assert_eq!(run(&["list", "--output", "json"]), "", "{root}: there is nothing yet");
         for name in ["team/m", "other"] {
@@ -79,7 +72,7 @@ fn publish(root: &str, environment: &Environment, name: &str) {
     std::fs::write(out.path().join("weights"), format!("{name:.6}")).unwrap();
     let last = name.rsplit('/').next().unwrap();
     let output = format!("{}={root}/{name}/{last}.tar.gz", out.path().display());
-    let exec = environment.iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, value));
+    let exec = Exec::new().envs(environment.iter().cloned());
     let ended = exec.flags(["--output", &output]).start(&["true"]).end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
 }

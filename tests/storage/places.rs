@@ -74,10 +74,7 @@ impl Place {
     /// The agent in front of a command, with this place as its output from `out`.
     pub fn exec(self, out: &Path) -> Exec {
         let output = format!("{}={}", out.display(), self.uri());
-        self.environment()
-            .into_iter()
-            .fold(Exec::new(), |exec, (name, value)| exec.env(name, &value))
-            .flags(["--output".to_owned(), output])
+        Exec::new().envs(self.environment()).flags(["--output".to_owned(), output])
     }
 
     /// Publishes a model that consists of one file.

@@ -18,8 +18,7 @@ fn a_model_goes_out_is_replaced_and_comes_in() {
 
         let into = tempfile::tempdir().unwrap();
         let input = format!("{}={}", place.uri(), into.path().display());
-        let exec =
-            place.environment().into_iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, &value));
+        let exec = Exec::new().envs(place.environment());
         let ended =
             exec.flags(["--input", &input]).shell(&format!("cat {}/weights", into.path().display())).end();
         assert_eq!(
@@ -72,8 +71,7 @@ fn a_missing_model_is_named() {
         place.make();
         let into = tempfile::tempdir().unwrap();
         let input = format!("{}={}", place.uri(), into.path().display());
-        let exec =
-            place.environment().into_iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, &value));
+        let exec = Exec::new().envs(place.environment());
         let ended = exec.flags(["--input", &input]).start(&["true"]).end();
         assert!(ended.stderr.contains("model m does not exist at"), "{place:?}: {}", ended.stderr);
         assert_eq!(ended.outcome["reason"], "input_failed", "{}", ended.outcome);

@@ -61,8 +61,7 @@ fn train(place: Place, round: u32) -> (Running, TempDir) {
 fn read(place: Place) -> String {
     let into = tempfile::tempdir().unwrap();
     let input = format!("{}={}", place.uri(), into.path().display());
-    let exec =
-        place.environment().into_iter().fold(Exec::new(), |exec, (name, value)| exec.env(name, &value));
+    let exec = Exec::new().envs(place.environment());
     let flags = ["--publish-retry", "0", "--input", &input];
     let ended = exec.flags(flags).shell(&format!("cd {} && cat first second", into.path().display())).end();
     assert_eq!(ended.code, Some(0), "{place:?}: {}", ended.stderr);
