@@ -41,10 +41,12 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let Ok(far) = UnixStream::connect(&server).await else { continue };
+                // The weather a connection is born into is its own: read before anyone can count it.
+                let born = *news.borrow();
                 count.fetch_add(1, Ordering::Relaxed);
                 let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                tokio::spawn(pass(near_in, far_out, news.subscribe(), all_passed.clone()));
-                tokio::spawn(pass(far_in, near_out, news.subscribe(), Arc::default()));
+                tokio::spawn(pass(near_in, far_out, born, news.subscribe(), all_passed.clone()));
+                tokio::spawn(pass(far_in, near_out, born, news.subscribe(), Arc::default()));
             }
         });
         Self { weather, passed, connections, accepting }
@@ -81,12 +83,12 @@ impl Drop for Proxy {
 async fn pass(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    born: Weather,
     mut weather: watch::Receiver<Weather>,
     passed: Arc<AtomicU64>,
 ) {
-    let born = weather.borrow().cuts;
     let mut piece = vec![0; 64 << 10];
-    let mut was_half_open = false;
+    let mut was_half_open = born.is_half_open;
     let mut news = weather.clone();
     let carry = async {
         loop {
@@ -106,6 +108,6 @@ async fn pass(
     };
     tokio::select! {
         () = carry => {}
-        _ = weather.wait_for(|now| now.cuts > born) => {}
+        _ = weather.wait_for(|now| now.cuts > born.cuts) => {}
     }
 }
