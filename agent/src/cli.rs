@@ -104,9 +104,13 @@ pub struct AttachOptions {
     /// Number of the attempt, from 1
     #[arg(long, env = "SQLFLOW_AGENT_ATTEMPT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub attempt: u32,
-    /// Run folder of the attempt; it must exist
-    #[arg(long, env = "SQLFLOW_AGENT_DIR", value_name = "RUN_DIR", value_parser = parse_folder)]
+    /// Run folder of the attempt; it, or the folder that it is made in, must exist
+    #[arg(long, env = "SQLFLOW_AGENT_DIR", value_name = "RUN_DIR", value_parser = parse_run_folder)]
     pub dir: PathBuf,
+    /// The run folder is on a volume that outlives this agent: what the command made can be published by another
+    /// attempt when this one cannot
+    #[arg(long, env = "SQLFLOW_AGENT_KEEP_OUTPUT")]
+    pub keep_output: bool,
     /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "SECS", default_value = "600", value_parser = parse_seconds)]
     pub linger: Duration,
@@ -222,6 +226,15 @@ fn parse_folder(path: &str) -> Result<PathBuf, String> {
         Ok(found) if found.is_dir() => std::path::absolute(folder).map_err(|error| error.to_string()),
         Ok(_) => Err("it is not a folder".to_owned()),
         Err(error) => Err(format!("{error}; it must exist")),
+    }
+}
+
+fn parse_run_folder(path: &str) -> Result<PathBuf, String> {
+    let is_new = std::fs::metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    let absolute = std::path::absolute(path).map_err(|error| error.to_string())?;
+    match absolute.parent().filter(|parent| is_new && parent.is_dir()) {
+        Some(_) => Ok(absolute),
+        None => parse_folder(path),
     }
 }
 

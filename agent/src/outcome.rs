@@ -122,6 +122,7 @@ impl Evidence {
             usage: Some(usage),
             phases: self.phase_times(),
             ended_by: self.ended_by.clone(),
+            output_kept: verdict.output_kept,
         }
     }
 

@@ -85,6 +85,9 @@ fn value(outcome: &Outcome, message: &str) -> Value {
         value["usage"]["largest"] =
             json!({ "pid": largest.pid, "name": largest.name, "memory_bytes": largest.memory_bytes });
     }
+    if outcome.output_kept {
+        value["output_kept"] = json!(true);
+    }
     if !outcome.ended_by.is_empty() {
         value["ended_by"] = json!(outcome.ended_by);
     }

@@ -1,7 +1,7 @@
 //! The working folder of the command.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Component, Path, PathBuf};
 
@@ -9,6 +9,33 @@ use anyhow::{Context as _, bail};
 use sqlflow_proto::agent::File;
 
 const PRIVATE: u32 = 0o600;
+/// Its name in an attempt's run folder.
+pub const NAME: &str = "workspace";
+
+/// Makes an attempt's run folder, if it is not there.
+///
+/// # Errors
+/// The file system fails.
+pub fn create_run_folder(dir: &Path) -> anyhow::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make {}", dir.display()))
+}
+
+/// The workspace of another attempt of the same step, in a run folder beside `run_dir`.
+pub fn of_attempt(run_dir: &Path, step: u32, attempt: u32) -> PathBuf {
+    run_dir.with_file_name(format!("{step}-{attempt}")).join(NAME)
+}
+
+/// Makes what was written below `folder` durable, and everything else on its file system.
+///
+/// # Errors
+/// The file system fails.
+pub fn sync(folder: &Path) -> io::Result<()> {
+    Ok(nix::unistd::syncfs(fs::File::open(folder)?)?)
+}
 
 /// Makes the folder, if it is not there, and writes the files into it.
 ///

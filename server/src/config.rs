@@ -145,6 +145,11 @@ pub struct KubernetesArgs {
     #[arg(long, env = "SQLFLOW_POD_TEMPLATE", value_name = "FILE")]
     pub pod_template: Option<PathBuf>,
 
+    /// YAML file with the spec of a PersistentVolumeClaim. Steps that train work on a volume of their own by it: a model
+    /// that cannot be published outlives its Pod, and is published by another [default: work goes with the Pod]
+    #[arg(long, env = "SQLFLOW_WORKSPACE_CLAIM", value_name = "FILE")]
+    pub workspace_claim: Option<PathBuf>,
+
     /// What statements may set for their Pods by attributes pod.cpu, pod.memory, pod.gpu and pod.image
     #[arg(
         long,

@@ -27,7 +27,13 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
     // A traceback's last lines say most.
     let start = wire.detail.len().saturating_sub(Outcome::MAX_DETAIL_BYTES);
     let detail = wire.detail[wire.detail.ceil_char_boundary(start)..].to_owned();
-    Outcome { reason, message: wire.message.clone(), detail, retryable: wire.retryable }
+    Outcome {
+        reason,
+        message: wire.message.clone(),
+        detail,
+        retryable: wire.retryable,
+        output_kept: wire.output_kept,
+    }
 }
 
 #[cfg(test)]

@@ -138,12 +138,10 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             server,
             image: given.pod_image.clone().with_context(|| missing("--pod-image"))?,
             agent_image: given.pod_agent_image.clone(),
-            template: given
-                .pod_template
-                .as_deref()
-                .map_or_else(|| Ok(serde_json::json!({})), read_template)?,
+            template: given.pod_template.as_deref().map_or_else(|| Ok(serde_json::json!({})), read_yaml)?,
             ca_config_map: given.agent_ca.clone(),
             finalizer: given.pod_finalizer,
+            workspace_claim: given.workspace_claim.as_deref().map(read_yaml).transpose()?,
             wishes: given.pod_attributes.clone(),
             deadline: Some(given.pod_deadline).filter(|it| !it.is_zero()),
             grace: options.grace,
@@ -156,7 +154,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(agents)))
 }
 
-fn read_template(file: &Path) -> anyhow::Result<serde_json::Value> {
+fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
 }

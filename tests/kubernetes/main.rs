@@ -7,6 +7,7 @@
 mod deaths;
 mod identity;
 mod jobs;
+mod kept;
 mod manifests;
 mod node;
 mod outages;

@@ -7,6 +7,7 @@ mod credentials;
 mod drills;
 mod faults;
 mod jobs;
+mod kept;
 mod looked_at;
 mod places;
 mod published;

@@ -47,6 +47,8 @@ pub struct PublishError {
     pub message: String,
     /// What was committed before.
     pub committed: Vec<ModelPublished>,
+    /// It was the storage's fault, not that of what is published.
+    pub may_pass: bool,
 }
 
 impl Publication {
@@ -91,6 +93,7 @@ impl Publication {
             digest.map(|digest| model.published(digest)).map_err(|cause| PublishError {
                 message: model.sentence(&cause.to_string()),
                 committed: Vec::new(),
+                may_pass: may_pass(&cause),
             })
         };
         let staged: Vec<_> = self.outputs.iter().map(stage).collect::<Result<_, _>>()?;
@@ -119,7 +122,8 @@ impl Publication {
         for (model, published) in self.outputs.iter().zip(staged) {
             let swap = self.patiently(|| model.store.commit(&model.tarball).map_err(PackError::Io));
             if let Err(cause) = swap {
-                return Err(PublishError { message: model.sentence(&cause.to_string()), committed });
+                let message = model.sentence(&cause.to_string());
+                return Err(PublishError { message, committed, may_pass: true });
             }
             committed.push(published);
             if let Err(cause) = self.patiently(|| model.publish_gob().map_err(PackError::Io)) {
@@ -127,7 +131,7 @@ impl Publication {
                     "model {} is in place, but {GOB} beside it is the old one: {cause}",
                     model.output.name
                 );
-                return Err(PublishError { message, committed });
+                return Err(PublishError { message, committed, may_pass: true });
             }
             if let Err(error) = model.store.clear() {
                 tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
@@ -156,10 +160,15 @@ impl Publication {
         }
     }
 
-    /// Tries again while the storage fails; what was left out or is not plain does not pass by itself.
+    /// Tries again while the storage fails.
     fn patiently<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
-        self.patience.retry(work, |error| matches!(error, PackError::Io(_)))
+        self.patience.retry(work, may_pass)
     }
+}
+
+/// What was left out or is not plain does not pass by itself.
+fn may_pass(error: &PackError) -> bool {
+    matches!(error, PackError::Io(_))
 }
 
 impl OneModel {

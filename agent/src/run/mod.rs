@@ -21,6 +21,7 @@ use crate::ship::link::Link;
 use crate::ship::mirror::{Mirror, Stuck};
 use crate::standalone::Standalone;
 use crate::supervise::{EXIT_FAULT, Event};
+use crate::workspace;
 use shell::Shell;
 
 /// How long `exec` waits for its own log to take the last records.
@@ -41,6 +42,8 @@ pub(crate) struct Setting {
     /// How long to wait for a server when nothing runs.
     pub linger: Duration,
     pub publish_retry: Duration,
+    /// What the command makes outlives the agent.
+    pub keeps_output: bool,
     /// Models that were fetched before.
     pub cache: Option<Cache>,
     /// From TERM to the end of all; `None`: as long as the command's grace.
@@ -96,12 +99,13 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
     // The submitter runs as the same user: it must not read the instance key from our memory, nor the storage's
     // credentials from our environment.
     prctl::set_dumpable(false).context("cannot close our memory to others")?;
+    workspace::create_run_folder(&options.dir)?;
     let Some(_lock) = RunLock::take(&options.dir)? else {
         tracing::info!(job = options.job, dir = %options.dir.display(), "another agent runs this attempt already");
         return Ok(0);
     };
     let attempt = options.attempt_ref();
-    let workspace = options.dir.join("workspace");
+    let workspace = options.dir.join(workspace::NAME);
     let proof = Proof { token: options.token, ca: options.ca };
     let attach = Attach::new(options.server, proof, options.dir.clone(), attempt.clone());
     let setting = Setting {
@@ -110,6 +114,7 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
         working_dir: workspace.clone(),
         linger: options.linger,
         spool_disk: options.spool_disk << 20,
+        keeps_output: options.keep_output,
         is_submitter: true,
         mirror: options.common.mirror.unwrap_or(MirrorAs::Lines),
         ..setting(&options.common, attempt, workspace)
@@ -145,6 +150,8 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         root,
         linger: Duration::ZERO,
         publish_retry: common.publish_retry,
+        // In the folder that the user named.
+        keeps_output: true,
         cache: common.cache.clone().map(|folder| Cache::new(folder, common.cache_size << 20)),
         termination_grace: common.termination_grace,
         when_full: common.when_full,

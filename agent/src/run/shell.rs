@@ -18,14 +18,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 
 use super::{Home, Incoming, Setting};
-use crate::cache::Cache;
 use crate::channel::answers::{self, Answer};
 use crate::cli::MirrorAs;
 use crate::input::{self, InputError};
 use crate::outcome::{self, Evidence};
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::{reaper, spawn, tree};
-use crate::publish::Publication;
+use crate::publish::{Publication, PublishError};
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
@@ -180,6 +179,8 @@ impl Shell {
         };
         let plan = Plan {
             publishes: !assignment.outputs.is_empty(),
+            is_publish_only: assignment.publish_attempt > 0,
+            keeps_output: self.setting.keeps_output,
             grace: seconds(assignment.grace_seconds, DEFAULT_GRACE),
             drain: seconds(assignment.drain_seconds, DEFAULT_DRAIN),
         };
@@ -280,17 +281,19 @@ impl Shell {
 
     fn prepare(&mut self) {
         let assignment = self.assignment();
-        let patience = self.setting.publish_retry;
-        let root = self.setting.root.clone();
-        match Publication::new(&self.setting.attempt, &assignment.outputs, &root, patience) {
+        let setting = self.setting.clone();
+        // Whose workspace it is that is published.
+        let root = match (&setting.run_dir, assignment.publish_attempt) {
+            (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, setting.attempt.step, earlier),
+            _ => setting.root.clone(),
+        };
+        match Publication::new(&setting.attempt, &assignment.outputs, &root, setting.publish_retry) {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
-        let (attempt, patience) = (self.setting.attempt.clone(), self.fetching.clone());
-        let cache = self.setting.cache.clone();
-        let events = self.events.clone();
+        let (patience, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {
-            let _ = events.send(prepare(&root, &assignment, &attempt, cache.as_ref(), &patience));
+            let _ = events.send(prepare(&setting, &root, &assignment, &patience));
         });
     }
 
@@ -373,7 +376,7 @@ impl Shell {
         spawn_blocking(move || {
             let _ = events.send(match publication.stage() {
                 Ok(models) => Event::Staged(models),
-                Err(error) => Event::PublishFailed { message: error.message, committed: error.committed },
+                Err(error) => publish_failed(error),
             });
         });
     }
@@ -384,7 +387,7 @@ impl Shell {
         spawn_blocking(move || {
             let _ = events.send(match publication.commit(staged) {
                 Ok(models) => Event::Committed(models),
-                Err(error) => Event::PublishFailed { message: error.message, committed: error.committed },
+                Err(error) => publish_failed(error),
             });
         });
     }
@@ -404,11 +407,18 @@ impl Shell {
             verdict.explain(&last_words);
         }
         tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
-        let outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
+        let mut outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
         let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
         let summary = self.setting.summary.clone();
         let marks = self.link.marks();
         self.last_work.push(spawn_blocking(move || {
+            if outcome.output_kept
+                && let Some(dir) = &dir
+                && let Err(error) = workspace::sync(dir)
+            {
+                tracing::error!(%error, "cannot make what the command made durable");
+                outcome.output_kept = false;
+            }
             failpoint::reach("before-outcome");
             if let Some(dir) = dir
                 && let Err(error) = outcome::write(&dir, &outcome)
@@ -455,23 +465,47 @@ impl Shell {
     }
 }
 
-fn prepare(
-    root: &Path,
-    assignment: &Assignment,
-    attempt: &AttemptRef,
-    cache: Option<&Cache>,
-    patience: &Arc<Patience>,
-) -> Event {
+fn prepare(setting: &Setting, root: &Path, assignment: &Assignment, patience: &Arc<Patience>) -> Event {
+    if let Some(dir) = setting.run_dir.as_ref().filter(|_| setting.keeps_output) {
+        remove_earlier(dir, &setting.attempt, assignment.publish_attempt);
+    }
+    if assignment.publish_attempt > 0 {
+        return match std::fs::metadata(root) {
+            Ok(_) => Event::Prepared,
+            Err(error) => Event::OutputMissing(format!(
+                "what attempt {} made cannot be published: {}: {error}",
+                assignment.publish_attempt,
+                root.display()
+            )),
+        };
+    }
     if let Err(error) = workspace::create(root, &assignment.files) {
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {
-        if let Err(error) = input::fetch(root, input, attempt, cache, patience) {
+        if let Err(error) = input::fetch(root, input, &setting.attempt, setting.cache.as_ref(), patience) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }
     }
     Event::Prepared
+}
+
+/// Makes room: what earlier attempts had on the same volume, but for what is still to be published.
+fn remove_earlier(run_dir: &Path, attempt: &AttemptRef, but: u32) {
+    for earlier in (1..attempt.attempt).filter(|it| *it != but) {
+        let workspace = workspace::of_attempt(run_dir, attempt.step, earlier);
+        match std::fs::remove_dir_all(&workspace) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, workspace = %workspace.display(), "cannot remove an earlier attempt's workspace");
+            }
+            _ => {}
+        }
+    }
+}
+
+fn publish_failed(error: PublishError) -> Event {
+    Event::PublishFailed { message: error.message, committed: error.committed, may_pass: error.may_pass }
 }
 
 /// `sleep (pid 12), python3 (pid 13) and 7 more`

@@ -14,10 +14,14 @@ use super::verdict::{EXIT_FAULT, End, Exit, Verdict, exit_code, verdict};
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// What the machine needs to know of the assignment and the agent's options.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plan {
     /// There are models to publish.
     pub publishes: bool,
+    /// The command ran in an earlier attempt; only publishing is left.
+    pub is_publish_only: bool,
+    /// What the command makes outlives the agent.
+    pub keeps_output: bool,
     /// Time between TERM and KILL.
     pub grace: Duration,
     /// How long to wait after the exit for pipes that something still holds open.
@@ -42,6 +46,8 @@ pub enum Event {
     },
     /// The workspace could not be made.
     WorkspaceFailed(String),
+    /// What an earlier attempt made is not there to be published.
+    OutputMissing(String),
     /// The command could not be started.
     StartFailed(String),
     /// The command ended.
@@ -75,6 +81,8 @@ pub enum Event {
         message: String,
         /// What was committed before.
         committed: Vec<ModelPublished>,
+        /// It may work later.
+        may_pass: bool,
     },
     /// The server asks for the end.
     Cancel {
@@ -222,7 +230,7 @@ impl Attempt {
     pub fn new(linger: Duration) -> (Self, Vec<Action>) {
         let attempt = Self {
             state: State::Attaching,
-            plan: Plan { publishes: false, grace: Duration::ZERO, drain: Duration::ZERO },
+            plan: Plan::default(),
             linger,
             end: None,
             exit: None,
@@ -293,6 +301,8 @@ impl Attempt {
         match event {
             Event::Assigned(plan) => {
                 self.plan = plan;
+                // The earlier attempt would not have been asked to keep anything else.
+                self.exit = plan.is_publish_only.then_some(Exit::SUCCESS);
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
@@ -307,6 +317,10 @@ impl Attempt {
 
     fn preparing(&mut self, event: Event) -> Vec<Action> {
         let abandoned = match event {
+            Event::Prepared if self.plan.is_publish_only => {
+                self.state = State::Staging;
+                return vec![Action::Stage];
+            }
             Event::Prepared => {
                 self.state = State::Running(Stop::No);
                 return vec![Action::Start];
@@ -314,6 +328,7 @@ impl Attempt {
             Event::InputFailed { message, user_error } => {
                 return self.report_end(End::InputFailed { message, user_error });
             }
+            Event::OutputMissing(why) => return self.report_end(End::OutputMissing(why)),
             Event::WorkspaceFailed(why) => return self.report_end(End::AgentFailed(why)),
             Event::AttachRefused(why) => {
                 self.superseded = true;
@@ -532,7 +547,7 @@ impl Attempt {
             Event::CommitRefused(why) => self.abandon(End::Refused(why)),
             Event::TimeUp(Timer::Linger) => {
                 let why = "no server granted the commit in time; the model was not replaced";
-                self.abandon(End::PublishFailed(why.to_owned()))
+                self.abandon(End::PublishFailed { message: why.to_owned(), may_pass: true })
             }
             other => self.before_commit(other),
         }
@@ -542,9 +557,9 @@ impl Attempt {
     /// it the grace, because a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::PublishFailed { message, committed } => {
+            Event::PublishFailed { message, committed, may_pass } => {
                 self.models = committed;
-                self.abandon(End::PublishFailed(message))
+                self.abandon(End::PublishFailed { message, may_pass })
             }
             Event::AttachRefused(why) => {
                 self.superseded = true;
@@ -577,10 +592,10 @@ impl Attempt {
                 actions.extend(self.report());
                 actions
             }
-            Event::PublishFailed { message, committed } => {
+            Event::PublishFailed { message, committed, may_pass } => {
                 self.models = committed.clone();
                 let mut actions = vec![Action::RecordModels(committed)];
-                actions.extend(self.report_end(End::PublishFailed(message)));
+                actions.extend(self.report_end(End::PublishFailed { message, may_pass }));
                 actions
             }
             Event::AttachRefused(_) => {
@@ -610,7 +625,10 @@ impl Attempt {
 
     fn report(&mut self) -> Vec<Action> {
         self.state = State::Reporting;
-        let verdict = verdict(self.end.as_ref(), self.exit, self.failure.as_ref());
+        let mut verdict = verdict(self.end.as_ref(), self.exit, self.failure.as_ref());
+        if self.plan.publishes && self.end.as_ref().is_some_and(End::leaves_output) {
+            verdict.say_what_becomes_of_output(self.plan.keeps_output);
+        }
         let mut actions = vec![Action::Report(Box::new(verdict), std::mem::take(&mut self.models))];
         if self.superseded {
             // No server listens; the outcome and the spool on disk are all there is left to do.

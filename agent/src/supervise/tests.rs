@@ -12,7 +12,7 @@ use super::*;
 const LINGER: Duration = Duration::from_secs(60);
 
 fn plan(publishes: bool) -> Plan {
-    Plan { publishes, grace: Duration::from_secs(10), drain: Duration::from_secs(5) }
+    Plan { publishes, grace: Duration::from_secs(10), drain: Duration::from_secs(5), ..Plan::default() }
 }
 
 fn exited(code: i32) -> Event {
@@ -23,7 +23,7 @@ fn exited(code: i32) -> Event {
 #[derive(Debug)]
 struct World {
     machine: Attempt,
-    publishes: bool,
+    plan: Plan,
     /// Events that will come, in any order that the test picks.
     pending: Vec<Event>,
     timers: Vec<Timer>,
@@ -53,12 +53,12 @@ enum Fails {
 }
 
 impl World {
-    fn new(publishes: bool, fails: Fails, exit_code: i32, is_stubborn: bool, holds_pipes: bool) -> Self {
+    fn new(plan: Plan, fails: Fails, exit_code: i32, is_stubborn: bool, holds_pipes: bool) -> Self {
         let (machine, first) = Attempt::new(LINGER);
         let mut world = Self {
             machine,
-            publishes,
-            pending: vec![Event::Assigned(plan(publishes))],
+            plan,
+            pending: vec![Event::Assigned(plan)],
             timers: Vec::new(),
             is_stubborn,
             holds_pipes,
@@ -100,6 +100,7 @@ impl World {
                 }
                 Action::Start => {
                     assert!(!self.is_running && self.reports.is_empty());
+                    assert!(!self.plan.is_publish_only, "what ran once runs again");
                     self.is_running = true;
                     if !self.is_stubborn {
                         self.end_command(exited(self.exit_code));
@@ -119,7 +120,7 @@ impl World {
                     self.pending.push(Event::StreamsEnded { open: true });
                 }
                 Action::Stage => {
-                    assert!(!self.is_running && self.publishes);
+                    assert!(!self.is_running && self.plan.publishes);
                     self.pending.push(match self.fails {
                         Fails::Stage => failed_publish(),
                         _ => Event::Staged(vec![ModelPublished::default()]),
@@ -196,7 +197,11 @@ fn terminate() -> Event {
 }
 
 fn failed_publish() -> Event {
-    Event::PublishFailed { message: "no space left".into(), committed: Vec::new() }
+    Event::PublishFailed { message: "no space left".into(), committed: Vec::new(), may_pass: true }
+}
+
+fn any_outputs() -> impl Strategy<Value = (bool, bool, bool)> {
+    (0..3, any::<bool>()).prop_map(|(kind, keeps)| (kind > 0, kind > 1, keeps))
 }
 
 fn any_fails() -> impl Strategy<Value = Fails> {
@@ -221,14 +226,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_attempt_ends_once_and_tells_the_truth(
-        publishes in any::<bool>(),
+        (publishes, is_publish_only, keeps_output) in any_outputs(),
         fails in any_fails(),
         exit_code in prop::sample::select(vec![0, 0, 1]),
         is_stubborn in prop::bool::weighted(0.3),
         holds_pipes in prop::bool::weighted(0.3),
         steps in prop::collection::vec((any::<usize>(), 0_u8..40), 0..40),
     ) {
-        let mut world = World::new(publishes, fails, exit_code, is_stubborn, holds_pipes);
+        let plan = Plan { is_publish_only, keeps_output, ..plan(publishes) };
+        let mut world = World::new(plan, fails, exit_code, is_stubborn, holds_pipes);
         let mut was_interrupted = false;
         for (choice, kind) in steps {
             if let Some(event) = interruption(kind) {
@@ -252,8 +258,10 @@ proptest! {
         if let Some(verdict) = world.reports.first() {
             let succeeded = verdict.reason == Reason::Succeeded;
             prop_assert!(!succeeded || verdict.status == Some(ExitStatus::Code(0)));
-            prop_assert!(!succeeded || world.committed == world.publishes, "success means published");
+            prop_assert!(!succeeded || world.committed == publishes, "success means published");
             prop_assert_eq!(code == 0, succeeded);
+            let was_made = publishes && !succeeded && verdict.status == Some(ExitStatus::Code(0));
+            prop_assert!(!verdict.output_kept || (was_made && keeps_output), "{:?}", verdict);
             if !was_interrupted && !is_stubborn && exit_code == 0 && fails == Fails::Nothing {
                 prop_assert!(succeeded || verdict.reason != Reason::Exited);
             }
@@ -263,7 +271,7 @@ proptest! {
 
 #[test]
 fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
-    let mut world = World::new(false, Fails::Nothing, 0, true, true);
+    let mut world = World::new(plan(false), Fails::Nothing, 0, true, true);
     world.happen(Event::Assigned(plan(false)));
     world.happen(Event::Prepared);
     world.happen(Event::StreamsEnded { open: false });
@@ -271,4 +279,28 @@ fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
     assert!(world.reports.is_empty());
     world.happen(Event::Alone);
     assert_eq!(world.reports[0].reason, Reason::Succeeded);
+}
+
+#[test]
+fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() {
+    for (keeps_output, fate) in [(true, "is kept"), (false, "is lost with its workspace")] {
+        let mut world = World::new(Plan { keeps_output, ..plan(true) }, Fails::Stage, 0, false, false);
+        while world.step(0) {}
+        let verdict = &world.reports[0];
+        assert_eq!((verdict.reason, verdict.output_kept), (Reason::PublishFailed, keeps_output));
+        assert!(verdict.message.ends_with(fate), "{}", verdict.message);
+    }
+}
+
+#[test]
+fn an_attempt_that_only_publishes_runs_nothing() {
+    let plan = Plan { is_publish_only: true, keeps_output: true, ..plan(true) };
+    let mut world = World::new(plan, Fails::Nothing, 1, false, false);
+    while world.step(0) {}
+    assert!(world.committed);
+    assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
+    let mut world = World::new(plan, Fails::Nothing, 1, false, false);
+    world.step(0);
+    world.happen(terminate());
+    assert_eq!((world.reports[0].reason, world.reports[0].output_kept), (Reason::Terminated, true));
 }

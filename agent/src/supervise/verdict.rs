@@ -33,6 +33,10 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// It ended well, and there is nothing more to say.
+    pub(super) const SUCCESS: Self =
+        Self { status: ExitStatus::Code(0), oom_kills: 0, memory_limit: 0, memory_peak: 0 };
+
     /// Whether the command says that all went well.
     pub fn is_success(self) -> bool {
         self.status == ExitStatus::Code(0)
@@ -66,8 +70,16 @@ pub(super) enum End {
     ChannelBroken(String),
     StartFailed(String),
     InputFailed { message: String, user_error: bool },
-    PublishFailed(String),
+    PublishFailed { message: String, may_pass: bool },
+    OutputMissing(String),
     AgentFailed(String),
+}
+
+impl End {
+    /// What the command made, if it succeeded, is worth publishing all the same.
+    pub(super) fn leaves_output(&self) -> bool {
+        matches!(self, Self::PublishFailed { may_pass: true, .. } | Self::Terminated(_))
+    }
 }
 
 /// What the outcome says, less the figures.
@@ -85,9 +97,21 @@ pub struct Verdict {
     pub retryable: bool,
     /// The user can mend it.
     pub user_error: bool,
+    /// The command succeeded, and what it made is still there to be published.
+    pub output_kept: bool,
 }
 
 impl Verdict {
+    /// A finished training is not lost in silence: says whether another attempt can publish it.
+    pub(super) fn say_what_becomes_of_output(&mut self, outlives: bool) {
+        if self.status != Some(ExitStatus::Code(0)) {
+            return;
+        }
+        self.output_kept = outlives;
+        let fate = if outlives { "is kept" } else { "is lost with its workspace" };
+        self.message = head(&format!("{}; what the command made {fate}", self.message), MESSAGE_LIMIT);
+    }
+
     /// Adds what the command said last, when nothing else tells why it exited.
     pub fn explain(&mut self, last_words: &str) {
         if let Some(ExitStatus::Code(code)) = self.status
@@ -113,6 +137,7 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
         detail: detail.clone(),
         retryable,
         user_error,
+        output_kept: false,
     };
     match end {
         Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
@@ -125,7 +150,8 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
             simple(Reason::InputFailed, message, !user_error, *user_error)
         }
         // Training is never repeated because an upload failed.
-        Some(End::PublishFailed(why)) => simple(Reason::PublishFailed, why, false, false),
+        Some(End::PublishFailed { message, .. }) => simple(Reason::PublishFailed, message, false, false),
+        Some(End::OutputMissing(why)) => simple(Reason::InputFailed, why, false, false),
         Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
         None => match exit {
             Some(exit) => own_end(exit, failure, detail),
@@ -155,7 +181,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
         }
     };
     let user_error = reason == Reason::Exited && failure.is_some_and(|failure| failure.user_error);
-    Verdict { reason, status: Some(exit.status), message, detail, retryable, user_error }
+    Verdict { reason, status: Some(exit.status), message, detail, retryable, user_error, output_kept: false }
 }
 
 /// The agent's exit code.
@@ -266,7 +292,7 @@ mod tests {
         assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
         assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
-        let publish = End::PublishFailed("no space left".into());
+        let publish = End::PublishFailed { message: "no space left".into(), may_pass: true };
         assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
         let cancelled = End::Cancelled("by the user".into());
         assert_eq!(exit_code(Some(&cancelled), None), 143);

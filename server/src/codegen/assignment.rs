@@ -9,7 +9,7 @@ use tonic::Status;
 
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::job::AttemptId;
+use crate::job::{AttemptId, Step};
 use crate::store::{Secret, Store};
 
 /// Name of the secret that holds the data source.
@@ -51,12 +51,15 @@ impl Assigner {
         let unavailable = |error: crate::store::StoreError| Status::unavailable(error.to_string());
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.map_err(unavailable)?;
         let secret = self.store.secret(&attempt.job, DATA_SOURCE).await.map_err(unavailable)?;
-        let (Some(spec), Some(secret)) = (spec, secret) else {
+        let record = self.store.load(&attempt.job).await.map_err(unavailable)?;
+        let (Some(spec), Some(secret), Some(record)) = (spec, secret, record) else {
             return Err(Status::not_found("there is no such step, or its job has ended"));
         };
+        let step = record.job.steps.get(attempt.step as usize);
+        let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
-        Ok(assign(&self.options, attempt, spec, &secret))
+        Ok(Assignment { publish_attempt, ..assign(&self.options, attempt, spec, &secret) })
     }
 }
 
@@ -103,6 +106,7 @@ fn assign(options: &AssignOptions, attempt: &AttemptId, spec: StepSpec, data_sou
         traceparent: String::new(),
         tracestate: String::new(),
         spool_bytes: 0,
+        publish_attempt: 0,
     }
 }
 

@@ -118,7 +118,7 @@ impl Housekeeping {
         for attempt in context.launcher.leftovers().await {
             match context.store.load(&attempt.job).await {
                 Ok(Some(record)) if !record.job.state.is_final() => {}
-                Ok(Some(_)) => context.launcher.clean_up(&attempt).await,
+                Ok(Some(_)) => context.launcher.clean_up(&attempt, false).await,
                 Ok(None) => context.launcher.clean_up_orphan(&attempt).await,
                 Err(_) => return,
             }

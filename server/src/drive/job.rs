@@ -10,8 +10,10 @@ use super::{Context, verdict};
 use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
-use crate::job::{AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason};
-use crate::launch::{LaunchError, Observation, Remains, Waiting};
+use crate::job::{
+    Again, AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason,
+};
+use crate::launch::{LaunchError, Needs, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 
@@ -19,6 +21,8 @@ use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// Pause before the n-th new attempt of a step: n times this.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// A storage may be away for long: each pause between attempts to publish is so many times the one before.
+const PUBLISH_PAUSE_GROWTH: u32 = 4;
 /// Pause after the store or the log failed.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// How long an attached agent may take to begin its end before its platform is asked to end it.
@@ -145,16 +149,35 @@ impl JobDriver {
         }
     }
 
-    async fn create(&mut self, job: &Job, step: u32, after: Option<String>) -> Result<(), Stop> {
-        let tried = job.steps[step as usize].attempts.len();
-        if let Some(why) = after {
-            let pause = RETRY_PAUSE.saturating_mul(u32::try_from(tried).unwrap_or(u32::MAX));
-            tokio::time::sleep(pause).await;
-            self.update(Event::AttemptCreated { step, launcher: self.launcher_name() }).await?;
-            let text = format!("{why}; step {step} is run again (attempt {})", tried + 1);
-            return self.say(notice::Kind::Warning, text).await;
+    async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), Stop> {
+        let created = Event::AttemptCreated { step, launcher: self.launcher_name() };
+        let Some(Again { why, publishes }) = after else { return self.update(created).await };
+        let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
+        let (pause, what) = match publishes {
+            Some(made) => {
+                let pause = RETRY_PAUSE.saturating_mul(PUBLISH_PAUSE_GROWTH.saturating_pow(tried - made));
+                (pause, format!("what attempt {made} made will be published by attempt {}", tried + 1))
+            }
+            None => (
+                RETRY_PAUSE.saturating_mul(tried),
+                format!("step {step} is run again (attempt {})", tried + 1),
+            ),
+        };
+        self.say(notice::Kind::Warning, format!("{why}; {what}")).await?;
+        if self.pause(pause).await? { self.update(created).await } else { Ok(()) }
+    }
+
+    /// Waits before another attempt. False: the job was cancelled meanwhile.
+    async fn pause(&self, pause: Duration) -> Result<bool, Stop> {
+        let end = Instant::now() + pause;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            tokio::time::sleep(left.min(LOOK_PERIOD)).await;
+            let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+            if job.cancel.is_some() {
+                return Ok(false);
+            }
         }
-        self.update(Event::AttemptCreated { step, launcher: self.launcher_name() }).await
+        Ok(true)
     }
 
     fn launcher_name(&self) -> String {
@@ -166,8 +189,8 @@ impl JobDriver {
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
-        let wishes = spec.map(|spec| spec.pod).unwrap_or_default();
-        match self.context.launcher.launch(&attempt, &wishes).await {
+        let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
+        match self.context.launcher.launch(&attempt, &needs.unwrap_or_default()).await {
             Ok(()) => {
                 failpoint::reach("after-launch");
                 self.update(Event::AttemptLaunched(attempt)).await
@@ -322,7 +345,8 @@ impl JobDriver {
             }
             // An agent that has reported may take a moment to leave.
             if !matches!(self.context.launcher.observe(&attempt).await, Observation::Running) {
-                self.context.launcher.clean_up(&attempt).await;
+                let goes_on = !job.steps[step as usize].succeeded();
+                self.context.launcher.clean_up(&attempt, goes_on).await;
                 self.cleaned.insert(attempt);
             }
         }
@@ -339,7 +363,7 @@ impl JobDriver {
                     tokio::time::timeout(Duration::from_millis(100), self.context.launcher.changed(&attempt))
                         .await;
             }
-            self.context.launcher.clean_up(&attempt).await;
+            self.context.launcher.clean_up(&attempt, false).await;
         }
     }
 

@@ -10,5 +10,5 @@ mod tests;
 
 pub use apply::{Change, Event, Rejection};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
-pub use next::{Evidence, MAX_ATTEMPTS, Next};
+pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use state::{Attempt, Cause, Failure, InstanceHash, Job, JobState, Outcome, Phase, Reason, Step};

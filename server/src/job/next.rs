@@ -4,6 +4,8 @@ use super::{AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, St
 
 /// How often a step is tried at the most, whatever happens to its attempts.
 pub const MAX_ATTEMPTS: u32 = 3;
+/// How often what a step made is tried to be published at the most, after the attempt that made it.
+pub const MAX_PUBLISH_ATTEMPTS: u32 = 5;
 
 /// What the result log shows of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +16,15 @@ pub struct Evidence {
     pub rows: bool,
 }
 
+/// Why a step has one more attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// Why the attempt before did not do, in one sentence.
+    pub why: String,
+    /// It only publishes what this attempt made.
+    pub publishes: Option<u32>,
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Next {
@@ -21,8 +32,8 @@ pub enum Next {
     Create {
         /// Index of the step.
         step: u32,
-        /// Why the attempt before did not do, when there was one.
-        after: Option<String>,
+        /// What went before, when something did.
+        after: Option<Again>,
     },
     /// Launch the attempt, which is recorded but may not run yet. Launching twice is harmless.
     Launch(AttemptId),
@@ -74,8 +85,20 @@ impl Job {
         if let Some(failure) = &self.cancel {
             return Next::Finish(JobState::Failed(failure.clone()));
         }
-        if outcome.retryable && step.attempts.len() < MAX_ATTEMPTS as usize && may_repeat(step, evidence) {
-            return Next::Create { step: index, after: Some(outcome.message.clone()) };
+        let publishes = step.kept_output();
+        let may_go_on = match publishes {
+            // Nothing runs again, so nothing can be doubled.
+            Some(made) => {
+                let tried = step.attempts.len() - made as usize;
+                (outcome.output_kept || outcome.retryable) && tried < MAX_PUBLISH_ATTEMPTS as usize
+            }
+            None => {
+                outcome.retryable && step.attempts.len() < MAX_ATTEMPTS as usize && may_repeat(step, evidence)
+            }
+        };
+        if may_go_on {
+            let why = outcome.message.clone();
+            return Next::Create { step: index, after: Some(Again { why, publishes }) };
         }
         Next::Finish(JobState::Failed(failure_of(step, outcome, evidence)))
     }
@@ -93,6 +116,7 @@ fn may_repeat(step: &Step, evidence: Evidence) -> bool {
 
 fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
     let cause = match outcome.reason {
+        _ if step.kept_output().is_some() => Cause::Storage,
         Reason::Lost | Reason::Terminated if !step.repeatable && evidence.started => Cause::MayHaveExecuted,
         Reason::Lost | Reason::Terminated => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,

@@ -125,6 +125,15 @@ impl Step {
     pub fn succeeded(&self) -> bool {
         self.attempts.last().and_then(Attempt::outcome).is_some_and(Outcome::succeeded)
     }
+
+    /// Number of the attempt that ran the command to its end and could not publish what it made. Those after it only
+    /// publish.
+    #[must_use]
+    pub fn kept_output(&self) -> Option<u32> {
+        let is_kept = |it: &Attempt| it.outcome().is_some_and(|outcome| outcome.output_kept);
+        let index = self.attempts.iter().position(is_kept)?;
+        u32::try_from(index + 1).ok()
+    }
 }
 
 /// One execution of a step.
@@ -220,6 +229,9 @@ pub struct Outcome {
     pub detail: String,
     /// The same step may well succeed when it is run again.
     pub retryable: bool,
+    /// The command succeeded, and what it made is still there to be published by another attempt.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output_kept: bool,
 }
 
 impl Outcome {
@@ -228,7 +240,7 @@ impl Outcome {
 
     /// An outcome that a server made, without detail.
     pub fn by_server(reason: Reason, message: impl Into<String>, retryable: bool) -> Self {
-        Self { reason, message: message.into(), detail: String::new(), retryable }
+        Self { reason, message: message.into(), detail: String::new(), retryable, output_kept: false }
     }
 
     /// Whether the attempt did what it should.

@@ -106,7 +106,7 @@ fn a_superseded_agent_is_fenced_off() {
     job.apply(found(first.clone(), Reason::Lost, true), 4).unwrap();
     assert_eq!(
         job.next(Evidence { started: true, rows: false }),
-        Next::Create { step: 0, after: Some("found".into()) }
+        Next::Create { step: 0, after: Some(Again { why: "found".into(), publishes: None }) }
     );
     job.apply(create(0), 5).unwrap();
     assert_eq!(job.apply(attach(first.clone(), KEY), 6), Err(Rejection::AttemptOver));
@@ -136,6 +136,29 @@ fn what_may_be_repeated_is_repeated_and_nothing_else() {
             "repeatable {repeatable}, {evidence:?}: {next:?}"
         );
     }
+}
+
+#[test]
+fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
+    let mut job = attached(false);
+    let kept = Outcome {
+        output_kept: true,
+        ..Outcome::by_server(Reason::PublishFailed, "the storage is away", false)
+    };
+    let rows = Evidence { started: true, rows: true };
+    let attempt = id(&job, 0, 1);
+    job.apply(Event::AttemptFoundEnded { attempt, outcome: kept }, 4).unwrap();
+    for number in 2..=1 + MAX_PUBLISH_ATTEMPTS {
+        let again = Again {
+            why: job.attempt(&id(&job, 0, number - 1)).unwrap().outcome().unwrap().message.clone(),
+            publishes: Some(1),
+        };
+        assert_eq!(job.next(rows), Next::Create { step: 0, after: Some(again) });
+        job.apply(create(0), 5).unwrap();
+        job.apply(found(id(&job, 0, number), Reason::Lost, true), 6).unwrap();
+    }
+    let Next::Finish(JobState::Failed(failure)) = job.next(rows) else { panic!("it goes on for ever") };
+    assert_eq!(failure.cause, Cause::Storage);
 }
 
 #[test]

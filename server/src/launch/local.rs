@@ -18,7 +18,7 @@ use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::record::Record;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Observation, Remains, Wishes, processes};
+use super::{LaunchError, Launcher, Needs, Observation, Remains, processes};
 use crate::job::{AttemptId, JobId};
 
 /// Settings of the local launcher.
@@ -87,6 +87,8 @@ impl LocalLauncher {
             .arg(&self.options.cache)
             .args(["--linger", &self.options.linger.as_secs().to_string()])
             .args(["--mirror", "none"])
+            // The run folder stays until the step is done.
+            .arg("--keep-output")
             // Submitters get the data source of their own job only.
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
             .stdin(Stdio::null())
@@ -120,7 +122,7 @@ impl Launcher for LocalLauncher {
         "local"
     }
 
-    async fn launch(&self, attempt: &AttemptId, _: &Wishes) -> Result<(), LaunchError> {
+    async fn launch(&self, attempt: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
         let child = self.start(attempt).map_err(|error| LaunchError::Refused {
             message: format!("the agent {} could not be started: {error}", self.options.agent.display()),
             retryable: error.kind() == io::ErrorKind::WouldBlock,
@@ -154,15 +156,17 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn clean_up(&self, attempt: &AttemptId) {
+    async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool) {
         if matches!(self.agent_pid(attempt), Ok(None)) {
             let dir = self.run_dir(attempt);
             let marker = attempt.to_string();
             let _ = tokio::task::spawn_blocking(move || {
                 processes::kill_marked(&marker);
-                let _ = fs::remove_dir_all(&dir);
-                // The job's folder goes with its last attempt.
-                dir.parent().map(fs::remove_dir)
+                if !step_goes_on {
+                    let _ = fs::remove_dir_all(&dir);
+                    // The job's folder goes with its last attempt.
+                    dir.parent().map(fs::remove_dir);
+                }
             })
             .await;
         }
@@ -170,7 +174,7 @@ impl Launcher for LocalLauncher {
 
     async fn clean_up_orphan(&self, attempt: &AttemptId) {
         // The run folder is in the state folder: nobody else's.
-        self.clean_up(attempt).await;
+        self.clean_up(attempt, false).await;
     }
 
     async fn leftovers(&self) -> Vec<AttemptId> {

@@ -16,8 +16,17 @@ use crate::job::AttemptId;
 
 pub use local::{LocalLauncher, LocalOptions};
 
-/// What a step wishes for its Pod, by name: `memory` → `4Gi`.
+/// What a step wishes for its Pod, by name: `memory` → `4Gi`. See [`crate::sql::PodWish`].
 pub type Wishes = BTreeMap<String, String>;
+
+/// What an attempt needs of its platform.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// What its step wishes for its Pod.
+    pub wishes: Wishes,
+    /// It makes something that is to be published.
+    pub publishes: bool,
+}
 
 /// Starts attempts and watches what becomes of them. All methods may be called by any server at any time, and again.
 #[async_trait]
@@ -25,12 +34,11 @@ pub trait Launcher: Send + Sync + 'static {
     /// The launcher's name: `local`, `kubernetes`, `yarn`.
     fn name(&self) -> &'static str;
 
-    /// Starts the attempt, with what its step wishes for its Pod (see [`crate::sql::PodWish`]). Launching twice is
-    /// harmless: at most one agent runs for an attempt.
+    /// Starts the attempt. Launching twice is harmless: at most one agent runs for an attempt.
     ///
     /// # Errors
     /// It could not be started; see [`LaunchError`].
-    async fn launch(&self, attempt: &AttemptId, wishes: &Wishes) -> Result<(), LaunchError>;
+    async fn launch(&self, attempt: &AttemptId, needs: &Needs) -> Result<(), LaunchError>;
 
     /// How the attempt stands, as the platform sees it.
     async fn observe(&self, attempt: &AttemptId) -> Observation;
@@ -40,7 +48,8 @@ pub trait Launcher: Send + Sync + 'static {
     async fn stop(&self, attempt: &AttemptId, forced: bool);
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
-    async fn clean_up(&self, attempt: &AttemptId);
+    /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
+    async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool);
 
     /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
     async fn clean_up_orphan(&self, attempt: &AttemptId);

@@ -1,8 +1,9 @@
 //! Attempts as Pods. The Pod's name follows from the attempt, so that launching twice makes one; a finalizer keeps its
 //! last words until a server has stored the outcome.
 //!
-//! `pod` builds a Pod, `observe` reads one and `last_words` what its agent left in it; here are the calls.
+//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its agent left in it; here are the calls.
 
+mod claim;
 mod last_words;
 mod observe;
 mod pod;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
@@ -22,7 +23,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{Ender, LaunchError, Launcher, Observation, Wishes};
+use super::{Ender, LaunchError, Launcher, Needs, Observation};
 use crate::job::AttemptId;
 
 pub use pod::AUDIENCE;
@@ -44,6 +45,8 @@ pub struct KubernetesOptions {
     pub ca_config_map: String,
     /// Pods are kept until their outcome is stored.
     pub finalizer: bool,
+    /// Spec of the claim that steps which publish something work on; `None`: their work goes with their Pods.
+    pub workspace_claim: Option<serde_json::Value>,
     /// What statements may set by attributes `pod.<name>`.
     pub wishes: Vec<String>,
     /// A Pod that runs longer is ended; `None`: none is.
@@ -60,6 +63,7 @@ pub struct KubernetesLauncher {
     options: Arc<KubernetesOptions>,
     client: Client,
     pods: Api<Pod>,
+    claims: Api<PersistentVolumeClaim>,
     events: Api<Event>,
     /// The Pods as the watch last told.
     cache: Store<Pod>,
@@ -90,12 +94,11 @@ impl KubernetesLauncher {
     /// Begins to watch the Pods of the namespace. Must be called in a runtime.
     pub fn new(client: Client, options: KubernetesOptions) -> Self {
         let pods: Api<Pod> = Api::namespaced(client.clone(), &options.namespace);
+        let claims = Api::namespaced(client.clone(), &options.namespace);
         let events = Api::namespaced(client.clone(), &options.namespace);
         let (cache, writer) = reflector::store();
         let changes: Arc<Mutex<HashMap<String, Arc<Notify>>>> = Arc::default();
-        let config = watcher::Config::default()
-            .labels(&format!("{}={}", pod::MANAGED_BY, pod::MANAGER))
-            .timeout(WATCH_TIMEOUT_SECONDS);
+        let config = watcher::Config::default().labels(&ours()).timeout(WATCH_TIMEOUT_SECONDS);
         let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
         let wake = Arc::clone(&changes);
         tokio::spawn(async move {
@@ -112,7 +115,16 @@ impl KubernetesLauncher {
                 }
             }
         });
-        Self { options: Arc::new(options), client, pods, events, cache, changes, orphans: Arc::default() }
+        Self {
+            options: Arc::new(options),
+            client,
+            pods,
+            claims,
+            events,
+            cache,
+            changes,
+            orphans: Arc::default(),
+        }
     }
 
     /// Whether the apiserver answers and we may do what a launcher must: for who starts the server.
@@ -217,9 +229,34 @@ impl KubernetesLauncher {
         Ok(())
     }
 
+    /// Made once for all attempts of a step.
+    async fn create_claim(&self, attempt: &AttemptId) -> Result<(), LaunchError> {
+        let Some(spec) = &self.options.workspace_claim else { return Ok(()) };
+        let claim = claim::claim(spec, attempt).map_err(|error| LaunchError::Refused {
+            message: format!("--workspace-claim does not make a claim: {error}"),
+            retryable: false,
+        })?;
+        match self.claims.create(&PostParams::default(), &claim).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            created => created.map(drop).map_err(|error| refusal("the claim for the workspace", error)),
+        }
+    }
+
+    async fn delete_claim(&self, attempt: &AttemptId) -> Result<(), kube::Error> {
+        if self.options.workspace_claim.is_none() {
+            return Ok(());
+        }
+        ignore_missing(self.claims.delete(&claim::name(attempt), &DeleteParams::default()).await.map(drop))
+    }
+
     fn change_of(&self, attempt: &AttemptId) -> Arc<Notify> {
         Arc::clone(lock(&self.changes).entry(pod::name(attempt)).or_default())
     }
+}
+
+/// Selects what servers like this one made.
+fn ours() -> String {
+    format!("{}={}", pod::MANAGED_BY, pod::MANAGER)
 }
 
 fn notify(changes: &Mutex<HashMap<String, Arc<Notify>>>, name: &str) {
@@ -235,17 +272,17 @@ fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
-/// What an error of creating a Pod means for the attempt.
-fn refusal(error: kube::Error) -> LaunchError {
+/// What an error of creating `what` means for the attempt.
+fn refusal(what: &str, error: kube::Error) -> LaunchError {
     let kube::Error::Api(status) = error else {
         return LaunchError::Later(format!("the Kubernetes API cannot be reached: {error}"));
     };
-    let message = format!("the Pod was refused: {}", status.message);
+    let message = format!("{what} was refused: {}", status.message);
     match status.code {
         // A quota has room again when other Pods end.
         403 if status.message.contains("exceeded quota") => LaunchError::Later(message),
         400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
-        _ => LaunchError::Later(format!("the Kubernetes API did not take the Pod: {}", status.message)),
+        _ => LaunchError::Later(format!("the Kubernetes API did not take {what}: {}", status.message)),
     }
 }
 
@@ -255,13 +292,16 @@ impl Launcher for KubernetesLauncher {
         "kubernetes"
     }
 
-    async fn launch(&self, attempt: &AttemptId, wishes: &Wishes) -> Result<(), LaunchError> {
-        if let Some(name) = wishes.keys().find(|name| !self.options.wishes.contains(name)) {
+    async fn launch(&self, attempt: &AttemptId, needs: &Needs) -> Result<(), LaunchError> {
+        if let Some(name) = needs.wishes.keys().find(|name| !self.options.wishes.contains(name)) {
             let message =
                 format!("this server does not let statements set pod.{name} (see --pod-attributes)");
             return Err(LaunchError::Refused { message, retryable: false });
         }
-        let pod = pod::pod(&self.options, attempt, wishes).map_err(|error| LaunchError::Refused {
+        if needs.publishes {
+            self.create_claim(attempt).await?;
+        }
+        let pod = pod::pod(&self.options, attempt, needs).map_err(|error| LaunchError::Refused {
             message: format!("the Pod template does not make a Pod: {error}"),
             retryable: false,
         })?;
@@ -270,7 +310,7 @@ impl Launcher for KubernetesLauncher {
             Err(error) => error,
         };
         if !matches!(&error, kube::Error::Api(status) if status.code == 409) {
-            return Err(refusal(error));
+            return Err(refusal("the Pod", error));
         }
         // Made before, by us or a server that died; or by somebody else.
         match self.pods.get(&pod::name(attempt)).await {
@@ -309,10 +349,16 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, attempt: &AttemptId) {
+    async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool) {
         let name = pod::name(attempt);
         lock(&self.changes).remove(&name);
-        let Ok(Some(pod)) = self.find(attempt).await else { return };
+        let Ok(found) = self.find(attempt).await else { return };
+        // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
+        if !step_goes_on && let Err(error) = self.delete_claim(attempt).await {
+            tracing::warn!(%attempt, %error, "the claim cannot be removed now");
+            return;
+        }
+        let Some(pod) = found else { return };
         if matches!(observe::observe(&pod, &[], jiff::Timestamp::now()), Observation::Running) {
             return;
         }
@@ -336,7 +382,13 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn leftovers(&self) -> Vec<AttemptId> {
-        self.cache.state().iter().filter_map(|pod| pod::attempt_of(pod)).collect()
+        let mut found: Vec<_> = self.cache.state().iter().filter_map(|pod| pod::attempt_of(pod)).collect();
+        if self.options.workspace_claim.is_some() {
+            // What cannot be listed now is found the next time.
+            let claims = self.claims.list(&ListParams::default().labels(&ours())).await;
+            found.extend(claims.into_iter().flatten().filter_map(|it| claim::attempt_of(&it)));
+        }
+        found
     }
 
     async fn changed(&self, attempt: &AttemptId) {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::KubernetesOptions;
+use super::{KubernetesOptions, claim};
 use crate::job::AttemptId;
-use crate::launch::Wishes;
+use crate::launch::{Needs, Wishes};
 
 /// Says whose Pods they are; its value is [`MANAGER`].
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -40,16 +41,21 @@ pub(super) fn name(attempt: &AttemptId) -> String {
 
 /// The attempt of a Pod of ours.
 pub(super) fn attempt_of(pod: &Pod) -> Option<AttemptId> {
-    let labels = pod.metadata.labels.as_ref()?;
+    let attempt = attempt_of_labels(&pod.metadata)?;
+    (pod.metadata.name.as_deref() == Some(&name(&attempt))).then_some(attempt)
+}
+
+/// The attempt that labels of ours name.
+pub(super) fn attempt_of_labels(metadata: &ObjectMeta) -> Option<AttemptId> {
+    let labels = metadata.labels.as_ref()?;
     if labels.get(MANAGED_BY)? != MANAGER {
         return None;
     }
-    let attempt = AttemptId {
+    Some(AttemptId {
         job: labels.get(JOB)?.parse().ok()?,
         step: labels.get(STEP)?.parse().ok()?,
         number: labels.get(ATTEMPT)?.parse().ok()?,
-    };
-    (pod.metadata.name.as_deref() == Some(&name(&attempt))).then_some(attempt)
+    })
 }
 
 /// The finalizers without ours; `None`: it is not among them.
@@ -65,7 +71,7 @@ pub(super) fn without_ours(finalizers: &[String]) -> Option<Vec<&String>> {
 pub(super) fn pod(
     options: &KubernetesOptions,
     attempt: &AttemptId,
-    wishes: &Wishes,
+    needs: &Needs,
 ) -> Result<Pod, serde_json::Error> {
     let agent = if options.agent_image.is_some() {
         format!("{INJECTED}/sqlflow-agent")
@@ -73,7 +79,13 @@ pub(super) fn pod(
         "/sqlflow-agent".to_owned()
     };
     let grace = options.grace + AGENT_GRACE;
-    let args = [
+    let claimed = options.workspace_claim.is_some() && needs.publishes;
+    let work = if claimed {
+        json!({ "name": "sqlflow-work", "persistentVolumeClaim": { "claimName": claim::name(attempt) } })
+    } else {
+        json!({ "name": "sqlflow-work", "emptyDir": {} })
+    };
+    let mut args = vec![
         "attach".to_owned(),
         format!("--server={}", options.server),
         format!("--ca={IDENTITY}/ca.crt"),
@@ -81,12 +93,16 @@ pub(super) fn pod(
         format!("--job={}", attempt.job),
         format!("--step={}", attempt.step),
         format!("--attempt={}", attempt.number),
-        format!("--dir={WORK}"),
+        // Attempts that have the volume one after the other have a folder each.
+        format!("--dir={WORK}/{}-{}", attempt.step, attempt.number),
         format!("--linger={}", options.linger.as_secs()),
         // Less than the kubelet gives, so that it is never killed in the middle of its last words.
         format!("--termination-grace={}", grace.as_secs() - 2),
         "--outcome=/dev/termination-log".to_owned(),
     ];
+    if claimed {
+        args.push("--keep-output".to_owned());
+    }
     let mounts = json!([
         { "name": "sqlflow-identity", "mountPath": IDENTITY, "readOnly": true },
         { "name": "sqlflow-work", "mountPath": WORK },
@@ -126,7 +142,7 @@ pub(super) fn pod(
                     { "serviceAccountToken": { "audience": AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "token" } },
                     { "configMap": { "name": options.ca_config_map, "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
                 ] } },
-                { "name": "sqlflow-work", "emptyDir": {} },
+                work,
                 { "name": "sqlflow-tmp", "emptyDir": {} },
             ],
         },
@@ -135,7 +151,7 @@ pub(super) fn pod(
         inject(&mut pod, image, &security);
     }
     merge(&mut pod, &options.template);
-    grant(&mut pod, wishes);
+    grant(&mut pod, &needs.wishes);
     // What no template may change.
     pod["spec"]["terminationGracePeriodSeconds"] = json!(grace.as_secs());
     pod["metadata"]["name"] = json!(name(attempt));
@@ -198,7 +214,7 @@ fn push(list: &mut Value, item: Value) {
 
 /// Lays `over` over `base`: objects by key, lists whose items have names by name (others are appended to), the rest is
 /// replaced.
-fn merge(base: &mut Value, over: &Value) {
+pub(super) fn merge(base: &mut Value, over: &Value) {
     match (base, over) {
         (base @ Value::Null, over @ Value::Object(_)) => {
             *base = json!({});
@@ -236,6 +252,7 @@ mod tests {
             template,
             ca_config_map: "sqlflow-ca".into(),
             finalizer: true,
+            workspace_claim: None,
             wishes: Vec::new(),
             deadline: None,
             grace: Duration::from_secs(10),
@@ -249,7 +266,7 @@ mod tests {
 
     #[test]
     fn the_pod_names_its_attempt() {
-        let pod = pod(&options(json!({})), &attempt(), &Wishes::new()).unwrap();
+        let pod = pod(&options(json!({})), &attempt(), &Needs::default()).unwrap();
         let name = pod.metadata.name.clone().unwrap();
         assert!(name.len() <= 63 && name.ends_with("-2-3"), "{name}");
         assert_eq!(attempt_of(&pod), Some(attempt()));
@@ -268,7 +285,7 @@ mod tests {
             },
         });
         let wishes = Wishes::from([("memory".into(), "4Gi".into()), ("cpu".into(), "2".into())]);
-        let pod = pod(&options(template), &attempt(), &wishes).unwrap();
+        let pod = pod(&options(template), &attempt(), &Needs { wishes, publishes: true }).unwrap();
         assert_eq!(attempt_of(&pod), Some(attempt()));
         let spec = pod.spec.unwrap();
         assert_eq!(spec.containers.len(), 1);
@@ -282,6 +299,20 @@ mod tests {
     }
 
     #[test]
+    fn only_what_publishes_works_on_a_claim() {
+        let options = KubernetesOptions { workspace_claim: Some(json!({})), ..options(json!({})) };
+        for publishes in [true, false] {
+            let needs = Needs { publishes, ..Needs::default() };
+            let spec = pod(&options, &attempt(), &needs).unwrap().spec.unwrap();
+            let work = spec.volumes.unwrap().into_iter().find(|it| it.name == "sqlflow-work").unwrap();
+            assert_eq!(work.persistent_volume_claim.is_some(), publishes);
+            assert_eq!(work.empty_dir.is_some(), !publishes);
+            let args = spec.containers[0].args.clone().unwrap();
+            assert_eq!(args.iter().any(|it| it == "--keep-output"), publishes);
+        }
+    }
+
+    #[test]
     fn finalizers_of_others_stay() {
         let all = ["a/b".to_owned(), FINALIZER.to_owned()];
         assert_eq!(without_ours(&all), Some(vec![&all[0]]));
@@ -291,7 +322,7 @@ mod tests {
     #[test]
     fn an_image_without_the_agent_gets_it() {
         let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
-        let spec = pod(&options, &attempt(), &Wishes::new()).unwrap().spec.unwrap();
+        let spec = pod(&options, &attempt(), &Needs::default()).unwrap().spec.unwrap();
         assert_eq!(spec.init_containers.unwrap()[0].image.as_deref(), Some("agent:1"));
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
     }

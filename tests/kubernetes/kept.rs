@@ -1,0 +1,114 @@
+//! What a Pod made and could not publish.
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::client::Ended;
+use sqlflow_tests::cluster::{HOST, Namespace};
+use sqlflow_tests::python;
+use sqlflow_tests::server::Setup;
+use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
+
+use crate::jobs::{LOAD, TRAIN};
+use crate::said;
+
+/// What is trained from, and an HDFS without any room.
+struct World {
+    namespace: Namespace,
+    hdfs: Hdfs,
+    database: Mariadb,
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let (hdfs, database) = (Hdfs::start_on(HOST), Mariadb::start_on(HOST));
+        let port = database.dsn.split(':').next_back().unwrap().split(')').next().unwrap().to_owned();
+        python::run(LOAD, &[HOST, &port, PASSWORD]).unwrap();
+        let world = Self { namespace: Namespace::new(name), hdfs, database };
+        world.hdfs(&["dfs", "-mkdir", "-p", "/models"]);
+        world.hdfs(&["dfsadmin", "-setSpaceQuota", "1", "/models"]);
+        world
+    }
+
+    fn hdfs(&self, arguments: &[&str]) {
+        let (code, text) = self.hdfs.command(arguments);
+        assert_eq!(code, Some(0), "{text}");
+    }
+
+    /// Agents wait for a storage for `patience` seconds.
+    fn setup(&self, patience: u32) -> Setup {
+        let template = format!(
+            "spec: {{containers: [{{name: submitter, env: [{{name: HADOOP_USER_NAME, value: root}},
+               {{name: SQLFLOW_AGENT_PUBLISH_RETRY, value: '{patience}'}}]}}]}}"
+        );
+        let models = format!("--models=hdfs://{HOST}:{}/models", self.hdfs.port);
+        self.namespace.setup(&self.database.dsn, &template).flag(models)
+    }
+}
+
+fn trainings(ended: &Ended) -> usize {
+    said(ended).matches("train-").count()
+}
+
+/// OSMO#764, A#11241: a Pod that is told to end while its upload cannot be finished. Its work is on a claim, so that another Pod
+/// publishes it; with the step the claim goes too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() {
+    let world = World::new("claimed");
+    let namespace = &world.namespace;
+    let volume = format!("{}-0", namespace.name);
+    let host_path = namespace.dir().join("volume");
+    std::fs::create_dir(&host_path).unwrap();
+    std::fs::set_permissions(&host_path, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    // Here is nothing that makes volumes for claims; so one is there already.
+    namespace.apply(&format!(
+        "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {volume}}}\nspec: {{storageClassName: {0}, capacity: {{storage: 1Gi}},
+           accessModes: [ReadWriteOnce], persistentVolumeReclaimPolicy: Retain, hostPath: {{path: {1}}}}}\n",
+        namespace.name,
+        host_path.display()
+    ));
+    let claim = namespace.dir().join("claim.yaml");
+    let spec = format!("{{storageClassName: {}, resources: {{requests: {{storage: 1Gi}}}}}}", namespace.name);
+    std::fs::write(&claim, spec).unwrap();
+
+    let setup = world.setup(600).flag(format!("--workspace-claim={}", claim.display())).flag("--grace=3s");
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(TRAIN).await.unwrap();
+    let trained = |it: &Payload| matches!(it, Payload::Log(chunk) if String::from_utf8_lossy(&chunk.data).contains("[1]\ttrain-"));
+    client.until(&token, trained).await.unwrap();
+    let pod = namespace.running_pod();
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    namespace.wait_for("an upload that is refused", || {
+        namespace.kubectl(&["logs", name]).contains("storage failed; trying again")
+    });
+    namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
+    let told = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("what attempt 1 made will be published by attempt 2"));
+    client.until(&token, told).await.unwrap();
+    world.hdfs(&["dfsadmin", "-clrSpaceQuota", "/models"]);
+
+    let ended = client.follow(&token).await.unwrap();
+    ended.expect_success();
+    assert_eq!(trainings(&ended), 2, "it was trained again: {}", said(&ended));
+    world.hdfs(&["dfs", "-test", "-e", "/models/flowers.m/flowers.m.tar.gz"]);
+    namespace.wait_for("no Pod and no claim", || {
+        namespace.pods().is_empty()
+            && namespace.kubectl(&["get", "persistentvolumeclaims", "-o", "name"]).is_empty()
+    });
+    namespace.kubectl(&["delete", "persistentvolume", &volume]);
+}
+
+/// Without a claim the work goes with its Pod, and that is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_with_its_pod_is_said_to_be() {
+    let world = World::new("unclaimed");
+    let server = world.setup(0).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(TRAIN).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    let message = &ended.status.message;
+    for words in
+        ["flowers.m could not be published", "quota", "what the command made is lost with its workspace"]
+    {
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    assert_eq!(trainings(&ended), 2);
+}
