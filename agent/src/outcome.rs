@@ -71,6 +71,13 @@ impl Evidence {
         }
     }
 
+    /// The attempt began when its agent attached: what was before is no part of it.
+    pub fn began(&mut self, attached: Instant) {
+        if let [(_, first)] = &mut self.phases[..] {
+            *first = attached;
+        }
+    }
+
     /// A phase begins, unless it is the one that runs.
     pub fn enter(&mut self, phase: Phase) {
         if self.phases.last().is_none_or(|(last, _)| *last != phase) {
@@ -126,7 +133,8 @@ impl Evidence {
         }
     }
 
-    fn phase_times(&self) -> Vec<PhaseTime> {
+    /// The phases so far; the last of them lasts until now.
+    pub fn phase_times(&self) -> Vec<PhaseTime> {
         let ends = self.phases.iter().skip(1).map(|(_, start)| *start).chain([Instant::now()]);
         let time = |((phase, start), end): (&(Phase, Instant), Instant)| PhaseTime {
             phase: (*phase).into(),

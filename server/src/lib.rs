@@ -19,3 +19,4 @@ pub mod presence;
 pub mod server;
 pub mod sql;
 pub mod store;
+pub mod trace;

@@ -1,11 +1,13 @@
 //! Puts the parts together and runs them until told to stop.
 
+use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use sqlflow_agent::trace::Exporter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +21,7 @@ use crate::launch::{Launcher, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::presence::Presence;
 use crate::store::{Secret, SqliteStore, Store};
+use crate::trace::Tracer;
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -56,6 +59,13 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         LauncherKind::Local => local(&options, &state_dir)?,
         LauncherKind::Kubernetes => kubernetes(&options).await?,
     };
+    let (tracer, sending) = match collector()? {
+        Some(exporter) => {
+            let (tracer, sending) = Tracer::start(exporter);
+            (tracer, Some(sending))
+        }
+        None => (Tracer::default(), None),
+    };
     let driver = Driver::new(
         Context {
             store: Arc::clone(&store),
@@ -68,6 +78,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
                 grace: options.grace,
                 retain_jobs: options.retain_jobs,
             },
+            tracer,
         },
         shutdown.clone(),
     );
@@ -75,6 +86,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         python: options.python,
         models,
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
+        collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
     };
     let services = Api {
         assigner: Assigner::new(Arc::clone(&store), assign),
@@ -93,7 +105,23 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
     let served = services.serve(clients, agents).await;
     housekeeping.abort();
+    let _ = housekeeping.await;
+    if let Some(sending) = sending {
+        sending.finish().await;
+    }
     served
+}
+
+/// Where spans go, as the standard variables say.
+fn collector() -> anyhow::Result<Option<Exporter>> {
+    Exporter::from_env(&|name: &str| std::env::var(name).ok())
+        .context("spans cannot be sent as the OTEL_* variables say")
+}
+
+/// What those who send spans of the same jobs need to know; each has a name of its own.
+fn collector_variables() -> HashMap<String, String> {
+    let is_theirs = |name: &str| name.starts_with("OTEL_") && name != "OTEL_SERVICE_NAME";
+    std::env::vars().filter(|(name, _)| is_theirs(name)).collect()
 }
 
 /// Who starts attempts, who tells whether an executor is one of them, and where they attach.

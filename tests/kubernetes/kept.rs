@@ -1,5 +1,6 @@
 //! What a Pod made and could not publish.
 
+use sqlflow_proto::v1::Token;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::client::Ended;
 use sqlflow_tests::cluster::{HOST, Namespace};
@@ -73,7 +74,7 @@ async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() 
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(TRAIN).await.unwrap();
-    let trained = |it: &Payload| matches!(it, Payload::Log(chunk) if String::from_utf8_lossy(&chunk.data).contains("[1]\ttrain-"));
+    let trained = |it: &Payload| matches!(it, Payload::Log(chunk) if String::from_utf8_lossy(&chunk.data).contains("round 2/2"));
     client.until(&token, trained).await.unwrap();
     let pod = namespace.running_pod();
     let name = pod["metadata"]["name"].as_str().unwrap();
@@ -85,7 +86,8 @@ async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() 
     client.until(&token, told).await.unwrap();
     world.hdfs(&["dfsadmin", "-clrSpaceQuota", "/models"]);
 
-    let ended = client.follow(&token).await.unwrap();
+    let from_the_start = Token { token: format!("{}.0", token.token), ..token };
+    let ended = client.follow(&from_the_start).await.unwrap();
     ended.expect_success();
     assert_eq!(trainings(&ended), 2, "it was trained again: {}", said(&ended));
     world.hdfs(&["dfs", "-test", "-e", "/models/flowers.m/flowers.m.tar.gz"]);

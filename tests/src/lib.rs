@@ -13,4 +13,5 @@ pub mod python;
 pub mod relay;
 pub mod server;
 pub mod services;
+pub mod spans;
 pub mod stand_in;

@@ -2,7 +2,7 @@
 
 use bytes::{Buf as _, BytesMut};
 use prost::Message as _;
-use sqlflow_proto::agent::{Failure, SubmitterFrame, submitter_frame::Frame};
+use sqlflow_proto::agent::{Failure, Span, SubmitterFrame, submitter_frame::Frame};
 use sqlflow_proto::record::record::Payload;
 
 /// Longest frame.
@@ -33,6 +33,8 @@ pub enum Sorted {
     Failure(Failure),
     /// Asks for the commit grant.
     Commit,
+    /// A part of the trace.
+    Span(Span),
 }
 
 /// Takes the next whole frame off the front of `buffer`: statement, ack id and what it is.
@@ -71,6 +73,7 @@ fn sort(frame: Frame) -> Sorted {
         Frame::Display(display) => Sorted::Record(Payload::Display(display)),
         Frame::Failure(failure) => Sorted::Failure(failure),
         Frame::Commit(_) => Sorted::Commit,
+        Frame::Span(span) => Sorted::Span(span),
     }
 }
 

@@ -101,7 +101,9 @@ fn set_environment(command: &mut Command, assignment: &Assignment, is_submitter:
     if std::env::var_os("PYTHONUNBUFFERED").is_none() {
         command.env("PYTHONUNBUFFERED", "1");
     }
-    command.envs(&assignment.environment);
+    // What the operator gave the agent's container wins.
+    let given = |name: &String| std::env::var_os(name).is_some();
+    command.envs(assignment.environment.iter().filter(|(name, _)| !given(name)));
     for (name, value) in [("TRACEPARENT", &assignment.traceparent), ("TRACESTATE", &assignment.tracestate)] {
         if !value.is_empty() {
             command.env(name, value);

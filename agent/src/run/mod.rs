@@ -21,6 +21,7 @@ use crate::ship::link::Link;
 use crate::ship::mirror::{Mirror, Stuck};
 use crate::standalone::Standalone;
 use crate::supervise::{EXIT_FAULT, Event};
+use crate::trace::{Exporter, Trace};
 use crate::workspace;
 use shell::Shell;
 
@@ -53,6 +54,8 @@ pub(crate) struct Setting {
     pub spool_disk: u64,
     /// How the command's output is repeated on our own stdout and stderr.
     pub mirror: MirrorAs,
+    /// Where spans go that no server asks for.
+    pub trace: Option<Trace>,
     /// The command is a submitter: it has a channel and nothing to read on stdin.
     pub is_submitter: bool,
 }
@@ -131,10 +134,15 @@ pub fn exec(options: ExecOptions, stderr: Mirror) -> u8 {
 
 fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     let working_dir = std::env::current_dir().context("cannot tell the working folder")?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let exporter = options.trace.as_ref().map(|collector| Exporter::to(collector, &variable)).transpose()?;
+    // Without spans of ours the command finds what we found.
+    let trace = exporter.map(|exporter| Trace::alone(exporter, variable("TRACEPARENT").as_deref()));
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
     let setting = Setting {
         working_dir,
         linger: EXEC_LINGER,
+        trace,
         ..setting(&options.common, attempt.clone(), PathBuf::from("/"))
     };
     let alone = Standalone::new(options, attempt)?;
@@ -156,6 +164,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         termination_grace: common.termination_grace,
         when_full: common.when_full,
         spool_disk: 0,
+        trace: None,
         mirror: common.mirror.unwrap_or(MirrorAs::Raw),
         is_submitter: false,
     }

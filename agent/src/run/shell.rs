@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{
-    Assignment, AttemptRef, CommitRequest, Granted, Refused, Start, agent_frame::Frame,
+    Assignment, AttemptRef, CommitRequest, Granted, Outcome, Refused, Start, agent_frame::Frame,
 };
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Payload};
@@ -33,6 +33,7 @@ use crate::ship::reader::{OutputPipe, Reader};
 use crate::ship::spool;
 use crate::store::Patience;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
+use crate::trace::{Exporter, SharedTrace, Trace};
 use crate::{failpoint, meter, summary, workspace};
 
 /// When the assignment does not say.
@@ -63,6 +64,8 @@ pub(super) struct Shell {
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
     timers: HashMap<Timer, AbortHandle>,
+    trace: Option<SharedTrace>,
+    outcome: Option<Outcome>,
     /// Work with files that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
 }
@@ -99,6 +102,8 @@ impl Shell {
             publication: None,
             staged: Vec::new(),
             timers: HashMap::new(),
+            trace: None,
+            outcome: None,
             last_work: Vec::new(),
         };
         for action in first {
@@ -172,7 +177,10 @@ impl Shell {
         Event::Terminate { signal, sender, budget }
     }
 
-    fn assigned(&mut self, assignment: Assignment) -> Event {
+    fn assigned(&mut self, mut assignment: Assignment) -> Event {
+        if let Some(attached) = self.link.first_attached() {
+            self.evidence.began(attached);
+        }
         let seconds = |seconds: u32, default| match seconds {
             0 => default,
             seconds => Duration::from_secs(seconds.into()),
@@ -188,6 +196,10 @@ impl Shell {
             self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
         }
         tracing::info!(job = self.setting.attempt.job_id, command = ?assignment.command.first(), "assigned");
+        if let Some(trace) = self.setting.trace.take().or_else(|| assigned_trace(&assignment)) {
+            assignment.traceparent = trace.traceparent();
+            self.trace = Some(Arc::new(Mutex::new(trace)));
+        }
         self.plan = Some(plan);
         self.assignment = Some(Arc::new(assignment));
         Event::Assigned(plan)
@@ -328,6 +340,7 @@ impl Shell {
             stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]), how)?,
             channel,
             when_full: self.setting.when_full,
+            trace: self.trace.clone(),
             stop: self.stop_reading.subscribe(),
         };
         tokio::spawn(reader.run());
@@ -411,6 +424,7 @@ impl Shell {
         let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
         let summary = self.setting.summary.clone();
         let marks = self.link.marks();
+        self.outcome = Some(outcome.clone());
         self.last_work.push(spawn_blocking(move || {
             if outcome.output_kept
                 && let Some(dir) = &dir
@@ -451,6 +465,20 @@ impl Shell {
         for work in self.last_work.drain(..) {
             let _ = tokio::time::timeout(LAST_WORK, work).await;
         }
+        self.leave_spool();
+        self.export_trace().await;
+    }
+
+    async fn export_trace(&mut self) {
+        let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
+        // Reporting has ended too.
+        outcome.phases = self.evidence.phase_times();
+        let trace = trace.lock().expect("nobody panics while holding the lock").clone();
+        let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
+        trace.export(&command, &outcome).await;
+    }
+
+    fn leave_spool(&self) {
         let unacked = self.link.unacked();
         if unacked.is_empty() {
             return;
@@ -462,6 +490,20 @@ impl Shell {
             tracing::error!(%error, "cannot write the spool");
         }
         failpoint::reach("after-spool");
+    }
+}
+
+/// What the server says of the trace, and what it, or our own environment, says of the collector.
+fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
+    let attempt = assignment.traceparent.parse().ok()?;
+    let variable =
+        |name: &str| std::env::var(name).ok().or_else(|| assignment.environment.get(name).cloned());
+    match Exporter::from_env(&variable) {
+        Ok(exporter) => Some(Trace::of_attempt(exporter?, attempt)),
+        Err(error) => {
+            tracing::warn!("spans are not sent: {error:#}");
+            None
+        }
     }
 }
 

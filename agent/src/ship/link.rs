@@ -48,6 +48,7 @@ struct Pending {
     /// The end of stderr before the first statement: what an interpreter says that cannot even begin. Of what comes
     /// later only the log tells, for a user's code may print anything.
     last_words: Vec<u8>,
+    first_attached: Option<Instant>,
 }
 
 /// Resident memory of the attempt's processes, in bytes.
@@ -105,6 +106,7 @@ impl Link {
         let pending = Pending {
             outbox: Outbox::new(limit),
             commit: None,
+            first_attached: None,
             commits: 0,
             outcome: None,
             phase: Phase::Fetching,
@@ -223,8 +225,18 @@ impl Link {
 
     /// Whether somebody takes records now.
     pub fn set_attached(&self, attached: bool) {
-        self.pending().outbox.set_spills(!attached);
+        let mut pending = self.pending();
+        pending.outbox.set_spills(!attached);
+        if attached {
+            pending.first_attached.get_or_insert_with(Instant::now);
+        }
+        drop(pending);
         self.room.notify_one();
+    }
+
+    /// When somebody took records for the first time.
+    pub fn first_attached(&self) -> Option<Instant> {
+        self.pending().first_attached
     }
 
     /// From now on there is an overflow file of at most so many bytes; see [`super::overflow`].

@@ -22,6 +22,7 @@ use crate::channel::answers::Answer;
 use crate::channel::codec::{Sorted, next_frame};
 use crate::cli::{MirrorAs, WhenFull};
 use crate::supervise::Event;
+use crate::trace::SharedTrace;
 
 /// Most bytes in one record of output.
 const CHUNK: usize = 64 << 10;
@@ -47,6 +48,8 @@ pub struct Reader {
     pub channel: Option<(OwnedReadHalf, BytesMut, mpsc::Sender<Answer>)>,
     /// What to do with output when the outbox is full.
     pub when_full: WhenFull,
+    /// Takes what the submitter tells of its work; `None`: nobody wants to know.
+    pub trace: Option<SharedTrace>,
     /// Becomes true when only what is there now is to be read.
     pub stop: watch::Receiver<bool>,
 }
@@ -286,6 +289,12 @@ impl Reader {
                 Sorted::Record(payload) => self.link.push(statement, payload),
                 Sorted::Failure(failure) => {
                     let _ = self.events.send(Event::SubmitterFailed(failure));
+                    self.link.last_seq()
+                }
+                Sorted::Span(span) => {
+                    if let Some(trace) = &self.trace {
+                        trace.lock().expect("nobody panics while holding the lock").take(statement, span);
+                    }
                     self.link.last_seq()
                 }
                 Sorted::Commit => {

@@ -20,7 +20,6 @@ use crate::run::Incoming;
 use crate::ship::link::{Link, Sent};
 use crate::summary;
 use crate::supervise::Event;
-use crate::trace::Trace;
 use log::LogFolder;
 
 /// Between tries to write to a disk that is full, or gone for a while.
@@ -32,7 +31,6 @@ pub(crate) struct Standalone {
     assignment: Assignment,
     log: Option<LogFolder>,
     outcome: Option<PathBuf>,
-    trace: Option<Trace>,
 }
 
 impl Standalone {
@@ -46,11 +44,7 @@ impl Standalone {
         // 0 would mean the default, and an assignment counts whole seconds.
         let seconds =
             |time: Duration| u32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1);
-        let traceparent = std::env::var("TRACEPARENT").ok();
-        let trace = options.trace.map(|collector| Trace::new(collector, traceparent.as_deref()));
         let assignment = Assignment {
-            // Without spans of ours the command finds what we found.
-            traceparent: trace.as_ref().map(Trace::traceparent).unwrap_or_default(),
             attempt: Some(attempt),
             command: options.command,
             inputs: options.input,
@@ -59,13 +53,12 @@ impl Standalone {
             drain_seconds: seconds(options.drain),
             ..Assignment::default()
         };
-        Ok(Self { assignment, log, outcome: options.common.outcome, trace })
+        Ok(Self { assignment, log, outcome: options.common.outcome })
     }
 
     /// Serves the attempt until the agent ends.
     pub(crate) async fn run(mut self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
         link.set_attached(true);
-        let command = self.assignment.command.clone();
         let _ = incoming.send(Incoming::Assigned(Box::new(std::mem::take(&mut self.assignment))));
         let mut sent = Sent::resume(0);
         loop {
@@ -81,13 +74,7 @@ impl Standalone {
                     }
                 }
                 Some(Message::Outcome(outcome)) => {
-                    let trace = self.trace.take();
-                    let spans = async {
-                        if let Some(trace) = trace {
-                            trace.export(&command, &outcome).await;
-                        }
-                    };
-                    tokio::join!(spans, self.end(outcome.clone()));
+                    self.end(outcome).await;
                     let _ = incoming.send(Incoming::Event(Event::OutcomeAcked));
                 }
                 Some(Message::Hello(_) | Message::Heartbeat(_) | Message::Compressed(_)) | None => {}

@@ -37,7 +37,9 @@ def run_step(path: str) -> None:
         redactor.hide(dsn)
         with connect(dsn, step.replay) as database:
             for statement in step.statements:
-                run_statement(statement, step, database, StatementChannel(channel, statement.index))
+                speaking = StatementChannel(channel, statement.index)
+                with speaking.spans.span(f"statement {statement.kind}"):
+                    run_statement(statement, step, database, speaking)
             statement = None
     except Exception as error:
         _fail(error, channel, statement, redactor)

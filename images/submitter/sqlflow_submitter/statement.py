@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from sqlflow_submitter.channel import Channel
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
 from sqlflow_submitter.proto.sqlflow.v1.data_pb2 import Head, Rows
+from sqlflow_submitter.spans import Spans
 
 PROGRESS_INTERVAL_SECONDS = 0.1
 
@@ -21,6 +22,7 @@ class StatementChannel:
         self._index = index
         self._started_at = 0.0
         self._next_progress_at: dict[str, float] = {}
+        self.spans = Spans(channel, index)
 
     def started(self, repeatable: bool) -> None:
         """Says that the statement starts. Where it may not be repeated, returns only when that is on record."""

@@ -13,6 +13,7 @@ use crate::dsn;
 use crate::job::{Job, JobId, Token};
 use crate::sql::{self, Compiled};
 use crate::store::{Lease, NewJob, Secret, Store};
+use crate::trace::Origin;
 
 /// Statements of a program at the most.
 pub const MAX_STATEMENTS: usize = 10_000;
@@ -44,7 +45,11 @@ impl Submitter {
         Self { store, driver, options }
     }
 
-    pub(super) async fn run(&self, request: v1::Request) -> Result<v1::Token, Status> {
+    pub(super) async fn run(
+        &self,
+        request: v1::Request,
+        origin: Option<Origin>,
+    ) -> Result<v1::Token, Status> {
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session)?;
         let dialect = dsn::dialect(data_source.expose())
@@ -65,7 +70,8 @@ impl Submitter {
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let timeout = session.fetch_timeout_seconds.unwrap_or(self.options.fetch_timeout_seconds);
-        let (token, new) = self.new_job(&compiled, sql, data_source, session.user_id, timeout)?;
+        let (token, mut new) = self.new_job(&compiled, sql, data_source, session.user_id, timeout)?;
+        new.job.origin = origin;
         let id = new.job.id.clone();
         let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
         self.store.create(new).await.map_err(status::of_store)?;

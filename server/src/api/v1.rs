@@ -13,6 +13,7 @@ use crate::clock;
 use crate::job::{Cause, CursorToken, Event, Failure, JobId, JobState};
 use crate::log::ResultLog;
 use crate::store::{JobFilter, JobRecord, Store, UpdateError};
+use crate::trace::Origin;
 
 const DEFAULT_LISTED: u32 = 50;
 const MAX_LISTED: u32 = 1000;
@@ -28,7 +29,9 @@ pub(super) struct TokenApi {
 #[tonic::async_trait]
 impl SqlFlow for TokenApi {
     async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
-        self.submitter.run(request.into_inner()).await.map(Response::new)
+        let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok());
+        let origin = Origin::of_headers(header("traceparent"), header("tracestate"));
+        self.submitter.run(request.into_inner(), origin).await.map(Response::new)
     }
 
     async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {

@@ -9,8 +9,9 @@ use tonic::Status;
 
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::job::{AttemptId, Step};
+use crate::job::{AttemptId, Job, Step};
 use crate::store::{Secret, Store};
+use crate::trace;
 
 /// Name of the secret that holds the data source.
 pub const DATA_SOURCE: &str = "db_conn_str";
@@ -24,6 +25,8 @@ pub struct AssignOptions {
     pub models: String,
     /// Seconds between TERM and KILL.
     pub grace_seconds: u32,
+    /// What agents and submitters are told of the collector of spans, as `OTEL_*` variables.
+    pub collector: HashMap<String, String>,
 }
 
 /// Seconds that an agent waits for the pipes of an ended submitter.
@@ -59,7 +62,18 @@ impl Assigner {
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
-        Ok(Assignment { publish_attempt, ..assign(&self.options, attempt, spec, &secret) })
+        let (traceparent, tracestate) = self.trace_of(&record.job, attempt);
+        let assigned = assign(&self.options, attempt, spec, &secret);
+        Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
+    }
+
+    /// Without a collector there are no spans of ours: what runs is then a part of the client's.
+    fn trace_of(&self, job: &Job, attempt: &AttemptId) -> (String, String) {
+        let origin = job.origin.clone().unwrap_or_default();
+        if self.options.collector.is_empty() {
+            return (origin.parent, origin.state);
+        }
+        (trace::attempt(job, attempt).to_string(), origin.state)
     }
 }
 
@@ -97,7 +111,7 @@ fn assign(options: &AssignOptions, attempt: &AttemptId, spec: StepSpec, data_sou
         }),
         files,
         command: vec![options.python.clone(), "main.py".to_owned()],
-        environment: HashMap::new(),
+        environment: options.collector.clone(),
         secrets: HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]),
         inputs: inputs.collect(),
         outputs: outputs.collect(),

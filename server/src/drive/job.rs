@@ -16,6 +16,7 @@ use crate::job::{
 use crate::launch::{LaunchError, Needs, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
+use crate::trace;
 
 /// How often an attempt is looked at when nothing tells of a change.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -324,7 +325,13 @@ impl JobDriver {
         if !self.log_is_closed().await? {
             self.say(notice::Kind::End, text).await?;
         }
-        self.update(Event::Finished(state)).await
+        self.update(Event::Finished(state)).await?;
+        if self.context.tracer.is_on()
+            && let Some(record) = self.context.store.load(&self.id).await?
+        {
+            self.context.tracer.take(trace::spans(&record, clock::now_ms()));
+        }
+        Ok(())
     }
 
     async fn log_is_closed(&self) -> Result<bool, Stop> {

@@ -21,6 +21,7 @@ use crate::launch::Launcher;
 use crate::log::ResultLog;
 use crate::presence::Presence;
 use crate::store::{Lease, ServerId, Store};
+use crate::trace::Tracer;
 
 pub use housekeeping::Housekeeping;
 
@@ -36,6 +37,8 @@ pub struct Context {
     pub presence: Presence,
     /// Time limits.
     pub limits: Limits,
+    /// Takes the spans of jobs that end.
+    pub tracer: Tracer,
 }
 
 /// Time limits of driving.

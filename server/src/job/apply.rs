@@ -92,7 +92,7 @@ impl Job {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
             Event::AttemptCreated { step, launcher } => self.create_attempt(step, launcher, now_ms),
-            Event::AttemptLaunched(attempt) => self.launched(&attempt),
+            Event::AttemptLaunched(attempt) => self.launched(&attempt, now_ms),
             Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
             Event::CommitRequested { attempt, instance } => self.grant(&attempt, &instance),
             Event::OutcomeReported { attempt, instance, outcome } => {
@@ -130,6 +130,7 @@ impl Job {
             granted: false,
             launcher,
             created_ms: now_ms,
+            launched_ms: None,
             attached_ms: None,
             ended_ms: None,
         });
@@ -137,11 +138,12 @@ impl Job {
         Ok(Change::Changed)
     }
 
-    fn launched(&mut self, id: &AttemptId) -> Result<Change, Rejection> {
+    fn launched(&mut self, id: &AttemptId, now_ms: i64) -> Result<Change, Rejection> {
         let attempt = self.current_attempt(id)?;
         match attempt.phase {
             Phase::Created => {
                 attempt.phase = Phase::Launched;
+                attempt.launched_ms = Some(now_ms);
                 Ok(Change::Changed)
             }
             // A fast agent attaches, or even ends, before the launcher returns.

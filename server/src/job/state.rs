@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{AttemptId, JobId};
+use crate::trace::Origin;
 
 /// A job as it stands. Everything else about it (the program, its secrets, its log) does not change or is kept apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,6 +16,9 @@ pub struct Job {
     pub cancel: Option<Failure>,
     /// The steps, in order. A step starts when all before it have succeeded.
     pub steps: Vec<Step>,
+    /// The client's trace, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// How a job stands.
@@ -147,6 +151,9 @@ pub struct Attempt {
     pub launcher: String,
     /// When it was recorded, in milliseconds since the Unix epoch.
     pub created_ms: i64,
+    /// When the launcher had accepted it.
+    #[serde(default)]
+    pub launched_ms: Option<i64>,
     /// When its agent first attached.
     pub attached_ms: Option<i64>,
     /// When its outcome was recorded.
@@ -250,6 +257,29 @@ impl Outcome {
     }
 }
 
+impl Reason {
+    /// The word for it, as it is stored too.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Exited => "exited",
+            Self::Signaled => "signaled",
+            Self::OutOfMemory => "out_of_memory",
+            Self::Cancelled => "cancelled",
+            Self::StartFailed => "start_failed",
+            Self::InputFailed => "input_failed",
+            Self::PublishFailed => "publish_failed",
+            Self::Refused => "refused",
+            Self::AgentFailed => "agent_failed",
+            Self::Lost => "lost",
+            Self::LaunchFailed => "launch_failed",
+            Self::Deadline => "deadline",
+            Self::Terminated => "terminated",
+        }
+    }
+}
+
 /// Kinds of end, as in `sqlflow.agent.v1.Outcome.Reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -288,7 +318,7 @@ impl Job {
     /// A new job of these steps.
     #[must_use]
     pub fn new(id: JobId, steps: Vec<Step>) -> Self {
-        Self { id, state: JobState::Pending, cancel: None, steps }
+        Self { id, state: JobState::Pending, cancel: None, steps, origin: None }
     }
 
     /// The attempt of this id, if there is one.

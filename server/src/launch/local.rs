@@ -91,6 +91,8 @@ impl LocalLauncher {
             .arg("--keep-output")
             // Submitters get the data source of their own job only.
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
+            // Spans of ours are not theirs.
+            .env_remove("OTEL_SERVICE_NAME")
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(log_too)

@@ -25,24 +25,28 @@ def train(statement: Statement, database: Database, channel: StatementChannel) -
     Raises:
         UserError: the statement or the data is wrong; told within the first second where it can be.
     """
-    plan = TrainPlan(statement, database)
+    with channel.spans.span("derive"):
+        plan = TrainPlan(statement, database)
     channel.say(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
 
     # From here on numpy is needed, and then xgboost.
     from sqlflow_submitter.extended.training_data import load_training_data
 
-    data = load_training_data(plan, statement.select, database, channel)
+    with channel.spans.span("load"):
+        data = load_training_data(plan, statement.select, database, channel)
 
     from sqlflow_submitter.xgb import booster as xgb
 
     earlier = xgb.load_booster(Path(statement.pretrained)) if statement.pretrained else None
     rounds = _Rounds(channel, _rounds(plan, data.train[0].rows))
-    model, kept = xgb.fit(plan.parameters, data.train, data.validation, earlier, rounds.done)
+    with channel.spans.span("train", {"sqlflow.rows": data.train[0].rows}):
+        model, kept = xgb.fit(plan.parameters, data.train, data.validation, earlier, rounds.done)
     rounds.end(kept)
     folder = Path(statement.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    xgb.save(model, folder)
-    _meta(statement, plan, data, rounds.measured[kept - 1]).save(folder)
+    with channel.spans.span("save"):
+        folder.mkdir(parents=True, exist_ok=True)
+        xgb.save(model, folder)
+        _meta(statement, plan, data, rounds.measured[kept - 1]).save(folder)
     channel.say(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
 
 
@@ -84,6 +88,7 @@ class _Rounds:
         self.measured.append(values)
         number = len(self.measured)
         self._channel.metrics(values, step=number)
+        self._channel.spans.event("round", {"sqlflow.round": number, **values})
         self._channel.progress("train", number, self._total, "rounds")
         if number % self._every == 0 or number in (1, self._total):
             measured = "  ".join(f"{name}={value:.6g}" for name, value in values.items())

@@ -10,6 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::failure::Failure;
+use crate::trace::Trace;
 
 /// The largest page that is taken.
 const LARGEST_MESSAGE: usize = 32 * 1024 * 1024;
@@ -46,7 +47,9 @@ impl Client {
         &self.server
     }
 
-    pub(crate) async fn run(&mut self, request: Request) -> Result<Token, Status> {
+    pub(crate) async fn run(&mut self, request: Request, trace: &Trace) -> Result<Token, Status> {
+        let mut request = tonic::Request::new(request);
+        trace.inject(request.metadata_mut());
         within_deadline(self.calls.run(request)).await
     }
 

@@ -15,6 +15,7 @@ mod interrupt;
 mod remember;
 mod render;
 mod token;
+mod trace;
 
 use std::process::ExitCode;
 

@@ -18,6 +18,7 @@ use crate::render::program_error::program_error;
 use crate::render::text::TextView;
 use crate::render::{Screen as _, Tone, View};
 use crate::token;
+use crate::trace::Trace;
 
 /// How long a command whose output was closed waits for the server to take its cancellation.
 const LAST_CALL: Duration = Duration::from_secs(5);
@@ -26,8 +27,25 @@ pub(super) async fn run(
     args: &Run,
     datasource: Option<&str>,
     json: bool,
+    client: Client,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    let trace = Trace::begin().map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let ended = traced(args, datasource, json, client, console, &trace).await;
+    let sent = trace.end(ended.as_ref().err().map(ToString::to_string)).await;
+    if let Err(error) = sent {
+        console.line(Tone::Warning, &format!("warning: spans are lost: {error:#}"));
+    }
+    ended
+}
+
+async fn traced(
+    args: &Run,
+    datasource: Option<&str>,
+    json: bool,
     mut client: Client,
     console: &mut Console,
+    trace: &Trace,
 ) -> Result<(), Failure> {
     let sql = match (&args.program.execute, &args.program.file) {
         (Some(sql), _) => sql.clone(),
@@ -44,7 +62,7 @@ pub(super) async fn run(
             ..Session::default()
         }),
     };
-    let token = match client.run(request).await {
+    let token = match client.run(request, trace).await {
         Ok(token) => token,
         Err(status) => return Err(refused(&status, &sql, client.server())),
     };

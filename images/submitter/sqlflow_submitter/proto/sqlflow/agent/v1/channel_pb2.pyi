@@ -3,13 +3,13 @@ from sqlflow_submitter.proto.sqlflow.v1 import data_pb2 as _data_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubmitterFrame(_message.Message):
-    __slots__ = ("statement", "ack_id", "started", "head", "rows", "ended", "progress", "metrics", "display", "failure", "commit")
+    __slots__ = ("statement", "ack_id", "started", "head", "rows", "ended", "progress", "metrics", "display", "failure", "commit", "span")
     STATEMENT_FIELD_NUMBER: _ClassVar[int]
     ACK_ID_FIELD_NUMBER: _ClassVar[int]
     STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class SubmitterFrame(_message.Message):
     DISPLAY_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
+    SPAN_FIELD_NUMBER: _ClassVar[int]
     statement: int
     ack_id: int
     started: _record_pb2.StatementStarted
@@ -32,7 +33,8 @@ class SubmitterFrame(_message.Message):
     display: _data_pb2.Display
     failure: Failure
     commit: Commit
-    def __init__(self, statement: _Optional[int] = ..., ack_id: _Optional[int] = ..., started: _Optional[_Union[_record_pb2.StatementStarted, _Mapping]] = ..., head: _Optional[_Union[_data_pb2.Head, _Mapping]] = ..., rows: _Optional[_Union[_data_pb2.Rows, _Mapping]] = ..., ended: _Optional[_Union[_record_pb2.StatementEnded, _Mapping]] = ..., progress: _Optional[_Union[_data_pb2.Progress, _Mapping]] = ..., metrics: _Optional[_Union[_data_pb2.Metrics, _Mapping]] = ..., display: _Optional[_Union[_data_pb2.Display, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ...) -> None: ...
+    span: Span
+    def __init__(self, statement: _Optional[int] = ..., ack_id: _Optional[int] = ..., started: _Optional[_Union[_record_pb2.StatementStarted, _Mapping]] = ..., head: _Optional[_Union[_data_pb2.Head, _Mapping]] = ..., rows: _Optional[_Union[_data_pb2.Rows, _Mapping]] = ..., ended: _Optional[_Union[_record_pb2.StatementEnded, _Mapping]] = ..., progress: _Optional[_Union[_data_pb2.Progress, _Mapping]] = ..., metrics: _Optional[_Union[_data_pb2.Metrics, _Mapping]] = ..., display: _Optional[_Union[_data_pb2.Display, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., span: _Optional[_Union[Span, _Mapping]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("message", "detail", "user_error", "transient")
@@ -45,6 +47,48 @@ class Failure(_message.Message):
     user_error: bool
     transient: bool
     def __init__(self, message: _Optional[str] = ..., detail: _Optional[str] = ..., user_error: _Optional[bool] = ..., transient: _Optional[bool] = ...) -> None: ...
+
+class Span(_message.Message):
+    __slots__ = ("id", "parent", "name", "begin_unix_micros", "end_unix_micros", "attributes", "events", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    PARENT_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    END_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    parent: int
+    name: str
+    begin_unix_micros: int
+    end_unix_micros: int
+    attributes: _containers.RepeatedCompositeFieldContainer[Attribute]
+    events: _containers.RepeatedCompositeFieldContainer[SpanEvent]
+    error: str
+    def __init__(self, id: _Optional[int] = ..., parent: _Optional[int] = ..., name: _Optional[str] = ..., begin_unix_micros: _Optional[int] = ..., end_unix_micros: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[SpanEvent, _Mapping]]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class SpanEvent(_message.Message):
+    __slots__ = ("name", "time_unix_micros", "attributes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TIME_UNIX_MICROS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    time_unix_micros: int
+    attributes: _containers.RepeatedCompositeFieldContainer[Attribute]
+    def __init__(self, name: _Optional[str] = ..., time_unix_micros: _Optional[int] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ...) -> None: ...
+
+class Attribute(_message.Message):
+    __slots__ = ("key", "text", "integer", "number")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    INTEGER_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    text: str
+    integer: int
+    number: float
+    def __init__(self, key: _Optional[str] = ..., text: _Optional[str] = ..., integer: _Optional[int] = ..., number: _Optional[float] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ()

@@ -1,0 +1,59 @@
+//! The trace of a job, OpenTelemetry's way: client → Run → step → attempt → the agent's own spans → the submitter's.
+//!
+//! A job's spans are a pure function of its record ([`spans`]) and are sent when it ends, by whichever server drives it
+//! then: nothing has to be kept open, and a span that is sent again has the same id. [`Tracer`] sends them.
+
+mod spans;
+mod tracer;
+
+use serde::{Deserialize, Serialize};
+use sqlflow_agent::trace::TraceContext;
+
+use crate::job::{AttemptId, Job};
+
+pub use spans::spans;
+pub use tracer::Tracer;
+
+/// Longest `tracestate` that is passed on; the specification asks for 512 at least.
+const MAX_STATE_BYTES: usize = 1024;
+
+/// The trace context that a client gave, as W3C writes it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// `traceparent`.
+    pub parent: String,
+    /// `tracestate`; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state: String,
+}
+
+impl Origin {
+    /// What these two headers say; `None`: nothing.
+    #[must_use]
+    pub fn of_headers(parent: Option<&str>, state: Option<&str>) -> Option<Self> {
+        let parent: TraceContext = parent?.parse().ok()?;
+        let state = state.filter(|it| it.len() <= MAX_STATE_BYTES).unwrap_or_default();
+        Some(Self { parent: parent.to_string(), state: state.to_owned() })
+    }
+}
+
+/// What the client called from, if it was a span.
+fn client(job: &Job) -> Option<TraceContext> {
+    job.origin.as_ref()?.parent.parse().ok()
+}
+
+/// The span of the whole job.
+fn run(job: &Job) -> TraceContext {
+    let name = format!("sqlflow job {}", job.id);
+    client(job).map_or_else(|| TraceContext::named(&name), |client| client.child(&name))
+}
+
+fn step(job: &Job, step: u32) -> TraceContext {
+    run(job).child(&format!("step {step}"))
+}
+
+/// The span of an attempt.
+#[must_use]
+pub fn attempt(job: &Job, id: &AttemptId) -> TraceContext {
+    step(job, id.step).child(&format!("attempt {}", id.number))
+}

@@ -1,0 +1,184 @@
+//! A job's spans, from its record. Pure.
+//!
+//! ```text
+//! Run                     from the record of the job to its end
+//!   step train            from the end of the step before
+//!     queue, pause        until the first attempt, and between attempts
+//!     attempt 1
+//!       launch            until the platform took it
+//!       start             until its agent attached: scheduling, pulling the image
+//!       …                 the agent's own: fetch, run, drain, publish, report
+//! ```
+
+use sqlflow_agent::trace::{Kind, Span, TraceContext};
+
+use super::{attempt, client, run, step};
+use crate::job::{Attempt, AttemptId, Job, JobState, Step};
+use crate::store::JobRecord;
+
+/// The spans of a job that has ended, or ends at `now_ms`.
+#[must_use]
+pub fn spans(record: &JobRecord, now_ms: i64) -> Vec<Span> {
+    let job = &record.job;
+    let (begin, end) = (record.created_ms, record.ended_ms.unwrap_or(now_ms));
+    let mut all = vec![root(job, &record.user_id, (begin, end))];
+    let mut at = begin;
+    for (index, one) in (0_u32..).zip(&job.steps).filter(|(_, one)| !one.attempts.is_empty()) {
+        at = step_spans(&mut all, job, index, one, (at, end));
+    }
+    all
+}
+
+fn root(job: &Job, user: &str, times: (i64, i64)) -> Span {
+    let state = job.state.name();
+    let mut span = span("Run", run(job), client(job), times)
+        .text("sqlflow.job.id", job.id.to_string())
+        .text("sqlflow.job.state", state)
+        .text("rpc.system", "grpc")
+        .text("rpc.service", "sqlflow.v1.SQLFlow")
+        .text("rpc.method", "Run");
+    if !user.is_empty() {
+        span = span.text("enduser.id", user);
+    }
+    span.kind = Kind::Server;
+    if let JobState::Failed(failure) = &job.state {
+        span.error = Some(failure.message.clone());
+    }
+    span
+}
+
+/// Gives the step's end.
+fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, end): (i64, i64)) -> i64 {
+    let context = step(job, index);
+    let ended = one.attempts.last().and_then(|it| it.ended_ms).unwrap_or(end);
+    let mut itself = span(&format!("step {}", one.kind), context, Some(run(job)), (begin, ended))
+        .integer("sqlflow.step", index.into())
+        .integer("sqlflow.statements", one.statement_count.into());
+    if !one.succeeded() {
+        let outcome = one.attempts.last().and_then(Attempt::outcome);
+        itself.error = Some(outcome.map_or_else(|| "it did not end".to_owned(), |it| it.message.clone()));
+    }
+    all.push(itself);
+    let mut at = begin;
+    for (number, one) in (1_u32..).zip(&one.attempts) {
+        let name = if number == 1 { "queue" } else { "pause" };
+        let waited = context.child(&format!("{name} {number}"));
+        all.push(span(name, waited, Some(context), (at, one.created_ms)));
+        at = one.ended_ms.unwrap_or(end);
+        let id = AttemptId { job: job.id.clone(), step: index, number };
+        attempt_spans(all, attempt(job, &id), context, one, &id, at);
+    }
+    ended
+}
+
+fn attempt_spans(
+    all: &mut Vec<Span>,
+    context: TraceContext,
+    parent: TraceContext,
+    one: &Attempt,
+    id: &AttemptId,
+    end: i64,
+) {
+    let mut itself = span(&format!("attempt {}", id.number), context, Some(parent), (one.created_ms, end))
+        .text("sqlflow.attempt", id.to_string())
+        .text("sqlflow.launcher", &one.launcher);
+    if let Some(outcome) = one.outcome() {
+        itself = itself.text("sqlflow.outcome.reason", outcome.reason.name());
+        itself.error = (!outcome.succeeded()).then(|| outcome.message.clone());
+    }
+    all.push(itself);
+    let attached = one.attached_ms.unwrap_or(end);
+    // A fast agent attaches before its launcher returns.
+    let launched = one.launched_ms.unwrap_or(attached).min(attached);
+    all.push(span("launch", context.child("launch"), Some(context), (one.created_ms, launched)));
+    all.push(span("start", context.child("start"), Some(context), (launched, attached)));
+}
+
+fn span(name: &str, context: TraceContext, parent: Option<TraceContext>, (begin, end): (i64, i64)) -> Span {
+    Span::new(name, context, parent, (begin * 1000, end * 1000))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::job::{Event, InstanceHash, JobId, Outcome, Reason};
+    use crate::trace::Origin;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    /// A step whose first attempt was lost, and a step after it.
+    fn record() -> JobRecord {
+        let one = |kind: &str| Step {
+            first_statement: 0,
+            statement_count: 1,
+            kind: kind.to_owned(),
+            repeatable: true,
+            attempts: Vec::new(),
+        };
+        let mut job = Job::new(JobId::generate(), vec![one("train"), one("predict")]);
+        job.origin = Origin::of_headers(Some(PARENT), Some("a=b"));
+        let mut now = 1000;
+        for (step, number, reason) in
+            [(0, 1, Reason::Lost), (0, 2, Reason::Succeeded), (1, 1, Reason::Succeeded)]
+        {
+            let attempt = AttemptId { job: job.id.clone(), step, number };
+            let instance = InstanceHash::of(b"key");
+            for event in [
+                Event::AttemptCreated { step, launcher: "local".to_owned() },
+                Event::AttemptLaunched(attempt.clone()),
+                Event::AgentAttached { attempt: attempt.clone(), instance },
+                Event::AttemptFoundEnded { attempt, outcome: Outcome::by_server(reason, "so", false) },
+            ] {
+                now += 10;
+                job.apply(event, now).unwrap();
+            }
+        }
+        job.apply(Event::Finished(JobState::Succeeded), now).unwrap();
+        JobRecord {
+            job,
+            user_id: "me".to_owned(),
+            created_ms: 1000,
+            ended_ms: Some(now + 10),
+            plain_cursor: 0,
+            fetch_timeout_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_jobs_spans_are_one_tree_and_the_same_for_every_server() {
+        let record = record();
+        let all = spans(&record, 0);
+        assert_eq!(all, spans(&record, 77), "another server says the same");
+        let ids: HashSet<_> = all.iter().map(|it| it.context.span_id).collect();
+        assert_eq!(ids.len(), all.len());
+        assert_eq!(all[0].parent, PARENT.parse().ok().map(|it: TraceContext| it.span_id));
+        assert!(all[1..].iter().all(|it| ids.contains(&it.parent.unwrap())), "an orphan");
+        assert!(all.iter().all(|it| it.context.trace_id == all[0].context.trace_id));
+        // The agent needs no more than the attempt's own context to go on.
+        let id = AttemptId { job: record.job.id.clone(), step: 0, number: 2 };
+        assert!(ids.contains(&attempt(&record.job, &id).span_id));
+    }
+
+    #[test]
+    fn the_parts_make_up_the_whole() {
+        let all = spans(&record(), 0);
+        let length = |it: &Span| it.end_micros - it.begin_micros;
+        for whole in all.iter().filter(|it| it.name.starts_with("step")) {
+            let parts: i64 =
+                all.iter().filter(|it| it.parent == Some(whole.context.span_id)).map(length).sum();
+            assert_eq!(parts, length(whole), "{}", whole.name);
+        }
+    }
+
+    #[test]
+    fn without_a_clients_trace_a_job_is_one_of_its_own() {
+        let mut record = record();
+        record.job.origin = None;
+        let all = spans(&record, 0);
+        assert_eq!(all[0].parent, None);
+        assert_ne!(all[0].context.trace_id, [0; 16]);
+        assert_eq!(Origin::of_headers(Some("00-0-0-0"), None), None);
+    }
+}

@@ -1,0 +1,87 @@
+//! One trace for each job, from the client to Python.
+
+use std::process::Command;
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::python;
+use sqlflow_tests::server::{Setup, program};
+use sqlflow_tests::services::Jaeger;
+
+fn collector() -> String {
+    format!("http://127.0.0.1:{}", Jaeger::shared().port)
+}
+
+/// What quickstart runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
+    let dir = tempfile::tempdir().unwrap();
+    let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+    let setup = Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());
+    let server = setup.start().unwrap();
+    let program_file = python::repository().join("examples/iris.sql");
+    let output = Command::new(program("sqlflowctl"))
+        .args(["run", "--output", "json", "--no-remember", "--server", &server.address, "-f"])
+        .arg(program_file)
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", collector())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let first = output.stdout.split(|it| *it == b'\n').next().unwrap();
+    let job: serde_json::Value = serde_json::from_slice(first).unwrap();
+
+    let expected =
+        ["sqlflowctl run", "Run", "step train", "step predict", "publish", "statement predict", "save"];
+    let spans = Jaeger::shared().trace_of("127.0.0.1", job["job"].as_str().unwrap(), &expected);
+    spans.expect_a_tree();
+    let run = spans.parts_of(spans.one("sqlflowctl run")).next().unwrap();
+    assert_eq!(run["operationName"], "Run");
+    for whole in ["Run", "step", "attempt"] {
+        spans.expect_parts_of(whole);
+    }
+    // Training is told of by the submitter, round for round.
+    let train = spans.one("train");
+    let within: Vec<_> =
+        spans.parts_of(spans.one("statement train")).map(|it| it["operationName"].clone()).collect();
+    assert_eq!(within, ["derive", "load", "train", "save"]);
+    let rounds = train["logs"].as_array().unwrap();
+    assert!(rounds.len() > 1 && rounds[0].to_string().contains("train-"), "{rounds:?}");
+}
+
+/// Whoever drives the job at its end sends its spans, and they are those that its agent knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_is_whole_though_the_server_was_killed_in_the_middle() {
+    let dir = tempfile::tempdir().unwrap();
+    let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+    let setup = Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let train =
+        "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH train.num_boost_round = 300 LABEL class INTO m;";
+    let token = client.run(train).await.unwrap();
+    let trains = |it: &Payload| matches!(it, Payload::Progress(progress) if progress.phase == "train");
+    client.until(&token, trains).await.unwrap();
+    server.kill();
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+
+    let expected = ["Run", "step train", "attempt 1", "run", "report", "statement train"];
+    let spans = Jaeger::shared().trace_of("127.0.0.1", &token.job_id, &expected);
+    spans.expect_a_tree();
+    spans.expect_parts_of("attempt");
+}
+
+/// A collector that takes everything and never answers costs no job anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_black_hole_costs_no_job() {
+    let hole = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+    let endpoint = format!("http://{}", hole.local_addr().unwrap());
+    let server =
+        Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    server.stop().unwrap();
+}
