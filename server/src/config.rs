@@ -24,6 +24,19 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     pub listen: SocketAddr,
 
+    /// Address for browsers and probes (HTTP): job pages, /healthz, /readyz, /metrics. Port 0 takes a free one
+    #[arg(long, env = "SQLFLOW_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50080")]
+    pub http_listen: SocketAddr,
+
+    /// Where browsers find that address, for the links that clients get, such as https://sqlflow.example.com
+    /// [default: http:// and the address]
+    #[arg(long, env = "SQLFLOW_PUBLIC_URL", value_name = "URL", value_parser = web_url)]
+    pub public_url: Option<String>,
+
+    /// Where a job's trace is shown, with {trace} for its id, such as http://jaeger:16686/trace/{trace}
+    #[arg(long, env = "SQLFLOW_TRACE_URL", value_name = "URL", value_parser = web_url)]
+    pub trace_url: Option<String>,
+
     /// Folder for everything that the server keeps: jobs, logs, secrets. Made if it is not there, for this user only
     #[arg(long, env = "SQLFLOW_STATE_DIR", value_name = "DIR", default_value = "sqlflow-state")]
     pub state_dir: PathBuf,
@@ -244,6 +257,13 @@ fn file_args(text: &str) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(args)
+}
+
+/// It goes into links: nothing but a web page may be behind it.
+fn web_url(text: &str) -> Result<String, String> {
+    let is_web =
+        ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
+    is_web.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} does not begin with http:// or https://"))
 }
 
 /// `90`, `90s`, `15m`, `36h`, `7d`; a bare number is seconds.

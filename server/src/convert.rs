@@ -32,8 +32,37 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         message: wire.message.clone(),
         detail,
         retryable: wire.retryable,
+        evidence: evidence(wire),
         output_kept: wire.output_kept,
     }
+}
+
+/// `exit code 1; memory peak 63 MiB of 64 MiB; processor 3.2 s; largest process python3 (pid 7), 60 MiB`
+fn evidence(wire: &agent::Outcome) -> String {
+    let usage = wire.usage.clone().unwrap_or_default();
+    let mib = |bytes: u64| format!("{} MiB", bytes.div_ceil(1 << 20));
+    let mut all = Vec::new();
+    all.extend(wire.exit_code.map(|code| format!("exit code {code}")));
+    all.extend(wire.signal.map(|signal| format!("signal {signal}")));
+    if usage.oom_kills > 0 {
+        all.push(format!("{} processes killed for lack of memory", usage.oom_kills));
+    }
+    if usage.memory_peak_bytes > 0 {
+        let limit = Some(usage.memory_limit_bytes).filter(|it| *it > 0);
+        let limit = limit.map(|it| format!(" of {}", mib(it))).unwrap_or_default();
+        all.push(format!("memory peak {}{limit}", mib(usage.memory_peak_bytes)));
+    }
+    if usage.cpu_micros > 0 {
+        all.push(format!("processor {:.1} s", usage.cpu_micros as f64 / 1e6));
+    }
+    if let Some(largest) = usage.largest {
+        let size = mib(largest.memory_bytes);
+        all.push(format!("largest process {} (pid {}), {size}", largest.name, largest.pid));
+    }
+    if !wire.ended_by.is_empty() {
+        all.push(format!("told to stop by {}", wire.ended_by));
+    }
+    all.join("; ")
 }
 
 #[cfg(test)]

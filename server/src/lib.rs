@@ -5,6 +5,7 @@
 //! nothing of the rest and do no I/O.
 
 pub mod api;
+
 pub mod clock;
 pub mod codegen;
 pub mod config;
@@ -15,8 +16,11 @@ mod failpoint;
 pub mod job;
 pub mod launch;
 pub mod log;
+pub mod metrics;
 pub mod presence;
 pub mod server;
 pub mod sql;
 pub mod store;
+pub mod text;
 pub mod trace;
+pub mod web;

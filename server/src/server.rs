@@ -19,9 +19,11 @@ use crate::dsn;
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions};
 use crate::launch::{Launcher, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
 use crate::store::{Secret, SqliteStore, Store};
 use crate::trace::Tracer;
+use crate::web::{Links, Views, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -43,16 +45,26 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         tracing::warn!("clients' connections are not encrypted; keep this address inside a trusted network");
     }
 
-    let store: Arc<dyn Store> = Arc::new(
-        SqliteStore::open(&state_dir.join("state.db")).await.context("could not open the server's state")?,
-    );
-    let log: Arc<dyn ResultLog> = Arc::new(SegmentLog::open(LogOptions {
+    let pages = TcpListener::bind(options.http_listen)
+        .await
+        .with_context(|| format!("could not listen on {} (--http-listen)", options.http_listen))?;
+    let metrics = Metrics::default();
+
+    let sqlite =
+        SqliteStore::open(&state_dir.join("state.db")).await.context("could not open the server's state")?;
+    let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(Arc::new(sqlite), metrics.clone()));
+    let segments = SegmentLog::open(LogOptions {
         dir: state_dir.join("log"),
         segment_bytes: SEGMENT_BYTES,
         retain_output_bytes_per_job: options.retain_output,
         max_bytes_per_job: options.max_log,
         fsync: true,
-    })?);
+    })?;
+    let log: Arc<dyn ResultLog> = Arc::new(MeasuredLog::new(Arc::new(segments), metrics.clone()));
+    let own_url = || pages.local_addr().map(|address| format!("http://{address}"));
+    let public_url = options.public_url.clone().map_or_else(own_url, Ok)?;
+    let links = Links::open(&state_dir.join("links.key"), &public_url)
+        .context("could not open the key of the jobs' pages")?;
     let presence =
         Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
     let (launcher, executors, agents) = match options.launcher {
@@ -61,7 +73,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     };
     let (tracer, sending) = match collector()? {
         Some(exporter) => {
-            let (tracer, sending) = Tracer::start(exporter);
+            let (tracer, sending) = Tracer::start(exporter, metrics.clone());
             (tracer, Some(sending))
         }
         None => (Tracer::default(), None),
@@ -70,7 +82,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
-            launcher,
+            launcher: Arc::clone(&launcher),
             presence,
             limits: Limits {
                 lease: options.lease,
@@ -79,6 +91,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
                 retain_jobs: options.retain_jobs,
             },
             tracer,
+            metrics: metrics.clone(),
         },
         shutdown.clone(),
     );
@@ -88,10 +101,22 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
         collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
     };
+    let web = Web {
+        store: Arc::clone(&store),
+        log: Arc::clone(&log),
+        launcher,
+        metrics: metrics.clone(),
+        links: links.clone(),
+        trace_url: options.trace_url.unwrap_or_default(),
+        shutdown: shutdown.clone(),
+        views: Views::default(),
+    };
     let services = Api {
         assigner: Assigner::new(Arc::clone(&store), assign),
         store,
         log,
+        metrics,
+        links,
         driver: driver.clone(),
         executors,
         submit: SubmitOptions {
@@ -101,9 +126,9 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         grace: options.grace,
         shutdown,
     };
-    tracing::info!(listen = %clients.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
+    tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
-    let served = services.serve(clients, agents).await;
+    let served = tokio::try_join!(services.serve(clients, agents), web.serve(pages)).map(|_| ());
     housekeeping.abort();
     let _ = housekeeping.await;
     if let Some(sending) = sending {

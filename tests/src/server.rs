@@ -72,7 +72,7 @@ impl Setup {
     /// It ended before it was ready; what it said is in the message.
     pub fn start(&self) -> anyhow::Result<Server> {
         let mut command = Command::new(program("sqlflow-server"));
-        command.args(["--listen", "127.0.0.1:0", "--log-format", "json"]);
+        command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json"]);
         command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);
         command.arg("--python").arg(python::program()).args(&self.flags);
         command.env("PYTHONPATH", python::package_path()).env("RUST_LOG", "info");

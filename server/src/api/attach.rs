@@ -24,6 +24,7 @@ use crate::convert;
 use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Phase, Reason, Rejection};
 use crate::launch::Ender;
 use crate::log::{Entry, ResultLog};
+use crate::metrics::{AttachedAgent, Metrics};
 use crate::store::{Store, UpdateError};
 
 /// An executor has this long to say Hello.
@@ -49,6 +50,7 @@ pub(super) struct AttachContext {
     pub(super) executors: Arc<dyn Executors>,
     pub(super) assigner: Assigner,
     pub(super) grace: Duration,
+    pub(super) metrics: Metrics,
     /// The newest stream of each attempt in this process; it ends older ones.
     pub(super) streams: Mutex<HashMap<AttemptId, CancellationToken>>,
     pub(super) shutdown: CancellationToken,
@@ -85,6 +87,7 @@ struct Session<'a> {
     instance: InstanceHash,
     responses: &'a Responses,
     cancel_sent: bool,
+    agent: AttachedAgent,
 }
 
 impl AttachContext {
@@ -109,7 +112,14 @@ impl AttachContext {
             older.cancel();
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
-        let mut session = Session { context: self, attempt, instance, responses, cancel_sent: false };
+        let mut session = Session {
+            context: self,
+            attempt,
+            instance,
+            responses,
+            cancel_sent: false,
+            agent: self.metrics.agent(),
+        };
         let served = tokio::select! {
             served = session.run(requests, hello.has_assignment || is_over) => served,
             () = replaced.cancelled() => {
@@ -183,8 +193,7 @@ impl Session<'_> {
                 }
                 Some(Some(attach_request::Message::Commit(_))) => self.commit().await?,
                 Some(Some(attach_request::Message::Outcome(outcome))) => self.outcome(&outcome).await?,
-                // Heartbeats keep the connection; what they say is for those who watch it live.
-                Some(Some(attach_request::Message::Heartbeat(_))) => {}
+                Some(Some(attach_request::Message::Heartbeat(beat))) => self.agent.spool(beat.spool_bytes),
                 // Compressed ones were opened as they were read.
                 Some(
                     Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None,
@@ -266,6 +275,7 @@ impl Session<'_> {
             outcome: converted,
         };
         self.update(event).await.map_err(status::of_update)?;
+        self.context.metrics.note_phases(&outcome.phases);
         tracing::info!(attempt = %self.attempt, reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
         self.send(Message::OutcomeAck(OutcomeAck {})).await
     }

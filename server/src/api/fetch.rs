@@ -70,7 +70,11 @@ impl Fetcher {
         let mut response = Response::new(v1::Result {
             job_status: Some(status),
             results: page.records.into_iter().map(|it| render::response(it, &cached.headings)).collect(),
-            next: Some(v1::Token { token: next_token.expose(), job_id: id.to_string() }),
+            next: Some(v1::Token {
+                token: next_token.expose(),
+                job_id: id.to_string(),
+                job_tracer_url: String::new(),
+            }),
         });
         if token.cursor.is_none() && next > cursor {
             response.extensions_mut().insert(self.deliveries.note(&id, cursor, next, connection));

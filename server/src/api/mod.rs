@@ -28,8 +28,10 @@ use tonic::transport::Server;
 use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
+use crate::metrics::Metrics;
 use crate::sql;
 use crate::store::Store;
+use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
 pub use agent_tls::AgentTls;
@@ -48,6 +50,10 @@ pub struct Api {
     pub executors: Arc<dyn Executors>,
     /// Makes assignments.
     pub assigner: Assigner,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Where jobs are shown.
+    pub links: Links,
     /// How Run treats sessions.
     pub submit: SubmitOptions,
     /// Time between TERM and KILL of a submitter.
@@ -99,6 +105,7 @@ impl Api {
                 executors: self.executors,
                 assigner: self.assigner,
                 grace: self.grace,
+                metrics: self.metrics.clone(),
                 streams: Mutex::new(HashMap::new()),
                 shutdown: shutdown.clone(),
             }),
@@ -113,6 +120,8 @@ impl Api {
             submitter: submit::Submitter::new(Arc::clone(&self.store), self.driver, self.submit),
             store: self.store,
             log: self.log,
+            metrics: self.metrics,
+            links: self.links,
         };
         let token_service = SqlFlowServer::new(token_api)
             .max_decoding_message_size(MAX_REQUEST_BYTES)

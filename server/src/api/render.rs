@@ -117,6 +117,7 @@ pub(super) fn job(record: &JobRecord, with_steps: bool) -> v1::Job {
         ended: record.ended_ms.map(timestamp),
         steps: if with_steps { steps(&record.job) } else { Vec::new() },
         sql: String::new(),
+        job_tracer_url: String::new(),
         last_position: 0,
     }
 }

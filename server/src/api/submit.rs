@@ -49,7 +49,7 @@ impl Submitter {
         &self,
         request: v1::Request,
         origin: Option<Origin>,
-    ) -> Result<v1::Token, Status> {
+    ) -> Result<(Token, JobId), Status> {
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session)?;
         let dialect = dsn::dialect(data_source.expose())
@@ -77,7 +77,7 @@ impl Submitter {
         self.store.create(new).await.map_err(status::of_store)?;
         tracing::info!(job = %id, statements = compiled.program.statements.len(), "took a program");
         self.driver.drive(id.clone(), lease);
-        Ok(v1::Token { token: token.expose().to_owned(), job_id: id.to_string() })
+        Ok((token, id))
     }
 
     fn data_source(&self, session: &v1::Session) -> Result<Secret, Status> {

@@ -12,8 +12,10 @@ use super::{render, status};
 use crate::clock;
 use crate::job::{Cause, CursorToken, Event, Failure, JobId, JobState};
 use crate::log::ResultLog;
+use crate::metrics::Metrics;
 use crate::store::{JobFilter, JobRecord, Store, UpdateError};
 use crate::trace::Origin;
+use crate::web::Links;
 
 const DEFAULT_LISTED: u32 = 50;
 const MAX_LISTED: u32 = 1000;
@@ -24,6 +26,8 @@ pub(super) struct TokenApi {
     pub(super) log: Arc<dyn ResultLog>,
     pub(super) submitter: Submitter,
     pub(super) fetcher: Fetcher,
+    pub(super) metrics: Metrics,
+    pub(super) links: Links,
 }
 
 #[tonic::async_trait]
@@ -31,13 +35,20 @@ impl SqlFlow for TokenApi {
     async fn run(&self, request: Request<v1::Request>) -> Result<Response<v1::Token>, Status> {
         let header = |name: &str| request.metadata().get(name).and_then(|value| value.to_str().ok());
         let origin = Origin::of_headers(header("traceparent"), header("tracestate"));
-        self.submitter.run(request.into_inner(), origin).await.map(Response::new)
+        let taken = self.submitter.run(request.into_inner(), origin);
+        let (token, id) = self.metrics.call("Run", taken).await?;
+        let token = v1::Token {
+            token: token.expose().to_owned(),
+            job_id: id.to_string(),
+            job_tracer_url: self.links.url(&id),
+        };
+        Ok(Response::new(token))
     }
 
     async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {
         let connection = request.extensions().get::<Arc<Connection>>().cloned().unwrap_or_default();
         let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
-        self.fetcher.fetch(token, connection).await
+        self.metrics.call("Fetch", self.fetcher.fetch(token, connection)).await
     }
 
     async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {
@@ -67,6 +78,7 @@ impl SqlFlow for TokenApi {
         job.last_position = self.log.last_position(&id).await.map_err(status::of_log)?;
         if may_see_program {
             job.sql = self.store.program(&id).await.map_err(status::of_store)?.unwrap_or_default();
+            job.job_tracer_url = self.links.url(&id);
         }
         Ok(Response::new(job))
     }

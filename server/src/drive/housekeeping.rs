@@ -42,6 +42,7 @@ impl Housekeeping {
                 () = shutdown.cancelled() => return,
             }
             if let Err(error) = self.pass().await {
+                self.driver.context.metrics.housekeeping_failed();
                 tracing::warn!(error = format!("{error:#}"), "housekeeping failed, will try again");
             }
         }

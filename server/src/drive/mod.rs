@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::job::JobId;
 use crate::launch::Launcher;
 use crate::log::ResultLog;
+use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::store::{Lease, ServerId, Store};
 use crate::trace::Tracer;
@@ -39,6 +40,8 @@ pub struct Context {
     pub limits: Limits,
     /// Takes the spans of jobs that end.
     pub tracer: Tracer,
+    /// Counts what goes wrong.
+    pub metrics: Metrics,
 }
 
 /// Time limits of driving.

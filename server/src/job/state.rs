@@ -236,6 +236,9 @@ pub struct Outcome {
     pub detail: String,
     /// The same step may well succeed when it is run again.
     pub retryable: bool,
+    /// What is known of its processes, in words: exit code, memory, time. May be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub evidence: String,
     /// The command succeeded, and what it made is still there to be published by another attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_kept: bool,
@@ -247,7 +250,14 @@ impl Outcome {
 
     /// An outcome that a server made, without detail.
     pub fn by_server(reason: Reason, message: impl Into<String>, retryable: bool) -> Self {
-        Self { reason, message: message.into(), detail: String::new(), retryable, output_kept: false }
+        Self {
+            reason,
+            message: message.into(),
+            detail: String::new(),
+            retryable,
+            evidence: String::new(),
+            output_kept: false,
+        }
     }
 
     /// Whether the attempt did what it should.

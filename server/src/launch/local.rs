@@ -133,6 +133,12 @@ impl Launcher for LocalLauncher {
         Ok(())
     }
 
+    async fn ready(&self) -> Result<(), String> {
+        let agent = &self.options.agent;
+        nix::unistd::access(agent, nix::unistd::AccessFlags::X_OK)
+            .map_err(|error| format!("the agent {} cannot be started: {error}", agent.display()))
+    }
+
     async fn observe(&self, attempt: &AttemptId) -> Observation {
         let dir = self.run_dir(attempt);
         let look = move || match lock_holder(&dir.join("lock")) {

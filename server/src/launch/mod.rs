@@ -40,6 +40,12 @@ pub trait Launcher: Send + Sync + 'static {
     /// It could not be started; see [`LaunchError`].
     async fn launch(&self, attempt: &AttemptId, needs: &Needs) -> Result<(), LaunchError>;
 
+    /// Whether attempts can be started at all.
+    ///
+    /// # Errors
+    /// Why not, in one sentence.
+    async fn ready(&self) -> Result<(), String>;
+
     /// How the attempt stands, as the platform sees it.
     async fn observe(&self, attempt: &AttemptId) -> Observation;
 

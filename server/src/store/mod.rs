@@ -82,6 +82,9 @@ pub trait Store: Send + Sync + 'static {
     /// Up to `limit` jobs that ended before this time, oldest first.
     async fn ended_before(&self, ended_ms: i64, limit: u32) -> Result<Vec<JobId>, StoreError>;
 
+    /// How many jobs there are, by the names of their states.
+    async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError>;
+
     /// Forgets a job that has ended.
     async fn remove(&self, id: &JobId) -> Result<(), StoreError>;
 

@@ -333,6 +333,11 @@ impl Store for SqliteStore {
         rows.iter().map(job_id).collect()
     }
 
+    async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        let counted = sqlx::query_as("SELECT state, count(*) FROM jobs GROUP BY state");
+        Ok(counted.fetch_all(&self.inner.readers).await?)
+    }
+
     async fn remove(&self, id: &JobId) -> Result<(), StoreError> {
         let id = id.clone();
         self.write(move |tx| {

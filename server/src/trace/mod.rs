@@ -57,3 +57,9 @@ fn step(job: &Job, step: u32) -> TraceContext {
 pub fn attempt(job: &Job, id: &AttemptId) -> TraceContext {
     step(job, id.step).child(&format!("attempt {}", id.number))
 }
+
+/// The id of the job's trace, as backends write it.
+#[must_use]
+pub fn id(job: &Job) -> String {
+    format!("{:032x}", u128::from_be_bytes(run(job).trace_id))
+}

@@ -8,6 +8,8 @@ use sqlflow_agent::trace::{Exporter, Span};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::metrics::Metrics;
+
 const SERVICE: &str = "sqlflow-server";
 /// Spans that wait at the most: some 20 MB. What comes on top is lost, and said to be.
 const MAX_WAITING: usize = 65_536;
@@ -23,6 +25,7 @@ const LAST_TIME: Duration = Duration::from_secs(2);
 pub struct Tracer {
     queue: Option<mpsc::UnboundedSender<Vec<Span>>>,
     waiting: Arc<AtomicUsize>,
+    metrics: Metrics,
 }
 
 /// What sends them.
@@ -31,12 +34,12 @@ pub struct Sending(JoinHandle<()>);
 impl Tracer {
     /// Sends to this collector from now on. Must be called in a runtime.
     #[must_use]
-    pub fn start(exporter: Exporter) -> (Self, Sending) {
+    pub fn start(exporter: Exporter, metrics: Metrics) -> (Self, Sending) {
         // Bounded by what is counted.
         let (queue, spans) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let task = tokio::spawn(send(exporter, spans, Arc::clone(&waiting)));
-        (Self { queue: Some(queue), waiting }, Sending(task))
+        let task = tokio::spawn(send(exporter, spans, Arc::clone(&waiting), metrics.clone()));
+        (Self { queue: Some(queue), waiting, metrics }, Sending(task))
     }
 
     /// Whether anything is sent at all.
@@ -53,6 +56,7 @@ impl Tracer {
             let count = spans.len();
             if self.waiting.fetch_add(count, Ordering::Relaxed) + count > MAX_WAITING {
                 self.waiting.fetch_sub(count, Ordering::Relaxed);
+                self.metrics.spans_lost(count);
                 tracing::warn!(spans = count, "spans are lost: the collector is too slow");
                 return;
             }
@@ -69,7 +73,12 @@ impl Sending {
     }
 }
 
-async fn send(exporter: Exporter, mut spans: mpsc::UnboundedReceiver<Vec<Span>>, waiting: Arc<AtomicUsize>) {
+async fn send(
+    exporter: Exporter,
+    mut spans: mpsc::UnboundedReceiver<Vec<Span>>,
+    waiting: Arc<AtomicUsize>,
+    metrics: Metrics,
+) {
     while let Some(batch) = spans.recv().await {
         let count = batch.len();
         let mut pause = FIRST_PAUSE;
@@ -77,6 +86,7 @@ async fn send(exporter: Exporter, mut spans: mpsc::UnboundedReceiver<Vec<Span>>,
             match exporter.send(vec![(SERVICE, batch.clone())]).await {
                 Ok(()) => break,
                 Err(error) if tried == TRIES => {
+                    metrics.spans_lost(count);
                     tracing::warn!(spans = count, "spans are lost: {error:#}");
                 }
                 Err(error) => {

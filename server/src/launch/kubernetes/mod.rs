@@ -323,6 +323,10 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
+    async fn ready(&self) -> Result<(), String> {
+        self.check().await.map_err(|error| format!("{error:#}"))
+    }
+
     async fn observe(&self, attempt: &AttemptId) -> Observation {
         let pod = match self.find(attempt).await {
             Ok(Some(pod)) => pod,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlflow_proto::v1::{Cause, JobStatus, Request, Session, Token};
+use sqlflow_server::text::escape::escaped;
 use tonic::{Code, Status};
 
 use super::read::{read_program, read_to_end, verdict};
@@ -92,6 +93,9 @@ async fn traced(
 /// Says which job it is, and remembers its token.
 fn announce(args: &Run, token: &Token, json: bool, console: &mut Console) -> Result<(), Failure> {
     console.line(Tone::Dim, &format!("job {}", token.job_id));
+    if !token.job_tracer_url.is_empty() {
+        console.line(Tone::Dim, &format!("page {}", escaped(&token.job_tracer_url)));
+    }
     if !args.no_remember {
         let remembered = Memory::of_user().and_then(|memory| memory.add(&token.job_id, &token.token));
         if let Err(error) = remembered {

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use sqlflow_proto::v1::{Cause, Job, JobStatus, Step, job_status::Code};
 
 use super::description::{push_field, push_program, short_time};
-use super::escape::escaped;
 use super::table::{Write, write_texts};
+use sqlflow_server::text::escape::escaped;
 
 /// Whether the job has ended, and its log with it.
 pub(crate) fn is_terminal(status: &JobStatus) -> bool {

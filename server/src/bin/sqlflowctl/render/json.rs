@@ -11,9 +11,9 @@ use sqlflow_proto::v1::{
     Head, JobStatus, LogChunk, Metrics, Response, log_chunk::Stream, response::Response as Kind,
 };
 
-use super::cell::{Batch, hex};
 use super::{Screen, View, job};
 use crate::failure::Failure;
+use sqlflow_server::text::cell::{Batch, hex};
 
 /// Shows a job as JSON lines.
 #[derive(Debug, Default)]

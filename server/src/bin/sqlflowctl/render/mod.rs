@@ -1,8 +1,6 @@
 //! What is shown of a job: records in, text or JSON out. Nothing here does I/O; a [`Screen`] takes what comes out.
 
-pub(crate) mod cell;
 mod description;
-pub(crate) mod escape;
 pub(crate) mod job;
 pub(crate) mod json;
 pub(crate) mod logs;

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use sqlflow_agent::models::{Content, Model};
 
 use super::description::{push_field, push_program, short_time};
-use super::escape::escaped;
 use super::table::{Write, write_texts};
+use sqlflow_server::text::escape::escaped;
 
 /// Models as a table.
 pub(crate) fn write_listing(models: &[Model], out: &mut Write<'_>) -> std::io::Result<()> {

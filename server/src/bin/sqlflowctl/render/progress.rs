@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqlflow_proto::v1::{Metric, Progress};
 
-use super::escape::escaped;
+use sqlflow_server::text::escape::escaped;
 
 /// The newest progress of a statement, with the newest metrics beside it.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -4,8 +4,8 @@ use std::io;
 
 use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
 
-use super::cell::{Batch, Cell};
-use super::escape::{escaped, width};
+use sqlflow_server::text::cell::{Batch, Cell};
+use sqlflow_server::text::escape::{escaped, width};
 
 /// Rows of the first batch that are measured.
 const MEASURED_ROWS: usize = 1_000;

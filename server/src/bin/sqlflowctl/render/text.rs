@@ -5,12 +5,12 @@ use sqlflow_proto::v1::{
     Display, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted, response,
 };
 
-use super::cell::Batch;
-use super::escape::{escaped, escaped_lines};
 use super::progress::{ProgressView, metrics_line};
 use super::table::Table;
 use super::{Screen, Tone, View};
 use crate::failure::Failure;
+use sqlflow_server::text::cell::Batch;
+use sqlflow_server::text::escape::{escaped, escaped_lines};
 
 /// A statement's text is cut to this many characters where it is only mentioned.
 const MENTION: usize = 72;

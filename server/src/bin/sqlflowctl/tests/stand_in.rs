@@ -143,7 +143,11 @@ impl SqlFlow for Service {
             return Err(Status::invalid_argument(message));
         }
         self.0.send_modify(|script| script.runs.push(request.into_inner()));
-        Ok(tonic::Response::new(Token { token: TOKEN.to_owned(), job_id: JOB.to_owned() }))
+        Ok(tonic::Response::new(Token {
+            token: TOKEN.to_owned(),
+            job_id: JOB.to_owned(),
+            ..Token::default()
+        }))
     }
 
     async fn fetch(&self, request: tonic::Request<Token>) -> Result<tonic::Response<Page>, Status> {
@@ -172,7 +176,7 @@ impl SqlFlow for Service {
         Ok(tonic::Response::new(Page {
             job_status: Some(if at_end { script.status() } else { running }),
             results,
-            next: Some(Token { token: format!("{TOKEN}.{to}"), job_id: JOB.to_owned() }),
+            next: Some(Token { token: format!("{TOKEN}.{to}"), job_id: JOB.to_owned(), ..Token::default() }),
         }))
     }
 

@@ -12,7 +12,7 @@ const LARGEST_EXACT: u64 = (1 << 53) - 1;
 
 /// One value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Cell<'a> {
+pub enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
@@ -32,12 +32,12 @@ pub(crate) enum Cell<'a> {
 
 impl Cell<'_> {
     /// Numbers stand on the right of their column.
-    pub(crate) fn is_number(&self) -> bool {
+    pub fn is_number(&self) -> bool {
         matches!(self, Self::Int(_) | Self::Uint(_) | Self::Double(_) | Self::Decimal(_))
     }
 
     /// Appends the value as a person reads it, safe for a terminal.
-    pub(crate) fn push_text(&self, out: &mut String) {
+    pub fn push_text(&self, out: &mut String) {
         match *self {
             Self::Null => out.push_str("NULL"),
             Self::Bool(value) => out.push_str(if value { "true" } else { "false" }),
@@ -81,19 +81,19 @@ impl Serialize for Cell<'_> {
 
 /// A batch of rows whose columns are known to hold as many values as it says.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Batch<'a>(&'a Rows);
+pub struct Batch<'a>(&'a Rows);
 
 /// A batch that contradicts itself: the server, or what is between, is at fault.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column} of a batch of {rows} rows holds {values} values")]
-pub(crate) struct TornBatch {
+pub struct TornBatch {
     column: usize,
     rows: usize,
     values: usize,
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(rows: &'a Rows) -> Result<Self, TornBatch> {
+    pub fn new(rows: &'a Rows) -> Result<Self, TornBatch> {
         let count = rows.count as usize;
         for (column, values) in rows.columns.iter().enumerate() {
             let held = values.values.as_ref().map_or(count, length);
@@ -104,12 +104,12 @@ impl<'a> Batch<'a> {
         Ok(Self(rows))
     }
 
-    pub(crate) fn row_count(&self) -> usize {
+    pub fn row_count(&self) -> usize {
         self.0.count as usize
     }
 
     /// The values of one row, in the order of the columns.
-    pub(crate) fn row(&self, row: usize) -> impl ExactSizeIterator<Item = Cell<'a>> + use<'a> {
+    pub fn row(&self, row: usize) -> impl ExactSizeIterator<Item = Cell<'a>> + use<'a> {
         self.0.columns.iter().map(move |column| cell(column, row))
     }
 }
@@ -171,7 +171,7 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
 }
 
 /// Two lower-case hexadecimal digits for each byte.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()

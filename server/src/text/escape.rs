@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 /// Appends `text` with control characters, and characters that reorder a line, written as escapes such as `\n`,
 /// `\x1b` or `\u{202e}`. A backslash stays as it is, so paths read well; JSON output is there for exactness.
-pub(crate) fn push_escaped(out: &mut String, text: &str) {
+pub fn push_escaped(out: &mut String, text: &str) {
     for c in text.chars() {
         match c {
             '\n' => out.push_str("\\n"),
@@ -22,24 +22,24 @@ pub(crate) fn push_escaped(out: &mut String, text: &str) {
 }
 
 /// `text` on one line; see [`push_escaped`].
-pub(crate) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     push_escaped(&mut out, text);
     out
 }
 
 /// `text` with its lines kept, and everything else escaped.
-pub(crate) fn escaped_lines(text: &str) -> String {
+pub fn escaped_lines(text: &str) -> String {
     text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 
 /// Columns of a terminal that `text` takes.
-pub(crate) fn width(text: &str) -> usize {
+pub fn width(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.width() }
 }
 
 /// Appends what `format_args!` gives; writing to a string can't fail.
-pub(super) fn push_formatted(out: &mut String, arguments: std::fmt::Arguments<'_>) {
+pub fn push_formatted(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a string takes everything");
 }
 

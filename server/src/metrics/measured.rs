@@ -1,0 +1,206 @@
+//! Store and log with a clock around them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::{Metrics, Operation};
+use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
+use crate::log::{Appended, Entry, LogError, Page, ResultLog};
+use crate::store::{
+    Claim, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, Store, StoreError, UpdateError,
+};
+
+/// A store whose transactions are timed, and whose events are counted.
+pub struct MeasuredStore {
+    inner: Arc<dyn Store>,
+    metrics: Metrics,
+}
+
+impl MeasuredStore {
+    /// Around this store.
+    pub fn new(inner: Arc<dyn Store>, metrics: Metrics) -> Self {
+        Self { inner, metrics }
+    }
+
+    async fn time<T, E>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+        is_failure: impl Fn(&E) -> bool,
+    ) -> Result<T, E> {
+        let begun = Instant::now();
+        let done = work.await;
+        let label = Operation { operation };
+        self.metrics.0.store.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
+        if done.as_ref().is_err_and(is_failure) {
+            self.metrics.0.store_failures.get_or_create(&label).inc();
+        }
+        done
+    }
+
+    async fn plain<T>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.time(operation, work, |_| true).await
+    }
+}
+
+#[async_trait]
+impl Store for MeasuredStore {
+    async fn create(&self, job: NewJob) -> Result<(), StoreError> {
+        self.plain("create", self.inner.create(job)).await?;
+        self.metrics.0.jobs_taken.inc();
+        Ok(())
+    }
+
+    async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError> {
+        self.plain("resolve", self.inner.resolve(token)).await
+    }
+
+    async fn load(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        self.plain("load", self.inner.load(id)).await
+    }
+
+    async fn program(&self, id: &JobId) -> Result<Option<String>, StoreError> {
+        self.plain("program", self.inner.program(id)).await
+    }
+
+    async fn headings(&self, id: &JobId) -> Result<Vec<String>, StoreError> {
+        self.plain("headings", self.inner.headings(id)).await
+    }
+
+    async fn step_spec(&self, id: &JobId, step: u32) -> Result<Option<String>, StoreError> {
+        self.plain("step_spec", self.inner.step_spec(id, step)).await
+    }
+
+    async fn secret(&self, id: &JobId, name: &str) -> Result<Option<Secret>, StoreError> {
+        self.plain("secret", self.inner.secret(id, name)).await
+    }
+
+    async fn update(
+        &self,
+        id: &JobId,
+        lease: Option<&Lease>,
+        event: Event,
+        now_ms: i64,
+    ) -> Result<(Job, Change), UpdateError> {
+        let work = self.inner.update(id, lease, event.clone(), now_ms);
+        let (job, change) = self.time("update", work, |error| matches!(error, UpdateError::Store(_))).await?;
+        if change == Change::Changed {
+            self.metrics.note_event(&event, &job, now_ms);
+        }
+        Ok((job, change))
+    }
+
+    async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError> {
+        self.plain("list", self.inner.list(filter)).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError> {
+        self.plain("claim", self.inner.claim(claim)).await
+    }
+
+    async fn lease_owners(&self, me: &ServerId, now_ms: i64) -> Result<Vec<ServerId>, StoreError> {
+        self.plain("lease_owners", self.inner.lease_owners(me, now_ms)).await
+    }
+
+    async fn heartbeat(
+        &self,
+        me: &ServerId,
+        now_ms: i64,
+        lease_until_ms: i64,
+        tolerance_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.plain("heartbeat", self.inner.heartbeat(me, now_ms, lease_until_ms, tolerance_ms)).await
+    }
+
+    async fn fetched(&self, id: &JobId, now_ms: i64) -> Result<(), StoreError> {
+        self.plain("fetched", self.inner.fetched(id, now_ms)).await
+    }
+
+    async fn unfetched(&self, now_ms: i64) -> Result<Vec<(JobId, i64)>, StoreError> {
+        self.plain("unfetched", self.inner.unfetched(now_ms)).await
+    }
+
+    async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
+        self.plain("advance_plain_cursor", self.inner.advance_plain_cursor(id, from, to)).await
+    }
+
+    async fn ended_before(&self, ended_ms: i64, limit: u32) -> Result<Vec<JobId>, StoreError> {
+        self.plain("ended_before", self.inner.ended_before(ended_ms, limit)).await
+    }
+
+    async fn remove(&self, id: &JobId) -> Result<(), StoreError> {
+        self.plain("remove", self.inner.remove(id)).await
+    }
+
+    fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
+        self.inner.watch(id)
+    }
+
+    async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
+        self.plain("counts", self.inner.counts()).await
+    }
+}
+
+/// A log whose appends are timed and counted.
+pub struct MeasuredLog {
+    inner: Arc<dyn ResultLog>,
+    metrics: Metrics,
+}
+
+impl MeasuredLog {
+    /// Around this log.
+    pub fn new(inner: Arc<dyn ResultLog>, metrics: Metrics) -> Self {
+        Self { inner, metrics }
+    }
+}
+
+#[async_trait]
+impl ResultLog for MeasuredLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        let bytes: usize = entries.iter().map(|entry| prost::Message::encoded_len(&entry.record)).sum();
+        let begun = Instant::now();
+        let appended = self.inner.append(job, entries).await?;
+        self.metrics.0.log_appends.observe(begun.elapsed().as_secs_f64());
+        self.metrics.0.log_bytes.inc_by(bytes as u64);
+        Ok(appended)
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+        self.inner.last_seq(attempt).await
+    }
+
+    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+        self.inner.seal(attempt).await
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        self.inner.evidence(job, step).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        self.inner.read(job, after, max_bytes).await
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        self.inner.last_position(job).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.inner.watch(job)
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        self.inner.delete(job).await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        self.inner.jobs().await
+    }
+}

@@ -1,0 +1,340 @@
+//! What an operator counts and times, by Prometheus' rules for names and units. Labels take few values, all of them known
+//! here: no job, user or statement is one.
+//!
+//! `measured` puts the counting around store and log, which know nothing of it.
+
+mod measured;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use sqlflow_proto::agent::PhaseTime;
+use tonic::{Code, Status};
+
+use crate::job::{Event, Job, Phase};
+
+pub use measured::{MeasuredLog, MeasuredStore};
+
+/// All of a server's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    registry: Registry,
+    jobs: Family<State, Gauge>,
+    jobs_taken: Counter,
+    jobs_ended: Family<State, Counter>,
+    attempts_ended: Family<Reason, Counter>,
+    phases: Family<PhaseLabel, Histogram, Buckets>,
+    calls: Family<Call, Histogram, Buckets>,
+    store: Family<Operation, Histogram, Buckets>,
+    store_failures: Family<Operation, Counter>,
+    log_bytes: Counter,
+    log_appends: Histogram,
+    agents: Gauge,
+    spool_bytes: Gauge<i64, AtomicI64>,
+    reconcile_lag: Histogram,
+    housekeeping_failures: Counter,
+    spans_lost: Counter<u64, AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Call {
+    method: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+/// From the shortest bucket's bound, each twice or four times the one before.
+#[derive(Debug, Clone, Copy)]
+struct Buckets {
+    first: f64,
+    factor: f64,
+    count: u16,
+}
+
+/// 0.5 ms to 8 s: answers of a machine.
+const QUICK: Buckets = Buckets { first: 0.0005, factor: 2.0, count: 15 };
+/// 10 ms to 12 days: what jobs take.
+const LONG: Buckets = Buckets { first: 0.01, factor: 4.0, count: 14 };
+
+impl MetricConstructor<Histogram> for Buckets {
+    fn new_metric(&self) -> Histogram {
+        Histogram::new(exponential_buckets(self.first, self.factor, self.count))
+    }
+}
+
+/// States that a job may be in, by the store's words.
+pub const STATES: [&str; 4] = ["pending", "running", "succeeded", "failed"];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut inner = Inner {
+            registry: Registry::with_prefix("sqlflow"),
+            jobs: Family::default(),
+            jobs_taken: Counter::default(),
+            jobs_ended: Family::default(),
+            attempts_ended: Family::default(),
+            phases: Family::new_with_constructor(LONG),
+            calls: Family::new_with_constructor(QUICK),
+            store: Family::new_with_constructor(QUICK),
+            store_failures: Family::default(),
+            log_bytes: Counter::default(),
+            log_appends: QUICK.new_metric(),
+            agents: Gauge::default(),
+            spool_bytes: Gauge::default(),
+            reconcile_lag: QUICK.new_metric(),
+            housekeeping_failures: Counter::default(),
+            spans_lost: Counter::default(),
+        };
+        inner.register();
+        for state in STATES {
+            inner.jobs.get_or_create(&State { state }).set(0);
+        }
+        Self(Arc::new(inner))
+    }
+}
+
+impl Inner {
+    fn register(&mut self) {
+        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        let all = &mut self.registry;
+        all.register("build", "The server's version", Info::new(version));
+        all.register("jobs", "Jobs in the store", self.jobs.clone());
+        all.register("jobs_taken", "Jobs that this server took", self.jobs_taken.clone());
+        all.register("jobs_ended", "Jobs whose end this server recorded", self.jobs_ended.clone());
+        all.register(
+            "attempts_ended",
+            "Attempts whose end this server recorded",
+            self.attempts_ended.clone(),
+        );
+        let seconds = || Unit::Seconds;
+        all.register_with_unit(
+            "attempt_phase_duration",
+            "Time that attempts spent: queue, launch and start by the server's clock, the others as agents tell",
+            seconds(),
+            self.phases.clone(),
+        );
+        all.register_with_unit(
+            "rpc_duration",
+            "Time to answer a client's call",
+            seconds(),
+            self.calls.clone(),
+        );
+        all.register_with_unit(
+            "store_operation_duration",
+            "Time of a transaction",
+            seconds(),
+            self.store.clone(),
+        );
+        all.register("store_failures", "Transactions that failed", self.store_failures.clone());
+        all.register_with_unit("log_appended", "Records made durable", Unit::Bytes, self.log_bytes.clone());
+        all.register_with_unit(
+            "log_append_duration",
+            "Time until a batch of records was durable",
+            seconds(),
+            self.log_appends.clone(),
+        );
+        all.register("agents_attached", "Agents that are attached to this server", self.agents.clone());
+        all.register_with_unit(
+            "agent_spool",
+            "What attached agents hold that no server has acknowledged",
+            Unit::Bytes,
+            self.spool_bytes.clone(),
+        );
+        all.register_with_unit(
+            "reconcile_lag",
+            "Time from the end of an attempt to what follows from it, pauses before a new attempt included",
+            seconds(),
+            self.reconcile_lag.clone(),
+        );
+        all.register(
+            "housekeeping_failures",
+            "Passes of the periodic work that failed",
+            self.housekeeping_failures.clone(),
+        );
+        all.register("spans_lost", "Spans that no collector took", self.spans_lost.clone());
+    }
+}
+
+impl Metrics {
+    /// The text that Prometheus reads.
+    ///
+    /// # Panics
+    /// Never: writing to a String does not fail.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        text::encode(&mut out, &self.0.registry).expect("writing to a String does not fail");
+        out
+    }
+
+    /// How many jobs of each state the store has.
+    pub fn set_jobs(&self, counts: &[(String, i64)]) {
+        for state in STATES {
+            let count = counts.iter().find(|(name, _)| name == state).map_or(0, |(_, count)| *count);
+            self.0.jobs.get_or_create(&State { state }).set(count);
+        }
+    }
+
+    /// An event changed a job.
+    fn note_event(&self, event: &Event, job: &Job, now_ms: i64) {
+        match event {
+            Event::AttemptCreated { step, .. } => self.note_lag(job, *step, now_ms),
+            Event::OutcomeReported { attempt, .. } | Event::AttemptFoundEnded { attempt, .. } => {
+                self.note_attempt(job, attempt);
+            }
+            Event::Finished(state) => {
+                self.0.jobs_ended.get_or_create(&State { state: state.name() }).inc();
+                let last = u32::try_from(job.steps.len().saturating_sub(1)).unwrap_or(u32::MAX);
+                self.note_lag(job, last, now_ms);
+            }
+            Event::CancelRequested(_)
+            | Event::AttemptLaunched(_)
+            | Event::AgentAttached { .. }
+            | Event::CommitRequested { .. } => {}
+        }
+    }
+
+    fn note_attempt(&self, job: &Job, id: &crate::job::AttemptId) {
+        let Some(attempt) = job.attempt(id) else { return };
+        let Phase::Ended { outcome, .. } = &attempt.phase else { return };
+        self.0.attempts_ended.get_or_create(&Reason { reason: outcome.reason.name() }).inc();
+        let attached = attempt.attached_ms.or(attempt.ended_ms).unwrap_or(attempt.created_ms);
+        let launched = attempt.launched_ms.unwrap_or(attached).min(attached);
+        self.note_phase("launch", seconds(attempt.created_ms, launched));
+        self.note_phase("start", seconds(launched, attached));
+    }
+
+    fn note_phase(&self, phase: &'static str, seconds: f64) {
+        self.0.phases.get_or_create(&PhaseLabel { phase }).observe(seconds);
+    }
+
+    /// The newest end of an attempt up to this step, and now.
+    fn note_lag(&self, job: &Job, step: u32, now_ms: i64) {
+        let steps = job.steps.iter().take(step as usize + 1);
+        let ended = steps.flat_map(|it| &it.attempts).filter_map(|it| it.ended_ms).max();
+        if let Some(ended) = ended {
+            self.0.reconcile_lag.observe(seconds(ended, now_ms));
+        }
+    }
+
+    /// What an agent tells of how long its phases took.
+    pub fn note_phases(&self, phases: &[PhaseTime]) {
+        use sqlflow_proto::agent::Phase;
+        for time in phases {
+            let name = match time.phase() {
+                Phase::Fetching => "fetch",
+                Phase::Running => "run",
+                Phase::Draining => "drain",
+                Phase::Publishing => "publish",
+                // It is not over when the outcome tells of it.
+                Phase::Reporting | Phase::Unspecified => continue,
+            };
+            self.note_phase(name, Duration::from_micros(time.duration_micros).as_secs_f64());
+        }
+    }
+
+    /// Times the answer to a client's call.
+    ///
+    /// # Errors
+    /// Those of the answer.
+    pub async fn call<T>(
+        &self,
+        method: &'static str,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let begun = Instant::now();
+        let answer = answer.await;
+        let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
+        let call = Call { method, code: code_name(code) };
+        self.0.calls.get_or_create(&call).observe(begun.elapsed().as_secs_f64());
+        answer
+    }
+
+    /// An agent attached; it is counted until what this gives is dropped.
+    #[must_use]
+    pub fn agent(&self) -> AttachedAgent {
+        self.0.agents.inc();
+        AttachedAgent { metrics: self.clone(), spool: 0 }
+    }
+
+    /// Housekeeping failed.
+    pub fn housekeeping_failed(&self) {
+        self.0.housekeeping_failures.inc();
+    }
+
+    /// Spans were given up.
+    pub fn spans_lost(&self, count: usize) {
+        self.0.spans_lost.inc_by(count as u64);
+    }
+}
+
+/// An agent, as long as it is attached.
+#[derive(Debug)]
+pub struct AttachedAgent {
+    metrics: Metrics,
+    spool: i64,
+}
+
+impl AttachedAgent {
+    /// So much does it hold now.
+    pub fn spool(&mut self, bytes: u64) {
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.metrics.0.spool_bytes.inc_by(bytes - self.spool);
+        self.spool = bytes;
+    }
+}
+
+impl Drop for AttachedAgent {
+    fn drop(&mut self) {
+        self.spool(0);
+        self.metrics.0.agents.dec();
+    }
+}
+
+fn seconds(from_ms: i64, to_ms: i64) -> f64 {
+    (to_ms - from_ms).max(0) as f64 / 1000.0
+}
+
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "ok",
+        Code::Cancelled => "cancelled",
+        Code::InvalidArgument => "invalid_argument",
+        Code::NotFound => "not_found",
+        Code::OutOfRange => "out_of_range",
+        Code::ResourceExhausted => "resource_exhausted",
+        Code::Unavailable => "unavailable",
+        Code::DeadlineExceeded => "deadline_exceeded",
+        _ => "other",
+    }
+}

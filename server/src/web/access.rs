@@ -1,0 +1,114 @@
+//! Who may see a job's page: who has its link. A link's key is a MAC over the job's id under a secret of the state folder,
+//! so every server there makes and knows the same; it opens the page and nothing else.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+
+use crate::job::JobId;
+
+/// Bytes of the secret, and of a key.
+const SECRET_BYTES: usize = 32;
+const KEY_BYTES: usize = 16;
+
+/// Makes links, and knows them again.
+#[derive(Clone)]
+pub struct Links {
+    secret: [u8; SECRET_BYTES],
+    public_url: String,
+}
+
+impl Links {
+    /// With the secret in this file, which is made if it is not there. `public_url` is where browsers find this server.
+    ///
+    /// # Errors
+    /// The file can be neither read nor made, or holds something else.
+    pub fn open(file: &Path, public_url: &str) -> io::Result<Self> {
+        let secret = match fs::read(file) {
+            Ok(secret) => secret,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make_secret(file)?,
+            Err(error) => return Err(error),
+        };
+        let secret = secret
+            .try_into()
+            .map_err(|_| io::Error::other(format!("{} is damaged; remove it", file.display())))?;
+        Ok(Self { secret, public_url: public_url.trim_end_matches('/').to_owned() })
+    }
+
+    fn mac(&self, job: &JobId) -> Hmac<Sha256> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
+        mac.update(b"job page ");
+        mac.update(job.as_str().as_bytes());
+        mac
+    }
+
+    /// The key of a job's page.
+    #[must_use]
+    pub fn key(&self, job: &JobId) -> String {
+        let mac = self.mac(job).finalize().into_bytes();
+        mac[..KEY_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Whether it is the key of this job's page; it takes the same time for every wrong one.
+    #[must_use]
+    pub fn opens(&self, key: &str, job: &JobId) -> bool {
+        let pairs = key.as_bytes().chunks(2);
+        let bytes: Option<Vec<u8>> = pairs
+            .map(|pair| std::str::from_utf8(pair).ok().and_then(|it| u8::from_str_radix(it, 16).ok()))
+            .collect();
+        let is_whole = |it: &Vec<u8>| it.len() == KEY_BYTES && key.len() == 2 * KEY_BYTES;
+        bytes.filter(is_whole).is_some_and(|it| self.mac(job).verify_truncated_left(&it).is_ok())
+    }
+
+    /// Address of a job's page.
+    #[must_use]
+    pub fn url(&self, job: &JobId) -> String {
+        format!("{}{}", self.public_url, self.path(job))
+    }
+
+    /// The same, on this server.
+    #[must_use]
+    pub fn path(&self, job: &JobId) -> String {
+        format!("/jobs/{job}?key={}", self.key(job))
+    }
+}
+
+/// Whole or not at all; another server may be faster.
+fn make_secret(file: &Path) -> io::Result<Vec<u8>> {
+    let secret: [u8; SECRET_BYTES] = rand::random();
+    let own = file.with_extension(format!("{:016x}", rand::random::<u64>()));
+    let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&own)?;
+    target.write_all(&secret)?;
+    target.sync_all()?;
+    let linked = fs::hard_link(&own, file);
+    fs::remove_file(&own)?;
+    match linked {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => fs::read(file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_opens_the_page_of_its_job_on_every_server_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("links.key");
+        let links = Links::open(&file, "https://host/").unwrap();
+        let (job, other) = (JobId::generate(), JobId::generate());
+        let key = links.key(&job);
+        assert!(Links::open(&file, "").unwrap().opens(&key, &job));
+        assert!(!links.opens(&key, &other));
+        for wrong in ["", "00", &key[1..], &format!("{key}00"), &"é".repeat(16), &"0".repeat(32)] {
+            assert!(!links.opens(wrong, &job), "{wrong}");
+        }
+        assert_eq!(links.url(&job), format!("https://host/jobs/{job}?key={key}"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! What keeps a page fresh: server-sent events with the summary when it changes, and with the log as it grows.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures::Stream;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::Web;
+use super::log_text::{LogText, Piece, PieceKind};
+use super::pages::{self, TAIL_RECORDS};
+use crate::job::JobId;
+
+/// Pages that are kept fresh at the same time; more are told to come later.
+const MAX_PAGES: usize = 512;
+/// Between two looks at the log, so that many small records go out together.
+const PACE: Duration = Duration::from_millis(100);
+/// Between two looks when nothing tells of a change: other servers may write too.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// Between two summaries, which cost more than a line.
+const SUMMARY_PERIOD: Duration = Duration::from_millis(500);
+/// Bytes of records that are read for one page at one look: some 10 MB/s at the most. What is more is left out, and
+/// said to be: nobody reads that fast, and a browser has to keep up.
+const LOOK_BYTES: usize = 1 << 20;
+
+static PAGES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_PAGES)));
+
+pub(super) fn routes() -> Router<Web> {
+    Router::new().route("/jobs/{id}/live", get(live))
+}
+
+#[derive(Deserialize)]
+struct Live {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    after: u64,
+}
+
+async fn live(
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    Query(Live { key, after }): Query<Live>,
+    headers: HeaderMap,
+) -> Response {
+    let record = match web.open(&id, &key).await {
+        Ok(record) => record,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let Ok(permit) = Arc::clone(&PAGES).try_acquire_owned() else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "too many pages are open\n").into_response();
+    };
+    // A browser that comes back says how far it was.
+    let last = headers.get("last-event-id").and_then(|it| it.to_str().ok()?.parse().ok());
+    let events = follow(web, record.job.id, last.unwrap_or(after), permit);
+    Sse::new(events).keep_alive(KeepAlive::default()).into_response()
+}
+
+fn follow(
+    web: Web,
+    job: JobId,
+    after: u64,
+    permit: OwnedSemaphorePermit,
+) -> impl Stream<Item = Result<Event, Infallible>> {
+    // A page that reads slowly holds up only its own task.
+    let (sender, events) = mpsc::channel(4);
+    tokio::spawn(async move {
+        let _permit = permit;
+        let shutdown = web.shutdown.clone();
+        tokio::select! {
+            () = send(&web, &job, after, &sender) => {}
+            () = sender.closed() => {}
+            () = shutdown.cancelled() => {}
+        }
+    });
+    ReceiverStream::new(events)
+}
+
+async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Result<Event, Infallible>>) {
+    let mut text = LogText::default();
+    let mut told = String::new();
+    let mut summary_due = tokio::time::Instant::now();
+    loop {
+        let (mut changes, mut appended) = (web.store.watch(job), web.log.watch(job));
+        // The state first: once it is final, the log is complete.
+        let Ok(Some(record)) = web.store.load(job).await else { return };
+        let Ok(page) = web.log.read(job, after, LOOK_BYTES).await else { return };
+        let mut pieces: Vec<_> = page.records.iter().filter_map(|it| text.take(it)).collect();
+        after = page.records.last().map_or(after, |it| it.position);
+        let behind = page.last_position.saturating_sub(after);
+        if behind > TAIL_RECORDS {
+            after = page.last_position - TAIL_RECORDS;
+            let left_out = "… more than can be read; download the log for all of it".to_owned();
+            pieces.push(Piece { kind: PieceKind::Notice, text: left_out });
+        }
+        let is_over = record.job.state.is_final() && behind == 0;
+        if !pieces.is_empty() && events.send(Ok(log_event(&pieces, after))).await.is_err() {
+            return;
+        }
+        if tokio::time::Instant::now() >= summary_due || is_over {
+            summary_due = tokio::time::Instant::now() + SUMMARY_PERIOD;
+            let Ok(summary) = pages::summary(web, &record).await else { return };
+            let summary = summary.into_string();
+            if summary != told {
+                told.clone_from(&summary);
+                if events.send(Ok(Event::default().event("summary").data(summary))).await.is_err() {
+                    return;
+                }
+            }
+        }
+        if is_over {
+            let _ = events.send(Ok(Event::default().event("end").data(record.job.state.name()))).await;
+            return;
+        }
+        tokio::time::sleep(PACE).await;
+        if behind == 0 {
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = appended.changed() => {}
+                () = tokio::time::sleep(LOOK_PERIOD) => {}
+            }
+        }
+    }
+}
+
+/// `[["out", "text"], …]`
+fn log_event(pieces: &[Piece], position: u64) -> Event {
+    let pieces: Vec<_> = pieces.iter().map(|it| (it.kind.name(), it.text.as_str())).collect();
+    let data = serde_json::to_string(&pieces).unwrap_or_default();
+    Event::default().event("log").id(position.to_string()).data(data)
+}

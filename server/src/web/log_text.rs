@@ -1,0 +1,124 @@
+//! A job's output as text.
+
+use std::collections::HashMap;
+
+use sqlflow_proto::record::{StoredRecord, gap, notice, output::Stream, record::Payload};
+
+/// Streams whose torn characters are remembered at the most: two of each attempt that runs.
+const MAX_STREAMS: usize = 64;
+
+/// Turns records into text, whole characters at a time.
+#[derive(Debug, Default)]
+pub(super) struct LogText {
+    /// The first bytes of a character whose rest is still to come, by step, attempt and stream.
+    torn: HashMap<(u32, u32, i32), Vec<u8>>,
+}
+
+/// A piece of a log for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) kind: PieceKind,
+    pub(super) text: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PieceKind {
+    Stdout,
+    Stderr,
+    /// A whole line of ours.
+    Notice,
+}
+
+impl PieceKind {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Stdout => "out",
+            Self::Stderr => "err",
+            Self::Notice => "note",
+        }
+    }
+}
+
+impl LogText {
+    /// What there is to read in this record.
+    pub(super) fn take(&mut self, stored: &StoredRecord) -> Option<Piece> {
+        let payload = stored.record.as_ref()?.payload.as_ref()?;
+        let notice = |text: String| Some(Piece { kind: PieceKind::Notice, text });
+        match payload {
+            Payload::Output(output) => {
+                let key = (stored.step, stored.attempt, output.stream);
+                let text = self.whole_characters(key, &output.data);
+                let kind =
+                    if output.stream() == Stream::Stderr { PieceKind::Stderr } else { PieceKind::Stdout };
+                (!text.is_empty()).then_some(Piece { kind, text })
+            }
+            Payload::Notice(told) if told.kind() == notice::Kind::Warning => {
+                notice(format!("warning: {}", told.text))
+            }
+            Payload::Notice(told) => notice(told.text.clone()),
+            Payload::Gap(gap) if gap.reason() == gap::Reason::Retention => {
+                notice("… older output was dropped".to_owned())
+            }
+            Payload::Gap(_) => notice("… output is missing here".to_owned()),
+            _ => None,
+        }
+    }
+
+    fn whole_characters(&mut self, key: (u32, u32, i32), data: &[u8]) -> String {
+        let mut bytes = self.torn.remove(&key).unwrap_or_default();
+        bytes.extend_from_slice(data);
+        let rest = bytes.len() - torn_bytes(&bytes);
+        let torn = bytes.split_off(rest);
+        if !torn.is_empty() && self.torn.len() < MAX_STREAMS {
+            self.torn.insert(key, torn);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+/// How many bytes at the end are the beginning of a character.
+fn torn_bytes(bytes: &[u8]) -> usize {
+    let tail = &bytes[bytes.len().saturating_sub(3)..];
+    let begun = tail.iter().rposition(|byte| byte & 0xc0 == 0xc0);
+    let Some(begun) = begun else { return 0 };
+    let needed = match tail[begun] {
+        0xf0..=0xf4 => 4,
+        0xe0..=0xef => 3,
+        0xc2..=0xdf => 2,
+        _ => return 0,
+    };
+    let there = tail.len() - begun;
+    if there < needed { there } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::{Output, Record};
+
+    use super::*;
+
+    fn output(stream: Stream, data: &[u8]) -> StoredRecord {
+        let output = Output { stream: stream.into(), offset: 0, data: data.to_vec().into() };
+        let record = Record { payload: Some(Payload::Output(output)), ..Record::default() };
+        StoredRecord { record: Some(record), ..StoredRecord::default() }
+    }
+
+    #[test]
+    fn characters_are_whole_wherever_they_are_torn() {
+        let text = "aé€😀z".as_bytes();
+        for cut in 0..text.len() {
+            let mut log = LogText::default();
+            let mut said = String::new();
+            for part in [&text[..cut], &text[cut..]] {
+                // The other stream comes between.
+                assert_eq!(log.take(&output(Stream::Stderr, b"x")).unwrap().text, "x");
+                said.push_str(&log.take(&output(Stream::Stdout, part)).map(|it| it.text).unwrap_or_default());
+            }
+            assert_eq!(said, "aé€😀z", "cut at {cut}");
+        }
+        assert_eq!(
+            LogText::default().take(&output(Stream::Stdout, b"\xff\x80")).unwrap().text,
+            "\u{fffd}\u{fffd}"
+        );
+    }
+}

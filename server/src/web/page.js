@@ -1,0 +1,80 @@
+// Keeps a job's page fresh. Without it the page shows what there was when it was loaded.
+"use strict";
+(() => {
+  const log = document.getElementById("log");
+  if (!log || !log.dataset.live) return;
+  const summary = document.getElementById("summary");
+  const follow = document.getElementById("follow");
+  const search = document.getElementById("q");
+  // Pieces of text in the page; older ones go. A piece is at most this long, so the page stays small whatever comes.
+  const MOST_PIECES = 4000;
+  const MOST_CHARACTERS = 4000;
+  for (const it of document.querySelectorAll(".script-only")) it.hidden = false;
+
+  const matches = (text) => search.value && text.toLowerCase().includes(search.value.toLowerCase());
+
+  function show(piece) {
+    if (matches(piece.textContent)) {
+      const marked = document.createElement("mark");
+      marked.textContent = piece.textContent;
+      piece.replaceChildren(marked);
+    } else if (piece.querySelector("mark")) {
+      piece.textContent = piece.textContent;
+    }
+  }
+
+  // A carriage return begins the line again, as a terminal would have it.
+  function append(kind, text) {
+    let last = log.lastElementChild;
+    for (const part of text.split(/(?<=\n)/)) {
+      const open = last && last.className === kind && kind !== "note" && !last.textContent.endsWith("\n");
+      let line = (open ? last.textContent : "") + part;
+      const body = line.endsWith("\n") ? line.slice(0, -1) : line;
+      const again = body.replace(/\r$/, "").lastIndexOf("\r");
+      if (again >= 0) line = line.slice(again + 1);
+      if (line.length > MOST_CHARACTERS) line = line.slice(0, MOST_CHARACTERS) + " …\n";
+      if (!open) {
+        last = document.createElement("span");
+        last.className = kind;
+        log.append(last);
+      }
+      last.textContent = line;
+      show(last);
+    }
+  }
+
+  let waiting = [];
+  function flush() {
+    const atEnd = follow.checked;
+    // What would be dropped at once is not drawn.
+    for (const [kind, text] of waiting.slice(-MOST_PIECES)) append(kind, text);
+    waiting = [];
+    while (log.childElementCount > MOST_PIECES) log.firstElementChild.remove();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
+
+  const source = new EventSource(log.dataset.live);
+  source.addEventListener("log", (event) => {
+    if (waiting.length === 0) requestAnimationFrame(flush);
+    waiting.push(...JSON.parse(event.data));
+    // In a tab that is not seen nothing is drawn.
+    if (waiting.length > 2 * MOST_PIECES) waiting = waiting.slice(-MOST_PIECES);
+  });
+  source.addEventListener("summary", (event) => {
+    const open = summary.querySelector("details[open]") !== null;
+    // The server escapes what jobs say; it is the same fragment that the page was made of.
+    summary.innerHTML = event.data;
+    if (open) summary.querySelector("details")?.setAttribute("open", "");
+  });
+  source.addEventListener("end", (event) => {
+    source.close();
+    document.title = document.title.replace(/ · \w+ · /, ` · ${event.data} · `);
+  });
+  // Scrolling up stops following, and the end takes it up again.
+  log.addEventListener("scroll", () => {
+    follow.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
+  });
+  follow.addEventListener("change", () => { if (follow.checked) log.scrollTop = log.scrollHeight; });
+  search.addEventListener("input", () => { for (const piece of log.children) show(piece); });
+  log.scrollTop = log.scrollHeight;
+})();

@@ -1,0 +1,286 @@
+//! Pages, whole without JavaScript; `fragments` has what changes while a job runs.
+
+mod fragments;
+mod list;
+
+use axum::Form;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::routing::get;
+use futures::stream;
+use maud::{DOCTYPE, Markup, html};
+use serde::Deserialize;
+use sqlflow_proto::record::record::Payload;
+
+use super::log_text::{LogText, Piece, PieceKind};
+use super::{Web, assets};
+use crate::job::{CursorToken, JobId};
+use crate::log::ResultLog;
+use crate::store::JobRecord;
+
+pub(super) use fragments::summary;
+
+/// Bytes of records that are read at once.
+const PAGE_BYTES: usize = 256 << 10;
+/// Records from the end of the log that a page begins with: at most 4 MB, mostly far less.
+pub(super) const TAIL_RECORDS: u64 = 64;
+/// Lines that a search shows.
+const FOUND_LINES: usize = 200;
+/// Bytes of a line that is searched.
+const LINE_BYTES: usize = 64 << 10;
+/// Bytes of a program that are shown.
+const SHOWN_SQL: usize = 64 << 10;
+
+pub(super) fn routes() -> Router<Web> {
+    Router::new()
+        .route("/", get(|| async { Redirect::temporary("/jobs") }))
+        .route("/jobs", get(list::list))
+        .route("/jobs/{id}", get(job).post(enter))
+        .route("/jobs/{id}/log", get(download))
+        .route("/jobs/{id}/search", get(search))
+        .merge(assets())
+}
+
+/// What every address of a job has.
+#[derive(Deserialize)]
+pub(super) struct Key {
+    #[serde(default)]
+    pub(super) key: String,
+}
+
+/// Why there is no page.
+pub(super) struct Refusal(StatusCode, Markup);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, Html(page("Job", None, &self.1).into_string())).into_response()
+    }
+}
+
+impl Refusal {
+    fn fault(error: &dyn std::error::Error) -> Self {
+        let body = html! { h1 { "Not now" } p { (error.to_string()) } };
+        Self(StatusCode::SERVICE_UNAVAILABLE, body)
+    }
+}
+
+impl Web {
+    /// The job, for who has its key.
+    pub(super) async fn open(&self, id: &str, key: &str) -> Result<JobRecord, Refusal> {
+        let id: Option<JobId> = id.parse().ok();
+        // Whether there is such a job is not told to who may not see it.
+        let Some(id) = id.filter(|id| self.links.opens(key, id)) else { return Err(locked()) };
+        match self.store.load(&id).await {
+            Ok(Some(record)) => Ok(record),
+            Ok(None) => {
+                let body = html! { h1 { "Gone" } p { "This job is older than the server keeps jobs." } };
+                Err(Refusal(StatusCode::NOT_FOUND, body))
+            }
+            Err(error) => Err(Refusal::fault(&error)),
+        }
+    }
+}
+
+fn locked() -> Refusal {
+    let body = html! {
+        h1 { "This job's page needs its key" }
+        p { "Open it by the link that came with the job, or show the job's token:" }
+        form method="post" {
+            label for="token" { "Token" }
+            input #token name="token" type="password" required autocomplete="off";
+            button { "Open" }
+        }
+    };
+    Refusal(StatusCode::FORBIDDEN, body)
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    #[serde(default)]
+    token: String,
+}
+
+/// From a job's token to its page.
+async fn enter(State(web): State<Web>, Form(entry): Form<Entry>) -> Result<Redirect, Refusal> {
+    let Ok(token) = entry.token.trim().parse::<CursorToken>() else { return Err(locked()) };
+    match web.store.resolve(token.token.hash()).await {
+        Ok(Some(id)) => Ok(Redirect::to(&web.links.path(&id))),
+        Ok(None) => Err(locked()),
+        Err(error) => Err(Refusal::fault(&error)),
+    }
+}
+
+async fn job(
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    Query(Key { key }): Query<Key>,
+) -> Result<Html<String>, Refusal> {
+    let record = web.open(&id, &key).await?;
+    let summary = summary(&web, &record).await.map_err(|error| Refusal::fault(&error))?;
+    let last = web.log.last_position(&record.job.id).await.map_err(|error| Refusal::fault(&error))?;
+    let begin = last.saturating_sub(TAIL_RECORDS);
+    let (pieces, next) =
+        tail(web.log.as_ref(), &record.job.id, begin).await.map_err(|error| Refusal::fault(&error))?;
+    let sql =
+        web.store.program(&record.job.id).await.map_err(|error| Refusal::fault(&error))?.unwrap_or_default();
+    let is_over = record.job.state.is_final();
+    let body = html! {
+        div #summary { (summary) }
+        section aria-labelledby="log-title" {
+            h2 #log-title { "Log" }
+            form .tools role="search" action={ "/jobs/" (id) "/search" } {
+                input type="hidden" name="key" value=(key);
+                label for="q" { "Search" }
+                input #q name="q" type="search" autocomplete="off";
+                button { "Search all" }
+                label .script-only hidden { input #follow type="checkbox" checked; " Follow" }
+                a href={ "/jobs/" (id) "/log?key=" (key) } download={ (id) ".log" } { "Download" }
+            }
+            @if begin > 0 { p .dim { "The end of the log; download it for all." } }
+            div #log tabindex="0" role="log" aria-live="off" aria-label="Output of the job"
+                data-live=[(!is_over).then(|| format!("/jobs/{id}/live?key={key}&after={next}"))] {
+                @for piece in &pieces { span class=(piece.kind.name()) { (piece.text) } }
+            }
+        }
+        section aria-labelledby="sql-title" {
+            h2 #sql-title { "Program" }
+            pre #sql tabindex="0" { (&sql[..sql.floor_char_boundary(SHOWN_SQL)]) }
+        }
+        @if !is_over { noscript { p { a href={ "/jobs/" (id) "?key=" (key) } { "Load again" } } } }
+    };
+    Ok(Html(page(&format!("Job {id}"), Some(&record), &body).into_string()))
+}
+
+/// A whole document.
+fn page(title: &str, record: Option<&JobRecord>, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) @if let Some(record) = record { " · " (record.job.state.name()) } " · SQLFlow" }
+                link rel="icon" href="data:,";
+                link rel="stylesheet" href="/assets/page.css";
+                script defer src="/assets/page.js" {}
+            }
+            body {
+                header { nav aria-label="Pages" { a href="/jobs" { "SQLFlow jobs" } } }
+                main { (body) }
+            }
+        }
+    }
+}
+
+/// The log from a position to its end, and where it ends; as much as one read gives.
+async fn tail(
+    log: &dyn ResultLog,
+    job: &JobId,
+    begin: u64,
+) -> Result<(Vec<Piece>, u64), crate::log::LogError> {
+    let mut text = LogText::default();
+    let page = log.read(job, begin, PAGE_BYTES * 16).await?;
+    let next = page.records.last().map_or(begin, |it| it.position);
+    Ok((page.records.iter().filter_map(|it| text.take(it)).collect(), next))
+}
+
+/// The output of all attempts, byte for byte, in the order of the log.
+async fn download(
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    Query(Key { key }): Query<Key>,
+) -> Result<Response, Refusal> {
+    let record = web.open(&id, &key).await?;
+    let chunks = stream::try_unfold((web, record.job.id, 0), |(web, id, after)| async move {
+        let page = web.log.read(&id, after, PAGE_BYTES).await?;
+        let Some(last) = page.records.last().map(|it| it.position) else {
+            return Ok::<_, crate::log::LogError>(None);
+        };
+        let mut bytes = Vec::new();
+        for stored in page.records {
+            match stored.record.and_then(|it| it.payload) {
+                Some(Payload::Output(output)) => bytes.extend_from_slice(&output.data),
+                Some(Payload::Gap(_)) => bytes.extend_from_slice("\n[output is missing here]\n".as_bytes()),
+                _ => {}
+            }
+        }
+        Ok(Some((bytes, (web, id, last))))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{id}.log\"")),
+    ];
+    Ok((headers, Body::from_stream(chunks)).into_response())
+}
+
+#[derive(Deserialize)]
+struct Search {
+    #[serde(default)]
+    key: String,
+    #[serde(default)]
+    q: String,
+}
+
+/// Lines of the whole log that hold a text.
+async fn search(
+    State(web): State<Web>,
+    Path(id): Path<String>,
+    Query(Search { key, q }): Query<Search>,
+) -> Result<Html<String>, Refusal> {
+    let record = web.open(&id, &key).await?;
+    let found = find(web.log.as_ref(), &record.job.id, &q).await.map_err(|error| Refusal::fault(&error))?;
+    let body = html! {
+        h1 { "Lines with “" (q) "”" }
+        p { a href={ "/jobs/" (id) "?key=" (key) } { "Back to the job" } }
+        @if found.len() >= FOUND_LINES { p .dim { "The first " (FOUND_LINES) " of them." } }
+        @if found.is_empty() { p { "None." } } @else {
+            div #log tabindex="0" role="region" aria-label="Lines" {
+                @for piece in &found { span class=(piece.kind.name()) { (piece.text) "\n" } }
+            }
+        }
+    };
+    Ok(Html(page(&format!("Search in job {id}"), None, &body).into_string()))
+}
+
+async fn find(log: &dyn ResultLog, job: &JobId, what: &str) -> Result<Vec<Piece>, crate::log::LogError> {
+    let what = what.to_lowercase();
+    let (mut text, mut found, mut after) = (LogText::default(), Vec::new(), 0);
+    let mut lines = [(PieceKind::Stdout, String::new()), (PieceKind::Stderr, String::new())];
+    loop {
+        let page = log.read(job, after, PAGE_BYTES).await?;
+        let is_last = page.records.is_empty();
+        after = page.records.last().map_or(after, |it| it.position);
+        for piece in page.records.iter().filter_map(|it| text.take(it)) {
+            if piece.kind == PieceKind::Notice {
+                keep_if_found(piece.kind, &piece.text, &what, &mut found);
+                continue;
+            }
+            let (kind, line) = &mut lines[usize::from(piece.kind == PieceKind::Stderr)];
+            line.push_str(&piece.text);
+            while let Some(end) =
+                line.find(['\n', '\r']).or((line.len() > LINE_BYTES).then(|| line.len() - 1))
+            {
+                let end = line.ceil_char_boundary(end + 1);
+                let whole: String = line.drain(..end).collect();
+                keep_if_found(*kind, whole.trim_end(), &what, &mut found);
+            }
+        }
+        if is_last || found.len() >= FOUND_LINES {
+            break;
+        }
+    }
+    for (kind, line) in &lines {
+        keep_if_found(*kind, line, &what, &mut found);
+    }
+    Ok(found)
+}
+
+fn keep_if_found(kind: PieceKind, line: &str, what: &str, found: &mut Vec<Piece>) {
+    if !line.is_empty() && found.len() < FOUND_LINES && line.to_lowercase().contains(what) {
+        found.push(Piece { kind, text: line.to_owned() });
+    }
+}
