@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the tests need of the system: real databases; Go, whose decoder reads the models and which builds
-# services; Java and Maven for HDFS. With `bench` also the
+# services; Java and Maven for HDFS; a browser for the pages; promtool for metrics. With `bench` also the
 # programs that the agent is compared with, with `cluster` those of a Kubernetes node.
 set -euo pipefail
 
@@ -11,6 +11,9 @@ command -v go > /dev/null || missing+=(golang-go)
 command -v java > /dev/null || missing+=(default-jdk-headless)
 command -v mvn > /dev/null || missing+=(maven)
 command -v faketime > /dev/null || missing+=(faketime)
+command -v chromium > /dev/null || missing+=(chromium)
+command -v chromedriver > /dev/null || missing+=(chromium-driver)
+command -v promtool > /dev/null || missing+=(prometheus)
 command -v setpriv > /dev/null || missing+=(util-linux)
 if [ "${1:-}" = cluster ]; then
     for program in containerd runc iptables conntrack socat mmdebstrap openssl; do

@@ -7,6 +7,7 @@ pub mod api_relay;
 pub mod client;
 pub mod cluster;
 pub mod gob;
+pub mod http;
 pub mod http_relay;
 pub mod proxy;
 pub mod python;

@@ -80,13 +80,13 @@ impl Setup {
         let mut process = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn()?;
         let mut lines = BufReader::new(process.stderr.take().expect("stderr is piped")).lines();
         let mut said = String::new();
-        let address = loop {
+        let [address, http] = loop {
             let Some(line) = lines.next().transpose()? else {
                 process.wait()?;
                 bail!("the server ended before it was ready: {said}");
             };
-            if let Some(address) = listen_address(&line) {
-                break address;
+            if let Some(addresses) = listen_addresses(&line) {
+                break addresses;
             }
             said.push_str(&line);
             said.push('\n');
@@ -102,15 +102,15 @@ impl Setup {
                 }
             }
         });
-        Ok(Server { process, address })
+        Ok(Server { process, address, http })
     }
 }
 
-fn listen_address(line: &str) -> Option<String> {
+fn listen_addresses(line: &str) -> Option<[String; 2]> {
     let line: serde_json::Value = serde_json::from_str(line).ok()?;
     let fields = line.get("fields")?;
     fields.get("state_dir")?;
-    Some(fields.get("listen")?.as_str()?.to_owned())
+    Some([fields.get("listen")?.as_str()?.to_owned(), fields.get("http")?.as_str()?.to_owned()])
 }
 
 /// A running server; dropping it kills it. Jobs go on without it.
@@ -119,6 +119,8 @@ pub struct Server {
     process: Child,
     /// Where clients connect, as `127.0.0.1:port`.
     pub address: String,
+    /// Where browsers do.
+    pub http: String,
 }
 
 impl Server {

@@ -35,9 +35,9 @@ impl MeasuredStore {
         let done = work.await;
         let label = Operation { operation };
         self.metrics.0.store.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
-        if done.as_ref().is_err_and(is_failure) {
-            self.metrics.0.store_failures.get_or_create(&label).inc();
-        }
+        // Told of from the beginning, so that the first failure is a rise.
+        let failures = self.metrics.0.store_failures.get_or_create_owned(&label);
+        failures.inc_by(u64::from(done.as_ref().is_err_and(is_failure)));
         done
     }
 

@@ -14,7 +14,6 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use sqlflow_proto::agent::PhaseTime;
 use tonic::{Code, Status};
@@ -50,6 +49,11 @@ struct Inner {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct State {
     state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Version {
+    version: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -125,9 +129,11 @@ impl Default for Metrics {
 
 impl Inner {
     fn register(&mut self) {
-        let version = vec![("version", env!("CARGO_PKG_VERSION"))];
+        // Not of the kind `info`, which only the newer of the two formats has.
+        let build: Family<Version, Gauge> = Family::default();
+        build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
         let all = &mut self.registry;
-        all.register("build", "The server's version", Info::new(version));
+        all.register("build_info", "The server's version", build);
         all.register("jobs", "Jobs in the store", self.jobs.clone());
         all.register("jobs_taken", "Jobs that this server took", self.jobs_taken.clone());
         all.register("jobs_ended", "Jobs whose end this server recorded", self.jobs_ended.clone());
@@ -139,7 +145,7 @@ impl Inner {
         let seconds = || Unit::Seconds;
         all.register_with_unit(
             "attempt_phase_duration",
-            "Time that attempts spent: queue, launch and start by the server's clock, the others as agents tell",
+            "Time that attempts spent: launch and start by the server's clock, the others as agents tell",
             seconds(),
             self.phases.clone(),
         );
@@ -186,7 +192,7 @@ impl Inner {
 }
 
 impl Metrics {
-    /// The text that Prometheus reads.
+    /// The text that Prometheus reads, in OpenMetrics' format.
     ///
     /// # Panics
     /// Never: writing to a String does not fail.
@@ -194,6 +200,35 @@ impl Metrics {
     pub fn text(&self) -> String {
         let mut out = String::new();
         text::encode(&mut out, &self.0.registry).expect("writing to a String does not fail");
+        out
+    }
+
+    /// The same in Prometheus' own, older format, which more programs read.
+    #[must_use]
+    pub fn plain_text(&self) -> String {
+        let (mut out, mut counter) = (String::new(), false);
+        let text = self.text();
+        let mut lines = text.lines().peekable();
+        while let Some(line) = lines.next() {
+            let mut words = line.splitn(4, ' ');
+            match (words.next(), words.next(), words.next()) {
+                (Some("#"), Some("UNIT" | "EOF"), _) => continue,
+                (Some("#"), Some(word @ ("HELP" | "TYPE")), Some(name)) => {
+                    // What kind it is comes a line after the help.
+                    counter = match word {
+                        "HELP" => lines.peek().is_some_and(|it| it.ends_with(" counter")),
+                        _ => counter,
+                    };
+                    let total = if counter { "_total" } else { "" };
+                    let rest = words.next().unwrap_or_default();
+                    out.push_str(&format!("# {word} {name}{total} {rest}\n"));
+                }
+                _ => {
+                    out.push_str(line);
+                    out.push('\n');
+                }
+            }
+        }
         out
     }
 

@@ -29,9 +29,9 @@ const PACE: Duration = Duration::from_millis(100);
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Between two summaries, which cost more than a line.
 const SUMMARY_PERIOD: Duration = Duration::from_millis(500);
-/// Bytes of records that are read for one page at one look: some 10 MB/s at the most. What is more is left out, and
+/// Bytes of records that are read for one page at one look: some 5 MB/s at the most. What is more is left out, and
 /// said to be: nobody reads that fast, and a browser has to keep up.
-const LOOK_BYTES: usize = 1 << 20;
+const LOOK_BYTES: usize = 512 << 10;
 
 static PAGES: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(MAX_PAGES)));
 

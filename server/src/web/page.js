@@ -2,16 +2,15 @@
 "use strict";
 (() => {
   const log = document.getElementById("log");
-  if (!log || !log.dataset.live) return;
+  if (!log) return;
   const summary = document.getElementById("summary");
   const follow = document.getElementById("follow");
   const search = document.getElementById("q");
   // Pieces of text in the page; older ones go. A piece is at most this long, so the page stays small whatever comes.
   const MOST_PIECES = 4000;
   const MOST_CHARACTERS = 4000;
-  for (const it of document.querySelectorAll(".script-only")) it.hidden = false;
 
-  const matches = (text) => search.value && text.toLowerCase().includes(search.value.toLowerCase());
+  const matches = (text) => search?.value && text.toLowerCase().includes(search.value.toLowerCase());
 
   function show(piece) {
     if (matches(piece.textContent)) {
@@ -23,23 +22,29 @@
     }
   }
 
+  // The line of each kind that has not ended yet: a progress bar stays where it is while lines are printed beside it.
+  const unfinished = {};
+  const newest = log.lastElementChild;
+  if (newest && newest.className !== "note") unfinished[newest.className] = newest;
+
   // A carriage return begins the line again, as a terminal would have it.
   function append(kind, text) {
-    let last = log.lastElementChild;
     for (const part of text.split(/(?<=\n)/)) {
-      const open = last && last.className === kind && kind !== "note" && !last.textContent.endsWith("\n");
-      let line = (open ? last.textContent : "") + part;
+      let piece = unfinished[kind];
+      if (piece && (piece.textContent.endsWith("\n") || !piece.isConnected)) piece = undefined;
+      let line = (piece ? piece.textContent : "") + part;
       const body = line.endsWith("\n") ? line.slice(0, -1) : line;
       const again = body.replace(/\r$/, "").lastIndexOf("\r");
       if (again >= 0) line = line.slice(again + 1);
       if (line.length > MOST_CHARACTERS) line = line.slice(0, MOST_CHARACTERS) + " …\n";
-      if (!open) {
-        last = document.createElement("span");
-        last.className = kind;
-        log.append(last);
+      if (!piece) {
+        piece = document.createElement("span");
+        piece.className = kind;
+        log.append(piece);
       }
-      last.textContent = line;
-      show(last);
+      piece.textContent = line;
+      show(piece);
+      unfinished[kind] = kind === "note" ? undefined : piece;
     }
   }
 
@@ -47,12 +52,18 @@
   function flush() {
     const atEnd = follow.checked;
     // What would be dropped at once is not drawn.
-    for (const [kind, text] of waiting.slice(-MOST_PIECES)) append(kind, text);
+    let from = waiting.length;
+    for (let lines = 0; from > 0 && lines < MOST_PIECES; from--) lines += waiting[from - 1][1].split("\n").length;
+    for (const [kind, text] of waiting.slice(from)) append(kind, text);
     waiting = [];
     while (log.childElementCount > MOST_PIECES) log.firstElementChild.remove();
     if (atEnd) log.scrollTop = log.scrollHeight;
   }
 
+  search?.addEventListener("input", () => { for (const piece of log.children) show(piece); });
+  log.scrollTop = log.scrollHeight;
+  if (!log.dataset.live) return;
+  for (const it of document.querySelectorAll(".script-only")) it.hidden = false;
   const source = new EventSource(log.dataset.live);
   source.addEventListener("log", (event) => {
     if (waiting.length === 0) requestAnimationFrame(flush);
@@ -75,6 +86,4 @@
     follow.checked = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   });
   follow.addEventListener("change", () => { if (follow.checked) log.scrollTop = log.scrollHeight; });
-  search.addEventListener("input", () => { for (const piece of log.children) show(piece); });
-  log.scrollTop = log.scrollHeight;
 })();

@@ -2,7 +2,7 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
@@ -28,12 +28,17 @@ async fn ready(State(web): State<Web>) -> Response {
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
-async fn metrics(State(web): State<Web>) -> Response {
+async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
     match web.store.counts().await {
         Ok(counts) => web.metrics.set_jobs(&counts),
         // The other figures are worth having all the same.
         Err(error) => tracing::warn!(%error, "jobs could not be counted"),
     }
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], web.metrics.text()).into_response()
+    let asked = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();
+    let (kind, text) = if asked.contains("application/openmetrics-text") {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", web.metrics.text())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", web.metrics.plain_text())
+    };
+    ([(header::CONTENT_TYPE, kind)], text).into_response()
 }

@@ -231,7 +231,7 @@ fn table(view: &View) -> Markup {
                 ul {
                     @for (index, it) in shown.iter().take(SHOWN_STATEMENTS) {
                         li {
-                            "Statement " (**index + 1) ": " (it.rows) " rows"
+                            "Statement " (**index + 1) ": " (it.rows) @if it.rows == 1 { " row" } @else { " rows" }
                             @if let Some(changed) = it.rows_affected { ", " (changed) " changed" }
                         }
                     }
@@ -296,11 +296,12 @@ pub(super) fn moment(ms: i64) -> Markup {
     html! { time datetime={ (text) "Z" } { (text) " UTC" } }
 }
 
-/// `1.5 s`, `3 min 20 s`, `2 h 5 min`.
+/// `12 ms`, `1.5 s`, `3 min 20 s`, `2 h 5 min`.
 pub(super) fn duration(ms: i64) -> String {
     let seconds = ms.max(0) / 1000;
     match seconds {
-        0..=9 => format!("{:.1} s", ms.max(0) as f64 / 1000.0),
+        0 => format!("{} ms", ms.max(0)),
+        1..=9 => format!("{:.1} s", ms.max(0) as f64 / 1000.0),
         10..=59 => format!("{seconds} s"),
         60..=3599 => format!("{} min {} s", seconds / 60, seconds % 60),
         _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),

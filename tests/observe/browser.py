@@ -1,0 +1,128 @@
+"""Opens a page in a real, headless Chromium and looks at it: browser.py CHECK URL [ARGUMENT …].
+
+Prints what it saw as JSON; what must hold of every page (no overflow on a narrow screen, nothing from another host, usable
+by everybody, in the light and in the dark) is checked here.
+"""
+
+import json
+import sys
+import time
+
+from axe_core_python.selenium import Axe
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+PATIENCE = 60
+
+
+def driver(*more: str) -> webdriver.Chrome:
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,1200", *more):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = webdriver.ChromeService("/usr/bin/chromedriver")
+    return webdriver.Chrome(options=options, service=service)
+
+
+def must_hold(page: webdriver.Chrome) -> None:
+    complaints = [it["message"] for it in page.get_log("browser") if it["level"] == "SEVERE"]
+    assert not complaints, complaints
+    hosts = page.execute_script(
+        "return [...new Set(performance.getEntriesByType('resource').map(it => new URL(it.name).host))]"
+        ".filter(it => it !== location.host)"
+    )
+    assert not hosts, f"from other hosts: {hosts}"
+    for scheme in ("light", "dark"):
+        feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+        found = Axe().run(page)["violations"]
+        told = [(it["id"], it["nodes"][0]["html"], it["nodes"][0].get("failureSummary")) for it in found]
+        assert not told, f"in the {scheme}: {told}"
+    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    width = page.execute_script("return document.documentElement.scrollWidth")
+    assert width <= 360, f"{width} wide on a screen of 360"
+    page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def reached_by_keyboard(page: webdriver.Chrome, element_id: str) -> bool:
+    page.find_element(By.TAG_NAME, "body").send_keys(Keys.HOME)
+    for _ in range(40):
+        page.switch_to.active_element.send_keys(Keys.TAB)
+        if page.execute_script("return document.activeElement.id") == element_id:
+            return True
+    return False
+
+
+def live(url: str, screenshot: str) -> dict[str, object]:
+    """A job that prints `at SECONDS` lines: how late the page shows each, and what it looks like meanwhile."""
+    page = driver()
+    try:
+        page.get(url)
+        # Seen by the page's own clock, which is this machine's.
+        page.execute_script(
+            """window.late = {};
+            new MutationObserver(() => {
+              for (const piece of document.querySelectorAll("#log .out"))
+                for (const found of piece.textContent.matchAll(/^at ([0-9.]+)$/gm))
+                  window.late[found[1]] ??= Date.now() / 1000 - Number(found[1]);
+              window.bar = document.querySelector("progress")?.parentElement.textContent ?? window.bar;
+            }).observe(document.body, { childList: true, subtree: true, characterData: true });"""
+        )
+        opened = time.time()
+        running = page.find_element(By.CSS_SELECTOR, ".badge").text
+        must_hold(page)
+        page.save_screenshot(screenshot)
+        WebDriverWait(page, PATIENCE).until(lambda it: "· succeeded ·" in it.title)
+        late = page.execute_script("return window.late")
+        new = [late[at] for at in late if float(at) > opened]
+        must_hold(page)
+        return {
+            "running": running,
+            "ended": page.find_element(By.CSS_SELECTOR, ".badge").text,
+            "seen": len(new),
+            "latest": max(new, default=0.0),
+            "bar": page.execute_script("return window.bar"),
+            "keyboard": reached_by_keyboard(page, "log"),
+        }
+    finally:
+        page.quit()
+
+
+def large(url: str, end: str) -> dict[str, object]:
+    """A job with a log that no browser could hold: what the page holds of it."""
+    page = driver()
+    try:
+        page.get(url)
+        log = page.find_element(By.ID, "log")
+        WebDriverWait(page, PATIENCE).until(lambda _: log.text.rstrip().endswith(end))
+        # It still answers.
+        search = page.find_element(By.ID, "q")
+        search.send_keys("and so on")
+        return {
+            "pieces": page.execute_script("return document.getElementById('log').childElementCount"),
+            "heap": page.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"],
+            "marked": page.execute_script("return document.querySelectorAll('#log mark').length"),
+        }
+    finally:
+        page.quit()
+
+
+def still(url: str, screenshot: str) -> dict[str, object]:
+    """A page that does not change."""
+    page = driver()
+    try:
+        page.get(url)
+        must_hold(page)
+        page.save_screenshot(screenshot)
+        return {"text": page.find_element(By.TAG_NAME, "main").text}
+    finally:
+        page.quit()
+
+
+if __name__ == "__main__":
+    check = {"live": live, "large": large, "still": still}[sys.argv[1]]
+    print(json.dumps(check(*sys.argv[2:])))

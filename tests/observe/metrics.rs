@@ -1,0 +1,112 @@
+//! Probes and metrics, as Kubernetes and Prometheus ask for them.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use sqlflow_tests::http::{get, get_as};
+use sqlflow_tests::python;
+use sqlflow_tests::server::Setup;
+
+fn promtool(arguments: &[&str], input: &str) {
+    let mut command = Command::new("promtool");
+    command.args(arguments).current_dir(python::repository().join("manifests/monitoring"));
+    let mut promtool =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    promtool.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "promtool {arguments:?}: {said}\n{input}");
+}
+
+/// Names of the metrics, without what a histogram adds.
+fn names(text: &str) -> BTreeSet<String> {
+    text.lines().filter_map(|it| it.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)).collect()
+}
+
+/// Names that a text of queries asks for.
+fn asked(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let metric = |it: &&str| it.starts_with("sqlflow_");
+    words.filter(metric).map(|it| it.trim_end_matches("_bucket").to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_counted_and_named_by_prometheus_rules() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    for program in ["SELECT * FROM iris;", "SELECT nothing FROM iris;"] {
+        let token = client.run(program).await.unwrap();
+        client.follow(&token).await.unwrap();
+    }
+    client.run("SELECT * TO TRAIN;").await.unwrap_err();
+    let told = get(&server.http, "/metrics");
+    promtool(&["check", "metrics"], &told.body);
+    for line in [
+        "sqlflow_jobs{state=\"succeeded\"} 1",
+        "sqlflow_jobs{state=\"failed\"} 1",
+        "sqlflow_jobs_taken_total 2",
+        "sqlflow_attempts_ended_total{reason=\"exited\"} 1",
+        "sqlflow_attempt_phase_duration_seconds_count{phase=\"run\"} 2",
+        "sqlflow_rpc_duration_seconds_count{code=\"invalid_argument\",method=\"Run\"} 1",
+        "sqlflow_store_operation_duration_seconds_count{operation=\"create\"} 2",
+        "sqlflow_agents_attached",
+        "sqlflow_agent_spool_bytes",
+        "sqlflow_reconcile_lag_seconds_count 2",
+    ] {
+        let labels = |text: &str| {
+            // Labels come in any order.
+            let (name, rest) = text.split_once('{').unwrap_or((text, ""));
+            let (labels, value) = rest.split_once('}').unwrap_or(("", rest));
+            let mut labels: Vec<_> = labels.split(',').map(str::to_owned).collect();
+            labels.sort();
+            (name.to_owned(), labels, value.to_owned())
+        };
+        let is_there = told.body.lines().any(|it| it.starts_with(line) || labels(it) == labels(line));
+        assert!(is_there, "{line}: {}", told.body);
+    }
+    assert!(
+        told.body
+            .lines()
+            .any(|it| it.starts_with("sqlflow_log_appended_bytes_total ") && !it.ends_with(" 0"))
+    );
+    let newer = get_as(&server.http, "/metrics", "application/openmetrics-text");
+    assert!(newer.headers.contains("openmetrics") && newer.body.ends_with("# EOF\n"), "{}", newer.headers);
+    // No label takes a value that a user could choose; so their number has a bound.
+    let series = told.body.lines().filter(|it| !it.starts_with('#')).count();
+    assert!(series < 2000, "{series} series");
+
+    // What the dashboard and the alerts ask for is there.
+    let monitoring = python::repository().join("manifests/monitoring");
+    let known: BTreeSet<_> = names(&told.body);
+    for file in ["dashboard.json", "alerts.yaml"] {
+        let text = std::fs::read_to_string(monitoring.join(file)).unwrap();
+        let unknown: Vec<_> = asked(&text).difference(&known).cloned().collect();
+        assert!(unknown.is_empty(), "{file} asks for {unknown:?}; there are {known:?}");
+    }
+    promtool(&["check", "rules", "alerts.yaml"], "");
+    promtool(&["test", "rules", "alerts_test.yaml"], "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_work_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = dir.path().join("agent");
+    std::fs::copy(sqlflow_tests::server::program("sqlflow-agent"), &agent).unwrap();
+    let setup = Setup::new(dir.path(), "sqlite:///tmp/none.db").flag(format!("--agent={}", agent.display()));
+    let server = setup.start().unwrap();
+    assert_eq!(get(&server.http, "/healthz").code, 200);
+    let ready = get(&server.http, "/readyz");
+    assert_eq!((ready.code, ready.body.as_str()), (200, "store: ok\nlauncher: ok\n"));
+    std::fs::remove_file(&agent).unwrap();
+    let unready = get(&server.http, "/readyz");
+    assert_eq!(unready.code, 503);
+    assert!(
+        unready.body.contains("launcher: the agent") && unready.body.contains("store: ok"),
+        "{}",
+        unready.body
+    );
+    assert_eq!(get(&server.http, "/healthz").code, 200, "it lives all the same");
+}

@@ -1,0 +1,158 @@
+//! The pages of jobs: in a real browser, without JavaScript, and for those who may not see them.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use sqlflow_tests::http::{get, post};
+use sqlflow_tests::server::Setup;
+use sqlflow_tests::{python, stand_in};
+
+/// Where screenshots go, to be looked at.
+fn screenshot(name: &str) -> String {
+    let folder: PathBuf = python::repository().join("build/screenshots");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(name).display().to_string()
+}
+
+async fn browser(arguments: &[&str]) -> Value {
+    let python =
+        std::env::var_os("SQLFLOW_TEST_S3_PYTHON").expect("`make test` names a Python with selenium");
+    let mut command = Command::new(python);
+    command
+        .arg(python::repository().join("tests/observe/browser.py"))
+        .args(arguments)
+        .stderr(Stdio::inherit());
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "the page is not as it should be: see above");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// A#7671: lines and a progress bar are seen as they are printed, and the end without a reload.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_a_line_within_a_second_of_its_printing() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = "import sys, time
+for i in range(60):
+    print(f'at {time.time():.6f}', flush=True)
+    sys.stderr.write(f'\\r{i * 100 // 60:3d}%|###   | {i}/60 [00:01<00:09, 6.5it/s]')
+    sys.stderr.flush()
+    time.sleep(0.2)";
+    let server = stand_in::setup(dir.path(), code, None).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    let seen = browser(&["live", &token.job_tracer_url, &screenshot("running.png")]).await;
+    assert_eq!(
+        (seen["running"].as_str(), seen["ended"].as_str()),
+        (Some("running"), Some("succeeded")),
+        "{seen}"
+    );
+    assert!(seen["seen"].as_u64() > Some(5) && seen["latest"].as_f64() < Some(1.0), "{seen}");
+    assert!(seen["bar"].as_str().is_some_and(|it| it.contains("/60 [00:01<00:09")), "{seen}");
+    assert_eq!(seen["keyboard"], true, "{seen}");
+}
+
+/// The page of a log that no browser can hold: 1 GB in `make drill`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_log_freezes_neither_browser_nor_server() {
+    let megabytes: u64 = std::env::var("SQLFLOW_DRILL_PAGE_MIB").map_or(48, |it| it.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let code = format!(
+        "import sys
+line = 'x' * 80
+for i in range({megabytes} << 13): sys.stdout.write(f'line {{i:8}} {{line}} and so on to 128 bytes .............\\n')
+print('the very end')"
+    );
+    let server = stand_in::setup(dir.path(), &code, None).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    // Opened while it is written, and when it is there.
+    for _ in 0..2 {
+        let seen = browser(&["large", &token.job_tracer_url, "the job succeeded"]).await;
+        assert!(seen["pieces"].as_u64() <= Some(4000), "{seen}");
+        assert!(seen["heap"].as_u64() < Some(64 << 20), "{seen}");
+        assert!(seen["marked"].as_u64() > Some(0), "{seen}");
+    }
+    assert!(server.resident_bytes().unwrap() < 256 << 20, "{} bytes", server.resident_bytes().unwrap());
+}
+
+const PROGRAM: &str = "SELECT * FROM iris LIMIT 3; SELECT * FROM iris TO TRAIN xgboost.gbtree
+  WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 5 LABEL class INTO a_model;
+SELECT no_such_column FROM iris;";
+
+/// All that matters is in the page itself; and who has no key sees nothing, not even whether there is such a job.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_essentials_need_no_javascript_and_a_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+        .flag("--trace-url=http://jaeger.example.com/trace/{trace}");
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(PROGRAM).await.unwrap();
+    client.follow(&token).await.unwrap();
+    let at = token.job_tracer_url.find("/jobs").unwrap();
+    let (base, path) = token.job_tracer_url.split_at(at);
+    assert_eq!(base, format!("http://{}", server.http));
+
+    let page = get(&server.http, path);
+    assert_eq!(page.code, 200);
+    for words in [
+        "failed",
+        "no such column: no_such_column",
+        "exit code 1; memory peak",
+        "Step 2 (train)",
+        "train-mlogloss",
+        "<polyline",
+        "3 rows",
+        "sepal_length",
+        "a_model.tar.gz",
+        "round 5/5",
+        "SELECT no_such_column",
+        "http://jaeger.example.com/trace/",
+    ] {
+        assert!(page.body.contains(words), "{words}: {}", page.body);
+    }
+    assert!(page.headers.contains("content-security-policy: default-src 'none'"), "{}", page.headers);
+    let found = get(&server.http, &format!("{}&q=ROUND+3", path.replace('?', "/search?")));
+    assert!(found.body.contains("round 3/5") && !found.body.contains("round 4/5"), "{}", found.body);
+    let log = get(&server.http, &path.replace('?', "/log?"));
+    assert!(log.body.contains("round 5/5") && log.headers.contains("attachment"), "{}", log.headers);
+
+    let (job, key) = path.split_once("?key=").unwrap();
+    let other = client.run("SELECT 1;").await.unwrap();
+    let theirs = get(&server.http, &format!("/jobs/{}?key={key}", other.job_id));
+    let nobodys = get(&server.http, &format!("/jobs/{}?key={key}", "0".repeat(26)));
+    assert_eq!((theirs.code, nobodys.code), (403, 403));
+    assert_eq!(theirs.body, nobodys.body);
+    for what in ["", "/log", "/search", "/live"] {
+        assert_eq!(get(&server.http, &format!("{job}{what}")).code, 403, "{what}");
+    }
+    // The token opens it too, and leads to the link.
+    assert_eq!(post(&server.http, job, "token=sqlflow00").code, 403);
+    let entered = post(&server.http, job, &format!("token={}", token.token));
+    assert_eq!(entered.code, 303);
+    assert!(entered.headers.contains(path), "{}", entered.headers);
+
+    let list = get(&server.http, "/jobs?state=failed");
+    assert!(list.body.contains(&token.job_id) && !list.body.contains(&other.job_id), "{}", list.body);
+    assert!(!list.body.contains(key) && !list.body.contains("no_such_column"), "{}", list.body);
+    browser(&["still", &token.job_tracer_url, &screenshot("failed.png")]).await;
+    browser(&["still", &format!("{base}/jobs"), &screenshot("list.png")]).await;
+}
+
+/// What a job says is text, on a page too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_job_says_is_never_markup() {
+    let dir = tempfile::tempdir().unwrap();
+    let code =
+        "print('<script>alert(1)</script><img src=x onerror=alert(2)>')\nraise SystemExit('<b>bold</b>')";
+    let server = stand_in::setup(dir.path(), code, None).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT '<script>alert(3)</script>'").await.unwrap();
+    client.follow(&token).await.unwrap();
+    let page = get(&server.http, &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..]);
+    assert!(page.body.contains("&lt;script&gt;alert(1)") && page.body.contains("&lt;script&gt;alert(3)"));
+    assert!(
+        !page.body.contains("<script>alert") && !page.body.contains("<img") && !page.body.contains("<b>bold")
+    );
+}

@@ -1,0 +1,50 @@
+//! As little of HTTP as tests need.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub code: u16,
+    /// Names in lower case.
+    pub headers: String,
+    /// As text.
+    pub body: String,
+}
+
+/// `GET path`
+pub fn get(address: &str, path: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))
+}
+
+/// `GET path`, in this format.
+pub fn get_as(address: &str, path: &str, accept: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n"))
+}
+
+/// `POST path` of a form.
+pub fn post(address: &str, path: &str, form: &str) -> Answer {
+    let kind = "application/x-www-form-urlencoded";
+    let length = form.len();
+    ask(
+        address,
+        &format!(
+            "POST {path} HTTP/1.0\r\nHost: {address}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n{form}"
+        ),
+    )
+}
+
+fn ask(address: &str, request: &str) -> Answer {
+    let mut stream = TcpStream::connect(address).expect("the server listens");
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("it can be set");
+    stream.write_all(request.as_bytes()).expect("it takes requests");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).expect("it answers");
+    let text = String::from_utf8_lossy(&bytes);
+    let (head, body) = text.split_once("\r\n\r\n").expect("it speaks HTTP");
+    let code = head.split(' ').nth(1).and_then(|it| it.parse().ok()).expect("it speaks HTTP");
+    Answer { code, headers: head.to_lowercase(), body: body.to_owned() }
+}
