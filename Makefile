@@ -52,6 +52,7 @@ test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test --workspace --exclude sqlflow-tests
 	cargo test -p sqlflow-tests --test agent --test link --test e2e
 	cargo test -p sqlflow-tests --test storage
+	cargo test -p sqlflow-tests --test observe
 
 test-cluster: cluster ## Jobs on a real Kubernetes of this machine (root and Linux only)
 	cargo test -p sqlflow-tests --test kubernetes
@@ -76,6 +77,7 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_MIB=1024 SQLFLOW_DRILL_CUT_MS=5000 cargo test -p sqlflow-tests --test link every_byte -- --nocapture
 	SQLFLOW_DRILL_MODEL_GIB=20 cargo test -p sqlflow-tests --test agent large_model
 	SQLFLOW_DRILL_RETRAINS=200 SQLFLOW_DRILL_STORED_MIB=2048 cargo test -p sqlflow-tests --test storage
+	SQLFLOW_DRILL_PAGE_MIB=1024 cargo test -p sqlflow-tests --test observe large_log
 	$(MAKE) cluster
 	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_that_is_away
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
@@ -101,6 +103,7 @@ packages:
 	@scripts/test-packages.sh
 	@scripts/test-tool.sh hadoop > /dev/null
 	@scripts/test-tool.sh weed > /dev/null
+	@scripts/test-tool.sh jaeger > /dev/null
 
 clean: ## Remove what this clone built; the shared cache stays
 	rm -rf build

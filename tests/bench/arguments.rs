@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|models|pods] [--out FILE]";
-const GROUPS: [&str; 4] = ["agent", "server", "models", "pods"];
+const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|models|pods|traces] [--out FILE]";
+const GROUPS: [&str; 5] = ["agent", "server", "models", "pods", "traces"];
 
 /// What to do.
 pub struct Arguments {

@@ -16,6 +16,7 @@ mod report;
 mod rows;
 mod run;
 mod stream;
+mod traced;
 mod world;
 
 use std::path::Path;
@@ -52,6 +53,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if arguments.wants("models") {
         report.add(models::all(folder, scale.model, scale.publications)?);
+    }
+    if arguments.wants("traces") {
+        report.add(traced::all(folder, scale).await?);
     }
     if arguments.wants("pods") && nix::unistd::Uid::effective().is_root() {
         report.add(pods::all(scale.pods).await?);

@@ -12,6 +12,7 @@ mod manifests;
 mod node;
 mod outages;
 mod pending;
+mod traced;
 mod without_server;
 
 use sqlflow_proto::v1::response::Response as Payload;

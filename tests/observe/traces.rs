@@ -85,3 +85,21 @@ async fn a_black_hole_costs_no_job() {
     client.follow(&token).await.unwrap().expect_success();
     server.stop().unwrap();
 }
+
+/// Who reads a line of a log finds the trace, and the other way round.
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_about_a_job_have_its_traces_id() {
+    let dir = tempfile::tempdir().unwrap();
+    let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+    let setup = Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    let spans = Jaeger::shared().trace_of("127.0.0.1", &token.job_id, &["Run"]);
+    let trace = spans.one("Run")["traceID"].as_str().unwrap().to_owned();
+    server.stop().unwrap();
+    let log = std::fs::read_to_string(dir.path().join("state/server.log")).unwrap();
+    let ended = log.lines().find(|it| it.contains("the attempt has ended")).unwrap();
+    assert!(ended.contains(&trace), "{ended}");
+}

@@ -16,6 +16,7 @@ use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Pa
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tracing::Instrument as _;
 
 use super::{Home, Incoming, Setting};
 use crate::channel::answers::{self, Answer};
@@ -112,7 +113,12 @@ impl Shell {
         shell
     }
 
-    pub(super) async fn run(mut self, home: Home) -> anyhow::Result<u8> {
+    pub(super) async fn run(self, home: Home) -> anyhow::Result<u8> {
+        let span = tracing::info_span!("attempt", trace_id = tracing::field::Empty);
+        self.supervise(home).instrument(span).await
+    }
+
+    async fn supervise(mut self, home: Home) -> anyhow::Result<u8> {
         let signals = Signals::new()?;
         let (incoming, mut messages) = mpsc::unbounded_channel();
         self.open_overflow();
@@ -198,6 +204,7 @@ impl Shell {
         tracing::info!(job = self.setting.attempt.job_id, command = ?assignment.command.first(), "assigned");
         if let Some(trace) = self.setting.trace.take().or_else(|| assigned_trace(&assignment)) {
             assignment.traceparent = trace.traceparent();
+            tracing::Span::current().record("trace_id", trace.trace_id());
             self.trace = Some(Arc::new(Mutex::new(trace)));
         }
         self.plan = Some(plan);

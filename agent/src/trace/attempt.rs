@@ -51,6 +51,11 @@ impl Trace {
         self.attempt.child("run")
     }
 
+    /// The trace, as backends write it.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.attempt.trace_id))
+    }
+
     /// `TRACEPARENT` of the command.
     pub fn traceparent(&self) -> String {
         self.run().to_string()

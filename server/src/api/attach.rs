@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 use super::compressed;
 use super::executors::{Executors, Peer};
@@ -25,7 +26,8 @@ use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Phase, R
 use crate::launch::Ender;
 use crate::log::{Entry, ResultLog};
 use crate::metrics::{AttachedAgent, Metrics};
-use crate::store::{Store, UpdateError};
+use crate::store::{JobRecord, Store, UpdateError};
+use crate::trace;
 
 /// An executor has this long to say Hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
@@ -87,6 +89,7 @@ struct Session<'a> {
     instance: InstanceHash,
     responses: &'a Responses,
     cancel_sent: bool,
+    is_named: bool,
     agent: AttachedAgent,
 }
 
@@ -112,16 +115,18 @@ impl AttachContext {
             older.cancel();
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
+        let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
         let mut session = Session {
             context: self,
             attempt,
             instance,
             responses,
             cancel_sent: false,
+            is_named: false,
             agent: self.metrics.agent(),
         };
         let served = tokio::select! {
-            served = session.run(requests, hello.has_assignment || is_over) => served,
+            served = session.run(requests, hello.has_assignment || is_over).instrument(span) => served,
             () = replaced.cancelled() => {
                 Err(Status::aborted("a newer stream of this agent took over, or the server is shutting down"))
             }
@@ -276,13 +281,18 @@ impl Session<'_> {
         };
         self.update(event).await.map_err(status::of_update)?;
         self.context.metrics.note_phases(&outcome.phases);
-        tracing::info!(attempt = %self.attempt, reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
+        tracing::info!(reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
         self.send(Message::OutcomeAck(OutcomeAck {})).await
     }
 
     async fn pass_cancel_on(&mut self) -> Result<(), Status> {
         let record = self.context.store.load(&self.attempt.job).await.map_err(status::of_store)?;
-        let Some(failure) = record.and_then(|record| record.job.cancel) else { return Ok(()) };
+        let Some(JobRecord { job, .. }) = record else { return Ok(()) };
+        if !self.is_named {
+            self.is_named = true;
+            trace::name_log_lines(&job, self.context.assigner.is_traced());
+        }
+        let Some(failure) = job.cancel else { return Ok(()) };
         self.cancel_sent = true;
         let grace_seconds = u32::try_from(self.context.grace.as_secs()).unwrap_or(u32::MAX);
         self.send(Message::Cancel(Cancel { reason: failure.message, grace_seconds })).await

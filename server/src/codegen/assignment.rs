@@ -67,10 +67,16 @@ impl Assigner {
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
+    /// Whether spans of ours are sent.
+    #[must_use]
+    pub fn is_traced(&self) -> bool {
+        !self.options.collector.is_empty()
+    }
+
     /// Without a collector there are no spans of ours: what runs is then a part of the client's.
     fn trace_of(&self, job: &Job, attempt: &AttemptId) -> (String, String) {
         let origin = job.origin.clone().unwrap_or_default();
-        if self.options.collector.is_empty() {
+        if !self.is_traced() {
             return (origin.parent, origin.state);
         }
         (trace::attempt(job, attempt).to_string(), origin.state)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use tracing::Instrument as _;
 
 use super::{Context, verdict};
 use crate::clock;
@@ -49,6 +50,8 @@ pub(super) struct JobDriver {
     missing_since: Option<Instant>,
     /// What the attempt waits for, as it was last said, and since when.
     waiting: Option<(Waiting, Instant)>,
+    /// Its log lines have the trace's id.
+    is_named: bool,
     /// Attempts of which nothing is left.
     cleaned: HashSet<AttemptId>,
 }
@@ -84,21 +87,27 @@ impl JobDriver {
             ending_since: None,
             missing_since: None,
             waiting: None,
+            is_named: false,
             cleaned: HashSet::new(),
         }
     }
 
-    pub(super) async fn run(mut self) {
+    pub(super) async fn run(self) {
+        let span = tracing::info_span!("job", job = %self.id, trace_id = tracing::field::Empty);
+        self.drive().instrument(span).await;
+    }
+
+    async fn drive(mut self) {
         loop {
             match self.advance().await {
                 Ok(()) => {}
                 Err(Stop::Over) => return,
                 Err(Stop::Fenced) => {
-                    tracing::info!(job = %self.id, "another server drives this job now");
+                    tracing::info!("another server drives this job now");
                     return;
                 }
                 Err(Stop::Fault(error)) => {
-                    tracing::warn!(job = %self.id, error = format!("{error:#}"), "cannot drive the job now, will try again");
+                    tracing::warn!(error = format!("{error:#}"), "cannot drive the job now, will try again");
                     tokio::time::sleep(FAULT_PAUSE).await;
                 }
             }
@@ -109,6 +118,10 @@ impl JobDriver {
     async fn advance(&mut self) -> Result<(), Stop> {
         let mut changes = self.context.store.watch(&self.id);
         let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        if !self.is_named {
+            self.is_named = true;
+            trace::name_log_lines(&job, self.context.tracer.is_on());
+        }
         let evidence = self.evidence(&job).await?;
         match job.next(evidence) {
             Next::Create { step, after } => self.create(&job, step, after).await,

@@ -63,3 +63,12 @@ pub fn attempt(job: &Job, id: &AttemptId) -> TraceContext {
 pub fn id(job: &Job) -> String {
     format!("{:032x}", u128::from_be_bytes(run(job).trace_id))
 }
+
+/// Gives the log lines of the span that is entered the id of the job's trace, if the job has one.
+pub fn name_log_lines(job: &Job, is_on: bool) {
+    if is_on {
+        tracing::Span::current().record("trace_id", id(job));
+    } else if let Some(client) = client(job) {
+        tracing::Span::current().record("trace_id", format!("{:032x}", u128::from_be_bytes(client.trace_id)));
+    }
+}

@@ -76,6 +76,51 @@ impl LogText {
     }
 }
 
+/// Pieces as lines: a carriage return begins a line again, as a terminal would have it, and the unfinished line of a
+/// stream stays where it is while the other one prints. The page's script goes on by the same rule.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    lines: Vec<Piece>,
+    /// Of stdout and stderr.
+    unfinished: [Option<usize>; 2],
+}
+
+impl Lines {
+    /// These pieces as lines.
+    pub(super) fn of(pieces: impl IntoIterator<Item = Piece>) -> Vec<Piece> {
+        let mut all = Self::default();
+        for Piece { kind, text } in pieces {
+            let stream = match kind {
+                PieceKind::Stdout => 0,
+                PieceKind::Stderr => 1,
+                PieceKind::Notice => {
+                    all.lines.push(Piece { kind, text });
+                    continue;
+                }
+            };
+            for part in text.split_inclusive('\n') {
+                all.push(stream, kind, part);
+            }
+        }
+        all.lines
+    }
+
+    fn push(&mut self, stream: usize, kind: PieceKind, part: &str) {
+        let at = self.unfinished[stream].unwrap_or_else(|| {
+            self.lines.push(Piece { kind, text: String::new() });
+            self.lines.len() - 1
+        });
+        let line = &mut self.lines[at].text;
+        line.push_str(part);
+        let is_over = line.ends_with('\n');
+        let body = line.trim_end_matches('\n').trim_end_matches('\r');
+        if let Some(again) = body.rfind('\r') {
+            line.drain(..=again);
+        }
+        self.unfinished[stream] = (!is_over).then_some(at);
+    }
+}
+
 /// How many bytes at the end are the beginning of a character.
 fn torn_bytes(bytes: &[u8]) -> usize {
     let tail = &bytes[bytes.len().saturating_sub(3)..];
@@ -101,6 +146,29 @@ mod tests {
         let output = Output { stream: stream.into(), offset: 0, data: data.to_vec().into() };
         let record = Record { payload: Some(Payload::Output(output)), ..Record::default() };
         StoredRecord { record: Some(record), ..StoredRecord::default() }
+    }
+
+    #[test]
+    fn a_progress_bar_is_one_line_among_others() {
+        let piece = |kind, text: &str| Piece { kind, text: text.to_owned() };
+        use PieceKind::{Notice, Stderr, Stdout};
+        let lines = Lines::of([
+            piece(Stderr, "\r 10%|# |"),
+            piece(Stdout, "one\ntw"),
+            piece(Stderr, "\r 20%|##|"),
+            piece(Notice, "waits"),
+            piece(Stdout, "o\r\n"),
+            piece(Stderr, "\r100%|##|\nlast"),
+        ]);
+        let lines: Vec<_> = lines.iter().map(|it| (it.kind, it.text.as_str())).collect();
+        let expected = [
+            (Stderr, "100%|##|\n"),
+            (Stdout, "one\n"),
+            (Stdout, "two\r\n"),
+            (Notice, "waits"),
+            (Stderr, "last"),
+        ];
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -24,8 +24,7 @@
 
   // The line of each kind that has not ended yet: a progress bar stays where it is while lines are printed beside it.
   const unfinished = {};
-  const newest = log.lastElementChild;
-  if (newest && newest.className !== "note") unfinished[newest.className] = newest;
+  for (const kind of ["out", "err"]) unfinished[kind] = [...log.getElementsByClassName(kind)].at(-1);
 
   // A carriage return begins the line again, as a terminal would have it.
   function append(kind, text) {

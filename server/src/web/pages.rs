@@ -15,7 +15,7 @@ use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 use sqlflow_proto::record::record::Payload;
 
-use super::log_text::{LogText, Piece, PieceKind};
+use super::log_text::{Lines, LogText, Piece, PieceKind};
 use super::{Web, assets};
 use crate::job::{CursorToken, JobId};
 use crate::log::ResultLog;
@@ -185,7 +185,7 @@ async fn tail(
     let mut text = LogText::default();
     let page = log.read(job, begin, PAGE_BYTES * 16).await?;
     let next = page.records.last().map_or(begin, |it| it.position);
-    Ok((page.records.iter().filter_map(|it| text.take(it)).collect(), next))
+    Ok((Lines::of(page.records.iter().filter_map(|it| text.take(it))), next))
 }
 
 /// The output of all attempts, byte for byte, in the order of the log.

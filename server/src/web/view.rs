@@ -92,11 +92,14 @@ pub(super) struct Bar {
 
 /// What is known of jobs that were looked at.
 #[derive(Clone, Default)]
-pub struct Views(Arc<Mutex<VecDeque<(JobId, Arc<tokio::sync::Mutex<View>>)>>>);
+pub struct Views(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
+
+/// Who refreshes it has it alone.
+type SharedView = Arc<tokio::sync::Mutex<View>>;
 
 impl Views {
     /// The view of a job, perhaps still to be read.
-    pub(super) fn of(&self, job: &JobId) -> Arc<tokio::sync::Mutex<View>> {
+    pub(super) fn of(&self, job: &JobId) -> SharedView {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let found = all.iter().position(|(id, _)| id == job).and_then(|at| all.remove(at));
         let entry = found.unwrap_or_else(|| (job.clone(), Arc::default()));
@@ -150,7 +153,7 @@ impl View {
                 if let Some(round) = told.step {
                     for metric in told.metrics {
                         if self.series.len() < MAX_SERIES || self.series.contains_key(&metric.name) {
-                            self.series.entry(metric.name).or_default().push(round.into(), metric.value);
+                            self.series.entry(metric.name).or_default().push(round, metric.value);
                         }
                     }
                 }
@@ -166,7 +169,7 @@ impl View {
                 self.models.push(model);
             }
             Some(Payload::Output(output)) if output.stream() == Stream::Stderr => {
-                self.take_stderr(&output.data)
+                self.take_stderr(&output.data);
             }
             _ => {}
         }

@@ -1,0 +1,104 @@
+//! What full tracing costs: the same with a collector and without, turn by turn.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context as _, ensure};
+use sqlflow_proto::v1::job_status::Code;
+use sqlflow_proto::v1::{GetJobRequest, get_job_request::By};
+use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::services::Jaeger;
+use sqlflow_tests::stand_in::{self, STEP};
+use tempfile::TempDir;
+
+use crate::agent;
+use crate::arguments::Scale;
+use crate::measure::Measurement;
+
+/// More would only be the disk's figure.
+const MOST_MEGABYTES: u64 = 1024;
+
+/// Run → token, and bytes of output made durable in a second.
+pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
+    let megabytes = scale.megabytes.min(MOST_MEGABYTES);
+    let dir = TempDir::new_in(folder.canonicalize()?)?;
+    let collector = format!("http://127.0.0.1:{}", Jaeger::shared().port);
+    let start = async |name: &str, megabytes| {
+        let plain = Side::start(&dir.path().join(format!("{name}-untraced")), megabytes, None).await?;
+        let collector = Some(collector.clone());
+        let traced = Side::start(&dir.path().join(format!("{name}-traced")), megabytes, collector).await?;
+        anyhow::Ok([plain, traced])
+    };
+
+    let mut tokens = [
+        Measurement::time("run_to_token_untraced", "  the same without a collector"),
+        Measurement::time("run_to_token_traced", "Run → token, fully traced").beside("run_to_token_untraced"),
+    ];
+    let mut streams = [
+        Measurement::new("log_untraced", "MiB/s", "  the same without a collector"),
+        Measurement::new("log_traced", "MiB/s", "output made durable, fully traced").beside("log_untraced"),
+    ];
+    let mut sides = start("run", 0).await?;
+    for _ in 0..scale.jobs {
+        for (side, tokens) in sides.iter_mut().zip(&mut tokens) {
+            let token = tokens.clock(side.client.run(STEP)).await?;
+            side.end_of(token.token).await?;
+        }
+    }
+    for side in sides {
+        side.server.stop()?;
+    }
+    let mut sides = start("log", megabytes).await?;
+    for _ in 0..scale.streams.max(3) {
+        for (side, streams) in sides.iter_mut().zip(&mut streams) {
+            streams.add(megabytes as f64 / side.stream().await?);
+        }
+    }
+    for side in sides {
+        side.server.stop()?;
+    }
+    Ok(tokens.into_iter().rev().chain(streams.into_iter().rev()).collect())
+}
+
+/// A server whose steps print.
+struct Side {
+    server: Server,
+    client: Client,
+}
+
+impl Side {
+    async fn start(dir: &Path, megabytes: u64, collector: Option<String>) -> anyhow::Result<Self> {
+        std::fs::create_dir(dir)?;
+        let code =
+            format!("import os\npiece = b'x' * (1 << 20)\nfor _ in range({megabytes}): os.write(1, piece)");
+        let setup: Setup = stand_in::setup(dir, &code, None)
+            .flag(format!("--agent={}", agent::shipped()?.display()))
+            .flag("--retain-output=2GiB")
+            .envs(collector.map(|it| ("OTEL_EXPORTER_OTLP_ENDPOINT", it)));
+        let server = setup.start()?;
+        let client = server.client().await?;
+        Ok(Self { server, client })
+    }
+
+    /// Seconds that it took.
+    async fn stream(&mut self) -> anyhow::Result<f64> {
+        let begun = Instant::now();
+        let token = self.client.run(STEP).await?.token;
+        self.end_of(token).await?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// Waits for it, which must be a good one.
+    async fn end_of(&mut self, token: String) -> anyhow::Result<()> {
+        loop {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            let request = GetJobRequest { by: Some(By::Token(token.clone())) };
+            let status = self.client.api.get_job(request).await?.into_inner().status.context("it has one")?;
+            if is_over(&status) {
+                ensure!(status.code() == Code::Succeeded, "the job failed: {}", status.message);
+                return Ok(());
+            }
+        }
+    }
+}
