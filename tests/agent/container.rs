@@ -86,6 +86,23 @@ fn what_it_may_not_write_it_names() {
     assert!(stderr.contains("/log") && stderr.contains("Permission denied"), "{stderr}");
 }
 
+/// The agent that ships cannot load the system's Kerberos library: it says so, where trying would be its end.
+#[test]
+fn an_hdfs_that_asks_for_kerberos_is_refused_in_a_sentence() {
+    let conf = tempfile::tempdir().unwrap();
+    let setting = "<configuration><property><name>hadoop.security.authentication</name><value>kerberos</value></property></configuration>";
+    std::fs::write(conf.path().join("core-site.xml"), setting).unwrap();
+    let out = tempfile::tempdir().unwrap();
+    std::fs::write(out.path().join("weights"), "w").unwrap();
+    let ended = Exec::with_agent(&[], &shipped())
+        .env("HADOOP_CONF_DIR", conf.path().to_str().unwrap())
+        .flags(["--output", &format!("{}=hdfs://127.0.0.1:9/m.tar.gz", out.path().display())])
+        .shell("echo ran")
+        .end();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(65), &b""[..]), "{}", ended.stderr);
+    assert!(ended.stderr.contains("HDFS asks for Kerberos"), "{}", ended.stderr);
+}
+
 #[test]
 fn it_installs_itself_for_whoever_runs_next_to_it() {
     let dir = tempfile::tempdir().unwrap();

@@ -14,6 +14,7 @@ use hdfs_native::client::FileStatus;
 use hdfs_native::file::{FileReader, FileWriter};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
+use super::kerberos;
 use super::patience::Waiting;
 use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, below, kind};
 use crate::cache::{Fingerprint, TRAILER};
@@ -58,6 +59,7 @@ impl fmt::Debug for HdfsStore {
 
 impl HdfsStore {
     pub(super) fn new(place: &ModelPlace, staging: Staging, patience: Arc<Patience>) -> Result<Self, String> {
+        kerberos::check()?;
         Ok(Self {
             url: format!("hdfs://{}", place.authority),
             folder: place.folder.clone(),
@@ -247,5 +249,10 @@ fn io_error(error: HdfsError) -> io::Error {
         _ => io::ErrorKind::Other,
     };
     let text = error.to_string();
-    io::Error::new(kind, text.lines().next().unwrap_or_default().to_owned())
+    let mut text = text.lines().next().unwrap_or_default().to_owned();
+    // All that there is to see of a namenode that asks for Kerberos when we do not know.
+    if text.contains("RPC listener disconnected") {
+        text.push_str(" (or it asks for Kerberos: then HADOOP_CONF_DIR must name its settings)");
+    }
+    io::Error::new(kind, text)
 }

@@ -8,6 +8,8 @@ mod file;
 mod hdfs;
 #[cfg(feature = "http")]
 mod http;
+#[cfg(feature = "hdfs")]
+mod kerberos;
 #[cfg(feature = "objects")]
 mod objects;
 mod patience;
