@@ -84,6 +84,15 @@ async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() 
     namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
     let told = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("what attempt 1 made will be published by attempt 2"));
     client.until(&token, told).await.unwrap();
+    // The first Pod goes, and what is still to be published does not go with it.
+    namespace.wait_for("the second Pod alone", || {
+        let names: Vec<_> = namespace.pods().iter().map(|it| it["metadata"]["name"].to_string()).collect();
+        names.len() == 1 && names[0].ends_with("-2\"")
+    });
+    let claims = namespace.kubectl(&["get", "persistentvolumeclaims", "-o", "json"]);
+    let claims: serde_json::Value = serde_json::from_str(&claims).unwrap();
+    assert_eq!(claims["items"].as_array().unwrap().len(), 1, "{claims}");
+    assert!(claims["items"][0]["metadata"]["deletionTimestamp"].is_null(), "{claims}");
     world.hdfs(&["dfsadmin", "-clrSpaceQuota", "/models"]);
 
     let from_the_start = Token { token: format!("{}.0", token.token), ..token };
