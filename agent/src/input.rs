@@ -14,6 +14,9 @@ use crate::store::{self, ModelPlace, Patience};
 use crate::tarball;
 use crate::workspace::inside;
 
+/// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.
+const MAX_REPLACED: u32 = 10;
+
 /// An input cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
@@ -83,6 +86,20 @@ pub fn fetch(
             keeping.finish();
         }
         Ok(())
+    };
+    // A model that is retrained all the time is no storage that fails; but it must be had some time.
+    let mut replaced = 0;
+    let read = || loop {
+        match read() {
+            Err(Failure::Storage(error)) if error.kind() == store::REPLACED && replaced < MAX_REPLACED => {
+                replaced += 1;
+                tracing::info!(
+                    model = input.name,
+                    "the model was replaced while it was read; reading the new one"
+                );
+            }
+            other => return other,
+        }
     };
     patience.retry(read, Failure::may_pass).map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -23,7 +23,17 @@ async fn a_pods_spans_join_those_of_the_server_that_comes_after() {
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
-    let expected = ["Run", "step standard", "attempt 1", "run", "report", "statement standard"];
+    let expected = [
+        "Run",
+        "step standard",
+        "attempt 1",
+        "schedule",
+        "pull",
+        "start",
+        "run",
+        "report",
+        "statement standard",
+    ];
     let spans = jaeger.trace_of(HOST, &token.job_id, &expected);
     spans.expect_a_tree();
     spans.expect_parts_of("attempt");

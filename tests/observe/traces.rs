@@ -3,9 +3,9 @@
 use std::process::Command;
 
 use sqlflow_proto::v1::response::Response as Payload;
-use sqlflow_tests::python;
 use sqlflow_tests::server::{Setup, program};
 use sqlflow_tests::services::Jaeger;
+use sqlflow_tests::{python, stand_in};
 
 fn collector() -> String {
     format!("http://127.0.0.1:{}", Jaeger::shared().port)
@@ -84,6 +84,36 @@ async fn a_black_hole_costs_no_job() {
     let token = client.run("SELECT 1;").await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
     server.stop().unwrap();
+}
+
+/// What `TRACEPARENT` and `OTEL_*` are for.
+#[tokio::test(flavor = "multi_thread")]
+async fn user_code_with_opentelemetrys_own_library_joins_the_trace() {
+    let dir = tempfile::tempdir().unwrap();
+    let python =
+        std::env::var("SQLFLOW_TEST_S3_PYTHON").expect("`make test` names a Python with OpenTelemetry");
+    let code =
+        format!("import os\nos.execv({python:?}, ['python', os.path.join({:?}, 'own.py')])", dir.path());
+    let own = "import os
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(OTLPSpanExporter()))
+parent = TraceContextTextMapPropagator().extract({'traceparent': os.environ['TRACEPARENT']})
+with trace.get_tracer('own').start_as_current_span('own work', context=parent): pass
+";
+    std::fs::write(dir.path().join("own.py"), own).unwrap();
+    let setup = stand_in::setup(dir.path(), &code, None).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    let spans = Jaeger::shared().trace_of("127.0.0.1", &token.job_id, &["Run", "run", "own work"]);
+    spans.expect_a_tree();
+    assert_eq!(spans.parts_of(spans.one("run")).count(), 1);
 }
 
 /// Who reads a line of a log finds the trace, and the other way round.

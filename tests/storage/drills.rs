@@ -165,6 +165,31 @@ fn an_upload_that_needs_more_than_the_grace_is_given_up() {
     assert_eq!(place.weights(), b"old");
 }
 
+/// A model that is replaced while somebody reads it: all that is read is of the new one, also where it is read in parts.
+#[test]
+fn a_model_that_is_replaced_under_its_readers_hands_is_read_anew() {
+    let place = Place::S3("swapped");
+    place.make();
+    let [old, new]: [Vec<u8>; 2] =
+        std::array::from_fn(|_| std::fs::read(weights_of(2 * LARGE).0.path().join("weights")).unwrap());
+    assert_eq!(place.publish(&old).code, Some(0));
+    let into = tempfile::tempdir().unwrap();
+    let input = format!("{}={}", place.uri(), into.path().display());
+    let exec = Exec::new().envs(place.environment());
+    let reading = exec.flags(["--publish-retry", "0", "--input", &input]).start(&["true"]);
+    let weights = into.path().join("weights");
+    while !std::fs::metadata(&weights).is_ok_and(|it| it.len() > 0) {
+        std::thread::yield_now();
+    }
+    reading.signal(Signal::SIGSTOP);
+    assert!(std::fs::metadata(&weights).unwrap().len() < old.len() as u64, "it was stopped too late");
+    assert_eq!(place.publish(&new).code, Some(0));
+    reading.signal(Signal::SIGCONT);
+    let ended = reading.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(std::fs::read(weights).unwrap() == new, "not the new model");
+}
+
 /// A#3761: whatever step the agent dies at, the model is the old one or the new one, and the next run saves its own.
 #[test]
 fn an_agent_that_dies_at_any_step_leaves_a_whole_model() {

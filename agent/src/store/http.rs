@@ -14,7 +14,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use crate::cache::{Fingerprint, TRAILER};
 
 use super::patience::Waiting;
-use super::{FoundFile, below};
+use super::{FoundFile, REPLACED, below};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A part of a large file must be through in this time.
@@ -113,7 +113,7 @@ impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let stream = &mut self.stream;
-            let next = self.waiting.wait(async { stream.next().await.transpose() })?;
+            let next = self.waiting.wait(async { stream.next().await.transpose().map_err(told) })?;
             match next {
                 Some(piece) => self.piece = piece,
                 None => return Ok(0),
@@ -125,11 +125,22 @@ impl Read for Reading {
     }
 }
 
+/// The error of a stream of OpenDAL's has the real one within.
+fn told(error: io::Error) -> io::Error {
+    match error.downcast::<opendal::Error>() {
+        Ok(within) => io_error(within),
+        Err(other) => other,
+    }
+}
+
 /// What OpenDAL says, without its contexts, which hold headers and addresses.
 pub(super) fn io_error(error: opendal::Error) -> io::Error {
     let kind = match error.kind() {
         opendal::ErrorKind::NotFound => io::ErrorKind::NotFound,
         opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
+        opendal::ErrorKind::ConditionNotMatch => REPLACED,
+        // Where no condition can be asked for, another length is all there is to see.
+        opendal::ErrorKind::Unexpected if error.message().contains("unexpected data size") => REPLACED,
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, one_line(&error))

@@ -79,6 +79,10 @@ pub trait ModelStore: Debug + Send + Sync {
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
 }
 
+/// The kind of error of a file that was replaced while it was read: what was read of it is worth nothing, and the new one is
+/// there.
+pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
+
 /// A file in a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {

@@ -208,9 +208,13 @@ impl ModelStore for ObjectStore {
         let path = self.path(name);
         let stream = self.waiting.wait(async {
             // Says at once whether it is there.
-            operator.stat(&path).await.map_err(http::io_error)?;
-            let reader =
-                operator.reader_with(&path).chunk(PART).concurrent(2).await.map_err(http::io_error)?;
+            let found = operator.stat(&path).await.map_err(http::io_error)?;
+            let mut reader = operator.reader_with(&path).chunk(PART).concurrent(2);
+            // All pieces are of the very object that was looked at, whoever replaces it meanwhile.
+            if let Some(tag) = found.etag().filter(|_| operator.info().capability().read_with_if_match) {
+                reader = reader.if_match(tag);
+            }
+            let reader = reader.await.map_err(http::io_error)?;
             reader.into_bytes_stream(..).await.map_err(http::io_error)
         })?;
         Ok(Box::new(http::Reading::new(stream, self.waiting.clone())))

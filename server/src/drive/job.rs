@@ -12,7 +12,8 @@ use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
 use crate::job::{
-    Again, AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Next, Outcome, Phase, Reason,
+    Again, AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Milestones, Next, Outcome, Phase,
+    Reason,
 };
 use crate::launch::{LaunchError, Needs, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
@@ -144,7 +145,7 @@ impl JobDriver {
                 }
                 Ok(())
             }
-            Next::Finish(state) => self.finish(state).await,
+            Next::Finish(state) => self.finish(&job, state).await,
             Next::Nothing => {
                 self.clean_up(&job).await;
                 Err(Stop::Over)
@@ -232,7 +233,7 @@ impl JobDriver {
             Observation::Running => {
                 self.missing_since = None;
                 self.waiting = None;
-                Ok(())
+                self.note_milestones(job, attempt).await
             }
             Observation::Waiting(waiting) => {
                 self.missing_since = None;
@@ -258,6 +259,18 @@ impl JobDriver {
                 Ok(())
             }
         }
+    }
+
+    /// Records what the platform tells of the attempt's start, once.
+    async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+        if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
+            return Ok(());
+        }
+        let milestones = self.context.launcher.milestones(&attempt).await;
+        if milestones == Milestones::default() {
+            return Ok(());
+        }
+        self.update(Event::MilestonesSeen { attempt, milestones }).await
     }
 
     /// Says why the attempt does not run yet, when that is news. True: it has waited long enough.
@@ -330,7 +343,11 @@ impl JobDriver {
     }
 
     /// Closes the log, then records the end: who sees the end sees a complete log.
-    async fn finish(&mut self, state: JobState) -> Result<(), Stop> {
+    async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), Stop> {
+        // Of short attempts the platform tells late.
+        for (step, number) in attempts_of(job) {
+            self.note_milestones(job, AttemptId { job: self.id.clone(), step, number }).await?;
+        }
         let text = match &state {
             JobState::Failed(failure) => failure.message.clone(),
             _ => "the job succeeded".to_owned(),

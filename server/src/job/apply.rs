@@ -1,7 +1,7 @@
 //! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
-use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Outcome, Phase};
+use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,13 @@ pub enum Event {
     },
     /// The launcher accepted the attempt.
     AttemptLaunched(AttemptId),
+    /// The platform tells what it did to start the attempt.
+    MilestonesSeen {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// What is known of it.
+        milestones: Milestones,
+    },
     /// An agent says Hello for the attempt.
     AgentAttached {
         /// Which attempt it speaks for.
@@ -93,6 +100,7 @@ impl Job {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
             Event::AttemptCreated { step, launcher } => self.create_attempt(step, launcher, now_ms),
             Event::AttemptLaunched(attempt) => self.launched(&attempt, now_ms),
+            Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
             Event::CommitRequested { attempt, instance } => self.grant(&attempt, &instance),
             Event::OutcomeReported { attempt, instance, outcome } => {
@@ -131,6 +139,7 @@ impl Job {
             launcher,
             created_ms: now_ms,
             launched_ms: None,
+            milestones: Milestones::default(),
             attached_ms: None,
             ended_ms: None,
         });
@@ -149,6 +158,19 @@ impl Job {
             // A fast agent attaches, or even ends, before the launcher returns.
             Phase::Launched | Phase::Attached { .. } | Phase::Ended { .. } => Ok(Change::Unchanged),
         }
+    }
+
+    /// The first that is told of each stands.
+    fn note_milestones(&mut self, id: &AttemptId, told: Milestones) -> Result<Change, Rejection> {
+        self.must_be_live()?;
+        let known = &mut self.any_attempt(id)?.milestones;
+        let merged = Milestones {
+            scheduled_ms: known.scheduled_ms.or(told.scheduled_ms),
+            container_ms: known.container_ms.or(told.container_ms),
+        };
+        let change = if merged == *known { Change::Unchanged } else { Change::Changed };
+        *known = merged;
+        Ok(change)
     }
 
     fn attached(&mut self, id: &AttemptId, instance: InstanceHash, now_ms: i64) -> Result<Change, Rejection> {

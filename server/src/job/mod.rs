@@ -11,4 +11,6 @@ mod tests;
 pub use apply::{Change, Event, Rejection};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
-pub use state::{Attempt, Cause, Failure, InstanceHash, Job, JobState, Outcome, Phase, Reason, Step};
+pub use state::{
+    Attempt, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Step,
+};

@@ -154,13 +154,59 @@ pub struct Attempt {
     /// When the launcher had accepted it.
     #[serde(default)]
     pub launched_ms: Option<i64>,
+    /// What its platform did meanwhile.
+    #[serde(flatten)]
+    pub milestones: Milestones,
     /// When its agent first attached.
     pub attached_ms: Option<i64>,
     /// When its outcome was recorded.
     pub ended_ms: Option<i64>,
 }
 
+/// What a platform did to start an attempt, as far as it tells; milliseconds since the Unix epoch, by its clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Milestones {
+    /// A machine was chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduled_ms: Option<i64>,
+    /// Its image and volumes were there, and its container was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container_ms: Option<i64>,
+}
+
+impl Milestones {
+    /// All is known.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.scheduled_ms.is_some() && self.container_ms.is_some()
+    }
+}
+
 impl Attempt {
+    /// What it went through until its agent attached, or until `now_ms`: names, beginnings and ends, without gaps.
+    #[must_use]
+    pub fn way_to_agent(&self, now_ms: i64) -> Vec<(&'static str, i64, i64)> {
+        let end = self.attached_ms.or(self.ended_ms).unwrap_or(now_ms).max(self.created_ms);
+        let (scheduled, container) = (self.milestones.scheduled_ms, self.milestones.container_ms);
+        let ends = [
+            // A fast agent attaches before its launcher returns.
+            ("launch", self.launched_ms.or(scheduled.is_none().then_some(end))),
+            ("schedule", scheduled),
+            ("pull", container.filter(|_| scheduled.is_some())),
+            ("start", Some(end)),
+        ];
+        let mut at = self.created_ms;
+        let mut way = Vec::new();
+        for (name, until) in ends {
+            let Some(until) = until else { continue };
+            // Platforms count in seconds, and by clocks of their own.
+            let until = until.clamp(at, end);
+            way.push((name, at, until));
+            at = until;
+        }
+        way
+    }
+
     /// How it ended, if it did.
     #[must_use]
     pub fn outcome(&self) -> Option<&Outcome> {

@@ -76,6 +76,33 @@ fn a_job_of_two_steps_runs_to_success() {
 }
 
 #[test]
+fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
+    let mut job = job(vec![step(true)]);
+    let attempt = id(&job, 0, 1);
+    job.apply(create(0), 1000).unwrap();
+    job.apply(Event::AttemptLaunched(attempt.clone()), 1010).unwrap();
+    job.apply(attach(attempt.clone(), KEY), 4000).unwrap();
+    let way = |job: &Job| job.attempt(&id(job, 0, 1)).unwrap().way_to_agent(9000);
+    assert_eq!(way(&job), [("launch", 1000, 1010), ("start", 1010, 4000)]);
+    let seen = |scheduled_ms, container_ms| Event::MilestonesSeen {
+        attempt: attempt.clone(),
+        milestones: Milestones { scheduled_ms, container_ms },
+    };
+    // Its clock is behind ours.
+    assert_eq!(job.apply(seen(Some(900), None), 2000), Ok(Change::Changed));
+    assert_eq!(way(&job), [("launch", 1000, 1010), ("schedule", 1010, 1010), ("start", 1010, 4000)]);
+    assert_eq!(job.apply(seen(Some(800), Some(3000)), 2000), Ok(Change::Changed));
+    assert_eq!(
+        job.apply(seen(Some(1), Some(1)), 2000),
+        Ok(Change::Unchanged),
+        "the first that was told stands"
+    );
+    let whole =
+        [("launch", 1000, 1010), ("schedule", 1010, 1010), ("pull", 1010, 3000), ("start", 3000, 4000)];
+    assert_eq!(way(&job), whole);
+}
+
+#[test]
 fn only_the_first_agent_speaks_for_an_attempt() {
     let mut job = attached(true);
     let attempt = id(&job, 0, 1);

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::record::Record;
 
-use crate::job::AttemptId;
+use crate::job::{AttemptId, Milestones};
 
 pub use local::{LocalLauncher, LocalOptions};
 
@@ -48,6 +48,11 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// How the attempt stands, as the platform sees it.
     async fn observe(&self, attempt: &AttemptId) -> Observation;
+
+    /// What the platform did so far to start the attempt; nothing where there is nothing to tell.
+    async fn milestones(&self, _attempt: &AttemptId) -> Milestones {
+        Milestones::default()
+    }
 
     /// Ends what runs of the attempt: politely (the agent still reports), or `forced` at once. Harmless when
     /// nothing runs.

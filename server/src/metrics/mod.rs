@@ -145,7 +145,7 @@ impl Inner {
         let seconds = || Unit::Seconds;
         all.register_with_unit(
             "attempt_phase_duration",
-            "Time that attempts spent: launch and start by the server's clock, the others as agents tell",
+            "Time that attempts spent: launch, schedule, pull and start as the server sees them, the others as agents tell",
             seconds(),
             self.phases.clone(),
         );
@@ -254,6 +254,7 @@ impl Metrics {
             }
             Event::CancelRequested(_)
             | Event::AttemptLaunched(_)
+            | Event::MilestonesSeen { .. }
             | Event::AgentAttached { .. }
             | Event::CommitRequested { .. } => {}
         }
@@ -263,10 +264,9 @@ impl Metrics {
         let Some(attempt) = job.attempt(id) else { return };
         let Phase::Ended { outcome, .. } = &attempt.phase else { return };
         self.0.attempts_ended.get_or_create(&Reason { reason: outcome.reason.name() }).inc();
-        let attached = attempt.attached_ms.or(attempt.ended_ms).unwrap_or(attempt.created_ms);
-        let launched = attempt.launched_ms.unwrap_or(attached).min(attached);
-        self.note_phase("launch", seconds(attempt.created_ms, launched));
-        self.note_phase("start", seconds(launched, attached));
+        for (phase, from, to) in attempt.way_to_agent(attempt.created_ms) {
+            self.note_phase(phase, seconds(from, to));
+        }
     }
 
     fn note_phase(&self, phase: &'static str, seconds: f64) {

@@ -6,7 +6,8 @@
 //!     queue, pause        until the first attempt, and between attempts
 //!     attempt 1
 //!       launch            until the platform took it
-//!       start             until its agent attached: scheduling, pulling the image
+//!       schedule, pull    until a node was chosen, until its container was started: where there are such
+//!       start             until its agent attached
 //!       …                 the agent's own: fetch, run, drain, publish, report
 //! ```
 
@@ -87,11 +88,9 @@ fn attempt_spans(
         itself.error = (!outcome.succeeded()).then(|| outcome.message.clone());
     }
     all.push(itself);
-    let attached = one.attached_ms.unwrap_or(end);
-    // A fast agent attaches before its launcher returns.
-    let launched = one.launched_ms.unwrap_or(attached).min(attached);
-    all.push(span("launch", context.child("launch"), Some(context), (one.created_ms, launched)));
-    all.push(span("start", context.child("start"), Some(context), (launched, attached)));
+    for (name, from, to) in one.way_to_agent(end) {
+        all.push(span(name, context.child(name), Some(context), (from, to)));
+    }
 }
 
 fn span(name: &str, context: TraceContext, parent: Option<TraceContext>, (begin, end): (i64, i64)) -> Span {

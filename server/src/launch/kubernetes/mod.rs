@@ -24,7 +24,7 @@ use serde_json::json;
 use tokio::sync::Notify;
 
 use super::{Ender, LaunchError, Launcher, Needs, Observation};
-use crate::job::AttemptId;
+use crate::job::{AttemptId, Milestones};
 
 pub use pod::AUDIENCE;
 
@@ -339,6 +339,13 @@ impl Launcher for KubernetesLauncher {
         match observe::observe(&pod, &[], now) {
             Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, now),
             other => other,
+        }
+    }
+
+    async fn milestones(&self, attempt: &AttemptId) -> Milestones {
+        match self.find(attempt).await {
+            Ok(Some(pod)) => observe::milestones(&pod),
+            Ok(None) | Err(_) => Milestones::default(),
         }
     }
 

@@ -11,6 +11,7 @@ use sqlflow_proto::agent::outcome::Reason;
 
 use super::last_words;
 use super::pod::CONTAINER;
+use crate::job::Milestones;
 use crate::launch::{Ender, Observation, Remains, Waiting};
 
 /// A scheduler may find room yet; more is a matter for whoever runs the cluster.
@@ -96,6 +97,23 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
         disruption.map_or_else(|| message.to_owned(), |it| format!("{}; {message}", disruption_text(it)));
     let seen = Outcome { reason: Reason::Lost.into(), message, retryable: true, ..Outcome::default() };
     Remains { seen: Some(seen), ..Remains::default() }
+}
+
+/// When a node was chosen, and when the container was started.
+pub(super) fn milestones(pod: &Pod) -> Milestones {
+    let Some(status) = &pod.status else { return Milestones::default() };
+    let scheduled =
+        status.conditions.iter().flatten().find(|it| it.type_ == "PodScheduled" && it.status == "True");
+    let container = status.container_statuses.iter().flatten().find(|it| it.name == CONTAINER);
+    let state = container.and_then(|it| it.state.as_ref());
+    let started = state.and_then(|it| {
+        let running = it.running.as_ref().and_then(|it| it.started_at.as_ref());
+        running.or_else(|| it.terminated.as_ref()?.started_at.as_ref())
+    });
+    Milestones {
+        scheduled_ms: scheduled.and_then(|it| Some(it.last_transition_time.as_ref()?.0.as_millisecond())),
+        container_ms: started.map(|time| time.0.as_millisecond()),
+    }
 }
 
 /// Who wants the Pod's end, if anybody does.

@@ -170,10 +170,8 @@ fn phases(record: &JobRecord) -> Markup {
 
 fn spans(one: &Attempt, now: i64) -> Vec<(&'static str, i64, i64)> {
     let end = one.ended_ms.unwrap_or(now);
-    let attached = one.attached_ms.unwrap_or(end);
-    let launched = one.launched_ms.unwrap_or(attached).min(attached);
-    let mut all = vec![("launch", one.created_ms, launched), ("start", launched, attached)];
-    if one.attached_ms.is_some() {
+    let mut all = one.way_to_agent(now);
+    if let Some(attached) = one.attached_ms {
         all.push(("run", attached, end));
     }
     all
