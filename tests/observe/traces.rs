@@ -93,7 +93,7 @@ async fn user_code_with_opentelemetrys_own_library_joins_the_trace() {
     let python =
         std::env::var("SQLFLOW_TEST_S3_PYTHON").expect("`make test` names a Python with OpenTelemetry");
     let code =
-        format!("import os\nos.execv({python:?}, ['python', os.path.join({:?}, 'own.py')])", dir.path());
+        format!("import os\nos.execv({python:?}, [{python:?}, os.path.join({:?}, 'own.py')])", dir.path());
     let own = "import os
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter

@@ -9,7 +9,7 @@ use super::{Event, Exporter, Span, TraceContext, Value};
 use crate::ship::now_unix_micros;
 
 /// For all of it, at the exit.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(1500);
 const AGENT: &str = "sqlflow-agent";
 const SUBMITTER: &str = "sqlflow-submitter";
 /// What is kept of a submitter's spans: so many, with so many events together; a text is cut to so many bytes.

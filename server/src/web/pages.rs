@@ -27,6 +27,8 @@ pub(super) use fragments::summary;
 const PAGE_BYTES: usize = 256 << 10;
 /// Records from the end of the log that a page begins with: at most 4 MB, mostly far less.
 pub(super) const TAIL_RECORDS: u64 = 64;
+/// Lines that a page begins with at the most.
+const SHOWN_LINES: usize = 2000;
 /// Lines that a search shows.
 const FOUND_LINES: usize = 200;
 /// Bytes of a line that is searched.
@@ -139,7 +141,7 @@ async fn job(
                 label .script-only hidden { input #follow type="checkbox" checked; " Follow" }
                 a href={ "/jobs/" (id) "/log?key=" (key) } download={ (id) ".log" } { "Download" }
             }
-            @if begin > 0 { p .dim { "The end of the log; download it for all." } }
+            @if begin > 0 || pieces.len() >= SHOWN_LINES { p .dim { "The end of the log; download it for all." } }
             div #log tabindex="0" role="log" aria-live="off" aria-label="Output of the job"
                 data-live=[(!is_over).then(|| format!("/jobs/{id}/live?key={key}&after={next}"))] {
                 @for piece in &pieces { span class=(piece.kind.name()) { (piece.text) } }
@@ -185,7 +187,9 @@ async fn tail(
     let mut text = LogText::default();
     let page = log.read(job, begin, PAGE_BYTES * 16).await?;
     let next = page.records.last().map_or(begin, |it| it.position);
-    Ok((Lines::of(page.records.iter().filter_map(|it| text.take(it))), next))
+    let mut lines = Lines::of(page.records.iter().filter_map(|it| text.take(it)));
+    lines.drain(..lines.len().saturating_sub(SHOWN_LINES));
+    Ok((lines, next))
 }
 
 /// The output of all attempts, byte for byte, in the order of the log.

@@ -8,7 +8,7 @@ use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";
 /// How long the command's end waits for a collector.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A command that is traced.
 pub(crate) struct Trace {
