@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
+use crate::store::Secret;
+
 /// Takes SQL programs over gRPC and runs each statement's program outside of itself.
 ///
 /// Every option may also be set in the environment (see [env: …]) or, under its long name, in the TOML file that
@@ -54,7 +56,7 @@ pub struct Options {
         default_value = "",
         hide_env_values = true
     )]
-    pub datasource: String,
+    pub datasource: Secret,
 
     /// Python that runs submitters; it must be able to import sqlflow_submitter
     #[arg(long, env = "SQLFLOW_PYTHON", value_name = "PROGRAM", default_value = "python3")]

@@ -21,7 +21,7 @@ use crate::launch::{Launcher, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
-use crate::store::{Secret, SqliteStore, Store};
+use crate::store::{SqliteStore, Store};
 use crate::trace::Tracer;
 use crate::web::{Links, Views, Web};
 
@@ -35,8 +35,8 @@ const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
-    if !options.datasource.is_empty() {
-        dsn::dialect(&options.datasource).context("--datasource cannot be used")?;
+    if !options.datasource.expose().is_empty() {
+        dsn::dialect(options.datasource.expose()).context("--datasource cannot be used")?;
     }
     let clients = TcpListener::bind(options.listen)
         .await
@@ -120,7 +120,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         driver: driver.clone(),
         executors,
         submit: SubmitOptions {
-            data_source: Secret::new(options.datasource),
+            data_source: options.datasource,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,

@@ -1,6 +1,7 @@
 //! Runs one attempt: with a server's assignment (`attach`), or with none and by flags alone (`exec`). Both go through
 //! the same state machine and the same shell; they differ in who takes the records, grants and acknowledges.
 
+mod prepare;
 mod shell;
 
 use std::path::PathBuf;

@@ -1,16 +1,13 @@
 //! The shell around the state machine: brings events in, carries actions out, decides nothing.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_proto::agent::{
-    Assignment, AttemptRef, CommitRequest, Granted, Outcome, Refused, Start, agent_frame::Frame,
-};
+use sqlflow_proto::agent::{Assignment, CommitRequest, Granted, Outcome, Refused, Start, agent_frame::Frame};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Payload};
 use tokio::net::UnixStream;
@@ -18,10 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tracing::Instrument as _;
 
+use super::prepare::prepare;
 use super::{Home, Incoming, Setting};
 use crate::channel::answers::{self, Answer};
 use crate::cli::MirrorAs;
-use crate::input::{self, InputError};
 use crate::outcome::{self, Evidence};
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::{reaper, spawn, tree};
@@ -510,45 +507,6 @@ fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
         Err(error) => {
             tracing::warn!("spans are not sent: {error:#}");
             None
-        }
-    }
-}
-
-fn prepare(setting: &Setting, root: &Path, assignment: &Assignment, patience: &Arc<Patience>) -> Event {
-    if let Some(dir) = setting.run_dir.as_ref().filter(|_| setting.keeps_output) {
-        remove_earlier(dir, &setting.attempt, assignment.publish_attempt);
-    }
-    if assignment.publish_attempt > 0 {
-        return match std::fs::metadata(root) {
-            Ok(_) => Event::Prepared,
-            Err(error) => Event::OutputMissing(format!(
-                "what attempt {} made cannot be published: {}: {error}",
-                assignment.publish_attempt,
-                root.display()
-            )),
-        };
-    }
-    if let Err(error) = workspace::create(root, &assignment.files) {
-        return Event::WorkspaceFailed(format!("{error:#}"));
-    }
-    for input in &assignment.inputs {
-        if let Err(error) = input::fetch(root, input, &setting.attempt, setting.cache.as_ref(), patience) {
-            let user_error = matches!(error, InputError::Missing { .. });
-            return Event::InputFailed { message: error.to_string(), user_error };
-        }
-    }
-    Event::Prepared
-}
-
-/// Makes room: what earlier attempts had on the same volume, but for what is still to be published.
-fn remove_earlier(run_dir: &Path, attempt: &AttemptRef, but: u32) {
-    for earlier in (1..attempt.attempt).filter(|it| *it != but) {
-        let workspace = workspace::of_attempt(run_dir, attempt.step, earlier);
-        match std::fs::remove_dir_all(&workspace) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                tracing::warn!(%error, workspace = %workspace.display(), "cannot remove an earlier attempt's workspace");
-            }
-            _ => {}
         }
     }
 }

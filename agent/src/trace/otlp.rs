@@ -57,12 +57,11 @@ impl Exporter {
         };
         let header = |(name, value): (String, String)| {
             let name = name.to_lowercase().parse::<MetadataKey<Ascii>>();
+            // Nothing prints the value: it may be a key.
             let value = value.parse::<MetadataValue<Ascii>>();
-            // Not the value: it may be a key.
-            Ok((
-                name.context("a name in OTEL_EXPORTER_OTLP_HEADERS")?,
-                value.context("a value in OTEL_EXPORTER_OTLP_HEADERS")?,
-            ))
+            let mut value = value.context("a value in OTEL_EXPORTER_OTLP_HEADERS cannot be sent")?;
+            value.set_sensitive(true);
+            Ok((name.context("a name in OTEL_EXPORTER_OTLP_HEADERS cannot be sent")?, value))
         };
         let headers = pairs(&either("HEADERS").unwrap_or_default());
         let resource = pairs(&get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default());
@@ -237,6 +236,7 @@ mod tests {
         let headers = given(("OTEL_EXPORTER_OTLP_HEADERS", "Api-Key=a%20b, x=y")).unwrap().unwrap().headers;
         assert_eq!(headers[0].1.to_str().unwrap(), "a b");
         assert_eq!(headers.len(), 2);
+        assert!(!format!("{headers:?}").contains("a b"), "a key is printed");
         let resource = given(("OTEL_RESOURCE_ATTRIBUTES", "team=ml,service.name=x")).unwrap().unwrap();
         assert_eq!(resource.resource.len(), 2);
         let timeout = given(("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "500")).unwrap().unwrap().timeout;

@@ -56,6 +56,7 @@ impl Tracer {
             let count = spans.len();
             if self.waiting.fetch_add(count, Ordering::Relaxed) + count > MAX_WAITING {
                 self.waiting.fetch_sub(count, Ordering::Relaxed);
+                let count = count + rest.len();
                 self.metrics.spans_lost(count);
                 tracing::warn!(spans = count, "spans are lost: the collector is too slow");
                 return;

@@ -70,14 +70,28 @@
     // In a tab that is not seen nothing is drawn.
     if (waiting.length > 2 * MOST_PIECES) waiting = waiting.slice(-MOST_PIECES);
   });
-  source.addEventListener("summary", (event) => {
+  let newest;
+  function renew() {
+    // Nobody loses the place where the keyboard is, or what is being copied.
+    const selection = getSelection();
+    const isCopied = selection.type === "Range" && summary.contains(selection.anchorNode);
+    if (newest === undefined || isCopied || summary.contains(document.activeElement)) return;
     const open = summary.querySelector("details[open]") !== null;
     // The server escapes what jobs say; it is the same fragment that the page was made of.
-    summary.innerHTML = event.data;
+    summary.innerHTML = newest;
+    newest = undefined;
     if (open) summary.querySelector("details")?.setAttribute("open", "");
+  }
+  source.addEventListener("summary", (event) => {
+    newest = event.data;
+    renew();
   });
+  summary.addEventListener("focusout", () => setTimeout(renew));
+  document.addEventListener("selectionchange", renew);
   source.addEventListener("end", (event) => {
     source.close();
+    // For who listens to the page: its state only, and only when it changes.
+    document.getElementById("announced").textContent = `The job has ${event.data}`;
     document.title = document.title.replace(/ · \w+ · /, ` · ${event.data} · `);
   });
   // Scrolling up stops following, and the end takes it up again.

@@ -130,6 +130,7 @@ async fn job(
         web.store.program(&record.job.id).await.map_err(|error| Refusal::fault(&error))?.unwrap_or_default();
     let is_over = record.job.state.is_final();
     let body = html! {
+        p #announced .for-listeners role="status" {}
         div #summary { (summary) }
         section aria-labelledby="log-title" {
             h2 #log-title { "Log" }

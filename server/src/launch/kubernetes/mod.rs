@@ -343,10 +343,9 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn milestones(&self, attempt: &AttemptId) -> Milestones {
-        match self.find(attempt).await {
-            Ok(Some(pod)) => observe::milestones(&pod),
-            Ok(None) | Err(_) => Milestones::default(),
-        }
+        // What the watch has not told is not worth a call.
+        let reference = ObjectRef::new(&pod::name(attempt)).within(&self.options.namespace);
+        self.cache.get(&reference).map(|pod| observe::milestones(&pod)).unwrap_or_default()
     }
 
     async fn stop(&self, attempt: &AttemptId, forced: bool) {

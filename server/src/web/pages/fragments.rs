@@ -40,7 +40,7 @@ fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
     let all: u32 = job.steps.iter().map(|it| it.statement_count).sum();
     html! {
         h1 { "Job " code { (job.id) } }
-        p .state role="status" { (badge(job)) " " (sentence(job, view)) }
+        p .state { (badge(job)) " " (sentence(job, view)) }
         dl .facts {
             dt { "Begun" } dd { (moment(record.created_ms)) }
             dt { @if record.ended_ms.is_some() { "Took" } @else { "For" } } dd { (duration(now - record.created_ms)) }

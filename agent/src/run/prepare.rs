@@ -1,0 +1,58 @@
+//! What an attempt needs before its command starts: its workspace and inputs; or, where it only publishes, what an earlier
+//! attempt made.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlflow_proto::agent::{Assignment, AttemptRef};
+
+use super::Setting;
+use crate::input::{self, InputError};
+use crate::store::Patience;
+use crate::supervise::Event;
+use crate::workspace;
+
+/// Makes it ready below `root`. Blocks.
+pub(super) fn prepare(
+    setting: &Setting,
+    root: &Path,
+    assignment: &Assignment,
+    patience: &Arc<Patience>,
+) -> Event {
+    if let Some(dir) = setting.run_dir.as_ref().filter(|_| setting.keeps_output) {
+        remove_earlier(dir, &setting.attempt, assignment.publish_attempt);
+    }
+    if assignment.publish_attempt > 0 {
+        return match std::fs::metadata(root) {
+            Ok(_) => Event::Prepared,
+            Err(error) => Event::OutputMissing(format!(
+                "what attempt {} made cannot be published: {}: {error}",
+                assignment.publish_attempt,
+                root.display()
+            )),
+        };
+    }
+    if let Err(error) = workspace::create(root, &assignment.files) {
+        return Event::WorkspaceFailed(format!("{error:#}"));
+    }
+    for input in &assignment.inputs {
+        if let Err(error) = input::fetch(root, input, &setting.attempt, setting.cache.as_ref(), patience) {
+            let user_error = matches!(error, InputError::Missing { .. });
+            return Event::InputFailed { message: error.to_string(), user_error };
+        }
+    }
+    Event::Prepared
+}
+
+/// Makes room: what earlier attempts had on the same volume, but for what is still to be published.
+fn remove_earlier(run_dir: &Path, attempt: &AttemptRef, but: u32) {
+    for earlier in (1..attempt.attempt).filter(|it| *it != but) {
+        let workspace = workspace::of_attempt(run_dir, attempt.step, earlier);
+        match std::fs::remove_dir_all(&workspace) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, workspace = %workspace.display(), "cannot remove an earlier attempt's workspace");
+            }
+            _ => {}
+        }
+    }
+}
