@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlflow_tests::http::{get, post};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
+use tokio::sync::Mutex;
 
 /// Where screenshots go, to be looked at.
 fn screenshot(name: &str) -> String {
@@ -14,6 +15,9 @@ fn screenshot(name: &str) -> String {
     std::fs::create_dir_all(&folder).unwrap();
     folder.join(name).display().to_string()
 }
+
+/// Browsers take a machine for themselves: these tests run one after the other.
+static MACHINE: Mutex<()> = Mutex::const_new(());
 
 async fn browser(arguments: &[&str]) -> Value {
     let python =
@@ -31,6 +35,7 @@ async fn browser(arguments: &[&str]) -> Value {
 /// A#7671: lines and a progress bar are seen as they are printed, and the end without a reload.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_page_shows_a_line_within_a_second_of_its_printing() {
+    let _machine = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let code = "import sys, time
 for i in range(60):
@@ -55,6 +60,7 @@ for i in range(60):
 /// The page of a log that no browser can hold: 1 GB in `make drill`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_log_freezes_neither_browser_nor_server() {
+    let _machine = MACHINE.lock().await;
     let megabytes: u64 = std::env::var("SQLFLOW_DRILL_PAGE_MIB").map_or(48, |it| it.parse().unwrap());
     let dir = tempfile::tempdir().unwrap();
     let code = format!(
@@ -136,6 +142,7 @@ async fn the_essentials_need_no_javascript_and_a_key() {
     let list = get(&server.http, "/jobs?state=failed");
     assert!(list.body.contains(&token.job_id) && !list.body.contains(&other.job_id), "{}", list.body);
     assert!(!list.body.contains(key) && !list.body.contains("no_such_column"), "{}", list.body);
+    let _machine = MACHINE.lock().await;
     browser(&["still", &token.job_tracer_url, &screenshot("failed.png")]).await;
     browser(&["still", &format!("{base}/jobs"), &screenshot("list.png")]).await;
 }
