@@ -254,3 +254,23 @@ fn a_server_that_would_serve_pods_without_tls_does_not_start() {
     let error = setup.start().unwrap_err().to_string();
     assert!(error.contains("agents are not served without TLS"), "{error}");
 }
+
+/// Whoever read the server's log is gone: it works on, and ends when it is told to.
+#[test]
+fn a_server_whose_log_nobody_reads_still_ends() {
+    use std::io::BufRead as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = std::process::Command::new(program("sqlflow-server"));
+    command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--state-dir"]).arg(dir.path());
+    let mut server = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut log = std::io::BufReader::new(server.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("the server is ready") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended before");
+    }
+    drop(log);
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(server.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(server.wait().unwrap().success());
+}
