@@ -7,6 +7,8 @@ by everybody, in the light and in the dark) is checked here.
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from axe_core_python.selenium import Axe
 from selenium import webdriver
@@ -17,14 +19,20 @@ from selenium.webdriver.support.ui import WebDriverWait
 PATIENCE = 60
 
 
-def driver(*more: str) -> webdriver.Chrome:
+@contextmanager
+def opened(url: str) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,1200", *more):
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,1200"):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     service = webdriver.ChromeService("/usr/bin/chromedriver")
-    return webdriver.Chrome(options=options, service=service)
+    page = webdriver.Chrome(options=options, service=service)
+    try:
+        page.get(url)
+        yield page
+    finally:
+        page.quit()
 
 
 def must_hold(page: webdriver.Chrome) -> None:
@@ -59,9 +67,7 @@ def reached_by_keyboard(page: webdriver.Chrome, element_id: str) -> bool:
 
 def live(url: str, screenshot: str) -> dict[str, object]:
     """A job that prints `at SECONDS` lines: how late the page shows each, and what it looks like meanwhile."""
-    page = driver()
-    try:
-        page.get(url)
+    with opened(url) as page:
         # Seen by the page's own clock, which is this machine's.
         page.execute_script(
             """window.late = {};
@@ -72,13 +78,13 @@ def live(url: str, screenshot: str) -> dict[str, object]:
               window.bar = document.querySelector("progress")?.parentElement.textContent ?? window.bar;
             }).observe(document.body, { childList: true, subtree: true, characterData: true });"""
         )
-        opened = time.time()
+        since = time.time()
         running = page.find_element(By.CSS_SELECTOR, ".badge").text
         must_hold(page)
         page.save_screenshot(screenshot)
         WebDriverWait(page, PATIENCE).until(lambda it: "· succeeded ·" in it.title)
         late = page.execute_script("return window.late")
-        new = [late[at] for at in late if float(at) > opened]
+        new = [late[at] for at in late if float(at) > since]
         must_hold(page)
         return {
             "running": running,
@@ -88,15 +94,11 @@ def live(url: str, screenshot: str) -> dict[str, object]:
             "bar": page.execute_script("return window.bar"),
             "keyboard": reached_by_keyboard(page, "log"),
         }
-    finally:
-        page.quit()
 
 
 def large(url: str, end: str) -> dict[str, object]:
     """A job with a log that no browser could hold: what the page holds of it."""
-    page = driver()
-    try:
-        page.get(url)
+    with opened(url) as page:
         log = page.find_element(By.ID, "log")
         WebDriverWait(page, PATIENCE).until(lambda _: log.text.rstrip().endswith(end))
         # It still answers.
@@ -107,20 +109,14 @@ def large(url: str, end: str) -> dict[str, object]:
             "heap": page.execute_cdp_cmd("Runtime.getHeapUsage", {})["usedSize"],
             "marked": page.execute_script("return document.querySelectorAll('#log mark').length"),
         }
-    finally:
-        page.quit()
 
 
 def still(url: str, screenshot: str) -> dict[str, object]:
     """A page that does not change."""
-    page = driver()
-    try:
-        page.get(url)
+    with opened(url) as page:
         must_hold(page)
         page.save_screenshot(screenshot)
         return {"text": page.find_element(By.TAG_NAME, "main").text}
-    finally:
-        page.quit()
 
 
 if __name__ == "__main__":

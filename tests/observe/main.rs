@@ -5,3 +5,6 @@
 mod metrics;
 mod pages;
 mod traces;
+
+/// Browsers, and what compares times, take a machine for themselves: such tests run one after the other.
+static MACHINE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -7,7 +7,8 @@ use serde_json::Value;
 use sqlflow_tests::http::{get, post};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
-use tokio::sync::Mutex;
+
+use crate::MACHINE;
 
 /// Where screenshots go, to be looked at.
 fn screenshot(name: &str) -> String {
@@ -15,9 +16,6 @@ fn screenshot(name: &str) -> String {
     std::fs::create_dir_all(&folder).unwrap();
     folder.join(name).display().to_string()
 }
-
-/// Browsers take a machine for themselves: these tests run one after the other.
-static MACHINE: Mutex<()> = Mutex::const_new(());
 
 async fn browser(arguments: &[&str]) -> Value {
     let python =

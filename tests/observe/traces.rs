@@ -7,6 +7,8 @@ use sqlflow_tests::server::{Setup, program};
 use sqlflow_tests::services::Jaeger;
 use sqlflow_tests::{python, stand_in};
 
+use crate::MACHINE;
+
 fn collector() -> String {
     format!("http://127.0.0.1:{}", Jaeger::shared().port)
 }
@@ -14,6 +16,7 @@ fn collector() -> String {
 /// What quickstart runs.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
+    let _machine = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let setup = Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());
@@ -50,6 +53,7 @@ async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
 /// Whoever drives the job at its end sends its spans, and they are those that its agent knows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trace_is_whole_though_the_server_was_killed_in_the_middle() {
+    let _machine = MACHINE.lock().await;
     let dir = tempfile::tempdir().unwrap();
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let setup = Setup::new(dir.path(), datasource).env("OTEL_EXPORTER_OTLP_ENDPOINT", collector());

@@ -53,7 +53,7 @@ impl Trace {
 
     /// The trace, as backends write it.
     pub fn trace_id(&self) -> String {
-        format!("{:032x}", u128::from_be_bytes(self.attempt.trace_id))
+        self.attempt.trace_name()
     }
 
     /// `TRACEPARENT` of the command.

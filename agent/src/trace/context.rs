@@ -39,6 +39,12 @@ impl TraceContext {
         Self { span_id: std::array::from_fn(|at| hash[at]), ..self }
     }
 
+    /// The trace, as backends write it.
+    #[must_use]
+    pub fn trace_name(self) -> String {
+        format!("{:032x}", u128::from_be_bytes(self.trace_id))
+    }
+
     /// Whoever began the trace wants it to be kept.
     #[must_use]
     pub fn is_sampled(self) -> bool {
@@ -48,13 +54,7 @@ impl TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "00-{:032x}-{:016x}-{:02x}",
-            u128::from_be_bytes(self.trace_id),
-            u64::from_be_bytes(self.span_id),
-            self.flags
-        )
+        write!(f, "00-{}-{:016x}-{:02x}", self.trace_name(), u64::from_be_bytes(self.span_id), self.flags)
     }
 }
 

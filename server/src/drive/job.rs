@@ -345,8 +345,8 @@ impl JobDriver {
     /// Closes the log, then records the end: who sees the end sees a complete log.
     async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), Stop> {
         // Of short attempts the platform tells late.
-        for (step, number) in attempts_of(job) {
-            self.note_milestones(job, AttemptId { job: self.id.clone(), step, number }).await?;
+        for attempt in attempts_of(job) {
+            self.note_milestones(job, attempt).await?;
         }
         let text = match &state {
             JobState::Failed(failure) => failure.message.clone(),
@@ -374,15 +374,14 @@ impl JobDriver {
 
     /// Removes what ended attempts left while the job goes on: a node that is drained waits for their Pods.
     async fn clean_up_ended(&mut self, job: &Job) {
-        for (step, number) in attempts_of(job) {
-            let attempt = AttemptId { job: self.id.clone(), step, number };
+        for attempt in attempts_of(job) {
             let has_ended = job.attempt(&attempt).is_some_and(|it| it.outcome().is_some());
             if !has_ended || self.cleaned.contains(&attempt) {
                 continue;
             }
             // An agent that has reported may take a moment to leave.
             if !matches!(self.context.launcher.observe(&attempt).await, Observation::Running) {
-                let goes_on = !job.steps[step as usize].succeeded();
+                let goes_on = !job.steps[attempt.step as usize].succeeded();
                 self.context.launcher.clean_up(&attempt, goes_on).await;
                 self.cleaned.insert(attempt);
             }
@@ -391,8 +390,7 @@ impl JobDriver {
 
     async fn clean_up(&self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
-        for (step, number) in attempts_of(job) {
-            let attempt = AttemptId { job: self.id.clone(), step, number };
+        for attempt in attempts_of(job) {
             while matches!(self.context.launcher.observe(&attempt).await, Observation::Running)
                 && Instant::now() < deadline
             {
@@ -426,7 +424,10 @@ impl JobDriver {
     }
 }
 
-fn attempts_of(job: &Job) -> Vec<(u32, u32)> {
+fn attempts_of(job: &Job) -> Vec<AttemptId> {
+    let id = |step, number| AttemptId { job: job.id.clone(), step, number };
     let steps = (0_u32..).zip(&job.steps);
-    steps.flat_map(|(step, it)| (1_u32..).zip(&it.attempts).map(move |(number, _)| (step, number))).collect()
+    steps
+        .flat_map(|(step, it)| (1_u32..).zip(&it.attempts).map(move |(number, _)| id(step, number)))
+        .collect()
 }

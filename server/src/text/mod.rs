@@ -2,3 +2,10 @@
 
 pub mod cell;
 pub mod escape;
+
+/// Bytes that are written in hexadecimal digits.
+#[must_use]
+pub fn unhex(text: &str) -> Option<Vec<u8>> {
+    let pairs = text.as_bytes().chunks(2);
+    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}

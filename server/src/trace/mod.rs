@@ -61,7 +61,7 @@ pub fn attempt(job: &Job, id: &AttemptId) -> TraceContext {
 /// The id of the job's trace, as backends write it.
 #[must_use]
 pub fn id(job: &Job) -> String {
-    format!("{:032x}", u128::from_be_bytes(run(job).trace_id))
+    run(job).trace_name()
 }
 
 /// Gives the log lines of the span that is entered the id of the job's trace, if the job has one.
@@ -69,6 +69,6 @@ pub fn name_log_lines(job: &Job, is_on: bool) {
     if is_on {
         tracing::Span::current().record("trace_id", id(job));
     } else if let Some(client) = client(job) {
-        tracing::Span::current().record("trace_id", format!("{:032x}", u128::from_be_bytes(client.trace_id)));
+        tracing::Span::current().record("trace_id", client.trace_name());
     }
 }

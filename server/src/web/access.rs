@@ -10,6 +10,8 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use crate::job::JobId;
+use crate::text::cell::hex;
+use crate::text::unhex;
 
 /// Bytes of the secret, and of a key.
 const SECRET_BYTES: usize = 32;
@@ -50,18 +52,14 @@ impl Links {
     #[must_use]
     pub fn key(&self, job: &JobId) -> String {
         let mac = self.mac(job).finalize().into_bytes();
-        mac[..KEY_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&mac[..KEY_BYTES])
     }
 
     /// Whether it is the key of this job's page; it takes the same time for every wrong one.
     #[must_use]
     pub fn opens(&self, key: &str, job: &JobId) -> bool {
-        let pairs = key.as_bytes().chunks(2);
-        let bytes: Option<Vec<u8>> = pairs
-            .map(|pair| std::str::from_utf8(pair).ok().and_then(|it| u8::from_str_radix(it, 16).ok()))
-            .collect();
         let is_whole = |it: &Vec<u8>| it.len() == KEY_BYTES && key.len() == 2 * KEY_BYTES;
-        bytes.filter(is_whole).is_some_and(|it| self.mac(job).verify_truncated_left(&it).is_ok())
+        unhex(key).filter(is_whole).is_some_and(|it| self.mac(job).verify_truncated_left(&it).is_ok())
     }
 
     /// Address of a job's page.

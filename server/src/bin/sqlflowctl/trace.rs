@@ -1,9 +1,10 @@
 //! The client's part of a job's trace: a span from the command's start to its end, when `OTEL_*` names a collector; else
 //! the context that the environment gives is passed on as it is.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use sqlflow_agent::trace::{Exporter, Kind, Span, TraceContext};
+use sqlflow_server::clock::now_micros;
 use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";
@@ -54,9 +55,4 @@ impl Trace {
         span.error = error;
         exporter.send(vec![(SERVICE, vec![span])]).await
     }
-}
-
-fn now_micros() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -5,6 +5,7 @@ use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{ModelPublished, Record, StatementEnded, StatementStarted, record::Payload};
 
 use crate::launch::{Marks, Remains};
+use crate::text::unhex;
 
 /// The outcome, and the marks that a success has with it. `None`: no agent wrote this.
 pub(super) fn read(message: &str) -> Option<Remains> {
@@ -62,11 +63,6 @@ fn mark(value: &Value) -> Option<Record> {
         statement: value["statement"].as_u64().and_then(|it| u32::try_from(it).ok()),
         payload: Some(payload?),
     })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 #[cfg(test)]
