@@ -44,6 +44,8 @@ test: packages lint test-rust test-submitter test-quickstart test-cluster ## Eve
 lint: venv-dev ## Formatting, lints and types
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	for alone in trace hdfs webhdfs s3 oss gs azblob; do \
+		cargo clippy -p sqlflow-agent --no-default-features --features $$alone --quiet -- -D warnings || exit 1; done
 	cargo clippy -p sqlflow-agent --no-default-features --quiet -- -D warnings
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check

@@ -24,7 +24,7 @@ pub struct Ended {
     pub code: Option<i32>,
     /// What came out of the agent's stdout after the lines that were read before.
     pub stdout: Vec<u8>,
-    /// What came out of the agent's stderr: the command's, and the agent's own warnings.
+    /// The same of the agent's stderr: the command's, and the agent's own warnings.
     pub stderr: String,
     /// The outcome file; null when there is none.
     pub outcome: Value,
@@ -113,7 +113,7 @@ impl Exec {
         self.command.arg("--").args(command).env("DIR", self.dir.path());
         let mut process = self.command.spawn().expect("the agent starts");
         let stdout = BufReader::new(process.stdout.take().expect("stdout is piped"));
-        let stderr = process.stderr.take().expect("stderr is piped");
+        let stderr = BufReader::new(process.stderr.take().expect("stderr is piped"));
         Running { dir: self.dir, process, stdout, stderr }
     }
 }
@@ -144,7 +144,7 @@ pub struct Running {
     dir: tempfile::TempDir,
     process: Child,
     stdout: BufReader<ChildStdout>,
-    stderr: ChildStderr,
+    stderr: BufReader<ChildStderr>,
 }
 
 impl Running {
@@ -165,6 +165,15 @@ impl Running {
         assert!(line.ends_with('\n'), "stdout ended with {line:?}");
         line.pop();
         line
+    }
+
+    /// Reads stderr up to a line that has this text.
+    pub fn wait_for_error(&mut self, text: &str) {
+        let mut read = String::new();
+        while !read.lines().next_back().is_some_and(|line| line.contains(text)) {
+            let length = self.stderr.read_line(&mut read).expect("it is text");
+            assert_ne!(length, 0, "stderr ended without {text:?}: {read}");
+        }
     }
 
     /// Sends the agent a signal.

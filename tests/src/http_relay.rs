@@ -17,7 +17,12 @@ pub enum Mood {
     CutAfter(u64),
     /// So many bytes pass in a second, from each client.
     Slow(u64),
+    /// All pass, but every answer is dated in the year 2100.
+    Dated2100,
 }
+
+/// Of HTTP: every date has this length.
+const DATE_2100: &[u8] = b"Fri, 01 Jan 2100 00:00:00 GMT";
 
 /// The relay; it goes on until the program ends.
 #[derive(Debug)]
@@ -91,14 +96,33 @@ fn serve(mut client: TcpStream, behind: u16, state: &Mutex<State>) {
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", behind)) else { return };
     let (Ok(mut from), Ok(mut to)) = (server.try_clone(), client.try_clone()) else { return };
+    let is_dated = mood == Mood::Dated2100;
     let answers = std::thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
+        let _ =
+            if is_dated { copy_dated(&mut from, &mut to) } else { io::copy(&mut from, &mut to).map(drop) };
         let _ = to.shutdown(Shutdown::Both);
     });
     if upload(client, server, mood) {
         lock(state).done += 1;
     }
     let _ = answers.join();
+}
+
+/// Copies answers, each of which begins with a read of its own.
+fn copy_dated(from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
+    const HEADER: &[u8] = b"\r\nDate: ";
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut piece)?;
+        if length == 0 {
+            return Ok(());
+        }
+        if let Some(at) = piece[..length].windows(HEADER.len()).position(|it| it == HEADER) {
+            let date = at + HEADER.len()..at + HEADER.len() + DATE_2100.len();
+            piece[date].copy_from_slice(DATE_2100);
+        }
+        to.write_all(&piece[..length])?;
+    }
 }
 
 /// True: it was cut.

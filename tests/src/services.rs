@@ -295,8 +295,19 @@ impl S3 {
 
     /// Starts one without a bucket.
     pub fn start() -> Self {
-        let weed = tool("weed");
+        Self::start_within(tempfile::tempdir().expect("a temporary folder can be made"), &[])
+    }
+
+    /// The same on a disk of so many megabytes, which is mounted at [`Self::data`] for the service alone.
+    pub fn start_on_small_disk(megabytes: u32) -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let script =
+            format!("mount -t tmpfs -o size={megabytes}m none {} && exec \"$@\"", data_of(&dir).display());
+        Self::start_within(dir, &["unshare", "-m", "sh", "-c", &script, "sh"])
+    }
+
+    fn start_within(dir: tempfile::TempDir, wrapper: &[&str]) -> Self {
+        let weed = tool("weed");
         let identities = serde_json::json!({"identities": [{
             "name": "tests",
             "credentials": [{"accessKey": S3_KEY.0, "secretKey": S3_KEY.1}],
@@ -304,10 +315,13 @@ impl S3 {
         }]});
         let config = dir.path().join("identities.json");
         std::fs::write(&config, identities.to_string()).expect("the folder is ours");
-        let data = dir.path().join("data");
+        let data = data_of(&dir);
         std::fs::create_dir(&data).expect("the folder is ours");
         let port = free_port();
-        let mut command = Command::new(&weed);
+        let weed = weed.to_str().expect("a path is text");
+        let mut words = wrapper.iter().chain([&weed]);
+        let mut command = Command::new(words.next().expect("one at least"));
+        command.args(words);
         command.args(["server", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-s3"]);
         // Each bucket has volumes of its own, which must fit on the disk.
         command.args(["-volume.max=200", "-master.volumeSizeLimitMB=256"]);
@@ -321,6 +335,13 @@ impl S3 {
         let service = Service::start(&mut command, &log);
         wait_until("SeaweedFS", &log, || get((LOOPBACK, port), "/status").starts_with("HTTP/1.0 200"));
         Self { port, service, dir }
+    }
+
+    /// Where it stores things, as it sees it.
+    pub fn data(&self) -> PathBuf {
+        let within = data_of(&self.dir);
+        Path::new(&format!("/proc/{}/root", self.service.pid))
+            .join(within.strip_prefix("/").expect("it is whole"))
     }
 
     /// A bucket of its own, since tests run beside each other.
@@ -354,6 +375,10 @@ s3 = boto3.client('s3', endpoint_url='http://127.0.0.1:{}', aws_access_key_id='{
             ("AWS_SECRET_ACCESS_KEY", S3_KEY.1.to_owned()),
         ]
     }
+}
+
+fn data_of(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("data")
 }
 
 fn low_port() -> u16 {

@@ -1,5 +1,6 @@
 //! Storages that fail in the middle of it, and agents that die there. Each on the real one.
 
+use std::io::Write as _;
 use std::path::Path;
 
 use nix::sys::signal::{Signal, kill};
@@ -9,6 +10,7 @@ use sqlflow_tests::http_relay::{HttpRelay, Mood};
 use sqlflow_tests::services::{Hdfs, S3};
 use tempfile::TempDir;
 
+use crate::looked_at::models;
 use crate::places::Place;
 
 /// Several parts of a multipart upload, and some blocks' worth of packets.
@@ -130,6 +132,86 @@ fn a_store_that_says_slow_down_is_asked_again() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(place.weights(), weights);
     assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
+}
+
+/// A store without room: it is said, the old model stays, and when there is room within the patience the new one is saved.
+#[test]
+fn a_store_without_room_is_said_and_waited_for() {
+    let s3 = S3::start_on_small_disk(96);
+    let uri = format!("s3://{}/m.tar.gz", s3.bucket("full"));
+    let publish = |out: &Path, patience: u32| {
+        let flags = [format!("--output={}={uri}", out.display()), format!("--publish-retry={patience}")];
+        Exec::new().envs(s3.environment()).flags(flags.each_ref().map(String::as_str)).start(&["true"])
+    };
+    let (old, old_weights) = weights_of(1 << 20);
+    assert_eq!(publish(old.path(), 0).end().code, Some(0));
+
+    let ballast = s3.data().join("ballast");
+    fill(&ballast);
+    let (new, weights) = large();
+    let refused = publish(new.path(), 0).end();
+    assert_eq!((refused.code, &refused.outcome["reason"]), (Some(65), &"publish_failed".into()));
+    // It does not say more than this.
+    assert!(refused.stderr.contains("InternalError"), "{}", refused.stderr);
+    let stored = || {
+        let into = tempfile::tempdir().unwrap();
+        let input = format!("--input={uri}={}", into.path().display());
+        let read = Exec::new().envs(s3.environment()).flags([&*input]).start(&["true"]).end();
+        assert_eq!(read.code, Some(0), "{}", read.stderr);
+        std::fs::read(into.path().join("weights")).unwrap()
+    };
+    assert!(stored() == old_weights);
+
+    let mut waiting = publish(new.path(), 120);
+    waiting.wait_for_error("trying again");
+    std::fs::remove_file(ballast).unwrap();
+    let ended = waiting.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(stored() == weights);
+}
+
+/// Leaves the disk of this file without any room.
+fn fill(ballast: &Path) {
+    let mut file = std::fs::File::create(ballast).unwrap();
+    let full = std::iter::repeat_with(|| file.write_all(&[1; 64 << 10])).find_map(Result::err);
+    assert_eq!(full.unwrap().kind(), std::io::ErrorKind::StorageFull);
+}
+
+/// What killed agents left in the store goes when the model is published a day later, or removed; what may still be
+/// completed stays.
+#[test]
+fn an_upload_of_a_killed_agent_is_removed_after_a_day() {
+    let s3 = S3::shared();
+    let relay = HttpRelay::start(s3.port);
+    s3.bucket("abandoned");
+    let (out, _) = large();
+    let mut environment = s3.environment();
+    environment[0].1 = format!("http://127.0.0.1:{}", relay.port);
+    let output = format!("--output={}=s3://abandoned/m/m.tar.gz", out.path().display());
+    let publish = |failpoint: &str| {
+        let exec = Exec::new().envs(environment.iter().map(|(name, value)| (*name, value)));
+        exec.env("SQLFLOW_TEST_FAILPOINT", failpoint).flags([&output]).start(&["true"]).end()
+    };
+    let uploads = || {
+        s3.boto(
+            "for it in s3.list_multipart_uploads(Bucket='abandoned').get('Uploads', []): print(it['Key'])",
+        )
+    };
+    s3.boto("s3.create_multipart_upload(Bucket='abandoned', Key='m/m.tar.gz2')");
+    assert_eq!(publish("staged=always").code, None);
+    assert_eq!(uploads(), "m/m.tar.gz\nm/m.tar.gz2\n");
+    assert_eq!(publish("").code, Some(0));
+    assert_eq!(uploads(), "m/m.tar.gz\nm/m.tar.gz2\n", "it began a moment ago");
+
+    relay.set(Mood::Dated2100);
+    let published = publish("");
+    assert_eq!(published.code, Some(0), "{}", published.stderr);
+    assert_eq!(uploads(), "m/m.tar.gz2\n");
+
+    assert_eq!(publish("staged=always").code, None);
+    assert_eq!(uploads(), "m/m.tar.gz\nm/m.tar.gz2\n");
+    models("s3://abandoned", &environment, &["delete", "m"]);
+    assert_eq!(uploads(), "m/m.tar.gz2\n");
 }
 
 /// A connection that breaks in the middle of a part: that part is sent again.

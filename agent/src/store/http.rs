@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use opendal::Operator;
 use opendal::layers::{RetryEvent, RetryLayer, TimeoutLayer};
+use opendal::{HttpTransporter, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 use reqwest::Certificate;
 use tokio_stream::{Stream, StreamExt as _};
@@ -52,10 +52,13 @@ fn trusted() -> io::Result<Vec<Certificate>> {
         .collect()
 }
 
+pub(super) fn transporter() -> io::Result<HttpTransporter> {
+    Ok(HttpTransporter::new(ReqwestTransport::new(client()?)))
+}
+
 /// With our client, and a few tries of its own, which take up in the middle of a file what broke there.
 pub(super) fn layered(operator: Operator) -> io::Result<Operator> {
-    let transport = opendal::HttpTransporter::new(ReqwestTransport::new(client()?));
-    let context = operator.context().with_http_transport(transport);
+    let context = operator.context().with_http_transport(transporter()?);
     let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
     let retry = RetryLayer::default()
         .with_min_delay(FIRST_PAUSE)

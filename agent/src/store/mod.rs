@@ -14,6 +14,8 @@ mod kerberos;
 mod objects;
 mod patience;
 mod place;
+#[cfg(feature = "s3")]
+mod uploads;
 #[cfg(feature = "webhdfs")]
 mod webhdfs;
 
@@ -32,7 +34,8 @@ pub use place::{ModelPlace, Scheme};
 /// One model's place in a storage. Names are file names within it. All methods block.
 pub trait ModelStore: Debug + Send + Sync {
     /// Begins to write a file that nobody sees yet; one of that name that was staged before is replaced. Credentials
-    /// are read anew, since those from the start of a long training may have expired.
+    /// are read anew, since those from the start of a long training may have expired. What was staged long ago, by whomever,
+    /// goes first where nothing else removes it: its room may be needed.
     ///
     /// # Errors
     /// Those of the storage.

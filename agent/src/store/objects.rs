@@ -2,7 +2,7 @@
 //!
 //! A file is staged as an upload in parts that is not completed: nobody sees it, and its completion replaces the
 //! object as a whole. So nothing is copied, and the commit is one small request. An upload whose agent died stays
-//! behind unseen; stores remove such uploads by a lifecycle rule.
+//! behind unseen, until a later agent finds that it is old (S3), or the store removes it by a rule of its own.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -115,6 +115,20 @@ impl ObjectStore {
         format!("{}{name}", self.prefix)
     }
 
+    /// Removes uploads that nobody will complete, where that can be done; it is no fault of anybody's when it cannot, such as
+    /// for lack of the right to list them.
+    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "only S3 can be asked"))]
+    fn remove_abandoned(&self, operator: &Operator, path: &str) {
+        #[cfg(feature = "s3")]
+        if self.scheme == Scheme::S3 {
+            match self.waiting.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
+                Ok(0) => {}
+                Ok(count) => tracing::info!(path, count, "removed uploads that nobody completed for a day"),
+                Err(error) => tracing::debug!(path, %error, "cannot look for uploads that were abandoned"),
+            }
+        }
+    }
+
     fn uploads(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
         self.uploads.lock().expect("nobody panics while holding the lock")
     }
@@ -147,6 +161,7 @@ impl ModelStore for ObjectStore {
     fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
         let operator = self.operator()?;
         let path = self.path(name);
+        self.remove_abandoned(&operator, &path);
         // Without `chunk`: what OpenDAL has gathered for a chunk is lost when sending it fails.
         let mut writer = operator.writer_with(&path).concurrent(CONCURRENT);
         if operator.info().capability().write_with_user_metadata {
@@ -200,6 +215,7 @@ impl ModelStore for ObjectStore {
     fn delete(&self, name: &str) -> io::Result<()> {
         let operator = self.operator()?;
         let path = self.path(name);
+        self.remove_abandoned(&operator, &path);
         self.waiting.wait(async { operator.delete(&path).await.map_err(http::io_error) })
     }
 
@@ -264,17 +280,18 @@ fn built(builder: impl Builder) -> io::Result<Operator> {
 /// Without any more configuration than other S3 clients need.
 #[cfg(feature = "s3")]
 fn s3(bucket: &str) -> opendal::services::S3 {
-    let mut builder = opendal::services::S3::default().bucket(bucket).checksum_algorithm("crc32c");
+    let builder =
+        opendal::services::S3::default().bucket(bucket).region(&region()).checksum_algorithm("crc32c");
     let endpoint = Some(variable("AWS_ENDPOINT_URL_S3"))
         .filter(|it| !it.is_empty())
         .unwrap_or_else(|| variable("AWS_ENDPOINT_URL"));
-    if !endpoint.is_empty() {
-        builder = builder.endpoint(&endpoint);
-    }
-    if variable("AWS_REGION").is_empty() && variable("AWS_DEFAULT_REGION").is_empty() {
-        builder = builder.region("us-east-1");
-    }
-    builder
+    if endpoint.is_empty() { builder } else { builder.endpoint(&endpoint) }
+}
+
+#[cfg(feature = "s3")]
+fn region() -> String {
+    let named = ["AWS_REGION", "AWS_DEFAULT_REGION"].map(variable).into_iter().find(|it| !it.is_empty());
+    named.unwrap_or_else(|| "us-east-1".to_owned())
 }
 
 /// Empty when it is not set.
