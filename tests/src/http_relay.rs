@@ -17,6 +17,8 @@ pub enum Mood {
     CutAfter(u64),
     /// So many bytes pass in a second, from each client.
     Slow(u64),
+    /// All pass but writes under a condition, which this server does not know.
+    RefuseConditions,
     /// All pass, but every answer is dated in the year 2100.
     Dated2100,
 }
@@ -125,6 +127,16 @@ fn copy_dated(from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
     }
 }
 
+/// Whether a request that writes begins here, with a condition.
+fn is_conditional(piece: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(&piece[..piece.len().min(4096)]).to_lowercase();
+    (text.starts_with("put ") || text.starts_with("post "))
+        && (text.contains("\r\nif-match:") || text.contains("\r\nif-none-match:"))
+}
+
+const NOT_IMPLEMENTED: &[u8] = b"HTTP/1.1 501 Not Implemented\r\nContent-Type: application/xml\r\nContent-Length: 116\r\n\
+Connection: close\r\n\r\n<Error><Code>NotImplemented</Code><Message>A header implies functionality that is not implemented.</Message></Error>";
+
 /// True: it was cut.
 fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood) -> bool {
     let mut piece = vec![0; 16 << 10];
@@ -133,6 +145,11 @@ fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood) -> bool {
     while let Ok(length @ 1..) = client.read(&mut piece) {
         carried += length as u64;
         match mood {
+            Mood::RefuseConditions if is_conditional(&piece[..length]) => {
+                let _ = client.write_all(NOT_IMPLEMENTED);
+                is_cut = true;
+                break;
+            }
             Mood::CutAfter(limit) if carried > limit => {
                 is_cut = true;
                 break;

@@ -245,6 +245,37 @@ fn an_upload_that_needs_more_than_the_grace_is_given_up() {
     let ended = writing.end();
     ended.expect_given_up();
     assert_eq!(place.weights(), b"old");
+    assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
+}
+
+/// Two writers of one model: who was overtaken does not go over the other's model with leave that was given before it was
+/// there. It stages again and asks again; then the last one wins, whole.
+#[test]
+fn a_writer_that_was_overtaken_asks_again() {
+    let (place, relay) = bucket_with_old("overtaken");
+    let (out, weights) = large();
+    relay.set(Mood::Slow(16 << 20));
+    let mut writing = through(&relay, place, out.path(), &["--publish-retry", "0"]);
+    while !place.list().iter().any(|line| line.starts_with("upload of")) {}
+    assert_eq!(place.publish(b"the other's").code, Some(0));
+    writing.wait_for_error("another model came in between");
+    let ended = writing.end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(place.weights(), weights);
+    assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
+}
+
+/// A store that knows no conditions is written to without.
+#[test]
+fn a_store_without_conditional_writes_takes_models() {
+    let (place, relay) = bucket_with_old("unconditional");
+    relay.set(Mood::RefuseConditions);
+    let (out, weights) = large();
+    let ended = through(&relay, place, out.path(), &["--publish-retry", "0"]).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(relay.done() > 0, "there was no condition");
+    assert_eq!(place.weights(), weights);
+    assert_eq!(place.list(), ["m.tar.gz"], "no upload is left");
 }
 
 /// A model that is replaced while somebody reads it: all that is read is of the new one, also where it is read in parts.

@@ -8,13 +8,13 @@ mod pack;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
-use crate::store::{self, ModelPlace, ModelStore, Patience};
+use crate::store::{self, ModelPlace, ModelStore, Over, Patience};
 use crate::workspace::inside;
 use pack::{Digest, PackError};
 
@@ -25,8 +25,8 @@ const GOB: &str = "sqlflow.gob";
 pub struct Publication {
     outputs: Vec<OneModel>,
     patience: Arc<Patience>,
-    /// Staging and clearing exclude each other.
-    staging: Mutex<()>,
+    /// Those that are in place, the first ones of `outputs`. Staging and clearing exclude each other.
+    committed: Mutex<Vec<ModelPublished>>,
     /// Bytes a second, measured.
     speed: AtomicU64,
 }
@@ -49,6 +49,8 @@ pub struct PublishError {
     pub committed: Vec<ModelPublished>,
     /// It was the storage's fault, not that of what is published.
     pub may_pass: bool,
+    /// Somebody else's model came in between: stage again, and ask again whether this one may still go over it.
+    pub is_overtaken: bool,
 }
 
 impl Publication {
@@ -76,27 +78,23 @@ impl Publication {
         Ok(Self {
             outputs: outputs.iter().map(model).collect::<Result<_, String>>()?,
             patience,
-            staging: Mutex::new(()),
+            committed: Mutex::default(),
             speed: AtomicU64::new(0),
         })
     }
 
-    /// Packs every model into its staging place. Nothing is visible yet.
+    /// Packs every model that is not in place yet into its staging place, where nobody sees it, and says what there will be.
     ///
     /// # Errors
     /// A folder without a model in it, or storage that fails for longer than the patience.
     pub fn stage(&self) -> Result<Vec<ModelPublished>, PublishError> {
-        let _staging = self.staging.lock().expect("nobody panics while staging");
+        let committed = self.committed();
         let begun = Instant::now();
-        let stage = |model: &OneModel| {
+        let mut staged = committed.clone();
+        for model in &self.outputs[committed.len()..] {
             let digest = self.patiently(|| model.stage(&self.patience));
-            digest.map(|digest| model.published(digest)).map_err(|cause| PublishError {
-                message: model.sentence(&cause.to_string()),
-                committed: Vec::new(),
-                may_pass: may_pass(&cause),
-            })
-        };
-        let staged: Vec<_> = self.outputs.iter().map(stage).collect::<Result<_, _>>()?;
+            staged.push(model.published(digest.map_err(|cause| model.error(&cause, &committed))?));
+        }
         let bytes: u64 = self.source_bytes().unwrap_or(0);
         self.speed.store((bytes as f64 / begun.elapsed().as_secs_f64().max(1e-3)) as u64, Ordering::Relaxed);
         Ok(staged)
@@ -116,28 +114,31 @@ impl Publication {
     /// Swaps every staged model in. Call it only after the grant.
     ///
     /// # Errors
-    /// Storage that fails for longer than the patience.
+    /// Storage that fails for longer than the patience; another model came in between.
     pub fn commit(&self, staged: Vec<ModelPublished>) -> Result<Vec<ModelPublished>, PublishError> {
-        let mut committed = Vec::new();
-        for (model, published) in self.outputs.iter().zip(staged) {
+        let mut committed = self.committed();
+        let left = committed.len();
+        for (model, published) in self.outputs.iter().zip(staged).skip(left) {
             let swap = self.patiently(|| model.store.commit(&model.tarball).map_err(PackError::Io));
-            if let Err(cause) = swap {
-                let message = model.sentence(&cause.to_string());
-                return Err(PublishError { message, committed, may_pass: true });
-            }
+            swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
             if let Err(cause) = self.patiently(|| model.publish_gob().map_err(PackError::Io)) {
                 let message = format!(
                     "model {} is in place, but {GOB} beside it is the old one: {cause}",
                     model.output.name
                 );
-                return Err(PublishError { message, committed, may_pass: true });
+                let committed = committed.clone();
+                return Err(PublishError { message, committed, may_pass: true, is_overtaken: false });
             }
             if let Err(error) = model.store.clear() {
                 tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
             }
         }
-        Ok(committed)
+        Ok(committed.clone())
+    }
+
+    fn committed(&self) -> MutexGuard<'_, Vec<ModelPublished>> {
+        self.committed.lock().expect("nobody panics while publishing")
     }
 
     /// Failures are final from now on.
@@ -152,7 +153,7 @@ impl Publication {
 
     /// Removes what was staged.
     pub fn clear(&self) {
-        let _staging = self.staging.lock().expect("nobody panics while staging");
+        let _staging = self.committed();
         for model in &self.outputs {
             if let Err(error) = model.store.clear() {
                 tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
@@ -168,14 +169,18 @@ impl Publication {
 
 /// What was left out or is not plain does not pass by itself.
 fn may_pass(error: &PackError) -> bool {
-    matches!(error, PackError::Io(_))
+    matches!(error, PackError::Io(_)) && !is_overtaken(error)
+}
+
+fn is_overtaken(error: &PackError) -> bool {
+    matches!(error, PackError::Io(error) if error.kind() == store::REPLACED)
 }
 
 impl OneModel {
     fn stage(&self, patience: &Patience) -> Result<Digest, PackError> {
         let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
         let extra = if self.output.gob.is_empty() { &[] } else { &extra[..] };
-        let mut staged = self.store.stage(&self.tarball)?;
+        let mut staged = self.store.stage(&self.tarball, Over::WhatIsThere)?;
         let digest = pack::pack(&self.source, extra, &mut staged, patience)?;
         staged.finish()?;
         Ok(digest)
@@ -185,7 +190,7 @@ impl OneModel {
         if self.output.gob.is_empty() {
             return Ok(());
         }
-        let mut staged = self.store.stage(GOB)?;
+        let mut staged = self.store.stage(GOB, Over::Anything)?;
         staged.write_all(&self.output.gob)?;
         staged.finish()?;
         self.store.commit(GOB)
@@ -200,8 +205,15 @@ impl OneModel {
         }
     }
 
-    fn sentence(&self, cause: &str) -> String {
-        format!("model {} could not be published at {}: {cause}", self.output.name, self.output.uri)
+    fn error(&self, cause: &PackError, committed: &[ModelPublished]) -> PublishError {
+        let is_overtaken = is_overtaken(cause);
+        let Output { name, uri, .. } = &self.output;
+        PublishError {
+            message: format!("model {name} could not be published at {uri}: {cause}"),
+            committed: committed.to_owned(),
+            may_pass: is_overtaken || may_pass(cause),
+            is_overtaken,
+        }
     }
 }
 

@@ -512,7 +512,12 @@ fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
 }
 
 fn publish_failed(error: PublishError) -> Event {
-    Event::PublishFailed { message: error.message, committed: error.committed, may_pass: error.may_pass }
+    let PublishError { message, committed, may_pass, is_overtaken } = error;
+    if is_overtaken {
+        tracing::warn!("another model came in between: {message}");
+        return Event::Overtaken { message, committed };
+    }
+    Event::PublishFailed { message, committed, may_pass }
 }
 
 /// `sleep (pid 12), python3 (pid 13) and 7 more`

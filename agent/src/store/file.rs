@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
-use super::{FoundFile, ModelStore, StagedFile, Staging, kind};
+use super::{FoundFile, ModelStore, Over, StagedFile, Staging, kind};
 use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
@@ -36,7 +36,7 @@ impl FileStore {
 }
 
 impl ModelStore for FileStore {
-    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, _over: Over) -> io::Result<Box<dyn StagedFile>> {
         self.renamed().remove(name);
         fs::create_dir_all(self.staging())?;
         let file = File::create(self.staging().join(name))?;

@@ -16,7 +16,9 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::kerberos;
 use super::patience::Waiting;
-use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, below, kind};
+use super::{
+    FoundFile, ModelPlace, ModelStore, Over, Patience, Pieces, Sink, StagedFile, Staging, below, kind,
+};
 use crate::cache::{Fingerprint, TRAILER};
 use crate::failpoint;
 
@@ -95,7 +97,7 @@ impl HdfsStore {
 }
 
 impl ModelStore for HdfsStore {
-    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, _over: Over) -> io::Result<Box<dyn StagedFile>> {
         let client = self.client()?;
         let path = self.staged_path(name);
         let writer = self.waiting.wait(async {

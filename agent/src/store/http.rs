@@ -56,15 +56,21 @@ pub(super) fn transporter() -> io::Result<HttpTransporter> {
     Ok(HttpTransporter::new(ReqwestTransport::new(client()?)))
 }
 
-/// With our client, and a few tries of its own, which take up in the middle of a file what broke there.
-pub(super) fn layered(operator: Operator) -> io::Result<Operator> {
+/// With our client.
+pub(super) fn timed(operator: Operator) -> io::Result<Operator> {
     let context = operator.context().with_http_transport(transporter()?);
     let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
+    Ok(operator.with_context(context).layer(timeout))
+}
+
+/// And a few tries of its own, which take up in the middle of a file what broke there. A writer of it cannot be aborted any
+/// more once what was asked of it was given up.
+pub(super) fn retried(operator: Operator) -> Operator {
     let retry = RetryLayer::default()
         .with_min_delay(FIRST_PAUSE)
         .with_max_times(TRIES)
         .with_notify(|event: RetryEvent<'_>| tracing::debug!(error = one_line(event.err), "trying again"));
-    Ok(operator.with_context(context).layer(timeout).layer(retry))
+    operator.layer(retry)
 }
 
 /// See [`super::ModelStore::fingerprint`].
@@ -141,7 +147,7 @@ pub(super) fn io_error(error: opendal::Error) -> io::Error {
     let kind = match error.kind() {
         opendal::ErrorKind::NotFound => io::ErrorKind::NotFound,
         opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
-        opendal::ErrorKind::ConditionNotMatch => REPLACED,
+        opendal::ErrorKind::ConditionNotMatch | opendal::ErrorKind::Conflict => REPLACED,
         // Where no condition can be asked for, another length is all there is to see.
         opendal::ErrorKind::Unexpected if error.message().contains("unexpected data size") => REPLACED,
         _ => io::ErrorKind::Other,

@@ -39,13 +39,14 @@ pub trait ModelStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// Those of the storage.
-    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>>;
+    fn stage(&self, name: &str, over: Over) -> io::Result<Box<dyn StagedFile>>;
 
     /// Puts a staged file under its name, whole, in place of the one that is there; durable when this returns. May be
     /// called again after an error.
     ///
     /// # Errors
-    /// Those of the storage; the old file is then still there.
+    /// [`REPLACED`]: it may be put only over another one; stage it anew. Those of the storage. The file that was there is
+    /// then still there.
     fn commit(&self, name: &str) -> io::Result<()>;
 
     /// Removes what this attempt and earlier ones of the same step staged.
@@ -82,8 +83,17 @@ pub trait ModelStore: Debug + Send + Sync {
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
 }
 
-/// The kind of error of a file that was replaced while it was read: what was read of it is worth nothing, and the new one is
-/// there.
+/// What a staged file may be put in place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Over {
+    /// Whatever has its name when it is committed.
+    Anything,
+    /// What has its name now, where the storage can be told so; else as the other.
+    WhatIsThere,
+}
+
+/// The kind of error of a file that somebody replaced: while it was read, and then what was read of it is worth nothing; or
+/// since another was staged to be put over it.
 pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 
 /// A file in a storage.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -14,7 +15,9 @@ use opendal::{Buffer, Builder, Operator, Writer};
 use sqlflow_proto::agent::AttemptRef;
 
 use super::patience::Waiting;
-use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Scheme, Sink, StagedFile, http, kind};
+use super::{
+    FoundFile, ModelPlace, ModelStore, Over, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile, http, kind,
+};
 use crate::cache::Fingerprint;
 use crate::failpoint;
 
@@ -35,14 +38,32 @@ pub(super) struct ObjectStore {
     /// Who writes.
     writer: String,
     waiting: Waiting,
-    uploads: Arc<Mutex<HashMap<String, Upload>>>,
+    uploads: Uploads,
+    /// The store refused to write under a condition.
+    is_unconditional: AtomicBool,
 }
 
-/// All is written and nothing to be seen.
+/// What was begun and neither completed nor aborted, by name.
+type Uploads = Arc<Mutex<HashMap<String, Upload>>>;
+
+fn lock(uploads: &Uploads) -> MutexGuard<'_, HashMap<String, Upload>> {
+    uploads.lock().expect("nobody panics while holding the lock")
+}
+
 struct Upload {
     operator: Operator,
     writer: Writer,
     length: u64,
+    /// All was sent; it can be completed.
+    is_whole: bool,
+}
+
+/// Under which an object is replaced.
+enum Condition {
+    None,
+    /// It has this entity tag.
+    Is(String),
+    IsMissing,
 }
 
 impl fmt::Debug for ObjectStore {
@@ -86,11 +107,16 @@ impl ObjectStore {
             ),
             waiting: Waiting::new(patience)?,
             uploads: Arc::default(),
+            is_unconditional: AtomicBool::new(false),
         })
     }
 
-    /// A new one has read its credentials anew.
     fn operator(&self) -> io::Result<Operator> {
+        Ok(http::retried(self.timed_operator()?))
+    }
+
+    /// A new one has read its credentials anew.
+    fn timed_operator(&self) -> io::Result<Operator> {
         let operator = match self.scheme {
             #[cfg(feature = "s3")]
             Scheme::S3 => built(s3(&self.bucket))?,
@@ -108,7 +134,7 @@ impl ObjectStore {
             )?,
             other => return Err(io::Error::other(format!("{other}:// is no object store"))),
         };
-        http::layered(operator)
+        http::timed(operator)
     }
 
     fn path(&self, name: &str) -> String {
@@ -129,18 +155,27 @@ impl ObjectStore {
         }
     }
 
-    fn uploads(&self) -> MutexGuard<'_, HashMap<String, Upload>> {
-        self.uploads.lock().expect("nobody panics while holding the lock")
+    /// Aborts an upload that is under way, if there is one.
+    fn abort(&self, name: &str) {
+        let Some(mut upload) = lock(&self.uploads).remove(name) else { return };
+        let aborting = async { upload.writer.abort().await.map_err(http::io_error) };
+        if let Err(error) = self.waiting.wait_to_clear(aborting) {
+            tracing::debug!(name, %error, "an upload stays behind");
+        }
     }
 
     fn complete(&self, path: &str, upload: &mut Upload) -> io::Result<()> {
-        let Upload { operator, writer, length } = upload;
+        let Upload { operator, writer, length, .. } = upload;
         let closed = self.waiting.persist(async || writer.close().await);
         let found = self.waiting.persist(async || operator.stat(path).await);
         let found = match (closed, found) {
             (Ok(_), found) => found?,
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
+            (Err(error), _) if error.to_string().contains("NotImplemented") => {
+                self.is_unconditional.store(true, Ordering::Relaxed);
+                return Err(io::Error::new(REPLACED, error));
+            }
             (Err(error), _) => return Err(error),
         };
         if found.content_length() == *length {
@@ -152,25 +187,55 @@ impl ObjectStore {
         )))
     }
 
+    /// What the object must still be when the upload is completed.
+    fn condition(&self, operator: &Operator, path: &str) -> Condition {
+        let can = operator.info().capability();
+        if !(can.write_with_if_match && can.write_with_if_not_exists)
+            || self.is_unconditional.load(Ordering::Relaxed)
+        {
+            return Condition::None;
+        }
+        match self.waiting.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
+            Ok(found) => found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Condition::IsMissing,
+            // Who may not list a bucket is not told that there is nothing. If the store fails, what is asked of it next has
+            // an answer that says why; this one's has no body.
+            Err(error) => {
+                tracing::debug!(path, %error, "cannot look at what will be replaced");
+                Condition::None
+            }
+        }
+    }
+
     fn is_ours(&self, found: &opendal::Metadata) -> bool {
         found.user_metadata().and_then(|all| all.get(WRITTEN_BY)).is_some_and(|by| *by == self.writer)
     }
 }
 
 impl ModelStore for ObjectStore {
-    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
-        let operator = self.operator()?;
+    fn stage(&self, name: &str, over: Over) -> io::Result<Box<dyn StagedFile>> {
+        let timed = self.timed_operator()?;
+        let operator = http::retried(timed.clone());
         let path = self.path(name);
+        self.abort(name);
         self.remove_abandoned(&operator, &path);
         // Without `chunk`: what OpenDAL has gathered for a chunk is lost when sending it fails.
-        let mut writer = operator.writer_with(&path).concurrent(CONCURRENT);
+        let mut writer = timed.writer_with(&path).concurrent(CONCURRENT);
         if operator.info().capability().write_with_user_metadata {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
+        if over == Over::WhatIsThere {
+            writer = match self.condition(&operator, &path) {
+                Condition::None => writer,
+                Condition::Is(tag) => writer.if_match(&tag),
+                Condition::IsMissing => writer.if_not_exists(true),
+            };
+        }
         let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
+        let upload = Upload { operator, writer, length: 0, is_whole: false };
+        lock(&self.uploads).insert(name.to_owned(), upload);
         let staged = Staged {
             name: name.to_owned(),
-            upload: Upload { operator, writer, length: 0 },
             held_back: Bytes::new(),
             uploads: self.uploads.clone(),
             waiting: self.waiting.clone(),
@@ -179,27 +244,22 @@ impl ModelStore for ObjectStore {
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
-        let Some(mut upload) = self.uploads().remove(name) else {
+        let mut uploads = lock(&self.uploads);
+        let Some(upload) = uploads.get_mut(name).filter(|it| it.is_whole) else {
             return Err(io::Error::other(format!("{name} was not staged")));
         };
         failpoint::reach(&format!("{}-before-rename", kind(name)));
-        let completed = self.complete(&self.path(name), &mut upload);
-        if completed.is_err() {
-            self.uploads().insert(name.to_owned(), upload);
-        }
+        self.complete(&self.path(name), upload)?;
+        uploads.remove(name);
         failpoint::reach(&format!("{}-after-rename", kind(name)));
-        completed
+        Ok(())
     }
 
     fn clear(&self) -> io::Result<()> {
         failpoint::reach("clear");
-        let uploads = std::mem::take(&mut *self.uploads());
-        let mut result = Ok(());
-        for mut upload in uploads.into_values() {
-            result =
-                result.and(self.waiting.wait(async { upload.writer.abort().await.map_err(http::io_error) }));
-        }
-        result
+        let names: Vec<_> = lock(&self.uploads).keys().cloned().collect();
+        names.iter().for_each(|name| self.abort(name));
+        Ok(())
     }
 
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
@@ -239,17 +299,15 @@ impl ModelStore for ObjectStore {
 
 struct Staged {
     name: String,
-    upload: Upload,
     /// The last part so far. What follows may be too short for a part of its own, and then goes with this one: what is
     /// short OpenDAL gathers itself, and loses when sending it fails.
     held_back: Bytes,
-    uploads: Arc<Mutex<HashMap<String, Upload>>>,
+    uploads: Uploads,
     waiting: Waiting,
 }
 
 impl Sink for Staged {
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
-        self.upload.length += piece.len() as u64;
         if piece.len() < PART {
             let last = std::mem::take(&mut self.held_back);
             return self.write([last, piece].into_iter().collect());
@@ -261,15 +319,18 @@ impl Sink for Staged {
     fn finish(mut self) -> io::Result<()> {
         let last = std::mem::take(&mut self.held_back);
         self.write(last.into())?;
-        self.uploads.lock().expect("nobody panics while holding the lock").insert(self.name, self.upload);
+        lock(&self.uploads).entry(self.name).and_modify(|upload| upload.is_whole = true);
         Ok(())
     }
 }
 
 impl Staged {
-    fn write(&mut self, part: Buffer) -> io::Result<()> {
-        let writer = &mut self.upload.writer;
-        self.waiting.persist(async || writer.write(part.clone()).await)
+    fn write(&self, part: Buffer) -> io::Result<()> {
+        let mut uploads = lock(&self.uploads);
+        let Some(upload) = uploads.get_mut(&self.name) else { return Err(Patience::abandoned_error()) };
+        self.waiting.persist(async || upload.writer.write(part.clone()).await)?;
+        upload.length += part.len() as u64;
+        Ok(())
     }
 }
 

@@ -96,6 +96,9 @@ mod wait {
     /// Nothing that is asked of a storage once takes longer than this: a server that neither answers nor closes must
     /// not hold an attempt for ever.
     const LONGEST_ANSWER: Duration = Duration::from_secs(300);
+    /// What is left to be cleared after this time is somebody else's: see `uploads`.
+    #[cfg(feature = "objects")]
+    const CLEARED: Duration = Duration::from_secs(5);
 
     /// Lets a thread that may block wait for a storage's answer, no longer than patience allows.
     #[derive(Debug, Clone)]
@@ -124,6 +127,15 @@ mod wait {
                     error = self.end_of_patience() => Err(error),
                 }
             })
+        }
+
+        /// Waits for a moment, also when patience has ended: for the removal of what would stay behind.
+        ///
+        /// # Errors
+        /// That of the storage, or that it took too long.
+        #[cfg(feature = "objects")]
+        pub fn wait_to_clear(&self, answer: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+            self.runtime.block_on(async { tokio::time::timeout(CLEARED, answer).await? })
         }
 
         /// Asks again while the answer is an error that may pass.

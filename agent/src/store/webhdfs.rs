@@ -11,7 +11,9 @@ use bytes::Bytes;
 use opendal::{Operator, Writer};
 
 use super::patience::Waiting;
-use super::{FoundFile, ModelPlace, ModelStore, Patience, Pieces, Sink, StagedFile, Staging, http, kind};
+use super::{
+    FoundFile, ModelPlace, ModelStore, Over, Patience, Pieces, Sink, StagedFile, Staging, http, kind,
+};
 use crate::cache::Fingerprint;
 use crate::failpoint;
 
@@ -52,7 +54,7 @@ impl WebhdfsStore {
             User::Named(user) => builder = builder.user_name(&user),
             User::Unknown => {}
         }
-        http::layered(Operator::new(builder).map_err(http::io_error)?)
+        Ok(http::retried(http::timed(Operator::new(builder).map_err(http::io_error)?)?))
     }
 
     fn staged_path(&self, name: &str) -> String {
@@ -84,7 +86,7 @@ impl WebhdfsStore {
 }
 
 impl ModelStore for WebhdfsStore {
-    fn stage(&self, name: &str) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, _over: Over) -> io::Result<Box<dyn StagedFile>> {
         let operator = self.operator()?;
         let path = self.staged_path(name);
         let writer = self.waiting.wait(async {

@@ -13,6 +13,10 @@ use super::verdict::{EXIT_FAULT, End, Exit, Verdict, exit_code, verdict};
 /// of their pipes. Only what stays longer is ended and named.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// How often a model is staged again because another's came in between. Each time is somebody's success, so this is a
+/// bound for storages that say so for no reason.
+const MAX_OVERTAKEN: u32 = 10;
+
 /// What the machine needs to know of the assignment and the agent's options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plan {
@@ -83,6 +87,13 @@ pub enum Event {
         committed: Vec<ModelPublished>,
         /// It may work later.
         may_pass: bool,
+    },
+    /// Somebody else's model came in between staging and commit, and the storage did not put ours over it.
+    Overtaken {
+        /// One sentence.
+        message: String,
+        /// What was committed before.
+        committed: Vec<ModelPublished>,
     },
     /// The server asks for the end.
     Cancel {
@@ -221,8 +232,12 @@ pub struct Attempt {
     terminations: u32,
     /// Why the agent was told to end, once it was.
     termination: Option<String>,
-    /// No server will listen to this attempt any more.
-    superseded: bool,
+    /// Why no server will listen to this attempt any more.
+    superseded: Option<String>,
+    /// How often another's model came in between.
+    overtaken: u32,
+    /// A commit that fails has no time to be made again.
+    hurried: bool,
 }
 
 impl Attempt {
@@ -240,7 +255,9 @@ impl Attempt {
             models: Vec::new(),
             terminations: 0,
             termination: None,
-            superseded: false,
+            superseded: None,
+            overtaken: 0,
+            hurried: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
@@ -330,10 +347,7 @@ impl Attempt {
             }
             Event::OutputMissing(why) => return self.report_end(End::OutputMissing(why)),
             Event::WorkspaceFailed(why) => return self.report_end(End::AgentFailed(why)),
-            Event::AttachRefused(why) => {
-                self.superseded = true;
-                End::Superseded(why)
-            }
+            Event::AttachRefused(why) => self.superseded(why),
             Event::Cancel { reason, .. } => End::Cancelled(reason),
             Event::Terminate { .. } => {
                 self.end_by_termination();
@@ -398,8 +412,8 @@ impl Attempt {
                 actions
             }
             Event::AttachRefused(why) => {
-                self.superseded = true;
-                self.end_by(End::Superseded(why));
+                let end = self.superseded(why);
+                self.end_by(end);
                 self.terminate(stop, self.plan.grace)
             }
             Event::Cancel { reason, grace } => {
@@ -479,9 +493,9 @@ impl Attempt {
             }
             Event::ChannelCut => self.channel_cut = true,
             Event::AttachRefused(why) => {
-                self.superseded = true;
+                let end = self.superseded(why);
                 if self.succeeded() {
-                    self.end_by(End::Superseded(why));
+                    self.end_by(end);
                 }
             }
             Event::Cancel { reason, .. } => self.cancel_publish(reason),
@@ -562,9 +576,10 @@ impl Attempt {
                 self.abandon(End::PublishFailed { message, may_pass })
             }
             Event::AttachRefused(why) => {
-                self.superseded = true;
-                self.abandon(End::Superseded(why))
+                let end = self.superseded(why);
+                self.abandon(end)
             }
+            Event::Overtaken { message, committed } => self.overtaken(message, committed),
             Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
             Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
@@ -579,6 +594,10 @@ impl Attempt {
 
     fn abandon(&mut self, end: End) -> Vec<Action> {
         let mut actions = vec![Action::ForgetCommit, Action::AbandonPublish];
+        if !self.models.is_empty() {
+            // All but the first of several may be overtaken.
+            actions.push(Action::RecordModels(self.models.clone()));
+        }
         actions.extend(self.report_end(end));
         actions
     }
@@ -598,14 +617,35 @@ impl Attempt {
                 actions.extend(self.report_end(End::PublishFailed { message, may_pass }));
                 actions
             }
-            Event::AttachRefused(_) => {
-                self.superseded = true;
+            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::AttachRefused(why) => {
+                self.superseded = Some(why);
                 Vec::new()
             }
-            Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryPublish],
-            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => vec![Action::HurryPublish],
+            Event::Terminate { .. } if self.terminations > 1 => self.hurry(),
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.hurry(),
             _ => Vec::new(),
         }
+    }
+
+    fn hurry(&mut self) -> Vec<Action> {
+        self.hurried = true;
+        vec![Action::HurryPublish]
+    }
+
+    /// The grant was for another state of the world: whoever is still allowed to publish goes over the other model, and
+    /// an attempt that was given up meanwhile does not.
+    fn overtaken(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
+        self.models = committed;
+        self.overtaken += 1;
+        if let Some(why) = self.superseded.clone() {
+            return self.abandon(End::Superseded(why));
+        }
+        if self.hurried || self.overtaken > MAX_OVERTAKEN {
+            return self.abandon(End::PublishFailed { message, may_pass: true });
+        }
+        self.state = State::Staging;
+        vec![Action::Stage]
     }
 
     fn reporting(&mut self, event: Event) -> Vec<Action> {
@@ -630,7 +670,7 @@ impl Attempt {
             verdict.say_what_becomes_of_output(self.plan.keeps_output);
         }
         let mut actions = vec![Action::Report(Box::new(verdict), std::mem::take(&mut self.models))];
-        if self.superseded {
+        if self.superseded.is_some() {
             // No server listens; the outcome and the spool on disk are all there is left to do.
             actions.extend(self.finish());
         } else {
@@ -646,6 +686,11 @@ impl Attempt {
     fn exit(&mut self, code: u8) -> Vec<Action> {
         self.state = State::Done;
         vec![Action::Exit(code)]
+    }
+
+    fn superseded(&mut self, why: String) -> End {
+        self.superseded = Some(why.clone());
+        End::Superseded(why)
     }
 
     fn end_by(&mut self, end: End) {

@@ -50,6 +50,8 @@ enum Fails {
     Commit,
     Grant,
     Silence,
+    /// The first commits, so often.
+    Overtaken(u32),
 }
 
 impl World {
@@ -121,6 +123,7 @@ impl World {
                 }
                 Action::Stage => {
                     assert!(!self.is_running && self.plan.publishes);
+                    self.granted = false;
                     self.pending.push(match self.fails {
                         Fails::Stage => failed_publish(),
                         _ => Event::Staged(vec![ModelPublished::default()]),
@@ -133,8 +136,12 @@ impl World {
                 },
                 Action::Commit => {
                     assert!(self.granted, "nothing becomes visible without the grant");
-                    self.pending.push(match self.fails {
+                    self.pending.push(match &mut self.fails {
                         Fails::Commit => failed_publish(),
+                        Fails::Overtaken(times @ 1..) => {
+                            *times -= 1;
+                            Event::Overtaken { message: "it was replaced".into(), committed: Vec::new() }
+                        }
                         _ => Event::Committed(vec![ModelPublished::default()]),
                     });
                 }
@@ -207,7 +214,18 @@ fn any_outputs() -> impl Strategy<Value = (bool, bool, bool)> {
 fn any_fails() -> impl Strategy<Value = Fails> {
     use Fails::*;
     prop::sample::select(vec![
-        Nothing, Nothing, Nothing, Input, Workspace, Start, Stage, Commit, Grant, Silence,
+        Nothing,
+        Nothing,
+        Nothing,
+        Input,
+        Workspace,
+        Start,
+        Stage,
+        Commit,
+        Grant,
+        Silence,
+        Overtaken(2),
+        Overtaken(u32::MAX),
     ])
 }
 
@@ -290,6 +308,32 @@ fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() 
         assert_eq!((verdict.reason, verdict.output_kept), (Reason::PublishFailed, keeps_output));
         assert!(verdict.message.ends_with(fate), "{}", verdict.message);
     }
+}
+
+#[test]
+fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
+    let mut world = World::new(plan(true), Fails::Overtaken(3), 0, false, false);
+    while world.step(0) {}
+    assert!(world.committed);
+    assert_eq!(world.reports[0].reason, Reason::Succeeded);
+
+    let mut world =
+        World::new(Plan { keeps_output: true, ..plan(true) }, Fails::Overtaken(u32::MAX), 0, false, false);
+    while world.step(0) {}
+    let verdict = &world.reports[0];
+    assert_eq!((verdict.reason, verdict.output_kept), (Reason::PublishFailed, true));
+}
+
+#[test]
+fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
+    let mut world = World::new(plan(true), Fails::Overtaken(1), 0, false, false);
+    while !world.granted {
+        world.step(0);
+    }
+    world.happen(Event::AttachRefused("a later attempt runs".into()));
+    while world.step(0) {}
+    assert!(!world.committed);
+    assert_eq!(world.reports[0].reason, Reason::Refused);
 }
 
 #[test]
