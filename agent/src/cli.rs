@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::ship::mirror::Mirror;
 use crate::store::ModelPlace;
@@ -308,13 +311,21 @@ impl Command {
     }
 }
 
-/// Log lines go to stderr; SQLFLOW_AGENT_LOG holds the filter.
-pub fn init_logging((format, filter): (LogFormat, &str), stderr: Mirror) {
-    let filter = EnvFilter::try_from_env("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| EnvFilter::new(filter));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || stderr.clone());
-    match format {
-        LogFormat::Json => builder.json().init(),
-        LogFormat::Text => builder.with_ansi(false).init(),
+/// Log lines go to stderr; SQLFLOW_AGENT_LOG says which: `debug`, `info,opendal_core=off`. (A filter with more to it costs
+/// this program a quarter of a megabyte.)
+pub fn init_logging((format, default): (LogFormat, &str), stderr: Mirror) {
+    let wanted = std::env::var("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| default.to_owned());
+    let parsed = wanted.parse::<Targets>();
+    let filter =
+        parsed.as_ref().ok().cloned().unwrap_or_else(|| default.parse().expect("a level is a filter"));
+    let lines = fmt::layer().with_writer(move || stderr.clone());
+    let lines = match format {
+        LogFormat::Json => lines.json().boxed(),
+        LogFormat::Text => lines.with_ansi(false).boxed(),
+    };
+    tracing_subscriber::registry().with(lines).with(filter).init();
+    if let Err(error) = parsed {
+        tracing::warn!("SQLFLOW_AGENT_LOG is ignored: {error}");
     }
 }
 
