@@ -92,6 +92,18 @@ fn progress_without_a_newline_is_seen_at_once() {
     assert_eq!(running.end().stdout, b"\r 10%\r100%");
 }
 
+/// A#7671: and there a bar that stands still is seen too, while the program waits.
+#[test]
+fn a_progress_bar_that_stands_is_seen_by_those_who_read_lines() {
+    let run = Exec::new().flags(["--mirror", "lines"]);
+    let gate = run.dir().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let mut running = run.shell("printf '\\r 10%%'; read wait < $DIR/gate; printf '\\r100%%'");
+    assert_eq!(running.line(), " 10%");
+    std::fs::write(&gate, "go\n").unwrap();
+    assert_eq!(running.end().stdout, b"100%\n");
+}
+
 /// A#7671: in a container's log, which is read line by line, a bar is a line a second, and its last state is there. The
 /// log itself keeps every byte.
 #[test]

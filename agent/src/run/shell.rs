@@ -1,46 +1,41 @@
-//! The shell around the state machine: brings events in, carries actions out, decides nothing.
+//! The shell around the state machine: brings events in, carries actions out, decides nothing. `command` deals with
+//! the command, `publishing` with its models, `leaving` with the end.
+
+mod command;
+mod leaving;
+mod publishing;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_proto::agent::{Assignment, CommitRequest, Granted, Outcome, Refused, Start, agent_frame::Frame};
-use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Gap, ModelPublished, Notice, gap, notice, record::Payload};
-use tokio::net::UnixStream;
+use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
+use sqlflow_proto::record::{ModelPublished, Notice, notice, record::Payload};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tracing::Instrument as _;
 
 use super::prepare::prepare;
 use super::{Home, Incoming, Setting};
-use crate::channel::answers::{self, Answer};
-use crate::cli::MirrorAs;
-use crate::outcome::{self, Evidence};
+use crate::channel::answers::Answer;
+use crate::outcome::Evidence;
 use crate::process::signals::{Caught, Sender, Signals};
-use crate::process::{reaper, spawn, tree};
-use crate::publish::{Publication, PublishError};
+use crate::process::{reaper, tree};
+use crate::publish::Publication;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
 use crate::ship::overflow::Overflow;
-use crate::ship::reader::{OutputPipe, Reader};
-use crate::ship::spool;
 use crate::store::Patience;
-use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer, Verdict};
+use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{Exporter, SharedTrace, Trace};
-use crate::{failpoint, meter, summary, workspace};
+use crate::{failpoint, workspace};
 
 /// When the assignment does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
-/// How long the exit waits for work with files that was begun.
-const LAST_WORK: Duration = Duration::from_secs(10);
-/// More leftovers than this are counted, not named.
-const NAMED_LEFTOVERS: usize = 5;
 
 /// Everything that actions work on.
 pub(super) struct Shell {
@@ -313,144 +308,9 @@ impl Shell {
         });
     }
 
-    /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
-    fn start(&mut self) -> anyhow::Result<()> {
-        let assignment = self.assignment();
-        let started = spawn::spawn(&assignment, &self.setting.spawning())?;
-        self.command = Command::Running(started.pid);
-        tracing::info!(pid = started.pid.as_raw(), "the command runs");
-
-        let channel = match started.channel {
-            Some(channel) => {
-                let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
-                let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
-                self.answers = Some(answers.clone());
-                let start = Start { secrets: assignment.secrets.clone() };
-                let acked = self.link.acked();
-                tokio::spawn(async move {
-                    // An error means that the command closed its end; whether that matters shows elsewhere.
-                    let _ = answers::write_answers(answer_half, start, queue, acked).await;
-                });
-                Some((channel, BytesMut::new(), answers))
-            }
-            None => None,
-        };
-        let how = self.setting.mirror;
-        let mirrored = |mirror: &Mirror| (how != MirrorAs::None).then(|| mirror.clone());
-        let reader = Reader {
-            link: self.link.clone(),
-            events: self.events.clone(),
-            stdout: OutputPipe::new(started.stdout, Stream::Stdout, mirrored(&self.mirrors[0]), how)?,
-            stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]), how)?,
-            channel,
-            when_full: self.setting.when_full,
-            trace: self.trace.clone(),
-            stop: self.stop_reading.subscribe(),
-        };
-        tokio::spawn(reader.run());
-        tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
-        Ok(())
-    }
-
-    fn answer(&mut self, answer: Result<(), String>) {
-        let frame = match answer {
-            Ok(()) => Frame::Granted(Granted {}),
-            Err(reason) => Frame::Refused(Refused { reason }),
-        };
-        if let Some(answers) = &self.answers {
-            // Full or closed: the submitter does not listen, and the grace ends it.
-            let _ = answers.try_send(Answer::Now(frame));
-        }
-    }
-
-    fn signal_leftovers(&mut self, signal: Signal) {
-        if signal == Signal::SIGTERM {
-            let leftovers = named(&tree::live());
-            if !leftovers.is_empty() {
-                self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
-            }
-        }
-        tree::signal_descendants(signal);
-    }
-
-    fn record_gap(&mut self) {
-        let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
-        self.link.push_output(Payload::Gap(gap));
-        let holders = match named(&tree::live()) {
-            none if none.is_empty() => "a process outside of the attempt".to_owned(),
-            holders => holders,
-        };
-        self.warn(format!("gave up reading output that is held open by {holders}"));
-    }
-
     fn warn(&self, text: String) {
         tracing::warn!("{text}");
         self.link.push_output(Payload::Notice(Notice { kind: notice::Kind::Warning.into(), text }));
-    }
-
-    fn stage(&mut self) {
-        let (publication, events) = (self.publication(), self.events.clone());
-        spawn_blocking(move || {
-            let _ = events.send(match publication.stage() {
-                Ok(models) => Event::Staged(models),
-                Err(error) => publish_failed(error),
-            });
-        });
-    }
-
-    fn commit(&mut self) {
-        let (publication, events, staged) =
-            (self.publication(), self.events.clone(), std::mem::take(&mut self.staged));
-        spawn_blocking(move || {
-            let _ = events.send(match publication.commit(staged) {
-                Ok(models) => Event::Committed(models),
-                Err(error) => publish_failed(error),
-            });
-        });
-    }
-
-    fn abandon_publish(&mut self) {
-        let publication = self.publication();
-        publication.abandon();
-        self.last_work.push(spawn_blocking(move || publication.clear()));
-    }
-
-    fn publication(&self) -> Arc<Publication> {
-        self.publication.clone().expect("preparing made it")
-    }
-
-    fn report(&mut self, mut verdict: Verdict, models: Vec<ModelPublished>) {
-        if let Some(last_words) = self.link.last_words() {
-            verdict.explain(&last_words);
-        }
-        tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
-        let mut outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
-        let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
-        let summary = self.setting.summary.clone();
-        let marks = self.link.marks();
-        self.outcome = Some(outcome.clone());
-        self.last_work.push(spawn_blocking(move || {
-            if outcome.output_kept
-                && let Some(dir) = &dir
-                && let Err(error) = workspace::sync(dir)
-            {
-                tracing::error!(%error, "cannot make what the command made durable");
-                outcome.output_kept = false;
-            }
-            failpoint::reach("before-outcome");
-            if let Some(dir) = dir
-                && let Err(error) = outcome::write(&dir, &outcome)
-            {
-                tracing::error!(%error, "cannot write the outcome");
-            }
-            if let Some(file) = summary
-                && let Err(error) = std::fs::write(&file, summary::with_marks(&outcome, &marks))
-            {
-                tracing::error!(%error, file = %file.display(), "cannot write the outcome");
-            }
-            failpoint::reach("after-outcome");
-            link.report(outcome);
-        }));
     }
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {
@@ -462,38 +322,6 @@ impl Shell {
         if let Some(earlier) = self.timers.insert(timer, task.abort_handle()) {
             earlier.abort();
         }
-    }
-
-    /// Leaves nothing undone that a later server needs.
-    async fn leave(&mut self) {
-        for work in self.last_work.drain(..) {
-            let _ = tokio::time::timeout(LAST_WORK, work).await;
-        }
-        self.leave_spool();
-        self.export_trace().await;
-    }
-
-    async fn export_trace(&mut self) {
-        let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
-        // Reporting has ended too.
-        outcome.phases = self.evidence.phase_times();
-        let trace = trace.lock().expect("nobody panics while holding the lock").clone();
-        let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
-        trace.export(&command, &outcome).await;
-    }
-
-    fn leave_spool(&self) {
-        let unacked = self.link.unacked();
-        if unacked.is_empty() {
-            return;
-        }
-        let Some(dir) = &self.setting.run_dir else { return };
-        failpoint::reach("before-spool");
-        tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
-        if let Err(error) = spool::write(dir, &unacked, self.overflow.as_ref()) {
-            tracing::error!(%error, "cannot write the spool");
-        }
-        failpoint::reach("after-spool");
     }
 }
 
@@ -509,26 +337,4 @@ fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
             None
         }
     }
-}
-
-fn publish_failed(error: PublishError) -> Event {
-    let PublishError { message, committed, may_pass, is_overtaken } = error;
-    if is_overtaken {
-        tracing::warn!("another model came in between: {message}");
-        return Event::Overtaken { message, committed };
-    }
-    Event::PublishFailed { message, committed, may_pass }
-}
-
-/// `sleep (pid 12), python3 (pid 13) and 7 more`
-fn named(processes: &[tree::Process]) -> String {
-    let mut names: Vec<_> = processes
-        .iter()
-        .take(NAMED_LEFTOVERS)
-        .map(|process| format!("{} (pid {})", process.name, process.pid))
-        .collect();
-    if let Some(more) = processes.len().checked_sub(NAMED_LEFTOVERS).filter(|more| *more > 0) {
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
 }

@@ -6,16 +6,18 @@
 //!     │           └──────────┴── it cannot start ──────────────────────────────────↑
 //!     └── refused, or no server in time ───────────────────────────────────────────────→ done
 //! ```
-//! `machine` holds the states and transitions, `budget` divides the time after a TERM, `verdict` turns what is known at
-//! the end into an outcome. Only
-//! [`crate::run`] feeds events and carries out actions.
+//! `event` names what happens and what is done, `machine` holds the states and transitions, `budget` divides the time after
+//! a TERM, `verdict` turns what is known at the end into an outcome. Only [`crate::run`] feeds events and carries out
+//! actions.
 
 mod budget;
+mod event;
 mod machine;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
 pub use budget::{Budget, Load};
-pub use machine::{Action, Attempt, Event, Plan, Timer};
+pub use event::{Action, Event, Plan, Timer};
+pub use machine::Attempt;
 pub use verdict::{EXIT_FAULT, Exit, ExitStatus, Verdict};

@@ -1,0 +1,105 @@
+//! The command: started, answered, and what it leaves behind.
+
+use bytes::BytesMut;
+use nix::sys::signal::Signal;
+use sqlflow_proto::agent::{Granted, Refused, Start, agent_frame::Frame};
+use sqlflow_proto::record::output::Stream;
+use sqlflow_proto::record::{Gap, gap, record::Payload};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use super::{Command, Shell};
+use crate::channel::answers::{self, Answer};
+use crate::cli::MirrorAs;
+use crate::meter;
+use crate::process::{spawn, tree};
+use crate::ship::mirror::Mirror;
+use crate::ship::reader::{OutputPipe, Reader};
+
+/// More leftovers than this are counted, not named.
+const NAMED_LEFTOVERS: usize = 5;
+
+impl Shell {
+    /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
+    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+        let assignment = self.assignment();
+        let started = spawn::spawn(&assignment, &self.setting.spawning())?;
+        self.command = Command::Running(started.pid);
+        tracing::info!(pid = started.pid.as_raw(), "the command runs");
+
+        let channel = match started.channel {
+            Some(channel) => {
+                let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
+                let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
+                self.answers = Some(answers.clone());
+                let start = Start { secrets: assignment.secrets.clone() };
+                let acked = self.link.acked();
+                tokio::spawn(async move {
+                    // An error means that the command closed its end; whether that matters shows elsewhere.
+                    let _ = answers::write_answers(answer_half, start, queue, acked).await;
+                });
+                Some((channel, BytesMut::new(), answers))
+            }
+            None => None,
+        };
+        let how = self.setting.mirror;
+        let mirrored = |mirror: &Mirror| (how != MirrorAs::None).then(|| mirror.clone());
+        let reader = Reader {
+            link: self.link.clone(),
+            events: self.events.clone(),
+            stdout: OutputPipe::new(started.stdout, Stream::Stdout, mirrored(&self.mirrors[0]), how)?,
+            stderr: OutputPipe::new(started.stderr, Stream::Stderr, mirrored(&self.mirrors[1]), how)?,
+            channel,
+            when_full: self.setting.when_full,
+            trace: self.trace.clone(),
+            stop: self.stop_reading.subscribe(),
+        };
+        tokio::spawn(reader.run());
+        tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
+        Ok(())
+    }
+
+    pub(super) fn answer(&mut self, answer: Result<(), String>) {
+        let frame = match answer {
+            Ok(()) => Frame::Granted(Granted {}),
+            Err(reason) => Frame::Refused(Refused { reason }),
+        };
+        if let Some(answers) = &self.answers {
+            // Full or closed: the submitter does not listen, and the grace ends it.
+            let _ = answers.try_send(Answer::Now(frame));
+        }
+    }
+
+    pub(super) fn signal_leftovers(&mut self, signal: Signal) {
+        if signal == Signal::SIGTERM {
+            let leftovers = named(&tree::live());
+            if !leftovers.is_empty() {
+                self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
+            }
+        }
+        tree::signal_descendants(signal);
+    }
+
+    pub(super) fn record_gap(&mut self) {
+        let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
+        self.link.push_output(Payload::Gap(gap));
+        let holders = match named(&tree::live()) {
+            none if none.is_empty() => "a process outside of the attempt".to_owned(),
+            holders => holders,
+        };
+        self.warn(format!("gave up reading output that is held open by {holders}"));
+    }
+}
+
+/// `sleep (pid 12), python3 (pid 13) and 7 more`
+fn named(processes: &[tree::Process]) -> String {
+    let mut names: Vec<_> = processes
+        .iter()
+        .take(NAMED_LEFTOVERS)
+        .map(|process| format!("{} (pid {})", process.name, process.pid))
+        .collect();
+    if let Some(more) = processes.len().checked_sub(NAMED_LEFTOVERS).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}

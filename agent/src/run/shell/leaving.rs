@@ -1,0 +1,83 @@
+//! The end: the outcome is written down and told, and what no server took is left for one.
+
+use std::time::Duration;
+
+use sqlflow_proto::record::ModelPublished;
+use tokio::task::spawn_blocking;
+
+use super::Shell;
+use crate::outcome;
+use crate::ship::spool;
+use crate::supervise::Verdict;
+use crate::{failpoint, summary, workspace};
+
+/// How long the exit waits for work with files that was begun.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+impl Shell {
+    pub(super) fn report(&mut self, mut verdict: Verdict, models: Vec<ModelPublished>) {
+        if let Some(last_words) = self.link.last_words() {
+            verdict.explain(&last_words);
+        }
+        tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
+        let mut outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
+        let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
+        let summary = self.setting.summary.clone();
+        let marks = self.link.marks();
+        self.outcome = Some(outcome.clone());
+        self.last_work.push(spawn_blocking(move || {
+            if outcome.output_kept
+                && let Some(dir) = &dir
+                && let Err(error) = workspace::sync(dir)
+            {
+                tracing::error!(%error, "cannot make what the command made durable");
+                outcome.output_kept = false;
+            }
+            failpoint::reach("before-outcome");
+            if let Some(dir) = dir
+                && let Err(error) = outcome::write(&dir, &outcome)
+            {
+                tracing::error!(%error, "cannot write the outcome");
+            }
+            if let Some(file) = summary
+                && let Err(error) = std::fs::write(&file, summary::with_marks(&outcome, &marks))
+            {
+                tracing::error!(%error, file = %file.display(), "cannot write the outcome");
+            }
+            failpoint::reach("after-outcome");
+            link.report(outcome);
+        }));
+    }
+
+    /// Leaves nothing undone that a later server needs.
+    pub(super) async fn leave(&mut self) {
+        for work in self.last_work.drain(..) {
+            let _ = tokio::time::timeout(LAST_WORK, work).await;
+        }
+        self.leave_spool();
+        self.export_trace().await;
+    }
+
+    pub(super) async fn export_trace(&mut self) {
+        let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
+        // Reporting has ended too.
+        outcome.phases = self.evidence.phase_times();
+        let trace = trace.lock().expect("nobody panics while holding the lock").clone();
+        let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
+        trace.export(&command, &outcome).await;
+    }
+
+    pub(super) fn leave_spool(&self) {
+        let unacked = self.link.unacked();
+        if unacked.is_empty() {
+            return;
+        }
+        let Some(dir) = &self.setting.run_dir else { return };
+        failpoint::reach("before-spool");
+        tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
+        if let Err(error) = spool::write(dir, &unacked, self.overflow.as_ref()) {
+            tracing::error!(%error, "cannot write the spool");
+        }
+        failpoint::reach("after-spool");
+    }
+}
