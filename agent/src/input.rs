@@ -14,9 +14,6 @@ use crate::store::{self, ModelPlace, Patience};
 use crate::tarball;
 use crate::workspace::inside;
 
-/// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.
-const MAX_REPLACED: u32 = 10;
-
 /// An input cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
@@ -91,7 +88,9 @@ pub fn fetch(
     let mut replaced = 0;
     let read = || loop {
         match read() {
-            Err(Failure::Storage(error)) if error.kind() == store::REPLACED && replaced < MAX_REPLACED => {
+            Err(Failure::Storage(error))
+                if error.kind() == store::REPLACED && replaced < store::MAX_REPLACED =>
+            {
                 replaced += 1;
                 tracing::info!(
                     model = input.name,

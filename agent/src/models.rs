@@ -101,8 +101,10 @@ impl Models {
     /// There is none; it cannot be read; it is not whole.
     pub fn read(&self, name: &str) -> anyhow::Result<Content> {
         let (place, store) = self.model(name)?;
-        content(self.tarball(name, &place, &*store)?)
-            .with_context(|| format!("model {name} at {} is spoilt", self.uri))
+        anew(|| {
+            content(self.tarball(name, &place, &*store)?)
+                .with_context(|| format!("model {name} at {} is spoilt", self.uri))
+        })
     }
 
     /// Copies a model into a folder, which is made: `<last segment of its name>.tar.gz` and `sqlflow.gob`, as SQLFlow's
@@ -112,12 +114,26 @@ impl Models {
     /// As of [`Self::read`]; the folder cannot be written.
     pub fn get(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
         let (place, store) = self.model(name)?;
-        let tarball = self.tarball(name, &place, &*store)?;
+        anew(|| self.copy(name, &place, &*store, folder))
+    }
+
+    fn copy(
+        &self,
+        name: &str,
+        place: &ModelPlace,
+        store: &dyn ModelStore,
+        folder: &Path,
+    ) -> anyhow::Result<()> {
+        let tarball = self.tarball(name, place, store)?;
         let writing = || format!("cannot write in {}", folder.display());
         fs::create_dir_all(folder).with_context(writing)?;
         let mut gob = None;
         durable::replace(&folder.join(place.tarball()), |copy| {
-            gob = content(Copying { from: tarball, to: copy }).map_err(io::Error::other)?.gob;
+            let copied = content(Copying { from: tarball, to: copy });
+            let kind = |error: &anyhow::Error| {
+                if was_replaced(error) { store::REPLACED } else { io::ErrorKind::Other }
+            };
+            gob = copied.map_err(|error| io::Error::new(kind(&error), error))?.gob;
             Ok(())
         })
         .with_context(|| format!("model {name} cannot be copied to {}", folder.display()))?;
@@ -165,6 +181,22 @@ impl Models {
             other => other.with_context(|| format!("model {name} at {} cannot be read", self.uri)),
         }
     }
+}
+
+/// Looks again when the model was replaced meanwhile.
+fn anew<T>(mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    for _ in 0..store::MAX_REPLACED {
+        match look() {
+            Err(error) if was_replaced(&error) => {}
+            other => return other,
+        }
+    }
+    look()
+}
+
+fn was_replaced(error: &anyhow::Error) -> bool {
+    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
+    kinds.into_iter().any(|kind| kind == store::REPLACED)
 }
 
 /// `team/flowers/flowers.tar.gz` → `team/flowers`. What is staged has no model's name.

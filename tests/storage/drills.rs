@@ -254,10 +254,12 @@ fn an_upload_that_needs_more_than_the_grace_is_given_up() {
 fn a_writer_that_was_overtaken_asks_again() {
     let (place, relay) = bucket_with_old("overtaken");
     let (out, weights) = large();
-    relay.set(Mood::Slow(16 << 20));
+    relay.set(Mood::Slow(2 << 20));
     let mut writing = through(&relay, place, out.path(), &["--publish-retry", "0"]);
     while !place.list().iter().any(|line| line.starts_with("upload of")) {}
+    writing.signal(Signal::SIGSTOP);
     assert_eq!(place.publish(b"the other's").code, Some(0));
+    writing.signal(Signal::SIGCONT);
     writing.wait_for_error("another model came in between");
     let ended = writing.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

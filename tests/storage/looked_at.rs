@@ -2,6 +2,8 @@
 
 use std::process::{Command, Output};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlflow_tests::agent::Exec;
 use sqlflow_tests::server::program;
 
@@ -95,4 +97,47 @@ fn what_is_missing_or_spoilt_is_said() {
         assert_eq!(refused.status.code(), Some(code));
         assert!(!String::from_utf8(refused.stderr).unwrap().contains("secret"));
     }
+}
+
+/// A model that is replaced while it is copied: the copy is the new one, whole.
+#[test]
+fn a_model_that_is_replaced_meanwhile_is_copied_anew() {
+    let place = Place::S3("copied-anew");
+    place.make();
+    let (root, environment) = (place.root(), place.environment());
+    let publish = |seed: u8| {
+        let out = tempfile::tempdir().unwrap();
+        let mut weights = vec![0; 48 << 20];
+        rand::fill(&mut weights[..]);
+        weights[0] = seed;
+        std::fs::write(out.path().join("weights"), weights).unwrap();
+        let output = format!("--output={}={root}/m/m.tar.gz", out.path().display());
+        let exec = Exec::new().envs(environment.iter().cloned());
+        assert_eq!(exec.flags([output]).start(&["true"]).end().code, Some(0));
+    };
+    publish(1);
+    let copy = tempfile::tempdir().unwrap();
+    let mut copying = Command::new(program("sqlflowctl"))
+        .args(["models", "--at", &root, "get", "m"])
+        .arg(copy.path())
+        .envs(environment.iter().cloned())
+        .spawn()
+        .unwrap();
+    let copied = || {
+        let entries = std::fs::read_dir(copy.path()).unwrap();
+        entries.map(|entry| entry.unwrap().metadata().map_or(0, |it| it.len())).sum::<u64>()
+    };
+    while copied() == 0 {
+        std::thread::yield_now();
+    }
+    let pid = Pid::from_raw(i32::try_from(copying.id()).unwrap());
+    kill(pid, Signal::SIGSTOP).unwrap();
+    assert!(copied() < 40 << 20, "it was stopped too late");
+    publish(2);
+    kill(pid, Signal::SIGCONT).unwrap();
+    assert!(copying.wait().unwrap().success());
+    let tar =
+        Command::new("tar").arg("xOzf").arg(copy.path().join("m.tar.gz")).arg("weights").output().unwrap();
+    assert!(tar.status.success() && tar.stdout.len() == 48 << 20);
+    assert_eq!(tar.stdout[0], 2, "not the new model");
 }

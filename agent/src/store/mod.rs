@@ -96,6 +96,9 @@ pub enum Over {
 /// since another was staged to be put over it.
 pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 
+/// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.
+pub const MAX_REPLACED: u32 = 10;
+
 /// A file in a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {

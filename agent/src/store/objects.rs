@@ -168,12 +168,17 @@ impl ObjectStore {
         let Upload { operator, writer, length, .. } = upload;
         let closed = self.waiting.persist(async || writer.close().await);
         let found = self.waiting.persist(async || operator.stat(path).await);
+        let is_marked = operator.info().capability().write_with_user_metadata;
         let found = match (closed, found) {
+            // Another's went over it at once.
+            (Ok(_), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
             (Ok(_), found) => found?,
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            (Err(error), _) if error.to_string().contains("NotImplemented") => {
-                self.is_unconditional.store(true, Ordering::Relaxed);
+            (Err(error), _)
+                if error.to_string().contains("NotImplemented")
+                    && !self.is_unconditional.swap(true, Ordering::Relaxed) =>
+            {
                 return Err(io::Error::new(REPLACED, error));
             }
             (Err(error), _) => return Err(error),
