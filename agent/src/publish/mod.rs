@@ -173,7 +173,7 @@ fn may_pass(error: &PackError) -> bool {
 }
 
 fn is_overtaken(error: &PackError) -> bool {
-    matches!(error, PackError::Io(error) if error.kind() == store::REPLACED)
+    matches!(error, PackError::Io(error) if store::is_overtaken(error))
 }
 
 impl OneModel {

@@ -165,3 +165,10 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
         assert!(staged.join().unwrap().is_ok());
     });
 }
+
+/// What a network file system says when its server was away is no other writer.
+#[test]
+fn a_stale_handle_passes() {
+    let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
+    assert!(may_pass(&error) && !is_overtaken(&error));
+}

@@ -147,7 +147,7 @@ pub(super) fn io_error(error: opendal::Error) -> io::Error {
     let kind = match error.kind() {
         opendal::ErrorKind::NotFound => io::ErrorKind::NotFound,
         opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
-        opendal::ErrorKind::ConditionNotMatch | opendal::ErrorKind::Conflict => REPLACED,
+        opendal::ErrorKind::ConditionNotMatch => REPLACED,
         // Where no condition can be asked for, another length is all there is to see.
         opendal::ErrorKind::Unexpected if error.message().contains("unexpected data size") => REPLACED,
         _ => io::ErrorKind::Other,

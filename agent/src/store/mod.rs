@@ -45,8 +45,8 @@ pub trait ModelStore: Debug + Send + Sync {
     /// called again after an error.
     ///
     /// # Errors
-    /// [`REPLACED`]: it may be put only over another one; stage it anew. Those of the storage. The file that was there is
-    /// then still there.
+    /// [`Overtaken`] within: it may be put only over another one; stage it anew. Those of the storage. The file that was
+    /// there is then still there.
     fn commit(&self, name: &str) -> io::Result<()>;
 
     /// Removes what this attempt and earlier ones of the same step staged.
@@ -92,8 +92,18 @@ pub enum Over {
     WhatIsThere,
 }
 
-/// The kind of error of a file that somebody replaced: while it was read, and then what was read of it is worth nothing; or
-/// since another was staged to be put over it.
+/// What a file was staged to be put over is not there any more: another's came in between.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Overtaken(String);
+
+/// Whether that is what the error says.
+pub fn is_overtaken(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|within| within.is::<Overtaken>())
+}
+
+/// The kind of error of a file that was replaced while it was read: what was read of it is worth nothing, and the new one is
+/// there.
 pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 
 /// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.

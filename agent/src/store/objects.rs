@@ -16,7 +16,8 @@ use sqlflow_proto::agent::AttemptRef;
 
 use super::patience::Waiting;
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile, http, kind,
+    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
+    http, kind,
 };
 use crate::cache::Fingerprint;
 use crate::failpoint;
@@ -54,8 +55,12 @@ struct Upload {
     operator: Operator,
     writer: Writer,
     length: u64,
+    /// It is completed only over what was there.
+    is_conditional: bool,
     /// All was sent; it can be completed.
     is_whole: bool,
+    /// The store said that it is.
+    is_closed: bool,
 }
 
 /// Under which an object is replaced.
@@ -165,21 +170,27 @@ impl ObjectStore {
     }
 
     fn complete(&self, path: &str, upload: &mut Upload) -> io::Result<()> {
-        let Upload { operator, writer, length, .. } = upload;
-        let closed = self.waiting.persist(async || writer.close().await);
+        let closed = if upload.is_closed {
+            Ok(())
+        } else {
+            self.waiting.persist(async || upload.writer.close().await).map(drop)
+        };
+        upload.is_closed = closed.is_ok();
+        let Upload { operator, length, is_conditional, .. } = upload;
         let found = self.waiting.persist(async || operator.stat(path).await);
         let is_marked = operator.info().capability().write_with_user_metadata;
         let found = match (closed, found) {
             // Another's went over it at once.
-            (Ok(_), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
-            (Ok(_), found) => found?,
+            (Ok(()), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
+            (Ok(()), found) => found?,
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            (Err(error), _)
-                if error.to_string().contains("NotImplemented")
-                    && !self.is_unconditional.swap(true, Ordering::Relaxed) =>
-            {
-                return Err(io::Error::new(REPLACED, error));
+            (Err(error), found) if *is_conditional && self.is_refused_for_its_condition(&error) => {
+                return Err(match found {
+                    // Whether it was ours that is there is not known.
+                    Err(unknown) if unknown.kind() != io::ErrorKind::NotFound => unknown,
+                    _ => io::Error::other(Overtaken(error.to_string())),
+                });
             }
             (Err(error), _) => return Err(error),
         };
@@ -192,22 +203,35 @@ impl ObjectStore {
         )))
     }
 
+    /// Because it does not hold any more, or because the store knows no conditions; then the next upload has none.
+    fn is_refused_for_its_condition(&self, error: &io::Error) -> bool {
+        let text = error.to_string();
+        if text.contains("NotImplemented") {
+            self.is_unconditional.store(true, Ordering::Relaxed);
+            return true;
+        }
+        error.kind() == REPLACED || text.contains("ConditionalRequestConflict")
+    }
+
     /// What the object must still be when the upload is completed.
-    fn condition(&self, operator: &Operator, path: &str) -> Condition {
+    fn condition(&self, operator: &Operator, path: &str) -> io::Result<Condition> {
         let can = operator.info().capability();
         if !(can.write_with_if_match && can.write_with_if_not_exists)
             || self.is_unconditional.load(Ordering::Relaxed)
         {
-            return Condition::None;
+            return Ok(Condition::None);
         }
         match self.waiting.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
-            Ok(found) => found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Condition::IsMissing,
-            // Who may not list a bucket is not told that there is nothing. If the store fails, what is asked of it next has
-            // an answer that says why; this one's has no body.
+            Ok(found) => Ok(found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned()))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Condition::IsMissing),
+            // Who may not list a bucket is not told that there is nothing; who may not write either is told next.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Condition::None),
             Err(error) => {
-                tracing::debug!(path, %error, "cannot look at what will be replaced");
-                Condition::None
+                // That answer has no body that says why.
+                let asked = self.waiting.wait(async {
+                    operator.read_with(path).range(0..1).await.map(drop).map_err(http::io_error)
+                });
+                Err(asked.err().unwrap_or(error))
             }
         }
     }
@@ -229,15 +253,19 @@ impl ModelStore for ObjectStore {
         if operator.info().capability().write_with_user_metadata {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
-        if over == Over::WhatIsThere {
-            writer = match self.condition(&operator, &path) {
-                Condition::None => writer,
-                Condition::Is(tag) => writer.if_match(&tag),
-                Condition::IsMissing => writer.if_not_exists(true),
-            };
-        }
+        let condition = match over {
+            Over::WhatIsThere => self.condition(&operator, &path)?,
+            Over::Anything => Condition::None,
+        };
+        let is_conditional = !matches!(condition, Condition::None);
+        writer = match condition {
+            Condition::None => writer,
+            Condition::Is(tag) => writer.if_match(&tag),
+            Condition::IsMissing => writer.if_not_exists(true),
+        };
         let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
-        let upload = Upload { operator, writer, length: 0, is_whole: false };
+        let upload =
+            Upload { operator, writer, length: 0, is_conditional, is_whole: false, is_closed: false };
         lock(&self.uploads).insert(name.to_owned(), upload);
         let staged = Staged {
             name: name.to_owned(),

@@ -69,6 +69,8 @@ pub struct Attempt {
     termination: Option<String>,
     /// Why no server will listen to this attempt any more.
     superseded: Option<String>,
+    /// The server asked for the end when the commit was under way already.
+    cancelled: Option<String>,
     /// How often another's model came in between.
     overtaken: u32,
     /// A commit that fails has no time to be made again.
@@ -91,6 +93,7 @@ impl Attempt {
             terminations: 0,
             termination: None,
             superseded: None,
+            cancelled: None,
             overtaken: 0,
             hurried: false,
         };

@@ -326,14 +326,19 @@ fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
 
 #[test]
 fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
-    let mut world = World::new(plan(true), Fails::Overtaken(1), 0, false, false);
-    while !world.granted {
-        world.step(0);
+    for (given_up, reason) in [
+        (Event::AttachRefused("a later attempt runs".into()), Reason::Refused),
+        (Event::Cancel { reason: "by the user".into(), grace: None }, Reason::Cancelled),
+    ] {
+        let mut world = World::new(plan(true), Fails::Overtaken(1), 0, false, false);
+        while !world.granted {
+            world.step(0);
+        }
+        world.happen(given_up);
+        while world.step(0) {}
+        assert!(!world.committed);
+        assert_eq!(world.reports[0].reason, reason);
     }
-    world.happen(Event::AttachRefused("a later attempt runs".into()));
-    while world.step(0) {}
-    assert!(!world.committed);
-    assert_eq!(world.reports[0].reason, Reason::Refused);
 }
 
 #[test]

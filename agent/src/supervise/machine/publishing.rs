@@ -83,13 +83,17 @@ impl Attempt {
             }
             Event::PublishFailed { message, committed, may_pass } => {
                 self.models = committed.clone();
-                let mut actions = vec![Action::RecordModels(committed)];
+                let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
                 actions.extend(self.report_end(End::PublishFailed { message, may_pass }));
                 actions
             }
             Event::Overtaken { message, committed } => self.overtaken(message, committed),
             Event::AttachRefused(why) => {
                 self.superseded = Some(why);
+                Vec::new()
+            }
+            Event::Cancel { reason, .. } => {
+                self.cancelled = Some(reason);
                 Vec::new()
             }
             Event::Terminate { .. } if self.terminations > 1 => self.hurry(),
@@ -110,6 +114,9 @@ impl Attempt {
         self.overtaken += 1;
         if let Some(why) = self.superseded.clone() {
             return self.abandon(End::Superseded(why));
+        }
+        if let Some(reason) = self.cancelled.take() {
+            return self.abandon(End::Cancelled(reason));
         }
         if self.hurried || self.overtaken > MAX_OVERTAKEN {
             return self.abandon(End::PublishFailed { message, may_pass: true });
