@@ -86,20 +86,9 @@ pub fn fetch(
     };
     // A model that is retrained all the time is no storage that fails; but it must be had some time.
     let mut replaced = 0;
-    let read = || loop {
-        match read() {
-            Err(Failure::Storage(error))
-                if error.kind() == store::REPLACED && replaced < store::MAX_REPLACED =>
-            {
-                replaced += 1;
-                tracing::info!(
-                    model = input.name,
-                    "the model was replaced while it was read; reading the new one"
-                );
-            }
-            other => return other,
-        }
-    };
+    let was_replaced =
+        |failure: &Failure| matches!(failure, Failure::Storage(error) if error.kind() == store::REPLACED);
+    let read = || store::anew(&input.name, &mut replaced, was_replaced, read);
     patience.retry(read, Failure::may_pass).map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
             InputError::Missing { name: input.name.clone(), uri: input.uri.clone() }

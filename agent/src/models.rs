@@ -101,7 +101,7 @@ impl Models {
     /// There is none; it cannot be read; it is not whole.
     pub fn read(&self, name: &str) -> anyhow::Result<Content> {
         let (place, store) = self.model(name)?;
-        anew(|| {
+        store::anew(name, &mut 0, was_replaced, || {
             content(self.tarball(name, &place, &*store)?)
                 .with_context(|| format!("model {name} at {} is spoilt", self.uri))
         })
@@ -114,7 +114,7 @@ impl Models {
     /// As of [`Self::read`]; the folder cannot be written.
     pub fn get(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
         let (place, store) = self.model(name)?;
-        anew(|| self.copy(name, &place, &*store, folder))
+        store::anew(name, &mut 0, was_replaced, || self.copy(name, &place, &*store, folder))
     }
 
     fn copy(
@@ -183,20 +183,8 @@ impl Models {
     }
 }
 
-/// Looks again when the model was replaced meanwhile.
-fn anew<T>(mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-    for _ in 0..store::MAX_REPLACED {
-        match look() {
-            Err(error) if was_replaced(&error) => {}
-            other => return other,
-        }
-    }
-    look()
-}
-
 fn was_replaced(error: &anyhow::Error) -> bool {
-    let kinds = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>().map(io::Error::kind));
-    kinds.into_iter().any(|kind| kind == store::REPLACED)
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|it| it.kind() == store::REPLACED)
 }
 
 /// `team/flowers/flowers.tar.gz` → `team/flowers`. What is staged has no model's name.

@@ -52,13 +52,13 @@ fn trusted() -> io::Result<Vec<Certificate>> {
         .collect()
 }
 
-pub(super) fn transporter() -> io::Result<HttpTransporter> {
-    Ok(HttpTransporter::new(ReqwestTransport::new(client()?)))
+pub(super) fn transporter(client: reqwest::Client) -> HttpTransporter {
+    HttpTransporter::new(ReqwestTransport::new(client))
 }
 
 /// With our client.
 pub(super) fn timed(operator: Operator) -> io::Result<Operator> {
-    let context = operator.context().with_http_transport(transporter()?);
+    let context = operator.context().with_http_transport(transporter(client()?));
     let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
     Ok(operator.with_context(context).layer(timeout))
 }

@@ -107,7 +107,28 @@ pub fn is_overtaken(error: &io::Error) -> bool {
 pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 
 /// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.
-pub const MAX_REPLACED: u32 = 10;
+const MAX_REPLACED: u32 = 10;
+
+/// Reads a model, and does so anew when it was replaced meanwhile. `replaced` counts how often it was.
+///
+/// # Errors
+/// Those of `read`.
+pub fn anew<T, E>(
+    model: &str,
+    replaced: &mut u32,
+    was_replaced: impl Fn(&E) -> bool,
+    mut read: impl FnMut() -> Result<T, E>,
+) -> Result<T, E> {
+    loop {
+        match read() {
+            Err(error) if was_replaced(&error) && *replaced < MAX_REPLACED => {
+                *replaced += 1;
+                tracing::info!(model, "the model was replaced while it was read; reading the new one");
+            }
+            other => return other,
+        }
+    }
+}
 
 /// A file in a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]

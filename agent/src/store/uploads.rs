@@ -18,7 +18,7 @@ use reqsign_file_read_tokio::TokioFileRead;
 use reqwest::{Client, Response};
 use serde::Deserialize;
 
-use super::http::{client, io_error};
+use super::http::{client, io_error, transporter};
 
 /// No attempt takes so long to upload one model. One that does has its upload taken away, and begins it again.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -89,11 +89,12 @@ impl Store {
         let bucket = presigned.uri().to_string();
         let bucket = bucket.split('?').next().and_then(|it| it.strip_suffix(NAME));
         let bucket = bucket.ok_or_else(|| io::Error::other("the bucket has no address"))?.to_owned();
+        let client = client()?;
         let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
-        let context = context.with_http_send(super::http::transporter()?);
+        let context = context.with_http_send(transporter(client.clone()));
         let provider = DefaultCredentialProvider::builder().build();
         let signer = Signer::new(context, provider, RequestSigner::new("s3", region));
-        Ok(Self { client: client()?, signer, bucket })
+        Ok(Self { client, signer, bucket })
     }
 
     /// What is being uploaded under this name, and the store's time.
