@@ -87,24 +87,30 @@ async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
     assert_eq!(count.unwrap().trim(), "1");
 }
 
+/// What it left is more than the server may take into its memory at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same() {
     let World { setup, server, mut client, _dir, .. } = world("--linger=1s").await;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000000)";
-    let token = client.run(format!("{slow} SELECT * FROM n WHERE n % 10000 = 0; SELECT 7;")).await.unwrap();
+    let token = client
+        .run(format!("{slow} SELECT n, printf('%.*c', 400000, 'x') FROM n WHERE n % 10000 = 0; SELECT 7;"))
+        .await
+        .unwrap();
     let cursor = client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     server.kill();
     while find_agent(&token.job_id, 0, 1).is_some() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let left = setup.state_dir.join("run").join(&token.job_id).join("0-1");
-    assert!(left.join("spool").is_file() && left.join("outcome").is_file());
+    assert!(left.join("spool").metadata().unwrap().len() > 100_000_000 && left.join("outcome").is_file());
 
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let ended = client.follow(&cursor).await.unwrap();
     ended.expect_success();
     assert_eq!(ended.row_count(), 301);
+    let memory = server.memory_peak();
+    assert!(memory < 90_000_000, "{memory} bytes");
     assert!(!ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
     assert_eq!(attempts(&mut client, &token, 0).await, 1);
 }

@@ -159,6 +159,13 @@ impl Server {
         Ok(kib * 1024)
     }
 
+    /// Largest resident memory so far, in bytes.
+    pub fn memory_peak(&self) -> u64 {
+        crate::agent::memory_peak(Pid::from_raw(
+            i32::try_from(self.process.id()).expect("pids are positive i32"),
+        ))
+    }
+
     fn end(&mut self) {
         // An error means that it has ended already.
         let _ = self.process.kill();

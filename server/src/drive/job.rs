@@ -11,10 +11,7 @@ use super::{Context, verdict};
 use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
-use crate::job::{
-    Again, AttemptId, Event, Evidence, Failure, Job, JobId, JobState, Milestones, Next, Outcome, Phase,
-    Reason,
-};
+use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason};
 use crate::launch::{LaunchError, Needs, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
@@ -38,27 +35,25 @@ const GRANTED_END: Duration = Duration::from_secs(600);
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
 /// A wait that is over before this is not told.
 const NEWS_AFTER: Duration = Duration::from_secs(2);
-/// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
-const LEAVE_TIME: Duration = Duration::from_secs(5);
 
 pub(super) struct JobDriver {
-    context: Arc<Context>,
-    id: JobId,
+    pub(super) context: Arc<Context>,
+    pub(super) id: JobId,
     lease: Lease,
     /// Since when this driver has been ending an attempt.
-    ending_since: Option<Instant>,
+    pub(super) ending_since: Option<Instant>,
     /// Since when this driver has seen an attempt that was launched, is not attached, and does not run.
-    missing_since: Option<Instant>,
+    pub(super) missing_since: Option<Instant>,
     /// What the attempt waits for, as it was last said, and since when.
     waiting: Option<(Waiting, Instant)>,
     /// Its log lines have the trace's id.
     is_named: bool,
     /// Attempts of which nothing is left.
-    cleaned: HashSet<AttemptId>,
+    pub(super) cleaned: HashSet<AttemptId>,
 }
 
 /// Why driving stops before the job's end.
-enum Stop {
+pub(super) enum Stop {
     /// The job is over, or gone.
     Over,
     /// Another server drives it.
@@ -262,7 +257,7 @@ impl JobDriver {
     }
 
     /// Records what the platform tells of the attempt's start, once.
-    async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+    pub(super) async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
         if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
             return Ok(());
         }
@@ -309,100 +304,7 @@ impl JobDriver {
         Ok(())
     }
 
-    /// Nothing of the attempt runs any more: takes over what it left, and records how it ended.
-    async fn settle(
-        &mut self,
-        attempt: AttemptId,
-        remains: Remains,
-        known: Option<Outcome>,
-    ) -> Result<(), Stop> {
-        let log = &self.context.log;
-        let durable = log.last_seq(&attempt).await?;
-        let records = verdict::records_left(&remains, durable, clock::now_micros());
-        let entry = |record| Entry { step: attempt.step, attempt: attempt.number, record };
-        match log.append(&self.id, records.into_iter().map(entry).collect()).await {
-            Ok(appended) if appended.is_full => {
-                self.update(Event::CancelRequested(Failure::over_limit())).await?;
-            }
-            // What is missing is told below.
-            Ok(_) | Err(LogError::Gap { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-        // From here on no stream that is still open somewhere can add to the attempt.
-        let last_seq = log.seal(&attempt).await?;
-        let verdict = verdict::of_remains(&remains, last_seq, known);
-        if verdict.output_missing {
-            let gap = verdict::gap(clock::now_micros());
-            log.append(&self.id, vec![Entry { step: attempt.step, attempt: attempt.number, record: gap }])
-                .await?;
-        }
-        tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
-        self.ending_since = None;
-        self.missing_since = None;
-        self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
-    }
-
-    /// Closes the log, then records the end: who sees the end sees a complete log.
-    async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), Stop> {
-        // Of short attempts the platform tells late.
-        for attempt in attempts_of(job) {
-            self.note_milestones(job, attempt).await?;
-        }
-        let text = match &state {
-            JobState::Failed(failure) => failure.message.clone(),
-            _ => "the job succeeded".to_owned(),
-        };
-        if !self.log_is_closed().await? {
-            self.say(notice::Kind::End, text).await?;
-        }
-        self.update(Event::Finished(state)).await?;
-        if self.context.tracer.is_on()
-            && let Some(record) = self.context.store.load(&self.id).await?
-        {
-            self.context.tracer.take(trace::spans(&record, clock::now_ms()));
-        }
-        Ok(())
-    }
-
-    async fn log_is_closed(&self) -> Result<bool, Stop> {
-        let last = self.context.log.last_position(&self.id).await?;
-        let Some(before) = last.checked_sub(1) else { return Ok(false) };
-        let page = self.context.log.read(&self.id, before, usize::MAX).await?;
-        let closing = page.records.last().and_then(|stored| stored.record.as_ref()?.payload.as_ref());
-        Ok(matches!(closing, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End))
-    }
-
-    /// Removes what ended attempts left while the job goes on: a node that is drained waits for their Pods.
-    async fn clean_up_ended(&mut self, job: &Job) {
-        for attempt in attempts_of(job) {
-            let has_ended = job.attempt(&attempt).is_some_and(|it| it.outcome().is_some());
-            if !has_ended || self.cleaned.contains(&attempt) {
-                continue;
-            }
-            // An agent that has reported may take a moment to leave.
-            if !matches!(self.context.launcher.observe(&attempt).await, Observation::Running) {
-                let goes_on = !job.steps[attempt.step as usize].succeeded();
-                self.context.launcher.clean_up(&attempt, goes_on).await;
-                self.cleaned.insert(attempt);
-            }
-        }
-    }
-
-    async fn clean_up(&self, job: &Job) {
-        let deadline = Instant::now() + LEAVE_TIME;
-        for attempt in attempts_of(job) {
-            while matches!(self.context.launcher.observe(&attempt).await, Observation::Running)
-                && Instant::now() < deadline
-            {
-                let _ =
-                    tokio::time::timeout(Duration::from_millis(100), self.context.launcher.changed(&attempt))
-                        .await;
-            }
-            self.context.launcher.clean_up(&attempt, false).await;
-        }
-    }
-
-    async fn say(&self, kind: notice::Kind, text: String) -> Result<(), Stop> {
+    pub(super) async fn say(&self, kind: notice::Kind, text: String) -> Result<(), Stop> {
         let notice = Notice { kind: kind.into(), text };
         let record = Record {
             time_unix_micros: clock::now_micros(),
@@ -413,7 +315,7 @@ impl JobDriver {
         Ok(())
     }
 
-    async fn update(&self, event: Event) -> Result<(), Stop> {
+    pub(super) async fn update(&self, event: Event) -> Result<(), Stop> {
         match self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await {
             // A rejected event means that the job moved on meanwhile; the next look sees where it is.
             Ok(_) | Err(UpdateError::Rejected(_)) => Ok(()),
@@ -424,7 +326,7 @@ impl JobDriver {
     }
 }
 
-fn attempts_of(job: &Job) -> Vec<AttemptId> {
+pub(super) fn attempts_of(job: &Job) -> Vec<AttemptId> {
     let id = |step, number| AttemptId { job: job.id.clone(), step, number };
     let steps = (0_u32..).zip(&job.steps);
     steps

@@ -4,7 +4,7 @@ use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::convert;
 use crate::job::{Outcome, Reason};
-use crate::launch::{Marks, Remains};
+use crate::launch::Remains;
 
 /// The end of an attempt, as far as it can be known.
 #[derive(Debug, PartialEq)]
@@ -38,18 +38,14 @@ pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome
     Verdict { outcome, output_missing }
 }
 
-/// The records to log for an attempt of which `durable` records are, as far as it left any.
-pub(super) fn records_left(remains: &Remains, durable: u64, time_unix_micros: i64) -> Vec<Record> {
-    match (&remains.marks, &remains.outcome) {
-        (Some(marks), Some(outcome)) if marks.last_result <= durable => {
-            stand_in(marks, durable, outcome.last_seq, time_unix_micros)
-        }
-        _ => remains.records.clone(),
+/// The records to log for an attempt of which `durable` are, when all that is left of the others are marks: those after
+/// `durable`, with a gap for all between them. None when a result is lost.
+pub(super) fn stand_in(remains: &Remains, durable: u64, time_unix_micros: i64) -> Vec<Record> {
+    let (Some(marks), Some(outcome)) = (&remains.marks, &remains.outcome) else { return Vec::new() };
+    if marks.last_result > durable {
+        return Vec::new();
     }
-}
-
-/// The marks after `durable`, with a gap for all between them.
-fn stand_in(marks: &Marks, durable: u64, last_seq: u64, time_unix_micros: i64) -> Vec<Record> {
+    let last_seq = outcome.last_seq;
     let mut records = Vec::new();
     let mut last = durable;
     for mark in marks.records.iter().filter(|it| it.seq <= last_seq) {
@@ -108,6 +104,7 @@ mod tests {
     use sqlflow_proto::record::StatementEnded;
 
     use super::*;
+    use crate::launch::Marks;
 
     /// Ten records, the second a result, the seventh the end of a statement.
     fn succeeded() -> Remains {
@@ -123,7 +120,7 @@ mod tests {
     }
 
     fn seqs(durable: u64) -> Vec<(u64, bool)> {
-        let records = records_left(&succeeded(), durable, 0);
+        let records = stand_in(&succeeded(), durable, 0);
         records.iter().map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
     }
 

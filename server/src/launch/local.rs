@@ -15,10 +15,9 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use prost::Message as _;
 use sqlflow_proto::agent::Outcome;
-use sqlflow_proto::record::Record;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Needs, Observation, Remains, processes};
+use super::{LaunchError, Launcher, Needs, Observation, Remains, Spool, processes};
 use crate::job::{AttemptId, JobId};
 
 /// Settings of the local launcher.
@@ -240,15 +239,9 @@ fn remains(dir: &Path) -> io::Result<Remains> {
         .map(|bytes| Outcome::decode(bytes.as_slice()))
         .transpose()
         .map_err(io::Error::other)?;
-    let mut records = Vec::new();
-    if let Some(spool) = read_if_there(&dir.join("spool"))? {
-        let mut rest = bytes::Bytes::from(spool);
-        while !rest.is_empty() {
-            records.push(Record::decode_length_delimited(&mut rest).map_err(io::Error::other)?);
-        }
-    }
+    let spool = Spool::open(&dir.join("spool"))?;
     let last_words = if outcome.is_some() { String::new() } else { tail(&dir.join("agent.log")) };
-    Ok(Remains { records, outcome, last_words, ..Remains::default() })
+    Ok(Remains { spool, outcome, last_words, ..Remains::default() })
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {

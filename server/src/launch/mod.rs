@@ -4,6 +4,7 @@
 pub mod kubernetes;
 mod local;
 mod processes;
+mod spool;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use sqlflow_proto::record::Record;
 use crate::job::{AttemptId, Milestones};
 
 pub use local::{LocalLauncher, LocalOptions};
+pub use spool::Spool;
 
 /// What a step wishes for its Pod, by name: `memory` → `4Gi`. See [`crate::sql::PodWish`].
 pub type Wishes = BTreeMap<String, String>;
@@ -108,8 +110,8 @@ pub enum Ender {
 /// What a dead agent left.
 #[derive(Debug, Default)]
 pub struct Remains {
-    /// Records that no server had acknowledged, in order.
-    pub records: Vec<Record>,
+    /// Records that no server had acknowledged.
+    pub spool: Option<Spool>,
     /// What there is instead of records when they went with the agent's disk.
     pub marks: Option<Marks>,
     /// The outcome, if the agent came to know it.

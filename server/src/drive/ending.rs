@@ -1,0 +1,129 @@
+//! How a driver brings an attempt, and then the job, to its end in the records, and cleans up behind them.
+
+use std::time::{Duration, Instant};
+
+use sqlflow_proto::record::{Record, notice, record::Payload};
+
+use super::job::{JobDriver, Stop, attempts_of};
+use super::verdict;
+use crate::clock;
+use crate::job::{AttemptId, Event, Failure, Job, JobState, Outcome};
+use crate::launch::{Observation, Remains};
+use crate::log::{Entry, LogError};
+use crate::trace;
+
+/// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
+const LEAVE_TIME: Duration = Duration::from_secs(5);
+
+impl JobDriver {
+    /// Nothing of the attempt runs any more: takes over what it left, and records how it ended.
+    pub(super) async fn settle(
+        &mut self,
+        attempt: AttemptId,
+        mut remains: Remains,
+        known: Option<Outcome>,
+    ) -> Result<(), Stop> {
+        self.take_over(&attempt, &mut remains).await?;
+        let log = &self.context.log;
+        // From here on no stream that is still open somewhere can add to the attempt.
+        let last_seq = log.seal(&attempt).await?;
+        let verdict = verdict::of_remains(&remains, last_seq, known);
+        if verdict.output_missing {
+            log.append(&self.id, vec![entry(&attempt, verdict::gap(clock::now_micros()))]).await?;
+        }
+        tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
+        self.ending_since = None;
+        self.missing_since = None;
+        self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
+    }
+
+    /// Logs what the attempt left. The verdict tells of what is not there, or cannot be read.
+    async fn take_over(&self, attempt: &AttemptId, remains: &mut Remains) -> Result<(), Stop> {
+        let durable = self.context.log.last_seq(attempt).await?;
+        let mut records = verdict::stand_in(remains, durable, clock::now_micros());
+        loop {
+            let entries = records.into_iter().map(|record| entry(attempt, record)).collect();
+            match self.context.log.append(&self.id, entries).await {
+                Ok(appended) if appended.is_full => {
+                    self.update(Event::CancelRequested(Failure::over_limit())).await?;
+                }
+                Ok(_) => {}
+                Err(LogError::Gap { .. } | LogError::Sealed { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+            let Some(spool) = &mut remains.spool else { return Ok(()) };
+            records = match spool.batch().await {
+                Ok(batch) if batch.is_empty() => return Ok(()),
+                Ok(batch) => batch,
+                Err(error) => {
+                    tracing::error!(%attempt, %error, "what the agent could not deliver cannot be read");
+                    return Ok(());
+                }
+            };
+        }
+    }
+
+    /// Closes the log, then records the end: who sees the end sees a complete log.
+    pub(super) async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), Stop> {
+        // Of short attempts the platform tells late.
+        for attempt in attempts_of(job) {
+            self.note_milestones(job, attempt).await?;
+        }
+        let text = match &state {
+            JobState::Failed(failure) => failure.message.clone(),
+            _ => "the job succeeded".to_owned(),
+        };
+        if !self.log_is_closed().await? {
+            self.say(notice::Kind::End, text).await?;
+        }
+        self.update(Event::Finished(state)).await?;
+        if self.context.tracer.is_on()
+            && let Some(record) = self.context.store.load(&self.id).await?
+        {
+            self.context.tracer.take(trace::spans(&record, clock::now_ms()));
+        }
+        Ok(())
+    }
+
+    async fn log_is_closed(&self) -> Result<bool, Stop> {
+        let last = self.context.log.last_position(&self.id).await?;
+        let Some(before) = last.checked_sub(1) else { return Ok(false) };
+        let page = self.context.log.read(&self.id, before, usize::MAX).await?;
+        let closing = page.records.last().and_then(|stored| stored.record.as_ref()?.payload.as_ref());
+        Ok(matches!(closing, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End))
+    }
+
+    /// Removes what ended attempts left while the job goes on: a node that is drained waits for their Pods.
+    pub(super) async fn clean_up_ended(&mut self, job: &Job) {
+        for attempt in attempts_of(job) {
+            let has_ended = job.attempt(&attempt).is_some_and(|it| it.outcome().is_some());
+            if !has_ended || self.cleaned.contains(&attempt) {
+                continue;
+            }
+            // An agent that has reported may take a moment to leave.
+            if !matches!(self.context.launcher.observe(&attempt).await, Observation::Running) {
+                let goes_on = !job.steps[attempt.step as usize].succeeded();
+                self.context.launcher.clean_up(&attempt, goes_on).await;
+                self.cleaned.insert(attempt);
+            }
+        }
+    }
+
+    pub(super) async fn clean_up(&self, job: &Job) {
+        let deadline = Instant::now() + LEAVE_TIME;
+        for attempt in attempts_of(job) {
+            while matches!(self.context.launcher.observe(&attempt).await, Observation::Running)
+                && Instant::now() < deadline
+            {
+                let _ =
+                    tokio::time::timeout(Duration::from_millis(100), self.context.launcher.changed(&attempt))
+                        .await;
+            }
+            self.context.launcher.clean_up(&attempt, false).await;
+        }
+    }
+}
+
+fn entry(attempt: &AttemptId, record: Record) -> Entry {
+    Entry { step: attempt.step, attempt: attempt.number, record }
+}
