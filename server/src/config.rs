@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::parser::ValueSource;
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
 
 use crate::store::Secret;
 
@@ -102,13 +103,13 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_LAUNCHER", value_name = "LAUNCHER", default_value = "local")]
     pub launcher: LauncherKind,
 
-    /// Options of the kubernetes launcher.
-    #[command(flatten)]
-    pub kubernetes: KubernetesArgs,
-
     /// Form of the server's own log, on standard error. Levels are set by RUST_LOG
     #[arg(long, env = "SQLFLOW_LOG_FORMAT", value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
+
+    /// Options of the kubernetes launcher. Last, since what follows would have their heading.
+    #[command(flatten)]
+    pub kubernetes: KubernetesArgs,
 }
 
 /// Where submitters run.
@@ -120,9 +121,12 @@ pub enum LauncherKind {
     Kubernetes,
 }
 
+/// The heading of options that no other launcher reads.
+const KUBERNETES_ONLY: &str = "With --launcher kubernetes";
+
 /// Options of the kubernetes launcher.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "With --launcher kubernetes")]
+#[command(next_help_heading = KUBERNETES_ONLY)]
 pub struct KubernetesArgs {
     /// Address that agents in Pods attach to, always with TLS
     #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
@@ -198,19 +202,37 @@ impl Options {
     /// clap does.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, or names an option that there is not.
+    /// The file cannot be read, is no TOML, or names an option that there is not; an option was given that the launcher
+    /// does not read.
     pub fn read() -> anyhow::Result<Self> {
         let args: Vec<OsString> = std::env::args_os().collect();
-        let first = Self::parse_from(&args);
-        let Some(file) = &first.config else { return Ok(first) };
+        let matches = Self::command().get_matches_from(&args);
+        let Some(file) = matches.get_one::<PathBuf>("config") else { return Self::of(&matches) };
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("could not read the configuration file {}", file.display()))?;
         let from_file = file_args(&text).with_context(|| format!("in {}", file.display()))?;
         let mut all = args;
         // Flags come later and override what the file says.
         all.splice(1..1, from_file.into_iter().map(OsString::from));
-        let matches = Self::command().get_matches_from(all);
-        Ok(Self::from_arg_matches(&matches)?)
+        Self::of(&Self::command().get_matches_from(all))
+    }
+
+    fn of(matches: &ArgMatches) -> anyhow::Result<Self> {
+        let options = Self::from_arg_matches(matches)?;
+        let command = Self::command();
+        let is_given =
+            |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let unread = command
+            .get_arguments()
+            .filter(|arg| arg.get_help_heading() == Some(KUBERNETES_ONLY))
+            .find(is_given)
+            .and_then(Arg::get_long);
+        match (options.launcher, unread) {
+            (LauncherKind::Local, Some(flag)) => {
+                bail!("--{flag} is for --launcher kubernetes, and the launcher is local")
+            }
+            _ => Ok(options),
+        }
     }
 
     /// Where models are.
@@ -327,6 +349,18 @@ mod tests {
         let options = Options::parse_from(args);
         assert_eq!(options.grace, Duration::from_secs(5));
         assert_eq!(options.listen.port(), 1);
+    }
+
+    #[test]
+    fn an_option_that_the_launcher_does_not_read_is_refused() {
+        let read = |launcher: &str, flag: &str| {
+            let matches =
+                Options::command().try_get_matches_from(["sqlflow-server", launcher, flag]).unwrap();
+            Options::of(&matches).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(read("--launcher=local", "--pod-image=x").unwrap_err().contains("--pod-image"));
+        assert_eq!(read("--launcher=kubernetes", "--pod-image=x"), Ok(()));
+        assert_eq!(read("--launcher=local", "--log-format=json"), Ok(()));
     }
 
     #[test]

@@ -1,12 +1,26 @@
 //! `sqlflow-server`: reads its options, then serves until TERM or Ctrl+C. Its jobs go on without it.
 
+use std::io::Write as _;
+use std::process::ExitCode;
+
 use sqlflow_server::config::{LogFormat, Options};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, also where the environment asks for backtraces; who reads it may be gone.
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> anyhow::Result<()> {
     let options = Options::read()?;
     start_logging(options.log_format);
     let shutdown = CancellationToken::new();

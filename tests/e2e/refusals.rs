@@ -250,9 +250,11 @@ fn a_server_that_would_serve_pods_without_tls_does_not_start() {
         .flag("--launcher=kubernetes")
         .flag("--pod-image=submitter")
         .flag("--models=s3://bucket/models")
-        .flag("--agent-listen=127.0.0.1:0");
+        .flag("--agent-listen=127.0.0.1:0")
+        .env("RUST_BACKTRACE", "1");
     let error = setup.start().unwrap_err().to_string();
     assert!(error.contains("agents are not served without TLS"), "{error}");
+    assert_eq!(error.trim().lines().count(), 1, "{error}");
 }
 
 /// Whoever read the server's log is gone: it works on, and ends when it is told to.
