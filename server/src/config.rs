@@ -202,36 +202,43 @@ impl Options {
     /// clap does.
     ///
     /// # Errors
-    /// The file cannot be read, is no TOML, or names an option that there is not; an option was given that the launcher
-    /// does not read.
+    /// The file cannot be read, is no TOML, or names an option that there is not; a flag was given that the launcher does
+    /// not read.
     pub fn read() -> anyhow::Result<Self> {
         let args: Vec<OsString> = std::env::args_os().collect();
-        let matches = Self::command().get_matches_from(&args);
-        let Some(file) = matches.get_one::<PathBuf>("config") else { return Self::of(&matches) };
+        let first = Self::command().get_matches_from(&args);
+        let options = match first.get_one::<PathBuf>("config") {
+            Some(file) => Self::with_file(args, file)?,
+            None => Self::from_arg_matches(&first)?,
+        };
+        options.refuse_unread(&first)?;
+        Ok(options)
+    }
+
+    fn with_file(mut args: Vec<OsString>, file: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file)
             .with_context(|| format!("could not read the configuration file {}", file.display()))?;
         let from_file = file_args(&text).with_context(|| format!("in {}", file.display()))?;
-        let mut all = args;
         // Flags come later and override what the file says.
-        all.splice(1..1, from_file.into_iter().map(OsString::from));
-        Self::of(&Self::command().get_matches_from(all))
+        args.splice(1..1, from_file.into_iter().map(OsString::from));
+        Ok(Self::from_arg_matches(&Self::command().get_matches_from(args))?)
     }
 
-    fn of(matches: &ArgMatches) -> anyhow::Result<Self> {
-        let options = Self::from_arg_matches(matches)?;
+    /// Refuses a flag that the launcher does not read. The file and the environment may serve several.
+    fn refuse_unread(&self, flags: &ArgMatches) -> anyhow::Result<()> {
         let command = Self::command();
         let is_given =
-            |arg: &&Arg| matches.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
-        let unread = command
+            |arg: &&Arg| flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
+        let mut unread = command
             .get_arguments()
             .filter(|arg| arg.get_help_heading() == Some(KUBERNETES_ONLY))
-            .find(is_given)
-            .and_then(Arg::get_long);
-        match (options.launcher, unread) {
+            .filter(is_given)
+            .filter_map(Arg::get_long);
+        match (self.launcher, unread.next()) {
             (LauncherKind::Local, Some(flag)) => {
                 bail!("--{flag} is for --launcher kubernetes, and the launcher is local")
             }
-            _ => Ok(options),
+            _ => Ok(()),
         }
     }
 
@@ -352,11 +359,11 @@ mod tests {
     }
 
     #[test]
-    fn an_option_that_the_launcher_does_not_read_is_refused() {
+    fn a_flag_that_the_launcher_does_not_read_is_refused() {
         let read = |launcher: &str, flag: &str| {
-            let matches =
-                Options::command().try_get_matches_from(["sqlflow-server", launcher, flag]).unwrap();
-            Options::of(&matches).map(|_| ()).map_err(|error| error.to_string())
+            let flags = Options::command().get_matches_from(["sqlflow-server", launcher, flag]);
+            let options = Options::from_arg_matches(&flags).unwrap();
+            options.refuse_unread(&flags).map_err(|error| error.to_string())
         };
         assert!(read("--launcher=local", "--pod-image=x").unwrap_err().contains("--pod-image"));
         assert_eq!(read("--launcher=kubernetes", "--pod-image=x"), Ok(()));

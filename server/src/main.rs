@@ -13,7 +13,7 @@ async fn main() -> ExitCode {
     match run().await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // One line, also where the environment asks for backtraces; who reads it may be gone.
+            // No backtrace, whatever the environment asks for; who reads it may be gone.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }

@@ -1,6 +1,8 @@
 //! An agent is killed with KILL in the middle of its attempt: its child goes with it, what may be repeated is repeated,
 //! and nothing else is. Or it finds no server for so long that it leaves.
 
+use std::path::PathBuf;
+
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By, job_status};
 use sqlflow_tests::client::Client;
@@ -11,7 +13,7 @@ struct World {
     setup: Setup,
     server: Server,
     client: Client,
-    file: std::path::PathBuf,
+    file: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -87,23 +89,27 @@ async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
     assert_eq!(count.unwrap().trim(), "1");
 }
 
-/// What it left is more than the server may take into its memory at once.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same() {
-    let World { setup, server, mut client, _dir, .. } = world("--linger=1s").await;
+/// A job whose agent ended while there was no server, with rows of so many bytes each: where one is at, and what is left.
+async fn left_behind(world: World, row_bytes: u32) -> (Setup, tempfile::TempDir, Token, PathBuf) {
+    let World { setup, server, mut client, _dir: dir, .. } = world;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000000)";
-    let token = client
-        .run(format!("{slow} SELECT n, printf('%.*c', 400000, 'x') FROM n WHERE n % 10000 = 0; SELECT 7;"))
-        .await
-        .unwrap();
+    let rows = format!("{slow} SELECT n, printf('%.*c', {row_bytes}, 'x') FROM n WHERE n % 10000 = 0");
+    let token = client.run(format!("{rows}; SELECT 7;")).await.unwrap();
     let cursor = client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     server.kill();
     while find_agent(&token.job_id, 0, 1).is_some() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let left = setup.state_dir.join("run").join(&token.job_id).join("0-1");
-    assert!(left.join("spool").metadata().unwrap().len() > 100_000_000 && left.join("outcome").is_file());
+    assert!(left.join("outcome").is_file());
+    (setup, dir, cursor, left.join("spool"))
+}
 
+/// What it left is more than the server may take into its memory at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same() {
+    let (setup, _dir, cursor, spool) = left_behind(world("--linger=1s").await, 400_000).await;
+    assert!(spool.metadata().unwrap().len() > 100_000_000);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let ended = client.follow(&cursor).await.unwrap();
@@ -112,5 +118,20 @@ async fn an_agent_that_left_before_a_server_came_back_is_believed_all_the_same()
     let memory = server.memory_peak();
     assert!(memory < 90_000_000, "{memory} bytes");
     assert!(!ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
-    assert_eq!(attempts(&mut client, &token, 0).await, 1);
+    assert_eq!(attempts(&mut client, &cursor, 0).await, 1);
+}
+
+/// The disk kept a part of it only: success without all results is none, and what is missing is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_agent_left_that_is_damaged_is_no_success() {
+    let (setup, _dir, cursor, spool) = left_behind(world("--linger=1s").await, 4_000).await;
+    let file = std::fs::OpenOptions::new().write(true).open(&spool).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::Lost, "{:?}", ended.status);
+    assert!(ended.status.message.starts_with("results lost"), "{:?}", ended.status);
+    assert!(ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
+    assert_eq!(attempts(&mut client, &cursor, 0).await, 1, "rows of it were seen");
 }

@@ -1,5 +1,6 @@
 //! How a driver brings an attempt, and then the job, to its end in the records, and cleans up behind them.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Record, notice, record::Payload};
@@ -37,7 +38,7 @@ impl JobDriver {
         self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
     }
 
-    /// Logs what the attempt left. The verdict tells of what is not there, or cannot be read.
+    /// Logs what the attempt left. The verdict tells of what is not there, or damaged.
     async fn take_over(&self, attempt: &AttemptId, remains: &mut Remains) -> Result<(), Stop> {
         let durable = self.context.log.last_seq(attempt).await?;
         let mut records = verdict::stand_in(remains, durable, clock::now_micros());
@@ -55,10 +56,14 @@ impl JobDriver {
             records = match spool.batch().await {
                 Ok(batch) if batch.is_empty() => return Ok(()),
                 Ok(batch) => batch,
-                Err(error) => {
-                    tracing::error!(%attempt, %error, "what the agent could not deliver cannot be read");
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+                {
+                    tracing::error!(%attempt, %error, "what the agent could not deliver is damaged");
                     return Ok(());
                 }
+                // Nothing is decided while it may still be read: the log drops what comes a second time.
+                Err(error) => return Err(Stop::Fault(error.into())),
             };
         }
     }

@@ -235,10 +235,12 @@ fn lock_holder(path: &Path) -> io::Result<Option<i32>> {
 }
 
 fn remains(dir: &Path) -> io::Result<Remains> {
-    let outcome = read_if_there(&dir.join("outcome"))?
-        .map(|bytes| Outcome::decode(bytes.as_slice()))
-        .transpose()
-        .map_err(io::Error::other)?;
+    let outcome = read_if_there(&dir.join("outcome"))?.and_then(|bytes| {
+        let outcome = Outcome::decode(bytes.as_slice());
+        outcome
+            .inspect_err(|error| tracing::error!(%error, dir = %dir.display(), "the outcome is damaged"))
+            .ok()
+    });
     let spool = Spool::open(&dir.join("spool"))?;
     let last_words = if outcome.is_some() { String::new() } else { tail(&dir.join("agent.log")) };
     Ok(Remains { spool, outcome, last_words, ..Remains::default() })

@@ -1,6 +1,7 @@
 //! What a dead agent left on disk of the records that no server took: length-delimited, in order. There may be hundreds
 //! of megabytes of it, so it is read in batches.
 
+use std::error::Error;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -11,15 +12,19 @@ use prost::encoding::decode_varint;
 use sqlflow_proto::record::Record;
 use tokio::io::{AsyncReadExt as _, BufReader};
 
-/// So much is read at a time, or one record that is larger.
+/// So much memory a batch takes, or one record that is larger.
 const BATCH_BYTES: usize = 1 << 20;
 /// No agent makes a larger record: its own channel takes frames of 16 MiB.
 const MAX_RECORD_BYTES: usize = 17 << 20;
 const MAX_VARINT_BYTES: usize = 10;
 
-/// The records of one attempt. In memory are at most [`BATCH_BYTES`] and one record.
+/// The records of one attempt. In memory are at most two times [`BATCH_BYTES`] and one record.
 #[derive(Debug)]
-pub struct Spool(BufReader<tokio::fs::File>);
+pub struct Spool {
+    file: BufReader<tokio::fs::File>,
+    /// What came after the records that were given last.
+    fault: Option<io::Error>,
+}
 
 impl Spool {
     /// `None`: there is none at this path.
@@ -28,42 +33,61 @@ impl Spool {
     /// The file cannot be opened.
     pub fn open(path: &Path) -> io::Result<Option<Self>> {
         match File::open(path) {
-            Ok(file) => Ok(Some(Self(BufReader::with_capacity(BATCH_BYTES, file.into())))),
+            Ok(file) => {
+                let file = BufReader::with_capacity(BATCH_BYTES, file.into());
+                Ok(Some(Self { file, fault: None }))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// The records that follow; none at the end.
+    /// The records that follow; none at the end. After an error there is nothing more to read.
     ///
     /// # Errors
-    /// The file cannot be read, or what follows is no record.
+    /// `InvalidData` or `UnexpectedEof`: what follows is no record. Any other: it cannot be read now.
     pub async fn batch(&mut self) -> io::Result<Vec<Record>> {
+        if let Some(error) = self.fault.take() {
+            return Err(error);
+        }
         let mut records = Vec::new();
         let mut bytes = 0;
-        while bytes < BATCH_BYTES
-            && let Some(record) = self.next().await?
-        {
-            bytes += record.len();
-            records.push(Record::decode(record).map_err(io::Error::other)?);
+        while bytes < BATCH_BYTES {
+            match self.next().await {
+                Ok(Some((record, encoded_bytes))) => {
+                    bytes += encoded_bytes + size_of::<Record>();
+                    records.push(record);
+                }
+                Ok(None) => break,
+                Err(error) if records.is_empty() => return Err(error),
+                Err(error) => {
+                    self.fault = Some(error);
+                    break;
+                }
+            }
         }
         Ok(records)
     }
 
-    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+    async fn next(&mut self) -> io::Result<Option<(Record, usize)>> {
         let Some(length) = self.length().await? else { return Ok(None) };
         let length = usize::try_from(length).ok().filter(|length| *length <= MAX_RECORD_BYTES);
-        let mut record =
-            vec![0; length.ok_or_else(|| io::Error::other("a record of more bytes than any has"))?];
-        self.0.read_exact(&mut record).await?;
-        Ok(Some(record.into()))
+        let length = length.ok_or_else(|| invalid("a record of more bytes than any has"))?;
+        let mut encoded = vec![0; length];
+        self.file.read_exact(&mut encoded).await?;
+        let record = Record::decode(Bytes::from(encoded)).map_err(invalid)?;
+        if record.seq == 0 {
+            // Agents count from 1. It is what a block of zeros looks like.
+            return Err(invalid("a record without a number"));
+        }
+        Ok(Some((record, length)))
     }
 
     /// The length of the next record; `None`: there is no more.
     async fn length(&mut self) -> io::Result<Option<u64>> {
         let mut varint = Vec::new();
         loop {
-            match self.0.read_u8().await {
+            match self.file.read_u8().await {
                 Ok(byte) => varint.push(byte),
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && varint.is_empty() => {
                     return Ok(None);
@@ -71,10 +95,14 @@ impl Spool {
                 Err(error) => return Err(error),
             }
             if varint.last().is_some_and(|byte| byte & 0x80 == 0) || varint.len() == MAX_VARINT_BYTES {
-                return decode_varint(&mut varint.as_slice()).map(Some).map_err(io::Error::other);
+                return decode_varint(&mut varint.as_slice()).map(Some).map_err(invalid);
             }
         }
     }
+}
+
+fn invalid(why: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
@@ -122,9 +150,14 @@ mod tests {
     async fn what_is_no_spool_is_an_error_and_takes_no_memory() {
         let whole = records()[1].encode_length_delimited_to_vec();
         let torn = &whole[..whole.len() - 1];
-        for bytes in [torn, &[0x80], &[0xff; 40], &[0xff, 0xff, 0xff, 0xff, 0xff, 1], &[2, 0xff, 0xff]] {
+        let too_long = &[0xff, 0xff, 0xff, 0xff, 0xff, 1];
+        for bytes in [torn, &[0x80], &[0xff; 40], too_long, &[2, 0xff, 0xff], &[0; 4096]] {
             let (records, error) = read(bytes).await;
-            assert!(records.is_empty() && error.is_some(), "{bytes:?}");
+            let kind = error.unwrap().kind();
+            assert!(matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof), "{kind}");
+            assert!(records.is_empty(), "{bytes:?}");
+            let (records, error) = read(&[&whole, bytes].concat()).await;
+            assert!(records.len() == 1 && error.is_some(), "what was read before is kept");
         }
     }
 }
