@@ -1,5 +1,8 @@
 //! The store in one SQLite file. Several processes on one machine may use it at the same time.
 
+mod rows;
+mod transactions;
+
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -7,12 +10,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
-};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::watch;
 
+use self::rows::{RECORD_COLUMNS, damaged, job_id, record, stored};
+use self::transactions::{apply, insert, take_leases};
 use super::Store;
 use super::hub::Hub;
 use super::types::{Claim, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, StoreError, UpdateError};
@@ -100,46 +103,6 @@ async fn write_with<T, E: From<StoreError>>(
         Ok(value) => transaction.commit().await.map(|()| value).map_err(unclear),
         Err(error) => Err(Failed { error, is_open: transaction.rollback().await.is_err() }),
     }
-}
-
-const RECORD_COLUMNS: &str = "job_id, user_id, doc, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
-
-fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
-    Ok(JobRecord {
-        job: job(row)?,
-        user_id: row.try_get("user_id")?,
-        created_ms: row.try_get("created_ms")?,
-        ended_ms: row.try_get("ended_ms")?,
-        plain_cursor: position(row.try_get("plain_cursor")?),
-        fetch_timeout_ms: row.try_get("fetch_timeout_ms")?,
-    })
-}
-
-fn job(row: &SqliteRow) -> Result<Job, StoreError> {
-    let doc: &str = row.try_get("doc")?;
-    serde_json::from_str(doc).map_err(|error| damaged(row, error))
-}
-
-fn damaged(row: &SqliteRow, error: serde_json::Error) -> StoreError {
-    StoreError::Damaged(row.try_get("job_id").unwrap_or_default(), error)
-}
-
-fn job_id(row: &SqliteRow) -> Result<JobId, StoreError> {
-    let text: String = row.try_get("job_id")?;
-    text.parse().map_err(|error| StoreError::Damaged(text, serde::de::Error::custom(error)))
-}
-
-fn json<T: serde::Serialize>(value: &T) -> String {
-    serde_json::to_string(value).expect("plain data with string keys always serializes")
-}
-
-/// Log positions are kept as SQLite's signed integers.
-fn position(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or(0)
-}
-
-fn stored(position: u64) -> i64 {
-    i64::try_from(position).unwrap_or(i64::MAX)
 }
 
 #[async_trait]
@@ -353,104 +316,4 @@ impl Store for SqliteStore {
     fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
         self.inner.hub.watch(id)
     }
-}
-
-async fn insert(tx: &mut SqliteConnection, new: NewJob) -> Result<(), StoreError> {
-    let id = new.job.id.as_str();
-    sqlx::query(
-        "INSERT INTO jobs (job_id, token_hash, user_id, state, doc, created_ms, lease_owner, lease_epoch,
-                           lease_until_ms, fetch_timeout_ms, fetched_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(id)
-    .bind(new.token.0.as_slice())
-    .bind(&new.user_id)
-    .bind(new.job.state.name())
-    .bind(json(&new.job))
-    .bind(new.created_ms)
-    .bind(&new.owner.0)
-    .bind(Lease::FIRST_EPOCH)
-    .bind(new.lease_until_ms)
-    .bind(new.fetch_timeout_ms)
-    .bind(new.created_ms)
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query("INSERT INTO programs (job_id, sql, headings) VALUES (?, ?, ?)")
-        .bind(id)
-        .bind(&new.sql)
-        .bind(json(&new.headings))
-        .execute(&mut *tx)
-        .await?;
-    for (step, spec) in (0_i64..).zip(&new.step_specs) {
-        let query = sqlx::query("INSERT INTO step_specs (job_id, step, spec) VALUES (?, ?, ?)");
-        query.bind(id).bind(step).bind(spec).execute(&mut *tx).await?;
-    }
-    for (name, secret) in &new.secrets {
-        let query = sqlx::query("INSERT INTO secrets (job_id, name, value) VALUES (?, ?, ?)");
-        query.bind(id).bind(name).bind(secret.expose()).execute(&mut *tx).await?;
-    }
-    Ok(())
-}
-
-async fn apply(
-    tx: &mut SqliteConnection,
-    id: JobId,
-    lease: Option<Lease>,
-    event: Event,
-    now_ms: i64,
-) -> Result<(Job, Change), UpdateError> {
-    let row = sqlx::query("SELECT job_id, doc, lease_owner, lease_epoch FROM jobs WHERE job_id = ?")
-        .bind(id.as_str())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(StoreError::from)?
-        .ok_or(UpdateError::NotFound)?;
-    if let Some(lease) = lease {
-        let owner: Option<String> = row.try_get("lease_owner").map_err(StoreError::from)?;
-        let epoch: i64 = row.try_get("lease_epoch").map_err(StoreError::from)?;
-        if owner != Some(lease.owner.0) || epoch != lease.epoch {
-            return Err(UpdateError::Fenced);
-        }
-    }
-    let mut job = job(&row)?;
-    let change = job.apply(event, now_ms)?;
-    if change == Change::Changed {
-        write_back(tx, &job, now_ms).await?;
-    }
-    Ok((job, change))
-}
-
-async fn write_back(tx: &mut SqliteConnection, job: &Job, now_ms: i64) -> Result<(), StoreError> {
-    let ended_ms = job.state.is_final().then_some(now_ms);
-    sqlx::query("UPDATE jobs SET doc = ?, state = ?, ended_ms = ? WHERE job_id = ?")
-        .bind(json(job))
-        .bind(job.state.name())
-        .bind(ended_ms)
-        .bind(job.id.as_str())
-        .execute(&mut *tx)
-        .await?;
-    if ended_ms.is_some() {
-        let query = sqlx::query("DELETE FROM secrets WHERE job_id = ?");
-        query.bind(job.id.as_str()).execute(&mut *tx).await?;
-    }
-    Ok(())
-}
-
-async fn take_leases(tx: &mut SqliteConnection, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new("UPDATE jobs SET lease_owner = ");
-    query.push_bind(claim.owner.0.clone());
-    query.push(", lease_epoch = lease_epoch + 1, lease_until_ms = ").push_bind(claim.until_ms);
-    query.push(" WHERE job_id IN (SELECT job_id FROM jobs WHERE ended_ms IS NULL AND (lease_until_ms <= ");
-    query.push_bind(claim.now_ms);
-    for dead in &claim.dead {
-        query.push(" OR lease_owner = ").push_bind(dead.0.clone());
-    }
-    query.push(") ORDER BY job_id LIMIT ").push_bind(claim.limit);
-    query.push(") RETURNING job_id, lease_epoch");
-    let rows = query.build().fetch_all(tx).await?;
-    let leases = rows.iter().map(|row| {
-        let lease = Lease { owner: claim.owner.clone(), epoch: row.try_get("lease_epoch")? };
-        Ok((job_id(row)?, lease))
-    });
-    leases.collect()
 }

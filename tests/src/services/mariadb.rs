@@ -1,0 +1,61 @@
+//! A database server.
+
+use std::process::Command;
+
+use super::{Service, free_port_of, wait_until};
+
+/// MariaDB with an empty database `test`, for one user with every right.
+#[derive(Debug)]
+pub struct Mariadb {
+    /// What `sqlflow-server --datasource` takes.
+    pub dsn: String,
+    /// The process.
+    pub service: Service,
+    /// Its data.
+    pub dir: tempfile::TempDir,
+}
+
+/// A password that has what a DSN must quote, and that nobody else prints.
+pub const PASSWORD: &str = "pass/w@rd:hunter2";
+
+impl Mariadb {
+    /// Starts one on this address.
+    pub fn start_on(ip: &str) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder can be made");
+        let data = format!("--datadir={}/data", dir.path().display());
+        let installed = Command::new("mariadb-install-db")
+            .args([
+                "--no-defaults",
+                &data,
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--user=root",
+            ])
+            .output()
+            .expect("MariaDB is installed: `make test` does that");
+        assert!(installed.status.success(), "{}", String::from_utf8_lossy(&installed.stderr));
+        let setup = dir.path().join("setup.sql");
+        let sql = format!(
+            "CREATE DATABASE test CHARACTER SET utf8mb4;\nCREATE USER 'u'@'%' IDENTIFIED BY '{PASSWORD}';\nGRANT ALL ON *.* TO 'u'@'%';\n"
+        );
+        std::fs::write(&setup, sql).expect("the folder is ours");
+        let port = free_port_of(ip);
+        let mut command = Command::new("/usr/sbin/mariadbd");
+        command.args([
+            "--no-defaults",
+            &data,
+            "--user=root",
+            "--skip-name-resolve",
+            "--innodb-buffer-pool-size=64M",
+        ]);
+        command.arg(format!("--socket={}/socket", dir.path().display())).arg(format!("--port={port}"));
+        command.arg(format!("--bind-address={ip}")).arg(format!("--init-file={}", setup.display()));
+        let log = dir.path().join("log");
+        let service = Service::start(&mut command, &log);
+        wait_until("MariaDB", &log, || {
+            std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready for connections"))
+        });
+        let dsn = format!("mysql://u:{PASSWORD}@tcp({ip}:{port})/test?maxAllowedPacket=0");
+        Self { dsn, service, dir }
+    }
+}
