@@ -16,13 +16,25 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::usage_error(&error),
     };
-    // Log lines and the child's stderr share one writer, so that no stuck reader can stop the agent.
-    let when_stuck = if matches!(cli.command, Command::Exec(_)) { Stuck::Wait } else { Stuck::Drop };
-    let stderr = Mirror::spawn(std::io::stderr(), when_stuck);
+    let when_stuck = if matches!(cli.command, Command::Exec(_)) {
+        // Nothing is lost because a reader is slow: this is where the output goes.
+        Stuck::Wait
+    } else {
+        // No stuck reader can stop the agent.
+        Stuck::Drop
+    };
+    let spawned = Mirror::spawn(std::io::stdout(), when_stuck)
+        .and_then(|stdout| Ok([stdout, Mirror::spawn(std::io::stderr(), when_stuck)?]));
+    let mirrors = match spawned {
+        Ok(mirrors) => mirrors,
+        Err(error) => return cli::fault(&format!("cannot start a thread: {error}")),
+    };
+    // Log lines and the child's stderr share one writer.
+    let stderr = mirrors[1].clone();
     cli::init_logging(cli.command.logging(), stderr.clone());
     let code = match cli.command {
-        Command::Attach(options) => run::attach(*options, stderr.clone()),
-        Command::Exec(options) => run::exec(*options, stderr.clone()),
+        Command::Attach(options) => run::attach(*options, mirrors),
+        Command::Exec(options) => run::exec(*options, mirrors),
         Command::Install(options) => install::install(&options.dir),
     };
     stderr.flush();

@@ -1,11 +1,13 @@
 //! The agent as a container would run it: PID 1, any uid, a root that cannot be written, an image with nothing else.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::Exec;
+
+use crate::shipped;
 
 /// A pid namespace in which the agent is PID 1.
 const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
@@ -42,12 +44,6 @@ fn as_pid_1_it_hears_a_term_from_outside_of_the_container() {
     assert_eq!(ended.code, Some(143), "{}", ended.stderr);
     let by = ended.outcome["ended_by"].as_str().unwrap();
     assert!(by.contains("outside of the container"), "{by}");
-}
-
-/// The static program that ships; `make test` builds it.
-fn shipped() -> PathBuf {
-    let path = std::env::var_os("SQLFLOW_TEST_STATIC_AGENT");
-    path.expect("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make test` sets it").into()
 }
 
 /// A root folder with the agent and nothing else, and in it one empty folder that can be written.

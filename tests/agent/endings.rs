@@ -3,6 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, logged};
+use sqlflow_tests::server::program;
 
 fn notices(records: &[serde_json::Value]) -> Vec<String> {
     records.iter().filter_map(|it| Some(it["notice"].as_str()?.to_owned())).collect()
@@ -72,6 +73,11 @@ fn the_agents_own_faults_have_codes_of_their_own() {
     assert!(ended.stderr.contains("/no/such/program"), "{}", ended.stderr);
     let ended = Exec::new().flags(["--log-to", "/proc/nowhere"]).shell("exit 0").end();
     assert_eq!((ended.code, ended.stderr.contains("/proc/nowhere")), (Some(65), true), "{}", ended.stderr);
+    let mut agent = std::process::Command::new(program("sqlflow-agent"));
+    let ended = agent.args(["exec", "--outcome", "/no/such/file", "--", "echo", "ran"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!((ended.status.code(), &*ended.stdout), (Some(65), &b""[..]), "{stderr}");
+    assert!(stderr.contains("/no/such/file"), "{stderr}");
 }
 
 /// A#2881

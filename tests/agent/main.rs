@@ -4,10 +4,18 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod cgroup;
 mod container;
 mod endings;
 mod memory;
 mod output;
+mod processes;
 mod published;
 mod signals;
 mod trace;
+
+/// The static program that ships; `make test` builds it.
+fn shipped() -> std::path::PathBuf {
+    let path = std::env::var_os("SQLFLOW_TEST_STATIC_AGENT");
+    path.expect("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make test` sets it").into()
+}

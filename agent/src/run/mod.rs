@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sys::prctl;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::attach::{Attach, Proof};
@@ -19,7 +20,7 @@ use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
 use crate::lock::RunLock;
 use crate::process::spawn::Spawning;
 use crate::ship::link::Link;
-use crate::ship::mirror::{Mirror, Stuck};
+use crate::ship::mirror::Mirror;
 use crate::standalone::Standalone;
 use crate::supervise::{EXIT_FAULT, Event};
 use crate::trace::{Exporter, Trace};
@@ -92,11 +93,11 @@ impl Home {
     }
 }
 
-/// Runs an attempt that a server assigns; gives the exit code. `stderr` carries the agent's log, and takes the
-/// command's stderr too.
-pub fn attach(options: AttachOptions, stderr: Mirror) -> u8 {
-    let stdout = Mirror::spawn(std::io::stdout(), Stuck::Drop);
-    exit_code(try_attach(options, [stdout.clone(), stderr]), &stdout)
+/// Runs an attempt that a server assigns; gives the exit code. `mirrors` are stdout and stderr; stderr carries the
+/// agent's log, and takes the command's stderr too.
+pub fn attach(options: AttachOptions, mirrors: [Mirror; 2]) -> u8 {
+    let stdout = mirrors[0].clone();
+    exit_code(try_attach(options, mirrors), &stdout)
 }
 
 fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
@@ -127,10 +128,9 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
 }
 
 /// Runs the command that the flags name, without any server; gives the exit code.
-pub fn exec(options: ExecOptions, stderr: Mirror) -> u8 {
-    // Nothing is lost because a reader is slow: this is where the output goes.
-    let stdout = Mirror::spawn(std::io::stdout(), Stuck::Wait);
-    exit_code(try_exec(options, [stdout.clone(), stderr]), &stdout)
+pub fn exec(options: ExecOptions, mirrors: [Mirror; 2]) -> u8 {
+    let stdout = mirrors[0].clone();
+    exit_code(try_exec(options, mirrors), &stdout)
 }
 
 fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
@@ -173,11 +173,25 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
 
 fn run(setting: Setting, home: Home, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = runtime().context("cannot start a thread")?;
     let code = runtime.block_on(async { Shell::new(setting, mirrors).run(home).await });
     // A thread that is stuck in a disk must not hold the exit.
     runtime.shutdown_background();
     code
+}
+
+/// One thread, and one for work that blocks, which stays: a command may use up the limit of processes, and tokio would
+/// panic where it has no such thread and gets none. (With one, more work waits for it.)
+fn runtime() -> std::io::Result<Runtime> {
+    // Likewise at the start: what tokio does not say is found out by other means.
+    let attempt = std::thread::Builder::new().spawn(|| ())?;
+    let _ = attempt.join();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_keep_alive(Duration::MAX)
+        .build()?;
+    let _ = runtime.block_on(runtime.spawn_blocking(|| ()));
+    Ok(runtime)
 }
 
 fn exit_code(ended: anyhow::Result<u8>, stdout: &Mirror) -> u8 {

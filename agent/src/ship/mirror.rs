@@ -1,6 +1,6 @@
 //! The child's output and the agent's log on the agent's own stdout and stderr.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -42,18 +42,21 @@ struct State {
 
 impl Mirror {
     /// Writes to `sink` from a thread of its own.
-    pub fn spawn(mut sink: impl Write + Send + 'static, when_stuck: Stuck) -> Self {
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn spawn(mut sink: impl Write + Send + 'static, when_stuck: Stuck) -> io::Result<Self> {
         let (queue, mut chunks) = mpsc::channel::<Bytes>(QUEUE);
         let state = Arc::new(State::default());
         let of_thread = state.clone();
-        std::thread::spawn(move || {
+        std::thread::Builder::new().spawn(move || {
             while let Some(chunk) = chunks.blocking_recv() {
                 if sink.write_all(&chunk).and_then(|()| sink.flush()).is_err() {
                     of_thread.closed.store(true, Ordering::Relaxed);
                 }
             }
-        });
-        Self { queue, when_stuck, state }
+        })?;
+        Ok(Self { queue, when_stuck, state })
     }
 
     /// Repeats a piece of output; waits for room. Safe to cancel, but the piece may then be missing here.
@@ -96,12 +99,12 @@ impl Mirror {
 
 /// For the log: a line is queued, or dropped when the reader is stuck.
 impl Write for Mirror {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let _ = self.queue.try_send(Bytes::copy_from_slice(line));
         Ok(line.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

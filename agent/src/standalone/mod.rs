@@ -5,11 +5,13 @@
 
 mod log;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
 use sqlflow_proto::agent::{Assignment, AttemptRef, Outcome, attach_request::Message, outcome::Reason};
 use sqlflow_proto::record::Record;
 use tokio::sync::mpsc;
@@ -35,12 +37,15 @@ pub(crate) struct Standalone {
 
 impl Standalone {
     /// # Errors
-    /// The log folder cannot be made.
+    /// The log folder cannot be made, or the outcome could not be written: now is better than after hours.
     pub(crate) fn new(options: ExecOptions, attempt: AttemptRef) -> anyhow::Result<Self> {
         let log = options
             .log_to
             .map(|dir| LogFolder::create(&dir).with_context(|| format!("cannot log to {}", dir.display())))
             .transpose()?;
+        if let Some(file) = &options.common.outcome {
+            can_write(file).with_context(|| format!("cannot write the outcome to {}", file.display()))?;
+        }
         // 0 would mean the default, and an assignment counts whole seconds.
         let seconds =
             |time: Duration| u32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1);
@@ -128,5 +133,16 @@ impl Standalone {
             }
         });
         let _ = write.await;
+    }
+}
+
+/// Whether the file can be written, or made; nothing is done to it.
+fn can_write(file: &Path) -> nix::Result<()> {
+    match access(file, AccessFlags::W_OK) {
+        Err(Errno::ENOENT) => {
+            let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
+        }
+        found => found,
     }
 }
