@@ -56,7 +56,8 @@ pub enum Command {
 /// Flags that every way to run a command has.
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
-    /// Write how it ended, with evidence, to this file: JSON of at most 4 KiB, as a Pod's /dev/termination-log takes it
+    /// Write how it ended, with evidence, to this file in a folder that is there: JSON of at most 4 KiB, as a Pod's
+    /// /dev/termination-log takes it
     #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
     pub outcome: Option<PathBuf>,
     /// How long to try again when the storage fails while an output is published

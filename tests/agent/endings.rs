@@ -73,11 +73,20 @@ fn the_agents_own_faults_have_codes_of_their_own() {
     assert!(ended.stderr.contains("/no/such/program"), "{}", ended.stderr);
     let ended = Exec::new().flags(["--log-to", "/proc/nowhere"]).shell("exit 0").end();
     assert_eq!((ended.code, ended.stderr.contains("/proc/nowhere")), (Some(65), true), "{}", ended.stderr);
-    let mut agent = std::process::Command::new(program("sqlflow-agent"));
-    let ended = agent.args(["exec", "--outcome", "/no/such/file", "--", "echo", "ran"]).output().unwrap();
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!((ended.status.code(), &*ended.stdout), (Some(65), &b""[..]), "{stderr}");
-    assert!(stderr.contains("/no/such/file"), "{stderr}");
+    let dir = tempfile::tempdir().unwrap();
+    let exec = |outcome: &str| {
+        let mut agent = std::process::Command::new(program("sqlflow-agent"));
+        agent.current_dir(&dir).args(["exec", "--log-to", "log", "--outcome", outcome]);
+        let ended = agent.args(["--", "echo", "ran"]).output().unwrap();
+        (ended.status.code(), ended.stdout.len(), String::from_utf8(ended.stderr).unwrap())
+    };
+    for file in ["/no/such/file", "."] {
+        let (code, said, errors) = exec(file);
+        assert_eq!((code, said), (Some(65), 0), "{errors}");
+        assert!(errors.contains(&format!("cannot write the outcome to {file}")), "{errors}");
+    }
+    // What was refused left nothing behind.
+    assert_eq!(exec("log/outcome.json"), (Some(0), 4, String::new()));
 }
 
 /// A#2881

@@ -4,7 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-mod cgroup;
 mod container;
 mod endings;
 mod memory;

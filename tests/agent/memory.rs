@@ -1,9 +1,8 @@
 //! Lack of memory, in a real cgroup (version 1; version 2 from recorded files in the agent's own tests).
 
 use sqlflow_tests::agent::{Ended, logged};
+use sqlflow_tests::cgroup::Group;
 use sqlflow_tests::server::program;
-
-use crate::cgroup::Group;
 
 const LIMIT: u64 = 64 << 20;
 /// Takes memory until the kernel's patience ends.

@@ -10,5 +10,6 @@ mod jobs;
 mod kept;
 mod looked_at;
 mod places;
+mod processes;
 mod published;
 mod retrained;

@@ -2,6 +2,7 @@
 //! the same state machine and the same shell; they differ in who takes the records, grants and acknowledges.
 
 mod prepare;
+mod runtime;
 mod shell;
 
 use std::path::PathBuf;
@@ -11,7 +12,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use nix::sys::prctl;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::attach::{Attach, Proof};
@@ -173,25 +173,11 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
 
 fn run(setting: Setting, home: Home, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
-    let runtime = runtime().context("cannot start a thread")?;
+    let runtime = runtime::start().context("cannot start a thread")?;
     let code = runtime.block_on(async { Shell::new(setting, mirrors).run(home).await });
     // A thread that is stuck in a disk must not hold the exit.
     runtime.shutdown_background();
     code
-}
-
-/// One thread, and one for work that blocks, which stays: a command may use up the limit of processes, and tokio would
-/// panic where it has no such thread and gets none. (With one, more work waits for it.)
-fn runtime() -> std::io::Result<Runtime> {
-    // Likewise at the start: what tokio does not say is found out by other means.
-    let attempt = std::thread::Builder::new().spawn(|| ())?;
-    let _ = attempt.join();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .thread_keep_alive(Duration::MAX)
-        .build()?;
-    let _ = runtime.block_on(runtime.spawn_blocking(|| ()));
-    Ok(runtime)
 }
 
 fn exit_code(ended: anyhow::Result<u8>, stdout: &Mirror) -> u8 {

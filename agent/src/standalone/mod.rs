@@ -37,15 +37,16 @@ pub(crate) struct Standalone {
 
 impl Standalone {
     /// # Errors
-    /// The log folder cannot be made, or the outcome could not be written: now is better than after hours.
+    /// The log folder cannot be made, or the outcome could not be written: told now, and not after hours.
     pub(crate) fn new(options: ExecOptions, attempt: AttemptRef) -> anyhow::Result<Self> {
+        if let Some(file) = &options.common.outcome {
+            can_write(file, options.log_to.as_deref())
+                .with_context(|| format!("cannot write the outcome to {}", file.display()))?;
+        }
         let log = options
             .log_to
             .map(|dir| LogFolder::create(&dir).with_context(|| format!("cannot log to {}", dir.display())))
             .transpose()?;
-        if let Some(file) = &options.common.outcome {
-            can_write(file).with_context(|| format!("cannot write the outcome to {}", file.display()))?;
-        }
         // 0 would mean the default, and an assignment counts whole seconds.
         let seconds =
             |time: Duration| u32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1);
@@ -136,13 +137,15 @@ impl Standalone {
     }
 }
 
-/// Whether the file can be written, or made; nothing is done to it.
-fn can_write(file: &Path) -> nix::Result<()> {
+/// Whether the file can be written, or made, as far as one can see without doing it. `coming` is a folder that is about to
+/// be made.
+fn can_write(file: &Path, coming: Option<&Path>) -> nix::Result<()> {
+    let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match access(file, AccessFlags::W_OK) {
-        Err(Errno::ENOENT) => {
-            let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            access(folder, AccessFlags::W_OK | AccessFlags::X_OK)
-        }
+        Ok(()) if file.is_dir() => Err(Errno::EISDIR),
+        // Where a link points nobody is asked.
+        Err(Errno::ENOENT) if file.is_symlink() || coming == Some(folder) => Ok(()),
+        Err(Errno::ENOENT) => access(folder, AccessFlags::W_OK | AccessFlags::X_OK),
         found => found,
     }
 }

@@ -15,6 +15,8 @@ use crate::trace;
 
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
+/// How long what an agent left is tried again that cannot be read now.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 impl JobDriver {
     /// Nothing of the attempt runs any more: takes over what it left, and records how it ended.
@@ -35,11 +37,12 @@ impl JobDriver {
         tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
         self.ending_since = None;
         self.missing_since = None;
+        self.unreadable_since = None;
         self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
     }
 
     /// Logs what the attempt left. The verdict tells of what is not there, or damaged.
-    async fn take_over(&self, attempt: &AttemptId, remains: &mut Remains) -> Result<(), Stop> {
+    async fn take_over(&mut self, attempt: &AttemptId, remains: &mut Remains) -> Result<(), Stop> {
         let durable = self.context.log.last_seq(attempt).await?;
         let mut records = verdict::stand_in(remains, durable, clock::now_micros());
         loop {
@@ -56,14 +59,17 @@ impl JobDriver {
             records = match spool.batch().await {
                 Ok(batch) if batch.is_empty() => return Ok(()),
                 Ok(batch) => batch,
-                Err(error)
-                    if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
-                {
-                    tracing::error!(%attempt, %error, "what the agent could not deliver is damaged");
+                Err(error) => {
+                    let is_damage =
+                        matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+                    let since = self.unreadable_since.get_or_insert_with(Instant::now);
+                    if !is_damage && since.elapsed() < READ_PATIENCE {
+                        // Nothing is decided while it may still be read: the log drops what comes a second time.
+                        return Err(Stop::Fault(error.into()));
+                    }
+                    tracing::error!(%attempt, %error, "what the agent could not deliver is lost");
                     return Ok(());
                 }
-                // Nothing is decided while it may still be read: the log drops what comes a second time.
-                Err(error) => return Err(Stop::Fault(error.into())),
             };
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct JobDriver {
     pub(super) ending_since: Option<Instant>,
     /// Since when this driver has seen an attempt that was launched, is not attached, and does not run.
     pub(super) missing_since: Option<Instant>,
+    /// Since when what an attempt left cannot be read.
+    pub(super) unreadable_since: Option<Instant>,
     /// What the attempt waits for, as it was last said, and since when.
     waiting: Option<(Waiting, Instant)>,
     /// Its log lines have the trace's id.
@@ -82,6 +84,7 @@ impl JobDriver {
             lease,
             ending_since: None,
             missing_since: None,
+            unreadable_since: None,
             waiting: None,
             is_named: false,
             cleaned: HashSet::new(),

@@ -241,7 +241,7 @@ fn remains(dir: &Path) -> io::Result<Remains> {
             .inspect_err(|error| tracing::error!(%error, dir = %dir.display(), "the outcome is damaged"))
             .ok()
     });
-    let spool = Spool::open(&dir.join("spool"))?;
+    let spool = Some(Spool::at(dir.join("spool")));
     let last_words = if outcome.is_some() { String::new() } else { tail(&dir.join("agent.log")) };
     Ok(Remains { spool, outcome, last_words, ..Remains::default() })
 }

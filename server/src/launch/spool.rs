@@ -2,14 +2,14 @@
 //! of megabytes of it, so it is read in batches.
 
 use std::error::Error;
-use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::decode_varint;
 use sqlflow_proto::record::Record;
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, BufReader};
 
 /// So much memory a batch takes, or one record that is larger.
@@ -21,25 +21,17 @@ const MAX_VARINT_BYTES: usize = 10;
 /// The records of one attempt. In memory are at most two times [`BATCH_BYTES`] and one record.
 #[derive(Debug)]
 pub struct Spool {
-    file: BufReader<tokio::fs::File>,
+    path: PathBuf,
+    /// Once it is open.
+    file: Option<BufReader<File>>,
     /// What came after the records that were given last.
     fault: Option<io::Error>,
 }
 
 impl Spool {
-    /// `None`: there is none at this path.
-    ///
-    /// # Errors
-    /// The file cannot be opened.
-    pub fn open(path: &Path) -> io::Result<Option<Self>> {
-        match File::open(path) {
-            Ok(file) => {
-                let file = BufReader::with_capacity(BATCH_BYTES, file.into());
-                Ok(Some(Self { file, fault: None }))
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+    /// Where it would be; there need not be one.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, file: None, fault: None }
     }
 
     /// The records that follow; none at the end. After an error there is nothing more to read.
@@ -50,10 +42,18 @@ impl Spool {
         if let Some(error) = self.fault.take() {
             return Err(error);
         }
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => match File::open(&self.path).await {
+                Ok(file) => self.file.insert(BufReader::with_capacity(BATCH_BYTES, file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+                Err(error) => return Err(error),
+            },
+        };
         let mut records = Vec::new();
         let mut bytes = 0;
         while bytes < BATCH_BYTES {
-            match self.next().await {
+            match next(file).await {
                 Ok(Some((record, encoded_bytes))) => {
                     bytes += encoded_bytes + size_of::<Record>();
                     records.push(record);
@@ -68,35 +68,36 @@ impl Spool {
         }
         Ok(records)
     }
+}
 
-    async fn next(&mut self) -> io::Result<Option<(Record, usize)>> {
-        let Some(length) = self.length().await? else { return Ok(None) };
-        let length = usize::try_from(length).ok().filter(|length| *length <= MAX_RECORD_BYTES);
-        let length = length.ok_or_else(|| invalid("a record of more bytes than any has"))?;
-        let mut encoded = vec![0; length];
-        self.file.read_exact(&mut encoded).await?;
-        let record = Record::decode(Bytes::from(encoded)).map_err(invalid)?;
-        if record.seq == 0 {
-            // Agents count from 1. It is what a block of zeros looks like.
-            return Err(invalid("a record without a number"));
-        }
-        Ok(Some((record, length)))
+/// The next record, and how many bytes it has.
+async fn next(file: &mut BufReader<File>) -> io::Result<Option<(Record, usize)>> {
+    let Some(length) = length(file).await? else { return Ok(None) };
+    let length = usize::try_from(length).ok().filter(|length| *length <= MAX_RECORD_BYTES);
+    let length = length.ok_or_else(|| invalid("a record of more bytes than any has"))?;
+    let mut encoded = vec![0; length];
+    file.read_exact(&mut encoded).await?;
+    let record = Record::decode(Bytes::from(encoded)).map_err(invalid)?;
+    if record.seq == 0 {
+        // Agents count from 1. It is what a block of zeros looks like.
+        return Err(invalid("a record without a number"));
     }
+    Ok(Some((record, length)))
+}
 
-    /// The length of the next record; `None`: there is no more.
-    async fn length(&mut self) -> io::Result<Option<u64>> {
-        let mut varint = Vec::new();
-        loop {
-            match self.file.read_u8().await {
-                Ok(byte) => varint.push(byte),
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && varint.is_empty() => {
-                    return Ok(None);
-                }
-                Err(error) => return Err(error),
+/// The length of the next record; `None`: there is no more.
+async fn length(file: &mut BufReader<File>) -> io::Result<Option<u64>> {
+    let mut varint = Vec::new();
+    loop {
+        match file.read_u8().await {
+            Ok(byte) => varint.push(byte),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && varint.is_empty() => {
+                return Ok(None);
             }
-            if varint.last().is_some_and(|byte| byte & 0x80 == 0) || varint.len() == MAX_VARINT_BYTES {
-                return decode_varint(&mut varint.as_slice()).map(Some).map_err(invalid);
-            }
+            Err(error) => return Err(error),
+        }
+        if varint.last().is_some_and(|byte| byte & 0x80 == 0) || varint.len() == MAX_VARINT_BYTES {
+            return decode_varint(&mut varint.as_slice()).map(Some).map_err(invalid);
         }
     }
 }
@@ -123,7 +124,7 @@ mod tests {
     async fn read(bytes: &[u8]) -> (Vec<Record>, Option<io::Error>) {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), bytes).unwrap();
-        let mut spool = Spool::open(file.path()).unwrap().unwrap();
+        let mut spool = Spool::at(file.path().to_owned());
         let mut all = Vec::new();
         loop {
             match spool.batch().await {
@@ -143,7 +144,7 @@ mod tests {
         let bytes: Vec<_> = records().iter().flat_map(Record::encode_length_delimited_to_vec).collect();
         let (read_back, error) = read(&bytes).await;
         assert_eq!((read_back, error.is_none()), (records(), true));
-        assert!(Spool::open(Path::new("/no/such/spool")).unwrap().is_none());
+        assert_eq!(Spool::at("/no/such/spool".into()).batch().await.unwrap(), []);
     }
 
     #[tokio::test]

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use sqlflow_tests::agent::Exec;
+use crate::agent::Exec;
 
-/// A cgroup of our own.
+/// A cgroup of our own, removed when it is dropped.
+#[derive(Debug)]
 pub struct Group(PathBuf);
 
 impl Group {
@@ -18,11 +19,12 @@ impl Group {
         Self(folder)
     }
 
+    /// Writes a number to one of its files.
     pub fn set(&self, file: &str, value: u64) {
         assert!(self.try_set(file, value), "{file} cannot be set");
     }
 
-    /// False: there is no such thing on this machine.
+    /// The same; false: there is no such file on this machine.
     pub fn try_set(&self, file: &str, value: u64) -> bool {
         std::fs::write(self.0.join(file), value.to_string()).is_ok()
     }

@@ -1,0 +1,34 @@
+//! A container without a process or thread to spare.
+
+use nix::sys::stat::Mode;
+use sqlflow_tests::cgroup::Group;
+use sqlflow_tests::server::program;
+use sqlflow_tests::services::{Hdfs, S3};
+
+use crate::places::Place;
+
+/// A host's address is asked for by one thread while another one stages: neither may wait for a third.
+#[test]
+fn a_model_is_published_when_no_thread_is_to_be_had() {
+    let hdfs = format!("hdfs://localhost:{}/native/threads/m.tar.gz", Hdfs::shared().port);
+    let s3 = format!("http://localhost:{}", S3::shared().port);
+    for (place, uri) in [(Place::Hdfs("threads"), hdfs), (Place::S3("threads"), Place::S3("threads").uri())] {
+        place.make();
+        let group = Group::new("pids", "publish");
+        let run =
+            group.exec(&program("sqlflow-agent")).envs(place.environment()).env("AWS_ENDPOINT_URL", &s3);
+        let (gate, out) = (run.dir().join("gate"), run.dir().join("out"));
+        nix::unistd::mkfifo(&gate, Mode::S_IRWXU).unwrap();
+        std::fs::create_dir(&out).unwrap();
+        let output = format!("{}={uri}", out.display());
+        let flags = ["--publish-retry", "0", "--output", &output];
+        let mut running = run.flags(flags).shell("echo up; read go < $DIR/gate; echo 1 > $DIR/out/weights");
+        running.line();
+        // Nobody in the group starts anything from here on.
+        group.set("pids.max", 1);
+        std::fs::write(&gate, "go\n").unwrap();
+        let ended = running.end();
+        assert_eq!(ended.code, Some(0), "{uri}: {}", ended.stderr);
+        assert_eq!(place.weights(), b"1\n");
+    }
+}
