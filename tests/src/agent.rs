@@ -225,11 +225,15 @@ fn ended(dir: &tempfile::TempDir, status: ExitStatus, stdout: Vec<u8>, stderr: S
 
 /// Largest resident memory of a process so far, in bytes; 0: it is gone.
 pub fn memory_peak(pid: Pid) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
-    kib.unwrap_or(0_u64) * 1024
+    memory(pid, "VmHWM:").unwrap_or(0)
+}
+
+/// A line of `/proc/<pid>/status` that tells of memory, in bytes; `None`: it is gone.
+pub(crate) fn memory(pid: Pid, line: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let kib =
+        status.lines().find_map(|it| it.strip_prefix(line)?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    kib.map(|kib: u64| kib * 1024)
 }
 
 /// The files of a run's log folder.

@@ -142,7 +142,7 @@ impl Server {
     /// # Errors
     /// It is gone already, or does not end well.
     pub fn stop(mut self) -> anyhow::Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.process.id())?), Signal::SIGTERM)?;
+        kill(self.pid(), Signal::SIGTERM)?;
         let status = self.process.wait().context("cannot wait for the server")?;
         anyhow::ensure!(status.success(), "the server ended with {status}");
         Ok(())
@@ -153,17 +153,16 @@ impl Server {
     /// # Errors
     /// It is gone.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
-        Ok(kib * 1024)
+        crate::agent::memory(self.pid(), "VmRSS:").context("it is gone")
     }
 
-    /// Largest resident memory so far, in bytes.
+    /// Largest resident memory so far, in bytes; 0: it is gone.
     pub fn memory_peak(&self) -> u64 {
-        crate::agent::memory_peak(Pid::from_raw(
-            i32::try_from(self.process.id()).expect("pids are positive i32"),
-        ))
+        crate::agent::memory_peak(self.pid())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.process.id()).expect("pids are positive i32"))
     }
 
     fn end(&mut self) {

@@ -1,4 +1,6 @@
-//! Drives one job to its end.
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that.
+
+mod ending;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -37,25 +39,25 @@ const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
 const NEWS_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) struct JobDriver {
-    pub(super) context: Arc<Context>,
-    pub(super) id: JobId,
+    context: Arc<Context>,
+    id: JobId,
     lease: Lease,
     /// Since when this driver has been ending an attempt.
-    pub(super) ending_since: Option<Instant>,
+    ending_since: Option<Instant>,
     /// Since when this driver has seen an attempt that was launched, is not attached, and does not run.
-    pub(super) missing_since: Option<Instant>,
+    missing_since: Option<Instant>,
     /// Since when what an attempt left cannot be read.
-    pub(super) unreadable_since: Option<Instant>,
+    unreadable_since: Option<Instant>,
     /// What the attempt waits for, as it was last said, and since when.
     waiting: Option<(Waiting, Instant)>,
     /// Its log lines have the trace's id.
     is_named: bool,
     /// Attempts of which nothing is left.
-    pub(super) cleaned: HashSet<AttemptId>,
+    cleaned: HashSet<AttemptId>,
 }
 
 /// Why driving stops before the job's end.
-pub(super) enum Stop {
+enum Stop {
     /// The job is over, or gone.
     Over,
     /// Another server drives it.
@@ -260,7 +262,7 @@ impl JobDriver {
     }
 
     /// Records what the platform tells of the attempt's start, once.
-    pub(super) async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+    async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
         if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
             return Ok(());
         }
@@ -307,7 +309,7 @@ impl JobDriver {
         Ok(())
     }
 
-    pub(super) async fn say(&self, kind: notice::Kind, text: String) -> Result<(), Stop> {
+    async fn say(&self, kind: notice::Kind, text: String) -> Result<(), Stop> {
         let notice = Notice { kind: kind.into(), text };
         let record = Record {
             time_unix_micros: clock::now_micros(),
@@ -318,7 +320,7 @@ impl JobDriver {
         Ok(())
     }
 
-    pub(super) async fn update(&self, event: Event) -> Result<(), Stop> {
+    async fn update(&self, event: Event) -> Result<(), Stop> {
         match self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await {
             // A rejected event means that the job moved on meanwhile; the next look sees where it is.
             Ok(_) | Err(UpdateError::Rejected(_)) => Ok(()),
@@ -329,7 +331,7 @@ impl JobDriver {
     }
 }
 
-pub(super) fn attempts_of(job: &Job) -> Vec<AttemptId> {
+fn attempts_of(job: &Job) -> Vec<AttemptId> {
     let id = |step, number| AttemptId { job: job.id.clone(), step, number };
     let steps = (0_u32..).zip(&job.steps);
     steps

@@ -2,10 +2,9 @@
 //! each. A task holds nothing that is not in the store: it looks at the job, asks the pure `Job::next` what to do,
 //! does it, records it under its lease, and looks again. It may be killed between any two of these.
 //!
-//! `job` drives one job, `ending` brings its attempts and itself to an end, `verdict` says how an attempt ended that
-//! cannot say so itself, `housekeeping` does what is due from time to time.
+//! `job` drives one job, `verdict` says how an attempt ended that cannot say so itself, `housekeeping` does what is
+//! due from time to time.
 
-mod ending;
 mod housekeeping;
 mod job;
 mod verdict;

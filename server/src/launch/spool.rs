@@ -16,9 +16,11 @@ use tokio::io::{AsyncReadExt as _, BufReader};
 const BATCH_BYTES: usize = 1 << 20;
 /// No agent makes a larger record: its own channel takes frames of 16 MiB.
 const MAX_RECORD_BYTES: usize = 17 << 20;
+/// So much is asked of the disk at a time.
+const READ_BYTES: usize = 64 << 10;
 const MAX_VARINT_BYTES: usize = 10;
 
-/// The records of one attempt. In memory are at most two times [`BATCH_BYTES`] and one record.
+/// The records of one attempt. In memory are at most a batch and two times [`READ_BYTES`].
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
@@ -45,7 +47,7 @@ impl Spool {
         let file = match &mut self.file {
             Some(file) => file,
             None => match File::open(&self.path).await {
-                Ok(file) => self.file.insert(BufReader::with_capacity(BATCH_BYTES, file)),
+                Ok(file) => self.file.insert(BufReader::with_capacity(READ_BYTES, file)),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                 Err(error) => return Err(error),
             },

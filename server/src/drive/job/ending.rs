@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Record, notice, record::Payload};
 
-use super::job::{JobDriver, Stop, attempts_of};
-use super::verdict;
+use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
+use crate::drive::verdict;
 use crate::job::{AttemptId, Event, Failure, Job, JobState, Outcome};
 use crate::launch::{Observation, Remains};
 use crate::log::{Entry, LogError};
