@@ -5,9 +5,7 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sqlflow_tests::agent::Exec;
-
-use crate::shipped;
+use sqlflow_tests::agent::{Exec, shipped};
 
 /// A pid namespace in which the agent is PID 1.
 const AS_PID_1: [&str; 5] = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];

@@ -12,9 +12,3 @@ mod processes;
 mod published;
 mod signals;
 mod trace;
-
-/// The static program that ships; `make test` builds it.
-fn shipped() -> std::path::PathBuf {
-    let path = std::env::var_os("SQLFLOW_TEST_STATIC_AGENT");
-    path.expect("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make test` sets it").into()
-}

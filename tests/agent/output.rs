@@ -57,7 +57,7 @@ sys.stdout.buffer.write(data)";
 fn a_line_of_a_hundred_megabytes_is_only_bytes() {
     let script =
         "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo later; echo ready >&2; read wait < $DIR/gate";
-    let run = Exec::new().log_to("log").flags(["--mirror", "none"]);
+    let run = Exec::shipped().log_to("log").flags(["--mirror", "none"]);
     let gate = run.dir().join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let running = run.shell(script);

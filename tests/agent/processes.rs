@@ -1,9 +1,7 @@
 //! Lack of processes and threads, in a real cgroup. With the agent that ships: a build for developers outlives a panic.
 
-use sqlflow_tests::agent::logged;
+use sqlflow_tests::agent::{logged, shipped};
 use sqlflow_tests::cgroup::Group;
-
-use crate::shipped;
 
 /// Takes what the limit leaves, also what the agent gives back: an idle thread of tokio's goes after 10 seconds.
 const GREEDY: &str = "

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use sqlflow_tests::agent::Exec;
+use sqlflow_tests::agent::{Exec, watch_memory};
 
 fn output(dir: &Path) -> [String; 2] {
     let flag = format!("{0}/out=file://{0}/models/m.tar.gz", dir.display());
@@ -80,18 +80,8 @@ fn a_large_model_goes_through_a_small_agent() {
     std::fs::create_dir(&out).unwrap();
     // Holes, so that no disk is filled; they are read and packed like any bytes.
     std::fs::File::create(out.join("weights")).unwrap().set_len(gib << 30).unwrap();
-    let running = Exec::new().flags(output(dir.path())).start(&["true"]);
-    let agent = running.pid();
-    let mut peak = 0;
-    let watch = std::thread::spawn(move || {
-        loop {
-            match sqlflow_tests::agent::memory_peak(agent) {
-                0 => return peak,
-                now => peak = now,
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-    });
+    let running = Exec::shipped().flags(output(dir.path())).start(&["true"]);
+    let watch = watch_memory(running.pid());
     let (ended, run_dir) = running.end_in_folder();
     drop(run_dir);
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

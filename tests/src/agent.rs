@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -35,6 +37,11 @@ impl Exec {
     pub fn new() -> Self {
         // A shell cannot trap what its parents ignore, as under nohup, or behind `&` in a script.
         Self::within(&["env", "--default-signal"])
+    }
+
+    /// The same with the agent that ships: what it weighs is what users see.
+    pub fn shipped() -> Self {
+        Self::with_agent(&[], &shipped())
     }
 
     /// The same, started by another program: `unshare --pid …`.
@@ -221,6 +228,26 @@ fn ended(dir: &tempfile::TempDir, status: ExitStatus, stdout: Vec<u8>, stderr: S
     let outcome = std::fs::read_to_string(dir.path().join("outcome.json")).ok();
     let outcome = outcome.map_or(Value::Null, |text| serde_json::from_str(&text).expect("it is JSON"));
     Ended { code: status.code(), stdout, stderr, outcome }
+}
+
+/// The static program that ships; `make test` builds it.
+pub fn shipped() -> PathBuf {
+    let path = std::env::var_os("SQLFLOW_TEST_STATIC_AGENT");
+    path.expect("SQLFLOW_TEST_STATIC_AGENT names the static agent; `make test` sets it").into()
+}
+
+/// Ends with the process, and gives the largest resident memory it had, in bytes.
+pub fn watch_memory(pid: Pid) -> JoinHandle<u64> {
+    std::thread::spawn(move || {
+        let mut peak = 0;
+        loop {
+            match memory_peak(pid) {
+                0 => return peak,
+                now => peak = now,
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    })
 }
 
 /// Largest resident memory of a process so far, in bytes; 0: it is gone.

@@ -73,8 +73,13 @@ impl Place {
 
     /// The agent in front of a command, with this place as its output from `out`.
     pub fn exec(self, out: &Path) -> Exec {
+        self.output_of(Exec::new(), out)
+    }
+
+    /// The same with another agent.
+    pub fn output_of(self, exec: Exec, out: &Path) -> Exec {
         let output = format!("{}={}", out.display(), self.uri());
-        Exec::new().envs(self.environment()).flags(["--output".to_owned(), output])
+        exec.envs(self.environment()).flags(["--output".to_owned(), output])
     }
 
     /// Publishes a model that consists of one file.

@@ -1,6 +1,6 @@
 //! A model goes out and comes in, whole.
 
-use sqlflow_tests::agent::Exec;
+use sqlflow_tests::agent::{Exec, watch_memory};
 
 use crate::places::Place;
 
@@ -43,18 +43,8 @@ fn a_model_of_many_parts_goes_through_a_small_agent() {
             .args(["-c", &format!("head -c {megabytes}M /dev/urandom > {}", weights.display())])
             .status();
         assert!(made.unwrap().success());
-        let running = place.exec(out.path()).start(&["true"]);
-        let agent = running.pid();
-        let watch = std::thread::spawn(move || {
-            let mut peak = 0;
-            loop {
-                match sqlflow_tests::agent::memory_peak(agent) {
-                    0 => return peak,
-                    now => peak = now,
-                }
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-        });
+        let running = place.output_of(Exec::shipped(), out.path()).start(&["true"]);
+        let watch = watch_memory(running.pid());
         let ended = running.end();
         assert_eq!(ended.code, Some(0), "{place:?}: {}", ended.stderr);
         let peak = watch.join().unwrap();
