@@ -1,6 +1,7 @@
-//! States and transitions of an attempt; those of its publishing are in `publishing`.
+//! States and transitions of an attempt; those of its command are in `running`, those of its publishing in `publishing`.
 
 mod publishing;
+mod running;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use sqlflow_proto::record::ModelPublished;
 use super::budget::Budget;
 use super::event::{Action, Event, Plan, Timer};
 use super::verdict::{EXIT_FAULT, End, Exit, exit_code, verdict};
+use running::Stop;
 
 /// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
 /// of their pipes. Only what stays longer is ended and named.
@@ -27,16 +29,6 @@ enum State {
     Committing,
     Reporting,
     Done,
-}
-
-/// What was done to end the command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    No,
-    /// It was told that its commit is refused, and has the grace to exit by itself.
-    Told,
-    Termed,
-    Killed,
 }
 
 /// What is known of the time after the command's end.
@@ -198,103 +190,6 @@ impl Attempt {
         let mut actions = vec![Action::AbandonPrepare];
         actions.extend(self.report_end(abandoned));
         actions
-    }
-
-    fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
-        match event {
-            Event::StartFailed(why) => self.report_end(End::StartFailed(why)),
-            Event::Exited(exit) => {
-                self.exit = Some(exit);
-                if !exit.is_success() {
-                    // A command that still says that all went well is taken at its word.
-                    self.end_by_termination();
-                }
-                let drain = Drain { alone: false, termed: false, stopping: false };
-                self.state = State::Draining(drain);
-                vec![
-                    Action::ForgetCommit,
-                    Action::SetTimer(Timer::Settle, SETTLE),
-                    Action::SetTimer(Timer::Drain, self.plan.drain),
-                ]
-            }
-            Event::SubmitterFailed(failure) => {
-                self.failure = Some(failure);
-                Vec::new()
-            }
-            Event::ChannelBroken(why) => {
-                self.end_by(End::ChannelBroken(why.clone()));
-                let mut actions = vec![Action::Warn(why)];
-                actions.extend(self.terminate(stop, self.plan.grace));
-                actions
-            }
-            Event::ChannelCut => {
-                self.channel_cut = true;
-                Vec::new()
-            }
-            Event::StreamsEnded { .. } => {
-                self.streams_ended = true;
-                Vec::new()
-            }
-            Event::CommitAsked => match &self.end {
-                None => vec![Action::AskCommit(Vec::new())],
-                Some(_) => vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))],
-            },
-            Event::Granted => vec![Action::AnswerSubmitter(Ok(()))],
-            Event::CommitRefused(why) => {
-                self.end_by(End::Refused(why.clone()));
-                let mut actions = vec![Action::AnswerSubmitter(Err(why))];
-                if stop == Stop::No {
-                    self.state = State::Running(Stop::Told);
-                    actions.push(Action::SetTimer(Timer::Grace, self.plan.grace));
-                }
-                actions
-            }
-            Event::AttachRefused(why) => {
-                let end = self.superseded(why);
-                self.end_by(end);
-                self.terminate(stop, self.plan.grace)
-            }
-            Event::Cancel { reason, grace } => {
-                self.end_by(End::Cancelled(reason));
-                self.terminate(stop, grace.unwrap_or(self.plan.grace))
-            }
-            Event::Terminate { signal, budget, .. } => match self.terminations {
-                1 => self.stop(stop, signal, budget.command),
-                _ => self.kill(stop),
-            },
-            Event::Forward(signal) => vec![Action::Forward(signal)],
-            Event::TimeUp(Timer::Grace) => match stop {
-                Stop::No => Vec::new(),
-                Stop::Told => self.terminate(stop, self.plan.grace),
-                Stop::Termed | Stop::Killed => self.kill(stop),
-            },
-            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.kill(stop),
-            _ => Vec::new(),
-        }
-    }
-
-    /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
-    /// its Cancel on every new stream.
-    fn terminate(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
-        self.stop(stop, Signal::SIGTERM, grace)
-    }
-
-    fn stop(&mut self, stop: Stop, signal: Signal, grace: Duration) -> Vec<Action> {
-        match stop {
-            Stop::No | Stop::Told => {
-                self.state = State::Running(Stop::Termed);
-                vec![Action::ForgetCommit, Action::Signal(signal), Action::SetTimer(Timer::Grace, grace)]
-            }
-            Stop::Termed | Stop::Killed => Vec::new(),
-        }
-    }
-
-    fn kill(&mut self, stop: Stop) -> Vec<Action> {
-        if stop == Stop::Killed {
-            return Vec::new();
-        }
-        self.state = State::Running(Stop::Killed);
-        vec![Action::Signal(Signal::SIGKILL)]
     }
 
     fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {

@@ -235,14 +235,14 @@ fn lock_holder(path: &Path) -> io::Result<Option<i32>> {
 }
 
 fn remains(dir: &Path) -> io::Result<Remains> {
-    let outcome = read_if_there(&dir.join("outcome"))?.and_then(|bytes| {
-        let outcome = Outcome::decode(bytes.as_slice());
-        outcome
-            .inspect_err(|error| tracing::error!(%error, dir = %dir.display(), "the outcome is damaged"))
-            .ok()
-    });
+    let outcome = read_if_there(&dir.join("outcome"))?.map(|bytes| Outcome::decode(bytes.as_slice()));
+    let last_words = match &outcome {
+        Some(Ok(_)) => String::new(),
+        Some(Err(error)) => format!("the outcome that it left is damaged: {error}"),
+        None => tail(&dir.join("agent.log")),
+    };
     let spool = Some(Spool::at(dir.join("spool")));
-    let last_words = if outcome.is_some() { String::new() } else { tail(&dir.join("agent.log")) };
+    let outcome = outcome.and_then(Result::ok);
     Ok(Remains { spool, outcome, last_words, ..Remains::default() })
 }
 

@@ -1,9 +1,11 @@
 //! Attempts as Pods. The Pod's name follows from the attempt, so that launching twice makes one; a finalizer keeps its
 //! last words until a server has stored the outcome.
 //!
-//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its agent left in it; here are the calls.
+//! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
+//! agent left in it, `identity` tells whose token an agent shows; here are the calls.
 
 mod claim;
+mod identity;
 mod last_words;
 mod observe;
 mod pod;
@@ -14,7 +16,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::{self, ObjectRef, Store};
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use super::{Ender, LaunchError, Launcher, Needs, Observation};
 use crate::job::{AttemptId, Milestones};
 
+pub use identity::PodIdentity;
 pub use pod::AUDIENCE;
 
 /// How Pods are made.
@@ -71,17 +73,6 @@ pub struct KubernetesLauncher {
     changes: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
     /// Pods that were reported to be nobody's.
     orphans: Arc<Mutex<HashSet<AttemptId>>>,
-}
-
-/// Who a Pod's token speaks for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct PodIdentity {
-    /// The Pod's namespace.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
-    /// Its uid: a Pod of the same name that was made later has another.
-    pub uid: String,
 }
 
 /// A call that waits this long is given up; the apiserver ends watches by itself before.
@@ -135,45 +126,6 @@ impl KubernetesLauncher {
         self.pods.list(&ListParams::default().limit(1)).await.map(drop).map_err(|error| {
             anyhow::anyhow!("the Pods of namespace {} cannot be listed: {error}", self.options.namespace)
         })
-    }
-
-    /// Asks the apiserver whose token this is. `None`: nobody's, or not for us.
-    ///
-    /// # Errors
-    /// The apiserver could not be asked.
-    pub async fn review(&self, token: &str) -> Result<Option<PodIdentity>, kube::Error> {
-        let spec =
-            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
-        let review = TokenReview { spec, ..TokenReview::default() };
-        let reviews: Api<TokenReview> = Api::all(self.client.clone());
-        let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
-        let for_us = status.audiences.unwrap_or_default().iter().any(|it| it == AUDIENCE);
-        let Some(user) = status.user.filter(|_| status.authenticated == Some(true) && for_us) else {
-            return Ok(None);
-        };
-        let extra = user.extra.unwrap_or_default();
-        let first = |key: &str| extra.get(&format!("authentication.kubernetes.io/{key}"))?.first().cloned();
-        // system:serviceaccount:<namespace>:<name>
-        let username = user.username.unwrap_or_default();
-        let namespace = username.strip_prefix("system:serviceaccount:").and_then(|it| it.split(':').next());
-        let identity = namespace.zip(first("pod-name")).zip(first("pod-uid"));
-        Ok(identity.map(|((namespace, name), uid)| PodIdentity {
-            namespace: namespace.to_owned(),
-            name,
-            uid,
-        }))
-    }
-
-    /// Whether this is the Pod of the attempt, and it is not being deleted.
-    ///
-    /// # Errors
-    /// The apiserver could not be asked.
-    pub async fn is_pod_of(&self, identity: &PodIdentity, attempt: &AttemptId) -> Result<bool, kube::Error> {
-        if identity.namespace != self.options.namespace || identity.name != pod::name(attempt) {
-            return Ok(false);
-        }
-        let found = self.pods.get_opt(&identity.name).await?;
-        Ok(found.is_some_and(|pod| pod.uid().as_deref() == Some(&identity.uid)))
     }
 
     /// Who ended the attempt's Pod, if it was not itself.

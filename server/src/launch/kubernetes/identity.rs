@@ -1,0 +1,61 @@
+//! Whose token an agent shows: the apiserver is asked, each time.
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+use kube::ResourceExt as _;
+use kube::api::{Api, PostParams};
+
+use super::KubernetesLauncher;
+use super::pod::{self, AUDIENCE};
+use crate::job::AttemptId;
+
+/// Who a Pod's token speaks for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct PodIdentity {
+    /// The Pod's namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid: a Pod of the same name that was made later has another.
+    pub uid: String,
+}
+
+impl KubernetesLauncher {
+    /// Asks the apiserver whose token this is. `None`: nobody's, or not for us.
+    ///
+    /// # Errors
+    /// The apiserver could not be asked.
+    pub async fn review(&self, token: &str) -> Result<Option<PodIdentity>, kube::Error> {
+        let spec =
+            TokenReviewSpec { token: Some(token.to_owned()), audiences: Some(vec![AUDIENCE.to_owned()]) };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews: Api<TokenReview> = Api::all(self.client.clone());
+        let status = reviews.create(&PostParams::default(), &review).await?.status.unwrap_or_default();
+        let for_us = status.audiences.unwrap_or_default().iter().any(|it| it == AUDIENCE);
+        let Some(user) = status.user.filter(|_| status.authenticated == Some(true) && for_us) else {
+            return Ok(None);
+        };
+        let extra = user.extra.unwrap_or_default();
+        let first = |key: &str| extra.get(&format!("authentication.kubernetes.io/{key}"))?.first().cloned();
+        // system:serviceaccount:<namespace>:<name>
+        let username = user.username.unwrap_or_default();
+        let namespace = username.strip_prefix("system:serviceaccount:").and_then(|it| it.split(':').next());
+        let identity = namespace.zip(first("pod-name")).zip(first("pod-uid"));
+        Ok(identity.map(|((namespace, name), uid)| PodIdentity {
+            namespace: namespace.to_owned(),
+            name,
+            uid,
+        }))
+    }
+
+    /// Whether this is the Pod of the attempt, and it is not being deleted.
+    ///
+    /// # Errors
+    /// The apiserver could not be asked.
+    pub async fn is_pod_of(&self, identity: &PodIdentity, attempt: &AttemptId) -> Result<bool, kube::Error> {
+        if identity.namespace != self.options.namespace || identity.name != pod::name(attempt) {
+            return Ok(false);
+        }
+        let found = self.pods.get_opt(&identity.name).await?;
+        Ok(found.is_some_and(|pod| pod.uid().as_deref() == Some(&identity.uid)))
+    }
+}
