@@ -4,11 +4,14 @@
 //! Nothing here fails a fetch: a cache that cannot be used is as good as none.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
+
+/// No model takes so long to be fetched: what is unfinished for longer is of an agent that was killed.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Bytes at the end of a gzip file: the CRC-32 of its content, and the content's length.
 pub const TRAILER: usize = 8;
@@ -50,7 +53,10 @@ impl Cache {
 
     /// A tarball of this place and fingerprint, if it is there.
     pub fn open(&self, uri: &str, fingerprint: &Fingerprint) -> Option<File> {
-        let file = File::open(self.path(uri, fingerprint)).ok()?;
+        let mut file = File::open(self.path(uri, fingerprint)).ok()?;
+        if !is_of(&mut file, fingerprint).unwrap_or(false) {
+            return None;
+        }
         // What was used last goes last.
         let _ = file.set_modified(SystemTime::now());
         Some(file)
@@ -86,20 +92,25 @@ impl Cache {
         self.folder.join(format!("{digest:x}.tar.gz"))
     }
 
-    /// Makes room for so many bytes, oldest first.
+    /// Makes room for so many bytes, oldest first. What others are fetching counts, but stays.
     fn make_room(&self, bytes: u64) -> io::Result<()> {
         let mut files = Vec::new();
+        let mut unfinished = 0;
         for entry in fs::read_dir(&self.folder)? {
-            let entry = entry?;
+            let path = entry?.path();
             // Another agent may have removed it.
-            if let Ok(found) = entry.metadata()
-                && entry.path().extension().is_some_and(|it| it == "gz")
-            {
-                files.push((found.modified()?, found.len(), entry.path()));
+            let Ok(found) = fs::metadata(&path) else { continue };
+            let modified = found.modified()?;
+            let is_abandoned = || modified.elapsed().is_ok_and(|age| age > ABANDONED_AFTER);
+            match path.extension().and_then(|it| it.to_str()) {
+                Some("gz") => files.push((modified, found.len(), path)),
+                Some("tmp") if is_abandoned() => drop(fs::remove_file(path)),
+                Some("tmp") => unfinished += found.len(),
+                _ => {}
             }
         }
         files.sort();
-        let mut used: u64 = files.iter().map(|(_, length, _)| length).sum();
+        let mut used: u64 = unfinished + files.iter().map(|(_, length, _)| length).sum::<u64>();
         for (_, length, path) in files {
             if used.saturating_add(bytes) <= self.limit {
                 break;
@@ -109,6 +120,18 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// Whether it has the length and the last bytes; leaves it at its start.
+fn is_of(file: &mut File, fingerprint: &Fingerprint) -> io::Result<bool> {
+    if file.metadata()?.len() != fingerprint.length {
+        return Ok(false);
+    }
+    let mut last = [0; TRAILER];
+    file.seek(SeekFrom::End(-(TRAILER as i64)))?;
+    file.read_exact(&mut last)?;
+    file.rewind()?;
+    Ok(last == fingerprint.trailer)
 }
 
 impl Keeping<'_> {
@@ -128,7 +151,8 @@ impl Keeping<'_> {
         if length != fingerprint.length || trailer != fingerprint.trailer {
             return;
         }
-        let kept = cache.make_room(length).and_then(|()| file.rename(&to));
+        // It is among the unfinished ones.
+        let kept = cache.make_room(0).and_then(|()| file.rename(&to));
         if let Err(error) = kept {
             tracing::warn!(%error, "a model cannot be kept in the cache");
         }
@@ -222,5 +246,33 @@ mod tests {
         assert!(cache.open("u", &fingerprint(contents[1])).is_none());
         assert!(cache.open("u", &fingerprint(contents[0])).is_some());
         assert!(cache.keep("u", &fingerprint(&[0; 31])).is_none());
+    }
+
+    #[test]
+    fn what_is_there_by_another_content_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().to_owned(), 1000);
+        let print = fingerprint(b"first content");
+        for other in ["short", "other matters", ""] {
+            fs::write(cache.path("u", &print), other).unwrap();
+            assert!(cache.open("u", &print).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn what_agents_left_unfinished_counts_and_goes_when_it_is_old() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path().to_owned(), 30);
+        keep(&cache, "u", b"content 1");
+        for (name, age) in
+            [("old.tmp", ABANDONED_AFTER + Duration::from_secs(60)), ("new.tmp", Duration::ZERO)]
+        {
+            fs::write(dir.path().join(name), [0; 20]).unwrap();
+            File::open(dir.path().join(name)).unwrap().set_modified(SystemTime::now() - age).unwrap();
+        }
+        keep(&cache, "u", b"content 2");
+        assert!(!dir.path().join("old.tmp").exists() && dir.path().join("new.tmp").exists());
+        assert!(cache.open("u", &fingerprint(b"content 1")).is_none(), "it was in the way");
+        assert!(cache.open("u", &fingerprint(b"content 2")).is_some());
     }
 }

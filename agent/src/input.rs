@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use sqlflow_proto::agent::{AttemptRef, Input};
 use tar::EntryType;
 
-use crate::cache::{Cache, Keeping};
+use crate::cache::{Cache, Fingerprint, Keeping};
 use crate::store::{self, ModelPlace, Patience};
 use crate::tarball;
 use crate::workspace::inside;
@@ -54,12 +54,9 @@ pub fn fetch(
     let place = ModelPlace::new(&input.uri, &input.name).map_err(refused)?;
     let store = store::open(&place, attempt, patience).map_err(refused)?;
     let folder = inside(workspace, &input.directory).map_err(&unusable)?;
-    let read = || {
-        let tarball = place.tarball();
-        let print = match cache {
-            Some(_) => store.fingerprint(&tarball)?,
-            None => None,
-        };
+    let tarball = place.tarball();
+    let read = |print: io::Result<Option<Fingerprint>>| {
+        let print = print?;
         let known = cache.zip(print.as_ref());
         if let Some((cache, print)) = known
             && let Some(file) = cache.open(&input.uri, print)
@@ -88,7 +85,8 @@ pub fn fetch(
     let mut replaced = 0;
     let was_replaced =
         |failure: &Failure| matches!(failure, Failure::Storage(error) if error.kind() == store::REPLACED);
-    let read = || store::anew(&input.name, &mut replaced, was_replaced, read);
+    let look = || store.fingerprint(&tarball);
+    let read = || store::anew(&input.name, &mut replaced, was_replaced, look, read);
     patience.retry(read, Failure::may_pass).map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
             InputError::Missing { name: input.name.clone(), uri: input.uri.clone() }

@@ -15,14 +15,10 @@ use sqlflow_proto::agent::AttemptRef;
 
 use crate::durable;
 use crate::store::{self, ModelPlace, ModelStore, Patience};
-use crate::tarball;
+use crate::tarball::{self, GOB};
 
-/// Beside the tarball, and first in it.
-const GOB: &str = "sqlflow.gob";
 /// What a submitter writes about its model.
 const META: &str = "model_meta.json";
-/// Longest metadata or gob that is read, in bytes.
-const LONGEST: u64 = 64 << 20;
 /// How long a storage that fails is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -101,7 +97,7 @@ impl Models {
     /// There is none; it cannot be read; it is not whole.
     pub fn read(&self, name: &str) -> anyhow::Result<Content> {
         let (place, store) = self.model(name)?;
-        store::anew(name, &mut 0, was_replaced, || {
+        anew(name, &place, &*store, || {
             content(self.tarball(name, &place, &*store)?)
                 .with_context(|| format!("model {name} at {} is spoilt", self.uri))
         })
@@ -114,7 +110,7 @@ impl Models {
     /// As of [`Self::read`]; the folder cannot be written.
     pub fn get(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
         let (place, store) = self.model(name)?;
-        store::anew(name, &mut 0, was_replaced, || self.copy(name, &place, &*store, folder))
+        anew(name, &place, &*store, || self.copy(name, &place, &*store, folder))
     }
 
     fn copy(
@@ -137,10 +133,15 @@ impl Models {
             Ok(())
         })
         .with_context(|| format!("model {name} cannot be copied to {}", folder.display()))?;
-        if let Some(gob) = gob {
-            durable::replace(&folder.join(GOB), |file| file.write_all(&gob)).with_context(writing)?;
+        let beside = folder.join(GOB);
+        match gob {
+            Some(gob) => durable::replace(&beside, |file| file.write_all(&gob)).with_context(writing),
+            // That of another model.
+            None => match fs::remove_file(&beside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(writing),
+                _ => Ok(()),
+            },
         }
-        Ok(())
     }
 
     /// Removes a model.
@@ -183,6 +184,15 @@ impl Models {
     }
 }
 
+fn anew<T>(
+    name: &str,
+    place: &ModelPlace,
+    store: &dyn ModelStore,
+    mut read: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    store::anew(name, &mut 0, was_replaced, || store.fingerprint(&place.tarball()), |_| read())
+}
+
 fn was_replaced(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|it| it.kind() == store::REPLACED)
 }
@@ -202,8 +212,7 @@ fn content(tarball: impl Read) -> anyhow::Result<Content> {
         }
         let path = entry.path()?.to_string_lossy().trim_start_matches("./").to_owned();
         if path == META || path == GOB {
-            let mut bytes = Vec::new();
-            entry.take(LONGEST).read_to_end(&mut bytes)?;
+            let bytes = tarball::content(entry)?;
             if path == GOB {
                 content.gob = Some(bytes);
             } else {

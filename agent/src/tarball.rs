@@ -1,26 +1,213 @@
 //! A model's gzipped tarball, as all who read one go through it. `publish/pack` writes them.
+//!
+//! Whoever can write a model's place can put anything there, so what is kept in memory of a tarball has bounds.
 
+use std::cell::Cell;
 use std::io::{self, BufReader, Read};
+use std::rc::Rc;
 
+use anyhow::bail;
 use flate2::read::MultiGzDecoder;
-use tar::{Archive, Entry};
+use tar::{Archive, Entry, EntryType};
+
+/// What the server made of the statement: first in the tarball, and beside it.
+pub const GOB: &str = "sqlflow.gob";
+
+/// Longest metadata or gob, in bytes.
+const MAX_CONTENT: u64 = 64 << 20;
+/// Bytes of what stands before an entry's content: its header, and a long name. A bound of `tar` itself is not known.
+const MAX_HEADER: u64 = 64 << 10;
+/// Bytes of all entries' names together; readers keep them.
+const MAX_NAMES: usize = 64 << 20;
+/// What keeping a name costs besides.
+const NAME_OVERHEAD: usize = 64;
 
 /// What `each` sees of a tarball that is read from `R`.
-pub type TarEntry<'a, R> = Entry<'a, MultiGzDecoder<BufReader<R>>>;
+pub type TarEntry<'a, R> = Entry<'a, Allowance<R>>;
+
+/// Gives at most as many bytes as are allowed for now.
+#[derive(Debug)]
+pub struct Allowance<R> {
+    content: MultiGzDecoder<BufReader<R>>,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Allowance<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.left.get()).unwrap_or(usize::MAX);
+        if left == 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the name of a file is too long"));
+        }
+        let most = buffer.len().min(left);
+        let read = self.content.read(&mut buffer[..most])?;
+        self.left.set(self.left.get() - read as u64);
+        Ok(read)
+    }
+}
 
 /// Shows every entry, in order, and reads on to the end: when this returns without an error the tarball is whole.
 ///
 /// # Errors
-/// Those of `each`; it cannot be read, or is cut or spoilt.
+/// Those of `each`; it cannot be read, or is cut or spoilt; names that are longer than any model's.
 pub fn read<R: Read>(
     tarball: R,
     mut each: impl FnMut(&mut TarEntry<'_, R>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let mut archive = Archive::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, tarball)));
-    for entry in archive.entries()? {
-        each(&mut entry?)?;
+    let (mut archive, allowed) = open(tarball);
+    let mut entries = archive.entries()?;
+    let mut names = 0;
+    loop {
+        allowed.set(MAX_HEADER);
+        let next = entries.next();
+        allowed.set(u64::MAX);
+        let Some(mut entry) = next.transpose()? else { break };
+        // Its holes could be read for ever.
+        if entry.header().entry_type() == EntryType::GNUSparse {
+            bail!("{} was packed with holes", entry.path()?.display());
+        }
+        names += entry.path_bytes().len() + NAME_OVERHEAD;
+        if names > MAX_NAMES {
+            bail!("there are more files than a model has");
+        }
+        each(&mut entry)?;
+        // What is left of it counts for no header.
+        io::copy(&mut entry, &mut io::sink())?;
     }
     // The checksum stands at the end, after what tar reads.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(())
+}
+
+/// The gob of a tarball that has one; nothing more is read. What is no tarball has none.
+///
+/// # Errors
+/// It cannot be read.
+pub fn gob(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let failed = Rc::new(Cell::new(false));
+    match first_if_gob(Watched { from: tarball, failed: failed.clone() }) {
+        Err(error) if !failed.get() => {
+            tracing::warn!(%error, "the model in place is spoilt");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+/// Tells an error of what is read from one of its content.
+struct Watched<R> {
+    from: R,
+    failed: Rc<Cell<bool>>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.from.read(buffer).inspect_err(|_| self.failed.set(true))
+    }
+}
+
+fn first_if_gob(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let (mut archive, allowed) = open(tarball);
+    allowed.set(MAX_HEADER);
+    let Some(mut first) = archive.entries()?.next().transpose()? else { return Ok(None) };
+    allowed.set(u64::MAX);
+    if first.path()?.as_os_str() == GOB { content(&mut first).map(Some) } else { Ok(None) }
+}
+
+/// The whole content of metadata or a gob.
+///
+/// # Errors
+/// It cannot be read; it is longer than any.
+pub fn content(entry: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.take(MAX_CONTENT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CONTENT {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a file is too long for metadata"));
+    }
+    Ok(bytes)
+}
+
+fn open<R: Read>(tarball: R) -> (Archive<Allowance<R>>, Rc<Cell<u64>>) {
+    let left = Rc::new(Cell::new(MAX_HEADER));
+    let content = MultiGzDecoder::new(BufReader::with_capacity(64 << 10, tarball));
+    (Archive::new(Allowance { content, left: left.clone() }), left)
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    fn header(kind: EntryType, name: &str, size: u64) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_path(name).unwrap();
+        header.set_size(size);
+        header.set_cksum();
+        header
+    }
+
+    fn tarball(entries: &[(EntryType, &str, u64)]) -> Vec<u8> {
+        let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (kind, name, size) in entries {
+            builder.append(&header(*kind, name, *size), io::repeat(b'x').take(*size)).unwrap();
+        }
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    fn names(tarball: &[u8]) -> anyhow::Result<Vec<String>> {
+        let mut names = Vec::new();
+        read(tarball, |entry| {
+            names.push(entry.path()?.display().to_string());
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    #[test]
+    fn entries_that_nobody_reads_are_passed_over() {
+        let large = 3 * MAX_HEADER;
+        let found = names(&tarball(&[(EntryType::Regular, "a", large), (EntryType::Regular, "b", 1)]));
+        assert_eq!(found.unwrap(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_name_may_be_long_but_not_take_the_memory() {
+        let name = |length| {
+            tarball(&[(EntryType::GNULongName, "././@LongLink", length), (EntryType::Regular, "a", 1)])
+        };
+        assert_eq!(names(&name(4096)).unwrap(), ["x".repeat(4096)]);
+        for kind in [EntryType::GNULongName, EntryType::GNULongLink, EntryType::XHeader] {
+            let huge = tarball(&[(kind, "name", 100 << 20), (EntryType::Regular, "a", 1)]);
+            assert_eq!(names(&huge).unwrap_err().to_string(), "the name of a file is too long", "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_gob_that_stands_first_is_found() {
+        let with = tarball(&[(EntryType::Regular, GOB, 3), (EntryType::Regular, "a", 1)]);
+        assert_eq!(gob(&with[..]).unwrap(), Some(b"xxx".to_vec()));
+        assert_eq!(gob(&tarball(&[(EntryType::Regular, "a", 1)])[..]).unwrap(), None);
+        assert_eq!(gob(&tarball(&[])[..]).unwrap(), None);
+        assert_eq!(gob(&b"no tarball"[..]).unwrap(), None);
+        let cut = with[..with.len() / 2].chain(Unreadable);
+        assert_eq!(gob(cut).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    struct Unreadable;
+
+    impl Read for Unreadable {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    #[test]
+    fn metadata_has_a_longest_length() {
+        assert_eq!(content(&mut &b"short"[..]).unwrap(), b"short");
+        let long = content(&mut io::repeat(b'x')).unwrap_err();
+        assert_eq!(long.to_string(), "a file is too long for metadata");
+    }
 }

@@ -11,14 +11,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
 use crate::store::{self, ModelPlace, ModelStore, Over, Patience};
+use crate::tarball::{self, GOB};
 use crate::workspace::inside;
 use pack::{Digest, PackError};
 
-const GOB: &str = "sqlflow.gob";
+/// How often another's model may be found in place of ours before its gob is left to whoever put it there.
+const MAX_OTHERS: u32 = 10;
 
 /// The models of one attempt on their way out. All methods block; call them on threads that may.
 #[derive(Debug)]
@@ -49,7 +52,8 @@ pub struct PublishError {
     pub committed: Vec<ModelPublished>,
     /// It was the storage's fault, not that of what is published.
     pub may_pass: bool,
-    /// Somebody else's model came in between: stage again, and ask again whether this one may still go over it.
+    /// Somebody else's model came in between, or took away what was staged: stage again, and ask again whether this one
+    /// may still go over it.
     pub is_overtaken: bool,
 }
 
@@ -122,7 +126,7 @@ impl Publication {
             let swap = self.patiently(|| model.store.commit(&model.tarball).map_err(PackError::Io));
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
-            if let Err(cause) = self.patiently(|| model.publish_gob().map_err(PackError::Io)) {
+            if let Err(cause) = self.patience.retry(|| model.publish_gob(), |_| true) {
                 let message = format!(
                     "model {} is in place, but {GOB} beside it is the old one: {cause}",
                     model.output.name
@@ -180,20 +184,43 @@ impl OneModel {
     fn stage(&self, patience: &Patience) -> Result<Digest, PackError> {
         let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
         let extra = if self.output.gob.is_empty() { &[] } else { &extra[..] };
-        let mut staged = self.store.stage(&self.tarball, Over::WhatIsThere)?;
+        let size = pack::size_of(&self.source);
+        let mut staged = self.store.stage(&self.tarball, Over::WhatIsThere, size)?;
         let digest = pack::pack(&self.source, extra, &mut staged, patience)?;
         staged.finish()?;
         Ok(digest)
     }
 
+    /// Beside a tarball stands the gob that is in it, whoever comes last: who wrote a gob looks whether the tarball is
+    /// another's by now, whose gob may have been there before ours.
     fn publish_gob(&self) -> io::Result<()> {
         if self.output.gob.is_empty() {
             return Ok(());
         }
-        let mut staged = self.store.stage(GOB, Over::Anything)?;
-        staged.write_all(&self.output.gob)?;
-        staged.finish()?;
-        self.store.commit(GOB)
+        let mut gob = self.output.gob.clone();
+        for _ in 0..MAX_OTHERS {
+            let mut staged = self.store.stage(GOB, Over::Anything, gob.len() as u64)?;
+            staged.write_all(&gob)?;
+            staged.finish()?;
+            self.store.commit(GOB)?;
+            match self.gob_in_place()? {
+                Some(others) if others != gob => gob = others,
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// That of the tarball that is in place now. `None`: it has none, or there is none, or we may not look.
+    fn gob_in_place(&self) -> io::Result<Option<Bytes>> {
+        match self.store.read(&self.tarball).and_then(tarball::gob) {
+            Err(error)
+                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
+            {
+                Ok(None)
+            }
+            found => Ok(found?.map(Bytes::from)),
+        }
     }
 
     fn published(&self, digest: Digest) -> ModelPublished {

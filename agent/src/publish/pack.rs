@@ -35,7 +35,8 @@ pub(super) enum PackError {
     Abandoned,
 }
 
-/// Streams everything below `source`, and the `extra` files, into `sink`: sorted by name, without times or owners.
+/// Streams the `extra` files, in their order, and everything below `source`, sorted by name, into `sink`: without times
+/// or owners.
 pub(super) fn pack(
     source: &Path,
     extra: &[(&str, &[u8])],
@@ -47,20 +48,18 @@ pub(super) fn pack(
     if !files.values().any(|kind| matches!(kind, Source::File(_))) {
         return Err(PackError::Empty(source.to_owned()));
     }
-    for (name, content) in extra {
-        files.insert(PathBuf::from(name), Source::Memory(content));
-    }
     let mut summed = Summed { sink, hasher: Sha256::new(), size_bytes: 0 };
     let gzip = GzBuilder::new().mtime(0).write(&mut summed, LEVEL);
     let mut builder = Builder::new(gzip);
+    for (name, content) in extra {
+        files.remove(Path::new(name));
+        let mut header = header(EntryType::Regular, content.len() as u64, 0o644);
+        builder.append_data(&mut header, name, *content)?;
+    }
     for (name, kind) in &files {
         match kind {
             Source::Folder => {
                 builder.append_data(&mut header(EntryType::Directory, 0, 0o755), name, io::empty())?;
-            }
-            Source::Memory(content) => {
-                let mut header = header(EntryType::Regular, content.len() as u64, 0o644);
-                builder.append_data(&mut header, name, *content)?;
             }
             Source::File(path) => {
                 let file = File::open(path)?;
@@ -82,21 +81,20 @@ pub(super) fn size_of(source: &Path) -> u64 {
     let mut files = BTreeMap::new();
     // What is missing here is an error only when it is to be packed.
     let _ = collect(source, source, &mut files);
-    let size = |kind: &Source<'_>| match kind {
+    let size = |kind: &Source| match kind {
         Source::File(path) => fs::metadata(path).map_or(0, |it| it.len()),
-        Source::Memory(_) | Source::Folder => 0,
+        Source::Folder => 0,
     };
     files.values().map(size).sum()
 }
 
-enum Source<'a> {
+enum Source {
     Folder,
     File(PathBuf),
-    Memory(&'a [u8]),
 }
 
 /// Lists what is below `folder`. A link to a file within `root` counts as the file; unpacking allows no links.
-fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, Source<'_>>) -> Result<(), PackError> {
+fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, Source>) -> Result<(), PackError> {
     let entries = match fs::read_dir(folder) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Err(PackError::Empty(root.to_owned()));

@@ -74,10 +74,10 @@ fn nothing_is_visible_before_the_commit_and_all_after() {
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "gob");
     let tarball = bench.model().join("m.tar.gz");
     let expected = [
-        ("a.json", "[]"),
-        ("m.gob", "gob"),
-        ("model.bin", "weights"),
         ("sqlflow.gob", "gob"),
+        ("m.gob", "gob"),
+        ("a.json", "[]"),
+        ("model.bin", "weights"),
         ("sub", ""),
         ("sub/b.json", "{}"),
     ];
@@ -171,4 +171,45 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
 fn a_stale_handle_passes() {
     let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
     assert!(may_pass(&error) && !is_overtaken(&error));
+}
+
+/// Whose tarball is in place, his gob stands beside it, whoever is late with his own.
+#[test]
+fn the_gob_beside_a_tarball_is_the_one_in_it() {
+    let bench = Bench::new();
+    let publish = |step, gob: &'static str| {
+        let mut publication = bench.publication(1);
+        let attempt = AttemptRef { job_id: "j".into(), step, attempt: 1 };
+        publication.outputs[0].output.gob = gob.into();
+        let place = ModelPlace::new(&publication.outputs[0].output.uri, "m").unwrap();
+        publication.outputs[0].store = store::open(&place, &attempt, &publication.patience).unwrap();
+        publication
+    };
+    let (late, other) = (publish(1, "late"), publish(2, "other"));
+    late.stage().unwrap();
+    let tarball = &late.outputs[0].tarball;
+    late.outputs[0].store.commit(tarball).unwrap();
+    other.commit(other.stage().unwrap()).unwrap();
+    late.outputs[0].publish_gob().unwrap();
+    assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
+
+    // Nobody's, of who wrote there by hand.
+    fs::write(bench.model().join(tarball), "spoilt").unwrap();
+    late.outputs[0].publish_gob().unwrap();
+    assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "late");
+    fs::remove_file(bench.model().join(tarball)).unwrap();
+    late.outputs[0].publish_gob().unwrap();
+}
+
+/// Somebody removed the folder, or took it for a dead writer's.
+#[test]
+fn what_is_not_staged_any_more_is_staged_again() {
+    let bench = Bench::new();
+    let publication = bench.publication(1);
+    let staged = publication.stage().unwrap();
+    fs::remove_dir_all(bench.model()).unwrap();
+    let error = publication.commit(staged).unwrap_err();
+    assert!(error.is_overtaken, "{error:?}");
+    publication.commit(publication.stage().unwrap()).unwrap();
+    assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
 }

@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
+use std::time::SystemTime;
 
-use super::{FoundFile, ModelStore, Over, StagedFile, Staging, kind};
+use super::staging::{Folder, Folders, Staging};
+use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, kind};
 use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
@@ -36,17 +38,25 @@ impl FileStore {
 }
 
 impl ModelStore for FileStore {
-    fn stage(&self, name: &str, _over: Over) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, _over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         self.renamed().remove(name);
         fs::create_dir_all(self.staging())?;
         let file = File::create(self.staging().join(name))?;
+        self.staging.sweep(self);
         Ok(Box::new(Staged(BufWriter::with_capacity(BUFFER, file))))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
         if !self.renamed().contains(name) {
             failpoint::reach(&format!("{}-before-rename", kind(name)));
-            fs::rename(self.staging().join(name), self.folder.join(name))?;
+            fs::rename(self.staging().join(name), self.folder.join(name)).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::NotFound => {
+                        io::Error::other(Overtaken(format!("{name} was staged, but is not there any more")))
+                    }
+                    _ => error,
+                }
+            })?;
             failpoint::reach(&format!("{}-after-rename", kind(name)));
             self.renamed().insert(name.to_owned());
         }
@@ -57,31 +67,17 @@ impl ModelStore for FileStore {
 
     fn clear(&self) -> io::Result<()> {
         failpoint::reach("clear");
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if entry.file_name().to_str().is_some_and(|name| self.staging.is_stale(name)) {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
+        self.staging.clear(self)
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.clone()];
         while let Some(folder) = folders.pop() {
-            let entries = match fs::read_dir(&folder) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                other => other?,
-            };
-            for entry in entries {
+            for entry in if_there(fs::read_dir(&folder))?.into_iter().flatten() {
                 let path = entry?.path();
                 // Not followed: a link may lead in a circle.
-                let metadata = fs::symlink_metadata(&path)?;
+                let Some(metadata) = if_there(fs::symlink_metadata(&path))? else { continue };
                 if metadata.is_dir() {
                     folders.push(path);
                 } else if metadata.is_file()
@@ -105,6 +101,7 @@ impl ModelStore for FileStore {
             other => other?,
         }
         durable::sync_folder(&self.folder)?;
+        self.staging.sweep(self);
         // Only when it is empty.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
@@ -112,6 +109,45 @@ impl ModelStore for FileStore {
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(File::open(self.folder.join(name))?))
+    }
+}
+
+impl Folders for FileStore {
+    fn folders(&self) -> io::Result<Vec<Folder>> {
+        let mut folders = Vec::new();
+        for entry in if_there(fs::read_dir(&self.folder))?.into_iter().flatten() {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_dir());
+            if let Some(name) = name
+                && let Some(changed) = if_there(last_change(&path))?
+            {
+                folders.push(Folder { name: name.to_owned(), changed });
+            }
+        }
+        Ok(folders)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        if_there(fs::remove_dir_all(self.folder.join(name))).map(drop)
+    }
+}
+
+/// Of the folder and what is in it.
+fn last_change(folder: &Path) -> io::Result<SystemTime> {
+    let mut last = fs::metadata(folder)?.modified()?;
+    for entry in fs::read_dir(folder)? {
+        if let Some(found) = if_there(entry?.metadata())? {
+            last = last.max(found.modified()?);
+        }
+    }
+    Ok(last)
+}
+
+/// `None`: it is not there, or not any more.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -16,8 +16,9 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::kerberos;
 use super::patience::Waiting;
+use super::staging::{Folder, Folders, Staging};
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Patience, Pieces, Sink, StagedFile, Staging, below, kind,
+    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, kind,
 };
 use crate::cache::{Fingerprint, TRAILER};
 use crate::failpoint;
@@ -91,13 +92,16 @@ impl HdfsStore {
         match (client.get_file_info(&from).await, client.get_file_info(&to).await) {
             // It went through before, and only its answer was lost.
             (Err(HdfsError::FileNotFound(_)), Ok(found)) if staged == Some(Described::from(&found)) => Ok(()),
+            (Err(HdfsError::FileNotFound(_)), Ok(_) | Err(HdfsError::FileNotFound(_))) => {
+                Err(io::Error::other(Overtaken(format!("{name} was staged, but is not there any more"))))
+            }
             _ => Err(error),
         }
     }
 }
 
 impl ModelStore for HdfsStore {
-    fn stage(&self, name: &str, _over: Over) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, _over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let client = self.client()?;
         let path = self.staged_path(name);
         let writer = self.waiting.wait(async {
@@ -105,6 +109,7 @@ impl ModelStore for HdfsStore {
             client.mkdirs(parent, FOLDER_MODE, true).await.map_err(io_error)?;
             client.create(&path, WriteOptions::default().overwrite(true)).await.map_err(io_error)
         })?;
+        self.staging.sweep(self);
         let staged = Staged {
             client,
             path,
@@ -126,20 +131,7 @@ impl ModelStore for HdfsStore {
 
     fn clear(&self) -> io::Result<()> {
         failpoint::reach("clear");
-        let client = self.client()?;
-        self.waiting.wait(async {
-            let entries = match client.list_status(&self.folder, false).await {
-                Err(HdfsError::FileNotFound(_)) => return Ok(()),
-                other => other.map_err(io_error)?,
-            };
-            for entry in entries {
-                let name = entry.path.rsplit('/').next().unwrap_or_default();
-                if self.staging.is_stale(name) {
-                    client.delete(&entry.path, true).await.map_err(io_error)?;
-                }
-            }
-            Ok(())
-        })
+        self.staging.clear(self)
     }
 
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
@@ -158,30 +150,31 @@ impl ModelStore for HdfsStore {
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
         let client = self.client()?;
-        let found =
-            match self.waiting.wait(async { client.list_status(&self.folder, true).await.map_err(io_error) })
-            {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                other => other?,
-            };
-        let file = |status: FileStatus| {
-            Some(FoundFile {
-                path: below(&self.folder, &status.path)?,
-                bytes: status.length as u64,
-                modified: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(status.modification_time)),
-            })
-        };
-        Ok(found.into_iter().filter(|it| !it.isdir).filter_map(file).collect())
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for status in self.waiting.wait(entries(&client, &folder))? {
+                if status.isdir {
+                    folders.push(status.path);
+                } else if let Some(path) = below(&self.folder, &status.path) {
+                    let modified = Some(time(status.modification_time));
+                    found.push(FoundFile { path, bytes: status.length as u64, modified });
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
         let client = self.client()?;
         self.waiting.wait(async {
             client.delete(&self.final_path(name), false).await.map_err(io_error)?;
-            // Refused as long as something is in it.
-            let _ = client.delete(&self.folder, false).await;
             Ok(())
-        })
+        })?;
+        self.staging.sweep(self);
+        // Refused as long as something is in it.
+        let _ = self.waiting.wait(async { client.delete(&self.folder, false).await.map_err(io_error) });
+        Ok(())
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
@@ -190,6 +183,41 @@ impl ModelStore for HdfsStore {
         let reader = self.waiting.wait(async { client.read(&path).await.map_err(io_error) })?;
         Ok(Box::new(Reading { _client: client, reader, waiting: self.waiting.clone(), piece: Bytes::new() }))
     }
+}
+
+impl Folders for HdfsStore {
+    fn folders(&self) -> io::Result<Vec<Folder>> {
+        let client = self.client()?;
+        self.waiting.wait_to_clear(async {
+            let mut folders = Vec::new();
+            for status in entries(&client, &self.folder).await?.into_iter().filter(|it| it.isdir) {
+                let within = entries(&client, &status.path).await?;
+                let last =
+                    within.iter().map(|it| it.modification_time).fold(status.modification_time, u64::max);
+                let name = status.path.rsplit('/').next().unwrap_or_default().to_owned();
+                folders.push(Folder { name, changed: time(last) });
+            }
+            Ok(folders)
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let client = self.client()?;
+        let path = format!("{}/{name}", self.folder);
+        self.waiting.wait_to_clear(async { client.delete(&path, true).await.map(drop).map_err(io_error) })
+    }
+}
+
+/// What is in a folder; nothing when it is not there, or not any more.
+async fn entries(client: &Client, folder: &str) -> io::Result<Vec<FileStatus>> {
+    match client.list_status(folder, false).await {
+        Err(HdfsError::FileNotFound(_)) => Ok(Vec::new()),
+        other => other.map_err(io_error),
+    }
+}
+
+fn time(unix_millis: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_millis(unix_millis)
 }
 
 struct Staged {

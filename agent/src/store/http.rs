@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 use std::pin::Pin;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opendal::layers::{RetryEvent, RetryLayer, TimeoutLayer};
@@ -13,8 +13,8 @@ use tokio_stream::{Stream, StreamExt as _};
 
 use crate::cache::{Fingerprint, TRAILER};
 
+use super::REPLACED;
 use super::patience::Waiting;
-use super::{FoundFile, REPLACED, below};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A part of a large file must be through in this time.
@@ -82,24 +82,6 @@ pub(super) async fn fingerprint(operator: &Operator, path: &str) -> io::Result<O
     let last = operator.read_with(path).range(start..length).await.map_err(io_error)?;
     let trailer = last.to_vec().try_into().ok();
     Ok(trailer.map(|trailer| Fingerprint { tag, length, trailer }))
-}
-
-/// All files below a folder.
-pub(super) async fn list(operator: &Operator, folder: &str) -> io::Result<Vec<FoundFile>> {
-    let folder = format!("{}/", folder.trim_end_matches('/'));
-    let entries = match operator.list_with(&folder).recursive(true).await {
-        Err(error) if error.kind() == opendal::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(io_error)?,
-    };
-    let file = |entry: opendal::Entry| {
-        let metadata = entry.metadata();
-        Some(FoundFile {
-            path: below(&folder, entry.path())?,
-            bytes: metadata.content_length(),
-            modified: metadata.last_modified().map(SystemTime::from),
-        })
-    };
-    Ok(entries.into_iter().filter(|it| it.metadata().is_file()).filter_map(file).collect())
 }
 
 /// A file that is being read, for a thread that may block.

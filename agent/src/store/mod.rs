@@ -14,6 +14,7 @@ mod kerberos;
 mod objects;
 mod patience;
 mod place;
+mod staging;
 #[cfg(feature = "s3")]
 mod uploads;
 #[cfg(feature = "webhdfs")]
@@ -27,6 +28,7 @@ use std::time::SystemTime;
 use sqlflow_proto::agent::AttemptRef;
 
 use crate::cache::Fingerprint;
+use staging::Staging;
 
 pub use patience::Patience;
 pub use place::{ModelPlace, Scheme};
@@ -34,19 +36,18 @@ pub use place::{ModelPlace, Scheme};
 /// One model's place in a storage. Names are file names within it. All methods block.
 pub trait ModelStore: Debug + Send + Sync {
     /// Begins to write a file that nobody sees yet; one of that name that was staged before is replaced. Credentials
-    /// are read anew, since those from the start of a long training may have expired. What was staged long ago, by whomever,
-    /// goes first where nothing else removes it: its room may be needed.
+    /// are read anew, since those from the start of a long training may have expired. What dead writers left goes first:
+    /// its room may be needed. About so many `bytes` will be written.
     ///
     /// # Errors
     /// Those of the storage.
-    fn stage(&self, name: &str, over: Over) -> io::Result<Box<dyn StagedFile>>;
+    fn stage(&self, name: &str, over: Over, bytes: u64) -> io::Result<Box<dyn StagedFile>>;
 
     /// Puts a staged file under its name, whole, in place of the one that is there; durable when this returns. May be
     /// called again after an error.
     ///
     /// # Errors
-    /// [`Overtaken`] within: it may be put only over another one; stage it anew. Those of the storage. The file that was
-    /// there is then still there.
+    /// [`Overtaken`] within: stage it anew. Those of the storage. The file that was there is then still there.
     fn commit(&self, name: &str) -> io::Result<()>;
 
     /// Removes what this attempt and earlier ones of the same step staged.
@@ -55,7 +56,7 @@ pub trait ModelStore: Debug + Send + Sync {
     /// Those of the storage.
     fn clear(&self) -> io::Result<()>;
 
-    /// All files below the folder, in no order, also those that are staged by whomever; none when there is no folder.
+    /// All files below the folder, in no order; none when there is no folder. What goes away meanwhile is left out.
     ///
     /// # Errors
     /// Those of the storage.
@@ -92,7 +93,8 @@ pub enum Over {
     WhatIsThere,
 }
 
-/// What a file was staged to be put over is not there any more: another's came in between.
+/// A file must be staged anew: what it was to be put over is not there any more, since another's came in between; or the
+/// staged file itself is not.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Overtaken(String);
@@ -109,7 +111,8 @@ pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 /// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.
 const MAX_REPLACED: u32 = 10;
 
-/// Reads a model, and does so anew when it was replaced meanwhile. `replaced` counts how often it was.
+/// Reads a model, and does so anew when it was replaced meanwhile: the storage said so, or `look` sees another one than
+/// before. `replaced` counts how often it was. `read` is given what was seen before.
 ///
 /// # Errors
 /// Those of `read`.
@@ -117,16 +120,24 @@ pub fn anew<T, E>(
     model: &str,
     replaced: &mut u32,
     was_replaced: impl Fn(&E) -> bool,
-    mut read: impl FnMut() -> Result<T, E>,
+    look: impl Fn() -> io::Result<Option<Fingerprint>>,
+    mut read: impl FnMut(io::Result<Option<Fingerprint>>) -> Result<T, E>,
 ) -> Result<T, E> {
     loop {
-        match read() {
-            Err(error) if was_replaced(&error) && *replaced < MAX_REPLACED => {
-                *replaced += 1;
-                tracing::info!(model, "the model was replaced while it was read; reading the new one");
-            }
+        let before = look();
+        let known = before.as_ref().ok().cloned().flatten();
+        let error = match read(before) {
+            Err(error) if *replaced < MAX_REPLACED => error,
             other => return other,
+        };
+        // Of a storage that promises nothing, pieces may be of two models; they make a spoilt one.
+        if !was_replaced(&error)
+            && !known.is_some_and(|known| look().is_ok_and(|it| it.is_some_and(|it| it != known)))
+        {
+            return Err(error);
         }
+        *replaced += 1;
+        tracing::info!(model, "the model was replaced while it was read; reading the new one");
     }
 }
 
@@ -233,31 +244,6 @@ pub fn open(
             Ok(Box::new(objects::ObjectStore::new(place, attempt, patience.clone())?))
         }
         scheme => Err(format!("this build of the agent has no support for {scheme}://")),
-    }
-}
-
-/// Names the folders in which attempts stage their files, within the model's.
-#[derive(Debug, Clone)]
-struct Staging {
-    /// `.staging-<job>-<step>-`
-    prefix: String,
-    attempt: u32,
-}
-
-impl Staging {
-    fn new(attempt: &AttemptRef) -> Self {
-        Self { prefix: format!(".staging-{}-{}-", attempt.job_id, attempt.step), attempt: attempt.attempt }
-    }
-
-    /// Ours.
-    fn folder(&self) -> String {
-        format!("{}{}", self.prefix, self.attempt)
-    }
-
-    /// Ours, or an earlier attempt's of the same step.
-    fn is_stale(&self, folder: &str) -> bool {
-        let number = folder.strip_prefix(&self.prefix).and_then(|number| number.parse::<u32>().ok());
-        number.is_some_and(|number| number <= self.attempt)
     }
 }
 

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use opendal::{Buffer, Builder, Operator, Writer};
@@ -17,13 +18,15 @@ use sqlflow_proto::agent::AttemptRef;
 use super::patience::Waiting;
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
-    http, kind,
+    below, http, kind,
 };
 use crate::cache::Fingerprint;
 use crate::failpoint;
 
-/// Bytes of one part: of the 10,000 that S3 allows, 60 GB are made. Only the last one is larger: up to two of these.
+/// Bytes of one part, of models up to 52 GB. Only the last one is larger: up to two of these.
 const PART: usize = 6 << 20;
+/// S3 allows 10,000; a model may grow by a tenth while it is packed.
+const MAX_PARTS: u64 = 9_000;
 /// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
 /// filled they are the bound on memory: 36 MiB, and what the HTTP client holds of them. All but the last two are what may
 /// still have to be sent when the commit is granted.
@@ -182,10 +185,16 @@ impl ObjectStore {
         let found = match (closed, found) {
             // Another's went over it at once.
             (Ok(()), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
+            // Who may only write is not told more.
+            (Ok(()), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
             (Ok(()), found) => found?,
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            (Err(error), found) if *is_conditional && self.is_refused_for_its_condition(&error) => {
+            (Err(error), found)
+                // Or what it was to be put over was removed, or the upload itself was.
+                if error.kind() == io::ErrorKind::NotFound
+                    || *is_conditional && self.is_refused_for_its_condition(&error) =>
+            {
                 return Err(match found {
                     // Whether it was ours that is there is not known.
                     Err(unknown) if unknown.kind() != io::ErrorKind::NotFound => unknown,
@@ -242,7 +251,7 @@ impl ObjectStore {
 }
 
 impl ModelStore for ObjectStore {
-    fn stage(&self, name: &str, over: Over) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, over: Over, bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let timed = self.timed_operator()?;
         let operator = http::retried(timed.clone());
         let path = self.path(name);
@@ -267,13 +276,15 @@ impl ModelStore for ObjectStore {
         let upload =
             Upload { operator, writer, length: 0, is_conditional, is_whole: false, is_closed: false };
         lock(&self.uploads).insert(name.to_owned(), upload);
+        let part = part_of(bytes);
         let staged = Staged {
             name: name.to_owned(),
+            part,
             held_back: Bytes::new(),
             uploads: self.uploads.clone(),
             waiting: self.waiting.clone(),
         };
-        Ok(Box::new(Pieces::new(staged, PART)))
+        Ok(Box::new(Pieces::new(staged, part)))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
@@ -302,7 +313,21 @@ impl ModelStore for ObjectStore {
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
         let operator = self.operator()?;
-        self.waiting.wait(http::list(&operator, &self.prefix))
+        let entries = self.waiting.wait(async {
+            match operator.list_with(&self.prefix).recursive(true).await {
+                Err(error) if error.kind() == opendal::ErrorKind::NotFound => Ok(Vec::new()),
+                other => other.map_err(http::io_error),
+            }
+        })?;
+        let file = |entry: opendal::Entry| {
+            let metadata = entry.metadata();
+            Some(FoundFile {
+                path: below(&self.prefix, entry.path())?,
+                bytes: metadata.content_length(),
+                modified: metadata.last_modified().map(SystemTime::from),
+            })
+        };
+        Ok(entries.into_iter().filter(|it| it.metadata().is_file()).filter_map(file).collect())
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
@@ -330,8 +355,16 @@ impl ModelStore for ObjectStore {
     }
 }
 
+/// Bytes of one part of a model of so many. All have the same size, which some stores ask for.
+fn part_of(bytes: u64) -> usize {
+    const MIB: u64 = 1 << 20;
+    let part = bytes.div_ceil(MAX_PARTS).div_ceil(MIB) * MIB;
+    usize::try_from(part).unwrap_or(usize::MAX).max(PART)
+}
+
 struct Staged {
     name: String,
+    part: usize,
     /// The last part so far. What follows may be too short for a part of its own, and then goes with this one: what is
     /// short OpenDAL gathers itself, and loses when sending it fails.
     held_back: Bytes,
@@ -341,7 +374,7 @@ struct Staged {
 
 impl Sink for Staged {
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
-        if piece.len() < PART {
+        if piece.len() < self.part {
             let last = std::mem::take(&mut self.held_back);
             return self.write([last, piece].into_iter().collect());
         }
@@ -392,4 +425,18 @@ fn region() -> String {
 #[cfg(any(feature = "s3", feature = "oss", feature = "azblob"))]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_model_of_any_size_are_as_many_as_a_store_takes() {
+        for bytes in [0, 1, 20 << 30, 52 << 30, 60 << 30, 5 << 40] {
+            let part = part_of(bytes) as u64;
+            assert!((bytes + bytes / 10).div_ceil(part) <= 10_000 && part >= PART as u64, "{bytes}: {part}");
+        }
+        assert_eq!(part_of(52 << 30), PART, "and a usual one needs no more memory");
+    }
 }

@@ -96,8 +96,7 @@ mod wait {
     /// Nothing that is asked of a storage once takes longer than this: a server that neither answers nor closes must
     /// not hold an attempt for ever.
     const LONGEST_ANSWER: Duration = Duration::from_secs(300);
-    /// What is left to be cleared after this time is somebody else's: see `uploads`.
-    #[cfg(feature = "objects")]
+    /// What is left to be cleared after this time is somebody else's: see `staging` and `uploads`.
     const CLEARED: Duration = Duration::from_secs(5);
 
     /// Lets a thread that may block wait for a storage's answer, no longer than patience allows.
@@ -133,8 +132,7 @@ mod wait {
         ///
         /// # Errors
         /// That of the storage, or that it took too long.
-        #[cfg(feature = "objects")]
-        pub fn wait_to_clear(&self, answer: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        pub fn wait_to_clear<T>(&self, answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
             self.runtime.block_on(async { tokio::time::timeout(CLEARED, answer).await? })
         }
 

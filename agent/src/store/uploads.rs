@@ -19,9 +19,8 @@ use reqwest::{Client, Response};
 use serde::Deserialize;
 
 use super::http::{client, io_error, transporter};
+use super::staging::ABANDONED_AFTER;
 
-/// No attempt takes so long to upload one model. One that does has its upload taken away, and begins it again.
-const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The next attempt looks again; a store that is slow here must not hold this one.
 const LONGEST: Duration = Duration::from_secs(10);
 /// Uploads that one answer lists, each with a name of at most 1,024 bytes.

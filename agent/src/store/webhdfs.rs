@@ -3,16 +3,19 @@
 //! OpenDAL writes and reads. It cannot rename, so that one request is ours: RENAME with `renameoptions=OVERWRITE`, one
 //! transaction of the namenode.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use bytes::Bytes;
-use opendal::{Operator, Writer};
+use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
 
 use super::patience::Waiting;
+use super::staging::{Folder, Folders, Staging};
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Patience, Pieces, Sink, StagedFile, Staging, http, kind,
+    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, http, kind,
 };
 use crate::cache::Fingerprint;
 use crate::failpoint;
@@ -26,6 +29,15 @@ pub(super) struct WebhdfsStore {
     folder: String,
     staging: Staging,
     waiting: Waiting,
+    /// What was staged, as the namenode described it. A rename keeps that.
+    staged: Arc<Mutex<HashMap<String, Described>>>,
+}
+
+/// Length, and when it was last changed.
+type Described = (u64, Option<SystemTime>);
+
+fn described(found: &Metadata) -> Described {
+    (found.content_length(), found.last_modified().map(SystemTime::from))
 }
 
 impl fmt::Debug for WebhdfsStore {
@@ -44,6 +56,7 @@ impl WebhdfsStore {
             folder: place.folder.clone(),
             staging,
             waiting: Waiting::new(patience)?,
+            staged: Arc::default(),
         })
     }
 
@@ -61,7 +74,27 @@ impl WebhdfsStore {
         format!("{}/{}/{name}", self.folder, self.staging.folder())
     }
 
-    async fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+    fn final_path(&self, name: &str) -> String {
+        format!("{}/{name}", self.folder)
+    }
+
+    async fn rename(&self, operator: &Operator, name: &str) -> io::Result<()> {
+        let (from, to) = (self.staged_path(name), self.final_path(name));
+        let Err(error) = self.ask_to_rename(&from, &to).await else { return Ok(()) };
+        let is_missing =
+            |found: &opendal::Result<_>| matches!(found, Err(error) if error.kind() == ErrorKind::NotFound);
+        let staged = self.staged.lock().expect("nobody panics while holding the lock").get(name).copied();
+        match (operator.stat(&from).await, operator.stat(&to).await) {
+            // It went through before, and only its answer was lost.
+            (gone, Ok(found)) if is_missing(&gone) && staged == Some(described(&found)) => Ok(()),
+            (gone, found) if is_missing(&gone) && (found.is_ok() || is_missing(&found)) => {
+                Err(io::Error::other(Overtaken(format!("{name} was staged, but is not there any more"))))
+            }
+            _ => Err(error),
+        }
+    }
+
+    async fn ask_to_rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut url = reqwest::Url::parse(&self.endpoint).map_err(io::Error::other)?;
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend(["webhdfs", "v1"]).extend(from.trim_start_matches('/').split('/'));
@@ -76,17 +109,23 @@ impl WebhdfsStore {
             User::Unknown => {}
         }
         let answer = http::client()?.put(url).send().await.map_err(without_url)?;
-        if answer.status().is_success() {
-            return Ok(());
-        }
         let status = answer.status();
         let text = answer.text().await.map_err(without_url)?;
-        Err(io::Error::other(format!("RENAME: {status}: {}", exception(&text))))
+        if !status.is_success() {
+            return Err(io::Error::other(format!("RENAME: {status}: {}", exception(&text))));
+        }
+        // A namenode that overwrites says nothing more. HttpFS knows no such option, and refuses with success.
+        match serde_json::from_str::<serde_json::Value>(&text) {
+            Ok(answer) if answer["boolean"] == false => Err(io::Error::other(
+                "RENAME was refused: is this HttpFS? It puts no file over another; name a namenode",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
 impl ModelStore for WebhdfsStore {
-    fn stage(&self, name: &str, _over: Over) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, _over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let operator = self.operator()?;
         let path = self.staged_path(name);
         let writer = self.waiting.wait(async {
@@ -94,59 +133,69 @@ impl ModelStore for WebhdfsStore {
             operator.delete(&path).await.map_err(http::io_error)?;
             operator.writer_with(&path).append(true).await.map_err(http::io_error)
         })?;
-        let staged = Staged { operator, path, writer, length: 0, waiting: self.waiting.clone() };
+        self.staging.sweep(self);
+        let staged = Staged {
+            operator,
+            path,
+            name: name.to_owned(),
+            writer,
+            length: 0,
+            staged: self.staged.clone(),
+            waiting: self.waiting.clone(),
+        };
         Ok(Box::new(Pieces::new(staged, PIECE)))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
         failpoint::reach(&format!("{}-before-rename", kind(name)));
-        let (from, to) = (self.staged_path(name), format!("{}/{name}", self.folder));
-        self.waiting.wait(self.rename(&from, &to))?;
+        let operator = self.operator()?;
+        self.waiting.wait(self.rename(&operator, name))?;
         failpoint::reach(&format!("{}-after-rename", kind(name)));
         Ok(())
     }
 
     fn clear(&self) -> io::Result<()> {
         failpoint::reach("clear");
-        let operator = self.operator()?;
-        self.waiting.wait(async {
-            let entries = match operator.list(&format!("{}/", self.folder)).await {
-                Err(error) if error.kind() == opendal::ErrorKind::NotFound => return Ok(()),
-                other => other.map_err(http::io_error)?,
-            };
-            for entry in entries {
-                if self.staging.is_stale(entry.name().trim_end_matches('/')) {
-                    operator.delete_with(entry.path()).recursive(true).await.map_err(http::io_error)?;
-                }
-            }
-            Ok(())
-        })
+        self.staging.clear(self)
     }
 
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
         let operator = self.operator()?;
-        self.waiting.wait(http::fingerprint(&operator, &format!("{}/{name}", self.folder)))
+        self.waiting.wait(http::fingerprint(&operator, &self.final_path(name)))
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
         let operator = self.operator()?;
-        self.waiting.wait(http::list(&operator, &self.folder))
+        let mut found = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in self.waiting.wait(entries(&operator, &folder))? {
+                let metadata = entry.metadata();
+                if metadata.is_dir() {
+                    folders.push(entry.path().to_owned());
+                } else if let Some(path) = below(&self.folder, entry.path()) {
+                    let (bytes, modified) = described(metadata);
+                    found.push(FoundFile { path, bytes, modified });
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn delete(&self, name: &str) -> io::Result<()> {
         let operator = self.operator()?;
-        let path = format!("{}/{name}", self.folder);
-        self.waiting.wait(async {
-            operator.delete(&path).await.map_err(http::io_error)?;
-            // Refused as long as something is in it.
-            let _ = operator.delete(&format!("{}/", self.folder)).await;
-            Ok(())
-        })
+        let path = self.final_path(name);
+        self.waiting.wait(async { operator.delete(&path).await.map_err(http::io_error) })?;
+        self.staging.sweep(self);
+        // Refused as long as something is in it.
+        let folder = format!("{}/", self.folder);
+        let _ = self.waiting.wait(async { operator.delete(&folder).await.map_err(http::io_error) });
+        Ok(())
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let operator = self.operator()?;
-        let path = format!("{}/{name}", self.folder);
+        let path = self.final_path(name);
         let stream = self.waiting.wait(async {
             operator.stat(&path).await.map_err(http::io_error)?;
             let reader = operator.reader(&path).await.map_err(http::io_error)?;
@@ -154,6 +203,44 @@ impl ModelStore for WebhdfsStore {
         })?;
         Ok(Box::new(http::Reading::new(stream, self.waiting.clone())))
     }
+}
+
+impl Folders for WebhdfsStore {
+    fn folders(&self) -> io::Result<Vec<Folder>> {
+        let operator = self.operator()?;
+        self.waiting.wait_to_clear(async {
+            let mut folders = Vec::new();
+            let found = entries(&operator, &self.folder).await?;
+            for folder in found.iter().filter(|it| it.metadata().is_dir()) {
+                let within = entries(&operator, folder.path()).await?;
+                let changes = within.iter().chain([folder]).filter_map(|it| described(it.metadata()).1);
+                if let Some(changed) = changes.max() {
+                    folders.push(Folder { name: folder.name().trim_end_matches('/').to_owned(), changed });
+                }
+            }
+            Ok(folders)
+        })
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let operator = self.operator()?;
+        let path = format!("{}/{name}/", self.folder);
+        self.waiting.wait_to_clear(async {
+            operator.delete_with(&path).recursive(true).await.map_err(http::io_error)
+        })
+    }
+}
+
+/// What is in a folder; nothing when it is not there, or not any more.
+async fn entries(operator: &Operator, folder: &str) -> io::Result<Vec<Entry>> {
+    let folder = format!("{}/", folder.trim_end_matches('/'));
+    let mut found = match operator.list(&folder).await {
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        other => other.map_err(http::io_error)?,
+    };
+    // The folder itself is listed too.
+    found.retain(|entry| entry.path().trim_matches('/') != folder.trim_matches('/'));
+    Ok(found)
 }
 
 enum User {
@@ -187,8 +274,10 @@ fn exception(text: &str) -> String {
 struct Staged {
     operator: Operator,
     path: String,
+    name: String,
     writer: Writer,
     length: u64,
+    staged: Arc<Mutex<HashMap<String, Described>>>,
     waiting: Waiting,
 }
 
@@ -200,15 +289,16 @@ impl Sink for Staged {
     }
 
     fn finish(self) -> io::Result<()> {
-        let Self { operator, path, mut writer, length, waiting } = self;
-        let stored = waiting.wait(async {
+        let Self { operator, path, name, mut writer, length, staged, waiting } = self;
+        let found = waiting.wait(async {
             writer.close().await.map_err(http::io_error)?;
-            operator.stat(&path).await.map(|found| found.content_length()).map_err(http::io_error)
+            operator.stat(&path).await.map(|found| described(&found)).map_err(http::io_error)
         })?;
         // An APPEND whose answer was lost was sent again.
-        if stored != length {
-            return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {stored}")));
+        if found.0 != length {
+            return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {}", found.0)));
         }
+        staged.lock().expect("nobody panics while holding the lock").insert(name, found);
         Ok(())
     }
 }
