@@ -3,6 +3,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,12 @@ pub enum Mood {
     RefuseConditions,
     /// All pass, but every answer is dated in the year 2100.
     Dated2100,
+    /// All pass, this much later.
+    Late(Duration),
+    /// All pass, but requests in whose first line this stands are answered with success and this JSON.
+    AnswerTo(&'static str, &'static str),
+    /// All pass, but the answer to requests in whose first line this stands is lost.
+    LoseAnswerTo(&'static str),
 }
 
 /// Of HTTP: every date has this length.
@@ -87,24 +94,23 @@ fn serve(mut client: TcpStream, behind: u16, state: &Mutex<State>) {
     if let Mood::Answer(code, reason, body) = &mood {
         // What it asks for does not matter.
         let _ = client.read(&mut [0; 64 << 10]);
-        let head = format!(
-            "HTTP/1.1 {code} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-            if body.starts_with('{') { "application/json" } else { "application/xml" },
-            body.len()
-        );
-        let _ = client.write_all(format!("{head}{body}").as_bytes());
+        let _ = client.write_all(answer(*code, reason, body).as_bytes());
         lock(state).done += 1;
         return;
     }
     let Ok(server) = TcpStream::connect(("127.0.0.1", behind)) else { return };
     let (Ok(mut from), Ok(mut to)) = (server.try_clone(), client.try_clone()) else { return };
-    let is_dated = mood == Mood::Dated2100;
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let (answering, is_losing) = (mood.clone(), is_lost.clone());
     let answers = std::thread::spawn(move || {
-        let _ =
-            if is_dated { copy_dated(&mut from, &mut to) } else { io::copy(&mut from, &mut to).map(drop) };
+        let _ = match answering {
+            Mood::Dated2100 => copy_dated(&mut from, &mut to),
+            Mood::LoseAnswerTo(_) => copy_until(&is_losing, &mut from, &mut to),
+            _ => io::copy(&mut from, &mut to).map(drop),
+        };
         let _ = to.shutdown(Shutdown::Both);
     });
-    if upload(client, server, mood) {
+    if upload(client, server, mood, &is_lost) {
         lock(state).done += 1;
     }
     let _ = answers.join();
@@ -127,6 +133,18 @@ fn copy_dated(from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
     }
 }
 
+/// Copies answers; the one that comes when this is set ends it.
+fn copy_until(is_lost: &AtomicBool, from: &mut TcpStream, to: &mut TcpStream) -> io::Result<()> {
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        let length = from.read(&mut piece)?;
+        if length == 0 || is_lost.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        to.write_all(&piece[..length])?;
+    }
+}
+
 /// Whether a request that writes begins here, with a condition.
 fn is_conditional(piece: &[u8]) -> bool {
     let text = String::from_utf8_lossy(&piece[..piece.len().min(4096)]).to_lowercase();
@@ -134,11 +152,24 @@ fn is_conditional(piece: &[u8]) -> bool {
         && (text.contains("\r\nif-match:") || text.contains("\r\nif-none-match:"))
 }
 
-const NOT_IMPLEMENTED: &[u8] = b"HTTP/1.1 501 Not Implemented\r\nContent-Type: application/xml\r\nContent-Length: 116\r\n\
-Connection: close\r\n\r\n<Error><Code>NotImplemented</Code><Message>A header implies functionality that is not implemented.</Message></Error>";
+/// Whether a request begins here that has the text in its first line.
+fn is_request(piece: &[u8], text: &str) -> bool {
+    let first = piece.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    String::from_utf8_lossy(first).contains(text)
+}
 
-/// True: it was cut.
-fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood) -> bool {
+fn answer(code: u16, reason: &str, body: &str) -> String {
+    let kind = if body.starts_with('{') { "application/json" } else { "application/xml" };
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {code} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+const NOT_IMPLEMENTED: &str = "<Error><Code>NotImplemented</Code><Message>A header implies functionality that is not implemented.</Message></Error>";
+
+/// True: it was cut, or an answer was lost.
+fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood, is_lost: &AtomicBool) -> bool {
     let mut piece = vec![0; 16 << 10];
     let (mut carried, begun) = (0, Instant::now());
     let mut is_cut = false;
@@ -146,10 +177,19 @@ fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood) -> bool {
         carried += length as u64;
         match mood {
             Mood::RefuseConditions if is_conditional(&piece[..length]) => {
-                let _ = client.write_all(NOT_IMPLEMENTED);
+                let _ = client.write_all(answer(501, "Not Implemented", NOT_IMPLEMENTED).as_bytes());
                 is_cut = true;
                 break;
             }
+            Mood::AnswerTo(text, json) if is_request(&piece[..length], text) => {
+                let _ = client.write_all(answer(200, "OK", json).as_bytes());
+                is_cut = true;
+                break;
+            }
+            Mood::LoseAnswerTo(text) if is_request(&piece[..length], text) => {
+                is_lost.store(true, Ordering::Release);
+            }
+            Mood::Late(by) => std::thread::sleep(by),
             Mood::CutAfter(limit) if carried > limit => {
                 is_cut = true;
                 break;
@@ -168,5 +208,5 @@ fn upload(mut client: TcpStream, mut server: TcpStream, mood: Mood) -> bool {
     if is_cut {
         let _ = client.shutdown(Shutdown::Both);
     }
-    is_cut
+    is_cut || is_lost.load(Ordering::Acquire)
 }

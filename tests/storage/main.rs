@@ -8,6 +8,7 @@ mod drills;
 mod faults;
 mod jobs;
 mod kept;
+mod left;
 mod looked_at;
 mod places;
 mod processes;
