@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod deaths;
+mod documented;
 mod identity;
 mod jobs;
 mod kept;

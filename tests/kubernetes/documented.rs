@@ -1,0 +1,137 @@
+//! What `docs/kubernetes.md` has people install, as the apiserver would take it. Nothing is installed.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+use sqlflow_tests::cluster::Cluster;
+use sqlflow_tests::python::repository;
+use tempfile::TempDir;
+
+/// Where `overlays/single` puts it.
+const NAMESPACE: &str = "sqlflow";
+
+/// The apiserver takes nothing into a namespace that is not there, not even to try. It goes with the test, unless it was
+/// there before.
+struct Place {
+    made: bool,
+}
+
+impl Place {
+    fn new() -> Self {
+        let file = repository().join("manifests/overlays/single/namespace.yaml");
+        let (made, _) =
+            Cluster::shared().try_kubectl(&["create", "--save-config", "-f", file.to_str().unwrap()], "");
+        Self { made }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.made {
+            Cluster::shared().try_kubectl(&["delete", "namespace", NAMESPACE, "--timeout=60s"], "");
+        }
+    }
+}
+
+/// A copy of `manifests/`, beside whose overlays one's own can be made.
+fn copied() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let copied =
+        Command::new("cp").arg("-R").arg(repository().join("manifests")).arg(dir.path()).status().unwrap();
+    assert!(copied.success());
+    std::fs::create_dir(dir.path().join("manifests/overlays/mine")).unwrap();
+    dir
+}
+
+/// The page's commands that write `overlays/mine`, in their order.
+fn documented() -> Vec<String> {
+    let page = std::fs::read_to_string(repository().join("docs/kubernetes.md")).unwrap();
+    let commands: Vec<_> = page
+        .split("cat >")
+        .skip(1)
+        .map(|rest| format!("cat >{}\nEOF\n", rest.split_once("\nEOF\n").unwrap().0))
+        .collect();
+    assert!(
+        commands.iter().all(|it| it.contains("manifests/overlays/mine/kustomization.yaml")),
+        "{commands:?}"
+    );
+    commands
+}
+
+fn write_overlay(manifests: &TempDir, command: &str) {
+    let written = Command::new("sh").args(["-ec", command]).current_dir(manifests.path()).status().unwrap();
+    assert!(written.success(), "{command}");
+}
+
+/// What the apiserver would make of an overlay. It refuses nothing and warns of nothing: the namespace warns of what is not
+/// *restricted*.
+fn taken(manifests: &TempDir, overlay: &str) -> Vec<Value> {
+    let dir = manifests.path().join("manifests/overlays").join(overlay);
+    let dir = dir.to_str().unwrap();
+    let flags = ["apply", "--dry-run=server", "--warnings-as-errors", "-o", "json", "-k", dir];
+    let list: Value = serde_json::from_str(&Cluster::shared().kubectl(&flags)).unwrap();
+    list["items"].as_array().unwrap().clone()
+}
+
+fn names<'a>(objects: &'a [Value], kind: &str) -> BTreeSet<&'a str> {
+    objects
+        .iter()
+        .filter(|it| it["kind"] == kind)
+        .map(|it| it["metadata"]["name"].as_str().unwrap())
+        .collect()
+}
+
+/// Whatever is named is there, and all of it is in this namespace. Gives the Deployment.
+fn expect_whole<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
+    for object in objects {
+        let kind = object["kind"].as_str().unwrap();
+        let has_none = ["Namespace", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
+        let expected = (!has_none).then_some(namespace);
+        assert_eq!(object["metadata"]["namespace"].as_str(), expected, "{object}");
+        if kind.ends_with("Binding") {
+            let role = &object["roleRef"];
+            let roles = names(objects, role["kind"].as_str().unwrap());
+            assert!(roles.contains(role["name"].as_str().unwrap()), "{object}");
+            let subject = &object["subjects"][0];
+            assert_eq!(subject["namespace"], namespace, "{object}");
+            assert!(names(objects, "ServiceAccount").contains(subject["name"].as_str().unwrap()), "{object}");
+        }
+    }
+    let is = |kind: &'static str| move |it: &&Value| it["kind"] == kind;
+    let place = objects.iter().find(is("Namespace")).unwrap();
+    assert_eq!(place["metadata"]["name"], namespace);
+    assert_eq!(place["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "restricted", "{place}");
+
+    let server = objects.iter().find(is("Deployment")).unwrap();
+    for volume in server["spec"]["template"]["spec"]["volumes"].as_array().unwrap() {
+        if let Some(name) = volume["configMap"]["name"].as_str() {
+            assert!(names(objects, "ConfigMap").contains(name), "{volume}");
+        }
+        if let Some(name) = volume["persistentVolumeClaim"]["claimName"].as_str() {
+            assert!(names(objects, "PersistentVolumeClaim").contains(name), "{volume}");
+        }
+    }
+    server
+}
+
+/// The value of one of the server's variables.
+fn variable<'a>(server: &'a Value, name: &str) -> Option<&'a str> {
+    let variables = server["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+    variables.iter().find(|it| it["name"] == name)?["value"].as_str()
+}
+
+#[test]
+fn the_apiserver_takes_what_is_documented() {
+    let _place = Place::new();
+    let manifests = copied();
+    expect_whole(&taken(&manifests, "single"), NAMESPACE);
+
+    for command in documented() {
+        write_overlay(&manifests, &command);
+        let objects = taken(&manifests, "mine");
+        let server = expect_whole(&objects, NAMESPACE);
+        let claimed = command.contains("workspace-claim");
+        assert_eq!(variable(server, "SQLFLOW_WORKSPACE_CLAIM").is_some(), claimed, "{server}");
+    }
+}
