@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
-use sqlflow_tests::cluster::Cluster;
+use sqlflow_tests::cluster::{Cluster, Namespace};
 use sqlflow_tests::python::repository;
 use tempfile::TempDir;
 
@@ -12,17 +13,20 @@ use tempfile::TempDir;
 const NAMESPACE: &str = "sqlflow";
 
 /// The apiserver takes nothing into a namespace that is not there, not even to try. It goes with the test, unless it was
-/// there before.
+/// there before; so one test at a time has it.
 struct Place {
     made: bool,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Place {
     fn new() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let file = repository().join("manifests/overlays/single/namespace.yaml");
         let (made, _) =
             Cluster::shared().try_kubectl(&["create", "--save-config", "-f", file.to_str().unwrap()], "");
-        Self { made }
+        Self { made, _alone: alone }
     }
 }
 
@@ -133,5 +137,25 @@ fn the_apiserver_takes_what_is_documented() {
         let server = expect_whole(&objects, NAMESPACE);
         let claimed = command.contains("workspace-claim");
         assert_eq!(variable(server, "SQLFLOW_WORKSPACE_CLAIM").is_some(), claimed, "{server}");
+    }
+}
+
+/// What belongs to no namespace is each install's own: another one neither takes it over nor takes it away.
+#[test]
+fn a_second_install_shares_nothing_with_the_first() {
+    let _place = Place::new();
+    let second = Namespace::new("second");
+    let manifests = copied();
+    let first = taken(&manifests, "single");
+    for command in documented() {
+        let of_second = command.replace("namespace: sqlflow", &format!("namespace: {}", second.name));
+        assert!(command != of_second || command.contains("cat >>"), "{command}");
+        write_overlay(&manifests, &of_second);
+    }
+    let other = taken(&manifests, "mine");
+    expect_whole(&other, &second.name);
+    for kind in ["Namespace", "ClusterRole", "ClusterRoleBinding"] {
+        let (ours, theirs) = (names(&first, kind), names(&other, kind));
+        assert!(ours.len() == 1 && ours.is_disjoint(&theirs), "{ours:?} {theirs:?}");
     }
 }

@@ -29,14 +29,14 @@ fn deploy(namespace: &Namespace) -> PathBuf {
         .unwrap();
     assert!(certificates.status.success(), "{}", String::from_utf8_lossy(&certificates.stderr));
     // A base is named by a path from here.
-    let overlay = python::repository().join("manifests/overlays/dev");
     let dir = namespace.dir().join("overlay");
     std::fs::create_dir(&dir).unwrap();
     let up = "../".repeat(dir.components().count() - 1);
+    let manifests = python::repository().join("manifests").display().to_string();
+    let manifests = format!("{up}{}", manifests.trim_start_matches('/'));
     let kustomization = format!(
-        "namespace: {}\nresources: [{up}{}]\n",
+        "namespace: {}\nresources: [{manifests}/overlays/dev]\ntransformers: [{manifests}/transformers/names]\n",
         namespace.name,
-        overlay.display().to_string().trim_start_matches('/')
     );
     std::fs::write(dir.join("kustomization.yaml"), kustomization).unwrap();
     namespace.kubectl(&["apply", "-k", dir.to_str().unwrap()]);
