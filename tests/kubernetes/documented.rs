@@ -64,7 +64,9 @@ fn documented() -> Vec<String> {
 }
 
 fn write_overlay(manifests: &TempDir, command: &str) {
-    let written = Command::new("sh").args(["-ec", command]).current_dir(manifests.path()).status().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-euc", command]).env("registry", "registry.example").current_dir(manifests.path());
+    let written = shell.status().unwrap();
     assert!(written.success(), "{command}");
 }
 
@@ -137,6 +139,10 @@ fn the_apiserver_takes_what_is_documented() {
         let server = expect_whole(&objects, NAMESPACE);
         let claimed = command.contains("workspace-claim");
         assert_eq!(variable(server, "SQLFLOW_WORKSPACE_CLAIM").is_some(), claimed, "{server}");
+        let image = &server["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_eq!(image, "registry.example/sqlflow-server:1");
+        let image = variable(server, "SQLFLOW_POD_IMAGE");
+        assert_eq!(image, Some("registry.example/sqlflow-submitter:1"));
     }
 }
 

@@ -74,6 +74,10 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
         "--from-literal=HADOOP_USER_NAME=root",
     ]);
     let overlay = deploy(&namespace);
+    // As documented, with what is in the image.
+    let first = ["sqlflowctl", "run", "--no-remember", "-e", "SELECT 1;"];
+    namespace.kubectl(&[&["exec", "deployment/sqlflow-server", "--"], first.as_slice()].concat());
+    namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
 
     // Nothing more is granted than what is listed here.
     let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);
