@@ -19,15 +19,19 @@ const RIGHTS: [&str; 3] = [
     "tokenreviews.authentication.k8s.io [create]",
 ];
 
-/// Gives the folder of the kustomization.
-fn deploy(namespace: &Namespace) -> PathBuf {
-    let cluster = Cluster::shared();
+/// What agents and server show each other, as documented.
+pub(crate) fn make_certificates(namespace: &Namespace) {
     let certificates = Command::new(python::repository().join("manifests/certificates.sh"))
         .arg(&namespace.name)
-        .env("KUBECTL", cluster.kubectl_command())
+        .env("KUBECTL", Cluster::shared().kubectl_command())
         .output()
         .unwrap();
     assert!(certificates.status.success(), "{}", String::from_utf8_lossy(&certificates.stderr));
+}
+
+/// Gives the folder of the kustomization.
+fn deploy(namespace: &Namespace) -> PathBuf {
+    make_certificates(namespace);
     // A base is named by a path from here.
     let dir = namespace.dir().join("overlay");
     std::fs::create_dir(&dir).unwrap();
