@@ -44,7 +44,7 @@ fn copied() -> TempDir {
     let copied =
         Command::new("cp").arg("-R").arg(repository().join("manifests")).arg(dir.path()).status().unwrap();
     assert!(copied.success());
-    std::fs::create_dir(dir.path().join("manifests/overlays/mine")).unwrap();
+    std::fs::create_dir_all(dir.path().join("manifests/overlays/mine")).unwrap();
     dir
 }
 
@@ -60,6 +60,7 @@ fn documented() -> Vec<String> {
         commands.iter().all(|it| it.contains("manifests/overlays/mine/kustomization.yaml")),
         "{commands:?}"
     );
+    assert_eq!(commands.len(), 2, "the install, and a claim for it: {commands:?}");
     commands
 }
 
