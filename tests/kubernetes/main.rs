@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod certificates;
 mod deaths;
+mod documented;
 mod identity;
 mod jobs;
 mod kept;

@@ -19,24 +19,28 @@ const RIGHTS: [&str; 3] = [
     "tokenreviews.authentication.k8s.io [create]",
 ];
 
-/// Gives the folder of the kustomization.
-fn deploy(namespace: &Namespace) -> PathBuf {
-    let cluster = Cluster::shared();
+/// What agents and server show each other, as documented.
+pub(crate) fn make_certificates(namespace: &Namespace) {
     let certificates = Command::new(python::repository().join("manifests/certificates.sh"))
         .arg(&namespace.name)
-        .env("KUBECTL", cluster.kubectl_command())
+        .env("KUBECTL", Cluster::shared().kubectl_command())
         .output()
         .unwrap();
     assert!(certificates.status.success(), "{}", String::from_utf8_lossy(&certificates.stderr));
+}
+
+/// Gives the folder of the kustomization.
+fn deploy(namespace: &Namespace) -> PathBuf {
+    make_certificates(namespace);
     // A base is named by a path from here.
-    let overlay = python::repository().join("manifests/overlays/dev");
     let dir = namespace.dir().join("overlay");
     std::fs::create_dir(&dir).unwrap();
     let up = "../".repeat(dir.components().count() - 1);
+    let manifests = python::repository().join("manifests").display().to_string();
+    let manifests = format!("{up}{}", manifests.trim_start_matches('/'));
     let kustomization = format!(
-        "namespace: {}\nresources: [{up}{}]\n",
+        "namespace: {}\nresources: [{manifests}/overlays/dev]\ntransformers: [{manifests}/transformers/names]\n",
         namespace.name,
-        overlay.display().to_string().trim_start_matches('/')
     );
     std::fs::write(dir.join("kustomization.yaml"), kustomization).unwrap();
     namespace.kubectl(&["apply", "-k", dir.to_str().unwrap()]);
@@ -74,6 +78,10 @@ async fn deployed_from_the_manifests_it_trains_survives_and_predicts() {
         "--from-literal=HADOOP_USER_NAME=root",
     ]);
     let overlay = deploy(&namespace);
+    // As documented, with what is in the image.
+    let first = ["sqlflowctl", "run", "--no-remember", "-e", "SELECT 1;"];
+    namespace.kubectl(&[&["exec", "deployment/sqlflow-server", "--"], first.as_slice()].concat());
+    namespace.wait_for("the server's Pod alone", || namespace.pods().len() == 1);
 
     // Nothing more is granted than what is listed here.
     let account = format!("--as=system:serviceaccount:{}:sqlflow-server", namespace.name);

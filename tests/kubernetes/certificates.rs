@@ -1,0 +1,30 @@
+//! What agents and server show each other, renewed by `manifests/certificates.sh`.
+
+use std::process::Command;
+
+use sqlflow_tests::cluster::Namespace;
+
+use crate::manifests::make_certificates;
+
+/// A server shows the old certificate until it has taken the new one up, and no agent may refuse it for that.
+#[test]
+fn a_renewed_certificate_leaves_the_one_before_trusted() {
+    let namespace = Namespace::new("renewed");
+    let file = |name: &str| namespace.dir().join(name);
+    let certificates = ["first", "second", "third"].map(|name| {
+        make_certificates(&namespace);
+        let template = r#"go-template={{index .data "tls.crt" | base64decode}}"#;
+        let certificate = namespace.kubectl(&["get", "secret", "sqlflow-agent-tls", "-o", template]);
+        std::fs::write(file(name), certificate).unwrap();
+        name
+    });
+    let template = r#"go-template={{index .data "ca.crt"}}"#;
+    let trusted = namespace.kubectl(&["get", "configmap", "sqlflow-ca", "-o", template]);
+    std::fs::write(file("trusted"), trusted).unwrap();
+    let is_trusted = certificates.map(|name| {
+        let mut verify = Command::new("openssl");
+        verify.arg("verify").arg("-CAfile").arg(file("trusted")).arg(file(name));
+        verify.output().unwrap().status.success()
+    });
+    assert_eq!(is_trusted, [false, true, true], "only the newest two are");
+}
