@@ -88,6 +88,53 @@ async fn a_pod_out_of_memory_is_said_to_be_that() {
     assert_eq!(ended.status.cause(), sqlflow_proto::v1::Cause::OutOfMemory, "{:?}", ended.status);
 }
 
+/// A helper of the command's that the kernel killed, while the command itself succeeded: Kubernetes calls that OOMKilled
+/// with exit code 0. The agent that stands alone in a Pod says what was.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_helper_out_of_memory_does_not_hide_behind_success() {
+    let namespace = Namespace::new("helper");
+    let script = "python3 -c 'x = bytearray(300 << 20)'; exit 0";
+    namespace.apply(
+        &serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": { "name": "alone" },
+            "spec": {
+                "restartPolicy": "Never",
+                "automountServiceAccountToken": false,
+                "securityContext": {
+                    "runAsNonRoot": true,
+                    "runAsUser": 65532,
+                    "seccompProfile": { "type": "RuntimeDefault" }
+                },
+                "containers": [{
+                    "name": "alone",
+                    "image": "sqlflow.test/submitter:dev",
+                    "args": ["exec", "--outcome", "/dev/termination-log", "--", "sh", "-c", script],
+                    "resources": { "limits": { "memory": "64Mi" } },
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false,
+                        "readOnlyRootFilesystem": true,
+                        "capabilities": { "drop": ["ALL"] }
+                    }
+                }]
+            }
+        })
+        .to_string(),
+    );
+    let mut ended = serde_json::Value::Null;
+    namespace.wait_for("its end", || {
+        ended = namespace.pods()[0]["status"]["containerStatuses"][0]["state"]["terminated"].clone();
+        !ended.is_null()
+    });
+    assert_eq!(ended["exitCode"], 0, "{ended}");
+    let outcome: serde_json::Value = serde_json::from_str(ended["message"].as_str().unwrap()).unwrap();
+    assert_eq!(outcome["reason"], "succeeded", "{outcome}");
+    assert!(outcome["usage"]["oom_kills"].as_u64() >= Some(1), "{outcome}");
+    let largest = outcome["usage"]["largest"]["name"].as_str().unwrap();
+    assert!(largest.contains("python"), "{outcome}");
+}
+
 /// A time limit is a verdict of its own, and nothing is tried again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_runs_too_long_is_said_to_have() {

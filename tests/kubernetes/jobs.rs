@@ -1,5 +1,6 @@
 //! Programs that end well.
 
+use sqlflow_proto::v1::job_status::Code;
 use sqlflow_tests::cluster::{AGENT_IMAGE, Cluster, HOST, Namespace};
 use sqlflow_tests::python;
 use sqlflow_tests::services::{Hdfs, Mariadb, PASSWORD};
@@ -115,4 +116,25 @@ async fn a_statement_says_what_its_pod_needs() {
     );
     let refused = client.run(train("pod.memory = \"much\"")).await.unwrap_err();
     assert!(refused.message().contains("expected a quantity such as 2, 500m or 4Gi"), "{refused}");
+}
+
+/// Also an image of its own and processors of another kind, which no node of this cluster has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_names_an_image_where_it_may() {
+    let namespace = Namespace::new("own-image");
+    let setup = namespace.setup(SQLITE, "{}").flag("--pod-attributes=image,gpu");
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let program = "SELECT 1 AS a, 1 AS class TO TRAIN xgboost.gbtree WITH pod.image = \"else/where\", pod.gpu = 2 LABEL class INTO m;";
+    let token = client.run(program).await.unwrap();
+    let mut pods = Vec::new();
+    namespace.wait_for("a Pod", || {
+        pods = namespace.pods();
+        !pods.is_empty()
+    });
+    let container = &pods[0]["spec"]["containers"][0];
+    assert_eq!(container["image"], "else/where");
+    assert_eq!(container["resources"]["limits"]["nvidia.com/gpu"], "2", "{container}");
+    client.api.cancel(token.clone()).await.unwrap();
+    assert_eq!(client.follow(&token).await.unwrap().status.code(), Code::Failed);
 }

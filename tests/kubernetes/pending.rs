@@ -52,6 +52,20 @@ async fn an_image_that_is_not_there() {
     says_why_it_waits(&namespace, namespace.setup(SQLITE, template), "misspelt:dev").await;
 }
 
+/// Waiting has an end: of a name that no registry can have it is soon.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_can_never_be_is_given_up() {
+    let namespace = Namespace::new("never");
+    let template = "spec: {containers: [{name: submitter, image: 'Not/Valid'}]}";
+    let server = namespace.setup(SQLITE, template).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.code(), Code::Failed);
+    assert!(ended.status.message.contains("Not/Valid"), "{}", ended.status.message);
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_config_map_that_is_missing() {
     let namespace = Namespace::new("mount");
