@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use super::staging::{Folder, Folders, Staging};
+use super::staging::{Folder, Folders, Staging, is_staging};
 use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, kind};
 use crate::{durable, failpoint};
 
@@ -117,8 +117,8 @@ impl Folders for FileStore {
         let mut folders = Vec::new();
         for entry in if_there(fs::read_dir(&self.folder))?.into_iter().flatten() {
             let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_dir());
-            if let Some(name) = name
+            let name = path.file_name().and_then(|name| name.to_str());
+            if let Some(name) = name.filter(|name| is_staging(name))
                 && let Some(changed) = if_there(last_change(&path))?
             {
                 folders.push(Folder { name: name.to_owned(), changed });

@@ -16,7 +16,7 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::kerberos;
 use super::patience::Waiting;
-use super::staging::{Folder, Folders, Staging};
+use super::staging::{Folder, Folders, Staging, is_staging};
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, kind,
 };
@@ -190,11 +190,14 @@ impl Folders for HdfsStore {
         let client = self.client()?;
         self.waiting.wait_to_clear(async {
             let mut folders = Vec::new();
-            for status in entries(&client, &self.folder).await?.into_iter().filter(|it| it.isdir) {
+            for status in entries(&client, &self.folder).await? {
+                let name = status.path.rsplit('/').next().unwrap_or_default().to_owned();
+                if !is_staging(&name) {
+                    continue;
+                }
                 let within = entries(&client, &status.path).await?;
                 let last =
                     within.iter().map(|it| it.modification_time).fold(status.modification_time, u64::max);
-                let name = status.path.rsplit('/').next().unwrap_or_default().to_owned();
                 folders.push(Folder { name, changed: time(last) });
             }
             Ok(folders)

@@ -190,15 +190,14 @@ impl ObjectStore {
             (Ok(()), found) => found?,
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            (Err(error), found)
-                // Or what it was to be put over was removed, or the upload itself was.
-                if error.kind() == io::ErrorKind::NotFound
-                    || *is_conditional && self.is_refused_for_its_condition(&error) =>
-            {
+            (Err(error), found) if self.is_overtaken(&error, *is_conditional) => {
                 return Err(match found {
                     // Whether it was ours that is there is not known.
                     Err(unknown) if unknown.kind() != io::ErrorKind::NotFound => unknown,
-                    _ => io::Error::other(Overtaken(error.to_string())),
+                    _ => io::Error::other(Overtaken(match error.kind() {
+                        io::ErrorKind::NotFound => format!("it was removed meanwhile ({error})"),
+                        _ => format!("another model came in between ({error})"),
+                    })),
                 });
             }
             (Err(error), _) => return Err(error),
@@ -210,6 +209,16 @@ impl ObjectStore {
             "{length} bytes were sent, but the store has {}",
             found.content_length()
         )))
+    }
+
+    /// Its condition does not hold any more; or what it was to be put over is gone, or the upload itself.
+    fn is_overtaken(&self, error: &io::Error, is_conditional: bool) -> bool {
+        if error.kind() == io::ErrorKind::NotFound {
+            // "NoSuchBucket", "ContainerNotFound": that does not change by staging.
+            let text = error.to_string().to_lowercase();
+            return !text.contains("bucket") && !text.contains("container");
+        }
+        is_conditional && self.is_refused_for_its_condition(error)
     }
 
     /// Because it does not hold any more, or because the store knows no conditions; then the next upload has none.

@@ -11,17 +11,22 @@ pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 const PREFIX: &str = ".staging-";
 
+/// Whether a folder of this name is somebody's staging folder.
+pub(super) fn is_staging(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
 /// What a storage can do with the folders in a model's folder. Neither takes long: what is not removed now is removed
 /// by somebody later.
 pub(super) trait Folders {
-    /// All of them; none where there is no model's folder.
+    /// Those that [`is_staging`] is true of; none where there is no model's folder.
     fn folders(&self) -> io::Result<Vec<Folder>>;
 
     /// Removes one with all that is in it.
     fn remove(&self, name: &str) -> io::Result<()>;
 }
 
-/// A folder in a model's folder.
+/// A staging folder.
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) name: String,
@@ -79,7 +84,7 @@ impl Staging {
         let age = now.duration_since(folder.changed).unwrap_or_default();
         match self.number(&folder.name) {
             Some(number) => number < self.attempt,
-            None => folder.name.starts_with(PREFIX) && age > ABANDONED_AFTER,
+            None => age > ABANDONED_AFTER,
         }
     }
 
@@ -125,7 +130,6 @@ mod tests {
             (".staging-j-1-3", DAY + 5),
             (".staging-j-2-1", DAY - 5),
             (".staging-dead-0-1", DAY + 5),
-            ("old/of/a/user", 2 * DAY),
         ];
         (staging, Storage(RefCell::new(folders)))
     }
@@ -138,14 +142,14 @@ mod tests {
     fn whoever_stages_removes_what_dead_writers_left() {
         let (staging, storage) = storage();
         staging.sweep(&storage);
-        assert_eq!(left(&storage), [".staging-j-1-2", ".staging-j-1-3", ".staging-j-2-1", "old/of/a/user"]);
+        assert_eq!(left(&storage), [".staging-j-1-2", ".staging-j-1-3", ".staging-j-2-1"]);
     }
 
     #[test]
     fn whoever_is_done_removes_its_own_and_what_its_step_left() {
         let (staging, storage) = storage();
         staging.clear(&storage).unwrap();
-        let others = [".staging-j-1-3", ".staging-j-2-1", ".staging-dead-0-1", "old/of/a/user"];
+        let others = [".staging-j-1-3", ".staging-j-2-1", ".staging-dead-0-1"];
         assert_eq!(left(&storage), others);
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
 
 use super::patience::Waiting;
-use super::staging::{Folder, Folders, Staging};
+use super::staging::{Folder, Folders, Staging, is_staging};
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, http, kind,
 };
@@ -211,7 +211,7 @@ impl Folders for WebhdfsStore {
         self.waiting.wait_to_clear(async {
             let mut folders = Vec::new();
             let found = entries(&operator, &self.folder).await?;
-            for folder in found.iter().filter(|it| it.metadata().is_dir()) {
+            for folder in found.iter().filter(|it| is_staging(it.name())) {
                 let within = entries(&operator, folder.path()).await?;
                 let changes = within.iter().chain([folder]).filter_map(|it| described(it.metadata()).1);
                 if let Some(changed) = changes.max() {

@@ -44,7 +44,7 @@ impl Shell {
 fn publish_failed(error: PublishError) -> Event {
     let PublishError { message, committed, may_pass, is_overtaken } = error;
     if is_overtaken {
-        tracing::warn!("another model came in between: {message}");
+        tracing::warn!("{message}; staging it again");
         return Event::Overtaken { message, committed };
     }
     Event::PublishFailed { message, committed, may_pass }
