@@ -75,9 +75,9 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_GRACE", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
 
-    /// How long an agent may take from its launch to its first word
-    #[arg(long, env = "SQLFLOW_ATTACH_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub attach_timeout: Duration,
+    /// How long an agent that was started may take until it attaches [default: 30s; in Pods 2m]
+    #[arg(long, env = "SQLFLOW_ATTACH_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    pub attach_timeout: Option<Duration>,
 
     /// How long an agent that is done waits for a server before it leaves its outcome on disk
     #[arg(long, env = "SQLFLOW_LINGER", value_name = "TIME", default_value = "1h", value_parser = duration)]

@@ -72,11 +72,21 @@ impl Executors for KubernetesLauncher {
         else {
             return Err(Status::unauthenticated("an executor in a Pod shows its service-account token"));
         };
-        let unavailable = |error| Status::unavailable(format!("the Kubernetes API cannot be asked: {error}"));
-        let Some(identity) = self.review(&pod.token).await.map_err(unavailable)? else {
+        let unavailable = |what: &str, error: kube::Error| {
+            // An answer is told in the apiserver's own words.
+            let why = if let kube::Error::Api(status) = &error {
+                status.message.clone()
+            } else {
+                error.to_string()
+            };
+            Status::unavailable(format!("the Kubernetes API does not tell {what}: {why}"))
+        };
+        let reviewed = self.review(&pod.token).await;
+        let Some(identity) = reviewed.map_err(|error| unavailable("whose token it shows", error))? else {
             return Err(Status::unauthenticated("the token is not valid for this server"));
         };
-        if !self.is_pod_of(&identity, attempt).await.map_err(unavailable)? {
+        let is_its_pod = self.is_pod_of(&identity, attempt).await;
+        if !is_its_pod.map_err(|error| unavailable("which Pod it is in", error))? {
             return Err(Status::permission_denied("this is not the attempt's Pod"));
         }
         Ok(())

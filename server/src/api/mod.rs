@@ -29,6 +29,7 @@ use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::sql;
 use crate::store::Store;
 use crate::web::Links;
@@ -48,6 +49,8 @@ pub struct Api {
     pub driver: Driver,
     /// Tells who may speak for an attempt.
     pub executors: Arc<dyn Executors>,
+    /// Why agents could not attach.
+    pub refusals: Refusals,
     /// Makes assignments.
     pub assigner: Assigner,
     /// What is counted.
@@ -103,6 +106,7 @@ impl Api {
                 store: Arc::clone(&self.store),
                 log: Arc::clone(&self.log),
                 executors: self.executors,
+                refusals: self.refusals,
                 assigner: self.assigner,
                 grace: self.grace,
                 metrics: self.metrics.clone(),

@@ -24,7 +24,7 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{Ender, LaunchError, Launcher, Needs, Observation};
+use super::{ATTACH, Ender, LaunchError, Launcher, Needs, Observation, Waiting};
 use crate::job::{AttemptId, Milestones};
 
 pub use identity::PodIdentity;
@@ -57,6 +57,8 @@ pub struct KubernetesOptions {
     pub grace: Duration,
     /// How long an agent with an outcome waits for a server.
     pub linger: Duration,
+    /// How long an agent that runs may take until it attaches.
+    pub attach: Duration,
 }
 
 /// Starts Pods and watches them.
@@ -291,6 +293,15 @@ impl Launcher for KubernetesLauncher {
         match observe::observe(&pod, &[], now) {
             Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, now),
             other => other,
+        }
+    }
+
+    fn silence(&self) -> Waiting {
+        let server = &self.options.server;
+        Waiting {
+            kind: ATTACH,
+            why: format!("the Pod runs, but its agent has not reached the server at {server}"),
+            patience: self.options.attach,
         }
     }
 
