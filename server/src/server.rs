@@ -213,9 +213,13 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             attach: options.attach_timeout.unwrap_or(POD_ATTACH_TIMEOUT),
         },
     );
-    if let Err(error) = launcher.check().await {
-        tracing::warn!("{error:#}; jobs wait until that is mended");
-    }
+    let checked = launcher.clone();
+    // Nobody waits for it: what the store and the log have is there to be fetched without a cluster.
+    tokio::spawn(async move {
+        if let Err(error) = checked.check().await {
+            tracing::warn!("{error:#}; jobs wait until that is mended");
+        }
+    });
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(agents)))
 }
 

@@ -39,6 +39,8 @@ const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
 const END_MARGIN: Duration = Duration::from_secs(15);
 /// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
 const GRANTED_END: Duration = Duration::from_secs(600);
+/// The kind of wait for a platform that does not take an attempt.
+const LAUNCH: &str = "launch";
 /// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -217,6 +219,7 @@ impl JobDriver {
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
+        self.waits.begin(LAUNCH, Instant::now());
         let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
         match self.context.launcher.launch(&attempt, &needs.unwrap_or_default()).await {
             Ok(()) => {
@@ -228,7 +231,7 @@ impl JobDriver {
                 self.update(Event::AttemptFoundEnded { attempt, outcome }).await
             }
             Err(LaunchError::Later(why)) => {
-                let waiting = Waiting { kind: "launch", why, patience: LAUNCH_PATIENCE };
+                let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
                 if self.waits(&waiting).await? {
                     let outcome = Outcome::by_server(Reason::LaunchFailed, waiting.why, false);
                     return self.update(Event::AttemptFoundEnded { attempt, outcome }).await;

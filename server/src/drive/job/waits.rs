@@ -35,6 +35,13 @@ pub(super) struct Turn {
 }
 
 impl Waits {
+    /// The attempt may wait for this from now on; if so, it is noted later.
+    pub(super) fn begin(&mut self, kind: &'static str, now: Instant) {
+        if self.0.as_ref().is_none_or(|wait| wait.kind != kind) {
+            self.0 = Some(Wait::begin(kind, now));
+        }
+    }
+
     /// The attempt was seen to wait for this. A new kind has its patience from its own beginning.
     pub(super) fn note(&mut self, waiting: &Waiting, now: Instant) -> Turn {
         let wait = match &mut self.0 {
@@ -111,6 +118,14 @@ mod tests {
     fn another_kind_begins_anew() {
         let waits = |second| Some(waiting(if second < 20 { "start" } else { "attach" }, "why"));
         assert_eq!(told(waits), (vec![2, 22], Some(51)));
+    }
+
+    #[test]
+    fn what_took_long_to_fail_is_told_at_once() {
+        let (begin, mut waits) = (Instant::now(), Waits::default());
+        waits.begin("launch", begin);
+        let turn = waits.note(&waiting("launch", "no answer"), begin + Duration::from_secs(10));
+        assert_eq!(turn, Turn { is_news: true, is_over: false });
     }
 
     #[test]
