@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # certificates.sh NAMESPACE: makes what server and agents show each other: the Secret sqlflow-agent-tls and the ConfigMap
-# sqlflow-ca. Run it again to renew them; agents and the next server read the new ones. Needs kubectl and openssl. Where
+# sqlflow-ca. Run it again to renew them; agents and servers read the new ones. Needs kubectl and openssl. Where
 # cert-manager is at hand, let it make both instead.
 set -euo pipefail
 namespace=${1:?usage: certificates.sh NAMESPACE}

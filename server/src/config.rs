@@ -132,7 +132,7 @@ pub struct KubernetesArgs {
     #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
     pub agent_listen: SocketAddr,
 
-    /// Certificate chain of that address (PEM); it must be valid for the host of --agent-url
+    /// Certificate chain of that address (PEM), taken anew when it is renewed; it must be valid for the host of --agent-url
     #[arg(long, env = "SQLFLOW_AGENT_CERT", value_name = "FILE")]
     pub agent_cert: Option<PathBuf>,
 

@@ -187,12 +187,12 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         .as_ref()
         .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
     let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
+    // The second time is an error that means nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let agents = api::AgentTls::new(listener, certificate, key)?;
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
 
-    // The second time is an error that means nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = kube::Client::try_default().await.context("cannot find a Kubernetes cluster")?;
     let namespace = given.pod_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let launcher = KubernetesLauncher::new(
@@ -220,7 +220,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             tracing::warn!("{error:#}; jobs wait until that is mended");
         }
     });
-    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(agents)))
+    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
 }
 
 fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {

@@ -23,6 +23,7 @@ use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::codegen::Assigner;
@@ -70,7 +71,7 @@ pub enum AgentListener {
     /// A Unix socket, for agents on this machine.
     Socket(AgentSocket),
     /// TLS over TCP, for all others.
-    Tls(AgentTls),
+    Tls(Box<AgentTls>),
 }
 
 impl AgentListener {
@@ -81,7 +82,7 @@ impl AgentListener {
     ) -> Result<(), tonic::transport::Error> {
         match self {
             Self::Socket(socket) => socket.serve(service, shutdown).await,
-            Self::Tls(tls) => tls.serve(service, shutdown).await,
+            Self::Tls(tls) => tls.serve(Routes::new(service), shutdown).await,
         }
     }
 }
