@@ -232,6 +232,7 @@ async fn a_server_that_cannot_work_does_not_start() {
     let start = |flag: &str| Setup::new(dir.path(), "").flag(flag).start().unwrap_err().to_string();
     assert!(start("--agent=/no/such/agent").contains("/no/such/agent"));
     assert!(start("--models=ftp://host/x").contains("ftp://host/x"));
+    assert!(start("--launcher=kubernetes").contains("--models"), "Pods do not see its state folder");
     assert!(start("--grace=soon").contains("soon"));
     assert!(start("--datasource=oracle://u:hunter2@h/d").contains("oracle"));
     assert!(!start("--datasource=oracle://u:hunter2@h/d").contains("hunter2"));
