@@ -135,7 +135,7 @@ impl JobDriver {
         let evidence = self.evidence(&job).await?;
         match job.next(evidence) {
             Next::Create { step, after } => self.create(&job, step, after).await,
-            Next::Launch(attempt) => self.launch(attempt).await,
+            Next::Launch(attempt) => self.launch(&job, attempt).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
                 let exited = tokio::select! {
@@ -214,7 +214,7 @@ impl JobDriver {
         self.context.launcher.name().to_owned()
     }
 
-    async fn launch(&mut self, attempt: AttemptId) -> Result<(), Stop> {
+    async fn launch(&mut self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
         self.missing_since = None;
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
@@ -233,7 +233,7 @@ impl JobDriver {
             Err(LaunchError::Later(why)) => {
                 let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
                 if self.waits(&waiting).await? {
-                    let outcome = Outcome::by_server(Reason::LaunchFailed, waiting.why, false);
+                    let outcome = given_up(job, &attempt, waiting.why);
                     return self.update(Event::AttemptFoundEnded { attempt, outcome }).await;
                 }
                 tokio::time::sleep(LOOK_PERIOD).await;
@@ -257,14 +257,14 @@ impl JobDriver {
                 let waiting = self.silence(&attempt);
                 // What was loaded before the look may be old.
                 if self.waits(&waiting).await? && !self.has_attached(&attempt).await? {
-                    return self.give_up(attempt, waiting.why).await;
+                    return self.give_up(job, attempt, waiting.why).await;
                 }
                 Ok(())
             }
             Observation::Waiting(waiting) => {
                 self.missing_since = None;
                 if self.waits(&waiting).await? {
-                    return self.give_up(attempt, waiting.why).await;
+                    return self.give_up(job, attempt, waiting.why).await;
                 }
                 Ok(())
             }
@@ -324,9 +324,9 @@ impl JobDriver {
     }
 
     /// Ends an attempt that was waited for long enough.
-    async fn give_up(&mut self, attempt: AttemptId, why: String) -> Result<(), Stop> {
+    async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
         self.context.launcher.stop(&attempt, true).await;
-        let outcome = Outcome::by_server(Reason::LaunchFailed, why, false);
+        let outcome = given_up(job, &attempt, why);
         self.settle(attempt, Remains::default(), Some(outcome)).await
     }
 
@@ -371,6 +371,13 @@ impl JobDriver {
             Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
         }
     }
+}
+
+/// The outcome of an attempt that was waited for long enough. That is the end, but for work that an earlier attempt kept:
+/// to publish it is tried again.
+fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
+    let is_kept = job.steps.get(attempt.step as usize).is_some_and(|step| step.kept_output().is_some());
+    Outcome::by_server(Reason::LaunchFailed, why, is_kept)
 }
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {

@@ -163,6 +163,22 @@ impl World {
         self.job().await.attempt(&self.attempt).unwrap().phase.clone()
     }
 
+    async fn update(&self, event: Event) {
+        self.store.update(&self.attempt.job, None, event, 0).await.unwrap();
+    }
+
+    fn created() -> Event {
+        Event::AttemptCreated { step: 0, launcher: "local".to_owned() }
+    }
+
+    /// What an earlier server recorded of the attempt.
+    async fn attach(&self) -> InstanceHash {
+        let instance = InstanceHash::of(b"key");
+        self.update(Self::created()).await;
+        self.update(Event::AgentAttached { attempt: self.attempt.clone(), instance: instance.clone() }).await;
+        instance
+    }
+
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
         self.launcher.stopped.lock().unwrap().clone()
     }
@@ -201,15 +217,32 @@ async fn an_agent_that_could_not_be_judged_is_waited_for() {
 #[tokio::test]
 async fn an_agent_that_attached_to_an_earlier_server_is_not_judged() {
     let world = world(None).await;
-    let instance = InstanceHash::of(b"key");
-    let events = [
-        Event::AttemptCreated { step: 0, launcher: "local".to_owned() },
-        Event::AgentAttached { attempt: world.attempt.clone(), instance: instance.clone() },
-    ];
-    for event in events {
-        world.store.update(&world.attempt.job, None, event, 0).await.unwrap();
-    }
+    let instance = world.attach().await;
     world.drive();
     assert_eq!(world.phase_after_many_looks().await, Phase::Attached { instance });
     assert_eq!(world.stopped(), []);
+}
+
+/// What a training of days has made is not thrown away because one Pod could not come to publish it.
+#[tokio::test]
+async fn kept_work_outlives_an_attempt_that_is_given_up() {
+    let world = world(None).await;
+    let instance = world.attach().await;
+    let kept = Outcome {
+        output_kept: true,
+        ..Outcome::by_server(Reason::PublishFailed, "the storage is away", false)
+    };
+    let attempt = world.attempt.clone();
+    world.update(Event::OutcomeReported { attempt, instance, outcome: kept }).await;
+    world.update(World::created()).await;
+    world.drive();
+    let second = AttemptId { number: 2, ..world.attempt.clone() };
+    let mut changes = world.store.watch(&second.job);
+    let outcome = loop {
+        if let Some(outcome) = world.job().await.attempt(&second).and_then(|it| it.outcome().cloned()) {
+            break outcome;
+        }
+        changes.changed().await.unwrap();
+    };
+    assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
 }
