@@ -45,7 +45,7 @@ pub struct Options {
     pub state_dir: PathBuf,
 
     /// Where models are: file:///path, hdfs://host:port/path, webhdfs://host:port/path, s3://bucket/path, oss://, gs://
-    /// or azblob:// [default: file://<state-dir>/models]
+    /// or azblob:// [default: file://<state-dir>/models; with --launcher kubernetes it must be given]
     #[arg(long, env = "SQLFLOW_MODELS", value_name = "URI")]
     pub models: Option<String>,
 
@@ -75,9 +75,9 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_GRACE", value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
 
-    /// How long an agent may take from its launch to its first word
-    #[arg(long, env = "SQLFLOW_ATTACH_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = duration)]
-    pub attach_timeout: Duration,
+    /// How long an agent that was started may take until it attaches [default: 30s; in Pods 2m]
+    #[arg(long, env = "SQLFLOW_ATTACH_TIMEOUT", value_name = "TIME", value_parser = duration)]
+    pub attach_timeout: Option<Duration>,
 
     /// How long an agent that is done waits for a server before it leaves its outcome on disk
     #[arg(long, env = "SQLFLOW_LINGER", value_name = "TIME", default_value = "1h", value_parser = duration)]
@@ -132,7 +132,7 @@ pub struct KubernetesArgs {
     #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
     pub agent_listen: SocketAddr,
 
-    /// Certificate chain of that address (PEM); it must be valid for the host of --agent-url
+    /// Certificate chain of that address (PEM), taken anew when it is renewed; it must be valid for the host of --agent-url
     #[arg(long, env = "SQLFLOW_AGENT_CERT", value_name = "FILE")]
     pub agent_cert: Option<PathBuf>,
 
@@ -245,11 +245,16 @@ impl Options {
     /// Where models are.
     ///
     /// # Errors
-    /// The URI is not of a form that the agent can publish to.
+    /// The URI is not of a form that the agent can publish to; there is none, and agents do not share this machine's files.
     pub fn models_uri(&self, state_dir: &Path) -> anyhow::Result<String> {
-        let uri = match &self.models {
-            Some(uri) => uri.trim_end_matches('/').to_owned(),
-            None => format!("file://{}/models", state_dir.display()),
+        let uri = match (&self.models, self.launcher) {
+            (Some(uri), _) => uri.trim_end_matches('/').to_owned(),
+            (None, LauncherKind::Local) => format!("file://{}/models", state_dir.display()),
+            // It would be found out when a model is trained and cannot be saved.
+            (None, LauncherKind::Kubernetes) => bail!(
+                "--launcher kubernetes needs --models (SQLFLOW_MODELS): Pods do not see the server's files; name a storage \
+                 such as s3://bucket/models, or file:///path of a shared volume that --pod-template mounts"
+            ),
         };
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", &uri));
         if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
@@ -368,6 +373,19 @@ mod tests {
         assert!(read("--launcher=local", "--pod-image=x").unwrap_err().contains("--pod-image"));
         assert_eq!(read("--launcher=kubernetes", "--pod-image=x"), Ok(()));
         assert_eq!(read("--launcher=local", "--log-format=json"), Ok(()));
+    }
+
+    #[test]
+    fn pods_have_their_models_where_somebody_said() {
+        let uri = |flags: &[&str]| {
+            let options = Options::parse_from([&["sqlflow-server"], flags].concat());
+            options.models_uri(Path::new("/state")).map_err(|error| error.to_string())
+        };
+        assert_eq!(uri(&["--launcher=local"]).as_deref(), Ok("file:///state/models"));
+        let error = uri(&["--launcher=kubernetes"]).unwrap_err();
+        assert!(error.contains("--models") && error.contains("SQLFLOW_MODELS"), "{error}");
+        let shared = uri(&["--launcher=kubernetes", "--models=file:///shared/models"]);
+        assert_eq!(shared.as_deref(), Ok("file:///shared/models"));
     }
 
     #[test]

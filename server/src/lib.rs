@@ -18,6 +18,7 @@ pub mod launch;
 pub mod log;
 pub mod metrics;
 pub mod presence;
+pub mod refusals;
 pub mod server;
 pub mod sql;
 pub mod store;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlflow_agent::trace::Exporter;
@@ -21,12 +22,18 @@ use crate::launch::{Launcher, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
+use crate::refusals::Refusals;
 use crate::store::{SqliteStore, Store};
 use crate::trace::Tracer;
 use crate::web::{Links, Views, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// `--attach-timeout` of processes: they attach in a moment.
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
+/// Of Pods: sidecars and network policies may let the first connections through late.
+const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Runs a server until `shutdown` is cancelled. Jobs go on without it.
 ///
@@ -78,15 +85,17 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         }
         None => (Tracer::default(), None),
     };
+    let refusals = Refusals::default();
     let driver = Driver::new(
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
             launcher: Arc::clone(&launcher),
+            refusals: refusals.clone(),
             presence,
             limits: Limits {
                 lease: options.lease,
-                attach: options.attach_timeout,
+                attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
                 grace: options.grace,
                 retain_jobs: options.retain_jobs,
             },
@@ -119,6 +128,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         links,
         driver: driver.clone(),
         executors,
+        refusals,
         submit: SubmitOptions {
             data_source: options.datasource,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
@@ -160,6 +170,7 @@ fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
         cache: state_dir.join("cache"),
         socket: socket.clone(),
         linger: options.linger,
+        attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
@@ -176,12 +187,12 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         .as_ref()
         .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
     let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
+    // The second time is an error that means nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let agents = api::AgentTls::new(listener, certificate, key)?;
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
 
-    // The second time is an error that means nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let client = kube::Client::try_default().await.context("cannot find a Kubernetes cluster")?;
     let namespace = given.pod_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let launcher = KubernetesLauncher::new(
@@ -199,12 +210,17 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             deadline: Some(given.pod_deadline).filter(|it| !it.is_zero()),
             grace: options.grace,
             linger: options.linger,
+            attach: options.attach_timeout.unwrap_or(POD_ATTACH_TIMEOUT),
         },
     );
-    if let Err(error) = launcher.check().await {
-        tracing::warn!("{error:#}; jobs wait until that is mended");
-    }
-    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(agents)))
+    let checked = launcher.clone();
+    // Nobody waits for it: what the store and the log have is there to be fetched without a cluster.
+    tokio::spawn(async move {
+        if let Err(error) = checked.check().await {
+            tracing::warn!("{error:#}; jobs wait until that is mended");
+        }
+    });
+    Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
 }
 
 fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {

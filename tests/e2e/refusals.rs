@@ -1,5 +1,6 @@
 //! Bad input: each is refused with the right code, or fails with one clear sentence, and nothing is lost.
 
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By, job_status};
 use sqlflow_tests::client::{Client, Ended};
 use sqlflow_tests::python;
@@ -189,12 +190,49 @@ async fn an_agent_that_is_gone_is_told() {
     expect_failure(&ended, Cause::LaunchFailed, &[agent.to_str().unwrap()]);
 }
 
+/// Takes the attempt's lock, as an agent does, and says nothing.
+const SILENT: &str = "import fcntl, sys, time
+lock = open(sys.argv[sys.argv.index('--dir') + 1] + '/lock', 'w')
+fcntl.lockf(lock, fcntl.LOCK_EX)
+time.sleep(600)
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_runs_and_does_not_attach_is_told_and_ended() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let agent = dir.path().join("agent");
+    std::fs::write(&agent, format!("#!/usr/bin/env python3\n{SILENT}")).unwrap();
+    std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let flags = [format!("--agent={}", agent.display()), "--attach-timeout=4s".to_owned()];
+    let change = |setup| flags.into_iter().fold(setup, Setup::flag);
+    let World { mut client, server: _server, _dir: state } = world(change).await;
+    let token = client.run("SELECT 1").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    let why = "the agent runs, but it has not reached the server at";
+    expect_failure(&ended, Cause::LaunchFailed, &[why, "agent.sock"]);
+    let told =
+        ended.payloads().any(|it| matches!(it, Payload::Message(told) if told.message.starts_with(why)));
+    assert!(told, "it is told before the end: {:?}", ended.results);
+    // It was killed, or its folder would be kept.
+    let run = state.path().join("state/run");
+    let is_kept = || std::fs::read_dir(&run).unwrap().next().is_some();
+    for _ in 0..500 {
+        if !is_kept() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(!is_kept());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_cannot_work_does_not_start() {
     let dir = tempfile::tempdir().unwrap();
     let start = |flag: &str| Setup::new(dir.path(), "").flag(flag).start().unwrap_err().to_string();
     assert!(start("--agent=/no/such/agent").contains("/no/such/agent"));
     assert!(start("--models=ftp://host/x").contains("ftp://host/x"));
+    assert!(start("--launcher=kubernetes").contains("--models"), "Pods do not see its state folder");
     assert!(start("--grace=soon").contains("soon"));
     assert!(start("--datasource=oracle://u:hunter2@h/d").contains("oracle"));
     assert!(!start("--datasource=oracle://u:hunter2@h/d").contains("hunter2"));

@@ -8,6 +8,8 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::api_relay::ApiRelay;
 use sqlflow_tests::client::Ended;
 use sqlflow_tests::cluster::{Cluster, Namespace};
+use sqlflow_tests::http::get;
+use sqlflow_tests::server::Setup;
 
 use crate::SQLITE;
 
@@ -95,12 +97,45 @@ async fn an_apiserver_that_is_away_costs_no_job() {
     let apiserver = Pid::from_raw(Cluster::shared().program("apiserver"));
     kill(apiserver, Signal::SIGSTOP).unwrap();
     let launched_meanwhile = client.run("SELECT 1;").await.unwrap();
+    // Whoever wants to fetch still finds the server behind its Service.
+    let ready = get(&server.http, "/readyz");
     // No event tells of time.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     kill(apiserver, Signal::SIGCONT).unwrap();
+    assert_eq!(ready.code, 200, "{}", ready.body);
+    assert!(ready.body.contains("launcher: it does not answer"), "{}", ready.body);
     for token in [running, launched_meanwhile] {
         client.follow(&token).await.unwrap().expect_success();
     }
+}
+
+/// It takes every connection and never says a word, as behind a load balancer without backends: that is told, and the
+/// server serves what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_apiserver_that_never_answers_blocks_nobody() {
+    let namespace = Namespace::new("mute");
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = with_api(&namespace, mute.local_addr().unwrap().port()).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    let ready = get(&server.http, "/readyz");
+    assert_eq!(ready.code, 200, "{}", ready.body);
+    let is_told =
+        |it: &Payload| matches!(it, Payload::Message(told) if told.message.contains("did not answer within"));
+    client.until(&token, is_told).await.unwrap();
+}
+
+/// A server whose API is at this port of this machine.
+fn with_api(namespace: &Namespace, port: u16) -> Setup {
+    let kubeconfig = namespace.dir().join("plain.kubeconfig");
+    let config = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{port}") } }],
+        "users": [{ "name": "u", "user": {} }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    namespace.setup(SQLITE, "{}").env("KUBECONFIG", kubeconfig.display().to_string())
 }
 
 /// prefect#8573, AF#21087: the API answers 410 to a watch, 429 to everything, and 500; nothing that lives is called dead,
@@ -109,15 +144,7 @@ async fn an_apiserver_that_is_away_costs_no_job() {
 async fn an_api_that_answers_with_errors_costs_no_job() {
     let namespace = Namespace::new("errors");
     let relay = ApiRelay::start(namespace.dir());
-    let kubeconfig = namespace.dir().join("relay.kubeconfig");
-    let config = serde_json::json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "c", "cluster": { "server": format!("http://127.0.0.1:{}", relay.port) } }],
-        "users": [{ "name": "u", "user": {} }],
-        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u" } }],
-    });
-    std::fs::write(&kubeconfig, config.to_string()).unwrap();
-    let setup = namespace.setup(SQLITE, "{}").env("KUBECONFIG", kubeconfig.display().to_string());
+    let setup = with_api(&namespace, relay.port);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let mut tokens = vec![client.run(SECONDS).await.unwrap()];

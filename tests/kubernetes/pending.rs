@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use sqlflow_proto::v1::Cause;
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_tests::client::Client;
-use sqlflow_tests::cluster::{Cluster, Namespace};
+use sqlflow_tests::cluster::{Cluster, HOST, Namespace};
 use sqlflow_tests::server::Setup;
 
 use crate::SQLITE;
@@ -105,17 +106,53 @@ async fn a_forbidden_pod_is_refused_with_the_reason() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_the_right_says_so() {
     let namespace = Namespace::new("rbac");
-    let cluster = Cluster::shared();
-    let token = namespace.kubectl(&["create", "token", "default"]);
-    let kubeconfig = namespace.dir().join("powerless.kubeconfig");
-    let flags = ["config", "view", "--raw", "--flatten", "-o", "json"];
-    let mut config: serde_json::Value = serde_json::from_str(&cluster.kubectl(&flags)).unwrap();
-    config["users"][0]["user"] = serde_json::json!({ "token": token.trim() });
-    std::fs::write(&kubeconfig, config.to_string()).unwrap();
-    let setup = namespace.setup(SQLITE, "{}").env("KUBECONFIG", kubeconfig.display().to_string());
-    let server = setup.start().unwrap();
+    let server = as_default_account(&namespace).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT 1;").await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert!(ended.status.message.contains("cannot create resource \"pods\""), "{}", ended.status.message);
+}
+
+/// A Pod that runs is not enough: its agent does not come.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_cannot_reach_the_server_is_told_and_ended() {
+    let namespace = Namespace::new("silent");
+    // Nobody listens there.
+    let url = format!("https://{HOST}:9");
+    let setup = namespace.setup(SQLITE, "{}").flag(format!("--agent-url={url}"));
+    let server = setup.flag("--attach-timeout=6s").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    let why = format!("the Pod runs, but its agent has not reached the server at {url}");
+    waits_for(&mut client, &token, &why).await;
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!((ended.status.cause(), &ended.status.message), (Cause::LaunchFailed, &why));
+    namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
+}
+
+/// Its agent comes, and the server may not ask whose token it shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_may_not_review_tokens_says_so() {
+    let namespace = Namespace::new("reviews");
+    namespace.kubectl(&["create", "role", "server", "--verb=*", "--resource=pods,events"]);
+    namespace.kubectl(&[
+        "create",
+        "rolebinding",
+        "server",
+        "--role=server",
+        &format!("--serviceaccount={}:default", namespace.name),
+    ]);
+    let setup = as_default_account(&namespace);
+    says_why_it_waits(&namespace, setup, "cannot create resource \"tokenreviews\"").await;
+}
+
+/// A server with the rights of the namespace's default account.
+fn as_default_account(namespace: &Namespace) -> Setup {
+    let token = namespace.kubectl(&["create", "token", "default"]);
+    let kubeconfig = namespace.dir().join("default.kubeconfig");
+    let flags = ["config", "view", "--raw", "--flatten", "-o", "json"];
+    let mut config: serde_json::Value = serde_json::from_str(&Cluster::shared().kubectl(&flags)).unwrap();
+    config["users"][0]["user"] = serde_json::json!({ "token": token.trim() });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    namespace.setup(SQLITE, "{}").env("KUBECONFIG", kubeconfig.display().to_string())
 }

@@ -1,46 +1,229 @@
 //! The TCP port that agents on other machines attach to. There is no form of it without TLS: assignments hold secrets.
+//! Its certificate is renewed from time to time, long before the server is started anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlflow_proto::agent::agent_server::AgentServer;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use futures::Stream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 
 use super::KEEPALIVE;
-use super::attach::AgentApi;
+
+/// How often it is looked whether the certificate is another.
+const LOOK_PERIOD: Duration = Duration::from_secs(10);
 
 /// The port, bound, and what it shows.
 pub struct AgentTls {
     listener: TcpListener,
-    config: ServerTlsConfig,
+    pair: Pair,
+    server: Server,
+    look_period: Duration,
 }
 
 impl AgentTls {
-    /// Takes the certificate chain and the key from PEM files.
+    /// Takes the certificate chain and the key from PEM files, and again when they change.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// They cannot be read, or do not go together.
     pub fn new(listener: TcpListener, certificate: &Path, key: &Path) -> anyhow::Result<Self> {
-        let read =
-            |file: &Path| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
-        let identity = Identity::from_pem(read(certificate)?, read(key)?);
-        Ok(Self { listener, config: ServerTlsConfig::new().identity(identity) })
+        let mut pair = Pair::of(certificate, key);
+        let server = pair.changed()?.context("it has no certificate")?;
+        Ok(Self { listener, pair, server, look_period: LOOK_PERIOD })
     }
 
     pub(super) async fn serve(
-        self,
-        service: AgentServer<AgentApi>,
+        mut self,
+        routes: Routes,
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
-        Server::builder()
-            .tls_config(self.config)?
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
-            .add_service(service)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(self.listener), shutdown.cancelled_owned())
-            .await
+        let listener = Arc::new(self.listener);
+        let mut older = JoinSet::new();
+        loop {
+            // What a tonic server shows is fixed, so each certificate has a server of its own on the same listener.
+            let end = shutdown.child_token();
+            let mut serving = Box::pin(
+                self.server
+                    .add_routes(routes.clone())
+                    .serve_with_incoming_shutdown(accepted(&listener), end.clone().cancelled_owned()),
+            );
+            self.server = tokio::select! {
+                served = &mut serving => {
+                    served?;
+                    break;
+                }
+                renewed = self.pair.renewed(self.look_period) => renewed,
+            };
+            // It accepts no more; the agents that are attached stay until their streams end.
+            end.cancel();
+            older.spawn(serving);
+        }
+        while older.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+fn accepted(listener: &Arc<TcpListener>) -> impl Stream<Item = std::io::Result<TcpStream>> + use<> {
+    futures::stream::unfold(Arc::clone(listener), async |listener| {
+        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+    })
+}
+
+/// A certificate and its key, in files that somebody else renews.
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// What is in use.
+    used: Option<[Vec<u8>; 2]>,
+    /// Why what is there now cannot be used, as it was last logged.
+    trouble: String,
+}
+
+impl Pair {
+    fn of(certificate: &Path, key: &Path) -> Self {
+        Self { certificate: certificate.to_owned(), key: key.to_owned(), used: None, trouble: String::new() }
+    }
+
+    /// Waits until there is another pair that can be used.
+    async fn renewed(&mut self, look_period: Duration) -> Server {
+        loop {
+            tokio::time::sleep(look_period).await;
+            if let Some(server) = self.look() {
+                tracing::info!(certificate = %self.certificate.display(), "agents are shown another certificate now");
+                return server;
+            }
+        }
+    }
+
+    /// A server that shows the pair, if that is another; one that cannot be used leaves the one before in its place.
+    fn look(&mut self) -> Option<Server> {
+        match self.changed() {
+            Ok(server) => {
+                self.trouble.clear();
+                server
+            }
+            Err(error) => {
+                let trouble = format!("{error:#}");
+                if trouble != self.trouble {
+                    tracing::error!(error = trouble, "agents are shown the certificate from before");
+                    self.trouble = trouble;
+                }
+                None
+            }
+        }
+    }
+
+    fn changed(&mut self) -> anyhow::Result<Option<Server>> {
+        let read =
+            |file: &Path| std::fs::read(file).with_context(|| format!("cannot read {}", file.display()));
+        let found = [read(&self.certificate)?, read(&self.key)?];
+        if self.used.as_ref() == Some(&found) {
+            return Ok(None);
+        }
+        let [certificate, key] = &found;
+        let config = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        let server = Server::builder().tls_config(config).with_context(|| {
+            format!("{} with the key {} cannot be used", self.certificate.display(), self.key.display())
+        })?;
+        self.used = Some(found);
+        Ok(Some(server.http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+    use tonic_health::ServingStatus;
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    use super::*;
+
+    const HOST: &str = "sqlflow-server";
+
+    /// A folder with the pairs `one` and `two`, each signed by itself; `tls` is a copy of the first.
+    fn pairs() -> tempfile::TempDir {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["one", "two"] {
+            let output = Command::new("openssl")
+                .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+                .args(["-days", "30", "-subj", "/CN=test", "-keyout", &format!("{name}.key"), "-out"])
+                .args([&format!("{name}.crt"), "-addext", &format!("subjectAltName=DNS:{HOST}")])
+                .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+                .current_dir(dir.path())
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+        renew(dir.path(), "one");
+        dir
+    }
+
+    fn renew(dir: &Path, name: &str) {
+        for kind in ["key", "crt"] {
+            std::fs::copy(dir.join(format!("{name}.{kind}")), dir.join(format!("tls.{kind}"))).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_changes_nothing() {
+        let dir = pairs();
+        let mut pair = Pair::of(&dir.path().join("tls.crt"), &dir.path().join("tls.key"));
+        assert!(pair.look().is_some());
+        assert!(pair.look().is_none(), "it is the same");
+        std::fs::copy(dir.path().join("two.crt"), dir.path().join("tls.crt")).unwrap();
+        assert!(pair.look().is_none(), "its key is not there yet");
+        std::fs::write(dir.path().join("tls.crt"), "no certificate").unwrap();
+        assert!(pair.look().is_none());
+        std::fs::remove_file(dir.path().join("tls.crt")).unwrap();
+        assert!(pair.look().is_none());
+        renew(dir.path(), "two");
+        assert!(pair.look().is_some());
+        assert!(pair.look().is_none());
+    }
+
+    async fn connect(address: &str, dir: &Path, trusted: &str) -> Result<Channel, transport::Error> {
+        let certificate = std::fs::read(dir.join(format!("{trusted}.crt"))).unwrap();
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificate)).domain_name(HOST);
+        let endpoint = Channel::from_shared(format!("https://{address}")).unwrap().tls_config(tls)?;
+        endpoint.connect().await
+    }
+
+    /// Who comes is shown the new one; who is there stays, as an agent would whose attempt runs for days.
+    #[tokio::test]
+    async fn a_renewed_certificate_is_shown_and_disturbs_nobody() {
+        let dir = pairs();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+        let mut tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        tls.look_period = Duration::from_millis(10);
+        let (health, service) = tonic_health::server::health_reporter();
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(tls.serve(Routes::new(service), shutdown.clone()));
+
+        let mut client = HealthClient::new(connect(&address, dir.path(), "one").await.unwrap());
+        assert!(connect(&address, dir.path(), "two").await.is_err());
+        let all = HealthCheckRequest { service: String::new() };
+        let mut stream = client.watch(all).await.unwrap().into_inner();
+        assert!(stream.message().await.unwrap().is_some());
+
+        renew(dir.path(), "two");
+        while connect(&address, dir.path(), "two").await.is_err() {}
+        assert!(connect(&address, dir.path(), "one").await.is_err());
+        health.set_service_status("", ServingStatus::NotServing).await;
+        assert!(stream.message().await.unwrap().is_some(), "the stream from before goes on");
+
+        shutdown.cancel();
+        drop((stream, client));
+        served.await.unwrap().unwrap();
     }
 }

@@ -26,6 +26,7 @@ use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Phase, R
 use crate::launch::Ender;
 use crate::log::{Entry, ResultLog};
 use crate::metrics::{AttachedAgent, Metrics};
+use crate::refusals::{Refusal, Refusals};
 use crate::store::{JobRecord, Store, UpdateError};
 use crate::trace;
 
@@ -50,6 +51,7 @@ pub(super) struct AttachContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn ResultLog>,
     pub(super) executors: Arc<dyn Executors>,
+    pub(super) refusals: Refusals,
     pub(super) assigner: Assigner,
     pub(super) grace: Duration,
     pub(super) metrics: Metrics,
@@ -106,9 +108,12 @@ impl AttachContext {
             return Err(Status::invalid_argument("the first message must be a Hello"));
         };
         let attempt = attempt_of(&hello)?;
-        self.executors.verify(&hello, &peer, &attempt).await?;
         let instance = InstanceHash::of(&hello.instance_key);
-        let is_over = self.bind(&attempt, &instance).await?;
+        let is_over = self.admit(&hello, &peer, &attempt, &instance).await.inspect_err(|status| {
+            let refusal =
+                Refusal { why: status.message().to_owned(), may_pass: !status::is_final(status.code()) };
+            self.refusals.note(&attempt, refusal);
+        })?;
 
         let replaced = self.shutdown.child_token();
         if let Some(older) = lock(&self.streams).insert(attempt.clone(), replaced.clone()) {
@@ -136,6 +141,18 @@ impl AttachContext {
             streams.remove(&session.attempt);
         }
         served
+    }
+
+    /// Takes the agent if it is the attempt's. True: see [`Self::bind`].
+    async fn admit(
+        &self,
+        hello: &Hello,
+        peer: &Peer,
+        attempt: &AttemptId,
+        instance: &InstanceHash,
+    ) -> Result<bool, Status> {
+        self.executors.verify(hello, peer, attempt).await?;
+        self.bind(attempt, instance).await
     }
 
     /// Binds the agent to the attempt. True: the attempt is over, by this agent's own report, and the agent only

@@ -7,7 +7,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use crate::job::AttemptId;
-use crate::launch::kubernetes::KubernetesLauncher;
+use crate::launch::kubernetes::{KubernetesLauncher, in_words};
 use crate::launch::{Ender, LocalLauncher};
 
 /// What the connection itself shows about who is at its other end.
@@ -72,11 +72,15 @@ impl Executors for KubernetesLauncher {
         else {
             return Err(Status::unauthenticated("an executor in a Pod shows its service-account token"));
         };
-        let unavailable = |error| Status::unavailable(format!("the Kubernetes API cannot be asked: {error}"));
-        let Some(identity) = self.review(&pod.token).await.map_err(unavailable)? else {
+        let unavailable = |what: &str, error: &kube::Error| {
+            Status::unavailable(format!("the Kubernetes API does not tell {what}: {}", in_words(error)))
+        };
+        let reviewed = self.review(&pod.token).await;
+        let Some(identity) = reviewed.map_err(|error| unavailable("whose token it shows", &error))? else {
             return Err(Status::unauthenticated("the token is not valid for this server"));
         };
-        if !self.is_pod_of(&identity, attempt).await.map_err(unavailable)? {
+        let is_its_pod = self.is_pod_of(&identity, attempt).await;
+        if !is_its_pod.map_err(|error| unavailable("which Pod it is in", &error))? {
             return Err(Status::permission_denied("this is not the attempt's Pod"));
         }
         Ok(())

@@ -23,12 +23,14 @@ use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
+use crate::refusals::Refusals;
 use crate::sql;
 use crate::store::Store;
 use crate::web::Links;
@@ -48,6 +50,8 @@ pub struct Api {
     pub driver: Driver,
     /// Tells who may speak for an attempt.
     pub executors: Arc<dyn Executors>,
+    /// Why agents could not attach.
+    pub refusals: Refusals,
     /// Makes assignments.
     pub assigner: Assigner,
     /// What is counted.
@@ -67,7 +71,7 @@ pub enum AgentListener {
     /// A Unix socket, for agents on this machine.
     Socket(AgentSocket),
     /// TLS over TCP, for all others.
-    Tls(AgentTls),
+    Tls(Box<AgentTls>),
 }
 
 impl AgentListener {
@@ -78,7 +82,7 @@ impl AgentListener {
     ) -> Result<(), tonic::transport::Error> {
         match self {
             Self::Socket(socket) => socket.serve(service, shutdown).await,
-            Self::Tls(tls) => tls.serve(service, shutdown).await,
+            Self::Tls(tls) => tls.serve(Routes::new(service), shutdown).await,
         }
     }
 }
@@ -103,6 +107,7 @@ impl Api {
                 store: Arc::clone(&self.store),
                 log: Arc::clone(&self.log),
                 executors: self.executors,
+                refusals: self.refusals,
                 assigner: self.assigner,
                 grace: self.grace,
                 metrics: self.metrics.clone(),

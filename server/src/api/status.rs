@@ -31,6 +31,11 @@ pub(super) fn of_log(error: LogError) -> Status {
     refuse(code, &error)
 }
 
+/// An agent that is answered this leaves; after anything else it tries again. See `agent.proto`.
+pub(super) fn is_final(code: Code) -> bool {
+    matches!(code, Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::FailedPrecondition)
+}
+
 /// For an agent: which of these are final is said in `agent.proto`.
 pub(super) fn of_update(error: UpdateError) -> Status {
     match error {

@@ -1,6 +1,10 @@
-//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that.
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `waits` is when a wait
+//! is told, and when it is over.
 
 mod ending;
+#[cfg(test)]
+mod tests;
+mod waits;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -16,8 +20,10 @@ use crate::failpoint;
 use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason};
 use crate::launch::{LaunchError, Needs, Observation, Remains, Waiting};
 use crate::log::{Entry, LogError};
+use crate::refusals::Awaited;
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
+use waits::Waits;
 
 /// How often an attempt is looked at when nothing tells of a change.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -33,10 +39,10 @@ const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
 const END_MARGIN: Duration = Duration::from_secs(15);
 /// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
 const GRANTED_END: Duration = Duration::from_secs(600);
-/// How long a platform that cannot be asked, or has no room, is asked again to start an attempt.
+/// The kind of wait for a platform that does not take an attempt.
+const LAUNCH: &str = "launch";
+/// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
 const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
-/// A wait that is over before this is not told.
-const NEWS_AFTER: Duration = Duration::from_secs(2);
 
 pub(super) struct JobDriver {
     context: Arc<Context>,
@@ -48,8 +54,10 @@ pub(super) struct JobDriver {
     missing_since: Option<Instant>,
     /// Since when what an attempt left cannot be read.
     unreadable_since: Option<Instant>,
-    /// What the attempt waits for, as it was last said, and since when.
-    waiting: Option<(Waiting, Instant)>,
+    /// What the attempt waits for.
+    waits: Waits,
+    /// Why its agent, which runs, could not attach.
+    refused: Option<Awaited>,
     /// Its log lines have the trace's id.
     is_named: bool,
     /// Attempts of which nothing is left.
@@ -87,7 +95,8 @@ impl JobDriver {
             ending_since: None,
             missing_since: None,
             unreadable_since: None,
-            waiting: None,
+            waits: Waits::default(),
+            refused: None,
             is_named: false,
             cleaned: HashSet::new(),
         }
@@ -126,7 +135,7 @@ impl JobDriver {
         let evidence = self.evidence(&job).await?;
         match job.next(evidence) {
             Next::Create { step, after } => self.create(&job, step, after).await,
-            Next::Launch(attempt) => self.launch(attempt).await,
+            Next::Launch(attempt) => self.launch(&job, attempt).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
                 let exited = tokio::select! {
@@ -165,6 +174,12 @@ impl JobDriver {
     }
 
     async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), Stop> {
+        // What was seen of the attempt before says nothing of this one.
+        self.ending_since = None;
+        self.missing_since = None;
+        self.unreadable_since = None;
+        self.waits.end();
+        self.refused = None;
         let created = Event::AttemptCreated { step, launcher: self.launcher_name() };
         let Some(Again { why, publishes }) = after else { return self.update(created).await };
         let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
@@ -199,11 +214,12 @@ impl JobDriver {
         self.context.launcher.name().to_owned()
     }
 
-    async fn launch(&mut self, attempt: AttemptId) -> Result<(), Stop> {
+    async fn launch(&mut self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
         self.missing_since = None;
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
+        self.waits.begin(LAUNCH, Instant::now());
         let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
         match self.context.launcher.launch(&attempt, &needs.unwrap_or_default()).await {
             Ok(()) => {
@@ -215,9 +231,9 @@ impl JobDriver {
                 self.update(Event::AttemptFoundEnded { attempt, outcome }).await
             }
             Err(LaunchError::Later(why)) => {
-                let waiting = Waiting { kind: "launch", why, patience: LAUNCH_PATIENCE };
+                let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
                 if self.waits(&waiting).await? {
-                    let outcome = Outcome::by_server(Reason::LaunchFailed, waiting.why, false);
+                    let outcome = given_up(job, &attempt, waiting.why);
                     return self.update(Event::AttemptFoundEnded { attempt, outcome }).await;
                 }
                 tokio::time::sleep(LOOK_PERIOD).await;
@@ -232,15 +248,23 @@ impl JobDriver {
         match self.context.launcher.observe(&attempt).await {
             Observation::Running => {
                 self.missing_since = None;
-                self.waiting = None;
-                self.note_milestones(job, attempt).await
+                self.note_milestones(job, attempt.clone()).await?;
+                if attached {
+                    self.waits.end();
+                    self.refused = None;
+                    return Ok(());
+                }
+                let waiting = self.silence(&attempt);
+                // What was loaded before the look may be old.
+                if self.waits(&waiting).await? && !self.has_attached(&attempt).await? {
+                    return self.give_up(job, attempt, waiting.why).await;
+                }
+                Ok(())
             }
             Observation::Waiting(waiting) => {
                 self.missing_since = None;
                 if self.waits(&waiting).await? {
-                    let outcome = Outcome::by_server(Reason::LaunchFailed, waiting.why, false);
-                    self.context.launcher.stop(&attempt, true).await;
-                    return self.settle(attempt, Remains::default(), Some(outcome)).await;
+                    return self.give_up(job, attempt, waiting.why).await;
                 }
                 Ok(())
             }
@@ -273,19 +297,37 @@ impl JobDriver {
         self.update(Event::MilestonesSeen { attempt, milestones }).await
     }
 
-    /// Says why the attempt does not run yet, when that is news. True: it has waited long enough.
+    /// What an attempt waits for whose agent runs and is not attached.
+    fn silence(&mut self, attempt: &AttemptId) -> Waiting {
+        let waiting = self.context.launcher.silence();
+        let refused = self.refused.get_or_insert_with(|| self.context.refusals.of(attempt));
+        let Some(refusal) = refused.last() else { return waiting };
+        let why = format!("its agent has reached the server and could not attach: {}", refusal.why);
+        // A server that cannot tell who an agent is knows nothing against it.
+        let patience =
+            if refusal.may_pass { waiting.patience.max(LAUNCH_PATIENCE) } else { waiting.patience };
+        Waiting { why, patience, ..waiting }
+    }
+
+    async fn has_attached(&self, attempt: &AttemptId) -> Result<bool, Stop> {
+        let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        Ok(job.attempt(attempt).is_some_and(|it| it.attached_ms.is_some()))
+    }
+
+    /// Says why there is no agent yet, when that is news. True: it has been waited for long enough.
     async fn waits(&mut self, waiting: &Waiting) -> Result<bool, Stop> {
-        let known = self.waiting.as_ref().filter(|(known, _)| known.kind == waiting.kind);
-        let since = known.map_or_else(Instant::now, |(_, since)| *since);
-        let is_news = known.is_none_or(|(known, _)| known.why != waiting.why);
-        self.waiting = Some((waiting.clone(), since));
-        // What passes by itself in a moment is no news.
-        if is_news && since.elapsed() >= NEWS_AFTER {
+        let turn = self.waits.note(waiting, Instant::now());
+        if turn.is_news {
             self.say(notice::Kind::Status, waiting.why.clone()).await?;
-        } else if is_news {
-            self.waiting = Some((Waiting { why: String::new(), ..waiting.clone() }, since));
         }
-        Ok(since.elapsed() > waiting.patience)
+        Ok(turn.is_over)
+    }
+
+    /// Ends an attempt that was waited for long enough.
+    async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
+        self.context.launcher.stop(&attempt, true).await;
+        let outcome = given_up(job, &attempt, why);
+        self.settle(attempt, Remains::default(), Some(outcome)).await
     }
 
     /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when
@@ -329,6 +371,13 @@ impl JobDriver {
             Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
         }
     }
+}
+
+/// The outcome of an attempt that was waited for long enough. That is the end, but for work that an earlier attempt kept:
+/// to publish it is tried again.
+fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
+    let is_kept = job.steps.get(attempt.step as usize).is_some_and(|step| step.kept_output().is_some());
+    Outcome::by_server(Reason::LaunchFailed, why, is_kept)
 }
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {

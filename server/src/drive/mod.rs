@@ -21,6 +21,7 @@ use crate::launch::Launcher;
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
+use crate::refusals::Refusals;
 use crate::store::{Lease, ServerId, Store};
 use crate::trace::Tracer;
 
@@ -34,6 +35,8 @@ pub struct Context {
     pub log: Arc<dyn ResultLog>,
     /// Starts attempts.
     pub launcher: Arc<dyn Launcher>,
+    /// Why agents could not attach.
+    pub refusals: Refusals,
     /// This server among others on the same store.
     pub presence: Presence,
     /// Time limits.
@@ -49,7 +52,7 @@ pub struct Context {
 pub struct Limits {
     /// How long a lease lasts without a heartbeat.
     pub lease: Duration,
-    /// How long a launched attempt may take until its agent attaches.
+    /// How long a launched attempt may take until its agent is there.
     pub attach: Duration,
     /// Time between TERM and KILL of a submitter.
     pub grace: Duration,

@@ -17,7 +17,7 @@ use prost::Message as _;
 use sqlflow_proto::agent::Outcome;
 use tokio::sync::Notify;
 
-use super::{LaunchError, Launcher, Needs, Observation, Remains, Spool, processes};
+use super::{ATTACH, LaunchError, Launcher, Needs, Observation, Remains, Spool, Waiting, processes};
 use crate::job::{AttemptId, JobId};
 
 /// Settings of the local launcher.
@@ -33,6 +33,8 @@ pub struct LocalOptions {
     pub socket: PathBuf,
     /// How long an agent with an outcome waits for a server before it leaves it in its run folder.
     pub linger: Duration,
+    /// How long an agent that runs may take until it attaches.
+    pub attach: Duration,
 }
 
 /// Starts agents on this machine.
@@ -151,6 +153,15 @@ impl Launcher for LocalLauncher {
         tokio::task::spawn_blocking(look)
             .await
             .unwrap_or_else(|_| Observation::Unknown("the server is shutting down".to_owned()))
+    }
+
+    fn silence(&self) -> Waiting {
+        let socket = self.options.socket.display();
+        Waiting {
+            kind: ATTACH,
+            why: format!("the agent runs, but it has not reached the server at {socket}"),
+            patience: self.options.attach,
+        }
     }
 
     async fn stop(&self, attempt: &AttemptId, forced: bool) {

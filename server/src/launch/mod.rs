@@ -51,6 +51,9 @@ pub trait Launcher: Send + Sync + 'static {
     /// How the attempt stands, as the platform sees it.
     async fn observe(&self, attempt: &AttemptId) -> Observation;
 
+    /// What an attempt waits for whose agent runs and has not attached, and how long it may.
+    fn silence(&self) -> Waiting;
+
     /// What the platform did so far to start the attempt; nothing where there is nothing to tell.
     async fn milestones(&self, _attempt: &AttemptId) -> Milestones {
         Milestones::default()
@@ -87,7 +90,7 @@ pub enum Observation {
     Unknown(String),
 }
 
-/// Why an attempt does not run yet.
+/// Why there is no agent of an attempt yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waiting {
     /// The kind of wait; a new kind has its patience from its own beginning.
@@ -97,6 +100,9 @@ pub struct Waiting {
     /// How long this kind of wait may take.
     pub patience: Duration,
 }
+
+/// The kind of wait for an agent that runs.
+const ATTACH: &str = "attach";
 
 /// Who ended an attempt from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]

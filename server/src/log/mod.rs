@@ -104,6 +104,9 @@ pub trait ResultLog: Send + Sync + 'static {
     /// Removes the job's log. Nothing happens when there is none.
     async fn delete(&self, job: &JobId) -> Result<(), LogError>;
 
+    /// Whether logs can be read at all. A disk that is full does not matter here.
+    async fn ready(&self) -> Result<(), LogError>;
+
     /// The jobs that have a log, in no order.
     async fn jobs(&self) -> Result<Vec<JobId>, LogError>;
 }

@@ -170,6 +170,11 @@ impl ResultLog for SegmentLog {
         Ok(())
     }
 
+    async fn ready(&self) -> Result<(), LogError> {
+        let dir = self.inner.options.dir.clone();
+        run_blocking(move || std::fs::read_dir(&dir).map(drop).map_err(LogError::io("list", &dir))).await
+    }
+
     async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
         let dir = self.inner.options.dir.clone();
         run_blocking(move || folder::jobs(&dir)).await

@@ -200,6 +200,10 @@ impl ResultLog for MeasuredLog {
         self.inner.delete(job).await
     }
 
+    async fn ready(&self) -> Result<(), LogError> {
+        self.inner.ready().await
+    }
+
     async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
         self.inner.jobs().await
     }

@@ -44,6 +44,7 @@ struct Inner {
     reconcile_lag: Histogram,
     housekeeping_failures: Counter,
     spans_lost: Counter<u64, AtomicU64>,
+    launcher_ready: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -118,6 +119,7 @@ impl Default for Metrics {
             reconcile_lag: QUICK.new_metric(),
             housekeeping_failures: Counter::default(),
             spans_lost: Counter::default(),
+            launcher_ready: Gauge::default(),
         };
         inner.register();
         for state in STATES {
@@ -188,6 +190,11 @@ impl Inner {
             self.housekeeping_failures.clone(),
         );
         all.register("spans_lost", "Spans that no collector took", self.spans_lost.clone());
+        all.register(
+            "launcher_ready",
+            "1: attempts can be started, as far as the launcher knows; 0: not now",
+            self.launcher_ready.clone(),
+        );
     }
 }
 
@@ -238,6 +245,11 @@ impl Metrics {
             let count = counts.iter().find(|(name, _)| name == state).map_or(0, |(_, count)| *count);
             self.0.jobs.get_or_create(&State { state }).set(count);
         }
+    }
+
+    /// Whether attempts can be started.
+    pub fn set_launcher_ready(&self, is_ready: bool) {
+        self.0.launcher_ready.set(i64::from(is_ready));
     }
 
     /// An event changed a job.

@@ -1,5 +1,7 @@
 //! What machines ask: whether this process lives, whether it can work, and its metrics.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -8,6 +10,9 @@ use axum::routing::get;
 
 use super::Web;
 
+/// How long the launcher is waited for: those who ask wait for a few seconds themselves.
+const LAUNCHER_TIME: Duration = Duration::from_secs(2);
+
 pub(super) fn routes() -> Router<Web> {
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
@@ -15,21 +20,33 @@ pub(super) fn routes() -> Router<Web> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready: the store answers, and the launcher may start attempts.
+/// Ready: store and log can be used, so what they have can be fetched. The launcher's state is told and does not count:
+/// a server that left its Service because of a cluster that is away would take its jobs' results along.
 async fn ready(State(web): State<Web>) -> Response {
-    let store = web.store.counts().await.map(drop).map_err(|error| error.to_string());
-    let launcher = web.launcher.ready().await;
+    let (store, log, launcher) = tokio::join!(web.store.counts(), web.log.ready(), launcher_state(&web));
+    let store = store.map(drop).map_err(|error| error.to_string());
+    let log = log.map_err(|error| error.to_string());
     let line = |name: &str, state: &Result<(), String>| match state {
         Ok(()) => format!("{name}: ok\n"),
         Err(why) => format!("{name}: {why}\n"),
     };
-    let text = line("store", &store) + &line("launcher", &launcher);
-    let is_ready = store.is_ok() && launcher.is_ok() && !web.shutdown.is_cancelled();
+    let text = line("store", &store) + &line("log", &log) + &line("launcher", &launcher);
+    let is_ready = store.is_ok() && log.is_ok() && !web.shutdown.is_cancelled();
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
 
+/// Whether attempts can be started; counted, too.
+async fn launcher_state(web: &Web) -> Result<(), String> {
+    let state = tokio::time::timeout(LAUNCHER_TIME, web.launcher.ready()).await;
+    let state =
+        state.unwrap_or_else(|_| Err(format!("it does not answer within {} s", LAUNCHER_TIME.as_secs())));
+    web.metrics.set_launcher_ready(state.is_ok());
+    state
+}
+
 async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
-    match web.store.counts().await {
+    let (counts, _) = tokio::join!(web.store.counts(), launcher_state(&web));
+    match counts {
         Ok(counts) => web.metrics.set_jobs(&counts),
         // The other figures are worth having all the same.
         Err(error) => tracing::warn!(%error, "jobs could not be counted"),

@@ -35,9 +35,6 @@ impl JobDriver {
             log.append(&self.id, vec![entry(&attempt, verdict::gap(clock::now_micros()))]).await?;
         }
         tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
-        self.ending_since = None;
-        self.missing_since = None;
-        self.unreadable_since = None;
         self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
     }
 

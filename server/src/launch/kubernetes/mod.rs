@@ -2,8 +2,9 @@
 //! last words until a server has stored the outcome.
 //!
 //! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
-//! agent left in it, `identity` tells whose token an agent shows; here are the calls.
+//! agent left in it, `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
 
+mod bounded;
 mod claim;
 mod identity;
 mod last_words;
@@ -24,9 +25,12 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{Ender, LaunchError, Launcher, Needs, Observation};
+use super::{ATTACH, Ender, LaunchError, Launcher, Needs, Observation, Waiting};
 use crate::job::{AttemptId, Milestones};
 
+use bounded::{CALL_TIME, bounded};
+
+pub(crate) use bounded::in_words;
 pub use identity::PodIdentity;
 pub use pod::AUDIENCE;
 
@@ -57,6 +61,8 @@ pub struct KubernetesOptions {
     pub grace: Duration,
     /// How long an agent with an outcome waits for a server.
     pub linger: Duration,
+    /// How long an agent that runs may take until it attaches.
+    pub attach: Duration,
 }
 
 /// Starts Pods and watches them.
@@ -84,6 +90,7 @@ const CONFLICTS: usize = 5;
 impl KubernetesLauncher {
     /// Begins to watch the Pods of the namespace. Must be called in a runtime.
     pub fn new(client: Client, options: KubernetesOptions) -> Self {
+        let client = bounded(client, CALL_TIME);
         let pods: Api<Pod> = Api::namespaced(client.clone(), &options.namespace);
         let claims = Api::namespaced(client.clone(), &options.namespace);
         let events = Api::namespaced(client.clone(), &options.namespace);
@@ -124,7 +131,8 @@ impl KubernetesLauncher {
     /// One sentence.
     pub async fn check(&self) -> anyhow::Result<()> {
         self.pods.list(&ListParams::default().limit(1)).await.map(drop).map_err(|error| {
-            anyhow::anyhow!("the Pods of namespace {} cannot be listed: {error}", self.options.namespace)
+            let namespace = &self.options.namespace;
+            anyhow::anyhow!("the Pods of namespace {namespace} cannot be listed: {}", in_words(&error))
         })
     }
 
@@ -227,7 +235,7 @@ fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
 /// What an error of creating `what` means for the attempt.
 fn refusal(what: &str, error: kube::Error) -> LaunchError {
     let kube::Error::Api(status) = error else {
-        return LaunchError::Later(format!("the Kubernetes API cannot be reached: {error}"));
+        return LaunchError::Later(format!("the Kubernetes API cannot be reached: {}", in_words(&error)));
     };
     let message = format!("{what} was refused: {}", status.message);
     match status.code {
@@ -271,7 +279,9 @@ impl Launcher for KubernetesLauncher {
                 message: format!("a Pod {} is there that is not ours", pod::name(attempt)),
                 retryable: false,
             }),
-            Err(error) => Err(LaunchError::Later(format!("the Pod cannot be looked at: {error}"))),
+            Err(error) => {
+                Err(LaunchError::Later(format!("the Pod cannot be looked at: {}", in_words(&error))))
+            }
         }
     }
 
@@ -284,13 +294,23 @@ impl Launcher for KubernetesLauncher {
             Ok(Some(pod)) => pod,
             Ok(None) => return Observation::Gone(Box::default()),
             Err(error) => {
-                return Observation::Unknown(format!("the Kubernetes API cannot be asked: {error}"));
+                let why = in_words(&error);
+                return Observation::Unknown(format!("the Kubernetes API cannot be asked: {why}"));
             }
         };
         let now = jiff::Timestamp::now();
         match observe::observe(&pod, &[], now) {
             Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, now),
             other => other,
+        }
+    }
+
+    fn silence(&self) -> Waiting {
+        let server = &self.options.server;
+        Waiting {
+            kind: ATTACH,
+            why: format!("the Pod runs, but its agent has not reached the server at {server}"),
+            patience: self.options.attach,
         }
     }
 

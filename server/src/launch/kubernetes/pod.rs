@@ -257,6 +257,7 @@ mod tests {
             deadline: None,
             grace: Duration::from_secs(10),
             linger: Duration::from_secs(600),
+            attach: Duration::from_secs(120),
         }
     }
 

@@ -1,0 +1,138 @@
+//! What an attempt waits for before its agent is there: when that is told, and when it has been long enough. Pure; the
+//! caller brings the time.
+
+use std::time::{Duration, Instant};
+
+use crate::launch::Waiting;
+
+/// A wait that is over before this is not told.
+const NEWS_AFTER: Duration = Duration::from_secs(2);
+
+/// Between two looks no more than this counts: a server that stood still, or could not reach its store, was not there
+/// for agents either.
+const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(15);
+
+/// The wait that goes on, if one does.
+#[derive(Debug, Default)]
+pub(super) struct Waits(Option<Wait>);
+
+#[derive(Debug)]
+struct Wait {
+    kind: &'static str,
+    lasted: Duration,
+    seen: Instant,
+    /// What was said of it last.
+    told: String,
+}
+
+/// What to make of a wait that goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// It is to be told, for the first time or because the reason is another.
+    pub(super) is_news: bool,
+    /// It has taken longer than this kind of wait may.
+    pub(super) is_over: bool,
+}
+
+impl Waits {
+    /// The attempt may wait for this from now on; if so, it is noted later.
+    pub(super) fn begin(&mut self, kind: &'static str, now: Instant) {
+        if self.0.as_ref().is_none_or(|wait| wait.kind != kind) {
+            self.0 = Some(Wait::begin(kind, now));
+        }
+    }
+
+    /// The attempt was seen to wait for this. A new kind has its patience from its own beginning.
+    pub(super) fn note(&mut self, waiting: &Waiting, now: Instant) -> Turn {
+        let wait = match &mut self.0 {
+            Some(wait) if wait.kind == waiting.kind => wait,
+            other => other.insert(Wait::begin(waiting.kind, now)),
+        };
+        wait.lasted += now.saturating_duration_since(wait.seen).min(MOST_BETWEEN_LOOKS);
+        wait.seen = now;
+        let is_news = wait.lasted >= NEWS_AFTER && wait.told != waiting.why;
+        if is_news {
+            wait.told.clone_from(&waiting.why);
+        }
+        Turn { is_news, is_over: wait.lasted > waiting.patience }
+    }
+
+    /// It waits for nothing any more.
+    pub(super) fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Wait {
+    fn begin(kind: &'static str, now: Instant) -> Self {
+        Self { kind, lasted: Duration::ZERO, seen: now, told: String::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    fn waiting(kind: &'static str, why: &str) -> Waiting {
+        Waiting { kind, why: why.to_owned(), patience: PATIENCE }
+    }
+
+    /// The seconds at which one of these is told, and at which it is over, when it is looked at each second.
+    fn told(waits: impl Fn(u64) -> Option<Waiting>) -> (Vec<u64>, Option<u64>) {
+        let (begin, mut state, mut told) = (Instant::now(), Waits::default(), Vec::new());
+        for second in 0..100 {
+            let Some(waiting) = waits(second) else {
+                state.end();
+                continue;
+            };
+            let turn = state.note(&waiting, begin + Duration::from_secs(second));
+            if turn.is_news {
+                told.push(second);
+            }
+            if turn.is_over {
+                return (told, Some(second));
+            }
+        }
+        (told, None)
+    }
+
+    #[test]
+    fn a_wait_is_told_once_and_has_an_end() {
+        assert_eq!(told(|_| Some(waiting("attach", "silent"))), (vec![2], Some(31)));
+    }
+
+    #[test]
+    fn what_passes_in_a_moment_is_not_told() {
+        assert_eq!(told(|second| (second % 3 < 2).then(|| waiting("attach", "silent"))), (vec![], None));
+    }
+
+    #[test]
+    fn another_reason_is_news_and_gives_no_time() {
+        let waits = |second| Some(waiting("attach", if second < 10 { "silent" } else { "refused" }));
+        assert_eq!(told(waits), (vec![2, 10], Some(31)));
+    }
+
+    #[test]
+    fn another_kind_begins_anew() {
+        let waits = |second| Some(waiting(if second < 20 { "start" } else { "attach" }, "why"));
+        assert_eq!(told(waits), (vec![2, 22], Some(51)));
+    }
+
+    #[test]
+    fn what_took_long_to_fail_is_told_at_once() {
+        let (begin, mut waits) = (Instant::now(), Waits::default());
+        waits.begin("launch", begin);
+        let turn = waits.note(&waiting("launch", "no answer"), begin + Duration::from_secs(10));
+        assert_eq!(turn, Turn { is_news: true, is_over: false });
+    }
+
+    #[test]
+    fn the_time_of_a_server_that_stood_still_is_not_the_agents() {
+        let (begin, mut waits) = (Instant::now(), Waits::default());
+        let mut is_over =
+            |second| waits.note(&waiting("attach", "silent"), begin + Duration::from_secs(second)).is_over;
+        assert_eq!([0, 1000, 1014, 1016].map(&mut is_over), [false, false, false, true]);
+    }
+}

@@ -1,0 +1,121 @@
+//! A client whose calls have an end: an apiserver may take a connection and never answer.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use http::{Request, Response};
+use kube::Client;
+use kube::client::Body;
+
+/// How long a call may take.
+pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
+
+/// The same client, whose answers come whole within `limit`, or fail. Of a watch only the beginning must: what follows
+/// comes when it happens, and the watcher itself knows for how long.
+pub(super) fn bounded(client: Client, limit: Duration) -> Client {
+    let namespace = client.default_namespace().to_owned();
+    let calls = tower::service_fn(move |request| call(client.clone(), request, limit));
+    Client::new(calls, namespace)
+}
+
+async fn call(
+    client: Client,
+    request: Request<Body>,
+    limit: Duration,
+) -> Result<Response<Body>, kube::Error> {
+    let query = request.uri().query().unwrap_or_default();
+    let is_watch = query.split('&').any(|it| it == "watch=true");
+    let answer = async {
+        let answer = client.send(request).await?;
+        if is_watch {
+            return Ok(answer);
+        }
+        let (head, body) = answer.into_parts();
+        Ok(Response::from_parts(head, Body::from(body.collect_bytes().await?)))
+    };
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+        // The client tries again by itself after 429 and 503.
+        let why = format!("it did not answer within {} s, or only that it is busy", limit.as_secs());
+        Err(kube::Error::Service(why.into()))
+    })
+}
+
+/// What went wrong with a call, for a person.
+pub(crate) fn in_words(error: &kube::Error) -> String {
+    match error {
+        // The apiserver's own words.
+        kube::Error::Api(status) => status.message.clone(),
+        kube::Error::Service(error) => {
+            let mut words = error.to_string();
+            let mut source = error.source();
+            while let Some(cause) = source {
+                let _ = write!(words, ": {cause}");
+                source = cause.source();
+            }
+            words
+        }
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::api::{Api, ListParams, WatchParams};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(50);
+
+    /// The Pods of an apiserver that answers each connection with this, and then says nothing more.
+    async fn pods_of(answer: &'static str) -> Api<Pod> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut open = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                assert!(stream.read(&mut request).await.unwrap() > 0);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                open.push(stream);
+            }
+        });
+        let config = kube::Config::new(format!("http://{address}").parse().unwrap());
+        Api::namespaced(bounded(Client::try_from(config).unwrap(), SOON), "default")
+    }
+
+    async fn error_of(answer: &'static str) -> String {
+        let pods = pods_of(answer).await;
+        in_words(&pods.list(&ListParams::default()).await.unwrap_err())
+    }
+
+    #[tokio::test]
+    async fn an_apiserver_that_does_not_answer_is_given_up() {
+        assert!(error_of("").await.contains("did not answer"));
+        assert!(error_of("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{").await.contains("did not answer"));
+    }
+
+    #[tokio::test]
+    async fn a_watch_may_be_silent_once_it_has_begun() {
+        let pods = pods_of("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n").await;
+        let mut events = std::pin::pin!(pods.watch(&WatchParams::default(), "0").await.unwrap());
+        let silent = tokio::time::timeout(SOON * 4, futures::StreamExt::next(&mut events)).await;
+        assert!(silent.is_err(), "{silent:?}");
+    }
+
+    #[tokio::test]
+    async fn a_refused_connection_is_told_with_its_cause() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let config = kube::Config::new(format!("http://{}", taken.local_addr().unwrap()).parse().unwrap());
+        drop(taken);
+        let pods: Api<Pod> =
+            Api::namespaced(bounded(Client::try_from(config).unwrap(), CALL_TIME), "default");
+        let words = in_words(&pods.list(&ListParams::default()).await.unwrap_err());
+        assert!(words.contains("refused"), "{words}");
+    }
+}

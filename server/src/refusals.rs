@@ -1,0 +1,86 @@
+//! Why agents could not attach: where they attach notes it, and the driver that waits for one of them tells it. In this
+//! process only and for people's eyes, since an agent that came to another server was not refused here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::job::AttemptId;
+
+/// Why an agent was not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// In words for a person.
+    pub why: String,
+    /// Nothing is known against the agent: the server could not tell, and the agent tries again.
+    pub may_pass: bool,
+}
+
+/// What was refused, of the attempts that somebody waits for: anybody may name an attempt, so no others are kept.
+#[derive(Debug, Clone, Default)]
+pub struct Refusals {
+    awaited: Arc<Mutex<HashMap<AttemptId, Weak<Slot>>>>,
+}
+
+type Slot = Mutex<Option<Refusal>>;
+
+/// As long as it lives, refusals of the attempt are kept.
+#[derive(Debug)]
+pub struct Awaited {
+    slot: Arc<Slot>,
+}
+
+impl Refusals {
+    /// From now on refusals of this attempt are kept.
+    #[must_use]
+    pub fn of(&self, attempt: &AttemptId) -> Awaited {
+        let slot = Arc::default();
+        let mut awaited = lock(&self.awaited);
+        awaited.retain(|_, slot| slot.strong_count() > 0);
+        awaited.insert(attempt.clone(), Arc::downgrade(&slot));
+        Awaited { slot }
+    }
+
+    /// An agent that speaks for this attempt was refused.
+    pub fn note(&self, attempt: &AttemptId, refusal: Refusal) {
+        let slot = lock(&self.awaited).get(attempt).and_then(Weak::upgrade);
+        if let Some(slot) = slot {
+            *lock(&slot) = Some(refusal);
+        }
+    }
+}
+
+impl Awaited {
+    /// The last refusal, if there was one.
+    #[must_use]
+    pub fn last(&self) -> Option<Refusal> {
+        lock(&self.slot).clone()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::JobId;
+
+    #[test]
+    fn only_what_somebody_waits_for_is_kept() {
+        let refusals = Refusals::default();
+        let attempt = |number| AttemptId { job: JobId::generate(), step: 0, number };
+        let (one, other) = (attempt(1), attempt(2));
+        let refusal = |why: &str| Refusal { why: why.to_owned(), may_pass: true };
+        refusals.note(&one, refusal("too early"));
+        let awaited = refusals.of(&one);
+        assert_eq!(awaited.last(), None);
+        refusals.note(&one, refusal("first"));
+        refusals.note(&one, refusal("second"));
+        refusals.note(&other, refusal("of nobody"));
+        assert_eq!(awaited.last(), Some(refusal("second")));
+        drop(awaited);
+        let _other = refusals.of(&other);
+        assert_eq!(lock(&refusals.awaited).len(), 1, "nothing is kept of what nobody waits for");
+    }
+}
