@@ -21,8 +21,8 @@ use super::prepare::prepare;
 use super::{Home, Incoming, Setting};
 use crate::channel::answers::Answer;
 use crate::outcome::Evidence;
+use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
-use crate::process::{reaper, tree};
 use crate::publish::Publication;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
@@ -236,12 +236,7 @@ impl Shell {
                     self.send(Event::StartFailed(format!("{error:#}")));
                 }
             }
-            Action::Signal(signal) => {
-                if let Command::Running(group) = self.command {
-                    tracing::info!(%signal, "ending the command");
-                    tree::signal_command(group, signal);
-                }
-            }
+            Action::Signal(signal) => self.signal_command(signal),
             Action::Forward(signal) => {
                 if let Command::Running(group) = self.command {
                     // Between its exit and our look it may be gone.

@@ -118,6 +118,8 @@ pub enum Timer {
     Linger,
     /// Until a stronger signal follows.
     Grace,
+    /// From KILL until a command that it does not end is given up.
+    GiveUp,
     /// Until leftovers are ended.
     Settle,
     /// Until pipes that are held open are given up.

@@ -11,12 +11,14 @@ use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
 use super::event::{Action, Event, Plan, Timer};
-use super::verdict::{EXIT_FAULT, End, Exit, exit_code, verdict};
+use super::verdict::{EXIT_FAULT, End, Exit, UNENDED, exit_code, verdict};
 use running::Stop;
 
 /// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
 /// of their pipes. Only what stays longer is ended and named.
 const SETTLE: Duration = Duration::from_millis(200);
+/// For the report, when the time to leave has come before it was made.
+const LATE_REPORT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -67,6 +69,8 @@ pub struct Attempt {
     overtaken: u32,
     /// A commit that fails has no time to be made again.
     hurried: bool,
+    /// The time to leave has come.
+    is_late: bool,
 }
 
 impl Attempt {
@@ -88,6 +92,7 @@ impl Attempt {
             cancelled: None,
             overtaken: 0,
             hurried: false,
+            is_late: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
@@ -110,6 +115,7 @@ impl Attempt {
             Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
             _ => Vec::new(),
         };
+        self.is_late |= event == Event::TimeUp(Timer::LeaveBy);
         let mut actions = self.apply_in_state(event);
         if self.state != State::Done {
             actions.extend(deadlines);
@@ -195,6 +201,8 @@ impl Attempt {
     fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
+            // It was given up too early.
+            Event::Exited(exit) => self.exit = Some(exit),
             Event::Alone => drain.alone = true,
             Event::StreamsEnded { open } => {
                 self.streams_ended = true;
@@ -252,6 +260,9 @@ impl Attempt {
 
     fn drained(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
+        if self.exit.is_none() {
+            actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
+        }
         if self.channel_cut {
             let why = "the submitter channel ended within a frame: a result is missing".to_owned();
             if self.succeeded() {
@@ -291,10 +302,14 @@ impl Attempt {
     }
 
     fn report(&mut self) -> Vec<Action> {
+        let is_unended = matches!(self.state, State::Draining(_)) && self.exit.is_none();
         self.state = State::Reporting;
         let mut verdict = verdict(self.end.as_ref(), self.exit, self.failure.as_ref());
         if self.plan.publishes && self.end.as_ref().is_some_and(End::leaves_output) {
             verdict.say_what_becomes_of_output(self.plan.keeps_output);
+        }
+        if is_unended {
+            verdict.add(UNENDED);
         }
         let mut actions = vec![Action::Report(Box::new(verdict), std::mem::take(&mut self.models))];
         if self.superseded.is_some() {
@@ -302,6 +317,9 @@ impl Attempt {
             actions.extend(self.finish());
         } else {
             actions.push(Action::SetTimer(Timer::Linger, self.linger));
+            if self.is_late {
+                actions.push(Action::SetTimer(Timer::LeaveBy, LATE_REPORT));
+            }
         }
         actions
     }

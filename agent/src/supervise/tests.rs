@@ -29,11 +29,15 @@ struct World {
     timers: Vec<Timer>,
     /// The command neither ends by itself nor by TERM.
     is_stubborn: bool,
+    /// Nor by KILL.
+    is_unkillable: bool,
     /// Some process holds the pipes open until reading is stopped.
     holds_pipes: bool,
     fails: Fails,
     exit_code: i32,
     is_running: bool,
+    /// The time for KILL to end it has run out.
+    given_up: bool,
     granted: bool,
     committed: bool,
     reports: Vec<Verdict>,
@@ -55,6 +59,12 @@ enum Fails {
 }
 
 impl World {
+    /// A command that KILL does not end.
+    fn unkillable(plan: Plan) -> Self {
+        let world = Self::new(plan, Fails::Nothing, 0, true, true);
+        Self { is_unkillable: true, ..world }
+    }
+
     fn new(plan: Plan, fails: Fails, exit_code: i32, is_stubborn: bool, holds_pipes: bool) -> Self {
         let (machine, first) = Attempt::new(LINGER);
         let mut world = Self {
@@ -63,10 +73,12 @@ impl World {
             pending: vec![Event::Assigned(plan)],
             timers: Vec::new(),
             is_stubborn,
+            is_unkillable: false,
             holds_pipes,
             fails,
             exit_code,
             is_running: false,
+            given_up: false,
             granted: false,
             committed: false,
             reports: Vec::new(),
@@ -79,7 +91,10 @@ impl World {
     fn happen(&mut self, event: Event) {
         match &event {
             Event::Exited(_) => self.is_running = false,
-            Event::TimeUp(timer) => self.timers.retain(|set| set != timer),
+            Event::TimeUp(timer) => {
+                self.timers.retain(|set| set != timer);
+                self.given_up |= *timer == Timer::GiveUp;
+            }
             Event::Granted => self.granted = true,
             Event::Committed(_) => self.committed = true,
             _ => {}
@@ -108,7 +123,9 @@ impl World {
                         self.end_command(exited(self.exit_code));
                     }
                 }
-                Action::Signal(Signal::SIGKILL) if self.is_running && self.is_stubborn => {
+                Action::Signal(Signal::SIGKILL)
+                    if self.is_running && self.is_stubborn && !self.is_unkillable =>
+                {
                     self.is_stubborn = false;
                     self.end_command(Event::Exited(Exit {
                         status: ExitStatus::Signal(9),
@@ -147,6 +164,7 @@ impl World {
                 }
                 Action::Report(verdict, models) => {
                     assert_eq!(!models.is_empty(), self.committed, "what was published is told");
+                    assert_eq!(self.is_running, verdict.message.ends_with("did not end after KILL"));
                     self.reports.push(*verdict);
                     if self.fails != Fails::Silence {
                         self.pending.push(Event::OutcomeAcked);
@@ -158,7 +176,7 @@ impl World {
                 }
                 Action::Exit(code) => {
                     assert!(self.exit.is_none());
-                    assert!(!self.is_running, "the command outlives the agent");
+                    assert!(!self.is_running || self.given_up, "the command outlives the agent");
                     self.exit = Some(code);
                 }
                 _ => {}
@@ -180,7 +198,9 @@ impl World {
         if choices == 0 {
             return false;
         }
-        match choice % choices {
+        // No timer runs out before that is known.
+        let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed(_)));
+        match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
                 let event = self.pending.remove(pending);
                 let is_exit = matches!(event, Event::Exited(_));
@@ -248,11 +268,16 @@ proptest! {
         fails in any_fails(),
         exit_code in prop::sample::select(vec![0, 0, 1]),
         is_stubborn in prop::bool::weighted(0.3),
+        is_unkillable in prop::bool::weighted(0.3),
         holds_pipes in prop::bool::weighted(0.3),
         steps in prop::collection::vec((any::<usize>(), 0_u8..40), 0..40),
     ) {
         let plan = Plan { is_publish_only, keeps_output, ..plan(publishes) };
         let mut world = World::new(plan, fails, exit_code, is_stubborn, holds_pipes);
+        // Such a command has its pipes open.
+        if is_stubborn && holds_pipes {
+            world.is_unkillable = is_unkillable;
+        }
         let mut was_interrupted = false;
         for (choice, kind) in steps {
             if let Some(event) = interruption(kind) {
@@ -285,6 +310,40 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
+    let mut world = World::unkillable(plan(true));
+    while !world.is_running {
+        world.step(0);
+    }
+    world.happen(terminate());
+    world.happen(Event::TimeUp(Timer::Grace));
+    world.happen(Event::TimeUp(Timer::LeaveBy));
+    assert!(world.reports.is_empty(), "KILL takes a moment");
+    world.happen(Event::TimeUp(Timer::GiveUp));
+    world.happen(Event::StreamsEnded { open: true });
+    let verdict = &world.reports[0];
+    assert_eq!((verdict.reason, verdict.status), (Reason::Terminated, None));
+    assert!(world.timers.contains(&Timer::LeaveBy), "the report has a second, not the linger");
+    world.happen(Event::TimeUp(Timer::LeaveBy));
+    assert_eq!(world.exit, Some(143));
+}
+
+#[test]
+fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
+    let mut world = World::unkillable(plan(false));
+    while !world.is_running {
+        world.step(0);
+    }
+    let given_up = |actions: &[Action]| {
+        actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::GiveUp, after) if *after < LINGER))
+    };
+    world.happen(terminate());
+    assert!(!given_up(&world.machine.apply(terminate())));
+    assert!(given_up(&world.machine.apply(terminate())));
+    assert_eq!(world.machine.apply(terminate()), []);
 }
 
 #[test]

@@ -6,6 +6,8 @@ use sqlflow_proto::agent::{Failure, outcome::Reason};
 pub const EXIT_FAULT: u8 = 65;
 /// What a shell reports for a process that TERM ended.
 const EXIT_TERMINATED: u8 = 128 + 15;
+/// Said of a command that KILL does not end: it hangs in the kernel, or is another user's.
+pub(super) const UNENDED: &str = "the command did not end after KILL";
 /// Longest message and detail that go into an outcome, in bytes.
 const MESSAGE_LIMIT: usize = 4 << 10;
 const DETAIL_LIMIT: usize = 256 << 10;
@@ -109,7 +111,12 @@ impl Verdict {
         }
         self.output_kept = outlives;
         let fate = if outlives { "is kept" } else { "is lost with its workspace" };
-        self.message = head(&format!("{}; what the command made {fate}", self.message), MESSAGE_LIMIT);
+        self.add(&format!("what the command made {fate}"));
+    }
+
+    /// Adds to the message.
+    pub(super) fn add(&mut self, clause: &str) {
+        self.message = head(&format!("{}; {clause}", self.message), MESSAGE_LIMIT);
     }
 
     /// Adds what the command said last, when nothing else tells why it exited.

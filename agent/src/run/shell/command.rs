@@ -77,7 +77,21 @@ impl Shell {
                 self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
             }
         }
-        tree::signal_descendants(signal);
+        let refused = tree::signal_descendants(signal);
+        self.warn_of_refused(&refused, signal);
+    }
+
+    pub(super) fn signal_command(&self, signal: Signal) {
+        let Command::Running(group) = self.command else { return };
+        tracing::info!(%signal, "ending the command");
+        let refused = tree::signal_command(group, signal);
+        self.warn_of_refused(&refused, signal);
+    }
+
+    fn warn_of_refused(&self, refused: &[tree::Process], signal: Signal) {
+        if !refused.is_empty() {
+            self.warn(format!("{signal} is not ours to send to {}: another user's", named(refused)));
+        }
     }
 
     pub(super) fn record_gap(&mut self) {
