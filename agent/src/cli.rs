@@ -32,7 +32,7 @@ Exit codes:
   128+n              when signal n killed it
   64                 wrong usage
   65                 a fault that the command's code does not tell of: it cannot be started, no input, not published,
-                     no server, refused
+                     no server, refused, what it printed could not be written
   0                  also when another agent runs this attempt already
 Where a flag shows [env: …] it can be given there too. Such variables are not passed on to the command."
 )]

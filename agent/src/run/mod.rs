@@ -22,7 +22,7 @@ use crate::process::spawn::Spawning;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::standalone::Standalone;
-use crate::supervise::{EXIT_FAULT, Event};
+use crate::supervise::{EXIT_FAULT, Event, Kept};
 use crate::trace::{Exporter, Trace};
 use crate::workspace;
 use shell::Shell;
@@ -54,6 +54,8 @@ pub(crate) struct Setting {
     pub when_full: WhenFull,
     /// Largest size of the overflow file in bytes.
     pub spool_disk: u64,
+    /// Who else has what the command prints.
+    pub kept: Kept,
     /// How the command's output is repeated on our own stdout and stderr.
     pub mirror: MirrorAs,
     /// Where spans go that no server asks for.
@@ -144,6 +146,7 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
         working_dir,
         linger: EXEC_LINGER,
         trace,
+        kept: if options.log_to.is_some() { Kept::InLog } else { Kept::Nowhere },
         ..setting(&options.common, attempt.clone(), PathBuf::from("/"))
     };
     let alone = Standalone::new(options, attempt)?;
@@ -166,6 +169,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         when_full: common.when_full,
         spool_disk: 0,
         trace: None,
+        kept: Kept::ByServer,
         mirror: common.mirror.unwrap_or(MirrorAs::Raw),
         is_submitter: false,
     }
@@ -185,6 +189,6 @@ fn exit_code(ended: anyhow::Result<u8>, stdout: &Mirror) -> u8 {
         tracing::error!("{error:#}");
         EXIT_FAULT
     });
-    stdout.flush();
+    stdout.flush_log();
     code
 }

@@ -1,7 +1,8 @@
 //! The shell around the state machine: brings events in, carries actions out, decides nothing. `command` deals with
-//! the command, `publishing` with its models, `leaving` with the end.
+//! the command, `publishing` with its models, `flushing` with what it printed, `leaving` with the end.
 
 mod command;
+mod flushing;
 mod leaving;
 mod publishing;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
-use sqlflow_proto::record::{ModelPublished, Notice, notice, record::Payload};
+use sqlflow_proto::record::{ModelPublished, record::Payload};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tracing::Instrument as _;
@@ -53,6 +54,7 @@ pub(super) struct Shell {
     fetching: Arc<Patience>,
     command: Command,
     stop_reading: watch::Sender<bool>,
+    hurry_flush: watch::Sender<bool>,
     answers: Option<mpsc::Sender<Answer>>,
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
@@ -91,6 +93,7 @@ impl Shell {
             fetching,
             command: Command::NotStarted,
             stop_reading: watch::Sender::new(false),
+            hurry_flush: watch::Sender::new(false),
             answers: None,
             publication: None,
             staged: Vec::new(),
@@ -187,6 +190,7 @@ impl Shell {
             publishes: !assignment.outputs.is_empty(),
             is_publish_only: assignment.publish_attempt > 0,
             keeps_output: self.setting.keeps_output,
+            kept: self.setting.kept,
             grace: seconds(assignment.grace_seconds, DEFAULT_GRACE),
             drain: seconds(assignment.drain_seconds, DEFAULT_DRAIN),
         };
@@ -275,6 +279,10 @@ impl Shell {
                     self.link.push_output(Payload::Model(model));
                 }
             }
+            Action::Flush => self.flush(),
+            Action::HurryFlush => {
+                self.hurry_flush.send_replace(true);
+            }
             Action::Report(verdict, models) => self.report(*verdict, models),
             Action::SetTimer(timer, after) => self.set_timer(timer, after),
             Action::Exit(_) => unreachable!("the loop takes it"),
@@ -304,8 +312,7 @@ impl Shell {
     }
 
     fn warn(&self, text: String) {
-        tracing::warn!("{text}");
-        self.link.push_output(Payload::Notice(Notice { kind: notice::Kind::Warning.into(), text }));
+        self.link.warn(text);
     }
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {

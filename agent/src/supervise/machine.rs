@@ -1,6 +1,8 @@
-//! States and transitions of an attempt; those of its command are in `running`, those of its publishing in `publishing`.
+//! States and transitions of an attempt; those of its command are in `running`, those of its publishing in `publishing`,
+//! those of its end in `reporting`.
 
 mod publishing;
+mod reporting;
 mod running;
 
 use std::time::Duration;
@@ -11,14 +13,12 @@ use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
 use super::event::{Action, Event, Plan, Timer};
-use super::verdict::{EXIT_FAULT, End, Exit, UNENDED, exit_code, verdict};
+use super::verdict::{EXIT_FAULT, End, Exit, UNENDED, exit_code};
 use running::Stop;
 
 /// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
 /// of their pipes. Only what stays longer is ended and named.
 const SETTLE: Duration = Duration::from_millis(200);
-/// For the report, when the time to leave has come before it was made.
-const LATE_REPORT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -29,6 +29,7 @@ enum State {
     Staging,
     Asking,
     Committing,
+    Flushing,
     Reporting,
     Done,
 }
@@ -71,6 +72,8 @@ pub struct Attempt {
     hurried: bool,
     /// The time to leave has come.
     is_late: bool,
+    /// KILL did not end the command.
+    is_unended: bool,
 }
 
 impl Attempt {
@@ -93,6 +96,7 @@ impl Attempt {
             overtaken: 0,
             hurried: false,
             is_late: false,
+            is_unended: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
@@ -105,7 +109,7 @@ impl Attempt {
             State::Running(_) => Phase::Running,
             State::Draining(_) => Phase::Draining,
             State::Staging | State::Asking | State::Committing => Phase::Publishing,
-            State::Reporting | State::Done => Phase::Reporting,
+            State::Flushing | State::Reporting | State::Done => Phase::Reporting,
         }
     }
 
@@ -145,6 +149,7 @@ impl Attempt {
             State::Staging => self.staging(event),
             State::Asking => self.asking(event),
             State::Committing => self.committing(event),
+            State::Flushing => self.flushing(event),
             State::Reporting => self.reporting(event),
             State::Done => Vec::new(),
         }
@@ -260,7 +265,8 @@ impl Attempt {
 
     fn drained(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.exit.is_none() {
+        self.is_unended = self.exit.is_none();
+        if self.is_unended {
             actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
         }
         if self.channel_cut {
@@ -284,53 +290,6 @@ impl Attempt {
             actions.extend(self.report());
         }
         actions
-    }
-
-    fn reporting(&mut self, event: Event) -> Vec<Action> {
-        match event {
-            Event::OutcomeAcked | Event::AttachRefused(_) | Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
-                self.finish()
-            }
-            Event::Terminate { .. } if self.terminations > 1 => self.finish(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn report_end(&mut self, end: End) -> Vec<Action> {
-        self.end_by(end);
-        self.report()
-    }
-
-    fn report(&mut self) -> Vec<Action> {
-        let is_unended = matches!(self.state, State::Draining(_)) && self.exit.is_none();
-        self.state = State::Reporting;
-        let mut verdict = verdict(self.end.as_ref(), self.exit, self.failure.as_ref());
-        if self.plan.publishes && self.end.as_ref().is_some_and(End::leaves_output) {
-            verdict.say_what_becomes_of_output(self.plan.keeps_output);
-        }
-        if is_unended {
-            verdict.add(UNENDED);
-        }
-        let mut actions = vec![Action::Report(Box::new(verdict), std::mem::take(&mut self.models))];
-        if self.superseded.is_some() {
-            // No server listens; the outcome and the spool on disk are all there is left to do.
-            actions.extend(self.finish());
-        } else {
-            actions.push(Action::SetTimer(Timer::Linger, self.linger));
-            if self.is_late {
-                actions.push(Action::SetTimer(Timer::LeaveBy, LATE_REPORT));
-            }
-        }
-        actions
-    }
-
-    fn finish(&mut self) -> Vec<Action> {
-        self.exit(exit_code(self.end.as_ref(), self.exit))
-    }
-
-    fn exit(&mut self, code: u8) -> Vec<Action> {
-        self.state = State::Done;
-        vec![Action::Exit(code)]
     }
 
     fn superseded(&mut self, why: String) -> End {

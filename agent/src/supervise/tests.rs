@@ -54,6 +54,8 @@ enum Fails {
     Commit,
     Grant,
     Silence,
+    /// The log, or our own streams.
+    Flush,
     /// The first commits, so often.
     Overtaken(u32),
 }
@@ -162,6 +164,10 @@ impl World {
                         _ => Event::Committed(vec![ModelPublished::default()]),
                     });
                 }
+                Action::Flush => {
+                    let unwritten = (self.fails == Fails::Flush).then(|| "the disk is full".to_owned());
+                    self.pending.push(Event::Flushed { unwritten, unlogged: None });
+                }
                 Action::Report(verdict, models) => {
                     assert_eq!(!models.is_empty(), self.committed, "what was published is told");
                     assert_eq!(self.is_running, verdict.message.ends_with("did not end after KILL"));
@@ -244,6 +250,7 @@ fn any_fails() -> impl Strategy<Value = Fails> {
         Commit,
         Grant,
         Silence,
+        Flush,
         Overtaken(2),
         Overtaken(u32::MAX),
     ])
@@ -267,12 +274,13 @@ proptest! {
         (publishes, is_publish_only, keeps_output) in any_outputs(),
         fails in any_fails(),
         exit_code in prop::sample::select(vec![0, 0, 1]),
+        kept in prop::sample::select(vec![Kept::ByServer, Kept::InLog, Kept::Nowhere]),
         is_stubborn in prop::bool::weighted(0.3),
         is_unkillable in prop::bool::weighted(0.3),
         holds_pipes in prop::bool::weighted(0.3),
         steps in prop::collection::vec((any::<usize>(), 0_u8..40), 0..40),
     ) {
-        let plan = Plan { is_publish_only, keeps_output, ..plan(publishes) };
+        let plan = Plan { is_publish_only, keeps_output, kept, ..plan(publishes) };
         let mut world = World::new(plan, fails, exit_code, is_stubborn, holds_pipes);
         // Such a command has its pipes open.
         if is_stubborn && holds_pipes {
@@ -302,6 +310,7 @@ proptest! {
             let succeeded = verdict.reason == Reason::Succeeded;
             prop_assert!(!succeeded || verdict.status == Some(ExitStatus::Code(0)));
             prop_assert!(!succeeded || world.committed == publishes, "success means published");
+            prop_assert!(!succeeded || fails != Fails::Flush || kept != Kept::Nowhere, "success means told");
             prop_assert_eq!(code == 0, succeeded);
             let was_made = publishes && !succeeded && verdict.status == Some(ExitStatus::Code(0));
             prop_assert!(!verdict.output_kept || (was_made && keeps_output), "{:?}", verdict);
@@ -381,6 +390,32 @@ fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
     while world.step(0) {}
     let verdict = &world.reports[0];
     assert_eq!((verdict.reason, verdict.output_kept), (Reason::PublishFailed, true));
+}
+
+#[test]
+fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
+    let lost = || Some("3 bytes are lost".to_owned());
+    for (kept, unwritten, unlogged, code) in [
+        (Kept::Nowhere, lost(), None, 65),
+        (Kept::InLog, lost(), None, 0),
+        (Kept::InLog, None, lost(), 65),
+        (Kept::InLog, lost(), lost(), 65),
+        (Kept::Nowhere, None, None, 0),
+    ] {
+        let plan = Plan { kept, ..plan(true) };
+        let mut world = World::new(plan, Fails::Nothing, 0, false, false);
+        while !matches!(world.pending[..], [Event::Flushed { .. }]) {
+            world.step(0);
+        }
+        assert!(world.committed, "the model is published all the same");
+        world.pending.clear();
+        world.happen(Event::Flushed { unwritten, unlogged });
+        while world.exit.is_none() {
+            world.step(0);
+        }
+        assert_eq!(world.exit, Some(code));
+        assert_eq!(world.reports[0].message.contains("3 bytes are lost"), code == 65);
+    }
 }
 
 #[test]

@@ -71,9 +71,17 @@ pub(super) enum End {
     Superseded(String),
     ChannelBroken(String),
     StartFailed(String),
-    InputFailed { message: String, user_error: bool },
-    PublishFailed { message: String, may_pass: bool },
+    InputFailed {
+        message: String,
+        user_error: bool,
+    },
+    PublishFailed {
+        message: String,
+        may_pass: bool,
+    },
     OutputMissing(String),
+    /// The command succeeded; what it printed is nowhere whole.
+    PrintedLost(String),
     AgentFailed(String),
 }
 
@@ -151,7 +159,9 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
         // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
         Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
-        Some(End::ChannelBroken(why)) => simple(Reason::AgentFailed, why, false, false),
+        Some(End::ChannelBroken(why) | End::PrintedLost(why)) => {
+            simple(Reason::AgentFailed, why, false, false)
+        }
         Some(End::StartFailed(why)) => simple(Reason::StartFailed, why, false, false),
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)
