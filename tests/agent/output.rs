@@ -231,6 +231,34 @@ fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {
     }
 }
 
+/// A file size limit is a disk that stays full. The log would be waited for half a minute.
+#[test]
+fn a_log_that_cannot_be_written_is_no_success() {
+    let limited = ["env", "--default-signal", "sh", "-c", "ulimit -f 100; exec \"$0\" \"$@\""];
+    // What a pipe holds, so that nothing waits for a reader.
+    let mut running = Exec::within(&limited).log_to("log").shell("echo $$; exec head -c 60000 /dev/zero");
+    let command = format!("/proc/{}", running.line());
+    while Path::new(&command).exists() {
+        std::thread::yield_now();
+    }
+    running.wait_for_error("cannot write the log");
+    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGINT);
+    let ended = running.end();
+    assert_eq!(
+        (ended.code, &ended.outcome["reason"]),
+        (Some(65), &"agent_failed".into()),
+        "{}",
+        ended.stderr
+    );
+    let message = ended.outcome["message"].as_str().unwrap();
+    assert!(message.contains("bytes of its output are not in the log: File too large"), "{message}");
+    let missing: usize = message.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!(missing > 0 && missing <= 60_000, "{message}");
+    assert!(ended.stderr.contains(message), "{}", ended.stderr);
+    assert_eq!(ended.stdout.len(), 60_000);
+}
+
 /// What `--when-full drop` promises where stdout is what is full.
 #[test]
 fn a_stuck_reader_does_not_hold_up_a_command_whose_output_may_be_dropped() {

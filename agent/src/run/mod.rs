@@ -144,6 +144,7 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
     let setting = Setting {
         working_dir,
+        summary: options.common.outcome.clone(),
         linger: EXEC_LINGER,
         trace,
         kept: if options.log_to.is_some() { Kept::InLog } else { Kept::Nowhere },
