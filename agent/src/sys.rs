@@ -29,17 +29,21 @@ pub struct Inherited {
 }
 
 /// Starts `command` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. If the
-/// agent has a terminal in its foreground, the command takes it over: who types Ctrl+C there means the command. It
-/// finds the signals of `inherited` as they are there.
+/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. With
+/// `takes_terminal` its group is put into the foreground of the terminal at stdin. It finds the signals of `inherited` as
+/// they are there.
 ///
 /// # Errors
 /// Those of fork and exec.
-pub fn spawn(command: &mut Command, channel: Option<OwnedFd>, inherited: Inherited) -> io::Result<Child> {
+pub fn spawn(
+    command: &mut Command,
+    channel: Option<OwnedFd>,
+    inherited: Inherited,
+    takes_terminal: bool,
+) -> io::Result<Child> {
     let reserved = reserve(CHANNEL_FD)?;
     let agent = getpid();
     let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
-    let has_terminal = has_terminal();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
     // fcntl, signal, sigprocmask, tcsetpgrp); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
@@ -51,7 +55,7 @@ pub fn spawn(command: &mut Command, channel: Option<OwnedFd>, inherited: Inherit
                 // The agent died between fork and prctl, so nobody would send the signal.
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            if has_terminal {
+            if takes_terminal {
                 take_terminal(libc::getpid());
             }
             if inherited.ignores_children {
@@ -80,12 +84,6 @@ pub fn hear_of_children() -> nix::Result<bool> {
     // SAFETY: no handler is installed, so no code runs where a signal arrives.
     let before = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     Ok(matches!(before, SigHandler::SigIgn))
-}
-
-/// Whether stdin is a terminal in whose foreground this process is.
-fn has_terminal() -> bool {
-    // SAFETY: both calls only look; on any other kind of file tcgetpgrp gives -1.
-    unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() }
 }
 
 /// Puts a process group into the foreground of the terminal at stdin; nothing happens where there is none.

@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::signals;
+use super::terminal::Foreground;
 use crate::sys;
 
 /// Settings of the agent itself begin with this and are kept from the child.
@@ -43,6 +44,8 @@ pub struct Started {
     pub stderr: OwnedFd,
     /// The agent's end of a submitter's channel, in non-blocking mode.
     pub channel: Option<UnixStream>,
+    /// What the command's group has now, and has to be taken back when it has ended.
+    pub foreground: Option<Foreground>,
 }
 
 /// How a command is started.
@@ -72,8 +75,14 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
         command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
         command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
     }
-    let mut child = sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited())
-        .with_context(|| format!("cannot start {program}"))?;
+    let foreground = Foreground::of_self();
+    let spawned =
+        sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited(), foreground.is_some());
+    if let (Err(_), Some(foreground)) = (&spawned, foreground) {
+        // It had it before it was found that it cannot be started.
+        foreground.take_back(None);
+    }
+    let mut child = spawned.with_context(|| format!("cannot start {program}"))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
     let stdout = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
@@ -82,7 +91,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
         // Only speed depends on it.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
-    Ok(Started { pid, stdout, stderr, channel: ours })
+    Ok(Started { pid, stdout, stderr, channel: ours, foreground })
 }
 
 fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {

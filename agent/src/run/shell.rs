@@ -24,6 +24,7 @@ use crate::channel::answers::Answer;
 use crate::outcome::Evidence;
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
+use crate::process::terminal::Foreground;
 use crate::publish::Publication;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
@@ -53,6 +54,7 @@ pub(super) struct Shell {
     assignment: Option<Arc<Assignment>>,
     fetching: Arc<Patience>,
     command: Command,
+    foreground: Option<Foreground>,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
     answers: Option<mpsc::Sender<Answer>>,
@@ -92,6 +94,7 @@ impl Shell {
             assignment: None,
             fetching,
             command: Command::NotStarted,
+            foreground: None,
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
             answers: None,
@@ -213,6 +216,7 @@ impl Shell {
         for (pid, status) in reaped.ended {
             if self.command == Command::Running(pid) {
                 self.command = Command::Ended;
+                self.take_terminal_back(Some(pid));
                 tracing::info!(?status, "the command ended");
                 self.send(Event::Exited(Exit {
                     status,

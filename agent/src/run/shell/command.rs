@@ -2,6 +2,7 @@
 
 use bytes::BytesMut;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use sqlflow_proto::agent::{Granted, Refused, Start, agent_frame::Frame};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, gap, record::Payload};
@@ -25,6 +26,7 @@ impl Shell {
         let assignment = self.assignment();
         let started = spawn::spawn(&assignment, &self.setting.spawning())?;
         self.command = Command::Running(started.pid);
+        self.foreground = started.foreground;
         tracing::info!(pid = started.pid.as_raw(), "the command runs");
 
         let channel = match started.channel {
@@ -57,6 +59,12 @@ impl Shell {
         tokio::spawn(reader.run());
         tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
         Ok(())
+    }
+
+    pub(super) fn take_terminal_back(&self, from: Option<Pid>) {
+        if let Some(foreground) = self.foreground {
+            foreground.take_back(from);
+        }
     }
 
     pub(super) fn answer(&mut self, answer: Result<(), String>) {

@@ -69,6 +69,8 @@ impl Shell {
         }
         self.leave_spool();
         self.export_trace().await;
+        // A group that the command gave it to may be over only now.
+        self.take_terminal_back(None);
     }
 
     pub(super) async fn export_trace(&mut self) {
