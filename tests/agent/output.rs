@@ -5,6 +5,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::{Exec, logged};
 use sqlflow_tests::python;
+use sqlflow_tests::server::program;
 
 const MIB: u64 = 1 << 20;
 
@@ -53,6 +54,15 @@ sys.stdout.buffer.write(data)";
         offset += output["bytes"].as_u64().unwrap();
     }
     assert_eq!(offset, 4 + 5 * MIB);
+}
+
+/// What a shell hands on, an argument of any bytes too.
+#[test]
+fn an_argument_that_is_no_text_arrives_as_it_is() {
+    let agent = program("sqlflow-agent");
+    let inner = "\"$AGENT\" exec -- printf %s \"$(printf 'caf\\351')\"";
+    let ended = Exec::new().env("AGENT", agent.to_str().unwrap()).shell(inner).end();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), &b"caf\xe9"[..]), "{}", ended.stderr);
 }
 
 /// moby#13333: a line without end, and then one more.

@@ -1,5 +1,6 @@
 //! Starting the command.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -51,19 +52,20 @@ pub struct Started {
 /// How a command is started.
 #[derive(Debug, Clone, Copy)]
 pub struct Spawning<'a> {
+    /// Program and arguments as they were given to us; an assignment can name only what is UTF-8.
+    pub command: &'a [OsString],
     /// Its working folder.
     pub working_dir: &'a Path,
     /// It gets a channel, and nothing on stdin. Otherwise it reads from the agent's own stdin.
     pub is_submitter: bool,
 }
 
-/// Starts the assignment's command. Must be called on the main thread (see [`sys::spawn`]).
+/// Starts the command. Must be called on the main thread (see [`sys::spawn`]).
 ///
 /// # Errors
 /// One sentence that names the command.
 pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Started> {
-    let (program, arguments) =
-        assignment.command.split_first().ok_or_else(|| anyhow!("the assignment has no command"))?;
+    let (program, arguments) = how.command.split_first().ok_or_else(|| anyhow!("there is no command"))?;
     let (ours, theirs) = if how.is_submitter { channel()? } else { (None, None) };
 
     let mut command = Command::new(program);
@@ -82,7 +84,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
         // It had it before it was found that it cannot be started.
         foreground.take_back(None);
     }
-    let mut child = spawned.with_context(|| format!("cannot start {program}"))?;
+    let mut child = spawned.with_context(|| format!("cannot start {}", program.display()))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
     let stdout = OwnedFd::from(child.stdout.take().expect("stdout is piped"));

@@ -5,6 +5,7 @@ mod prepare;
 mod runtime;
 mod shell;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(crate) struct Setting {
     pub run_dir: Option<PathBuf>,
     /// The assignment's paths begin here.
     pub root: PathBuf,
+    /// The command, where it is not the assignment's.
+    pub command: Option<Vec<OsString>>,
     /// The command's working folder.
     pub working_dir: PathBuf,
     /// Where the outcome is written as JSON; it may be a file that cannot be replaced, such as a Pod's termination log.
@@ -65,8 +68,9 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    pub(crate) fn spawning(&self) -> Spawning<'_> {
-        Spawning { working_dir: &self.working_dir, is_submitter: self.is_submitter }
+    pub(crate) fn spawning<'a>(&'a self, command: &'a [OsString]) -> Spawning<'a> {
+        let command = self.command.as_deref().unwrap_or(command);
+        Spawning { command, working_dir: &self.working_dir, is_submitter: self.is_submitter }
     }
 }
 
@@ -143,6 +147,7 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     let trace = exporter.map(|exporter| Trace::alone(exporter, variable("TRACEPARENT").as_deref()));
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
     let setting = Setting {
+        command: Some(options.command.clone()),
         working_dir,
         summary: options.common.outcome.clone(),
         linger: EXEC_LINGER,
@@ -159,6 +164,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         attempt,
         run_dir: None,
         summary: None,
+        command: None,
         working_dir: root.clone(),
         root,
         linger: Duration::ZERO,

@@ -51,7 +51,8 @@ impl Standalone {
             |time: Duration| u32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1);
         let assignment = Assignment {
             attempt: Some(attempt),
-            command: options.command,
+            // For those who tell of it.
+            command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             inputs: options.input,
             outputs: options.output,
             grace_seconds: seconds(options.grace),

@@ -1,5 +1,7 @@
 //! The command: started, answered, and what it leaves behind.
 
+use std::ffi::OsString;
+
 use bytes::BytesMut;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -24,7 +26,8 @@ impl Shell {
     /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         let assignment = self.assignment();
-        let started = spawn::spawn(&assignment, &self.setting.spawning())?;
+        let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
+        let started = spawn::spawn(&assignment, &self.setting.spawning(&assigned))?;
         self.command = Command::Running(started.pid);
         self.foreground = started.foreground;
         tracing::info!(pid = started.pid.as_raw(), "the command runs");
