@@ -202,14 +202,14 @@ fn a_slow_reader_is_waited_for_after_the_drain_too() {
     let run = Exec::new().flags(["--drain", "1"]);
     let gate = run.dir().join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
-    let mut running = run.shell("echo $$; read wait < $DIR/gate; exec head -c 2250000 /dev/zero");
+    let mut running = run.shell("echo $$; read wait < $DIR/gate; exec head -c 2200000 /dev/zero");
     let held = format!("/proc/{}/fd/1", running.line());
     let held = std::fs::OpenOptions::new().write(true).open(held).unwrap();
     std::fs::write(&gate, "go\n").unwrap();
     running.wait_for_error("gave up reading output");
     let ended = running.end();
     drop(held);
-    assert_eq!((ended.code, ended.stdout.len()), (Some(0), 2_250_000), "{}", ended.stderr);
+    assert_eq!((ended.code, ended.stdout.len()), (Some(0), 2_200_000), "{}", ended.stderr);
 }
 
 /// The number is exact but for the piece that is being written.

@@ -187,10 +187,11 @@ impl Mirror {
         is_missing.then_some(Unwritten { stream: self.state.name, bytes, failure })
     }
 
-    /// Waits a moment for the last lines of the log.
+    /// Waits a moment for the last lines of the log, unless it is known that nobody reads.
     pub fn flush_log(&self) {
         let begun = Instant::now();
-        while *self.state.waiting.borrow() > 0 && begun.elapsed() < PATIENCE {
+        let waits = || !self.state.given_up.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE;
+        while *self.state.waiting.borrow() > 0 && waits() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }

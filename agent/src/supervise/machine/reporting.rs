@@ -37,7 +37,7 @@ impl Attempt {
                 Vec::new()
             }
             Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryFlush],
-            Event::TimeUp(Timer::LeaveBy) => vec![Action::HurryFlush],
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => vec![Action::HurryFlush],
             _ => Vec::new(),
         }
     }
