@@ -14,16 +14,12 @@ SUBMITTER := images/submitter
 # for random bytes would look for /dev/urandom, which an empty image has not; so it is told to ask the kernel.
 HOST := $(shell rustc -vV 2> /dev/null | sed -n "s/^host: //p")
 STATIC_AGENT := $(CARGO_TARGET_DIR)/$(HOST)/dist/sqlflow-agent
-# The linker folds functions that are alike and packs relocations: half a megabyte. Only lld knows how, which Rust brings
-# and uses on this target alone; GNU ld, which links elsewhere, refuses what it does not know.
-LLD_FLAGS :=
-ifeq ($(HOST),x86_64-unknown-linux-gnu)
-LLD_FLAGS := -C link-arg=-Wl,--icf=all -C link-arg=-Wl,--pack-dyn-relocs=relr
-endif
-# A program that aborts when it panics needs no tables to unwind its stack by, which the compiler makes all the same:
-# another one. Nothing may walk the stack then: who asks for a backtrace gets an empty one.
+# The linker folds functions that are alike and packs relocations: half a megabyte. A program that aborts when it panics
+# needs no tables to unwind its stack by, which the compiler makes all the same: another one. Nothing may walk the stack
+# then: who asks for a backtrace gets an empty one.
 AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
-	$(LLD_FLAGS) -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,--wrap=_Unwind_Backtrace
+	-C link-arg=-Wl,--icf=all -C link-arg=-Wl,--pack-dyn-relocs=relr -C link-arg=-Wl,--no-eh-frame-hdr \
+	-C link-arg=-Wl,--wrap=_Unwind_Backtrace
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
 
 .DEFAULT_GOAL := help
