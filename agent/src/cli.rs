@@ -1,5 +1,6 @@
 //! Flags and environment.
 
+use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,7 +33,7 @@ Exit codes:
   128+n              when signal n killed it
   64                 wrong usage
   65                 a fault that the command's code does not tell of: it cannot be started, no input, not published,
-                     no server, refused
+                     no server, refused, what it printed could not be written
   0                  also when another agent runs this attempt already
 Where a flag shows [env: …] it can be given there too. Such variables are not passed on to the command."
 )]
@@ -158,7 +159,7 @@ pub struct ExecOptions {
     pub common: CommonOptions,
     /// The command and its arguments; no shell is involved
     #[arg(required = true, last = true, value_name = "CMD")]
-    pub command: Vec<String>,
+    pub command: Vec<OsString>,
 }
 
 /// Flags of `install`.
@@ -332,6 +333,8 @@ pub fn init_logging((format, default): (LogFormat, &str), stderr: Mirror) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     fn parse(server: &str, job: &str, dir: &str) -> Result<Cli, clap::Error> {
@@ -390,5 +393,10 @@ mod tests {
         let Command::Exec(options) = cli.unwrap().command else { panic!("not exec") };
         assert_eq!(options.command, ["sh", "-c", "exit 3", "--grace"]);
         assert!(Cli::try_parse_from(["sqlflow-agent", "exec"]).is_err());
+        let latin_1 = OsString::from_vec(b"caf\xe9".to_vec());
+        let words = ["sqlflow-agent", "exec", "--", "cat"].map(OsString::from);
+        let cli = Cli::try_parse_from(words.into_iter().chain([latin_1.clone()]));
+        let Command::Exec(options) = cli.unwrap().command else { panic!("not exec") };
+        assert_eq!(options.command[1], latin_1, "a file's name need not be UTF-8");
     }
 }

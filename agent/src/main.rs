@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sqlflow_agent::cli::{self, Cli, Command};
-use sqlflow_agent::ship::mirror::{Mirror, Stuck};
+use sqlflow_agent::cli::{self, Cli, Command, WhenFull};
+use sqlflow_agent::ship::mirror::{Mirror, Role};
 use sqlflow_agent::{install, process, run};
 
 fn main() -> ExitCode {
@@ -16,15 +16,14 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return cli::usage_error(&error),
     };
-    let when_stuck = if matches!(cli.command, Command::Exec(_)) {
-        // Nothing is lost because a reader is slow: this is where the output goes.
-        Stuck::Wait
-    } else {
+    let role = match &cli.command {
+        // Nothing is lost because a reader is slow, unless that was asked for: this is where the output goes.
+        Command::Exec(options) => Role::Output { waits: options.common.when_full == WhenFull::Block },
         // No stuck reader can stop the agent.
-        Stuck::Drop
+        Command::Attach(_) | Command::Install(_) => Role::Copy,
     };
-    let spawned = Mirror::spawn(std::io::stdout(), when_stuck)
-        .and_then(|stdout| Ok([stdout, Mirror::spawn(std::io::stderr(), when_stuck)?]));
+    let spawned = Mirror::spawn(std::io::stdout(), "stdout", role)
+        .and_then(|stdout| Ok([stdout, Mirror::spawn(std::io::stderr(), "stderr", role)?]));
     let mirrors = match spawned {
         Ok(mirrors) => mirrors,
         Err(error) => return cli::fault(&format!("cannot start a thread: {error}")),
@@ -37,7 +36,7 @@ fn main() -> ExitCode {
         Command::Exec(options) => run::exec(*options, mirrors),
         Command::Install(options) => install::install(&options.dir),
     };
-    stderr.flush();
+    stderr.flush_log();
     // Not by return: a thread that is stuck in a disk must not hold the process.
     std::process::exit(code.into())
 }

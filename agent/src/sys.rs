@@ -1,5 +1,5 @@
-//! The one module with `unsafe`: starting a child with what must happen between fork and exec, and waiting for any
-//! child.
+//! The one module with `unsafe`: starting a child with what must happen between fork and exec, and hearing of and
+//! waiting for any child.
 
 #![expect(unsafe_code, reason = "raw calls that no safe wrapper offers; each says why it is sound")]
 
@@ -11,7 +11,7 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid, getppid};
 use tokio::io::unix::AsyncFd;
@@ -19,21 +19,34 @@ use tokio::io::unix::AsyncFd;
 /// Where the child finds its end of the channel.
 pub const CHANNEL_FD: RawFd = 3;
 
+/// What a process is started with of signals, and its command has to find again.
+#[derive(Debug, Clone, Copy)]
+pub struct Inherited {
+    /// Those that are blocked.
+    pub blocked: SigSet,
+    /// CHLD is ignored.
+    pub ignores_children: bool,
+}
+
 /// Starts `command` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. If the
-/// agent has a terminal in its foreground, the command takes it over: who types Ctrl+C there means the command. It
-/// finds the signals of `inherited` blocked, and no others.
+/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. With
+/// `takes_terminal` its group is put into the foreground of the terminal at stdin. It finds the signals of `inherited` as
+/// they are there.
 ///
 /// # Errors
 /// Those of fork and exec.
-pub fn spawn(command: &mut Command, channel: Option<OwnedFd>, inherited: SigSet) -> io::Result<Child> {
+pub fn spawn(
+    command: &mut Command,
+    channel: Option<OwnedFd>,
+    inherited: Inherited,
+    takes_terminal: bool,
+) -> io::Result<Child> {
     let reserved = reserve(CHANNEL_FD)?;
     let agent = getpid();
     let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
-    let has_terminal = has_terminal();
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // fcntl, sigprocmask, tcsetpgrp); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
+    // fcntl, signal, sigprocmask, tcsetpgrp); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
     // below.
     unsafe {
         command.pre_exec(move || {
@@ -42,10 +55,13 @@ pub fn spawn(command: &mut Command, channel: Option<OwnedFd>, inherited: SigSet)
                 // The agent died between fork and prctl, so nobody would send the signal.
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            if has_terminal {
+            if takes_terminal {
                 take_terminal(libc::getpid());
             }
-            inherited.thread_set_mask()?;
+            if inherited.ignores_children {
+                signal(Signal::SIGCHLD, SigHandler::SigIgn)?;
+            }
+            inherited.blocked.thread_set_mask()?;
             match channel_fd {
                 // dup2 onto itself would leave close-on-exec set.
                 Some(CHANNEL_FD) => check(libc::fcntl(CHANNEL_FD, libc::F_SETFD, 0)),
@@ -59,10 +75,15 @@ pub fn spawn(command: &mut Command, channel: Option<OwnedFd>, inherited: SigSet)
     child
 }
 
-/// Whether stdin is a terminal in whose foreground this process is.
-fn has_terminal() -> bool {
-    // SAFETY: both calls only look; on any other kind of file tcgetpgrp gives -1.
-    unsafe { libc::tcgetpgrp(libc::STDIN_FILENO) == libc::getpgrp() }
+/// From now on the kernel tells how children end. Whoever starts a process may have it ignore CHLD; then its children
+/// vanish, and nobody is told. Gives whether it was so.
+///
+/// # Errors
+/// Those of `sigaction`.
+pub fn hear_of_children() -> nix::Result<bool> {
+    // SAFETY: no handler is installed, so no code runs where a signal arrives.
+    let before = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+    Ok(matches!(before, SigHandler::SigIgn))
 }
 
 /// Puts a process group into the foreground of the terminal at stdin; nothing happens where there is none.

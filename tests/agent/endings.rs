@@ -1,5 +1,9 @@
 //! Commands that end, and what they leave behind.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, logged};
@@ -123,7 +127,7 @@ fn the_agent_killed_by_9_takes_its_command_along() {
     running.signal(Signal::SIGKILL);
     assert_eq!(running.end().code, None);
     let begun = std::time::Instant::now();
-    while std::path::Path::new(&format!("/proc/{pid}/exe")).exists() {
+    while Path::new(&format!("/proc/{pid}/exe")).exists() {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         if stat.contains(") Z ") {
             break;
@@ -131,6 +135,35 @@ fn the_agent_killed_by_9_takes_its_command_along() {
         assert!(begun.elapsed().as_secs() < 60, "the command outlives its agent");
         std::thread::yield_now();
     }
+}
+
+/// A command that became another user's, as by sudo: no signal of the agent's reaches it. What hangs in the kernel is no
+/// different for the agent.
+#[test]
+fn a_command_that_kill_does_not_end_does_not_keep_its_agent() {
+    let image = tempfile::tempdir().unwrap();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    mode(image.path(), 0o755);
+    let agent = image.path().join("agent");
+    std::fs::copy(program("sqlflow-agent"), &agent).unwrap();
+    let any_user = ["env", "--default-signal", "--chdir=/", "setpriv", "--reuid=12345", "--clear-groups"];
+    let run = Exec::with_agent(&any_user, &agent).flags(["--grace", "1"]);
+    mode(run.dir(), 0o777);
+    std::fs::copy("/usr/bin/setpriv", run.dir().join("become")).unwrap();
+    mode(&run.dir().join("become"), 0o4755);
+    let mut running = run.shell("echo $$; exec $DIR/become --reuid=0 --clear-groups sleep 600");
+    let pid = running.line();
+    while !std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("\nUid:\t0\t") {
+        std::thread::yield_now();
+    }
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!((ended.code, &ended.outcome["reason"]), (Some(143), &"terminated".into()), "{}", ended.stderr);
+    let message = ended.outcome["message"].as_str().unwrap();
+    assert!(message.ends_with("the command did not end after KILL"), "{message}");
+    let refused = format!("SIGKILL is not ours to send to sleep (pid {pid})");
+    assert!(ended.stderr.contains(&refused), "{}", ended.stderr);
 }
 
 /// A#1259's neighbour: what an outcome says of the work that was done.

@@ -11,4 +11,5 @@ mod output;
 mod processes;
 mod published;
 mod signals;
+mod terminal;
 mod trace;

@@ -1,7 +1,11 @@
 //! What a command prints.
 
+use std::path::Path;
+
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::{Exec, logged};
+use sqlflow_tests::python;
+use sqlflow_tests::server::program;
 
 const MIB: u64 = 1 << 20;
 
@@ -50,6 +54,15 @@ sys.stdout.buffer.write(data)";
         offset += output["bytes"].as_u64().unwrap();
     }
     assert_eq!(offset, 4 + 5 * MIB);
+}
+
+/// What a shell hands on, an argument of any bytes too.
+#[test]
+fn an_argument_that_is_no_text_arrives_as_it_is() {
+    let agent = program("sqlflow-agent");
+    let inner = "\"$AGENT\" exec -- printf %s \"$(printf 'caf\\351')\"";
+    let ended = Exec::new().env("AGENT", agent.to_str().unwrap()).shell(inner).end();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(0), &b"caf\xe9"[..]), "{}", ended.stderr);
 }
 
 /// moby#13333: a line without end, and then one more.
@@ -137,6 +150,135 @@ for i in range(50):
     assert_eq!(streams, expected);
     let times: Vec<_> = records.iter().filter_map(|it| it["time_unix_micros"].as_i64()).collect();
     assert!(times.is_sorted());
+}
+
+/// The agent with its stdout there.
+fn into(file: &str) -> Exec {
+    let script = format!("exec \"$0\" \"$@\" > {file}");
+    Exec::within(&["env", "--default-signal", "sh", "-c", &script])
+}
+
+/// A disk without space is no reader that went away.
+#[test]
+fn output_that_meets_a_full_disk_is_told_and_the_command_goes_on() {
+    let long = "head -c 3000000 /dev/zero && echo done >&2";
+    for (script, bytes) in [("echo hi", 3), (long, 3_000_000)] {
+        let ended = into("/dev/full").shell(script).end();
+        let message = ended.outcome["message"].as_str().unwrap();
+        assert_eq!((ended.code, &ended.outcome["reason"]), (Some(65), &"agent_failed".into()), "{message}");
+        let missing = format!("{bytes} bytes of its stdout could not be written: No space left on device");
+        assert_eq!(message, format!("the command succeeded, but {missing}"));
+        let named = ended.stderr.matches("cannot write to stdout: No space left on device").count();
+        assert!(named == 1 && ended.stderr.contains(message), "{}", ended.stderr);
+        assert!(script == "echo hi" || ended.stderr.contains("done\n"), "{}", ended.stderr);
+    }
+    let failed = into("/dev/full").shell("echo hi; exit 3").end();
+    assert_eq!((failed.code, &failed.outcome["reason"]), (Some(3), &"exited".into()));
+    assert!(failed.stderr.contains("3 bytes of its stdout could not be written"), "{}", failed.stderr);
+    let (kept, dir) = into("/dev/full").log_to("log").shell(long).end_in_folder();
+    assert_eq!(kept.code, Some(0), "the log has all of it\n{}", kept.stderr);
+    let (stdout, _, records) = logged(dir.path(), "log");
+    assert_eq!(stdout.len(), 3_000_000);
+    assert!(records.iter().any(|it| it["notice"].as_str().is_some_and(|it| it.contains("No space left"))));
+}
+
+/// Who shares our stdout, as a terminal's other programs do, may have made it non-blocking.
+#[test]
+fn a_non_blocking_stdout_is_waited_for() {
+    let python = python::program();
+    let code = "import os, sys; os.set_blocking(1, False); os.execv(sys.argv[1], sys.argv[1:])";
+    let run = Exec::within(&["env", "--default-signal", python.to_str().unwrap(), "-c", code]);
+    let mut running = run.shell("head -c 1000000 /dev/zero; echo printed >&2");
+    // Its queue holds all, and a pipe does not: nobody reads before the command has ended.
+    running.wait_for_error("printed");
+    let ended = running.end();
+    assert_eq!((ended.code, ended.stdout.len()), (Some(0), 1_000_000), "{}", ended.stderr);
+}
+
+/// More than the agent's queue holds, and not more than what the command's pipe holds beside that. Somebody else keeps the
+/// pipe open, so that the drain runs out, and is seen to.
+#[test]
+fn a_slow_reader_is_waited_for_after_the_drain_too() {
+    let run = Exec::new().flags(["--drain", "1"]);
+    let gate = run.dir().join("gate");
+    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let mut running = run.shell("echo $$; read wait < $DIR/gate; exec head -c 2200000 /dev/zero");
+    let held = format!("/proc/{}/fd/1", running.line());
+    let held = std::fs::OpenOptions::new().write(true).open(held).unwrap();
+    std::fs::write(&gate, "go\n").unwrap();
+    running.wait_for_error("gave up reading output");
+    let ended = running.end();
+    drop(held);
+    assert_eq!((ended.code, ended.stdout.len()), (Some(0), 2_200_000), "{}", ended.stderr);
+}
+
+/// The number is exact but for the piece that is being written.
+#[test]
+fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {
+    for logs in [false, true] {
+        let run = if logs { Exec::new().log_to("log") } else { Exec::new() };
+        let mut running = run.shell("echo $$; exec head -c 1000000 /dev/zero");
+        let command = format!("/proc/{}", running.line());
+        while Path::new(&command).exists() {
+            std::thread::yield_now();
+        }
+        // Two of a kind might become one.
+        running.signal(Signal::SIGTERM);
+        running.signal(Signal::SIGINT);
+        running.wait_for_error("bytes of its stdout were not written: nobody read them");
+        let (ended, dir) = running.end_in_folder();
+        let lost = 1_000_000 - ended.stdout.len();
+        if logs {
+            assert_eq!((ended.code, ended.outcome["reason"].as_str()), (Some(0), Some("succeeded")));
+            let (stdout, ..) = logged(dir.path(), "log");
+            assert!(lost > 0 && stdout.len() > 1_000_000, "the log has all of it");
+            continue;
+        }
+        assert_eq!(ended.code, Some(65));
+        let message = ended.outcome["message"].as_str().unwrap();
+        let told: usize = message.split(' ').find_map(|word| word.parse().ok()).unwrap();
+        assert!(lost > 0 && (lost..=lost + (64 << 10)).contains(&told), "{lost}: {message}");
+    }
+}
+
+/// A file size limit is a disk that stays full. The log would be waited for half a minute.
+#[test]
+fn a_log_that_cannot_be_written_is_no_success() {
+    let limited = ["env", "--default-signal", "sh", "-c", "ulimit -f 100; exec \"$0\" \"$@\""];
+    // What a pipe holds, so that nothing waits for a reader.
+    let mut running = Exec::within(&limited).log_to("log").shell("echo $$; exec head -c 60000 /dev/zero");
+    let command = format!("/proc/{}", running.line());
+    while Path::new(&command).exists() {
+        std::thread::yield_now();
+    }
+    running.wait_for_error("cannot write the log");
+    running.signal(Signal::SIGTERM);
+    running.signal(Signal::SIGINT);
+    let ended = running.end();
+    assert_eq!(
+        (ended.code, &ended.outcome["reason"]),
+        (Some(65), &"agent_failed".into()),
+        "{}",
+        ended.stderr
+    );
+    let message = ended.outcome["message"].as_str().unwrap();
+    assert!(message.contains("bytes of its output are not in the log: File too large"), "{message}");
+    let missing: usize = message.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!(missing > 0 && missing <= 60_000, "{message}");
+    assert!(ended.stderr.contains(message), "{}", ended.stderr);
+    assert_eq!(ended.stdout.len(), 60_000);
+}
+
+/// What `--when-full drop` promises where stdout is what is full.
+#[test]
+fn a_stuck_reader_does_not_hold_up_a_command_whose_output_may_be_dropped() {
+    let run = Exec::new().flags(["--when-full", "drop"]);
+    let mut running = run.shell("head -c 10000000 /dev/zero; echo went on >&2");
+    running.wait_for_error("went on");
+    running.wait_for_error("bytes of its stdout were not written: nobody read them");
+    let ended = running.end();
+    assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()), "{}", ended.outcome);
+    assert!(ended.stdout.len() < 10_000_000);
 }
 
 /// A reader that goes away is the command's own affair, as without an agent.

@@ -83,6 +83,18 @@ fn a_command_that_ends_well_after_term_is_taken_at_its_word() {
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()));
 }
 
+/// Whoever starts the agent may ignore CHLD, and hands that on. The kernel then reaps children and tells nobody.
+#[test]
+fn an_agent_that_is_started_with_chld_ignored_hears_of_its_commands_end() {
+    let ignoring = ["env", "--default-signal", "--ignore-signal=CHLD"];
+    assert_eq!(Exec::within(&ignoring).shell("exit 3").end().code, Some(3));
+    // The command finds it as it would without an agent.
+    let status = Exec::within(&ignoring).start(&["grep", "SigIgn", "/proc/self/status"]).end();
+    let ignored = String::from_utf8(status.stdout).unwrap();
+    let set = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    assert_eq!(set, 1 << (Signal::SIGCHLD as i32 - 1));
+}
+
 /// What the agent blocks for itself is not blocked for the command, and ignored signals stay ignored.
 #[test]
 fn the_command_finds_its_signals_as_the_agent_did() {

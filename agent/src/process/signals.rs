@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use tokio::io::unix::AsyncFd;
 
 use super::tree;
-use crate::sys;
+use crate::sys::{self, Inherited};
 
 /// Passed on to the command's group, and otherwise nothing.
 const FORWARDED: [Signal; 5] =
@@ -57,27 +57,29 @@ fn all() -> SigSet {
     signals
 }
 
-/// What was blocked when the agent was started: its command inherits that, not what we block.
-static INHERITED: OnceLock<SigSet> = OnceLock::new();
+/// What the agent was started with: its command inherits that, not what is changed here.
+static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-/// Blocks every signal that [`Signals`] reads. Call it before the process has a second thread, for threads inherit
-/// what is blocked.
+/// Blocks every signal that [`Signals`] reads, and sees to it that a child's end is one. Call it before the process has
+/// a second thread, for threads inherit what is blocked.
 ///
 /// # Errors
-/// Those of `pthread_sigmask`.
+/// Those of `pthread_sigmask` and `sigaction`.
 pub fn block() -> nix::Result<()> {
     let mut blocked = all();
     // So that a file size limit is an error of the write, and taking the terminal back no reason to stop.
     blocked.add(Signal::SIGXFSZ);
     blocked.add(Signal::SIGTTOU);
-    let before = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    INHERITED.get_or_init(|| before);
+    let blocked = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let ignores_children = sys::hear_of_children()?;
+    INHERITED.get_or_init(|| Inherited { blocked, ignores_children });
     Ok(())
 }
 
-/// What a command has to find blocked.
-pub fn inherited() -> SigSet {
-    INHERITED.get().copied().unwrap_or_else(SigSet::empty)
+/// What a command has to find.
+pub fn inherited() -> Inherited {
+    let none = || Inherited { blocked: SigSet::empty(), ignores_children: false };
+    INHERITED.get().copied().unwrap_or_else(none)
 }
 
 /// Reads the signals that [`block`] blocked.

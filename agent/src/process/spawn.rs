@@ -1,5 +1,6 @@
 //! Starting the command.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,6 +12,7 @@ use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::signals;
+use super::terminal::Foreground;
 use crate::sys;
 
 /// Settings of the agent itself begin with this and are kept from the child.
@@ -43,24 +45,27 @@ pub struct Started {
     pub stderr: OwnedFd,
     /// The agent's end of a submitter's channel, in non-blocking mode.
     pub channel: Option<UnixStream>,
+    /// What the command's group has now, and has to be taken back when it has ended.
+    pub foreground: Option<Foreground>,
 }
 
 /// How a command is started.
 #[derive(Debug, Clone, Copy)]
 pub struct Spawning<'a> {
+    /// Program and arguments as they were given to us; an assignment can name only what is UTF-8.
+    pub command: &'a [OsString],
     /// Its working folder.
     pub working_dir: &'a Path,
     /// It gets a channel, and nothing on stdin. Otherwise it reads from the agent's own stdin.
     pub is_submitter: bool,
 }
 
-/// Starts the assignment's command. Must be called on the main thread (see [`sys::spawn`]).
+/// Starts the command. Must be called on the main thread (see [`sys::spawn`]).
 ///
 /// # Errors
 /// One sentence that names the command.
 pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Started> {
-    let (program, arguments) =
-        assignment.command.split_first().ok_or_else(|| anyhow!("the assignment has no command"))?;
+    let (program, arguments) = how.command.split_first().ok_or_else(|| anyhow!("there is no command"))?;
     let (ours, theirs) = if how.is_submitter { channel()? } else { (None, None) };
 
     let mut command = Command::new(program);
@@ -72,8 +77,14 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
         command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
         command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
     }
-    let mut child = sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited())
-        .with_context(|| format!("cannot start {program}"))?;
+    let foreground = Foreground::of_self();
+    let spawned =
+        sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited(), foreground.is_some());
+    if let (Err(_), Some(foreground)) = (&spawned, foreground) {
+        // It had it before it was found that it cannot be started.
+        foreground.take_back(None);
+    }
+    let mut child = spawned.with_context(|| format!("cannot start {}", program.display()))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
     let stdout = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
@@ -82,7 +93,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
         // Only speed depends on it.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
-    Ok(Started { pid, stdout, stderr, channel: ours })
+    Ok(Started { pid, stdout, stderr, channel: ours, foreground })
 }
 
 fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -66,21 +67,24 @@ fn page_bytes() -> u64 {
     page.unsigned_abs()
 }
 
-/// Signals the group of a command that was not reaped yet, and every descendant outside of it.
-pub fn signal_command(group: Pid, signal: Signal) {
+/// Signals the group of a command that was not reaped yet, and every descendant outside of it. Gives those that are not
+/// ours to signal: another user's.
+pub fn signal_command(group: Pid, signal: Signal) -> Vec<Process> {
+    // Good if it reached one of the group, so each is asked below.
     let _ = killpg(group, signal);
-    for pid in descendants() {
-        if nix::unistd::getpgid(Some(pid)) != Ok(group) {
-            let _ = kill(pid, signal);
-        }
-    }
+    signal_each(|pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal))
 }
 
-/// Signals every descendant, one by one: the command is gone, and the number of its group may have a new owner.
-pub fn signal_descendants(signal: Signal) {
-    for pid in descendants() {
-        let _ = kill(pid, signal);
-    }
+/// Signals every descendant, one by one: the command is gone, and the number of its group may have a new owner. Gives
+/// those that are not ours to signal.
+pub fn signal_descendants(signal: Signal) -> Vec<Process> {
+    signal_each(|_| Some(signal))
+}
+
+/// With no signal it is only asked whether it could be sent.
+fn signal_each(signal: impl Fn(Pid) -> Option<Signal>) -> Vec<Process> {
+    let is_refused = |pid: &Pid| kill(*pid, signal(*pid)) == Err(Errno::EPERM);
+    descendants().into_iter().filter(is_refused).filter_map(look).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod prepare;
 mod runtime;
 mod shell;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ use crate::process::spawn::Spawning;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::standalone::Standalone;
-use crate::supervise::{EXIT_FAULT, Event};
+use crate::supervise::{EXIT_FAULT, Event, Kept};
 use crate::trace::{Exporter, Trace};
 use crate::workspace;
 use shell::Shell;
@@ -38,6 +39,8 @@ pub(crate) struct Setting {
     pub run_dir: Option<PathBuf>,
     /// The assignment's paths begin here.
     pub root: PathBuf,
+    /// The command, where it is not the assignment's.
+    pub command: Option<Vec<OsString>>,
     /// The command's working folder.
     pub working_dir: PathBuf,
     /// Where the outcome is written as JSON; it may be a file that cannot be replaced, such as a Pod's termination log.
@@ -54,6 +57,8 @@ pub(crate) struct Setting {
     pub when_full: WhenFull,
     /// Largest size of the overflow file in bytes.
     pub spool_disk: u64,
+    /// Who else has what the command prints.
+    pub kept: Kept,
     /// How the command's output is repeated on our own stdout and stderr.
     pub mirror: MirrorAs,
     /// Where spans go that no server asks for.
@@ -63,8 +68,9 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    pub(crate) fn spawning(&self) -> Spawning<'_> {
-        Spawning { working_dir: &self.working_dir, is_submitter: self.is_submitter }
+    pub(crate) fn spawning<'a>(&'a self, command: &'a [OsString]) -> Spawning<'a> {
+        let command = self.command.as_deref().unwrap_or(command);
+        Spawning { command, working_dir: &self.working_dir, is_submitter: self.is_submitter }
     }
 }
 
@@ -141,9 +147,12 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     let trace = exporter.map(|exporter| Trace::alone(exporter, variable("TRACEPARENT").as_deref()));
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
     let setting = Setting {
+        command: Some(options.command.clone()),
         working_dir,
+        summary: options.common.outcome.clone(),
         linger: EXEC_LINGER,
         trace,
+        kept: if options.log_to.is_some() { Kept::InLog } else { Kept::Nowhere },
         ..setting(&options.common, attempt.clone(), PathBuf::from("/"))
     };
     let alone = Standalone::new(options, attempt)?;
@@ -155,6 +164,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         attempt,
         run_dir: None,
         summary: None,
+        command: None,
         working_dir: root.clone(),
         root,
         linger: Duration::ZERO,
@@ -166,6 +176,7 @@ fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Settin
         when_full: common.when_full,
         spool_disk: 0,
         trace: None,
+        kept: Kept::ByServer,
         mirror: common.mirror.unwrap_or(MirrorAs::Raw),
         is_submitter: false,
     }
@@ -185,6 +196,6 @@ fn exit_code(ended: anyhow::Result<u8>, stdout: &Mirror) -> u8 {
         tracing::error!("{error:#}");
         EXIT_FAULT
     });
-    stdout.flush();
+    stdout.flush_log();
     code
 }

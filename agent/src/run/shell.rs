@@ -1,7 +1,8 @@
 //! The shell around the state machine: brings events in, carries actions out, decides nothing. `command` deals with
-//! the command, `publishing` with its models, `leaving` with the end.
+//! the command, `publishing` with its models, `flushing` with what it printed, `leaving` with the end.
 
 mod command;
+mod flushing;
 mod leaving;
 mod publishing;
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
-use sqlflow_proto::record::{ModelPublished, Notice, notice, record::Payload};
+use sqlflow_proto::record::{ModelPublished, record::Payload};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
 use tracing::Instrument as _;
@@ -21,8 +22,9 @@ use super::prepare::prepare;
 use super::{Home, Incoming, Setting};
 use crate::channel::answers::Answer;
 use crate::outcome::Evidence;
+use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
-use crate::process::{reaper, tree};
+use crate::process::terminal::Foreground;
 use crate::publish::Publication;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
@@ -52,7 +54,9 @@ pub(super) struct Shell {
     assignment: Option<Arc<Assignment>>,
     fetching: Arc<Patience>,
     command: Command,
+    foreground: Option<Foreground>,
     stop_reading: watch::Sender<bool>,
+    hurry_flush: watch::Sender<bool>,
     answers: Option<mpsc::Sender<Answer>>,
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
@@ -90,7 +94,9 @@ impl Shell {
             assignment: None,
             fetching,
             command: Command::NotStarted,
+            foreground: None,
             stop_reading: watch::Sender::new(false),
+            hurry_flush: watch::Sender::new(false),
             answers: None,
             publication: None,
             staged: Vec::new(),
@@ -187,6 +193,7 @@ impl Shell {
             publishes: !assignment.outputs.is_empty(),
             is_publish_only: assignment.publish_attempt > 0,
             keeps_output: self.setting.keeps_output,
+            kept: self.setting.kept,
             grace: seconds(assignment.grace_seconds, DEFAULT_GRACE),
             drain: seconds(assignment.drain_seconds, DEFAULT_DRAIN),
         };
@@ -209,6 +216,7 @@ impl Shell {
         for (pid, status) in reaped.ended {
             if self.command == Command::Running(pid) {
                 self.command = Command::Ended;
+                self.take_terminal_back(Some(pid));
                 tracing::info!(?status, "the command ended");
                 self.send(Event::Exited(Exit {
                     status,
@@ -236,12 +244,7 @@ impl Shell {
                     self.send(Event::StartFailed(format!("{error:#}")));
                 }
             }
-            Action::Signal(signal) => {
-                if let Command::Running(group) = self.command {
-                    tracing::info!(%signal, "ending the command");
-                    tree::signal_command(group, signal);
-                }
-            }
+            Action::Signal(signal) => self.signal_command(signal),
             Action::Forward(signal) => {
                 if let Command::Running(group) = self.command {
                     // Between its exit and our look it may be gone.
@@ -280,6 +283,10 @@ impl Shell {
                     self.link.push_output(Payload::Model(model));
                 }
             }
+            Action::Flush => self.flush(),
+            Action::HurryFlush => {
+                self.hurry_flush.send_replace(true);
+            }
             Action::Report(verdict, models) => self.report(*verdict, models),
             Action::SetTimer(timer, after) => self.set_timer(timer, after),
             Action::Exit(_) => unreachable!("the loop takes it"),
@@ -309,8 +316,7 @@ impl Shell {
     }
 
     fn warn(&self, text: String) {
-        tracing::warn!("{text}");
-        self.link.push_output(Payload::Notice(Notice { kind: notice::Kind::Warning.into(), text }));
+        self.link.warn(text);
     }
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {

@@ -2,13 +2,13 @@
 //! what is there and sends what the server does not have, so nothing depends on which stream carried what.
 
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
 };
 use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Record, record::Payload};
+use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 use tokio::sync::{Notify, watch};
 
 use super::marks::Marks;
@@ -48,6 +48,8 @@ struct Pending {
     /// The end of stderr before the first statement: what an interpreter says that cannot even begin. Of what comes
     /// later only the log tells, for a user's code may print anything.
     last_words: Vec<u8>,
+    /// Why records are not taken just now.
+    stalled: Option<String>,
     first_attached: Option<Instant>,
 }
 
@@ -113,6 +115,7 @@ impl Link {
             memory: Memory::default(),
             speed: Speed::default(),
             last_words: Vec::new(),
+            stalled: None,
         };
         Self {
             pending: Mutex::new(pending),
@@ -159,6 +162,12 @@ impl Link {
         seq
     }
 
+    /// Tells of something in the agent's log and among the records.
+    pub fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        self.push_output(Payload::Notice(Notice { kind: notice::Kind::Warning.into(), text }));
+    }
+
     fn pushed(&self) {
         self.changed.notify_one();
         self.disk.notify_one();
@@ -197,6 +206,18 @@ impl Link {
     /// Number of the last record.
     pub fn last_seq(&self) -> u64 {
         self.pending().outbox.last_seq()
+    }
+
+    /// Waits until everything that is there now is acknowledged, as long as something is within `patience`. False: it
+    /// is not.
+    pub async fn drained(&self, patience: Duration) -> bool {
+        let (last, mut acked) = (self.last_seq(), self.acked());
+        while *acked.borrow_and_update() < last {
+            if tokio::time::timeout(patience, acked.changed()).await.is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// What a verdict needs of what no server has acknowledged.
@@ -314,6 +335,16 @@ impl Link {
     /// Bytes a second that were acknowledged while there was always something to send; 0: not known.
     pub fn speed(&self) -> u64 {
         self.pending().speed.bytes_per_second()
+    }
+
+    /// Why records are not taken just now, or that they are taken again.
+    pub fn set_stalled(&self, why: Option<String>) {
+        self.pending().stalled = why;
+    }
+
+    /// Why records are not taken just now.
+    pub fn stalled(&self) -> Option<String> {
+        self.pending().stalled.clone()
     }
 
     /// Everything that no server has acknowledged, in order: the records in memory, then a part of the overflow file,

@@ -93,7 +93,7 @@ impl OutputPipe {
             Ok(0) => self.pipe = None,
             Ok(read) => {
                 let data = self.block.split().freeze();
-                self.repeat(data.clone(), stop).await;
+                self.repeat(data.clone(), link, stop).await;
                 if drops {
                     self.dropped += read as u64;
                 } else {
@@ -113,36 +113,37 @@ impl OutputPipe {
         0
     }
 
-    /// On our own stdout or stderr. A reader that is stuck there does not hold the end.
-    async fn repeat(&mut self, data: Bytes, stop: &mut watch::Receiver<bool>) {
-        let Some(mirror) = &self.mirror else { return };
+    /// On our own stdout or stderr.
+    async fn repeat(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
         let data = match &mut self.progress {
             Some(progress) => progress.push(&data, Instant::now()).into(),
             None => data,
         };
-        if data.is_empty() {
-            return;
-        }
-        if *stop.borrow() {
-            mirror.hurry();
-        }
-        tokio::select! {
-            biased;
-            () = mirror.write(data) => {}
-            _ = stop.wait_for(|stop| *stop) => {}
-        }
-        if mirror.is_over() {
-            self.pipe = None;
-        }
+        self.show(data, link, stop).await;
     }
 
     /// Shows the state of a progress bar that has been quiet since.
-    async fn show_progress(&mut self) {
-        if let (Some(mirror), Some(progress)) = (&self.mirror, &mut self.progress) {
+    async fn show_progress(&mut self, link: &Link, stop: &mut watch::Receiver<bool>) {
+        if let Some(progress) = &mut self.progress {
             let state = progress.flush(Instant::now());
-            if !state.is_empty() {
-                mirror.write(state.into()).await;
-            }
+            self.show(state.into(), link, stop).await;
+        }
+    }
+
+    /// A reader that is stuck there does not hold up the last bytes on their way to the records.
+    async fn show(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
+        let Some(mirror) = self.mirror.as_ref().filter(|_| !data.is_empty()) else { return };
+        tokio::select! {
+            biased;
+            () = mirror.room() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        mirror.pass(data);
+        if let Some(failure) = mirror.failure() {
+            link.warn(failure);
+        }
+        if mirror.is_over() {
+            self.pipe = None;
         }
     }
 
@@ -177,7 +178,7 @@ impl Reader {
     pub async fn run(mut self) {
         let open = self.read_all().await;
         for pipe in [&mut self.stdout, &mut self.stderr] {
-            pipe.show_progress().await;
+            pipe.show_progress(&self.link, &mut self.stop).await;
             pipe.tell_dropped(&self.link);
         }
         let _ = self.events.send(Event::StreamsEnded { open });
@@ -215,13 +216,13 @@ impl Reader {
             if self.all_ended() {
                 return false;
             }
-            let mut stop = self.stop.clone();
+            let (mut stop, mut stopped) = (self.stop.clone(), self.stop.clone());
             tokio::select! {
                 () = self.readable(drops) => {}
                 () = self.link.room(), if drops => {}
-                () = self.stdout.progress_due() => self.stdout.show_progress().await,
-                () = self.stderr.progress_due() => self.stderr.show_progress().await,
-                _ = stop.changed(), if !stopping => {}
+                () = self.stdout.progress_due() => self.stdout.show_progress(&self.link, &mut stop).await,
+                () = self.stderr.progress_due() => self.stderr.show_progress(&self.link, &mut stop).await,
+                _ = stopped.changed(), if !stopping => {}
                 () = tokio::time::sleep(QUIET), if stopping => return true,
             }
         }

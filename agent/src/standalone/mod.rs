@@ -5,14 +5,14 @@
 
 mod log;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use sqlflow_proto::agent::{Assignment, AttemptRef, Outcome, attach_request::Message, outcome::Reason};
+use sqlflow_proto::agent::{Assignment, AttemptRef, Outcome, attach_request::Message};
 use sqlflow_proto::record::Record;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
@@ -32,7 +32,6 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Standalone {
     assignment: Assignment,
     log: Option<LogFolder>,
-    outcome: Option<PathBuf>,
 }
 
 impl Standalone {
@@ -52,14 +51,15 @@ impl Standalone {
             |time: Duration| u32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1);
         let assignment = Assignment {
             attempt: Some(attempt),
-            command: options.command,
+            // For those who tell of it.
+            command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             inputs: options.input,
             outputs: options.output,
             grace_seconds: seconds(options.grace),
             drain_seconds: seconds(options.drain),
             ..Assignment::default()
         };
-        Ok(Self { assignment, log, outcome: options.common.outcome })
+        Ok(Self { assignment, log })
     }
 
     /// Serves the attempt until the agent ends.
@@ -71,7 +71,7 @@ impl Standalone {
             match link.next_message(&mut sent).await.message {
                 Some(Message::Records(batch)) => {
                     let last = batch.records.last().map_or(0, |record| record.seq);
-                    self.keep(batch.records).await;
+                    self.keep(batch.records, &link).await;
                     link.ack(last);
                 }
                 Some(Message::Commit(_)) => {
@@ -80,16 +80,20 @@ impl Standalone {
                     }
                 }
                 Some(Message::Outcome(outcome)) => {
-                    self.end(outcome).await;
-                    let _ = incoming.send(Incoming::Event(Event::OutcomeAcked));
+                    let ended = match self.end(outcome).await {
+                        Ok(()) => Event::OutcomeAcked,
+                        Err(why) => Event::LogUnfinished(why),
+                    };
+                    let _ = incoming.send(Incoming::Event(ended));
                 }
                 Some(Message::Hello(_) | Message::Heartbeat(_) | Message::Compressed(_)) | None => {}
             }
         }
     }
 
-    /// Until it is written; meanwhile the outbox fills, and its policy says what becomes of the command.
-    async fn keep(&mut self, records: Vec<Record>) {
+    /// Until it is written; meanwhile the outbox fills, and its policy says what becomes of the command. At the end the
+    /// attempt does not wait for ever.
+    async fn keep(&mut self, records: Vec<Record>, link: &Link) {
         let Some(mut log) = self.log.take() else { return };
         let records = Arc::new(records);
         loop {
@@ -107,33 +111,34 @@ impl Standalone {
             log = returned;
             match written {
                 Ok(()) => break,
-                Err(error) => tracing::warn!(%error, "cannot write the log; trying again"),
+                Err(error) => {
+                    if link.stalled().is_none() {
+                        tracing::warn!(%error, "cannot write the log; trying again");
+                    }
+                    link.set_stalled(Some(error.to_string()));
+                }
             }
             tokio::time::sleep(RETRY).await;
+        }
+        if link.stalled().is_some() {
+            tracing::warn!("the log is written again");
+            link.set_stalled(None);
         }
         self.log = Some(log);
     }
 
-    async fn end(&mut self, outcome: Outcome) {
-        let (log, file) = (self.log.take(), self.outcome.take());
-        // Of its own exit the command's exit code tells.
-        if !outcome.message.is_empty() && outcome.reason() != Reason::Exited {
-            tracing::warn!("{}", outcome.message);
+    /// One sentence on why the log is not whole for certain.
+    async fn end(&mut self, outcome: Outcome) -> Result<(), String> {
+        let Some(mut log) = self.log.take() else { return Ok(()) };
+        match spawn_blocking(move || log.end(&summary::json(&outcome))).await {
+            Ok(Err(error)) => {
+                let why = format!("cannot finish the log: {error}");
+                tracing::error!("{why}");
+                Err(why)
+            }
+            // Or the runtime is going down.
+            Ok(Ok(())) | Err(_) => Ok(()),
         }
-        let write = spawn_blocking(move || {
-            let json = summary::json(&outcome);
-            if let Some(file) = file
-                && let Err(error) = std::fs::write(&file, &json)
-            {
-                tracing::error!(%error, file = %file.display(), "cannot write the outcome");
-            }
-            if let Some(mut log) = log
-                && let Err(error) = log.end(&json)
-            {
-                tracing::error!(%error, "cannot finish the log");
-            }
-        });
-        let _ = write.await;
     }
 }
 

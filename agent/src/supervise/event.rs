@@ -18,10 +18,24 @@ pub struct Plan {
     pub is_publish_only: bool,
     /// What the command makes outlives the agent.
     pub keeps_output: bool,
+    /// Who else has what the command prints.
+    pub kept: Kept,
     /// Time between TERM and KILL.
     pub grace: Duration,
     /// How long to wait after the exit for pipes that something still holds open.
     pub drain: Duration,
+}
+
+/// Who has all that the command prints, besides the reader of the agent's own stdout and stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kept {
+    /// A server; the agent's own streams are only for people.
+    #[default]
+    ByServer,
+    /// A log folder.
+    InLog,
+    /// Nobody.
+    Nowhere,
 }
 
 /// Something that happened.
@@ -105,8 +119,17 @@ pub enum Event {
     },
     /// The agent got a signal that is meant for the command.
     Forward(Signal),
+    /// What the command printed is where it goes; or one sentence on what is not.
+    Flushed {
+        /// On the agent's stdout and stderr.
+        unwritten: Option<String>,
+        /// In the log.
+        unlogged: Option<String>,
+    },
     /// The server has the outcome safely.
     OutcomeAcked,
+    /// The log has all records, and could not be finished all the same.
+    LogUnfinished(String),
     /// A timer ran out.
     TimeUp(Timer),
 }
@@ -118,6 +141,8 @@ pub enum Timer {
     Linger,
     /// Until a stronger signal follows.
     Grace,
+    /// From KILL until a command that it does not end is given up.
+    GiveUp,
     /// Until leftovers are ended.
     Settle,
     /// Until pipes that are held open are given up.
@@ -165,6 +190,10 @@ pub enum Action {
     RecordGap,
     /// Put the published models into the result log.
     RecordModels(Vec<ModelPublished>),
+    /// Wait until what the command printed is where it goes; answered by `Flushed`.
+    Flush,
+    /// Wait for a moment only.
+    HurryFlush,
     /// Write the outcome down and report it.
     Report(Box<Verdict>, Vec<ModelPublished>),
     /// Start a timer.

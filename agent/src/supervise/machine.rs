@@ -1,6 +1,8 @@
-//! States and transitions of an attempt; those of its command are in `running`, those of its publishing in `publishing`.
+//! States and transitions of an attempt; those of its command are in `running`, those of its publishing in `publishing`,
+//! those of its end in `reporting`.
 
 mod publishing;
+mod reporting;
 mod running;
 
 use std::time::Duration;
@@ -11,7 +13,7 @@ use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
 use super::event::{Action, Event, Plan, Timer};
-use super::verdict::{EXIT_FAULT, End, Exit, exit_code, verdict};
+use super::verdict::{EXIT_FAULT, End, Exit, UNENDED, exit_code};
 use running::Stop;
 
 /// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
@@ -27,6 +29,7 @@ enum State {
     Staging,
     Asking,
     Committing,
+    Flushing,
     Reporting,
     Done,
 }
@@ -67,6 +70,10 @@ pub struct Attempt {
     overtaken: u32,
     /// A commit that fails has no time to be made again.
     hurried: bool,
+    /// The time to leave has come.
+    is_late: bool,
+    /// KILL did not end the command.
+    is_unended: bool,
 }
 
 impl Attempt {
@@ -88,6 +95,8 @@ impl Attempt {
             cancelled: None,
             overtaken: 0,
             hurried: false,
+            is_late: false,
+            is_unended: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
@@ -100,7 +109,7 @@ impl Attempt {
             State::Running(_) => Phase::Running,
             State::Draining(_) => Phase::Draining,
             State::Staging | State::Asking | State::Committing => Phase::Publishing,
-            State::Reporting | State::Done => Phase::Reporting,
+            State::Flushing | State::Reporting | State::Done => Phase::Reporting,
         }
     }
 
@@ -110,6 +119,7 @@ impl Attempt {
             Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
             _ => Vec::new(),
         };
+        self.is_late |= event == Event::TimeUp(Timer::LeaveBy);
         let mut actions = self.apply_in_state(event);
         if self.state != State::Done {
             actions.extend(deadlines);
@@ -139,6 +149,7 @@ impl Attempt {
             State::Staging => self.staging(event),
             State::Asking => self.asking(event),
             State::Committing => self.committing(event),
+            State::Flushing => self.flushing(event),
             State::Reporting => self.reporting(event),
             State::Done => Vec::new(),
         }
@@ -195,6 +206,8 @@ impl Attempt {
     fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
+            // It was given up too early.
+            Event::Exited(exit) => self.exit = Some(exit),
             Event::Alone => drain.alone = true,
             Event::StreamsEnded { open } => {
                 self.streams_ended = true;
@@ -252,6 +265,10 @@ impl Attempt {
 
     fn drained(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.is_unended = self.exit.is_none();
+        if self.is_unended {
+            actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
+        }
         if self.channel_cut {
             let why = "the submitter channel ended within a frame: a result is missing".to_owned();
             if self.succeeded() {
@@ -273,46 +290,6 @@ impl Attempt {
             actions.extend(self.report());
         }
         actions
-    }
-
-    fn reporting(&mut self, event: Event) -> Vec<Action> {
-        match event {
-            Event::OutcomeAcked | Event::AttachRefused(_) | Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
-                self.finish()
-            }
-            Event::Terminate { .. } if self.terminations > 1 => self.finish(),
-            _ => Vec::new(),
-        }
-    }
-
-    fn report_end(&mut self, end: End) -> Vec<Action> {
-        self.end_by(end);
-        self.report()
-    }
-
-    fn report(&mut self) -> Vec<Action> {
-        self.state = State::Reporting;
-        let mut verdict = verdict(self.end.as_ref(), self.exit, self.failure.as_ref());
-        if self.plan.publishes && self.end.as_ref().is_some_and(End::leaves_output) {
-            verdict.say_what_becomes_of_output(self.plan.keeps_output);
-        }
-        let mut actions = vec![Action::Report(Box::new(verdict), std::mem::take(&mut self.models))];
-        if self.superseded.is_some() {
-            // No server listens; the outcome and the spool on disk are all there is left to do.
-            actions.extend(self.finish());
-        } else {
-            actions.push(Action::SetTimer(Timer::Linger, self.linger));
-        }
-        actions
-    }
-
-    fn finish(&mut self) -> Vec<Action> {
-        self.exit(exit_code(self.end.as_ref(), self.exit))
-    }
-
-    fn exit(&mut self, code: u8) -> Vec<Action> {
-        self.state = State::Done;
-        vec![Action::Exit(code)]
     }
 
     fn superseded(&mut self, why: String) -> End {

@@ -1,11 +1,13 @@
 //! The attempt's life, decided: `apply(event) → actions`, with no clock, process or network.
 //!
 //! ```text
-//! attaching → preparing → running → draining → staging → asking → committing → reporting → done
+//! attaching → preparing → running → draining → staging → asking → committing → flushing → reporting → done
 //!     │           │          │          └── nothing to publish ──────────────────↑
 //!     │           └──────────┴── it cannot start ──────────────────────────────────↑
-//!     └── refused, or no server in time ───────────────────────────────────────────────→ done
+//!     └── refused, or no server in time ───────────────────────────────────────────────────────────→ done
 //! ```
+//! Only `exec` flushes; with a server the records hold everything, and wait for it while reporting.
+//!
 //! `event` names what happens and what is done, `machine` holds the states and transitions, `budget` divides the time after
 //! a TERM, `verdict` turns what is known at the end into an outcome. Only [`crate::run`] feeds events and carries out
 //! actions.
@@ -18,6 +20,6 @@ mod tests;
 mod verdict;
 
 pub use budget::{Budget, Load};
-pub use event::{Action, Event, Plan, Timer};
+pub use event::{Action, Event, Kept, Plan, Timer};
 pub use machine::Attempt;
 pub use verdict::{EXIT_FAULT, Exit, ExitStatus, Verdict};

@@ -29,11 +29,15 @@ struct World {
     timers: Vec<Timer>,
     /// The command neither ends by itself nor by TERM.
     is_stubborn: bool,
+    /// Nor by KILL.
+    is_unkillable: bool,
     /// Some process holds the pipes open until reading is stopped.
     holds_pipes: bool,
     fails: Fails,
     exit_code: i32,
     is_running: bool,
+    /// The time for KILL to end it has run out.
+    given_up: bool,
     granted: bool,
     committed: bool,
     reports: Vec<Verdict>,
@@ -50,11 +54,19 @@ enum Fails {
     Commit,
     Grant,
     Silence,
+    /// The log, or our own streams.
+    Flush,
     /// The first commits, so often.
     Overtaken(u32),
 }
 
 impl World {
+    /// A command that KILL does not end.
+    fn unkillable(plan: Plan) -> Self {
+        let world = Self::new(plan, Fails::Nothing, 0, true, true);
+        Self { is_unkillable: true, ..world }
+    }
+
     fn new(plan: Plan, fails: Fails, exit_code: i32, is_stubborn: bool, holds_pipes: bool) -> Self {
         let (machine, first) = Attempt::new(LINGER);
         let mut world = Self {
@@ -63,10 +75,12 @@ impl World {
             pending: vec![Event::Assigned(plan)],
             timers: Vec::new(),
             is_stubborn,
+            is_unkillable: false,
             holds_pipes,
             fails,
             exit_code,
             is_running: false,
+            given_up: false,
             granted: false,
             committed: false,
             reports: Vec::new(),
@@ -79,7 +93,10 @@ impl World {
     fn happen(&mut self, event: Event) {
         match &event {
             Event::Exited(_) => self.is_running = false,
-            Event::TimeUp(timer) => self.timers.retain(|set| set != timer),
+            Event::TimeUp(timer) => {
+                self.timers.retain(|set| set != timer);
+                self.given_up |= *timer == Timer::GiveUp;
+            }
             Event::Granted => self.granted = true,
             Event::Committed(_) => self.committed = true,
             _ => {}
@@ -108,7 +125,9 @@ impl World {
                         self.end_command(exited(self.exit_code));
                     }
                 }
-                Action::Signal(Signal::SIGKILL) if self.is_running && self.is_stubborn => {
+                Action::Signal(Signal::SIGKILL)
+                    if self.is_running && self.is_stubborn && !self.is_unkillable =>
+                {
                     self.is_stubborn = false;
                     self.end_command(Event::Exited(Exit {
                         status: ExitStatus::Signal(9),
@@ -145,8 +164,13 @@ impl World {
                         _ => Event::Committed(vec![ModelPublished::default()]),
                     });
                 }
+                Action::Flush => {
+                    let unwritten = (self.fails == Fails::Flush).then(|| "the disk is full".to_owned());
+                    self.pending.push(Event::Flushed { unwritten, unlogged: None });
+                }
                 Action::Report(verdict, models) => {
                     assert_eq!(!models.is_empty(), self.committed, "what was published is told");
+                    assert_eq!(self.is_running, verdict.message.ends_with("did not end after KILL"));
                     self.reports.push(*verdict);
                     if self.fails != Fails::Silence {
                         self.pending.push(Event::OutcomeAcked);
@@ -158,7 +182,7 @@ impl World {
                 }
                 Action::Exit(code) => {
                     assert!(self.exit.is_none());
-                    assert!(!self.is_running, "the command outlives the agent");
+                    assert!(!self.is_running || self.given_up, "the command outlives the agent");
                     self.exit = Some(code);
                 }
                 _ => {}
@@ -180,7 +204,9 @@ impl World {
         if choices == 0 {
             return false;
         }
-        match choice % choices {
+        // No timer runs out before that is known.
+        let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed(_)));
+        match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
                 let event = self.pending.remove(pending);
                 let is_exit = matches!(event, Event::Exited(_));
@@ -224,6 +250,7 @@ fn any_fails() -> impl Strategy<Value = Fails> {
         Commit,
         Grant,
         Silence,
+        Flush,
         Overtaken(2),
         Overtaken(u32::MAX),
     ])
@@ -247,12 +274,18 @@ proptest! {
         (publishes, is_publish_only, keeps_output) in any_outputs(),
         fails in any_fails(),
         exit_code in prop::sample::select(vec![0, 0, 1]),
+        kept in prop::sample::select(vec![Kept::ByServer, Kept::InLog, Kept::Nowhere]),
         is_stubborn in prop::bool::weighted(0.3),
+        is_unkillable in prop::bool::weighted(0.3),
         holds_pipes in prop::bool::weighted(0.3),
         steps in prop::collection::vec((any::<usize>(), 0_u8..40), 0..40),
     ) {
-        let plan = Plan { is_publish_only, keeps_output, ..plan(publishes) };
+        let plan = Plan { is_publish_only, keeps_output, kept, ..plan(publishes) };
         let mut world = World::new(plan, fails, exit_code, is_stubborn, holds_pipes);
+        // Such a command has its pipes open.
+        if is_stubborn && holds_pipes {
+            world.is_unkillable = is_unkillable;
+        }
         let mut was_interrupted = false;
         for (choice, kind) in steps {
             if let Some(event) = interruption(kind) {
@@ -277,6 +310,7 @@ proptest! {
             let succeeded = verdict.reason == Reason::Succeeded;
             prop_assert!(!succeeded || verdict.status == Some(ExitStatus::Code(0)));
             prop_assert!(!succeeded || world.committed == publishes, "success means published");
+            prop_assert!(!succeeded || fails != Fails::Flush || kept != Kept::Nowhere, "success means told");
             prop_assert_eq!(code == 0, succeeded);
             let was_made = publishes && !succeeded && verdict.status == Some(ExitStatus::Code(0));
             prop_assert!(!verdict.output_kept || (was_made && keeps_output), "{:?}", verdict);
@@ -285,6 +319,40 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
+    let mut world = World::unkillable(plan(true));
+    while !world.is_running {
+        world.step(0);
+    }
+    world.happen(terminate());
+    world.happen(Event::TimeUp(Timer::Grace));
+    world.happen(Event::TimeUp(Timer::LeaveBy));
+    assert!(world.reports.is_empty(), "KILL takes a moment");
+    world.happen(Event::TimeUp(Timer::GiveUp));
+    world.happen(Event::StreamsEnded { open: true });
+    let verdict = &world.reports[0];
+    assert_eq!((verdict.reason, verdict.status), (Reason::Terminated, None));
+    assert!(world.timers.contains(&Timer::LeaveBy), "the report has a second, not the linger");
+    world.happen(Event::TimeUp(Timer::LeaveBy));
+    assert_eq!(world.exit, Some(143));
+}
+
+#[test]
+fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
+    let mut world = World::unkillable(plan(false));
+    while !world.is_running {
+        world.step(0);
+    }
+    let given_up = |actions: &[Action]| {
+        actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::GiveUp, after) if *after < LINGER))
+    };
+    world.happen(terminate());
+    assert!(!given_up(&world.machine.apply(terminate())));
+    assert!(given_up(&world.machine.apply(terminate())));
+    assert_eq!(world.machine.apply(terminate()), []);
 }
 
 #[test]
@@ -322,6 +390,32 @@ fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
     while world.step(0) {}
     let verdict = &world.reports[0];
     assert_eq!((verdict.reason, verdict.output_kept), (Reason::PublishFailed, true));
+}
+
+#[test]
+fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
+    let lost = || Some("3 bytes are lost".to_owned());
+    for (kept, unwritten, unlogged, code) in [
+        (Kept::Nowhere, lost(), None, 65),
+        (Kept::InLog, lost(), None, 0),
+        (Kept::InLog, None, lost(), 65),
+        (Kept::InLog, lost(), lost(), 65),
+        (Kept::Nowhere, None, None, 0),
+    ] {
+        let plan = Plan { kept, ..plan(true) };
+        let mut world = World::new(plan, Fails::Nothing, 0, false, false);
+        while !matches!(world.pending[..], [Event::Flushed { .. }]) {
+            world.step(0);
+        }
+        assert!(world.committed, "the model is published all the same");
+        world.pending.clear();
+        world.happen(Event::Flushed { unwritten, unlogged });
+        while world.exit.is_none() {
+            world.step(0);
+        }
+        assert_eq!(world.exit, Some(code));
+        assert_eq!(world.reports[0].message.contains("3 bytes are lost"), code == 65);
+    }
 }
 
 #[test]

@@ -6,6 +6,8 @@ use sqlflow_proto::agent::{Failure, outcome::Reason};
 pub const EXIT_FAULT: u8 = 65;
 /// What a shell reports for a process that TERM ended.
 const EXIT_TERMINATED: u8 = 128 + 15;
+/// Said of a command that KILL does not end: it hangs in the kernel, or is another user's.
+pub(super) const UNENDED: &str = "the command did not end after KILL";
 /// Longest message and detail that go into an outcome, in bytes.
 const MESSAGE_LIMIT: usize = 4 << 10;
 const DETAIL_LIMIT: usize = 256 << 10;
@@ -69,9 +71,17 @@ pub(super) enum End {
     Superseded(String),
     ChannelBroken(String),
     StartFailed(String),
-    InputFailed { message: String, user_error: bool },
-    PublishFailed { message: String, may_pass: bool },
+    InputFailed {
+        message: String,
+        user_error: bool,
+    },
+    PublishFailed {
+        message: String,
+        may_pass: bool,
+    },
     OutputMissing(String),
+    /// The command succeeded; what it printed is nowhere whole.
+    PrintedLost(String),
     AgentFailed(String),
 }
 
@@ -109,7 +119,12 @@ impl Verdict {
         }
         self.output_kept = outlives;
         let fate = if outlives { "is kept" } else { "is lost with its workspace" };
-        self.message = head(&format!("{}; what the command made {fate}", self.message), MESSAGE_LIMIT);
+        self.add(&format!("what the command made {fate}"));
+    }
+
+    /// Adds to the message.
+    pub(super) fn add(&mut self, clause: &str) {
+        self.message = head(&format!("{}; {clause}", self.message), MESSAGE_LIMIT);
     }
 
     /// Adds what the command said last, when nothing else tells why it exited.
@@ -144,7 +159,9 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
         // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
         Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
-        Some(End::ChannelBroken(why)) => simple(Reason::AgentFailed, why, false, false),
+        Some(End::ChannelBroken(why) | End::PrintedLost(why)) => {
+            simple(Reason::AgentFailed, why, false, false)
+        }
         Some(End::StartFailed(why)) => simple(Reason::StartFailed, why, false, false),
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)

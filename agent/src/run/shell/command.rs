@@ -1,7 +1,10 @@
 //! The command: started, answered, and what it leaves behind.
 
+use std::ffi::OsString;
+
 use bytes::BytesMut;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use sqlflow_proto::agent::{Granted, Refused, Start, agent_frame::Frame};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, gap, record::Payload};
@@ -23,8 +26,10 @@ impl Shell {
     /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
     pub(super) fn start(&mut self) -> anyhow::Result<()> {
         let assignment = self.assignment();
-        let started = spawn::spawn(&assignment, &self.setting.spawning())?;
+        let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
+        let started = spawn::spawn(&assignment, &self.setting.spawning(&assigned))?;
         self.command = Command::Running(started.pid);
+        self.foreground = started.foreground;
         tracing::info!(pid = started.pid.as_raw(), "the command runs");
 
         let channel = match started.channel {
@@ -59,6 +64,12 @@ impl Shell {
         Ok(())
     }
 
+    pub(super) fn take_terminal_back(&self, from: Option<Pid>) {
+        if let Some(foreground) = self.foreground {
+            foreground.take_back(from);
+        }
+    }
+
     pub(super) fn answer(&mut self, answer: Result<(), String>) {
         let frame = match answer {
             Ok(()) => Frame::Granted(Granted {}),
@@ -77,7 +88,21 @@ impl Shell {
                 self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
             }
         }
-        tree::signal_descendants(signal);
+        let refused = tree::signal_descendants(signal);
+        self.warn_of_refused(&refused, signal);
+    }
+
+    pub(super) fn signal_command(&self, signal: Signal) {
+        let Command::Running(group) = self.command else { return };
+        tracing::info!(%signal, "ending the command");
+        let refused = tree::signal_command(group, signal);
+        self.warn_of_refused(&refused, signal);
+    }
+
+    fn warn_of_refused(&self, refused: &[tree::Process], signal: Signal) {
+        if !refused.is_empty() {
+            self.warn(format!("{signal} is not ours to send to {}: another user's", named(refused)));
+        }
     }
 
     pub(super) fn record_gap(&mut self) {

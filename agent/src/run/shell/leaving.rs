@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use sqlflow_proto::agent::outcome::Reason;
 use sqlflow_proto::record::ModelPublished;
 use tokio::task::spawn_blocking;
 
 use super::Shell;
 use crate::outcome;
 use crate::ship::spool;
-use crate::supervise::Verdict;
+use crate::supervise::{Kept, Verdict};
 use crate::{failpoint, summary, workspace};
 
 /// How long the exit waits for work with files that was begun.
@@ -19,7 +20,15 @@ impl Shell {
         if let Some(last_words) = self.link.last_words() {
             verdict.explain(&last_words);
         }
-        tracing::info!(reason = ?verdict.reason, message = verdict.message, "the attempt ended");
+        let kept = self.setting.kept;
+        match (kept, verdict.reason) {
+            // Of its own exit the command's exit code tells.
+            (Kept::InLog | Kept::Nowhere, Reason::Succeeded | Reason::Exited) => {}
+            (Kept::InLog | Kept::Nowhere, _) => tracing::warn!("{}", verdict.message),
+            (Kept::ByServer, reason) => {
+                tracing::info!(?reason, message = verdict.message, "the attempt ended");
+            }
+        }
         let mut outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
         let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
         let summary = self.setting.summary.clone();
@@ -39,8 +48,12 @@ impl Shell {
             {
                 tracing::error!(%error, "cannot write the outcome");
             }
+            let json = match kept {
+                Kept::ByServer => summary::with_marks(&outcome, &marks),
+                Kept::InLog | Kept::Nowhere => summary::json(&outcome),
+            };
             if let Some(file) = summary
-                && let Err(error) = std::fs::write(&file, summary::with_marks(&outcome, &marks))
+                && let Err(error) = std::fs::write(&file, json)
             {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }
@@ -56,6 +69,8 @@ impl Shell {
         }
         self.leave_spool();
         self.export_trace().await;
+        // A group that the command gave it to may be over only now.
+        self.take_terminal_back(None);
     }
 
     pub(super) async fn export_trace(&mut self) {

@@ -16,7 +16,15 @@ pub(super) enum Stop {
     Told,
     Termed,
     Killed,
+    /// The same, and it is nearly time to leave, with it or without it.
+    LastMoment,
 }
+
+/// How long KILL may take. It ends nothing that hangs in the kernel or belongs to another user; a process that gives
+/// back much memory needs a while.
+const KILL_PATIENCE: Duration = Duration::from_secs(120);
+/// The same when it is time to leave: whoever told the agent to stop may kill it a second or two later.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Attempt {
     pub(super) fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
@@ -79,15 +87,18 @@ impl Attempt {
             }
             Event::Terminate { signal, budget, .. } => match self.terminations {
                 1 => self.stop(stop, signal, budget.command),
-                _ => self.kill(stop),
+                2 => self.kill(stop),
+                _ => self.kill_and_leave(stop),
             },
             Event::Forward(signal) => vec![Action::Forward(signal)],
             Event::TimeUp(Timer::Grace) => match stop {
                 Stop::No => Vec::new(),
                 Stop::Told => self.terminate(stop, self.plan.grace),
-                Stop::Termed | Stop::Killed => self.kill(stop),
+                Stop::Termed | Stop::Killed | Stop::LastMoment => self.kill(stop),
             },
-            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.kill(stop),
+            Event::TimeUp(Timer::PublishBy) => self.kill(stop),
+            Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
+            Event::TimeUp(Timer::GiveUp) => self.give_up(),
             _ => Vec::new(),
         }
     }
@@ -104,15 +115,33 @@ impl Attempt {
                 self.state = State::Running(Stop::Termed);
                 vec![Action::ForgetCommit, Action::Signal(signal), Action::SetTimer(Timer::Grace, grace)]
             }
-            Stop::Termed | Stop::Killed => Vec::new(),
+            Stop::Termed | Stop::Killed | Stop::LastMoment => Vec::new(),
         }
     }
 
     fn kill(&mut self, stop: Stop) -> Vec<Action> {
-        if stop == Stop::Killed {
-            return Vec::new();
+        match stop {
+            Stop::No | Stop::Told | Stop::Termed => {
+                self.state = State::Running(Stop::Killed);
+                vec![Action::Signal(Signal::SIGKILL), Action::SetTimer(Timer::GiveUp, KILL_PATIENCE)]
+            }
+            Stop::Killed | Stop::LastMoment => Vec::new(),
         }
-        self.state = State::Running(Stop::Killed);
-        vec![Action::Signal(Signal::SIGKILL)]
+    }
+
+    fn kill_and_leave(&mut self, stop: Stop) -> Vec<Action> {
+        let mut actions = self.kill(stop);
+        if stop != Stop::LastMoment {
+            self.state = State::Running(Stop::LastMoment);
+            actions.push(Action::SetTimer(Timer::GiveUp, LAST_PATIENCE));
+        }
+        actions
+    }
+
+    /// The attempt ends without its command's end.
+    fn give_up(&mut self) -> Vec<Action> {
+        self.end_by_termination();
+        self.state = State::Draining(Drain { alone: false, termed: false, stopping: true });
+        if self.streams_ended { self.drained() } else { vec![Action::StopReading] }
     }
 }

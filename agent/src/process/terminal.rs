@@ -1,0 +1,32 @@
+//! The terminal at stdin. A command has its foreground while it runs, so that who types Ctrl+C there means the command;
+//! then it goes back to where it was, for whoever comes next.
+
+use std::io::stdin;
+
+use nix::errno::Errno;
+use nix::sys::signal::killpg;
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
+
+/// A terminal in whose foreground this process's group was.
+#[derive(Debug, Clone, Copy)]
+pub struct Foreground {
+    own: Pid,
+}
+
+impl Foreground {
+    /// `None`: there is no terminal at stdin, or it is another's.
+    pub fn of_self() -> Option<Self> {
+        let own = getpgrp();
+        (tcgetpgrp(stdin()) == Ok(own)).then_some(Self { own })
+    }
+
+    /// Takes it back from the group of a command that has ended, or from a group of which nobody is left, as one that the
+    /// command gave it to. Anybody else has it rightly: a shell that was told to go on without us.
+    pub fn take_back(self, command: Option<Pid>) {
+        let Ok(holder) = tcgetpgrp(stdin()) else { return };
+        if Some(holder) == command || killpg(holder, None) == Err(Errno::ESRCH) {
+            // TTOU, which would stop us for that, is blocked.
+            let _ = tcsetpgrp(stdin(), self.own);
+        }
+    }
+}
