@@ -92,7 +92,7 @@ fn an_agent_that_is_started_with_chld_ignored_hears_of_its_commands_end() {
     let status = Exec::within(&ignoring).start(&["grep", "SigIgn", "/proc/self/status"]).end();
     let ignored = String::from_utf8(status.stdout).unwrap();
     let set = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
-    assert_eq!(set, 1 << (Signal::SIGCHLD as i32 - 1));
+    assert_ne!(set & 1 << (Signal::SIGCHLD as i32 - 1), 0, "{ignored}");
 }
 
 /// What the agent blocks for itself is not blocked for the command, and ignored signals stay ignored.
