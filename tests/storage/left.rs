@@ -121,12 +121,11 @@ fn a_rename_that_is_refused_with_success_is_a_failure() {
 /// Somebody removes the model, or the upload, while another one is on its way: it is published all the same.
 #[test]
 fn what_is_taken_away_from_a_writer_is_written_again() {
-    let place = Place::S3("m");
-    let (bucket, environment) = ("m", place.environment());
-    let abort = "for it in s3.list_multipart_uploads(Bucket='m').get('Uploads', []):
-    s3.abort_multipart_upload(Bucket='m', Key=it['Key'], UploadId=it['UploadId'])";
-    let remove = "s3.delete_object(Bucket='m', Key='some/folder/m.tar.gz')";
-    S3::shared().bucket(bucket);
+    let place = Place::S3("taken");
+    place.make();
+    let abort = "for it in s3.list_multipart_uploads(Bucket='taken').get('Uploads', []):
+    s3.abort_multipart_upload(Bucket='taken', Key=it['Key'], UploadId=it['UploadId'])";
+    let remove = "s3.delete_object(Bucket='taken', Key='some/folder/m.tar.gz')";
     let relay = HttpRelay::start(S3::shared().port);
     for taking in [remove, abort] {
         assert_eq!(place.publish(b"old").code, Some(0));
@@ -137,7 +136,6 @@ fn what_is_taken_away_from_a_writer_is_written_again() {
         relay.set(Mood::Slow(4 << 20));
         let writing = place
             .exec(out.path())
-            .envs(environment.clone())
             .env("AWS_ENDPOINT_URL", &format!("http://127.0.0.1:{}", relay.port))
             .flags(["--publish-retry", "60"])
             .start(&["true"]);

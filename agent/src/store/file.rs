@@ -121,7 +121,7 @@ impl Folders for FileStore {
             if let Some(name) = name.filter(|name| is_staging(name))
                 && let Some(changed) = if_there(last_change(&path))?
             {
-                folders.push(Folder { name: name.to_owned(), changed });
+                folders.push(Folder { name: name.to_owned(), changed: Some(changed) });
             }
         }
         Ok(folders)

@@ -198,7 +198,7 @@ impl Folders for HdfsStore {
                 let within = entries(&client, &status.path).await?;
                 let last =
                     within.iter().map(|it| it.modification_time).fold(status.modification_time, u64::max);
-                folders.push(Folder { name, changed: time(last) });
+                folders.push(Folder { name, changed: Some(time(last)) });
             }
             Ok(folders)
         })

@@ -30,8 +30,8 @@ pub(super) trait Folders {
 #[derive(Debug)]
 pub(super) struct Folder {
     pub(super) name: String,
-    /// When it, or a file in it, was last changed, by the storage's clock.
-    pub(super) changed: SystemTime,
+    /// When it, or a file in it, was last changed, by the storage's clock; `None`: the storage does not tell.
+    pub(super) changed: Option<SystemTime>,
 }
 
 /// Whose staging folder it is.
@@ -66,9 +66,9 @@ impl Staging {
     /// lets commit, and whoever has changed nothing for a day. It is no fault of anybody's when that cannot be done.
     pub(super) fn sweep(&self, storage: &dyn Folders) {
         let sweeping = storage.folders().and_then(|found| {
-            // What we staged just now tells how the storage's clock stands.
+            // What we staged just now tells how the storage's clock stands; if not, ours will not be off by hours.
             let ours = found.iter().find(|it| it.name == self.folder());
-            let now = ours.map_or_else(SystemTime::now, |it| it.changed);
+            let now = ours.and_then(|it| it.changed).unwrap_or_else(SystemTime::now);
             let mut left = found.iter().filter(|it| self.is_left_behind(it, now));
             left.try_for_each(|it| {
                 tracing::info!(folder = it.name, "removing what a writer left that is gone");
@@ -81,10 +81,10 @@ impl Staging {
     }
 
     fn is_left_behind(&self, folder: &Folder, now: SystemTime) -> bool {
-        let age = now.duration_since(folder.changed).unwrap_or_default();
+        let is_old = |changed| now.duration_since(changed).is_ok_and(|age| age > ABANDONED_AFTER);
         match self.number(&folder.name) {
             Some(number) => number < self.attempt,
-            None => age > ABANDONED_AFTER,
+            None => folder.changed.is_some_and(is_old),
         }
     }
 
@@ -109,7 +109,7 @@ mod tests {
             let now = SystemTime::now() - Duration::from_secs(365 * 24 * 60 * 60);
             let folder = |(name, age): &(&str, u64)| Folder {
                 name: (*name).to_owned(),
-                changed: now - Duration::from_secs(*age),
+                changed: Some(now - Duration::from_secs(*age)).filter(|_| *age != UNKNOWN),
             };
             Ok(self.0.borrow().iter().map(folder).collect())
         }
@@ -120,6 +120,7 @@ mod tests {
         }
     }
 
+    const UNKNOWN: u64 = 1;
     const DAY: u64 = ABANDONED_AFTER.as_secs();
 
     fn storage() -> (Staging, Storage) {
@@ -130,6 +131,7 @@ mod tests {
             (".staging-j-1-3", DAY + 5),
             (".staging-j-2-1", DAY - 5),
             (".staging-dead-0-1", DAY + 5),
+            (".staging-new-0-1", UNKNOWN),
         ];
         (staging, Storage(RefCell::new(folders)))
     }
@@ -142,14 +144,17 @@ mod tests {
     fn whoever_stages_removes_what_dead_writers_left() {
         let (staging, storage) = storage();
         staging.sweep(&storage);
-        assert_eq!(left(&storage), [".staging-j-1-2", ".staging-j-1-3", ".staging-j-2-1"]);
+        assert_eq!(
+            left(&storage),
+            [".staging-j-1-2", ".staging-j-1-3", ".staging-j-2-1", ".staging-new-0-1"]
+        );
     }
 
     #[test]
     fn whoever_is_done_removes_its_own_and_what_its_step_left() {
         let (staging, storage) = storage();
         staging.clear(&storage).unwrap();
-        let others = [".staging-j-1-3", ".staging-j-2-1", ".staging-dead-0-1"];
+        let others = [".staging-j-1-3", ".staging-j-2-1", ".staging-dead-0-1", ".staging-new-0-1"];
         assert_eq!(left(&storage), others);
     }
 }

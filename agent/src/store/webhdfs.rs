@@ -212,11 +212,10 @@ impl Folders for WebhdfsStore {
             let mut folders = Vec::new();
             let found = entries(&operator, &self.folder).await?;
             for folder in found.iter().filter(|it| is_staging(it.name())) {
+                // Of folders OpenDAL does not tell it.
                 let within = entries(&operator, folder.path()).await?;
-                let changes = within.iter().chain([folder]).filter_map(|it| described(it.metadata()).1);
-                if let Some(changed) = changes.max() {
-                    folders.push(Folder { name: folder.name().trim_end_matches('/').to_owned(), changed });
-                }
+                let changed = within.iter().filter_map(|it| described(it.metadata()).1).max();
+                folders.push(Folder { name: folder.name().trim_end_matches('/').to_owned(), changed });
             }
             Ok(folders)
         })
