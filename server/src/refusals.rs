@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use crate::job::AttemptId;
 
@@ -15,13 +16,16 @@ pub struct Refusal {
     pub may_pass: bool,
 }
 
+/// An agent that is refused and may try again does so within this time; one that does not has another trouble by now.
+const LASTS: Duration = Duration::from_secs(30);
+
 /// What was refused, of the attempts that somebody waits for: anybody may name an attempt, so no others are kept.
 #[derive(Debug, Clone, Default)]
 pub struct Refusals {
     awaited: Arc<Mutex<HashMap<AttemptId, Weak<Slot>>>>,
 }
 
-type Slot = Mutex<Option<Refusal>>;
+type Slot = Mutex<Option<(Refusal, Instant)>>;
 
 /// As long as it lives, refusals of the attempt are kept.
 #[derive(Debug)]
@@ -44,16 +48,21 @@ impl Refusals {
     pub fn note(&self, attempt: &AttemptId, refusal: Refusal) {
         let slot = lock(&self.awaited).get(attempt).and_then(Weak::upgrade);
         if let Some(slot) = slot {
-            *lock(&slot) = Some(refusal);
+            *lock(&slot) = Some((refusal, Instant::now()));
         }
     }
 }
 
 impl Awaited {
-    /// The last refusal, if there was one.
+    /// The last refusal, if there was one lately, or one that is final.
     #[must_use]
     pub fn last(&self) -> Option<Refusal> {
-        lock(&self.slot).clone()
+        self.at(Instant::now())
+    }
+
+    fn at(&self, now: Instant) -> Option<Refusal> {
+        let (refusal, noted) = lock(&self.slot).clone()?;
+        (!refusal.may_pass || now.saturating_duration_since(noted) < LASTS).then_some(refusal)
     }
 }
 
@@ -79,6 +88,7 @@ mod tests {
         refusals.note(&one, refusal("second"));
         refusals.note(&other, refusal("of nobody"));
         assert_eq!(awaited.last(), Some(refusal("second")));
+        assert_eq!(awaited.at(Instant::now() + LASTS), None, "it has another trouble by now");
         drop(awaited);
         let _other = refusals.of(&other);
         assert_eq!(lock(&refusals.awaited).len(), 1, "nothing is kept of what nobody waits for");

@@ -3,7 +3,7 @@
 use sqlflow_tests::python;
 use sqlflow_tests::server::program;
 
-/// Types Ctrl+C when the last of several commands is ready, and gives what the terminal showed.
+/// Types a key when the last of several commands is ready, and gives what the terminal showed.
 const TYPE: &str = r#"
 import os, pty, select, signal, sys
 pid, tty = pty.fork()
@@ -16,7 +16,7 @@ while b'over' not in seen:
         sys.exit('nobody heard it: %r' % seen)
     seen += os.read(tty, 4096)
     if b'ready' in seen and not typed:
-        os.write(tty, b'\x03')
+        os.write(tty, sys.argv[3].encode())
         typed = True
 print(seen.decode())
 "#;
@@ -27,6 +27,16 @@ fn who_types_ctrl_c_means_the_command_also_in_the_second_one() {
     let agent = program("sqlflow-agent");
     let three = r#""$0" exec -- true; "$0" exec -- /no/such/program
 "$0" exec -- sh -c 'echo ready; exec sleep 600'; echo "code $?, over""#;
-    let shown = python::run(TYPE, &[agent.to_str().unwrap(), three]).unwrap();
+    let shown = python::run(TYPE, &[agent.to_str().unwrap(), three, "\x03"]).unwrap();
     assert!(shown.contains("code 130, over"), "{shown}");
+}
+
+/// A pager reads the terminal too. One that is put into the background would be stopped, and its reader with it.
+#[test]
+fn a_pager_behind_the_agent_keeps_the_terminal() {
+    let agent = program("sqlflow-agent");
+    let paged = r#""$0" exec -- sh -c 'echo; sleep 0.2; echo a line' | sh -c 'cat; echo ready; read key < /dev/tty'
+echo "paged, over""#;
+    let shown = python::run(TYPE, &[agent.to_str().unwrap(), paged, "q\n"]).unwrap();
+    assert!(shown.contains("a line") && shown.contains("paged, over"), "{shown}");
 }

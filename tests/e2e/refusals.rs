@@ -204,7 +204,7 @@ async fn an_agent_that_runs_and_does_not_attach_is_told_and_ended() {
     let agent = dir.path().join("agent");
     std::fs::write(&agent, format!("#!/usr/bin/env python3\n{SILENT}")).unwrap();
     std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let flags = [format!("--agent={}", agent.display()), "--attach-timeout=4s".to_owned()];
+    let flags = [format!("--agent={}", agent.display()), "--attach-timeout=10s".to_owned()];
     let change = |setup| flags.into_iter().fold(setup, Setup::flag);
     let World { mut client, server: _server, _dir: state } = world(change).await;
     let token = client.run("SELECT 1").await.unwrap();

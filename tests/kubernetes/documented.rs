@@ -94,6 +94,7 @@ fn expect_whole<'a>(objects: &'a [Value], namespace: &str) -> &'a Value {
     for object in objects {
         let kind = object["kind"].as_str().unwrap();
         let has_none = ["Namespace", "ClusterRole", "ClusterRoleBinding"].contains(&kind);
+        assert!(!object.to_string().contains(":NAMESPACE"), "{object}");
         let expected = (!has_none).then_some(namespace);
         assert_eq!(object["metadata"]["namespace"].as_str(), expected, "{object}");
         if kind.ends_with("Binding") {

@@ -1,7 +1,8 @@
 //! The terminal at stdin. A command has its foreground while it runs, so that who types Ctrl+C there means the command;
-//! then it goes back to where it was, for whoever comes next.
+//! then it goes back to where it was, for whoever comes next. Behind a pipe there is mostly a pager that reads the terminal
+//! itself: it keeps it, and Ctrl+C comes to the command through the agent.
 
-use std::io::stdin;
+use std::io::{IsTerminal as _, stdin, stdout};
 
 use nix::errno::Errno;
 use nix::sys::signal::killpg;
@@ -14,10 +15,10 @@ pub struct Foreground {
 }
 
 impl Foreground {
-    /// `None`: there is no terminal at stdin, or it is another's.
+    /// `None`: there is no terminal at stdin, or it is another's, or what is printed goes elsewhere.
     pub fn of_self() -> Option<Self> {
         let own = getpgrp();
-        (tcgetpgrp(stdin()) == Ok(own)).then_some(Self { own })
+        (stdout().is_terminal() && tcgetpgrp(stdin()) == Ok(own)).then_some(Self { own })
     }
 
     /// Takes it back from the group of a command that has ended, or from a group of which nobody is left, as one that the

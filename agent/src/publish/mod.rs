@@ -126,7 +126,7 @@ impl Publication {
             let swap = self.patiently(|| model.store.commit(&model.tarball).map_err(PackError::Io));
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
-            if let Err(cause) = self.patience.retry(|| model.publish_gob(), |_| true) {
+            if let Err(cause) = model.publish_gob(&self.patience) {
                 let message = format!(
                     "model {} is in place, but {GOB} beside it is the old one: {cause}",
                     model.output.name
@@ -193,17 +193,14 @@ impl OneModel {
 
     /// Beside a tarball stands the gob that is in it, whoever comes last: who wrote a gob looks whether the tarball is
     /// another's by now, whose gob may have been there before ours.
-    fn publish_gob(&self) -> io::Result<()> {
+    fn publish_gob(&self, patience: &Patience) -> io::Result<()> {
         if self.output.gob.is_empty() {
             return Ok(());
         }
         let mut gob = self.output.gob.clone();
         for _ in 0..MAX_OTHERS {
-            let mut staged = self.store.stage(GOB, Over::Anything, gob.len() as u64)?;
-            staged.write_all(&gob)?;
-            staged.finish()?;
-            self.store.commit(GOB)?;
-            match self.gob_in_place()? {
+            patience.retry(|| self.put_gob(&gob), |_| true)?;
+            match self.gob_in_place(patience) {
                 Some(others) if others != gob => gob = others,
                 _ => return Ok(()),
             }
@@ -211,16 +208,24 @@ impl OneModel {
         Ok(())
     }
 
-    /// That of the tarball that is in place now. `None`: it has none, or there is none, or we may not look.
-    fn gob_in_place(&self) -> io::Result<Option<Bytes>> {
-        match self.store.read(&self.tarball).and_then(tarball::gob) {
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) =>
-            {
-                Ok(None)
-            }
-            found => Ok(found?.map(Bytes::from)),
-        }
+    fn put_gob(&self, gob: &[u8]) -> io::Result<()> {
+        let mut staged = self.store.stage(GOB, Over::Anything, gob.len() as u64)?;
+        staged.write_all(gob)?;
+        staged.finish()?;
+        self.store.commit(GOB)
+    }
+
+    /// That of the tarball that is in place now. `None`: it has none, or there is none, or we cannot look; ours is published
+    /// all the same.
+    fn gob_in_place(&self, patience: &Patience) -> Option<Bytes> {
+        let may_pass = |error: &io::Error| {
+            !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+        };
+        let look = || self.store.read(&self.tarball).and_then(tarball::gob);
+        let found = patience.retry(look, may_pass).inspect_err(|error| {
+            tracing::debug!(%error, "cannot look whose model is in place by now");
+        });
+        found.ok().flatten().map(Bytes::from)
     }
 
     fn published(&self, digest: Digest) -> ModelPublished {

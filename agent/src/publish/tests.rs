@@ -190,15 +190,15 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
     let tarball = &late.outputs[0].tarball;
     late.outputs[0].store.commit(tarball).unwrap();
     other.commit(other.stage().unwrap()).unwrap();
-    late.outputs[0].publish_gob().unwrap();
+    late.outputs[0].publish_gob(&late.patience).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
 
     // Nobody's, of who wrote there by hand.
     fs::write(bench.model().join(tarball), "spoilt").unwrap();
-    late.outputs[0].publish_gob().unwrap();
+    late.outputs[0].publish_gob(&late.patience).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "late");
     fs::remove_file(bench.model().join(tarball)).unwrap();
-    late.outputs[0].publish_gob().unwrap();
+    late.outputs[0].publish_gob(&late.patience).unwrap();
 }
 
 /// Somebody removed the folder, or took it for a dead writer's.

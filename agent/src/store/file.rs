@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
-use super::staging::{Folder, Folders, Staging, is_staging};
+use super::staging::{Folders, Staging, is_staging};
 use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, kind};
 use crate::{durable, failpoint};
 
@@ -113,18 +113,16 @@ impl ModelStore for FileStore {
 }
 
 impl Folders for FileStore {
-    fn folders(&self) -> io::Result<Vec<Folder>> {
-        let mut folders = Vec::new();
+    fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
         for entry in if_there(fs::read_dir(&self.folder))?.into_iter().flatten() {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str());
-            if let Some(name) = name.filter(|name| is_staging(name))
-                && let Some(changed) = if_there(last_change(&path))?
-            {
-                folders.push(Folder { name: name.to_owned(), changed: Some(changed) });
-            }
+            names.extend(entry?.file_name().into_string().ok().filter(|name| is_staging(name)));
         }
-        Ok(folders)
+        Ok(names)
+    }
+
+    fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
+        if_there(last_change(&self.folder.join(name)))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -16,7 +16,7 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 
 use super::kerberos;
 use super::patience::Waiting;
-use super::staging::{Folder, Folders, Staging, is_staging};
+use super::staging::{Folders, Staging, is_staging};
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, kind,
 };
@@ -186,21 +186,21 @@ impl ModelStore for HdfsStore {
 }
 
 impl Folders for HdfsStore {
-    fn folders(&self) -> io::Result<Vec<Folder>> {
+    fn names(&self) -> io::Result<Vec<String>> {
         let client = self.client()?;
+        let found = self.waiting.wait_to_clear(entries(&client, &self.folder))?;
+        let name = |it: FileStatus| it.path.rsplit('/').next().map(str::to_owned);
+        Ok(found.into_iter().filter_map(name).filter(|name| is_staging(name)).collect())
+    }
+
+    fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
+        let client = self.client()?;
+        let path = format!("{}/{name}", self.folder);
         self.waiting.wait_to_clear(async {
-            let mut folders = Vec::new();
-            for status in entries(&client, &self.folder).await? {
-                let name = status.path.rsplit('/').next().unwrap_or_default().to_owned();
-                if !is_staging(&name) {
-                    continue;
-                }
-                let within = entries(&client, &status.path).await?;
-                let last =
-                    within.iter().map(|it| it.modification_time).fold(status.modification_time, u64::max);
-                folders.push(Folder { name, changed: Some(time(last)) });
-            }
-            Ok(folders)
+            let own = client.get_file_info(&path).await.map_err(io_error)?;
+            let within = entries(&client, &path).await?;
+            let changes = within.iter().chain([&own]).map(|it| it.modification_time);
+            Ok(changes.max().map(time))
         })
     }
 

@@ -1,13 +1,17 @@
 //! The folders in which attempts stage their files, within the model's: whose they are, and when they may go.
 
+use std::cell::LazyCell;
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sqlflow_proto::agent::AttemptRef;
 
 /// No attempt takes so long from the first byte that it stages to its commit. One that does finds nothing to commit, and
 /// stages again.
 pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A slow storage has more of a dead writer's next time.
+const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 
 const PREFIX: &str = ".staging-";
 
@@ -16,22 +20,17 @@ pub(super) fn is_staging(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// What a storage can do with the folders in a model's folder. Neither takes long: what is not removed now is removed
-/// by somebody later.
+/// What a storage can do with the folders in a model's folder. Nothing takes long: what is not removed now is removed by
+/// somebody later.
 pub(super) trait Folders {
-    /// Those that [`is_staging`] is true of; none where there is no model's folder.
-    fn folders(&self) -> io::Result<Vec<Folder>>;
+    /// The names of those that [`is_staging`] is true of; none where there is no model's folder.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// When one, or a file in it, was last changed, by the storage's clock; `None`: the storage does not tell.
+    fn changed(&self, name: &str) -> io::Result<Option<SystemTime>>;
 
     /// Removes one with all that is in it.
     fn remove(&self, name: &str) -> io::Result<()>;
-}
-
-/// A staging folder.
-#[derive(Debug)]
-pub(super) struct Folder {
-    pub(super) name: String,
-    /// When it, or a file in it, was last changed, by the storage's clock; `None`: the storage does not tell.
-    pub(super) changed: Option<SystemTime>,
 }
 
 /// Whose staging folder it is.
@@ -57,34 +56,35 @@ impl Staging {
     /// # Errors
     /// Those of the storage.
     pub(super) fn clear(&self, storage: &dyn Folders) -> io::Result<()> {
-        let found = storage.folders()?;
-        let mut ours = found.iter().filter(|it| self.number(&it.name).is_some_and(|it| it <= self.attempt));
-        ours.try_for_each(|it| storage.remove(&it.name))
+        let mut names = storage.names()?;
+        names.retain(|name| self.number(name).is_some_and(|it| it <= self.attempt));
+        names.iter().try_for_each(|name| storage.remove(name))
     }
 
     /// Removes what dead writers left, since its room may be needed: earlier attempts of the same step, which no server
     /// lets commit, and whoever has changed nothing for a day. It is no fault of anybody's when that cannot be done.
     pub(super) fn sweep(&self, storage: &dyn Folders) {
-        let sweeping = storage.folders().and_then(|found| {
-            // What we staged just now tells how the storage's clock stands; if not, ours will not be off by hours.
-            let ours = found.iter().find(|it| it.name == self.folder());
-            let now = ours.and_then(|it| it.changed).unwrap_or_else(SystemTime::now);
-            let mut left = found.iter().filter(|it| self.is_left_behind(it, now));
-            left.try_for_each(|it| {
-                tracing::info!(folder = it.name, "removing what a writer left that is gone");
-                storage.remove(&it.name)
-            })
+        let begun = Instant::now();
+        let names = storage.names().unwrap_or_else(|error| {
+            tracing::debug!(%error, "what writers left cannot be seen");
+            Vec::new()
         });
-        if let Err(error) = sweeping {
-            tracing::debug!(%error, "what dead writers left cannot be removed");
-        }
-    }
-
-    fn is_left_behind(&self, folder: &Folder, now: SystemTime) -> bool {
-        let is_old = |changed| now.duration_since(changed).is_ok_and(|age| age > ABANDONED_AFTER);
-        match self.number(&folder.name) {
-            Some(number) => number < self.attempt,
-            None => folder.changed.is_some_and(is_old),
+        // What we staged just now tells how the storage's clock stands; if not, ours will not be off by hours.
+        let now =
+            LazyCell::new(|| storage.changed(&self.folder()).ok().flatten().unwrap_or_else(SystemTime::now));
+        for name in names.iter().take_while(|_| begun.elapsed() < LONGEST_SWEEP) {
+            let is_left_behind = match self.number(name) {
+                Some(number) => Ok(number < self.attempt),
+                None => storage.changed(name).map(|it| it.is_some_and(|it| is_old(it, *now))),
+            };
+            let swept = match is_left_behind {
+                Ok(true) => storage.remove(name),
+                other => other.map(drop),
+            };
+            // It may be another user's.
+            if let Err(error) = swept {
+                tracing::debug!(name, %error, "what a dead writer left cannot be removed");
+            }
         }
     }
 
@@ -92,6 +92,10 @@ impl Staging {
     fn number(&self, folder: &str) -> Option<u32> {
         folder.strip_prefix(&self.step)?.parse().ok()
     }
+}
+
+fn is_old(changed: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(changed).is_ok_and(|age| age > ABANDONED_AFTER)
 }
 
 #[cfg(test)]
@@ -104,14 +108,18 @@ mod tests {
     struct Storage(RefCell<Vec<(&'static str, u64)>>);
 
     impl Folders for Storage {
-        fn folders(&self) -> io::Result<Vec<Folder>> {
+        fn names(&self) -> io::Result<Vec<String>> {
+            Ok(self.0.borrow().iter().map(|it| it.0.to_owned()).collect())
+        }
+
+        fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
+            if name.contains("foreign") {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
             // Its clock is a year behind ours.
             let now = SystemTime::now() - Duration::from_secs(365 * 24 * 60 * 60);
-            let folder = |(name, age): &(&str, u64)| Folder {
-                name: (*name).to_owned(),
-                changed: Some(now - Duration::from_secs(*age)).filter(|_| *age != UNKNOWN),
-            };
-            Ok(self.0.borrow().iter().map(folder).collect())
+            let age = self.0.borrow().iter().find(|it| it.0 == name).unwrap().1;
+            Ok(Some(now - Duration::from_secs(age)).filter(|_| age != UNKNOWN))
         }
 
         fn remove(&self, name: &str) -> io::Result<()> {
@@ -126,6 +134,7 @@ mod tests {
     fn storage() -> (Staging, Storage) {
         let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 });
         let folders = vec![
+            (".staging-foreign-0-1", DAY + 5),
             (".staging-j-1-2", 0),
             (".staging-j-1-1", 5),
             (".staging-j-1-3", DAY + 5),
@@ -144,17 +153,15 @@ mod tests {
     fn whoever_stages_removes_what_dead_writers_left() {
         let (staging, storage) = storage();
         staging.sweep(&storage);
-        assert_eq!(
-            left(&storage),
-            [".staging-j-1-2", ".staging-j-1-3", ".staging-j-2-1", ".staging-new-0-1"]
-        );
+        let expected = ["foreign-0-1", "j-1-2", "j-1-3", "j-2-1", "new-0-1"];
+        assert_eq!(left(&storage), expected.map(|it| format!("{PREFIX}{it}")));
     }
 
     #[test]
     fn whoever_is_done_removes_its_own_and_what_its_step_left() {
         let (staging, storage) = storage();
         staging.clear(&storage).unwrap();
-        let others = [".staging-j-1-3", ".staging-j-2-1", ".staging-dead-0-1", ".staging-new-0-1"];
-        assert_eq!(left(&storage), others);
+        let others = ["foreign-0-1", "j-1-3", "j-2-1", "dead-0-1", "new-0-1"];
+        assert_eq!(left(&storage), others.map(|it| format!("{PREFIX}{it}")));
     }
 }

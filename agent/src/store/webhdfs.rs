@@ -13,7 +13,7 @@ use bytes::Bytes;
 use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
 
 use super::patience::Waiting;
-use super::staging::{Folder, Folders, Staging, is_staging};
+use super::staging::{Folders, Staging, is_staging};
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, http, kind,
 };
@@ -206,19 +206,18 @@ impl ModelStore for WebhdfsStore {
 }
 
 impl Folders for WebhdfsStore {
-    fn folders(&self) -> io::Result<Vec<Folder>> {
+    fn names(&self) -> io::Result<Vec<String>> {
         let operator = self.operator()?;
-        self.waiting.wait_to_clear(async {
-            let mut folders = Vec::new();
-            let found = entries(&operator, &self.folder).await?;
-            for folder in found.iter().filter(|it| is_staging(it.name())) {
-                // Of folders OpenDAL does not tell it.
-                let within = entries(&operator, folder.path()).await?;
-                let changed = within.iter().filter_map(|it| described(it.metadata()).1).max();
-                folders.push(Folder { name: folder.name().trim_end_matches('/').to_owned(), changed });
-            }
-            Ok(folders)
-        })
+        let found = self.waiting.wait_to_clear(entries(&operator, &self.folder))?;
+        let names = found.iter().map(|it| it.name().trim_end_matches('/').to_owned());
+        Ok(names.filter(|name| is_staging(name)).collect())
+    }
+
+    /// Of folders themselves OpenDAL does not tell it.
+    fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
+        let operator = self.operator()?;
+        let within = self.waiting.wait_to_clear(entries(&operator, &format!("{}/{name}", self.folder)))?;
+        Ok(within.iter().filter_map(|it| described(it.metadata()).1).max())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

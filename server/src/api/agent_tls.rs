@@ -18,6 +18,9 @@ use super::KEEPALIVE;
 /// How often it is looked whether the certificate is another.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
 
+/// After a connection that could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// The port, bound, and what it shows.
 pub struct AgentTls {
     listener: TcpListener,
@@ -70,7 +73,13 @@ impl AgentTls {
 
 fn accepted(listener: &Arc<TcpListener>) -> impl Stream<Item = std::io::Result<TcpStream>> + use<> {
     futures::stream::unfold(Arc::clone(listener), async |listener| {
-        Some((listener.accept().await.map(|(stream, _)| stream), listener))
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "an agent's connection cannot be taken");
+            // Without descriptors the next try would fail at once, again and again.
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        Some((accepted, listener))
     })
 }
 

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
 use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason};
-use crate::launch::{LaunchError, Needs, Observation, Remains, Waiting};
+use crate::launch::{LaunchError, Needs, Observation, Waiting};
 use crate::log::{Entry, LogError};
 use crate::refusals::Awaited;
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
@@ -233,8 +233,8 @@ impl JobDriver {
             Err(LaunchError::Later(why)) => {
                 let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
                 if self.waits(&waiting).await? {
-                    let outcome = given_up(job, &attempt, waiting.why);
-                    return self.update(Event::AttemptFoundEnded { attempt, outcome }).await;
+                    // It may have been started all the same, and only the answer was lost.
+                    return self.give_up(job, attempt, waiting.why).await;
                 }
                 tokio::time::sleep(LOOK_PERIOD).await;
                 Ok(())
@@ -255,10 +255,14 @@ impl JobDriver {
                     return Ok(());
                 }
                 let waiting = self.silence(&attempt);
-                // What was loaded before the look may be old.
-                if self.waits(&waiting).await? && !self.has_attached(&attempt).await? {
+                if self.waits(&waiting).await? {
                     return self.give_up(job, attempt, waiting.why).await;
                 }
+                Ok(())
+            }
+            // The platform's word may be old: it is there.
+            Observation::Waiting(_) if attached => {
+                self.waits.end();
                 Ok(())
             }
             Observation::Waiting(waiting) => {
@@ -309,11 +313,6 @@ impl JobDriver {
         Waiting { why, patience, ..waiting }
     }
 
-    async fn has_attached(&self, attempt: &AttemptId) -> Result<bool, Stop> {
-        let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
-        Ok(job.attempt(attempt).is_some_and(|it| it.attached_ms.is_some()))
-    }
-
     /// Says why there is no agent yet, when that is news. True: it has been waited for long enough.
     async fn waits(&mut self, waiting: &Waiting) -> Result<bool, Stop> {
         let turn = self.waits.note(waiting, Instant::now());
@@ -323,11 +322,14 @@ impl JobDriver {
         Ok(turn.is_over)
     }
 
-    /// Ends an attempt that was waited for long enough.
+    /// Ends an attempt that was waited for long enough. That is recorded first: an agent that comes now is refused, and if
+    /// one came just before, the attempt goes on.
     async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
-        self.context.launcher.stop(&attempt, true).await;
         let outcome = given_up(job, &attempt, why);
-        self.settle(attempt, Remains::default(), Some(outcome)).await
+        if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
+            self.context.launcher.stop(&attempt, true).await;
+        }
+        Ok(())
     }
 
     /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when
@@ -363,9 +365,14 @@ impl JobDriver {
     }
 
     async fn update(&self, event: Event) -> Result<(), Stop> {
+        self.try_update(event).await.map(drop)
+    }
+
+    /// False: the event was rejected, for the job moved on meanwhile. The next look sees where it is.
+    async fn try_update(&self, event: Event) -> Result<bool, Stop> {
         match self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await {
-            // A rejected event means that the job moved on meanwhile; the next look sees where it is.
-            Ok(_) | Err(UpdateError::Rejected(_)) => Ok(()),
+            Ok(_) => Ok(true),
+            Err(UpdateError::Rejected(_)) => Ok(false),
             Err(UpdateError::NotFound) => Err(Stop::Over),
             Err(UpdateError::Fenced) => Err(Stop::Fenced),
             Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),

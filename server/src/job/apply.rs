@@ -54,6 +54,13 @@ pub enum Event {
         /// The outcome, as far as it is known.
         outcome: Outcome,
     },
+    /// The driver has waited for the attempt's agent for long enough. It is late for that once one is attached.
+    AttemptGivenUp {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Why there was no agent.
+        outcome: Outcome,
+    },
     /// The job is over; the end of its log is durable.
     Finished(JobState),
 }
@@ -107,6 +114,12 @@ impl Job {
                 self.outcome_reported(&attempt, instance, outcome, now_ms)
             }
             Event::AttemptFoundEnded { attempt, outcome } => self.found_ended(&attempt, outcome, now_ms),
+            Event::AttemptGivenUp { attempt, outcome } => {
+                if matches!(self.current_attempt(&attempt)?.phase, Phase::Attached { .. }) {
+                    return Err(Rejection::OutOfOrder);
+                }
+                self.found_ended(&attempt, outcome, now_ms)
+            }
             Event::Finished(state) => self.finish(state),
         }
     }

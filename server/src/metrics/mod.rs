@@ -256,9 +256,9 @@ impl Metrics {
     fn note_event(&self, event: &Event, job: &Job, now_ms: i64) {
         match event {
             Event::AttemptCreated { step, .. } => self.note_lag(job, *step, now_ms),
-            Event::OutcomeReported { attempt, .. } | Event::AttemptFoundEnded { attempt, .. } => {
-                self.note_attempt(job, attempt);
-            }
+            Event::OutcomeReported { attempt, .. }
+            | Event::AttemptFoundEnded { attempt, .. }
+            | Event::AttemptGivenUp { attempt, .. } => self.note_attempt(job, attempt),
             Event::Finished(state) => {
                 self.0.jobs_ended.get_or_create(&State { state: state.name() }).inc();
                 let last = u32::try_from(job.steps.len().saturating_sub(1)).unwrap_or(u32::MAX);

@@ -87,7 +87,12 @@ impl Attempt {
 
     pub(super) fn reporting(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::OutcomeAcked | Event::AttachRefused(_) | Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
+            Event::OutcomeAcked | Event::AttachRefused(_) => self.finish(),
+            Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
+                // Its records are there, but neither synced nor ended by the outcome.
+                if self.plan.kept == Kept::InLog && self.succeeded() {
+                    self.end_by(End::PrintedLost("the log could not be finished in time".to_owned()));
+                }
                 self.finish()
             }
             Event::LogUnfinished(why) => {
