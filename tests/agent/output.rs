@@ -212,6 +212,23 @@ fn a_slow_reader_is_waited_for_after_the_drain_too() {
     assert_eq!((ended.code, ended.stdout.len()), (Some(0), 2_200_000), "{}", ended.stderr);
 }
 
+/// The streams are a command's own two, as without the agent: who reads one slowly does not hold up the other.
+#[test]
+fn a_stuck_stdout_holds_up_no_stderr() {
+    let code = "
+import os, select, sys
+os.set_blocking(1, False)
+while select.select([], [1], [], 0.5)[1]:
+    os.write(1, bytes(60000))
+print('nobody takes any more', file=sys.stderr, flush=True)";
+    let mut running = Exec::new().log_to("log").python(code, &[]);
+    running.wait_for_error("nobody takes any more");
+    let (ended, dir) = running.end_in_folder();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(ended.stdout.len() > 2 << 20, "{} bytes", ended.stdout.len());
+    assert_eq!(logged(dir.path(), "log").0, ended.stdout);
+}
+
 /// The number is exact but for the piece that is being written.
 #[test]
 fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {

@@ -131,8 +131,8 @@ async fn a_helper_out_of_memory_does_not_hide_behind_success() {
     let outcome: serde_json::Value = serde_json::from_str(ended["message"].as_str().unwrap()).unwrap();
     assert_eq!(outcome["reason"], "succeeded", "{outcome}");
     assert!(outcome["usage"]["oom_kills"].as_u64() >= Some(1), "{outcome}");
-    let largest = outcome["usage"]["largest"]["name"].as_str().unwrap();
-    assert!(largest.contains("python"), "{outcome}");
+    // Of the helper itself, which the shell waited for, only this is known.
+    assert!(outcome["usage"]["largest"]["memory_bytes"].as_u64() > Some(60 << 20), "{outcome}");
 }
 
 /// A time limit is a verdict of its own, and nothing is tried again.

@@ -150,6 +150,11 @@ impl Mirror {
         }
     }
 
+    /// The child has to wait for the reader now.
+    pub fn holds(&self) -> bool {
+        self.role == Role::Output { waits: true } && !self.has_room()
+    }
+
     fn has_room(&self) -> bool {
         *self.state.waiting.borrow() < QUEUE
     }

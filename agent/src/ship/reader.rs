@@ -85,6 +85,9 @@ impl OutputPipe {
 
     /// One read, one record, or a piece that is dropped. Gives the bytes read; 0: nothing is there now.
     async fn turn(&mut self, link: &Link, drops: bool, stop: &mut watch::Receiver<bool>) -> usize {
+        if self.is_held() && !*stop.borrow() {
+            return 0;
+        }
         let Some(pipe) = &self.pipe else { return 0 };
         if self.block.capacity() < WORTHWHILE {
             self.block = BytesMut::with_capacity(CHUNK);
@@ -111,6 +114,11 @@ impl OutputPipe {
             }
         }
         0
+    }
+
+    /// The reader of our own stream is slow, so the child waits at this pipe; at the other one it need not.
+    fn is_held(&self) -> bool {
+        self.mirror.as_ref().is_some_and(Mirror::holds)
     }
 
     /// On our own stdout or stderr.
@@ -149,7 +157,7 @@ impl OutputPipe {
 
     /// Waits until that has to be done.
     async fn progress_due(&self) {
-        match self.progress.as_ref().and_then(ProgressLines::due) {
+        match self.progress.as_ref().filter(|_| !self.is_held()).and_then(ProgressLines::due) {
             Some(due) => tokio::time::sleep_until(due.into()).await,
             None => std::future::pending().await,
         }
@@ -163,12 +171,13 @@ impl OutputPipe {
     }
 
     async fn readable(&self) {
-        match &self.pipe {
-            Some(pipe) => {
+        match (&self.pipe, &self.mirror) {
+            (Some(_), Some(mirror)) if mirror.holds() => mirror.room().await,
+            (Some(pipe), _) => {
                 // An error shows at the read.
                 let _ = pipe.readable().await;
             }
-            None => std::future::pending().await,
+            (None, _) => std::future::pending().await,
         }
     }
 }
