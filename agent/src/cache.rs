@@ -92,8 +92,8 @@ impl Cache {
         self.folder.join(format!("{digest:x}.tar.gz"))
     }
 
-    /// Makes room for so many bytes, oldest first. What others are fetching counts, but stays.
-    fn make_room(&self, bytes: u64) -> io::Result<()> {
+    /// Keeps to the limit, oldest first. What is being fetched counts, but stays.
+    fn make_room(&self) -> io::Result<()> {
         let mut files = Vec::new();
         let mut unfinished = 0;
         for entry in fs::read_dir(&self.folder)? {
@@ -112,7 +112,7 @@ impl Cache {
         files.sort();
         let mut used: u64 = unfinished + files.iter().map(|(_, length, _)| length).sum::<u64>();
         for (_, length, path) in files {
-            if used.saturating_add(bytes) <= self.limit {
+            if used <= self.limit {
                 break;
             }
             let _ = fs::remove_file(path);
@@ -151,8 +151,7 @@ impl Keeping<'_> {
         if length != fingerprint.length || trailer != fingerprint.trailer {
             return;
         }
-        // It is among the unfinished ones.
-        let kept = cache.make_room(0).and_then(|()| file.rename(&to));
+        let kept = cache.make_room().and_then(|()| file.rename(&to));
         if let Err(error) = kept {
             tracing::warn!(%error, "a model cannot be kept in the cache");
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use sqlflow_tests::agent::Exec;
+use sqlflow_tests::agent::{Ended, Exec};
 use sqlflow_tests::http_relay::{HttpRelay, Mood};
 use sqlflow_tests::services::{Hdfs, S3};
 
@@ -70,9 +70,7 @@ fn what_fails_leaves_nothing_behind_in_a_slow_storage() {
     relay.set(Mood::Late(Duration::from_millis(200)));
     let out = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/etc/passwd", out.path().join("link")).unwrap();
-    let output = through(&relay, out.path(), "slow");
-    let failing = Exec::new().envs(place.environment()).flags(["--publish-retry", "0", "--output", &output]);
-    let ended = failing.start(&["true"]).end();
+    let ended = publish_through(&relay, out.path(), "slow");
     assert!(ended.stderr.contains("neither a file nor a folder"), "{}", ended.stderr);
     assert_eq!(place.list(), ["m.tar.gz"]);
     assert_eq!(place.weights(), b"old");
@@ -86,18 +84,18 @@ fn a_rename_whose_answer_is_lost_is_no_failure() {
     relay.set(Mood::LoseAnswerTo("op=RENAME"));
     let out = tempfile::tempdir().unwrap();
     std::fs::write(out.path().join("weights"), "new").unwrap();
-    let output = through(&relay, out.path(), "unanswered");
-    let publishing =
-        Exec::new().envs(place.environment()).flags(["--publish-retry", "0", "--output", &output]);
-    let ended = publishing.start(&["true"]).end();
+    let ended = publish_through(&relay, out.path(), "unanswered");
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(relay.done(), 1, "an answer was lost");
     assert_eq!(place.weights(), b"new");
     assert_eq!(place.list(), ["m.tar.gz"]);
 }
 
-fn through(relay: &HttpRelay, out: &Path, name: &str) -> String {
-    format!("{}=webhdfs://127.0.0.1:{}/web/{name}/m.tar.gz", out.display(), relay.port)
+/// Once, into the namenode behind the relay.
+fn publish_through(relay: &HttpRelay, out: &Path, name: &'static str) -> Ended {
+    let output = format!("{}=webhdfs://127.0.0.1:{}/web/{name}/m.tar.gz", out.display(), relay.port);
+    let exec = Exec::new().envs(Place::Webhdfs(name).environment());
+    exec.flags(["--publish-retry", "0", "--output", &output]).start(&["true"]).end()
 }
 
 /// HttpFS speaks WebHDFS, but answers a rename over another file with success and `false`.
@@ -109,10 +107,7 @@ fn a_rename_that_is_refused_with_success_is_a_failure() {
     relay.set(Mood::AnswerTo("op=RENAME", "{\"boolean\":false}"));
     let out = tempfile::tempdir().unwrap();
     std::fs::write(out.path().join("weights"), "new").unwrap();
-    let output = through(&relay, out.path(), "httpfs");
-    let publishing =
-        Exec::new().envs(place.environment()).flags(["--publish-retry", "0", "--output", &output]);
-    let ended = publishing.start(&["true"]).end();
+    let ended = publish_through(&relay, out.path(), "httpfs");
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(65), &"publish_failed".into()));
     assert!(ended.stderr.contains("HttpFS"), "{}", ended.stderr);
     assert_eq!(place.weights(), b"old");

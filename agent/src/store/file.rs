@@ -38,11 +38,13 @@ impl FileStore {
 }
 
 impl ModelStore for FileStore {
-    fn stage(&self, name: &str, _over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         self.renamed().remove(name);
         fs::create_dir_all(self.staging())?;
         let file = File::create(self.staging().join(name))?;
-        self.staging.sweep(self);
+        if over == Over::WhatIsThere {
+            self.staging.sweep(self);
+        }
         Ok(Box::new(Staged(BufWriter::with_capacity(BUFFER, file))))
     }
 
@@ -51,9 +53,7 @@ impl ModelStore for FileStore {
             failpoint::reach(&format!("{}-before-rename", kind(name)));
             fs::rename(self.staging().join(name), self.folder.join(name)).map_err(|error| {
                 match error.kind() {
-                    io::ErrorKind::NotFound => {
-                        io::Error::other(Overtaken(format!("{name} was staged, but is not there any more")))
-                    }
+                    io::ErrorKind::NotFound => Overtaken::not_staged(name),
                     _ => error,
                 }
             })?;

@@ -93,7 +93,7 @@ impl HdfsStore {
             // It went through before, and only its answer was lost.
             (Err(HdfsError::FileNotFound(_)), Ok(found)) if staged == Some(Described::from(&found)) => Ok(()),
             (Err(HdfsError::FileNotFound(_)), Ok(_) | Err(HdfsError::FileNotFound(_))) => {
-                Err(io::Error::other(Overtaken(format!("{name} was staged, but is not there any more"))))
+                Err(Overtaken::not_staged(name))
             }
             _ => Err(error),
         }
@@ -101,7 +101,7 @@ impl HdfsStore {
 }
 
 impl ModelStore for HdfsStore {
-    fn stage(&self, name: &str, _over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let client = self.client()?;
         let path = self.staged_path(name);
         let writer = self.waiting.wait(async {
@@ -109,7 +109,9 @@ impl ModelStore for HdfsStore {
             client.mkdirs(parent, FOLDER_MODE, true).await.map_err(io_error)?;
             client.create(&path, WriteOptions::default().overwrite(true)).await.map_err(io_error)
         })?;
-        self.staging.sweep(self);
+        if over == Over::WhatIsThere {
+            self.staging.sweep(self);
+        }
         let staged = Staged {
             client,
             path,

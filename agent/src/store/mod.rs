@@ -12,6 +12,8 @@ mod http;
 mod kerberos;
 #[cfg(feature = "objects")]
 mod objects;
+#[cfg(feature = "objects")]
+mod parts;
 mod patience;
 mod place;
 mod staging;
@@ -98,6 +100,13 @@ pub enum Over {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Overtaken(String);
+
+impl Overtaken {
+    /// Of a staged file that somebody removed.
+    fn not_staged(name: &str) -> io::Error {
+        io::Error::other(Self(format!("{name} was staged, but is not there any more")))
+    }
+}
 
 /// Whether that is what the error says.
 pub fn is_overtaken(error: &io::Error) -> bool {

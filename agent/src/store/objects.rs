@@ -15,6 +15,7 @@ use bytes::Bytes;
 use opendal::{Buffer, Builder, Operator, Writer};
 use sqlflow_proto::agent::AttemptRef;
 
+use super::parts::{PART, part_of};
 use super::patience::Waiting;
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
@@ -23,10 +24,6 @@ use super::{
 use crate::cache::Fingerprint;
 use crate::failpoint;
 
-/// Bytes of one part, of models up to 52 GB. Only the last one is larger: up to two of these.
-const PART: usize = 6 << 20;
-/// S3 allows 10,000; a model may grow by a tenth while it is packed.
-const MAX_PARTS: u64 = 9_000;
 /// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
 /// filled they are the bound on memory: 36 MiB, and what the HTTP client holds of them. All but the last two are what may
 /// still have to be sent when the commit is granted.
@@ -364,13 +361,6 @@ impl ModelStore for ObjectStore {
     }
 }
 
-/// Bytes of one part of a model of so many. All have the same size, which some stores ask for.
-fn part_of(bytes: u64) -> usize {
-    const MIB: u64 = 1 << 20;
-    let part = bytes.div_ceil(MAX_PARTS).div_ceil(MIB) * MIB;
-    usize::try_from(part).unwrap_or(usize::MAX).max(PART)
-}
-
 struct Staged {
     name: String,
     part: usize,
@@ -434,18 +424,4 @@ fn region() -> String {
 #[cfg(any(feature = "s3", feature = "oss", feature = "azblob"))]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_parts_of_a_model_of_any_size_are_as_many_as_a_store_takes() {
-        for bytes in [0, 1, 20 << 30, 52 << 30, 60 << 30, 5 << 40] {
-            let part = part_of(bytes) as u64;
-            assert!((bytes + bytes / 10).div_ceil(part) <= 10_000 && part >= PART as u64, "{bytes}: {part}");
-        }
-        assert_eq!(part_of(52 << 30), PART, "and a usual one needs no more memory");
-    }
 }

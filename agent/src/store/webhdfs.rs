@@ -88,7 +88,7 @@ impl WebhdfsStore {
             // It went through before, and only its answer was lost.
             (gone, Ok(found)) if is_missing(&gone) && staged == Some(described(&found)) => Ok(()),
             (gone, found) if is_missing(&gone) && (found.is_ok() || is_missing(&found)) => {
-                Err(io::Error::other(Overtaken(format!("{name} was staged, but is not there any more"))))
+                Err(Overtaken::not_staged(name))
             }
             _ => Err(error),
         }
@@ -125,7 +125,7 @@ impl WebhdfsStore {
 }
 
 impl ModelStore for WebhdfsStore {
-    fn stage(&self, name: &str, _over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let operator = self.operator()?;
         let path = self.staged_path(name);
         let writer = self.waiting.wait(async {
@@ -133,7 +133,9 @@ impl ModelStore for WebhdfsStore {
             operator.delete(&path).await.map_err(http::io_error)?;
             operator.writer_with(&path).append(true).await.map_err(http::io_error)
         })?;
-        self.staging.sweep(self);
+        if over == Over::WhatIsThere {
+            self.staging.sweep(self);
+        }
         let staged = Staged {
             operator,
             path,

@@ -1,0 +1,27 @@
+//! Into what parts a model is cut for an object store.
+
+/// Bytes of one part, of models up to 52 GB. Only the last one is larger: up to two of these.
+pub(super) const PART: usize = 6 << 20;
+/// S3 allows 10,000; a model may grow by a tenth while it is packed.
+const MAX_PARTS: u64 = 9_000;
+
+/// Bytes of one part of a model of so many. All have the same size, which some stores ask for.
+pub(super) fn part_of(bytes: u64) -> usize {
+    const MIB: u64 = 1 << 20;
+    let part = bytes.div_ceil(MAX_PARTS).div_ceil(MIB) * MIB;
+    usize::try_from(part).unwrap_or(usize::MAX).max(PART)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_model_of_any_size_are_as_many_as_a_store_takes() {
+        for bytes in [0, 1, 20 << 30, 52 << 30, 60 << 30, 5 << 40] {
+            let part = part_of(bytes) as u64;
+            assert!((bytes + bytes / 10).div_ceil(part) <= 10_000 && part >= PART as u64, "{bytes}: {part}");
+        }
+        assert_eq!(part_of(52 << 30), PART, "and a usual one needs no more memory");
+    }
+}
