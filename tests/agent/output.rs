@@ -216,13 +216,20 @@ fn a_slow_reader_is_waited_for_after_the_drain_too() {
 #[test]
 fn a_stuck_stdout_holds_up_no_stderr() {
     let code = "
-import os, select, sys
+import os, select, sys, time
 os.set_blocking(1, False)
 while select.select([], [1], [], 0.5)[1]:
     os.write(1, bytes(60000))
-print('nobody takes any more', file=sys.stderr, flush=True)";
-    let mut running = Exec::new().log_to("log").python(code, &[]);
+print('nobody takes any more', file=sys.stderr, flush=True)
+late = time.monotonic() + 20
+while not os.path.exists(sys.argv[1]):
+    if time.monotonic() > late: sys.exit('nobody heard it')
+    time.sleep(0.01)";
+    let run = Exec::new().log_to("log");
+    let heard = run.dir().join("heard");
+    let mut running = run.python(code, &[heard.to_str().unwrap()]);
     running.wait_for_error("nobody takes any more");
+    std::fs::write(&heard, "").unwrap();
     let (ended, dir) = running.end_in_folder();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(ended.stdout.len() > 2 << 20, "{} bytes", ended.stdout.len());
