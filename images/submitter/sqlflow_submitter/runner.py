@@ -36,6 +36,11 @@ def run_step(path: str) -> None:
         dsn = channel.secrets().get(SECRET, "")
         redactor.hide(dsn)
         with connect(dsn, step.replay) as database:
+            if step.clean_up:
+                from sqlflow_submitter.extended.clean_up import clean_up
+
+                clean_up(step, step.clean_up, database)
+                return
             for statement in step.statements:
                 speaking = StatementChannel(channel, statement.index)
                 with speaking.spans.span(f"statement {statement.kind}"):

@@ -34,6 +34,14 @@ class Statement:
         self.result_column: str | None = document.get("result_column")
 
 
+class CleanUp:
+    """What an attempt needs to know that only removes what earlier attempts of its step left in the database."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self.granted_attempt: int | None = document.get("granted_attempt")
+        """The attempt that was allowed to replace the result table and did not report its end."""
+
+
 class Step:
     """A step: standard statements in a run, or one extended statement."""
 
@@ -45,6 +53,7 @@ class Step:
         self.step: int = document["step"]
         self.attempt: int = document["attempt"]
         self.scratch_suffix: str = document["scratch_suffix"]
+        self.clean_up: CleanUp | None = CleanUp(document["clean_up"]) if "clean_up" in document else None
         self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]
         self.statements = [Statement(statement) for statement in document["statements"]]
 

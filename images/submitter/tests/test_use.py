@@ -168,31 +168,60 @@ def test_a_refused_commit_leaves_the_old_table(iris: Here) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
-    iris: Here, agent: StandInAgent
-) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+PREDICT = {
+    "kind": "predict",
+    "select": "SELECT * FROM iris",
+    "result_table": "outcome",
+    "result_column": "name",
+    "model": "m",
+    "model_dir": "m",
+}
+
+
+def kill_before_the_commit(agent: StandInAgent) -> None:
+    """Runs PREDICT in a submitter that is killed when it asks for the commit."""
 
     def kill(process: subprocess.Popen[bytes]) -> None:
         os.kill(process.pid, signal.SIGKILL)
 
     agent.answer_commit = kill
-    run = agent.run(
-        {
-            "kind": "predict",
-            "select": "SELECT * FROM iris",
-            "result_table": "outcome",
-            "result_column": "name",
-            "model": "m",
-            "model_dir": "m",
-        }
-    )
-    assert run.exit_code == -signal.SIGKILL
+    assert agent.run(PREDICT).exit_code == -signal.SIGKILL
+
+
+def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
+    iris: Here, agent: StandInAgent
+) -> None:
+    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    kill_before_the_commit(agent)
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
     iris.attempt = 2
     predict(iris)
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
+    assert tables(iris) == {"outcome"}
+
+
+def test_clean_up_drops_what_a_killed_attempt_left_and_is_idempotent(iris: Here, agent: StandInAgent) -> None:
+    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    kill_before_the_commit(agent)
+    assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
+    for _ in range(2):
+        run = agent.run(PREDICT, attempt=2, scratch_suffix="01jtest_1_2", clean_up={}).succeeded()
+        # A frame would make the log say that the statement started again.
+        assert (run.kinds(), run.stdout) == ([], "")
+        assert tables(iris) == {"outcome"}
+    assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
+
+
+def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Here, agent: StandInAgent) -> None:
+    def report() -> str:
+        granted = {"granted_attempt": 1}
+        return agent.run(PREDICT, attempt=2, scratch_suffix="01jtest_1_2", clean_up=granted).succeeded().stdout
+
+    kill_before_the_commit(agent)
+    assert report() == "table outcome was not replaced: the statement ended before that\n"
+    predict(iris)
+    assert report() == "table outcome was replaced: it holds the statement's result\n"
     assert tables(iris) == {"outcome"}
 
 
