@@ -10,5 +10,6 @@ mod first_job;
 mod full_disk;
 mod model_files;
 mod refusals;
+mod scratch_tables;
 mod server_killed;
 mod two_servers;

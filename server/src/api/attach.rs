@@ -22,7 +22,7 @@ use super::status;
 use crate::clock;
 use crate::codegen::Assigner;
 use crate::convert;
-use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Phase, Reason, Rejection};
+use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Phase, Reason, Rejection, Role};
 use crate::launch::Ender;
 use crate::log::{Entry, ResultLog};
 use crate::metrics::{AttachedAgent, Metrics};
@@ -308,6 +308,10 @@ impl Session<'_> {
         if !self.is_named {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.assigner.is_traced());
+        }
+        // A cancelled job still removes what its attempts left in the user's database.
+        if job.attempt(&self.attempt).is_some_and(|it| it.role == Role::CleanUp) {
+            return Ok(());
         }
         let Some(failure) = job.cancel else { return Ok(()) };
         self.cancel_sent = true;

@@ -152,6 +152,7 @@ fn attempt((number, attempt): (u32, &crate::job::Attempt)) -> v1::Attempt {
         attached: attempt.attached_ms.map(timestamp),
         ended: attempt.ended_ms.map(timestamp),
         outcome: attempt.outcome().map(|outcome| outcome.message.clone()).unwrap_or_default(),
+        cleans_up: attempt.role == crate::job::Role::CleanUp,
     }
 }
 

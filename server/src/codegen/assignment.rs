@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::json;
 use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Output};
 use tonic::Status;
 
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::job::{AttemptId, Job, Step};
+use crate::job::{self, AttemptId, Job, Role, Step};
 use crate::store::{Secret, Store};
 use crate::trace;
 
@@ -60,10 +61,13 @@ impl Assigner {
         };
         let step = record.job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
+        let is_clean_up = record.job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        let clean_up =
+            step.filter(|_| is_clean_up).map(|step| CleanUp { granted_attempt: job::unclear_grant(step) });
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
         let (traceparent, tracestate) = self.trace_of(&record.job, attempt);
-        let assigned = assign(&self.options, attempt, spec, &secret);
+        let assigned = assign(&self.options, attempt, spec, clean_up, &secret);
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
@@ -83,8 +87,22 @@ impl Assigner {
     }
 }
 
-fn assign(options: &AssignOptions, attempt: &AttemptId, spec: StepSpec, data_source: &Secret) -> Assignment {
-    let document = json!({
+/// An attempt that only removes what others of its step left in the user's database: it needs no model.
+#[derive(Serialize)]
+struct CleanUp {
+    /// The attempt of which it is to report whether it replaced the result table.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    granted_attempt: Option<u32>,
+}
+
+fn assign(
+    options: &AssignOptions,
+    attempt: &AttemptId,
+    mut spec: StepSpec,
+    clean_up: Option<CleanUp>,
+    data_source: &Secret,
+) -> Assignment {
+    let mut document = json!({
         "version": STEP_VERSION,
         "job": attempt.job,
         "step": attempt.step,
@@ -93,6 +111,11 @@ fn assign(options: &AssignOptions, attempt: &AttemptId, spec: StepSpec, data_sou
         "replay": spec.replay,
         "statements": spec.statements,
     });
+    if let Some(clean_up) = clean_up {
+        document["clean_up"] = json!(clean_up);
+        spec.inputs.clear();
+        spec.outputs.clear();
+    }
     let files = vec![
         text_file("main.py", program(attempt, &spec.title)),
         text_file("step.json", document.to_string()),

@@ -24,9 +24,23 @@ pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
         statement_count: small(step.kind.statements().len()),
         kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),
         repeatable: step.repeatable,
+        writes_table: step
+            .kind
+            .statements()
+            .iter()
+            .any(|&it| writes_table(&compiled.program.statements[it].body)),
         attempts: Vec::new(),
     });
     steps.collect()
+}
+
+/// Whether the statement's result replaces a table of the user's database.
+fn writes_table(body: &Body) -> bool {
+    match body {
+        Body::Predict(_) | Body::Evaluate(_) => true,
+        Body::Explain(explain) => explain.into.is_some(),
+        Body::Standard(_) | Body::Train(_) | Body::ShowTrain(_) | Body::Run(_) | Body::Optimize(_) => false,
+    }
 }
 
 fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {

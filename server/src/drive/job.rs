@@ -17,7 +17,9 @@ use super::{Context, verdict};
 use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
-use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason};
+use crate::job::{
+    Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason, Role,
+};
 use crate::launch::{LaunchError, Needs, Observation, Waiting};
 use crate::log::{Entry, LogError};
 use crate::refusals::Awaited;
@@ -39,6 +41,8 @@ const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
 const END_MARGIN: Duration = Duration::from_secs(15);
 /// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
 const GRANTED_END: Duration = Duration::from_secs(600);
+/// Timeout for an attempt that removes what others left in the user's database.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kind of wait for a platform that does not take an attempt.
 const LAUNCH: &str = "launch";
 /// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
@@ -135,6 +139,7 @@ impl JobDriver {
         let evidence = self.evidence(&job).await?;
         match job.next(evidence) {
             Next::Create { step, after } => self.create(&job, step, after).await,
+            Next::CleanUp { step, tried } => self.clean_up_database(step, tried).await,
             Next::Launch(attempt) => self.launch(&job, attempt).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
@@ -143,6 +148,9 @@ impl JobDriver {
                     () = self.context.launcher.changed(&attempt) => true,
                     () = tokio::time::sleep(LOOK_PERIOD) => false,
                 };
+                if is_overdue_clean_up(&job, &attempt) {
+                    return self.end(&job, &attempt).await;
+                }
                 self.look(&job, attempt, exited).await
             }
             Next::End(attempt) => {
@@ -180,7 +188,7 @@ impl JobDriver {
         self.unreadable_since = None;
         self.waits.end();
         self.refused = None;
-        let created = Event::AttemptCreated { step, launcher: self.launcher_name() };
+        let created = Event::AttemptCreated { step, role: Role::Run, launcher: self.launcher_name() };
         let Some(Again { why, publishes }) = after else { return self.update(created).await };
         let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
         let (pause, what) = match publishes {
@@ -195,6 +203,17 @@ impl JobDriver {
         };
         self.say(notice::Kind::Warning, format!("{why}; {what}")).await?;
         if self.pause(pause).await? { self.update(created).await } else { Ok(()) }
+    }
+
+    /// Before a job fails: removes scratch tables that killed attempts of the step left in the user's database.
+    async fn clean_up_database(&mut self, step: u32, tried: u32) -> Result<(), Stop> {
+        self.ending_since = None;
+        self.missing_since = None;
+        self.unreadable_since = None;
+        self.waits.end();
+        self.refused = None;
+        tokio::time::sleep(RETRY_PAUSE.saturating_mul(tried)).await;
+        self.update(Event::AttemptCreated { step, role: Role::CleanUp, launcher: self.launcher_name() }).await
     }
 
     /// Waits before another attempt. False: the job was cancelled meanwhile.
@@ -385,6 +404,13 @@ impl JobDriver {
 fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
     let is_kept = job.steps.get(attempt.step as usize).is_some_and(|step| step.kept_output().is_some());
     Outcome::by_server(Reason::LaunchFailed, why, is_kept)
+}
+
+/// A database may hold up the removal, for example while another session uses the table: the job ends anyway.
+fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
+    let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
+    job.attempt(attempt)
+        .is_some_and(|it| it.role == Role::CleanUp && it.created_ms.saturating_add(limit) < clock::now_ms())
 }
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {

@@ -1,7 +1,7 @@
 //! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
-use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase};
+use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Role};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +12,8 @@ pub enum Event {
     AttemptCreated {
         /// Index of the step.
         step: u32,
+        /// What it is for.
+        role: Role,
         /// The launcher's name.
         launcher: String,
     },
@@ -105,7 +107,9 @@ impl Job {
     pub fn apply(&mut self, event: Event, now_ms: i64) -> Result<Change, Rejection> {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
-            Event::AttemptCreated { step, launcher } => self.create_attempt(step, launcher, now_ms),
+            Event::AttemptCreated { step, role, launcher } => {
+                self.create_attempt(step, role, launcher, now_ms)
+            }
             Event::AttemptLaunched(attempt) => self.launched(&attempt, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
@@ -133,9 +137,15 @@ impl Job {
         Change::Changed
     }
 
-    fn create_attempt(&mut self, step: u32, launcher: String, now_ms: i64) -> Result<Change, Rejection> {
+    fn create_attempt(
+        &mut self,
+        step: u32,
+        role: Role,
+        launcher: String,
+        now_ms: i64,
+    ) -> Result<Change, Rejection> {
         self.must_be_live()?;
-        if self.cancel.is_some() {
+        if self.cancel.is_some() && role == Role::Run {
             return Err(Rejection::Cancelled);
         }
         if self.current_step() != Some(step) {
@@ -147,6 +157,7 @@ impl Job {
             return Err(Rejection::OutOfOrder);
         }
         attempts.push(Attempt {
+            role,
             phase: Phase::Created,
             granted: false,
             launcher,
@@ -191,7 +202,9 @@ impl Job {
         let cancelled = self.cancel.is_some();
         let attempt = self.current_attempt(id)?;
         match &attempt.phase {
-            Phase::Created | Phase::Launched if cancelled => Err(Rejection::Cancelled),
+            Phase::Created | Phase::Launched if cancelled && attempt.role == Role::Run => {
+                Err(Rejection::Cancelled)
+            }
             Phase::Created | Phase::Launched => {
                 attempt.phase = Phase::Attached { instance };
                 attempt.attached_ms = Some(now_ms);

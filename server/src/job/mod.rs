@@ -2,6 +2,7 @@
 //! state, `Job::next` says what a driver should do. Nothing here does I/O or reads a clock.
 
 mod apply;
+mod clean_up;
 mod ids;
 mod next;
 mod state;
@@ -9,8 +10,9 @@ mod state;
 mod tests;
 
 pub use apply::{Change, Event, Rejection};
+pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use state::{
-    Attempt, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Step,
+    Attempt, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Role, Step,
 };

@@ -1,6 +1,7 @@
 //! What a driver should do next about a job: a pure function of the job's state and of what its log shows.
 
-use super::{AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Step};
+use super::clean_up::{self, Scratch};
+use super::{Attempt, AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Role, Step};
 
 /// How often a step is tried at the most, whatever happens to its attempts.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -34,6 +35,13 @@ pub enum Next {
         step: u32,
         /// What went before, when something did.
         after: Option<Again>,
+    },
+    /// Record an attempt of the step that only removes what killed ones left in the user's database.
+    CleanUp {
+        /// Index of the step.
+        step: u32,
+        /// How many have failed to do so.
+        tried: u32,
     },
     /// Launch the attempt, which is recorded but may not run yet. Launching twice is harmless.
     Launch(AttemptId),
@@ -72,12 +80,35 @@ impl Job {
         let number = u32::try_from(step.attempts.len()).unwrap_or(u32::MAX);
         let id = AttemptId { job: self.id.clone(), step: index, number };
         match &last.phase {
-            Phase::Created | Phase::Launched | Phase::Attached { .. } if self.cancel.is_some() => {
+            Phase::Created | Phase::Launched | Phase::Attached { .. }
+                if self.cancel.is_some() && last.role == Role::Run =>
+            {
                 Next::End(id)
             }
             Phase::Created => Next::Launch(id),
             Phase::Launched | Phase::Attached { .. } => Next::Watch(id),
-            Phase::Ended { outcome, .. } => self.after_end(index, step, outcome, evidence),
+            Phase::Ended { outcome, .. } => {
+                // Attempts that clean up come last, and change nothing of how the job ends.
+                let outcome = step.last_run().and_then(Attempt::outcome).unwrap_or(outcome);
+                match self.after_end(index, step, outcome, evidence) {
+                    Next::Finish(JobState::Failed(failure)) => Self::clean_up(index, step, failure, evidence),
+                    next => next,
+                }
+            }
+        }
+    }
+
+    fn clean_up(index: u32, step: &Step, failure: Failure, evidence: Evidence) -> Next {
+        match clean_up::scratch(step, evidence) {
+            Scratch::Clean => Next::Finish(JobState::Failed(failure)),
+            Scratch::Left { tried } => Next::CleanUp { step: index, tried },
+            Scratch::GivenUp => {
+                let message = format!(
+                    "{}; its scratch table could not be dropped and is still in the database: its name contains the job's id",
+                    failure.message
+                );
+                Next::Finish(JobState::Failed(Failure { message, ..failure }))
+            }
         }
     }
 

@@ -119,6 +119,9 @@ pub struct Step {
     pub kind: String,
     /// Every statement of the step may be executed twice with the same effect as once.
     pub repeatable: bool,
+    /// Its submitter fills a scratch table in the user's database, which replaces the result table after the grant.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub writes_table: bool,
     /// The attempts made, by number from 1.
     pub attempts: Vec<Attempt>,
 }
@@ -127,7 +130,13 @@ impl Step {
     /// Whether the step is done: its last attempt succeeded.
     #[must_use]
     pub fn succeeded(&self) -> bool {
-        self.attempts.last().and_then(Attempt::outcome).is_some_and(Outcome::succeeded)
+        self.last_run().and_then(Attempt::outcome).is_some_and(Outcome::succeeded)
+    }
+
+    /// The newest attempt to run the step, leaving out those that only clean up.
+    #[must_use]
+    pub fn last_run(&self) -> Option<&Attempt> {
+        self.attempts.iter().rev().find(|attempt| attempt.role == Role::Run)
     }
 
     /// Number of the attempt that ran the command to its end and could not publish what it made. Those after it only
@@ -140,9 +149,24 @@ impl Step {
     }
 }
 
+/// What an attempt is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Runs the step, or publishes what an earlier attempt made.
+    #[default]
+    Run,
+    /// Removes what killed attempts of the step left in the user's database. The job fails anyway: a cancel does not
+    /// end it.
+    CleanUp,
+}
+
 /// One execution of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
+    /// What it is for.
+    #[serde(default)]
+    pub role: Role,
     /// How far it is.
     pub phase: Phase,
     /// It may make its effects visible; no other attempt is made until it reports or is known to be dead.

@@ -14,6 +14,7 @@ fn step(repeatable: bool) -> Step {
         statement_count: 1,
         kind: "standard".to_owned(),
         repeatable,
+        writes_table: false,
         attempts: Vec::new(),
     }
 }
@@ -44,7 +45,11 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, launcher: "local".to_owned() }
+    Event::AttemptCreated { step, role: Role::Run, launcher: "local".to_owned() }
+}
+
+fn clean_up(step: u32) -> Event {
+    Event::AttemptCreated { step, role: Role::CleanUp, launcher: "local".to_owned() }
 }
 
 /// A job of one step whose attempt is attached.
@@ -256,6 +261,79 @@ fn a_job_that_runs_cannot_be_finished() {
     assert_eq!(job.apply(Event::Finished(JobState::Succeeded), 4), Err(Rejection::OutOfOrder));
 }
 
+/// A job of one step that writes a table, cancelled while its only attempt runs.
+fn cancelled_while_it_writes() -> Job {
+    let mut job = attached(true);
+    job.steps[0].writes_table = true;
+    job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")), 4).unwrap();
+    job
+}
+
+const STARTED: Evidence = Evidence { started: true, rows: false };
+
+fn ended_as_cancelled() -> Next {
+    Next::Finish(JobState::Failed(Failure::new(Cause::Cancelled, "cancelled")))
+}
+
+#[test]
+fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
+    let mut job = cancelled_while_it_writes();
+    job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried: 0 });
+    job.apply(clean_up(0), 6).unwrap();
+    let attempt = id(&job, 0, 2);
+    // The cancel is for what runs the step.
+    assert_eq!(job.next(STARTED), Next::Launch(attempt.clone()));
+    job.apply(attach(attempt.clone(), KEY), 7).unwrap();
+    assert_eq!(job.next(STARTED), Next::Watch(attempt.clone()));
+    job.apply(report(attempt, KEY, Reason::Succeeded), 8).unwrap();
+    assert_eq!(job.next(STARTED), ended_as_cancelled(), "cleaning up is no success of the step");
+}
+
+#[test]
+fn nothing_is_cleaned_up_where_nothing_can_be_left() {
+    let mut ended_by_itself = cancelled_while_it_writes();
+    ended_by_itself.apply(report(id(&ended_by_itself, 0, 1), KEY, Reason::Exited), 5).unwrap();
+    assert_eq!(ended_by_itself.next(STARTED), ended_as_cancelled());
+
+    let mut never_started = cancelled_while_it_writes();
+    never_started.apply(report(id(&never_started, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    assert_eq!(never_started.next(Evidence::default()), ended_as_cancelled());
+
+    let mut no_table = cancelled_while_it_writes();
+    no_table.steps[0].writes_table = false;
+    no_table.apply(report(id(&no_table, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    assert_eq!(no_table.next(STARTED), ended_as_cancelled());
+}
+
+#[test]
+fn a_clean_up_that_always_fails_ends_and_is_reported() {
+    let mut job = cancelled_while_it_writes();
+    job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    for tried in 0..MAX_CLEAN_UPS {
+        assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried });
+        job.apply(clean_up(0), 6).unwrap();
+        job.apply(found(id(&job, 0, tried + 2), Reason::Lost, true), 7).unwrap();
+    }
+    let Next::Finish(JobState::Failed(failure)) = job.next(STARTED) else { panic!("it must end") };
+    assert_eq!(failure.cause, Cause::Cancelled);
+    assert!(failure.message.contains("still in the database"), "{}", failure.message);
+}
+
+#[test]
+fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
+    let mut job = attached(true);
+    job.steps[0].writes_table = true;
+    job.apply(commit(id(&job, 0, 1), KEY), 4).unwrap();
+    assert_eq!(unclear_grant(&job.steps[0]), Some(1));
+    job.apply(found(id(&job, 0, 1), Reason::Lost, true), 5).unwrap();
+    assert_eq!(unclear_grant(&job.steps[0]), Some(1));
+    let mut reported = attached(true);
+    reported.apply(commit(id(&reported, 0, 1), KEY), 4).unwrap();
+    reported.apply(report(id(&reported, 0, 1), KEY, Reason::Succeeded), 5).unwrap();
+    assert_eq!(unclear_grant(&reported.steps[0]), None);
+}
+
 #[test]
 fn the_state_survives_its_json() {
     let mut job = attached(false);
@@ -329,7 +407,7 @@ proptest! {
     /// A driver that does what `next` says ends every job, whatever its agents do.
     #[test]
     fn a_job_that_is_driven_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
-        let mut job = job(vec![step(true), step(false)]);
+        let mut job = job(vec![step(true), Step { writes_table: true, ..step(false) }]);
         let mut outcomes = outcomes.into_iter();
         for round in 0..200 {
             if round == cancel_at {
@@ -338,6 +416,7 @@ proptest! {
             let (kind, started) = outcomes.next().unwrap_or((0, true));
             match job.next(Evidence { started, rows: false }) {
                 Next::Create { step, .. } => { job.apply(create(step), 1).unwrap(); }
+                Next::CleanUp { step, .. } => { job.apply(clean_up(step), 1).unwrap(); }
                 Next::Launch(attempt) => { job.apply(Event::AttemptLaunched(attempt), 1).unwrap(); }
                 Next::Watch(attempt) | Next::End(attempt) => {
                     // An agent may do nothing, attach, report, or be lost.

@@ -1,7 +1,7 @@
 //! What drivers and clients rely on, against a real file that two servers have open.
 
 use super::*;
-use crate::job::{Cause, Failure, JobState, Rejection, Step};
+use crate::job::{Cause, Failure, JobState, Rejection, Role, Step};
 
 struct Servers {
     dir: tempfile::TempDir,
@@ -26,6 +26,7 @@ fn new_job(token: [u8; 32], fetch_timeout_ms: i64) -> NewJob {
         statement_count: 1,
         kind: "standard".to_owned(),
         repeatable: true,
+        writes_table: false,
         attempts: Vec::new(),
     };
     NewJob {
@@ -53,7 +54,7 @@ fn claim(owner: &str, now_ms: i64, dead: &[&str]) -> Claim {
 }
 
 fn attempt() -> Event {
-    Event::AttemptCreated { step: 0, launcher: "local".to_owned() }
+    Event::AttemptCreated { step: 0, role: Role::Run, launcher: "local".to_owned() }
 }
 
 fn failed() -> Event {

@@ -102,7 +102,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::job::{Event, InstanceHash, JobId, Outcome, Reason};
+    use crate::job::{Event, InstanceHash, JobId, Outcome, Reason, Role};
     use crate::trace::Origin;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -114,6 +114,7 @@ mod tests {
             statement_count: 1,
             kind: kind.to_owned(),
             repeatable: true,
+            writes_table: false,
             attempts: Vec::new(),
         };
         let mut job = Job::new(JobId::generate(), vec![one("train"), one("predict")]);
@@ -125,7 +126,7 @@ mod tests {
             let attempt = AttemptId { job: job.id.clone(), step, number };
             let instance = InstanceHash::of(b"key");
             for event in [
-                Event::AttemptCreated { step, launcher: "local".to_owned() },
+                Event::AttemptCreated { step, role: Role::Run, launcher: "local".to_owned() },
                 Event::AttemptLaunched(attempt.clone()),
                 Event::AgentAttached { attempt: attempt.clone(), instance },
                 Event::AttemptFoundEnded { attempt, outcome: Outcome::by_server(reason, "so", false) },

@@ -116,6 +116,7 @@ async fn world(refusal: Option<Refusal>) -> World {
         statement_count: 1,
         kind: "standard".to_owned(),
         repeatable: true,
+        writes_table: false,
         attempts: Vec::new(),
     };
     let job = Job::new(JobId::generate(), vec![step]);
@@ -168,7 +169,7 @@ impl World {
     }
 
     fn created() -> Event {
-        Event::AttemptCreated { step: 0, launcher: "local".to_owned() }
+        Event::AttemptCreated { step: 0, role: Role::Run, launcher: "local".to_owned() }
     }
 
     /// What an earlier server recorded of the attempt.

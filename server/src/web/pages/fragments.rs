@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::clock;
-use crate::job::{Attempt, Job, JobState, Phase};
+use crate::job::{Attempt, Job, JobState, Phase, Role};
 use crate::log::LogError;
 use crate::store::JobRecord;
 use crate::trace;
@@ -155,7 +155,7 @@ fn phases(record: &JobRecord) -> Markup {
             ol .phases {
                 @for (step, of, number, one) in &attempts {
                     li {
-                        "Step " (step + 1) " (" (of.kind) ")" @if *number > 1 { ", attempt " (number) } ": "
+                        "Step " (step + 1) " (" (of.kind) ")" @if *number > 1 { ", attempt " (number) } @if one.role == Role::CleanUp { " (cleans up)" } ": "
                         @for (at, (name, from, to)) in spans(one, now).into_iter().enumerate() {
                             @if at > 0 { ", " }
                             span class={ "key " (name) } {} (name) " " (duration(to - from))

@@ -118,6 +118,9 @@ fn step_text(step: &Step) -> String {
     for attempt in &step.attempts {
         let mut said =
             vec![format!("  attempt {} by {}: {}", attempt.number, attempt.launcher, attempt.state)];
+        if attempt.cleans_up {
+            said.push("removes what killed attempts left in the database".to_owned());
+        }
         let times =
             [("created", &attempt.created), ("attached", &attempt.attached), ("ended", &attempt.ended)];
         for (what, time) in times {
@@ -145,6 +148,7 @@ pub(crate) fn job_json(job: &Job) -> Value {
             "attached": time(&attempt.attached),
             "ended": time(&attempt.ended),
             "outcome": attempt.outcome,
+            "cleans_up": attempt.cleans_up,
         })
     };
     let step = |step: &Step| {
@@ -198,6 +202,7 @@ mod tests {
             attached: None,
             ended: time(5),
             outcome: "exit status 1".into(),
+            cleans_up: false,
         };
         let step = Step {
             index: 1,

@@ -1,0 +1,85 @@
+//! When a job must remove what its attempts left in the user's database: pure.
+//!
+//! A submitter that fails by itself drops its scratch table. One that is killed cannot. The next attempt of the step
+//! drops it, but a job that ends has no next attempt. So before it ends, an attempt of [`Role::CleanUp`] does it.
+
+use super::{Attempt, Evidence, Reason, Role, Step};
+
+/// Attempts to clean up at the most. After that the job ends, and its failure says what is left.
+pub const MAX_CLEAN_UPS: u32 = 3;
+
+/// What is left of a step's scratch tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scratch {
+    /// Nothing.
+    Clean,
+    /// A killed attempt may have left a table. So many attempts to clean up have failed.
+    Left {
+        /// Attempts to clean up so far.
+        tried: u32,
+    },
+    /// It could not be removed.
+    GivenUp,
+}
+
+/// What the attempts of a step left, all of which have ended.
+pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
+    let runs = || step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
+    // Each attempt begins by dropping what earlier ones left.
+    let left = runs().map(what_is_left).filter_map(Table::decided).next_back();
+    if !step.writes_table || !evidence.started || left != Some(Table::Left) {
+        return Scratch::Clean;
+    }
+    let clean_ups = step.attempts.iter().filter(|attempt| attempt.role == Role::CleanUp);
+    let mut tried = 0;
+    for attempt in clean_ups {
+        tried += 1;
+        if attempt.outcome().is_some_and(super::Outcome::succeeded) {
+            return Scratch::Clean;
+        }
+    }
+    if tried < MAX_CLEAN_UPS { Scratch::Left { tried } } else { Scratch::GivenUp }
+}
+
+/// Number of the attempt that was granted its commit and did not report its end.
+#[must_use]
+pub fn unclear_grant(step: &Step) -> Option<u32> {
+    let index = step.attempts.iter().position(|it| it.granted && what_is_left(it) == Table::Left)?;
+    u32::try_from(index + 1).ok()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Table {
+    /// The submitter ran to its end and dropped what there was.
+    Dropped,
+    /// It may have been killed with a table in the database.
+    Left,
+    /// It did not come to its first statement.
+    Untouched,
+}
+
+impl Table {
+    fn decided(self) -> Option<Self> {
+        match self {
+            Self::Dropped | Self::Left => Some(self),
+            Self::Untouched => None,
+        }
+    }
+}
+
+fn what_is_left(attempt: &Attempt) -> Table {
+    let Some(outcome) = attempt.outcome() else { return Table::Left };
+    match outcome.reason {
+        Reason::Succeeded | Reason::Exited => Table::Dropped,
+        Reason::StartFailed | Reason::InputFailed | Reason::LaunchFailed => Table::Untouched,
+        Reason::Signaled
+        | Reason::OutOfMemory
+        | Reason::Cancelled
+        | Reason::PublishFailed
+        | Reason::Refused
+        | Reason::AgentFailed
+        | Reason::Lost
+        | Reason::Deadline
+        | Reason::Terminated => Table::Left,
+    }
+}

@@ -1,0 +1,99 @@
+//! Scratch tables in the user's database: none is left after the job's end, whatever ended it.
+
+use std::path::Path;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
+use sqlflow_tests::client::{Client, Ended};
+use sqlflow_tests::python;
+use sqlflow_tests::server::{Server, Setup};
+
+/// Enough rows to be ended in the middle of the statement.
+const PREDICT: &str = "SELECT a.* FROM iris AS a, iris AS b, iris AS c TO PREDICT predicted.class USING m;";
+const TRAIN: &str = "SELECT * FROM iris TO TRAIN xgboost.gbtree
+WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 2 LABEL class INTO m;";
+
+struct World {
+    _server: Server,
+    client: Client,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    /// A server with the model `m` and a table `predicted` of one row.
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
+        let server = Setup::new(dir.path(), datasource).flag("--grace=2s").start().unwrap();
+        let mut client = server.client().await.unwrap();
+        let program = format!("{TRAIN} CREATE TABLE predicted AS SELECT 'old' AS class;");
+        let token = client.run(program).await.unwrap();
+        client.follow(&token).await.unwrap().expect_success();
+        Self { _server: server, client, dir }
+    }
+
+    /// Runs PREDICT until its scratch table is there.
+    async fn predict(&mut self) -> Token {
+        let token = self.client.run(PREDICT).await.unwrap();
+        let cursor = self.client.until(&token, |it| matches!(it, Payload::Progress(_))).await.unwrap();
+        assert_eq!(self.tables(), ["iris", "predicted", &scratch_name(&token)]);
+        cursor
+    }
+
+    fn tables(&self) -> Vec<String> {
+        let code = "import sqlite3, sys
+for (name,) in sqlite3.connect(sys.argv[1]).execute('SELECT name FROM sqlite_master ORDER BY name'): print(name)";
+        let tables = python::run(code, &[self.dir.path().join("iris.db").to_str().unwrap()]).unwrap();
+        tables.lines().map(str::to_owned).collect()
+    }
+
+    /// What the attempts after the first are for.
+    async fn clean_ups(&mut self, token: &Token) -> Vec<bool> {
+        let by = GetJobRequest { by: Some(By::JobId(token.job_id.clone())) };
+        let job = self.client.api.get_job(by).await.unwrap().into_inner();
+        job.steps[0].attempts.iter().skip(1).map(|attempt| attempt.cleans_up).collect()
+    }
+
+    async fn expect_nothing_left(&mut self, token: &Token, cause: Cause) -> Ended {
+        let ended = self.client.follow(token).await.unwrap();
+        assert_eq!(ended.status.cause(), cause, "{:?}", ended.status);
+        assert_eq!(self.clean_ups(token).await, [true]);
+        assert_eq!(self.tables(), ["iris", "predicted"]);
+        ended
+    }
+}
+
+fn scratch_name(token: &Token) -> String {
+    format!("predicted__{}_0_1", token.job_id)
+}
+
+/// The submitter's process: it carries the attempt's mark, like the programs that it may start.
+fn submitter_of(job_id: &str) -> Pid {
+    let mark = format!("SQLFLOW_ATTEMPT={job_id}/0/1");
+    let has_mark = |process: &Path| {
+        let environ = std::fs::read(process.join("environ")).unwrap_or_default();
+        let command = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
+        command.contains("main.py") && environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+    };
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let marked = processes.map(|it| it.path()).find(|process| has_mark(process)).expect("the submitter runs");
+    Pid::from_raw(marked.file_name().unwrap().to_str().unwrap().parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_predict_leaves_no_scratch_table() {
+    let mut world = World::new().await;
+    let token = world.predict().await;
+    world.client.api.cancel(token.clone()).await.unwrap();
+    world.expect_nothing_left(&token, Cause::Cancelled).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_predict_whose_submitter_is_killed_leaves_no_scratch_table() {
+    let mut world = World::new().await;
+    let token = world.predict().await;
+    kill(submitter_of(&token.job_id), Signal::SIGKILL).unwrap();
+    world.expect_nothing_left(&token, Cause::Killed).await;
+}
