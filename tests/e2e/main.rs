@@ -12,3 +12,4 @@ mod model_files;
 mod refusals;
 mod server_killed;
 mod two_servers;
+mod verdicts;

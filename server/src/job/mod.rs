@@ -8,7 +8,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Change, Event, Rejection};
+pub use apply::{Basis, Change, Event, Rejection};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use state::{
