@@ -88,6 +88,9 @@ fn value(outcome: &Outcome, message: &str) -> Value {
     if outcome.output_kept {
         value["output_kept"] = json!(true);
     }
+    if outcome.unexplained {
+        value["unexplained"] = json!(true);
+    }
     if !outcome.ended_by.is_empty() {
         value["ended_by"] = json!(outcome.ended_by);
     }

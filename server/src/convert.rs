@@ -34,6 +34,7 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         retryable: wire.retryable,
         evidence: evidence(wire),
         output_kept: wire.output_kept,
+        unexplained: wire.unexplained,
     }
 }
 

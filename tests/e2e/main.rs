@@ -13,3 +13,4 @@ mod refusals;
 mod scratch_tables;
 mod server_killed;
 mod two_servers;
+mod verdicts;

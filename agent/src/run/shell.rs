@@ -16,6 +16,7 @@ use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::prepare::prepare;
@@ -38,6 +39,8 @@ use crate::{failpoint, workspace};
 /// When the assignment does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+/// Thirty years: the clock's limit is far beyond.
+const LONGEST_TIMER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 /// Everything that actions work on.
 pub(super) struct Shell {
@@ -60,11 +63,17 @@ pub(super) struct Shell {
     answers: Option<mpsc::Sender<Answer>>,
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
-    timers: HashMap<Timer, AbortHandle>,
+    timers: HashMap<Timer, Due>,
     trace: Option<SharedTrace>,
     outcome: Option<Outcome>,
     /// Work with files that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
+}
+
+/// A timer that was set.
+struct Due {
+    at: Instant,
+    task: AbortHandle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +146,9 @@ impl Shell {
                     Caught::Forward(signal) => Event::Forward(signal),
                 },
             };
+            if self.is_stale(&event) {
+                continue;
+            }
             let actions = self.attempt.apply(event);
             let phase = self.attempt.phase();
             self.link.set_phase(phase);
@@ -321,12 +333,22 @@ impl Shell {
 
     fn set_timer(&mut self, timer: Timer, after: Duration) {
         let events = self.events.clone();
+        // Also a grace of centuries has an end that can be computed.
+        let at = Instant::now() + after.min(LONGEST_TIMER);
         let task = tokio::spawn(async move {
-            tokio::time::sleep(after).await;
+            tokio::time::sleep_until(at).await;
             let _ = events.send(Event::TimeUp(timer));
         });
-        if let Some(earlier) = self.timers.insert(timer, task.abort_handle()) {
-            earlier.abort();
+        if let Some(earlier) = self.timers.insert(timer, Due { at, task: task.abort_handle() }) {
+            earlier.task.abort();
+        }
+    }
+
+    /// Whether the event is of a timer that was set again after it had fired: its time is not up yet.
+    fn is_stale(&self, event: &Event) -> bool {
+        match event {
+            Event::TimeUp(timer) => self.timers.get(timer).is_some_and(|due| Instant::now() < due.at),
+            _ => false,
         }
     }
 }

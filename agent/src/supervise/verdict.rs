@@ -109,6 +109,8 @@ pub struct Verdict {
     pub user_error: bool,
     /// The command succeeded, and what it made is still there to be published.
     pub output_kept: bool,
+    /// The command exited with a code other than 0, and its submitter did not say why.
+    pub unexplained: bool,
 }
 
 impl Verdict {
@@ -153,6 +155,7 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
         retryable,
         user_error,
         output_kept: false,
+        unexplained: false,
     };
     match end {
         Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
@@ -198,7 +201,16 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
         }
     };
     let user_error = reason == Reason::Exited && failure.is_some_and(|failure| failure.user_error);
-    Verdict { reason, status: Some(exit.status), message, detail, retryable, user_error, output_kept: false }
+    Verdict {
+        reason,
+        status: Some(exit.status),
+        message,
+        detail,
+        retryable,
+        user_error,
+        output_kept: false,
+        unexplained: reason == Reason::Exited && failure.is_none(),
+    }
 }
 
 /// The agent's exit code.
@@ -257,7 +269,7 @@ mod tests {
         assert_eq!(verdict.reason, Reason::Exited);
         assert_eq!(verdict.message, failure.message);
         assert_eq!(verdict.detail, "Traceback …");
-        assert!(verdict.user_error && !verdict.retryable);
+        assert!(verdict.user_error && !verdict.retryable && !verdict.unexplained);
     }
 
     #[test]
@@ -265,6 +277,7 @@ mod tests {
         let mut silent = verdict(None, exited(ExitStatus::Code(1), 0), None);
         silent.explain("No module named 'x'");
         assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
+        assert!(silent.unexplained, "last words are no word of the submitter");
         let failure = Failure { message: "no such table: t".into(), ..Default::default() };
         let mut told = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
         told.explain("some warning");

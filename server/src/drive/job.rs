@@ -1,7 +1,10 @@
-//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `waits` is when a wait
-//! is told, and when it is over.
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
+//! seen of the attempt that it drives; `stopping` decides when a platform is asked to end an attempt; `waits` is when a
+//! wait is reported, and when it is over.
 
+mod at_hand;
 mod ending;
+mod stopping;
 #[cfg(test)]
 mod tests;
 mod waits;
@@ -13,19 +16,19 @@ use std::time::{Duration, Instant};
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 use tracing::Instrument as _;
 
-use super::{Context, verdict};
+use super::Context;
 use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
 use crate::job::{
-    Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason, Role,
+    Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Reason, Role,
 };
 use crate::launch::{LaunchError, Needs, Observation, Waiting};
 use crate::log::{Entry, LogError};
-use crate::refusals::Awaited;
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
-use waits::Waits;
+use at_hand::AtHand;
+use stopping::{Agent, Level};
 
 /// How often an attempt is looked at when nothing tells of a change.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -35,12 +38,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const PUBLISH_PAUSE_GROWTH: u32 = 4;
 /// Pause after the store or the log failed.
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
-/// How long an attached agent may take to begin its end before its platform is asked to end it.
-const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
-/// What an agent may need after the grace to drain, report and leave.
-const END_MARGIN: Duration = Duration::from_secs(15);
-/// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
-const GRANTED_END: Duration = Duration::from_secs(600);
 /// Timeout for an attempt that removes what others left in the user's database.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// The kind of wait for a platform that does not take an attempt.
@@ -52,16 +49,8 @@ pub(super) struct JobDriver {
     context: Arc<Context>,
     id: JobId,
     lease: Lease,
-    /// Since when this driver has been ending an attempt.
-    ending_since: Option<Instant>,
-    /// Since when this driver has seen an attempt that was launched, is not attached, and does not run.
-    missing_since: Option<Instant>,
-    /// Since when what an attempt left cannot be read.
-    unreadable_since: Option<Instant>,
-    /// What the attempt waits for.
-    waits: Waits,
-    /// Why its agent, which runs, could not attach.
-    refused: Option<Awaited>,
+    /// What this driver has seen of the attempt that it drives.
+    at_hand: Option<AtHand>,
     /// Its log lines have the trace's id.
     is_named: bool,
     /// Attempts of which nothing is left.
@@ -92,18 +81,7 @@ impl From<LogError> for Stop {
 
 impl JobDriver {
     pub(super) fn new(context: Arc<Context>, id: JobId, lease: Lease) -> Self {
-        Self {
-            context,
-            id,
-            lease,
-            ending_since: None,
-            missing_since: None,
-            unreadable_since: None,
-            waits: Waits::default(),
-            refused: None,
-            is_named: false,
-            cleaned: HashSet::new(),
-        }
+        Self { context, id, lease, at_hand: None, is_named: false, cleaned: HashSet::new() }
     }
 
     pub(super) async fn run(self) {
@@ -143,21 +121,21 @@ impl JobDriver {
             Next::Launch(attempt) => self.launch(&job, attempt).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
-                let exited = tokio::select! {
+                let has_changed = tokio::select! {
                     _ = changes.changed() => return Ok(()),
-                    () = self.context.launcher.changed(&attempt) => true,
+                    () = self.platform_changed(&attempt) => true,
                     () = tokio::time::sleep(LOOK_PERIOD) => false,
                 };
                 if is_overdue_clean_up(&job, &attempt) {
                     return self.end(&job, &attempt).await;
                 }
-                self.look(&job, attempt, exited).await
+                self.look(&job, attempt, has_changed).await
             }
             Next::End(attempt) => {
                 self.end(&job, &attempt).await?;
                 tokio::select! {
                     _ = changes.changed() => {}
-                    () = self.context.launcher.changed(&attempt) => {}
+                    () = self.platform_changed(&attempt) => {}
                     () = tokio::time::sleep(LOOK_PERIOD) => {}
                 }
                 Ok(())
@@ -168,6 +146,21 @@ impl JobDriver {
                 Err(Stop::Over)
             }
         }
+    }
+
+    /// Waits until the platform has changed something about the attempt, and it is time to look.
+    async fn platform_changed(&mut self, attempt: &AttemptId) {
+        self.context.launcher.changed(attempt).await;
+        let changes = &mut self.at_hand(attempt).changes;
+        let look = changes.look_at(Instant::now());
+        tokio::time::sleep_until(look.into()).await;
+        changes.looked(look);
+    }
+
+    /// What was seen of this attempt; nothing of it is another attempt's.
+    fn at_hand(&mut self, attempt: &AttemptId) -> &mut AtHand {
+        let known = self.at_hand.take().filter(|it| it.attempt == *attempt);
+        self.at_hand.insert(known.unwrap_or_else(|| AtHand::new(attempt.clone())))
     }
 
     /// Asks the log only when the answer matters: after an attempt that did not succeed.
@@ -182,12 +175,6 @@ impl JobDriver {
     }
 
     async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), Stop> {
-        // What was seen of the attempt before says nothing of this one.
-        self.ending_since = None;
-        self.missing_since = None;
-        self.unreadable_since = None;
-        self.waits.end();
-        self.refused = None;
         let created = Event::AttemptCreated { step, role: Role::Run, launcher: self.launcher_name() };
         let Some(Again { why, publishes }) = after else { return self.update(created).await };
         let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
@@ -207,11 +194,6 @@ impl JobDriver {
 
     /// Before a job fails: removes scratch tables that killed attempts of the step left in the user's database.
     async fn clean_up_database(&mut self, step: u32, tried: u32) -> Result<(), Stop> {
-        self.ending_since = None;
-        self.missing_since = None;
-        self.unreadable_since = None;
-        self.waits.end();
-        self.refused = None;
         tokio::time::sleep(RETRY_PAUSE.saturating_mul(tried)).await;
         self.update(Event::AttemptCreated { step, role: Role::CleanUp, launcher: self.launcher_name() }).await
     }
@@ -234,11 +216,12 @@ impl JobDriver {
     }
 
     async fn launch(&mut self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
-        self.missing_since = None;
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
-        self.waits.begin(LAUNCH, Instant::now());
+        let at_hand = self.at_hand(&attempt);
+        at_hand.missing.end();
+        at_hand.waits.begin(LAUNCH, Instant::now());
         let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
         match self.context.launcher.launch(&attempt, &needs.unwrap_or_default()).await {
             Ok(()) => {
@@ -247,11 +230,12 @@ impl JobDriver {
             }
             Err(LaunchError::Refused { message, retryable }) => {
                 let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);
-                self.update(Event::AttemptFoundEnded { attempt, outcome }).await
+                let basis = Basis::NeverAttached;
+                self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
             }
             Err(LaunchError::Later(why)) => {
                 let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
-                if self.waits(&waiting).await? {
+                if self.waits(&attempt, &waiting).await? {
                     // It may have been started all the same, and only the answer was lost.
                     return self.give_up(job, attempt, waiting.why).await;
                 }
@@ -261,32 +245,34 @@ impl JobDriver {
         }
     }
 
-    /// Looks whether the attempt still runs.
-    async fn look(&mut self, job: &Job, attempt: AttemptId, exited: bool) -> Result<(), Stop> {
-        let attached = matches!(job.attempt(&attempt).map(|it| &it.phase), Some(Phase::Attached { .. }));
+    /// Looks whether the attempt still runs. `job` was read before that: if its agent was attached then and nothing runs
+    /// now, the agent is gone. `has_changed`: the platform said so.
+    async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<(), Stop> {
+        let attached = Agent::of(job, &attempt) != Agent::NeverAttached;
         match self.context.launcher.observe(&attempt).await {
             Observation::Running => {
-                self.missing_since = None;
+                self.at_hand(&attempt).missing.end();
                 self.note_milestones(job, attempt.clone()).await?;
                 if attached {
-                    self.waits.end();
-                    self.refused = None;
+                    let at_hand = self.at_hand(&attempt);
+                    at_hand.waits.end();
+                    at_hand.refused = None;
                     return Ok(());
                 }
                 let waiting = self.silence(&attempt);
-                if self.waits(&waiting).await? {
+                if self.waits(&attempt, &waiting).await? {
                     return self.give_up(job, attempt, waiting.why).await;
                 }
                 Ok(())
             }
             // The platform's word may be old: it is there.
             Observation::Waiting(_) if attached => {
-                self.waits.end();
+                self.at_hand(&attempt).waits.end();
                 Ok(())
             }
             Observation::Waiting(waiting) => {
-                self.missing_since = None;
-                if self.waits(&waiting).await? {
+                self.at_hand(&attempt).missing.end();
+                if self.waits(&attempt, &waiting).await? {
                     return self.give_up(job, attempt, waiting.why).await;
                 }
                 Ok(())
@@ -297,11 +283,10 @@ impl JobDriver {
             }
             Observation::Gone(remains) if attached => self.settle(attempt, *remains, None).await,
             Observation::Gone(remains) => {
-                // It may be starting: it takes its lock a moment after it was launched.
-                let since = *self.missing_since.get_or_insert_with(Instant::now);
-                if exited || since.elapsed() > self.context.limits.attach {
-                    let verdict = verdict::never_attached(&remains);
-                    return self.settle(attempt, *remains, Some(verdict)).await;
+                let missing = self.at_hand(&attempt).missing.note(Instant::now());
+                // Without a sign of its end it may be starting: it takes its lock a moment after it was launched.
+                if has_changed || remains.tell_of_an_end() || missing > self.context.limits.attach {
+                    return self.settle_without_agent(attempt, *remains, None).await;
                 }
                 Ok(())
             }
@@ -323,7 +308,8 @@ impl JobDriver {
     /// What an attempt waits for whose agent runs and is not attached.
     fn silence(&mut self, attempt: &AttemptId) -> Waiting {
         let waiting = self.context.launcher.silence();
-        let refused = self.refused.get_or_insert_with(|| self.context.refusals.of(attempt));
+        let refusals = self.context.refusals.clone();
+        let refused = self.at_hand(attempt).refused.get_or_insert_with(|| refusals.of(attempt));
         let Some(refusal) = refused.last() else { return waiting };
         let why = format!("its agent has reached the server and could not attach: {}", refusal.why);
         // A server that cannot tell who an agent is knows nothing against it.
@@ -333,8 +319,8 @@ impl JobDriver {
     }
 
     /// Says why there is no agent yet, when that is news. True: it has been waited for long enough.
-    async fn waits(&mut self, waiting: &Waiting) -> Result<bool, Stop> {
-        let turn = self.waits.note(waiting, Instant::now());
+    async fn waits(&mut self, attempt: &AttemptId, waiting: &Waiting) -> Result<bool, Stop> {
+        let turn = self.at_hand(attempt).waits.note(waiting, Instant::now());
         if turn.is_news {
             self.say(notice::Kind::Status, waiting.why.clone()).await?;
         }
@@ -354,20 +340,19 @@ impl JobDriver {
     /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when
     /// that does not help.
     async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
-        let since = *self.ending_since.get_or_insert_with(Instant::now);
-        let phase = job.attempt(attempt);
+        let lasted = self.at_hand(attempt).ending.note(Instant::now());
+        let agent = Agent::of(job, attempt);
         if let Observation::Gone(remains) = self.context.launcher.observe(attempt).await {
             let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
-            let verdict = Outcome::by_server(Reason::Cancelled, why, false);
-            return self.settle(attempt.clone(), *remains, Some(verdict)).await;
+            let cancelled = Some(Outcome::by_server(Reason::Cancelled, why, false));
+            return match agent {
+                Agent::NeverAttached => self.settle_without_agent(attempt.clone(), *remains, cancelled).await,
+                Agent::Attached | Agent::Granted => self.settle(attempt.clone(), *remains, cancelled).await,
+            };
         }
-        let granted = phase.is_some_and(|it| it.granted);
-        let attached = matches!(phase.map(|it| &it.phase), Some(Phase::Attached { .. }));
-        let forced_after = if granted { GRANTED_END } else { self.context.limits.grace + END_MARGIN };
-        if since.elapsed() > forced_after {
-            self.context.launcher.stop(attempt, true).await;
-        } else if !attached || since.elapsed() > CANCEL_BY_PLATFORM_AFTER {
-            self.context.launcher.stop(attempt, false).await;
+        // Each look asks again, since a platform may not have heard it; that never asks for more.
+        if let Some(level) = stopping::level(agent, lasted, self.context.limits.grace) {
+            self.context.launcher.stop(attempt, level == Level::Forced).await;
         }
         Ok(())
     }

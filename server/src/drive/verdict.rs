@@ -14,15 +14,14 @@ pub(super) struct Verdict {
     pub(super) output_missing: bool,
 }
 
-/// The verdict on an attempt of which `last_seq` records are durable. `known` is what the driver knows better than
-/// the agent's absence tells (it was cancelled, it never attached).
+/// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the driver knows
+/// better than the agent's absence tells (it was cancelled).
 pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>) -> Verdict {
     let Some(left) = &remains.outcome else {
-        let never_spoke = known.as_ref().is_some_and(|outcome| outcome.reason == Reason::LaunchFailed);
         let seen = || remains.seen.as_ref().map(convert::outcome);
         return Verdict {
             outcome: known.or_else(seen).unwrap_or_else(|| lost(&remains.last_words)),
-            output_missing: !never_spoke,
+            output_missing: true,
         };
     };
     let output_missing = left.last_seq > last_seq;
@@ -64,8 +63,22 @@ pub(super) fn stand_in(remains: &Remains, durable: u64, time_unix_micros: i64) -
     records
 }
 
+/// Whether the attempt had an agent with an assignment, whatever the store knows of it: only such an agent has records.
+pub(super) fn had_agent(remains: &Remains, last_seq: u64) -> bool {
+    last_seq > 0 || remains.outcome.as_ref().is_some_and(|left| left.last_seq > 0)
+}
+
+/// The outcome of an attempt that never had an agent. `known` is what the driver knows of it.
+pub(super) fn without_agent(remains: &Remains, known: Option<Outcome>) -> Outcome {
+    match &remains.outcome {
+        // A success needs an agent that did something.
+        Some(left) if !convert::outcome(left).succeeded() => convert::outcome(left),
+        _ => known.unwrap_or_else(|| never_attached(remains)),
+    }
+}
+
 /// The outcome of an attempt whose agent ended before it attached.
-pub(super) fn never_attached(remains: &Remains) -> Outcome {
+fn never_attached(remains: &Remains) -> Outcome {
     if let Some(seen) = &remains.seen {
         return Outcome::by_server(
             Reason::LaunchFailed,
@@ -130,6 +143,19 @@ mod tests {
         assert_eq!(seqs(6), [(7, false), (10, true)]);
         assert_eq!(seqs(7), [(10, true)]);
         assert_eq!(seqs(10), []);
+    }
+
+    #[test]
+    fn records_tell_that_there_was_an_agent() {
+        let silent = Remains { last_words: "no such server".to_owned(), ..Remains::default() };
+        assert!(!had_agent(&silent, 0));
+        assert!(had_agent(&silent, 1), "the log has some");
+        assert!(had_agent(&succeeded(), 0), "its outcome speaks of some");
+        let outcome = without_agent(&silent, None);
+        assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
+        assert!(outcome.message.ends_with("no such server"), "{}", outcome.message);
+        let cancelled = Outcome::by_server(Reason::Cancelled, "cancelled", false);
+        assert_eq!(without_agent(&silent, Some(cancelled.clone())), cancelled);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
-use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Role};
+use super::{
+    Attempt, AttemptId, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Role,
+};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -55,6 +57,8 @@ pub enum Event {
         attempt: AttemptId,
         /// The outcome, as far as it is known.
         outcome: Outcome,
+        /// What the driver knew of the attempt's agent when it decided.
+        basis: Basis,
     },
     /// The driver has waited for the attempt's agent for long enough. It is late for that once one is attached.
     AttemptGivenUp {
@@ -65,6 +69,16 @@ pub enum Event {
     },
     /// The job is over; the end of its log is durable.
     Finished(JobState),
+}
+
+/// What a verdict on an attempt without an outcome is based on. An agent may attach through another server while a
+/// driver decides, so a verdict on an attempt that never had an agent does not apply to one that has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// No agent had attached: nothing of the attempt was executed.
+    NeverAttached,
+    /// An agent had attached, and it was looked for after that.
+    Attached,
 }
 
 /// Why an event was not accepted. The state is as it was.
@@ -117,21 +131,25 @@ impl Job {
             Event::OutcomeReported { attempt, instance, outcome } => {
                 self.outcome_reported(&attempt, instance, outcome, now_ms)
             }
-            Event::AttemptFoundEnded { attempt, outcome } => self.found_ended(&attempt, outcome, now_ms),
+            Event::AttemptFoundEnded { attempt, outcome, basis } => {
+                self.found_ended(&attempt, outcome, basis, now_ms)
+            }
             Event::AttemptGivenUp { attempt, outcome } => {
-                if matches!(self.current_attempt(&attempt)?.phase, Phase::Attached { .. }) {
-                    return Err(Rejection::OutOfOrder);
-                }
-                self.found_ended(&attempt, outcome, now_ms)
+                self.found_ended(&attempt, outcome, Basis::NeverAttached, now_ms)
             }
             Event::Finished(state) => self.finish(state),
         }
     }
 
     fn cancel(&mut self, failure: Failure) -> Change {
-        // The first cause stands: cancelling twice, or after the end, changes nothing.
-        if self.state.is_final() || self.cancel.is_some() {
+        if self.state.is_final() {
             return Change::Unchanged;
+        }
+        let is_news = failure.cause == Cause::Limit && !self.over_limit;
+        self.over_limit |= is_news;
+        // The first cause stands: cancelling twice changes nothing.
+        if self.cancel.is_some() {
+            return if is_news { Change::Changed } else { Change::Unchanged };
         }
         self.cancel = Some(failure);
         Change::Changed
@@ -262,13 +280,22 @@ impl Job {
         }
     }
 
-    fn found_ended(&mut self, id: &AttemptId, outcome: Outcome, now_ms: i64) -> Result<Change, Rejection> {
+    fn found_ended(
+        &mut self,
+        id: &AttemptId,
+        outcome: Outcome,
+        basis: Basis,
+        now_ms: i64,
+    ) -> Result<Change, Rejection> {
         let attempt = self.current_attempt(id)?;
-        let instance = match &attempt.phase {
-            Phase::Created | Phase::Launched => None,
-            Phase::Attached { instance } => Some(instance.clone()),
+        let instance = match (&attempt.phase, basis) {
+            // The log may know of an agent that the state does not: a store that was restored from a backup.
+            (Phase::Created | Phase::Launched, Basis::NeverAttached | Basis::Attached) => None,
+            (Phase::Attached { instance }, Basis::Attached) => Some(instance.clone()),
+            // Its agent came while the driver decided.
+            (Phase::Attached { .. }, Basis::NeverAttached) => return Err(Rejection::OutOfOrder),
             // Its agent reported after the driver had looked.
-            Phase::Ended { .. } => return Ok(Change::Unchanged),
+            (Phase::Ended { .. }, Basis::NeverAttached | Basis::Attached) => return Ok(Change::Unchanged),
         };
         attempt.phase = Phase::Ended { instance, outcome };
         attempt.ended_ms = Some(now_ms);

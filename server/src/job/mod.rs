@@ -9,7 +9,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Change, Event, Rejection};
+pub use apply::{Basis, Change, Event, Rejection};
 pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};

@@ -66,6 +66,7 @@ impl Job {
             return Next::Finish(match &self.cancel {
                 // A result was not taken, so what was asked for is not there, however fast the attempt was.
                 Some(failure) if failure.cause == Cause::Limit => JobState::Failed(failure.clone()),
+                Some(_) | None if self.over_limit => JobState::Failed(Failure::over_limit()),
                 // Also when it was cancelled too late: everything did happen.
                 Some(_) | None => JobState::Succeeded,
             });
@@ -114,7 +115,11 @@ impl Job {
 
     fn after_end(&self, index: u32, step: &Step, outcome: &Outcome, evidence: Evidence) -> Next {
         if let Some(failure) = &self.cancel {
-            return Next::Finish(JobState::Failed(failure.clone()));
+            let mut failure = failure.clone();
+            if may_have_executed(step, outcome, evidence) {
+                failure.message = format!("{}; {MAY_HAVE_EXECUTED}", failure.message);
+            }
+            return Next::Finish(JobState::Failed(failure));
         }
         let publishes = step.kept_output();
         let may_go_on = match publishes {
@@ -145,10 +150,41 @@ fn may_repeat(step: &Step, evidence: Evidence) -> bool {
     !evidence.started || (step.repeatable && !evidence.rows)
 }
 
+/// Said wherever an effect may be there that a repeat would double.
+const MAY_HAVE_EXECUTED: &str = "a statement that must not be repeated had started, so it may have executed: check before you run it again";
+
+/// Whether a statement that must not be repeated had started, and nothing says what became of it. This is decided from
+/// what is durable, whatever the reason of the attempt's end.
+fn may_have_executed(step: &Step, outcome: &Outcome, evidence: Evidence) -> bool {
+    !step.repeatable && evidence.started && leaves_open(outcome)
+}
+
+/// Whether the outcome leaves open what became of the statement that ran last.
+fn leaves_open(outcome: &Outcome) -> bool {
+    match outcome.reason {
+        // The command succeeded.
+        Reason::Succeeded | Reason::PublishFailed => false,
+        // The submitter said that the statement failed. It does not know that when the database went away meanwhile.
+        Reason::Exited => outcome.retryable || outcome.unexplained,
+        Reason::Signaled
+        | Reason::OutOfMemory
+        | Reason::Cancelled
+        | Reason::StartFailed
+        | Reason::InputFailed
+        | Reason::Refused
+        | Reason::AgentFailed
+        | Reason::Lost
+        | Reason::LaunchFailed
+        | Reason::Deadline
+        | Reason::Terminated => true,
+    }
+}
+
 fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
     let cause = match outcome.reason {
+        // The command succeeded, in an earlier attempt.
         _ if step.kept_output().is_some() => Cause::Storage,
-        Reason::Lost | Reason::Terminated if !step.repeatable && evidence.started => Cause::MayHaveExecuted,
+        _ if may_have_executed(step, outcome, evidence) => Cause::MayHaveExecuted,
         Reason::Lost | Reason::Terminated => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
         Reason::Signaled => Cause::Killed,
@@ -159,10 +195,7 @@ fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
         Reason::Deadline => Cause::Deadline,
     };
     let message = match cause {
-        Cause::MayHaveExecuted => format!(
-            "{}; a statement that must not be repeated had started, so it may have executed: check before you run it again",
-            outcome.message
-        ),
+        Cause::MayHaveExecuted => format!("{}; {MAY_HAVE_EXECUTED}", outcome.message),
         Cause::Lost if evidence.rows => {
             format!("{}; rows of it were delivered already, so it is not repeated", outcome.message)
         }

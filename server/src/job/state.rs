@@ -14,6 +14,10 @@ pub struct Job {
     pub state: JobState,
     /// Set when somebody, or a limit, asked for the end. What runs is ended first; the job then fails with this.
     pub cancel: Option<Failure>,
+    /// The log did not take a result, because it had reached its limit: the job cannot succeed, also when somebody had
+    /// cancelled it before. Jobs of earlier versions have only `cancel`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub over_limit: bool,
     /// The steps, in order. A step starts when all before it have succeeded.
     pub steps: Vec<Step>,
     /// The client's trace, if it has one.
@@ -94,7 +98,7 @@ pub enum Cause {
     OutOfMemory,
     /// The attempt was lost.
     Lost,
-    /// Lost while a statement ran that must not be repeated.
+    /// A statement that must not be repeated had started, and nothing says what became of it.
     MayHaveExecuted,
     /// No attempt could be started.
     LaunchFailed,
@@ -312,6 +316,9 @@ pub struct Outcome {
     /// The command succeeded, and what it made is still there to be published by another attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_kept: bool,
+    /// The command exited and its submitter did not say why. Agents of earlier versions never report this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unexplained: bool,
 }
 
 impl Outcome {
@@ -327,6 +334,7 @@ impl Outcome {
             retryable,
             evidence: String::new(),
             output_kept: false,
+            unexplained: false,
         }
     }
 
@@ -398,7 +406,7 @@ impl Job {
     /// A new job of these steps.
     #[must_use]
     pub fn new(id: JobId, steps: Vec<Step>) -> Self {
-        Self { id, state: JobState::Pending, cancel: None, steps, origin: None }
+        Self { id, state: JobState::Pending, cancel: None, over_limit: false, steps, origin: None }
     }
 
     /// The attempt of this id, if there is one.

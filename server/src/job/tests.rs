@@ -41,7 +41,8 @@ fn commit(attempt: AttemptId, key: &[u8]) -> Event {
 }
 
 fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
-    Event::AttemptFoundEnded { attempt, outcome: Outcome::by_server(reason, "found", retryable) }
+    let outcome = Outcome::by_server(reason, "found", retryable);
+    Event::AttemptFoundEnded { attempt, outcome, basis: Basis::Attached }
 }
 
 fn create(step: u32) -> Event {
@@ -179,7 +180,7 @@ fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
     };
     let rows = Evidence { started: true, rows: true };
     let attempt = id(&job, 0, 1);
-    job.apply(Event::AttemptFoundEnded { attempt, outcome: kept }, 4).unwrap();
+    job.apply(Event::AttemptFoundEnded { attempt, outcome: kept, basis: Basis::Attached }, 4).unwrap();
     for number in 2..=1 + MAX_PUBLISH_ATTEMPTS {
         let again = Again {
             why: job.attempt(&id(&job, 0, number - 1)).unwrap().outcome().unwrap().message.clone(),
@@ -193,15 +194,98 @@ fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
     assert_eq!(failure.cause, Cause::Storage);
 }
 
+/// The failure of a job whose only attempt ended like this.
+fn failure_after(mut job: Job, outcome: Outcome, evidence: Evidence) -> Failure {
+    let attempt = id(&job, 0, 1);
+    let instance = InstanceHash::of(KEY);
+    job.apply(Event::OutcomeReported { attempt, instance, outcome }, 4).unwrap();
+    match job.next(evidence) {
+        Next::Finish(JobState::Failed(failure)) => failure,
+        other => panic!("the job should fail, but next is {other:?}"),
+    }
+}
+
+/// Every reason but success, with the cause of a job whose statements may be repeated.
+const REASONS: [(Reason, Cause); 13] = [
+    (Reason::Exited, Cause::StatementFailed),
+    (Reason::Signaled, Cause::Killed),
+    (Reason::OutOfMemory, Cause::OutOfMemory),
+    (Reason::Cancelled, Cause::Killed),
+    (Reason::StartFailed, Cause::LaunchFailed),
+    (Reason::InputFailed, Cause::Storage),
+    (Reason::PublishFailed, Cause::Storage),
+    (Reason::Refused, Cause::Storage),
+    (Reason::AgentFailed, Cause::LaunchFailed),
+    (Reason::Lost, Cause::Lost),
+    (Reason::LaunchFailed, Cause::LaunchFailed),
+    (Reason::Deadline, Cause::Deadline),
+    (Reason::Terminated, Cause::Lost),
+];
+
+/// Reasons after which it is known what became of the statements.
+const CONCLUSIVE: [Reason; 2] = [Reason::Exited, Reason::PublishFailed];
+
 #[test]
-fn a_lost_statement_that_must_not_be_repeated_may_have_executed() {
+fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_reason() {
+    let started = Evidence { started: true, rows: false };
+    for (reason, cause) in REASONS {
+        let outcome = Outcome::by_server(reason, "what happened", false);
+        let failed = |repeatable, evidence| failure_after(attached(repeatable), outcome.clone(), evidence);
+        assert_eq!(failed(true, started), Failure::new(cause, "what happened"), "{reason:?}, repeatable");
+        let nothing = Evidence::default();
+        assert_eq!(failed(false, nothing), Failure::new(cause, "what happened"), "{reason:?}, not started");
+        let failure = failed(false, started);
+        if CONCLUSIVE.contains(&reason) {
+            assert_eq!(failure, Failure::new(cause, "what happened"), "{reason:?}");
+        } else {
+            assert_eq!(failure.cause, Cause::MayHaveExecuted, "{reason:?}");
+            let says_both = failure.message.starts_with("what happened; ")
+                && failure.message.contains("may have executed");
+            assert!(says_both, "{reason:?}: {}", failure.message);
+        }
+    }
+}
+
+/// A database that went away, or a submitter that said nothing, leaves open what became of the statement.
+#[test]
+fn an_exit_is_conclusive_only_if_the_submitter_knows_what_became_of_the_statement() {
+    let started = Evidence { started: true, rows: false };
+    for (retryable, unexplained, cause) in [
+        (false, false, Cause::StatementFailed),
+        (true, false, Cause::MayHaveExecuted),
+        (false, true, Cause::MayHaveExecuted),
+    ] {
+        let outcome = Outcome { unexplained, ..Outcome::by_server(Reason::Exited, "it exited", retryable) };
+        let failure = failure_after(attached(false), outcome, started);
+        assert_eq!(failure.cause, cause, "retryable {retryable}, unexplained {unexplained}");
+    }
+}
+
+#[test]
+fn a_cancelled_job_says_that_its_statement_may_have_executed() {
+    let started = Evidence { started: true, rows: false };
+    for (evidence, says_so) in [(Evidence::default(), false), (started, true)] {
+        let mut job = attached(false);
+        job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled by a user")), 3).unwrap();
+        let outcome = Outcome::by_server(Reason::Cancelled, "cancelled by a user", false);
+        let failure = failure_after(job, outcome, evidence);
+        assert_eq!(failure.cause, Cause::Cancelled, "the cause is what was asked for");
+        assert_eq!(failure.message.contains("may have executed"), says_so, "{}", failure.message);
+    }
+}
+
+#[test]
+fn a_verdict_on_an_attempt_without_an_agent_does_not_apply_to_one_that_has_an_agent() {
     let mut job = attached(false);
-    job.apply(found(id(&job, 0, 1), Reason::Lost, true), 4).unwrap();
-    let Next::Finish(JobState::Failed(failure)) = job.next(Evidence { started: true, rows: false }) else {
-        panic!("it must not run again");
-    };
-    assert_eq!(failure.cause, Cause::MayHaveExecuted);
-    assert!(failure.message.contains("may have executed"));
+    let attempt = id(&job, 0, 1);
+    let outcome = Outcome::by_server(Reason::LaunchFailed, "the agent ended before it attached", true);
+    let verdict =
+        |basis| Event::AttemptFoundEnded { attempt: attempt.clone(), outcome: outcome.clone(), basis };
+    let before = job.clone();
+    assert_eq!(job.apply(verdict(Basis::NeverAttached), 4), Err(Rejection::OutOfOrder));
+    assert_eq!(job, before);
+    assert_eq!(job.apply(verdict(Basis::Attached), 4), Ok(Change::Changed));
+    assert_eq!(job.apply(verdict(Basis::NeverAttached), 5), Ok(Change::Unchanged), "it has ended already");
 }
 
 #[test]
@@ -253,6 +337,22 @@ fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
     job.apply(Event::CancelRequested(Failure::over_limit()), 3).unwrap();
     job.apply(report(attempt, KEY, Reason::Succeeded), 4).unwrap();
     assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(Failure::over_limit())));
+}
+
+/// The first cause stands for a job that fails; that a result is missing is a fact of its own.
+#[test]
+fn a_limit_after_a_cancel_is_not_forgotten() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    let cancelled = Failure::new(Cause::Cancelled, "cancelled");
+    job.apply(Event::CancelRequested(cancelled.clone()), 3).unwrap();
+    assert_eq!(job.apply(Event::CancelRequested(Failure::over_limit()), 4), Ok(Change::Changed));
+    assert_eq!(job.apply(Event::CancelRequested(Failure::over_limit()), 5), Ok(Change::Unchanged));
+    let mut fast = job.clone();
+    fast.apply(report(attempt.clone(), KEY, Reason::Succeeded), 6).unwrap();
+    assert_eq!(fast.next(Evidence::default()), Next::Finish(JobState::Failed(Failure::over_limit())));
+    job.apply(report(attempt, KEY, Reason::Cancelled), 6).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(cancelled)));
 }
 
 #[test]
@@ -344,7 +444,7 @@ fn the_state_survives_its_json() {
 
 /// Events of a small world: two steps, up to four attempts, two agents.
 fn any_event() -> impl Strategy<Value = (u8, u32, u32, bool, bool)> {
-    (0_u8..8, 0_u32..3, 0_u32..5, any::<bool>(), any::<bool>())
+    (0_u8..10, 0_u32..3, 0_u32..5, any::<bool>(), any::<bool>())
 }
 
 fn event(job: &Job, (kind, step, number, first, flag): (u8, u32, u32, bool, bool)) -> Event {
@@ -358,6 +458,11 @@ fn event(job: &Job, (kind, step, number, first, flag): (u8, u32, u32, bool, bool
         4 => report(attempt, key, if flag { Reason::Succeeded } else { Reason::Exited }),
         5 => found(attempt, Reason::Lost, flag),
         6 => Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")),
+        7 => Event::CancelRequested(Failure::over_limit()),
+        8 => {
+            let outcome = Outcome::by_server(Reason::LaunchFailed, "no agent", flag);
+            Event::AttemptFoundEnded { attempt, outcome, basis: Basis::NeverAttached }
+        }
         _ => Event::Finished(if flag {
             JobState::Succeeded
         } else {
@@ -396,6 +501,9 @@ proptest! {
                         prop_assert_eq!(Some(outcome), new.outcome(), "an outcome never changes");
                     }
                     prop_assert!(!old.granted || new.granted, "a grant is never taken back");
+                    let was_attached = matches!(old.phase, Phase::Attached { .. });
+                    let launch_failed = new.outcome().is_some_and(|it| it.reason == Reason::LaunchFailed);
+                    prop_assert!(!was_attached || !launch_failed, "an agent was there");
                 }
             }
             if job.steps[0].attempts.is_empty() || !job.steps[0].succeeded() {

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use prost::Message as _;
 use sqlflow_proto::agent::Outcome;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::{ATTACH, LaunchError, Launcher, Needs, Observation, Remains, Spool, Waiting, processes};
 use crate::job::{AttemptId, JobId};
@@ -41,8 +41,9 @@ pub struct LocalOptions {
 #[derive(Clone)]
 pub struct LocalLauncher {
     options: Arc<LocalOptions>,
-    /// Wakes who waits for an attempt whose agent is a child of this process.
-    exits: Arc<Mutex<HashMap<AttemptId, Arc<Notify>>>>,
+    /// Whether the agent has exited, of attempts whose agent is or was a child of this process. It stays until the attempt
+    /// is cleaned up, so an exit that came before anybody waited for it is not missed.
+    exits: Arc<Mutex<HashMap<AttemptId, watch::Receiver<bool>>>>,
 }
 
 /// How much of the agent's own log is kept when it dies without an outcome.
@@ -102,20 +103,14 @@ impl LocalLauncher {
             .spawn()
     }
 
-    /// Reaps the agent when it ends, and wakes who waits for that.
+    /// Reaps the agent when it ends, and notes that.
     fn reap(&self, attempt: AttemptId, mut child: std::process::Child) {
-        let notify = self.exit_of(&attempt);
-        let exits = Arc::clone(&self.exits);
+        let (has_exited, exit) = watch::channel(false);
+        self.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt, exit);
         tokio::task::spawn_blocking(move || {
             let _ = child.wait();
-            exits.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt);
-            notify.notify_waiters();
+            has_exited.send_replace(true);
         });
-    }
-
-    fn exit_of(&self, attempt: &AttemptId) -> Arc<Notify> {
-        let mut exits = self.exits.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(exits.entry(attempt.clone()).or_default())
     }
 }
 
@@ -166,7 +161,11 @@ impl Launcher for LocalLauncher {
 
     async fn stop(&self, attempt: &AttemptId, forced: bool) {
         if let Ok(Some(agent)) = self.agent_pid(attempt) {
-            processes::signal(agent, if forced { Signal::SIGKILL } else { Signal::SIGTERM });
+            if forced {
+                processes::signal(agent, Signal::SIGKILL);
+            } else if is_first_term(&self.run_dir(attempt)) {
+                processes::signal(agent, Signal::SIGTERM);
+            }
         }
         if forced {
             let marker = attempt.to_string();
@@ -176,6 +175,7 @@ impl Launcher for LocalLauncher {
 
     async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool) {
         if matches!(self.agent_pid(attempt), Ok(None)) {
+            self.exits.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
             let dir = self.run_dir(attempt);
             let marker = attempt.to_string();
             let _ = tokio::task::spawn_blocking(move || {
@@ -202,11 +202,20 @@ impl Launcher for LocalLauncher {
 
     async fn changed(&self, attempt: &AttemptId) {
         let known = self.exits.lock().unwrap_or_else(PoisonError::into_inner).get(attempt).cloned();
-        match known {
-            Some(exit) => exit.notified().await,
-            None => std::future::pending().await,
+        let Some(mut exit) = known else { return std::future::pending().await };
+        // An error means that nobody waits for the child any more: the server is shutting down.
+        if exit.wait_for(|has_exited| *has_exited).await.is_err() {
+            std::future::pending().await
         }
     }
+}
+
+/// Whether this attempt's agent gets its TERM now: an agent takes a second one for the order to end at once. The mark is
+/// in the run folder, since another server, or this one after a restart, asks for the same.
+fn is_first_term(run_dir: &Path) -> bool {
+    let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(run_dir.join("terminated"));
+    // Where no mark can be made, an attempt that ends too fast is better than one that does not end.
+    mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
 fn attempts_in(run_dir: &Path) -> Vec<AttemptId> {

@@ -60,7 +60,7 @@ pub trait Launcher: Send + Sync + 'static {
     }
 
     /// Ends what runs of the attempt: politely (the agent still reports), or `forced` at once. Harmless when
-    /// nothing runs.
+    /// nothing runs. Drivers ask again at each look, also another server's: that must do no more than asking once.
     async fn stop(&self, attempt: &AttemptId, forced: bool);
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
@@ -73,7 +73,8 @@ pub trait Launcher: Send + Sync + 'static {
     /// Attempts that left something behind, so that what no server cleaned up can be found.
     async fn leftovers(&self) -> Vec<AttemptId>;
 
-    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell.
+    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. The exit of an agent
+    /// that this process started is a level: it returns at once from then on.
     async fn changed(&self, attempt: &AttemptId);
 }
 
@@ -126,6 +127,13 @@ pub struct Remains {
     pub seen: Option<Outcome>,
     /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
     pub last_words: String,
+}
+
+impl Remains {
+    /// Whether the platform, or the agent, tells that the attempt ended: then it is not about to start.
+    pub fn tell_of_an_end(&self) -> bool {
+        self.outcome.is_some() || self.seen.is_some()
+    }
 }
 
 /// What an agent that succeeded left of records which it could not deliver and that are lost.

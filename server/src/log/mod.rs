@@ -75,7 +75,8 @@ pub struct Page {
 pub trait ResultLog: Send + Sync + 'static {
     /// Adds the entries, all or none; they are durable when it returns, and may become so when the caller is dropped.
     ///
-    /// Entries that servers made are always added. Of an attempt's entries, those whose seq is there already are
+    /// After the job's end nothing is added: entries that servers made are dropped, new ones of attempts are
+    /// [`LogError::Sealed`]. Before it, entries that servers made are always added. Of an attempt's entries, those whose seq is there already are
     /// dropped; then a seq that leaves one out is [`LogError::Gap`] (but the gap of a lost agent stands for all up to its
     /// own), then anything new of a sealed attempt is
     /// [`LogError::Sealed`]. Where results would make the log longer than its limit, a gap stands for each.

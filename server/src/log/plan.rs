@@ -3,11 +3,14 @@
 use prost::Message as _;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
-use super::summary::{Summary, is_removable};
+use super::summary::{Summary, is_end, is_removable};
 use super::{Entry, LogError, frame};
 
 /// The records that `entries` add to a log of this summary, in order, or why none of them is taken. `limit` is for
 /// the bytes of what attempts say and retention does not remove: a result beyond it becomes a gap of the same seq.
+///
+/// The job's end closes the log. A driver that lost its lease, and does not know it yet, may still say something: that is
+/// dropped, so that the end is there once and is the last record. Anything new of an attempt is refused as after a seal.
 pub(super) fn plan_append(
     summary: &Summary,
     entries: Vec<Entry>,
@@ -19,6 +22,7 @@ pub(super) fn plan_append(
     let mut sealed = None;
     let mut position = summary.last_position;
     let mut kept_bytes = summary.kept_bytes;
+    let mut is_closed = summary.is_closed;
     for Entry { step, attempt, mut record } in entries {
         let by_attempt = attempt > 0 && record.seq > 0;
         if by_attempt {
@@ -35,10 +39,14 @@ pub(super) fn plan_append(
                 return Err(LogError::Gap { step, attempt, expected: *last + 1, got: record.seq });
             }
             *last = record.seq;
-            if summary.is_sealed(step, attempt) {
+            if is_closed || summary.is_sealed(step, attempt) {
                 sealed = Some(LogError::Sealed { step, attempt });
             }
         }
+        if is_closed {
+            continue;
+        }
+        is_closed = is_end(&record);
         position += 1;
         if by_attempt && is_result(&record) && kept_bytes + record.encoded_len() as u64 > limit {
             record = not_taken(&record);
@@ -76,7 +84,7 @@ fn not_taken(record: &Record) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_proto::record::{Notice, Output};
+    use sqlflow_proto::record::{Notice, Output, notice};
     use sqlflow_proto::v1::Rows;
 
     use super::super::summary::{SealedAttempt, is_of_limit};
@@ -161,6 +169,22 @@ mod tests {
         assert!(matches!(plan_append(&summary, vec![said(0, 1, 3)], NO_LIMIT), Err(LogError::Gap { .. })));
         let about_it = Entry { attempt: 1, ..notice() };
         assert_eq!(planned(&summary, vec![about_it, said(0, 2, 1)]), [(2, 1, 0), (3, 2, 1)]);
+    }
+
+    #[test]
+    fn the_end_is_there_once_and_is_the_last_record() {
+        let end = || {
+            let notice = Notice { kind: notice::Kind::End.into(), text: "the job succeeded".to_owned() };
+            let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
+            Entry { step: 0, attempt: 0, record }
+        };
+        let about_it = || Entry { attempt: 1, ..notice() };
+        let opened = after(vec![said(0, 1, 1)]);
+        assert_eq!(planned(&opened, vec![notice(), end(), end(), notice()]), [(2, 0, 0), (3, 0, 0)]);
+        let closed = after(vec![said(0, 1, 1), end()]);
+        assert_eq!(planned(&closed, vec![end(), notice(), about_it(), said(0, 1, 1)]), []);
+        let refused = plan_append(&closed, vec![said(0, 1, 2)], NO_LIMIT);
+        assert!(matches!(refused, Err(LogError::Sealed { step: 0, attempt: 1 })));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Bounds: about 16 bytes for each attempt and 6 for each step of the job.
 
-use sqlflow_proto::record::{Record, StoredRecord, gap, record::Payload};
+use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
 use crate::job::Evidence;
 
@@ -28,6 +28,9 @@ pub(super) struct Summary {
     /// A result was not taken, because the log had reached its limit.
     #[prost(bool, tag = "6")]
     pub(super) is_full: bool,
+    /// The job's end is in the log; nothing comes after it.
+    #[prost(bool, tag = "7")]
+    pub(super) is_closed: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -82,6 +85,7 @@ impl Summary {
                 self.is_full = true;
                 self.step_mut(stored.step).rows = true;
             }
+            Some(Payload::Notice(_)) if is_end(record) => self.is_closed = true,
             Some(
                 Payload::Output(_)
                 | Payload::Progress(_)
@@ -146,6 +150,11 @@ impl Summary {
 /// Whether the record stands where a result was not taken.
 pub(super) fn is_of_limit(record: &Record) -> bool {
     matches!(&record.payload, Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::Limit)
+}
+
+/// Whether the record is the job's end.
+pub(super) fn is_end(record: &Record) -> bool {
+    matches!(&record.payload, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End)
 }
 
 /// Whether retention may remove the record: output, and progress that something newer has overtaken.

@@ -129,7 +129,11 @@ mod tests {
                 Event::AttemptCreated { step, role: Role::Run, launcher: "local".to_owned() },
                 Event::AttemptLaunched(attempt.clone()),
                 Event::AgentAttached { attempt: attempt.clone(), instance },
-                Event::AttemptFoundEnded { attempt, outcome: Outcome::by_server(reason, "so", false) },
+                Event::AttemptFoundEnded {
+                    attempt,
+                    outcome: Outcome::by_server(reason, "so", false),
+                    basis: crate::job::Basis::Attached,
+                },
             ] {
                 now += 10;
                 job.apply(event, now).unwrap();

@@ -3,12 +3,12 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use sqlflow_proto::record::{Record, notice, record::Payload};
+use sqlflow_proto::record::{Record, notice};
 
 use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
 use crate::drive::verdict;
-use crate::job::{AttemptId, Event, Failure, Job, JobState, Outcome};
+use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome};
 use crate::launch::{Observation, Remains};
 use crate::log::{Entry, LogError};
 use crate::trace;
@@ -19,7 +19,28 @@ const LEAVE_TIME: Duration = Duration::from_secs(5);
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 impl JobDriver {
-    /// Nothing of the attempt runs any more: takes over what it left, and records how it ended.
+    /// Nothing of an attempt runs whose agent is not known to have attached. `known`: how it ended, if the driver knows it.
+    ///
+    /// The end is recorded first. If an agent attached meanwhile, through another server, the record is rejected: then the
+    /// next look decides, on a newer state.
+    pub(super) async fn settle_without_agent(
+        &mut self,
+        attempt: AttemptId,
+        remains: Remains,
+        known: Option<Outcome>,
+    ) -> Result<(), Stop> {
+        let durable = self.context.log.last_seq(&attempt).await?;
+        if verdict::had_agent(&remains, durable) {
+            // The state is older than that, as after a backup was restored.
+            return self.settle(attempt, remains, known).await;
+        }
+        let outcome = verdict::without_agent(&remains, known);
+        tracing::info!(%attempt, reason = ?outcome.reason, message = outcome.message, "the attempt has ended without an agent");
+        let basis = Basis::NeverAttached;
+        self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
+    }
+
+    /// Nothing of an attempt runs any more whose agent had attached: takes over what it left, and records how it ended.
     pub(super) async fn settle(
         &mut self,
         attempt: AttemptId,
@@ -35,7 +56,8 @@ impl JobDriver {
             log.append(&self.id, vec![entry(&attempt, verdict::gap(clock::now_micros()))]).await?;
         }
         tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
-        self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome }).await
+        let basis = Basis::Attached;
+        self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome, basis }).await
     }
 
     /// Logs what the attempt left. The verdict tells of what is not there, or damaged.
@@ -59,8 +81,8 @@ impl JobDriver {
                 Err(error) => {
                     let is_damage =
                         matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
-                    let since = self.unreadable_since.get_or_insert_with(Instant::now);
-                    if !is_damage && since.elapsed() < READ_PATIENCE {
+                    let lasted = self.at_hand(attempt).unreadable.note(Instant::now());
+                    if !is_damage && lasted < READ_PATIENCE {
                         // Nothing is decided while it may still be read: the log drops what comes a second time.
                         return Err(Stop::Fault(error.into()));
                     }
@@ -73,6 +95,10 @@ impl JobDriver {
 
     /// Closes the log, then records the end: who sees the end sees a complete log.
     pub(super) async fn finish(&mut self, job: &Job, state: JobState) -> Result<(), Stop> {
+        // A stream that is older than the one that reported the success may have been refused a result last.
+        if state == JobState::Succeeded && self.context.log.append(&self.id, Vec::new()).await?.is_full {
+            return self.update(Event::CancelRequested(Failure::over_limit())).await;
+        }
         // Of short attempts the platform tells late.
         for attempt in attempts_of(job) {
             self.note_milestones(job, attempt).await?;
@@ -81,9 +107,8 @@ impl JobDriver {
             JobState::Failed(failure) => failure.message.clone(),
             _ => "the job succeeded".to_owned(),
         };
-        if !self.log_is_closed().await? {
-            self.say(notice::Kind::End, text).await?;
-        }
+        // The log takes one end only: it may be there already, from a driver that died or lost its lease after that.
+        self.say(notice::Kind::End, text).await?;
         self.update(Event::Finished(state)).await?;
         if self.context.tracer.is_on()
             && let Some(record) = self.context.store.load(&self.id).await?
@@ -91,14 +116,6 @@ impl JobDriver {
             self.context.tracer.take(trace::spans(&record, clock::now_ms()));
         }
         Ok(())
-    }
-
-    async fn log_is_closed(&self) -> Result<bool, Stop> {
-        let last = self.context.log.last_position(&self.id).await?;
-        let Some(before) = last.checked_sub(1) else { return Ok(false) };
-        let page = self.context.log.read(&self.id, before, usize::MAX).await?;
-        let closing = page.records.last().and_then(|stored| stored.record.as_ref()?.payload.as_ref());
-        Ok(matches!(closing, Some(Payload::Notice(notice)) if notice.kind() == notice::Kind::End))
     }
 
     /// Removes what ended attempts left while the job goes on: a node that is drained waits for their Pods.
@@ -123,9 +140,10 @@ impl JobDriver {
             while matches!(self.context.launcher.observe(&attempt).await, Observation::Running)
                 && Instant::now() < deadline
             {
-                let _ =
-                    tokio::time::timeout(Duration::from_millis(100), self.context.launcher.changed(&attempt))
-                        .await;
+                let changed = self.context.launcher.changed(&attempt);
+                let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
+                // An exit stays a change.
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
             self.context.launcher.clean_up(&attempt, false).await;
         }

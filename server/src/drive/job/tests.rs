@@ -1,16 +1,18 @@
-//! Agents that run and do not attach: real store and log, and a launcher whose agents are always said to run.
+//! Agents that run and do not attach, and agents that come and go while the driver looks: real store and log, and a
+//! launcher that says what the test wants.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
+use sqlflow_proto::record::{StatementStarted, gap};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::drive::{Driver, Limits};
-use crate::job::{Cause, InstanceHash, JobState, Step, TokenHash};
+use crate::job::{Cause, Failure, InstanceHash, JobState, Step, TokenHash};
 use crate::launch::Launcher;
-use crate::log::{LogOptions, SegmentLog};
+use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
@@ -18,7 +20,7 @@ use crate::store::{NewJob, SqliteStore, Store};
 use crate::trace::Tracer;
 
 /// Looks after which what was to happen has happened.
-const MANY: usize = 20;
+const MANY: usize = 5;
 
 /// Says that every agent runs, and is looked at again at once; agents are waited for no longer than one look.
 struct AlwaysRunning {
@@ -27,6 +29,32 @@ struct AlwaysRunning {
     refusals: Refusals,
     /// What each look finds that another agent was told.
     refusal: Option<Refusal>,
+    /// If set, agents do not run but have come and gone.
+    race: OnceLock<Race>,
+}
+
+/// While an attempt is looked at, its agent attaches through another server, and dies.
+struct Race {
+    store: Arc<SqliteStore>,
+    log: Arc<SegmentLog>,
+    /// It also starts a statement.
+    starts: bool,
+}
+
+impl Race {
+    async fn observe(&self, attempt: &AttemptId) -> Observation {
+        let event =
+            Event::AgentAttached { attempt: attempt.clone(), instance: InstanceHash::of(b"elsewhere") };
+        // Later looks come after the attempt's end.
+        let _ = self.store.update(&attempt.job, None, event, 0).await;
+        if self.starts {
+            let payload = Some(Payload::Started(StatementStarted {}));
+            let record = Record { seq: 1, payload, ..Record::default() };
+            let entry = Entry { step: attempt.step, attempt: attempt.number, record };
+            self.log.append(&attempt.job, vec![entry]).await.unwrap();
+        }
+        Observation::Gone(Box::default())
+    }
 }
 
 #[async_trait]
@@ -44,6 +72,9 @@ impl Launcher for AlwaysRunning {
     }
 
     async fn observe(&self, attempt: &AttemptId) -> Observation {
+        if let Some(race) = self.race.get() {
+            return race.observe(attempt).await;
+        }
         if let Some(refusal) = &self.refusal {
             self.refusals.note(attempt, refusal.clone());
         }
@@ -75,6 +106,7 @@ impl Launcher for AlwaysRunning {
 /// A server with one job.
 struct World {
     store: Arc<SqliteStore>,
+    log: Arc<SegmentLog>,
     launcher: Arc<AlwaysRunning>,
     driver: Driver,
     attempt: AttemptId,
@@ -82,6 +114,10 @@ struct World {
 }
 
 async fn world(refusal: Option<Refusal>) -> World {
+    world_of(refusal, true).await
+}
+
+async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let log = SegmentLog::open(LogOptions {
@@ -97,12 +133,14 @@ async fn world(refusal: Option<Refusal>) -> World {
         stopped: Mutex::default(),
         refusals: refusals.clone(),
         refusal,
+        race: OnceLock::new(),
     });
+    let log = Arc::new(log.unwrap());
     let presence = Presence::announce(&dir.path().join("servers")).unwrap();
     let second = Duration::from_secs(1);
     let context = Context {
         store: store.clone(),
-        log: Arc::new(log.unwrap()),
+        log: log.clone(),
         launcher: launcher.clone(),
         refusals,
         presence,
@@ -115,7 +153,7 @@ async fn world(refusal: Option<Refusal>) -> World {
         first_statement: 0,
         statement_count: 1,
         kind: "standard".to_owned(),
-        repeatable: true,
+        repeatable,
         writes_table: false,
         attempts: Vec::new(),
     };
@@ -135,7 +173,7 @@ async fn world(refusal: Option<Refusal>) -> World {
         created_ms: 0,
     };
     store.create(new).await.unwrap();
-    World { store, launcher, driver, attempt, _dir: dir }
+    World { store, log, launcher, driver, attempt, _dir: dir }
 }
 
 impl World {
@@ -148,7 +186,7 @@ impl World {
         self.store.load(&self.attempt.job).await.unwrap().unwrap().job
     }
 
-    async fn failure(&self) -> crate::job::Failure {
+    async fn failure(&self) -> Failure {
         let mut changes = self.store.watch(&self.attempt.job);
         loop {
             if let JobState::Failed(failure) = self.job().await.state {
@@ -162,6 +200,29 @@ impl World {
     async fn phase_after_many_looks(&self) -> Phase {
         self.launcher.looks.subscribe().wait_for(|looks| *looks > MANY).await.unwrap();
         self.job().await.attempt(&self.attempt).unwrap().phase.clone()
+    }
+
+    /// How the attempt ended.
+    async fn outcome(&self, attempt: &AttemptId) -> Outcome {
+        let mut changes = self.store.watch(&attempt.job);
+        loop {
+            if let Some(outcome) = self.job().await.attempt(attempt).and_then(|it| it.outcome()) {
+                return outcome.clone();
+            }
+            changes.changed().await.unwrap();
+        }
+    }
+
+    /// How many records of the log are such.
+    async fn count(&self, is_it: impl Fn(&Payload) -> bool) -> usize {
+        let page = self.log.read(&self.attempt.job, 0, usize::MAX).await.unwrap();
+        let payloads = page.records.iter().filter_map(|it| it.record.as_ref()?.payload.as_ref());
+        payloads.filter(|it| is_it(it)).count()
+    }
+
+    fn race(&self, starts: bool) {
+        let race = Race { store: self.store.clone(), log: self.log.clone(), starts };
+        assert!(self.launcher.race.set(race).is_ok());
     }
 
     async fn update(&self, event: Event) {
@@ -238,12 +299,49 @@ async fn kept_work_outlives_an_attempt_that_is_given_up() {
     world.update(World::created()).await;
     world.drive();
     let second = AttemptId { number: 2, ..world.attempt.clone() };
-    let mut changes = world.store.watch(&second.job);
-    let outcome = loop {
-        if let Some(outcome) = world.job().await.attempt(&second).and_then(|it| it.outcome().cloned()) {
-            break outcome;
-        }
-        changes.changed().await.unwrap();
-    };
+    let outcome = world.outcome(&second).await;
     assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
+}
+
+fn is_gap_of_lost_agent(payload: &Payload) -> bool {
+    matches!(payload, Payload::Gap(gap) if gap.reason() == gap::Reason::AgentLost)
+}
+
+/// The driver's copy of the job says that there was never an agent; the store says otherwise by then.
+#[tokio::test]
+async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing() {
+    let world = world_of(None, false).await;
+    world.race(false);
+    world.drive();
+    let outcome = world.outcome(&world.attempt).await;
+    assert_eq!(outcome.reason, Reason::Lost, "{}", outcome.message);
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+#[tokio::test]
+async fn what_it_started_meanwhile_may_have_executed() {
+    let world = world_of(None, false).await;
+    world.race(true);
+    world.drive();
+    let failure = world.failure().await;
+    assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+    assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+/// A driver that died, or lost its lease, after it had closed the log.
+#[tokio::test]
+async fn a_log_that_was_closed_before_gets_no_second_end() {
+    let world = world(None).await;
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
+    let end = Notice { kind: notice::Kind::End.into(), text: "cancelled".to_owned() };
+    let record = Record { payload: Some(Payload::Notice(end)), ..Record::default() };
+    let entries = vec![Entry { step: 0, attempt: 0, record }];
+    world.log.append(&world.attempt.job, entries.clone()).await.unwrap();
+    world.drive();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+    // It has not noticed yet that it lost its lease.
+    world.log.append(&world.attempt.job, entries).await.unwrap();
+    let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
+    assert_eq!(world.count(is_end).await, 1);
 }

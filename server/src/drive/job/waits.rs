@@ -12,6 +12,29 @@ const NEWS_AFTER: Duration = Duration::from_secs(2);
 /// for agents either.
 const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(15);
 
+/// How long something lasts that is seen at each look, without the time in which this server did not look.
+#[derive(Debug, Default)]
+pub(super) struct Lasted {
+    total: Duration,
+    /// When it was seen last; `None`: it does not last.
+    seen: Option<Instant>,
+}
+
+impl Lasted {
+    /// It lasts, or begins now.
+    pub(super) fn note(&mut self, now: Instant) -> Duration {
+        let since = self.seen.map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen));
+        self.total += since.min(MOST_BETWEEN_LOOKS);
+        self.seen = Some(now);
+        self.total
+    }
+
+    /// It does not last any more.
+    pub(super) fn end(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// The wait that goes on, if one does.
 #[derive(Debug, Default)]
 pub(super) struct Waits(Option<Wait>);
@@ -19,8 +42,7 @@ pub(super) struct Waits(Option<Wait>);
 #[derive(Debug)]
 struct Wait {
     kind: &'static str,
-    lasted: Duration,
-    seen: Instant,
+    lasted: Lasted,
     /// What was said of it last.
     told: String,
 }
@@ -48,13 +70,12 @@ impl Waits {
             Some(wait) if wait.kind == waiting.kind => wait,
             other => other.insert(Wait::begin(waiting.kind, now)),
         };
-        wait.lasted += now.saturating_duration_since(wait.seen).min(MOST_BETWEEN_LOOKS);
-        wait.seen = now;
-        let is_news = wait.lasted >= NEWS_AFTER && wait.told != waiting.why;
+        let lasted = wait.lasted.note(now);
+        let is_news = lasted >= NEWS_AFTER && wait.told != waiting.why;
         if is_news {
             wait.told.clone_from(&waiting.why);
         }
-        Turn { is_news, is_over: wait.lasted > waiting.patience }
+        Turn { is_news, is_over: lasted > waiting.patience }
     }
 
     /// It waits for nothing any more.
@@ -65,7 +86,9 @@ impl Waits {
 
 impl Wait {
     fn begin(kind: &'static str, now: Instant) -> Self {
-        Self { kind, lasted: Duration::ZERO, seen: now, told: String::new() }
+        let mut lasted = Lasted::default();
+        lasted.note(now);
+        Self { kind, lasted, told: String::new() }
     }
 }
 
@@ -126,6 +149,15 @@ mod tests {
         waits.begin("launch", begin);
         let turn = waits.note(&waiting("launch", "no answer"), begin + Duration::from_secs(10));
         assert_eq!(turn, Turn { is_news: true, is_over: false });
+    }
+
+    #[test]
+    fn what_ends_lasts_from_its_next_beginning() {
+        let (begin, mut lasted) = (Instant::now(), Lasted::default());
+        let at = |second| begin + Duration::from_secs(second);
+        assert_eq!([0, 5, 9].map(|second| lasted.note(at(second)).as_secs()), [0, 5, 9]);
+        lasted.end();
+        assert_eq!([20, 21].map(|second| lasted.note(at(second)).as_secs()), [0, 1]);
     }
 
     #[test]

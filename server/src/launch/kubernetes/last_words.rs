@@ -25,6 +25,7 @@ fn outcome(value: &Value) -> Option<Outcome> {
         signal: number("signal"),
         retryable: value["retryable"].as_bool().unwrap_or_default(),
         output_kept: value["output_kept"].as_bool().unwrap_or_default(),
+        unexplained: value["unexplained"].as_bool().unwrap_or_default(),
         last_seq: value["records"].as_u64().unwrap_or_default(),
         ..Outcome::default()
     })

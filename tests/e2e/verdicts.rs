@@ -1,0 +1,115 @@
+//! What a job says of its end is true to what was executed, and its end comes when it should.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
+use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::python;
+use sqlflow_tests::server::Setup;
+
+/// Far more than anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn setup(dir: &Path) -> Setup {
+    Setup::new(dir, python::iris(&dir.join("iris.db")).unwrap())
+}
+
+/// The submitter of the job: it carries the mark of the job's attempt, and is not the agent.
+fn submitter(job_id: &str) -> Option<Pid> {
+    let mark = format!("SQLFLOW_ATTEMPT={job_id}/");
+    let is_it = |pid: &i32| {
+        let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        let is_marked = read("environ").split(|byte| *byte == 0).any(|it| it.starts_with(mark.as_bytes()));
+        is_marked && !String::from_utf8_lossy(&read("cmdline")).contains("sqlflow-agent")
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|it| it.file_name().to_str()?.parse().ok()).find(is_it).map(Pid::from_raw)
+}
+
+async fn until_over(client: &mut Client, token: &Token) -> sqlflow_proto::v1::JobStatus {
+    let begun = Instant::now();
+    loop {
+        let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
+        let status = client.api.get_job(by).await.unwrap().into_inner().status.unwrap();
+        if is_over(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < LIMIT, "it does not end: {status:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submitter_that_is_killed_in_an_insert_may_have_executed_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = setup(dir.path()).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 300000000)";
+    let program =
+        format!("CREATE TABLE t (x); INSERT INTO t VALUES (1); INSERT INTO t {slow} SELECT count(*) FROM n;");
+    let token = client.run(program).await.unwrap();
+    let is_last = |it: &Payload| matches!(it, Payload::Started(started) if started.sql.contains("RECURSIVE"));
+    let cursor = client.until(&token, is_last).await.unwrap();
+    kill(submitter(&token.job_id).expect("the submitter runs"), Signal::SIGKILL).unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::MayHaveExecuted, "{:?}", ended.status);
+    let message = &ended.status.message;
+    assert!(message.contains("SIGKILL") && message.contains("may have executed"), "{message}");
+}
+
+/// Its own word is conclusive: nothing is in doubt.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_that_the_database_refuses_has_failed_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = setup(dir.path()).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("INSERT INTO no_such_table VALUES (1);").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::StatementFailed, "{:?}", ended.status);
+    assert!(!ended.status.message.contains("may have executed"), "{:?}", ended.status);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_ends_at_once_fails_its_job_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = setup(dir.path()).flag("--agent=/bin/false").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let begun = Instant::now();
+    let token = client.run("SELECT 1;").await.unwrap();
+    let status = client.follow(&token).await.unwrap().status;
+    assert_eq!(status.cause(), Cause::LaunchFailed, "{status:?}");
+    // Each of the three attempts took 30 s when its exit was not noticed.
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+}
+
+/// A submitter that needs six seconds to leave, of a grace of thirty.
+const SLOW_TO_LEAVE: &str = "#!/bin/sh
+trap 'sleep 6; touch \"$0.left\"; exit 3' TERM
+touch \"$0.started\"
+while :; do sleep 0.1; done
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_submitter_has_its_grace_however_often_the_driver_looks() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("submitter");
+    std::fs::write(&program, SLOW_TO_LEAVE).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let server = setup(dir.path()).flag(format!("--python={}", program.display())).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;").await.unwrap();
+    let begun = Instant::now();
+    while !dir.path().join("submitter.started").exists() {
+        assert!(begun.elapsed() < LIMIT, "the submitter never starts");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    client.api.cancel(token.clone()).await.unwrap();
+    let status = until_over(&mut client, &token).await;
+    assert_eq!(status.cause(), Cause::Cancelled, "{status:?}");
+    assert!(dir.path().join("submitter.left").exists(), "it was killed within its grace");
+}
