@@ -20,9 +20,7 @@ use super::Context;
 use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
-use crate::job::{
-    Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason,
-};
+use crate::job::{Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Reason};
 use crate::launch::{LaunchError, Needs, Observation, Waiting};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};

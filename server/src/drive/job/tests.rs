@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::drive::{Driver, Limits};
-use crate::job::{Cause, Failure, InstanceHash, JobState, Step, TokenHash};
+use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Step, TokenHash};
 use crate::launch::Launcher;
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::Metrics;
