@@ -18,12 +18,12 @@ use crate::clock;
 use crate::codegen::StepSpec;
 use crate::failpoint;
 use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Phase, Reason};
-use crate::launch::{LaunchError, Needs, Observation, Waiting};
+use crate::launch::{LaunchError, Needs, Observation, Ticket, Waiting};
 use crate::log::{Entry, LogError};
 use crate::refusals::Awaited;
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
-use waits::Waits;
+use waits::{Queued, Waits};
 
 /// How often an attempt is looked at when nothing tells of a change.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -39,6 +39,8 @@ const CANCEL_BY_PLATFORM_AFTER: Duration = Duration::from_secs(3);
 const END_MARGIN: Duration = Duration::from_secs(15);
 /// A granted attempt is about to make its effects visible; it is not killed in the middle of that before this time.
 const GRANTED_END: Duration = Duration::from_secs(600);
+/// The kind of wait for a free place of the launcher.
+const PLACE: &str = "place";
 /// The kind of wait for a platform that does not take an attempt.
 const LAUNCH: &str = "launch";
 /// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
@@ -133,23 +135,34 @@ impl JobDriver {
             trace::name_log_lines(&job, self.context.tracer.is_on());
         }
         let evidence = self.evidence(&job).await?;
-        match job.next(evidence) {
+        let next = job.next(evidence);
+        if let Next::Launch(attempt) | Next::Watch(attempt) | Next::End(attempt) = &next
+            && let Some(waiting) = self.context.launchers.elsewhere(&job, attempt)
+        {
+            // Nothing is decided about it here.
+            self.waits(&waiting).await?;
+            let _ = tokio::time::timeout(LOOK_PERIOD, changes.changed()).await;
+            return Ok(());
+        }
+        match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
-            Next::Launch(attempt) => self.launch(&job, attempt).await,
+            Next::Launch(attempt) => self.launch(&job, attempt, changes).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
+                let launcher = self.context.launchers.of(&job, &attempt);
                 let exited = tokio::select! {
                     _ = changes.changed() => return Ok(()),
-                    () = self.context.launcher.changed(&attempt) => true,
+                    () = launcher.changed(&attempt) => true,
                     () = tokio::time::sleep(LOOK_PERIOD) => false,
                 };
                 self.look(&job, attempt, exited).await
             }
             Next::End(attempt) => {
                 self.end(&job, &attempt).await?;
+                let launcher = self.context.launchers.of(&job, &attempt);
                 tokio::select! {
                     _ = changes.changed() => {}
-                    () = self.context.launcher.changed(&attempt) => {}
+                    () = launcher.changed(&attempt) => {}
                     () = tokio::time::sleep(LOOK_PERIOD) => {}
                 }
                 Ok(())
@@ -180,7 +193,7 @@ impl JobDriver {
         self.unreadable_since = None;
         self.waits.end();
         self.refused = None;
-        let created = Event::AttemptCreated { step, launcher: self.launcher_name() };
+        let created = Event::AttemptCreated { step, place: self.context.launchers.first().place() };
         let Some(Again { why, publishes }) = after else { return self.update(created).await };
         let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
         let (pause, what) = match publishes {
@@ -210,18 +223,32 @@ impl JobDriver {
         Ok(true)
     }
 
-    fn launcher_name(&self) -> String {
-        self.context.launcher.name().to_owned()
-    }
-
-    async fn launch(&mut self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+    async fn launch(&mut self, job: &Job, attempt: AttemptId, mut changes: Changes) -> Result<(), Stop> {
         self.missing_since = None;
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
         self.waits.begin(LAUNCH, Instant::now());
         let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
-        match self.context.launcher.launch(&attempt, &needs.unwrap_or_default()).await {
+        let needs = needs.unwrap_or_default();
+        let launcher = self.context.launchers.of(job, &attempt);
+        let mut ticket = launcher.queue(&attempt);
+        let mut queued = Queued::default();
+        let launched = loop {
+            match launcher.launch(&attempt, &needs).await {
+                Err(LaunchError::NoPlace { before }) => {
+                    let is_told = self.waits_for_place(&mut queued, before).await?;
+                    tokio::select! {
+                        // It may have been cancelled.
+                        _ = changes.changed() => return Ok(()),
+                        () = turn(ticket.as_mut()) => {}
+                        () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
+                    }
+                }
+                launched => break launched,
+            }
+        };
+        match launched {
             Ok(()) => {
                 failpoint::reach("after-launch");
                 self.update(Event::AttemptLaunched(attempt)).await
@@ -230,6 +257,7 @@ impl JobDriver {
                 let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);
                 self.update(Event::AttemptFoundEnded { attempt, outcome }).await
             }
+            Err(LaunchError::NoPlace { .. }) => Ok(()),
             Err(LaunchError::Later(why)) => {
                 let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
                 if self.waits(&waiting).await? {
@@ -242,10 +270,22 @@ impl JobDriver {
         }
     }
 
+    /// Says that the attempt waits for a free place, when that is news; whether it has been said.
+    async fn waits_for_place(&mut self, queued: &mut Queued, before: usize) -> Result<bool, Stop> {
+        let why = format!("waiting for a free place, {} before it", queued.note(before));
+        let waiting = Waiting { kind: PLACE, why, patience: Duration::MAX };
+        let turn = self.waits.note(&waiting, Instant::now());
+        if turn.is_news {
+            self.say(notice::Kind::Status, waiting.why).await?;
+        }
+        Ok(self.waits.is_told())
+    }
+
     /// Looks whether the attempt still runs.
     async fn look(&mut self, job: &Job, attempt: AttemptId, exited: bool) -> Result<(), Stop> {
         let attached = matches!(job.attempt(&attempt).map(|it| &it.phase), Some(Phase::Attached { .. }));
-        match self.context.launcher.observe(&attempt).await {
+        let launcher = self.context.launchers.of(job, &attempt);
+        match launcher.observe(&attempt).await {
             Observation::Running => {
                 self.missing_since = None;
                 self.note_milestones(job, attempt.clone()).await?;
@@ -254,7 +294,7 @@ impl JobDriver {
                     self.refused = None;
                     return Ok(());
                 }
-                let waiting = self.silence(&attempt);
+                let waiting = self.silence(job, &attempt);
                 if self.waits(&waiting).await? {
                     return self.give_up(job, attempt, waiting.why).await;
                 }
@@ -294,7 +334,7 @@ impl JobDriver {
         if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
             return Ok(());
         }
-        let milestones = self.context.launcher.milestones(&attempt).await;
+        let milestones = self.context.launchers.of(job, &attempt).milestones(&attempt).await;
         if milestones == Milestones::default() {
             return Ok(());
         }
@@ -302,8 +342,8 @@ impl JobDriver {
     }
 
     /// What an attempt waits for whose agent runs and is not attached.
-    fn silence(&mut self, attempt: &AttemptId) -> Waiting {
-        let waiting = self.context.launcher.silence();
+    fn silence(&mut self, job: &Job, attempt: &AttemptId) -> Waiting {
+        let waiting = self.context.launchers.of(job, attempt).silence();
         let refused = self.refused.get_or_insert_with(|| self.context.refusals.of(attempt));
         let Some(refusal) = refused.last() else { return waiting };
         let why = format!("its agent has reached the server and could not attach: {}", refusal.why);
@@ -327,7 +367,7 @@ impl JobDriver {
     async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
         let outcome = given_up(job, &attempt, why);
         if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
-            self.context.launcher.stop(&attempt, true).await;
+            self.context.launchers.of(job, &attempt).stop(&attempt, true).await;
         }
         Ok(())
     }
@@ -337,7 +377,8 @@ impl JobDriver {
     async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
         let since = *self.ending_since.get_or_insert_with(Instant::now);
         let phase = job.attempt(attempt);
-        if let Observation::Gone(remains) = self.context.launcher.observe(attempt).await {
+        let launcher = self.context.launchers.of(job, attempt);
+        if let Observation::Gone(remains) = launcher.observe(attempt).await {
             let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
             let verdict = Outcome::by_server(Reason::Cancelled, why, false);
             return self.settle(attempt.clone(), *remains, Some(verdict)).await;
@@ -346,9 +387,9 @@ impl JobDriver {
         let attached = matches!(phase.map(|it| &it.phase), Some(Phase::Attached { .. }));
         let forced_after = if granted { GRANTED_END } else { self.context.limits.grace + END_MARGIN };
         if since.elapsed() > forced_after {
-            self.context.launcher.stop(attempt, true).await;
+            launcher.stop(attempt, true).await;
         } else if !attached || since.elapsed() > CANCEL_BY_PLATFORM_AFTER {
-            self.context.launcher.stop(attempt, false).await;
+            launcher.stop(attempt, false).await;
         }
         Ok(())
     }
@@ -377,6 +418,17 @@ impl JobDriver {
             Err(UpdateError::Fenced) => Err(Stop::Fenced),
             Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
         }
+    }
+}
+
+/// Tells that the job's state changed.
+type Changes = tokio::sync::watch::Receiver<u64>;
+
+/// Waits until it may be the attempt's turn.
+async fn turn(ticket: Option<&mut Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.changed().await,
+        None => tokio::time::sleep(LOOK_PERIOD).await,
     }
 }
 

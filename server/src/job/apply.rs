@@ -1,7 +1,7 @@
 //! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
-use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase};
+use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Place};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,8 +12,8 @@ pub enum Event {
     AttemptCreated {
         /// Index of the step.
         step: u32,
-        /// The launcher's name.
-        launcher: String,
+        /// Where it will run.
+        place: Place,
     },
     /// The launcher accepted the attempt.
     AttemptLaunched(AttemptId),
@@ -105,7 +105,7 @@ impl Job {
     pub fn apply(&mut self, event: Event, now_ms: i64) -> Result<Change, Rejection> {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
-            Event::AttemptCreated { step, launcher } => self.create_attempt(step, launcher, now_ms),
+            Event::AttemptCreated { step, place } => self.create_attempt(step, place, now_ms),
             Event::AttemptLaunched(attempt) => self.launched(&attempt, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
@@ -133,7 +133,7 @@ impl Job {
         Change::Changed
     }
 
-    fn create_attempt(&mut self, step: u32, launcher: String, now_ms: i64) -> Result<Change, Rejection> {
+    fn create_attempt(&mut self, step: u32, place: Place, now_ms: i64) -> Result<Change, Rejection> {
         self.must_be_live()?;
         if self.cancel.is_some() {
             return Err(Rejection::Cancelled);
@@ -149,7 +149,7 @@ impl Job {
         attempts.push(Attempt {
             phase: Phase::Created,
             granted: false,
-            launcher,
+            place,
             created_ms: now_ms,
             launched_ms: None,
             milestones: Milestones::default(),

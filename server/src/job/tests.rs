@@ -44,7 +44,7 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, launcher: "local".to_owned() }
+    Event::AttemptCreated { step, place: Place::of("local") }
 }
 
 /// A job of one step whose attempt is attached.

@@ -8,8 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::drive::{Driver, Limits};
-use crate::job::{Cause, InstanceHash, JobState, Step, TokenHash};
-use crate::launch::Launcher;
+use crate::job::{Cause, InstanceHash, JobState, Place, Step, TokenHash};
+use crate::launch::{Launcher, Launchers};
 use crate::log::{LogOptions, SegmentLog};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -103,7 +103,7 @@ async fn world(refusal: Option<Refusal>) -> World {
     let context = Context {
         store: store.clone(),
         log: Arc::new(log.unwrap()),
-        launcher: launcher.clone(),
+        launchers: Launchers::only(launcher.clone()),
         refusals,
         presence,
         limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second },
@@ -168,7 +168,7 @@ impl World {
     }
 
     fn created() -> Event {
-        Event::AttemptCreated { step: 0, launcher: "local".to_owned() }
+        Event::AttemptCreated { step: 0, place: Place::of("local") }
     }
 
     /// What an earlier server recorded of the attempt.
