@@ -67,6 +67,11 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_AGENT", value_name = "FILE")]
     pub agent: Option<PathBuf>,
 
+    /// How many attempts run at a time as processes of this machine; the others wait, those of older jobs first. 0: no
+    /// limit [default: the number of cores]
+    #[arg(long, env = "SQLFLOW_MAX_RUNNING", value_name = "NUMBER")]
+    pub max_running: Option<usize>,
+
     /// A job is cancelled when nobody fetches it for so long, unless its session says otherwise; 0: never
     #[arg(long, env = "SQLFLOW_FETCH_TIMEOUT", value_name = "TIME", default_value = "0", value_parser = duration)]
     pub fetch_timeout: Duration,

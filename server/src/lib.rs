@@ -4,6 +4,7 @@
 //! Dependencies point one way: `api` and `drive` use `job`, `store`, `log`, `launch` and `codegen`; `job` and `sql` use
 //! nothing of the rest and do no I/O.
 
+mod accept;
 pub mod api;
 
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod config;
 mod convert;
 pub mod drive;
 pub mod dsn;
+mod exhaustion;
 mod failpoint;
 pub mod job;
 pub mod launch;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};
 use crate::dsn;
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions};
-use crate::launch::{Launcher, LocalLauncher, LocalOptions};
+use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
@@ -90,7 +91,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
-            launcher: Arc::clone(&launcher),
+            launchers: Launchers::only(Arc::clone(&launcher)),
             refusals: refusals.clone(),
             presence,
             limits: Limits {
@@ -166,14 +167,21 @@ fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
     let socket = state_dir.join("agent.sock");
     let launcher = LocalLauncher::new(LocalOptions {
         agent: find_agent(options.agent.clone())?,
+        state_dir: state_dir.to_owned(),
         run_dir: state_dir.join("run"),
         cache: state_dir.join("cache"),
         socket: socket.clone(),
         linger: options.linger,
         attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
+        max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
+}
+
+/// `--max-running`, if it is not given.
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
@@ -193,11 +201,14 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");
 
-    let client = kube::Client::try_default().await.context("cannot find a Kubernetes cluster")?;
+    let found = kube::Config::infer().await.context("cannot find a Kubernetes cluster")?;
+    let cluster = found.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let client = kube::Client::try_from(found).context("cannot use the configuration of the cluster")?;
     let namespace = given.pod_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let launcher = KubernetesLauncher::new(
         client,
         KubernetesOptions {
+            cluster,
             namespace,
             server,
             image: given.pod_image.clone().with_context(|| missing("--pod-image"))?,

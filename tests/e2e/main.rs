@@ -8,6 +8,7 @@ mod ended_early;
 mod failpoints;
 mod first_job;
 mod full_disk;
+mod launching;
 mod model_files;
 mod refusals;
 mod scratch_tables;

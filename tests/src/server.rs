@@ -32,6 +32,8 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// More of the environment; its agents inherit it.
     pub environment: Vec<(String, String)>,
+    /// Its limit of open files, soft and hard; `None`: the test's own.
+    pub descriptors: Option<u32>,
 }
 
 impl Setup {
@@ -42,6 +44,7 @@ impl Setup {
             datasource: datasource.into(),
             flags: Vec::new(),
             environment: Vec::new(),
+            descriptors: None,
         }
     }
 
@@ -66,12 +69,27 @@ impl Setup {
         self
     }
 
+    /// With no more open files than this.
+    #[must_use]
+    pub fn descriptors(mut self, most: u32) -> Self {
+        self.descriptors = Some(most);
+        self
+    }
+
     /// Starts it, and waits until it is ready.
     ///
     /// # Errors
     /// It ended before it was ready; what it said is in the message.
     pub fn start(&self) -> anyhow::Result<Server> {
-        let mut command = Command::new(program("sqlflow-server"));
+        let mut command = match self.descriptors {
+            Some(most) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", &format!(r#"ulimit -n {most} && exec "$0" "$@""#)]);
+                shell.arg(program("sqlflow-server"));
+                shell
+            }
+            None => Command::new(program("sqlflow-server")),
+        };
         command.args(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--log-format", "json"]);
         command.arg("--state-dir").arg(&self.state_dir).args(["--datasource", &self.datasource]);
         command.arg("--python").arg(python::program()).args(&self.flags);
@@ -154,6 +172,14 @@ impl Server {
     /// It is gone.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
         crate::agent::memory(self.pid(), "VmRSS:").context("it is gone")
+    }
+
+    /// How many files it has open.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn open_descriptors(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.pid()))?.count())
     }
 
     /// Largest resident memory so far, in bytes; 0: it is gone.

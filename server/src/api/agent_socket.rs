@@ -5,16 +5,17 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::fcntl::{Flock, FlockArg};
 use sqlflow_proto::agent::agent_server::AgentServer;
 use tokio::net::UnixListener;
-use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{self, Server};
 
 use super::attach::AgentApi;
+use crate::accept;
 
 /// How often a waiting server tries to take the socket.
 const RETRY: Duration = Duration::from_millis(250);
@@ -39,7 +40,10 @@ impl AgentSocket {
         let Some((listener, _lock)) = self.take(&shutdown).await else { return Ok(()) };
         Server::builder()
             .add_service(service)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.cancelled_owned())
+            .serve_with_incoming_shutdown(
+                accept::connections(Arc::new(listener), "agents"),
+                shutdown.cancelled_owned(),
+            )
             .await
     }
 

@@ -6,20 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use futures::Stream;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 
 use super::KEEPALIVE;
+use crate::accept::{self, FIRST_BYTES_TIME};
 
 /// How often it is looked whether the certificate is another.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
-
-/// After a connection that could not be taken.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The port, bound, and what it shows.
 pub struct AgentTls {
@@ -50,11 +47,10 @@ impl AgentTls {
         loop {
             // What a tonic server shows is fixed, so each certificate has a server of its own on the same listener.
             let end = shutdown.child_token();
-            let mut serving = Box::pin(
-                self.server
-                    .add_routes(routes.clone())
-                    .serve_with_incoming_shutdown(accepted(&listener), end.clone().cancelled_owned()),
-            );
+            let mut serving = Box::pin(self.server.add_routes(routes.clone()).serve_with_incoming_shutdown(
+                accept::connections(Arc::clone(&listener), "agents"),
+                end.clone().cancelled_owned(),
+            ));
             self.server = tokio::select! {
                 served = &mut serving => {
                     served?;
@@ -69,18 +65,6 @@ impl AgentTls {
         while older.join_next().await.is_some() {}
         Ok(())
     }
-}
-
-fn accepted(listener: &Arc<TcpListener>) -> impl Stream<Item = std::io::Result<TcpStream>> + use<> {
-    futures::stream::unfold(Arc::clone(listener), async |listener| {
-        let accepted = listener.accept().await.map(|(stream, _)| stream);
-        if let Err(error) = &accepted {
-            tracing::warn!(%error, "an agent's connection cannot be taken");
-            // Without descriptors the next try would fail at once, again and again.
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        Some((accepted, listener))
-    })
 }
 
 /// A certificate and its key, in files that somebody else renews.
@@ -135,7 +119,8 @@ impl Pair {
             return Ok(None);
         }
         let [certificate, key] = &found;
-        let config = ServerTlsConfig::new().identity(Identity::from_pem(certificate, key));
+        let config =
+            ServerTlsConfig::new().timeout(FIRST_BYTES_TIME).identity(Identity::from_pem(certificate, key));
         let server = Server::builder().tls_config(config).with_context(|| {
             format!("{} with the key {} cannot be used", self.certificate.display(), self.key.display())
         })?;

@@ -21,11 +21,11 @@ use futures::StreamExt as _;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use crate::accept;
 use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
@@ -137,10 +137,10 @@ impl Api {
             .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = TcpListenerStream::new(clients).map(|accepted| {
+        let connections = accept::connections(Arc::new(clients), "clients").map(|accepted| {
             accepted.map(|stream| {
                 // Small answers must not wait for more to say.
-                let _ = stream.set_nodelay(true);
+                let _ = stream.get_ref().set_nodelay(true);
                 delivery::TrackedStream::new(stream)
             })
         });

@@ -147,7 +147,7 @@ fn attempt((number, attempt): (u32, &crate::job::Attempt)) -> v1::Attempt {
     v1::Attempt {
         number,
         state: attempt.phase.name().to_owned(),
-        launcher: attempt.launcher.clone(),
+        launcher: attempt.place.launcher.clone(),
         created: Some(timestamp(attempt.created_ms)),
         attached: attempt.attached_ms.map(timestamp),
         ended: attempt.ended_ms.map(timestamp),

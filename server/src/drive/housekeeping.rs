@@ -116,12 +116,14 @@ impl Housekeeping {
     /// Removes what attempts left behind whose job is over, or of which nobody knows.
     async fn sweep_leftovers(&self) {
         let context = Arc::clone(&self.driver.context);
-        for attempt in context.launcher.leftovers().await {
-            match context.store.load(&attempt.job).await {
-                Ok(Some(record)) if !record.job.state.is_final() => {}
-                Ok(Some(_)) => context.launcher.clean_up(&attempt, false).await,
-                Ok(None) => context.launcher.clean_up_orphan(&attempt).await,
-                Err(_) => return,
+        for launcher in context.launchers.all() {
+            for attempt in launcher.leftovers().await {
+                match context.store.load(&attempt.job).await {
+                    Ok(Some(record)) if !record.job.state.is_final() => {}
+                    Ok(Some(_)) => launcher.clean_up(&attempt, false).await,
+                    Ok(None) => launcher.clean_up_orphan(&attempt).await,
+                    Err(_) => return,
+                }
             }
         }
     }

@@ -23,12 +23,13 @@ use crate::failpoint;
 use crate::job::{
     Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Reason, Role,
 };
-use crate::launch::{LaunchError, Needs, Observation, Waiting};
+use crate::launch::{LaunchError, Needs, Observation, Ticket, Waiting};
 use crate::log::{Entry, LogError};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
 use stopping::{Agent, Level};
+use waits::Queued;
 
 /// How often an attempt is looked at when nothing tells of a change.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -40,6 +41,8 @@ const PUBLISH_PAUSE_GROWTH: u32 = 4;
 const FAULT_PAUSE: Duration = Duration::from_secs(1);
 /// Timeout for an attempt that removes what others left in the user's database.
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
+/// The kind of wait for a free place of the launcher.
+const PLACE: &str = "place";
 /// The kind of wait for a platform that does not take an attempt.
 const LAUNCH: &str = "launch";
 /// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
@@ -115,15 +118,24 @@ impl JobDriver {
             trace::name_log_lines(&job, self.context.tracer.is_on());
         }
         let evidence = self.evidence(&job).await?;
-        match job.next(evidence) {
+        let next = job.next(evidence);
+        if let Next::Launch(attempt) | Next::Watch(attempt) | Next::End(attempt) = &next
+            && let Some(waiting) = self.context.launchers.elsewhere(&job, attempt)
+        {
+            // Nothing is decided about it here.
+            self.waits(attempt, &waiting).await?;
+            let _ = tokio::time::timeout(LOOK_PERIOD, changes.changed()).await;
+            return Ok(());
+        }
+        match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
             Next::CleanUp { step, tried } => self.clean_up_database(step, tried).await,
-            Next::Launch(attempt) => self.launch(&job, attempt).await,
+            Next::Launch(attempt) => self.launch(&job, attempt, changes).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
                 let has_changed = tokio::select! {
                     _ = changes.changed() => return Ok(()),
-                    () = self.platform_changed(&attempt) => true,
+                    () = self.platform_changed(&job, &attempt) => true,
                     () = tokio::time::sleep(LOOK_PERIOD) => false,
                 };
                 if is_overdue_clean_up(&job, &attempt) {
@@ -135,7 +147,7 @@ impl JobDriver {
                 self.end(&job, &attempt).await?;
                 tokio::select! {
                     _ = changes.changed() => {}
-                    () = self.platform_changed(&attempt) => {}
+                    () = self.platform_changed(&job, &attempt) => {}
                     () = tokio::time::sleep(LOOK_PERIOD) => {}
                 }
                 Ok(())
@@ -149,8 +161,8 @@ impl JobDriver {
     }
 
     /// Waits until the platform has changed something about the attempt, and it is time to look.
-    async fn platform_changed(&mut self, attempt: &AttemptId) {
-        self.context.launcher.changed(attempt).await;
+    async fn platform_changed(&mut self, job: &Job, attempt: &AttemptId) {
+        self.context.launchers.of(job, attempt).changed(attempt).await;
         let changes = &mut self.at_hand(attempt).changes;
         let look = changes.look_at(Instant::now());
         tokio::time::sleep_until(look.into()).await;
@@ -175,7 +187,8 @@ impl JobDriver {
     }
 
     async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), Stop> {
-        let created = Event::AttemptCreated { step, role: Role::Run, launcher: self.launcher_name() };
+        let place = self.context.launchers.first().place();
+        let created = Event::AttemptCreated { step, role: Role::Run, place };
         let Some(Again { why, publishes }) = after else { return self.update(created).await };
         let tried = u32::try_from(job.steps[step as usize].attempts.len()).unwrap_or(u32::MAX);
         let (pause, what) = match publishes {
@@ -195,7 +208,8 @@ impl JobDriver {
     /// Before a job fails: removes scratch tables that killed attempts of the step left in the user's database.
     async fn clean_up_database(&mut self, step: u32, tried: u32) -> Result<(), Stop> {
         tokio::time::sleep(RETRY_PAUSE.saturating_mul(tried)).await;
-        self.update(Event::AttemptCreated { step, role: Role::CleanUp, launcher: self.launcher_name() }).await
+        let place = self.context.launchers.first().place();
+        self.update(Event::AttemptCreated { step, role: Role::CleanUp, place }).await
     }
 
     /// Waits before another attempt. False: the job was cancelled meanwhile.
@@ -211,11 +225,7 @@ impl JobDriver {
         Ok(true)
     }
 
-    fn launcher_name(&self) -> String {
-        self.context.launcher.name().to_owned()
-    }
-
-    async fn launch(&mut self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+    async fn launch(&mut self, job: &Job, attempt: AttemptId, mut changes: Changes) -> Result<(), Stop> {
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
         let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
@@ -223,7 +233,25 @@ impl JobDriver {
         at_hand.missing.end();
         at_hand.waits.begin(LAUNCH, Instant::now());
         let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
-        match self.context.launcher.launch(&attempt, &needs.unwrap_or_default()).await {
+        let needs = needs.unwrap_or_default();
+        let launcher = self.context.launchers.of(job, &attempt);
+        let mut ticket = launcher.queue(&attempt);
+        let mut queued = Queued::default();
+        let launched = loop {
+            match launcher.launch(&attempt, &needs).await {
+                Err(LaunchError::NoPlace { before }) => {
+                    let is_told = self.waits_for_place(&attempt, &mut queued, before).await?;
+                    tokio::select! {
+                        // It may have been cancelled.
+                        _ = changes.changed() => return Ok(()),
+                        () = turn(ticket.as_mut()) => {}
+                        () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
+                    }
+                }
+                launched => break launched,
+            }
+        };
+        match launched {
             Ok(()) => {
                 failpoint::reach("after-launch");
                 self.update(Event::AttemptLaunched(attempt)).await
@@ -233,6 +261,7 @@ impl JobDriver {
                 let basis = Basis::NeverAttached;
                 self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
             }
+            Err(LaunchError::NoPlace { .. }) => Ok(()),
             Err(LaunchError::Later(why)) => {
                 let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
                 if self.waits(&attempt, &waiting).await? {
@@ -245,11 +274,25 @@ impl JobDriver {
         }
     }
 
+    /// Says that the attempt waits for a free place, when that is news; whether it has been said.
+    async fn waits_for_place(
+        &mut self,
+        attempt: &AttemptId,
+        queued: &mut Queued,
+        before: usize,
+    ) -> Result<bool, Stop> {
+        let why = format!("waiting for a free place, {} before it", queued.note(before));
+        let waiting = Waiting { kind: PLACE, why, patience: Duration::MAX };
+        self.waits(attempt, &waiting).await?;
+        Ok(self.at_hand(attempt).waits.is_told())
+    }
+
     /// Looks whether the attempt still runs. `job` was read before that: if its agent was attached then and nothing runs
     /// now, the agent is gone. `has_changed`: the platform said so.
     async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<(), Stop> {
         let attached = Agent::of(job, &attempt) != Agent::NeverAttached;
-        match self.context.launcher.observe(&attempt).await {
+        let launcher = self.context.launchers.of(job, &attempt);
+        match launcher.observe(&attempt).await {
             Observation::Running => {
                 self.at_hand(&attempt).missing.end();
                 self.note_milestones(job, attempt.clone()).await?;
@@ -259,7 +302,7 @@ impl JobDriver {
                     at_hand.refused = None;
                     return Ok(());
                 }
-                let waiting = self.silence(&attempt);
+                let waiting = self.silence(job, &attempt);
                 if self.waits(&attempt, &waiting).await? {
                     return self.give_up(job, attempt, waiting.why).await;
                 }
@@ -298,7 +341,7 @@ impl JobDriver {
         if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
             return Ok(());
         }
-        let milestones = self.context.launcher.milestones(&attempt).await;
+        let milestones = self.context.launchers.of(job, &attempt).milestones(&attempt).await;
         if milestones == Milestones::default() {
             return Ok(());
         }
@@ -306,8 +349,8 @@ impl JobDriver {
     }
 
     /// What an attempt waits for whose agent runs and is not attached.
-    fn silence(&mut self, attempt: &AttemptId) -> Waiting {
-        let waiting = self.context.launcher.silence();
+    fn silence(&mut self, job: &Job, attempt: &AttemptId) -> Waiting {
+        let waiting = self.context.launchers.of(job, attempt).silence();
         let refusals = self.context.refusals.clone();
         let refused = self.at_hand(attempt).refused.get_or_insert_with(|| refusals.of(attempt));
         let Some(refusal) = refused.last() else { return waiting };
@@ -332,7 +375,7 @@ impl JobDriver {
     async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
         let outcome = given_up(job, &attempt, why);
         if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
-            self.context.launcher.stop(&attempt, true).await;
+            self.context.launchers.of(job, &attempt).stop(&attempt, true).await;
         }
         Ok(())
     }
@@ -342,7 +385,8 @@ impl JobDriver {
     async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
         let lasted = self.at_hand(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
-        if let Observation::Gone(remains) = self.context.launcher.observe(attempt).await {
+        let launcher = self.context.launchers.of(job, attempt);
+        if let Observation::Gone(remains) = launcher.observe(attempt).await {
             let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
             let cancelled = Some(Outcome::by_server(Reason::Cancelled, why, false));
             return match agent {
@@ -352,7 +396,7 @@ impl JobDriver {
         }
         // Each look asks again, since a platform may not have heard it; that never asks for more.
         if let Some(level) = stopping::level(agent, lasted, self.context.limits.grace) {
-            self.context.launcher.stop(attempt, level == Level::Forced).await;
+            launcher.stop(attempt, level == Level::Forced).await;
         }
         Ok(())
     }
@@ -381,6 +425,17 @@ impl JobDriver {
             Err(UpdateError::Fenced) => Err(Stop::Fenced),
             Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
         }
+    }
+}
+
+/// Tells that the job's state changed.
+type Changes = tokio::sync::watch::Receiver<u64>;
+
+/// Waits until it may be the attempt's turn.
+async fn turn(ticket: Option<&mut Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.changed().await,
+        None => tokio::time::sleep(LOOK_PERIOD).await,
     }
 }
 

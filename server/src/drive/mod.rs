@@ -17,7 +17,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::job::JobId;
-use crate::launch::Launcher;
+use crate::launch::Launchers;
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -33,8 +33,8 @@ pub struct Context {
     pub store: Arc<dyn Store>,
     /// What jobs said.
     pub log: Arc<dyn ResultLog>,
-    /// Starts attempts.
-    pub launcher: Arc<dyn Launcher>,
+    /// Start attempts.
+    pub launchers: Launchers,
     /// Why agents could not attach.
     pub refusals: Refusals,
     /// This server among others on the same store.

@@ -2,7 +2,7 @@
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
 use super::{
-    Attempt, AttemptId, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Role,
+    Attempt, AttemptId, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Place, Role,
 };
 
 /// Something that happened to a job.
@@ -16,8 +16,8 @@ pub enum Event {
         step: u32,
         /// What it is for.
         role: Role,
-        /// The launcher's name.
-        launcher: String,
+        /// Where it will run.
+        place: Place,
     },
     /// The launcher accepted the attempt.
     AttemptLaunched(AttemptId),
@@ -121,9 +121,7 @@ impl Job {
     pub fn apply(&mut self, event: Event, now_ms: i64) -> Result<Change, Rejection> {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
-            Event::AttemptCreated { step, role, launcher } => {
-                self.create_attempt(step, role, launcher, now_ms)
-            }
+            Event::AttemptCreated { step, role, place } => self.create_attempt(step, role, place, now_ms),
             Event::AttemptLaunched(attempt) => self.launched(&attempt, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
@@ -159,7 +157,7 @@ impl Job {
         &mut self,
         step: u32,
         role: Role,
-        launcher: String,
+        place: Place,
         now_ms: i64,
     ) -> Result<Change, Rejection> {
         self.must_be_live()?;
@@ -178,7 +176,7 @@ impl Job {
             role,
             phase: Phase::Created,
             granted: false,
-            launcher,
+            place,
             created_ms: now_ms,
             launched_ms: None,
             milestones: Milestones::default(),

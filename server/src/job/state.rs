@@ -1,5 +1,7 @@
 //! The state of a job, its steps and their attempts, as the store keeps it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::{AttemptId, JobId};
@@ -175,8 +177,9 @@ pub struct Attempt {
     pub phase: Phase,
     /// It may make its effects visible; no other attempt is made until it reports or is known to be dead.
     pub granted: bool,
-    /// The launcher that starts it.
-    pub launcher: String,
+    /// Where it runs.
+    #[serde(flatten)]
+    pub place: Place,
     /// When it was recorded, in milliseconds since the Unix epoch.
     pub created_ms: i64,
     /// When the launcher had accepted it.
@@ -189,6 +192,39 @@ pub struct Attempt {
     pub attached_ms: Option<i64>,
     /// When its outcome was recorded.
     pub ended_ms: Option<i64>,
+}
+
+/// Where an attempt runs: only a launcher of the same place can tell what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The launcher's name.
+    pub launcher: String,
+    /// Which of the places that launchers of this name serve; see `Launcher::scope`. `None`: it was recorded before scopes
+    /// were, and the launcher's name says all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+}
+
+impl Place {
+    /// The place of a launcher that has one only.
+    pub fn of(launcher: impl Into<String>) -> Self {
+        Self { launcher: launcher.into(), scope: None }
+    }
+
+    /// Whether a launcher of this place can tell about attempts of the other.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.launcher == other.launcher && (other.scope.is_none() || self.scope == other.scope)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.scope {
+            Some(scope) => write!(f, "{} ({scope})", self.launcher),
+            None => f.write_str(&self.launcher),
+        }
+    }
 }
 
 /// What a platform did to start an attempt, as far as it tells; milliseconds since the Unix epoch, by its clock.

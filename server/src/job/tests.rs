@@ -46,11 +46,11 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::Run, launcher: "local".to_owned() }
+    Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") }
 }
 
 fn clean_up(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::CleanUp, launcher: "local".to_owned() }
+    Event::AttemptCreated { step, role: Role::CleanUp, place: Place::of("local") }
 }
 
 /// A job of one step whose attempt is attached.

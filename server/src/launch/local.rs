@@ -1,23 +1,25 @@
 //! Attempts as processes of this machine. The agent is started in a process group of its own and outlives the
 //! server; a lock that it holds for its whole life tells any server whether it lives.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use prost::Message as _;
 use sqlflow_proto::agent::Outcome;
-use tokio::sync::watch;
+use tokio::process::{Child, Command};
 
-use super::{ATTACH, LaunchError, Launcher, Needs, Observation, Remains, Spool, Waiting, processes};
+use super::exits::Exits;
+use super::lock::{Holder, holder};
+use super::places::{Place, Places, Ticket, Turn};
+use super::{ATTACH, LaunchError, Launcher, Needs, Observation, Remains, Spool, Waiting, processes, scope};
+use crate::exhaustion::is_exhaustion;
 use crate::job::{AttemptId, JobId};
 
 /// Settings of the local launcher.
@@ -25,7 +27,9 @@ use crate::job::{AttemptId, JobId};
 pub struct LocalOptions {
     /// The `sqlflow-agent` program.
     pub agent: PathBuf,
-    /// Folder of the run folders, one for each attempt.
+    /// The server's state folder, as an absolute path; it must exist.
+    pub state_dir: PathBuf,
+    /// Folder in it of the run folders, one for each attempt.
     pub run_dir: PathBuf,
     /// Where agents keep models that they fetched from a storage elsewhere.
     pub cache: PathBuf,
@@ -35,15 +39,19 @@ pub struct LocalOptions {
     pub linger: Duration,
     /// How long an agent that runs may take until it attaches.
     pub attach: Duration,
+    /// How many agents may run at a time; `None`: there is no limit.
+    pub max_running: Option<NonZeroUsize>,
 }
 
 /// Starts agents on this machine.
 #[derive(Clone)]
 pub struct LocalLauncher {
     options: Arc<LocalOptions>,
-    /// Whether the agent has exited, of attempts whose agent is or was a child of this process. It stays until the attempt
-    /// is cleaned up, so an exit that came before anybody waited for it is not missed.
-    exits: Arc<Mutex<HashMap<AttemptId, watch::Receiver<bool>>>>,
+    /// Agents that are children of this process.
+    exits: Exits,
+    places: Places,
+    /// See [`Launcher::scope`].
+    scope: String,
 }
 
 /// How much of the agent's own log is kept when it dies without an outcome.
@@ -53,7 +61,9 @@ impl LocalLauncher {
     /// A launcher with these settings.
     #[must_use]
     pub fn new(options: LocalOptions) -> Self {
-        Self { options: Arc::new(options), exits: Arc::default() }
+        let places = Places::new(options.run_dir.join("places"), options.max_running);
+        let scope = scope::of(&options.state_dir);
+        Self { options: Arc::new(options), exits: Exits::default(), places, scope }
     }
 
     /// The run folder of an attempt.
@@ -63,15 +73,22 @@ impl LocalLauncher {
         self.options.run_dir.join(attempt.job.as_str()).join(name)
     }
 
-    /// The process that holds the attempt's lock: its living agent.
+    /// The process that holds the attempt's lock: its living agent. None also for one without a process id here.
     ///
     /// # Errors
     /// The lock could not be asked.
     pub fn agent_pid(&self, attempt: &AttemptId) -> io::Result<Option<i32>> {
-        lock_holder(&self.run_dir(attempt).join("lock"))
+        Ok(match self.holder(attempt)? {
+            Holder::Process(pid) => Some(pid),
+            Holder::Nobody | Holder::Unseen => None,
+        })
     }
 
-    fn start(&self, attempt: &AttemptId) -> io::Result<std::process::Child> {
+    fn holder(&self, attempt: &AttemptId) -> io::Result<Holder> {
+        holder(&self.run_dir(attempt).join("lock"))
+    }
+
+    fn start(&self, attempt: &AttemptId, place: Place) -> io::Result<Child> {
         let dir = self.run_dir(attempt);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("agent.log"))?;
@@ -95,7 +112,8 @@ impl LocalLauncher {
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
             // Spans of ours are not theirs.
             .env_remove("OTEL_SERVICE_NAME")
-            .stdin(Stdio::null())
+            // It holds the place as long as it lives.
+            .stdin(place.into_stdin())
             .stdout(log)
             .stderr(log_too)
             // Ctrl+C in the server's terminal is not meant for its jobs.
@@ -103,14 +121,14 @@ impl LocalLauncher {
             .spawn()
     }
 
-    /// Reaps the agent when it ends, and notes that.
-    fn reap(&self, attempt: AttemptId, mut child: std::process::Child) {
-        let (has_exited, exit) = watch::channel(false);
-        self.exits.lock().unwrap_or_else(PoisonError::into_inner).insert(attempt, exit);
-        tokio::task::spawn_blocking(move || {
-            let _ = child.wait();
-            has_exited.send_replace(true);
-        });
+    /// What it means that the agent cannot be started.
+    fn launch_error(&self, error: &io::Error) -> LaunchError {
+        let message = format!("cannot start the agent {}: {error}", self.options.agent.display());
+        if is_exhaustion(error) {
+            LaunchError::Later(message)
+        } else {
+            LaunchError::Refused { message, retryable: false }
+        }
     }
 }
 
@@ -120,12 +138,28 @@ impl Launcher for LocalLauncher {
         "local"
     }
 
+    fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
+        self.places.queue(attempt)
+    }
+
+    fn scope(&self) -> Option<String> {
+        Some(self.scope.clone())
+    }
+
     async fn launch(&self, attempt: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
-        let child = self.start(attempt).map_err(|error| LaunchError::Refused {
-            message: format!("the agent {} could not be started: {error}", self.options.agent.display()),
-            retryable: error.kind() == io::ErrorKind::WouldBlock,
-        })?;
-        self.reap(attempt.clone(), child);
+        let launch_error = |error| self.launch_error(&error);
+        if self.holder(attempt).map_err(launch_error)? != Holder::Nobody {
+            // An earlier server started it and could not record that; it has its place.
+            return Ok(());
+        }
+        let place = match self.places.take(attempt).await.map_err(launch_error)? {
+            Turn::Taken(place) => place,
+            Turn::Wait { before } => return Err(LaunchError::NoPlace { before }),
+        };
+        let child = self.start(attempt, place).map_err(launch_error)?;
+        let places = self.places.clone();
+        self.exits.reap(attempt.clone(), child, move || places.wake());
+        self.places.leave(attempt);
         Ok(())
     }
 
@@ -137,17 +171,20 @@ impl Launcher for LocalLauncher {
 
     async fn observe(&self, attempt: &AttemptId) -> Observation {
         let dir = self.run_dir(attempt);
-        let look = move || match lock_holder(&dir.join("lock")) {
-            Ok(Some(_)) => Observation::Running,
-            Ok(None) => match remains(&dir) {
+        let look = move || match holder(&dir.join("lock")) {
+            Ok(Holder::Process(_) | Holder::Unseen) => Observation::Running,
+            Ok(Holder::Nobody) => match remains(&dir) {
                 Ok(remains) => Observation::Gone(Box::new(remains)),
                 Err(error) => Observation::Unknown(format!("what the agent left could not be read: {error}")),
             },
             Err(error) => Observation::Unknown(format!("the agent's lock could not be read: {error}")),
         };
-        tokio::task::spawn_blocking(look)
-            .await
-            .unwrap_or_else(|_| Observation::Unknown("the server is shutting down".to_owned()))
+        let observed = tokio::task::spawn_blocking(look).await;
+        if matches!(observed, Ok(Observation::Running)) {
+            // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
+            self.exits.forget(attempt);
+        }
+        observed.unwrap_or_else(|_| Observation::Unknown("the server is shutting down".to_owned()))
     }
 
     fn silence(&self) -> Waiting {
@@ -174,8 +211,8 @@ impl Launcher for LocalLauncher {
     }
 
     async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool) {
-        if matches!(self.agent_pid(attempt), Ok(None)) {
-            self.exits.lock().unwrap_or_else(PoisonError::into_inner).remove(attempt);
+        if matches!(self.holder(attempt), Ok(Holder::Nobody)) {
+            self.exits.forget(attempt);
             let dir = self.run_dir(attempt);
             let marker = attempt.to_string();
             let _ = tokio::task::spawn_blocking(move || {
@@ -201,12 +238,7 @@ impl Launcher for LocalLauncher {
     }
 
     async fn changed(&self, attempt: &AttemptId) {
-        let known = self.exits.lock().unwrap_or_else(PoisonError::into_inner).get(attempt).cloned();
-        let Some(mut exit) = known else { return std::future::pending().await };
-        // An error means that nobody waits for the child any more: the server is shutting down.
-        if exit.wait_for(|has_exited| *has_exited).await.is_err() {
-            std::future::pending().await
-        }
+        self.exits.exited(attempt).await;
     }
 }
 
@@ -233,25 +265,6 @@ fn attempts_in(run_dir: &Path) -> Vec<AttemptId> {
         }
     }
     found
-}
-
-/// Who holds the POSIX lock on this file; nobody also when there is no file.
-fn lock_holder(path: &Path) -> io::Result<Option<i32>> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-    };
-    let mut query = nix::libc::flock {
-        l_type: nix::libc::F_WRLCK as nix::libc::c_short,
-        l_whence: nix::libc::SEEK_SET as nix::libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut query))?;
-    let locked = i32::from(query.l_type) != nix::libc::F_UNLCK;
-    Ok(locked.then_some(query.l_pid))
 }
 
 fn remains(dir: &Path) -> io::Result<Remains> {

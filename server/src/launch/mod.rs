@@ -1,9 +1,14 @@
 //! Launchers start an attempt somewhere and tell how it stands there. What runs is always the agent; it comes back
 //! to a server by itself and speaks for the attempt.
 
+mod exits;
 pub mod kubernetes;
 mod local;
+mod lock;
+mod places;
 mod processes;
+mod registry;
+mod scope;
 mod spool;
 
 use std::collections::BTreeMap;
@@ -13,9 +18,11 @@ use async_trait::async_trait;
 use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::record::Record;
 
-use crate::job::{AttemptId, Milestones};
+use crate::job::{AttemptId, Milestones, Place};
 
 pub use local::{LocalLauncher, LocalOptions};
+pub use places::Ticket;
+pub use registry::Launchers;
 pub use spool::Spool;
 
 /// What a step wishes for its Pod, by name: `memory` → `4Gi`. See [`crate::sql::PodWish`].
@@ -35,6 +42,23 @@ pub struct Needs {
 pub trait Launcher: Send + Sync + 'static {
     /// The launcher's name: `local`, `kubernetes`, `yarn`.
     fn name(&self) -> &'static str;
+
+    /// Which of the places that launchers of this name can serve is this one's: a cluster and a namespace, or a state
+    /// folder. An attempt of another place cannot be asked after here.
+    fn scope(&self) -> Option<String> {
+        None
+    }
+
+    /// Where this launcher starts attempts.
+    fn place(&self) -> Place {
+        Place { launcher: self.name().to_owned(), scope: self.scope() }
+    }
+
+    /// Puts the attempt into the queue for a free place until the ticket is dropped; none where there is no queue, or the
+    /// platform has its own.
+    fn queue(&self, _attempt: &AttemptId) -> Option<Ticket> {
+        None
+    }
 
     /// Starts the attempt. Launching twice is harmless: at most one agent runs for an attempt.
     ///
@@ -159,4 +183,11 @@ pub enum LaunchError {
     /// It is not known whether it was started: the platform cannot be asked now, or has no room. Launch it again.
     #[error("{0}")]
     Later(String),
+    /// As many run as may. It was not started; launch it again when its ticket says so. This is no fault, however long it
+    /// takes.
+    #[error("waiting for a free place, {before} before it")]
+    NoPlace {
+        /// How many attempts come first.
+        before: usize,
+    },
 }

@@ -9,9 +9,12 @@ use nix::unistd::Pid;
 /// Environment variable that marks every process of an attempt; its value is the attempt's id.
 const MARKER: &str = "SQLFLOW_ATTEMPT";
 
+/// Signals one process. Ids that are not positive stand for groups of processes, or for all; they get nothing.
 pub(super) fn signal(pid: i32, signal: Signal) {
-    // Nothing to do when the process is gone already.
-    let _ = kill(Pid::from_raw(pid), signal);
+    if pid > 0 {
+        // Nothing to do when the process is gone already.
+        let _ = kill(Pid::from_raw(pid), signal);
+    }
 }
 
 /// Kills every process that carries this mark.

@@ -1,7 +1,7 @@
 //! What drivers and clients rely on, against a real file that two servers have open.
 
 use super::*;
-use crate::job::{Cause, Failure, JobState, Rejection, Role, Step};
+use crate::job::{Cause, Failure, JobState, Place, Rejection, Role, Step};
 
 struct Servers {
     dir: tempfile::TempDir,
@@ -54,7 +54,7 @@ fn claim(owner: &str, now_ms: i64, dead: &[&str]) -> Claim {
 }
 
 fn attempt() -> Event {
-    Event::AttemptCreated { step: 0, role: Role::Run, launcher: "local".to_owned() }
+    Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }
 }
 
 fn failed() -> Event {

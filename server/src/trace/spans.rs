@@ -82,7 +82,7 @@ fn attempt_spans(
 ) {
     let mut itself = span(&format!("attempt {}", id.number), context, Some(parent), (one.created_ms, end))
         .text("sqlflow.attempt", id.to_string())
-        .text("sqlflow.launcher", &one.launcher);
+        .text("sqlflow.launcher", &one.place.launcher);
     if let Some(outcome) = one.outcome() {
         itself = itself.text("sqlflow.outcome.reason", outcome.reason.name());
         itself.error = (!outcome.succeeded()).then(|| outcome.message.clone());
@@ -102,7 +102,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::job::{Event, InstanceHash, JobId, Outcome, Reason, Role};
+    use crate::job::{Event, InstanceHash, JobId, Outcome, Place, Reason, Role};
     use crate::trace::Origin;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -126,7 +126,7 @@ mod tests {
             let attempt = AttemptId { job: job.id.clone(), step, number };
             let instance = InstanceHash::of(b"key");
             for event in [
-                Event::AttemptCreated { step, role: Role::Run, launcher: "local".to_owned() },
+                Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") },
                 Event::AttemptLaunched(attempt.clone()),
                 Event::AgentAttached { attempt: attempt.clone(), instance },
                 Event::AttemptFoundEnded {

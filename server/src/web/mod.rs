@@ -23,6 +23,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::HttpListener;
 use crate::launch::Launcher;
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
@@ -69,8 +70,8 @@ impl Web {
             .merge(live::routes())
             .with_state(self)
             .layer(middleware::from_fn(secured));
-        let serving =
-            axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let serving = axum::serve(HttpListener(listener), routes)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN_TIME).await;

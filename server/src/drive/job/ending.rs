@@ -126,9 +126,10 @@ impl JobDriver {
                 continue;
             }
             // An agent that has reported may take a moment to leave.
-            if !matches!(self.context.launcher.observe(&attempt).await, Observation::Running) {
+            let launcher = self.context.launchers.of(job, &attempt);
+            if !matches!(launcher.observe(&attempt).await, Observation::Running) {
                 let goes_on = !job.steps[attempt.step as usize].succeeded();
-                self.context.launcher.clean_up(&attempt, goes_on).await;
+                launcher.clean_up(&attempt, goes_on).await;
                 self.cleaned.insert(attempt);
             }
         }
@@ -137,15 +138,16 @@ impl JobDriver {
     pub(super) async fn clean_up(&self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
         for attempt in attempts_of(job) {
-            while matches!(self.context.launcher.observe(&attempt).await, Observation::Running)
+            let launcher = self.context.launchers.of(job, &attempt);
+            while matches!(launcher.observe(&attempt).await, Observation::Running)
                 && Instant::now() < deadline
             {
-                let changed = self.context.launcher.changed(&attempt);
+                let changed = launcher.changed(&attempt);
                 let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
                 // An exit stays a change.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            self.context.launcher.clean_up(&attempt, false).await;
+            launcher.clean_up(&attempt, false).await;
         }
     }
 }

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::drive::{Driver, Limits};
-use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Step, TokenHash};
-use crate::launch::Launcher;
+use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place, Step, TokenHash};
+use crate::launch::{Launcher, Launchers};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -141,7 +141,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let context = Context {
         store: store.clone(),
         log: log.clone(),
-        launcher: launcher.clone(),
+        launchers: Launchers::only(launcher.clone()),
         refusals,
         presence,
         limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second },
@@ -230,7 +230,7 @@ impl World {
     }
 
     fn created() -> Event {
-        Event::AttemptCreated { step: 0, role: Role::Run, launcher: "local".to_owned() }
+        Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }
     }
 
     /// What an earlier server recorded of the attempt.

@@ -78,6 +78,11 @@ impl Waits {
         Turn { is_news, is_over: lasted > waiting.patience }
     }
 
+    /// Whether it waits for something and that was said.
+    pub(super) fn is_told(&self) -> bool {
+        self.0.as_ref().is_some_and(|wait| !wait.told.is_empty())
+    }
+
     /// It waits for nothing any more.
     pub(super) fn end(&mut self) {
         self.0 = None;
@@ -89,6 +94,23 @@ impl Wait {
         let mut lasted = Lasted::default();
         lasted.note(now);
         Self { kind, lasted, told: String::new() }
+    }
+}
+
+/// How many come before an attempt that waits for a free place, as it is said. News is that half of them have gone: of each
+/// one it would be a record for each attempt that waits, and there may be thousands.
+#[derive(Debug, Default)]
+pub(super) struct Queued(Option<usize>);
+
+impl Queued {
+    /// The number to say, now that so many come before it.
+    pub(super) fn note(&mut self, before: usize) -> usize {
+        let said = match self.0 {
+            Some(said) if before <= said && before.saturating_mul(2) > said => said,
+            Some(_) | None => before,
+        };
+        self.0 = Some(said);
+        said
     }
 }
 
@@ -141,6 +163,20 @@ mod tests {
     fn another_kind_begins_anew() {
         let waits = |second| Some(waiting(if second < 20 { "start" } else { "attach" }, "why"));
         assert_eq!(told(waits), (vec![2, 22], Some(51)));
+    }
+
+    #[test]
+    fn the_number_before_is_news_when_half_of_them_have_gone() {
+        let mut queued = Queued::default();
+        let said: Vec<_> = (0..=10).rev().map(|before| queued.note(before)).collect();
+        assert_eq!(said, [10, 10, 10, 10, 10, 5, 5, 5, 2, 1, 0]);
+        assert_eq!(queued.note(3), 3, "older ones came back");
+    }
+
+    #[test]
+    fn a_free_place_is_waited_for_without_end() {
+        let waiting = Waiting { patience: Duration::MAX, ..waiting("place", "none is free") };
+        assert_eq!(told(|_| Some(waiting.clone())), (vec![2], None));
     }
 
     #[test]

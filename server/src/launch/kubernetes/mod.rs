@@ -37,6 +37,8 @@ pub use pod::AUDIENCE;
 /// How Pods are made.
 #[derive(Debug, Clone)]
 pub struct KubernetesOptions {
+    /// The URL of the apiserver.
+    pub cluster: String,
     /// Where they are.
     pub namespace: String,
     /// Where their agents attach: `https://host:port`.
@@ -250,6 +252,10 @@ fn refusal(what: &str, error: kube::Error) -> LaunchError {
 impl Launcher for KubernetesLauncher {
     fn name(&self) -> &'static str {
         "kubernetes"
+    }
+
+    fn scope(&self) -> Option<String> {
+        Some(format!("{}, namespace {}", self.options.cluster, self.options.namespace))
     }
 
     async fn launch(&self, attempt: &AttemptId, needs: &Needs) -> Result<(), LaunchError> {

@@ -1,0 +1,267 @@
+//! Places of this machine: no more agents run at a time than there are places. The others wait in the order of their
+//! jobs, the oldest first.
+//!
+//! A place is a lock (flock) on a file of its own. The agent inherits the open file as its stdin, so that the kernel frees
+//! the place when the agent ends, whatever becomes of the server. That counts agents of earlier servers too, and of other
+//! servers on the same state folder. The order is each server's own: two servers share places, not a queue.
+
+use std::collections::BTreeSet;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::job::AttemptId;
+
+/// How often the first in the queue looks whether an agent that another server started has left its place. Exits of this
+/// process's own agents wake it at once.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+
+/// The places, and who waits for one in this process.
+#[derive(Clone)]
+pub(super) struct Places(Arc<Inner>);
+
+struct Inner {
+    /// The folder of the files.
+    dir: PathBuf,
+    /// `None`: there is no limit.
+    limit: Option<NonZeroUsize>,
+    queue: Mutex<BTreeSet<AttemptId>>,
+    /// Changes when the queue does, and when an agent of this process has exited.
+    changes: watch::Sender<()>,
+}
+
+/// What an attempt that asks for a place gets.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// A place, which is free again when what was made of it is closed everywhere.
+    Taken(Place),
+    /// None is free, or it is not this attempt's turn.
+    Wait {
+        /// How many attempts of this server's queue come first.
+        before: usize,
+    },
+}
+
+/// The right to run one agent.
+#[derive(Debug)]
+pub(super) struct Place(Option<File>);
+
+impl Place {
+    /// The stdin of the agent. It reads nothing there.
+    pub(super) fn into_stdin(self) -> Stdio {
+        self.0.map_or_else(Stdio::null, Stdio::from)
+    }
+}
+
+impl Places {
+    pub(super) fn new(dir: PathBuf, limit: Option<NonZeroUsize>) -> Self {
+        let queue = Mutex::default();
+        Self(Arc::new(Inner { dir, limit, queue, changes: watch::Sender::new(()) }))
+    }
+
+    /// Puts the attempt into the queue; nothing where there is no limit.
+    pub(super) fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
+        self.0.limit?;
+        self.lock().insert(attempt.clone());
+        let changes = self.0.changes.subscribe();
+        Some(Ticket { places: self.clone(), attempt: attempt.clone(), changes })
+    }
+
+    /// Takes a free place if it is the attempt's turn. It is in the queue until it leaves it.
+    ///
+    /// # Errors
+    /// The files cannot be made or locked.
+    pub(super) async fn take(&self, attempt: &AttemptId) -> io::Result<Turn> {
+        let Some(limit) = self.0.limit else { return Ok(Turn::Taken(Place(None))) };
+        let before = self.before(attempt);
+        if before > 0 {
+            return Ok(Turn::Wait { before });
+        }
+        let places = Arc::clone(&self.0);
+        let found = tokio::task::spawn_blocking(move || free_place(&places.dir, limit.get())).await;
+        let place = found.map_err(io::Error::other)??;
+        Ok(place.map_or(Turn::Wait { before }, |file| Turn::Taken(Place(Some(file)))))
+    }
+
+    /// The attempt waits no more.
+    pub(super) fn leave(&self, attempt: &AttemptId) {
+        if self.lock().remove(attempt) {
+            self.wake();
+        }
+    }
+
+    /// A place may be free now.
+    pub(super) fn wake(&self) {
+        self.0.changes.send_replace(());
+    }
+
+    fn before(&self, attempt: &AttemptId) -> usize {
+        self.lock().range(..attempt).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<AttemptId>> {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An attempt's place in the queue, until it is dropped.
+pub struct Ticket {
+    places: Places,
+    attempt: AttemptId,
+    changes: watch::Receiver<()>,
+}
+
+impl Ticket {
+    /// Waits until it may be the attempt's turn, or the number of those before it may be another.
+    pub async fn changed(&mut self) {
+        if self.places.before(&self.attempt) > 0 {
+            // The sender lives as long as this ticket.
+            let _ = self.changes.changed().await;
+            return;
+        }
+        tokio::select! {
+            _ = self.changes.changed() => {}
+            () = tokio::time::sleep(LOOK_PERIOD) => {}
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.places.leave(&self.attempt);
+    }
+}
+
+/// Locks a free place of these. Those that are held beyond the limit, which was higher then, count as well.
+fn free_place(dir: &Path, limit: usize) -> io::Result<Option<File>> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let mut held = 0;
+    for entry in fs::read_dir(dir)? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse::<usize>().ok());
+        if number.is_some_and(|number| number >= limit)
+            && lock_place(dir, number.unwrap_or_default())?.is_none()
+        {
+            held += 1;
+        }
+    }
+    let mut free = None;
+    for number in 0..limit {
+        match lock_place(dir, number)? {
+            Some(file) if held == 0 => return Ok(Some(file)),
+            Some(file) => free = free.or(Some(file)),
+            None => held += 1,
+        }
+    }
+    Ok(free.filter(|_| held < limit))
+}
+
+/// The place's file, locked; `None`: it is held.
+fn lock_place(dir: &Path, number: usize) -> io::Result<Option<File>> {
+    // Made if it is not there, and not to be written to: it becomes the stdin of a process.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_CREAT)
+        .mode(0o600)
+        .open(dir.join(number.to_string()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+    use crate::job::JobId;
+
+    fn places(dir: &Path, limit: usize) -> Places {
+        Places::new(dir.join("places"), NonZeroUsize::new(limit))
+    }
+
+    /// Attempts of three jobs, the oldest first.
+    fn attempts() -> [AttemptId; 3] {
+        let mut jobs = [JobId::generate(), JobId::generate(), JobId::generate()];
+        jobs.sort();
+        jobs.map(|job| AttemptId { job, step: 0, number: 1 })
+    }
+
+    /// `Err`: so many come first.
+    async fn take(places: &Places, attempt: &AttemptId) -> Result<Place, usize> {
+        match places.take(attempt).await.unwrap() {
+            Turn::Taken(place) => Ok(place),
+            Turn::Wait { before } => Err(before),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_job_is_first_however_late_it_came() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path(), 1);
+        let [old, young, youngest] = attempts();
+        let taken = take(&places, &youngest).await.unwrap();
+        let mut young_ticket = places.queue(&young).unwrap();
+        let old_ticket = places.queue(&old).unwrap();
+        assert_eq!(take(&places, &young).await.unwrap_err(), 1);
+        assert_eq!(take(&places, &old).await.unwrap_err(), 0);
+        drop(taken);
+        assert_eq!(take(&places, &young).await.unwrap_err(), 1, "it is the other's");
+        assert!(young_ticket.changed().now_or_never().is_none(), "nothing has changed for it");
+        let taken = take(&places, &old).await.unwrap();
+        drop(old_ticket);
+        young_ticket.changed().await;
+        assert_eq!(take(&places, &young).await.unwrap_err(), 0);
+        drop(taken);
+        take(&places, &young).await.unwrap();
+    }
+
+    /// As of an agent that an earlier server started.
+    #[tokio::test]
+    async fn a_place_is_held_by_who_inherited_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let [attempt, ..] = attempts();
+        let place = take(&places(dir.path(), 1), &attempt).await.unwrap();
+        let mut agent = tokio::process::Command::new("sleep");
+        let mut agent = agent.arg("1000").kill_on_drop(true).stdin(place.into_stdin()).spawn().unwrap();
+        let later = places(dir.path(), 1);
+        assert_eq!(take(&later, &attempt).await.unwrap_err(), 0);
+        agent.kill().await.unwrap();
+        take(&later, &attempt).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn places_beyond_a_lower_limit_count_while_they_are_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let [attempt, ..] = attempts();
+        let (many, few) = (places(dir.path(), 3), places(dir.path(), 2));
+        let first = take(&many, &attempt).await.unwrap();
+        let second = take(&many, &attempt).await.unwrap();
+        let third = take(&many, &attempt).await.unwrap();
+        drop(first);
+        assert_eq!(take(&few, &attempt).await.unwrap_err(), 0);
+        drop(third);
+        let _taken = take(&few, &attempt).await.unwrap();
+        assert_eq!(take(&few, &attempt).await.unwrap_err(), 0);
+        drop(second);
+        take(&few, &attempt).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn without_a_limit_there_is_no_queue_and_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path(), 0);
+        let [attempt, ..] = attempts();
+        assert!(places.queue(&attempt).is_none());
+        take(&places, &attempt).await.unwrap();
+        assert!(!dir.path().join("places").exists());
+    }
+}

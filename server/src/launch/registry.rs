@@ -1,0 +1,220 @@
+//! The launchers that a server has, by place. An attempt is asked after only where it was started: elsewhere no lock and no
+//! Pod would be found, and an attempt that runs would be taken for dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{LaunchError, Launcher, Needs, Observation, Waiting};
+use crate::job::{AttemptId, Job, Place};
+
+/// The kind of wait for a server that can ask after the attempt.
+const ELSEWHERE: &str = "elsewhere";
+
+/// One launcher, or several of different places.
+#[derive(Clone)]
+pub struct Launchers {
+    first: Arc<dyn Launcher>,
+    others: Vec<Arc<dyn Launcher>>,
+}
+
+impl Launchers {
+    /// New attempts are started by the first; the others serve what was started before.
+    #[must_use]
+    pub fn new(first: Arc<dyn Launcher>, others: Vec<Arc<dyn Launcher>>) -> Self {
+        Self { first, others }
+    }
+
+    /// One launcher.
+    #[must_use]
+    pub fn only(launcher: Arc<dyn Launcher>) -> Self {
+        Self::new(launcher, Vec::new())
+    }
+
+    /// The one that starts new attempts.
+    #[must_use]
+    pub fn first(&self) -> &Arc<dyn Launcher> {
+        &self.first
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<dyn Launcher>> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The launcher of the attempt's place. If this server has none, the one that is given does nothing, and says that it
+    /// knows nothing.
+    #[must_use]
+    pub fn of(&self, job: &Job, attempt: &AttemptId) -> Arc<dyn Launcher> {
+        // An attempt that was not recorded was not started.
+        let Some(place) = job.attempt(attempt).map(|it| &it.place) else { return Arc::clone(&self.first) };
+        let own = self.all().find(|launcher| launcher.place().covers(place));
+        own.map_or_else(|| Arc::new(Elsewhere { place: place.clone() }) as Arc<dyn Launcher>, Arc::clone)
+    }
+
+    /// What an attempt waits for whose place is not one of this server's; `None`: it is.
+    #[must_use]
+    pub fn elsewhere(&self, job: &Job, attempt: &AttemptId) -> Option<Waiting> {
+        let place = &job.attempt(attempt)?.place;
+        let is_own = self.all().any(|launcher| launcher.place().covers(place));
+        (!is_own).then(|| Waiting {
+            kind: ELSEWHERE,
+            why: elsewhere(place),
+            // It may run for days, and nothing is known against it.
+            patience: Duration::MAX,
+        })
+    }
+}
+
+fn elsewhere(place: &Place) -> String {
+    let launcher = &place.launcher;
+    format!(
+        "the attempt runs at {place}, which this server cannot ask; start a server with --launcher {launcher} there"
+    )
+}
+
+/// Stands in for the launcher of a place that is not this server's.
+struct Elsewhere {
+    place: Place,
+}
+
+#[async_trait]
+impl Launcher for Elsewhere {
+    fn name(&self) -> &'static str {
+        ELSEWHERE
+    }
+
+    async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
+        Err(LaunchError::Later(elsewhere(&self.place)))
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Err(elsewhere(&self.place))
+    }
+
+    async fn observe(&self, _: &AttemptId) -> Observation {
+        Observation::Unknown(elsewhere(&self.place))
+    }
+
+    fn silence(&self) -> Waiting {
+        Waiting { kind: ELSEWHERE, why: elsewhere(&self.place), patience: Duration::MAX }
+    }
+
+    async fn stop(&self, _: &AttemptId, _: bool) {}
+
+    async fn clean_up(&self, _: &AttemptId, _: bool) {}
+
+    async fn clean_up_orphan(&self, _: &AttemptId) {}
+
+    async fn leftovers(&self) -> Vec<AttemptId> {
+        Vec::new()
+    }
+
+    async fn changed(&self, _: &AttemptId) {
+        std::future::pending().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Event, JobId, Step};
+
+    /// A launcher of which only the place matters.
+    struct At(&'static str, &'static str);
+
+    #[async_trait]
+    impl Launcher for At {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn scope(&self) -> Option<String> {
+            Some(self.1.to_owned())
+        }
+
+        async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
+            Ok(())
+        }
+
+        async fn ready(&self) -> Result<(), String> {
+            Ok(())
+        }
+
+        async fn observe(&self, _: &AttemptId) -> Observation {
+            Observation::Gone(Box::default())
+        }
+
+        fn silence(&self) -> Waiting {
+            Waiting { kind: "attach", why: String::new(), patience: Duration::ZERO }
+        }
+
+        async fn stop(&self, _: &AttemptId, _: bool) {}
+
+        async fn clean_up(&self, _: &AttemptId, _: bool) {}
+
+        async fn clean_up_orphan(&self, _: &AttemptId) {}
+
+        async fn leftovers(&self) -> Vec<AttemptId> {
+            Vec::new()
+        }
+
+        async fn changed(&self, _: &AttemptId) {}
+    }
+
+    /// A job whose attempt was created there.
+    fn job_at(place: Place) -> (Job, AttemptId) {
+        let step = Step {
+            first_statement: 0,
+            statement_count: 1,
+            kind: "standard".to_owned(),
+            repeatable: true,
+            writes_table: false,
+            attempts: Vec::new(),
+        };
+        let mut job = Job::new(JobId::generate(), vec![step]);
+        job.apply(Event::AttemptCreated { step: 0, role: crate::job::Role::Run, place }, 0).unwrap();
+        let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
+        (job, attempt)
+    }
+
+    async fn is_gone(launchers: &Launchers, place: Place) -> bool {
+        let (job, attempt) = job_at(place);
+        let observed = launchers.of(&job, &attempt).observe(&attempt).await;
+        let is_gone = matches!(observed, Observation::Gone(_));
+        assert_eq!(is_gone, launchers.elsewhere(&job, &attempt).is_none());
+        is_gone
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_gone_only_where_it_was_started() {
+        let at = |launcher: &str, scope: &str| Place { launcher: launcher.into(), scope: Some(scope.into()) };
+        let launchers = Launchers::new(Arc::new(At("kubernetes", "a")), vec![Arc::new(At("local", "/s"))]);
+        assert!(is_gone(&launchers, at("kubernetes", "a")).await);
+        assert!(is_gone(&launchers, at("local", "/s")).await);
+        assert!(!is_gone(&launchers, at("kubernetes", "b")).await);
+        assert!(!is_gone(&launchers, at("local", "/t")).await);
+        assert!(!is_gone(&launchers, at("yarn", "a")).await);
+        assert!(is_gone(&launchers, Place::of("local")).await, "it was recorded before scopes were");
+    }
+
+    #[test]
+    fn what_is_elsewhere_is_named_with_what_to_do() {
+        let launchers = Launchers::only(Arc::new(At("kubernetes", "a")));
+        let (job, attempt) = job_at(Place { launcher: "local".into(), scope: Some("/s".into()) });
+        let why = launchers.elsewhere(&job, &attempt).unwrap().why;
+        assert!(why.contains("local (/s)") && why.contains("--launcher local"), "{why}");
+    }
+
+    #[test]
+    fn an_attempt_keeps_its_place_and_one_from_before_has_its_launcher() {
+        let (job, _) = job_at(Place { launcher: "local".into(), scope: Some("/s".into()) });
+        let text = serde_json::to_string(&job).unwrap();
+        assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
+        let old = text.replace(r#","scope":"/s""#, "");
+        assert!(old.contains(r#""launcher":"local""#) && old != text, "{old}");
+        let old: Job = serde_json::from_str(&old).unwrap();
+        assert_eq!(old.steps[0].attempts[0].place, Place::of("local"));
+    }
+}

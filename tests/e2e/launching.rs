@@ -1,0 +1,156 @@
+//! Attempts as processes of the server's machine: how many run at a time, who may say that one is gone, and what becomes of
+//! them when their server stops or has run out of descriptors.
+
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, GetJobRequest, Job, Token, get_job_request::By};
+use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::server::{Server, Setup};
+
+/// Runs until it is ended.
+const ENDLESS: &str =
+    "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n;";
+/// Runs for seconds.
+const LONG: &str =
+    "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n;";
+
+fn setup(dir: &Path) -> Setup {
+    Setup::new(dir, format!("sqlite://{}", dir.join("x.db").display()))
+}
+
+/// Fetches until the job's statement runs.
+async fn until_it_runs(server: &Server, token: &Token) -> Token {
+    let mut client = server.client().await.unwrap();
+    client.until(token, |it| matches!(it, Payload::Started(_))).await.unwrap()
+}
+
+async fn until_it_says(client: &mut Client, token: &Token, text: &str) {
+    let says = |it: &Payload| matches!(it, Payload::Message(said) if said.message.contains(text));
+    client.until(token, says).await.unwrap();
+}
+
+async fn job(client: &mut Client, token: &Token) -> Job {
+    let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
+    client.api.get_job(by).await.unwrap().into_inner()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_ends_while_its_job_lives_and_the_next_one_goes_on_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path());
+    let server = setup.start().unwrap();
+    let token = server.client().await.unwrap().run(ENDLESS).await.unwrap();
+    let cursor = until_it_runs(&server, &token).await;
+    let begun = Instant::now();
+    let stopped = tokio::task::spawn_blocking(move || server.stop());
+    let stopped = tokio::time::timeout(Duration::from_secs(20), stopped).await;
+    stopped.expect("it hangs as long as the job lives").unwrap().unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+
+    let next = setup.start().unwrap();
+    let mut client = next.client().await.unwrap();
+    client.api.cancel(token.clone()).await.unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
+    assert_eq!(job(&mut client, &token).await.steps[0].attempts.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_free_place_waits_also_behind_the_agents_of_an_earlier_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path()).flag("--max-running=1").flag("--grace=1s");
+    let server = setup.start().unwrap();
+    let running = server.client().await.unwrap().run(ENDLESS).await.unwrap();
+    until_it_runs(&server, &running).await;
+    server.kill();
+
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let first = client.run("SELECT 1;").await.unwrap();
+    let second = client.run("SELECT 2;").await.unwrap();
+    until_it_says(&mut client, &first, "waiting for a free place, 0 before it").await;
+    until_it_says(&mut client, &second, "waiting for a free place, 1 before it").await;
+    // One that waits can be cancelled at once.
+    client.api.cancel(first.clone()).await.unwrap();
+    let ended = client.follow(&first).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
+    assert!(!is_over(&job(&mut client, &second).await.status.unwrap()));
+    client.api.cancel(running).await.unwrap();
+    client.follow(&second).await.unwrap().expect_success();
+}
+
+/// A certificate and a kubeconfig for an apiserver that does not answer.
+fn away(setup: &Setup, dir: &Path) -> Setup {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-days", "30", "-subj", "/CN=test", "-keyout", "tls.key", "-out", "tls.crt"])
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let kubeconfig = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{ "name": "c", "cluster": { "server": "http://127.0.0.1:1" } }],
+        "contexts": [{ "name": "c", "context": { "cluster": "c", "user": "u", "namespace": "n" } }],
+        "users": [{ "name": "u", "user": {} }]
+    });
+    let file = dir.join("kubeconfig");
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    let path = |name: &str| dir.join(name).display().to_string();
+    setup
+        .clone()
+        .flag("--launcher=kubernetes")
+        .flag("--pod-image=submitter")
+        .flag("--models=s3://bucket/models")
+        .flag("--agent-listen=127.0.0.1:0")
+        .flag("--agent-url=https://127.0.0.1:1")
+        .flag(format!("--agent-cert={}", path("tls.crt")))
+        .flag(format!("--agent-key={}", path("tls.key")))
+        .env("KUBECONFIG", file.display().to_string())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_another_launcher_does_not_take_a_running_attempt_for_dead() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path());
+    let server = setup.start().unwrap();
+    let token = server.client().await.unwrap().run(LONG).await.unwrap();
+    let cursor = until_it_runs(&server, &token).await;
+    server.kill();
+
+    let other = away(&setup, dir.path()).start().unwrap();
+    let mut client = other.client().await.unwrap();
+    until_it_says(&mut client, &cursor, "which this server cannot ask").await;
+    let seen = job(&mut client, &token).await;
+    assert!(!is_over(&seen.status.unwrap()) && seen.steps[0].attempts.len() == 1);
+    other.kill();
+
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    client.follow(&cursor).await.unwrap().expect_success();
+    assert_eq!(job(&mut client, &token).await.steps[0].attempts.len(), 1);
+}
+
+/// Idle connections take all descriptors while a job is to be launched; they are closed, and the job goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_descriptors_a_job_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = setup(dir.path()).descriptors(64).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    client.follow(&client.clone().run("SELECT 1;").await.unwrap()).await.unwrap().expect_success();
+    let idle: Vec<_> = (0..100).map(|_| TcpStream::connect(&server.address).unwrap()).collect();
+    let taken = Instant::now();
+    while server.open_descriptors().unwrap() < 64 {
+        assert!(taken.elapsed() < Duration::from_secs(60), "they are not taken");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let token = client.run("SELECT 2;").await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    ended.expect_success();
+    assert_eq!(job(&mut client, &token).await.steps[0].attempts.len(), 1);
+    drop(idle);
+}
