@@ -130,6 +130,7 @@ impl Evidence {
             phases: self.phase_times(),
             ended_by: self.ended_by.clone(),
             output_kept: verdict.output_kept,
+            rank: 0,
         }
     }
 

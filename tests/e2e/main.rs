@@ -11,4 +11,5 @@ mod full_disk;
 mod model_files;
 mod refusals;
 mod server_killed;
+mod silent;
 mod two_servers;

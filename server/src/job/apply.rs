@@ -1,7 +1,7 @@
 //! Events and what they change. `apply` is the only way that a job's state changes; the store calls it inside a
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
-use super::{Attempt, AttemptId, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase};
+use super::{Attempt, AttemptId, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase};
 
 /// Something that happened to a job.
 #[derive(Debug, Clone, PartialEq)]
@@ -233,14 +233,12 @@ impl Job {
         let attempt = self.any_attempt(id)?;
         match &attempt.phase {
             Phase::Attached { instance: bound } if *bound == instance => {
-                attempt.phase = Phase::Ended { instance: Some(instance), outcome };
+                attempt.phase = Phase::Ended { instance: Some(instance), outcome, by: EndedBy::Agent };
                 attempt.ended_ms = Some(now_ms);
                 Ok(Change::Changed)
             }
             // The acknowledgement got lost and the agent asks again; the first verdict stands.
-            Phase::Ended { instance: Some(bound), outcome: known }
-                if *bound == instance && known.reason != super::Reason::Lost =>
-            {
+            Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if *bound == instance => {
                 Ok(Change::Unchanged)
             }
             Phase::Ended { .. } => Err(Rejection::AttemptOver),
@@ -257,7 +255,7 @@ impl Job {
             // Its agent reported after the driver had looked.
             Phase::Ended { .. } => return Ok(Change::Unchanged),
         };
-        attempt.phase = Phase::Ended { instance, outcome };
+        attempt.phase = Phase::Ended { instance, outcome, by: EndedBy::Server };
         attempt.ended_ms = Some(now_ms);
         Ok(Change::Changed)
     }

@@ -12,5 +12,5 @@ pub use apply::{Change, Event, Rejection};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use state::{
-    Attempt, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Step,
+    Attempt, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Step,
 };
