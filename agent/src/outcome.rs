@@ -131,6 +131,7 @@ impl Evidence {
             ended_by: self.ended_by.clone(),
             output_kept: verdict.output_kept,
             unexplained: verdict.unexplained,
+            rank: 0,
         }
     }
 

@@ -27,7 +27,7 @@ async fn world(flag: &str) -> World {
 }
 
 /// The agent of the job's step, by its run folder; `None`: it does not run.
-fn find_agent(job_id: &str, step: u32, attempt: u32) -> Option<nix::unistd::Pid> {
+pub(super) fn find_agent(job_id: &str, step: u32, attempt: u32) -> Option<nix::unistd::Pid> {
     let folder = format!("{job_id}/{step}-{attempt}");
     let is_it = |pid: &i32| {
         let arguments = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();

@@ -13,5 +13,6 @@ mod model_files;
 mod refusals;
 mod scratch_tables;
 mod server_killed;
+mod silent;
 mod two_servers;
 mod verdicts;

@@ -7,4 +7,6 @@
 mod away;
 mod bytes;
 mod live;
+mod refused;
+mod restored;
 mod streams;

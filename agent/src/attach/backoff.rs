@@ -20,7 +20,7 @@ impl Backoff {
         step.mul_f64(0.5 + dice / 2.0)
     }
 
-    /// It worked: begin anew.
+    /// Something was achieved: the next wait is the first again.
     pub(super) fn reset(&mut self) {
         self.tries = 0;
     }

@@ -19,7 +19,7 @@ use super::backoff::Backoff;
 use super::{Attach, CONNECT_TIMEOUT};
 use crate::run::Incoming;
 use crate::ship::compress::Compressor;
-use crate::ship::link::{Link, Sent};
+use crate::ship::link::{Acked, Link, Sent};
 use crate::supervise::Event;
 
 const PROTOCOL: u32 = 1;
@@ -58,6 +58,17 @@ struct Stream<'a> {
     /// Of the assignment.
     pieces: BytesMut,
     compressor: Compressor,
+    backoff: &'a mut Backoff,
+}
+
+impl Stream<'_> {
+    /// Attaching alone is no progress: a server that takes the Hello and then nothing else is not tried ever faster.
+    fn progress(&mut self, acked: Acked) {
+        match acked {
+            Acked::New => self.backoff.reset(),
+            Acked::Known => {}
+        }
+    }
 }
 
 impl Attach {
@@ -100,17 +111,17 @@ impl Attach {
         let Some(AttachResponse { message: Some(Message::Attached(attached)) }) = first else {
             return Err(SessionEnd::Cut("the server's first message is not Attached".to_owned()));
         };
-        backoff.reset();
         tracing::info!(acked_seq = attached.acked_seq, "attached");
         link.set_attached(true);
-        link.ack(attached.acked_seq);
+        let (sent, acked) = link.resume(attached.acked_seq);
         let heartbeat = match attached.heartbeat_seconds {
             0 => DEFAULT_HEARTBEAT,
             seconds => Duration::from_secs(seconds.into()),
         };
         let compressor = Compressor::new(attached.takes_compressed);
-        let mut stream = Stream { link, incoming, pieces: BytesMut::new(), compressor };
-        self.exchange(&mut stream, &mut inbound, &requests, Sent::resume(attached.acked_seq), heartbeat).await
+        let mut stream = Stream { link, incoming, pieces: BytesMut::new(), compressor, backoff };
+        stream.progress(acked);
+        self.exchange(&mut stream, &mut inbound, &requests, sent, heartbeat).await
     }
 
     async fn exchange(
@@ -152,11 +163,11 @@ impl Attach {
     fn receive(&mut self, message: Message, stream: &mut Stream<'_>) -> Result<(), SessionEnd> {
         let event = match message {
             Message::Attached(attached) => {
-                stream.link.ack(attached.acked_seq);
+                stream.progress(stream.link.ack(attached.acked_seq));
                 return Ok(());
             }
             Message::Ack(ack) => {
-                stream.link.ack(ack.seq);
+                stream.progress(stream.link.ack(ack.seq));
                 return Ok(());
             }
             Message::Assignment(chunk) => return self.assign(chunk, stream),
@@ -190,6 +201,7 @@ impl Attach {
             let assignment = Assignment::decode(std::mem::take(pieces).freeze())
                 .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
             self.has_assignment = true;
+            stream.backoff.reset();
             let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }
         Ok(())
@@ -203,6 +215,7 @@ impl Attach {
             instance_key: self.instance_key.to_vec().into(),
             attempt: Some(self.attempt.clone()),
             has_assignment: self.has_assignment,
+            rank: 0,
         };
         AttachRequest { message: Some(attach_request::Message::Hello(hello)) }
     }

@@ -8,7 +8,7 @@ use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
 };
 use sqlflow_proto::record::output::Stream;
-use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use sqlflow_proto::record::{Gap, Notice, Record, gap, notice, record::Payload};
 use tokio::sync::{Notify, watch};
 
 use super::marks::Marks;
@@ -80,10 +80,21 @@ impl Unacked {
     }
 }
 
+/// What an acknowledgement said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acked {
+    /// Records are durable that were not known to be.
+    New,
+    /// Nothing new.
+    Known,
+}
+
 /// What one stream has carried so far.
 #[derive(Debug)]
 pub struct Sent {
     next_seq: u64,
+    /// The server's log has lost records up to this one, which nobody has any more; a gap has to stand for them.
+    lost_until: Option<u64>,
     commits: u64,
     outcome: bool,
     /// A heartbeat is due.
@@ -91,9 +102,11 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// A new stream to a server that holds everything up to `acked_seq`.
-    pub fn resume(acked_seq: u64) -> Self {
-        Self { next_seq: acked_seq + 1, commits: 0, outcome: false, heartbeat_due: true }
+    /// A new stream to a server that holds everything up to `acked_seq`, when records up to `dropped` are not here any
+    /// more because some server had acknowledged them.
+    pub fn resume(acked_seq: u64, dropped: u64) -> Self {
+        let lost_until = (acked_seq < dropped).then_some(dropped);
+        Self { next_seq: acked_seq + 1, lost_until, commits: 0, outcome: false, heartbeat_due: true }
     }
 
     /// Whether the outcome went out on this stream.
@@ -184,9 +197,16 @@ impl Link {
         seq
     }
 
+    /// Begins a stream to a server that holds everything up to `acked_seq`.
+    pub fn resume(&self, acked_seq: u64) -> (Sent, Acked) {
+        let sent = Sent::resume(acked_seq, self.pending().outbox.acked());
+        (sent, self.ack(acked_seq))
+    }
+
     /// A server holds everything up to `seq`.
-    pub fn ack(&self, seq: u64) {
+    pub fn ack(&self, seq: u64) -> Acked {
         let mut pending = self.pending();
+        let acked_before = pending.outbox.acked();
         let before = pending.outbox.bytes();
         pending.outbox.ack(seq);
         let (acked, left) = (before - pending.outbox.bytes(), pending.outbox.bytes());
@@ -196,6 +216,7 @@ impl Link {
         self.room.notify_one();
         // The outcome waits for the last acknowledgement.
         self.changed.notify_one();
+        if pending.outbox.acked() > acked_before { Acked::New } else { Acked::Known }
     }
 
     /// Follows the number up to which everything is durable.
@@ -393,6 +414,13 @@ impl Pending {
             sent.commits = self.commits;
             return Some(Message::Commit(commit.clone()));
         }
+        if let Some(seq) = sent.lost_until.take() {
+            sent.next_seq = seq + 1;
+            let gap = Gap { reason: gap::Reason::LogRestored.into(), bytes: None };
+            let payload = Some(Payload::Gap(gap));
+            let record = Record { seq, time_unix_micros: now_unix_micros(), statement: None, payload };
+            return Some(Message::Records(RecordBatch { records: vec![record] }));
+        }
         let records = self.outbox.batch(sent.next_seq, BATCH_BYTES);
         if let Some(last) = records.last() {
             sent.next_seq = last.seq + 1;
@@ -416,6 +444,38 @@ mod tests {
     fn say(link: &Link, text: &str) {
         let data = text.as_bytes().to_vec().into();
         link.push_output(Payload::Output(Output { stream: Stream::Stderr.into(), data, offset: 0 }));
+    }
+
+    fn seqs(link: &Link, sent: &mut Sent) -> Vec<(u64, bool)> {
+        let Some(Message::Records(batch)) = link.pending().next_message(sent) else { return Vec::new() };
+        let is_gap = |it: &Record| matches!(it.payload, Some(Payload::Gap(_)));
+        batch.records.iter().map(|it| (it.seq, is_gap(it))).collect()
+    }
+
+    #[test]
+    fn a_gap_stands_for_what_a_server_has_acknowledged_and_lost() {
+        let link = Link::new(1 << 20);
+        (0..5).for_each(|_| say(&link, "x"));
+        assert_eq!(link.ack(3), Acked::New);
+        let (mut sent, acked) = link.resume(1);
+        sent.heartbeat_due = false;
+        assert_eq!(acked, Acked::Known);
+        assert_eq!(seqs(&link, &mut sent), [(3, true)]);
+        assert_eq!(seqs(&link, &mut sent), [(4, false), (5, false)]);
+        let (mut sent, acked) = link.resume(4);
+        sent.heartbeat_due = false;
+        assert_eq!((acked, seqs(&link, &mut sent)), (Acked::New, vec![(5, false)]));
+    }
+
+    /// A stream before this one carried them, and its server was slow.
+    #[test]
+    fn acknowledgements_that_overtake_a_new_stream_are_no_gap() {
+        let link = Link::new(1 << 20);
+        (0..5).for_each(|_| say(&link, "x"));
+        let (mut sent, _) = link.resume(1);
+        sent.heartbeat_due = false;
+        link.ack(4);
+        assert_eq!(seqs(&link, &mut sent), [(5, false)]);
     }
 
     #[test]

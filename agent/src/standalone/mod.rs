@@ -66,7 +66,7 @@ impl Standalone {
     pub(crate) async fn run(mut self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
         link.set_attached(true);
         let _ = incoming.send(Incoming::Assigned(Box::new(std::mem::take(&mut self.assignment))));
-        let mut sent = Sent::resume(0);
+        let mut sent = Sent::resume(0, 0);
         loop {
             match link.next_message(&mut sent).await.message {
                 Some(Message::Records(batch)) => {

@@ -110,6 +110,7 @@ impl Api {
                 refusals: self.refusals,
                 assigner: self.assigner,
                 grace: self.grace,
+                silence: attach::SILENCE,
                 metrics: self.metrics.clone(),
                 streams: Mutex::new(HashMap::new()),
                 shutdown: shutdown.clone(),

@@ -74,6 +74,7 @@ fn gap_reason(reason: record::gap::Reason) -> &'static str {
         record::gap::Reason::SpoolFull => "the agent's spool was full",
         record::gap::Reason::Retention => "older output was dropped to keep the job within its limit",
         record::gap::Reason::Limit => "the job's results had reached their limit",
+        record::gap::Reason::LogRestored => "the server's log was restored from an older copy",
         record::gap::Reason::Drain => "a process kept the output open after the program had ended",
     }
 }

@@ -2,7 +2,8 @@
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
 use super::{
-    Attempt, AttemptId, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Place, Role,
+    Attempt, AttemptId, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase,
+    Place, Role,
 };
 
 /// Something that happened to a job.
@@ -262,14 +263,12 @@ impl Job {
         let attempt = self.any_attempt(id)?;
         match &attempt.phase {
             Phase::Attached { instance: bound } if *bound == instance => {
-                attempt.phase = Phase::Ended { instance: Some(instance), outcome };
+                attempt.phase = Phase::Ended { instance: Some(instance), outcome, by: EndedBy::Agent };
                 attempt.ended_ms = Some(now_ms);
                 Ok(Change::Changed)
             }
             // The acknowledgement got lost and the agent asks again; the first verdict stands.
-            Phase::Ended { instance: Some(bound), outcome: known }
-                if *bound == instance && known.reason != super::Reason::Lost =>
-            {
+            Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if *bound == instance => {
                 Ok(Change::Unchanged)
             }
             Phase::Ended { .. } => Err(Rejection::AttemptOver),
@@ -295,7 +294,7 @@ impl Job {
             // Its agent reported after the driver had looked.
             (Phase::Ended { .. }, Basis::NeverAttached | Basis::Attached) => return Ok(Change::Unchanged),
         };
-        attempt.phase = Phase::Ended { instance, outcome };
+        attempt.phase = Phase::Ended { instance, outcome, by: EndedBy::Server };
         attempt.ended_ms = Some(now_ms);
         Ok(Change::Changed)
     }

@@ -14,6 +14,6 @@ pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use state::{
-    Attempt, Cause, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Place, Reason, Role,
-    Step,
+    Attempt, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Place, Reason,
+    Role, Step,
 };

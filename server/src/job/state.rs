@@ -283,7 +283,7 @@ impl Attempt {
 
 /// How far an attempt is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", from = "StoredPhase")]
 pub enum Phase {
     /// Recorded; it may or may not have been launched.
     Created,
@@ -300,7 +300,66 @@ pub enum Phase {
         instance: Option<InstanceHash>,
         /// How it ended.
         outcome: Outcome,
+        /// Who said so.
+        by: EndedBy,
     },
+}
+
+/// Who said that an attempt has ended. Only the difference tells an agent that missed an acknowledgement from one that
+/// runs although its attempt was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedBy {
+    /// Its agent, by reporting the outcome. The same agent may ask for the acknowledgement again.
+    Agent,
+    /// A server, by its own verdict. An agent of the attempt that still lives has no say any more.
+    Server,
+}
+
+/// A phase as documents of all versions have it.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoredPhase {
+    Created,
+    Launched,
+    Attached { instance: InstanceHash },
+    Ended { instance: Option<InstanceHash>, outcome: Outcome, by: Option<EndedBy> },
+}
+
+impl From<StoredPhase> for Phase {
+    fn from(stored: StoredPhase) -> Self {
+        match stored {
+            StoredPhase::Created => Self::Created,
+            StoredPhase::Launched => Self::Launched,
+            StoredPhase::Attached { instance } => Self::Attached { instance },
+            StoredPhase::Ended { instance, outcome, by } => {
+                let by = by.unwrap_or_else(|| EndedBy::inferred(instance.as_ref(), &outcome));
+                Self::Ended { instance, outcome, by }
+            }
+        }
+    }
+}
+
+impl EndedBy {
+    /// For documents from before this was recorded.
+    fn inferred(instance: Option<&InstanceHash>, outcome: &Outcome) -> Self {
+        match outcome.reason {
+            Reason::Lost | Reason::LaunchFailed => Self::Server,
+            _ if instance.is_none() => Self::Server,
+            Reason::Succeeded
+            | Reason::Exited
+            | Reason::Signaled
+            | Reason::OutOfMemory
+            | Reason::Cancelled
+            | Reason::StartFailed
+            | Reason::InputFailed
+            | Reason::PublishFailed
+            | Reason::Refused
+            | Reason::AgentFailed
+            | Reason::Deadline
+            | Reason::Terminated => Self::Agent,
+        }
+    }
 }
 
 impl Phase {

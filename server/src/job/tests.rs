@@ -132,6 +132,37 @@ fn an_outcome_is_taken_once_and_acknowledged_again() {
     assert_eq!(job, before, "the first verdict stands");
 }
 
+/// Whatever the verdict is: it is not the agent's word, and the agent is not heard any more.
+#[test]
+fn an_agent_whose_attempt_was_ended_by_verdict_has_no_say() {
+    for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::OutOfMemory] {
+        let mut job = attached(true);
+        let attempt = id(&job, 0, 1);
+        job.apply(found(attempt.clone(), reason, true), 4).unwrap();
+        for event in
+            [attach(attempt.clone(), KEY), commit(attempt.clone(), KEY), report(attempt, KEY, Reason::Exited)]
+        {
+            assert_eq!(job.apply(event.clone(), 5), Err(Rejection::AttemptOver), "{reason:?}, {event:?}");
+        }
+    }
+}
+
+#[test]
+fn older_documents_tell_by_the_reason_who_ended_an_attempt() {
+    let by = |reason: Reason| {
+        let mut job = attached(true);
+        let attempt = id(&job, 0, 1);
+        job.apply(report(attempt.clone(), KEY, reason), 4).unwrap();
+        let mut document = serde_json::to_value(&job).unwrap();
+        let phase = &mut document["steps"][0]["attempts"][0]["phase"]["ended"];
+        assert_eq!(phase.as_object_mut().unwrap().remove("by").unwrap(), "agent");
+        let older: Job = serde_json::from_value(document).unwrap();
+        let Phase::Ended { by, .. } = older.attempt(&attempt).unwrap().phase else { panic!("{older:?}") };
+        by
+    };
+    assert_eq!([Reason::Exited, Reason::Lost].map(by), [EndedBy::Agent, EndedBy::Server]);
+}
+
 #[test]
 fn a_superseded_agent_is_fenced_off() {
     let mut job = attached(true);

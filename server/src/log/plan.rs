@@ -74,7 +74,8 @@ fn is_result(record: &Record) -> bool {
 
 /// Whether the record stands for all before it that are not there: nobody has them any more.
 fn stands_for_earlier(record: &Record) -> bool {
-    matches!(&record.payload, Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::AgentLost)
+    let Some(Payload::Gap(gap)) = &record.payload else { return false };
+    matches!(gap.reason(), gap::Reason::AgentLost | gap::Reason::LogRestored)
 }
 
 fn not_taken(record: &Record) -> Record {
@@ -153,6 +154,7 @@ mod tests {
             [(2, 1, 5), (3, 1, 6)]
         );
         assert_eq!(planned(&summary, vec![gap(gap::Reason::AgentLost, 1)]), []);
+        assert_eq!(planned(&summary, vec![gap(gap::Reason::LogRestored, 9)]), [(2, 1, 9)]);
         let refused = plan_append(&summary, vec![gap(gap::Reason::Drain, 5)], NO_LIMIT);
         assert!(matches!(refused, Err(LogError::Gap { .. })));
     }

@@ -86,6 +86,10 @@ impl Summary {
                 self.step_mut(stored.step).rows = true;
             }
             Some(Payload::Notice(_)) if is_end(record) => self.is_closed = true,
+            // Among what is missing may be that a statement started, and its rows.
+            Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::LogRestored => {
+                self.step_mut(stored.step).rows = true;
+            }
             Some(
                 Payload::Output(_)
                 | Payload::Progress(_)
@@ -187,6 +191,15 @@ mod tests {
     fn stored(position: u64, step: u32, attempt: u32, seq: u64, payload: Payload) -> StoredRecord {
         let record = Record { seq, payload: Some(payload), ..Record::default() };
         StoredRecord { position, step, attempt, record: Some(record) }
+    }
+
+    /// A statement that was executed is not executed again because a backup knows nothing of it.
+    #[test]
+    fn what_a_restored_log_misses_may_be_a_statement_and_its_rows() {
+        let mut summary = Summary::default();
+        let gap = sqlflow_proto::record::Gap { reason: gap::Reason::LogRestored.into(), bytes: None };
+        summary.note(&stored(1, 0, 1, 9, Payload::Gap(gap)), 10);
+        assert_eq!(summary.evidence(0), Evidence { started: true, rows: true });
     }
 
     #[test]

@@ -1,0 +1,290 @@
+//! One stream, from the agent's Hello to its end.
+
+use std::time::Instant;
+
+use sqlflow_proto::agent::{
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
+    OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
+};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::silence::{News, Silence};
+use super::standing::Standing;
+use super::{AttachContext, HEARTBEAT, LOOK_PERIOD, READ_AHEAD, Responses};
+use crate::api::{compressed, status};
+use crate::clock;
+use crate::convert;
+use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Reason};
+use crate::launch::Ender;
+use crate::log::Entry;
+use crate::metrics::AttachedAgent;
+use crate::store::{JobRecord, UpdateError};
+use crate::trace;
+
+/// Records made durable with one write.
+const APPEND_BYTES: usize = 8 * 1024 * 1024;
+const ASSIGNMENT_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// What a stream speaks for.
+pub(super) struct Session<'a> {
+    context: &'a AttachContext,
+    attempt: AttemptId,
+    instance: InstanceHash,
+    responses: &'a Responses,
+    cancel_sent: bool,
+    is_named: bool,
+    agent: AttachedAgent,
+    silence: Silence,
+    /// The most memory that its processes were seen to use, in bytes; 0: not known.
+    memory_peak: u64,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        context: &'a AttachContext,
+        attempt: AttemptId,
+        instance: InstanceHash,
+        responses: &'a Responses,
+    ) -> Self {
+        Self {
+            context,
+            attempt,
+            instance,
+            responses,
+            cancel_sent: false,
+            is_named: false,
+            agent: context.metrics.agent(),
+            silence: Silence::begin(context.silence, Instant::now()),
+            memory_peak: 0,
+        }
+    }
+
+    /// Since when nothing was heard, once the stream has ended.
+    pub(super) fn into_silence(self) -> Silence {
+        self.silence
+    }
+
+    pub(super) async fn run(
+        &mut self,
+        requests: Streaming<AttachRequest>,
+        has_assignment: bool,
+    ) -> Result<(), Status> {
+        let acked_seq = self.context.log.last_seq(&self.attempt).await.map_err(status::of_log)?;
+        let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
+        self.send(Message::Attached(Attached { acked_seq, heartbeat_seconds, takes_compressed: true }))
+            .await?;
+        let mut changes = self.context.store.watch(&self.attempt.job);
+        self.look().await?;
+        if !has_assignment && !self.cancel_sent {
+            let assignment = self.context.assigner.assignment(&self.attempt).await?;
+            self.send_assignment(&assignment).await?;
+        }
+
+        let mut requests = read_ahead(requests);
+        let mut look = tokio::time::interval(LOOK_PERIOD);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pending = None;
+        loop {
+            let request = match pending.take() {
+                Some(request) => Some(request),
+                None => tokio::select! {
+                    request = requests.recv() => request,
+                    _ = changes.changed() => {
+                        self.look().await?;
+                        continue;
+                    }
+                    _ = look.tick() => {
+                        let standing = self.look().await?;
+                        // What waits here was said while this server was busy.
+                        if requests.is_empty() {
+                            self.notice_silence(&standing).await;
+                        }
+                        continue;
+                    }
+                },
+            };
+            if self.silence.heard(Instant::now()) == Some(News::HeardAgain) {
+                self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
+            }
+            match request.transpose()?.map(|it| it.message) {
+                None => return Ok(()),
+                Some(Some(attach_request::Message::Records(batch))) => {
+                    let (entries, next) = self.gather(batch, &mut requests);
+                    pending = next;
+                    self.append(entries).await?;
+                }
+                Some(Some(attach_request::Message::Commit(_))) => self.commit().await?,
+                Some(Some(attach_request::Message::Outcome(outcome))) => self.outcome(&outcome).await?,
+                Some(Some(attach_request::Message::Heartbeat(beat))) => {
+                    self.agent.spool(beat.spool_bytes);
+                    self.memory_peak = self.memory_peak.max(beat.memory_peak_bytes);
+                }
+                // Compressed ones were opened as they were read.
+                Some(
+                    Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None,
+                ) => {
+                    return Err(Status::invalid_argument("this message does not belong here"));
+                }
+            }
+        }
+    }
+
+    /// Adds what has arrived meanwhile to the batch, so that one sync serves it all.
+    fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
+        let mut bytes = prost::Message::encoded_len(&batch);
+        let mut entries = self.entries(batch);
+        while bytes < APPEND_BYTES {
+            match requests.try_recv() {
+                Ok(Ok(AttachRequest { message: Some(attach_request::Message::Records(batch)) })) => {
+                    bytes += prost::Message::encoded_len(&batch);
+                    entries.extend(self.entries(batch));
+                }
+                Ok(other) => return (entries, Some(other)),
+                Err(_) => break,
+            }
+        }
+        (entries, None)
+    }
+
+    fn entries(&self, batch: RecordBatch) -> Vec<Entry> {
+        let entry = |record| Entry { step: self.attempt.step, attempt: self.attempt.number, record };
+        // Number 0 is for records that servers make.
+        batch.records.into_iter().filter(|record| record.seq > 0).map(entry).collect()
+    }
+
+    async fn append(&self, entries: Vec<Entry>) -> Result<(), Status> {
+        let appended = self.context.log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
+        if appended.is_full {
+            // Before it is acknowledged: who takes over must not miss it.
+            self.update(Event::CancelRequested(Failure::over_limit())).await.map_err(status::of_update)?;
+        }
+        match appended.last_seqs.get(&(self.attempt.step, self.attempt.number)) {
+            Some(&seq) => self.send(Message::Ack(attach_response::Ack { seq })).await,
+            // Nothing in the batch was a record.
+            None => Ok(()),
+        }
+    }
+
+    async fn commit(&self) -> Result<(), Status> {
+        let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
+        match self.update(event).await {
+            Ok(_) => self.send(Message::Grant(CommitGrant {})).await,
+            Err(UpdateError::Rejected(rejection)) => {
+                self.send(Message::Refusal(CommitRefusal { reason: rejection.to_string() })).await
+            }
+            Err(error) => Err(status::of_update(error)),
+        }
+    }
+
+    async fn outcome(&self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
+        let durable = self.context.log.last_seq(&self.attempt).await.map_err(status::of_log)?;
+        if durable < outcome.last_seq {
+            return Err(Status::invalid_argument(format!(
+                "the outcome speaks of record {}, but only {durable} have arrived",
+                outcome.last_seq
+            )));
+        }
+        let mut converted = convert::outcome(outcome);
+        if converted.reason == Reason::Terminated {
+            match self.context.executors.who_ended(&self.attempt).await {
+                Some(Ender::Cluster(who)) => converted.message = format!("{}: {who}", converted.message),
+                Some(Ender::Deadline) => {
+                    converted = Outcome::by_server(Reason::Deadline, "it ran longer than its Pod may", false);
+                }
+                None => {}
+            }
+        }
+        let event = Event::OutcomeReported {
+            attempt: self.attempt.clone(),
+            instance: self.instance.clone(),
+            outcome: converted,
+        };
+        self.update(event).await.map_err(status::of_update)?;
+        self.context.metrics.note_phases(&outcome.phases);
+        tracing::info!(reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
+        self.send(Message::OutcomeAck(OutcomeAck {})).await
+    }
+
+    /// Looks whether the agent still has a say, and passes a cancel on. An agent whose attempt a server has ended is
+    /// refused for good, so that what it still runs ends.
+    async fn look(&mut self) -> Result<Standing, Status> {
+        let record = self.context.store.load(&self.attempt.job).await.map_err(status::of_store)?;
+        let Some(JobRecord { job, .. }) = record else {
+            return Err(Status::not_found("there is no such job any more"));
+        };
+        if !self.is_named {
+            self.is_named = true;
+            trace::name_log_lines(&job, self.context.assigner.is_traced());
+        }
+        let standing = Standing::of(&job, &self.attempt, &self.instance);
+        match &standing {
+            Standing::Over(why) => return Err(Status::failed_precondition(why.clone())),
+            Standing::Cancelled(failure) if !self.cancel_sent => self.cancel(failure).await?,
+            Standing::Live | Standing::Cancelled(_) | Standing::Reported => {}
+        }
+        Ok(standing)
+    }
+
+    async fn cancel(&mut self, failure: &Failure) -> Result<(), Status> {
+        self.cancel_sent = true;
+        let grace_seconds = u32::try_from(self.context.grace.as_secs()).unwrap_or(u32::MAX);
+        self.send(Message::Cancel(Cancel { reason: failure.message.clone(), grace_seconds })).await
+    }
+
+    /// Nothing was heard since the look before.
+    async fn notice_silence(&mut self, standing: &Standing) {
+        let is_awaited = match standing {
+            Standing::Live | Standing::Cancelled(_) => true,
+            Standing::Reported | Standing::Over(_) => false,
+        };
+        if is_awaited && self.silence.look(Instant::now()) == Some(News::Silent) {
+            let allowed = self.silence.allowed().as_secs();
+            let memory = match self.memory_peak {
+                0 => String::new(),
+                peak => format!("; its processes had used up to {} MiB of memory", peak.div_ceil(1 << 20)),
+            };
+            self.context.say(&self.attempt, format!("no word from the agent for {allowed} s{memory}")).await;
+        }
+    }
+
+    async fn send_assignment(&self, assignment: &Assignment) -> Result<(), Status> {
+        let mut rest = bytes::Bytes::from(prost::Message::encode_to_vec(assignment));
+        loop {
+            let data = rest.split_to(rest.len().min(ASSIGNMENT_CHUNK_BYTES));
+            let last = rest.is_empty();
+            self.send(Message::Assignment(AssignmentChunk { data, last })).await?;
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn update(&self, event: Event) -> Result<Job, UpdateError> {
+        let (job, _) = self.context.store.update(&self.attempt.job, None, event, clock::now_ms()).await?;
+        Ok(job)
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Status> {
+        let response = AttachResponse { message: Some(message) };
+        self.responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent is gone"))
+    }
+}
+
+type Incoming = Result<AttachRequest, Status>;
+type Requests = mpsc::Receiver<Incoming>;
+
+/// Reads from the stream while earlier messages are worked on, within bounds.
+fn read_ahead(mut stream: Streaming<AttachRequest>) -> Requests {
+    let (sender, receiver) = mpsc::channel(READ_AHEAD);
+    tokio::spawn(async move {
+        while let Some(request) = stream.message().await.transpose() {
+            let request = request.and_then(compressed::open);
+            let failed = request.is_err();
+            if sender.send(request).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,98 @@
+//! When a person is to hear that an agent is silent, and that it is heard again. Pure; the caller brings the time.
+
+use std::time::{Duration, Instant};
+
+/// Between two looks no more than this counts: a server that stood still heard nothing because of itself.
+const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+
+/// Since when nothing was heard of an agent.
+#[derive(Debug)]
+pub(super) struct Silence {
+    /// So long is no news.
+    allowed: Duration,
+    lasted: Duration,
+    looked: Instant,
+    is_said: bool,
+}
+
+/// What a person is to hear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    /// Nothing was heard for as long as is allowed.
+    Silent,
+    /// That is over.
+    HeardAgain,
+}
+
+impl Silence {
+    /// Of an agent that was heard just now.
+    pub(super) fn begin(allowed: Duration, now: Instant) -> Self {
+        Self { allowed, lasted: Duration::ZERO, looked: now, is_said: false }
+    }
+
+    /// The agent said something.
+    pub(super) fn heard(&mut self, now: Instant) -> Option<News> {
+        self.lasted = Duration::ZERO;
+        self.looked = now;
+        std::mem::take(&mut self.is_said).then_some(News::HeardAgain)
+    }
+
+    /// It has said nothing since the look before.
+    pub(super) fn look(&mut self, now: Instant) -> Option<News> {
+        self.lasted += now.saturating_duration_since(self.looked).min(MOST_BETWEEN_LOOKS);
+        self.looked = now;
+        if self.is_said || self.lasted < self.allowed {
+            return None;
+        }
+        self.is_said = true;
+        Some(News::Silent)
+    }
+
+    /// Whether the silence was said, and is not over.
+    pub(super) fn is_said(&self) -> bool {
+        self.is_said
+    }
+
+    /// How long may be silent what is no news.
+    pub(super) fn allowed(&self) -> Duration {
+        self.allowed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALLOWED: Duration = Duration::from_secs(15);
+
+    /// The seconds with news, when it is looked at each second and the agent is heard at these.
+    fn news(heard: impl Fn(u64) -> bool) -> Vec<(u64, News)> {
+        let begin = Instant::now();
+        let mut silence = Silence::begin(ALLOWED, begin);
+        let at = |second| {
+            let now = begin + Duration::from_secs(second);
+            let news = if heard(second) { silence.heard(now) } else { silence.look(now) };
+            news.map(|it| (second, it))
+        };
+        (1..=60).filter_map(at).collect()
+    }
+
+    #[test]
+    fn a_silence_is_said_once_and_so_is_its_end() {
+        assert_eq!(news(|_| false), [(15, News::Silent)]);
+        assert_eq!(news(|second| second >= 40), [(15, News::Silent), (40, News::HeardAgain)]);
+    }
+
+    #[test]
+    fn heartbeats_that_come_are_no_news_even_when_some_are_late() {
+        assert_eq!(news(|second| second % 12 == 0), []);
+    }
+
+    #[test]
+    fn a_server_that_stood_still_says_nothing() {
+        let begin = Instant::now();
+        let mut silence = Silence::begin(ALLOWED, begin);
+        assert_eq!(silence.look(begin + Duration::from_secs(1000)), None);
+        assert_eq!(silence.heard(begin + Duration::from_secs(1000)), None);
+    }
+}

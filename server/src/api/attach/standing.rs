@@ -1,0 +1,106 @@
+//! What a job's record says about an agent that speaks, or wants to speak, for one of its attempts. Pure.
+
+use crate::job::{AttemptId, EndedBy, Failure, InstanceHash, Job, Phase, Role};
+
+/// How the agent of a stream stands.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Standing {
+    /// It speaks for the attempt.
+    Live,
+    /// It does, and has to end the attempt.
+    Cancelled(Failure),
+    /// It has reported the outcome. It may have missed the acknowledgement.
+    Reported,
+    /// It has no say any more, for the reason given: a server ended the attempt by its own verdict, or the attempt has
+    /// another agent. What it still runs has to end.
+    Over(String),
+}
+
+impl Standing {
+    /// Of the agent with this instance key.
+    pub(super) fn of(job: &Job, attempt: &AttemptId, instance: &InstanceHash) -> Self {
+        let Some(found) = job.attempt(attempt) else {
+            return Self::Over("there is no such attempt".to_owned());
+        };
+        match &found.phase {
+            Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if bound == instance => {
+                Self::Reported
+            }
+            Phase::Ended { outcome, .. } => Self::Over(format!("this attempt is over: {}", outcome.message)),
+            Phase::Attached { instance: bound } if bound != instance => {
+                Self::Over("another agent is attached to this attempt".to_owned())
+            }
+            // A cancelled job still removes what its attempts left in the user's database.
+            Phase::Created | Phase::Launched | Phase::Attached { .. } if found.role == Role::CleanUp => {
+                Self::Live
+            }
+            Phase::Created | Phase::Launched | Phase::Attached { .. } => {
+                job.cancel.clone().map_or(Self::Live, Self::Cancelled)
+            }
+        }
+    }
+}
+
+/// Whether the attempt is bound to this instance key, so that whoever shows it is the agent that attached first.
+pub(super) fn is_bound(job: &Job, attempt: &AttemptId, instance: &InstanceHash) -> bool {
+    match job.attempt(attempt).map(|it| &it.phase) {
+        Some(Phase::Attached { instance: bound } | Phase::Ended { instance: Some(bound), .. }) => {
+            bound == instance
+        }
+        Some(Phase::Created | Phase::Launched | Phase::Ended { instance: None, .. }) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Cause, Event, JobId, Outcome, Place, Reason, Step};
+
+    fn attached() -> (Job, AttemptId, InstanceHash) {
+        let step = Step {
+            first_statement: 0,
+            statement_count: 1,
+            kind: "standard".to_owned(),
+            repeatable: true,
+            writes_table: false,
+            attempts: Vec::new(),
+        };
+        let mut job = Job::new(JobId::generate(), vec![step]);
+        let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
+        let instance = InstanceHash::of(b"key");
+        job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }, 0).unwrap();
+        job.apply(Event::AgentAttached { attempt: attempt.clone(), instance: instance.clone() }, 0).unwrap();
+        (job, attempt, instance)
+    }
+
+    #[test]
+    fn an_agent_that_reported_is_no_agent_of_an_attempt_ended_by_verdict() {
+        for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::Deadline] {
+            let (mut job, attempt, instance) = attached();
+            assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Live);
+            let outcome = Outcome::by_server(reason, "its node is gone", true);
+            job.apply(Event::AttemptFoundEnded { attempt: attempt.clone(), outcome }, 1).unwrap();
+            let over = Standing::Over("this attempt is over: its node is gone".to_owned());
+            assert_eq!(Standing::of(&job, &attempt, &instance), over, "{reason:?}");
+        }
+        let (mut job, attempt, instance) = attached();
+        let outcome = Outcome::by_server(Reason::Exited, "exit code 1", false);
+        let reported =
+            Event::OutcomeReported { attempt: attempt.clone(), instance: instance.clone(), outcome };
+        job.apply(reported, 1).unwrap();
+        assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Reported);
+        let other = InstanceHash::of(b"other");
+        assert!(matches!(Standing::of(&job, &attempt, &other), Standing::Over(_)));
+    }
+
+    #[test]
+    fn a_cancel_is_for_the_agent_that_is_attached() {
+        let (mut job, attempt, instance) = attached();
+        let cancel = Failure::new(Cause::Cancelled, "by a user");
+        job.apply(Event::CancelRequested(cancel.clone()), 1).unwrap();
+        assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Cancelled(cancel));
+        let other = InstanceHash::of(b"other");
+        assert!(matches!(Standing::of(&job, &attempt, &other), Standing::Over(_)));
+        assert!(is_bound(&job, &attempt, &instance) && !is_bound(&job, &attempt, &other));
+    }
+}

@@ -1,0 +1,309 @@
+//! Agents that speak the protocol as they should not, or stop speaking it: a client of the test's own, on a Unix socket,
+//! with real store and log.
+
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use sqlflow_proto::agent::agent_client::AgentClient;
+use sqlflow_proto::agent::agent_server::AgentServer;
+use sqlflow_proto::agent::{self, AttemptRef, Heartbeat, attach_response::Message};
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::{Endpoint, Server};
+
+use super::*;
+use crate::codegen::AssignOptions;
+use crate::job::{Job, JobId, Outcome, Place, Reason, Role, Step, TokenHash};
+use crate::log::{LogOptions, SegmentLog};
+use crate::store::{NewJob, ServerId, SqliteStore};
+
+const KEY: &[u8; 16] = b"0123456789abcdef";
+const OTHER_KEY: &[u8; 16] = b"fedcba9876543210";
+/// Short, so that tests do not wait; the store's looks take a second.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// A platform that takes every executor, or none.
+#[derive(Default)]
+struct Platform {
+    refuses: Mutex<Option<Code>>,
+}
+
+#[async_trait]
+impl Executors for Platform {
+    async fn verify(&self, _: &Hello, _: &Peer, _: &AttemptId) -> Result<(), Status> {
+        match *self.refuses.lock().unwrap() {
+            Some(code) => Err(Status::new(code, "the platform does not know it")),
+            None => Ok(()),
+        }
+    }
+}
+
+struct World {
+    store: Arc<SqliteStore>,
+    log: Arc<SegmentLog>,
+    platform: Arc<Platform>,
+    attempt: AttemptId,
+    socket: std::path::PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+/// One stream.
+struct Stream {
+    requests: mpsc::Sender<AttachRequest>,
+    responses: Streaming<AttachResponse>,
+}
+
+async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
+    let log = SegmentLog::open(LogOptions {
+        dir: dir.path().join("log"),
+        segment_bytes: 1 << 20,
+        retain_output_bytes_per_job: u64::MAX,
+        max_bytes_per_job: u64::MAX,
+        fsync: false,
+    });
+    let (log, platform) = (Arc::new(log.unwrap()), Arc::new(Platform::default()));
+    let options = AssignOptions {
+        python: "python".to_owned(),
+        models: "file:///models".to_owned(),
+        grace_seconds: 1,
+        collector: HashMap::new(),
+    };
+    let context = AttachContext {
+        store: store.clone(),
+        log: log.clone(),
+        executors: platform.clone(),
+        refusals: Refusals::default(),
+        assigner: Assigner::new(store.clone(), options),
+        grace: Duration::from_secs(1),
+        silence: SILENCE,
+        metrics: Metrics::default(),
+        streams: Mutex::default(),
+        shutdown: CancellationToken::new(),
+    };
+    let socket = dir.path().join("agent.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    let service = AgentServer::new(AgentApi { context: Arc::new(context) });
+    let serving =
+        Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
+    tokio::spawn(serving);
+
+    let step = Step {
+        first_statement: 0,
+        statement_count: 1,
+        kind: "standard".to_owned(),
+        repeatable: true,
+        writes_table: false,
+        attempts: Vec::new(),
+    };
+    let job = Job::new(JobId::generate(), vec![step]);
+    let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
+    let new = NewJob {
+        job,
+        token: TokenHash([1; 32]),
+        user_id: String::new(),
+        sql: "SELECT 1".to_owned(),
+        headings: vec!["SELECT".to_owned()],
+        step_specs: vec!["{}".to_owned()],
+        secrets: Vec::new(),
+        fetch_timeout_ms: 0,
+        owner: ServerId("test".to_owned()),
+        lease_until_ms: i64::MAX,
+        created_ms: 0,
+    };
+    store.create(new).await.unwrap();
+    let world = World { store, log, platform, attempt, socket, _dir: dir };
+    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
+    world
+}
+
+impl World {
+    async fn update(&self, event: Event) {
+        self.store.update(&self.attempt.job, None, event, 0).await.unwrap();
+    }
+
+    async fn found_ended(&self) {
+        let outcome = Outcome::by_server(Reason::Lost, "its node is gone", true);
+        self.update(Event::AttemptFoundEnded { attempt: self.attempt.clone(), outcome }).await;
+    }
+
+    /// The stream of an agent that has its assignment, up to the server's answer to its Hello.
+    async fn attach(&self, key: &[u8; 16]) -> Result<Stream, Status> {
+        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display())).unwrap();
+        let mut client = AgentClient::new(endpoint.connect().await.unwrap());
+        let (requests, outbound) = mpsc::channel(16);
+        let attempt = AttemptRef {
+            job_id: self.attempt.job.to_string(),
+            step: self.attempt.step,
+            attempt: self.attempt.number,
+        };
+        let hello = Hello {
+            instance_key: key.to_vec().into(),
+            attempt: Some(attempt),
+            has_assignment: true,
+            ..Hello::default()
+        };
+        let hello = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
+        requests.send(hello).await.unwrap();
+        let responses = client.attach(ReceiverStream::new(outbound)).await?.into_inner();
+        let mut stream = Stream { requests, responses };
+        match stream.next().await? {
+            Message::Attached(_) => Ok(stream),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Waits until the log says this.
+    async fn said(&self, text: &str) {
+        let waited = async {
+            loop {
+                if self.notices().await.iter().any(|notice| notice.contains(text)) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
+        within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
+    }
+
+    async fn notices(&self) -> Vec<String> {
+        let page = self.log.read(&self.attempt.job, 0, usize::MAX).await.unwrap();
+        let text = |stored: sqlflow_proto::record::StoredRecord| match stored.record?.payload? {
+            Payload::Notice(notice) => Some(notice.text),
+            _ => None,
+        };
+        page.records.into_iter().filter_map(text).collect()
+    }
+}
+
+impl Stream {
+    async fn next(&mut self) -> Result<Message, Status> {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.responses.message());
+        let response = next.await.expect("the server says something")?;
+        Ok(response.expect("the stream ends with a status").message.unwrap())
+    }
+
+    /// The status that ends the stream.
+    async fn end(mut self) -> Status {
+        loop {
+            if let Err(status) = self.next().await {
+                return status;
+            }
+        }
+    }
+
+    async fn say(&self, message: attach_request::Message) {
+        self.requests.send(AttachRequest { message: Some(message) }).await.unwrap();
+    }
+
+    async fn beat(&self, memory_peak_bytes: u64) {
+        let beat = Heartbeat { memory_peak_bytes, ..Heartbeat::default() };
+        self.say(attach_request::Message::Heartbeat(beat)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_stream() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.found_ended().await;
+    let status = stream.end().await;
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::FailedPrecondition, "this attempt is over: its node is gone")
+    );
+    let refused = world.attach(KEY).await.err().expect("it does not attach again");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    // Nor beside its successor.
+    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
+    assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
+}
+
+/// The cancel that was passed on ends the looking at nothing.
+#[tokio::test]
+async fn a_verdict_reaches_an_agent_that_was_cancelled_before() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    world.update(Event::CancelRequested(cancel)).await;
+    assert!(matches!(stream.next().await, Ok(Message::Cancel(_))));
+    world.found_ended().await;
+    assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again() {
+    let world = world().await;
+    let outcome = || {
+        let reason = agent::outcome::Reason::Exited.into();
+        attach_request::Message::Outcome(agent::Outcome { reason, ..agent::Outcome::default() })
+    };
+    for _ in 0..2 {
+        let mut stream = world.attach(KEY).await.unwrap();
+        stream.say(outcome()).await;
+        assert!(matches!(stream.next().await, Ok(Message::OutcomeAck(_))));
+    }
+    assert_eq!(world.attach(OTHER_KEY).await.err().unwrap().code(), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn the_instance_key_is_the_stronger_proof() {
+    let world = world().await;
+    let refuse = |code| *world.platform.refuses.lock().unwrap() = code;
+    refuse(Some(Code::Unauthenticated));
+    let code = |attached: Result<Stream, Status>| attached.err().map(|status| status.code());
+    assert_eq!(
+        code(world.attach(KEY).await),
+        Some(Code::Unauthenticated),
+        "the first Attach needs the platform"
+    );
+    refuse(None);
+    let first = world.attach(KEY).await.unwrap();
+    refuse(Some(Code::Unauthenticated));
+    let second = world.attach(KEY).await.unwrap();
+    assert_eq!(first.end().await.code(), Code::Aborted);
+    assert_eq!(code(world.attach(OTHER_KEY).await), Some(Code::Unauthenticated));
+    refuse(Some(Code::PermissionDenied));
+    assert_eq!(code(world.attach(KEY).await), Some(Code::PermissionDenied), "it is known to be another");
+    refuse(Some(Code::Unavailable));
+    assert_eq!(code(world.attach(KEY).await), Some(Code::Unavailable));
+    refuse(None);
+    world.found_ended().await;
+    assert_eq!(second.end().await.code(), Code::FailedPrecondition);
+    refuse(Some(Code::Unauthenticated));
+    assert_eq!(code(world.attach(KEY).await), Some(Code::FailedPrecondition), "a verdict is stronger still");
+}
+
+#[tokio::test]
+async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    stream.beat(700 << 20).await;
+    world.said("no word from the agent for 1 s; its processes had used up to 700 MiB of memory").await;
+    stream.beat(0).await;
+    world.said("the agent is heard again").await;
+    assert_eq!(world.notices().await.len(), 2, "each is said once");
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
+    let world = world().await;
+    drop(world.attach(KEY).await.unwrap());
+    world.said("it has not come back to this server").await;
+    let _stream = world.attach(KEY).await.unwrap();
+    world.said("the agent is heard again").await;
+    assert_eq!(world.notices().await.len(), 2, "each is said once");
+}
+
+/// Also while it was away; and nothing is said of an attempt that is over.
+#[tokio::test]
+async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.found_ended().await;
+    assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await, [] as [&str; 0]);
+}
