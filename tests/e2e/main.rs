@@ -4,6 +4,7 @@
 
 mod agent_killed;
 mod bytes;
+mod delivery;
 mod ended_early;
 mod failpoints;
 mod first_job;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use tonic::{Request, Response, Status};
 
-use super::delivery::Connection;
+use super::delivery::{Call, Connection};
 use super::fetch::Fetcher;
 use super::submit::Submitter;
 use super::{render, status};
@@ -47,8 +47,10 @@ impl SqlFlow for TokenApi {
 
     async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {
         let connection = request.extensions().get::<Arc<Connection>>().cloned().unwrap_or_default();
+        let timeout = request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap_or("?"));
+        let call = Call::new(connection, timeout);
         let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
-        self.metrics.call("Fetch", self.fetcher.fetch(token, connection)).await
+        self.metrics.call("Fetch", self.fetcher.fetch(token, call)).await
     }
 
     async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {
