@@ -91,12 +91,14 @@ class Gap(_message.Message):
         REASON_RETENTION: _ClassVar[Gap.Reason]
         REASON_DRAIN: _ClassVar[Gap.Reason]
         REASON_LIMIT: _ClassVar[Gap.Reason]
+        REASON_DAMAGED: _ClassVar[Gap.Reason]
     REASON_UNSPECIFIED: Gap.Reason
     REASON_AGENT_LOST: Gap.Reason
     REASON_SPOOL_FULL: Gap.Reason
     REASON_RETENTION: Gap.Reason
     REASON_DRAIN: Gap.Reason
     REASON_LIMIT: Gap.Reason
+    REASON_DAMAGED: Gap.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     reason: Gap.Reason
