@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Response, Token};
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
@@ -127,4 +128,43 @@ async fn a_connection_for_each_call_goes_on() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("the same page again and again");
+}
+
+/// A client as it is generated, with the defaults of gRPC.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_client_cannot_decode_is_refused_with_the_limit_and_not_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path(), "sqlite:///:memory:").start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT hex(zeroblob(3000000)) AS x").await.unwrap();
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address)).unwrap();
+    let mut plain = sqlflow_proto::v1::sql_flow_client::SqlFlowClient::new(channel.connect().await.unwrap());
+    let refused = loop {
+        match plain.fetch(token.clone()).await {
+            Ok(page) => assert!(!page.into_inner().job_status.as_ref().is_some_and(is_over)),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused:?}");
+    for word in ["4194304", "sqlflow-max-message-bytes"] {
+        assert!(refused.message().contains(word), "{refused:?}");
+    }
+    assert_eq!(
+        plain.fetch(token.clone()).await.unwrap_err().message(),
+        refused.message(),
+        "nothing is skipped"
+    );
+    let (mut cursor, mut rows) = (token, 0);
+    loop {
+        let mut request = Request::new(cursor.clone());
+        request.metadata_mut().insert("sqlflow-max-message-bytes", (64 << 20).into());
+        let page = client.api.fetch(request).await.unwrap().into_inner();
+        let is_row = |it: &&Response| matches!(it.response, Some(Payload::Rows(_)));
+        rows += page.results.iter().filter(is_row).count();
+        if page.job_status.as_ref().is_some_and(is_over) {
+            break;
+        }
+        cursor = page.next.unwrap();
+    }
+    assert_eq!(rows, 1, "a client that can decode it gets it");
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prost::Message as _;
 use sqlflow_proto::v1;
 use tokio::time::Instant;
 use tonic::{Response, Status};
@@ -19,8 +20,10 @@ use crate::store::{JobRecord, Store};
 const LONG_POLL: Duration = Duration::from_secs(1);
 /// How often the store and the log are asked about changes by other processes meanwhile.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// Bytes of records in a page, unless a single record is longer. Clients decode 4 MiB by default.
+/// Bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// What gRPC clients decode unless they are set up otherwise.
+pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
 /// Jobs whose statement headings are kept in memory.
 const CACHED_JOBS: usize = 1024;
 /// A fetch is written down at most this often, and at least twice within the time that a job allows.
@@ -44,7 +47,13 @@ impl Fetcher {
         Self { store, log, deliveries: Deliveries::default(), jobs: Mutex::default() }
     }
 
-    pub(super) async fn fetch(&self, token: CursorToken, call: Call) -> Result<Response<v1::Result>, Status> {
+    /// `largest` is what the client decodes, in bytes.
+    pub(super) async fn fetch(
+        &self,
+        token: CursorToken,
+        call: Call,
+        largest: usize,
+    ) -> Result<Response<v1::Result>, Status> {
         let id = self.store.resolve(token.token.hash()).await.map_err(status::of_store)?;
         let id = id.ok_or_else(status::unknown_job)?;
         let record = self.load(&id).await?;
@@ -62,20 +71,26 @@ impl Fetcher {
         let (record, page) = self.wait_for_page(&id, cursor, wait).await?;
         self.note_fetched(&record, &cached).await;
 
-        let next = page.records.last().map_or(cursor, |stored| stored.position);
-        let at_end = next >= page.last_position;
+        let results = render::page(page.records, &cached.headings, PAGE_BYTES);
+        let next = results.last().map_or(cursor, |shown| shown.position);
+        let at_end = page.is_current && next >= page.last_position;
         let status =
             if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
         let next_token = CursorToken { token: token.token, cursor: Some(next) };
-        let mut response = Response::new(v1::Result {
+        let result = v1::Result {
             job_status: Some(status),
-            results: page.records.into_iter().map(|it| render::response(it, &cached.headings)).collect(),
+            results,
             next: Some(v1::Token {
                 token: next_token.expose(),
                 job_id: id.to_string(),
                 job_tracer_url: String::new(),
             }),
-        });
+        };
+        let bytes = result.encoded_len();
+        if bytes > largest {
+            return Err(status::too_large(next, bytes, largest));
+        }
+        let mut response = Response::new(result);
         if let Some(sent) = reading.filter(|_| next > cursor).and_then(|it| it.note(cursor, next)) {
             response.extensions_mut().insert(sent);
         }
