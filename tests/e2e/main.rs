@@ -4,6 +4,8 @@
 
 mod agent_killed;
 mod bytes;
+mod damaged_log;
+mod delivery;
 mod ended_early;
 mod failpoints;
 mod first_job;

@@ -15,5 +15,6 @@ pub mod python;
 pub mod relay;
 pub mod server;
 pub mod services;
+pub mod slow_link;
 pub mod spans;
 pub mod stand_in;

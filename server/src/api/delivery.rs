@@ -1,273 +1,274 @@
 //! When a page that was read with a plain token counts as delivered.
 //!
-//! A plain token carries no cursor, so the server must know whether its last answer arrived. It may repeat a page,
-//! but never skip one. A page counts as delivered when its response was handed to the connection whole, and then
-//! - the same connection brings the next Fetch of the job, or
-//! - the peer closed the connection in good order, or
-//! - the connection is still open after [`SETTLE_TIME`].
+//! A plain token carries no cursor, so the server must judge whether its last answer was received. It may repeat a
+//! page, but never skip one. Handing an answer to a connection proves nothing: a slow link may still carry it when
+//! the client's deadline has passed. What proves receipt is what the client does next.
+//!
+//! # Assumptions
+//! 1. *One reader*: a plain token is read by one client, which calls again only when its call before has ended.
+//! 2. *Abandoned calls are reset*: a client that gives up a call resets its stream (RST_STREAM), and the reset
+//!    arrives before whatever the client sends later on that connection. HTTP/2 does this. A proxy that takes a whole
+//!    answer before its client has it breaks this; behind such a proxy calls must be given up by `grpc-timeout`, or
+//!    read with cursors.
+//! 3. *Delays vary by less than half a deadline*: if the client's next sign arrives within half of `grpc-timeout`
+//!    after the call arrived, the client's own deadline had not passed when it sent the sign.
+//!
+//! # Rules
+//! A page is delivered when all of these hold:
+//! - its response was handed to its connection whole,
+//! - no other plain Fetch of the job was being served at the same time,
+//! - the client has reset no stream of that connection since the call arrived,
+//! - then there is a *sign* on the same connection: the job's next plain Fetch, or an end in good order (GOAWAY, then
+//!   the end of the stream),
+//! - and if the call had a deadline, the client's next Fetch of the job (on any connection), or that end, came within
+//!   half of it.
+//!
+//! A Fetch on another connection is no sign: with requests balanced over several connections each of them proves its
+//! own pages, and reading goes on more slowly. Passing time is no sign, and neither is a connection that just ends:
+//! a killed client looks the same. A client whose deadline is too short for its link gets the same page again, as
+//! does one that pauses between calls for longer than half its deadline. Cursors (`next`) have none of these limits.
 //!
 //! What is kept here is only a hint: when it is lost with the server, the next Fetch repeats the page.
 
+mod connection;
+mod handover;
+
 use std::collections::HashMap;
-use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http_body::Frame;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::body::Body;
-use tonic::transport::server::Connected;
-use tower::{Layer, Service};
-
 use crate::job::JobId;
+pub(super) use connection::{Connection, TrackedStream};
+use connection::{End, Seen};
+pub(super) use handover::{DeliveryLayer, Sent};
 
-/// After this time on an open connection an answer counts as delivered.
-const SETTLE_TIME: Duration = Duration::from_secs(1);
-/// Pages remembered at the most; older ones are forgotten, and then repeated.
-const MAX_PAGES: usize = 10_000;
+/// Jobs with plain tokens that are remembered at the most; others' pages are repeated.
+const MAX_JOBS: usize = 10_000;
+/// Pages of one job, each on a connection of its own.
+const MAX_PAGES_PER_JOB: usize = 8;
+
+/// All that is known about a page when the server decides whether it was delivered.
+#[derive(Debug, Clone, Copy)]
+struct Facts {
+    /// The response was handed to its connection whole.
+    handed_over: bool,
+    /// The client reset a stream of the connection since the call arrived.
+    was_reset: bool,
+    /// `grpc-timeout` of the call.
+    time_limit: Option<Duration>,
+    sign: Sign,
+    /// From the arrival of the call until the client's next Fetch of the job, or until the connection's end.
+    after: Duration,
+}
+
+/// What was heard on the page's connection since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// Nothing that says something.
+    None,
+    /// The job's next plain Fetch.
+    NextFetch,
+    /// An end in good order.
+    GoodEnd,
+    /// Another end.
+    BadEnd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Delivered,
+    /// It may be proved later.
+    Open,
+    /// It will never be proved; the page is repeated.
+    Unproved,
+}
+
+/// The rules above.
+fn judge(facts: &Facts) -> Verdict {
+    let in_time = facts.time_limit.is_none_or(|limit| facts.after < limit / 2);
+    match facts.sign {
+        Sign::BadEnd => Verdict::Unproved,
+        _ if facts.was_reset => Verdict::Unproved,
+        Sign::None => Verdict::Open,
+        Sign::NextFetch | Sign::GoodEnd if facts.handed_over && in_time => Verdict::Delivered,
+        Sign::NextFetch | Sign::GoodEnd => Verdict::Unproved,
+    }
+}
+
+/// A Fetch, as far as delivery depends on it.
+#[derive(Debug, Clone)]
+pub(super) struct Call {
+    /// What it came on.
+    pub(super) connection: Arc<Connection>,
+    /// When it arrived.
+    pub(super) arrived: Instant,
+    /// Its `grpc-timeout`.
+    pub(super) time_limit: Option<Duration>,
+}
+
+impl Call {
+    /// A call that arrives now. `timeout` is its header `grpc-timeout`.
+    pub(super) fn new(connection: Arc<Connection>, timeout: Option<&str>) -> Self {
+        // Nothing can be proved by a deadline that cannot be read.
+        let time_limit = timeout.map(|it| parse_timeout(it).unwrap_or(Duration::ZERO));
+        Self { connection, arrived: Instant::now(), time_limit }
+    }
+}
+
+/// The value of `grpc-timeout`: at most eight digits and a unit.
+fn parse_timeout(value: &str) -> Option<Duration> {
+    let (number, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if number.len() > 8 || !number.bytes().all(|digit| digit.is_ascii_digit()) {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
 
 /// Pages sent to plain tokens and not yet known to be delivered.
 #[derive(Default)]
 pub(super) struct Deliveries {
-    pages: Mutex<HashMap<JobId, Page>>,
+    readers: Mutex<HashMap<JobId, Reader>>,
+}
+
+/// Who reads a job with its plain token.
+#[derive(Default)]
+struct Reader {
+    /// Fetches that are being served.
+    serving: usize,
+    /// Fetches so far.
+    calls: u64,
+    pages: Vec<Page>,
 }
 
 struct Page {
     from: u64,
     to: u64,
-    connection: Arc<Connection>,
+    call: Call,
+    seen_before: Seen,
     sent: Sent,
-}
-
-impl Deliveries {
-    /// Called with the next plain Fetch of the job on this connection, while the job's plain cursor is `cursor`:
-    /// where the cursor moves, if the page sent from there was delivered.
-    pub(super) fn delivered(&self, job: &JobId, cursor: u64, connection: &Arc<Connection>) -> Option<u64> {
-        let page = self.lock().remove(job)?;
-        (page.from == cursor && page.arrived(connection)).then_some(page.to)
-    }
-
-    /// Notes that the page after `from` up to `to` is about to be sent. The mark goes into the response.
-    pub(super) fn note(&self, job: &JobId, from: u64, to: u64, connection: Arc<Connection>) -> Sent {
-        let sent = Sent::default();
-        let mut pages = self.lock();
-        if pages.len() >= MAX_PAGES {
-            pages.retain(|_, page| page.sent.elapsed().is_none_or(|elapsed| elapsed < SETTLE_TIME));
-            if pages.len() >= MAX_PAGES {
-                pages.clear();
-            }
-        }
-        pages.insert(job.clone(), Page { from, to, connection, sent: sent.clone() });
-        sent
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Page>> {
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// When the client's next Fetch of the job arrived.
+    followed: Option<Instant>,
 }
 
 impl Page {
-    fn arrived(&self, next_fetch: &Arc<Connection>) -> bool {
-        let Some(elapsed) = self.sent.elapsed() else { return false };
-        match self.connection.state() {
-            ConnectionState::Broken => false,
-            ConnectionState::ClosedByPeer => true,
-            ConnectionState::Open => Arc::ptr_eq(&self.connection, next_fetch) || elapsed >= SETTLE_TIME,
+    fn facts(&self, next: &Call) -> Facts {
+        let seen = self.call.connection.seen();
+        let sign = match seen.end {
+            Some((End::Good, _)) => Sign::GoodEnd,
+            Some((End::Bad, _)) => Sign::BadEnd,
+            None if Arc::ptr_eq(&self.call.connection, &next.connection) => Sign::NextFetch,
+            None => Sign::None,
+        };
+        let ended = seen.end.map(|(_, at)| at);
+        let first = [self.followed, ended].into_iter().flatten().min().unwrap_or(next.arrived);
+        Facts {
+            handed_over: self.sent.is_set(),
+            was_reset: seen.resets > self.seen_before.resets,
+            time_limit: self.call.time_limit,
+            sign,
+            after: first.saturating_duration_since(self.call.arrived),
         }
     }
 }
 
-/// A mark in a response: set when the response was handed to its connection whole.
-#[derive(Clone, Default)]
-pub(super) struct Sent(Arc<OnceLock<Instant>>);
-
-impl Sent {
-    fn elapsed(&self) -> Option<Duration> {
-        self.0.get().map(Instant::elapsed)
-    }
-
-    fn set(&self) {
-        // A response ends once.
-        let _ = self.0.set(Instant::now());
-    }
-}
-
-/// Watches the bodies of responses that carry a [`Sent`] mark.
-#[derive(Clone, Copy)]
-pub(super) struct DeliveryLayer;
-
-impl<S> Layer<S> for DeliveryLayer {
-    type Service = DeliveryService<S>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        DeliveryService { inner }
-    }
-}
-
-#[derive(Clone)]
-pub(super) struct DeliveryService<S> {
-    inner: S,
-}
-
-impl<S, R> Service<http::Request<R>> for DeliveryService<S>
-where
-    S: Service<http::Request<R>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<R>) -> Self::Future {
-        let response = self.inner.call(request);
-        Box::pin(async move {
-            let mut response = response.await?;
-            Ok(match response.extensions_mut().remove::<Sent>() {
-                Some(sent) => response.map(|inner| Body::new(MarkedBody { inner, sent })),
-                None => response,
-            })
-        })
-    }
-}
-
-struct MarkedBody {
-    inner: Body,
-    sent: Sent,
-}
-
-impl http_body::Body for MarkedBody {
-    type Data = bytes::Bytes;
-    type Error = tonic::Status;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        match &polled {
-            Poll::Ready(None) => self.sent.set(),
-            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.sent.set(),
-            Poll::Ready(Some(_)) | Poll::Pending => {}
+impl Deliveries {
+    /// A plain Fetch of the job begins, which ends when the result is dropped.
+    pub(super) fn begin<'a>(&'a self, job: &JobId, call: Call) -> Reading<'a> {
+        let mut readers = self.lock();
+        if readers.len() >= MAX_JOBS && !readers.contains_key(job) {
+            readers.retain(|_, reader| reader.serving > 0);
         }
-        polled
-    }
-}
-
-/// A client's connection, as far as delivery depends on it.
-#[derive(Default)]
-pub(super) struct Connection {
-    state: AtomicU8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ConnectionState {
-    Open,
-    ClosedByPeer,
-    Broken,
-}
-
-impl Connection {
-    fn state(&self) -> ConnectionState {
-        match self.state.load(Ordering::Acquire) {
-            0 => ConnectionState::Open,
-            1 => ConnectionState::ClosedByPeer,
-            _ => ConnectionState::Broken,
+        let reader = readers.entry(job.clone()).or_default();
+        for page in &mut reader.pages {
+            page.followed.get_or_insert(call.arrived);
         }
+        reader.calls += 1;
+        let alone_since = (reader.serving == 0).then_some(reader.calls);
+        reader.serving += 1;
+        // What is reset from here on may be this call.
+        let seen_before = call.connection.seen();
+        Reading { deliveries: self, job: job.clone(), call, seen_before, alone_since }
     }
 
-    /// The first end that is seen stands.
-    fn end(&self, state: ConnectionState) {
-        let _ = self.state.compare_exchange(0, state as u8, Ordering::AcqRel, Ordering::Acquire);
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Reader>> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A stream that notes how it ends.
-pub(super) struct TrackedStream<S> {
-    inner: S,
-    connection: Arc<Connection>,
+/// A plain Fetch that is being served.
+pub(super) struct Reading<'a> {
+    deliveries: &'a Deliveries,
+    job: JobId,
+    call: Call,
+    seen_before: Seen,
+    /// The number of this Fetch, if no other was being served when it began.
+    alone_since: Option<u64>,
 }
 
-impl<S> TrackedStream<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, connection: Arc::default() }
+impl Reading<'_> {
+    /// The job's plain cursor is `cursor`: where it moves, if a page sent from there was delivered.
+    pub(super) fn delivered(&self, cursor: u64) -> Option<u64> {
+        let mut readers = self.deliveries.lock();
+        let reader = readers.get_mut(&self.job)?;
+        let mut delivered = None;
+        reader.pages.retain(|page| {
+            if page.from != cursor {
+                return false;
+            }
+            match judge(&page.facts(&self.call)) {
+                Verdict::Delivered => {
+                    delivered = delivered.max(Some(page.to));
+                    false
+                }
+                Verdict::Open => true,
+                Verdict::Unproved => false,
+            }
+        });
+        delivered
     }
 
-    fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if let Poll::Ready(Err(_)) = &polled {
-            self.connection.end(ConnectionState::Broken);
+    /// Notes that the page after `from` up to `to` is about to be sent. The mark goes into the response.
+    pub(super) fn note(&self, from: u64, to: u64) -> Option<Sent> {
+        let mut readers = self.deliveries.lock();
+        let reader = readers.get_mut(&self.job)?;
+        // With two calls at once nothing that comes later says which of them was received.
+        if self.alone_since != Some(reader.calls) {
+            return None;
         }
-        polled
+        if reader.pages.len() >= MAX_PAGES_PER_JOB {
+            reader.pages.remove(0);
+        }
+        let sent = Sent::default();
+        reader.pages.push(Page {
+            from,
+            to,
+            call: self.call.clone(),
+            seen_before: self.seen_before,
+            sent: sent.clone(),
+            followed: None,
+        });
+        Some(sent)
     }
 }
 
-impl<S> Drop for TrackedStream<S> {
+impl Drop for Reading<'_> {
     fn drop(&mut self) {
-        self.connection.end(ConnectionState::Broken);
-    }
-}
-
-impl<S> Connected for TrackedStream<S> {
-    type ConnectInfo = Arc<Connection>;
-
-    fn connect_info(&self) -> Arc<Connection> {
-        Arc::clone(&self.connection)
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
-        if matches!(polled, Poll::Ready(Ok(()))) && buffer.filled().len() == before && buffer.remaining() > 0
-        {
-            self.connection.end(ConnectionState::ClosedByPeer);
+        let mut readers = self.deliveries.lock();
+        if let Some(reader) = readers.get_mut(&self.job) {
+            reader.serving = reader.serving.saturating_sub(1);
+            if reader.serving == 0 && reader.pages.is_empty() {
+                readers.remove(&self.job);
+            }
         }
-        self.note(polled)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
-        self.note(polled)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
-        self.note(polled)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_flush(context);
-        self.note(polled)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_shutdown(context);
-        self.note(polled)
     }
 }
 
@@ -275,43 +276,113 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
 mod tests {
     use super::*;
 
-    fn job() -> JobId {
-        JobId::generate()
-    }
+    const IN_TIME: Duration = Duration::from_millis(99);
+    const LATE: Duration = Duration::from_millis(100);
+    const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
 
     #[test]
-    fn a_page_is_delivered_when_the_same_connection_asks_again() {
-        let (deliveries, job, connection) = (Deliveries::default(), job(), Arc::<Connection>::default());
-        let sent = deliveries.note(&job, 0, 7, Arc::clone(&connection));
-        sent.set();
-        assert_eq!(deliveries.delivered(&job, 0, &connection), Some(7));
-        assert_eq!(deliveries.delivered(&job, 7, &connection), None, "only once");
-    }
-
-    #[test]
-    fn a_page_is_repeated_when_its_response_was_not_handed_over() {
-        let (deliveries, job, connection) = (Deliveries::default(), job(), Arc::<Connection>::default());
-        let _unsent = deliveries.note(&job, 0, 7, Arc::clone(&connection));
-        assert_eq!(deliveries.delivered(&job, 0, &connection), None);
-    }
-
-    #[test]
-    fn a_broken_connection_delivers_nothing_and_a_closed_one_does() {
-        let (deliveries, job, other) = (Deliveries::default(), job(), Arc::<Connection>::default());
-        for (end, delivered) in [(ConnectionState::Broken, None), (ConnectionState::ClosedByPeer, Some(7))] {
-            let connection = Arc::<Connection>::default();
-            deliveries.note(&job, 0, 7, Arc::clone(&connection)).set();
-            assert_eq!(deliveries.delivered(&job, 0, &other), None, "too early on another connection");
-            deliveries.note(&job, 0, 7, Arc::clone(&connection)).set();
-            connection.end(end);
-            assert_eq!(deliveries.delivered(&job, 0, &other), delivered);
+    fn the_rules_are_these() {
+        let (yes, no) = (true, false);
+        let table = [
+            // handed over, reset, time limit, sign, after: verdict
+            (yes, no, None, Sign::NextFetch, LATE, Verdict::Delivered),
+            (yes, no, None, Sign::GoodEnd, LATE, Verdict::Delivered),
+            (yes, no, None, Sign::None, LATE, Verdict::Open),
+            (yes, no, None, Sign::BadEnd, IN_TIME, Verdict::Unproved),
+            (no, no, None, Sign::NextFetch, IN_TIME, Verdict::Unproved),
+            (no, no, None, Sign::GoodEnd, IN_TIME, Verdict::Unproved),
+            (yes, yes, None, Sign::NextFetch, IN_TIME, Verdict::Unproved),
+            (yes, yes, None, Sign::GoodEnd, IN_TIME, Verdict::Unproved),
+            (yes, yes, None, Sign::None, IN_TIME, Verdict::Unproved),
+            (yes, no, LIMIT, Sign::NextFetch, IN_TIME, Verdict::Delivered),
+            (yes, no, LIMIT, Sign::NextFetch, LATE, Verdict::Unproved),
+            (yes, no, LIMIT, Sign::GoodEnd, IN_TIME, Verdict::Delivered),
+            (yes, no, LIMIT, Sign::GoodEnd, LATE, Verdict::Unproved),
+            (yes, no, LIMIT, Sign::None, IN_TIME, Verdict::Open),
+        ];
+        for (handed_over, was_reset, time_limit, sign, after, verdict) in table {
+            let facts = Facts { handed_over, was_reset, time_limit, sign, after };
+            assert_eq!(judge(&facts), verdict, "{facts:?}");
         }
     }
 
     #[test]
-    fn a_page_from_elsewhere_does_not_move_the_cursor() {
-        let (deliveries, job, connection) = (Deliveries::default(), job(), Arc::<Connection>::default());
-        deliveries.note(&job, 0, 7, Arc::clone(&connection)).set();
-        assert_eq!(deliveries.delivered(&job, 3, &connection), None);
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parse_timeout("200m"), LIMIT);
+        assert_eq!(parse_timeout("200000u"), LIMIT);
+        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        for wrong in ["", "S", "2", "2x", "-2S", "123456789n", "2é"] {
+            assert_eq!(parse_timeout(wrong), None, "{wrong}");
+        }
+        assert_eq!(Call::new(Arc::default(), Some("soon")).time_limit, Some(Duration::ZERO));
+    }
+
+    /// A Fetch on this connection that is answered with the page up to `to`. Returns the cursor it moved to.
+    fn fetch(deliveries: &Deliveries, job: &JobId, on: &Arc<Connection>, cursor: u64) -> Option<u64> {
+        let reading = deliveries.begin(job, Call::new(Arc::clone(on), None));
+        let moved = reading.delivered(cursor);
+        let from = moved.unwrap_or(cursor);
+        if let Some(sent) = reading.note(from, from + 7) {
+            sent.set();
+        }
+        moved
+    }
+
+    #[test]
+    fn each_connection_proves_its_own_pages() {
+        let (deliveries, job) = (Deliveries::default(), JobId::generate());
+        let (first, second) = (Arc::default(), Arc::default());
+        assert_eq!(fetch(&deliveries, &job, &first, 0), None);
+        assert_eq!(fetch(&deliveries, &job, &second, 0), None, "another connection proves nothing");
+        assert_eq!(fetch(&deliveries, &job, &first, 0), Some(7));
+        assert_eq!(fetch(&deliveries, &job, &second, 7), None, "its page was one from before");
+        assert_eq!(fetch(&deliveries, &job, &second, 7), Some(14));
+    }
+
+    #[test]
+    fn a_reset_and_a_bad_end_prove_nothing_and_a_good_end_does() {
+        let job = JobId::generate();
+        let other = Arc::default();
+        let after = |change: &dyn Fn(&Connection)| {
+            let (deliveries, connection) = (Deliveries::default(), Arc::default());
+            fetch(&deliveries, &job, &connection, 0);
+            change(&connection);
+            fetch(&deliveries, &job, &other, 0)
+        };
+        assert_eq!(after(&|connection| connection.end(End::Bad)), None);
+        assert_eq!(after(&|connection| connection.end(End::Good)), Some(7));
+        assert_eq!(
+            after(&|connection| {
+                connection.note_reset();
+                connection.end(End::Good);
+            }),
+            None
+        );
+    }
+
+    #[test]
+    fn calls_at_the_same_time_prove_nothing() {
+        let (deliveries, job, connection) = (Deliveries::default(), JobId::generate(), Arc::default());
+        let call = || Call::new(Arc::clone(&connection), None);
+        let (first, second) = (deliveries.begin(&job, call()), deliveries.begin(&job, call()));
+        assert!(first.note(0, 7).is_none() && second.note(0, 7).is_none());
+        drop((first, second));
+        assert_eq!(fetch(&deliveries, &job, &connection, 0), None);
+        assert_eq!(fetch(&deliveries, &job, &connection, 0), Some(7), "one at a time");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let deliveries = Deliveries::default();
+        for _ in 0..MAX_JOBS + 10 {
+            fetch(&deliveries, &JobId::generate(), &Arc::default(), 0);
+        }
+        assert!(deliveries.lock().len() <= MAX_JOBS);
+        let job = JobId::generate();
+        for _ in 0..20 {
+            fetch(&deliveries, &job, &Arc::default(), 0);
+        }
+        assert_eq!(deliveries.lock()[&job].pages.len(), MAX_PAGES_PER_JOB);
     }
 }

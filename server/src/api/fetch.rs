@@ -4,23 +4,26 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use prost::Message as _;
 use sqlflow_proto::v1;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::delivery::{Connection, Deliveries};
+use super::delivery::{Call, Deliveries, Reading};
 use super::{render, status};
 use crate::clock;
 use crate::job::{CursorToken, JobId};
 use crate::log::{Page, ResultLog};
 use crate::store::{JobRecord, Store};
 
-/// How long a Fetch waits when there is nothing new.
+/// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
 /// How often the store and the log are asked about changes by other processes meanwhile.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
-/// Bytes of records in a page, unless a single record is longer. Clients decode 4 MiB by default.
+/// Bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// What gRPC clients decode unless they are set up otherwise.
+pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
 /// Jobs whose statement headings are kept in memory.
 const CACHED_JOBS: usize = 1024;
 /// A fetch is written down at most this often, and at least twice within the time that a job allows.
@@ -44,10 +47,12 @@ impl Fetcher {
         Self { store, log, deliveries: Deliveries::default(), jobs: Mutex::default() }
     }
 
+    /// `largest` is what the client decodes, in bytes.
     pub(super) async fn fetch(
         &self,
         token: CursorToken,
-        connection: Arc<Connection>,
+        call: Call,
+        largest: usize,
     ) -> Result<Response<v1::Result>, Status> {
         let id = self.store.resolve(token.token.hash()).await.map_err(status::of_store)?;
         let id = id.ok_or_else(status::unknown_job)?;
@@ -55,37 +60,47 @@ impl Fetcher {
         let cached = self.cached(&id).await?;
         self.note_fetched(&record, &cached).await;
 
-        let cursor = match token.cursor {
-            Some(cursor) => cursor,
-            None => self.plain_cursor(&record, &connection).await,
+        let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
+        let (cursor, reading) = match token.cursor {
+            Some(cursor) => (cursor, None),
+            None => {
+                let reading = self.deliveries.begin(&id, call);
+                (self.plain_cursor(&record, &reading).await, Some(reading))
+            }
         };
-        let (record, page) = self.wait_for_page(&id, cursor).await?;
+        let (record, page) = self.wait_for_page(&id, cursor, wait).await?;
         self.note_fetched(&record, &cached).await;
 
-        let next = page.records.last().map_or(cursor, |stored| stored.position);
-        let at_end = next >= page.last_position;
+        let results = render::page(page.records, &cached.headings, PAGE_BYTES);
+        let next = results.last().map_or(cursor, |shown| shown.position);
+        let at_end = page.is_current && next >= page.last_position;
         let status =
             if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
         let next_token = CursorToken { token: token.token, cursor: Some(next) };
-        let mut response = Response::new(v1::Result {
+        let result = v1::Result {
             job_status: Some(status),
-            results: page.records.into_iter().map(|it| render::response(it, &cached.headings)).collect(),
+            results,
             next: Some(v1::Token {
                 token: next_token.expose(),
                 job_id: id.to_string(),
                 job_tracer_url: String::new(),
             }),
-        });
-        if token.cursor.is_none() && next > cursor {
-            response.extensions_mut().insert(self.deliveries.note(&id, cursor, next, connection));
+        };
+        let bytes = result.encoded_len();
+        if bytes > largest {
+            return Err(status::too_large(next, bytes, largest));
+        }
+        let mut response = Response::new(result);
+        if let Some(sent) = reading.filter(|_| next > cursor).and_then(|it| it.note(cursor, next)) {
+            response.extensions_mut().insert(sent);
         }
         Ok(response)
     }
 
     /// Where a plain token goes on: behind the last page that is known to be delivered.
-    async fn plain_cursor(&self, record: &JobRecord, connection: &Arc<Connection>) -> u64 {
+    async fn plain_cursor(&self, record: &JobRecord, reading: &Reading<'_>) -> u64 {
         let from = record.plain_cursor;
-        let Some(to) = self.deliveries.delivered(&record.job.id, from, connection) else { return from };
+        let Some(to) = reading.delivered(from) else { return from };
         // Without it the page comes again after this server's end, which is allowed; reading goes on on a full disk.
         if let Err(error) = self.store.advance_plain_cursor(&record.job.id, from, to).await {
             tracing::warn!(job = %record.job.id, %error, "could not note how far a plain token was read");
@@ -94,8 +109,13 @@ impl Fetcher {
     }
 
     /// The next page, or an empty one when nothing happened for a while.
-    async fn wait_for_page(&self, id: &JobId, cursor: u64) -> Result<(JobRecord, Page), Status> {
-        let deadline = Instant::now() + LONG_POLL;
+    async fn wait_for_page(
+        &self,
+        id: &JobId,
+        cursor: u64,
+        wait: Duration,
+    ) -> Result<(JobRecord, Page), Status> {
+        let deadline = Instant::now() + wait;
         loop {
             let (mut changes, mut appended) = (self.store.watch(id), self.log.watch(id));
             // The state first: once it is final the log is complete, so this page can be known to be the last.

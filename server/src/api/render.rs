@@ -1,13 +1,36 @@
 //! Records of the result log, as API v1 shows them.
 
+use prost::Message as _;
 use sqlflow_proto::record::{self, StoredRecord, notice, record::Payload};
 use sqlflow_proto::v1::{self, response};
 
 use crate::job::{Cause, Job, JobState};
 use crate::store::JobRecord;
 
+/// Records as API v1 shows them, from the first one on as many as take `max_bytes` together, but at least one.
+pub(super) fn page(
+    records: impl IntoIterator<Item = StoredRecord>,
+    headings: &[String],
+    max_bytes: usize,
+) -> Vec<v1::Response> {
+    /// Of a field of the page: its tag, and its length.
+    const OVERHEAD: usize = 6;
+    let mut left = max_bytes;
+    let mut results = Vec::new();
+    for record in records {
+        let shown = response(record, headings);
+        let bytes = shown.encoded_len() + OVERHEAD;
+        if bytes > left && !results.is_empty() {
+            break;
+        }
+        left = left.saturating_sub(bytes);
+        results.push(shown);
+    }
+    results
+}
+
 /// One record. `headings` are the first characters of the program's statements.
-pub(super) fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
+fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
     let StoredRecord { position, step, attempt, record } = stored;
     let record = record.unwrap_or_default();
     let heading = |index: Option<u32>| {
@@ -75,6 +98,7 @@ fn gap_reason(reason: record::gap::Reason) -> &'static str {
         record::gap::Reason::Retention => "older output was dropped to keep the job within its limit",
         record::gap::Reason::Limit => "the job's results had reached their limit",
         record::gap::Reason::LogRestored => "the server's log was restored from an older copy",
+        record::gap::Reason::Damaged => "what was stored here was damaged; the server's log names the file",
         record::gap::Reason::Drain => "a process kept the output open after the program had ended",
     }
 }
@@ -164,4 +188,27 @@ fn timestamp(millis: i64) -> prost_types::Timestamp {
 fn timestamp_micros(micros: i64) -> prost_types::Timestamp {
     let nanos = i32::try_from(micros.rem_euclid(1_000_000) * 1000).unwrap_or(0);
     prost_types::Timestamp { seconds: micros.div_euclid(1_000_000), nanos }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::{Record, StatementStarted};
+
+    use super::*;
+
+    fn started(position: u64) -> StoredRecord {
+        let payload = Some(Payload::Started(StatementStarted {}));
+        let record = Record { statement: Some(0), payload, ..Record::default() };
+        StoredRecord { position, record: Some(record), ..StoredRecord::default() }
+    }
+
+    #[test]
+    fn a_page_counts_the_bytes_that_are_sent() {
+        let headings = ["x".repeat(200)];
+        let shown = page((1..=1000).map(started), &headings, 10_000);
+        assert!((40..50).contains(&shown.len()), "{} of them", shown.len());
+        let sent = v1::Result { results: shown, ..v1::Result::default() };
+        assert!(sent.encoded_len() <= 10_000);
+        assert_eq!(page([started(1), started(2)], &headings, 10).len(), 1, "at least one");
+    }
 }

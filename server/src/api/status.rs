@@ -24,7 +24,7 @@ pub(super) fn of_log(error: LogError) -> Status {
         LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Code::ResourceExhausted
         }
-        LogError::Io { .. } => Code::Unavailable,
+        LogError::Io { .. } | LogError::Busy { .. } => Code::Unavailable,
         LogError::Sealed { .. } => Code::FailedPrecondition,
         LogError::Gap { .. } => Code::InvalidArgument,
     };
@@ -58,6 +58,17 @@ pub(super) fn of_token(error: ParseIdError) -> Status {
 
 pub(super) fn unknown_job() -> Status {
     Status::not_found("no job has this token or id; it may be older than the server keeps jobs")
+}
+
+/// Metadata of Fetch: the bytes of a message that the client decodes.
+pub(super) const LARGEST_MESSAGE: &str = "sqlflow-max-message-bytes";
+
+/// The page ends with record `position`; it is the only one.
+pub(super) fn too_large(position: u64, bytes: usize, largest: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "cannot send record {position}: it takes {bytes} bytes, and this client decodes {largest}; let the client \
+         receive larger messages and send the metadata {LARGEST_MESSAGE}, or store large values in a table"
+    ))
 }
 
 /// gRPC refuses a message that is too long before it is read, in its own words. Only a program makes one long.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use tonic::{Request, Response, Status};
 
-use super::delivery::Connection;
-use super::fetch::Fetcher;
+use super::delivery::{Call, Connection};
+use super::fetch::{DEFAULT_LARGEST, Fetcher};
 use super::submit::Submitter;
 use super::{render, status};
 use crate::clock;
@@ -47,8 +47,16 @@ impl SqlFlow for TokenApi {
 
     async fn fetch(&self, request: Request<v1::Token>) -> Result<Response<v1::Result>, Status> {
         let connection = request.extensions().get::<Arc<Connection>>().cloned().unwrap_or_default();
+        let timeout = request.metadata().get("grpc-timeout").map(|value| value.to_str().unwrap_or("?"));
+        let call = Call::new(connection, timeout);
+        let largest = match request.metadata().get(status::LARGEST_MESSAGE) {
+            None => DEFAULT_LARGEST,
+            Some(bytes) => bytes.to_str().ok().and_then(|bytes| bytes.parse().ok()).ok_or_else(|| {
+                Status::invalid_argument(format!("{} is not a number of bytes", status::LARGEST_MESSAGE))
+            })?,
+        };
         let token = request.get_ref().token.parse::<CursorToken>().map_err(status::of_token)?;
-        self.metrics.call("Fetch", self.fetcher.fetch(token, connection)).await
+        self.metrics.call("Fetch", self.fetcher.fetch(token, call, largest)).await
     }
 
     async fn cancel(&self, request: Request<v1::Token>) -> Result<Response<v1::Job>, Status> {

@@ -44,6 +44,14 @@ pub enum LogError {
         /// What is wrong.
         what: &'static str,
     },
+    /// Another process holds the log's lock for too long. Nothing was added; it may be tried again.
+    #[error("cannot lock {}: {} holds it; if that process is stopped, continue it or end it", lock.display(), holder_name(*holder))]
+    Busy {
+        /// The lock file.
+        lock: PathBuf,
+        /// The process that holds it, if the kernel says so.
+        holder: Option<u32>,
+    },
     /// The file system failed, perhaps for lack of space. Nothing that was acknowledged is lost.
     #[error("could not {what} {}", path.display())]
     Io {
@@ -81,6 +89,7 @@ impl LogError {
             Self::Corrupt { file, offset, what } => {
                 Self::Corrupt { file: file.clone(), offset: *offset, what }
             }
+            Self::Busy { lock, holder } => Self::Busy { lock: lock.clone(), holder: *holder },
             Self::Io { what, path, source } => {
                 let source = match source.raw_os_error() {
                     Some(code) => io::Error::from_raw_os_error(code),
@@ -90,4 +99,8 @@ impl LogError {
             }
         }
     }
+}
+
+fn holder_name(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"))
 }

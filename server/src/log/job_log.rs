@@ -3,15 +3,20 @@
 //! Locks are taken in this order: the log's lock (between processes), then `view` (short, within this process).
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 
+use super::blocking::run_blocking;
 use super::folder::Folder;
-use super::lock::JobLock;
+use super::lock::{JobLock, Tried, Waiting};
 use super::plan::plan_append;
 use super::read::ReadPlan;
+use super::repair::{repair_end, repair_file};
 use super::retention::Retention;
 use super::summary::SealedAttempt;
 use super::view::View;
@@ -20,8 +25,12 @@ use super::{Appended, Entry, LogError, LogOptions, Page};
 
 /// Bytes of records that one write takes at the most, unless a single append has more.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
-/// How often a page is planned anew because retention replaced a file.
-const READ_TRIES: u32 = 10;
+/// How often a page is planned again because retention replaced a file or damage was repaired.
+const READ_TRIES: u32 = 32;
+/// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// The longest pause between two tries for a lock; the first is of a millisecond.
+const LOCK_PAUSE: Duration = Duration::from_millis(64);
 
 /// What to add.
 pub(super) enum Addition {
@@ -42,6 +51,42 @@ struct Queue {
     waiting: VecDeque<Request>,
     /// Somebody works on the queue.
     is_served: bool,
+}
+
+/// A group that could not be written, because another has the log's lock.
+#[derive(Default)]
+struct Stuck {
+    group: Vec<Request>,
+    waiting: Option<Waiting>,
+}
+
+/// What looking without waiting came to.
+enum Looked<T> {
+    Answer(T),
+    /// That needs the lock, which another has.
+    Busy(Waiting),
+}
+
+/// Pauses between tries for a lock.
+struct Pauses {
+    end: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    fn begin() -> Self {
+        Self { end: Instant::now() + LOCK_WAIT, next: Duration::from_millis(1) }
+    }
+
+    /// False, at once: that was long enough.
+    async fn pause(&mut self) -> bool {
+        if Instant::now() >= self.end {
+            return false;
+        }
+        tokio::time::sleep(self.next).await;
+        self.next = (self.next * 2).min(LOCK_PAUSE);
+        true
+    }
 }
 
 /// One job's log. Its state is a cache: it may be dropped whenever nobody uses it.
@@ -90,8 +135,7 @@ impl JobLog {
             !std::mem::replace(&mut queue.is_served, true)
         };
         if must_serve {
-            let this = Arc::clone(self);
-            tokio::task::spawn_blocking(move || this.serve_queue());
+            tokio::spawn(Arc::clone(self).serve_queue());
         }
         answer.await.unwrap_or_else(|_| {
             let gone = std::io::Error::other("the writer of the log ended unexpectedly");
@@ -99,8 +143,33 @@ impl JobLog {
         })
     }
 
-    /// Writes groups until nothing waits.
-    fn serve_queue(&self) {
+    /// Writes groups until nothing waits. Waiting for the lock holds no thread.
+    async fn serve_queue(self: Arc<Self>) {
+        let mut stuck = Stuck::default();
+        let mut pauses = Pauses::begin();
+        loop {
+            let this = Arc::clone(&self);
+            match tokio::task::spawn_blocking(move || this.write_groups(stuck)).await {
+                Ok(Some(still)) => stuck = still,
+                // What waited was answered, also by a panic.
+                Ok(None) | Err(_) => return,
+            }
+            if !pauses.pause().await
+                && let Some(waiting) = stuck.waiting.take()
+            {
+                let error = waiting.give_up();
+                tracing::warn!(%error, "appends to a result log were given up");
+                let others = std::mem::take(&mut lock(&self.queue).waiting);
+                for request in std::mem::take(&mut stuck.group).into_iter().chain(others) {
+                    let _ = request.reply.send(Err(error.duplicate()));
+                }
+                pauses = Pauses::begin();
+            }
+        }
+    }
+
+    /// Writes groups until nothing waits or another has the lock; then returns what it could not write.
+    fn write_groups(&self, stuck: Stuck) -> Option<Stuck> {
         /// Lets others serve the queue, should this panic.
         struct Served<'a>(&'a JobLog);
         impl Drop for Served<'_> {
@@ -113,35 +182,57 @@ impl JobLog {
             }
         }
         let _served = Served(self);
+        let Stuck { mut group, mut waiting } = stuck;
         loop {
-            let mut group = Vec::new();
-            {
-                let mut queue = lock(&self.queue);
-                let mut bytes = 0;
-                while let Some(request) =
-                    queue.waiting.pop_front_if(|it| group.is_empty() || bytes + it.bytes <= GROUP_BYTES)
-                {
-                    bytes += request.bytes;
-                    group.push(request);
-                }
-                if group.is_empty() {
-                    queue.is_served = false;
-                    return;
+            if group.is_empty() {
+                group = self.next_group()?;
+            }
+            let tried = match waiting.take() {
+                Some(waiting) => waiting.try_again(),
+                None => Ok(None),
+            };
+            let tried = tried.and_then(|tried| tried.map_or_else(|| JobLock::try_make(&self.folder), Ok));
+            match tried {
+                Ok(Tried::Busy(waiting)) => return Some(Stuck { group, waiting: Some(waiting) }),
+                Ok(Tried::Held(held)) => self.write_group(std::mem::take(&mut group), held),
+                Ok(Tried::NoFolder) => {}
+                Err(error) => {
+                    for request in group.drain(..) {
+                        let _ = request.reply.send(Err(error.duplicate()));
+                    }
                 }
             }
-            self.write_group(group);
         }
     }
 
-    fn write_group(&self, group: Vec<Request>) {
-        let locked = JobLock::acquire(&self.folder).and_then(|held| {
+    /// The requests that are written next; `None`: nothing waits, and nobody serves the queue from here on.
+    fn next_group(&self) -> Option<Vec<Request>> {
+        let mut group = Vec::new();
+        let mut queue = lock(&self.queue);
+        let mut bytes = 0;
+        while let Some(request) =
+            queue.waiting.pop_front_if(|it| group.is_empty() || bytes + it.bytes <= GROUP_BYTES)
+        {
+            bytes += request.bytes;
+            group.push(request);
+        }
+        if group.is_empty() {
+            queue.is_served = false;
+            return None;
+        }
+        Some(group)
+    }
+
+    fn write_group(&self, group: Vec<Request>, held: JobLock) {
+        let caught_up = {
             let mut slot = lock(&self.view);
-            let view = View::catch_up(&mut slot, &self.folder, &held)?;
-            self.notify(view);
-            Ok((Batch::new(view, self.options.segment_bytes), held))
-        });
-        let (mut batch, held) = match locked {
-            Ok(locked) => locked,
+            View::catch_up(&mut slot, &self.folder, &held).map(|view| {
+                self.notify(view);
+                Batch::new(view, self.options.segment_bytes)
+            })
+        };
+        let mut batch = match caught_up {
+            Ok(batch) => batch,
             Err(error) => {
                 for request in group {
                     let _ = request.reply.send(Err(error.duplicate()));
@@ -177,7 +268,7 @@ impl JobLog {
             }));
         }
         if begins_segment {
-            self.retain(summary.removable_bytes);
+            self.retain(summary.removable_bytes, &held);
         }
     }
 
@@ -223,12 +314,16 @@ impl JobLog {
     }
 
     /// The lock must be held. A failure is no reason to refuse records; the next segment tries again.
-    fn retain(&self, removable_bytes: u64) {
+    fn retain(&self, removable_bytes: u64, held: &JobLock) {
         let retention = Retention {
             limit: self.options.retain_output_bytes_per_job,
             segment_bytes: self.options.segment_bytes,
         };
-        let retained = retention.apply(&self.folder, removable_bytes).and_then(|()| self.folder.list());
+        let mut applied = retention.apply(&self.folder, removable_bytes);
+        if let Err(LogError::Corrupt { file, .. }) = &applied {
+            applied = self.repair(held, file).and_then(|()| retention.apply(&self.folder, removable_bytes));
+        }
+        let retained = applied.and_then(|()| self.folder.list());
         match (retained, lock(&self.view).as_mut()) {
             (Ok(listing), Some(view)) => view.segments = listing.segments,
             (Ok(_), None) => {}
@@ -238,20 +333,44 @@ impl JobLog {
         }
     }
 
-    /// Asks the current view.
-    pub(super) fn look<T>(&self, ask: impl FnOnce(&mut View) -> T) -> Result<T, LogError> {
+    /// Asks a view that knows all that is durable.
+    pub(super) async fn look<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl Fn(&View) -> T + Send + Sync + 'static,
+    ) -> Result<T, LogError> {
+        let this = Arc::clone(self);
+        let ask = Arc::new(ask);
+        let asked = Arc::clone(&ask);
+        let waiting = match run_blocking(move || this.look_if_free(&*asked)).await? {
+            Looked::Answer(answer) => return Ok(answer),
+            Looked::Busy(waiting) => waiting,
+        };
+        let held = self.wait_for_lock(waiting).await?;
+        let this = Arc::clone(self);
+        run_blocking(move || this.catch_up(held.as_ref(), &*ask)).await
+    }
+
+    fn look_if_free<T>(&self, ask: impl Fn(&View) -> T) -> Result<Looked<T>, LogError> {
         {
             let mut slot = lock(&self.view);
             if View::refresh(&mut slot, &self.folder)?
-                && let Some(view) = slot.as_mut()
+                && let Some(view) = slot.as_ref()
             {
                 self.notify(view);
-                return Ok(ask(view));
+                return Ok(Looked::Answer(ask(view)));
             }
         }
-        let held = JobLock::acquire_if_there(&self.folder)?;
+        match JobLock::try_if_there(&self.folder)? {
+            Tried::Busy(waiting) => Ok(Looked::Busy(waiting)),
+            Tried::Held(held) => self.catch_up(Some(&held), ask).map(Looked::Answer),
+            Tried::NoFolder => self.catch_up(None, ask).map(Looked::Answer),
+        }
+    }
+
+    /// Asks the view under the log's lock; without one there is no log.
+    fn catch_up<T>(&self, held: Option<&JobLock>, ask: impl Fn(&View) -> T) -> Result<T, LogError> {
         let mut slot = lock(&self.view);
-        let view = match &held {
+        let view = match held {
             Some(held) => View::catch_up(&mut slot, &self.folder, held)?,
             None => slot.insert(View::default()),
         };
@@ -259,36 +378,140 @@ impl JobLog {
         Ok(ask(view))
     }
 
-    pub(super) fn read(&self, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+    /// `None`: the log was deleted meanwhile.
+    async fn wait_for_lock(self: &Arc<Self>, mut waiting: Waiting) -> Result<Option<JobLock>, LogError> {
+        let mut pauses = Pauses::begin();
+        while pauses.pause().await {
+            let this = Arc::clone(self);
+            let tried = run_blocking(move || match waiting.try_again()? {
+                Some(tried) => Ok(tried),
+                None => JobLock::try_if_there(&this.folder),
+            });
+            waiting = match tried.await? {
+                Tried::Held(held) => return Ok(Some(held)),
+                Tried::NoFolder => return Ok(None),
+                Tried::Busy(waiting) => waiting,
+            };
+        }
+        Err(waiting.give_up())
+    }
+
+    /// The log's last position, as far as it can be known without waiting for another process.
+    pub(super) async fn last_position(self: &Arc<Self>) -> Result<u64, LogError> {
+        let this = Arc::clone(self);
+        let known = run_blocking(move || {
+            Ok(match this.look_if_free(|view| view.summary.last_position)? {
+                Looked::Answer(last) => Some(last),
+                Looked::Busy(_) => View::of_old_mark(&this.folder)?.map(|view| view.summary.last_position),
+            })
+        });
+        match known.await? {
+            Some(last) => Ok(last),
+            None => self.look(|view| view.summary.last_position).await,
+        }
+    }
+
+    /// A page. While another process holds the log's lock, what its mark speaks of is read.
+    pub(super) async fn read(self: &Arc<Self>, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        let this = Arc::clone(self);
+        let waiting = match run_blocking(move || this.read_if_free(after, max_bytes)).await? {
+            Looked::Answer(page) => return Ok(page),
+            Looked::Busy(waiting) => waiting,
+        };
+        let held = self.wait_for_lock(waiting).await?;
+        let this = Arc::clone(self);
+        let read = run_blocking(move || {
+            this.catch_up(held.as_ref(), |_| ())?;
+            drop(held);
+            this.read_if_free(after, max_bytes)
+        });
+        match read.await? {
+            Looked::Answer(page) => Ok(page),
+            Looked::Busy(waiting) => Err(waiting.give_up()),
+        }
+    }
+
+    fn read_if_free(&self, after: u64, max_bytes: usize) -> Result<Looked<Page>, LogError> {
         let max_bytes = max_bytes as u64;
         let mut tries = 0;
         loop {
             tries += 1;
-            let (plan, last_position) =
-                self.look(|view| (ReadPlan::new(view, after), view.summary.last_position))?;
-            let Some(plan) = plan? else { return Ok(Page { records: Vec::new(), last_position }) };
+            let plan = |view: &View| (ReadPlan::new(view, after), view.summary.last_position);
+            let (plan, last_position) = match self.look_if_free(plan)? {
+                Looked::Answer(planned) => planned,
+                Looked::Busy(waiting) => {
+                    return Ok(match self.read_to_old_mark(after, max_bytes)? {
+                        Some(page) => Looked::Answer(page),
+                        None => Looked::Busy(waiting),
+                    });
+                }
+            };
+            let Some(plan) = plan? else {
+                return Ok(Looked::Answer(Page { records: Vec::new(), last_position, is_current: true }));
+            };
             match plan.read(&self.folder, max_bytes) {
                 Ok(found) => {
                     if let (Some((name, index)), Some(view)) = (found.index, lock(&self.view).as_mut()) {
                         view.cache_index(name, index);
                     }
-                    return Ok(Page { records: found.records, last_position });
+                    let records = found.records;
+                    return Ok(Looked::Answer(Page { records, last_position, is_current: true }));
                 }
                 // Retention replaced a file, or the log was deleted: look again at what there is.
                 Err(error) if error.is_not_found() && tries < READ_TRIES => *lock(&self.view) = None,
+                Err(LogError::Corrupt { file, .. }) if tries < READ_TRIES => {
+                    match JobLock::try_if_there(&self.folder)? {
+                        Tried::Held(held) => self.repair(&held, &file)?,
+                        Tried::Busy(waiting) => return Ok(Looked::Busy(waiting)),
+                        Tried::NoFolder => *lock(&self.view) = None,
+                    }
+                }
                 Err(error) => return Err(error),
             }
         }
     }
 
-    pub(super) fn delete(&self) -> Result<(), LogError> {
-        let held = JobLock::acquire_if_there(&self.folder)?;
+    /// Repairs this file, which did not read well, if it is damaged: without the lock it may only have been replaced.
+    fn repair(&self, held: &JobLock, file: &Path) -> Result<(), LogError> {
         let mut slot = lock(&self.view);
         *slot = None;
-        if held.is_some() {
-            self.folder.remove()?;
+        if let Some(mark) = held.mark()? {
+            repair_end(&self.folder, held, mark)?;
         }
-        self.folder.sweep_removed()
+        repair_file(&self.folder, file)
+    }
+
+    /// The next records, if the mark speaks of any.
+    fn read_to_old_mark(&self, after: u64, max_bytes: u64) -> Result<Option<Page>, LogError> {
+        let Some(view) = View::of_old_mark(&self.folder)? else { return Ok(None) };
+        let Ok(Some(plan)) = ReadPlan::new(&view, after) else { return Ok(None) };
+        match plan.read(&self.folder, max_bytes) {
+            Ok(found) => Ok(Some(Page {
+                records: found.records,
+                last_position: view.summary.last_position,
+                is_current: false,
+            })),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn delete(self: &Arc<Self>) -> Result<(), LogError> {
+        let this = Arc::clone(self);
+        let held = match run_blocking(move || JobLock::try_if_there(&this.folder)).await? {
+            Tried::Held(held) => Some(held),
+            Tried::NoFolder => None,
+            Tried::Busy(waiting) => self.wait_for_lock(waiting).await?,
+        };
+        let this = Arc::clone(self);
+        run_blocking(move || {
+            *lock(&this.view) = None;
+            if held.is_some() {
+                this.folder.remove()?;
+            }
+            this.folder.sweep_removed()
+        })
+        .await
     }
 
     fn notify(&self, view: &View) {

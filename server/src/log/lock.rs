@@ -9,7 +9,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::Folder;
@@ -83,41 +83,55 @@ pub(super) struct JobLock {
     path: PathBuf,
 }
 
+/// What one try for a lock came to. Nobody waits inside a system call: the process that holds a lock may be stopped,
+/// and each waiting thread would be lost as long.
+#[derive(Debug)]
+pub(super) enum Tried {
+    Held(JobLock),
+    /// Another has it.
+    Busy(Waiting),
+    /// There is no folder.
+    NoFolder,
+}
+
+/// Who waits for a log's lock. Of all who do, one has the *turn* (a lock of the kernel's on the file's first byte):
+/// who wants the lock takes the turn first, so a process that appends without a pause lets others in.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    file: File,
+    path: PathBuf,
+    has_turn: bool,
+}
+
 impl JobLock {
-    /// Waits for the lock; makes folder and file if they are not there.
-    pub(super) fn acquire(folder: &Folder) -> Result<Self, LogError> {
+    /// Makes the folder if it is not there, then tries for the lock.
+    pub(super) fn try_make(folder: &Folder) -> Result<Tried, LogError> {
         loop {
-            if let Some(lock) = Self::acquire_if_there(folder)? {
-                return Ok(lock);
+            match Self::try_if_there(folder)? {
+                Tried::NoFolder => {
+                    fs::create_dir_all(&folder.path).map_err(LogError::io("make", &folder.path))?;
+                }
+                tried @ (Tried::Held(_) | Tried::Busy(_)) => return Ok(tried),
             }
-            fs::create_dir_all(&folder.path).map_err(LogError::io("make", &folder.path))?;
         }
     }
 
-    /// Waits for the lock; `None` if there is no folder.
-    pub(super) fn acquire_if_there(folder: &Folder) -> Result<Option<Self>, LogError> {
+    /// Tries for the lock of a folder that is there.
+    pub(super) fn try_if_there(folder: &Folder) -> Result<Tried, LogError> {
         let path = lock_path(folder);
         loop {
             let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
             let file = match opened {
                 Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tried::NoFolder),
                 Err(error) => return Err(LogError::io("open", &path)(error)),
             };
-            file.lock().map_err(LogError::io("lock", &path))?;
-            let held = file.metadata().map_err(LogError::io("look at", &path))?;
-            // The log may have been deleted while this waited; then the lock is one of a file without a name.
-            match fs::metadata(&path) {
-                Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
-                    return Ok(Some(Self { file, path }));
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(LogError::io("look at", &path)(error)),
+            let waiting = Waiting { file, path: path.clone(), has_turn: false };
+            if let Some(tried) = waiting.try_again()? {
+                return Ok(tried);
             }
         }
     }
-
     pub(super) fn mark(&self) -> Result<Option<Mark>, LogError> {
         read_mark(&self.file, &self.path)
     }
@@ -127,15 +141,114 @@ impl JobLock {
     }
 }
 
+impl Waiting {
+    /// Tries once more. `None`: the log was deleted meanwhile; begin at the beginning.
+    pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
+        self.has_turn = self.has_turn || self.take_turn()?;
+        if !self.has_turn || !try_flock(&self.file, &self.path)? {
+            return Ok(Some(Tried::Busy(self)));
+        }
+        self.set_turn(libc_lock::UNLOCK)?;
+        let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
+        // The log may have been deleted while this waited; then the lock is one of a file without a name.
+        match fs::metadata(&self.path) {
+            Ok(named) if (named.dev(), named.ino()) == (held.dev(), held.ino()) => {
+                Ok(Some(Tried::Held(JobLock { file: self.file, path: self.path })))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LogError::io("look at", &self.path)(error)),
+        }
+    }
+
+    /// The error of one who has waited for long enough.
+    pub(super) fn give_up(self) -> LogError {
+        LogError::Busy { holder: holder(&self.file), lock: self.path }
+    }
+
+    fn take_turn(&self) -> Result<bool, LogError> {
+        self.set_turn(libc_lock::LOCK)
+    }
+
+    /// False: another has the turn.
+    fn set_turn(&self, kind: libc_lock::Kind) -> Result<bool, LogError> {
+        match libc_lock::first_byte(&self.file, kind) {
+            Ok(()) => Ok(true),
+            Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
+            Err(error) => Err(LogError::io("lock", &self.path)(error.into())),
+        }
+    }
+}
+
+/// Locks of the kernel's on bytes of an open file (`F_OFD_SETLK`): other than those of `flock`, which are on files.
+mod libc_lock {
+    use std::fs::File;
+
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc::{F_UNLCK, F_WRLCK, SEEK_SET, c_int, c_short, flock};
+
+    pub(super) type Kind = c_int;
+    pub(super) const LOCK: Kind = F_WRLCK;
+    pub(super) const UNLOCK: Kind = F_UNLCK;
+
+    pub(super) fn first_byte(file: &File, kind: Kind) -> nix::Result<()> {
+        let narrow = |value: c_int| c_short::try_from(value).map_err(|_| nix::errno::Errno::EINVAL);
+        let lock =
+            flock { l_type: narrow(kind)?, l_whence: narrow(SEEK_SET)?, l_start: 0, l_len: 1, l_pid: 0 };
+        fcntl(file, FcntlArg::F_OFD_SETLK(&lock)).map(drop)
+    }
+}
+
+/// False: another has the lock.
+fn try_flock(file: &File, path: &Path) -> Result<bool, LogError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(fs::TryLockError::WouldBlock) => Ok(false),
+        Err(fs::TryLockError::Error(error)) => Err(LogError::io("lock", path)(error)),
+    }
+}
+
+/// The process that took the file's lock, as the kernel lists it.
+fn holder(file: &File) -> Option<u32> {
+    let inode = file.metadata().ok()?.ino();
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| holder_in(line, inode))
+}
+
+/// Of a line like `1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF`; waiting ones have `->` before `FLOCK`.
+fn holder_in(line: &str, inode: u64) -> Option<u32> {
+    let mut words = line.split_whitespace().skip(1);
+    if words.next()? != "FLOCK" {
+        return None;
+    }
+    let (pid, place) = (words.nth(2)?, words.next()?);
+    let (_, found) = place.rsplit_once(':')?;
+    (found.parse() == Ok(inode)).then(|| pid.parse().ok()).flatten()
+}
+
 fn lock_path(folder: &Folder) -> PathBuf {
     folder.path.join("lock")
 }
 
-fn read_mark(file: &File, path: &std::path::Path) -> Result<Option<Mark>, LogError> {
+fn read_mark(file: &File, path: &Path) -> Result<Option<Mark>, LogError> {
     let mut bytes = [0; MARK_BYTES];
     match file.read_exact_at(&mut bytes, 0) {
         Ok(()) => Ok(Mark::decode(&bytes)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(LogError::io("read", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_holder_is_found_in_the_kernels_list() {
+        let line = "1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF";
+        assert_eq!((holder_in(line, 127), holder_in(line, 128)), (Some(3548), None));
+        assert_eq!(holder_in("1: -> FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF", 127), None);
+        assert_eq!(holder_in("2: OFDLCK ADVISORY  WRITE -1 00:2b:127 0 0", 127), None);
+        assert_eq!(holder_in("", 127), None);
     }
 }

@@ -3,12 +3,14 @@
 //!
 //! [`SegmentLog`] is its home in a folder, which several server processes may use at the same time. What lives where:
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
-//!   are taken and where), `compact` (what retention leaves), `index` (where in a file a position is);
+//!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
+//!   file a position is);
 //! - I/O: `disk` (syncing and errors), `folder` (a job's files and their names), `lock` (who may append, and how far
 //!   the log is durable), `scan` and `view` (the log as this process
-//!   knows it), `write`, `read`, `retention`;
+//!   knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them.
 
+mod blocking;
 mod compact;
 mod disk;
 mod error;
@@ -19,7 +21,9 @@ mod job_log;
 mod lock;
 mod plan;
 mod read;
+mod repair;
 mod retention;
+mod salvage;
 mod scan;
 mod segment_log;
 mod summary;
@@ -68,6 +72,9 @@ pub struct Page {
     pub records: Vec<StoredRecord>,
     /// The log's last position.
     pub last_position: u64,
+    /// Whether nothing durable lies behind `last_position`. It may after a power failure, while another process holds
+    /// the log.
+    pub is_current: bool,
 }
 
 /// The logs of all jobs. A log begins with its first record; one without records is empty, not an error.

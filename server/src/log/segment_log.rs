@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use tokio::sync::watch;
 
+use super::blocking::run_blocking;
 use super::disk::Disk;
 use super::folder::{self, Folder};
 use super::job_log::{Addition, JobLog, lock};
@@ -80,15 +81,6 @@ impl SegmentLog {
         Arc::clone(log)
     }
 
-    async fn blocking<T: Send + 'static>(
-        &self,
-        id: &JobId,
-        work: impl FnOnce(&JobLog) -> Result<T, LogError> + Send + 'static,
-    ) -> Result<T, LogError> {
-        let log = self.job(id);
-        run_blocking(move || work(&log)).await
-    }
-
     #[cfg(test)]
     pub(super) fn fail_syncs(&self, count: u32) {
         self.inner.disk.syncs_to_fail.store(count, Ordering::SeqCst);
@@ -117,20 +109,6 @@ fn forget_idle(jobs: &mut HashMap<JobId, Arc<JobLog>>) {
     }
 }
 
-async fn run_blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
-) -> Result<T, LogError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => {
-                Err(LogError::io("use", std::path::Path::new("the result log"))(std::io::Error::other(error)))
-            }
-        },
-    }
-}
-
 #[async_trait]
 impl ResultLog for SegmentLog {
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
@@ -139,7 +117,7 @@ impl ResultLog for SegmentLog {
 
     async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
         let (step, number) = (attempt.step, attempt.number);
-        self.blocking(&attempt.job, move |log| log.look(|view| view.summary.last_seq(step, number))).await
+        self.job(&attempt.job).look(move |view| view.summary.last_seq(step, number)).await
     }
 
     async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
@@ -149,15 +127,15 @@ impl ResultLog for SegmentLog {
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
-        self.blocking(job, move |log| log.look(|view| view.summary.evidence(step))).await
+        self.job(job).look(move |view| view.summary.evidence(step)).await
     }
 
     async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
-        self.blocking(job, move |log| log.read(after, max_bytes)).await
+        self.job(job).read(after, max_bytes).await
     }
 
     async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
-        self.blocking(job, |log| log.look(|view| view.summary.last_position)).await
+        self.job(job).last_position().await
     }
 
     fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
@@ -165,7 +143,7 @@ impl ResultLog for SegmentLog {
     }
 
     async fn delete(&self, job: &JobId) -> Result<(), LogError> {
-        self.blocking(job, JobLog::delete).await?;
+        self.job(job).delete().await?;
         lock(&self.inner.jobs).remove(job);
         Ok(())
     }

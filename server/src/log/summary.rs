@@ -31,6 +31,9 @@ pub(super) struct Summary {
     /// The job's end is in the log; nothing comes after it.
     #[prost(bool, tag = "7")]
     pub(super) is_closed: bool,
+    /// Records were lost by damage: what they said is not known.
+    #[prost(bool, tag = "8")]
+    pub(super) is_damaged: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -63,6 +66,11 @@ pub(super) struct SealedAttempt {
 }
 
 impl Summary {
+    /// Of a log of which nothing but its last position is known.
+    pub(super) fn at(last_position: u64) -> Self {
+        Self { last_position, ..Self::default() }
+    }
+
     /// Adds a record, which takes `frame_bytes` in its file.
     pub(super) fn note(&mut self, stored: &StoredRecord, frame_bytes: u64) {
         self.last_position = stored.position;
@@ -117,6 +125,10 @@ impl Summary {
     }
 
     pub(super) fn evidence(&self, step: u32) -> Evidence {
+        if self.is_damaged {
+            // The records that are lost may have said so; nothing is executed twice on a guess.
+            return Evidence { started: true, rows: true };
+        }
         match self.steps.binary_search_by_key(&step, |it| it.step) {
             Ok(index) => Evidence { started: true, rows: self.steps[index].rows },
             Err(_) => Evidence::default(),

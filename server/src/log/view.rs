@@ -12,6 +12,7 @@ use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::index::Index;
 use super::lock::{JobLock, Mark, Peek, peek};
+use super::repair::repair_end;
 use super::scan::{Scan, note_frames, scan_tail, to_usize};
 use super::summary::Summary;
 
@@ -58,6 +59,18 @@ impl View {
         }
     }
 
+    /// The log as of its mark, which may speak of less than is durable; `None`: there is no mark to go by. It is for one
+    /// answer: kept, it would pass for a view that follows the mark.
+    pub(super) fn of_old_mark(folder: &Folder) -> Result<Option<Self>, LogError> {
+        let Peek::Mark(mark) = peek(folder)? else { return Ok(None) };
+        match Self::load(folder, mark) {
+            Ok(view) => Ok(Some(view)),
+            Err(LogError::Corrupt { .. }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Brings `slot` up to the very end, with the lock. What lies behind the mark is made durable, or cut off where it
     /// is torn: it was never acknowledged, unless a power failure took the mark back.
     pub(super) fn catch_up<'a>(
@@ -65,19 +78,38 @@ impl View {
         folder: &Folder,
         lock: &JobLock,
     ) -> Result<&'a mut Self, LogError> {
+        let mark = lock.mark()?;
+        match (Self::try_catch_up(slot, folder, lock, mark), mark) {
+            (Err(error @ LogError::Corrupt { .. }), Some(mark)) => {
+                tracing::error!(%error, "a result log is damaged");
+                *slot = None;
+                repair_end(folder, lock, mark)?;
+                Self::try_catch_up(slot, folder, lock, lock.mark()?)?;
+            }
+            (caught_up, _) => caught_up?,
+        }
+        Ok(slot.as_mut().expect("it was put there above"))
+    }
+
+    fn try_catch_up(
+        slot: &mut Option<Self>,
+        folder: &Folder,
+        lock: &JobLock,
+        mark: Option<Mark>,
+    ) -> Result<(), LogError> {
         let known = slot.as_ref().and_then(|view| view.mark);
-        match lock.mark()? {
+        match mark {
             Some(mark)
                 if known.is_some_and(|known| known.birth == mark.birth) && is_untouched(folder, mark)? =>
             {
-                Self::follow(slot, folder, mark)?;
+                Self::follow(slot, folder, mark)
             }
             mark => {
                 *slot = None;
                 *slot = Some(Self::recover(folder, lock, mark)?);
+                Ok(())
             }
         }
-        Ok(slot.as_mut().expect("it was put there above"))
     }
 
     fn is_of(&self, mark: Mark) -> bool {

@@ -54,7 +54,9 @@ impl Client {
     }
 
     pub(crate) async fn fetch(&mut self, token: &str) -> Result<Page, Status> {
-        within_deadline(self.calls.fetch(token_message(token))).await
+        let mut request = tonic::Request::new(token_message(token));
+        request.metadata_mut().insert("sqlflow-max-message-bytes", LARGEST_MESSAGE.into());
+        within_deadline(self.calls.fetch(request)).await
     }
 
     pub(crate) async fn cancel(&mut self, token: &str) -> Result<Job, Status> {

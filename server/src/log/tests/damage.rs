@@ -27,51 +27,120 @@ fn flip(path: &Path, offset: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-fn assert_corrupt<T: std::fmt::Debug>(result: Result<T, LogError>, path: &Path) {
-    match result {
-        Err(LogError::Corrupt { file, .. }) => assert_eq!(file, path),
-        other => panic!("{other:?}"),
+/// What was put aside.
+fn damaged_files(log: &SegmentLog, job: &JobId) -> Vec<PathBuf> {
+    let files = fs::read_dir(log.folder_of(job)).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|extension| extension == "damaged")).collect()
+}
+
+fn is_damage(stored: &StoredRecord) -> bool {
+    matches!(&stored.record.as_ref().unwrap().payload,
+        Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::Damaged)
+}
+
+/// Positions of gaps where something was damaged. All others up to `last` must be there, or lie before such a gap.
+fn gaps(records: &[StoredRecord], last: u64) -> Vec<u64> {
+    let mut end = 0;
+    for stored in records {
+        assert!(stored.position == end + 1 || (stored.position > end && is_damage(stored)), "{stored:?}");
+        end = stored.position;
     }
+    assert_eq!(end, last);
+    records.iter().filter(|it| is_damage(it)).map(|it| it.position).collect()
 }
 
 #[tokio::test]
-async fn damage_to_what_was_acknowledged_is_told_with_file_and_offset() {
-    let dir = tempfile::tempdir().unwrap();
-    let (job, files) = log_of_many_segments(dir.path()).await;
-    let whole = fs::read(&files[1]).unwrap();
-    let middle = whole.len() / 2;
-    flip(&files[1], middle);
-    let log = open(dir.path());
-    match log.read(&job, 0, usize::MAX).await {
-        Err(LogError::Corrupt { file, offset, .. }) => {
-            assert_eq!(file, files[1]);
-            assert!(offset as usize <= middle && middle - (offset as usize) < 200);
+async fn damage_to_an_old_file_becomes_a_gap_and_the_file_is_kept_aside() {
+    for cut in [None, Some(1), Some(147)] {
+        let dir = tempfile::tempdir().unwrap();
+        let (job, files) = log_of_many_segments(dir.path()).await;
+        let whole = fs::read(&files[1]).unwrap();
+        match cut {
+            None => flip(&files[1], whole.len() / 2),
+            Some(bytes) => fs::write(&files[1], &whole[..whole.len() - bytes]).unwrap(),
         }
-        other => panic!("{other:?}"),
+        let damaged = fs::read(&files[1]).unwrap();
+        let log = open(dir.path());
+        assert!(log.append(&job, vec![notice("on")]).await.is_ok(), "old damage does not stop the job");
+        let records = read_all(&log, &job, 1000).await;
+        assert_eq!(gaps(&records, 40).len(), 1);
+        assert_eq!(read_all(&open(dir.path()), &job, 50).await, records);
+        let aside = damaged_files(&log, &job);
+        assert_eq!(fs::read(&aside[0]).unwrap(), damaged);
+        assert_eq!(aside.len(), 1);
+        assert!(!log.evidence(&job, 0).await.unwrap().started, "the later summaries know better");
     }
-    assert!(log.append(&job, vec![notice("on")]).await.is_ok(), "old damage does not stop the job");
-    // Cut between two frames, and cut within one.
-    for length in [whole.len() - 1, whole.len() - 147] {
-        fs::write(&files[1], &whole[..length]).unwrap();
-        assert_corrupt(open(dir.path()).read(&job, 0, usize::MAX).await, &files[1]);
-    }
-    fs::write(&files[1], &whole).unwrap();
-    assert_eq!(read_all(&log, &job, 1000).await.len(), 40);
 }
 
 #[tokio::test]
-async fn damage_below_the_mark_of_the_tail_is_not_cut_off() {
+async fn damage_to_the_tail_becomes_a_gap_and_the_log_goes_on() {
+    for offset in [2, 14, 40, usize::MAX] {
+        for is_known in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let (job, files) = log_of_many_segments(dir.path()).await;
+            let mut log = open(dir.path());
+            if is_known {
+                assert_eq!(log.last_position(&job).await.unwrap(), 39);
+            }
+            let tail = files.last().unwrap();
+            let length = usize::try_from(fs::metadata(tail).unwrap().len()).unwrap();
+            flip(tail, offset.min(length - 3));
+            let damaged = fs::read(tail).unwrap();
+            if is_known {
+                // A process that has read the tail sees the damage when it reads it again.
+                let _ = log.read(&job, 0, usize::MAX).await.unwrap();
+                log = open(dir.path());
+            }
+            assert_eq!(log.append(&job, vec![notice("on")]).await.unwrap().last_position, 40);
+            let records = read_all(&log, &job, 1000).await;
+            assert!(gaps(&records, 40).len() <= 1);
+            assert!(offset < 20 || gaps(&records, 40).len() == 1, "a record is lost at {offset}");
+            assert_eq!(read_all(&open(dir.path()), &job, 50).await, records);
+            let aside = damaged_files(&log, &job);
+            if !is_known || !aside.is_empty() {
+                assert_eq!(fs::read(&aside[0]).unwrap(), damaged);
+                let evidence = log.evidence(&job, 0).await.unwrap();
+                assert!(evidence.started && evidence.rows, "what is lost may have said so");
+            }
+            let last = log.last_seq(&attempt(&job, 0, 1)).await.unwrap();
+            assert!((30..=39).contains(&last), "{last}");
+            assert!(log.append(&job, vec![output(0, 1, last + 1, 5)]).await.is_ok());
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_that_are_gone_become_a_gap() {
+    for from in [0, 1, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let (job, files) = log_of_many_segments(dir.path()).await;
+        for file in &files[from.min(files.len() - 1)..] {
+            fs::remove_file(file).unwrap();
+        }
+        let log = open(dir.path());
+        assert_eq!(log.last_position(&job).await.unwrap(), 39);
+        assert_eq!(log.append(&job, vec![notice("on")]).await.unwrap().last_position, 40);
+        let records = read_all(&log, &job, 1000).await;
+        assert!(!gaps(&records, 40).is_empty());
+        assert!(records.iter().any(|it| it.position == 39 && is_damage(it)));
+        assert_eq!(read_all(&open(dir.path()), &job, 50).await, records);
+    }
+}
+
+#[tokio::test]
+async fn retention_goes_on_over_damage() {
     let dir = tempfile::tempdir().unwrap();
     let (job, files) = log_of_many_segments(dir.path()).await;
-    let tail = files.last().unwrap();
-    let length = fs::metadata(tail).unwrap().len();
-    flip(tail, usize::try_from(length).unwrap() - 3);
-    let log = open(dir.path());
-    assert_corrupt(log.append(&job, vec![notice("on")]).await, tail);
-    assert_corrupt(log.read(&job, 0, 100).await, tail);
-    assert_eq!(fs::metadata(tail).unwrap().len(), length, "the evidence stays");
-    fs::remove_file(tail).unwrap();
-    assert!(matches!(open(dir.path()).last_position(&job).await, Err(LogError::Corrupt { .. })));
+    flip(&files[0], 300);
+    let limits = LogOptions { retain_output_bytes_per_job: 1500, ..options(dir.path()) };
+    let log = SegmentLog::open(limits).unwrap();
+    for seq in 40..80 {
+        log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
+    }
+    let records = read_all(&log, &job, 1000).await;
+    assert!(records.iter().any(is_damage) && records.iter().any(|it| retained_gap(it).is_some()));
+    assert!(!files[1].exists(), "older output went");
+    assert_eq!(damaged_files(&log, &job).len(), 1);
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ class Gap(_message.Message):
         REASON_DRAIN: _ClassVar[Gap.Reason]
         REASON_LIMIT: _ClassVar[Gap.Reason]
         REASON_LOG_RESTORED: _ClassVar[Gap.Reason]
+        REASON_DAMAGED: _ClassVar[Gap.Reason]
     REASON_UNSPECIFIED: Gap.Reason
     REASON_AGENT_LOST: Gap.Reason
     REASON_SPOOL_FULL: Gap.Reason
@@ -99,6 +100,7 @@ class Gap(_message.Message):
     REASON_DRAIN: Gap.Reason
     REASON_LIMIT: Gap.Reason
     REASON_LOG_RESTORED: Gap.Reason
+    REASON_DAMAGED: Gap.Reason
     REASON_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     reason: Gap.Reason

@@ -1,0 +1,89 @@
+//! Noting when a response was handed to its connection whole.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use http_body::Frame;
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+/// A mark in a response: set when the response was handed to its connection whole.
+#[derive(Debug, Clone, Default)]
+pub(in crate::api) struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+}
+
+/// Watches the bodies of responses that carry a [`Sent`] mark.
+#[derive(Clone, Copy)]
+pub(in crate::api) struct DeliveryLayer;
+
+impl<S> Layer<S> for DeliveryLayer {
+    type Service = DeliveryService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        DeliveryService { inner }
+    }
+}
+
+#[derive(Clone)]
+pub(in crate::api) struct DeliveryService<S> {
+    inner: S,
+}
+
+impl<S, R> Service<http::Request<R>> for DeliveryService<S>
+where
+    S: Service<http::Request<R>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<R>) -> Self::Future {
+        let response = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = response.await?;
+            Ok(match response.extensions_mut().remove::<Sent>() {
+                Some(sent) => response.map(|inner| Body::new(MarkedBody { inner, sent })),
+                None => response,
+            })
+        })
+    }
+}
+
+struct MarkedBody {
+    inner: Body,
+    sent: Sent,
+}
+
+impl http_body::Body for MarkedBody {
+    type Data = bytes::Bytes;
+    type Error = tonic::Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<bytes::Bytes>, tonic::Status>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        match &polled {
+            Poll::Ready(None) => self.sent.set(),
+            Poll::Ready(Some(Ok(frame))) if frame.is_trailers() => self.sent.set(),
+            Poll::Ready(Some(_)) | Poll::Pending => {}
+        }
+        polled
+    }
+}

@@ -1,0 +1,167 @@
+//! Repairing a damaged log, whose lock is held. A damaged file is kept beside the log as `<name>.damaged`; what can
+//! be read of it stays, and a gap record stands for what cannot. Such a file becomes a `.kept` one, in which positions
+//! may be missing; the tail gets a new, empty successor first, so that a repair that is broken off leaves a log that
+//! can be repaired.
+//!
+//! Bounds: the bytes of the damaged file, twice.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
+use bytes::Bytes;
+
+use super::LogError;
+use super::folder::{self, Folder, SegmentName};
+use super::frame::{HEADER, push_record, push_summary, record_len};
+use super::lock::{JobLock, Mark};
+use super::salvage::{Salvaged, salvage};
+use super::scan::scan_tail;
+use super::summary::Summary;
+
+/// Repairs the end of a log whose tail is not as `mark` says. Without damage nothing happens.
+pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<(), LogError> {
+    let segments: Vec<_> =
+        folder.list()?.segments.into_iter().filter(|name| name.first <= mark.segment).collect();
+    let tail = SegmentName::live(mark.segment);
+    let bytes = match segments.last() {
+        Some(last) if *last == tail => {
+            let path = folder.file(tail);
+            if scan_tail(&path, Some(mark.length))?.good == mark.length {
+                return Ok(());
+            }
+            Some(read(&path)?)
+        }
+        Some(_) | None => None,
+    };
+    let is_missing = bytes.is_none();
+    let Salvaged { head, records, seals, .. } =
+        salvage(&bytes.unwrap_or_default(), tail.first, mark.last_position, false);
+    let before = match head {
+        Some(head) => head,
+        None => summary_before(folder, &segments, tail)?,
+    };
+    let mut summary = before.clone();
+    for record in &records {
+        summary.note(record, record_len(record));
+    }
+    seals.into_iter().for_each(|seal| summary.note_seal(seal));
+    summary.last_position = mark.last_position.max(tail.first - 1);
+    // A statement may have started, or a row come, of which nothing is known now.
+    summary.is_damaged = true;
+
+    let successor = SegmentName::live(summary.last_position + 1);
+    if successor == tail && !is_missing {
+        keep_aside(folder, tail)?;
+    }
+    let length = install(folder, successor, &summary, &[])?;
+    held.set_mark(Mark {
+        birth: mark.birth,
+        segment: successor.first,
+        length,
+        last_position: summary.last_position,
+    })?;
+    if successor != tail {
+        let kept = SegmentName { first: tail.first, kept_to: Some(summary.last_position) };
+        replace(folder, (!is_missing).then_some(tail), kept, &before, &records)?;
+    }
+    tracing::error!(
+        log = %folder.path.display(), last_position = summary.last_position,
+        "repaired the damaged end of a result log; a gap record stands for what is lost"
+    );
+    Ok(())
+}
+
+/// Repairs this file, if it is one of the log and not its tail. Without damage nothing happens.
+pub(super) fn repair_file(folder: &Folder, path: &Path) -> Result<(), LogError> {
+    let segments = folder.list()?.segments;
+    let Some(index) = segments.iter().position(|name| folder.file(*name) == path) else { return Ok(()) };
+    let (name, Some(next)) = (segments[index], segments.get(index + 1)) else { return Ok(()) };
+    let last = name.kept_to.unwrap_or(next.first - 1);
+    let salvaged = salvage(&read(path)?, name.first, last, name.kept_to.is_some());
+    if !salvaged.is_damaged {
+        return Ok(());
+    }
+    // Retention alone asks for it; the tail's is what counts.
+    let before = salvaged.head.unwrap_or_else(|| Summary::at(name.first - 1));
+    let kept = SegmentName { first: name.first, kept_to: Some(last) };
+    replace(folder, Some(name), kept, &before, &salvaged.records)?;
+    tracing::error!(file = %path.display(), "repaired a damaged part of a result log; a gap record stands for what is lost");
+    Ok(())
+}
+
+/// What is known of everything before the tail without the tail's own word.
+fn summary_before(folder: &Folder, segments: &[SegmentName], tail: SegmentName) -> Result<Summary, LogError> {
+    let Some(&previous) = segments.iter().rev().find(|name| **name != tail) else {
+        return Ok(Summary::default());
+    };
+    let last = previous.kept_to.unwrap_or(tail.first - 1);
+    let found = salvage(&read(&folder.file(previous))?, previous.first, last, previous.kept_to.is_some());
+    let mut summary = found.head.unwrap_or_default();
+    for record in &found.records {
+        summary.note(record, record_len(record));
+    }
+    found.seals.into_iter().for_each(|seal| summary.note_seal(seal));
+    summary.last_position = tail.first - 1;
+    Ok(summary)
+}
+
+/// Puts `kept` in the place of `damaged`, which is kept aside.
+fn replace(
+    folder: &Folder,
+    damaged: Option<SegmentName>,
+    kept: SegmentName,
+    before: &Summary,
+    records: &[sqlflow_proto::record::StoredRecord],
+) -> Result<(), LogError> {
+    if let Some(damaged) = damaged {
+        keep_aside(folder, damaged)?;
+    }
+    install(folder, kept, before, records)?;
+    match damaged.filter(|damaged| *damaged != kept) {
+        Some(damaged) => {
+            let path = folder.file(damaged);
+            fs::remove_file(&path).map_err(LogError::io("remove", &path))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Writes a file that appears complete or not at all; returns its length.
+fn install(
+    folder: &Folder,
+    name: SegmentName,
+    before: &Summary,
+    records: &[sqlflow_proto::record::StoredRecord],
+) -> Result<u64, LogError> {
+    let mut bytes = HEADER.to_vec();
+    push_summary(&mut bytes, before);
+    records.iter().for_each(|record| push_record(&mut bytes, record));
+    let unfinished = folder.path.join("repair.tmp");
+    let mut file = File::create(&unfinished).map_err(LogError::io("make", &unfinished))?;
+    file.write_all(&bytes).map_err(LogError::io("write", &unfinished))?;
+    folder.disk.sync_file(&file, &unfinished)?;
+    fs::rename(&unfinished, folder.file(name)).map_err(LogError::io("rename", &unfinished))?;
+    folder.disk.sync_folder(&folder.path)?;
+    Ok(bytes.len() as u64)
+}
+
+/// Gives the file a second name, under which nothing touches it.
+fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
+    let path = folder.file(name);
+    for number in 0_u32.. {
+        let suffix = if number == 0 { String::new() } else { format!("-{number}") };
+        let aside = folder.path.join(format!("{}{suffix}.damaged", name.file_name()));
+        match fs::hard_link(&path, &aside) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(LogError::io("keep aside", &path)(error)),
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Bytes, LogError> {
+    let (file, length) = folder::open(path)?;
+    folder::read_at(&file, path, 0, length)
+}

@@ -1,0 +1,177 @@
+//! What can still be read of a damaged file: pure. Each frame has a checksum, so frames behind the damage are found
+//! by looking for the next place where one fits.
+
+use bytes::Bytes;
+use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
+
+use super::frame::{Content, Frames, HEADER, Next, PREFIX};
+use super::summary::{SealedAttempt, Summary};
+
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub(super) struct Salvaged {
+    /// The summary of everything before the file.
+    pub(super) head: Option<Summary>,
+    /// In order of their positions, with gaps where records are missing.
+    pub(super) records: Vec<StoredRecord>,
+    pub(super) seals: Vec<SealedAttempt>,
+    /// Bytes were not what was written, or records are missing.
+    pub(super) is_damaged: bool,
+    /// Records are missing.
+    pub(super) lost_records: bool,
+}
+
+/// Reads what is good of a file that holds the positions from `first` to `last`. In one that retention wrote
+/// (`is_kept`) positions are missing also where nothing is wrong.
+pub(super) fn salvage(bytes: &Bytes, first: u64, last: u64, is_kept: bool) -> Salvaged {
+    let mut found = Salvaged::default();
+    let mut end = first.saturating_sub(1);
+    let mut offset = if bytes.starts_with(&HEADER) { HEADER.len() } else { 0 };
+    found.is_damaged = offset == 0;
+    // Something was wrong since the last good record.
+    let mut was_bad = found.is_damaged;
+    while offset < bytes.len() {
+        let Some((content, next)) = frame_at(bytes, offset) else {
+            (found.is_damaged, was_bad) = (true, true);
+            offset = resume(bytes, offset);
+            continue;
+        };
+        offset = next;
+        match content {
+            Content::Summary(summary) => found.head = found.head.or(Some(summary)),
+            Content::Seal(seal) => found.seals.push(seal),
+            Content::Record(record) if record.position > end && record.position <= last => {
+                if record.position > end + 1 && (was_bad || !is_kept) {
+                    found.miss(record.position - 1, &record);
+                }
+                (end, was_bad) = (record.position, false);
+                found.records.push(record);
+            }
+            Content::Record(_) => found.is_damaged = true,
+        }
+    }
+    if end < last && (was_bad || !is_kept) {
+        let near = found.records.last().cloned().unwrap_or_default();
+        found.miss(last, &near);
+    }
+    found.is_damaged |= found.head.is_none();
+    found
+}
+
+impl Salvaged {
+    /// Records are missing, the last one of them at this position, beside `near`.
+    fn miss(&mut self, position: u64, near: &StoredRecord) {
+        (self.is_damaged, self.lost_records) = (true, true);
+        let payload = Payload::Gap(Gap { reason: gap::Reason::Damaged.into(), bytes: None });
+        let record = Record {
+            time_unix_micros: near.record.as_ref().map_or(0, |record| record.time_unix_micros),
+            payload: Some(payload),
+            ..Record::default()
+        };
+        self.records.push(StoredRecord { position, step: near.step, attempt: 0, record: Some(record) });
+    }
+}
+
+/// The frame that begins here, if it is good, and where it ends.
+fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
+    // Most places are none; this is cheaper than a checksum.
+    if !matches!(bytes.get(offset + PREFIX), Some(1..=3)) {
+        return None;
+    }
+    match Frames::new(bytes.slice(offset..), 0).next() {
+        Next::Frame(frame) => {
+            let end = offset + usize::try_from(frame.len()).ok()?;
+            frame.content().ok().map(|content| (content, end))
+        }
+        Next::End | Next::Partial(_) | Next::Bad(_) => None,
+    }
+}
+
+/// Where the next good frame begins behind a bad one, or the end.
+fn resume(bytes: &Bytes, bad: usize) -> usize {
+    // Mostly the payload is damaged and not the length.
+    if let Next::Frame(frame) = Frames::new(bytes.slice(bad..), 0).next()
+        && let Ok(length) = usize::try_from(frame.len())
+        && (bad + length == bytes.len() || frame_at(bytes, bad + length).is_some())
+    {
+        return bad + length;
+    }
+    (bad + 1..bytes.len()).find(|&offset| frame_at(bytes, offset).is_some()).unwrap_or(bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::Output;
+
+    use super::super::frame::{push_record, push_seal, push_summary};
+    use super::*;
+
+    fn record(position: u64) -> StoredRecord {
+        let output = Output { data: Bytes::from(vec![b'x'; 50]), ..Output::default() };
+        let record = Record { seq: position, payload: Some(Payload::Output(output)), ..Record::default() };
+        StoredRecord { position, step: 1, attempt: 2, record: Some(record) }
+    }
+
+    fn file() -> (Vec<u8>, Vec<usize>) {
+        let mut bytes = HEADER.to_vec();
+        push_summary(&mut bytes, &Summary::at(10));
+        let mut offsets = Vec::new();
+        for position in 11..=15 {
+            offsets.push(bytes.len());
+            push_record(&mut bytes, &record(position));
+        }
+        push_seal(&mut bytes, &SealedAttempt { step: 1, attempt: 2 });
+        (bytes, offsets)
+    }
+
+    fn positions(found: &Salvaged) -> Vec<(u64, bool)> {
+        let is_gap = |it: &StoredRecord| matches!(it.record.as_ref().unwrap().payload, Some(Payload::Gap(_)));
+        found.records.iter().map(|it| (it.position, is_gap(it))).collect()
+    }
+
+    #[test]
+    fn a_whole_file_is_not_damaged() {
+        let found = salvage(&file().0.into(), 11, 15, false);
+        assert!(!found.is_damaged && !found.lost_records);
+        assert_eq!(found.records, (11..=15).map(record).collect::<Vec<_>>());
+        assert_eq!((found.seals.len(), found.head.unwrap().last_position), (1, 10));
+    }
+
+    #[test]
+    fn one_flipped_bit_costs_one_frame_wherever_it_is() {
+        let (whole, offsets) = file();
+        for bit in 0..whole.len() * 8 {
+            let mut bytes = whole.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let found = salvage(&bytes.into(), 11, 15, false);
+            assert!(found.is_damaged, "bit {bit}");
+            let gaps = positions(&found).into_iter().filter(|(_, is_gap)| *is_gap).count();
+            let in_record = bit / 8 >= offsets[0] && bit / 8 < offsets[4] + (offsets[1] - offsets[0]);
+            assert_eq!((gaps, found.lost_records), (usize::from(in_record), in_record), "bit {bit}");
+            assert_eq!(positions(&found).iter().map(|it| it.0).collect::<Vec<_>>(), [11, 12, 13, 14, 15]);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_a_gap_at_the_last_position() {
+        let (whole, offsets) = file();
+        let found = salvage(&whole[..offsets[2] + 5].to_vec().into(), 11, 15, false);
+        assert_eq!(positions(&found), [(11, false), (12, false), (15, true)]);
+        let found = salvage(&Bytes::new(), 11, 15, false);
+        assert_eq!(positions(&found), [(15, true)]);
+    }
+
+    #[test]
+    fn positions_that_retention_removed_are_not_missing() {
+        let mut bytes = HEADER.to_vec();
+        push_summary(&mut bytes, &Summary::default());
+        for position in [3, 8, 9] {
+            push_record(&mut bytes, &record(position));
+        }
+        assert!(!salvage(&bytes.clone().into(), 1, 12, true).is_damaged);
+        let middle = bytes.len() - 100;
+        bytes[middle] ^= 1;
+        let found = salvage(&bytes.into(), 1, 12, true);
+        assert_eq!(positions(&found), [(3, false), (8, true), (9, false)]);
+    }
+}

@@ -1,0 +1,107 @@
+//! Another process holds a log's lock and does nothing, as one that is stopped.
+
+use std::fs::{self, File};
+use std::time::Duration;
+
+use super::*;
+
+/// Takes the log's lock as another process would; dropping it gives it back.
+fn hold(log: &SegmentLog, job: &JobId) -> File {
+    let lock = File::options().read(true).write(true).open(log.folder_of(job).join("lock")).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+#[tokio::test]
+async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![output(0, 1, 1, 5), notice("on")]).await.unwrap();
+    let held = hold(&log, &job);
+    // It was stopped while it wrote.
+    let tail = fs::read_dir(log.folder_of(&job)).unwrap().map(|file| file.unwrap().path());
+    let tail = tail.filter(|path| path.extension().is_some()).next().unwrap();
+    let torn = [fs::read(&tail).unwrap(), vec![9; 30]].concat();
+    fs::write(&tail, &torn).unwrap();
+
+    let fresh = open(dir.path());
+    for log in [&log, &fresh] {
+        let page = log.read(&job, 0, 1000).await.unwrap();
+        assert_eq!((positions(&page.records), page.last_position), (vec![1, 2], 2));
+        assert_eq!(log.last_position(&job).await.unwrap(), 2);
+    }
+    let page = fresh.read(&job, 0, 1000).await.unwrap();
+    assert!(!page.is_current, "more may be there");
+    let attempt = attempt(&job, 0, 1);
+    let (appended, sealed, asked, deleted, at_end) = tokio::join!(
+        fresh.append(&job, vec![notice("on")]),
+        log.seal(&attempt),
+        fresh.last_seq(&attempt),
+        log.delete(&job),
+        fresh.read(&job, 2, 1000),
+    );
+    let errors = [appended.err(), sealed.err(), asked.err(), deleted.err(), at_end.err()];
+    for error in errors {
+        let Some(LogError::Busy { holder, .. }) = &error else { panic!("{error:?}") };
+        assert_eq!(*holder, Some(std::process::id()));
+    }
+    drop(held);
+    assert_eq!(fresh.append(&job, vec![notice("on")]).await.unwrap().last_position, 3);
+    assert_eq!(log.last_seq(&attempt).await.unwrap(), 1);
+    assert!(fresh.read(&job, 0, 1000).await.unwrap().is_current);
+}
+
+#[test]
+fn many_who_wait_hold_no_thread() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(4).build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, free) = (open(dir.path()), JobId::generate());
+        log.append(&free, vec![notice("on")]).await.unwrap();
+        let mut held = Vec::new();
+        let mut appends = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let job = JobId::generate();
+            log.append(&job, vec![notice("on")]).await.unwrap();
+            held.push(hold(&log, &job));
+            let log = log.clone();
+            appends.spawn(async move { log.append(&job, vec![notice("on")]).await });
+        }
+        for _ in 0..20 {
+            let read = tokio::time::timeout(Duration::from_secs(60), log.read(&free, 0, 100)).await;
+            assert_eq!(read.expect("it does not wait for them").unwrap().last_position, 1);
+        }
+        assert_eq!(log.append(&free, vec![notice("on")]).await.unwrap().last_position, 2);
+        drop(held);
+        while let Some(appended) = appends.join_next().await {
+            match appended.unwrap() {
+                Ok(appended) => assert_eq!(appended.last_position, 2),
+                Err(LogError::Busy { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+}
+
+/// One that appends without a pause lets others in.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_gets_a_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let (busy, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
+    let (log, id) = (busy.clone(), job.clone());
+    let endless = tokio::spawn(async move {
+        let mut appends = tokio::task::JoinSet::new();
+        loop {
+            while appends.len() < 64 {
+                let (log, id) = (log.clone(), id.clone());
+                appends.spawn(async move { log.append(&id, vec![notice("on")]).await.unwrap() });
+            }
+            appends.join_next().await;
+        }
+    });
+    for _ in 0..20 {
+        other.append(&job, vec![notice("here, too")]).await.unwrap();
+    }
+    endless.abort();
+}
