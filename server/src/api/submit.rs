@@ -111,7 +111,6 @@ impl Submitter {
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let now = clock::now_ms();
         let token = Token::generate();
-        let lease_ms = i64::try_from(self.driver.lease_duration().as_millis()).unwrap_or(i64::MAX);
         let new = NewJob {
             job: Job::new(JobId::generate(), codegen::job_steps(compiled)),
             token: token.hash(),
@@ -121,7 +120,8 @@ impl Submitter {
             secrets: vec![(DATA_SOURCE.to_owned(), data_source)],
             fetch_timeout_ms: i64::from(fetch_timeout_seconds) * 1000,
             owner: self.driver.server().clone(),
-            lease_until_ms: now.saturating_add(lease_ms),
+            lease: self.driver.lease_duration(),
+            request: None,
             created_ms: now,
             sql,
         };

@@ -130,8 +130,9 @@ async fn world(refusal: Option<Refusal>) -> World {
         secrets: Vec::new(),
         fetch_timeout_ms: 0,
         owner: driver.server().clone(),
-        lease_until_ms: i64::MAX,
+        lease: second,
         created_ms: 0,
+        request: None,
     };
     store.create(new).await.unwrap();
     World { store, launcher, driver, attempt, _dir: dir }
