@@ -9,6 +9,7 @@ mod failpoints;
 mod first_job;
 mod full_disk;
 mod model_files;
+mod open_page;
 mod refusals;
 mod server_killed;
 mod two_servers;
