@@ -11,5 +11,6 @@ mod full_disk;
 mod model_files;
 mod open_page;
 mod refusals;
+mod run_again;
 mod server_killed;
 mod two_servers;
