@@ -22,7 +22,7 @@ use super::pages::{self, TAIL_RECORDS};
 use super::reader::Reader;
 use crate::job::JobId;
 
-/// Pages that are kept fresh at the same time; more are told to come later.
+/// Pages that are kept fresh at the same time; more are refused with 503.
 const MAX_PAGES: usize = 512;
 /// Between two looks at the log, so that many small records go out together.
 const PACE: Duration = Duration::from_millis(100);
