@@ -54,7 +54,11 @@ impl Client {
     /// # Errors
     /// The server's.
     pub async fn run_in(&mut self, sql: impl Into<String>, session: Session) -> Result<Token, Status> {
-        Ok(self.api.run(Request { sql: sql.into(), session: Some(session) }).await?.into_inner())
+        Ok(self
+            .api
+            .run(Request { sql: sql.into(), session: Some(session), ..Request::default() })
+            .await?
+            .into_inner())
     }
 
     /// Fetches with the cursors that the server gives until the job has ended and all is read.

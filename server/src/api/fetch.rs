@@ -165,7 +165,7 @@ impl Fetcher {
             }
             *noted = now;
         }
-        if let Err(error) = self.store.fetched(&record.job.id, now).await {
+        if let Err(error) = self.store.fetched(&record.job.id).await {
             tracing::warn!(job = %record.job.id, %error, "could not note that the job was fetched");
         }
     }

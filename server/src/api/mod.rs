@@ -8,6 +8,7 @@ mod delivery;
 mod executors;
 mod fetch;
 mod render;
+mod request_id;
 mod status;
 mod submit;
 mod v1;
@@ -123,7 +124,12 @@ impl Api {
 
         let token_api = v1::TokenApi {
             fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log)),
-            submitter: submit::Submitter::new(Arc::clone(&self.store), self.driver, self.submit),
+            submitter: submit::Submitter::new(
+                Arc::clone(&self.store),
+                self.driver,
+                self.links.clone(),
+                self.submit,
+            ),
             store: self.store,
             log: self.log,
             metrics: self.metrics,

@@ -13,6 +13,8 @@ pub(super) fn of_store(error: StoreError) -> Status {
         StoreError::Full => Code::ResourceExhausted,
         StoreError::Database(_) | StoreError::Closing => Code::Unavailable,
         StoreError::Damaged(..) => Code::DataLoss,
+        // Another server on the same state may be new enough; agents try again there.
+        StoreError::Newer { .. } => Code::Unavailable,
     };
     refuse(code, &error)
 }

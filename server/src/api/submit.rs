@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sqlflow_proto::v1;
 use tonic::Status;
 
+use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::clock;
 use crate::codegen::{self, DATA_SOURCE};
@@ -12,8 +13,9 @@ use crate::drive::Driver;
 use crate::dsn;
 use crate::job::{Job, JobId, Token};
 use crate::sql::{self, Compiled};
-use crate::store::{Lease, NewJob, Secret, Store};
+use crate::store::{Created, Lease, NewJob, Secret, Store};
 use crate::trace::Origin;
+use crate::web::Links;
 
 /// Statements of a program at the most.
 pub const MAX_STATEMENTS: usize = 10_000;
@@ -37,12 +39,13 @@ pub struct SubmitOptions {
 pub(super) struct Submitter {
     store: Arc<dyn Store>,
     driver: Driver,
+    links: Links,
     options: SubmitOptions,
 }
 
 impl Submitter {
-    pub(super) fn new(store: Arc<dyn Store>, driver: Driver, options: SubmitOptions) -> Self {
-        Self { store, driver, options }
+    pub(super) fn new(store: Arc<dyn Store>, driver: Driver, links: Links, options: SubmitOptions) -> Self {
+        Self { store, driver, links, options }
     }
 
     pub(super) async fn run(
@@ -50,6 +53,7 @@ impl Submitter {
         request: v1::Request,
         origin: Option<Origin>,
     ) -> Result<(Token, JobId), Status> {
+        let named = NamedRequest::of(&request, &self.links)?;
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session)?;
         let dialect = dsn::dialect(data_source.expose())
@@ -70,14 +74,41 @@ impl Submitter {
         };
         let compiled = compiled.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let timeout = session.fetch_timeout_seconds.unwrap_or(self.options.fetch_timeout_seconds);
-        let (token, mut new) = self.new_job(&compiled, sql, data_source, session.user_id, timeout)?;
-        new.job.origin = origin;
-        let id = new.job.id.clone();
-        let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
-        self.store.create(new).await.map_err(status::of_store)?;
-        tracing::info!(job = %id, statements = compiled.program.statements.len(), "took a program");
-        self.driver.drive(id.clone(), lease);
+        let (token, asked) = match named {
+            Some(NamedRequest { token, hash }) => (token, Some(hash)),
+            None => (Token::generate(), None),
+        };
+        let new = NewJob {
+            token: token.hash(),
+            request: asked,
+            ..self.new_job(&compiled, sql, data_source, session.user_id, timeout)?
+        };
+        let new = NewJob { job: Job { origin, ..new.job }, ..new };
+        let id = self.record(new, compiled.program.statements.len()).await?;
         Ok((token, id))
+    }
+
+    /// Records the job and has it driven, also when the caller is gone meanwhile. Of a request that was recorded before
+    /// it gives that job.
+    async fn record(&self, new: NewJob, statements: usize) -> Result<JobId, Status> {
+        let (store, driver) = (Arc::clone(&self.store), self.driver.clone());
+        let recording = tokio::spawn(async move {
+            let id = new.job.id.clone();
+            let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
+            match store.create(new).await.map_err(status::of_store)? {
+                Created::New => {
+                    tracing::info!(job = %id, statements, "took a program");
+                    driver.drive(id.clone(), lease);
+                    Ok(id)
+                }
+                Created::Before(before) => {
+                    tracing::info!(job = %before, "answered a repeated request");
+                    Ok(before)
+                }
+                Created::Conflict => Err(request_id::conflict()),
+            }
+        });
+        recording.await.map_err(|_| Status::unavailable("the server is shutting down"))?
     }
 
     fn data_source(&self, session: &v1::Session) -> Result<Secret, Status> {
@@ -99,7 +130,7 @@ impl Submitter {
         data_source: Secret,
         user_id: String,
         fetch_timeout_seconds: u32,
-    ) -> Result<(Token, NewJob), Status> {
+    ) -> Result<NewJob, Status> {
         let statements = &compiled.program.statements;
         if statements.len() > MAX_STATEMENTS {
             return Err(Status::invalid_argument(format!(
@@ -109,23 +140,20 @@ impl Submitter {
         }
         let specs = codegen::step_specs(compiled);
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
-        let now = clock::now_ms();
-        let token = Token::generate();
-        let lease_ms = i64::try_from(self.driver.lease_duration().as_millis()).unwrap_or(i64::MAX);
-        let new = NewJob {
+        Ok(NewJob {
             job: Job::new(JobId::generate(), codegen::job_steps(compiled)),
-            token: token.hash(),
+            token: Token::generate().hash(),
             user_id,
             headings: statements.iter().map(|statement| heading(&statement.text)).collect(),
             step_specs: step_specs.map_err(|error| Status::internal(error.to_string()))?,
             secrets: vec![(DATA_SOURCE.to_owned(), data_source)],
             fetch_timeout_ms: i64::from(fetch_timeout_seconds) * 1000,
             owner: self.driver.server().clone(),
-            lease_until_ms: now.saturating_add(lease_ms),
-            created_ms: now,
+            lease: self.driver.lease_duration(),
+            created_ms: clock::now_ms(),
+            request: None,
             sql,
-        };
-        Ok((token, new))
+        })
     }
 }
 

@@ -10,9 +10,11 @@ mod job;
 mod verdict;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -60,12 +62,24 @@ pub struct Limits {
     pub retain_jobs: Duration,
 }
 
+/// How long a job waits whose driver panicked, so that a fault that repeats costs little.
+const PANIC_PAUSE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(10) };
+/// Pause after the store could not take a job back.
+const RELEASE_PAUSE: Duration = Duration::from_secs(1);
+
 /// A handle to this server's driver.
 #[derive(Clone)]
 pub struct Driver {
     context: Arc<Context>,
-    tasks: Arc<Mutex<HashMap<JobId, AbortHandle>>>,
+    tasks: Arc<Mutex<HashMap<JobId, Driving>>>,
     shutdown: CancellationToken,
+}
+
+/// A task that drives a job.
+struct Driving {
+    /// Of its lease.
+    epoch: i64,
+    task: AbortHandle,
 }
 
 impl Driver {
@@ -75,23 +89,43 @@ impl Driver {
         Self { context: Arc::new(context), tasks: Arc::default(), shutdown }
     }
 
-    /// Drives a job that this server holds the lease of.
+    /// Drives a job that this server holds the lease of. A task with an older lease is replaced; nothing happens if
+    /// the job is driven under this lease, or a newer one, already.
     pub fn drive(&self, id: JobId, lease: Lease) {
-        let task = job::JobDriver::new(Arc::clone(&self.context), id.clone(), lease);
-        let (shutdown, tasks, ended) = (self.shutdown.clone(), Arc::clone(&self.tasks), id.clone());
-        let handle = tokio::spawn(async move {
-            tokio::select! {
-                () = task.run() => {}
-                () = shutdown.cancelled() => {}
-            }
-            lock(&tasks).remove(&ended);
-        });
-        // A newer lease of the same job replaces a task whose lease ran out.
-        if let Some(older) = lock(&self.tasks).insert(id.clone(), handle.abort_handle()) {
-            older.abort();
+        let epoch = lease.epoch;
+        // Held until the task is in it, so that one that ends at once finds its entry.
+        let mut tasks = lock(&self.tasks);
+        if tasks.get(&id).is_some_and(|driving| driving.epoch >= epoch) {
+            return;
         }
-        if handle.is_finished() {
-            lock(&self.tasks).remove(&id);
+        let (this, job) = (self.clone(), id.clone());
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = this.drive_to_end(&job, lease) => {}
+                () = this.shutdown.cancelled() => {}
+            }
+            let mut tasks = lock(&this.tasks);
+            if tasks.get(&job).is_some_and(|driving| driving.epoch == epoch) {
+                tasks.remove(&job);
+            }
+        });
+        if let Some(older) = tasks.insert(id, Driving { epoch, task: task.abort_handle() }) {
+            older.task.abort();
+        }
+    }
+
+    /// A panic ends this task and nothing else: after a pause the job is given back, and claimed again.
+    async fn drive_to_end(&self, id: &JobId, lease: Lease) {
+        let driver = job::JobDriver::new(Arc::clone(&self.context), id.clone(), lease.clone());
+        if AssertUnwindSafe(driver.run()).catch_unwind().await.is_ok() {
+            return;
+        }
+        self.context.metrics.driver_panicked();
+        tracing::error!(job = %id, "the job's driver panicked; the job is given back in {} s", PANIC_PAUSE.as_secs());
+        tokio::time::sleep(PANIC_PAUSE).await;
+        while let Err(error) = self.context.store.release(id, &lease).await {
+            tracing::warn!(job = %id, %error, "cannot give the job back, will try again");
+            tokio::time::sleep(RELEASE_PAUSE).await;
         }
     }
 

@@ -115,7 +115,13 @@ impl Token {
     /// A new random token.
     #[must_use]
     pub fn generate() -> Self {
-        Self(format!("{TOKEN_PREFIX}{:032x}", rand::random::<u128>()))
+        Self::of_bits(rand::random())
+    }
+
+    /// The token of these bits, which nobody else may be able to guess.
+    #[must_use]
+    pub fn of_bits(bits: u128) -> Self {
+        Self(format!("{TOKEN_PREFIX}{bits:032x}"))
     }
 
     /// What the store keeps instead of the token. The token is as random as the hash is long, so no salt is needed.

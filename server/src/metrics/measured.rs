@@ -1,7 +1,7 @@
 //! Store and log with a clock around them.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -10,7 +10,8 @@ use super::{Metrics, Operation};
 use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
 use crate::log::{Appended, Entry, LogError, Page, ResultLog};
 use crate::store::{
-    Claim, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, Store, StoreError, UpdateError,
+    Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, Store, StoreError,
+    Unfetched, UpdateError,
 };
 
 /// A store whose transactions are timed, and whose events are counted.
@@ -52,10 +53,15 @@ impl MeasuredStore {
 
 #[async_trait]
 impl Store for MeasuredStore {
-    async fn create(&self, job: NewJob) -> Result<(), StoreError> {
-        self.plain("create", self.inner.create(job)).await?;
-        self.metrics.0.jobs_taken.inc();
-        Ok(())
+    async fn create(&self, job: NewJob) -> Result<Created, StoreError> {
+        let created = self.plain("create", self.inner.create(job)).await?;
+        match created {
+            Created::New => {
+                self.metrics.0.jobs_taken.inc();
+            }
+            Created::Before(_) | Created::Conflict => {}
+        }
+        Ok(created)
     }
 
     async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError> {
@@ -105,34 +111,46 @@ impl Store for MeasuredStore {
         self.plain("claim", self.inner.claim(claim)).await
     }
 
-    async fn lease_owners(&self, me: &ServerId, now_ms: i64) -> Result<Vec<ServerId>, StoreError> {
-        self.plain("lease_owners", self.inner.lease_owners(me, now_ms)).await
+    async fn release(&self, id: &JobId, lease: &Lease) -> Result<(), StoreError> {
+        self.plain("release", self.inner.release(id, lease)).await
     }
 
-    async fn heartbeat(
+    async fn held(
         &self,
         me: &ServerId,
-        now_ms: i64,
-        lease_until_ms: i64,
-        tolerance_ms: i64,
-    ) -> Result<(), StoreError> {
-        self.plain("heartbeat", self.inner.heartbeat(me, now_ms, lease_until_ms, tolerance_ms)).await
+        after: Option<&JobId>,
+        limit: u32,
+    ) -> Result<Vec<(JobId, Lease)>, StoreError> {
+        self.plain("held", self.inner.held(me, after, limit)).await
     }
 
-    async fn fetched(&self, id: &JobId, now_ms: i64) -> Result<(), StoreError> {
-        self.plain("fetched", self.inner.fetched(id, now_ms)).await
+    async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError> {
+        self.plain("lease_owners", self.inner.lease_owners(me)).await
     }
 
-    async fn unfetched(&self, now_ms: i64) -> Result<Vec<(JobId, i64)>, StoreError> {
-        self.plain("unfetched", self.inner.unfetched(now_ms)).await
+    async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
+        self.plain("heartbeat", self.inner.heartbeat(me, lease, tolerance)).await
+    }
+
+    async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
+        self.plain("fetched", self.inner.fetched(id)).await
+    }
+
+    async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError> {
+        self.plain("unfetched", self.inner.unfetched(after, limit)).await
     }
 
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
         self.plain("advance_plain_cursor", self.inner.advance_plain_cursor(id, from, to)).await
     }
 
-    async fn ended_before(&self, ended_ms: i64, limit: u32) -> Result<Vec<JobId>, StoreError> {
-        self.plain("ended_before", self.inner.ended_before(ended_ms, limit)).await
+    async fn ended_before(
+        &self,
+        ended_ms: i64,
+        after: Option<&EndedJob>,
+        limit: u32,
+    ) -> Result<Vec<EndedJob>, StoreError> {
+        self.plain("ended_before", self.inner.ended_before(ended_ms, after, limit)).await
     }
 
     async fn remove(&self, id: &JobId) -> Result<(), StoreError> {

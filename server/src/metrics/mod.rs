@@ -42,7 +42,9 @@ struct Inner {
     agents: Gauge,
     spool_bytes: Gauge<i64, AtomicI64>,
     reconcile_lag: Histogram,
+    housekeeping: Family<TaskLabel, Histogram, Buckets>,
     housekeeping_failures: Counter,
+    driver_panics: Counter,
     spans_lost: Counter<u64, AtomicU64>,
     launcher_ready: Gauge,
 }
@@ -76,6 +78,11 @@ struct Call {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Operation {
     operation: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabel {
+    task: &'static str,
 }
 
 /// From the shortest bucket's bound, each twice or four times the one before.
@@ -117,7 +124,9 @@ impl Default for Metrics {
             agents: Gauge::default(),
             spool_bytes: Gauge::default(),
             reconcile_lag: QUICK.new_metric(),
+            housekeeping: Family::new_with_constructor(QUICK),
             housekeeping_failures: Counter::default(),
+            driver_panics: Counter::default(),
             spans_lost: Counter::default(),
             launcher_ready: Gauge::default(),
         };
@@ -184,10 +193,21 @@ impl Inner {
             seconds(),
             self.reconcile_lag.clone(),
         );
+        all.register_with_unit(
+            "housekeeping_pass_duration",
+            "Time of a pass of the periodic work; each kind has a task of its own",
+            seconds(),
+            self.housekeeping.clone(),
+        );
         all.register(
             "housekeeping_failures",
-            "Passes of the periodic work that failed",
+            "Passes of the periodic work, and items of it, that failed",
             self.housekeeping_failures.clone(),
+        );
+        all.register(
+            "driver_panics",
+            "Panics of a job's driver: a fault of the server; the job is claimed again",
+            self.driver_panics.clone(),
         );
         all.register("spans_lost", "Spans that no collector took", self.spans_lost.clone());
         all.register(
@@ -337,6 +357,16 @@ impl Metrics {
     /// Housekeeping failed.
     pub fn housekeeping_failed(&self) {
         self.0.housekeeping_failures.inc();
+    }
+
+    /// A pass of this kind of housekeeping is over.
+    pub fn note_housekeeping(&self, task: &'static str, took: Duration) {
+        self.0.housekeeping.get_or_create(&TaskLabel { task }).observe(took.as_secs_f64());
+    }
+
+    /// A job's driver panicked.
+    pub fn driver_panicked(&self) {
+        self.0.driver_panics.inc();
     }
 
     /// Spans were given up.

@@ -1,4 +1,5 @@
-//! Tells waiters in this process that a job changed. Holds an entry only while somebody watches.
+//! Wakes waiters in this process when a job changes. Entries that nobody watches are removed when the map has grown to
+//! twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,25 +8,58 @@ use tokio::sync::watch;
 
 use crate::job::JobId;
 
+/// Entries that nobody watches and that may stay at any time.
+const SPARE: usize = 64;
+
 #[derive(Default)]
 pub(super) struct Hub {
-    jobs: Mutex<HashMap<JobId, watch::Sender<u64>>>,
+    jobs: Mutex<Watched>,
+}
+
+#[derive(Default)]
+struct Watched {
+    senders: HashMap<JobId, watch::Sender<u64>>,
+    /// How many entries there may be until those that nobody watches are looked for.
+    prune_at: usize,
 }
 
 impl Hub {
     pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.entry(id.clone()).or_insert_with(|| watch::channel(0).0).subscribe()
+        if !jobs.senders.contains_key(id) && jobs.senders.len() >= jobs.prune_at.max(SPARE) {
+            jobs.senders.retain(|_, sender| !sender.is_closed());
+            jobs.prune_at = 2 * jobs.senders.len();
+        }
+        jobs.senders.entry(id.clone()).or_insert_with(|| watch::channel(0).0).subscribe()
     }
 
     pub(super) fn changed(&self, id: &JobId) {
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = jobs.get(id) {
+        if let Some(sender) = jobs.senders.get(id) {
             if sender.is_closed() {
-                jobs.remove(id);
+                jobs.senders.remove(id);
             } else {
                 sender.send_modify(|version| *version += 1);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_nobody_watches_any_more_are_forgotten() {
+        let hub = Hub::default();
+        let watched = JobId::generate();
+        let mut receiver = hub.watch(&watched);
+        for _ in 0..10_000 {
+            drop(hub.watch(&JobId::generate()));
+        }
+        assert!(hub.jobs.lock().unwrap().senders.len() <= 2 + SPARE);
+        hub.changed(&watched);
+        assert!(receiver.has_changed().unwrap(), "one that is watched stays");
+        receiver.mark_unchanged();
     }
 }

@@ -8,7 +8,12 @@ mod tests;
 mod types;
 
 pub use sqlite::SqliteStore;
-pub use types::{Claim, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, StoreError, UpdateError};
+pub use types::{
+    Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Secret, ServerId, StoreError,
+    Unfetched, UpdateError,
+};
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -16,11 +21,19 @@ use tokio::sync::watch;
 use crate::job::{Change, Event, Job, JobId, TokenHash};
 
 /// The state of all jobs. Every method is one transaction; it either happened or it did not, also when the caller
-/// is dropped. All times are milliseconds since the Unix epoch.
+/// is dropped. All times are milliseconds since the Unix epoch. Leases and fetch timeouts are judged by one clock, the
+/// store's; the times that callers give are only recorded.
+///
+/// A server has one lease, which its heartbeat prolongs. A job is held by the server that took it last, and that
+/// counts as long as the server's lease lasts.
+///
+/// A damaged document fails its own job and nothing else: the job reads as FAILED, ends as that when it is next
+/// loaded or written, and can be removed.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Records a new job with its steps and secrets, under a lease of the server that took it.
-    async fn create(&self, job: NewJob) -> Result<(), StoreError>;
+    /// Records a new job with its steps and secrets, held by the server that took it. With [`NewJob::request`], only
+    /// if no job has the token yet.
+    async fn create(&self, job: NewJob) -> Result<Created, StoreError>;
 
     /// The job that has this token.
     async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError>;
@@ -53,34 +66,46 @@ pub trait Store: Send + Sync + 'static {
     /// Jobs, newest first.
     async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError>;
 
-    /// Takes up to `limit` jobs that have not ended and have no live lease. `dead` are servers known to be gone,
-    /// whose leases count for nothing.
+    /// Takes up to `limit` jobs that have not ended and whose owner's lease has run out, other than the claimer's own.
+    /// `dead` are servers known to be gone, whose leases count for nothing. Jobs whose documents are newer than this
+    /// server knows are left alone.
     async fn claim(&self, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError>;
 
-    /// Servers other than `me` that hold an unexpired lease.
-    async fn lease_owners(&self, me: &ServerId, now_ms: i64) -> Result<Vec<ServerId>, StoreError>;
+    /// Gives a job back, so that any server may claim it at once. Nothing happens if the lease is no longer the job's.
+    async fn release(&self, id: &JobId, lease: &Lease) -> Result<(), StoreError>;
 
-    /// Prolongs all leases of this server, and says that a server is there. Time in which none was there is added
-    /// to every live job's fetch deadline, when it is longer than `tolerance_ms`.
-    async fn heartbeat(
+    /// The live jobs that this server holds: up to `limit`, after this one, by their ids.
+    async fn held(
         &self,
         me: &ServerId,
-        now_ms: i64,
-        lease_until_ms: i64,
-        tolerance_ms: i64,
-    ) -> Result<(), StoreError>;
+        after: Option<&JobId>,
+        limit: u32,
+    ) -> Result<Vec<(JobId, Lease)>, StoreError>;
+
+    /// Servers other than `me` that hold live jobs and whose lease has not run out.
+    async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError>;
+
+    /// Prolongs this server's lease, and says that a server is there. Time in which none was there is added to every
+    /// live job's fetch deadline, when it is longer than `tolerance`.
+    async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError>;
 
     /// Somebody reads the job's log.
-    async fn fetched(&self, id: &JobId, now_ms: i64) -> Result<(), StoreError>;
+    async fn fetched(&self, id: &JobId) -> Result<(), StoreError>;
 
-    /// Live jobs that nobody fetched in time, with the time allowed in milliseconds.
-    async fn unfetched(&self, now_ms: i64) -> Result<Vec<(JobId, i64)>, StoreError>;
+    /// Up to `limit` live jobs that nobody fetched in time and that come after this one, those first that are due
+    /// for longest.
+    async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError>;
 
     /// Moves the plain token's cursor from `from` to `to`; nothing happens if it is elsewhere.
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError>;
 
-    /// Up to `limit` jobs that ended before this time, oldest first.
-    async fn ended_before(&self, ended_ms: i64, limit: u32) -> Result<Vec<JobId>, StoreError>;
+    /// Up to `limit` jobs that ended before this time and come after this one, oldest first.
+    async fn ended_before(
+        &self,
+        ended_ms: i64,
+        after: Option<&EndedJob>,
+        limit: u32,
+    ) -> Result<Vec<EndedJob>, StoreError>;
 
     /// How many jobs there are, by the names of their states.
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError>;

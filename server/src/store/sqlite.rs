@@ -1,5 +1,6 @@
 //! The store in one SQLite file. Several processes on one machine may use it at the same time.
 
+mod leases;
 mod rows;
 mod transactions;
 
@@ -14,11 +15,15 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::watch;
 
-use self::rows::{RECORD_COLUMNS, damaged, job_id, record, stored};
-use self::transactions::{apply, insert, take_leases};
+use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
+use self::transactions::{apply, end_damaged, insert};
 use super::Store;
 use super::hub::Hub;
-use super::types::{Claim, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, StoreError, UpdateError};
+use super::types::{
+    Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, StoreError, Unfetched,
+    UpdateError,
+};
+use crate::clock;
 use crate::job::{Change, Event, Job, JobId, TokenHash};
 
 /// Readers at the same time; writers go one after another.
@@ -35,7 +40,11 @@ struct Inner {
     writer: SqlitePool,
     readers: SqlitePool,
     hub: Hub,
+    clock: Clock,
 }
+
+/// The store's time, in milliseconds since the Unix epoch.
+type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
 impl SqliteStore {
     /// Opens the file, and makes it if it is not there. Older files are brought up to date; a file of a newer
@@ -44,6 +53,11 @@ impl SqliteStore {
     /// # Errors
     /// The file cannot be opened, or is not a store that this server knows.
     pub async fn open(path: &Path) -> anyhow::Result<Self> {
+        Self::open_with(path, Box::new(clock::now_ms)).await
+    }
+
+    /// With a clock of its own: by the machine's, all servers that share the file judge leases by one clock.
+    pub(super) async fn open_with(path: &Path, clock: Clock) -> anyhow::Result<Self> {
         // It holds secrets. SQLite gives the files beside it the same permissions.
         std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let options = SqliteConnectOptions::new()
@@ -58,7 +72,43 @@ impl SqliteStore {
         sqlx::migrate!("src/store/migrations").run(&writer).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { inner: Arc::new(Inner { writer, readers, hub: Hub::default() }) })
+        Ok(Self { inner: Arc::new(Inner { writer, readers, hub: Hub::default(), clock }) })
+    }
+
+    fn now_ms(&self) -> i64 {
+        (self.inner.clock)()
+    }
+
+    async fn apply(
+        &self,
+        id: &JobId,
+        lease: Option<&Lease>,
+        event: Event,
+        now_ms: i64,
+    ) -> Result<(Job, Change), UpdateError> {
+        let (id, lease) = (id.clone(), lease.cloned());
+        self.write(move |tx| Box::pin(apply(tx, id, lease, event, now_ms))).await
+    }
+
+    async fn record(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
+        let row = QueryBuilder::<Sqlite>::new("SELECT ")
+            .push(RECORD_COLUMNS)
+            .push(" FROM jobs WHERE job_id = ")
+            .push_bind(id.as_str())
+            .build()
+            .fetch_optional(&self.inner.readers)
+            .await?;
+        row.as_ref().map(record).transpose()
+    }
+
+    async fn end_damaged(&self, id: &JobId, error: &StoreError) -> Result<(), StoreError> {
+        tracing::error!(job = %id, %error, "the job ends: its stored state cannot be read");
+        let (owned_id, now_ms) = (id.clone(), self.now_ms());
+        let change = self.write(move |tx| Box::pin(end_damaged(tx, owned_id, now_ms))).await?;
+        if change == Change::Changed {
+            self.inner.hub.changed(id);
+        }
+        Ok(())
     }
 
     /// Runs a transaction to its end also when the caller is dropped: a connection never goes back to the pool
@@ -107,8 +157,9 @@ async fn write_with<T, E: From<StoreError>>(
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn create(&self, new: NewJob) -> Result<(), StoreError> {
-        self.write(|tx| Box::pin(insert(tx, new))).await
+    async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
+        let now_ms = self.now_ms();
+        self.write(move |tx| Box::pin(insert(tx, new, now_ms))).await
     }
 
     async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError> {
@@ -120,14 +171,13 @@ impl Store for SqliteStore {
     }
 
     async fn load(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        let row = QueryBuilder::<Sqlite>::new("SELECT ")
-            .push(RECORD_COLUMNS)
-            .push(" FROM jobs WHERE job_id = ")
-            .push_bind(id.as_str())
-            .build()
-            .fetch_optional(&self.inner.readers)
-            .await?;
-        row.as_ref().map(record).transpose()
+        match self.record(id).await {
+            Err(error @ StoreError::Damaged(..)) => {
+                self.end_damaged(id, &error).await?;
+                self.record(id).await
+            }
+            loaded => loaded,
+        }
     }
 
     async fn program(&self, id: &JobId) -> Result<Option<String>, StoreError> {
@@ -141,7 +191,12 @@ impl Store for SqliteStore {
             .fetch_optional(&self.inner.readers)
             .await?;
         let Some(row) = row else { return Ok(Vec::new()) };
-        serde_json::from_str(row.try_get("headings")?).map_err(|error| damaged(&row, error))
+        // Headings are for people; the job goes on without them.
+        let headings = serde_json::from_str(row.try_get("headings")?);
+        Ok(headings.unwrap_or_else(|error| {
+            tracing::error!(job = %id, %error, "the stored headings of the job are damaged");
+            Vec::new()
+        }))
     }
 
     async fn step_spec(&self, id: &JobId, step: u32) -> Result<Option<String>, StoreError> {
@@ -168,8 +223,13 @@ impl Store for SqliteStore {
         event: Event,
         now_ms: i64,
     ) -> Result<(Job, Change), UpdateError> {
-        let (owned_id, lease) = (id.clone(), lease.cloned());
-        let (job, change) = self.write(move |tx| Box::pin(apply(tx, owned_id, lease, event, now_ms))).await?;
+        let (job, change) = match self.apply(id, lease, event.clone(), now_ms).await {
+            Err(UpdateError::Store(error @ StoreError::Damaged(..))) => {
+                self.end_damaged(id, &error).await?;
+                self.apply(id, lease, event, now_ms).await?
+            }
+            applied => applied?,
+        };
         if change == Change::Changed {
             self.inner.hub.changed(id);
         }
@@ -177,79 +237,65 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError> {
-        let mut query = QueryBuilder::<Sqlite>::new("SELECT ");
-        query.push(RECORD_COLUMNS).push(" FROM jobs WHERE TRUE");
-        if let Some(user) = filter.user_id {
-            query.push(" AND user_id = ").push_bind(user);
-        }
-        if let Some(before) = filter.before {
-            query.push(" AND job_id < ").push_bind(String::from(before));
-        }
-        if !filter.states.is_empty() {
-            query.push(" AND state IN (");
-            let mut states = query.separated(", ");
-            for state in filter.states {
-                states.push_bind(state);
-            }
-            query.push(")");
-        }
-        query.push(" ORDER BY job_id DESC LIMIT ").push_bind(filter.limit);
-        let rows = query.build().fetch_all(&self.inner.readers).await?;
-        rows.iter().map(record).collect()
+        let rows = listing(filter).build().fetch_all(&self.inner.readers).await?;
+        Ok(readable(&rows, listed))
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError> {
-        self.write(|tx| Box::pin(take_leases(tx, claim))).await
+        let now_ms = self.now_ms();
+        let owners = leases::owners(&self.inner.readers).await?;
+        let alive = leases::alive(&self.inner.readers, now_ms).await?;
+        if leases::free(&claim, owners, &alive).is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(move |tx| Box::pin(leases::claim(tx, claim, now_ms))).await
     }
 
-    async fn lease_owners(&self, me: &ServerId, now_ms: i64) -> Result<Vec<ServerId>, StoreError> {
-        let owners: Vec<String> = sqlx::query_scalar(
-            "SELECT DISTINCT lease_owner FROM jobs
-             WHERE ended_ms IS NULL AND lease_until_ms > ? AND lease_owner <> ?",
-        )
-        .bind(now_ms)
-        .bind(&me.0)
-        .fetch_all(&self.inner.readers)
-        .await?;
-        Ok(owners.into_iter().map(ServerId).collect())
+    async fn release(&self, id: &JobId, lease: &Lease) -> Result<(), StoreError> {
+        let (id, lease) = (id.clone(), lease.clone());
+        self.write(move |tx| Box::pin(async move { leases::release(tx, &id, &lease).await })).await
     }
 
-    async fn heartbeat(
+    async fn held(
         &self,
         me: &ServerId,
-        now_ms: i64,
-        lease_until_ms: i64,
-        tolerance_ms: i64,
-    ) -> Result<(), StoreError> {
-        let me = me.clone();
+        after: Option<&JobId>,
+        limit: u32,
+    ) -> Result<Vec<(JobId, Lease)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT job_id, lease_epoch FROM jobs
+             WHERE ended_ms IS NULL AND lease_owner = ? AND job_id > ? ORDER BY job_id LIMIT ?",
+        )
+        .bind(&me.0)
+        .bind(after.map_or("", JobId::as_str))
+        .bind(limit)
+        .fetch_all(&self.inner.readers)
+        .await?;
+        Ok(readable(&rows, |row| {
+            Ok((job_id(row)?, Lease { owner: me.clone(), epoch: row.try_get("lease_epoch")? }))
+        }))
+    }
+
+    async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError> {
+        let owners = leases::owners(&self.inner.readers).await?;
+        let alive = leases::alive(&self.inner.readers, self.now_ms()).await?;
+        let others = owners.into_iter().filter(|owner| *owner != me.0 && alive.contains(owner));
+        Ok(others.map(ServerId).collect())
+    }
+
+    async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
+        let (me, this) = (me.clone(), self.clone());
         self.write(move |tx| {
             Box::pin(async move {
-                let alive: Option<i64> =
-                    sqlx::query_scalar("SELECT alive_ms FROM presence").fetch_optional(&mut *tx).await?;
-                let absent = now_ms - alive.unwrap_or(now_ms);
-                if absent > tolerance_ms {
-                    sqlx::query("UPDATE jobs SET fetched_ms = fetched_ms + ? WHERE ended_ms IS NULL")
-                        .bind(absent)
-                        .execute(&mut *tx)
-                        .await?;
-                }
-                sqlx::query("INSERT INTO presence VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET alive_ms = excluded.alive_ms")
-                    .bind(now_ms)
-                    .execute(&mut *tx)
-                    .await?;
-                sqlx::query("UPDATE jobs SET lease_until_ms = ? WHERE ended_ms IS NULL AND lease_owner = ?")
-                    .bind(lease_until_ms)
-                    .bind(me.0)
-                    .execute(&mut *tx)
-                    .await?;
-                Ok(())
+                // The time at which it is written, not that at which it was asked for.
+                leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance).await
             })
         })
         .await
     }
 
-    async fn fetched(&self, id: &JobId, now_ms: i64) -> Result<(), StoreError> {
-        let id = id.clone();
+    async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
+        let (id, now_ms) = (id.clone(), self.now_ms());
         self.write(move |tx| {
             Box::pin(async move {
                 let query = sqlx::query("UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?");
@@ -260,15 +306,26 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn unfetched(&self, now_ms: i64) -> Result<Vec<(JobId, i64)>, StoreError> {
+    async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError> {
         let rows = sqlx::query(
-            "SELECT job_id, fetch_timeout_ms FROM jobs
-             WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < ?",
+            "SELECT job_id, fetch_timeout_ms, fetched_ms + fetch_timeout_ms AS due_ms FROM jobs
+             WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < ?
+               AND (fetched_ms + fetch_timeout_ms, job_id) > (?, ?)
+             ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT ?",
         )
-        .bind(now_ms)
+        .bind(self.now_ms())
+        .bind(after.map_or(i64::MIN, |it| it.due_ms))
+        .bind(after.map_or("", |it| it.id.as_str()))
+        .bind(limit)
         .fetch_all(&self.inner.readers)
         .await?;
-        rows.iter().map(|row| Ok((job_id(row)?, row.try_get("fetch_timeout_ms")?))).collect()
+        Ok(readable(&rows, |row| {
+            Ok(Unfetched {
+                id: job_id(row)?,
+                timeout_ms: row.try_get("fetch_timeout_ms")?,
+                due_ms: row.try_get("due_ms")?,
+            })
+        }))
     }
 
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
@@ -287,17 +344,27 @@ impl Store for SqliteStore {
         .await
     }
 
-    async fn ended_before(&self, ended_ms: i64, limit: u32) -> Result<Vec<JobId>, StoreError> {
-        let rows = sqlx::query("SELECT job_id FROM jobs WHERE ended_ms < ? ORDER BY ended_ms LIMIT ?")
-            .bind(ended_ms)
-            .bind(limit)
-            .fetch_all(&self.inner.readers)
-            .await?;
-        rows.iter().map(job_id).collect()
+    async fn ended_before(
+        &self,
+        ended_ms: i64,
+        after: Option<&EndedJob>,
+        limit: u32,
+    ) -> Result<Vec<EndedJob>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT job_id, ended_ms FROM jobs WHERE ended_ms < ? AND (ended_ms, job_id) > (?, ?)
+             ORDER BY ended_ms, job_id LIMIT ?",
+        )
+        .bind(ended_ms)
+        .bind(after.map_or(i64::MIN, |it| it.ended_ms))
+        .bind(after.map_or("", |it| it.id.as_str()))
+        .bind(limit)
+        .fetch_all(&self.inner.readers)
+        .await?;
+        Ok(readable(&rows, |row| Ok(EndedJob { id: job_id(row)?, ended_ms: row.try_get("ended_ms")? })))
     }
 
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        let counted = sqlx::query_as("SELECT state, count(*) FROM jobs GROUP BY state");
+        let counted = sqlx::query_as("SELECT state, jobs FROM job_counts");
         Ok(counted.fetch_all(&self.inner.readers).await?)
     }
 
@@ -316,4 +383,35 @@ impl Store for SqliteStore {
     fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
         self.inner.hub.watch(id)
     }
+}
+
+/// The names of all states.
+const STATES: [&str; 4] = ["pending", "running", "succeeded", "failed"];
+
+/// The newest jobs of each state, by its index, and of these the newest: the rows that are looked at are no more than
+/// four times those that are asked for, however many jobs there are.
+fn listing(filter: JobFilter) -> QueryBuilder<Sqlite> {
+    let mut query = QueryBuilder::new("SELECT ");
+    query.push(RECORD_COLUMNS).push(" FROM jobs WHERE TRUE");
+    let by_state = filter.user_id.is_some() || !filter.states.is_empty();
+    if by_state {
+        let states = if filter.states.is_empty() { STATES.to_vec() } else { filter.states };
+        query.push(" AND job_id IN (");
+        for (index, state) in states.into_iter().enumerate() {
+            query.push(if index == 0 { "" } else { " UNION ALL " });
+            query.push("SELECT * FROM (SELECT job_id FROM jobs WHERE state = ").push_bind(state);
+            if let Some(user) = &filter.user_id {
+                query.push(" AND user_id = ").push_bind(user.clone());
+            }
+            if let Some(before) = &filter.before {
+                query.push(" AND job_id < ").push_bind(before.to_string());
+            }
+            query.push(" ORDER BY job_id DESC LIMIT ").push_bind(filter.limit).push(")");
+        }
+        query.push(")");
+    } else if let Some(before) = &filter.before {
+        query.push(" AND job_id < ").push_bind(before.to_string());
+    }
+    query.push(" ORDER BY job_id DESC LIMIT ").push_bind(filter.limit);
+    query
 }

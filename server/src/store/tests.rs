@@ -1,19 +1,47 @@
 //! What drivers and clients rely on, against a real file that two servers have open.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use super::*;
 use crate::job::{Cause, Failure, JobState, Place, Rejection, Role, Step};
 
 struct Servers {
     dir: tempfile::TempDir,
+    clock: Arc<AtomicI64>,
     a: SqliteStore,
     b: SqliteStore,
 }
 
+impl Servers {
+    fn at(&self, now_ms: i64) {
+        self.clock.store(now_ms, Ordering::SeqCst);
+    }
+
+    /// Changes the file behind the servers' back.
+    async fn tamper(&self, sql: &str) {
+        let path = self.dir.path().join("state.db");
+        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+}
+
+/// Both begin at the time 0.
 async fn servers() -> Servers {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
-    let (a, b) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
-    Servers { dir, a, b }
+    let clock = Arc::new(AtomicI64::new(0));
+    let open = async || {
+        let clock = Arc::clone(&clock);
+        SqliteStore::open_with(&path, Box::new(move || clock.load(Ordering::SeqCst))).await.unwrap()
+    };
+    let (a, b) = (open().await, open().await);
+    Servers { dir, clock, a, b }
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
 }
 
 fn server(name: &str) -> ServerId {
@@ -39,8 +67,9 @@ fn new_job(token: [u8; 32], fetch_timeout_ms: i64) -> NewJob {
         secrets: vec![("db".to_owned(), Secret::new("sqlite:///x"))],
         fetch_timeout_ms,
         owner: server("a"),
-        lease_until_ms: 1_000,
+        lease: ms(1_000),
         created_ms: 0,
+        request: None,
     }
 }
 
@@ -48,9 +77,9 @@ fn first_lease() -> Lease {
     Lease { owner: server("a"), epoch: Lease::FIRST_EPOCH }
 }
 
-fn claim(owner: &str, now_ms: i64, dead: &[&str]) -> Claim {
+fn claim(owner: &str, dead: &[&str]) -> Claim {
     let dead = dead.iter().map(|name| server(name)).collect();
-    Claim { owner: server(owner), dead, now_ms, until_ms: now_ms + 1_000, limit: 10 }
+    Claim { owner: server(owner), dead, lease: ms(1_000), limit: 10 }
 }
 
 fn attempt() -> Event {
@@ -64,7 +93,7 @@ fn failed() -> Event {
 
 #[tokio::test]
 async fn what_one_server_records_another_reads() {
-    let Servers { a, b, dir: _dir } = servers().await;
+    let Servers { a, b, dir: _dir, .. } = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
@@ -79,12 +108,14 @@ async fn what_one_server_records_another_reads() {
 
 #[tokio::test]
 async fn a_driver_whose_lease_was_taken_writes_nothing_more() {
-    let Servers { a, b, dir: _dir } = servers().await;
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
-    assert_eq!(b.claim(claim("b", 500, &[])).await.unwrap(), [], "the lease lives");
-    let taken = b.claim(claim("b", 500, &["a"])).await.unwrap();
+    servers.at(500);
+    assert_eq!(b.claim(claim("b", &[])).await.unwrap(), [], "the lease lives");
+    let taken = b.claim(claim("b", &["a"])).await.unwrap();
     let lease = Lease { owner: server("b"), epoch: Lease::FIRST_EPOCH + 1 };
     assert_eq!(taken, [(id.clone(), lease.clone())], "its holder is dead");
 
@@ -94,23 +125,107 @@ async fn a_driver_whose_lease_was_taken_writes_nothing_more() {
     // Agents know of no lease; their attempt's number is what counts.
     let cancel = Failure { cause: Cause::Cancelled, message: "by the user".to_owned() };
     a.update(&id, None, Event::CancelRequested(cancel), 700).await.unwrap();
-    assert_eq!(a.claim(claim("a", 1_500, &[])).await.unwrap().len(), 1, "a lease that ran out is free");
+    servers.at(1_500);
+    assert_eq!(b.claim(claim("b", &[])).await.unwrap(), [], "a server does not take its own");
+    assert_eq!(a.claim(claim("a", &[])).await.unwrap().len(), 1, "a lease that ran out is free");
+}
+
+#[tokio::test]
+async fn a_job_that_was_given_back_is_free_at_once() {
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    a.create(new).await.unwrap();
+    assert_eq!(a.held(&server("a"), None, 10).await.unwrap(), [(id.clone(), first_lease())]);
+    a.release(&id, &Lease { epoch: 7, ..first_lease() }).await.unwrap();
+    assert_eq!(b.claim(claim("b", &[])).await.unwrap(), [], "another lease gives nothing back");
+    a.release(&id, &first_lease()).await.unwrap();
+    assert_eq!(a.held(&server("a"), None, 10).await.unwrap(), []);
+    assert!(matches!(a.update(&id, Some(&first_lease()), attempt(), 1).await, Err(UpdateError::Fenced)));
+    let taken = a.claim(claim("a", &[])).await.unwrap();
+    assert_eq!(taken, [(id, Lease { epoch: 2, ..first_lease() })], "also by the same server");
 }
 
 #[tokio::test]
 async fn a_heartbeat_prolongs_only_the_leases_of_its_server() {
-    let Servers { a, b, dir: _dir } = servers().await;
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
     a.create(new_job([1; 32], 0)).await.unwrap();
-    a.heartbeat(&server("a"), 900, 2_000, 10_000).await.unwrap();
-    b.heartbeat(&server("b"), 900, 9_000, 10_000).await.unwrap();
-    assert_eq!(b.claim(claim("b", 1_500, &[])).await.unwrap(), []);
-    assert_eq!(b.lease_owners(&server("b"), 1_500).await.unwrap(), [server("a")]);
-    assert_eq!(b.claim(claim("b", 2_000, &[])).await.unwrap().len(), 1);
+    servers.at(900);
+    a.heartbeat(&server("a"), ms(1_100), ms(10_000)).await.unwrap();
+    b.heartbeat(&server("b"), ms(8_100), ms(10_000)).await.unwrap();
+    servers.at(1_500);
+    assert_eq!(b.claim(claim("b", &[])).await.unwrap(), []);
+    assert_eq!(b.lease_owners(&server("b")).await.unwrap(), [server("a")]);
+    servers.at(2_000);
+    assert_eq!(b.lease_owners(&server("b")).await.unwrap(), []);
+    assert_eq!(b.claim(claim("b", &[])).await.unwrap().len(), 1);
+}
+
+/// It was one for each job: 41 MB of writes each second with 10,000 jobs.
+#[tokio::test]
+async fn a_heartbeat_writes_as_much_with_many_jobs_as_with_none() {
+    let servers = servers().await;
+    let a = &servers.a;
+    let wal = servers.dir.path().join("state.db-wal");
+    a.heartbeat(&server("a"), ms(1_000), ms(10_000)).await.unwrap();
+    for n in 0..200 {
+        let mut token = [0; 32];
+        token[0] = n;
+        a.create(new_job(token, 0)).await.unwrap();
+    }
+    servers.tamper("PRAGMA wal_checkpoint(TRUNCATE)").await;
+    a.heartbeat(&server("a"), ms(1_000), ms(10_000)).await.unwrap();
+    let written = std::fs::metadata(&wal).unwrap().len();
+    assert!(written < 5 * 4_200, "{written} bytes");
+}
+
+/// What a server of before migration 0002 left: its leases count until they run out, and its figures are kept.
+#[tokio::test]
+async fn the_file_of_an_older_server_is_brought_up_to_date() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let (live, ended) = (JobId::generate(), JobId::generate());
+    let before = sqlx::migrate::Migrator {
+        migrations: sqlx::migrate!("src/store/migrations").migrations.iter().take(1).cloned().collect(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    before.run(&pool).await.unwrap();
+    let doc = |id: &JobId| serde_json::to_string(&Job::new(id.clone(), Vec::new())).unwrap();
+    for (id, token, state, ended_ms) in [(&live, 1, "running", None), (&ended, 2, "succeeded", Some(7))] {
+        sqlx::query("INSERT INTO jobs VALUES (?, ?, 'ada', ?, ?, 0, ?, 'a', 1, 1000, 500, 0, 0)")
+            .bind(id.as_str())
+            .bind([token; 32].as_slice())
+            .bind(state)
+            .bind(doc(id))
+            .bind(ended_ms)
+            .execute(&pool)
+            .await
+            .unwrap();
+    }
+    pool.close().await;
+
+    let clock = Arc::new(AtomicI64::new(999));
+    let now = Arc::clone(&clock);
+    let store = SqliteStore::open_with(&path, Box::new(move || now.load(Ordering::SeqCst))).await.unwrap();
+    assert_eq!(store.claim(claim("b", &[])).await.unwrap(), []);
+    assert_eq!(store.unfetched(None, 10).await.unwrap().len(), 1);
+    assert_eq!(store.ended_before(8, None, 10).await.unwrap(), [EndedJob { id: ended, ended_ms: 7 }]);
+    let counts = store.counts().await.unwrap();
+    assert_eq!(counts, [("running".to_owned(), 1), ("succeeded".to_owned(), 1)]);
+    clock.store(1_000, Ordering::SeqCst);
+    let taken = store.claim(claim("b", &[])).await.unwrap();
+    assert_eq!(taken, [(live.clone(), Lease { owner: server("b"), epoch: 2 })]);
+    assert_eq!(store.load(&live).await.unwrap().unwrap().job.id, live);
 }
 
 #[tokio::test]
 async fn secrets_go_when_the_job_ends_and_the_rest_when_it_is_removed() {
-    let Servers { a, dir: _dir, .. } = servers().await;
+    let servers = servers().await;
+    let a = &servers.a;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
@@ -120,9 +235,10 @@ async fn secrets_go_when_the_job_ends_and_the_rest_when_it_is_removed() {
 
     a.update(&id, Some(&first_lease()), failed(), 50).await.unwrap();
     assert_eq!(a.secret(&id, "db").await.unwrap(), None);
-    assert_eq!(a.claim(claim("b", 5_000, &[])).await.unwrap(), [], "nobody drives a job that is over");
-    assert_eq!(a.ended_before(50, 10).await.unwrap(), []);
-    assert_eq!(a.ended_before(51, 10).await.unwrap(), std::slice::from_ref(&id));
+    servers.at(5_000);
+    assert_eq!(a.claim(claim("b", &[])).await.unwrap(), [], "nobody drives a job that is over");
+    assert_eq!(a.ended_before(50, None, 10).await.unwrap(), []);
+    assert_eq!(a.ended_before(51, None, 10).await.unwrap(), [EndedJob { id: id.clone(), ended_ms: 50 }]);
     a.remove(&id).await.unwrap();
     assert!(a.load(&id).await.unwrap().is_none());
     assert_eq!(a.resolve(TokenHash([1; 32])).await.unwrap(), None);
@@ -130,7 +246,7 @@ async fn secrets_go_when_the_job_ends_and_the_rest_when_it_is_removed() {
 
 #[tokio::test]
 async fn a_rejected_event_changes_nothing() {
-    let Servers { a, b, dir: _dir } = servers().await;
+    let Servers { a, b, dir: _dir, .. } = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
@@ -145,24 +261,54 @@ async fn a_rejected_event_changes_nothing() {
 
 #[tokio::test]
 async fn time_without_any_server_does_not_count_as_not_fetched() {
-    let Servers { a, dir: _dir, .. } = servers().await;
-    a.heartbeat(&server("a"), 0, 1_000, 100).await.unwrap();
+    let servers = servers().await;
+    let a = &servers.a;
+    a.heartbeat(&server("a"), ms(1_000), ms(100)).await.unwrap();
     let new = new_job([1; 32], 500);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
-    assert_eq!(a.unfetched(500).await.unwrap(), []);
-    assert_eq!(a.unfetched(501).await.unwrap(), [(id.clone(), 500)]);
+    let unfetched = async |now_ms| {
+        servers.at(now_ms);
+        a.unfetched(None, 10).await.unwrap()
+    };
+    assert_eq!(unfetched(500).await, []);
+    assert_eq!(unfetched(501).await, [Unfetched { id: id.clone(), timeout_ms: 500, due_ms: 500 }]);
     // Ten seconds in which nobody could have answered.
-    a.heartbeat(&server("a"), 10_000, 11_000, 100).await.unwrap();
-    assert_eq!(a.unfetched(10_500).await.unwrap(), []);
-    a.fetched(&id, 10_400).await.unwrap();
-    assert_eq!(a.unfetched(10_900).await.unwrap(), []);
-    assert_eq!(a.unfetched(10_901).await.unwrap().len(), 1);
+    servers.at(10_000);
+    a.heartbeat(&server("a"), ms(1_000), ms(100)).await.unwrap();
+    assert_eq!(unfetched(10_500).await, []);
+    servers.at(10_400);
+    a.fetched(&id).await.unwrap();
+    assert_eq!(unfetched(10_900).await, []);
+    assert_eq!(unfetched(10_901).await.len(), 1);
+}
+
+#[tokio::test]
+async fn long_lists_of_what_is_due_are_read_in_parts() {
+    let servers = servers().await;
+    let a = &servers.a;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let new = new_job([n; 32], 100);
+        ids.push(new.job.id.clone());
+        a.create(new).await.unwrap();
+    }
+    ids.sort();
+    servers.at(200);
+    let first = a.unfetched(None, 3).await.unwrap();
+    let rest = a.unfetched(first.last(), 3).await.unwrap();
+    assert_eq!(first.into_iter().chain(rest).map(|it| it.id).collect::<Vec<_>>(), ids);
+    for id in &ids {
+        a.update(id, None, failed(), 300).await.unwrap();
+    }
+    let first = a.ended_before(301, None, 3).await.unwrap();
+    let rest = a.ended_before(301, first.last(), 3).await.unwrap();
+    assert_eq!(first.into_iter().chain(rest).map(|it| it.id).collect::<Vec<_>>(), ids);
 }
 
 #[tokio::test]
 async fn a_plain_cursor_moves_from_where_it_is() {
-    let Servers { a, b, dir: _dir } = servers().await;
+    let Servers { a, b, dir: _dir, .. } = servers().await;
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
@@ -184,8 +330,111 @@ async fn jobs_are_listed_newest_first_page_by_page() {
     let of = |records: Vec<JobRecord>| records.into_iter().map(|it| it.job.id).collect::<Vec<_>>();
     assert_eq!(of(a.list(page(None)).await.unwrap()), ids[..3]);
     assert_eq!(of(a.list(page(Some(ids[2].clone()))).await.unwrap()), ids[3..]);
-    let others = JobFilter { user_id: Some("grace".to_owned()), limit: 3, ..JobFilter::default() };
-    assert_eq!(of(a.list(others).await.unwrap()), []);
+    let filtered = async |user: &str, states: &[&'static str], before: Option<&JobId>| {
+        let (user_id, states) = (Some(user.to_owned()).filter(|it| !it.is_empty()), states.to_vec());
+        of(a.list(JobFilter { user_id, states, before: before.cloned(), limit: 3 }).await.unwrap())
+    };
+    assert_eq!(filtered("grace", &[], None).await, []);
+    assert_eq!(filtered("ada", &[], None).await, ids[..3]);
+    a.update(&ids[1], None, attempt(), 1).await.unwrap();
+    a.update(&ids[3], None, failed(), 1).await.unwrap();
+    assert_eq!(filtered("", &["failed"], None).await, [ids[3].clone()]);
+    assert_eq!(filtered("ada", &["failed", "running"], None).await, [ids[1].clone(), ids[3].clone()]);
+    assert_eq!(filtered("ada", &["failed", "running"], Some(&ids[1])).await, [ids[3].clone()]);
+    assert_eq!(filtered("ada", &["pending"], Some(&ids[0])).await, [ids[2].clone(), ids[4].clone()]);
+    let counts = async || {
+        let counts = a.counts().await.unwrap().into_iter().filter(|(_, jobs)| *jobs > 0);
+        counts.map(|(state, jobs)| format!("{state} {jobs}")).collect::<Vec<_>>()
+    };
+    assert_eq!(counts().await, ["failed 1", "pending 3", "running 1"]);
+    a.remove(&ids[3]).await.unwrap();
+    assert_eq!(counts().await, ["pending 3", "running 1"]);
+}
+
+/// Each is looked up in an index: a scan took 0.4 s with 400,000 jobs.
+#[tokio::test]
+async fn no_query_of_lists_and_leases_reads_all_jobs() {
+    let servers = servers().await;
+    let path = servers.dir.path().join("state.db");
+    let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
+    for query in [
+        "SELECT job_id FROM jobs WHERE state = 'x' ORDER BY job_id DESC LIMIT 3",
+        "SELECT job_id FROM jobs WHERE state = 'x' AND user_id = 'u' AND job_id < 'y' ORDER BY job_id DESC LIMIT 3",
+        "SELECT MIN(lease_owner) FROM jobs WHERE ended_ms IS NULL AND lease_owner > 'x'",
+        "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND lease_owner = 'x' AND job_id > 'y' ORDER BY job_id LIMIT 3",
+        "SELECT job_id FROM jobs WHERE ended_ms < 7 AND (ended_ms, job_id) > (1, 'x') ORDER BY ended_ms, job_id LIMIT 3",
+        "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < 7
+         AND (fetched_ms + fetch_timeout_ms, job_id) > (1, 'x') ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT 3",
+    ] {
+        let explain = format!("EXPLAIN QUERY PLAN {query}");
+        let plan: Vec<(i64, i64, i64, String)> =
+            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&pool).await.unwrap();
+        let plan = plan.into_iter().map(|(_, _, _, detail)| detail).collect::<Vec<_>>().join("; ");
+        assert!(plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP"), "{query}: {plan}");
+    }
+}
+
+/// One flipped bit stopped listings, and its driver tried for ever.
+#[tokio::test]
+async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        let new = new_job([n; 32], 0);
+        ids.push(new.job.id.clone());
+        a.create(new).await.unwrap();
+    }
+    let [loaded, cancelled, whole] = &ids[..] else { unreachable!() };
+    a.update(loaded, None, attempt(), 1).await.unwrap();
+    servers.tamper(&format!("UPDATE jobs SET doc = '{{' WHERE job_id <> '{whole}'")).await;
+
+    assert_eq!(b.list(JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().len(), 3);
+    assert_eq!(b.claim(claim("b", &["a"])).await.unwrap().len(), 3);
+    let record = b.load(loaded).await.unwrap().unwrap();
+    let JobState::Failed(failure) = record.job.state else { panic!("it has ended: {:?}", record.job) };
+    assert_eq!(failure.cause, Cause::MayHaveExecuted);
+    assert!(record.ended_ms.is_some());
+    let cancel = Failure { cause: Cause::Cancelled, message: "by the user".to_owned() };
+    let (job, _) = a.update(cancelled, None, Event::CancelRequested(cancel), 5).await.unwrap();
+    assert!(matches!(job.state, JobState::Failed(failure) if failure.message.contains("damaged")));
+    assert!(!b.load(whole).await.unwrap().unwrap().job.state.is_final());
+    for id in [loaded, cancelled] {
+        assert!(b.secret(id, "db").await.unwrap().is_none());
+        b.remove(id).await.unwrap();
+        assert!(b.load(id).await.unwrap().is_none(), "it can be removed");
+    }
+}
+
+#[tokio::test]
+async fn a_document_of_a_newer_server_is_read_and_not_written() {
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    a.create(new).await.unwrap();
+    servers.tamper("UPDATE jobs SET doc_version = 99").await;
+    assert!(!b.load(&id).await.unwrap().unwrap().job.state.is_final());
+    let refused = b.update(&id, None, attempt(), 1).await.unwrap_err();
+    assert!(refused.to_string().contains("upgrade this server"), "{refused}");
+    assert_eq!(b.claim(claim("b", &["a"])).await.unwrap(), [], "a newer server drives it");
+    // What this server cannot read is not damaged.
+    servers.tamper("UPDATE jobs SET doc = '{\"of\": \"the future\"}'").await;
+    assert!(matches!(b.load(&id).await, Err(StoreError::Newer { version: 99, .. })));
+    assert_eq!(b.list(JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_with_an_id_is_recorded_once() {
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
+    let request = |hash| NewJob { request: Some(RequestHash([hash; 32])), ..new_job([1; 32], 0) };
+    let first = request(1);
+    let id = first.job.id.clone();
+    assert_eq!(a.create(first).await.unwrap(), Created::New);
+    assert_eq!(b.create(request(1)).await.unwrap(), Created::Before(id));
+    assert_eq!(b.create(request(2)).await.unwrap(), Created::Conflict);
+    assert_eq!(b.list(JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What goes into the store and comes out.
 
 use std::fmt;
+use std::time::Duration;
 
 use crate::job::{Job, JobId, Rejection, TokenHash};
 
@@ -55,12 +56,49 @@ pub struct NewJob {
     pub secrets: Vec<(String, Secret)>,
     /// 0: the job may go unfetched for ever.
     pub fetch_timeout_ms: i64,
-    /// The server that drives it at first, and until when.
+    /// The server that drives it at first.
     pub owner: ServerId,
-    /// End of the first lease.
-    pub lease_until_ms: i64,
-    /// Now.
+    /// How long that server's lease lasts without a heartbeat.
+    pub lease: Duration,
+    /// When Run took it.
     pub created_ms: i64,
+    /// What Run was asked, if the client named the request; such a job's token follows from that name.
+    pub request: Option<RequestHash>,
+}
+
+/// Keyed hash of all that decides what a Run does: of two requests with one id it shows whether they are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestHash(pub [u8; 32]);
+
+/// What recording a job came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Created {
+    /// It was recorded.
+    New,
+    /// The same request was recorded before, as this job.
+    Before(JobId),
+    /// Another request has this token.
+    Conflict,
+}
+
+/// A job that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndedJob {
+    /// Which.
+    pub id: JobId,
+    /// When it ended.
+    pub ended_ms: i64,
+}
+
+/// A live job that nobody fetched in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfetched {
+    /// Which.
+    pub id: JobId,
+    /// The time that was allowed.
+    pub timeout_ms: i64,
+    /// When that was over.
+    pub due_ms: i64,
 }
 
 /// A secret. `Debug` does not show it.
@@ -131,10 +169,8 @@ pub struct Claim {
     pub owner: ServerId,
     /// Servers known to be gone.
     pub dead: Vec<ServerId>,
-    /// Now.
-    pub now_ms: i64,
-    /// End of the lease.
-    pub until_ms: i64,
+    /// How long the lease lasts without a heartbeat.
+    pub lease: Duration,
     /// At most so many.
     pub limit: u32,
 }
@@ -151,6 +187,19 @@ pub enum StoreError {
     /// What is stored does not have the form it should.
     #[error("the stored state of job {0} is damaged")]
     Damaged(String, #[source] serde_json::Error),
+    /// A newer server wrote the job's document. This one would drop what it does not know of it.
+    #[error(
+        "cannot change job {job}: its document has version {version}, and this server knows up to {known}; \
+         upgrade this server"
+    )]
+    Newer {
+        /// The job.
+        job: String,
+        /// Version of the document.
+        version: i64,
+        /// The newest version that this server knows.
+        known: i64,
+    },
     /// The work was abandoned because the process is ending.
     #[error("the server is shutting down")]
     Closing,

@@ -41,6 +41,18 @@ impl Links {
         Ok(Self { secret, public_url: public_url.trim_end_matches('/').to_owned() })
     }
 
+    /// 32 bytes that follow from these parts and cannot be made without the secret. Each purpose has its own.
+    #[must_use]
+    pub fn derive(&self, purpose: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
+        // With their lengths, no two lists of parts are the same bytes.
+        for part in std::iter::once(purpose.as_bytes()).chain(parts.iter().copied()) {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        mac.finalize().into_bytes().into()
+    }
+
     fn mac(&self, job: &JobId) -> Hmac<Sha256> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.secret).expect("any length will do");
         mac.update(b"job page ");

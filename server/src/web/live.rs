@@ -19,9 +19,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages::{self, TAIL_RECORDS};
+use super::reader::Reader;
 use crate::job::JobId;
 
-/// Pages that are kept fresh at the same time; more are told to come later.
+/// Pages that are kept fresh at the same time; more are refused with 503.
 const MAX_PAGES: usize = 512;
 /// Between two looks at the log, so that many small records go out together.
 const PACE: Duration = Duration::from_millis(100);
@@ -89,11 +90,13 @@ fn follow(
 async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Result<Event, Infallible>>) {
     let mut text = LogText::default();
     let mut told = String::new();
+    let mut reader = Reader::default();
     let mut summary_due = tokio::time::Instant::now();
     loop {
         let (mut changes, mut appended) = (web.store.watch(job), web.log.watch(job));
         // The state first: once it is final, the log is complete.
         let Ok(Some(record)) = web.store.load(job).await else { return };
+        reader.note(&*web.store, &record).await;
         let Ok(page) = web.log.read(job, after, LOOK_BYTES).await else { return };
         let mut pieces: Vec<_> = page.records.iter().filter_map(|it| text.take(it)).collect();
         after = page.records.last().map_or(after, |it| it.position);

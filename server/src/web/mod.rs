@@ -1,12 +1,13 @@
 //! The HTTP side: probes and metrics for who runs the server, pages for who waits for a job.
 //!
-//! `access` says who may see a job's page, `view` reads its log for it, `pages` writes HTML, `live` keeps it fresh.
+//! `access` says who may see a job's page, `view` reads its log for it, `pages` writes HTML, `live` keeps it fresh, which `reader` notes.
 
 mod access;
 mod live;
 mod log_text;
 mod pages;
 mod probes;
+mod reader;
 mod series;
 mod view;
 

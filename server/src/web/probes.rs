@@ -20,8 +20,8 @@ pub(super) fn routes() -> Router<Web> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready: store and log can be used, so what they have can be fetched. The launcher's state is told and does not count:
-/// a server that left its Service because of a cluster that is away would take its jobs' results along.
+/// Ready: store and log can be used, so what they have can be fetched. The launcher's state is reported and does not
+/// count: a server that left its Service because of a cluster that is away would make its jobs' results unreachable.
 async fn ready(State(web): State<Web>) -> Response {
     let (store, log, launcher) = tokio::join!(web.store.counts(), web.log.ready(), launcher_state(&web));
     let store = store.map(drop).map_err(|error| error.to_string());
@@ -48,7 +48,7 @@ async fn metrics(State(web): State<Web>, headers: HeaderMap) -> Response {
     let (counts, _) = tokio::join!(web.store.counts(), launcher_state(&web));
     match counts {
         Ok(counts) => web.metrics.set_jobs(&counts),
-        // The other figures are worth having all the same.
+        // The other figures are worth having anyway.
         Err(error) => tracing::warn!(%error, "jobs could not be counted"),
     }
     let asked = headers.get(header::ACCEPT).and_then(|it| it.to_str().ok()).unwrap_or_default();

@@ -169,8 +169,9 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         secrets: Vec::new(),
         fetch_timeout_ms: 0,
         owner: driver.server().clone(),
-        lease_until_ms: i64::MAX,
+        lease: second,
         created_ms: 0,
+        request: None,
     };
     store.create(new).await.unwrap();
     World { store, log, launcher, driver, attempt, _dir: dir }

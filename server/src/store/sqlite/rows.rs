@@ -3,15 +3,95 @@
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
-use crate::job::{Job, JobId};
+use crate::job::{Cause, Failure, Job, JobId, JobState};
 use crate::store::types::{JobRecord, StoreError};
 
-pub(super) const RECORD_COLUMNS: &str =
-    "job_id, user_id, doc, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
+/// Version of the documents that this server writes. It rises with every change that an older server would drop when
+/// it writes the document back.
+pub(super) const DOC_VERSION: i64 = 2;
 
+pub(super) const RECORD_COLUMNS: &str =
+    "job_id, user_id, state, doc, doc_version, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
+
+/// A job's document.
+pub(super) enum Document {
+    /// It can be read.
+    Whole(Job),
+    /// It cannot: the job, as far as the row's other columns tell, and what is wrong.
+    Damaged(Job, StoreError),
+    /// It cannot, and a newer server wrote it.
+    Newer(StoreError),
+}
+
+/// The job's document; reads `job_id`, `state`, `doc` and `doc_version`.
+pub(super) fn document(row: &SqliteRow) -> Result<Document, StoreError> {
+    let error = match serde_json::from_str::<Job>(row.try_get("doc")?) {
+        Ok(job) => return Ok(Document::Whole(job)),
+        Err(error) => error,
+    };
+    if let Err(newer) = check_version(row) {
+        return Ok(Document::Newer(newer));
+    }
+    let id = job_id(row)?;
+    let error = StoreError::Damaged(id.to_string(), error);
+    Ok(Document::Damaged(without_document(id, row.try_get("state")?), error))
+}
+
+/// Whether this server may write the document back; reads `job_id` and `doc_version`.
+pub(super) fn check_version(row: &SqliteRow) -> Result<(), StoreError> {
+    let version: i64 = row.try_get("doc_version")?;
+    if version <= DOC_VERSION {
+        return Ok(());
+    }
+    let job = row.try_get("job_id").unwrap_or_default();
+    Err(StoreError::Newer { job, version, known: DOC_VERSION })
+}
+
+/// A job whose document is lost. Its state's name is known; of one that had not ended it is not known what it executed.
+fn without_document(id: JobId, state: &str) -> Job {
+    let failed = |cause, message: &str| JobState::Failed(Failure::new(cause, message));
+    let state = match state {
+        "succeeded" => JobState::Succeeded,
+        "failed" => {
+            failed(Cause::Lost, "the job failed; its stored state is damaged, so the cause cannot be read")
+        }
+        "pending" => failed(Cause::Lost, "the stored state of the job is damaged; no attempt was made"),
+        _ => failed(
+            Cause::MayHaveExecuted,
+            "the stored state of the job is damaged; its statements may have executed",
+        ),
+    };
+    Job { state, ..Job::new(id, Vec::new()) }
+}
+
+/// A job as it stands.
 pub(super) fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+    match document(row)? {
+        Document::Whole(job) => with(job, row),
+        Document::Damaged(_, error) | Document::Newer(error) => Err(error),
+    }
+}
+
+/// A job for a listing, which one unreadable row does not stop: what a newer server wrote shows its state alone.
+pub(super) fn listed(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+    match document(row)? {
+        Document::Whole(job) | Document::Damaged(job, _) => with(job, row),
+        Document::Newer(_) => {
+            let job = Job::new(job_id(row)?, Vec::new());
+            let state = match row.try_get("state")? {
+                "pending" => JobState::Pending,
+                "running" => JobState::Running,
+                "succeeded" => JobState::Succeeded,
+                _ => JobState::Failed(Failure::new(Cause::Lost, "a newer server knows the cause")),
+            };
+            with(Job { state, ..job }, row)
+        }
+    }
+}
+
+fn with(job: Job, row: &SqliteRow) -> Result<JobRecord, StoreError> {
     Ok(JobRecord {
-        job: job(row)?,
+        job,
         user_id: row.try_get("user_id")?,
         created_ms: row.try_get("created_ms")?,
         ended_ms: row.try_get("ended_ms")?,
@@ -20,18 +100,15 @@ pub(super) fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     })
 }
 
-pub(super) fn job(row: &SqliteRow) -> Result<Job, StoreError> {
-    let doc: &str = row.try_get("doc")?;
-    serde_json::from_str(doc).map_err(|error| damaged(row, error))
-}
-
-pub(super) fn damaged(row: &SqliteRow, error: serde_json::Error) -> StoreError {
-    StoreError::Damaged(row.try_get("job_id").unwrap_or_default(), error)
-}
-
 pub(super) fn job_id(row: &SqliteRow) -> Result<JobId, StoreError> {
     let text: String = row.try_get("job_id")?;
     text.parse().map_err(|error| StoreError::Damaged(text, serde::de::Error::custom(error)))
+}
+
+/// What these rows say. One that cannot be read is reported and left out: it stops nothing else.
+pub(super) fn readable<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Vec<T> {
+    let read = |row| read(row).inspect_err(|error| tracing::error!(%error, "a row of the store is left out"));
+    rows.iter().filter_map(|row| read(row).ok()).collect()
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> String {

@@ -1,29 +1,49 @@
 //! What is done in one transaction.
 
-use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection};
+use sqlx::{Row as _, SqliteConnection};
 
-use super::rows::{job, job_id, json};
+use super::leases::{prolong, until};
+use super::rows::{DOC_VERSION, Document, check_version, document, job_id, json};
 use crate::job::{Change, Event, Job, JobId};
-use crate::store::types::{Claim, Lease, NewJob, StoreError, UpdateError};
+use crate::store::types::{Created, Lease, NewJob, StoreError, UpdateError};
 
-pub(super) async fn insert(tx: &mut SqliteConnection, new: NewJob) -> Result<(), StoreError> {
+pub(super) async fn insert(
+    tx: &mut SqliteConnection,
+    new: NewJob,
+    now_ms: i64,
+) -> Result<Created, StoreError> {
     let id = new.job.id.as_str();
+    if let Some(request) = new.request {
+        let before = sqlx::query("SELECT job_id, request_hash FROM jobs WHERE token_hash = ?")
+            .bind(new.token.0.as_slice())
+            .fetch_optional(&mut *tx)
+            .await?;
+        if let Some(before) = before {
+            let hash: Option<&[u8]> = before.try_get("request_hash")?;
+            let is_same = hash == Some(request.0.as_slice());
+            return if is_same { Ok(Created::Before(job_id(&before)?)) } else { Ok(Created::Conflict) };
+        }
+    }
+    prolong(tx, &new.owner, until(now_ms, new.lease)).await?;
     sqlx::query(
-        "INSERT INTO jobs (job_id, token_hash, user_id, state, doc, created_ms, lease_owner, lease_epoch,
-                           lease_until_ms, fetch_timeout_ms, fetched_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (job_id, token_hash, user_id, state, doc, doc_version, created_ms, lease_owner,
+                           lease_epoch, lease_until_ms, fetch_timeout_ms, fetched_ms, request_hash)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(id)
     .bind(new.token.0.as_slice())
     .bind(&new.user_id)
     .bind(new.job.state.name())
     .bind(json(&new.job))
+    .bind(DOC_VERSION)
     .bind(new.created_ms)
     .bind(&new.owner.0)
     .bind(Lease::FIRST_EPOCH)
-    .bind(new.lease_until_ms)
+    // Only servers of before migration 0002 read it.
+    .bind(i64::MAX)
     .bind(new.fetch_timeout_ms)
-    .bind(new.created_ms)
+    .bind(now_ms)
+    .bind(new.request.map(|request| request.0.to_vec()))
     .execute(&mut *tx)
     .await?;
     sqlx::query("INSERT INTO programs (job_id, sql, headings) VALUES (?, ?, ?)")
@@ -40,7 +60,7 @@ pub(super) async fn insert(tx: &mut SqliteConnection, new: NewJob) -> Result<(),
         let query = sqlx::query("INSERT INTO secrets (job_id, name, value) VALUES (?, ?, ?)");
         query.bind(id).bind(name).bind(secret.expose()).execute(&mut *tx).await?;
     }
-    Ok(())
+    Ok(Created::New)
 }
 
 pub(super) async fn apply(
@@ -50,12 +70,14 @@ pub(super) async fn apply(
     event: Event,
     now_ms: i64,
 ) -> Result<(Job, Change), UpdateError> {
-    let row = sqlx::query("SELECT job_id, doc, lease_owner, lease_epoch FROM jobs WHERE job_id = ?")
-        .bind(id.as_str())
-        .fetch_optional(&mut *tx)
-        .await
-        .map_err(StoreError::from)?
-        .ok_or(UpdateError::NotFound)?;
+    let row = sqlx::query(
+        "SELECT job_id, state, doc, doc_version, lease_owner, lease_epoch FROM jobs WHERE job_id = ?",
+    )
+    .bind(id.as_str())
+    .fetch_optional(&mut *tx)
+    .await
+    .map_err(StoreError::from)?
+    .ok_or(UpdateError::NotFound)?;
     if let Some(lease) = lease {
         let owner: Option<String> = row.try_get("lease_owner").map_err(StoreError::from)?;
         let epoch: i64 = row.try_get("lease_epoch").map_err(StoreError::from)?;
@@ -63,7 +85,11 @@ pub(super) async fn apply(
             return Err(UpdateError::Fenced);
         }
     }
-    let mut job = job(&row)?;
+    check_version(&row)?;
+    let mut job = match document(&row)? {
+        Document::Whole(job) => job,
+        Document::Damaged(_, error) | Document::Newer(error) => return Err(error.into()),
+    };
     let change = job.apply(event, now_ms)?;
     if change == Change::Changed {
         write_back(tx, &job, now_ms).await?;
@@ -71,40 +97,59 @@ pub(super) async fn apply(
     Ok((job, change))
 }
 
+/// Ends a job whose document is damaged, if it is. Its state's name is all that is kept, and the document itself for a
+/// person who looks into it.
+pub(super) async fn end_damaged(
+    tx: &mut SqliteConnection,
+    id: JobId,
+    now_ms: i64,
+) -> Result<Change, StoreError> {
+    let row = sqlx::query("SELECT job_id, state, doc, doc_version FROM jobs WHERE job_id = ?")
+        .bind(id.as_str())
+        .fetch_optional(&mut *tx)
+        .await?;
+    let Some(row) = row else { return Ok(Change::Unchanged) };
+    match document(&row)? {
+        Document::Damaged(job, _) => {
+            bury(tx, &job, now_ms).await?;
+            Ok(Change::Changed)
+        }
+        Document::Whole(_) | Document::Newer(_) => Ok(Change::Unchanged),
+    }
+}
+
+async fn bury(tx: &mut SqliteConnection, job: &Job, now_ms: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE jobs SET damaged_doc = doc, doc = ?, doc_version = ?, state = ?, ended_ms = COALESCE(ended_ms, ?)
+         WHERE job_id = ?",
+    )
+    .bind(json(job))
+    .bind(DOC_VERSION)
+    .bind(job.state.name())
+    .bind(now_ms)
+    .bind(job.id.as_str())
+    .execute(&mut *tx)
+    .await?;
+    forget_secrets(tx, &job.id).await
+}
+
 async fn write_back(tx: &mut SqliteConnection, job: &Job, now_ms: i64) -> Result<(), StoreError> {
     let ended_ms = job.state.is_final().then_some(now_ms);
-    sqlx::query("UPDATE jobs SET doc = ?, state = ?, ended_ms = ? WHERE job_id = ?")
+    sqlx::query("UPDATE jobs SET doc = ?, doc_version = ?, state = ?, ended_ms = ? WHERE job_id = ?")
         .bind(json(job))
+        .bind(DOC_VERSION)
         .bind(job.state.name())
         .bind(ended_ms)
         .bind(job.id.as_str())
         .execute(&mut *tx)
         .await?;
     if ended_ms.is_some() {
-        let query = sqlx::query("DELETE FROM secrets WHERE job_id = ?");
-        query.bind(job.id.as_str()).execute(&mut *tx).await?;
+        forget_secrets(tx, &job.id).await?;
     }
     Ok(())
 }
 
-pub(super) async fn take_leases(
-    tx: &mut SqliteConnection,
-    claim: Claim,
-) -> Result<Vec<(JobId, Lease)>, StoreError> {
-    let mut query = QueryBuilder::<Sqlite>::new("UPDATE jobs SET lease_owner = ");
-    query.push_bind(claim.owner.0.clone());
-    query.push(", lease_epoch = lease_epoch + 1, lease_until_ms = ").push_bind(claim.until_ms);
-    query.push(" WHERE job_id IN (SELECT job_id FROM jobs WHERE ended_ms IS NULL AND (lease_until_ms <= ");
-    query.push_bind(claim.now_ms);
-    for dead in &claim.dead {
-        query.push(" OR lease_owner = ").push_bind(dead.0.clone());
-    }
-    query.push(") ORDER BY job_id LIMIT ").push_bind(claim.limit);
-    query.push(") RETURNING job_id, lease_epoch");
-    let rows = query.build().fetch_all(tx).await?;
-    let leases = rows.iter().map(|row| {
-        let lease = Lease { owner: claim.owner.clone(), epoch: row.try_get("lease_epoch")? };
-        Ok((job_id(row)?, lease))
-    });
-    leases.collect()
+async fn forget_secrets(tx: &mut SqliteConnection, id: &JobId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM secrets WHERE job_id = ?").bind(id.as_str()).execute(tx).await?;
+    Ok(())
 }

@@ -21,6 +21,8 @@ use crate::render::{Screen as _, Tone, View};
 use crate::token;
 use crate::trace::Trace;
 
+/// Pause before Run is repeated: a server that restarts is back by then.
+const RUN_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a command whose output was closed waits for the server to take its cancellation.
 const LAST_CALL: Duration = Duration::from_secs(5);
 
@@ -62,8 +64,10 @@ async fn traced(
             fetch_timeout_seconds: args.fetch_timeout,
             ..Session::default()
         }),
+        // 128 random bits: with it a Run whose answer was lost can be repeated, and nobody can guess it.
+        request_id: format!("{:032x}", rand::random::<u128>()),
     };
-    let token = match client.run(request, trace).await {
+    let token = match run_once(&mut client, request, trace).await {
         Ok(token) => token,
         Err(status) => return Err(refused(&status, &sql, client.server())),
     };
@@ -87,6 +91,17 @@ async fn traced(
         Ok(status) => finished(args, &token.job_id, &status, &interrupts, console),
         Err(Failure::ClosedOutput) => Err(closed_output(args, client, &token, console).await),
         Err(failure) => Err(failure),
+    }
+}
+
+/// Runs the program once, also when the answer to the first call is lost: the request id makes the second one harmless.
+async fn run_once(client: &mut Client, request: Request, trace: &Trace) -> Result<Token, Status> {
+    match client.run(request.clone(), trace).await {
+        Err(status) if status.code() == Code::Unavailable => {
+            tokio::time::sleep(RUN_AGAIN_AFTER).await;
+            client.run(request, trace).await
+        }
+        answer => answer,
     }
 }
 

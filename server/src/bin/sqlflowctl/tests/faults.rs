@@ -37,6 +37,21 @@ fn rows_come_once_over_a_restart_of_the_server() {
 }
 
 #[test]
+fn a_run_whose_answer_is_lost_is_repeated_with_the_same_request_id() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.page = 9;
+        script.lost_runs = 1;
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let output = world.run(&["run", "-e", "SELECT 1"]);
+    assert_eq!(status(&output), 0, "{output:?}");
+    let [first, second] = &world.server.script().runs[..] else { panic!("{:?}", world.server.script().runs) };
+    assert_eq!(first, second);
+    assert_eq!(first.request_id.len(), 32, "{first:?}");
+}
+
+#[test]
 fn pages_that_repeat_are_shown_once() {
     let world = World::new();
     world.server.change(|script| {

@@ -29,6 +29,8 @@ pub(crate) struct Script {
     pub(crate) ended: Option<JobStatus>,
     /// Run is refused with this message.
     pub(crate) refuses: Option<String>,
+    /// So many answers of Run are lost, after the job was recorded.
+    pub(crate) lost_runs: u64,
     /// A cancelled job ends, rather than going on.
     pub(crate) cancel_ends: bool,
     /// Records in one page.
@@ -142,7 +144,15 @@ impl SqlFlow for Service {
         if let Some(message) = self.0.borrow().refuses.clone() {
             return Err(Status::invalid_argument(message));
         }
-        self.0.send_modify(|script| script.runs.push(request.into_inner()));
+        let mut is_lost = false;
+        self.0.send_modify(|script| {
+            script.runs.push(request.into_inner());
+            is_lost = script.lost_runs > 0;
+            script.lost_runs = script.lost_runs.saturating_sub(1);
+        });
+        if is_lost {
+            return Err(Status::unavailable("the server is shutting down"));
+        }
         Ok(tonic::Response::new(Token {
             token: TOKEN.to_owned(),
             job_id: JOB.to_owned(),

@@ -1,0 +1,95 @@
+//! Run with a request id is idempotent: the token follows from the id, so a Run whose answer was lost gives the same
+//! token again. Nothing is stored but the token's hash and a hash of what was asked, both keyed by a secret of the
+//! state folder.
+
+use sqlflow_proto::v1;
+use tonic::Status;
+
+use crate::job::Token;
+use crate::store::RequestHash;
+use crate::web::Links;
+
+/// Shorter ids could be guessed, and who has the id has the token.
+const MIN_CHARACTERS: usize = 16;
+const MAX_CHARACTERS: usize = 64;
+
+/// A request that its client named.
+pub(super) struct NamedRequest {
+    /// The token of its job.
+    pub(super) token: Token,
+    /// What was asked.
+    pub(super) hash: RequestHash,
+}
+
+impl NamedRequest {
+    /// The request's name, if it has one.
+    pub(super) fn of(request: &v1::Request, links: &Links) -> Result<Option<Self>, Status> {
+        let id = request.request_id.as_str();
+        if id.is_empty() {
+            return Ok(None);
+        }
+        let is_printable = id.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_printable || !(MIN_CHARACTERS..=MAX_CHARACTERS).contains(&id.len()) {
+            return Err(Status::invalid_argument(format!(
+                "cannot run the program: request_id must have {MIN_CHARACTERS} to {MAX_CHARACTERS} printable ASCII \
+                 characters; use a random UUID"
+            )));
+        }
+        let default = v1::Session::default();
+        let session = request.session.as_ref().unwrap_or(&default);
+        let user = session.user_id.as_bytes();
+        let token = links.derive("run token", &[user, id.as_bytes()]);
+        let (bits, _) = token.split_first_chunk().expect("16 of 32 bytes");
+        let timeout = session.fetch_timeout_seconds.map_or(String::new(), |it| it.to_string());
+        let asked = [user, request.sql.as_bytes(), session.db_conn_str.as_bytes(), timeout.as_bytes()];
+        let hash = RequestHash(links.derive("run request", &asked));
+        Ok(Some(Self { token: Token::of_bits(u128::from_be_bytes(*bits)), hash }))
+    }
+}
+
+/// The answer to a request whose id names another one.
+pub(super) fn conflict() -> Status {
+    Status::already_exists(
+        "cannot run the program: this request_id was used for another program or session; use a new request_id \
+         for each program",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "0b0c8f5e-5d5c-4f0e-9d0a-3c1f6f0f7a11";
+
+    fn request(id: &str, user: &str, sql: &str) -> v1::Request {
+        let session = v1::Session { user_id: user.to_owned(), ..v1::Session::default() };
+        v1::Request { sql: sql.to_owned(), session: Some(session), request_id: id.to_owned() }
+    }
+
+    #[test]
+    fn the_token_follows_from_id_and_user_and_the_hash_from_all_that_was_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = Links::open(&dir.path().join("a.key"), "").unwrap();
+        let named = |id, user, sql| NamedRequest::of(&request(id, user, sql), &links).unwrap().unwrap();
+        let (first, same) = (named(ID, "ada", "SELECT 1"), named(ID, "ada", "SELECT 1"));
+        assert!(first.token == same.token && first.hash == same.hash);
+        let other = named(ID, "ada", "SELECT 2");
+        assert!(first.token == other.token && first.hash != other.hash);
+        assert!(first.token != named(ID, "grace", "SELECT 1").token);
+        assert!(first.token != named(&ID[1..], "ada", "SELECT 1").token);
+        let elsewhere = Links::open(&dir.path().join("b.key"), "").unwrap();
+        let there = NamedRequest::of(&request(ID, "ada", "SELECT 1"), &elsewhere).unwrap().unwrap();
+        assert!(first.token != there.token, "who has the id and not the key has no token");
+    }
+
+    #[test]
+    fn an_id_that_could_be_guessed_or_is_no_id_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = Links::open(&dir.path().join("a.key"), "").unwrap();
+        assert!(NamedRequest::of(&request("", "ada", "SELECT 1"), &links).unwrap().is_none());
+        for wrong in ["15-characters-x", &"x".repeat(65), "sixteen and space", "ümläut-ümläut-ümläut"] {
+            let refused = NamedRequest::of(&request(wrong, "ada", "SELECT 1"), &links).err().unwrap();
+            assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Takes jobs that nobody drives, and drives those that this server holds.
+
+use async_trait::async_trait;
+
+use super::task::{Progress, Work};
+use crate::drive::Driver;
+use crate::job::JobId;
+use crate::store::Claim;
+
+/// Claimed in one pass at the most, so that servers that start together share what there is.
+const CLAIM_LIMIT: u32 = 256;
+/// Jobs that one pass checks to be driven.
+const HELD_LIMIT: u32 = 1024;
+
+/// Claims jobs whose server is gone, and jobs that were given back.
+pub(super) struct Claims {
+    driver: Driver,
+}
+
+impl Claims {
+    pub(super) fn new(driver: Driver) -> Self {
+        Self { driver }
+    }
+}
+
+#[async_trait]
+impl Work for Claims {
+    async fn pass(&mut self) -> anyhow::Result<Progress> {
+        let context = &self.driver.context;
+        let owners = context.store.lease_owners(context.presence.id()).await?;
+        let claim = Claim {
+            owner: context.presence.id().clone(),
+            dead: owners.into_iter().filter(|owner| context.presence.is_gone(owner)).collect(),
+            lease: context.limits.lease,
+            limit: CLAIM_LIMIT,
+        };
+        for (id, lease) in context.store.claim(claim).await? {
+            tracing::info!(job = %id, epoch = lease.epoch, "took the job over");
+            self.driver.drive(id, lease);
+        }
+        Ok(Progress::Done)
+    }
+}
+
+/// Drives what this server holds and does not drive: for example a job whose claim was written, and whose answer was
+/// lost. Nobody else would, as long as this server lives.
+pub(super) struct Held {
+    driver: Driver,
+    after: Option<JobId>,
+}
+
+impl Held {
+    pub(super) fn new(driver: Driver) -> Self {
+        Self { driver, after: None }
+    }
+}
+
+#[async_trait]
+impl Work for Held {
+    async fn pass(&mut self) -> anyhow::Result<Progress> {
+        let context = &self.driver.context;
+        let held = context.store.held(context.presence.id(), self.after.as_ref(), HELD_LIMIT).await?;
+        self.after = held.last().map(|(id, _)| id.clone()).filter(|_| held.len() >= HELD_LIMIT as usize);
+        for (id, lease) in held {
+            // Nothing happens to a job that is driven.
+            self.driver.drive(id, lease);
+        }
+        Ok(if self.after.is_some() { Progress::More } else { Progress::Done })
+    }
+}

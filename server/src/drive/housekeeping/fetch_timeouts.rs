@@ -1,0 +1,54 @@
+//! Cancels jobs that nobody fetches.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+
+use super::bounded::{self, PASS_ITEMS, Reported};
+use super::task::{Progress, Work};
+use crate::clock;
+use crate::drive::Context;
+use crate::job::{Cause, Event, Failure, JobId};
+use crate::store::Unfetched;
+
+pub(super) struct FetchTimeouts {
+    context: Arc<Context>,
+    after: Option<Unfetched>,
+    reported: Reported<JobId>,
+}
+
+impl FetchTimeouts {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context, after: None, reported: Reported::default() }
+    }
+}
+
+#[async_trait]
+impl Work for FetchTimeouts {
+    async fn pass(&mut self) -> anyhow::Result<Progress> {
+        let context = Arc::clone(&self.context);
+        let due = context.store.unfetched(self.after.as_ref(), PASS_ITEMS).await?;
+        let cancel = |it: Unfetched| {
+            let context = Arc::clone(&context);
+            async move {
+                let message = format!("nobody fetched the job for {} seconds", it.timeout_ms / 1000);
+                let event = Event::CancelRequested(Failure::new(Cause::NotFetched, message));
+                // Jobs that are being cancelled come again in every round, which changes nothing.
+                context.store.update(&it.id, None, event, clock::now_ms()).await?;
+                Ok(())
+            }
+            .boxed()
+        };
+        let done = bounded::each(&due, cancel, |it, error| {
+            context.metrics.housekeeping_failed();
+            if self.reported.is_new(&it.id) {
+                tracing::warn!(job = %it.id, error = format!("{error:#}"), "cannot cancel a job that nobody fetches");
+            }
+        });
+        let done = done.await;
+        let is_last = done == due.len() && due.len() < PASS_ITEMS as usize;
+        self.after = done.checked_sub(1).and_then(|last| due.get(last).cloned()).filter(|_| !is_last);
+        Ok(if is_last { Progress::Done } else { Progress::More })
+    }
+}

@@ -1,0 +1,268 @@
+//! Work that is stuck, fails or panics, and what goes on meanwhile: real store and log, and a launcher and a log whose
+//! calls do not return.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::drive::{Context, Limits};
+use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Step, Token};
+use crate::launch::{LaunchError, Launcher, Launchers, Needs, Observation, Waiting};
+use crate::log::{Appended, Entry, LogError, LogOptions, Page, ResultLog, SegmentLog};
+use crate::metrics::Metrics;
+use crate::presence::Presence;
+use crate::refusals::Refusals;
+use crate::store::{Lease, NewJob, SqliteStore, Store};
+use crate::trace::Tracer;
+
+/// For what must happen at some time.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Lists leftovers for ever; its first launch panics.
+#[derive(Default)]
+struct BadLauncher {
+    launches: AtomicUsize,
+}
+
+#[async_trait]
+impl Launcher for BadLauncher {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
+        assert!(self.launches.fetch_add(1, Ordering::SeqCst) > 0, "a fault of the server, for this test");
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn observe(&self, _: &AttemptId) -> Observation {
+        Observation::Running
+    }
+
+    fn silence(&self) -> Waiting {
+        Waiting { kind: "attach", why: String::new(), patience: DEADLINE }
+    }
+
+    async fn stop(&self, _: &AttemptId, _: bool) {}
+
+    async fn clean_up(&self, _: &AttemptId, _: bool) {}
+
+    async fn clean_up_orphan(&self, _: &AttemptId) {}
+
+    async fn leftovers(&self) -> Vec<AttemptId> {
+        std::future::pending().await
+    }
+
+    async fn changed(&self, _: &AttemptId) {
+        std::future::pending().await
+    }
+}
+
+/// Some logs of which cannot be deleted.
+struct BadLog {
+    inner: SegmentLog,
+    /// Deleting it fails.
+    undeletable: Option<JobId>,
+    /// Deleting it never returns.
+    stuck: Option<JobId>,
+}
+
+#[async_trait]
+impl ResultLog for BadLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        self.inner.append(job, entries).await
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+        self.inner.last_seq(attempt).await
+    }
+
+    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+        self.inner.seal(attempt).await
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        self.inner.evidence(job, step).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        self.inner.read(job, after, max_bytes).await
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        self.inner.last_position(job).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.inner.watch(job)
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        if self.stuck.as_ref() == Some(job) {
+            std::future::pending::<()>().await;
+        }
+        if self.undeletable.as_ref() == Some(job) {
+            return Err(LogError::BeyondEnd { after: 0, last: 0 });
+        }
+        self.inner.delete(job).await
+    }
+
+    async fn ready(&self) -> Result<(), LogError> {
+        self.inner.ready().await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        self.inner.jobs().await
+    }
+}
+
+struct World {
+    store: Arc<SqliteStore>,
+    launcher: Arc<BadLauncher>,
+    metrics: Metrics,
+    driver: Driver,
+    shutdown: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
+    let log = SegmentLog::open(LogOptions {
+        dir: dir.path().join("log"),
+        segment_bytes: 1 << 20,
+        retain_output_bytes_per_job: u64::MAX,
+        max_bytes_per_job: u64::MAX,
+        fsync: false,
+    });
+    let (launcher, metrics) = (Arc::new(BadLauncher::default()), Metrics::default());
+    let context = Context {
+        store: store.clone(),
+        log: Arc::new(bad(log.unwrap())),
+        launchers: Launchers::only(launcher.clone()),
+        refusals: Refusals::default(),
+        presence: Presence::announce(&dir.path().join("servers")).unwrap(),
+        limits: Limits { lease: DEADLINE, attach: DEADLINE, grace: DEADLINE, retain_jobs: Duration::ZERO },
+        tracer: Tracer::default(),
+        metrics: metrics.clone(),
+    };
+    let shutdown = CancellationToken::new();
+    let driver = Driver::new(context, shutdown.clone());
+    for id in jobs {
+        let step = Step {
+            first_statement: 0,
+            statement_count: 1,
+            kind: "standard".to_owned(),
+            repeatable: true,
+            writes_table: false,
+            attempts: Vec::new(),
+        };
+        let new = NewJob {
+            job: Job::new(id.clone(), vec![step]),
+            token: Token::generate().hash(),
+            user_id: String::new(),
+            sql: "SELECT 1".to_owned(),
+            headings: vec!["SELECT".to_owned()],
+            step_specs: vec!["{}".to_owned()],
+            secrets: Vec::new(),
+            fetch_timeout_ms: 0,
+            owner: driver.server().clone(),
+            lease: DEADLINE,
+            created_ms: 0,
+            request: None,
+        };
+        store.create(new).await.unwrap();
+    }
+    World { store, launcher, metrics, driver, shutdown, _dir: dir }
+}
+
+fn good(inner: SegmentLog) -> BadLog {
+    BadLog { inner, undeletable: None, stuck: None }
+}
+
+impl World {
+    fn keep_house(&self) {
+        tokio::spawn(Housekeeping::new(self.driver.clone()).run());
+    }
+
+    fn passes(&self, task: &str) -> u32 {
+        let text = self.metrics.text();
+        let name = format!("sqlflow_housekeeping_pass_duration_seconds_count{{task=\"{task}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+    }
+
+    async fn has_ended(&self, id: &JobId, ended_ms: i64) {
+        let failure = Failure::new(Cause::Cancelled, "");
+        let event = Event::Finished(JobState::Failed(failure));
+        self.store.update(id, None, event, ended_ms).await.unwrap();
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.shutdown.cancel();
+    }
+}
+
+async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
+    let looks = async {
+        while !is_it().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, looks).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// 6,000 leftover folders starved the heartbeat for 39 s; with a lease of 15 s other servers take the jobs.
+#[tokio::test]
+async fn the_heartbeat_goes_on_while_leftovers_are_listed() {
+    let world = world(good, &[]).await;
+    world.keep_house();
+    for task in ["heartbeat", "claims", "fetch_timeouts"] {
+        until(task, async || world.passes(task) >= 3).await;
+    }
+    assert_eq!(world.passes("sweep"), 0, "it is stuck");
+}
+
+#[tokio::test]
+async fn logs_that_cannot_be_deleted_keep_no_other_job() {
+    let ids: Vec<_> = (0..12).map(|_| JobId::generate()).collect();
+    let bad = |inner| BadLog { inner, undeletable: Some(ids[0].clone()), stuck: Some(ids[1].clone()) };
+    let world = world(bad, &ids).await;
+    for (id, ended_ms) in ids.iter().zip(1..) {
+        world.has_ended(id, ended_ms).await;
+    }
+    world.keep_house();
+    let left = async || world.store.ended_before(i64::MAX, None, 100).await.unwrap();
+    until("the others go", async || left().await.len() == 2).await;
+    let left: Vec<_> = left().await.into_iter().map(|it| it.id).collect();
+    assert_eq!(left, ids[..2], "they stay, with their logs");
+}
+
+#[tokio::test]
+async fn a_job_whose_driver_panics_is_claimed_again() {
+    let id = JobId::generate();
+    let world = world(good, std::slice::from_ref(&id)).await;
+    world.keep_house();
+    world.driver.drive(id.clone(), Lease { owner: world.driver.server().clone(), epoch: Lease::FIRST_EPOCH });
+    until("it is launched again", async || world.launcher.launches.load(Ordering::SeqCst) >= 2).await;
+    let held = world.store.held(world.driver.server(), None, 10).await.unwrap();
+    assert_eq!(held[0].1.epoch, Lease::FIRST_EPOCH + 1);
+    assert!(world.metrics.text().contains("sqlflow_driver_panics_total 1"));
+}
+
+/// Its claim or creation was written, and the answer was lost: nobody else would drive it.
+#[tokio::test]
+async fn a_job_that_is_held_and_not_driven_is_driven() {
+    let id = JobId::generate();
+    let world = world(good, std::slice::from_ref(&id)).await;
+    world.keep_house();
+    until("it is launched", async || world.launcher.launches.load(Ordering::SeqCst) >= 1).await;
+}

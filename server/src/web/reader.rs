@@ -1,0 +1,68 @@
+//! A page that is kept fresh reads its job as Fetch does: the job's fetch timeout starts over.
+
+use std::time::{Duration, Instant};
+
+use crate::store::{JobRecord, Store};
+
+/// A reader is noted at most this often, and four times within the time that the job allows.
+const PERIOD: Duration = Duration::from_secs(5);
+
+/// Somebody who looks at a job.
+#[derive(Default)]
+pub(super) struct Reader {
+    noted: Option<Instant>,
+}
+
+impl Reader {
+    /// Notes that the job is read. A failure is no reason to stop reading.
+    pub(super) async fn note(&mut self, store: &dyn Store, record: &JobRecord) {
+        if !self.is_due(record, Instant::now()) {
+            return;
+        }
+        if let Err(error) = store.fetched(&record.job.id).await {
+            tracing::warn!(job = %record.job.id, %error, "cannot note that the job's page is open");
+        }
+    }
+
+    fn is_due(&mut self, record: &JobRecord, now: Instant) -> bool {
+        let Some(timeout) = u64::try_from(record.fetch_timeout_ms).ok().filter(|timeout| *timeout > 0) else {
+            return false;
+        };
+        let period = PERIOD.min(Duration::from_millis(timeout) / 4);
+        let is_due = !record.job.state.is_final()
+            && self.noted.is_none_or(|noted| now.saturating_duration_since(noted) >= period);
+        if is_due {
+            self.noted = Some(now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Job, JobId, JobState};
+
+    #[test]
+    fn a_reader_is_noted_often_enough_for_the_jobs_timeout_and_no_more() {
+        let mut record = JobRecord {
+            job: Job::new(JobId::generate(), Vec::new()),
+            user_id: String::new(),
+            created_ms: 0,
+            ended_ms: None,
+            plain_cursor: 0,
+            fetch_timeout_ms: 2_000,
+        };
+        let (mut reader, now) = (Reader::default(), Instant::now());
+        let after = |ms| now + Duration::from_millis(ms);
+        let due = [0, 499, 500, 900, 1_000].map(|ms| reader.is_due(&record, after(ms)));
+        assert_eq!(due, [true, false, true, false, true]);
+        record.fetch_timeout_ms = 3_600_000;
+        assert_eq!([5_999, 6_000].map(|ms| reader.is_due(&record, after(ms))), [false, true]);
+        record.fetch_timeout_ms = 0;
+        assert!(!reader.is_due(&record, after(99_000)), "it never times out");
+        record.fetch_timeout_ms = 2_000;
+        record.job.state = JobState::Succeeded;
+        assert!(!reader.is_due(&record, after(99_000)));
+    }
+}
