@@ -17,3 +17,4 @@ pub mod server;
 pub mod services;
 pub mod spans;
 pub mod stand_in;
+pub mod tcp_relay;
