@@ -68,7 +68,10 @@ fn same(reference: &History, other: &History) -> Vec<String> {
     if let Some(differs) =
         other.results.iter().find(|it| by_position.get(&it.position).is_none_or(|same| *same != *it))
     {
-        wrong.push(format!("{:?}: position {} is not what the cursor's reader saw", other.reader, differs.position));
+        wrong.push(format!(
+            "{:?}: position {} is not what the cursor's reader saw",
+            other.reader, differs.position
+        ));
     }
     if other.end != reference.end {
         wrong.push(format!("{:?}: the end is {:?}, not {:?}", other.reader, other.end, reference.end));
@@ -127,7 +130,8 @@ fn rows(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> Vec
         }
         let is_whole = seen.rows.len() as i64 == expected;
         if seen.succeeded > 0 && !is_whole {
-            wrong.push(format!("statement {index}: it succeeded with {} of {expected} rows", seen.rows.len()));
+            wrong
+                .push(format!("statement {index}: it succeeded with {} of {expected} rows", seen.rows.len()));
         }
         if end.code() == Code::Succeeded && (seen.succeeded != 1 || !is_whole) {
             wrong.push(format!("statement {index}: the job succeeded, and this statement did not"));
@@ -226,7 +230,9 @@ fn verdict(observed: &Observed, seen: &BTreeMap<u32, Seen>, end: &JobStatus) -> 
             (1, false, _) => "executed without the record that it started",
             (0, _, true) => "called a success and not executed",
             (0, _, false) if end.code() == Code::Succeeded => "the job succeeded without it",
-            (1, true, false) if end.code() == Code::Failed && !allows => "executed, and the verdict denies it",
+            (1, true, false) if end.code() == Code::Failed && !allows => {
+                "executed, and the verdict denies it"
+            }
             _ => continue,
         };
         wrong.push(format!("insert {number}: {found}: {executed} times, {end:?}"));
@@ -415,7 +421,10 @@ mod tests {
         finds(&unsaid(Cause::Cancelled, 1), "nobody cancelled it");
         finds(&unsaid(Cause::LaunchFailed, 0), "a statement started");
         let not_started = changed(|results| drop(results.drain(6..8)));
-        finds(&ended(not_started, Code::Failed, Cause::MayHaveExecuted), "without the record that it started");
+        finds(
+            &ended(not_started, Code::Failed, Cause::MayHaveExecuted),
+            "without the record that it started",
+        );
         let mut untouched = unsaid(Cause::Lost, 0);
         untouched.touched = Touched::default();
         finds(&untouched, "none of its own processes was killed");

@@ -93,7 +93,8 @@ fn line(result: &Response) -> String {
         Some(other) => format!("{other:?}"),
         None => "nothing".to_owned(),
     };
-    let seconds = result.time.as_ref().map_or(0.0, |it| (it.seconds % 1000) as f64 + f64::from(it.nanos) / 1e9);
+    let seconds =
+        result.time.as_ref().map_or(0.0, |it| (it.seconds % 1000) as f64 + f64::from(it.nanos) / 1e9);
     format!("{:>5} at {seconds:.3} s, statement {:?}: {what}", result.position, result.statement)
 }
 

@@ -47,17 +47,62 @@ pub struct PlannedJob {
 /// A fault. Each ends by itself after a bounded time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    KillServer { slot: Slot, down_ms: u64 },
-    TermServer { slot: Slot, down_ms: u64 },
-    PauseServer { slot: Slot, for_ms: u64 },
-    PauseAgent { job: usize, for_ms: u64 },
-    KillAgent { job: usize },
-    KillSubmitter { job: usize },
-    CutLinks { slot: Slot },
-    HoldLinks { slot: Slot, for_ms: u64 },
-    FillDisk { for_ms: u64 },
+    KillServer {
+        slot: Slot,
+        down_ms: u64,
+    },
+    TermServer {
+        slot: Slot,
+        down_ms: u64,
+    },
+    PauseServer {
+        slot: Slot,
+        for_ms: u64,
+    },
+    PauseAgent {
+        job: usize,
+        for_ms: u64,
+    },
+    KillAgent {
+        job: usize,
+    },
+    KillSubmitter {
+        job: usize,
+    },
+    CutLinks {
+        slot: Slot,
+    },
+    HoldLinks {
+        slot: Slot,
+        for_ms: u64,
+    },
+    FillDisk {
+        for_ms: u64,
+    },
     /// The soft limit of open files is what the server has open now, and a few.
-    FewFiles { slot: Slot, spare: u64, for_ms: u64 },
+    FewFiles {
+        slot: Slot,
+        spare: u64,
+        for_ms: u64,
+    },
+}
+
+impl Fault {
+    /// The server that it hits, or the links to it.
+    pub const fn slot(self) -> Option<Slot> {
+        match self {
+            Self::KillServer { slot, .. }
+            | Self::TermServer { slot, .. }
+            | Self::PauseServer { slot, .. }
+            | Self::CutLinks { slot }
+            | Self::HoldLinks { slot, .. }
+            | Self::FewFiles { slot, .. } => Some(slot),
+            Self::PauseAgent { .. }
+            | Self::KillAgent { .. }
+            | Self::KillSubmitter { .. }
+            | Self::FillDisk { .. } => None,
+        }
+    }
 }
 
 /// A fault and its time since the start of the schedule.
@@ -181,7 +226,14 @@ mod tests {
             .map(|it| std::mem::discriminant(&it.fault))
             .collect();
         let mut distinct = Vec::new();
-        faults.retain(|fault| if distinct.contains(fault) { false } else { distinct.push(*fault); true });
+        faults.retain(|fault| {
+            if distinct.contains(fault) {
+                false
+            } else {
+                distinct.push(*fault);
+                true
+            }
+        });
         assert_eq!(faults.len(), 10);
         for kind in [Kind::Select, Kind::SlowAnswer, Kind::Trickle, Kind::Insert, Kind::OnlyInsert] {
             assert!(schedules.iter().flat_map(|it| &it.jobs).any(|job| job.kind == kind), "{kind:?}");
