@@ -21,13 +21,13 @@ pub enum Effect {
 /// The program of a kind; its inserts carry the marker, which no other `Run` has.
 pub fn program(kind: Kind, marker: &str) -> Vec<Statement> {
     match kind {
-        Kind::Select => vec![rows(5000, 1), rows(40, 40_000)],
-        Kind::SlowAnswer => vec![rows(1, 2_500_000), rows(100, 1)],
-        Kind::Trickle => vec![rows(100, 20_000)],
+        Kind::Select => vec![rows(5000, 1), rows(40, 15_000)],
+        Kind::SlowAnswer => vec![rows(1, 800_000), rows(100, 1)],
+        Kind::Trickle => vec![rows(100, 8_000)],
         Kind::Insert => {
-            vec![rows(3, 1), mark(marker, 1, 1), rows(20, 30_000), mark(marker, 2, 1_000_000), rows(50, 1)]
+            vec![rows(3, 1), mark(marker, 1, 1), rows(20, 10_000), mark(marker, 2, 400_000), rows(50, 1)]
         }
-        Kind::OnlyInsert => vec![mark(marker, 1, 500_000), mark(marker, 2, 1), mark(marker, 3, 1_000_000)],
+        Kind::OnlyInsert => vec![mark(marker, 1, 200_000), mark(marker, 2, 1), mark(marker, 3, 400_000)],
     }
 }
 

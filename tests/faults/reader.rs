@@ -91,6 +91,10 @@ pub async fn submit(
 pub async fn read(world: &World, token: &Token, first: Slot, reader: Reader) -> History {
     let mut connection = Connection { slot: first, client: None };
     let (mut results, mut cursor) = (Vec::new(), token.clone());
+    if reader != Reader::Plain {
+        // From the start; a token alone means where the plain reader is.
+        cursor.token.push_str(".0");
+    }
     let mut pages = 0_u32;
     while !world.is_given_up() {
         let page = match connection.client(world).await {
