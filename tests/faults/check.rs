@@ -71,8 +71,8 @@ fn same(reference: &History, other: &History) -> Vec<String> {
         other.results.iter().find(|it| by_position.get(&it.position).is_none_or(|same| *same != *it))
     {
         wrong.push(format!(
-            "{:?}: position {} is not what the cursor's reader saw",
-            other.reader, differs.position
+            "{:?}: position {} is not what the cursor's reader saw: {:?}",
+            other.reader, differs.position, differs.response
         ));
     }
     if other.end != reference.end {

@@ -74,24 +74,28 @@ fn random_fault_schedules() {
 }
 
 fn run_all(plan: &Plan) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     let (begun, next) = (Instant::now(), AtomicU64::new(0));
     let worker = async || {
         let (mut count, mut failed) = (0_u64, Vec::new());
         while plan.bound.is_none_or(|bound| begun.elapsed() < bound) {
             let index = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap();
-            let Some(seed) = plan.seeds.get(index) else { break };
+            let Some(seed) = plan.seeds.get(index).copied() else { break };
             count += 1;
-            if let Err(report) = run::run(&Schedule::of(*seed)).await {
+            // In a task of its own, for it also waits for programs to end.
+            let ran = tokio::spawn(async move { run::run(&Schedule::of(seed)).await });
+            if let Err(report) = ran.await.unwrap() {
                 eprintln!("{report}");
-                failed.push(*seed);
+                failed.push(seed);
             }
         }
         (count, failed)
     };
-    let results = runtime.block_on(async { tokio::join!(worker(), worker()) });
+    let results = runtime.block_on(async { tokio::join!(worker(), worker(), worker()) });
     runtime.shutdown_background();
-    let (count, failed) = (results.0.0 + results.1.0, [results.0.1, results.1.1].concat());
+    let results = [results.0, results.1, results.2];
+    let count: u64 = results.iter().map(|(count, _)| count).sum();
+    let failed: Vec<u64> = results.into_iter().flat_map(|(_, failed)| failed).collect();
     eprintln!("{count} of {} schedules in {:?}", plan.seeds.len(), begun.elapsed());
     assert!(failed.is_empty(), "{} schedules failed; their seeds: {failed:?}", failed.len());
     assert!(count > 0, "no schedule was run");

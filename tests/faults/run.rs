@@ -30,9 +30,11 @@ const CLEAN: Duration = Duration::from_secs(20);
 /// The report of what is wrong.
 pub async fn run(schedule: &Schedule) -> Result<(), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
+    // First, for the times of the schedule count from the start of the world.
+    let databases = make_databases(dir.path(), schedule.jobs.len()).map_err(|error| format!("{error:#}"))?;
     let world = World::start(dir.path(), schedule.jobs.len());
     let world = world.await.map_err(|error| format!("{schedule}cannot start: {error:#}"))?;
-    let seen = observe(&world, schedule).await;
+    let seen = observe(&world, schedule, &databases).await;
     let mut wrong = world.wrong();
     let mut histories = String::new();
     match seen {
@@ -61,7 +63,7 @@ pub async fn run(schedule: &Schedule) -> Result<(), String> {
     report.map_or(Ok(()), Err)
 }
 
-/// Copies the state folder for whoever looks into it.
+/// Copies the state folder for a look into it.
 fn keep(dir: &Path, seed: u64) -> PathBuf {
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{seed}"));
     let _ = std::fs::remove_dir_all(&kept);
@@ -82,8 +84,7 @@ struct Asked {
     is_cancelled: bool,
 }
 
-async fn observe(world: &World, schedule: &Schedule) -> anyhow::Result<Seen> {
-    let databases = make_databases(&world.dir, schedule.jobs.len())?;
+async fn observe(world: &World, schedule: &Schedule, databases: &[PathBuf]) -> anyhow::Result<Seen> {
     let jobs = async {
         let asked =
             (0..).zip(&schedule.jobs).map(|(index, planned)| ask(world, index, *planned, &databases[index]));
@@ -94,7 +95,7 @@ async fn observe(world: &World, schedule: &Schedule) -> anyhow::Result<Seen> {
     let mut wrong = Vec::new();
     let mut jobs = Vec::new();
     let left = until_nothing_is_left(world, &listed).await;
-    let marks = marks(&databases)?;
+    let marks = marks(databases)?;
     for (index, asked) in asked.into_iter().enumerate() {
         let Asked { planned, submitted, mut histories, is_cancelled } = asked;
         for marker in &submitted.unanswered {
@@ -247,7 +248,7 @@ fn executed(marks: &BTreeMap<(String, u32), u64>, marker: &str) -> BTreeMap<u32,
     marks.iter().filter(|((of, _), _)| of == marker).map(|((_, number), count)| (*number, *count)).collect()
 }
 
-/// Waits for the clean-up; what is still there then is told.
+/// Waits for the clean-up; what is still there then is reported.
 async fn until_nothing_is_left(world: &World, jobs: &[Job]) -> Vec<String> {
     let begun = Instant::now();
     loop {
