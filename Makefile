@@ -64,6 +64,7 @@ lint: venv-dev ## Formatting, lints and types
 test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test --workspace --exclude sqlflow-tests
 	cargo test -p sqlflow-tests --test agent --test link --test e2e
+	cargo test -p sqlflow-tests --test faults
 	cargo test -p sqlflow-tests --test storage
 	cargo test -p sqlflow-tests --test observe
 
@@ -94,6 +95,7 @@ drill: packages build agent venv ## The heavy drills at full size
 	$(MAKE) cluster
 	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_that_is_away
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
+	SQLFLOW_FAULT_SCHEDULES=2000 cargo test -p sqlflow-tests --test faults
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
 
 bench: agent venv cluster ## Speed, beside peers in the same run; also as build/bench.json

@@ -18,3 +18,4 @@ pub mod services;
 pub mod slow_link;
 pub mod spans;
 pub mod stand_in;
+pub mod tcp_relay;

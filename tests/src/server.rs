@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{Signal, kill};
@@ -166,6 +167,23 @@ impl Server {
         Ok(())
     }
 
+    /// Stops it with TERM; when it lives longer than this, it is killed with KILL and that is the error.
+    ///
+    /// # Errors
+    /// It is gone already, took too long, or did not end well.
+    pub fn stop_within(mut self, bound: Duration) -> anyhow::Result<()> {
+        kill(self.pid(), Signal::SIGTERM)?;
+        let begun = Instant::now();
+        while begun.elapsed() < bound {
+            if let Some(status) = self.process.try_wait()? {
+                anyhow::ensure!(status.success(), "the server ended with {status}");
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the server was still there {bound:?} after TERM")
+    }
+
     /// Resident memory in bytes.
     ///
     /// # Errors
@@ -187,7 +205,8 @@ impl Server {
         crate::agent::memory_peak(self.pid())
     }
 
-    fn pid(&self) -> Pid {
+    /// Its process, for signals.
+    pub fn pid(&self) -> Pid {
         Pid::from_raw(i32::try_from(self.process.id()).expect("pids are positive i32"))
     }
 
