@@ -111,10 +111,9 @@ mod tests {
     #[tokio::test]
     async fn an_attempt_has_exited_when_its_last_agent_has() {
         let (exits, attempt) = (Exits::default(), attempt());
-        let mut first = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
+        let first = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(first.id().unwrap().try_into().unwrap());
         let (sender, first_exit) = oneshot::channel();
-        first.stdin.take();
         exits.reap(attempt.clone(), first, move || drop(sender.send(())));
         start(&exits, &attempt, &mut Command::new("true")).await.unwrap();
         assert!(exits.exited(&attempt).now_or_never().is_none(), "the first one still runs");
