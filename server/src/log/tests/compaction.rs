@@ -77,7 +77,7 @@ proptest! {
         group in 1_usize..6,
         crash in any::<bool>(),
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
             let job = JobId::generate();
