@@ -96,7 +96,7 @@ mod tests {
     /// Starts a program as the attempt's agent; resolves when its exit was noted.
     fn start(exits: &Exits, attempt: &AttemptId, command: &mut Command) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        exits.reap(attempt.clone(), command.spawn().unwrap(), move || drop(sender.send(())));
+        exits.reap(attempt.clone(), command.spawn().unwrap(), move || sender.send(()).unwrap_or_default());
         receiver
     }
 
@@ -114,7 +114,7 @@ mod tests {
         let first = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(first.id().unwrap().try_into().unwrap());
         let (sender, first_exit) = oneshot::channel();
-        exits.reap(attempt.clone(), first, move || drop(sender.send(())));
+        exits.reap(attempt.clone(), first, move || sender.send(()).unwrap_or_default());
         start(&exits, &attempt, &mut Command::new("true")).await.unwrap();
         assert!(exits.exited(&attempt).now_or_never().is_none(), "the first one still runs");
         exits.forget(&attempt);
