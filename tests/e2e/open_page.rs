@@ -8,8 +8,8 @@ use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{http, python};
 
-/// Some seconds of counting.
-const PROGRAM: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 30000000)
+/// Counting that takes longer than the fetch timeout on any machine.
+const PROGRAM: &str = "WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < 60000000)
 SELECT count(*) FROM c;";
 
 /// Asks how the job stands, which is no reading of it.
@@ -29,7 +29,7 @@ async fn a_job_whose_page_is_open_is_not_cancelled() {
     let dir = tempfile::tempdir().unwrap();
     let server = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let session = Session { fetch_timeout_seconds: Some(1), ..Session::default() };
+    let session = Session { fetch_timeout_seconds: Some(3), ..Session::default() };
     let watched = client.run_in(PROGRAM, session.clone()).await.unwrap();
     let (_, page) = watched.job_tracer_url.split_once("/jobs/").unwrap();
     let (address, path) = (server.http.clone(), format!("/jobs/{}", page.replace('?', "/live?")));

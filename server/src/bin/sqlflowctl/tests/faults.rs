@@ -46,7 +46,8 @@ fn a_run_whose_answer_is_lost_is_repeated_with_the_same_request_id() {
     });
     let output = world.run(&["run", "-e", "SELECT 1"]);
     assert_eq!(status(&output), 0, "{output:?}");
-    let [first, second] = &world.server.script().runs[..] else { panic!("{:?}", world.server.script().runs) };
+    let runs = world.server.script().runs;
+    let [first, second] = &runs[..] else { panic!("{runs:?}") };
     assert_eq!(first, second);
     assert_eq!(first.request_id.len(), 32, "{first:?}");
 }
