@@ -54,7 +54,7 @@ pub(super) fn is_bound(job: &Job, attempt: &AttemptId, instance: &InstanceHash) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Cause, Event, JobId, Outcome, Place, Reason, Step};
+    use crate::job::{Basis, Cause, Event, JobId, Outcome, Place, Reason, Step};
 
     fn attached() -> (Job, AttemptId, InstanceHash) {
         let step = Step {
@@ -79,7 +79,11 @@ mod tests {
             let (mut job, attempt, instance) = attached();
             assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Live);
             let outcome = Outcome::by_server(reason, "its node is gone", true);
-            job.apply(Event::AttemptFoundEnded { attempt: attempt.clone(), outcome }, 1).unwrap();
+            job.apply(
+                Event::AttemptFoundEnded { attempt: attempt.clone(), outcome, basis: Basis::Attached },
+                1,
+            )
+            .unwrap();
             let over = Standing::Over("this attempt is over: its node is gone".to_owned());
             assert_eq!(Standing::of(&job, &attempt, &instance), over, "{reason:?}");
         }

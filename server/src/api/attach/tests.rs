@@ -13,7 +13,7 @@ use tonic::transport::{Endpoint, Server};
 
 use super::*;
 use crate::codegen::AssignOptions;
-use crate::job::{Job, JobId, Outcome, Place, Reason, Role, Step, TokenHash};
+use crate::job::{Basis, Job, JobId, Outcome, Place, Reason, Role, Step, TokenHash};
 use crate::log::{LogOptions, SegmentLog};
 use crate::store::{NewJob, ServerId, SqliteStore};
 
@@ -109,8 +109,9 @@ async fn world() -> World {
         secrets: Vec::new(),
         fetch_timeout_ms: 0,
         owner: ServerId("test".to_owned()),
-        lease_until_ms: i64::MAX,
+        lease: Duration::from_secs(3600),
         created_ms: 0,
+        request: None,
     };
     store.create(new).await.unwrap();
     let world = World { store, log, platform, attempt, socket, _dir: dir };
@@ -125,7 +126,12 @@ impl World {
 
     async fn found_ended(&self) {
         let outcome = Outcome::by_server(Reason::Lost, "its node is gone", true);
-        self.update(Event::AttemptFoundEnded { attempt: self.attempt.clone(), outcome }).await;
+        self.update(Event::AttemptFoundEnded {
+            attempt: self.attempt.clone(),
+            outcome,
+            basis: Basis::Attached,
+        })
+        .await;
     }
 
     /// The stream of an agent that has its assignment, up to the server's answer to its Hello.
