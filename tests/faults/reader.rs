@@ -72,7 +72,11 @@ pub async fn submit(
             ..Session::default()
         };
         if let Some(client) = connection.client(world).await {
-            let call = request(sqlflow_proto::v1::Request { sql: sql(&marker), session: Some(session) });
+            let call = request(sqlflow_proto::v1::Request {
+                sql: sql(&marker),
+                session: Some(session),
+                ..Default::default()
+            });
             match timeout(CALL * 2, client.api.run(call)).await {
                 Ok(Ok(token)) => {
                     return Submitted { token: Some(token.into_inner()), unanswered, marker };
