@@ -34,8 +34,7 @@ async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
     let token = client.run(STEP).await.unwrap();
     let mut reading = Reading::of(&token);
     reading.until(&mut client, |it| it.says("line 0\n")).await;
-    // A stream that ends in order has delivered its acknowledgements.
-    server.stop().unwrap();
+    server.kill();
     copy(&log, &backup);
 
     let server = setup.start().unwrap();
@@ -44,7 +43,7 @@ async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
         go(n);
         reading.until(&mut client, |it| it.says(&format!("line {n}\n"))).await;
     }
-    server.stop().unwrap();
+    server.kill();
     std::fs::remove_dir_all(&log).unwrap();
     copy(&backup, &log);
 
@@ -53,7 +52,8 @@ async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
     go(3);
     let ended = client.follow(&token).await.unwrap();
     ended.expect_success();
-    assert_eq!(ended.log(), "line 0\nline 3\n");
+    // The acknowledgement of line 2 may have been lost with its server; that of line 1 came before line 2 was printed.
+    assert_eq!(ended.log().replace("line 2\n", ""), "line 0\nline 3\n");
     let gaps: Vec<_> = ended
         .payloads()
         .filter_map(|it| if let Payload::Gap(gap) = it { Some(gap.reason.as_str()) } else { None })

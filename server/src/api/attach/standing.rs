@@ -41,7 +41,7 @@ impl Standing {
     }
 }
 
-/// Whether the attempt is bound to this instance key, so that whoever shows it is the agent that attached first.
+/// Whether the attempt is bound to this instance key, so that anyone who shows it is the agent that attached first.
 pub(super) fn is_bound(job: &Job, attempt: &AttemptId, instance: &InstanceHash) -> bool {
     match job.attempt(attempt).map(|it| &it.phase) {
         Some(Phase::Attached { instance: bound } | Phase::Ended { instance: Some(bound), .. }) => {
