@@ -21,8 +21,13 @@ async fn world() -> (tempfile::TempDir, Server, Token) {
     let server = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT * FROM iris; SELECT * FROM iris;").await.unwrap();
-    client.follow(&token).await.unwrap().expect_success();
+    // With a cursor, so that the plain token's place stays at the beginning.
+    client.follow(&from_the_beginning(&token)).await.unwrap().expect_success();
     (dir, server, token)
+}
+
+fn from_the_beginning(token: &Token) -> Token {
+    Token { token: format!("{}.0", token.token), ..Token::default() }
 }
 
 /// Reads with the plain token to the end, and checks that all records were received, in order.
@@ -34,9 +39,7 @@ async fn expect_all(client: &mut Client, token: &Token, mut received: Vec<Respon
         assert!(it.position <= last + 1, "record {} came after {last}", it.position);
         last = last.max(it.position);
     }
-    // The plain token's own place is at the end by now.
-    let begin = Token { token: format!("{}.0", token.token), ..Token::default() };
-    let whole = client.follow(&begin).await.unwrap();
+    let whole = client.follow(&from_the_beginning(token)).await.unwrap();
     assert_eq!(whole.results.last().unwrap().position, last);
 }
 
