@@ -230,8 +230,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [attempt, ..] = attempts();
         let place = take(&places(dir.path(), 1), &attempt).await.unwrap();
-        let mut agent = tokio::process::Command::new("sleep");
-        let mut agent = agent.arg("1000").kill_on_drop(true).stdin(place.into_stdin()).spawn().unwrap();
+        let mut command = tokio::process::Command::new("sleep");
+        let mut agent = command.arg("1000").kill_on_drop(true).stdin(place.into_stdin()).spawn().unwrap();
+        // It has the file open as well.
+        drop(command);
         let later = places(dir.path(), 1);
         assert_eq!(take(&later, &attempt).await.unwrap_err(), 0);
         agent.kill().await.unwrap();
