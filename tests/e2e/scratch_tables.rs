@@ -1,12 +1,13 @@
 //! Scratch tables in the user's database: none is left after the job's end, whatever ended it.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
-use sqlflow_tests::client::{Client, Ended};
+use sqlflow_tests::client::Client;
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
 
@@ -38,7 +39,7 @@ impl World {
     async fn predict(&mut self) -> Token {
         let token = self.client.run(PREDICT).await.unwrap();
         let cursor = self.client.until(&token, |it| matches!(it, Payload::Progress(_))).await.unwrap();
-        assert_eq!(self.tables(), ["iris", "predicted", &scratch_name(&token)]);
+        assert_eq!(self.tables(), ["iris", "predicted", &scratch_name(&token, 1)]);
         cursor
     }
 
@@ -56,30 +57,30 @@ for (name,) in sqlite3.connect(sys.argv[1]).execute('SELECT name FROM sqlite_mas
         job.steps[0].attempts.iter().skip(1).map(|attempt| attempt.cleans_up).collect()
     }
 
-    async fn expect_nothing_left(&mut self, token: &Token, cause: Cause) -> Ended {
+    /// `clean_ups`: which of the attempts after the first clean up.
+    async fn expect_nothing_left(&mut self, token: &Token, cause: Cause, clean_ups: &[bool]) {
         let ended = self.client.follow(token).await.unwrap();
         assert_eq!(ended.status.cause(), cause, "{:?}", ended.status);
-        assert_eq!(self.clean_ups(token).await, [true]);
+        assert_eq!(self.clean_ups(token).await, clean_ups);
         assert_eq!(self.tables(), ["iris", "predicted"]);
-        ended
     }
 }
 
-fn scratch_name(token: &Token) -> String {
-    format!("predicted__{}_0_1", token.job_id)
+fn scratch_name(token: &Token, attempt: usize) -> String {
+    format!("predicted__{}_0_{attempt}", token.job_id)
 }
 
 /// The submitter's process: it carries the attempt's mark, like the programs that it may start.
-fn submitter_of(job_id: &str) -> Pid {
-    let mark = format!("SQLFLOW_ATTEMPT={job_id}/0/1");
+fn submitter_of(job_id: &str, attempt: usize) -> Option<Pid> {
+    let mark = format!("SQLFLOW_ATTEMPT={job_id}/0/{attempt}");
     let has_mark = |process: &Path| {
         let environ = std::fs::read(process.join("environ")).unwrap_or_default();
         let command = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
         command.contains("main.py") && environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
     };
     let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let marked = processes.map(|it| it.path()).find(|process| has_mark(process)).expect("the submitter runs");
-    Pid::from_raw(marked.file_name().unwrap().to_str().unwrap().parse().unwrap())
+    let marked = processes.map(|it| it.path()).find(|process| has_mark(process))?;
+    Some(Pid::from_raw(marked.file_name().unwrap().to_str().unwrap().parse().unwrap()))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -87,13 +88,23 @@ async fn a_cancelled_predict_leaves_no_scratch_table() {
     let mut world = World::new().await;
     let token = world.predict().await;
     world.client.api.cancel(token.clone()).await.unwrap();
-    world.expect_nothing_left(&token, Cause::Cancelled).await;
+    world.expect_nothing_left(&token, Cause::Cancelled, &[true]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_predict_whose_submitter_is_killed_leaves_no_scratch_table() {
+async fn a_predict_whose_submitters_are_killed_leaves_no_scratch_table() {
     let mut world = World::new().await;
     let token = world.predict().await;
-    kill(submitter_of(&token.job_id), Signal::SIGKILL).unwrap();
-    world.expect_nothing_left(&token, Cause::Killed).await;
+    // As often as a step is tried. Each attempt drops what the one before left.
+    for attempt in 1..=3 {
+        let scratch = scratch_name(&token, attempt);
+        let begun = Instant::now();
+        while !world.tables().contains(&scratch) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "attempt {attempt} never writes");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(world.tables(), ["iris", "predicted", &scratch]);
+        kill(submitter_of(&token.job_id, attempt).expect("the submitter runs"), Signal::SIGKILL).unwrap();
+    }
+    world.expect_nothing_left(&token, Cause::Killed, &[false, false, true]).await;
 }

@@ -7,7 +7,8 @@
 //! # Assumptions
 //! 1. *One reader*: a plain token is read by one client, which calls again only when its call before has ended.
 //! 2. *Abandoned calls are reset*: a client that gives up a call resets its stream (RST_STREAM), and the reset
-//!    arrives before whatever the client sends later on that connection. HTTP/2 does this. A proxy that takes a whole
+//!    arrives at most [`RESET_LAG`] after whatever the client sends next on that connection. Client libraries send
+//!    resets and requests from different tasks, so the order of the two is not certain. A proxy that takes a whole
 //!    answer before its client has it breaks this; behind such a proxy calls must be given up by `grpc-timeout`, or
 //!    read with cursors.
 //! 3. *Delays vary by less than half a deadline*: if the client's next sign arrives within half of `grpc-timeout`
@@ -17,7 +18,7 @@
 //! A page is delivered when all of these hold:
 //! - its response was handed to its connection whole,
 //! - no other plain Fetch of the job was being served at the same time,
-//! - the client has reset no stream of that connection since the call arrived,
+//! - the client has reset no stream of that connection since the call arrived, nor within [`RESET_LAG`] of the sign,
 //! - then there is a *sign* on the same connection: the job's next plain Fetch, or an end in good order (GOAWAY, then
 //!   the end of the stream),
 //! - and if the call had a deadline, the client's next Fetch of the job (on any connection), or that end, came within
@@ -46,6 +47,10 @@ pub(super) use handover::{DeliveryLayer, Sent};
 const MAX_JOBS: usize = 10_000;
 /// Pages of one job, each on a connection of its own.
 const MAX_PAGES_PER_JOB: usize = 8;
+
+/// Time in which the reset of an abandoned call may follow the next call. A plain Fetch waits for so long before it takes
+/// itself as the proof of the page before.
+pub(super) const RESET_LAG: Duration = Duration::from_millis(50);
 
 /// All that is known about a page when the server decides whether it was delivered.
 #[derive(Debug, Clone, Copy)]
@@ -215,6 +220,13 @@ pub(super) struct Reading<'a> {
 }
 
 impl Reading<'_> {
+    /// Whether a page from `cursor` counts as delivered now. A reset that is still on its way may change that.
+    pub(super) fn has_proof(&self, cursor: u64) -> bool {
+        let readers = self.deliveries.lock();
+        let pages = readers.get(&self.job).map_or(&[][..], |reader| &reader.pages);
+        pages.iter().any(|it| it.from == cursor && judge(&it.facts(&self.call)) == Verdict::Delivered)
+    }
+
     /// The job's plain cursor is `cursor`: where it moves, if a page sent from there was delivered.
     pub(super) fn delivered(&self, cursor: u64) -> Option<u64> {
         let mut readers = self.deliveries.lock();

@@ -9,7 +9,7 @@ use sqlflow_proto::v1;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
-use super::delivery::{Call, Deliveries, Reading};
+use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
 use crate::clock;
 use crate::job::{CursorToken, JobId};
@@ -100,6 +100,9 @@ impl Fetcher {
     /// Where a plain token goes on: behind the last page that is known to be delivered.
     async fn plain_cursor(&self, record: &JobRecord, reading: &Reading<'_>) -> u64 {
         let from = record.plain_cursor;
+        if reading.has_proof(from) {
+            tokio::time::sleep(RESET_LAG).await;
+        }
         let Some(to) = reading.delivered(from) else { return from };
         // Without it the page comes again after this server's end, which is allowed; reading goes on on a full disk.
         if let Err(error) = self.store.advance_plain_cursor(&record.job.id, from, to).await {

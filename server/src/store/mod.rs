@@ -92,7 +92,7 @@ pub trait Store: Send + Sync + 'static {
     /// Somebody reads the job's log.
     async fn fetched(&self, id: &JobId) -> Result<(), StoreError>;
 
-    /// Up to `limit` live jobs that nobody fetched in time and that come after this one, those first that are due
+    /// Up to `limit` live jobs that nobody fetched in time, as of the last heartbeat, and that come after this one, those first that are due
     /// for longest.
     async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError>;
 

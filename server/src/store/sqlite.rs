@@ -309,11 +309,10 @@ impl Store for SqliteStore {
     async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError> {
         let rows = sqlx::query(
             "SELECT job_id, fetch_timeout_ms, fetched_ms + fetch_timeout_ms AS due_ms FROM jobs
-             WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < ?
+             WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < (SELECT alive_ms FROM presence)
                AND (fetched_ms + fetch_timeout_ms, job_id) > (?, ?)
              ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT ?",
         )
-        .bind(self.now_ms())
         .bind(after.map_or(i64::MIN, |it| it.due_ms))
         .bind(after.map_or("", |it| it.id.as_str()))
         .bind(limit)

@@ -212,6 +212,7 @@ async fn the_file_of_an_older_server_is_brought_up_to_date() {
     let now = Arc::clone(&clock);
     let store = SqliteStore::open_with(&path, Box::new(move || now.load(Ordering::SeqCst))).await.unwrap();
     assert_eq!(store.claim(claim("b", &[])).await.unwrap(), []);
+    store.heartbeat(&server("b"), ms(1_000), ms(100)).await.unwrap();
     assert_eq!(store.unfetched(None, 10).await.unwrap().len(), 1);
     assert_eq!(store.ended_before(8, None, 10).await.unwrap(), [EndedJob { id: ended, ended_ms: 7 }]);
     let counts = store.counts().await.unwrap();
@@ -269,18 +270,19 @@ async fn time_without_any_server_does_not_count_as_not_fetched() {
     a.create(new).await.unwrap();
     let unfetched = async |now_ms| {
         servers.at(now_ms);
+        a.heartbeat(&server("a"), ms(1_000), ms(1_000)).await.unwrap();
         a.unfetched(None, 10).await.unwrap()
     };
-    assert_eq!(unfetched(500).await, []);
-    assert_eq!(unfetched(501).await, [Unfetched { id: id.clone(), timeout_ms: 500, due_ms: 500 }]);
-    // Ten seconds in which nobody could have answered.
-    servers.at(10_000);
-    a.heartbeat(&server("a"), ms(1_000), ms(100)).await.unwrap();
-    assert_eq!(unfetched(10_500).await, []);
+    assert_eq!(unfetched(400).await, []);
+    // Ten seconds in which nobody could have answered. They do not count, also before the first heartbeat after them.
     servers.at(10_400);
+    assert_eq!(a.unfetched(None, 10).await.unwrap(), []);
+    assert_eq!(unfetched(10_400).await, []);
+    assert_eq!(unfetched(10_500).await, []);
+    assert_eq!(unfetched(10_501).await, [Unfetched { id: id.clone(), timeout_ms: 500, due_ms: 10_500 }]);
     a.fetched(&id).await.unwrap();
-    assert_eq!(unfetched(10_900).await, []);
-    assert_eq!(unfetched(10_901).await.len(), 1);
+    assert_eq!(unfetched(11_001).await, []);
+    assert_eq!(unfetched(11_002).await.len(), 1);
 }
 
 #[tokio::test]
@@ -295,6 +297,7 @@ async fn long_lists_of_what_is_due_are_read_in_parts() {
     }
     ids.sort();
     servers.at(200);
+    a.heartbeat(&server("a"), ms(1_000), ms(1_000)).await.unwrap();
     let first = a.unfetched(None, 3).await.unwrap();
     let rest = a.unfetched(first.last(), 3).await.unwrap();
     assert_eq!(first.into_iter().chain(rest).map(|it| it.id).collect::<Vec<_>>(), ids);

@@ -182,8 +182,14 @@ impl World {
         }
         fs::write(self.lock_file(), mark).unwrap();
         self.handles[handle] = open(self.dir.path());
-        // Of what was not acknowledged, a beginning may be there; a process that comes new finds it.
-        let last = self.handles[handle].last_position(&self.job).await.unwrap();
+        // Of what was not acknowledged, a beginning may be there; a process that comes new finds it, once it gets the lock.
+        let last = loop {
+            let page = self.handles[handle].read(&self.job, 0, 1).await.unwrap();
+            if page.is_current {
+                break page.last_position;
+            }
+            tokio::task::yield_now().await;
+        };
         let found = usize::try_from(last)
             .unwrap()
             .checked_sub(self.model.len())
