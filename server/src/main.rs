@@ -40,7 +40,7 @@ async fn run() -> anyhow::Result<()> {
     raise_descriptor_limit();
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
-    sqlflow_server::server::run(options, shutdown).await
+    Box::pin(sqlflow_server::server::run(options, shutdown)).await
 }
 
 /// Takes as many descriptors as this process may have: each client, agent and log needs one, and the usual soft limit of

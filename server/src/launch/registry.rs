@@ -112,7 +112,7 @@ impl Launcher for Elsewhere {
     }
 
     async fn changed(&self, _: &AttemptId) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

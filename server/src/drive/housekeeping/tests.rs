@@ -61,7 +61,7 @@ impl Launcher for BadLauncher {
     }
 
     async fn changed(&self, _: &AttemptId) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

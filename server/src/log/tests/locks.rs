@@ -19,8 +19,8 @@ async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
     log.append(&job, vec![output(0, 1, 1, 5), notice("on")]).await.unwrap();
     let held = hold(&log, &job);
     // It was stopped while it wrote.
-    let tail = fs::read_dir(log.folder_of(&job)).unwrap().map(|file| file.unwrap().path());
-    let tail = tail.filter(|path| path.extension().is_some()).next().unwrap();
+    let mut files = fs::read_dir(log.folder_of(&job)).unwrap().map(|file| file.unwrap().path());
+    let tail = files.find(|path| path.extension().is_some()).unwrap();
     let torn = [fs::read(&tail).unwrap(), vec![9; 30]].concat();
     fs::write(&tail, &torn).unwrap();
 
