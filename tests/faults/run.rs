@@ -270,6 +270,8 @@ async fn left(world: &World, jobs: &[Job]) -> Vec<String> {
     };
     let processes = processes::all().into_iter().filter(is_left).map(|it| format!("{it:?}"));
     let folders = std::fs::read_dir(world.setup.state_dir.join("run")).into_iter().flatten().flatten();
+    // Places are files of the server's own.
+    let folders = folders.filter(|it| it.file_name() != "places");
     let folders = folders.map(|it| format!("the folder {}", it.path().display()));
     processes.chain(folders).collect()
 }
