@@ -21,8 +21,8 @@ use super::reader::{Submitted, cancel, read, submit};
 use super::schedule::{PlannedJob, Reading, Schedule, Slot};
 use super::world::World;
 
-/// For everything that a job used to be gone after its end.
-const CLEAN: Duration = Duration::from_secs(20);
+/// For everything that a job used to be gone after its end; what a driver left is swept within 30 s.
+const CLEAN: Duration = Duration::from_secs(60);
 
 /// Runs a schedule.
 ///
