@@ -105,7 +105,7 @@ impl Job {
             Scratch::Left { tried } => Next::CleanUp { step: index, tried },
             Scratch::GivenUp => {
                 let message = format!(
-                    "{}; its scratch table could not be dropped and is still in the database: its name contains the job's id",
+                    "{}; a scratch table could not be dropped and is still in the database: its name contains the job's id",
                     failure.message
                 );
                 Next::Finish(JobState::Failed(Failure { message, ..failure }))
