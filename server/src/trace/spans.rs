@@ -56,7 +56,7 @@ fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, en
         .integer("sqlflow.step", index.into())
         .integer("sqlflow.statements", one.statement_count.into());
     if !one.succeeded() {
-        let outcome = one.attempts.last().and_then(Attempt::outcome);
+        let outcome = one.last_run().and_then(Attempt::outcome);
         itself.error = Some(outcome.map_or_else(|| "it did not end".to_owned(), |it| it.message.clone()));
     }
     all.push(itself);

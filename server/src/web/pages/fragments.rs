@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use crate::clock;
-use crate::job::{Attempt, Job, JobState, Phase, Role};
+use crate::job::{Attempt, Job, JobState, Phase, Role, Step};
 use crate::log::LogError;
 use crate::store::JobRecord;
 use crate::trace;
@@ -72,7 +72,7 @@ fn sentence(job: &Job, view: &View) -> String {
 }
 
 fn death(job: &Job, message: &str) -> Markup {
-    let last = job.steps.iter().filter_map(|it| it.attempts.last()).next_back();
+    let last = job.steps.iter().filter_map(Step::last_run).next_back();
     let outcome = last.and_then(Attempt::outcome);
     html! {
         section .death aria-labelledby="death-title" {
