@@ -24,9 +24,9 @@ pub(super) enum Scratch {
 
 /// What the attempts of a step left, all of which have ended.
 pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
-    let runs = || step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
+    let runs = step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
     // Each attempt begins by dropping what earlier ones left.
-    let left = runs().map(what_is_left).filter_map(Table::decided).next_back();
+    let left = runs.filter_map(what_is_left).next_back();
     if !step.writes_table || !evidence.started || left != Some(Table::Left) {
         return Scratch::Clean;
     }
@@ -44,7 +44,7 @@ pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
 /// Number of the attempt that was granted its commit and did not report its end.
 #[must_use]
 pub fn unclear_grant(step: &Step) -> Option<u32> {
-    let index = step.attempts.iter().position(|it| it.granted && what_is_left(it) == Table::Left)?;
+    let index = step.attempts.iter().position(|it| it.granted && what_is_left(it) == Some(Table::Left))?;
     u32::try_from(index + 1).ok()
 }
 
@@ -54,24 +54,14 @@ enum Table {
     Dropped,
     /// It may have been killed with a table in the database.
     Left,
-    /// It did not come to its first statement.
-    Untouched,
 }
 
-impl Table {
-    fn decided(self) -> Option<Self> {
-        match self {
-            Self::Dropped | Self::Left => Some(self),
-            Self::Untouched => None,
-        }
-    }
-}
-
-fn what_is_left(attempt: &Attempt) -> Table {
-    let Some(outcome) = attempt.outcome() else { return Table::Left };
+/// `None`: it did not come to its first statement.
+fn what_is_left(attempt: &Attempt) -> Option<Table> {
+    let Some(outcome) = attempt.outcome() else { return Some(Table::Left) };
     match outcome.reason {
-        Reason::Succeeded | Reason::Exited => Table::Dropped,
-        Reason::StartFailed | Reason::InputFailed | Reason::LaunchFailed => Table::Untouched,
+        Reason::Succeeded | Reason::Exited => Some(Table::Dropped),
+        Reason::StartFailed | Reason::InputFailed | Reason::LaunchFailed => None,
         Reason::Signaled
         | Reason::OutOfMemory
         | Reason::Cancelled
@@ -80,6 +70,6 @@ fn what_is_left(attempt: &Attempt) -> Table {
         | Reason::AgentFailed
         | Reason::Lost
         | Reason::Deadline
-        | Reason::Terminated => Table::Left,
+        | Reason::Terminated => Some(Table::Left),
     }
 }
