@@ -86,12 +86,20 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         }
         None => (Tracer::default(), None),
     };
+    let assign = AssignOptions {
+        python: options.python,
+        models,
+        grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
+        collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
+    };
+    let assigner = Assigner::new(Arc::clone(&store), assign);
     let refusals = Refusals::default();
     let driver = Driver::new(
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
             launchers: Launchers::only(Arc::clone(&launcher)),
+            assigner: assigner.clone(),
             refusals: refusals.clone(),
             presence,
             limits: Limits {
@@ -105,12 +113,6 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         },
         shutdown.clone(),
     );
-    let assign = AssignOptions {
-        python: options.python,
-        models,
-        grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
-        collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
-    };
     let web = Web {
         store: Arc::clone(&store),
         log: Arc::clone(&log),
@@ -122,7 +124,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         views: Views::default(),
     };
     let services = Api {
-        assigner: Assigner::new(Arc::clone(&store), assign),
+        assigner,
         store,
         log,
         metrics,

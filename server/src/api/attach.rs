@@ -16,9 +16,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlflow_proto::agent::{AttachRequest, AttachResponse, Hello, agent_server::Agent, attach_request};
+use sqlflow_proto::agent::{
+    AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
+};
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -29,7 +31,8 @@ use super::status;
 use crate::clock;
 use crate::codegen::Assigner;
 use crate::job::{AttemptId, Event, InstanceHash, Rejection};
-use crate::log::{Entry, ResultLog};
+use crate::launch::Target;
+use crate::log::{Entry, Producer, ResultLog};
 use crate::metrics::Metrics;
 use crate::refusals::{Refusal, Refusals};
 use crate::store::{Store, UpdateError};
@@ -44,6 +47,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const READ_AHEAD: usize = 16;
 /// An agent that is not heard for so long is said to be silent: three heartbeats.
 pub(super) const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
+/// Executors that wait for an attempt at this server; each costs a stream.
+pub(super) const MAX_WAITING: usize = 1000;
 /// How often the store is asked about changes by other processes.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
@@ -65,6 +70,8 @@ pub(super) struct AttachContext {
     pub(super) metrics: Metrics,
     /// The newest stream of each attempt in this process, or who waits for the next one; it ends older ones.
     pub(super) streams: Mutex<HashMap<AttemptId, CancellationToken>>,
+    /// Permits for executors that wait for an attempt; see [`MAX_WAITING`].
+    pub(super) waiting: Semaphore,
     pub(super) shutdown: CancellationToken,
 }
 
@@ -114,18 +121,12 @@ impl AttachContext {
         peer: Peer,
         responses: &Responses,
     ) -> (Result<(), Status>, Option<Absence>) {
-        let hello = async {
-            let first = tokio::time::timeout(HELLO_TIME, requests.message());
-            let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello came"))??;
-            let Some(attach_request::Message::Hello(hello)) = first.and_then(|it| it.message) else {
-                return Err(Status::invalid_argument("the first message must be a Hello"));
-            };
-            let attempt = attempt_of(&hello)?;
-            Ok((hello, attempt))
-        };
-        let (hello, attempt) = match hello.await {
+        let (hello, attempt) = match first_message(&mut requests).await {
             Ok(said) => said,
             Err(status) => return (Err(status), None),
+        };
+        let Some(attempt) = attempt else {
+            return (self.keep_waiting(&hello, &peer, requests, responses).await, None);
         };
         let instance = InstanceHash::of(&hello.instance_key);
         let admission = match self.admit(&hello, &peer, &attempt, &instance).await {
@@ -145,7 +146,7 @@ impl AttachContext {
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
         let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
-        let mut session = Session::new(self, attempt.clone(), instance.clone(), responses);
+        let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses);
         let served = tokio::select! {
             served = session.run(requests, has_assignment).instrument(span) => served,
             () = replaced.cancelled() => {
@@ -153,7 +154,17 @@ impl AttachContext {
             }
         };
         let silence = session.into_silence();
-        (served, Some(Absence { context: Arc::clone(self), attempt, instance, silence, replaced }))
+        (
+            served,
+            Some(Absence {
+                context: Arc::clone(self),
+                attempt,
+                instance,
+                rank: hello.rank,
+                silence,
+                replaced,
+            }),
+        )
     }
 
     /// Takes the agent if it is the attempt's.
@@ -164,7 +175,7 @@ impl AttachContext {
         attempt: &AttemptId,
         instance: &InstanceHash,
     ) -> Result<Admission, Status> {
-        if let Err(status) = self.executors.verify(hello, peer, attempt).await {
+        if let Err(status) = self.verify(hello, peer, attempt).await {
             // A token that is not valid proves nothing against an agent that shows the key: of the two the key is the
             // stronger proof. A platform that renewed its keys, or was restored, ends no training. One that says
             // PERMISSION_DENIED knows the executor, and that it is another one: then the key was stolen.
@@ -174,6 +185,50 @@ impl AttachContext {
             tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");
         }
         self.bind(attempt, instance).await
+    }
+
+    /// Checks that the executor is the one that runs the attempt.
+    async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status> {
+        let executor = self.executors.identify(hello, peer).await?;
+        let record = self.store.load(&attempt.job).await.map_err(status::of_store)?;
+        let job = record.ok_or_else(|| Status::not_found("there is no such job"))?.job;
+        let target = Target { executor: job.executor(attempt), attempt: attempt.clone() };
+        self.executors.may_speak(&executor, &target).await
+    }
+
+    /// Keeps an executor that came without an attempt, until it leaves or this server ends. Nothing is assigned to such
+    /// executors yet.
+    async fn keep_waiting(
+        &self,
+        hello: &Hello,
+        peer: &Peer,
+        mut requests: Streaming<AttachRequest>,
+        responses: &Responses,
+    ) -> Result<(), Status> {
+        let executor = self.executors.identify(hello, peer).await?;
+        let _place = self.waiting.try_acquire().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{MAX_WAITING} executors wait for an attempt already; try again later"
+            ))
+        })?;
+        tracing::debug!(?executor, "an executor waits for an attempt");
+        let wait = AttachResponse { message: Some(attach_response::Message::Wait(Wait {})) };
+        responses.send(Ok(wait)).await.map_err(|_| Status::cancelled("the executor is gone"))?;
+        loop {
+            let request = tokio::select! {
+                request = requests.message() => request?,
+                () = self.shutdown.cancelled() => return Err(Status::aborted("the server is shutting down")),
+            };
+            match request.map(|it| it.message) {
+                None => return Ok(()),
+                Some(Some(attach_request::Message::Heartbeat(_))) => {}
+                Some(_) => {
+                    return Err(Status::invalid_argument(
+                        "an executor without an attempt has nothing to say",
+                    ));
+                }
+            }
+        }
     }
 
     async fn is_bound(&self, attempt: &AttemptId, instance: &InstanceHash) -> Result<bool, Status> {
@@ -209,14 +264,27 @@ impl AttachContext {
             payload: Some(Payload::Notice(notice)),
             ..Record::default()
         };
-        let entry = Entry { step: attempt.step, attempt: 0, record };
+        let entry = Entry { producer: Producer::server(attempt.step), record };
         if let Err(error) = self.log.append(&attempt.job, vec![entry]).await {
             tracing::warn!(%attempt, %error, "the job's log does not take what is to be said of its agent");
         }
     }
 }
 
-fn attempt_of(hello: &Hello) -> Result<AttemptId, Status> {
+/// The Hello, and the attempt that it names.
+async fn first_message(
+    requests: &mut Streaming<AttachRequest>,
+) -> Result<(Hello, Option<AttemptId>), Status> {
+    let first = tokio::time::timeout(HELLO_TIME, requests.message());
+    let first = first.await.map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+    let Some(attach_request::Message::Hello(hello)) = first.and_then(|it| it.message) else {
+        return Err(Status::invalid_argument("the first message must be a Hello"));
+    };
+    let attempt = attempt_of(&hello)?;
+    Ok((hello, attempt))
+}
+
+fn attempt_of(hello: &Hello) -> Result<Option<AttemptId>, Status> {
     if hello.instance_key.len() != 16 {
         return Err(Status::invalid_argument("the instance key must have 16 bytes"));
     }
@@ -225,11 +293,9 @@ fn attempt_of(hello: &Hello) -> Result<AttemptId, Status> {
             "attempts of several agents are not supported yet; the rank must be 0",
         ));
     }
-    let Some(attempt) = &hello.attempt else {
-        return Err(Status::unimplemented("executors without an attempt are not supported yet"));
-    };
+    let Some(attempt) = &hello.attempt else { return Ok(None) };
     let job = attempt.job_id.parse().map_err(status::of_token)?;
-    Ok(AttemptId { job, step: attempt.step, number: attempt.attempt })
+    Ok(Some(AttemptId { job, step: attempt.step, number: attempt.attempt }))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,4 +1,4 @@
-//! Who may speak for an attempt.
+//! Who an executor is, and for which attempt it may speak.
 
 use async_trait::async_trait;
 use nix::unistd::Uid;
@@ -6,9 +6,8 @@ use sqlflow_proto::agent::{Hello, executor_identity::Identity};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
-use crate::job::AttemptId;
-use crate::launch::kubernetes::{KubernetesLauncher, in_words};
-use crate::launch::{Ender, LocalLauncher};
+use crate::launch::kubernetes::{KubernetesLauncher, PodIdentity, in_words};
+use crate::launch::{Ender, LocalLauncher, Target};
 
 /// What the connection itself shows about who is at its other end.
 pub struct Peer {
@@ -21,15 +20,34 @@ impl Peer {
     }
 }
 
-/// Checks an executor's identity against the attempt that it wants to speak for.
+/// Who an executor has proved to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExecutorId {
+    /// A process of this machine.
+    Process(i32),
+    /// A Pod.
+    Pod(PodIdentity),
+}
+
+/// Tells who an executor is, and whether it is the one that an attempt was given to. An executor need not have an attempt:
+/// it may wait for one.
 #[async_trait]
 pub trait Executors: Send + Sync + 'static {
+    /// Who says this Hello, by its proof and by what the connection shows.
+    ///
     /// # Errors
-    /// UNAUTHENTICATED: it did not prove who it is. PERMISSION_DENIED: it is not the attempt's executor.
-    async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status>;
+    /// UNAUTHENTICATED: it did not prove who it is. PERMISSION_DENIED: it is none of ours. UNAVAILABLE: the platform could not
+    /// be asked.
+    async fn identify(&self, hello: &Hello, peer: &Peer) -> Result<ExecutorId, Status>;
+
+    /// Lets the executor speak for the target's attempt.
+    ///
+    /// # Errors
+    /// PERMISSION_DENIED: another one runs it. UNAVAILABLE: the platform could not be asked.
+    async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status>;
 
     /// Who ended the executor of an attempt that was told to end, if the platform knows better than the executor.
-    async fn who_ended(&self, _attempt: &AttemptId) -> Option<Ender> {
+    async fn who_ended(&self, _target: &Target) -> Option<Ender> {
         None
     }
 }
@@ -41,10 +59,10 @@ fn is_proxied() -> bool {
 }
 
 /// Executors that are processes of this machine: the kernel says who is at the other end of the socket, and which
-/// process holds the attempt's lock.
+/// process holds the lock of a run folder.
 #[async_trait]
 impl Executors for LocalLauncher {
-    async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status> {
+    async fn identify(&self, hello: &Hello, peer: &Peer) -> Result<ExecutorId, Status> {
         let identity = hello.identity.as_ref().and_then(|it| it.identity.as_ref());
         let (Some(Identity::Local(_)), Some(credentials)) = (identity, &peer.credentials) else {
             return Err(Status::unauthenticated(
@@ -54,10 +72,18 @@ impl Executors for LocalLauncher {
         if credentials.uid() != Uid::effective().as_raw() {
             return Err(Status::permission_denied("the executor runs as another user"));
         }
+        let no_pid = || {
+            Status::permission_denied("the executor has no process id here: it runs in another PID namespace")
+        };
+        credentials.pid().map(ExecutorId::Process).ok_or_else(no_pid)
+    }
+
+    async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
         let holder = self
-            .agent_pid(attempt)
+            .agent_pid(&target.executor)
             .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
-        if holder.is_none() || (holder != credentials.pid() && !is_proxied()) {
+        let is_holder = holder.is_some_and(|pid| *executor == ExecutorId::Process(pid) || is_proxied());
+        if !is_holder {
             return Err(Status::permission_denied("this process does not hold the attempt's lock"));
         }
         Ok(())
@@ -67,26 +93,34 @@ impl Executors for LocalLauncher {
 /// Executors that are Pods: the apiserver says whose token it is.
 #[async_trait]
 impl Executors for KubernetesLauncher {
-    async fn verify(&self, hello: &Hello, _: &Peer, attempt: &AttemptId) -> Result<(), Status> {
+    async fn identify(&self, hello: &Hello, _: &Peer) -> Result<ExecutorId, Status> {
         let Some(Identity::Kubernetes(pod)) = hello.identity.as_ref().and_then(|it| it.identity.as_ref())
         else {
             return Err(Status::unauthenticated("an executor in a Pod shows its service-account token"));
-        };
-        let unavailable = |what: &str, error: &kube::Error| {
-            Status::unavailable(format!("the Kubernetes API does not tell {what}: {}", in_words(error)))
         };
         let reviewed = self.review(&pod.token).await;
         let Some(identity) = reviewed.map_err(|error| unavailable("whose token it shows", &error))? else {
             return Err(Status::unauthenticated("the token is not valid for this server"));
         };
-        let is_its_pod = self.is_pod_of(&identity, attempt).await;
+        Ok(ExecutorId::Pod(identity))
+    }
+
+    async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
+        let is_its_pod = match executor {
+            ExecutorId::Pod(identity) => self.is_pod_of(identity, &target.executor).await,
+            ExecutorId::Process(_) => Ok(false),
+        };
         if !is_its_pod.map_err(|error| unavailable("which Pod it is in", &error))? {
             return Err(Status::permission_denied("this is not the attempt's Pod"));
         }
         Ok(())
     }
 
-    async fn who_ended(&self, attempt: &AttemptId) -> Option<Ender> {
-        Self::who_ended(self, attempt).await
+    async fn who_ended(&self, target: &Target) -> Option<Ender> {
+        Self::who_ended(self, &target.executor).await
     }
+}
+
+fn unavailable(what: &str, error: &kube::Error) -> Status {
+    Status::unavailable(format!("the Kubernetes API does not tell {what}: {}", in_words(error)))
 }

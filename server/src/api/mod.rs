@@ -22,6 +22,7 @@ use futures::StreamExt as _;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -114,6 +115,7 @@ impl Api {
                 silence: attach::SILENCE,
                 metrics: self.metrics.clone(),
                 streams: Mutex::new(HashMap::new()),
+                waiting: Semaphore::new(attach::MAX_WAITING),
                 shutdown: shutdown.clone(),
             }),
         };

@@ -31,7 +31,7 @@ pub(super) fn page(
 
 /// One record. `headings` are the first characters of the program's statements.
 fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
-    let StoredRecord { position, step, attempt, record } = stored;
+    let StoredRecord { position, step, attempt, rank, record } = stored;
     let record = record.unwrap_or_default();
     let heading = |index: Option<u32>| {
         index.and_then(|index| headings.get(index as usize)).cloned().unwrap_or_default()
@@ -49,6 +49,7 @@ fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
                 data: output.data,
                 step,
                 attempt,
+                rank,
             })
         }
         Payload::Head(head) => response::Response::Head(head),
@@ -178,6 +179,7 @@ fn attempt((number, attempt): (u32, &crate::job::Attempt)) -> v1::Attempt {
         ended: attempt.ended_ms.map(timestamp),
         outcome: attempt.outcome().map(|outcome| outcome.message.clone()).unwrap_or_default(),
         cleans_up: attempt.role == crate::job::Role::CleanUp,
+        tracker_url: attempt.tracker_url.clone().unwrap_or_default(),
     }
 }
 

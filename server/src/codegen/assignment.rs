@@ -71,6 +71,18 @@ impl Assigner {
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }
 
+    /// One for tests that assign nothing.
+    #[cfg(test)]
+    pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
+        let options = AssignOptions {
+            python: "python".to_owned(),
+            models: "file:///models".to_owned(),
+            grace_seconds: 1,
+            collector: HashMap::new(),
+        };
+        Self::new(store, options)
+    }
+
     /// Whether spans of ours are sent.
     #[must_use]
     pub fn is_traced(&self) -> bool {

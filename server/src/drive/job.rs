@@ -1,9 +1,10 @@
 //! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
 //! seen of the attempt that it drives; `stopping` decides when a platform is asked to end an attempt; `waits` is when a
-//! wait is reported, and when it is over.
+//! wait is reported, and when it is over; `needs` is what a launcher is told.
 
 mod at_hand;
 mod ending;
+mod needs;
 mod stopping;
 #[cfg(test)]
 mod tests;
@@ -18,13 +19,12 @@ use tracing::Instrument as _;
 
 use super::Context;
 use crate::clock;
-use crate::codegen::StepSpec;
 use crate::failpoint;
 use crate::job::{
     Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Reason, Role,
 };
-use crate::launch::{LaunchError, Needs, Observation, Ticket, Waiting};
-use crate::log::{Entry, LogError};
+use crate::launch::{LaunchError, Launched, Observation, Supervision, Ticket, Waiting};
+use crate::log::{Entry, LogError, Producer};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
@@ -162,7 +162,7 @@ impl JobDriver {
 
     /// Waits until the platform has changed something about the attempt, and it is time to look.
     async fn platform_changed(&mut self, job: &Job, attempt: &AttemptId) {
-        self.context.launchers.of(job, attempt).changed(attempt).await;
+        self.context.launchers.of(job, attempt).changed().await;
         let changes = &mut self.at_hand(attempt).changes;
         let look = changes.look_at(Instant::now());
         tokio::time::sleep_until(look.into()).await;
@@ -226,19 +226,19 @@ impl JobDriver {
     }
 
     async fn launch(&mut self, job: &Job, attempt: AttemptId, mut changes: Changes) -> Result<(), Stop> {
-        let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
-        // A document that cannot be read is told when the agent asks for it.
-        let spec = spec.and_then(|text| serde_json::from_str::<StepSpec>(&text).ok());
         let at_hand = self.at_hand(&attempt);
         at_hand.missing.end();
         at_hand.waits.begin(LAUNCH, Instant::now());
-        let needs = spec.map(|spec| Needs { publishes: !spec.outputs.is_empty(), wishes: spec.pod });
-        let needs = needs.unwrap_or_default();
-        let launcher = self.context.launchers.of(job, &attempt);
-        let mut ticket = launcher.queue(&attempt);
+        let execution = self.context.launchers.of(job, &attempt);
+        let needs = self.needs(&execution).await?;
+        let mut ticket = execution.queue();
         let mut queued = Queued::default();
         let launched = loop {
-            match launcher.launch(&attempt, &needs).await {
+            let launched = match &needs {
+                Ok(needs) => execution.launch(needs).await,
+                Err(error) => Err(error.clone()),
+            };
+            match launched {
                 Err(LaunchError::NoPlace { before }) => {
                     let is_told = self.waits_for_place(&attempt, &mut queued, before).await?;
                     tokio::select! {
@@ -252,9 +252,9 @@ impl JobDriver {
             }
         };
         match launched {
-            Ok(()) => {
+            Ok(Launched { tracker_url }) => {
                 failpoint::reach("after-launch");
-                self.update(Event::AttemptLaunched(attempt)).await
+                self.update(Event::AttemptLaunched { attempt, tracker_url }).await
             }
             Err(LaunchError::Refused { message, retryable }) => {
                 let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);
@@ -290,9 +290,11 @@ impl JobDriver {
     /// Looks whether the attempt still runs. `job` was read before that: if its agent was attached then and nothing runs
     /// now, the agent is gone. `has_changed`: the platform said so.
     async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<(), Stop> {
-        let attached = Agent::of(job, &attempt) != Agent::NeverAttached;
-        let launcher = self.context.launchers.of(job, &attempt);
-        match launcher.observe(&attempt).await {
+        let execution = self.context.launchers.of(job, &attempt);
+        // Where no agent comes, the platform's word counts as an agent's.
+        let attached = Agent::of(job, &attempt) != Agent::NeverAttached
+            || execution.supervision() == Supervision::Controller;
+        match execution.observe().await {
             Observation::Running => {
                 self.at_hand(&attempt).missing.end();
                 self.note_milestones(job, attempt.clone()).await?;
@@ -309,7 +311,7 @@ impl JobDriver {
                 Ok(())
             }
             // The platform's word may be old: it is there.
-            Observation::Waiting(_) if attached => {
+            Observation::Waiting(_) if attached && execution.supervision() == Supervision::Agent => {
                 self.at_hand(&attempt).waits.end();
                 Ok(())
             }
@@ -341,7 +343,7 @@ impl JobDriver {
         if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
             return Ok(());
         }
-        let milestones = self.context.launchers.of(job, &attempt).milestones(&attempt).await;
+        let milestones = self.context.launchers.of(job, &attempt).milestones().await;
         if milestones == Milestones::default() {
             return Ok(());
         }
@@ -375,7 +377,7 @@ impl JobDriver {
     async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
         let outcome = given_up(job, &attempt, why);
         if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
-            self.context.launchers.of(job, &attempt).stop(&attempt, true).await;
+            self.context.launchers.of(job, &attempt).stop(true).await;
         }
         Ok(())
     }
@@ -385,18 +387,22 @@ impl JobDriver {
     async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
         let lasted = self.at_hand(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
-        let launcher = self.context.launchers.of(job, attempt);
-        if let Observation::Gone(remains) = launcher.observe(attempt).await {
+        let execution = self.context.launchers.of(job, attempt);
+        if let Observation::Gone(remains) = execution.observe().await {
             let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
             let cancelled = Some(Outcome::by_server(Reason::Cancelled, why, false));
             return match agent {
-                Agent::NeverAttached => self.settle_without_agent(attempt.clone(), *remains, cancelled).await,
-                Agent::Attached | Agent::Granted => self.settle(attempt.clone(), *remains, cancelled).await,
+                Agent::NeverAttached if execution.supervision() == Supervision::Agent => {
+                    self.settle_without_agent(attempt.clone(), *remains, cancelled).await
+                }
+                Agent::NeverAttached | Agent::Attached | Agent::Granted => {
+                    self.settle(attempt.clone(), *remains, cancelled).await
+                }
             };
         }
         // Each look asks again, since a platform may not have heard it; that never asks for more.
         if let Some(level) = stopping::level(agent, lasted, self.context.limits.grace) {
-            launcher.stop(attempt, level == Level::Forced).await;
+            execution.stop(level == Level::Forced).await;
         }
         Ok(())
     }
@@ -408,7 +414,7 @@ impl JobDriver {
             payload: Some(Payload::Notice(notice)),
             ..Record::default()
         };
-        self.context.log.append(&self.id, vec![Entry { step: 0, attempt: 0, record }]).await?;
+        self.context.log.append(&self.id, vec![Entry { producer: Producer::server(0), record }]).await?;
         Ok(())
     }
 

@@ -18,6 +18,7 @@ use futures::FutureExt as _;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::codegen::Assigner;
 use crate::job::JobId;
 use crate::launch::Launchers;
 use crate::log::ResultLog;
@@ -37,6 +38,8 @@ pub struct Context {
     pub log: Arc<dyn ResultLog>,
     /// Start attempts.
     pub launchers: Launchers,
+    /// Says what attempts are to do, where no agent asks for it.
+    pub assigner: Assigner,
     /// Why agents could not attach.
     pub refusals: Refusals,
     /// This server among others on the same store.

@@ -2,8 +2,8 @@
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
 use super::{
-    Attempt, AttemptId, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase,
-    Place, Role,
+    Attempt, AttemptId, Cause, EndedBy, ExecutorRef, Failure, InstanceHash, Job, JobState, Milestones,
+    Outcome, Phase, Place, Role,
 };
 
 /// Something that happened to a job.
@@ -21,7 +21,12 @@ pub enum Event {
         place: Place,
     },
     /// The launcher accepted the attempt.
-    AttemptLaunched(AttemptId),
+    AttemptLaunched {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Where its platform shows it to a person.
+        tracker_url: Option<String>,
+    },
     /// The platform tells what it did to start the attempt.
     MilestonesSeen {
         /// Which attempt.
@@ -123,7 +128,7 @@ impl Job {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
             Event::AttemptCreated { step, role, place } => self.create_attempt(step, role, place, now_ms),
-            Event::AttemptLaunched(attempt) => self.launched(&attempt, now_ms),
+            Event::AttemptLaunched { attempt, tracker_url } => self.launched(&attempt, tracker_url, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
             Event::CommitRequested { attempt, instance } => self.grant(&attempt, &instance),
@@ -168,16 +173,21 @@ impl Job {
         if self.current_step() != Some(step) {
             return Err(Rejection::OutOfOrder);
         }
+        let job = self.id.clone();
         let attempts = &mut self.steps[step as usize].attempts;
         if attempts.last().is_some_and(|last| last.outcome().is_none()) {
             // Never two attempts of a step at the same time.
             return Err(Rejection::OutOfOrder);
         }
+        let number = u32::try_from(attempts.len() + 1).map_err(|_| Rejection::OutOfOrder)?;
+        let executor = ExecutorRef::of_attempt(&AttemptId { job, step, number });
         attempts.push(Attempt {
             role,
             phase: Phase::Created,
             granted: false,
             place,
+            executor: Some(executor),
+            tracker_url: None,
             created_ms: now_ms,
             launched_ms: None,
             milestones: Milestones::default(),
@@ -188,16 +198,28 @@ impl Job {
         Ok(Change::Changed)
     }
 
-    fn launched(&mut self, id: &AttemptId, now_ms: i64) -> Result<Change, Rejection> {
+    fn launched(
+        &mut self,
+        id: &AttemptId,
+        tracker_url: Option<String>,
+        now_ms: i64,
+    ) -> Result<Change, Rejection> {
         let attempt = self.current_attempt(id)?;
         match attempt.phase {
             Phase::Created => {
                 attempt.phase = Phase::Launched;
                 attempt.launched_ms = Some(now_ms);
+                attempt.tracker_url = tracker_url;
                 Ok(Change::Changed)
             }
             // A fast agent attaches, or even ends, before the launcher returns.
-            Phase::Launched | Phase::Attached { .. } | Phase::Ended { .. } => Ok(Change::Unchanged),
+            Phase::Launched | Phase::Attached { .. } | Phase::Ended { .. } => {
+                if attempt.tracker_url.is_some() || tracker_url.is_none() {
+                    return Ok(Change::Unchanged);
+                }
+                attempt.tracker_url = tracker_url;
+                Ok(Change::Changed)
+            }
         }
     }
 

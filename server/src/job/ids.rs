@@ -45,7 +45,7 @@ pub struct ParseIdError {
 }
 
 impl ParseIdError {
-    fn new(what: &'static str, text: &str) -> Self {
+    pub(super) fn new(what: &'static str, text: &str) -> Self {
         Self { what, text: text.chars().take(64).collect() }
     }
 }

@@ -3,6 +3,7 @@
 
 mod apply;
 mod clean_up;
+mod executor;
 mod ids;
 mod next;
 mod state;
@@ -11,6 +12,7 @@ mod tests;
 
 pub use apply::{Basis, Change, Event, Rejection};
 pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
+pub use executor::ExecutorRef;
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
 pub use state::{

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptId, JobId};
+use super::{AttemptId, ExecutorRef, JobId};
 use crate::trace::Origin;
 
 /// A job as it stands. Everything else about it (the program, its secrets, its log) does not change or is kept apart.
@@ -180,6 +180,12 @@ pub struct Attempt {
     /// Where it runs.
     #[serde(flatten)]
     pub place: Place,
+    /// What runs it there. `None`: it was recorded before this was, and the executor is its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executor: Option<ExecutorRef>,
+    /// Where its platform shows it to a person, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracker_url: Option<String>,
     /// When it was recorded, in milliseconds since the Unix epoch.
     pub created_ms: i64,
     /// When the launcher had accepted it.
@@ -509,6 +515,13 @@ impl Job {
     pub fn attempt(&self, id: &AttemptId) -> Option<&Attempt> {
         let index = usize::try_from(id.number.checked_sub(1)?).ok()?;
         self.steps.get(id.step as usize)?.attempts.get(index)
+    }
+
+    /// What runs the attempt at its place.
+    #[must_use]
+    pub fn executor(&self, id: &AttemptId) -> ExecutorRef {
+        let stored = self.attempt(id).and_then(|attempt| attempt.executor.clone());
+        stored.unwrap_or_else(|| ExecutorRef::of_attempt(id))
     }
 
     /// Index of the first step that has not succeeded.

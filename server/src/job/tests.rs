@@ -58,7 +58,7 @@ fn attached(repeatable: bool) -> Job {
     let mut job = job(vec![step(repeatable)]);
     let attempt = id(&job, 0, 1);
     job.apply(create(0), 1).unwrap();
-    job.apply(Event::AttemptLaunched(attempt.clone()), 2).unwrap();
+    job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 2).unwrap();
     job.apply(attach(attempt, KEY), 3).unwrap();
     job
 }
@@ -71,7 +71,7 @@ fn a_job_of_two_steps_runs_to_success() {
         assert_eq!(job.next(Evidence::default()), Next::Create { step: index, after: None });
         job.apply(create(index), 1).unwrap();
         assert_eq!(job.next(Evidence::default()), Next::Launch(attempt.clone()));
-        job.apply(Event::AttemptLaunched(attempt.clone()), 1).unwrap();
+        job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 1).unwrap();
         assert_eq!(job.next(Evidence::default()), Next::Watch(attempt.clone()));
         job.apply(attach(attempt.clone(), KEY), 1).unwrap();
         job.apply(report(attempt, KEY, Reason::Succeeded), 1).unwrap();
@@ -86,7 +86,7 @@ fn the_way_to_the_agent_has_no_gap_whatever_the_clocks_say() {
     let mut job = job(vec![step(true)]);
     let attempt = id(&job, 0, 1);
     job.apply(create(0), 1000).unwrap();
-    job.apply(Event::AttemptLaunched(attempt.clone()), 1010).unwrap();
+    job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 1010).unwrap();
     job.apply(attach(attempt.clone(), KEY), 4000).unwrap();
     let way = |job: &Job| job.attempt(&id(job, 0, 1)).unwrap().way_to_agent(9000);
     assert_eq!(way(&job), [("launch", 1000, 1010), ("start", 1010, 4000)]);
@@ -483,7 +483,7 @@ fn event(job: &Job, (kind, step, number, first, flag): (u8, u32, u32, bool, bool
     let attempt = id(job, step, number);
     match kind {
         0 => create(step),
-        1 => Event::AttemptLaunched(attempt),
+        1 => Event::AttemptLaunched { attempt, tracker_url: None },
         2 => attach(attempt, key),
         3 => commit(attempt, key),
         4 => report(attempt, key, if flag { Reason::Succeeded } else { Reason::Exited }),
@@ -556,7 +556,7 @@ proptest! {
             match job.next(Evidence { started, rows: false }) {
                 Next::Create { step, .. } => { job.apply(create(step), 1).unwrap(); }
                 Next::CleanUp { step, .. } => { job.apply(clean_up(step), 1).unwrap(); }
-                Next::Launch(attempt) => { job.apply(Event::AttemptLaunched(attempt), 1).unwrap(); }
+                Next::Launch(attempt) => { job.apply(Event::AttemptLaunched { attempt, tracker_url: None }, 1).unwrap(); }
                 Next::Watch(attempt) | Next::End(attempt) => {
                     // An agent may do nothing, attach, report, or be lost.
                     let event = match kind {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use crate::job::AttemptId;
+use crate::job::ExecutorRef;
 
 /// A caller that learned of an exit and could not act on it is woken again after this.
 const REPEAT_PAUSE: Duration = Duration::from_millis(100);
@@ -17,7 +17,7 @@ const KEEP_TIME: Duration = Duration::from_secs(600);
 /// One entry for each attempt whose agent this process started: while it runs, then until the attempt is cleaned up or
 /// [`KEEP_TIME`] has passed.
 #[derive(Clone, Default)]
-pub(super) struct Exits(Arc<Mutex<HashMap<AttemptId, Entry>>>);
+pub(super) struct Exits(Arc<Mutex<HashMap<ExecutorRef, Entry>>>);
 
 struct Entry {
     /// Agents of the attempt that have not exited. A second one, which leaves at once, may have been started after a
@@ -28,31 +28,31 @@ struct Entry {
 
 impl Exits {
     /// Waits for the agent in a task of its own, and calls `then` when it has exited.
-    pub(super) fn reap(&self, attempt: AttemptId, mut child: Child, then: impl FnOnce() + Send + 'static) {
-        self.lock().entry(attempt.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
+    pub(super) fn reap(&self, executor: ExecutorRef, mut child: Child, then: impl FnOnce() + Send + 'static) {
+        self.lock().entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
         let exits = self.clone();
         tokio::spawn(async move {
             // Not a blocking call: tokio waits with a pidfd. There is no error but that somebody else reaped it.
             let _ = child.wait().await;
-            if let Some(entry) = exits.lock().get(&attempt) {
+            if let Some(entry) = exits.lock().get(&executor) {
                 entry.running.send_modify(|it| *it = it.saturating_sub(1));
             }
             then();
             tokio::time::sleep(KEEP_TIME).await;
-            exits.forget(&attempt);
+            exits.forget(&executor);
         });
     }
 
     /// Returns when every agent of the attempt that this process started has exited, so at once when that is so already;
     /// waits for ever for an attempt of which it started none.
-    pub(super) async fn exited(&self, attempt: &AttemptId) {
-        let running = self.lock().get(attempt).map(|entry| entry.running.subscribe());
+    pub(super) async fn exited(&self, executor: &ExecutorRef) {
+        let running = self.lock().get(executor).map(|entry| entry.running.subscribe());
         let Some(mut running) = running else { return std::future::pending().await };
         if running.wait_for(|count| *count == 0).await.is_err() {
             // It was cleaned up meanwhile.
             return;
         }
-        let is_repeat = match self.lock().get_mut(attempt) {
+        let is_repeat = match self.lock().get_mut(executor) {
             Some(entry) => std::mem::replace(&mut entry.is_reported, true),
             None => false,
         };
@@ -62,14 +62,14 @@ impl Exits {
     }
 
     /// Drops what is known of the attempt, unless an agent of it still runs here.
-    pub(super) fn forget(&self, attempt: &AttemptId) {
+    pub(super) fn forget(&self, executor: &ExecutorRef) {
         let mut entries = self.lock();
-        if entries.get(attempt).is_some_and(|entry| *entry.running.borrow() == 0) {
-            entries.remove(attempt);
+        if entries.get(executor).is_some_and(|entry| *entry.running.borrow() == 0) {
+            entries.remove(executor);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AttemptId, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutorRef, Entry>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -87,48 +87,48 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::job::JobId;
+    use crate::job::{AttemptId, JobId};
 
-    fn attempt() -> AttemptId {
-        AttemptId { job: JobId::generate(), step: 0, number: 1 }
+    fn executor() -> ExecutorRef {
+        ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 })
     }
 
     /// Starts a program as the attempt's agent; resolves when its exit was noted.
-    fn start(exits: &Exits, attempt: &AttemptId, command: &mut Command) -> oneshot::Receiver<()> {
+    fn start(exits: &Exits, executor: &ExecutorRef, command: &mut Command) -> oneshot::Receiver<()> {
         let (sender, receiver) = oneshot::channel();
-        exits.reap(attempt.clone(), command.spawn().unwrap(), move || sender.send(()).unwrap_or_default());
+        exits.reap(executor.clone(), command.spawn().unwrap(), move || sender.send(()).unwrap_or_default());
         receiver
     }
 
     #[tokio::test]
     async fn an_exit_that_nobody_waited_for_is_not_lost() {
-        let (exits, attempt) = (Exits::default(), attempt());
-        start(&exits, &attempt, &mut Command::new("true")).await.unwrap();
-        assert!(exits.exited(&attempt).now_or_never().is_some(), "the first caller is not kept waiting");
-        exits.exited(&attempt).await;
+        let (exits, executor) = (Exits::default(), executor());
+        start(&exits, &executor, &mut Command::new("true")).await.unwrap();
+        assert!(exits.exited(&executor).now_or_never().is_some(), "the first caller is not kept waiting");
+        exits.exited(&executor).await;
     }
 
     #[tokio::test]
     async fn an_attempt_has_exited_when_its_last_agent_has() {
-        let (exits, attempt) = (Exits::default(), attempt());
+        let (exits, executor) = (Exits::default(), executor());
         let first = Command::new("sleep").arg("1000").kill_on_drop(true).spawn().unwrap();
         let pid = nix::unistd::Pid::from_raw(first.id().unwrap().try_into().unwrap());
         let (sender, first_exit) = oneshot::channel();
-        exits.reap(attempt.clone(), first, move || sender.send(()).unwrap_or_default());
-        start(&exits, &attempt, &mut Command::new("true")).await.unwrap();
-        assert!(exits.exited(&attempt).now_or_never().is_none(), "the first one still runs");
-        exits.forget(&attempt);
+        exits.reap(executor.clone(), first, move || sender.send(()).unwrap_or_default());
+        start(&exits, &executor, &mut Command::new("true")).await.unwrap();
+        assert!(exits.exited(&executor).now_or_never().is_none(), "the first one still runs");
+        exits.forget(&executor);
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         first_exit.await.unwrap();
-        exits.exited(&attempt).await;
+        exits.exited(&executor).await;
     }
 
     #[tokio::test]
     async fn nothing_is_kept_of_an_attempt_that_was_cleaned_up() {
-        let (exits, attempt) = (Exits::default(), attempt());
-        start(&exits, &attempt, &mut Command::new("true")).await.unwrap();
-        exits.forget(&attempt);
+        let (exits, executor) = (Exits::default(), executor());
+        start(&exits, &executor, &mut Command::new("true")).await.unwrap();
+        exits.forget(&executor);
         assert!(exits.lock().is_empty());
-        assert!(exits.exited(&attempt).now_or_never().is_none(), "nothing is known of it");
+        assert!(exits.exited(&executor).now_or_never().is_none(), "nothing is known of it");
     }
 }

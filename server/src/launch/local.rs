@@ -18,9 +18,12 @@ use tokio::process::{Child, Command};
 use super::exits::Exits;
 use super::lock::{Holder, holder};
 use super::places::{Place, Places, Ticket, Turn};
-use super::{ATTACH, LaunchError, Launcher, Needs, Observation, Remains, Spool, Waiting, processes, scope};
+use super::{
+    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Spool, Target,
+    Waiting, processes, scope,
+};
 use crate::exhaustion::is_exhaustion;
-use crate::job::{AttemptId, JobId};
+use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// Settings of the local launcher.
 #[derive(Debug, Clone)]
@@ -66,30 +69,32 @@ impl LocalLauncher {
         Self { options: Arc::new(options), exits: Exits::default(), places, scope }
     }
 
-    /// The run folder of an attempt.
+    /// The run folder of an executor: `<job>/<step>-<attempt>` of one that was started for an attempt, so that those of a step
+    /// are beside each other.
     #[must_use]
-    pub fn run_dir(&self, attempt: &AttemptId) -> PathBuf {
-        let name = format!("{}-{}", attempt.step, attempt.number);
-        self.options.run_dir.join(attempt.job.as_str()).join(name)
+    pub fn run_dir(&self, executor: &ExecutorRef) -> PathBuf {
+        let parts = executor.as_str().splitn(2, '-');
+        parts.fold(self.options.run_dir.clone(), |dir, part| dir.join(part))
     }
 
-    /// The process that holds the attempt's lock: its living agent. None also for one without a process id here.
+    /// The process that holds the executor's lock: its living agent. None also for one without a process id here.
     ///
     /// # Errors
     /// The lock could not be asked.
-    pub fn agent_pid(&self, attempt: &AttemptId) -> io::Result<Option<i32>> {
-        Ok(match self.holder(attempt)? {
+    pub fn agent_pid(&self, executor: &ExecutorRef) -> io::Result<Option<i32>> {
+        Ok(match self.holder(executor)? {
             Holder::Process(pid) => Some(pid),
             Holder::Nobody | Holder::Unseen => None,
         })
     }
 
-    fn holder(&self, attempt: &AttemptId) -> io::Result<Holder> {
-        holder(&self.run_dir(attempt).join("lock"))
+    fn holder(&self, executor: &ExecutorRef) -> io::Result<Holder> {
+        holder(&self.run_dir(executor).join("lock"))
     }
 
-    fn start(&self, attempt: &AttemptId, place: Place) -> io::Result<Child> {
-        let dir = self.run_dir(attempt);
+    fn start(&self, target: &Target, place: Place) -> io::Result<Child> {
+        let Target { attempt, executor } = target;
+        let dir = self.run_dir(executor);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("agent.log"))?;
         let log_too = log.try_clone()?;
@@ -146,21 +151,22 @@ impl Launcher for LocalLauncher {
         Some(self.scope.clone())
     }
 
-    async fn launch(&self, attempt: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
+    async fn launch(&self, target: &Target, _: &Needs) -> Result<Launched, LaunchError> {
+        let Target { attempt, executor } = target;
         let launch_error = |error| self.launch_error(&error);
-        if self.holder(attempt).map_err(launch_error)? != Holder::Nobody {
+        if self.holder(executor).map_err(launch_error)? != Holder::Nobody {
             // An earlier server started it and could not record that; it has its place.
-            return Ok(());
+            return Ok(Launched::default());
         }
         let place = match self.places.take(attempt).await.map_err(launch_error)? {
             Turn::Taken(place) => place,
             Turn::Wait { before } => return Err(LaunchError::NoPlace { before }),
         };
-        let child = self.start(attempt, place).map_err(launch_error)?;
+        let child = self.start(target, place).map_err(launch_error)?;
         let places = self.places.clone();
-        self.exits.reap(attempt.clone(), child, move || places.wake());
+        self.exits.reap(executor.clone(), child, move || places.wake());
         self.places.leave(attempt);
-        Ok(())
+        Ok(Launched::default())
     }
 
     async fn ready(&self) -> Result<(), String> {
@@ -169,8 +175,8 @@ impl Launcher for LocalLauncher {
             .map_err(|error| format!("the agent {} cannot be started: {error}", agent.display()))
     }
 
-    async fn observe(&self, attempt: &AttemptId) -> Observation {
-        let dir = self.run_dir(attempt);
+    async fn observe(&self, target: &Target) -> Observation {
+        let dir = self.run_dir(&target.executor);
         let look = move || match holder(&dir.join("lock")) {
             Ok(Holder::Process(_) | Holder::Unseen) => Observation::Running,
             Ok(Holder::Nobody) => match remains(&dir) {
@@ -182,7 +188,7 @@ impl Launcher for LocalLauncher {
         let observed = tokio::task::spawn_blocking(look).await;
         if matches!(observed, Ok(Observation::Running)) {
             // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
-            self.exits.forget(attempt);
+            self.exits.forget(&target.executor);
         }
         observed.unwrap_or_else(|_| Observation::Unknown("the server is shutting down".to_owned()))
     }
@@ -196,25 +202,26 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn stop(&self, attempt: &AttemptId, forced: bool) {
-        if let Ok(Some(agent)) = self.agent_pid(attempt) {
+    async fn stop(&self, target: &Target, forced: bool) {
+        if let Ok(Some(agent)) = self.agent_pid(&target.executor) {
             if forced {
                 processes::signal(agent, Signal::SIGKILL);
-            } else if is_first_term(&self.run_dir(attempt)) {
+            } else if is_first_term(&self.run_dir(&target.executor)) {
                 processes::signal(agent, Signal::SIGTERM);
             }
         }
         if forced {
-            let marker = attempt.to_string();
+            let marker = target.attempt.to_string();
             let _ = tokio::task::spawn_blocking(move || processes::kill_marked(&marker)).await;
         }
     }
 
-    async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool) {
-        if matches!(self.holder(attempt), Ok(Holder::Nobody)) {
-            self.exits.forget(attempt);
-            let dir = self.run_dir(attempt);
-            let marker = attempt.to_string();
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) {
+        let executor = &target.executor;
+        if matches!(self.holder(executor), Ok(Holder::Nobody)) {
+            self.exits.forget(executor);
+            let dir = self.run_dir(executor);
+            let marker = target.attempt.to_string();
             let _ = tokio::task::spawn_blocking(move || {
                 processes::kill_marked(&marker);
                 if !step_goes_on {
@@ -227,18 +234,18 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn clean_up_orphan(&self, attempt: &AttemptId) {
+    async fn clean_up_orphan(&self, target: &Target) {
         // The run folder is in the state folder: nobody else's.
-        self.clean_up(attempt, false).await;
+        self.clean_up(target, false).await;
     }
 
-    async fn leftovers(&self) -> Vec<AttemptId> {
+    async fn leftovers(&self) -> Vec<Target> {
         let run_dir = self.options.run_dir.clone();
-        tokio::task::spawn_blocking(move || attempts_in(&run_dir)).await.unwrap_or_default()
+        tokio::task::spawn_blocking(move || targets_in(&run_dir)).await.unwrap_or_default()
     }
 
-    async fn changed(&self, attempt: &AttemptId) {
-        self.exits.exited(attempt).await;
+    async fn changed(&self, target: &Target) {
+        self.exits.exited(&target.executor).await;
     }
 }
 
@@ -250,19 +257,17 @@ fn is_first_term(run_dir: &Path) -> bool {
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
-fn attempts_in(run_dir: &Path) -> Vec<AttemptId> {
+fn targets_in(run_dir: &Path) -> Vec<Target> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found = Vec::new();
     for job_dir in entries(run_dir) {
         let Some(job) = job_dir.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        for attempt_dir in entries(&job_dir.path()) {
-            let name = attempt_dir.file_name();
-            let numbers = name.to_str().and_then(|name| name.split_once('-'));
-            if let Some((Ok(step), Ok(number))) = numbers.map(|(step, number)| (step.parse(), number.parse()))
-            {
-                found.push(AttemptId { job: JobId::clone(&job), step, number });
-            }
-        }
+        found.extend(entries(&job_dir.path()).filter_map(|dir| {
+            let name = dir.file_name();
+            let (step, number) = name.to_str()?.split_once('-')?;
+            let (step, number) = (step.parse().ok()?, number.parse().ok()?);
+            Some(Target::own(AttemptId { job: JobId::clone(&job), step, number }))
+        }));
     }
     found
 }
@@ -274,9 +279,9 @@ fn remains(dir: &Path) -> io::Result<Remains> {
         Some(Err(error)) => format!("the outcome that it left is damaged: {error}"),
         None => tail(&dir.join("agent.log")),
     };
-    let spool = Some(Spool::at(dir.join("spool")));
+    let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
     let outcome = outcome.and_then(Result::ok);
-    Ok(Remains { spool, outcome, last_words, ..Remains::default() })
+    Ok(Remains { records: Some(spool), outcome, last_words, ..Remains::default() })
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -1,5 +1,5 @@
-//! Launchers start an attempt somewhere and tell how it stands there. What runs is always the agent; it comes back
-//! to a server by itself and speaks for the attempt.
+//! Launchers start an attempt somewhere and tell how it stands there. What runs is the agent, which comes back to a server
+//! by itself and speaks for the attempt; or, where a framework runs several processes for one attempt, its controller.
 
 mod exits;
 pub mod kubernetes;
@@ -7,6 +7,7 @@ mod local;
 mod lock;
 mod places;
 mod processes;
+mod records;
 mod registry;
 mod scope;
 mod spool;
@@ -15,26 +16,63 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlflow_proto::agent::Outcome;
+use sqlflow_proto::agent::{Assignment, Outcome};
 use sqlflow_proto::record::Record;
 
-use crate::job::{AttemptId, Milestones, Place};
+use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
 
 pub use local::{LocalLauncher, LocalOptions};
 pub use places::Ticket;
-pub use registry::Launchers;
+pub use records::RecordSource;
+pub use registry::{Execution, Launchers};
 pub use spool::Spool;
 
 /// What a step wishes for its Pod, by name: `memory` → `4Gi`. See [`crate::sql::PodWish`].
 pub type Wishes = BTreeMap<String, String>;
 
 /// What an attempt needs of its platform.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Needs {
     /// What its step wishes for its Pod.
     pub wishes: Wishes,
     /// It makes something that is to be published.
     pub publishes: bool,
+    /// All that it is to do, where no agent will ask for it; see [`Supervision::Controller`].
+    pub assignment: Option<Box<Assignment>>,
+}
+
+/// An attempt and what runs it: whom a launcher is asked about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The attempt.
+    pub attempt: AttemptId,
+    /// What runs it.
+    pub executor: ExecutorRef,
+}
+
+impl Target {
+    /// An attempt with an executor of its own.
+    #[must_use]
+    pub fn own(attempt: AttemptId) -> Self {
+        Self { executor: ExecutorRef::of_attempt(&attempt), attempt }
+    }
+}
+
+/// What a platform says of an attempt that it has taken.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Launched {
+    /// Where the platform shows it to a person.
+    pub tracker_url: Option<String>,
+}
+
+/// Who watches over what an attempt runs, and speaks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Supervision {
+    /// Our agent: it attaches, and reports how the attempt ended.
+    Agent,
+    /// The controller of a framework that runs the attempt in processes of its own. No agent attaches: while the platform says
+    /// that it runs, all is well, and when nothing runs any more, [`Remains`] have its outcome and its records.
+    Controller,
 }
 
 /// Starts attempts and watches what becomes of them. All methods may be called by any server at any time, and again.
@@ -54,6 +92,11 @@ pub trait Launcher: Send + Sync + 'static {
         Place { launcher: self.name().to_owned(), scope: self.scope() }
     }
 
+    /// Who speaks for the attempts that this launcher starts.
+    fn supervision(&self) -> Supervision {
+        Supervision::Agent
+    }
+
     /// Puts the attempt into the queue for a free place until the ticket is dropped; none where there is no queue, or the
     /// platform has its own.
     fn queue(&self, _attempt: &AttemptId) -> Option<Ticket> {
@@ -64,7 +107,7 @@ pub trait Launcher: Send + Sync + 'static {
     ///
     /// # Errors
     /// It could not be started; see [`LaunchError`].
-    async fn launch(&self, attempt: &AttemptId, needs: &Needs) -> Result<(), LaunchError>;
+    async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError>;
 
     /// Whether attempts can be started at all.
     ///
@@ -73,33 +116,33 @@ pub trait Launcher: Send + Sync + 'static {
     async fn ready(&self) -> Result<(), String>;
 
     /// How the attempt stands, as the platform sees it.
-    async fn observe(&self, attempt: &AttemptId) -> Observation;
+    async fn observe(&self, target: &Target) -> Observation;
 
     /// What an attempt waits for whose agent runs and has not attached, and how long it may.
     fn silence(&self) -> Waiting;
 
     /// What the platform did so far to start the attempt; nothing where there is nothing to tell.
-    async fn milestones(&self, _attempt: &AttemptId) -> Milestones {
+    async fn milestones(&self, _target: &Target) -> Milestones {
         Milestones::default()
     }
 
     /// Ends what runs of the attempt: politely (the agent still reports), or `forced` at once. Harmless when
     /// nothing runs. Drivers ask again at each look, also another server's: that must do no more than asking once.
-    async fn stop(&self, attempt: &AttemptId, forced: bool);
+    async fn stop(&self, target: &Target, forced: bool);
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
     /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
-    async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool);
+    async fn clean_up(&self, target: &Target, step_goes_on: bool);
 
     /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
-    async fn clean_up_orphan(&self, attempt: &AttemptId);
+    async fn clean_up_orphan(&self, target: &Target);
 
     /// Attempts that left something behind, so that what no server cleaned up can be found.
-    async fn leftovers(&self) -> Vec<AttemptId>;
+    async fn leftovers(&self) -> Vec<Target>;
 
     /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. The exit of an agent
     /// that this process started is a level: it returns at once from then on.
-    async fn changed(&self, attempt: &AttemptId);
+    async fn changed(&self, target: &Target);
 }
 
 /// How an attempt stands.
@@ -142,7 +185,7 @@ pub enum Ender {
 #[derive(Debug, Default)]
 pub struct Remains {
     /// Records that no server had acknowledged.
-    pub spool: Option<Spool>,
+    pub records: Option<Box<dyn RecordSource>>,
     /// What there is instead of records when they went with the agent's disk.
     pub marks: Option<Marks>,
     /// The outcome, if the agent came to know it.
@@ -170,7 +213,7 @@ pub struct Marks {
 }
 
 /// An attempt could not be started.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum LaunchError {
     /// The platform refused it.
     #[error("{message}")]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{LaunchError, Launcher, Needs, Observation, Waiting};
-use crate::job::{AttemptId, Job, Place};
+use super::{LaunchError, Launched, Launcher, Needs, Observation, Supervision, Target, Ticket, Waiting};
+use crate::job::{AttemptId, Job, Milestones, Place};
 
 /// The kind of wait for a server that can ask after the attempt.
 const ELSEWHERE: &str = "elsewhere";
@@ -43,14 +43,29 @@ impl Launchers {
         std::iter::once(&self.first).chain(&self.others)
     }
 
-    /// The launcher of the attempt's place. If this server has none, the one that is given does nothing, and says that it
+    /// The attempt at the launcher of its place. If this server has none, the one that is taken does nothing, and says that it
     /// knows nothing.
     #[must_use]
-    pub fn of(&self, job: &Job, attempt: &AttemptId) -> Arc<dyn Launcher> {
+    pub fn of(&self, job: &Job, attempt: &AttemptId) -> Execution {
+        let target = Target { executor: job.executor(attempt), attempt: attempt.clone() };
+        Execution { launcher: self.launcher_of(job, attempt), target }
+    }
+
+    fn launcher_of(&self, job: &Job, attempt: &AttemptId) -> Arc<dyn Launcher> {
         // An attempt that was not recorded was not started.
         let Some(place) = job.attempt(attempt).map(|it| &it.place) else { return Arc::clone(&self.first) };
         let own = self.all().find(|launcher| launcher.place().covers(place));
         own.map_or_else(|| Arc::new(Elsewhere { place: place.clone() }) as Arc<dyn Launcher>, Arc::clone)
+    }
+
+    /// What attempts left behind, at every launcher.
+    pub async fn leftovers(&self) -> Vec<Execution> {
+        let mut left = Vec::new();
+        for launcher in self.all() {
+            let found = launcher.leftovers().await.into_iter();
+            left.extend(found.map(|target| Execution { launcher: Arc::clone(launcher), target }));
+        }
+        left
     }
 
     /// What an attempt waits for whose place is not one of this server's; `None`: it is.
@@ -64,6 +79,64 @@ impl Launchers {
             // It may run for days, and nothing is known against it.
             patience: Duration::MAX,
         })
+    }
+}
+
+/// An attempt at its launcher; see [`Launcher`] for what can be asked.
+#[derive(Clone)]
+pub struct Execution {
+    launcher: Arc<dyn Launcher>,
+    target: Target,
+}
+
+#[expect(missing_docs, reason = "they are the launcher's")]
+impl Execution {
+    #[must_use]
+    pub fn attempt(&self) -> &AttemptId {
+        &self.target.attempt
+    }
+
+    #[must_use]
+    pub fn supervision(&self) -> Supervision {
+        self.launcher.supervision()
+    }
+
+    #[must_use]
+    pub fn queue(&self) -> Option<Ticket> {
+        self.launcher.queue(&self.target.attempt)
+    }
+
+    pub async fn launch(&self, needs: &Needs) -> Result<Launched, LaunchError> {
+        self.launcher.launch(&self.target, needs).await
+    }
+
+    pub async fn observe(&self) -> Observation {
+        self.launcher.observe(&self.target).await
+    }
+
+    #[must_use]
+    pub fn silence(&self) -> Waiting {
+        self.launcher.silence()
+    }
+
+    pub async fn milestones(&self) -> Milestones {
+        self.launcher.milestones(&self.target).await
+    }
+
+    pub async fn stop(&self, forced: bool) {
+        self.launcher.stop(&self.target, forced).await;
+    }
+
+    pub async fn clean_up(&self, step_goes_on: bool) {
+        self.launcher.clean_up(&self.target, step_goes_on).await;
+    }
+
+    pub async fn clean_up_orphan(&self) {
+        self.launcher.clean_up_orphan(&self.target).await;
+    }
+
+    pub async fn changed(&self) {
+        self.launcher.changed(&self.target).await;
     }
 }
 
@@ -85,7 +158,7 @@ impl Launcher for Elsewhere {
         ELSEWHERE
     }
 
-    async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
+    async fn launch(&self, _: &Target, _: &Needs) -> Result<Launched, LaunchError> {
         Err(LaunchError::Later(elsewhere(&self.place)))
     }
 
@@ -93,7 +166,7 @@ impl Launcher for Elsewhere {
         Err(elsewhere(&self.place))
     }
 
-    async fn observe(&self, _: &AttemptId) -> Observation {
+    async fn observe(&self, _: &Target) -> Observation {
         Observation::Unknown(elsewhere(&self.place))
     }
 
@@ -101,17 +174,17 @@ impl Launcher for Elsewhere {
         Waiting { kind: ELSEWHERE, why: elsewhere(&self.place), patience: Duration::MAX }
     }
 
-    async fn stop(&self, _: &AttemptId, _: bool) {}
+    async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &AttemptId, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) {}
 
-    async fn clean_up_orphan(&self, _: &AttemptId) {}
+    async fn clean_up_orphan(&self, _: &Target) {}
 
-    async fn leftovers(&self) -> Vec<AttemptId> {
+    async fn leftovers(&self) -> Vec<Target> {
         Vec::new()
     }
 
-    async fn changed(&self, _: &AttemptId) {
+    async fn changed(&self, _: &Target) {
         std::future::pending::<()>().await;
     }
 }
@@ -134,15 +207,15 @@ mod tests {
             Some(self.1.to_owned())
         }
 
-        async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
-            Ok(())
+        async fn launch(&self, _: &Target, _: &Needs) -> Result<Launched, LaunchError> {
+            Ok(Launched::default())
         }
 
         async fn ready(&self) -> Result<(), String> {
             Ok(())
         }
 
-        async fn observe(&self, _: &AttemptId) -> Observation {
+        async fn observe(&self, _: &Target) -> Observation {
             Observation::Gone(Box::default())
         }
 
@@ -150,17 +223,17 @@ mod tests {
             Waiting { kind: "attach", why: String::new(), patience: Duration::ZERO }
         }
 
-        async fn stop(&self, _: &AttemptId, _: bool) {}
+        async fn stop(&self, _: &Target, _: bool) {}
 
-        async fn clean_up(&self, _: &AttemptId, _: bool) {}
+        async fn clean_up(&self, _: &Target, _: bool) {}
 
-        async fn clean_up_orphan(&self, _: &AttemptId) {}
+        async fn clean_up_orphan(&self, _: &Target) {}
 
-        async fn leftovers(&self) -> Vec<AttemptId> {
+        async fn leftovers(&self) -> Vec<Target> {
             Vec::new()
         }
 
-        async fn changed(&self, _: &AttemptId) {}
+        async fn changed(&self, _: &Target) {}
     }
 
     /// A job whose attempt was created there.
@@ -181,7 +254,7 @@ mod tests {
 
     async fn is_gone(launchers: &Launchers, place: Place) -> bool {
         let (job, attempt) = job_at(place);
-        let observed = launchers.of(&job, &attempt).observe(&attempt).await;
+        let observed = launchers.of(&job, &attempt).observe().await;
         let is_gone = matches!(observed, Observation::Gone(_));
         assert_eq!(is_gone, launchers.elsewhere(&job, &attempt).is_none());
         is_gone

@@ -5,12 +5,15 @@ use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::decode_varint;
 use sqlflow_proto::record::Record;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, BufReader};
+
+use super::RecordSource;
 
 /// So much memory a batch takes, or one record that is larger.
 const BATCH_BYTES: usize = 1 << 20;
@@ -35,12 +38,11 @@ impl Spool {
     pub fn at(path: PathBuf) -> Self {
         Self { path, file: None, fault: None }
     }
+}
 
-    /// The records that follow; none at the end. After an error there is nothing more to read.
-    ///
-    /// # Errors
-    /// `InvalidData` or `UnexpectedEof`: what follows is no record. Any other: it cannot be read now.
-    pub async fn batch(&mut self) -> io::Result<Vec<Record>> {
+#[async_trait]
+impl RecordSource for Spool {
+    async fn batch(&mut self) -> io::Result<Vec<Record>> {
         if let Some(error) = self.fault.take() {
             return Err(error);
         }

@@ -1,8 +1,9 @@
-//! What retention leaves of a log: pure. Output and progress go; one gap record stands where output of one attempt
+//! What retention leaves of a log: pure. Output and progress go; one gap record stands where output of one agent
 //! was, at the position of the last record that went. Everything else stays, at its position.
 
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
+use super::Producer;
 use super::summary::is_removable;
 
 /// Takes records in order, and yields what is left of them. Compacting what was compacted before joins the gaps.
@@ -12,10 +13,9 @@ pub(super) struct Compactor {
     run: Option<Run>,
 }
 
-/// Consecutive removed records of one attempt.
+/// Consecutive removed records of one producer.
 struct Run {
-    step: u32,
-    attempt: u32,
+    producer: Producer,
     /// That of all of them, if they agree.
     statement: Option<u32>,
     last_position: u64,
@@ -31,12 +31,11 @@ impl Compactor {
             self.kept.push(stored);
             return;
         };
-        if self.run.as_ref().is_some_and(|run| (run.step, run.attempt) != (stored.step, stored.attempt)) {
+        if self.run.as_ref().is_some_and(|run| run.producer != Producer::of(&stored)) {
             self.end_run();
         }
         let run = self.run.get_or_insert(Run {
-            step: stored.step,
-            attempt: stored.attempt,
+            producer: Producer::of(&stored),
             statement: record.statement,
             last_position: 0,
             time_unix_micros: 0,
@@ -70,8 +69,9 @@ impl Compactor {
         };
         self.kept.push(StoredRecord {
             position: run.last_position,
-            step: run.step,
-            attempt: run.attempt,
+            step: run.producer.step,
+            attempt: run.producer.attempt,
+            rank: run.producer.rank,
             record: Some(record),
         });
     }

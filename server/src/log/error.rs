@@ -3,28 +3,26 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::Producer;
+
 /// Why the log did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The attempt's records do not follow on what is durable of it.
-    #[error("record {got} of step {step}, attempt {attempt} came where record {expected} is expected")]
+    #[error("record {got} of {producer} came where record {expected} is expected")]
     Gap {
-        /// Index of the step.
-        step: u32,
-        /// Number of the attempt.
-        attempt: u32,
+        /// Whose record it is.
+        producer: Producer,
         /// The seq that would follow.
         expected: u64,
         /// The seq that came.
         got: u64,
     },
     /// The attempt is over as far as the log is concerned.
-    #[error("the log takes nothing more of step {step}, attempt {attempt}")]
+    #[error("the log takes nothing more of {producer}")]
     Sealed {
-        /// Index of the step.
-        step: u32,
-        /// Number of the attempt.
-        attempt: u32,
+        /// Whose record it was.
+        producer: Producer,
     },
     /// The cursor is not one of this log.
     #[error("position {after} is behind the end of the log, which is at {last}")]
@@ -81,10 +79,10 @@ impl LogError {
     /// The same error for another who waits.
     pub(super) fn duplicate(&self) -> Self {
         match self {
-            Self::Gap { step, attempt, expected, got } => {
-                Self::Gap { step: *step, attempt: *attempt, expected: *expected, got: *got }
+            Self::Gap { producer, expected, got } => {
+                Self::Gap { producer: *producer, expected: *expected, got: *got }
             }
-            Self::Sealed { step, attempt } => Self::Sealed { step: *step, attempt: *attempt },
+            Self::Sealed { producer } => Self::Sealed { producer: *producer },
             Self::BeyondEnd { after, last } => Self::BeyondEnd { after: *after, last: *last },
             Self::Corrupt { file, offset, what } => {
                 Self::Corrupt { file: file.clone(), offset: *offset, what }

@@ -21,7 +21,7 @@ use super::retention::Retention;
 use super::summary::SealedAttempt;
 use super::view::View;
 use super::write::Batch;
-use super::{Appended, Entry, LogError, LogOptions, Page};
+use super::{Appended, Entry, LogError, LogOptions, Page, Producer};
 
 /// Bytes of records that one write takes at the most, unless a single append has more.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
@@ -240,10 +240,10 @@ impl JobLog {
                 return;
             }
         };
-        let mut accepted: Vec<(Reply, Vec<(u32, u32)>)> = Vec::new();
+        let mut accepted: Vec<(Reply, Vec<Producer>)> = Vec::new();
         for Request { addition, reply, .. } in group {
             match self.take(&mut batch, addition) {
-                Ok(attempts) => accepted.push((reply, attempts)),
+                Ok(producers) => accepted.push((reply, producers)),
                 Err(error) => {
                     let _ = reply.send(Err(error));
                 }
@@ -257,9 +257,9 @@ impl JobLog {
             }
             return;
         }
-        for (reply, attempts) in accepted {
+        for (reply, producers) in accepted {
             let last_seqs: BTreeMap<_, _> =
-                attempts.into_iter().map(|key| (key, summary.last_seq(key.0, key.1))).collect();
+                producers.into_iter().map(|producer| (producer, summary.last_seq(producer))).collect();
             // The caller may have gone.
             let _ = reply.send(Ok(Appended {
                 last_position: summary.last_position,
@@ -272,22 +272,22 @@ impl JobLog {
         }
     }
 
-    /// Plans an addition; returns the attempts that it is about.
-    fn take(&self, batch: &mut Batch, addition: Addition) -> Result<Vec<(u32, u32)>, LogError> {
+    /// Plans an addition; returns the producers that it is about.
+    fn take(&self, batch: &mut Batch, addition: Addition) -> Result<Vec<Producer>, LogError> {
         match addition {
             Addition::Entries(entries) => {
-                let mut attempts: Vec<_> =
-                    entries.iter().filter(|it| it.attempt > 0).map(|it| (it.step, it.attempt)).collect();
-                attempts.dedup();
+                let producers = entries.iter().map(|it| it.producer);
+                let mut producers: Vec<_> = producers.filter(Producer::is_agent).collect();
+                producers.dedup();
                 let records = plan_append(&batch.summary, entries, self.options.max_bytes_per_job)?;
                 batch.add(&records);
-                Ok(attempts)
+                Ok(producers)
             }
             Addition::Seal(seal) => {
-                if !batch.summary.is_sealed(seal.step, seal.attempt) {
+                if !batch.summary.is_sealed(seal.producer()) {
                     batch.seal(seal);
                 }
-                Ok(vec![(seal.step, seal.attempt)])
+                Ok(batch.summary.last_seqs(seal.producer()).map(|(producer, _)| producer).collect())
             }
         }
     }

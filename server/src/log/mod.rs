@@ -20,6 +20,7 @@ mod index;
 mod job_log;
 mod lock;
 mod plan;
+mod producer;
 mod read;
 mod repair;
 mod retention;
@@ -39,6 +40,7 @@ use sqlflow_proto::record::{Record, StoredRecord};
 use tokio::sync::watch;
 
 pub use error::LogError;
+pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
 
 use crate::job::{AttemptId, Evidence, JobId};
@@ -46,10 +48,8 @@ use crate::job::{AttemptId, Evidence, JobId};
 /// A record on its way into the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Index of the step.
-    pub step: u32,
-    /// Number of the attempt; 0 when a server speaks about the job.
-    pub attempt: u32,
+    /// Who says it.
+    pub producer: Producer,
     /// The record; its `seq` is 0 when a server made it.
     pub record: Record,
 }
@@ -59,8 +59,8 @@ pub struct Entry {
 pub struct Appended {
     /// The log's last position. All records up to it are durable.
     pub last_position: u64,
-    /// The last durable seq of each attempt (step, number) that the entries speak of.
-    pub last_seqs: BTreeMap<(u32, u32), u64>,
+    /// The last durable seq of each agent whose records are among the entries.
+    pub last_seqs: BTreeMap<Producer, u64>,
     /// The log has reached its limit, and a result was not taken: the job cannot succeed any more.
     pub is_full: bool,
 }
@@ -83,17 +83,18 @@ pub trait ResultLog: Send + Sync + 'static {
     /// Adds the entries, all or none; they are durable when it returns, and may become so when the caller is dropped.
     ///
     /// After the job's end nothing is added: entries that servers made are dropped, new ones of attempts are
-    /// [`LogError::Sealed`]. Before it, entries that servers made are always added. Of an attempt's entries, those whose seq is there already are
+    /// [`LogError::Sealed`]. Before it, entries that servers made are always added. Of an agent's entries, those whose seq is there already are
     /// dropped; then a seq that leaves one out is [`LogError::Gap`] (but the gap of a lost agent stands for all up to its
     /// own), then anything new of a sealed attempt is
     /// [`LogError::Sealed`]. Where results would make the log longer than its limit, a gap stands for each.
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError>;
 
-    /// The attempt's last durable seq; 0 when there is none.
-    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError>;
+    /// The last durable seq of the attempt's agent of this rank; 0 when there is none.
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError>;
 
-    /// Takes nothing more of the attempt, from whatever server, and tells its last seq. Sealing twice is harmless.
-    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError>;
+    /// Takes nothing more of the attempt, whatever its rank and from whatever server, and tells the last seq of each rank that
+    /// said something, and of rank 0. Sealing twice is harmless.
+    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError>;
 
     /// What the log shows of a step, over all its attempts.
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError>;

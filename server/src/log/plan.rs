@@ -4,7 +4,7 @@ use prost::Message as _;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::summary::{Summary, is_end, is_removable};
-use super::{Entry, LogError, frame};
+use super::{Entry, LogError, Producer, frame};
 
 /// The records that `entries` add to a log of this summary, in order, or why none of them is taken. `limit` is for
 /// the bytes of what attempts say and retention does not remove: a result beyond it becomes a gap of the same seq.
@@ -17,18 +17,17 @@ pub(super) fn plan_append(
     limit: u64,
 ) -> Result<Vec<StoredRecord>, LogError> {
     let mut records = Vec::with_capacity(entries.len());
-    // Attempts in these entries; hardly ever more than one.
-    let mut seqs: Vec<((u32, u32), u64)> = Vec::new();
+    // Agents in these entries; hardly ever more than one.
+    let mut seqs: Vec<(Producer, u64)> = Vec::new();
     let mut sealed = None;
     let mut position = summary.last_position;
     let mut kept_bytes = summary.kept_bytes;
     let mut is_closed = summary.is_closed;
-    for Entry { step, attempt, mut record } in entries {
-        let by_attempt = attempt > 0 && record.seq > 0;
-        if by_attempt {
-            let key = (step, attempt);
-            let index = seqs.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
-                seqs.push((key, summary.last_seq(step, attempt)));
+    for Entry { producer, mut record } in entries {
+        let by_agent = producer.is_agent() && record.seq > 0;
+        if by_agent {
+            let index = seqs.iter().position(|(known, _)| *known == producer).unwrap_or_else(|| {
+                seqs.push((producer, summary.last_seq(producer)));
                 seqs.len() - 1
             });
             let last = &mut seqs[index].1;
@@ -36,11 +35,11 @@ pub(super) fn plan_append(
                 continue;
             }
             if record.seq > *last + 1 && !stands_for_earlier(&record) {
-                return Err(LogError::Gap { step, attempt, expected: *last + 1, got: record.seq });
+                return Err(LogError::Gap { producer, expected: *last + 1, got: record.seq });
             }
             *last = record.seq;
-            if is_closed || summary.is_sealed(step, attempt) {
-                sealed = Some(LogError::Sealed { step, attempt });
+            if is_closed || summary.is_sealed(producer) {
+                sealed = Some(LogError::Sealed { producer });
             }
         }
         if is_closed {
@@ -48,12 +47,13 @@ pub(super) fn plan_append(
         }
         is_closed = is_end(&record);
         position += 1;
-        if by_attempt && is_result(&record) && kept_bytes + record.encoded_len() as u64 > limit {
+        if by_agent && is_result(&record) && kept_bytes + record.encoded_len() as u64 > limit {
             record = not_taken(&record);
         }
         let is_kept = !is_removable(&record);
-        let stored = StoredRecord { position, step, attempt, record: Some(record) };
-        if by_attempt && is_kept {
+        let Producer { step, attempt, rank } = producer;
+        let stored = StoredRecord { position, step, attempt, rank, record: Some(record) };
+        if by_agent && is_kept {
             kept_bytes += frame::record_len(&stored);
         }
         records.push(stored);
@@ -93,19 +93,23 @@ mod tests {
 
     const NO_LIMIT: u64 = u64::MAX;
 
+    fn agent(step: u32, attempt: u32) -> Producer {
+        Producer { step, attempt, rank: 0 }
+    }
+
     fn said(step: u32, attempt: u32, seq: u64) -> Entry {
         let payload = Some(Payload::Output(Output::default()));
-        Entry { step, attempt, record: Record { seq, payload, ..Record::default() } }
+        Entry { producer: agent(step, attempt), record: Record { seq, payload, ..Record::default() } }
     }
 
     fn rows(seq: u64) -> Entry {
         let payload = Some(Payload::Rows(Rows { count: 100, ..Rows::default() }));
-        Entry { step: 0, attempt: 1, record: Record { seq, payload, ..Record::default() } }
+        Entry { producer: agent(0, 1), record: Record { seq, payload, ..Record::default() } }
     }
 
     fn notice() -> Entry {
         let payload = Some(Payload::Notice(Notice { text: "it waits".to_owned(), ..Notice::default() }));
-        Entry { step: 0, attempt: 0, record: Record { payload, ..Record::default() } }
+        Entry { producer: Producer::server(0), record: Record { payload, ..Record::default() } }
     }
 
     fn after(entries: Vec<Entry>) -> Summary {
@@ -134,6 +138,27 @@ mod tests {
     }
 
     #[test]
+    fn agents_of_one_attempt_count_each_for_itself_and_are_sealed_together() {
+        let by_rank = |rank, seq| Entry { producer: Producer { rank, ..agent(0, 1) }, ..said(0, 1, seq) };
+        let mut summary = after(vec![by_rank(0, 1), by_rank(1, 1), by_rank(1, 2)]);
+        assert_eq!(
+            planned(&summary, vec![by_rank(1, 2), by_rank(0, 2), by_rank(2, 1)]),
+            [(4, 1, 2), (5, 1, 1)]
+        );
+        let refused = plan_append(&summary, vec![by_rank(0, 3)], NO_LIMIT);
+        assert!(matches!(refused, Err(LogError::Gap { expected: 2, got: 3, .. })));
+        summary.note_seal(SealedAttempt { step: 0, attempt: 1 });
+        for rank in 0..3 {
+            let refused = plan_append(
+                &summary,
+                vec![by_rank(rank, 3 - u64::from(rank == 0) - 2 * u64::from(rank == 2))],
+                NO_LIMIT,
+            );
+            assert!(matches!(refused, Err(LogError::Sealed { .. })), "rank {rank}: {refused:?}");
+        }
+    }
+
+    #[test]
     fn nothing_is_taken_when_a_record_is_missing() {
         let summary = after(vec![said(0, 1, 1)]);
         let refused = plan_append(&summary, vec![said(0, 1, 2), said(0, 1, 4)], NO_LIMIT);
@@ -147,7 +172,7 @@ mod tests {
         let summary = after(vec![said(0, 1, 1)]);
         let gap = |reason: gap::Reason, seq| {
             let payload = Some(Payload::Gap(Gap { reason: reason.into(), bytes: None }));
-            Entry { step: 0, attempt: 1, record: Record { seq, payload, ..Record::default() } }
+            Entry { producer: agent(0, 1), record: Record { seq, payload, ..Record::default() } }
         };
         assert_eq!(
             planned(&summary, vec![gap(gap::Reason::AgentLost, 5), said(0, 1, 6)]),
@@ -166,10 +191,10 @@ mod tests {
         assert_eq!(planned(&summary, vec![said(0, 1, 1)]), []);
         assert!(matches!(
             plan_append(&summary, vec![said(0, 1, 2)], NO_LIMIT),
-            Err(LogError::Sealed { step: 0, attempt: 1 })
+            Err(LogError::Sealed { producer: Producer { step: 0, attempt: 1, rank: 0 } })
         ));
         assert!(matches!(plan_append(&summary, vec![said(0, 1, 3)], NO_LIMIT), Err(LogError::Gap { .. })));
-        let about_it = Entry { attempt: 1, ..notice() };
+        let about_it = Entry { producer: agent(0, 1), ..notice() };
         assert_eq!(planned(&summary, vec![about_it, said(0, 2, 1)]), [(2, 1, 0), (3, 2, 1)]);
     }
 
@@ -178,15 +203,18 @@ mod tests {
         let end = || {
             let notice = Notice { kind: notice::Kind::End.into(), text: "the job succeeded".to_owned() };
             let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
-            Entry { step: 0, attempt: 0, record }
+            Entry { producer: Producer::server(0), record }
         };
-        let about_it = || Entry { attempt: 1, ..notice() };
+        let about_it = || Entry { producer: agent(0, 1), ..notice() };
         let opened = after(vec![said(0, 1, 1)]);
         assert_eq!(planned(&opened, vec![notice(), end(), end(), notice()]), [(2, 0, 0), (3, 0, 0)]);
         let closed = after(vec![said(0, 1, 1), end()]);
         assert_eq!(planned(&closed, vec![end(), notice(), about_it(), said(0, 1, 1)]), []);
         let refused = plan_append(&closed, vec![said(0, 1, 2)], NO_LIMIT);
-        assert!(matches!(refused, Err(LogError::Sealed { step: 0, attempt: 1 })));
+        assert!(matches!(
+            refused,
+            Err(LogError::Sealed { producer: Producer { step: 0, attempt: 1, rank: 0 } })
+        ));
     }
 
     #[test]

@@ -68,7 +68,12 @@ impl Salvaged {
             payload: Some(payload),
             ..Record::default()
         };
-        self.records.push(StoredRecord { position, step: near.step, attempt: 0, record: Some(record) });
+        self.records.push(StoredRecord {
+            position,
+            step: near.step,
+            record: Some(record),
+            ..StoredRecord::default()
+        });
     }
 }
 
@@ -109,7 +114,7 @@ mod tests {
     fn record(position: u64) -> StoredRecord {
         let output = Output { data: Bytes::from(vec![b'x'; 50]), ..Output::default() };
         let record = Record { seq: position, payload: Some(Payload::Output(output)), ..Record::default() };
-        StoredRecord { position, step: 1, attempt: 2, record: Some(record) }
+        StoredRecord { position, step: 1, attempt: 2, rank: 0, record: Some(record) }
     }
 
     fn file() -> (Vec<u8>, Vec<usize>) {

@@ -1,6 +1,6 @@
 //! The logs of all jobs in one folder.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::folder::{self, Folder};
 use super::job_log::{Addition, JobLog, lock};
 use super::summary::SealedAttempt;
-use super::{Appended, Entry, LogError, Page, ResultLog};
+use super::{Appended, Entry, LogError, Page, Producer, ResultLog};
 use crate::job::{AttemptId, Evidence, JobId};
 
 /// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
@@ -115,15 +115,15 @@ impl ResultLog for SegmentLog {
         self.job(job).add(Addition::Entries(entries)).await
     }
 
-    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
-        let (step, number) = (attempt.step, attempt.number);
-        self.job(&attempt.job).look(move |view| view.summary.last_seq(step, number)).await
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        let producer = Producer::agent(attempt, rank);
+        self.job(&attempt.job).look(move |view| view.summary.last_seq(producer)).await
     }
 
-    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError> {
         let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
         let sealed = self.job(&attempt.job).add(Addition::Seal(seal)).await?;
-        Ok(sealed.last_seqs.into_values().next().unwrap_or(0))
+        Ok(sealed.last_seqs.into_iter().map(|(producer, seq)| (producer.rank, seq)).collect())
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {

@@ -1,10 +1,11 @@
 //! What must be known of all earlier records when the next are appended. Each segment begins with the summary of
 //! everything before it, so that opening a log reads its last segment only.
 //!
-//! Bounds: about 16 bytes for each attempt and 6 for each step of the job.
+//! Bounds: about 16 bytes for each agent of each attempt and 6 for each step of the job.
 
 use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
+use super::Producer;
 use crate::job::Evidence;
 
 /// The state that a log's records add up to. It is kept in files as this protobuf message.
@@ -13,9 +14,9 @@ pub(super) struct Summary {
     /// The last position; 0 when there is none.
     #[prost(uint64, tag = "1")]
     pub(super) last_position: u64,
-    /// In order of step and attempt.
+    /// In order of step, attempt and rank.
     #[prost(message, repeated, tag = "2")]
-    attempts: Vec<AttemptSummary>,
+    producers: Vec<ProducerSummary>,
     /// In order of step.
     #[prost(message, repeated, tag = "3")]
     steps: Vec<StepSummary>,
@@ -37,15 +38,24 @@ pub(super) struct Summary {
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-struct AttemptSummary {
+struct ProducerSummary {
     #[prost(uint32, tag = "1")]
     step: u32,
     #[prost(uint32, tag = "2")]
     attempt: u32,
     #[prost(uint64, tag = "3")]
     last_seq: u64,
+    /// Of rank 0: nothing more is taken of the attempt.
     #[prost(bool, tag = "4")]
     sealed: bool,
+    #[prost(uint32, tag = "5")]
+    rank: u32,
+}
+
+impl ProducerSummary {
+    fn producer(&self) -> Producer {
+        Producer { step: self.step, attempt: self.attempt, rank: self.rank }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -56,13 +66,19 @@ struct StepSummary {
     rows: bool,
 }
 
-/// Nothing more is taken of this attempt.
+/// Nothing more is taken of this attempt, whatever the rank.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
 pub(super) struct SealedAttempt {
     #[prost(uint32, tag = "1")]
     pub(super) step: u32,
     #[prost(uint32, tag = "2")]
     pub(super) attempt: u32,
+}
+
+impl SealedAttempt {
+    pub(super) fn producer(self) -> Producer {
+        Producer { step: self.step, attempt: self.attempt, rank: 0 }
+    }
 }
 
 impl Summary {
@@ -80,8 +96,9 @@ impl Summary {
         } else {
             self.kept_bytes += frame_bytes;
         }
-        if stored.attempt > 0 && record.seq > 0 {
-            self.attempt_mut(stored.step, stored.attempt).last_seq = record.seq;
+        let producer = Producer::of(stored);
+        if producer.is_agent() && record.seq > 0 {
+            self.producer_mut(producer).last_seq = record.seq;
         }
         match &record.payload {
             Some(Payload::Head(_) | Payload::Rows(_)) => self.step_mut(stored.step).rows = true,
@@ -112,16 +129,23 @@ impl Summary {
     }
 
     pub(super) fn note_seal(&mut self, seal: SealedAttempt) {
-        self.attempt_mut(seal.step, seal.attempt).sealed = true;
+        self.producer_mut(seal.producer()).sealed = true;
     }
 
-    /// The attempt's last seq; 0 when there is none.
-    pub(super) fn last_seq(&self, step: u32, attempt: u32) -> u64 {
-        self.attempt(step, attempt).map_or(0, |it| it.last_seq)
+    /// The producer's last seq; 0 when there is none.
+    pub(super) fn last_seq(&self, producer: Producer) -> u64 {
+        self.producer(producer).map_or(0, |it| it.last_seq)
     }
 
-    pub(super) fn is_sealed(&self, step: u32, attempt: u32) -> bool {
-        self.attempt(step, attempt).is_some_and(|it| it.sealed)
+    /// The last seq of each rank of the producer's attempt.
+    pub(super) fn last_seqs(&self, of: Producer) -> impl Iterator<Item = (Producer, u64)> {
+        let all = self.producers.iter().map(|it| (it.producer(), it.last_seq));
+        all.filter(move |(it, _)| (it.step, it.attempt) == (of.step, of.attempt))
+    }
+
+    /// Whether nothing more is taken of the producer's attempt.
+    pub(super) fn is_sealed(&self, producer: Producer) -> bool {
+        self.producer(Producer { rank: 0, ..producer }).is_some_and(|it| it.sealed)
     }
 
     pub(super) fn evidence(&self, step: u32) -> Evidence {
@@ -135,20 +159,22 @@ impl Summary {
         }
     }
 
-    fn attempt(&self, step: u32, attempt: u32) -> Option<&AttemptSummary> {
-        let index = self.attempts.binary_search_by_key(&(step, attempt), |it| (it.step, it.attempt)).ok()?;
-        self.attempts.get(index)
+    fn producer(&self, producer: Producer) -> Option<&ProducerSummary> {
+        let index = self.producers.binary_search_by_key(&producer, ProducerSummary::producer).ok()?;
+        self.producers.get(index)
     }
 
-    fn attempt_mut(&mut self, step: u32, attempt: u32) -> &mut AttemptSummary {
-        let index = match self.attempts.binary_search_by_key(&(step, attempt), |it| (it.step, it.attempt)) {
+    fn producer_mut(&mut self, producer: Producer) -> &mut ProducerSummary {
+        let index = match self.producers.binary_search_by_key(&producer, ProducerSummary::producer) {
             Ok(index) => index,
             Err(index) => {
-                self.attempts.insert(index, AttemptSummary { step, attempt, ..AttemptSummary::default() });
+                let Producer { step, attempt, rank } = producer;
+                let new = ProducerSummary { step, attempt, rank, ..ProducerSummary::default() };
+                self.producers.insert(index, new);
                 index
             }
         };
-        &mut self.attempts[index]
+        &mut self.producers[index]
     }
 
     fn step_mut(&mut self, step: u32) -> &mut StepSummary {
@@ -200,9 +226,13 @@ mod tests {
 
     use super::*;
 
+    fn agent((step, attempt): (u32, u32)) -> Producer {
+        Producer { step, attempt, rank: 0 }
+    }
+
     fn stored(position: u64, step: u32, attempt: u32, seq: u64, payload: Payload) -> StoredRecord {
         let record = Record { seq, payload: Some(payload), ..Record::default() };
-        StoredRecord { position, step, attempt, record: Some(record) }
+        StoredRecord { position, step, attempt, rank: 0, record: Some(record) }
     }
 
     /// A statement that was executed is not executed again because a backup knows nothing of it.
@@ -222,8 +252,8 @@ mod tests {
         summary.note(&stored(3, 0, 2, 2, Payload::Output(Output::default())), 30);
         summary.note_seal(SealedAttempt { step: 3, attempt: 1 });
         let summary = Summary::decode(summary.encode_to_vec().as_slice()).unwrap();
-        assert_eq!((summary.last_seq(3, 1), summary.last_seq(0, 2), summary.last_seq(0, 1)), (1, 2, 0));
-        assert!(summary.is_sealed(3, 1) && !summary.is_sealed(0, 2));
+        assert_eq!([(3, 1), (0, 2), (0, 1)].map(|it| summary.last_seq(agent(it))), [1, 2, 0]);
+        assert!(summary.is_sealed(agent((3, 1))) && !summary.is_sealed(agent((0, 2))));
         assert_eq!(summary.evidence(3), Evidence { started: true, rows: false });
         assert_eq!(summary.evidence(0), Evidence { started: true, rows: true });
         assert_eq!(summary.evidence(1), Evidence::default());

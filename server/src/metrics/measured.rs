@@ -1,5 +1,6 @@
 //! Store and log with a clock around them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -190,11 +191,11 @@ impl ResultLog for MeasuredLog {
         Ok(appended)
     }
 
-    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
-        self.inner.last_seq(attempt).await
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        self.inner.last_seq(attempt, rank).await
     }
 
-    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError> {
         self.inner.seal(attempt).await
     }
 

@@ -285,7 +285,7 @@ impl Metrics {
                 self.note_lag(job, last, now_ms);
             }
             Event::CancelRequested(_)
-            | Event::AttemptLaunched(_)
+            | Event::AttemptLaunched { .. }
             | Event::MilestonesSeen { .. }
             | Event::AgentAttached { .. }
             | Event::CommitRequested { .. } => {}

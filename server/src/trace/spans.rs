@@ -127,7 +127,7 @@ mod tests {
             let instance = InstanceHash::of(b"key");
             for event in [
                 Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") },
-                Event::AttemptLaunched(attempt.clone()),
+                Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None },
                 Event::AgentAttached { attempt: attempt.clone(), instance },
                 Event::AttemptFoundEnded {
                     attempt,

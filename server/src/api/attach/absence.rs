@@ -19,6 +19,8 @@ pub(super) struct Absence {
     pub(super) context: Arc<AttachContext>,
     pub(super) attempt: AttemptId,
     pub(super) instance: InstanceHash,
+    /// Which of the attempt's agents is away.
+    pub(super) rank: u32,
     /// Whether it was said already that nothing is heard.
     pub(super) silence: Silence,
     /// A newer stream is there, or the server is to stop.
@@ -65,7 +67,9 @@ impl Absence {
     }
 
     async fn until_over(&mut self) -> End {
-        let Ok(seq) = self.context.log.last_seq(&self.attempt).await else { return End::NotAwaited };
+        let Ok(seq) = self.context.log.last_seq(&self.attempt, self.rank).await else {
+            return End::NotAwaited;
+        };
         loop {
             match self.elsewhere(seq).await {
                 Elsewhere::Silent => {}
@@ -86,7 +90,7 @@ impl Absence {
     async fn elsewhere(&self, seq: u64) -> Elsewhere {
         let (record, last_seq) = tokio::join!(
             self.context.store.load(&self.attempt.job),
-            self.context.log.last_seq(&self.attempt)
+            self.context.log.last_seq(&self.attempt, self.rank)
         );
         // A store or a log that cannot be asked now is asked again.
         let Ok(record) = record else { return Elsewhere::Silent };

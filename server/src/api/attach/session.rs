@@ -16,8 +16,8 @@ use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
 use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Reason};
-use crate::launch::Ender;
-use crate::log::Entry;
+use crate::launch::{Ender, Target};
+use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
 use crate::store::{JobRecord, UpdateError};
 use crate::trace;
@@ -31,6 +31,7 @@ pub(super) struct Session<'a> {
     context: &'a AttachContext,
     attempt: AttemptId,
     instance: InstanceHash,
+    producer: Producer,
     responses: &'a Responses,
     cancel_sent: bool,
     is_named: bool,
@@ -45,10 +46,12 @@ impl<'a> Session<'a> {
         context: &'a AttachContext,
         attempt: AttemptId,
         instance: InstanceHash,
+        rank: u32,
         responses: &'a Responses,
     ) -> Self {
         Self {
             context,
+            producer: Producer::agent(&attempt, rank),
             attempt,
             instance,
             responses,
@@ -70,7 +73,8 @@ impl<'a> Session<'a> {
         requests: Streaming<AttachRequest>,
         has_assignment: bool,
     ) -> Result<(), Status> {
-        let acked_seq = self.context.log.last_seq(&self.attempt).await.map_err(status::of_log)?;
+        let acked_seq =
+            self.context.log.last_seq(&self.attempt, self.producer.rank).await.map_err(status::of_log)?;
         let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
         self.send(Message::Attached(Attached { acked_seq, heartbeat_seconds, takes_compressed: true }))
             .await?;
@@ -148,7 +152,7 @@ impl<'a> Session<'a> {
     }
 
     fn entries(&self, batch: RecordBatch) -> Vec<Entry> {
-        let entry = |record| Entry { step: self.attempt.step, attempt: self.attempt.number, record };
+        let entry = |record| Entry { producer: self.producer, record };
         // Number 0 is for records that servers make.
         batch.records.into_iter().filter(|record| record.seq > 0).map(entry).collect()
     }
@@ -159,7 +163,7 @@ impl<'a> Session<'a> {
             // Before it is acknowledged: who takes over must not miss it.
             self.update(Event::CancelRequested(Failure::over_limit())).await.map_err(status::of_update)?;
         }
-        match appended.last_seqs.get(&(self.attempt.step, self.attempt.number)) {
+        match appended.last_seqs.get(&self.producer) {
             Some(&seq) => self.send(Message::Ack(attach_response::Ack { seq })).await,
             // Nothing in the batch was a record.
             None => Ok(()),
@@ -178,7 +182,8 @@ impl<'a> Session<'a> {
     }
 
     async fn outcome(&self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
-        let durable = self.context.log.last_seq(&self.attempt).await.map_err(status::of_log)?;
+        let durable =
+            self.context.log.last_seq(&self.attempt, self.producer.rank).await.map_err(status::of_log)?;
         if durable < outcome.last_seq {
             return Err(Status::invalid_argument(format!(
                 "the outcome speaks of record {}, but only {durable} have arrived",
@@ -187,7 +192,8 @@ impl<'a> Session<'a> {
         }
         let mut converted = convert::outcome(outcome);
         if converted.reason == Reason::Terminated {
-            match self.context.executors.who_ended(&self.attempt).await {
+            let target = self.target().await?;
+            match self.context.executors.who_ended(&target).await {
                 Some(Ender::Cluster(who)) => converted.message = format!("{}: {who}", converted.message),
                 Some(Ender::Deadline) => {
                     converted = Outcome::by_server(Reason::Deadline, "it ran longer than its Pod may", false);
@@ -204,6 +210,12 @@ impl<'a> Session<'a> {
         self.context.metrics.note_phases(&outcome.phases);
         tracing::info!(reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
         self.send(Message::OutcomeAck(OutcomeAck {})).await
+    }
+
+    async fn target(&self) -> Result<Target, Status> {
+        let record = self.context.store.load(&self.attempt.job).await.map_err(status::of_store)?;
+        let job = record.ok_or_else(|| Status::not_found("there is no such job any more"))?.job;
+        Ok(Target { executor: job.executor(&self.attempt), attempt: self.attempt.clone() })
     }
 
     /// Looks whether the agent still has a say, and passes a cancel on. An agent whose attempt a server has ended is

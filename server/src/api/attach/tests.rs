@@ -6,14 +6,14 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
-use sqlflow_proto::agent::{self, AttemptRef, Heartbeat, attach_response::Message};
+use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Endpoint, Server};
 
 use super::*;
-use crate::codegen::AssignOptions;
-use crate::job::{Basis, Job, JobId, Outcome, Place, Reason, Role, Step, TokenHash};
+use crate::api::executors::ExecutorId;
+use crate::job::{Basis, ExecutorRef, Job, JobId, Outcome, Place, Reason, Role, Step, TokenHash};
 use crate::log::{LogOptions, SegmentLog};
 use crate::store::{NewJob, ServerId, SqliteStore};
 
@@ -30,11 +30,16 @@ struct Platform {
 
 #[async_trait]
 impl Executors for Platform {
-    async fn verify(&self, _: &Hello, _: &Peer, _: &AttemptId) -> Result<(), Status> {
+    async fn identify(&self, _: &Hello, _: &Peer) -> Result<ExecutorId, Status> {
         match *self.refuses.lock().unwrap() {
             Some(code) => Err(Status::new(code, "the platform does not know it")),
-            None => Ok(()),
+            None => Ok(ExecutorId::Process(1)),
         }
+    }
+
+    async fn may_speak(&self, _: &ExecutorId, target: &Target) -> Result<(), Status> {
+        assert_eq!(target.executor, ExecutorRef::of_attempt(&target.attempt));
+        Ok(())
     }
 }
 
@@ -64,22 +69,17 @@ async fn world() -> World {
         fsync: false,
     });
     let (log, platform) = (Arc::new(log.unwrap()), Arc::new(Platform::default()));
-    let options = AssignOptions {
-        python: "python".to_owned(),
-        models: "file:///models".to_owned(),
-        grace_seconds: 1,
-        collector: HashMap::new(),
-    };
     let context = AttachContext {
         store: store.clone(),
         log: log.clone(),
         executors: platform.clone(),
         refusals: Refusals::default(),
-        assigner: Assigner::new(store.clone(), options),
+        assigner: Assigner::idle(store.clone()),
         grace: Duration::from_secs(1),
         silence: SILENCE,
         metrics: Metrics::default(),
         streams: Mutex::default(),
+        waiting: Semaphore::new(1),
         shutdown: CancellationToken::new(),
     };
     let socket = dir.path().join("agent.sock");
@@ -136,9 +136,6 @@ impl World {
 
     /// The stream of an agent that has its assignment, up to the server's answer to its Hello.
     async fn attach(&self, key: &[u8; 16]) -> Result<Stream, Status> {
-        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display())).unwrap();
-        let mut client = AgentClient::new(endpoint.connect().await.unwrap());
-        let (requests, outbound) = mpsc::channel(16);
         let attempt = AttemptRef {
             job_id: self.attempt.job.to_string(),
             step: self.attempt.step,
@@ -150,14 +147,21 @@ impl World {
             has_assignment: true,
             ..Hello::default()
         };
-        let hello = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
-        requests.send(hello).await.unwrap();
-        let responses = client.attach(ReceiverStream::new(outbound)).await?.into_inner();
-        let mut stream = Stream { requests, responses };
+        let mut stream = self.stream(hello).await?;
         match stream.next().await? {
             Message::Attached(_) => Ok(stream),
             other => panic!("{other:?}"),
         }
+    }
+
+    async fn stream(&self, hello: Hello) -> Result<Stream, Status> {
+        let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display())).unwrap();
+        let mut client = AgentClient::new(endpoint.connect().await.unwrap());
+        let (requests, outbound) = mpsc::channel(16);
+        let hello = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
+        requests.send(hello).await.unwrap();
+        let responses = client.attach(ReceiverStream::new(outbound)).await?.into_inner();
+        Ok(Stream { requests, responses })
     }
 
     /// Waits until the log says this.
@@ -312,4 +316,20 @@ async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
     assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
     tokio::time::sleep(SILENCE * 2).await;
     assert_eq!(world.notices().await, [] as [&str; 0]);
+}
+
+/// An executor that is there before its work is: it stays, within a bound, and its platform has to know it.
+#[tokio::test]
+async fn an_executor_without_an_attempt_is_told_to_wait() {
+    let world = world().await;
+    let hello = || Hello { instance_key: KEY.to_vec().into(), ..Hello::default() };
+    let mut first = world.stream(hello()).await.unwrap();
+    assert!(matches!(first.next().await, Ok(Message::Wait(_))));
+    first.beat(0).await;
+    let second = world.stream(hello()).await.unwrap();
+    assert_eq!(second.end().await.code(), Code::ResourceExhausted, "this server keeps one");
+    first.say(attach_request::Message::Commit(CommitRequest::default())).await;
+    assert_eq!(first.end().await.code(), Code::InvalidArgument, "it speaks for no attempt");
+    *world.platform.refuses.lock().unwrap() = Some(Code::Unauthenticated);
+    assert_eq!(world.stream(hello()).await.unwrap().end().await.code(), Code::Unauthenticated);
 }

@@ -11,18 +11,15 @@ use super::bounded::{self, PASS_ITEMS, Reported};
 use super::task::{Progress, Work};
 use crate::drive::Context;
 use crate::job::AttemptId;
-use crate::launch::Launcher;
+use crate::launch::Execution;
 
 /// Time to list what was left behind.
 const LIST_TIME: Duration = Duration::from_secs(60);
 
-/// Something of an attempt, at the launcher that has it.
-type Left = (Arc<dyn Launcher>, AttemptId);
-
 pub(super) struct Sweep {
     context: Arc<Context>,
     /// What this round has still to look at.
-    left: Vec<Left>,
+    left: Vec<Execution>,
     reported: Reported<AttemptId>,
 }
 
@@ -32,37 +29,30 @@ impl Sweep {
     }
 }
 
-async fn list(context: &Context) -> Vec<Left> {
-    let mut left = Vec::new();
-    for launcher in context.launchers.all() {
-        left.extend(launcher.leftovers().await.into_iter().map(|attempt| (Arc::clone(launcher), attempt)));
-    }
-    left
-}
-
 #[async_trait]
 impl Work for Sweep {
     async fn pass(&mut self) -> anyhow::Result<Progress> {
         let context = Arc::clone(&self.context);
         if self.left.is_empty() {
-            self.left = tokio::time::timeout(LIST_TIME, list(&context))
+            self.left = tokio::time::timeout(LIST_TIME, context.launchers.leftovers())
                 .await
                 .context("cannot list what attempts left behind in time")?;
         }
-        let clean_up = |(launcher, attempt): Left| {
+        let clean_up = |left: Execution| {
             let context = Arc::clone(&context);
             async move {
-                match context.store.load(&attempt.job).await? {
+                match context.store.load(&left.attempt().job).await? {
                     Some(record) if !record.job.state.is_final() => {}
-                    Some(_) => launcher.clean_up(&attempt, false).await,
-                    None => launcher.clean_up_orphan(&attempt).await,
+                    Some(_) => left.clean_up(false).await,
+                    None => left.clean_up_orphan().await,
                 }
                 Ok(())
             }
             .boxed()
         };
         let next = self.left.split_off(self.left.len().saturating_sub(PASS_ITEMS as usize));
-        let done = bounded::each(&next, clean_up, |(_, attempt), error| {
+        let done = bounded::each(&next, clean_up, |left, error| {
+            let attempt = left.attempt();
             context.metrics.housekeeping_failed();
             if self.reported.is_new(attempt) {
                 tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind");

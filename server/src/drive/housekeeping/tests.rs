@@ -1,6 +1,7 @@
 //! Work that is stuck, fails or panics, and what goes on meanwhile: real store and log, and a launcher and a log whose
 //! calls do not return.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -8,9 +9,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
 use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Step, Token};
-use crate::launch::{LaunchError, Launcher, Launchers, Needs, Observation, Waiting};
+use crate::launch::{LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting};
 use crate::log::{Appended, Entry, LogError, LogOptions, Page, ResultLog, SegmentLog};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -33,16 +35,16 @@ impl Launcher for BadLauncher {
         "local"
     }
 
-    async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
+    async fn launch(&self, _: &Target, _: &Needs) -> Result<Launched, LaunchError> {
         assert!(self.launches.fetch_add(1, Ordering::SeqCst) > 0, "a fault of the server, for this test");
-        Ok(())
+        Ok(Launched::default())
     }
 
     async fn ready(&self) -> Result<(), String> {
         Ok(())
     }
 
-    async fn observe(&self, _: &AttemptId) -> Observation {
+    async fn observe(&self, _: &Target) -> Observation {
         Observation::Running
     }
 
@@ -50,17 +52,17 @@ impl Launcher for BadLauncher {
         Waiting { kind: "attach", why: String::new(), patience: DEADLINE }
     }
 
-    async fn stop(&self, _: &AttemptId, _: bool) {}
+    async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &AttemptId, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) {}
 
-    async fn clean_up_orphan(&self, _: &AttemptId) {}
+    async fn clean_up_orphan(&self, _: &Target) {}
 
-    async fn leftovers(&self) -> Vec<AttemptId> {
+    async fn leftovers(&self) -> Vec<Target> {
         std::future::pending().await
     }
 
-    async fn changed(&self, _: &AttemptId) {
+    async fn changed(&self, _: &Target) {
         std::future::pending::<()>().await;
     }
 }
@@ -80,11 +82,11 @@ impl ResultLog for BadLog {
         self.inner.append(job, entries).await
     }
 
-    async fn last_seq(&self, attempt: &AttemptId) -> Result<u64, LogError> {
-        self.inner.last_seq(attempt).await
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        self.inner.last_seq(attempt, rank).await
     }
 
-    async fn seal(&self, attempt: &AttemptId) -> Result<u64, LogError> {
+    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError> {
         self.inner.seal(attempt).await
     }
 
@@ -147,6 +149,7 @@ async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World 
         store: store.clone(),
         log: Arc::new(bad(log.unwrap())),
         launchers: Launchers::only(launcher.clone()),
+        assigner: Assigner::idle(store.clone()),
         refusals: Refusals::default(),
         presence: Presence::announce(&dir.path().join("servers")).unwrap(),
         limits: Limits { lease: DEADLINE, attach: DEADLINE, grace: DEADLINE, retain_jobs: Duration::ZERO },

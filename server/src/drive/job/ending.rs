@@ -10,9 +10,11 @@ use crate::clock;
 use crate::drive::verdict;
 use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome};
 use crate::launch::{Observation, Remains};
-use crate::log::{Entry, LogError};
+use crate::log::{Entry, LogError, Producer};
 use crate::trace;
 
+/// The agent that speaks for an attempt.
+const LEADER: u32 = 0;
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// How long what an agent left is tried again that cannot be read now.
@@ -29,7 +31,7 @@ impl JobDriver {
         remains: Remains,
         known: Option<Outcome>,
     ) -> Result<(), Stop> {
-        let durable = self.context.log.last_seq(&attempt).await?;
+        let durable = self.context.log.last_seq(&attempt, LEADER).await?;
         if verdict::had_agent(&remains, durable) {
             // The state is older than that, as after a backup was restored.
             return self.settle(attempt, remains, known).await;
@@ -50,7 +52,7 @@ impl JobDriver {
         self.take_over(&attempt, &mut remains).await?;
         let log = &self.context.log;
         // From here on no stream that is still open somewhere can add to the attempt.
-        let last_seq = log.seal(&attempt).await?;
+        let last_seq = log.seal(&attempt).await?.get(&LEADER).copied().unwrap_or(0);
         let verdict = verdict::of_remains(&remains, last_seq, known);
         if verdict.output_missing {
             log.append(&self.id, vec![entry(&attempt, verdict::gap(clock::now_micros()))]).await?;
@@ -62,7 +64,7 @@ impl JobDriver {
 
     /// Logs what the attempt left. The verdict tells of what is not there, or damaged.
     async fn take_over(&mut self, attempt: &AttemptId, remains: &mut Remains) -> Result<(), Stop> {
-        let durable = self.context.log.last_seq(attempt).await?;
+        let durable = self.context.log.last_seq(attempt, LEADER).await?;
         let mut records = verdict::stand_in(remains, durable, clock::now_micros());
         loop {
             let entries = records.into_iter().map(|record| entry(attempt, record)).collect();
@@ -74,8 +76,8 @@ impl JobDriver {
                 Err(LogError::Gap { .. } | LogError::Sealed { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
-            let Some(spool) = &mut remains.spool else { return Ok(()) };
-            records = match spool.batch().await {
+            let Some(source) = &mut remains.records else { return Ok(()) };
+            records = match source.batch().await {
                 Ok(batch) if batch.is_empty() => return Ok(()),
                 Ok(batch) => batch,
                 Err(error) => {
@@ -126,10 +128,10 @@ impl JobDriver {
                 continue;
             }
             // An agent that has reported may take a moment to leave.
-            let launcher = self.context.launchers.of(job, &attempt);
-            if !matches!(launcher.observe(&attempt).await, Observation::Running) {
+            let execution = self.context.launchers.of(job, &attempt);
+            if !matches!(execution.observe().await, Observation::Running) {
                 let goes_on = !job.steps[attempt.step as usize].succeeded();
-                launcher.clean_up(&attempt, goes_on).await;
+                execution.clean_up(goes_on).await;
                 self.cleaned.insert(attempt);
             }
         }
@@ -138,20 +140,18 @@ impl JobDriver {
     pub(super) async fn clean_up(&self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
         for attempt in attempts_of(job) {
-            let launcher = self.context.launchers.of(job, &attempt);
-            while matches!(launcher.observe(&attempt).await, Observation::Running)
-                && Instant::now() < deadline
-            {
-                let changed = launcher.changed(&attempt);
+            let execution = self.context.launchers.of(job, &attempt);
+            while matches!(execution.observe().await, Observation::Running) && Instant::now() < deadline {
+                let changed = execution.changed();
                 let _ = tokio::time::timeout(Duration::from_millis(100), changed).await;
                 // An exit stays a change.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            launcher.clean_up(&attempt, false).await;
+            execution.clean_up(false).await;
         }
     }
 }
 
 fn entry(attempt: &AttemptId, record: Record) -> Entry {
-    Entry { step: attempt.step, attempt: attempt.number, record }
+    Entry { producer: Producer::agent(attempt, LEADER), record }
 }

@@ -1,22 +1,26 @@
 //! Agents that run and do not attach, and agents that come and go while the driver looks: real store and log, and a
 //! launcher that says what the test wants.
 
+use std::io;
 use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
+use sqlflow_proto::agent;
 use sqlflow_proto::record::{StatementStarted, gap};
+use sqlflow_proto::v1::Head;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::codegen::{Assigner, DATA_SOURCE};
 use crate::drive::{Driver, Limits};
 use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place, Step, TokenHash};
-use crate::launch::{Launcher, Launchers};
+use crate::launch::{Launcher, Launchers, Needs, RecordSource, Remains, Target};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{NewJob, SqliteStore, Store};
+use crate::store::{NewJob, Secret, SqliteStore, Store};
 use crate::trace::Tracer;
 
 /// Looks after which what was to happen has happened.
@@ -31,6 +35,19 @@ struct AlwaysRunning {
     refusal: Option<Refusal>,
     /// If set, agents do not run but have come and gone.
     race: OnceLock<Race>,
+    /// If set, there are no agents: a framework's controller runs attempts to this end.
+    controlled: OnceLock<agent::Outcome>,
+}
+
+/// What a controller has kept of one attempt.
+#[derive(Debug)]
+struct Kept(Vec<Record>);
+
+#[async_trait]
+impl RecordSource for Kept {
+    async fn batch(&mut self) -> io::Result<Vec<Record>> {
+        Ok(std::mem::take(&mut self.0))
+    }
 }
 
 /// While an attempt is looked at, its agent attaches through another server, and dies.
@@ -50,7 +67,7 @@ impl Race {
         if self.starts {
             let payload = Some(Payload::Started(StatementStarted {}));
             let record = Record { seq: 1, payload, ..Record::default() };
-            let entry = Entry { step: attempt.step, attempt: attempt.number, record };
+            let entry = Entry { producer: Producer::agent(attempt, 0), record };
             self.log.append(&attempt.job, vec![entry]).await.unwrap();
         }
         Observation::Gone(Box::default())
@@ -63,15 +80,17 @@ impl Launcher for AlwaysRunning {
         "local"
     }
 
-    async fn launch(&self, _: &AttemptId, _: &Needs) -> Result<(), LaunchError> {
-        Ok(())
+    async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
+        assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
+        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
     }
 
     async fn ready(&self) -> Result<(), String> {
         Ok(())
     }
 
-    async fn observe(&self, attempt: &AttemptId) -> Observation {
+    async fn observe(&self, target: &Target) -> Observation {
+        let attempt = &target.attempt;
         if let Some(race) = self.race.get() {
             return race.observe(attempt).await;
         }
@@ -79,26 +98,42 @@ impl Launcher for AlwaysRunning {
             self.refusals.note(attempt, refusal.clone());
         }
         self.looks.send_modify(|looks| *looks += 1);
-        Observation::Running
+        match self.controlled.get() {
+            Some(outcome) if *self.looks.borrow() > MANY => {
+                let payload = Some(Payload::Head(Head::default()));
+                let kept = Kept(vec![Record { seq: 1, payload, ..Record::default() }]);
+                let outcome = Some(outcome.clone());
+                let remains = Remains { outcome, records: Some(Box::new(kept)), ..Remains::default() };
+                Observation::Gone(Box::new(remains))
+            }
+            Some(_) | None => Observation::Running,
+        }
+    }
+
+    fn supervision(&self) -> Supervision {
+        match self.controlled.get() {
+            Some(_) => Supervision::Controller,
+            None => Supervision::Agent,
+        }
     }
 
     fn silence(&self) -> Waiting {
         Waiting { kind: "attach", why: "nothing was heard".to_owned(), patience: Duration::ZERO }
     }
 
-    async fn stop(&self, attempt: &AttemptId, forced: bool) {
-        self.stopped.lock().unwrap().push((attempt.clone(), forced));
+    async fn stop(&self, target: &Target, forced: bool) {
+        self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
     }
 
-    async fn clean_up(&self, _: &AttemptId, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) {}
 
-    async fn clean_up_orphan(&self, _: &AttemptId) {}
+    async fn clean_up_orphan(&self, _: &Target) {}
 
-    async fn leftovers(&self) -> Vec<AttemptId> {
+    async fn leftovers(&self) -> Vec<Target> {
         Vec::new()
     }
 
-    async fn changed(&self, _: &AttemptId) {
+    async fn changed(&self, _: &Target) {
         tokio::task::yield_now().await;
     }
 }
@@ -134,6 +169,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         refusals: refusals.clone(),
         refusal,
         race: OnceLock::new(),
+        controlled: OnceLock::new(),
     });
     let log = Arc::new(log.unwrap());
     let presence = Presence::announce(&dir.path().join("servers")).unwrap();
@@ -142,6 +178,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         store: store.clone(),
         log: log.clone(),
         launchers: Launchers::only(launcher.clone()),
+        assigner: Assigner::idle(store.clone()),
         refusals,
         presence,
         limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second },
@@ -165,8 +202,10 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         user_id: String::new(),
         sql: "SELECT 1".to_owned(),
         headings: vec!["SELECT".to_owned()],
-        step_specs: vec!["{}".to_owned()],
-        secrets: Vec::new(),
+        step_specs: vec![
+            r#"{"title": "", "replay": [], "statements": [], "inputs": [], "outputs": []}"#.to_owned(),
+        ],
+        secrets: vec![(DATA_SOURCE.to_owned(), Secret::new("sqlite:///a.db"))],
         fetch_timeout_ms: 0,
         owner: driver.server().clone(),
         lease: second,
@@ -337,7 +376,7 @@ async fn a_log_that_was_closed_before_gets_no_second_end() {
     world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
     let end = Notice { kind: notice::Kind::End.into(), text: "cancelled".to_owned() };
     let record = Record { payload: Some(Payload::Notice(end)), ..Record::default() };
-    let entries = vec![Entry { step: 0, attempt: 0, record }];
+    let entries = vec![Entry { producer: Producer::server(0), record }];
     world.log.append(&world.attempt.job, entries.clone()).await.unwrap();
     world.drive();
     assert_eq!(world.failure().await.cause, Cause::Cancelled);
@@ -345,4 +384,24 @@ async fn a_log_that_was_closed_before_gets_no_second_end() {
     world.log.append(&world.attempt.job, entries).await.unwrap();
     let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
     assert_eq!(world.count(is_end).await, 1);
+}
+
+/// Where a framework runs several processes for one attempt, no agent comes, and none is waited for.
+#[tokio::test]
+async fn a_controllers_word_is_an_attempts_outcome_and_its_records_are_logged() {
+    let world = world(None).await;
+    let succeeded = agent::outcome::Reason::Succeeded.into();
+    let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };
+    world.launcher.controlled.set(outcome).unwrap();
+    world.drive();
+    let mut changes = world.store.watch(&world.attempt.job);
+    while !world.job().await.state.is_final() {
+        changes.changed().await.unwrap();
+    }
+    let job = world.job().await;
+    assert_eq!(job.state, JobState::Succeeded);
+    assert_eq!(job.attempt(&world.attempt).unwrap().tracker_url.as_deref(), Some("http://platform/1"));
+    assert_eq!(world.count(|it| matches!(it, Payload::Head(_))).await, 1);
+    assert_eq!(world.count(|it| matches!(it, Payload::Gap(_))).await, 0, "nothing is missing");
+    assert_eq!(world.stopped(), []);
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::pod::{ATTEMPT, JOB, MANAGED_BY, MANAGER, STEP, attempt_of_labels, merge};
 use crate::job::AttemptId;
+use crate::launch::Target;
 
 /// `sqlflow-<job>-<step>`: all attempts of a step have one.
 pub(super) fn name(attempt: &AttemptId) -> String {
@@ -39,10 +40,10 @@ pub(super) fn claim(spec: &Value, attempt: &AttemptId) -> Result<PersistentVolum
     serde_json::from_value(claim)
 }
 
-/// The attempt that a claim of ours was made for.
-pub(super) fn attempt_of(claim: &PersistentVolumeClaim) -> Option<AttemptId> {
+/// Whom a claim of ours was made for.
+pub(super) fn target_of(claim: &PersistentVolumeClaim) -> Option<Target> {
     let attempt = attempt_of_labels(&claim.metadata)?;
-    (claim.metadata.name.as_deref() == Some(&name(&attempt))).then_some(attempt)
+    (claim.metadata.name.as_deref() == Some(&name(&attempt))).then(|| Target::own(attempt))
 }
 
 #[cfg(test)]
@@ -55,7 +56,7 @@ mod tests {
             |number| AttemptId { job: "01kb3x7h8m9n0p1q2r3s4t5v6w".parse().unwrap(), step: 2, number };
         let spec = json!({ "resources": { "requests": { "storage": "20Gi" } }, "storageClassName": "fast" });
         let claim = claim(&spec, &attempt(1)).unwrap();
-        assert_eq!(attempt_of(&claim), Some(attempt(1)));
+        assert_eq!(target_of(&claim), Some(Target::own(attempt(1))));
         assert_eq!(name(&attempt(1)), name(&attempt(2)));
         let made = claim.spec.unwrap();
         assert_eq!(made.access_modes.unwrap(), ["ReadWriteOnce"]);

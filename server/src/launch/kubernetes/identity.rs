@@ -6,10 +6,10 @@ use kube::api::{Api, PostParams};
 
 use super::KubernetesLauncher;
 use super::pod::{self, AUDIENCE};
-use crate::job::AttemptId;
+use crate::job::ExecutorRef;
 
 /// Who a Pod's token speaks for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodIdentity {
     /// The Pod's namespace.
     pub namespace: String,
@@ -47,12 +47,16 @@ impl KubernetesLauncher {
         }))
     }
 
-    /// Whether this is the Pod of the attempt, and it is not being deleted.
+    /// Whether this is the executor's Pod, and not an earlier one of its name.
     ///
     /// # Errors
     /// The apiserver could not be asked.
-    pub async fn is_pod_of(&self, identity: &PodIdentity, attempt: &AttemptId) -> Result<bool, kube::Error> {
-        if identity.namespace != self.options.namespace || identity.name != pod::name(attempt) {
+    pub async fn is_pod_of(
+        &self,
+        identity: &PodIdentity,
+        executor: &ExecutorRef,
+    ) -> Result<bool, kube::Error> {
+        if identity.namespace != self.options.namespace || identity.name != pod::name(executor) {
             return Ok(false);
         }
         let found = self.pods.get_opt(&identity.name).await?;

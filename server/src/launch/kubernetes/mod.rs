@@ -1,4 +1,4 @@
-//! Attempts as Pods. The Pod's name follows from the attempt, so that launching twice makes one; a finalizer keeps its
+//! Attempts as Pods. The Pod's name follows from the executor's, so that launching twice makes one; a finalizer keeps its
 //! last words until a server has stored the outcome.
 //!
 //! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
@@ -25,8 +25,8 @@ use kube::{Client, ResourceExt as _};
 use serde_json::json;
 use tokio::sync::Notify;
 
-use super::{ATTACH, Ender, LaunchError, Launcher, Needs, Observation, Waiting};
-use crate::job::{AttemptId, Milestones};
+use super::{ATTACH, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
+use crate::job::{AttemptId, ExecutorRef, Milestones};
 
 use bounded::{CALL_TIME, bounded};
 
@@ -80,7 +80,7 @@ pub struct KubernetesLauncher {
     /// Wakes who waits for a Pod, by its name.
     changes: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
     /// Pods that were reported to be nobody's.
-    orphans: Arc<Mutex<HashSet<AttemptId>>>,
+    orphans: Arc<Mutex<HashSet<ExecutorRef>>>,
 }
 
 /// A call that waits this long is given up; the apiserver ends watches by itself before.
@@ -139,14 +139,14 @@ impl KubernetesLauncher {
     }
 
     /// Who ended the attempt's Pod, if it was not itself.
-    pub async fn who_ended(&self, attempt: &AttemptId) -> Option<Ender> {
+    pub async fn who_ended(&self, executor: &ExecutorRef) -> Option<Ender> {
         // Not from the cache: the agent may be faster than the watch.
-        let pod = self.pods.get_opt(&pod::name(attempt)).await.ok()??;
+        let pod = self.pods.get_opt(&pod::name(executor)).await.ok()??;
         observe::who_ended(&pod, jiff::Timestamp::now())
     }
 
-    async fn find(&self, attempt: &AttemptId) -> Result<Option<Arc<Pod>>, kube::Error> {
-        let name = pod::name(attempt);
+    async fn find(&self, executor: &ExecutorRef) -> Result<Option<Arc<Pod>>, kube::Error> {
+        let name = pod::name(executor);
         let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
         match cached {
             Some(pod) => Ok(Some(pod)),
@@ -211,8 +211,8 @@ impl KubernetesLauncher {
         ignore_missing(self.claims.delete(&claim::name(attempt), &DeleteParams::default()).await.map(drop))
     }
 
-    fn change_of(&self, attempt: &AttemptId) -> Arc<Notify> {
-        Arc::clone(lock(&self.changes).entry(pod::name(attempt)).or_default())
+    fn change_of(&self, executor: &ExecutorRef) -> Arc<Notify> {
+        Arc::clone(lock(&self.changes).entry(pod::name(executor)).or_default())
     }
 }
 
@@ -258,31 +258,32 @@ impl Launcher for KubernetesLauncher {
         Some(format!("{}, namespace {}", self.options.cluster, self.options.namespace))
     }
 
-    async fn launch(&self, attempt: &AttemptId, needs: &Needs) -> Result<(), LaunchError> {
+    async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         if let Some(name) = needs.wishes.keys().find(|name| !self.options.wishes.contains(name)) {
             let message =
                 format!("this server does not let statements set pod.{name} (see --pod-attributes)");
             return Err(LaunchError::Refused { message, retryable: false });
         }
         if needs.publishes {
-            self.create_claim(attempt).await?;
+            self.create_claim(&target.attempt).await?;
         }
-        let pod = pod::pod(&self.options, attempt, needs).map_err(|error| LaunchError::Refused {
+        let pod = pod::pod(&self.options, target, needs).map_err(|error| LaunchError::Refused {
             message: format!("the Pod template does not make a Pod: {error}"),
             retryable: false,
         })?;
         let error = match self.pods.create(&PostParams::default(), &pod).await {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(Launched::default()),
             Err(error) => error,
         };
         if !matches!(&error, kube::Error::Api(status) if status.code == 409) {
             return Err(refusal("the Pod", error));
         }
         // Made before, by us or a server that died; or by somebody else.
-        match self.pods.get(&pod::name(attempt)).await {
-            Ok(found) if pod::attempt_of(&found).as_ref() == Some(attempt) => Ok(()),
+        let name = pod::name(&target.executor);
+        match self.pods.get(&name).await {
+            Ok(found) if pod::target_of(&found).as_ref() == Some(target) => Ok(Launched::default()),
             Ok(_) => Err(LaunchError::Refused {
-                message: format!("a Pod {} is there that is not ours", pod::name(attempt)),
+                message: format!("a Pod {name} is there that is not ours"),
                 retryable: false,
             }),
             Err(error) => {
@@ -295,8 +296,8 @@ impl Launcher for KubernetesLauncher {
         self.check().await.map_err(|error| format!("{error:#}"))
     }
 
-    async fn observe(&self, attempt: &AttemptId) -> Observation {
-        let pod = match self.find(attempt).await {
+    async fn observe(&self, target: &Target) -> Observation {
+        let pod = match self.find(&target.executor).await {
             Ok(Some(pod)) => pod,
             Ok(None) => return Observation::Gone(Box::default()),
             Err(error) => {
@@ -320,14 +321,15 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn milestones(&self, attempt: &AttemptId) -> Milestones {
+    async fn milestones(&self, target: &Target) -> Milestones {
         // What the watch has not told is not worth a call.
-        let reference = ObjectRef::new(&pod::name(attempt)).within(&self.options.namespace);
+        let reference = ObjectRef::new(&pod::name(&target.executor)).within(&self.options.namespace);
         self.cache.get(&reference).map(|pod| observe::milestones(&pod)).unwrap_or_default()
     }
 
-    async fn stop(&self, attempt: &AttemptId, forced: bool) {
-        let name = pod::name(attempt);
+    async fn stop(&self, target: &Target, forced: bool) {
+        let Target { attempt, executor } = target;
+        let name = pod::name(executor);
         let mut delete = DeleteParams::default();
         if forced {
             delete = delete.grace_period(0);
@@ -337,10 +339,11 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, attempt: &AttemptId, step_goes_on: bool) {
-        let name = pod::name(attempt);
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) {
+        let Target { attempt, executor } = target;
+        let name = pod::name(executor);
         lock(&self.changes).remove(&name);
-        let Ok(found) = self.find(attempt).await else { return };
+        let Ok(found) = self.find(executor).await else { return };
         // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
         if !step_goes_on && let Err(error) = self.delete_claim(attempt).await {
             tracing::warn!(%attempt, %error, "the claim cannot be removed now");
@@ -362,25 +365,26 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up_orphan(&self, attempt: &AttemptId) {
-        if lock(&self.orphans).insert(attempt.clone()) {
-            let pod = pod::name(attempt);
+    async fn clean_up_orphan(&self, target: &Target) {
+        let Target { attempt, executor } = target;
+        if lock(&self.orphans).insert(executor.clone()) {
+            let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
     }
 
-    async fn leftovers(&self) -> Vec<AttemptId> {
-        let mut found: Vec<_> = self.cache.state().iter().filter_map(|pod| pod::attempt_of(pod)).collect();
+    async fn leftovers(&self) -> Vec<Target> {
+        let mut found: Vec<_> = self.cache.state().iter().filter_map(|pod| pod::target_of(pod)).collect();
         if self.options.workspace_claim.is_some() {
             // What cannot be listed now is found the next time.
             let claims = self.claims.list(&ListParams::default().labels(&ours())).await;
-            found.extend(claims.into_iter().flatten().filter_map(|it| claim::attempt_of(&it)));
+            found.extend(claims.into_iter().flatten().filter_map(|it| claim::target_of(&it)));
         }
         found
     }
 
-    async fn changed(&self, attempt: &AttemptId) {
-        self.change_of(attempt).notified().await;
+    async fn changed(&self, target: &Target) {
+        self.change_of(&target.executor).notified().await;
     }
 }
 

@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
 
 use super::{KubernetesOptions, claim};
-use crate::job::AttemptId;
-use crate::launch::{Needs, Wishes};
+use crate::job::{AttemptId, ExecutorRef};
+use crate::launch::{Needs, Target, Wishes};
 
 /// Says whose Pods they are; its value is [`MANAGER`].
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -34,15 +34,18 @@ const INJECTED: &str = "/sqlflow-agent-bin";
 /// What the agent needs after the submitter's grace, to publish and to tell.
 const AGENT_GRACE: Duration = Duration::from_secs(30);
 
-/// `sqlflow-<job>-<step>-<attempt>`: launching twice makes one Pod.
-pub(super) fn name(attempt: &AttemptId) -> String {
-    format!("sqlflow-{}-{}-{}", attempt.job, attempt.step, attempt.number)
+const NAME_PREFIX: &str = "sqlflow-";
+
+/// `sqlflow-<executor>`: launching twice makes one Pod.
+pub(super) fn name(executor: &ExecutorRef) -> String {
+    format!("{NAME_PREFIX}{executor}")
 }
 
-/// The attempt of a Pod of ours.
-pub(super) fn attempt_of(pod: &Pod) -> Option<AttemptId> {
+/// Which Pod of ours this is, and what it runs.
+pub(super) fn target_of(pod: &Pod) -> Option<Target> {
     let attempt = attempt_of_labels(&pod.metadata)?;
-    (pod.metadata.name.as_deref() == Some(&name(&attempt))).then_some(attempt)
+    let executor = pod.metadata.name.as_deref()?.strip_prefix(NAME_PREFIX)?.parse().ok()?;
+    Some(Target { attempt, executor })
 }
 
 /// The attempt that labels of ours name.
@@ -70,9 +73,10 @@ pub(super) fn without_ours(finalizers: &[String]) -> Option<Vec<&String>> {
 /// The template makes it something that is no Pod.
 pub(super) fn pod(
     options: &KubernetesOptions,
-    attempt: &AttemptId,
+    target: &Target,
     needs: &Needs,
 ) -> Result<Pod, serde_json::Error> {
+    let Target { attempt, executor } = target;
     let agent = if options.agent_image.is_some() {
         format!("{INJECTED}/sqlflow-agent")
     } else {
@@ -154,7 +158,7 @@ pub(super) fn pod(
     grant(&mut pod, &needs.wishes);
     // What no template may change.
     pod["spec"]["terminationGracePeriodSeconds"] = json!(grace.as_secs());
-    pod["metadata"]["name"] = json!(name(attempt));
+    pod["metadata"]["name"] = json!(name(executor));
     let labels = &mut pod["metadata"]["labels"];
     labels[MANAGED_BY] = json!(MANAGER);
     labels[JOB] = json!(attempt.job.as_str());
@@ -268,10 +272,10 @@ mod tests {
 
     #[test]
     fn the_pod_names_its_attempt() {
-        let pod = pod(&options(json!({})), &attempt(), &Needs::default()).unwrap();
+        let pod = pod(&options(json!({})), &Target::own(attempt()), &Needs::default()).unwrap();
         let name = pod.metadata.name.clone().unwrap();
         assert!(name.len() <= 63 && name.ends_with("-2-3"), "{name}");
-        assert_eq!(attempt_of(&pod), Some(attempt()));
+        assert_eq!(target_of(&pod), Some(Target::own(attempt())));
         assert!(serde_json::to_string(&pod).unwrap().len() < 10_000);
     }
 
@@ -287,8 +291,13 @@ mod tests {
             },
         });
         let wishes = Wishes::from([("memory".into(), "4Gi".into()), ("cpu".into(), "2".into())]);
-        let pod = pod(&options(template), &attempt(), &Needs { wishes, publishes: true }).unwrap();
-        assert_eq!(attempt_of(&pod), Some(attempt()));
+        let pod = pod(
+            &options(template),
+            &Target::own(attempt()),
+            &Needs { wishes, publishes: true, assignment: None },
+        )
+        .unwrap();
+        assert_eq!(target_of(&pod), Some(Target::own(attempt())));
         let spec = pod.spec.unwrap();
         assert_eq!(spec.containers.len(), 1);
         assert_eq!(spec.containers[0].image.as_deref(), Some("own:2"));
@@ -305,7 +314,7 @@ mod tests {
         let options = KubernetesOptions { workspace_claim: Some(json!({})), ..options(json!({})) };
         for publishes in [true, false] {
             let needs = Needs { publishes, ..Needs::default() };
-            let spec = pod(&options, &attempt(), &needs).unwrap().spec.unwrap();
+            let spec = pod(&options, &Target::own(attempt()), &needs).unwrap().spec.unwrap();
             let work = spec.volumes.unwrap().into_iter().find(|it| it.name == "sqlflow-work").unwrap();
             assert_eq!(work.persistent_volume_claim.is_some(), publishes);
             assert_eq!(work.empty_dir.is_some(), !publishes);
@@ -324,7 +333,7 @@ mod tests {
     #[test]
     fn an_image_without_the_agent_gets_it() {
         let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
-        let spec = pod(&options, &attempt(), &Needs::default()).unwrap().spec.unwrap();
+        let spec = pod(&options, &Target::own(attempt()), &Needs::default()).unwrap().spec.unwrap();
         assert_eq!(spec.init_containers.unwrap()[0].image.as_deref(), Some("agent:1"));
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
     }

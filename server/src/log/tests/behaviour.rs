@@ -11,11 +11,11 @@ async fn an_append_tells_what_is_durable_and_repeats_are_dropped() {
     let (log, job) = (open(dir.path()), JobId::generate());
     let appended =
         log.append(&job, vec![output(0, 1, 1, 5), notice("it runs"), output(0, 1, 2, 5)]).await.unwrap();
-    assert_eq!((appended.last_position, appended.last_seqs), (3, BTreeMap::from([((0, 1), 2)])));
+    assert_eq!((appended.last_position, appended.last_seqs), (3, BTreeMap::from([(agent(0, 1), 2)])));
     let appended = log.append(&job, vec![output(0, 1, 2, 5), output(0, 1, 3, 5)]).await.unwrap();
-    assert_eq!((appended.last_position, appended.last_seqs), (4, BTreeMap::from([((0, 1), 3)])));
+    assert_eq!((appended.last_position, appended.last_seqs), (4, BTreeMap::from([(agent(0, 1), 3)])));
     let only_repeats = log.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap();
-    assert_eq!((only_repeats.last_position, only_repeats.last_seqs), (4, BTreeMap::from([((0, 1), 3)])));
+    assert_eq!((only_repeats.last_position, only_repeats.last_seqs), (4, BTreeMap::from([(agent(0, 1), 3)])));
     assert_eq!(seqs(&read_all(&log, &job, 1000).await), [(1, 1), (2, 0), (3, 2), (4, 3)]);
 }
 
@@ -34,9 +34,10 @@ async fn a_seal_holds_for_every_process_and_after_many_segments() {
     let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
     let first = attempt(&job, 0, 1);
     log.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap();
-    assert_eq!(log.seal(&first).await.unwrap(), 1);
-    assert_eq!(other.seal(&first).await.unwrap(), 1, "twice is harmless");
-    assert_eq!(other.seal(&attempt(&job, 7, 1)).await.unwrap(), 0, "an attempt that never spoke");
+    assert_eq!(log.seal(&first).await.unwrap(), BTreeMap::from([(0, 1)]));
+    assert_eq!(other.seal(&first).await.unwrap(), BTreeMap::from([(0, 1)]), "twice is harmless");
+    let silent = other.seal(&attempt(&job, 7, 1)).await.unwrap();
+    assert_eq!(silent, BTreeMap::from([(0, 0)]), "an attempt that never spoke");
     for seq in 1..50 {
         other.append(&job, vec![output(0, 2, seq, 100)]).await.unwrap();
     }
@@ -44,7 +45,7 @@ async fn a_seal_holds_for_every_process_and_after_many_segments() {
         assert!(matches!(log.append(&job, vec![output(0, 1, 2, 5)]).await, Err(LogError::Sealed { .. })));
         assert!(matches!(log.append(&job, vec![output(7, 1, 1, 5)]).await, Err(LogError::Sealed { .. })));
         assert!(log.append(&job, vec![output(0, 1, 1, 5)]).await.is_ok(), "a repeat is acknowledged");
-        assert_eq!(log.last_seq(&first).await.unwrap(), 1);
+        assert_eq!(log.last_seq(&first, 0).await.unwrap(), 1);
     }
 }
 
@@ -195,7 +196,7 @@ async fn a_deleted_log_is_gone_for_everybody_and_may_begin_again() {
     assert!(matches!(other.read(&job, 5, 100).await, Err(LogError::BeyondEnd { last: 0, .. })));
 
     log.append(&job, (1..40).map(|seq| output(1, 1, seq, 120)).collect()).await.unwrap();
-    assert_eq!(other.last_seq(&attempt(&job, 0, 1)).await.unwrap(), 0, "it is another log");
+    assert_eq!(other.last_seq(&attempt(&job, 0, 1), 0).await.unwrap(), 0, "it is another log");
     assert_eq!(other.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap().last_position, 40);
     assert_eq!(log.last_position(&stays).await.unwrap(), 29);
 }

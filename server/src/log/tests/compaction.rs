@@ -66,7 +66,13 @@ fn files(folder: &Path) -> HashMap<PathBuf, Vec<u8>> {
 }
 
 fn stored(position: u64, entry: Entry) -> StoredRecord {
-    StoredRecord { position, step: entry.step, attempt: entry.attempt, record: Some(entry.record) }
+    StoredRecord {
+        position,
+        step: entry.producer.step,
+        attempt: entry.producer.attempt,
+        rank: 0,
+        record: Some(entry.record),
+    }
 }
 
 proptest! {
@@ -116,7 +122,7 @@ proptest! {
             for log in [&logs[1], &open_with_limit(dir.path())] {
                 assert_eq!(read_all(log, &job, 10_000).await, left);
                 for attempt in 1..3 {
-                    assert_eq!(log.last_seq(&super::attempt(&job, 0, attempt)).await.unwrap(), seqs[attempt as usize]);
+                    assert_eq!(log.last_seq(&super::attempt(&job, 0, attempt), 0).await.unwrap(), seqs[attempt as usize]);
                 }
                 for after in 0..=all.len() as u64 {
                     let page = log.read(&job, after, usize::MAX).await.unwrap();

@@ -102,7 +102,7 @@ async fn damage_to_the_tail_becomes_a_gap_and_the_log_goes_on() {
                 let evidence = log.evidence(&job, 0).await.unwrap();
                 assert!(evidence.started && evidence.rows, "what is lost may have said so");
             }
-            let last = log.last_seq(&attempt(&job, 0, 1)).await.unwrap();
+            let last = log.last_seq(&attempt(&job, 0, 1), 0).await.unwrap();
             assert!((30..=39).contains(&last), "{last}");
             assert!(log.append(&job, vec![output(0, 1, last + 1, 5)]).await.is_ok());
         }
@@ -167,7 +167,7 @@ async fn a_failed_sync_acknowledges_nothing_and_the_same_records_can_come_again(
         log.fail_syncs(1);
         let failed = log.append(&job, vec![output(0, 1, seq + 1, 100)]).await;
         assert!(matches!(failed, Err(LogError::Io { .. })), "{failed:?}");
-        assert_eq!(other.last_seq(&attempt(&job, 0, 1)).await.unwrap(), seq);
+        assert_eq!(other.last_seq(&attempt(&job, 0, 1), 0).await.unwrap(), seq);
         assert_eq!(log.last_position(&job).await.unwrap(), seq);
         assert_eq!(log.append(&job, vec![output(0, 1, seq + 1, 100)]).await.unwrap().last_position, seq + 1);
     }

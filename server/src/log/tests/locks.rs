@@ -36,7 +36,7 @@ async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
     let (appended, sealed, asked, deleted, at_end) = tokio::join!(
         fresh.append(&job, vec![notice("on")]),
         log.seal(&attempt),
-        fresh.last_seq(&attempt),
+        fresh.last_seq(&attempt, 0),
         log.delete(&job),
         fresh.read(&job, 2, 1000),
     );
@@ -47,7 +47,7 @@ async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
     }
     drop(held);
     assert_eq!(fresh.append(&job, vec![notice("on")]).await.unwrap().last_position, 3);
-    assert_eq!(log.last_seq(&attempt).await.unwrap(), 1);
+    assert_eq!(log.last_seq(&attempt, 0).await.unwrap(), 1);
     assert!(fresh.read(&job, 0, 1000).await.unwrap().is_current);
 }
 

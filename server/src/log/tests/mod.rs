@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sqlflow_proto::record::{Notice, Output, Record, StatementStarted, StoredRecord, gap, record::Payload};
 use sqlflow_proto::v1::{Progress, Rows};
 
-use super::{Entry, LogError, LogOptions, ResultLog as _, SegmentLog};
+use super::{Entry, LogError, LogOptions, Producer, ResultLog as _, SegmentLog};
 use crate::job::{AttemptId, JobId};
 
 fn options(dir: &Path) -> LogOptions {
@@ -34,11 +34,14 @@ fn attempt(job: &JobId, step: u32, number: u32) -> AttemptId {
     AttemptId { job: job.clone(), step, number }
 }
 
+fn agent(step: u32, attempt: u32) -> Producer {
+    Producer { step, attempt, rank: 0 }
+}
+
 fn entry(step: u32, attempt: u32, seq: u64, payload: Payload) -> Entry {
     let time_unix_micros = i64::try_from(seq).unwrap();
     Entry {
-        step,
-        attempt,
+        producer: agent(step, attempt),
         record: Record { seq, time_unix_micros, statement: Some(step), payload: Some(payload) },
     }
 }

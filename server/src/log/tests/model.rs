@@ -100,12 +100,20 @@ impl World {
         let mut position = self.model.len() as u64;
         let mut added = Vec::new();
         for entry in entries {
-            if entry.attempt > 0 && entry.record.seq <= self.seqs.get(&entry.attempt).copied().unwrap_or(0) {
+            if entry.producer.attempt > 0
+                && entry.record.seq <= self.seqs.get(&entry.producer.attempt).copied().unwrap_or(0)
+            {
                 continue;
             }
             position += 1;
             let record = Some(entry.record.clone());
-            added.push(StoredRecord { position, step: entry.step, attempt: entry.attempt, record });
+            added.push(StoredRecord {
+                position,
+                step: entry.producer.step,
+                attempt: entry.producer.attempt,
+                rank: 0,
+                record,
+            });
         }
         added
     }
@@ -123,7 +131,7 @@ impl World {
     async fn append(&mut self, handle: usize, entries: Vec<Entry>) {
         let added = self.planned(&entries);
         let is_refused = added.iter().any(|stored| self.sealed.contains(&stored.attempt));
-        let attempts: BTreeSet<_> = entries.iter().map(|entry| entry.attempt).collect();
+        let attempts: BTreeSet<_> = entries.iter().map(|entry| entry.producer.attempt).collect();
         match self.handles[handle].append(&self.job, entries).await {
             Err(LogError::Sealed { .. }) if is_refused => {}
             Ok(appended) if !is_refused => {
@@ -131,7 +139,7 @@ impl World {
                 assert_eq!(appended.last_position, self.model.len() as u64);
                 for attempt in attempts.into_iter().filter(|attempt| *attempt > 0) {
                     assert_eq!(
-                        appended.last_seqs[&(0, attempt)],
+                        appended.last_seqs[&agent(0, attempt)],
                         self.seqs.get(&attempt).copied().unwrap_or(0)
                     );
                 }
@@ -206,8 +214,8 @@ impl World {
             }
             Act::Notice { handle } => self.append(handle, vec![notice("it waits")]).await,
             Act::Seal { handle, attempt } => {
-                let seq = self.handles[handle].seal(&super::attempt(&self.job, 0, attempt)).await.unwrap();
-                assert_eq!(seq, self.seqs.get(&attempt).copied().unwrap_or(0));
+                let seqs = self.handles[handle].seal(&super::attempt(&self.job, 0, attempt)).await.unwrap();
+                assert_eq!(seqs, BTreeMap::from([(0, self.seqs.get(&attempt).copied().unwrap_or(0))]));
                 self.sealed.insert(attempt);
                 self.take([]);
             }
@@ -250,7 +258,7 @@ proptest! {
                     world.check_read(handle, after, 300).await;
                 }
                 for attempt in 1..4 {
-                    let last = world.handles[handle].last_seq(&super::attempt(&world.job, 0, attempt)).await.unwrap();
+                    let last = world.handles[handle].last_seq(&super::attempt(&world.job, 0, attempt), 0).await.unwrap();
                     assert_eq!(last, world.seqs.get(&attempt).copied().unwrap_or(0));
                 }
             }

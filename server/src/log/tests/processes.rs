@@ -50,7 +50,7 @@ async fn act() {
 /// Appends three records at a time, one of them a row, and says which seq is acknowledged.
 async fn append_in_a_loop(dir: &Path, job: &JobId, number: u32, until: u64) {
     let log = durable(dir);
-    let mut seq = log.last_seq(&attempt(job, 0, number)).await.unwrap();
+    let mut seq = log.last_seq(&attempt(job, 0, number), 0).await.unwrap();
     while seq < until {
         let lengths = (seq as usize * 37 % 5000, seq as usize * 71 % 300);
         let entries = vec![
@@ -112,7 +112,7 @@ async fn what_a_killed_process_was_told_is_there() {
         process.wait().unwrap();
         let last_told = seqs.last().unwrap_or(seen);
         let log = durable(dir.path());
-        let last = log.last_seq(&attempt(&job, 0, 1)).await.unwrap();
+        let last = log.last_seq(&attempt(&job, 0, 1), 0).await.unwrap();
         assert!(last >= last_told, "{last} of {last_told}");
         // A batch is one write, but it may have been cut.
         log.append(&job, ((last + 1)..=last.next_multiple_of(3)).map(resend).collect()).await.unwrap();
@@ -166,7 +166,7 @@ async fn run_out_of_space(dir: &Path, job: &JobId) {
     let mut seq = 0;
     let error = loop {
         match log.append(job, vec![output(0, 1, seq + 1, 3000)]).await {
-            Ok(appended) => seq = appended.last_seqs[&(0, 1)],
+            Ok(appended) => seq = appended.last_seqs[&agent(0, 1)],
             Err(error) => break error,
         }
         assert!(seq < 1000, "the space never ended");
@@ -176,7 +176,7 @@ async fn run_out_of_space(dir: &Path, job: &JobId) {
     assert!(kinds.contains(&source.kind()), "{source}");
     assert!(seq > 3);
     for log in [&log, &SegmentLog::open(options(dir)).unwrap()] {
-        assert_eq!(log.last_seq(&attempt(job, 0, 1)).await.unwrap(), seq);
+        assert_eq!(log.last_seq(&attempt(job, 0, 1), 0).await.unwrap(), seq);
         assert_eq!(read_all(log, job, 10_000).await.len() as u64, seq);
     }
     std::fs::remove_file(ballast).unwrap();

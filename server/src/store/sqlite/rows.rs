@@ -8,7 +8,7 @@ use crate::store::types::{JobRecord, StoreError};
 
 /// Version of the documents that this server writes. It rises with every change that an older server would drop when
 /// it writes the document back.
-pub(super) const DOC_VERSION: i64 = 2;
+pub(super) const DOC_VERSION: i64 = 3;
 
 pub(super) const RECORD_COLUMNS: &str =
     "job_id, user_id, state, doc, doc_version, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";

@@ -160,12 +160,18 @@ fn phases(record: &JobRecord) -> Markup {
                             @if at > 0 { ", " }
                             span class={ "key " (name) } {} (name) " " (duration(to - from))
                         }
+                        @if let Some(url) = one.tracker_url.as_deref().filter(|url| is_web(url)) { " — " a href=(url) { "at its platform" } }
                         @if let Some(outcome) = one.outcome().filter(|it| !it.succeeded()) { " — " (outcome.message) }
                     }
                 }
             }
         }
     }
+}
+
+/// Whether a browser may be led there: a platform's word is not trusted with a script.
+fn is_web(url: &str) -> bool {
+    url.starts_with("https://") || url.starts_with("http://")
 }
 
 fn spans(one: &Attempt, now: i64) -> Vec<(&'static str, i64, i64)> {

@@ -128,6 +128,9 @@ fn step_text(step: &Step) -> String {
                 said.push(format!("{what} {}", short_time(instant(Some(time)))));
             }
         }
+        if !attempt.tracker_url.is_empty() {
+            said.push(format!("see {}", attempt.tracker_url));
+        }
         if !attempt.outcome.is_empty() {
             said.push(attempt.outcome.clone());
         }
@@ -149,6 +152,7 @@ pub(crate) fn job_json(job: &Job) -> Value {
             "ended": time(&attempt.ended),
             "outcome": attempt.outcome,
             "cleans_up": attempt.cleans_up,
+            "tracker_url": attempt.tracker_url,
         })
     };
     let step = |step: &Step| {
