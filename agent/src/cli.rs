@@ -100,15 +100,15 @@ pub struct AttachOptions {
     /// Token that proves which Pod this is: a projected service-account token, read anew for every connection
     #[arg(long, env = "SQLFLOW_AGENT_TOKEN", value_name = "FILE")]
     pub token: Option<PathBuf>,
-    /// Job of the attempt
-    #[arg(long, env = "SQLFLOW_AGENT_JOB", value_name = "JOBID", value_parser = parse_job)]
-    pub job: String,
+    /// Job of the attempt. Without job, step and attempt the agent waits until the server has an attempt for it
+    #[arg(long, env = "SQLFLOW_AGENT_JOB", value_name = "JOBID", value_parser = parse_job, requires_all = ["step", "attempt"])]
+    pub job: Option<String>,
     /// Step of the attempt, from 0
-    #[arg(long, env = "SQLFLOW_AGENT_STEP", value_name = "N")]
-    pub step: u32,
+    #[arg(long, env = "SQLFLOW_AGENT_STEP", value_name = "N", requires = "job")]
+    pub step: Option<u32>,
     /// Number of the attempt, from 1
-    #[arg(long, env = "SQLFLOW_AGENT_ATTEMPT", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub attempt: u32,
+    #[arg(long, env = "SQLFLOW_AGENT_ATTEMPT", value_name = "N", requires = "job", value_parser = clap::value_parser!(u32).range(1..))]
+    pub attempt: Option<u32>,
     /// Run folder of the attempt; it, or the folder that it is made in, must exist
     #[arg(long, env = "SQLFLOW_AGENT_DIR", value_name = "RUN_DIR", value_parser = parse_run_folder)]
     pub dir: PathBuf,
@@ -192,9 +192,9 @@ pub enum WhenFull {
 }
 
 impl AttachOptions {
-    /// The attempt that the flags name.
-    pub fn attempt_ref(&self) -> AttemptRef {
-        AttemptRef { job_id: self.job.clone(), step: self.step, attempt: self.attempt }
+    /// The attempt that the flags name, if they do.
+    pub fn attempt_ref(&self) -> Option<AttemptRef> {
+        Some(AttemptRef { job_id: self.job.clone()?, step: self.step?, attempt: self.attempt? })
     }
 }
 

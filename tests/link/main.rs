@@ -10,3 +10,4 @@ mod live;
 mod refused;
 mod restored;
 mod streams;
+mod waiting;

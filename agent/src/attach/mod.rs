@@ -66,19 +66,21 @@ pub struct Attach {
     proof: Proof,
     /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
     pub run_dir: PathBuf,
-    /// The attempt.
-    pub attempt: AttemptRef,
+    /// The attempt; `None`: the server has not said yet.
+    pub attempt: Option<AttemptRef>,
     /// Proves that a later stream comes from the same agent. In memory only.
     instance_key: [u8; 16],
     /// The assignment has arrived.
     has_assignment: bool,
+    /// The server of this stream has this agent wait for an attempt.
+    is_kept_waiting: bool,
     /// The outcome went out on some stream.
     outcome_sent: bool,
 }
 
 impl Attach {
     /// With a new instance key.
-    pub fn new(endpoint: Endpoint, proof: Proof, run_dir: PathBuf, attempt: AttemptRef) -> Self {
+    pub fn new(endpoint: Endpoint, proof: Proof, run_dir: PathBuf, attempt: Option<AttemptRef>) -> Self {
         Self {
             endpoint: endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
@@ -90,6 +92,7 @@ impl Attach {
             attempt,
             instance_key: rand::random(),
             has_assignment: false,
+            is_kept_waiting: false,
             outcome_sent: false,
         }
     }
@@ -102,6 +105,9 @@ impl Attach {
         loop {
             let end = self.session(&link, &incoming, &mut backoff).await;
             link.set_attached(false);
+            if std::mem::take(&mut self.is_kept_waiting) {
+                let _ = incoming.send(Incoming::Event(Event::WaitCut));
+            }
             match end {
                 SessionEnd::Cut(_) if !self.run_dir.exists() => {
                     let why = "the run folder is gone, so no server can find this attempt any more";

@@ -108,6 +108,7 @@ impl Attach {
         let (mut inbound, first) = tokio::time::timeout(CONNECT_TIMEOUT, first)
             .await
             .map_err(|_| SessionEnd::Cut("the server did not answer the Hello".to_owned()))??;
+        let first = self.wait_for_attempt(first, &mut inbound, incoming).await?;
         let Some(AttachResponse { message: Some(Message::Attached(attached)) }) = first else {
             return Err(SessionEnd::Cut("the server's first message is not Attached".to_owned()));
         };
@@ -122,6 +123,23 @@ impl Attach {
         let mut stream = Stream { link, incoming, pieces: BytesMut::new(), compressor, backoff };
         stream.progress(acked);
         self.exchange(&mut stream, &mut inbound, &requests, sent, heartbeat).await
+    }
+
+    /// Passes over the server's word that it has no attempt yet: gives what it says after that, however late.
+    async fn wait_for_attempt(
+        &mut self,
+        mut said: Option<AttachResponse>,
+        inbound: &mut Streaming<AttachResponse>,
+        incoming: &mpsc::UnboundedSender<Incoming>,
+    ) -> Result<Option<AttachResponse>, Status> {
+        while matches!(said, Some(AttachResponse { message: Some(Message::Wait(_)) })) {
+            tracing::info!("the server has no attempt for this agent yet");
+            self.is_kept_waiting = true;
+            let _ = incoming.send(Incoming::Event(Event::KeptWaiting));
+            said = inbound.message().await?;
+        }
+        self.is_kept_waiting = false;
+        Ok(said)
     }
 
     async fn exchange(
@@ -198,13 +216,33 @@ impl Attach {
         }
         pieces.extend_from_slice(&chunk.data);
         if chunk.last {
-            let assignment = Assignment::decode(std::mem::take(pieces).freeze())
+            let mut assignment = Assignment::decode(std::mem::take(pieces).freeze())
                 .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
+            self.take_attempt(&mut assignment)?;
             self.has_assignment = true;
             stream.backoff.reset();
             let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }
         Ok(())
+    }
+
+    /// The attempt is the assignment's; an agent that was started for one runs no other.
+    fn take_attempt(&mut self, assignment: &mut Assignment) -> Result<(), SessionEnd> {
+        let refused = |why: &str| Err(SessionEnd::Refused(Status::failed_precondition(why)));
+        match (&self.attempt, &assignment.attempt) {
+            (Some(ours), Some(assigned)) if ours != assigned => {
+                refused("the assignment is another attempt's than the one that this agent was started for")
+            }
+            (None, None) => refused("the assignment does not name its attempt"),
+            (Some(ours), None) => {
+                assignment.attempt = Some(ours.clone());
+                Ok(())
+            }
+            (_, Some(assigned)) => {
+                self.attempt = Some(assigned.clone());
+                Ok(())
+            }
+        }
     }
 
     fn hello(&self, identity: Identity) -> AttachRequest {
@@ -213,7 +251,7 @@ impl Attach {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             identity: Some(ExecutorIdentity { identity: Some(identity) }),
             instance_key: self.instance_key.to_vec().into(),
-            attempt: Some(self.attempt.clone()),
+            attempt: self.attempt.clone(),
             has_assignment: self.has_assignment,
             rank: 0,
         };

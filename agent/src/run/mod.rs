@@ -34,7 +34,6 @@ const EXEC_LINGER: Duration = Duration::from_secs(30);
 /// Where and how the attempt runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Setting {
-    pub attempt: AttemptRef,
     /// Where the outcome and what no server took are left; `None`: nobody would look for it.
     pub run_dir: Option<PathBuf>,
     /// The assignment's paths begin here.
@@ -72,6 +71,11 @@ impl Setting {
         let command = self.command.as_deref().unwrap_or(command);
         Spawning { command, working_dir: &self.working_dir, is_submitter: self.is_submitter }
     }
+}
+
+/// The attempt that an assignment is for. Whoever hands one to the supervision has put it there.
+pub(crate) fn attempt_of(assignment: &Assignment) -> AttemptRef {
+    assignment.attempt.clone().unwrap_or_default()
 }
 
 /// What the one who gave the attempt says.
@@ -112,13 +116,13 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
     prctl::set_dumpable(false).context("cannot close our memory to others")?;
     workspace::create_run_folder(&options.dir)?;
     let Some(_lock) = RunLock::take(&options.dir)? else {
-        tracing::info!(job = options.job, dir = %options.dir.display(), "another agent runs this attempt already");
+        tracing::info!(dir = %options.dir.display(), "another agent runs this attempt already");
         return Ok(0);
     };
-    let attempt = options.attempt_ref();
     let workspace = options.dir.join(workspace::NAME);
+    let attempt = options.attempt_ref();
     let proof = Proof { token: options.token, ca: options.ca };
-    let attach = Attach::new(options.server, proof, options.dir.clone(), attempt.clone());
+    let attach = Attach::new(options.server, proof, options.dir.clone(), attempt);
     let setting = Setting {
         run_dir: Some(options.dir),
         summary: options.common.outcome.clone(),
@@ -128,7 +132,7 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
         keeps_output: options.keep_output,
         is_submitter: true,
         mirror: options.common.mirror.unwrap_or(MirrorAs::Lines),
-        ..setting(&options.common, attempt, workspace)
+        ..setting(&options.common, workspace)
     };
     run(setting, Home::Server(Box::new(attach)), mirrors)
 }
@@ -153,15 +157,14 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
         linger: EXEC_LINGER,
         trace,
         kept: if options.log_to.is_some() { Kept::InLog } else { Kept::Nowhere },
-        ..setting(&options.common, attempt.clone(), PathBuf::from("/"))
+        ..setting(&options.common, PathBuf::from("/"))
     };
     let alone = Standalone::new(options, attempt)?;
     run(setting, Home::Alone(Box::new(alone)), mirrors)
 }
 
-fn setting(common: &CommonOptions, attempt: AttemptRef, root: PathBuf) -> Setting {
+fn setting(common: &CommonOptions, root: PathBuf) -> Setting {
     Setting {
-        attempt,
         run_dir: None,
         summary: None,
         command: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
-use super::Setting;
+use super::{Setting, attempt_of};
 use crate::input::{self, InputError};
 use crate::store::Patience;
 use crate::supervise::Event;
@@ -20,7 +20,7 @@ pub(super) fn prepare(
     patience: &Arc<Patience>,
 ) -> Event {
     if let Some(dir) = setting.run_dir.as_ref().filter(|_| setting.keeps_output) {
-        remove_earlier(dir, &setting.attempt, assignment.publish_attempt);
+        remove_earlier(dir, &attempt_of(assignment), assignment.publish_attempt);
     }
     if assignment.publish_attempt > 0 {
         return match std::fs::metadata(root) {
@@ -36,7 +36,9 @@ pub(super) fn prepare(
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {
-        if let Err(error) = input::fetch(root, input, &setting.attempt, setting.cache.as_ref(), patience) {
+        if let Err(error) =
+            input::fetch(root, input, &attempt_of(assignment), setting.cache.as_ref(), patience)
+        {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }

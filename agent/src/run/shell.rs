@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::prepare::prepare;
-use super::{Home, Incoming, Setting};
+use super::{Home, Incoming, Setting, attempt_of};
 use crate::channel::answers::Answer;
 use crate::outcome::Evidence;
 use crate::process::reaper;
@@ -212,7 +212,7 @@ impl Shell {
         if assignment.spool_bytes > 0 {
             self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
         }
-        tracing::info!(job = self.setting.attempt.job_id, command = ?assignment.command.first(), "assigned");
+        tracing::info!(job = attempt_of(&assignment).job_id, command = ?assignment.command.first(), "assigned");
         if let Some(trace) = self.setting.trace.take().or_else(|| assigned_trace(&assignment)) {
             assignment.traceparent = trace.traceparent();
             tracing::Span::current().record("trace_id", trace.trace_id());
@@ -311,13 +311,14 @@ impl Shell {
 
     fn prepare(&mut self) {
         let assignment = self.assignment();
+        let attempt = attempt_of(&assignment);
         let setting = self.setting.clone();
         // Whose workspace it is that is published.
         let root = match (&setting.run_dir, assignment.publish_attempt) {
-            (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, setting.attempt.step, earlier),
+            (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, attempt.step, earlier),
             _ => setting.root.clone(),
         };
-        match Publication::new(&setting.attempt, &assignment.outputs, &root, setting.publish_retry) {
+        match Publication::new(&attempt, &assignment.outputs, &root, setting.publish_retry) {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }

@@ -41,6 +41,10 @@ pub enum Kept {
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
+    /// A server knows this agent and has no attempt for it yet.
+    KeptWaiting,
+    /// The server that kept this agent waiting is gone.
+    WaitCut,
     /// The assignment is here.
     Assigned(Plan),
     /// The server refused this agent for good.

@@ -50,6 +50,8 @@ pub struct Attempt {
     state: State,
     plan: Plan,
     linger: Duration,
+    /// A server has this agent wait for an attempt: that may take as long as it wants.
+    is_kept_waiting: bool,
     end: Option<End>,
     exit: Option<Exit>,
     failure: Option<Failure>,
@@ -83,6 +85,7 @@ impl Attempt {
             state: State::Attaching,
             plan: Plan::default(),
             linger,
+            is_kept_waiting: false,
             end: None,
             exit: None,
             failure: None,
@@ -164,6 +167,15 @@ impl Attempt {
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
+            Event::KeptWaiting => {
+                self.is_kept_waiting = true;
+                Vec::new()
+            }
+            Event::WaitCut => {
+                self.is_kept_waiting = false;
+                vec![Action::SetTimer(Timer::Linger, self.linger)]
+            }
+            Event::TimeUp(Timer::Linger) if self.is_kept_waiting => Vec::new(),
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
             Event::Terminate { .. } => {
                 self.end_by_termination();

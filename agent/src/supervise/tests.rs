@@ -448,3 +448,12 @@ fn an_attempt_that_only_publishes_runs_nothing() {
     world.happen(terminate());
     assert_eq!((world.reports[0].reason, world.reports[0].output_kept), (Reason::Terminated, true));
 }
+
+#[test]
+fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does() {
+    let (mut machine, _) = Attempt::new(LINGER);
+    assert_eq!(machine.apply(Event::KeptWaiting), []);
+    assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [], "a server has it wait");
+    assert_eq!(machine.apply(Event::WaitCut), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
+}

@@ -1,0 +1,117 @@
+//! An agent that was started before its attempt was known: the test is the server.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use sqlflow_proto::agent::agent_server::{Agent, AgentServer};
+use sqlflow_proto::agent::{
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, AttemptRef, Hello, OutcomeAck,
+    Wait, attach_request, attach_response::Message,
+};
+use sqlflow_tests::server::program;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+type Responses = mpsc::Sender<Result<AttachResponse, Status>>;
+
+/// Hands each stream to the test.
+struct Streams(mpsc::Sender<Stream>);
+
+struct Stream {
+    requests: Streaming<AttachRequest>,
+    responses: Responses,
+}
+
+#[tonic::async_trait]
+impl Agent for Streams {
+    type AttachStream = ReceiverStream<Result<AttachResponse, Status>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<AttachRequest>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let (responses, stream) = mpsc::channel(4);
+        self.0.send(Stream { requests: request.into_inner(), responses }).await.unwrap();
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+}
+
+impl Stream {
+    async fn next(&mut self) -> attach_request::Message {
+        let next = tokio::time::timeout(Duration::from_secs(60), self.requests.message());
+        next.await.unwrap().unwrap().unwrap().message.unwrap()
+    }
+
+    async fn hello(&mut self) -> Hello {
+        match self.next().await {
+            attach_request::Message::Hello(hello) => hello,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn say(&self, message: Message) {
+        self.responses.send(Ok(AttachResponse { message: Some(message) })).await.unwrap();
+    }
+}
+
+fn attempt() -> AttemptRef {
+    AttemptRef { job_id: "01jc2v3x4y5z6w7q8r9s0t1v2w".to_owned(), step: 3, attempt: 2 }
+}
+
+fn assignment() -> AssignmentChunk {
+    let command = ["sh", "-c", r#"test "$SQLFLOW_ATTEMPT" = "$1""#, "sh", "01jc2v3x4y5z6w7q8r9s0t1v2w/3/2"];
+    let command = command.map(str::to_owned).to_vec();
+    let assignment = Assignment { attempt: Some(attempt()), command, ..Assignment::default() };
+    AssignmentChunk { data: prost::Message::encode_to_vec(&assignment).into(), last: true }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_takes_its_attempt_from_the_assignment() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let (sender, mut streams) = mpsc::channel(4);
+    let listener = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
+    tokio::spawn(
+        Server::builder().add_service(AgentServer::new(Streams(sender))).serve_with_incoming(listener),
+    );
+    let mut agent = Command::new(program("sqlflow-agent"))
+        .args(["attach", "--mirror", "none", "--server"])
+        .arg(format!("unix://{}", socket.display()))
+        .arg("--dir")
+        .arg(dir.path().join("warm-1"))
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+
+    // The first server has nothing for it, and goes away.
+    let mut first = streams.recv().await.unwrap();
+    let waiting = first.hello().await;
+    assert_eq!((waiting.attempt, waiting.has_assignment), (None, false));
+    first.say(Message::Wait(Wait {})).await;
+    drop(first);
+    // The second has, after a while.
+    let mut second = streams.recv().await.unwrap();
+    assert_eq!(second.hello().await.attempt, None);
+    second.say(Message::Wait(Wait {})).await;
+    second.say(Message::Attached(Attached::default())).await;
+    second.say(Message::Assignment(assignment())).await;
+    // From then on it speaks for that attempt.
+    while !matches!(second.next().await, attach_request::Message::Outcome(_)) {}
+    drop(second);
+    let mut third = streams.recv().await.unwrap();
+    let resumed = third.hello().await;
+    assert_eq!((resumed.attempt, resumed.has_assignment), (Some(attempt()), true));
+    third.say(Message::Attached(Attached::default())).await;
+    let outcome = loop {
+        if let attach_request::Message::Outcome(outcome) = third.next().await {
+            break outcome;
+        }
+    };
+    assert_eq!(outcome.exit_code, Some(0), "{}: the command sees its attempt", outcome.message);
+    third.say(Message::OutcomeAck(OutcomeAck {})).await;
+    let status = tokio::task::spawn_blocking(move || agent.wait().unwrap()).await.unwrap();
+    assert!(status.success(), "{status}");
+}
