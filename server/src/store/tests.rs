@@ -409,6 +409,18 @@ async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
     }
 }
 
+/// Such a document was taken for a fault of the database, and its job could not end.
+#[tokio::test]
+async fn a_document_that_is_no_text_is_damaged() {
+    let servers = servers().await;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    servers.a.create(new).await.unwrap();
+    servers.tamper("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT)").await;
+    let record = servers.b.load(&id).await.unwrap().unwrap();
+    assert!(matches!(record.job.state, JobState::Failed(failure) if failure.message.contains("damaged")));
+}
+
 #[tokio::test]
 async fn a_document_of_a_newer_server_is_read_and_not_written() {
     let servers = servers().await;
