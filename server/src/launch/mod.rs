@@ -3,6 +3,7 @@
 
 mod exits;
 pub mod kubernetes;
+mod left;
 mod local;
 mod lock;
 mod places;
@@ -20,6 +21,7 @@ use sqlflow_proto::record::Record;
 
 use crate::job::{AttemptId, Milestones, Place};
 
+pub use left::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
 pub use places::Ticket;
 pub use registry::Launchers;
