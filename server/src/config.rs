@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, ValueEnum};
+use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+use crate::doctor;
 use crate::store::Secret;
 
 /// Takes SQL programs over gRPC and runs each statement's program outside of itself.
@@ -19,8 +21,12 @@ use crate::store::Secret;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "sqlflow-server", version, args_override_self = true)]
 pub struct Options {
+    /// What to do; without it a server runs.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// TOML file with options
-    #[arg(long, env = "SQLFLOW_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "SQLFLOW_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
     /// Address for clients (gRPC). Port 0 takes a free one, which the log then names
@@ -41,7 +47,13 @@ pub struct Options {
     pub trace_url: Option<String>,
 
     /// Folder for everything that the server keeps: jobs, logs, secrets. Made if it is not there, for this user only
-    #[arg(long, env = "SQLFLOW_STATE_DIR", value_name = "DIR", default_value = "sqlflow-state")]
+    #[arg(
+        long,
+        env = "SQLFLOW_STATE_DIR",
+        value_name = "DIR",
+        default_value = "sqlflow-state",
+        global = true
+    )]
     pub state_dir: PathBuf,
 
     /// Where models are: file:///path, hdfs://host:port/path, webhdfs://host:port/path, s3://bucket/path, oss://, gs://
@@ -115,6 +127,16 @@ pub struct Options {
     /// Options of the kubernetes launcher. Last, since what follows would have their heading.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+}
+
+/// What to do besides running a server.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// List what is wrong with a state folder, and repair it with --repair
+    ///
+    /// It works beside running servers and without any. Without --repair nothing is changed. Each finding is one line:
+    /// its kind, the job, since when, what is wrong, and what can be done.
+    Doctor(doctor::Args),
 }
 
 /// Where submitters run.
@@ -212,12 +234,36 @@ impl Options {
     pub fn read() -> anyhow::Result<Self> {
         let args: Vec<OsString> = std::env::args_os().collect();
         let first = Self::command().get_matches_from(&args);
+        let read = Self::of(args, &first);
+        match read {
+            // A server that cannot start ends as it always did.
+            Err(error) if first.subcommand().is_some() => {
+                Self::command().error(ErrorKind::InvalidValue, format!("{error:#}")).exit()
+            }
+            read => read,
+        }
+    }
+
+    fn of(args: Vec<OsString>, first: &ArgMatches) -> anyhow::Result<Self> {
         let options = match first.get_one::<PathBuf>("config") {
             Some(file) => Self::with_file(args, file)?,
-            None => Self::from_arg_matches(&first)?,
+            None => Self::from_arg_matches(first)?,
         };
-        options.refuse_unread(&first)?;
+        match options.command {
+            Some(_) => Self::refuse_server_flags(first)?,
+            None => options.refuse_unread(first)?,
+        }
         Ok(options)
+    }
+
+    /// Refuses flags of a server beside a subcommand.
+    fn refuse_server_flags(flags: &ArgMatches) -> anyhow::Result<()> {
+        let command = Self::command();
+        let mut arguments = command.get_arguments().filter(|arg| !arg.is_global_set());
+        match arguments.find(|arg| is_given(flags, arg)).and_then(Arg::get_long) {
+            Some(flag) => bail!("--{flag} is for a server; leave it out"),
+            None => Ok(()),
+        }
     }
 
     fn with_file(mut args: Vec<OsString>, file: &Path) -> anyhow::Result<Self> {
@@ -232,12 +278,10 @@ impl Options {
     /// Refuses a flag that the launcher does not read. The file and the environment may serve several.
     fn refuse_unread(&self, flags: &ArgMatches) -> anyhow::Result<()> {
         let command = Self::command();
-        let is_given =
-            |arg: &&Arg| flags.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine);
         let mut unread = command
             .get_arguments()
             .filter(|arg| arg.get_help_heading() == Some(KUBERNETES_ONLY))
-            .filter(is_given)
+            .filter(|arg| is_given(flags, arg))
             .filter_map(Arg::get_long);
         match (self.launcher, unread.next()) {
             (LauncherKind::Local, Some(flag)) => {
@@ -274,6 +318,12 @@ impl Options {
         }
         Ok(uri)
     }
+}
+
+/// Whether the command line has this flag.
+fn is_given(flags: &ArgMatches, arg: &Arg) -> bool {
+    let id = arg.get_id().as_str();
+    flags.try_contains_id(id).is_ok() && flags.value_source(id) == Some(ValueSource::CommandLine)
 }
 
 /// What the agent can publish to.
@@ -378,6 +428,29 @@ mod tests {
         assert!(read("--launcher=local", "--pod-image=x").unwrap_err().contains("--pod-image"));
         assert_eq!(read("--launcher=kubernetes", "--pod-image=x"), Ok(()));
         assert_eq!(read("--launcher=local", "--log-format=json"), Ok(()));
+    }
+
+    #[test]
+    fn the_doctor_takes_the_state_folder_and_no_flag_of_a_server() {
+        let read = |args: &[&str]| {
+            let args: Vec<OsString> = ["sqlflow-server"].iter().chain(args).map(Into::into).collect();
+            let first = Options::command().get_matches_from(&args);
+            Options::of(args, &first).map_err(|error| error.to_string())
+        };
+        for args in [["doctor", "--state-dir=/s"], ["--state-dir=/s", "doctor"]] {
+            let options = read(&args).unwrap();
+            assert!(matches!(options.command, Some(Command::Doctor(_))), "{args:?}");
+            assert_eq!(options.state_dir, Path::new("/s"), "{args:?}");
+        }
+        assert!(read(&["--grace=3s", "doctor"]).unwrap_err().contains("--grace is for a server"));
+        assert!(read(&["--state-dir=/s"]).unwrap().command.is_none());
+
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("server.toml");
+        std::fs::write(&file, "state-dir = '/in-file'\nlisten = '127.0.0.1:1'").unwrap();
+        let config = format!("--config={}", file.display());
+        assert_eq!(read(&["doctor", &config]).unwrap().state_dir, Path::new("/in-file"));
+        assert_eq!(read(&["doctor", &config, "--state-dir=/s"]).unwrap().state_dir, Path::new("/s"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! `sqlflow-server`: reads its options, then serves until TERM or Ctrl+C. Its jobs go on without it.
+//! `sqlflow-server`: reads its options, then serves until TERM or Ctrl+C. Its jobs go on without it. With the subcommand
+//! `doctor` it looks at a state folder instead.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use sqlflow_server::config::{LogFormat, Options};
+use sqlflow_server::config::{Command, LogFormat, Options};
+use sqlflow_server::doctor;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
             },
         );
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             // No backtrace, whatever the environment asks for; who reads it may be gone.
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
@@ -34,13 +36,17 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run() -> anyhow::Result<()> {
+async fn run() -> anyhow::Result<ExitCode> {
     let options = Options::read()?;
+    if let Some(Command::Doctor(args)) = &options.command {
+        return Ok(doctor::run(&options.state_dir, args).await);
+    }
     start_logging(options.log_format);
     raise_descriptor_limit();
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
-    Box::pin(sqlflow_server::server::run(options, shutdown)).await
+    Box::pin(sqlflow_server::server::run(options, shutdown)).await?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Takes as many descriptors as this process may have: each client, agent and log needs one, and the usual soft limit of

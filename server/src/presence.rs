@@ -32,6 +32,18 @@ impl Presence {
         Ok(Self { id, dir: dir.to_owned(), _lock: Arc::new(lock) })
     }
 
+    /// Whether that server runs, for one who is no server: nothing is removed, and no server is kept from its lock.
+    ///
+    /// # Errors
+    /// The file of its lock cannot be opened.
+    pub fn is_held(dir: &Path, server: &ServerId) -> io::Result<bool> {
+        match fs::File::open(path(dir, server)) {
+            Ok(file) => Ok(Flock::lock(file, FlockArg::LockSharedNonblock).is_err()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// This server.
     #[must_use]
     pub fn id(&self) -> &ServerId {
@@ -72,7 +84,10 @@ mod tests {
         let other = Presence::announce(dir.path()).unwrap();
         let other_id = other.id().clone();
         assert!(!here.is_gone(&other_id));
+        assert!(Presence::is_held(dir.path(), &other_id).unwrap());
         drop(other);
+        assert!(!Presence::is_held(dir.path(), &other_id).unwrap());
+        assert!(path(dir.path(), &other_id).exists(), "who only looks removes nothing");
         assert!(here.is_gone(&other_id));
         assert!(here.is_gone(&other_id), "also when its file was removed");
     }

@@ -6,6 +6,7 @@ mod agent_killed;
 mod bytes;
 mod damaged_log;
 mod delivery;
+mod doctor;
 mod ended_early;
 mod failpoints;
 mod first_job;

@@ -57,10 +57,18 @@ pub struct LocalLauncher {
     scope: String,
 }
 
+/// See [`Launcher::name`].
+const NAME: &str = "local";
 /// How much of the agent's own log is kept when it dies without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
 
 impl LocalLauncher {
+    /// Where a launcher with this state folder, which is an absolute path, starts attempts.
+    #[must_use]
+    pub fn place_of(state_dir: &Path) -> crate::job::Place {
+        crate::job::Place { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
+    }
+
     /// A launcher with these settings.
     #[must_use]
     pub fn new(options: LocalOptions) -> Self {
@@ -140,7 +148,7 @@ impl LocalLauncher {
 #[async_trait]
 impl Launcher for LocalLauncher {
     fn name(&self) -> &'static str {
-        "local"
+        NAME
     }
 
     fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
@@ -261,13 +269,22 @@ fn targets_in(run_dir: &Path) -> Vec<Target> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found = Vec::new();
     for job_dir in entries(run_dir) {
-        let Some(job) = job_dir.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-        found.extend(entries(&job_dir.path()).filter_map(|dir| {
-            let name = dir.file_name();
-            let (step, number) = name.to_str()?.split_once('-')?;
-            let (step, number) = (step.parse().ok()?, number.parse().ok()?);
-            Some(Target::own(AttemptId { job: JobId::clone(&job), step, number }))
-        }));
+        if let Some(job) = job_dir.file_name().to_str().and_then(|name| name.parse().ok()) {
+            found.extend(attempts_of(&job, &job_dir.path()).into_iter().map(Target::own));
+        }
+    }
+    found
+}
+
+/// The attempts that have a run folder in the job's.
+pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
+    let mut found = Vec::new();
+    for attempt_dir in fs::read_dir(job_dir).into_iter().flatten().flatten() {
+        let name = attempt_dir.file_name();
+        let numbers = name.to_str().and_then(|name| name.split_once('-'));
+        if let Some((Ok(step), Ok(number))) = numbers.map(|(step, number)| (step.parse(), number.parse())) {
+            found.push(AttemptId { job: job.clone(), step, number });
+        }
     }
     found
 }

@@ -3,6 +3,7 @@
 
 mod exits;
 pub mod kubernetes;
+mod left;
 mod local;
 mod lock;
 mod places;
@@ -21,6 +22,7 @@ use sqlflow_proto::record::Record;
 
 use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
 
+pub use left::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
 pub use places::Ticket;
 pub use records::RecordSource;

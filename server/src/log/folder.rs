@@ -160,7 +160,7 @@ pub(super) fn jobs(dir: &Path) -> Result<Vec<JobId>, LogError> {
     Ok(jobs)
 }
 
-fn read_dir_if_there(
+pub(super) fn read_dir_if_there(
     path: &Path,
 ) -> Result<impl Iterator<Item = io::Result<fs::DirEntry>> + use<>, LogError> {
     let entries = match fs::read_dir(path) {

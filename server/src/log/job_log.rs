@@ -28,9 +28,9 @@ const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// How often a page is planned again because retention replaced a file or damage was repaired.
 const READ_TRIES: u32 = 32;
 /// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// The longest pause between two tries for a lock; the first is of a millisecond.
-const LOCK_PAUSE: Duration = Duration::from_millis(64);
+pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(64);
 
 /// What to add.
 pub(super) enum Addition {

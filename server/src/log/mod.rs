@@ -8,7 +8,8 @@
 //! - I/O: `disk` (syncing and errors), `folder` (a job's files and their names), `lock` (who may append, and how far
 //!   the log is durable), `scan` and `view` (the log as this process
 //!   knows it), `write`, `read`, `retention`, `repair`;
-//! - `job_log` puts these together for one job, `segment_log` for all of them.
+//! - `job_log` puts these together for one job, `segment_log` for all of them;
+//! - `inspect` checks a whole log without its lock, and `upkeep` is what an operator's tool may do with logs.
 
 mod blocking;
 mod compact;
@@ -17,6 +18,7 @@ mod error;
 mod folder;
 mod frame;
 mod index;
+mod inspect;
 mod job_log;
 mod lock;
 mod plan;
@@ -30,6 +32,7 @@ mod segment_log;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod view;
 mod write;
 
@@ -40,8 +43,10 @@ use sqlflow_proto::record::{Record, StoredRecord};
 use tokio::sync::watch;
 
 pub use error::LogError;
+pub use inspect::{Damage, Health};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
+pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 
 use crate::job::{AttemptId, Evidence, JobId};
 

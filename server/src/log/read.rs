@@ -11,7 +11,7 @@ use super::index::{Index, SPACING};
 use super::view::View;
 
 /// Bytes read at once.
-const CHUNK_BYTES: u64 = 1024 * 1024;
+pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// Where to read, as of one moment.
 pub(super) struct ReadPlan {
@@ -104,15 +104,15 @@ impl ReadPlan {
 }
 
 /// The durable part of a file.
-struct Part<'a> {
-    path: &'a std::path::Path,
-    file: &'a std::fs::File,
-    limit: u64,
+pub(super) struct Part<'a> {
+    pub(super) path: &'a std::path::Path,
+    pub(super) file: &'a std::fs::File,
+    pub(super) limit: u64,
 }
 
 impl Part<'_> {
     /// Calls `take` with each frame from `start` on, until it says that it has enough.
-    fn each_frame(
+    pub(super) fn each_frame(
         &self,
         start: u64,
         chunk_bytes: u64,
@@ -160,7 +160,7 @@ impl Part<'_> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Progress {
+pub(super) enum Progress {
     PartIsRead,
     PageIsFull,
 }

@@ -14,10 +14,52 @@ use bytes::Bytes;
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{HEADER, push_record, push_summary, record_len};
+use super::inspect::{Extent, parts};
 use super::lock::{JobLock, Mark};
 use super::salvage::{Salvaged, salvage};
 use super::scan::scan_tail;
 use super::summary::Summary;
+use super::view::View;
+
+/// Repairs all of a log. Without damage nothing happens, but that the end of a log without a mark is found.
+pub(super) fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
+    if held.mark()?.is_none() {
+        mark_end_of_kept(folder, held)?;
+    }
+    let mut view = None;
+    View::catch_up(&mut view, folder, held)?;
+    for part in parts(folder, held.mark()?)? {
+        match part.extent {
+            Extent::Missing(last) => fill_hole(folder, held, part.name.first, last)?,
+            Extent::Whole(_) => repair_file(folder, &folder.file(part.name))?,
+            Extent::Tail(_) | Extent::Open => {}
+        }
+    }
+    Ok(())
+}
+
+/// Without a mark and a tail nobody could say where the log ends: it ends where retention left it.
+fn mark_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
+    let Some(last_position) = folder.list()?.segments.last().and_then(|last| last.kept_to) else {
+        return Ok(());
+    };
+    let segment = last_position.saturating_add(1);
+    held.set_mark(Mark { birth: rand::random(), segment, length: 0, last_position })?;
+    Ok(())
+}
+
+/// Puts a gap record where the file of these positions is missing.
+fn fill_hole(folder: &Folder, held: &JobLock, first: u64, last: u64) -> Result<(), LogError> {
+    let gap = salvage(&Bytes::new(), first, last, false).records;
+    let kept = SegmentName { first, kept_to: Some(last) };
+    install(folder, kept, &Summary::at(first.saturating_sub(1)), &gap)?;
+    if let Some(mark) = held.mark()? {
+        // Of another birth: whoever knows the log by its old files reads it again.
+        held.set_mark(Mark { birth: rand::random(), ..mark })?;
+    }
+    tracing::error!(log = %folder.path.display(), first, last, "a file of a result log is missing; a gap record stands for it");
+    Ok(())
+}
 
 /// Repairs the end of a log whose tail is not as `mark` says. Without damage nothing happens.
 pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<(), LogError> {
@@ -139,8 +181,12 @@ fn install(
     records.iter().for_each(|record| push_record(&mut bytes, record));
     let unfinished = folder.path.join("repair.tmp");
     let mut file = File::create(&unfinished).map_err(LogError::io("make", &unfinished))?;
-    file.write_all(&bytes).map_err(LogError::io("write", &unfinished))?;
-    folder.disk.sync_file(&file, &unfinished)?;
+    let written = file.write_all(&bytes).map_err(LogError::io("write", &unfinished));
+    if let Err(error) = written.and_then(|()| folder.disk.sync_file(&file, &unfinished)) {
+        // It may hold the space that is wanting.
+        let _ = fs::remove_file(&unfinished);
+        return Err(error);
+    }
     fs::rename(&unfinished, folder.file(name)).map_err(LogError::io("rename", &unfinished))?;
     folder.disk.sync_folder(&folder.path)?;
     Ok(bytes.len() as u64)

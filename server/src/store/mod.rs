@@ -7,7 +7,7 @@ mod sqlite;
 mod tests;
 mod types;
 
-pub use sqlite::SqliteStore;
+pub use sqlite::{ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
 pub use types::{
     Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Secret, ServerId, StoreError,
     Unfetched, UpdateError,

@@ -2,6 +2,7 @@
 
 mod leases;
 mod rows;
+mod survey;
 mod transactions;
 
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -11,11 +12,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::watch;
 
 use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
+pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use self::transactions::{apply, end_damaged, insert};
 use super::Store;
 use super::hub::Hub;
@@ -29,6 +32,9 @@ use crate::job::{Change, Event, Job, JobId, TokenHash};
 /// Readers at the same time; writers go one after another.
 const READERS: u32 = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What brings the file to the version that this server knows.
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]
@@ -69,10 +75,17 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("src/store/migrations").run(&writer).await?;
+        MIGRATIONS.run(&writer).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         Ok(Self { inner: Arc::new(Inner { writer, readers, hub: Hub::default(), clock }) })
+    }
+
+    /// Closes the file, once everything that goes on has ended. The files that SQLite keeps beside it go with the last
+    /// process that has it open.
+    pub async fn close(self) {
+        self.inner.readers.close().await;
+        self.inner.writer.close().await;
     }
 
     fn now_ms(&self) -> i64 {

@@ -409,6 +409,103 @@ async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
     }
 }
 
+/// Such a document was taken for a fault of the database, and its job could not end.
+#[tokio::test]
+async fn a_document_that_is_no_text_is_damaged() {
+    let servers = servers().await;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    servers.a.create(new).await.unwrap();
+    servers.tamper("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT)").await;
+    let record = servers.b.load(&id).await.unwrap().unwrap();
+    assert!(matches!(record.job.state, JobState::Failed(failure) if failure.message.contains("damaged")));
+}
+
+/// As an operator's tool looks at it, with and without servers.
+#[tokio::test]
+async fn looking_sees_every_kind_of_document_and_changes_nothing() {
+    let servers = servers().await;
+    let mut ids = Vec::new();
+    for n in 0..3 {
+        let new = new_job([n; 32], 0);
+        ids.push(new.job.id.clone());
+        servers.a.create(new).await.unwrap();
+    }
+    ids.sort();
+    let [damaged, newer, whole] = &ids[..] else { unreachable!() };
+    servers.tamper(&format!("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT) WHERE job_id = '{damaged}'")).await;
+    servers.tamper(&format!("UPDATE jobs SET doc_version = 99 WHERE job_id = '{newer}'")).await;
+
+    let look = async |path: &std::path::Path| {
+        let mut survey = Survey::open(path).await.unwrap();
+        assert_eq!(survey.fault().await.unwrap(), None);
+        let mut seen = survey.jobs("", 2).await.unwrap();
+        let after = seen.last().unwrap().key.clone();
+        seen.extend(survey.jobs(&after, 2).await.unwrap());
+        assert_eq!(seen.iter().filter_map(|row| row.id.clone()).collect::<Vec<_>>(), ids);
+        assert!(matches!(seen[0].document, SurveyedDocument::Damaged(_)));
+        assert!(matches!(seen[1].document, SurveyedDocument::Newer { version: 99, .. }));
+        assert!(matches!(seen[2].document, SurveyedDocument::Whole(_)));
+        assert_eq!(seen[2].lease, first_lease());
+        assert!(survey.knows(whole).await.unwrap() && !survey.knows(&JobId::generate()).await.unwrap());
+        assert_eq!(survey.servers().await.unwrap(), [ServerLease { server: server("a"), until_ms: 1_000 }]);
+        survey.close().await;
+    };
+    let path = servers.dir.path().join("state.db");
+    look(&path).await;
+    // A copy without servers.
+    let copy = tempfile::tempdir().unwrap();
+    servers.tamper(&format!("VACUUM INTO '{}'", copy.path().join("state.db").display())).await;
+    let files = || {
+        let files = std::fs::read_dir(copy.path()).unwrap().map(|file| file.unwrap().path());
+        files.map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
+    };
+    let before = files();
+    look(&copy.path().join("state.db")).await;
+    assert!(files() == before, "no byte is changed, and no file made");
+}
+
+/// What was read of a file that does not change is not believed once a server has it open.
+#[tokio::test]
+async fn looking_goes_on_when_a_server_comes_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.close().await;
+    let mut survey = Survey::open(&path).await.unwrap();
+    assert_eq!(survey.jobs("", 9).await.unwrap().len(), 0);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    let store = SqliteStore::open(&path).await.unwrap();
+    store.create(new_job([1; 32], 0)).await.unwrap();
+    assert_eq!(survey.jobs("", 9).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn looking_refuses_the_file_of_another_version_and_leaves_it_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    SqliteStore::open(&path).await.unwrap().close().await;
+    let tamper = async |sql: &'static str| {
+        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+        Survey::open(&path).await.err().unwrap()
+    };
+    let future =
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'of the future', CURRENT_TIMESTAMP, TRUE, X'00', 0)";
+    assert!(matches!(tamper(future).await, SurveyError::Newer { found: 9999, .. }));
+    let other =
+        "DELETE FROM _sqlx_migrations WHERE version = 9999; UPDATE _sqlx_migrations SET checksum = X'00'";
+    assert!(matches!(tamper(other).await, SurveyError::Other { version: 1, .. }));
+    assert!(matches!(
+        tamper("DELETE FROM _sqlx_migrations WHERE version > 1").await,
+        SurveyError::Older { found: 1, .. }
+    ));
+    assert!(matches!(tamper("DROP TABLE _sqlx_migrations").await, SurveyError::Foreign(_)));
+    assert!(matches!(Survey::open(&dir.path().join("other.db")).await, Err(SurveyError::Missing(_))));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
 #[tokio::test]
 async fn a_document_of_a_newer_server_is_read_and_not_written() {
     let servers = servers().await;

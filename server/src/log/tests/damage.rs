@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::*;
 
 /// A log of several segments, and its files in order.
-async fn log_of_many_segments(dir: &Path) -> (JobId, Vec<PathBuf>) {
+pub(super) async fn log_of_many_segments(dir: &Path) -> (JobId, Vec<PathBuf>) {
     let (log, job) = (open(dir), JobId::generate());
     for seq in 1..40 {
         log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
@@ -21,7 +21,7 @@ async fn log_of_many_segments(dir: &Path) -> (JobId, Vec<PathBuf>) {
     (job, files)
 }
 
-fn flip(path: &Path, offset: usize) {
+pub(super) fn flip(path: &Path, offset: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[offset] ^= 1;
     fs::write(path, bytes).unwrap();
@@ -33,7 +33,7 @@ fn damaged_files(log: &SegmentLog, job: &JobId) -> Vec<PathBuf> {
     files.filter(|path| path.extension().is_some_and(|extension| extension == "damaged")).collect()
 }
 
-fn is_damage(stored: &StoredRecord) -> bool {
+pub(super) fn is_damage(stored: &StoredRecord) -> bool {
     matches!(&stored.record.as_ref().unwrap().payload,
         Some(Payload::Gap(gap)) if gap.reason() == gap::Reason::Damaged)
 }

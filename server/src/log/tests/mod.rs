@@ -6,6 +6,7 @@ mod damage;
 mod locks;
 mod model;
 mod processes;
+mod upkeep;
 
 use std::path::Path;
 

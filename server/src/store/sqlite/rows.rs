@@ -25,7 +25,8 @@ pub(super) enum Document {
 
 /// The job's document; reads `job_id`, `state`, `doc` and `doc_version`.
 pub(super) fn document(row: &SqliteRow) -> Result<Document, StoreError> {
-    let error = match serde_json::from_str::<Job>(row.try_get("doc")?) {
+    // As bytes: a flipped bit may leave no text.
+    let error = match serde_json::from_slice::<Job>(row.try_get("doc")?) {
         Ok(job) => return Ok(Document::Whole(job)),
         Err(error) => error,
     };

@@ -1,0 +1,291 @@
+//! Goes through a state folder, once, and reports what it finds on the way. With [`Repairs`] each finding is repaired
+//! before the next is looked for.
+//!
+//! Bounds: a page of jobs, the names in one folder of logs, and the ids of [`SUSPECTS`] jobs; one chunk of a log's file,
+//! or all of it while it is repaired.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::finding::{Finding, Kind, Remedy};
+use super::judge::{self, Scene, Servers, Sign};
+use super::remedy::Repairs;
+use super::report::Report;
+use super::state::{State, modified_ms};
+use crate::clock;
+use crate::job::JobId;
+use crate::log::{Found, Health, LogError, Upkeep};
+use crate::presence::Presence;
+use crate::store::{Survey, SurveyError, Surveyed, SurveyedDocument};
+
+/// Jobs that are read at once.
+const PAGE: u32 = 64;
+/// Jobs that seem stuck and are looked at once more together.
+const SUSPECTS: usize = 4096;
+/// Servers take up within a second what was given back: a job that still seems stuck after this is.
+const CONFIRM: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 3 });
+/// A deletion that goes on is left alone so long.
+const REMOVAL_MS: i64 = 60_000;
+
+/// Why looking ended early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    /// Somebody asked for it.
+    #[error("interrupted")]
+    Interrupted,
+    /// Nobody reads what is found.
+    #[error("cannot write what was found")]
+    Output(#[from] io::Error),
+    /// The database cannot be read.
+    #[error(transparent)]
+    Survey(#[from] SurveyError),
+}
+
+/// One round.
+pub(super) struct Look<W> {
+    pub(super) state: State,
+    pub(super) survey: Survey,
+    pub(super) report: Report<W>,
+    /// `None`: nothing is changed.
+    pub(super) repairs: Option<Repairs>,
+    pub(super) stop: CancellationToken,
+}
+
+impl<W: Write> Look<W> {
+    /// Looks at everything.
+    pub(super) async fn at_all(&mut self) -> Result<(), Stop> {
+        self.database().await?;
+        // Before this round adds to it.
+        self.lost_and_found().await?;
+        self.jobs().await?;
+        self.logs().await?;
+        self.run_folders().await
+    }
+
+    async fn database(&mut self) -> Result<(), Stop> {
+        let Some(fault) = self.survey.fault().await? else { return Ok(()) };
+        self.found(Finding {
+            kind: Kind::DamagedDatabase,
+            job: None,
+            what: format!("{}: {fault}", self.state.database().display()),
+            since_ms: None,
+            fix: "stop the servers and restore it from a backup, or what `sqlite3 state.db .recover` gives"
+                .to_owned(),
+            remedy: Remedy::None,
+        })
+        .await
+    }
+
+    async fn jobs(&mut self) -> Result<(), Stop> {
+        let mut scene = Scene { servers: self.servers().await?, here: self.state.place(), busy: Vec::new() };
+        let mut suspects = Vec::new();
+        let mut after = String::new();
+        loop {
+            let page = self.survey.jobs(&after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.key.clone();
+            for row in page {
+                self.go_on()?;
+                self.job(&row).await?;
+                if let SurveyedDocument::Whole(job) = &row.document {
+                    scene.note(job);
+                    suspects.extend(judge::stuck(&row, &scene).map(|_| job.id.clone()));
+                }
+                if suspects.len() >= SUSPECTS {
+                    self.stuck(&mut scene, std::mem::take(&mut suspects)).await?;
+                }
+            }
+        }
+        self.stuck(&mut scene, suspects).await
+    }
+
+    async fn job(&mut self, row: &Surveyed) -> Result<(), Stop> {
+        self.report.counts.jobs += 1;
+        if let Some(finding) = judge::document(row) {
+            self.found(finding).await?;
+        }
+        match &row.id {
+            Some(id) => self.log_of(row, id).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn log_of(&mut self, row: &Surveyed, id: &JobId) -> Result<(), Stop> {
+        let logs = self.state.logs();
+        if let Ok(files) = logs.kept_aside(id)
+            && let Some(finding) =
+                judge::kept_aside(id, &files, files.first().and_then(|it| modified_ms(&it.path)))
+        {
+            self.found(finding).await?;
+        }
+        let checked = inspect(logs.clone(), id.clone(), self.stop.clone()).await;
+        if !matches!(checked, Ok(Some(Health::Missing))) {
+            self.report.counts.logs += 1;
+        }
+        match checked {
+            Ok(None) => Err(Stop::Interrupted),
+            Ok(Some(Health::Good)) => Ok(()),
+            Ok(Some(Health::Damaged(damage))) => {
+                self.found(judge::damaged_log(id, &damage, modified_ms(&damage.file))).await
+            }
+            Ok(Some(Health::Missing)) => {
+                // Retention deletes the log first, and the job after that.
+                if judge::should_have_log(row) && self.is_known_after_a_moment(id).await? {
+                    self.found(judge::missing_log(row, &logs.path(id))).await?;
+                }
+                Ok(())
+            }
+            Err(error) => self.found(judge::unreadable(Some(id), describe(&error))).await,
+        }
+    }
+
+    /// Looks again at jobs that seemed stuck: beside servers they may only have been between two of them.
+    async fn stuck(&mut self, scene: &mut Scene, suspects: Vec<JobId>) -> Result<(), Stop> {
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        if scene.servers.running() > 0 {
+            self.pause(CONFIRM).await?;
+        }
+        scene.servers = self.servers().await?;
+        for id in suspects {
+            self.go_on()?;
+            let row = self.survey.job(&id).await?;
+            if let Some(finding) = row.and_then(|row| judge::stuck(&row, scene)) {
+                self.found(finding).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn servers(&mut self) -> Result<Servers, Stop> {
+        let dir = self.state.servers();
+        let mut signs = BTreeMap::new();
+        for lease in self.survey.servers().await? {
+            // One that cannot be asked counts as one that lives: nothing is taken from it.
+            let is_held = Presence::is_held(&dir, &lease.server).unwrap_or(true);
+            signs.insert(lease.server.0, Sign { until_ms: lease.until_ms, is_held });
+        }
+        Ok(Servers::new(signs, clock::now_ms()))
+    }
+
+    async fn logs(&mut self) -> Result<(), Stop> {
+        let logs = self.state.logs();
+        let shards = match logs.shards() {
+            Ok(shards) => shards,
+            Err(error) => return self.found(judge::unreadable(None, describe(&error))).await,
+        };
+        for shard in shards {
+            match logs.entries(&shard) {
+                Ok(entries) => {
+                    for entry in entries {
+                        self.go_on()?;
+                        self.log_folder(entry).await?;
+                    }
+                }
+                Err(error) => self.found(judge::unreadable(None, describe(&error))).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn log_folder(&mut self, found: Found) -> Result<(), Stop> {
+        match found {
+            Found::Log { job, path, is_in_place } => {
+                let is_orphan = !is_in_place || !self.survey.knows(&job).await?;
+                // A job that was forgotten just now has no log any more.
+                if is_orphan && path.exists() {
+                    let since_ms = modified_ms(&path);
+                    self.found(judge::orphan_log(&job, path, is_in_place, since_ms)).await?;
+                }
+                Ok(())
+            }
+            Found::HalfRemoved(path) => match modified_ms(&path) {
+                Some(since_ms) if clock::now_ms() - since_ms > REMOVAL_MS => {
+                    self.found(judge::half_removed(path, Some(since_ms))).await
+                }
+                Some(_) | None => Ok(()),
+            },
+        }
+    }
+
+    async fn run_folders(&mut self) -> Result<(), Stop> {
+        let runs = self.state.run_folders();
+        let jobs = match runs.jobs() {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                let why = format!("cannot list the run folders: {error}");
+                return self.found(judge::unreadable(None, why)).await;
+            }
+        };
+        for job in jobs {
+            self.go_on()?;
+            let folder = runs.path(&job);
+            if self.survey.knows(&job).await? || !folder.exists() {
+                continue;
+            }
+            let finding = match runs.agent(&job) {
+                Ok(agent) => judge::orphan_run_folder(&job, &folder, agent, modified_ms(&folder)),
+                Err(error) => judge::unreadable(Some(&job), format!("{}: {error}", folder.display())),
+            };
+            self.found(finding).await?;
+        }
+        Ok(())
+    }
+
+    async fn lost_and_found(&mut self) -> Result<(), Stop> {
+        let folder = self.state.lost_and_found();
+        match count(&folder.join("log")) + count(&folder.join("run")) {
+            0 => Ok(()),
+            entries => self.found(judge::lost_and_found(&folder, entries)).await,
+        }
+    }
+
+    async fn found(&mut self, finding: Finding) -> Result<(), Stop> {
+        self.report.found(&finding)?;
+        let done = match &mut self.repairs {
+            Some(repairs) => repairs.apply(&self.state, &finding.remedy).await,
+            None => None,
+        };
+        Ok(self.report.done(&finding, done.as_ref())?)
+    }
+
+    async fn is_known_after_a_moment(&mut self, id: &JobId) -> Result<bool, Stop> {
+        self.pause(Duration::from_millis(100)).await?;
+        Ok(self.survey.knows(id).await?)
+    }
+
+    async fn pause(&self, pause: Duration) -> Result<(), Stop> {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => Ok(()),
+            () = self.stop.cancelled() => Err(Stop::Interrupted),
+        }
+    }
+
+    fn go_on(&self) -> Result<(), Stop> {
+        if self.stop.is_cancelled() { Err(Stop::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Checks a log on a thread that may block.
+async fn inspect(logs: Upkeep, id: JobId, stop: CancellationToken) -> Result<Option<Health>, LogError> {
+    let checked = tokio::task::spawn_blocking(move || logs.inspect(&id, &|| !stop.is_cancelled()));
+    // It panics only where a program is wrong, and there is nothing to tell then.
+    checked.await.unwrap_or(Ok(None))
+}
+
+fn count(folder: &Path) -> usize {
+    fs::read_dir(folder).map_or(0, Iterator::count)
+}
+
+fn describe(error: &LogError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

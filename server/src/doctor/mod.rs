@@ -1,0 +1,114 @@
+//! `sqlflow-server doctor`: what is wrong with a state folder, and its repair, beside running servers or without any.
+//!
+//! `judge` says what is wrong, from what was read, and `finding` how that is written down; both are pure. `state` is the
+//! folder, `look` goes through it, `remedy` is what `--repair` does, and `report` where it all goes. What reads and writes
+//! is `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
+
+mod finding;
+mod judge;
+mod look;
+mod remedy;
+mod report;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use self::look::{Look, Stop};
+use self::remedy::{Orphans, Repairs};
+use self::report::{Form, Report};
+use self::state::State;
+
+/// Exit code: something is wrong.
+const FOUND: u8 = 1;
+/// Exit code: not everything could be looked at.
+const NOT_SEEN: u8 = 2;
+/// Exit code of a process that Ctrl+C ended.
+const INTERRUPTED: i32 = 130;
+
+/// What the doctor is asked to do.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Exit status: 0 nothing is wrong, or all of it was repaired; 1 something is wrong; 2 not everything could be looked at.
+
+Examples:
+  sqlflow-server doctor --state-dir /var/lib/sqlflow
+  sudo -u sqlflow sqlflow-server doctor --state-dir /var/lib/sqlflow --repair")]
+pub struct Args {
+    /// Repair what can be repaired without a loss that is not there already, and say what was done
+    #[arg(long)]
+    repair: bool,
+
+    /// With --repair: delete logs and run folders of jobs that are not known, in place of moving them to lost+found
+    #[arg(long, requires = "repair")]
+    delete_orphans: bool,
+
+    /// Print one JSON object per finding, and one of kind `summary` at the end
+    #[arg(long)]
+    json: bool,
+}
+
+/// Looks at a state folder, and repairs it if it is asked to. Says what it finds on standard output.
+pub async fn run(state_dir: &Path, args: &Args) -> ExitCode {
+    match try_run(state_dir, args).await {
+        Ok(code) => code,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(NOT_SEEN)
+        }
+    }
+}
+
+async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
+    let state = State::find(state_dir)?;
+    if args.repair {
+        state.may_repair(nix::unistd::geteuid().as_raw())?;
+    }
+    let orphans = if args.delete_orphans { Orphans::Delete } else { Orphans::SetAside };
+    let form = if args.json { Form::Json } else { Form::Text };
+    let mut look = Look {
+        survey: state.survey().await?,
+        state,
+        report: Report::new(io::stdout(), form),
+        repairs: args.repair.then(|| Repairs::new(orphans)),
+        stop: stop_on_signal()?,
+    };
+    let looked = look.at_all().await;
+    let Look { survey, mut report, .. } = look;
+    survey.close().await;
+    match looked {
+        Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            return Ok(ExitCode::from(NOT_SEEN));
+        }
+        _ => report.end(looked.is_ok())?,
+    }
+    looked?;
+    Ok(if report.counts.left() > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
+}
+
+/// The first TERM or Ctrl+C lets a repair that is under way come to its end, the second ends the process at once.
+fn stop_on_signal() -> io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let stopped = stop.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if stopped.is_cancelled() {
+                std::process::exit(INTERRUPTED);
+            }
+            stopped.cancel();
+        }
+    });
+    Ok(stop)
+}

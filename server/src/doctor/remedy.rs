@@ -1,0 +1,159 @@
+//! What `--repair` does. Each remedy is safe beside servers that run: it takes the lock that they take, or is fenced as
+//! they are, and one that is broken off leaves what can be repaired again.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+
+use super::finding::{Done, Remedy};
+use super::state::State;
+use crate::job::{JobId, JobState};
+use crate::launch::Agent;
+use crate::log::{Health, Moved, free_name};
+use crate::store::{Lease, SqliteStore, Store as _};
+
+/// What becomes of logs and folders of no job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Orphans {
+    /// They are moved out of the way.
+    SetAside,
+    /// They are deleted.
+    Delete,
+}
+
+/// Repairs what is found.
+pub(super) struct Repairs {
+    orphans: Orphans,
+    /// Opened when it is first needed.
+    store: Option<SqliteStore>,
+}
+
+impl Repairs {
+    pub(super) fn new(orphans: Orphans) -> Self {
+        Self { orphans, store: None }
+    }
+
+    /// Does what the remedy says; `None`: there is none.
+    pub(super) async fn apply(&mut self, state: &State, remedy: &Remedy) -> Option<Done> {
+        let what = match remedy {
+            Remedy::None => return None,
+            Remedy::EndJob(id) => self.end_job(state, id).await,
+            Remedy::GiveBack(id, lease) => self.give_back(state, id, lease).await,
+            Remedy::RepairLog(id) => blocking(state, id.clone(), |state, id| repair_log(&state, &id)).await,
+            Remedy::SetLogAside(log) => {
+                let orphans = self.orphans;
+                blocking(state, log.clone(), move |state, log| remove_log(&state, &log, orphans)).await
+            }
+            Remedy::FinishRemoval(folder) => {
+                blocking(state, folder.clone(), |_, folder| finish_removal(&folder)).await
+            }
+            Remedy::SetRunFolderAside(id) => {
+                let orphans = self.orphans;
+                blocking(state, id.clone(), move |state, id| remove_run_folder(&state, &id, orphans)).await
+            }
+        };
+        Some(match what {
+            Ok(what) => Done { repaired: true, what },
+            Err(error) => Done { repaired: false, what: format!("{error:#}") },
+        })
+    }
+
+    async fn store(&mut self, state: &State) -> anyhow::Result<&SqliteStore> {
+        match &mut self.store {
+            Some(store) => Ok(store),
+            none => {
+                let store = SqliteStore::open(&state.database()).await.context("cannot write to state.db")?;
+                Ok(none.insert(store))
+            }
+        }
+    }
+
+    /// To load a job whose document is damaged is to end it, by servers as well.
+    async fn end_job(&mut self, state: &State, id: &JobId) -> anyhow::Result<String> {
+        let Some(record) = self.store(state).await?.load(id).await? else {
+            return Ok("the job is gone by now".to_owned());
+        };
+        Ok(match record.job.state {
+            JobState::Failed(failure) => format!("the job is FAILED: {}", failure.message),
+            JobState::Succeeded => {
+                "the job is SUCCEEDED as before; its steps are not known any more".to_owned()
+            }
+            JobState::Pending | JobState::Running => "its document can be read by now".to_owned(),
+        })
+    }
+
+    async fn give_back(&mut self, state: &State, id: &JobId, lease: &Lease) -> anyhow::Result<String> {
+        self.store(state).await?.release(id, lease).await?;
+        Ok("given back; a server that runs takes it up now, and else the next that starts".to_owned())
+    }
+}
+
+fn repair_log(state: &State, id: &JobId) -> anyhow::Result<String> {
+    match state.logs().repair(id)? {
+        Health::Good => {
+            Ok("what can be read stays, and a gap record stands for what is lost; the damaged files are \
+                            kept beside the log as *.damaged"
+                .to_owned())
+        }
+        Health::Missing => Ok("the log is gone by now".to_owned()),
+        Health::Damaged(damage) => {
+            bail!("{}, byte {}: {} (still)", damage.file.display(), damage.offset, damage.what)
+        }
+    }
+}
+
+fn remove_log(state: &State, log: &Path, orphans: Orphans) -> anyhow::Result<String> {
+    if orphans == Orphans::Delete {
+        state.logs().delete(log)?;
+        return Ok(format!("deleted {}", log.display()));
+    }
+    let to = state.make_lost_and_found("log").context("cannot make the folder lost+found")?;
+    Ok(match state.logs().set_aside(log, &to)? {
+        Moved::To(place) => format!("moved to {}", place.display()),
+        Moved::Missing => "it is gone by now".to_owned(),
+    })
+}
+
+fn finish_removal(folder: &Path) -> anyhow::Result<String> {
+    gone_is_fine(fs::remove_dir_all(folder))
+        .with_context(|| format!("cannot delete {}", folder.display()))?;
+    Ok(format!("deleted {}", folder.display()))
+}
+
+fn remove_run_folder(state: &State, id: &JobId, orphans: Orphans) -> anyhow::Result<String> {
+    let runs = state.run_folders();
+    let folder = runs.path(id);
+    if runs.agent(id)? != Agent::Gone {
+        bail!("an agent runs in {} by now", folder.display());
+    }
+    runs.end_processes(id);
+    if orphans == Orphans::Delete {
+        return finish_removal(&folder);
+    }
+    let to: PathBuf = state.make_lost_and_found("run").context("cannot make the folder lost+found")?;
+    let place = free_name(&to, &folder);
+    match fs::rename(&folder, &place) {
+        Ok(()) => Ok(format!("moved to {}", place.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok("it is gone by now".to_owned()),
+        Err(error) => Err(error).with_context(|| format!("cannot move {}", folder.display())),
+    }
+}
+
+fn gone_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Does the work on a thread that may block.
+async fn blocking<A: Send + 'static>(
+    state: &State,
+    argument: A,
+    work: impl FnOnce(State, A) -> anyhow::Result<String> + Send + 'static,
+) -> anyhow::Result<String> {
+    let state = state.clone();
+    tokio::task::spawn_blocking(move || work(state, argument)).await?
+}

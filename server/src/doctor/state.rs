@@ -1,0 +1,147 @@
+//! The state folder, as one who is no server may touch it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{anyhow, bail};
+
+use crate::job::Place;
+use crate::launch::{LocalLauncher, RunFolders};
+use crate::log::Upkeep;
+use crate::store::{Survey, SurveyError};
+
+/// Where repairs put what belongs to no job.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// A state folder that is there.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    dir: PathBuf,
+    owner: u32,
+}
+
+impl State {
+    /// Finds the folder. Nothing is made.
+    pub(super) fn find(dir: &Path) -> anyhow::Result<Self> {
+        let cannot = |why: String| anyhow!("cannot look at the state folder {}: {why}", dir.display());
+        let found = fs::canonicalize(dir).and_then(|dir| fs::metadata(&dir).map(|metadata| (dir, metadata)));
+        let (dir, metadata) = found.map_err(|error| cannot(cause(&error)))?;
+        // It tells also whether this user may look into it.
+        fs::read_dir(&dir).map_err(|error| cannot(cause(&error)))?;
+        Ok(Self { dir, owner: metadata.uid() })
+    }
+
+    /// Opens its database to look at it.
+    pub(super) async fn survey(&self) -> anyhow::Result<Survey> {
+        let path = self.database();
+        let error = match Survey::open(&path).await {
+            Ok(survey) => return Ok(survey),
+            Err(SurveyError::Store(error)) => {
+                return Err(anyhow::Error::new(error).context(format!("cannot look at {}", path.display())));
+            }
+            Err(error) => error,
+        };
+        let fix = match &error {
+            SurveyError::Missing(_) | SurveyError::Foreign(_) => "name a server's folder with --state-dir",
+            SurveyError::Newer { .. } => "use the doctor of the server that made it",
+            SurveyError::Older { .. } | SurveyError::Other { .. } | SurveyError::Store(_) => {
+                "use the doctor of that server, or start this version's server on it first"
+            }
+        };
+        bail!("cannot look at the state folder {}: {error}; {fix}", self.dir.display())
+    }
+
+    /// Refuses a user whose files the server could not use.
+    pub(super) fn may_repair(&self, user: u32) -> anyhow::Result<()> {
+        if user == self.owner {
+            return Ok(());
+        }
+        bail!(
+            "cannot repair the state folder {}: it belongs to user {}, and files made by user {user} would be of no use \
+             to the server; run it as that user, such as with `sudo -u '#{}'`",
+            self.dir.display(),
+            self.owner,
+            self.owner
+        )
+    }
+
+    pub(super) fn database(&self) -> PathBuf {
+        self.dir.join("state.db")
+    }
+
+    /// The locks of servers.
+    pub(super) fn servers(&self) -> PathBuf {
+        self.dir.join("servers")
+    }
+
+    pub(super) fn logs(&self) -> Upkeep {
+        Upkeep::of(&self.dir.join("log"))
+    }
+
+    pub(super) fn run_folders(&self) -> RunFolders {
+        RunFolders::of(&self.dir.join("run"))
+    }
+
+    /// Where a server with the local launcher starts attempts.
+    pub(super) fn place(&self) -> Place {
+        LocalLauncher::place_of(&self.dir)
+    }
+
+    pub(super) fn lost_and_found(&self) -> PathBuf {
+        self.dir.join(LOST_AND_FOUND)
+    }
+
+    /// The folder for what is set aside of this kind, `log` or `run`; it is made.
+    pub(super) fn make_lost_and_found(&self, kind: &str) -> io::Result<PathBuf> {
+        let folder = self.lost_and_found().join(kind);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// When the file or folder was last changed, in milliseconds since the Unix epoch.
+pub(super) fn modified_ms(path: &Path) -> Option<i64> {
+    let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
+    i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is none; name the server's with --state-dir".to_owned(),
+        io::ErrorKind::PermissionDenied => format!("{error}; run it as the server's user"),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_user_may_look_and_not_repair() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::find(dir.path()).unwrap();
+        assert!(state.may_repair(state.owner).is_ok());
+        let error = state.may_repair(state.owner + 1).unwrap_err().to_string();
+        assert!(error.contains(&format!("sudo -u '#{}'", state.owner)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_no_state_is_refused_and_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = dir.path().join("missing");
+        assert!(State::find(&missing).err().unwrap().to_string().contains("--state-dir"));
+        assert!(!missing.exists());
+
+        let open = async || State::find(dir.path()).unwrap().survey().await.err().unwrap().to_string();
+        assert!(open().await.contains("there is no "), "{}", open().await);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        fs::write(dir.path().join("state.db"), "no database, but long enough to be taken for one".repeat(20))
+            .unwrap();
+        assert!(open().await.contains("is not the database of a server"), "{}", open().await);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,325 @@
+//! Every kind of damage, on a state as servers leave it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use sqlflow_proto::record::{Notice, Record, record::Payload};
+use tokio_util::sync::CancellationToken;
+
+use super::look::Look;
+use super::remedy::{Orphans, Repairs};
+use super::report::{Counts, Form, Report};
+use super::state::State;
+use crate::clock;
+use crate::job::{Job, JobId, TokenHash};
+use crate::log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, Upkeep};
+use crate::presence::Presence;
+use crate::store::{NewJob, ServerId, SqliteStore, Store as _};
+
+/// A state folder.
+struct Folder {
+    dir: tempfile::TempDir,
+    jobs: u8,
+}
+
+/// What the doctor said.
+struct Said {
+    findings: Vec<Value>,
+    counts: Counts,
+}
+
+impl Said {
+    fn kinds(&self) -> BTreeMap<String, Vec<String>> {
+        let mut kinds = BTreeMap::<String, Vec<String>>::new();
+        for finding in &self.findings {
+            let text = |name: &str| finding[name].as_str().unwrap_or("-").to_owned();
+            kinds.entry(text("kind")).or_default().push(text("job"));
+        }
+        kinds
+    }
+
+    /// What was done about the only finding of this kind.
+    fn repair(&self, kind: &str) -> (bool, String) {
+        let mut of_kind = self.findings.iter().filter(|finding| finding["kind"] == kind);
+        let (finding, None) = (of_kind.next().unwrap(), of_kind.next()) else {
+            panic!("{:?}", self.findings)
+        };
+        let repair = &finding["repair"];
+        (repair["repaired"].as_bool().unwrap(), repair["what"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Folder {
+    async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        SqliteStore::open(&dir.path().join("state.db")).await.unwrap().close().await;
+        fs::create_dir(dir.path().join("servers")).unwrap();
+        Self { dir, jobs: 0 }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn log(&self) -> SegmentLog {
+        SegmentLog::open(LogOptions {
+            dir: self.path("log"),
+            segment_bytes: 500,
+            retain_output_bytes_per_job: u64::MAX,
+            max_bytes_per_job: u64::MAX,
+            fsync: false,
+        })
+        .unwrap()
+    }
+
+    /// A live job that this server holds for a minute.
+    async fn job(&mut self, owner: &ServerId) -> JobId {
+        self.jobs += 1;
+        let store = SqliteStore::open(&self.path("state.db")).await.unwrap();
+        let job = Job::new(JobId::generate(), Vec::new());
+        let id = job.id.clone();
+        let new = NewJob {
+            job,
+            token: TokenHash([self.jobs; 32]),
+            user_id: String::new(),
+            sql: String::new(),
+            headings: Vec::new(),
+            step_specs: Vec::new(),
+            secrets: Vec::new(),
+            fetch_timeout_ms: 0,
+            owner: owner.clone(),
+            lease: Duration::from_secs(60),
+            created_ms: clock::now_ms(),
+            request: None,
+        };
+        store.create(new).await.unwrap();
+        store.close().await;
+        id
+    }
+
+    /// A log of several files.
+    async fn write_log(&self, id: &JobId) -> Vec<PathBuf> {
+        let log = self.log();
+        for number in 0..20 {
+            let notice = Notice { text: format!("{number:0100}"), ..Notice::default() };
+            let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
+            log.append(id, vec![Entry { producer: Producer::server(0), record }]).await.unwrap();
+        }
+        let mut files = Vec::new();
+        for entry in fs::read_dir(Upkeep::of(&self.path("log")).path(id)).unwrap() {
+            files.push(entry.unwrap().path());
+        }
+        files.sort();
+        files
+    }
+
+    async fn tamper(&self, sql: String) {
+        let pool = sqlx::SqlitePool::connect(self.path("state.db").to_str().unwrap()).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    async fn doctor(&self, repairs: Option<Orphans>) -> Said {
+        let state = State::find(self.dir.path()).unwrap();
+        let mut out = Vec::new();
+        let mut look = Look {
+            survey: state.survey().await.unwrap(),
+            state,
+            report: Report::new(&mut out, Form::Json),
+            repairs: repairs.map(Repairs::new),
+            stop: CancellationToken::new(),
+        };
+        look.at_all().await.unwrap();
+        let counts = look.report.counts.clone();
+        drop(look);
+        let findings =
+            std::str::from_utf8(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap());
+        Said { findings: findings.collect(), counts }
+    }
+}
+
+fn flip(path: &Path, offset: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[offset] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Everything below the folder.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            all.extend(contents(&path));
+            all.insert(path, Vec::new());
+        } else {
+            all.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    all
+}
+
+fn kinds(expected: &[(&str, &[&JobId])]) -> BTreeMap<String, Vec<String>> {
+    let named = |(kind, jobs): &(&str, &[&JobId])| {
+        ((*kind).to_owned(), jobs.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    expected.iter().map(named).collect()
+}
+
+#[tokio::test]
+async fn a_state_that_is_well_has_no_finding() {
+    let mut folder = Folder::new().await;
+    assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
+    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let id = folder.job(here.id()).await;
+    folder.write_log(&id).await;
+    let said = folder.doctor(None).await;
+    assert_eq!(said.findings, Vec::<Value>::new());
+    assert_eq!((said.counts.jobs, said.counts.logs), (1, 1));
+}
+
+#[tokio::test]
+async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
+    let mut folder = Folder::new().await;
+    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let (cut, damaged, newer, lost) = (
+        folder.job(here.id()).await,
+        folder.job(here.id()).await,
+        folder.job(here.id()).await,
+        folder.job(here.id()).await,
+    );
+    let (orphan, run) = (JobId::generate(), JobId::generate());
+    let files = folder.write_log(&cut).await;
+    flip(&files[1], 100);
+    folder.write_log(&orphan).await;
+    fs::create_dir_all(folder.path("run").join(run.as_str()).join("0-1")).unwrap();
+    folder.tamper(format!("UPDATE jobs SET doc = '{{' WHERE job_id = '{damaged}'")).await;
+    folder.tamper(format!("UPDATE jobs SET doc_version = 99 WHERE job_id = '{newer}'")).await;
+    let done = r#"json_set(doc, '$.state', 'succeeded')"#;
+    folder
+        .tamper(format!(
+            "UPDATE jobs SET ended_ms = 5, state = 'succeeded', doc = {done} WHERE job_id = '{lost}'"
+        ))
+        .await;
+
+    let before = contents(folder.dir.path());
+    let said = folder.doctor(None).await;
+    let all = kinds(&[
+        ("damaged-document", &[&damaged]),
+        ("damaged-log", &[&cut]),
+        ("missing-log", &[&lost]),
+        ("newer-document", &[&newer]),
+        ("orphan-log", &[&orphan]),
+        ("orphan-run-folder", &[&run]),
+    ]);
+    assert_eq!(said.kinds(), all);
+    assert_eq!(said.counts.left(), 6);
+    assert!(contents(folder.dir.path()) == before, "looking changes nothing");
+
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    assert_eq!(said.kinds(), all);
+    assert_eq!((said.counts.repaired, said.counts.left()), (4, 2));
+    assert!(said.repair("damaged-document").1.contains("the job is FAILED"));
+    for (kind, id, place) in
+        [("orphan-log", &orphan, "lost+found/log"), ("orphan-run-folder", &run, "lost+found/run")]
+    {
+        let place = folder.path(place).join(id.as_str());
+        assert_eq!(
+            said.repair(kind),
+            (true, format!("moved to {}", fs::canonicalize(place).unwrap().display()))
+        );
+    }
+
+    let left = kinds(&[("missing-log", &[&lost]), ("newer-document", &[&newer]), ("kept-aside", &[&cut])]);
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    let mut found = said.kinds();
+    assert_eq!(found.remove("lost-and-found"), Some(vec!["-".to_owned()]));
+    assert_eq!(found, left);
+    assert_eq!((said.counts.problems, said.counts.notes), (2, 2));
+    let page = folder.log().read(&cut, 0, usize::MAX).await.unwrap();
+    assert_eq!((page.records.len(), page.last_position), (20, 20), "the rest of the log is there");
+}
+
+#[tokio::test]
+async fn orphans_are_deleted_only_on_request() {
+    let folder = Folder::new().await;
+    let (orphan, run) = (JobId::generate(), JobId::generate());
+    folder.write_log(&orphan).await;
+    fs::create_dir_all(folder.path("run").join(run.as_str()).join("0-1")).unwrap();
+    let said = folder.doctor(Some(Orphans::Delete)).await;
+    assert_eq!(said.counts.repaired, 2);
+    assert_eq!(said.kinds().len(), 2);
+    assert!(!folder.path("lost+found").exists());
+    assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
+}
+
+#[tokio::test]
+async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
+    let mut folder = Folder::new().await;
+    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let id = folder.job(here.id()).await;
+    folder.write_log(&id).await;
+    let place = folder.path("log/elsewhere").join(id.as_str());
+    fs::create_dir_all(&place).unwrap();
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    assert_eq!(said.kinds(), kinds(&[("orphan-log", &[&id])]));
+    assert!(!place.exists() && Upkeep::of(&folder.path("log")).path(&id).exists());
+}
+
+#[tokio::test]
+async fn jobs_of_a_server_that_has_ended_are_given_back() {
+    let mut folder = Folder::new().await;
+    let gone = Presence::announce(&folder.path("servers")).unwrap();
+    let server = gone.id().clone();
+    let id = folder.job(&server).await;
+    assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
+    drop(gone);
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    assert_eq!(said.kinds(), kinds(&[("not-held", &[&id])]));
+    assert!(said.repair("not-held").0);
+    let mut survey = State::find(folder.dir.path()).unwrap().survey().await.unwrap();
+    assert_eq!(survey.job(&id).await.unwrap().unwrap().lease.owner.0, "");
+    assert!(folder.path("servers").join(format!("{server}.lock")).exists(), "servers remove their locks");
+    // Given back twice is given back; without a server it stays a problem.
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    assert_eq!((said.kinds(), said.counts.left()), (kinds(&[("not-held", &[&id])]), 1));
+}
+
+/// Beside servers a job may be between two of them for a moment.
+#[tokio::test]
+async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
+    let mut folder = Folder::new().await;
+    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let held = folder.job(here.id()).await;
+    let free = folder.job(&ServerId("gone".to_owned())).await;
+    folder.tamper("UPDATE jobs SET lease_owner = '' WHERE lease_owner = 'gone'".to_owned()).await;
+    let taken = async {
+        // Before the doctor looks a second time.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        folder.tamper(format!("UPDATE jobs SET lease_owner = '{}'", here.id())).await;
+    };
+    let (said, ()) = tokio::join!(folder.doctor(None), taken);
+    assert_eq!(said.findings, Vec::<Value>::new(), "{held} and {free}");
+    folder.tamper("UPDATE jobs SET lease_owner = ''".to_owned()).await;
+    assert_eq!(folder.doctor(None).await.kinds()["not-held"].len(), 2);
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_between_two_items() {
+    let mut folder = Folder::new().await;
+    folder.job(&ServerId("gone".to_owned())).await;
+    let state = State::find(folder.dir.path()).unwrap();
+    let stop = CancellationToken::new();
+    stop.cancel();
+    let mut look = Look {
+        survey: state.survey().await.unwrap(),
+        state,
+        report: Report::new(Vec::new(), Form::Text),
+        repairs: Some(Repairs::new(Orphans::SetAside)),
+        stop,
+    };
+    assert!(matches!(look.at_all().await, Err(super::look::Stop::Interrupted)));
+    assert_eq!(look.report.counts, Counts::default());
+}

@@ -1,0 +1,77 @@
+//! Run folders as an operator's tool sees them: which jobs have one, and whether an agent still runs there.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::local::attempts_of;
+use super::lock::{Holder, holder};
+use super::processes;
+use crate::job::JobId;
+
+/// The run folders below one folder, which need not exist.
+#[derive(Debug, Clone)]
+pub struct RunFolders {
+    dir: PathBuf,
+}
+
+/// Whether agents of a job run on this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// None does.
+    Gone,
+    /// One does; its process, unless that has no id here.
+    Runs(Option<i32>),
+}
+
+impl RunFolders {
+    /// The run folders below this folder.
+    #[must_use]
+    pub fn of(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// The jobs that have a folder, in no order.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn jobs(&self) -> io::Result<impl Iterator<Item = JobId> + use<>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Ok(entries) => Some(entries),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let entries = entries.into_iter().flatten().flatten();
+        Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+    }
+
+    /// The job's folder.
+    #[must_use]
+    pub fn path(&self, job: &JobId) -> PathBuf {
+        self.dir.join(job.as_str())
+    }
+
+    /// Whether an agent of the job runs.
+    ///
+    /// # Errors
+    /// A lock cannot be asked.
+    pub fn agent(&self, job: &JobId) -> io::Result<Agent> {
+        let dir = self.path(job);
+        for attempt in attempts_of(job, &dir) {
+            let name = format!("{}-{}", attempt.step, attempt.number);
+            match holder(&dir.join(name).join("lock"))? {
+                Holder::Nobody => {}
+                Holder::Process(pid) => return Ok(Agent::Runs(Some(pid))),
+                Holder::Unseen => return Ok(Agent::Runs(None)),
+            }
+        }
+        Ok(Agent::Gone)
+    }
+
+    /// Ends what the job's dead agents left running.
+    pub fn end_processes(&self, job: &JobId) {
+        for attempt in attempts_of(job, &self.path(job)) {
+            processes::kill_marked(&attempt.to_string());
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Checking a whole log against its checksums and positions, without its lock and without changing anything. It works
+//! beside servers that append: only what the mark calls durable is checked, and what seems damaged is looked at again,
+//! since a file may have been replaced or the log deleted in that moment.
+//!
+//! Bounds: one chunk of [`CHUNK_BYTES`], or one frame if it is longer, whatever the size of the log.
+
+use std::path::PathBuf;
+
+use super::LogError;
+use super::folder::{self, Folder, SegmentName};
+use super::frame::{Content, HEADER};
+use super::lock::{Mark, Peek, peek};
+use super::read::{CHUNK_BYTES, Part, Progress};
+
+/// How often a log is looked at that changes all the time.
+const TRIES: u32 = 8;
+
+/// What a check of a log came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// There is no log.
+    Missing,
+    /// Every durable record can be read.
+    Good,
+    /// Some cannot.
+    Damaged(Damage),
+}
+
+/// What is wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The first file with a fault; one that is missing has a name all the same.
+    pub file: PathBuf,
+    /// Offset of the fault in it.
+    pub offset: u64,
+    /// What is wrong there.
+    pub what: &'static str,
+    /// How many files have a fault.
+    pub files: usize,
+}
+
+/// Checks a log. `goes_on` is asked before each file; once it says no the answer is `None`.
+pub(super) fn inspect(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
+    let mut before = None;
+    for _ in 0..TRIES {
+        let health = match look(folder, goes_on)? {
+            Some(Health::Damaged(damage)) => Health::Damaged(damage),
+            settled => return Ok(settled),
+        };
+        if before.as_ref() == Some(&health) {
+            return Ok(before);
+        }
+        before = Some(health);
+    }
+    Ok(before)
+}
+
+fn look(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
+    let mark = match peek(folder)? {
+        Peek::Missing => return Ok(Some(Health::Missing)),
+        Peek::Unclear => None,
+        Peek::Mark(mark) => Some(mark),
+    };
+    let mut faults = Faults::default();
+    for part in parts(folder, mark)? {
+        if !goes_on() {
+            return Ok(None);
+        }
+        faults.note(part.check(folder))?;
+    }
+    Ok(Some(faults.0.map_or(Health::Good, Health::Damaged)))
+}
+
+/// The first fault, and how many there are.
+#[derive(Default)]
+struct Faults(Option<Damage>);
+
+impl Faults {
+    fn note(&mut self, checked: Result<(), LogError>) -> Result<(), LogError> {
+        let (file, offset, what) = match checked {
+            Err(LogError::Corrupt { file, offset, what }) => (file, offset, what),
+            other => return other,
+        };
+        let damage = self.0.get_or_insert(Damage { file, offset, what, files: 0 });
+        damage.files += 1;
+        Ok(())
+    }
+}
+
+/// A range of positions, and the file that should hold it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// Its file; one without a file is [`Extent::Missing`].
+    pub(super) name: SegmentName,
+    pub(super) extent: Extent,
+}
+
+/// How much of a file must be good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All of it, with the positions up to this one.
+    Whole(u64),
+    /// The tail, up to the mark.
+    Tail(Mark),
+    /// Nothing: no mark tells how far the tail is durable, so what is torn off there was not acknowledged.
+    Open,
+    /// There is no such file; it would hold the positions up to this one.
+    Missing(u64),
+}
+
+/// What a log's files should hold, by their names and its mark.
+pub(super) fn parts(folder: &Folder, mark: Option<Mark>) -> Result<Vec<Expected>, LogError> {
+    Ok(expected(folder.list()?.segments, mark))
+}
+
+fn expected(mut segments: Vec<SegmentName>, mark: Option<Mark>) -> Vec<Expected> {
+    // What lies behind the mark is being written.
+    segments.retain(|name| mark.is_none_or(|mark| name.first <= mark.segment));
+    let mut parts = Vec::with_capacity(segments.len());
+    let mut next = 1;
+    let missing =
+        |first: u64, last: u64| Expected { name: SegmentName::live(first), extent: Extent::Missing(last) };
+    for (index, &name) in segments.iter().enumerate() {
+        if name.first > next {
+            parts.push(missing(next, name.first.saturating_sub(1)));
+        }
+        let following = segments.get(index + 1);
+        let extent = match (name.kept_to, following, mark) {
+            (Some(last), ..) => Extent::Whole(last),
+            (None, Some(following), _) => Extent::Whole(following.first.saturating_sub(1)),
+            (None, None, Some(mark)) if mark.segment == name.first => Extent::Tail(mark),
+            (None, None, Some(mark)) => Extent::Whole(mark.segment.saturating_sub(1)),
+            (None, None, None) => Extent::Open,
+        };
+        next = match extent {
+            Extent::Whole(last) | Extent::Missing(last) => last.saturating_add(1),
+            Extent::Tail(_) | Extent::Open => u64::MAX,
+        };
+        parts.push(Expected { name, extent });
+    }
+    match mark {
+        Some(mark) if next <= mark.segment => {
+            if next < mark.segment {
+                parts.push(missing(next, mark.segment - 1));
+            }
+            parts.push(missing(mark.segment, mark.last_position));
+        }
+        // A compaction always leaves the tail.
+        None if next > 1 && next < u64::MAX => parts.push(missing(next, next)),
+        Some(_) | None => {}
+    }
+    parts
+}
+
+impl Expected {
+    /// Reads the part. Damage is [`LogError::Corrupt`].
+    fn check(self, folder: &Folder) -> Result<(), LogError> {
+        let path = folder.file(self.name);
+        let missing = || LogError::corrupt(&path, 0, "the file is missing");
+        let (limit, last) = match self.extent {
+            Extent::Missing(_) => return Err(missing()),
+            Extent::Open => return Ok(()),
+            Extent::Whole(last) => (None, last),
+            Extent::Tail(mark) => (Some(mark.length), mark.last_position),
+        };
+        let (file, length) = match folder::open(&path) {
+            Err(error) if error.is_not_found() => return Err(missing()),
+            opened => opened?,
+        };
+        let header = folder::read_at(&file, &path, 0, HEADER.len() as u64)?;
+        if header != HEADER.as_slice() {
+            return Err(LogError::corrupt(&path, 0, "it does not begin as a segment does"));
+        }
+        let part = Part { path: &path, file: &file, limit: limit.unwrap_or(length) };
+        let mut order =
+            Order { name: self.name, end: self.name.first.saturating_sub(1), last, has_summary: false };
+        part.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
+            let noted = frame.content().and_then(|content| order.note(&content));
+            noted.map(|()| Progress::PartIsRead).map_err(|what| LogError::corrupt(&path, frame.offset, what))
+        })?;
+        order.finish().map_err(|what| LogError::corrupt(&path, part.limit, what))
+    }
+}
+
+/// What may come next in a file.
+struct Order {
+    name: SegmentName,
+    /// The last position that was met.
+    end: u64,
+    /// The last one that must be there.
+    last: u64,
+    has_summary: bool,
+}
+
+impl Order {
+    fn note(&mut self, content: &Content) -> Result<(), &'static str> {
+        let is_first = !std::mem::replace(&mut self.has_summary, true);
+        match content {
+            Content::Summary(_) if is_first => Ok(()),
+            Content::Summary(_) => Err("a summary is out of place"),
+            _ if is_first => Err("it has no summary"),
+            Content::Seal(_) => Ok(()),
+            Content::Record(record) => {
+                let is_next = match self.name.kept_to {
+                    Some(_) => record.position > self.end,
+                    None => record.position == self.end.saturating_add(1),
+                };
+                if !is_next || record.position > self.last {
+                    return Err("a position is missing or repeated");
+                }
+                self.end = record.position;
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&self) -> Result<(), &'static str> {
+        match (self.has_summary, self.name.kept_to) {
+            (false, _) => Err("it has no summary"),
+            // Retention may have removed the last positions.
+            (true, Some(_)) => Ok(()),
+            (true, None) if self.end == self.last => Ok(()),
+            (true, None) => Err("records are missing behind it"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(segment: u64, last_position: u64) -> Mark {
+        Mark { birth: 1, segment, length: 100, last_position }
+    }
+
+    fn kept(first: u64, last: u64) -> SegmentName {
+        SegmentName { first, kept_to: Some(last) }
+    }
+
+    fn extents(segments: &[SegmentName], mark: Option<Mark>) -> Vec<(u64, Extent)> {
+        expected(segments.to_vec(), mark).into_iter().map(|it| (it.name.first, it.extent)).collect()
+    }
+
+    #[test]
+    fn each_file_holds_the_positions_up_to_the_next() {
+        let tail = mark(9, 12);
+        assert_eq!(
+            extents(&[kept(1, 4), SegmentName::live(5), SegmentName::live(9)], Some(tail)),
+            [(1, Extent::Whole(4)), (5, Extent::Whole(8)), (9, Extent::Tail(tail))]
+        );
+        assert_eq!(extents(&[SegmentName::live(1)], None), [(1, Extent::Open)]);
+        assert_eq!(extents(&[], None), []);
+    }
+
+    #[test]
+    fn positions_without_a_file_are_missing_wherever_they_are() {
+        let tail = mark(9, 12);
+        let missing = Extent::Missing;
+        assert_eq!(
+            extents(&[kept(3, 4), SegmentName::live(9)], Some(tail)),
+            [(1, missing(2)), (3, Extent::Whole(4)), (5, missing(8)), (9, Extent::Tail(tail))]
+        );
+        assert_eq!(extents(&[SegmentName::live(1)], Some(tail)), [(1, Extent::Whole(8)), (9, missing(12))]);
+        assert_eq!(
+            extents(&[kept(1, 3)], Some(tail)),
+            [(1, Extent::Whole(3)), (4, missing(8)), (9, missing(12))]
+        );
+        assert_eq!(extents(&[], Some(tail)), [(1, missing(8)), (9, missing(12))]);
+        assert_eq!(extents(&[kept(1, 3)], None), [(1, Extent::Whole(3)), (4, missing(4))]);
+    }
+
+    #[test]
+    fn what_is_begun_behind_the_mark_is_not_checked() {
+        let tail = mark(1, 4);
+        let segments = [SegmentName::live(1), SegmentName::live(5)];
+        assert_eq!(extents(&segments, Some(tail)), [(1, Extent::Tail(tail))]);
+    }
+}

@@ -1,0 +1,222 @@
+//! Logs as an operator's tool sees them: folders that are listed, checked, repaired and set aside one at a time. Nothing
+//! is kept in memory between two calls. What changes a log takes its lock, as servers do, and waits for it no longer.
+//!
+//! All of it blocks.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::LogError;
+use super::disk::Disk;
+use super::folder::{Folder, read_dir_if_there};
+use super::inspect::{Health, inspect};
+use super::job_log::{LOCK_PAUSE, LOCK_WAIT};
+use super::lock::{JobLock, Tried};
+use super::repair::repair_all;
+use crate::job::JobId;
+
+/// What a deletion that was broken off leaves of a job's folder has this extension.
+const REMOVED: &str = "removed";
+
+/// The logs below one folder, which need not exist.
+#[derive(Debug, Clone)]
+pub struct Upkeep {
+    dir: PathBuf,
+    disk: Disk,
+}
+
+/// Something in the folder of logs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// A job's log. `is_in_place`: servers look for it there.
+    Log {
+        /// The job.
+        job: JobId,
+        /// Its folder.
+        path: PathBuf,
+        /// Whether it is where servers look for it.
+        is_in_place: bool,
+    },
+    /// What is left of a log whose deletion was broken off.
+    HalfRemoved(PathBuf),
+}
+
+/// A file beside the segments of a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aside {
+    /// The file.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+}
+
+/// What became of a log that was to be moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Moved {
+    /// It is there now.
+    To(PathBuf),
+    /// There was none.
+    Missing,
+}
+
+impl Upkeep {
+    /// The logs below this folder.
+    #[must_use]
+    pub fn of(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), disk: Disk::new(true) }
+    }
+
+    /// The folder of a job's log, whether it is there or not.
+    #[must_use]
+    pub fn path(&self, job: &JobId) -> PathBuf {
+        self.folder(job).path
+    }
+
+    /// The folders that logs are spread over.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub fn shards(&self) -> Result<Vec<PathBuf>, LogError> {
+        let mut shards = Vec::new();
+        for shard in read_dir_if_there(&self.dir)? {
+            let shard = shard.map_err(LogError::io("list", &self.dir))?.path();
+            if shard.is_dir() {
+                shards.push(shard);
+            }
+        }
+        shards.sort();
+        Ok(shards)
+    }
+
+    /// What is in one of them.
+    ///
+    /// # Errors
+    /// It cannot be listed.
+    pub fn entries(&self, shard: &Path) -> Result<Vec<Found>, LogError> {
+        let mut entries = Vec::new();
+        for entry in read_dir_if_there(shard)? {
+            let path = entry.map_err(LogError::io("list", shard))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Ok(job) = name.parse::<JobId>() {
+                let is_in_place = self.path(&job) == path;
+                entries.push(Found::Log { job, path, is_in_place });
+            } else if path.extension().is_some_and(|it| it == REMOVED) {
+                entries.push(Found::HalfRemoved(path));
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Checks a log, without its lock. `goes_on` is asked before each file; once it says no the answer is `None`.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn inspect(&self, job: &JobId, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, LogError> {
+        inspect(&self.folder(job), goes_on)
+    }
+
+    /// The files that repairs kept aside in a job's log.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn kept_aside(&self, job: &JobId) -> Result<Vec<Aside>, LogError> {
+        let folder = self.folder(job).path;
+        let mut found = Vec::new();
+        for entry in read_dir_if_there(&folder)? {
+            let entry = entry.map_err(LogError::io("list", &folder))?;
+            let path = entry.path();
+            if path.extension().is_some_and(|it| it == "damaged")
+                && let Ok(metadata) = entry.metadata()
+            {
+                found.push(Aside { path, bytes: metadata.len() });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Repairs a log, under its lock: what can be read stays, a gap record stands for what cannot, and files that were
+    /// damaged are kept beside it. Gives its health afterwards.
+    ///
+    /// # Errors
+    /// Its lock is held for too long, or a file cannot be read or written.
+    pub fn repair(&self, job: &JobId) -> Result<Health, LogError> {
+        let folder = self.folder(job);
+        let Some(held) = wait_for_lock(&folder)? else { return Ok(Health::Missing) };
+        repair_all(&folder, &held)?;
+        Ok(inspect(&folder, &|| true)?.unwrap_or(Health::Missing))
+    }
+
+    /// Moves a log into the folder `to`, under its lock.
+    ///
+    /// # Errors
+    /// Its lock is held for too long, or it cannot be moved.
+    pub fn set_aside(&self, log: &Path, to: &Path) -> Result<Moved, LogError> {
+        let folder = Folder { path: log.to_owned(), disk: self.disk.clone() };
+        let Some(_held) = wait_for_lock(&folder)? else { return Ok(Moved::Missing) };
+        let free = free_name(to, log);
+        match fs::rename(log, &free) {
+            Ok(()) => Ok(Moved::To(free)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !log.exists() => Ok(Moved::Missing),
+            Err(error) => Err(LogError::io("move", log)(error)),
+        }
+    }
+
+    /// Deletes a log, under its lock.
+    ///
+    /// # Errors
+    /// Its lock is held for too long, or it cannot be deleted.
+    pub fn delete(&self, log: &Path) -> Result<(), LogError> {
+        let folder = Folder { path: log.to_owned(), disk: self.disk.clone() };
+        match wait_for_lock(&folder)? {
+            Some(_held) => folder.remove(),
+            None => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_syncs(&self, count: u32) {
+        self.disk.syncs_to_fail.store(count, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    fn folder(&self, job: &JobId) -> Folder {
+        Folder::of(&self.dir, job, self.disk.clone())
+    }
+}
+
+/// A path in the folder `to` that has the name of `path`, or begins with it, and that nothing has yet.
+#[must_use]
+pub fn free_name(to: &Path, path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default();
+    let numbered = (1_u32..).map(|number| {
+        let mut name = name.to_owned();
+        name.push(format!("-{number}"));
+        to.join(name)
+    });
+    std::iter::once(to.join(name))
+        .chain(numbered)
+        .find(|free| !free.exists())
+        .unwrap_or_else(|| to.join(name))
+}
+
+/// The log's lock; `None`: there is no log.
+fn wait_for_lock(folder: &Folder) -> Result<Option<JobLock>, LogError> {
+    let end = Instant::now() + LOCK_WAIT;
+    let mut pause = Duration::from_millis(1);
+    let mut tried = JobLock::try_if_there(folder)?;
+    loop {
+        let waiting = match tried {
+            Tried::Held(held) => return Ok(Some(held)),
+            Tried::NoFolder => return Ok(None),
+            Tried::Busy(waiting) if Instant::now() >= end => return Err(waiting.give_up()),
+            Tried::Busy(waiting) => waiting,
+        };
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LOCK_PAUSE);
+        tried = match waiting.try_again()? {
+            Some(tried) => tried,
+            None => JobLock::try_if_there(folder)?,
+        };
+    }
+}
