@@ -139,13 +139,17 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
-    let served = tokio::try_join!(services.serve(clients, agents), web.serve(pages)).map(|_| ());
+    // A listener that fails ends the pages too.
+    let served = tokio::try_join!(services.serve(clients, agents), async {
+        web.serve(pages).await;
+        Ok(())
+    });
     housekeeping.abort();
     let _ = housekeeping.await;
     if let Some(sending) = sending {
         sending.finish().await;
     }
-    served
+    served.map(|_| ())
 }
 
 /// Where spans go, as the standard variables say.

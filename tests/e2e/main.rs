@@ -18,5 +18,6 @@ mod run_again;
 mod scratch_tables;
 mod server_killed;
 mod silent;
+mod slow_peers;
 mod two_servers;
 mod verdicts;

@@ -8,14 +8,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use nix::fcntl::{Flock, FlockArg};
 use sqlflow_proto::agent::agent_server::AgentServer;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::{self, Server};
 
 use super::attach::AgentApi;
-use crate::accept;
+use crate::accept::{self, Prompt};
 
 /// How often a waiting server tries to take the socket.
 const RETRY: Duration = Duration::from_millis(250);
@@ -38,10 +40,12 @@ impl AgentSocket {
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
         let Some((listener, _lock)) = self.take(&shutdown).await else { return Ok(()) };
+        let connections = accept::connections(Arc::new(listener), "agents");
         Server::builder()
+            .layer(accept::note_requests::<UdsConnectInfo>())
             .add_service(service)
             .serve_with_incoming_shutdown(
-                accept::connections(Arc::new(listener), "agents"),
+                connections.map(|stream| Ok::<_, io::Error>(Prompt::new(stream))),
                 shutdown.cancelled_owned(),
             )
             .await

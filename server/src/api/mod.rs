@@ -14,6 +14,7 @@ mod submit;
 mod v1;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::accept;
+use crate::accept::{self, Prompt};
 use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
@@ -144,12 +145,10 @@ impl Api {
             .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = accept::connections(Arc::new(clients), "clients").map(|accepted| {
-            accepted.map(|stream| {
-                // Small answers must not wait for more to say.
-                let _ = stream.get_ref().set_nodelay(true);
-                delivery::TrackedStream::new(stream)
-            })
+        let connections = accept::connections(Arc::new(clients), "clients").map(|stream| {
+            // Small answers must not wait for more to say.
+            let _ = stream.set_nodelay(true);
+            Ok::<_, io::Error>(Prompt::new(delivery::TrackedStream::new(stream)))
         });
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -162,6 +161,7 @@ impl Api {
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
 
         let serving = async { tokio::try_join!(clients, agents) };
+            .layer(accept::note_requests::<Arc<delivery::Connection>>())
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN_TIME).await;
