@@ -19,5 +19,6 @@ mod scratch_tables;
 mod server_killed;
 mod silent;
 mod slow_peers;
+mod stopped_server;
 mod two_servers;
 mod verdicts;

@@ -8,10 +8,10 @@ use sqlflow_tests::stand_in::{self, STEP};
 use super::agent_killed::find_agent;
 
 /// Stopped until it is dropped, also by a test that fails.
-struct Stopped(Pid);
+pub(super) struct Stopped(Pid);
 
 impl Stopped {
-    fn new(pid: Pid) -> Self {
+    pub(super) fn new(pid: Pid) -> Self {
         kill(pid, Signal::SIGSTOP).unwrap();
         Self(pid)
     }
