@@ -11,6 +11,7 @@ pub mod clock;
 pub mod codegen;
 pub mod config;
 mod convert;
+pub mod descriptors;
 pub mod drive;
 pub mod dsn;
 mod exhaustion;

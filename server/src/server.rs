@@ -36,11 +36,16 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of Pods: sidecars and network policies may let the first connections through late.
 const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs a server until `shutdown` is cancelled. Jobs go on without it.
+/// Runs a server until `shutdown` is cancelled. Jobs go on without it. `open_files` is the soft limit of open files for
+/// what agents on this machine run; `None`: this process's own.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
-pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    options: Options,
+    open_files: Option<u64>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     if !options.datasource.expose().is_empty() {
@@ -76,7 +81,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     let presence =
         Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
     let (launcher, executors, agents) = match options.launcher {
-        LauncherKind::Local => local(&options, &state_dir)?,
+        LauncherKind::Local => local(&options, open_files, &state_dir)?,
         LauncherKind::Kubernetes => kubernetes(&options).await?,
     };
     let (tracer, sending) = match collector()? {
@@ -167,7 +172,7 @@ fn collector_variables() -> HashMap<String, String> {
 /// Who starts attempts, who tells whether an executor is one of them, and where they attach.
 type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
 
-fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
+fn local(options: &Options, open_files: Option<u64>, state_dir: &Path) -> anyhow::Result<Launching> {
     let socket = state_dir.join("agent.sock");
     let launcher = LocalLauncher::new(LocalOptions {
         agent: find_agent(options.agent.clone())?,
@@ -183,6 +188,7 @@ fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
 }
 
+        open_files,
 /// `--max-running`, if it is not given.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
