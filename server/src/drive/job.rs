@@ -380,18 +380,17 @@ impl JobDriver {
         Ok(())
     }
 
-    /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when
-    /// that does not help.
+    /// Ends an attempt of a cancelled job, or one that cleans up and takes too long. The stream's server tells an attached
+    /// agent of the cancel; the platform is asked when that does not help.
     async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
         let lasted = self.at_hand(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
         let launcher = self.context.launchers.of(job, attempt);
         if let Observation::Gone(remains) = launcher.observe(attempt).await {
-            let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
-            let cancelled = Some(Outcome::by_server(Reason::Cancelled, why, false));
+            let ended = Some(ended_on_purpose(job, attempt));
             return match agent {
-                Agent::NeverAttached => self.settle_without_agent(attempt.clone(), *remains, cancelled).await,
-                Agent::Attached | Agent::Granted => self.settle(attempt.clone(), *remains, cancelled).await,
+                Agent::NeverAttached => self.settle_without_agent(attempt.clone(), *remains, ended).await,
+                Agent::Attached | Agent::Granted => self.settle(attempt.clone(), *remains, ended).await,
             };
         }
         // Each look asks again, since a platform may not have heard it; that never asks for more.
@@ -447,6 +446,23 @@ fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
 }
 
 /// A database may hold up the removal, for example while another session uses the table: the job ends anyway.
+/// The outcome of an attempt that a driver ends, should its agent not report one.
+fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
+    match job.attempt(attempt).map(|it| it.role) {
+        Some(Role::CleanUp) => {
+            let limit = CLEAN_UP_TIMEOUT.as_secs();
+            let why = format!(
+                "the scratch table was not dropped within {limit} s; another session of the database may be using it"
+            );
+            Outcome::by_server(Reason::Deadline, why, false)
+        }
+        Some(Role::Run) | None => {
+            let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
+            Outcome::by_server(Reason::Cancelled, why, false)
+        }
+    }
+}
+
 fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
     let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
     job.attempt(attempt)

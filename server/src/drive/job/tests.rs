@@ -346,3 +346,27 @@ async fn a_log_that_was_closed_before_gets_no_second_end() {
     let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
     assert_eq!(world.count(is_end).await, 1);
 }
+/// Nobody cancelled the job: what took too long was to clean up behind it.
+#[tokio::test]
+async fn a_clean_up_that_takes_too_long_has_its_own_end() {
+    let world = world_of(None, false).await;
+    world.attach().await;
+    let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
+    let attempt = world.attempt.clone();
+    world.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
+    // At the beginning of time.
+    world.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place: Place::of("local") }).await;
+    let clean_up = AttemptId { number: 2, ..world.attempt.clone() };
+    world.update(Event::AttemptLaunched(clean_up.clone())).await;
+    world.race(false);
+    world.drive();
+    let outcome = world.outcome(&clean_up).await;
+    assert_eq!(outcome.reason, Reason::Deadline);
+    assert!(
+        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
+        "{}",
+        outcome.message
+    );
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
