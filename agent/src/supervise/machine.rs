@@ -164,6 +164,8 @@ impl Attempt {
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
+            // The job was cancelled while the agent attached. It has nothing to run, and reports that.
+            Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
             Event::Terminate { .. } => {
                 self.end_by_termination();

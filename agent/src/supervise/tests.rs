@@ -448,3 +448,15 @@ fn an_attempt_that_only_publishes_runs_nothing() {
     world.happen(terminate());
     assert_eq!((world.reports[0].reason, world.reports[0].output_kept), (Reason::Terminated, true));
 }
+
+/// It has nothing to run then: a server that waits for its outcome would take it for lost.
+#[test]
+fn a_cancel_that_comes_instead_of_the_assignment_is_reported() {
+    let mut world = World::new(plan(true), Fails::Nothing, 0, false, false);
+    world.pending.clear();
+    world.happen(Event::Cancel { reason: "by the user".into(), grace: None });
+    let verdict = &world.reports[0];
+    assert_eq!((verdict.reason, verdict.message.as_str()), (Reason::Cancelled, "by the user"));
+    while world.step(0) {}
+    assert_eq!(world.exit, Some(143));
+}
