@@ -21,9 +21,11 @@ use crate::dsn;
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions};
 use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
 use crate::refusals::Refusals;
+use crate::silence::SILENCE;
 use crate::store::{SqliteStore, Store};
 use crate::trace::Tracer;
 use crate::web::{Links, Views, Web};
@@ -92,18 +94,21 @@ pub async fn run(
         None => (Tracer::default(), None),
     };
     let refusals = Refusals::default();
+    let memory_peaks = MemoryPeaks::default();
     let driver = Driver::new(
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
             launchers: Launchers::only(Arc::clone(&launcher)),
             refusals: refusals.clone(),
+            memory_peaks: memory_peaks.clone(),
             presence,
             limits: Limits {
                 lease: options.lease,
                 attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
                 grace: options.grace,
                 retain_jobs: options.retain_jobs,
+                silence: SILENCE,
             },
             tracer,
             metrics: metrics.clone(),
@@ -135,6 +140,7 @@ pub async fn run(
         driver: driver.clone(),
         executors,
         refusals,
+        memory_peaks,
         submit: SubmitOptions {
             data_source: options.datasource,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
@@ -182,13 +188,13 @@ fn local(options: &Options, open_files: Option<u64>, state_dir: &Path) -> anyhow
         socket: socket.clone(),
         linger: options.linger,
         attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
+        open_files,
         max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), agents))
 }
 
-        open_files,
 /// `--max-running`, if it is not given.
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)

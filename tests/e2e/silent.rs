@@ -53,6 +53,30 @@ async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
     assert_eq!(ended.log(), "done\n");
 }
 
+/// The server that heard of it last cannot say that it is silent, so the next one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_while_its_server_is_started_again_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
+    server.kill();
+    // Not before: the kernel continues a stopped agent whose server ends.
+    let stopped = Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"));
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let cursor = client.until(&cursor, says("no word from the agent for 15 s")).await.unwrap();
+    drop(stopped);
+    let cursor = client.until(&cursor, says("the agent is heard again")).await.unwrap();
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    ended.expect_success();
+    assert!(!ended.payloads().any(says("no word from the agent")), "it is said once");
+    assert_eq!(ended.log(), "done\n");
+}
+
 /// The kernel sends HUP and CONT to a stopped process group that the end of the server orphans.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_stopped_when_its_server_ends_goes_on_with_its_job() {

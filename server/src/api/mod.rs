@@ -31,8 +31,10 @@ use crate::accept::{self, Prompt};
 use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
+use crate::silence::SILENCE;
 use crate::sql;
 use crate::store::Store;
 use crate::web::Links;
@@ -54,6 +56,8 @@ pub struct Api {
     pub executors: Arc<dyn Executors>,
     /// Why agents could not attach.
     pub refusals: Refusals,
+    /// What heartbeats said.
+    pub memory_peaks: MemoryPeaks,
     /// Makes assignments.
     pub assigner: Assigner,
     /// What is counted.
@@ -112,7 +116,9 @@ impl Api {
                 refusals: self.refusals,
                 assigner: self.assigner,
                 grace: self.grace,
-                silence: attach::SILENCE,
+                silence: SILENCE,
+                server: self.driver.server().clone(),
+                memory_peaks: self.memory_peaks,
                 metrics: self.metrics.clone(),
                 streams: Mutex::new(HashMap::new()),
                 shutdown: shutdown.clone(),
@@ -155,13 +161,13 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
+            .layer(accept::note_requests::<Arc<delivery::Connection>>())
             .add_service(token_service)
             .add_service(health_service)
             .add_service(reflection)
             .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
 
         let serving = async { tokio::try_join!(clients, agents) };
-            .layer(accept::note_requests::<Arc<delivery::Connection>>())
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN_TIME).await;

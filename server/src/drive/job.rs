@@ -1,7 +1,8 @@
 //! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
-//! seen of the attempt that it drives; `stopping` decides when a platform is asked to end an attempt; `waits` is when a
-//! wait is reported, and when it is over.
+//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
+//! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over.
 
+mod absence;
 mod at_hand;
 mod ending;
 mod stopping;
@@ -300,7 +301,7 @@ impl JobDriver {
                     let at_hand = self.at_hand(&attempt);
                     at_hand.waits.end();
                     at_hand.refused = None;
-                    return Ok(());
+                    return self.note_absence(job, &attempt).await;
                 }
                 let waiting = self.silence(job, &attempt);
                 if self.waits(&attempt, &waiting).await? {
@@ -445,7 +446,6 @@ fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
     Outcome::by_server(Reason::LaunchFailed, why, is_kept)
 }
 
-/// A database may hold up the removal, for example while another session uses the table: the job ends anyway.
 /// The outcome of an attempt that a driver ends, should its agent not report one.
 fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     match job.attempt(attempt).map(|it| it.role) {
@@ -463,6 +463,7 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     }
 }
 
+/// A database may hold up the removal, for example while another session uses the table: the job ends anyway.
 fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
     let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
     job.attempt(attempt)
