@@ -119,6 +119,9 @@ pub struct AttachOptions {
     /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "SECS", default_value = "600", value_parser = parse_seconds)]
     pub linger: Duration,
+    /// Soft limit of open files for the command, and so for this agent [default: the one that it inherits]
+    #[arg(long, env = "SQLFLOW_AGENT_OPEN_FILES", value_name = "N", value_parser = clap::value_parser!(u64).range(64..))]
+    pub open_files: Option<u64>,
     /// Megabytes in the run folder for records that no server takes, beside 8 MiB in memory
     #[arg(long, env = "SQLFLOW_AGENT_SPOOL_DISK", value_name = "MIB", default_value = "256", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     pub spool_disk: u64,

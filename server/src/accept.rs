@@ -1,10 +1,11 @@
-//! Connections as every listener takes them: a failure to accept pauses instead of spinning, and a peer that says nothing
-//! is not waited for.
+//! Connections as every listener takes them: a failure to accept pauses instead of spinning, and a peer that says nothing,
+//! or too little for a request, is not waited for.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -12,14 +13,17 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::Sleep;
+use tonic::body::Body;
 use tonic::transport::server::Connected;
+use tower::util::MapRequestLayer;
 
-/// How long a peer may take for its first bytes, and for a TLS handshake.
+/// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
+/// Timeout for the first request of a gRPC connection. Longer than the above, since a client may connect before it has
+/// something to ask.
+const FIRST_REQUEST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
-pub const HTTP2_PREFACE: usize = 24;
-/// The shortest request line: `GET / HTTP/1.1` and the end of the line.
-const HTTP1_REQUEST_LINE: usize = 16;
+const HTTP2_PREFACE: usize = 24;
 
 /// After a connection that could not be accepted. Without descriptors the next try would fail at once, again and again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -49,19 +53,20 @@ impl Accept for UnixListener {
     }
 }
 
-/// The connections of a listener, for tonic. `who` comes, for the log.
+/// The connections of a listener. `who` comes, for the log.
 pub fn connections<L: Accept>(
     listener: Arc<L>,
     who: &'static str,
-) -> impl Stream<Item = io::Result<Prompt<L::Stream>>> + Send + use<L> {
-    futures::stream::unfold(listener, move |listener| async move {
-        let stream = next(&*listener, who).await;
-        Some((Ok(Prompt::new(stream, HTTP2_PREFACE)), listener))
-    })
+) -> impl Stream<Item = L::Stream> + Send + use<L> {
+    futures::stream::unfold(
+        listener,
+        move |listener| async move { Some((next(&*listener, who).await, listener)) },
+    )
 }
 
-/// The next connection, however long that takes. A failure is logged once until a connection is accepted again.
-async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
+/// The next connection, however long that takes. A failure is logged once until a connection is accepted again. Safe to
+/// cancel.
+pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     let mut failures: u64 = 0;
     loop {
         match listener.accept().await {
@@ -82,58 +87,82 @@ async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     }
 }
 
-/// The HTTP side's listener, for axum.
-pub struct HttpListener(pub TcpListener);
+/// Whether a connection has carried a request.
+#[derive(Debug, Clone, Default)]
+struct FirstRequest(Arc<AtomicBool>);
 
-impl axum::serve::Listener for HttpListener {
-    type Io = Prompt<TcpStream>;
-    type Addr = std::net::SocketAddr;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            let stream = next(&self.0, "browsers").await;
-            // One that is gone already has no address.
-            if let Ok(address) = stream.peer_addr() {
-                return (Prompt::new(stream, HTTP1_REQUEST_LINE), address);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Self::Addr> {
-        self.0.local_addr()
-    }
+/// What is known of a connection, beside what its stream knows.
+#[derive(Debug, Clone)]
+pub struct ConnectInfo<I> {
+    inner: I,
+    first_request: FirstRequest,
 }
 
-/// A connection that ends with an error when its first bytes do not come in time.
+/// Notes that a connection has carried a request, and gives the request the connection info of the stream in the
+/// [`Prompt`]. Every gRPC server with such streams has this layer.
+#[must_use]
+pub fn note_requests<I: Clone + Send + Sync + 'static>()
+-> MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>> {
+    MapRequestLayer::new(|mut request| {
+        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
+            info.first_request.0.store(true, Ordering::Relaxed);
+            request.extensions_mut().insert(info.inner);
+        }
+        request
+    })
+}
+
+/// A gRPC connection that ends with an error when its first bytes, or its first request, do not come in time.
 pub struct Prompt<S> {
     inner: S,
-    /// How many bytes are still to come before its deadline.
+    /// How many of the first bytes are still to come.
     missing: usize,
-    deadline: Option<Pin<Box<Sleep>>>,
+    first_request: FirstRequest,
+    /// Until the first request.
+    deadlines: Option<Deadlines>,
+}
+
+struct Deadlines {
+    first_bytes: Pin<Box<Sleep>>,
+    first_request: Pin<Box<Sleep>>,
 }
 
 impl<S> Prompt<S> {
-    /// The time runs from now on until so many bytes have come.
-    pub fn new(inner: S, bytes: usize) -> Self {
-        Self::within(FIRST_BYTES_TIME, inner, bytes)
+    /// The time runs from now on.
+    pub fn new(inner: S) -> Self {
+        Self::within(FIRST_BYTES_TIME, FIRST_REQUEST_TIME, inner)
     }
 
-    fn within(time: Duration, inner: S, bytes: usize) -> Self {
-        let deadline = Some(Box::pin(tokio::time::sleep(time)));
-        Self { inner, missing: bytes, deadline }
+    fn within(first_bytes: Duration, first_request: Duration, inner: S) -> Self {
+        let deadlines = Deadlines {
+            first_bytes: Box::pin(tokio::time::sleep(first_bytes)),
+            first_request: Box::pin(tokio::time::sleep(first_request)),
+        };
+        Self {
+            inner,
+            missing: HTTP2_PREFACE,
+            first_request: FirstRequest::default(),
+            deadlines: Some(deadlines),
+        }
     }
 
-    /// The connection itself.
-    pub fn get_ref(&self) -> &S {
-        &self.inner
+    /// Whether a deadline has passed.
+    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
+        let Some(deadlines) = &mut self.deadlines else { return false };
+        if self.first_request.0.load(Ordering::Relaxed) {
+            self.deadlines = None;
+            return false;
+        }
+        let bytes_are_late = self.missing > 0 && deadlines.first_bytes.as_mut().poll(context).is_ready();
+        bytes_are_late || deadlines.first_request.as_mut().poll(context).is_ready()
     }
 }
 
 impl<S: Connected> Connected for Prompt<S> {
-    type ConnectInfo = S::ConnectInfo;
+    type ConnectInfo = ConnectInfo<S::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.inner.connect_info()
+        ConnectInfo { inner: self.inner.connect_info(), first_request: self.first_request.clone() }
     }
 }
 
@@ -143,16 +172,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
-        let Some(deadline) = &mut self.deadline else { return polled };
-        if polled.is_pending() && deadline.as_mut().poll(context).is_ready() {
+        // Before reading: bytes that come without a pause are no request either.
+        if self.is_late(context) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
         self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
-        if self.missing == 0 {
-            self.deadline = None;
-        }
         polled
     }
 }
@@ -221,11 +247,16 @@ mod tests {
         assert!(begun.elapsed() >= PAUSE * 3, "{:?}", begun.elapsed());
     }
 
+    /// A peer, and its connection with these timeouts.
+    fn connection(first_bytes: Duration, first_request: Duration) -> (DuplexStream, Prompt<DuplexStream>) {
+        let (peer, stream) = tokio::io::duplex(64);
+        (peer, Prompt::within(first_bytes, first_request, stream))
+    }
+
     #[tokio::test]
     async fn a_peer_that_says_nothing_or_too_little_is_not_waited_for() {
         for said in [0, HTTP2_PREFACE - 1] {
-            let (mut peer, stream) = tokio::io::duplex(64);
-            let mut stream = Prompt::within(SHORT, stream, HTTP2_PREFACE);
+            let (mut peer, mut stream) = connection(SHORT, Duration::from_secs(3600));
             peer.write_all(&vec![b'x'; said]).await.unwrap();
             let mut read = Vec::new();
             let error = stream.read_to_end(&mut read).await.unwrap_err();
@@ -233,18 +264,31 @@ mod tests {
         }
     }
 
+    /// It sends a request byte for byte, and never comes to its end.
     #[tokio::test]
-    async fn a_peer_that_has_said_its_first_bytes_may_be_silent() {
-        let (mut peer, stream) = tokio::io::duplex(64);
-        let mut stream = Prompt::within(SHORT, stream, HTTP2_PREFACE);
-        peer.write_all(&[b'x'; HTTP2_PREFACE]).await.unwrap();
+    async fn a_peer_that_goes_on_without_a_request_is_not_waited_for() {
+        let (mut peer, mut stream) = connection(SHORT, SHORT * 2);
+        let trickle = async { while peer.write_all(b"x").await.is_ok() {} };
+        let read = async {
+            let mut read = Vec::new();
+            let error = stream.read_to_end(&mut read).await.unwrap_err();
+            drop(stream);
+            (error.kind(), read.len() > HTTP2_PREFACE)
+        };
+        assert_eq!(tokio::join!(trickle, read).1, (io::ErrorKind::TimedOut, true));
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_request_has_come_may_be_silent() {
+        let (mut peer, mut stream) = connection(SHORT, SHORT);
+        stream.first_request.0.store(true, Ordering::Relaxed);
         let ended = tokio::spawn(async move {
             tokio::time::sleep(SHORT * 4).await;
-            drop(peer);
+            peer.write_all(b"x").await.unwrap();
         });
         let mut read = Vec::new();
         stream.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read.len(), HTTP2_PREFACE);
+        assert_eq!(read, b"x");
         ended.await.unwrap();
     }
 }

@@ -19,9 +19,36 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
 }
 
+/// What to do about such an error, for a person.
+#[must_use]
+pub fn remedy(error: &io::Error) -> Option<&'static str> {
+    Some(match Errno::from_raw(error.raw_os_error()?) {
+        Errno::EMFILE => "raise the server's limit of open files (ulimit -n, or LimitNOFILE= of its unit)",
+        Errno::ENFILE => "raise the machine's limit of open files (sysctl fs.file-max)",
+        Errno::ENOMEM | Errno::EAGAIN | Errno::ENOBUFS => "give the server more memory or processes",
+        Errno::ENOSPC => "free space on the disk of the server's state folder",
+        Errno::EDQUOT => "raise the disk quota of the server's user",
+        _ => return None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_exhausted_has_a_remedy_and_nothing_else() {
+        let of = |errno: Errno| remedy(&errno.into());
+        assert!(of(Errno::EMFILE).unwrap().contains("LimitNOFILE"));
+        assert!(
+            [Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN, Errno::ENOBUFS]
+                .map(of)
+                .iter()
+                .all(|it| it.is_some())
+        );
+        assert!(of(Errno::ENOSPC).is_some() && of(Errno::EDQUOT).is_some());
+        assert_eq!([Errno::ENOENT, Errno::EACCES, Errno::ENOEXEC].map(of), [None; 3]);
+    }
 
     #[test]
     fn only_what_passes_is_exhaustion() {

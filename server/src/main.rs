@@ -5,15 +5,12 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_server::config::{Command, LogFormat, Options};
-use sqlflow_server::doctor;
+use sqlflow_server::{descriptors, doctor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// No more are taken: some programs that agents start go through all numbers up to the limit.
-const MOST_DESCRIPTORS: u64 = 1 << 20;
 /// How long calls of the kernel that are under way may hold up the end, such as those of a disk that does not answer.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -42,22 +39,11 @@ async fn run() -> anyhow::Result<ExitCode> {
         return Ok(doctor::run(&options.state_dir, args).await);
     }
     start_logging(options.log_format);
-    raise_descriptor_limit();
+    let open_files = descriptors::raise_limit();
     let shutdown = CancellationToken::new();
     cancel_on_signal(shutdown.clone())?;
-    Box::pin(sqlflow_server::server::run(options, shutdown)).await?;
+    Box::pin(sqlflow_server::server::run(options, open_files, shutdown)).await?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Takes as many descriptors as this process may have: each client, agent and log needs one, and the usual soft limit of
-/// 1024 is for programs that use select(2). Agents inherit it.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, soft.max(hard.min(MOST_DESCRIPTORS)), hard)
-    });
-    if let Err(error) = raised {
-        tracing::warn!(%error, "cannot raise the limit of open files");
-    }
 }
 
 fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {

@@ -21,9 +21,11 @@ use crate::dsn;
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions};
 use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
 use crate::refusals::Refusals;
+use crate::silence::SILENCE;
 use crate::store::{SqliteStore, Store};
 use crate::trace::Tracer;
 use crate::web::{Links, Views, Web};
@@ -36,11 +38,16 @@ const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of Pods: sidecars and network policies may let the first connections through late.
 const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Runs a server until `shutdown` is cancelled. Jobs go on without it.
+/// Runs a server until `shutdown` is cancelled. Jobs go on without it. `open_files` is the soft limit of open files for
+/// what agents on this machine run; `None`: this process's own.
 ///
 /// # Errors
 /// It could not start, or a listener failed.
-pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub async fn run(
+    options: Options,
+    open_files: Option<u64>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     if !options.datasource.expose().is_empty() {
@@ -76,7 +83,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     let presence =
         Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
     let (launcher, executors, agents) = match options.launcher {
-        LauncherKind::Local => local(&options, &state_dir)?,
+        LauncherKind::Local => local(&options, open_files, &state_dir)?,
         LauncherKind::Kubernetes => kubernetes(&options).await?,
     };
     let (tracer, sending) = match collector()? {
@@ -94,6 +101,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     };
     let assigner = Assigner::new(Arc::clone(&store), assign);
     let refusals = Refusals::default();
+    let memory_peaks = MemoryPeaks::default();
     let driver = Driver::new(
         Context {
             store: Arc::clone(&store),
@@ -101,12 +109,14 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
             launchers: Launchers::only(Arc::clone(&launcher)),
             assigner: assigner.clone(),
             refusals: refusals.clone(),
+            memory_peaks: memory_peaks.clone(),
             presence,
             limits: Limits {
                 lease: options.lease,
                 attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
                 grace: options.grace,
                 retain_jobs: options.retain_jobs,
+                silence: SILENCE,
             },
             tracer,
             metrics: metrics.clone(),
@@ -132,6 +142,7 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
         driver: driver.clone(),
         executors,
         refusals,
+        memory_peaks,
         submit: SubmitOptions {
             data_source: options.datasource,
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
@@ -141,13 +152,17 @@ pub async fn run(options: Options, shutdown: CancellationToken) -> anyhow::Resul
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
-    let served = tokio::try_join!(services.serve(clients, agents), web.serve(pages)).map(|_| ());
+    // A listener that fails ends the pages too.
+    let served = tokio::try_join!(services.serve(clients, agents), async {
+        web.serve(pages).await;
+        Ok(())
+    });
     housekeeping.abort();
     let _ = housekeeping.await;
     if let Some(sending) = sending {
         sending.finish().await;
     }
-    served
+    served.map(|_| ())
 }
 
 /// Where spans go, as the standard variables say.
@@ -165,7 +180,7 @@ fn collector_variables() -> HashMap<String, String> {
 /// Who starts attempts, who tells whether an executor is one of them, and where they attach.
 type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
 
-fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
+fn local(options: &Options, open_files: Option<u64>, state_dir: &Path) -> anyhow::Result<Launching> {
     let socket = state_dir.join("agent.sock");
     let launcher = LocalLauncher::new(LocalOptions {
         agent: find_agent(options.agent.clone())?,
@@ -175,6 +190,7 @@ fn local(options: &Options, state_dir: &Path) -> anyhow::Result<Launching> {
         socket: socket.clone(),
         linger: options.linger,
         attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),
+        open_files,
         max_running: NonZeroUsize::new(options.max_running.unwrap_or_else(cores)),
     });
     let agents = AgentListener::Socket(api::AgentSocket::at(socket));

@@ -10,6 +10,7 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Job, Token, get_job_request::By, job_status::Code};
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::server::{Server, Setup};
+use sqlflow_tests::stand_in::{self, STEP};
 
 /// Runs until it is ended.
 const ENDLESS: &str =
@@ -162,4 +163,19 @@ async fn without_descriptors_a_job_waits() {
     assert_eq!(ended.status.unwrap().code(), Code::Succeeded);
     assert_eq!(ended.steps[0].attempts.len(), 1);
     drop(idle);
+}
+
+/// The server raises its own; what uses select(2) cannot take more than the usual one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_agents_run_has_the_limit_of_open_files_that_the_server_was_started_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])";
+    let server = stand_in::setup(dir.path(), code, None).soft_descriptors(300).start().unwrap();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", server.pid())).unwrap();
+    let raised = limits.lines().find(|it| it.starts_with("Max open files")).unwrap();
+    assert_ne!(raised.split_whitespace().nth(3), Some("300"), "{raised}");
+    let mut client = server.client().await.unwrap();
+    let ended = client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap();
+    ended.expect_success();
+    assert_eq!(ended.log(), "300\n");
 }

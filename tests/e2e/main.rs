@@ -19,5 +19,7 @@ mod run_again;
 mod scratch_tables;
 mod server_killed;
 mod silent;
+mod slow_peers;
+mod stopped_server;
 mod two_servers;
 mod verdicts;

@@ -8,10 +8,10 @@ use sqlflow_tests::stand_in::{self, STEP};
 use super::agent_killed::find_agent;
 
 /// Stopped until it is dropped, also by a test that fails.
-struct Stopped(Pid);
+pub(super) struct Stopped(Pid);
 
 impl Stopped {
-    fn new(pid: Pid) -> Self {
+    pub(super) fn new(pid: Pid) -> Self {
         kill(pid, Signal::SIGSTOP).unwrap();
         Self(pid)
     }
@@ -28,16 +28,18 @@ fn says(text: &str) -> impl Fn(&Payload) -> bool {
     move |it| matches!(it, Payload::Message(said) if said.message.contains(text))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let code = "
+/// Prints a line at once, and another one when the file `go` is there.
+const UNTIL_GO: &str = "
 import os, sys, time
-print('up')
+os.write(1, b'up\n')
 while not os.path.exists(sys.argv[1] + '/go'): time.sleep(0.01)
 print('done')
 ";
-    let server = stand_in::setup(dir.path(), code, None).start().unwrap();
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = stand_in::setup(dir.path(), UNTIL_GO, None).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
     let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
@@ -47,6 +49,48 @@ print('done')
     let cursor = client.until(&cursor, says("the agent is heard again")).await.unwrap();
     std::fs::write(dir.path().join("go"), "").unwrap();
     let ended = client.follow(&cursor).await.unwrap();
+    ended.expect_success();
+    assert_eq!(ended.log(), "done\n");
+}
+
+/// The server that heard of it last cannot say that it is silent, so the next one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_while_its_server_is_started_again_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
+    server.kill();
+    // Not before: the kernel continues a stopped agent whose server ends.
+    let stopped = Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"));
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let cursor = client.until(&cursor, says("no word from the agent for 15 s")).await.unwrap();
+    drop(stopped);
+    let cursor = client.until(&cursor, says("the agent is heard again")).await.unwrap();
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    let ended = client.follow(&cursor).await.unwrap();
+    ended.expect_success();
+    assert!(!ended.payloads().any(says("no word from the agent")), "it is said once");
+    assert_eq!(ended.log(), "done\n");
+}
+
+/// The kernel sends HUP and CONT to a stopped process group that the end of the server orphans.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_is_stopped_when_its_server_ends_goes_on_with_its_job() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+    let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
+    let _stopped = Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"));
+    server.kill();
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    let server = setup.start().unwrap();
+    let ended = server.client().await.unwrap().follow(&cursor).await.unwrap();
     ended.expect_success();
     assert_eq!(ended.log(), "done\n");
 }

@@ -33,8 +33,8 @@ pub struct Setup {
     pub flags: Vec<String>,
     /// More of the environment; its agents inherit it.
     pub environment: Vec<(String, String)>,
-    /// Its limit of open files, soft and hard; `None`: the test's own.
-    pub descriptors: Option<u32>,
+    /// Arguments of `ulimit` for it; `None`: the test's own limits.
+    pub limit: Option<String>,
 }
 
 impl Setup {
@@ -45,7 +45,7 @@ impl Setup {
             datasource: datasource.into(),
             flags: Vec::new(),
             environment: Vec::new(),
-            descriptors: None,
+            limit: None,
         }
     }
 
@@ -73,7 +73,14 @@ impl Setup {
     /// With no more open files than this.
     #[must_use]
     pub fn descriptors(mut self, most: u32) -> Self {
-        self.descriptors = Some(most);
+        self.limit = Some(format!("-n {most}"));
+        self
+    }
+
+    /// With this soft limit of open files.
+    #[must_use]
+    pub fn soft_descriptors(mut self, limit: u32) -> Self {
+        self.limit = Some(format!("-S -n {limit}"));
         self
     }
 
@@ -82,10 +89,10 @@ impl Setup {
     /// # Errors
     /// It ended before it was ready; what it said is in the message.
     pub fn start(&self) -> anyhow::Result<Server> {
-        let mut command = match self.descriptors {
-            Some(most) => {
+        let mut command = match &self.limit {
+            Some(limit) => {
                 let mut shell = Command::new("sh");
-                shell.args(["-c", &format!(r#"ulimit -n {most} && exec "$0" "$@""#)]);
+                shell.args(["-c", &format!(r#"ulimit {limit} && exec "$0" "$@""#)]);
                 shell.arg(program("sqlflow-server"));
                 shell
             }

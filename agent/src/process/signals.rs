@@ -4,6 +4,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
+use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
@@ -25,6 +26,8 @@ pub enum Caught {
     End(Signal, Sender),
     /// To be passed on to the command.
     Forward(Signal),
+    /// HUP from the kernel: the terminal is gone, or whoever started the agent ended while the agent was stopped.
+    Hangup,
 }
 
 /// Who sent a signal.
@@ -110,6 +113,7 @@ impl Signals {
                             let name = tree::name(Pid::from_raw(pid));
                             return Caught::End(signal, Sender { pid, uid: info.ssi_uid, name });
                         }
+                        Some(Signal::SIGHUP) if info.ssi_code == libc::SI_KERNEL => return Caught::Hangup,
                         Some(signal) => return Caught::Forward(signal),
                         None => {}
                     }

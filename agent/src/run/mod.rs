@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use tokio::sync::mpsc;
 
@@ -111,6 +112,9 @@ pub fn attach(options: AttachOptions, mirrors: [Mirror; 2]) -> u8 {
 }
 
 fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
+    if let Some(limit) = options.open_files {
+        limit_open_files(limit).context("cannot set the limit of open files")?;
+    }
     // The submitter runs as the same user: it must not read the instance key from our memory, nor the storage's
     // credentials from our environment.
     prctl::set_dumpable(false).context("cannot close our memory to others")?;
@@ -135,6 +139,12 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
         ..setting(&options.common, workspace)
     };
     run(setting, Home::Server(Box::new(attach)), mirrors)
+}
+
+/// Sets the soft limit, which what this process starts inherits.
+fn limit_open_files(limit: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, limit.min(hard), hard)
 }
 
 /// Runs the command that the flags name, without any server; gives the exit code.

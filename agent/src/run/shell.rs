@@ -144,6 +144,9 @@ impl Shell {
                     }
                     Caught::End(signal, sender) => self.terminated(signal, &sender),
                     Caught::Forward(signal) => Event::Forward(signal),
+                    // A submitter has no terminal, and goes on without the server that started its agent.
+                    Caught::Hangup if self.setting.is_submitter => continue,
+                    Caught::Hangup => Event::Forward(Signal::SIGHUP),
                 },
             };
             if self.is_stale(&event) {

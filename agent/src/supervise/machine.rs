@@ -176,6 +176,8 @@ impl Attempt {
                 vec![Action::SetTimer(Timer::Linger, self.linger)]
             }
             Event::TimeUp(Timer::Linger) if self.is_kept_waiting => Vec::new(),
+            // The job was cancelled while the agent attached. It has nothing to run, and reports that.
+            Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
             Event::Terminate { .. } => {
                 self.end_by_termination();

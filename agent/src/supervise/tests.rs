@@ -457,3 +457,15 @@ fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does
     assert_eq!(machine.apply(Event::WaitCut), [Action::SetTimer(Timer::Linger, LINGER)]);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
 }
+
+/// It has nothing to run then: a server that waits for its outcome would take it for lost.
+#[test]
+fn a_cancel_that_comes_instead_of_the_assignment_is_reported() {
+    let mut world = World::new(plan(true), Fails::Nothing, 0, false, false);
+    world.pending.clear();
+    world.happen(Event::Cancel { reason: "by the user".into(), grace: None });
+    let verdict = &world.reports[0];
+    assert_eq!((verdict.reason, verdict.message.as_str()), (Reason::Cancelled, "by the user"));
+    while world.step(0) {}
+    assert_eq!(world.exit, Some(143));
+}

@@ -1,19 +1,22 @@
 //! The TCP port that agents on other machines attach to. There is no form of it without TLS: assignments hold secrets.
 //! Its certificate is renewed from time to time, long before the server is started anew.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures::StreamExt as _;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 
 use super::KEEPALIVE;
-use crate::accept::{self, FIRST_BYTES_TIME};
+use crate::accept::{self, FIRST_BYTES_TIME, Prompt};
 
 /// How often it is looked whether the certificate is another.
 const LOOK_PERIOD: Duration = Duration::from_secs(10);
@@ -47,10 +50,16 @@ impl AgentTls {
         loop {
             // What a tonic server shows is fixed, so each certificate has a server of its own on the same listener.
             let end = shutdown.child_token();
-            let mut serving = Box::pin(self.server.add_routes(routes.clone()).serve_with_incoming_shutdown(
-                accept::connections(Arc::clone(&listener), "agents"),
-                end.clone().cancelled_owned(),
-            ));
+            let connections = accept::connections(Arc::clone(&listener), "agents");
+            let mut serving = Box::pin(
+                self.server
+                    .layer(accept::note_requests::<TcpConnectInfo>())
+                    .add_routes(routes.clone())
+                    .serve_with_incoming_shutdown(
+                        connections.map(|stream| Ok::<_, io::Error>(Prompt::new(stream))),
+                        end.clone().cancelled_owned(),
+                    ),
+            );
             self.server = tokio::select! {
                 served = &mut serving => {
                     served?;
@@ -131,7 +140,7 @@ impl Pair {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use tonic::transport::{Certificate, Channel, ClientTlsConfig};
     use tonic_health::ServingStatus;
@@ -219,5 +228,28 @@ mod tests {
         shutdown.cancel();
         drop((stream, client));
         served.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_silent_after_the_handshake_is_not_waited_for() {
+        let dir = pairs();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (_, service) = tonic_health::server::health_reporter();
+        tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
+        let mut peer = tokio::process::Command::new("openssl")
+            .args(["s_client", "-quiet", "-alpn", "h2", "-connect", &address])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        // Not `wait`, which would close its stdin: it ends when the server closes the connection.
+        let _stdin = peer.stdin.take();
+        let ended = tokio::time::timeout(Duration::from_secs(60), peer.wait()).await;
+        ended.expect("the server keeps the connection").unwrap();
     }
 }

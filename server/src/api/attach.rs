@@ -2,12 +2,10 @@
 //! says under the attempt's number; it needs no lease, and a change of driver does not disturb it.
 //!
 //! Here a stream begins: who may speak for which attempt. `session` is its life from there to its end, `absence` what
-//! is watched after that; pure are `standing` (whether the agent still has a say) and `silence` (when it is to be said
-//! that nothing is heard of it).
+//! is watched after that; `standing` is whether the agent still has a say (pure).
 
 mod absence;
 mod session;
-mod silence;
 mod standing;
 #[cfg(test)]
 mod tests;
@@ -33,20 +31,18 @@ use crate::codegen::Assigner;
 use crate::job::{AttemptId, Event, InstanceHash, Rejection};
 use crate::launch::Target;
 use crate::log::{Entry, Producer, ResultLog};
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{Store, UpdateError};
+use crate::store::{ServerId, Store, UpdateError};
 use absence::Absence;
 use session::Session;
 use standing::Standing;
 
 /// An executor has this long to say Hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Messages read ahead while earlier ones are made durable; each is at most 1 MiB.
 const READ_AHEAD: usize = 16;
-/// An agent that is not heard for so long is said to be silent: three heartbeats.
-pub(super) const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 /// Executors that wait for an attempt at this server; each costs a stream.
 pub(super) const MAX_WAITING: usize = 1000;
 /// How often the store is asked about changes by other processes.
@@ -65,8 +61,11 @@ pub(super) struct AttachContext {
     pub(super) refusals: Refusals,
     pub(super) assigner: Assigner,
     pub(super) grace: Duration,
-    /// See [`SILENCE`].
+    /// See [`crate::silence::SILENCE`].
     pub(super) silence: Duration,
+    /// This server.
+    pub(super) server: ServerId,
+    pub(super) memory_peaks: MemoryPeaks,
     pub(super) metrics: Metrics,
     /// The newest stream of each attempt in this process, or who waits for the next one; it ends older ones.
     pub(super) streams: Mutex<HashMap<AttemptId, CancellationToken>>,
@@ -238,7 +237,11 @@ impl AttachContext {
 
     /// Binds the agent to the attempt.
     async fn bind(&self, attempt: &AttemptId, instance: &InstanceHash) -> Result<Admission, Status> {
-        let event = Event::AgentAttached { attempt: attempt.clone(), instance: instance.clone() };
+        let event = Event::AgentAttached {
+            attempt: attempt.clone(),
+            instance: instance.clone(),
+            server: self.server.0.clone(),
+        };
         let error = match self.store.update(&attempt.job, None, event, clock::now_ms()).await {
             Ok(_) => return Ok(Admission::Bound),
             Err(error) => error,

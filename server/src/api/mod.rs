@@ -14,6 +14,7 @@ mod submit;
 mod v1;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,12 +28,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::accept;
+use crate::accept::{self, Prompt};
 use crate::codegen::Assigner;
 use crate::drive::Driver;
 use crate::log::ResultLog;
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
+use crate::silence::SILENCE;
 use crate::sql;
 use crate::store::Store;
 use crate::web::Links;
@@ -54,6 +57,8 @@ pub struct Api {
     pub executors: Arc<dyn Executors>,
     /// Why agents could not attach.
     pub refusals: Refusals,
+    /// What heartbeats said.
+    pub memory_peaks: MemoryPeaks,
     /// Makes assignments.
     pub assigner: Assigner,
     /// What is counted.
@@ -112,7 +117,9 @@ impl Api {
                 refusals: self.refusals,
                 assigner: self.assigner,
                 grace: self.grace,
-                silence: attach::SILENCE,
+                silence: SILENCE,
+                server: self.driver.server().clone(),
+                memory_peaks: self.memory_peaks,
                 metrics: self.metrics.clone(),
                 streams: Mutex::new(HashMap::new()),
                 waiting: Semaphore::new(attach::MAX_WAITING),
@@ -146,18 +153,17 @@ impl Api {
             .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = accept::connections(Arc::new(clients), "clients").map(|accepted| {
-            accepted.map(|stream| {
-                // Small answers must not wait for more to say.
-                let _ = stream.get_ref().set_nodelay(true);
-                delivery::TrackedStream::new(stream)
-            })
+        let connections = accept::connections(Arc::new(clients), "clients").map(|stream| {
+            // Small answers must not wait for more to say.
+            let _ = stream.set_nodelay(true);
+            Ok::<_, io::Error>(Prompt::new(delivery::TrackedStream::new(stream)))
         });
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
+            .layer(accept::note_requests::<Arc<delivery::Connection>>())
             .add_service(token_service)
             .add_service(health_service)
             .add_service(reflection)

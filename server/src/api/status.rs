@@ -3,6 +3,7 @@
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::exhaustion;
 use crate::job::{ParseIdError, Rejection};
 use crate::log::LogError;
 use crate::sql::MAX_PROGRAM_BYTES;
@@ -30,7 +31,17 @@ pub(super) fn of_log(error: LogError) -> Status {
         LogError::Sealed { .. } => Code::FailedPrecondition,
         LogError::Gap { .. } => Code::InvalidArgument,
     };
-    refuse(code, &error)
+    let remedy = match &error {
+        LogError::Io { source, .. } => {
+            exhaustion::remedy(source).map(|remedy| format!(": {source}; {remedy}"))
+        }
+        _ => None,
+    };
+    let status = refuse(code, &error);
+    match remedy {
+        Some(remedy) => Status::new(code, format!("{}{remedy}", status.message())),
+        None => status,
+    }
 }
 
 /// An agent that is answered this leaves; after anything else it tries again. See `agent.proto`.
@@ -96,4 +107,33 @@ fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
     }
     tracing::warn!(error = whole, ?code, "a request failed");
     Status::new(code, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::PathBuf;
+
+    use nix::errno::Errno;
+
+    use super::*;
+
+    fn of(errno: Errno) -> Status {
+        let source = io::Error::from(errno);
+        of_log(LogError::Io { what: "open", path: PathBuf::from("/state/log/lock"), source })
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_opened_for_lack_of_descriptors_says_so_and_what_to_do() {
+        let status = of(Errno::EMFILE);
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(
+            status.message().starts_with("could not open /state/log/lock: Too many open files")
+                && status.message().contains("LimitNOFILE"),
+            "{}",
+            status.message()
+        );
+        assert_eq!(of(Errno::ENOSPC).code(), Code::ResourceExhausted);
+        assert_eq!(of(Errno::EIO).message(), "could not open /state/log/lock");
+    }
 }

@@ -1,7 +1,9 @@
 //! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
-//! seen of the attempt that it drives; `stopping` decides when a platform is asked to end an attempt; `waits` is when a
-//! wait is reported, and when it is over; `needs` is what a launcher is told.
+//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
+//! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is what a
+//! launcher is told.
 
+mod absence;
 mod at_hand;
 mod ending;
 mod needs;
@@ -302,7 +304,7 @@ impl JobDriver {
                     let at_hand = self.at_hand(&attempt);
                     at_hand.waits.end();
                     at_hand.refused = None;
-                    return Ok(());
+                    return self.note_absence(job, &attempt).await;
                 }
                 let waiting = self.silence(job, &attempt);
                 if self.waits(&attempt, &waiting).await? {
@@ -382,21 +384,20 @@ impl JobDriver {
         Ok(())
     }
 
-    /// Ends an attempt of a cancelled job. The stream's server tells an attached agent; the platform is asked when
-    /// that does not help.
+    /// Ends an attempt of a cancelled job, or one that cleans up and takes too long. The stream's server tells an attached
+    /// agent of the cancel; the platform is asked when that does not help.
     async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
         let lasted = self.at_hand(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
         let execution = self.context.launchers.of(job, attempt);
         if let Observation::Gone(remains) = execution.observe().await {
-            let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
-            let cancelled = Some(Outcome::by_server(Reason::Cancelled, why, false));
+            let ended = Some(ended_on_purpose(job, attempt));
             return match agent {
                 Agent::NeverAttached if execution.supervision() == Supervision::Agent => {
-                    self.settle_without_agent(attempt.clone(), *remains, cancelled).await
+                    self.settle_without_agent(attempt.clone(), *remains, ended).await
                 }
                 Agent::NeverAttached | Agent::Attached | Agent::Granted => {
-                    self.settle(attempt.clone(), *remains, cancelled).await
+                    self.settle(attempt.clone(), *remains, ended).await
                 }
             };
         }
@@ -450,6 +451,23 @@ async fn turn(ticket: Option<&mut Ticket>) {
 fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
     let is_kept = job.steps.get(attempt.step as usize).is_some_and(|step| step.kept_output().is_some());
     Outcome::by_server(Reason::LaunchFailed, why, is_kept)
+}
+
+/// The outcome of an attempt that a driver ends, should its agent not report one.
+fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
+    match job.attempt(attempt).map(|it| it.role) {
+        Some(Role::CleanUp) => {
+            let limit = CLEAN_UP_TIMEOUT.as_secs();
+            let why = format!(
+                "the scratch table was not dropped within {limit} s; another session of the database may be using it"
+            );
+            Outcome::by_server(Reason::Deadline, why, false)
+        }
+        Some(Role::Run) | None => {
+            let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
+            Outcome::by_server(Reason::Cancelled, why, false)
+        }
+    }
 }
 
 /// A database may hold up the removal, for example while another session uses the table: the job ends anyway.

@@ -22,6 +22,7 @@ use crate::codegen::Assigner;
 use crate::job::JobId;
 use crate::launch::Launchers;
 use crate::log::ResultLog;
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::Refusals;
@@ -42,6 +43,8 @@ pub struct Context {
     pub assigner: Assigner,
     /// Why agents could not attach.
     pub refusals: Refusals,
+    /// What heartbeats said of attempts' memory.
+    pub memory_peaks: MemoryPeaks,
     /// This server among others on the same store.
     pub presence: Presence,
     /// Time limits.
@@ -63,6 +66,8 @@ pub struct Limits {
     pub grace: Duration,
     /// How long ended jobs and their logs are kept.
     pub retain_jobs: Duration,
+    /// An agent that is not heard for so long is said to be silent.
+    pub silence: Duration,
 }
 
 /// How long a job waits whose driver panicked, so that a fault that repeats costs little.

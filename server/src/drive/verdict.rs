@@ -15,14 +15,17 @@ pub(super) struct Verdict {
 }
 
 /// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the driver knows
-/// better than the agent's absence tells (it was cancelled).
-pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>) -> Verdict {
+/// better than the agent's absence tells (it was cancelled); `memory` is what heartbeats said, see
+/// [`crate::memory_peaks::MemoryPeaks::in_words`].
+pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>, memory: &str) -> Verdict {
     let Some(left) = &remains.outcome else {
-        let seen = || remains.seen.as_ref().map(convert::outcome);
-        return Verdict {
-            outcome: known.or_else(seen).unwrap_or_else(|| lost(&remains.last_words)),
-            output_missing: true,
+        let found = || {
+            let seen = remains.seen.as_ref().map(convert::outcome);
+            let mut outcome = seen.unwrap_or_else(|| lost(&remains.last_words));
+            outcome.message.push_str(memory);
+            outcome
         };
+        return Verdict { outcome: known.unwrap_or_else(found), output_missing: true };
     };
     let output_missing = left.last_seq > last_seq;
     let mut outcome = convert::outcome(left);
@@ -161,7 +164,23 @@ mod tests {
     #[test]
     fn nothing_stands_for_a_result_that_is_lost() {
         assert_eq!(seqs(1), []);
-        assert_eq!(of_remains(&succeeded(), 1, None).outcome.reason, Reason::Lost);
-        assert_eq!(of_remains(&succeeded(), 10, None).outcome.reason, Reason::Succeeded);
+        assert_eq!(of_remains(&succeeded(), 1, None, "").outcome.reason, Reason::Lost);
+        assert_eq!(of_remains(&succeeded(), 10, None, "").outcome.reason, Reason::Succeeded);
+    }
+
+    #[test]
+    fn what_heartbeats_said_of_memory_is_in_the_verdict_on_an_agent_that_is_gone() {
+        let memory = "; its processes had used up to 900 MiB of memory";
+        let message = |remains, known| of_remains(&remains, 0, known, memory).outcome.message;
+        assert!(message(Remains::default(), None).ends_with(memory));
+        let killed = agent::Outcome {
+            reason: agent::outcome::Reason::OutOfMemory.into(),
+            message: "killed for lack of memory".to_owned(),
+            ..agent::Outcome::default()
+        };
+        let seen = Remains { seen: Some(killed), ..Remains::default() };
+        assert_eq!(message(seen, None), format!("killed for lack of memory{memory}"));
+        let cancelled = Outcome::by_server(Reason::Cancelled, "cancelled", false);
+        assert_eq!(message(Remains::default(), Some(cancelled)), "cancelled");
     }
 }

@@ -40,6 +40,8 @@ pub enum Event {
         attempt: AttemptId,
         /// Who it is.
         instance: InstanceHash,
+        /// Id of the server that it attaches to.
+        server: String,
     },
     /// An agent asks for leave to make the attempt's effects visible.
     CommitRequested {
@@ -130,7 +132,9 @@ impl Job {
             Event::AttemptCreated { step, role, place } => self.create_attempt(step, role, place, now_ms),
             Event::AttemptLaunched { attempt, tracker_url } => self.launched(&attempt, tracker_url, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
-            Event::AgentAttached { attempt, instance } => self.attached(&attempt, instance, now_ms),
+            Event::AgentAttached { attempt, instance, server } => {
+                self.attached(&attempt, instance, server, now_ms)
+            }
             Event::CommitRequested { attempt, instance } => self.grant(&attempt, &instance),
             Event::OutcomeReported { attempt, instance, outcome } => {
                 self.outcome_reported(&attempt, instance, outcome, now_ms)
@@ -192,6 +196,7 @@ impl Job {
             launched_ms: None,
             milestones: Milestones::default(),
             attached_ms: None,
+            attached_to: None,
             ended_ms: None,
         });
         self.state = JobState::Running;
@@ -236,7 +241,13 @@ impl Job {
         Ok(change)
     }
 
-    fn attached(&mut self, id: &AttemptId, instance: InstanceHash, now_ms: i64) -> Result<Change, Rejection> {
+    fn attached(
+        &mut self,
+        id: &AttemptId,
+        instance: InstanceHash,
+        server: String,
+        now_ms: i64,
+    ) -> Result<Change, Rejection> {
         self.must_be_live()?;
         let cancelled = self.cancel.is_some();
         let attempt = self.current_attempt(id)?;
@@ -247,9 +258,16 @@ impl Job {
             Phase::Created | Phase::Launched => {
                 attempt.phase = Phase::Attached { instance };
                 attempt.attached_ms = Some(now_ms);
+                attempt.attached_to = Some(server);
                 Ok(Change::Changed)
             }
-            Phase::Attached { instance: bound } if *bound == instance => Ok(Change::Unchanged),
+            Phase::Attached { instance: bound } if *bound == instance => {
+                if attempt.attached_to.as_ref() == Some(&server) {
+                    return Ok(Change::Unchanged);
+                }
+                attempt.attached_to = Some(server);
+                Ok(Change::Changed)
+            }
             Phase::Attached { .. } => Err(Rejection::WrongInstance),
             Phase::Ended { .. } => Err(Rejection::AttemptOver),
         }

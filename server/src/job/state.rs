@@ -196,6 +196,9 @@ pub struct Attempt {
     pub milestones: Milestones,
     /// When its agent first attached.
     pub attached_ms: Option<i64>,
+    /// Id of the server that its agent attached to last. Agents of earlier versions of the server have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_to: Option<String>,
     /// When its outcome was recorded.
     pub ended_ms: Option<i64>,
 }

@@ -28,7 +28,7 @@ fn id(job: &Job, step: u32, number: u32) -> AttemptId {
 }
 
 fn attach(attempt: AttemptId, key: &[u8]) -> Event {
-    Event::AgentAttached { attempt, instance: InstanceHash::of(key) }
+    Event::AgentAttached { attempt, instance: InstanceHash::of(key), server: "s".to_owned() }
 }
 
 fn report(attempt: AttemptId, key: &[u8], reason: Reason) -> Event {
@@ -61,6 +61,22 @@ fn attached(repeatable: bool) -> Job {
     job.apply(Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None }, 2).unwrap();
     job.apply(attach(attempt, KEY), 3).unwrap();
     job
+}
+
+/// Only a change of server is worth a write: agents attach again whenever their connection is cut.
+#[test]
+fn the_server_that_an_agent_attached_to_last_is_known() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    let attach_to = |server: &str| Event::AgentAttached {
+        attempt: attempt.clone(),
+        instance: InstanceHash::of(KEY),
+        server: server.to_owned(),
+    };
+    assert_eq!(job.apply(attach_to("s"), 4), Ok(Change::Unchanged));
+    assert_eq!(job.apply(attach_to("t"), 5), Ok(Change::Changed));
+    let known = job.attempt(&attempt).unwrap();
+    assert_eq!((known.attached_to.as_deref(), known.attached_ms), (Some("t"), Some(3)));
 }
 
 #[test]

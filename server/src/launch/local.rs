@@ -42,6 +42,8 @@ pub struct LocalOptions {
     pub linger: Duration,
     /// How long an agent that runs may take until it attaches.
     pub attach: Duration,
+    /// Soft limit of open files for what agents run; `None`: the one that they inherit.
+    pub open_files: Option<u64>,
     /// How many agents may run at a time; `None`: there is no limit.
     pub max_running: Option<NonZeroUsize>,
 }
@@ -119,6 +121,12 @@ impl LocalLauncher {
             .arg(&self.options.cache)
             .args(["--linger", &self.options.linger.as_secs().to_string()])
             .args(["--mirror", "none"])
+            .args(
+                self.options
+                    .open_files
+                    .iter()
+                    .flat_map(|limit| ["--open-files".to_owned(), limit.to_string()]),
+            )
             // The run folder stays until the step is done.
             .arg("--keep-output")
             // Submitters get the data source of their own job only.

@@ -1,6 +1,7 @@
 //! The HTTP side: probes and metrics for who runs the server, pages for who waits for a job.
 //!
-//! `access` says who may see a job's page, `view` reads its log for it, `pages` writes HTML, `live` keeps it fresh, which `reader` notes.
+//! `access` says who may see a job's page, `view` reads its log for it, `pages` writes HTML, `live` keeps it fresh, which `reader` notes;
+//! `serve` is the protocol.
 
 mod access;
 mod live;
@@ -9,12 +10,12 @@ mod pages;
 mod probes;
 mod reader;
 mod series;
+mod serve;
 mod view;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -24,7 +25,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::HttpListener;
+use crate::accept::FIRST_BYTES_TIME;
 use crate::launch::Launcher;
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
@@ -60,10 +61,7 @@ pub use view::Views;
 
 impl Web {
     /// Serves until the shutdown token is cancelled, then drains for a bounded time.
-    ///
-    /// # Errors
-    /// The listener failed.
-    pub async fn serve(self, listener: TcpListener) -> anyhow::Result<()> {
+    pub async fn serve(self, listener: TcpListener) {
         let shutdown = self.shutdown.clone();
         let routes = Router::new()
             .merge(probes::routes())
@@ -71,15 +69,14 @@ impl Web {
             .merge(live::routes())
             .with_state(self)
             .layer(middleware::from_fn(secured));
-        let serving = axum::serve(HttpListener(listener), routes)
-            .with_graceful_shutdown(shutdown.clone().cancelled_owned());
+        let serving = serve::serve(listener, routes, FIRST_BYTES_TIME, shutdown.clone());
         let overdue = async {
             shutdown.cancelled().await;
             tokio::time::sleep(DRAIN_TIME).await;
         };
         tokio::select! {
-            served = serving => served.context("the HTTP listener failed"),
-            () = overdue => Ok(()),
+            () = serving => {}
+            () = overdue => {}
         }
     }
 }

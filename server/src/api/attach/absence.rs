@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::silence::{News, Silence};
 use super::standing::Standing;
 use super::{AttachContext, lock};
 use crate::job::{AttemptId, InstanceHash};
+use crate::silence::{News, Silence};
 
 /// How often it is looked whether the agent went to another server, or the attempt has ended.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(super) struct Absence {
 /// How an absence ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The agent attached here, or its records go on at another server.
+    /// The agent attached, here or to another server.
     HeardAgain,
     /// The attempt is over, or this server is to stop.
     NotAwaited,
@@ -41,7 +41,7 @@ enum End {
 enum Elsewhere {
     /// It is awaited, and nothing new came of it.
     Silent,
-    /// Its records go on: another server has it.
+    /// It attached to another server, or its records go on.
     Heard,
     /// The attempt is over, or its agent is refused.
     Over,
@@ -63,6 +63,7 @@ impl Absence {
         let mut streams = lock(&self.context.streams);
         if !self.replaced.is_cancelled() {
             streams.remove(&self.attempt);
+            self.context.memory_peaks.forget(&self.attempt);
         }
     }
 
@@ -94,11 +95,17 @@ impl Absence {
         );
         // A store or a log that cannot be asked now is asked again.
         let Ok(record) = record else { return Elsewhere::Silent };
-        let standing = record.map(|record| Standing::of(&record.job, &self.attempt, &self.instance));
+        let standing = record.as_ref().map(|it| Standing::of(&it.job, &self.attempt, &self.instance));
         match standing {
             Some(Standing::Live | Standing::Cancelled(_)) => {}
             Some(Standing::Reported | Standing::Over(_)) | None => return Elsewhere::Over,
         }
-        if last_seq.is_ok_and(|last| last > seq) { Elsewhere::Heard } else { Elsewhere::Silent }
+        let attached_to = record.as_ref().and_then(|it| it.job.attempt(&self.attempt)?.attached_to.as_ref());
+        let is_elsewhere = attached_to.is_some_and(|server| *server != self.context.server.0);
+        if is_elsewhere || last_seq.is_ok_and(|last| last > seq) {
+            Elsewhere::Heard
+        } else {
+            Elsewhere::Silent
+        }
     }
 }

@@ -9,9 +9,8 @@ use sqlflow_proto::agent::{
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
-use super::silence::{News, Silence};
 use super::standing::Standing;
-use super::{AttachContext, HEARTBEAT, LOOK_PERIOD, READ_AHEAD, Responses};
+use super::{AttachContext, LOOK_PERIOD, READ_AHEAD, Responses};
 use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
@@ -19,6 +18,7 @@ use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Reason};
 use crate::launch::{Ender, Target};
 use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
+use crate::silence::{HEARTBEAT, News, Silence};
 use crate::store::{JobRecord, UpdateError};
 use crate::trace;
 
@@ -37,8 +37,9 @@ pub(super) struct Session<'a> {
     is_named: bool,
     agent: AttachedAgent,
     silence: Silence,
-    /// The most memory that its processes were seen to use, in bytes; 0: not known.
-    memory_peak: u64,
+    /// The store has it that the agent is attached to another server. That is over if it still speaks here: the other one
+    /// has read what the agent said before it left.
+    is_elsewhere: bool,
 }
 
 impl<'a> Session<'a> {
@@ -59,7 +60,7 @@ impl<'a> Session<'a> {
             is_named: false,
             agent: context.metrics.agent(),
             silence: Silence::begin(context.silence, Instant::now()),
-            memory_peak: 0,
+            is_elsewhere: false,
         }
     }
 
@@ -111,7 +112,12 @@ impl<'a> Session<'a> {
             if self.silence.heard(Instant::now()) == Some(News::HeardAgain) {
                 self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
             }
-            match request.transpose()?.map(|it| it.message) {
+            let request = request.transpose()?;
+            if self.is_elsewhere && request.is_some() {
+                self.context.bind(&self.attempt, &self.instance).await?;
+                self.is_elsewhere = false;
+            }
+            match request.map(|it| it.message) {
                 None => return Ok(()),
                 Some(Some(attach_request::Message::Records(batch))) => {
                     let (entries, next) = self.gather(batch, &mut requests);
@@ -122,7 +128,7 @@ impl<'a> Session<'a> {
                 Some(Some(attach_request::Message::Outcome(outcome))) => self.outcome(&outcome).await?,
                 Some(Some(attach_request::Message::Heartbeat(beat))) => {
                     self.agent.spool(beat.spool_bytes);
-                    self.memory_peak = self.memory_peak.max(beat.memory_peak_bytes);
+                    self.context.memory_peaks.note(&self.attempt, beat.memory_peak_bytes);
                 }
                 // Compressed ones were opened as they were read.
                 Some(
@@ -229,6 +235,8 @@ impl<'a> Session<'a> {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.assigner.is_traced());
         }
+        let attached_to = job.attempt(&self.attempt).and_then(|it| it.attached_to.as_ref());
+        self.is_elsewhere = attached_to != Some(&self.context.server.0);
         let standing = Standing::of(&job, &self.attempt, &self.instance);
         match &standing {
             Standing::Over(why) => return Err(Status::failed_precondition(why.clone())),
@@ -252,10 +260,7 @@ impl<'a> Session<'a> {
         };
         if is_awaited && self.silence.look(Instant::now()) == Some(News::Silent) {
             let allowed = self.silence.allowed().as_secs();
-            let memory = match self.memory_peak {
-                0 => String::new(),
-                peak => format!("; its processes had used up to {} MiB of memory", peak.div_ceil(1 << 20)),
-            };
+            let memory = self.context.memory_peaks.in_words(&self.attempt);
             self.context.say(&self.attempt, format!("no word from the agent for {allowed} s{memory}")).await;
         }
     }

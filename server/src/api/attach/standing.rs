@@ -69,7 +69,15 @@ mod tests {
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let instance = InstanceHash::of(b"key");
         job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }, 0).unwrap();
-        job.apply(Event::AgentAttached { attempt: attempt.clone(), instance: instance.clone() }, 0).unwrap();
+        job.apply(
+            Event::AgentAttached {
+                attempt: attempt.clone(),
+                instance: instance.clone(),
+                server: "s".to_owned(),
+            },
+            0,
+        )
+        .unwrap();
         (job, attempt, instance)
     }
 

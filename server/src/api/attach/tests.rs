@@ -77,6 +77,8 @@ async fn world() -> World {
         assigner: Assigner::idle(store.clone()),
         grace: Duration::from_secs(1),
         silence: SILENCE,
+        server: ServerId("here".to_owned()),
+        memory_peaks: MemoryPeaks::default(),
         metrics: Metrics::default(),
         streams: Mutex::default(),
         waiting: Semaphore::new(1),
@@ -122,6 +124,15 @@ async fn world() -> World {
 impl World {
     async fn update(&self, event: Event) {
         self.store.update(&self.attempt.job, None, event, 0).await.unwrap();
+    }
+
+    async fn attach_elsewhere(&self) {
+        self.update(Event::AgentAttached {
+            attempt: self.attempt.clone(),
+            instance: InstanceHash::of(KEY),
+            server: "there".to_owned(),
+        })
+        .await;
     }
 
     async fn found_ended(&self) {
@@ -305,6 +316,33 @@ async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
     let _stream = world.attach(KEY).await.unwrap();
     world.said("the agent is heard again").await;
     assert_eq!(world.notices().await.len(), 2, "each is said once");
+}
+
+/// To another server of the same state, which hears its heartbeats.
+#[tokio::test]
+async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
+    let world = world().await;
+    drop(world.attach(KEY).await.unwrap());
+    world.attach_elsewhere().await;
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await, [] as [String; 0]);
+}
+
+/// As when the other server was stopped, and reads now what the agent had said to it before.
+#[tokio::test]
+async fn an_agent_that_speaks_is_attached_where_it_speaks() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.attach_elsewhere().await;
+    let mut changes = world.store.watch(&world.attempt.job);
+    let is_here = async || {
+        let record = world.store.load(&world.attempt.job).await.unwrap().unwrap();
+        record.job.attempt(&world.attempt).unwrap().attached_to.as_deref() == Some("here")
+    };
+    while !is_here().await {
+        stream.beat(0).await;
+        let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
+    }
 }
 
 /// Also while it was away; and nothing is said of an attempt that is over.

@@ -14,6 +14,7 @@ use crate::drive::{Context, Limits};
 use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Step, Token};
 use crate::launch::{LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting};
 use crate::log::{Appended, Entry, LogError, LogOptions, Page, ResultLog, SegmentLog};
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::Refusals;
@@ -151,8 +152,15 @@ async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World 
         launchers: Launchers::only(launcher.clone()),
         assigner: Assigner::idle(store.clone()),
         refusals: Refusals::default(),
+        memory_peaks: MemoryPeaks::default(),
         presence: Presence::announce(&dir.path().join("servers")).unwrap(),
-        limits: Limits { lease: DEADLINE, attach: DEADLINE, grace: DEADLINE, retain_jobs: Duration::ZERO },
+        limits: Limits {
+            lease: DEADLINE,
+            attach: DEADLINE,
+            grace: DEADLINE,
+            retain_jobs: Duration::ZERO,
+            silence: DEADLINE,
+        },
         tracer: Tracer::default(),
         metrics: metrics.clone(),
     };

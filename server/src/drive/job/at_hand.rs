@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::waits::{Lasted, Waits};
 use crate::job::AttemptId;
 use crate::refusals::Awaited;
+use crate::silence::Silence;
 
 pub(super) struct AtHand {
     /// Which attempt.
@@ -16,6 +17,8 @@ pub(super) struct AtHand {
     pub(super) refused: Option<Awaited>,
     /// It was launched, is not attached, and does not run.
     pub(super) missing: Lasted,
+    /// Its agent had attached to a server, and may be away.
+    pub(super) silence: Option<Silence>,
     /// It is being ended.
     pub(super) ending: Lasted,
     /// What it left cannot be read.
@@ -31,6 +34,7 @@ impl AtHand {
             waits: Waits::default(),
             refused: None,
             missing: Lasted::default(),
+            silence: None,
             ending: Lasted::default(),
             unreadable: Lasted::default(),
             changes: Changes::default(),

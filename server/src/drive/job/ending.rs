@@ -53,7 +53,8 @@ impl JobDriver {
         let log = &self.context.log;
         // From here on no stream that is still open somewhere can add to the attempt.
         let last_seq = log.seal(&attempt).await?.get(&LEADER).copied().unwrap_or(0);
-        let verdict = verdict::of_remains(&remains, last_seq, known);
+        let memory = self.context.memory_peaks.in_words(&attempt);
+        let verdict = verdict::of_remains(&remains, last_seq, known, &memory);
         if verdict.output_missing {
             log.append(&self.id, vec![entry(&attempt, verdict::gap(clock::now_micros()))]).await?;
         }

@@ -17,10 +17,11 @@ use crate::drive::{Driver, Limits};
 use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place, Step, TokenHash};
 use crate::launch::{Launcher, Launchers, Needs, RecordSource, Remains, Target};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{NewJob, Secret, SqliteStore, Store};
+use crate::store::{NewJob, Secret, ServerId, SqliteStore, Store};
 use crate::trace::Tracer;
 
 /// Looks after which what was to happen has happened.
@@ -60,8 +61,11 @@ struct Race {
 
 impl Race {
     async fn observe(&self, attempt: &AttemptId) -> Observation {
-        let event =
-            Event::AgentAttached { attempt: attempt.clone(), instance: InstanceHash::of(b"elsewhere") };
+        let event = Event::AgentAttached {
+            attempt: attempt.clone(),
+            instance: InstanceHash::of(b"elsewhere"),
+            server: "s".to_owned(),
+        };
         // Later looks come after the attempt's end.
         let _ = self.store.update(&attempt.job, None, event, 0).await;
         if self.starts {
@@ -144,6 +148,8 @@ struct World {
     log: Arc<SegmentLog>,
     launcher: Arc<AlwaysRunning>,
     driver: Driver,
+    memory_peaks: MemoryPeaks,
+    servers: std::path::PathBuf,
     attempt: AttemptId,
     _dir: tempfile::TempDir,
 }
@@ -172,7 +178,9 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         controlled: OnceLock::new(),
     });
     let log = Arc::new(log.unwrap());
-    let presence = Presence::announce(&dir.path().join("servers")).unwrap();
+    let servers = dir.path().join("servers");
+    let presence = Presence::announce(&servers).unwrap();
+    let memory_peaks = MemoryPeaks::default();
     let second = Duration::from_secs(1);
     let context = Context {
         store: store.clone(),
@@ -180,8 +188,9 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         launchers: Launchers::only(launcher.clone()),
         assigner: Assigner::idle(store.clone()),
         refusals,
+        memory_peaks: memory_peaks.clone(),
         presence,
-        limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second },
+        limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second, silence: second },
         tracer: Tracer::default(),
         metrics: Metrics::default(),
     };
@@ -213,7 +222,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         request: None,
     };
     store.create(new).await.unwrap();
-    World { store, log, launcher, driver, attempt, _dir: dir }
+    World { store, log, launcher, driver, memory_peaks, servers, attempt, _dir: dir }
 }
 
 impl World {
@@ -275,10 +284,31 @@ impl World {
 
     /// What an earlier server recorded of the attempt.
     async fn attach(&self) -> InstanceHash {
-        let instance = InstanceHash::of(b"key");
         self.update(Self::created()).await;
-        self.update(Event::AgentAttached { attempt: self.attempt.clone(), instance: instance.clone() }).await;
+        self.attach_to(&ServerId("gone".to_owned())).await
+    }
+
+    async fn attach_to(&self, server: &ServerId) -> InstanceHash {
+        let instance = InstanceHash::of(b"key");
+        let attached = Event::AgentAttached {
+            attempt: self.attempt.clone(),
+            instance: instance.clone(),
+            server: server.0.clone(),
+        };
+        self.update(attached).await;
         instance
+    }
+
+    /// Waits until the log says this.
+    async fn said(&self, text: &str) {
+        let says = |it: &Payload| matches!(it, Payload::Notice(notice) if notice.text.contains(text));
+        let waited = async {
+            while self.count(says).await == 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
+        within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
     }
 
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
@@ -325,6 +355,29 @@ async fn an_agent_that_attached_to_an_earlier_server_is_not_judged() {
     assert_eq!(world.stopped(), []);
 }
 
+fn is_notice(payload: &Payload) -> bool {
+    matches!(payload, Payload::Notice(_))
+}
+
+/// The server that heard the agent has ended, so it cannot say that nothing is heard any more.
+#[tokio::test]
+async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
+    let (world, other) = (world(None).await, world_of(None, true).await);
+    let living = Presence::announce(&other.servers).unwrap();
+    other.update(World::created()).await;
+    other.attach_to(living.id()).await;
+    other.drive();
+    world.attach().await;
+    world.drive();
+    world.said("no word from the agent for 1 s").await;
+    assert_eq!(other.count(is_notice).await, 0, "another server hears that one");
+    world.attach_to(world.driver.server()).await;
+    world.said("the agent is heard again").await;
+    assert_eq!(world.count(is_notice).await, 2, "each is said once");
+    drop(living);
+    other.said("no word from the agent for 1 s").await;
+}
+
 /// What a training of days has made is not thrown away because one Pod could not come to publish it.
 #[tokio::test]
 async fn kept_work_outlives_an_attempt_that_is_given_up() {
@@ -343,6 +396,30 @@ async fn kept_work_outlives_an_attempt_that_is_given_up() {
     assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
 }
 
+/// Nobody cancelled the job: what took too long was to clean up behind it.
+#[tokio::test]
+async fn a_clean_up_that_takes_too_long_has_its_own_end() {
+    let world = world_of(None, false).await;
+    world.attach().await;
+    let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
+    let attempt = world.attempt.clone();
+    world.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
+    // At the beginning of time.
+    world.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place: Place::of("local") }).await;
+    let clean_up = AttemptId { number: 2, ..world.attempt.clone() };
+    world.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
+    world.race(false);
+    world.drive();
+    let outcome = world.outcome(&clean_up).await;
+    assert_eq!(outcome.reason, Reason::Deadline);
+    assert!(
+        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
+        "{}",
+        outcome.message
+    );
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
 fn is_gap_of_lost_agent(payload: &Payload) -> bool {
     matches!(payload, Payload::Gap(gap) if gap.reason() == gap::Reason::AgentLost)
 }
@@ -352,9 +429,15 @@ fn is_gap_of_lost_agent(payload: &Payload) -> bool {
 async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing() {
     let world = world_of(None, false).await;
     world.race(false);
+    world.memory_peaks.note(&world.attempt, 900 << 20);
     world.drive();
     let outcome = world.outcome(&world.attempt).await;
     assert_eq!(outcome.reason, Reason::Lost, "{}", outcome.message);
+    assert!(
+        outcome.message.ends_with("; its processes had used up to 900 MiB of memory"),
+        "{}",
+        outcome.message
+    );
     assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
 }
 

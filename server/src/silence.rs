@@ -2,12 +2,17 @@
 
 use std::time::{Duration, Instant};
 
+/// How often agents are asked to say that they live.
+pub const HEARTBEAT: Duration = Duration::from_secs(5);
+/// An agent that is not heard for so long is said to be silent: three heartbeats.
+pub const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
+
 /// Between two looks no more than this counts: a server that stood still heard nothing because of itself.
 const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(3);
 
 /// Since when nothing was heard of an agent.
 #[derive(Debug)]
-pub(super) struct Silence {
+pub struct Silence {
     /// So long is no news.
     allowed: Duration,
     lasted: Duration,
@@ -17,7 +22,7 @@ pub(super) struct Silence {
 
 /// What a person is to hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum News {
+pub enum News {
     /// Nothing was heard for as long as is allowed.
     Silent,
     /// That is over.
@@ -26,19 +31,20 @@ pub(super) enum News {
 
 impl Silence {
     /// Of an agent that was heard just now.
-    pub(super) fn begin(allowed: Duration, now: Instant) -> Self {
+    #[must_use]
+    pub fn begin(allowed: Duration, now: Instant) -> Self {
         Self { allowed, lasted: Duration::ZERO, looked: now, is_said: false }
     }
 
     /// The agent said something.
-    pub(super) fn heard(&mut self, now: Instant) -> Option<News> {
+    pub fn heard(&mut self, now: Instant) -> Option<News> {
         self.lasted = Duration::ZERO;
         self.looked = now;
         std::mem::take(&mut self.is_said).then_some(News::HeardAgain)
     }
 
     /// It has said nothing since the look before.
-    pub(super) fn look(&mut self, now: Instant) -> Option<News> {
+    pub fn look(&mut self, now: Instant) -> Option<News> {
         self.lasted += now.saturating_duration_since(self.looked).min(MOST_BETWEEN_LOOKS);
         self.looked = now;
         if self.is_said || self.lasted < self.allowed {
@@ -49,12 +55,14 @@ impl Silence {
     }
 
     /// Whether the silence was said, and is not over.
-    pub(super) fn is_said(&self) -> bool {
+    #[must_use]
+    pub fn is_said(&self) -> bool {
         self.is_said
     }
 
     /// How long may be silent what is no news.
-    pub(super) fn allowed(&self) -> Duration {
+    #[must_use]
+    pub fn allowed(&self) -> Duration {
         self.allowed
     }
 }

@@ -1,0 +1,43 @@
+//! An agent that was attached to a server that has ended: that server cannot say any more that nothing is heard of it, so
+//! whoever drives the job does.
+
+use std::time::Instant;
+
+use sqlflow_proto::record::notice;
+
+use super::{JobDriver, Stop};
+use crate::job::{AttemptId, Job};
+use crate::silence::{News, Silence};
+use crate::store::ServerId;
+
+impl JobDriver {
+    /// Says once that the agent, which runs, has not come back; and that it has, when that was said.
+    pub(super) async fn note_absence(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
+        let now = Instant::now();
+        let allowed = self.context.limits.silence;
+        let is_heard = self.is_heard(job, attempt);
+        let silence = self.at_hand(attempt).silence.get_or_insert_with(|| Silence::begin(allowed, now));
+        let news = if is_heard { silence.heard(now) } else { silence.look(now) };
+        let text = match news {
+            None => return Ok(()),
+            Some(News::Silent) => format!(
+                "no word from the agent for {} s: the server that it was attached to has ended, and it has not come \
+                 back",
+                allowed.as_secs()
+            ),
+            Some(News::HeardAgain) => "the agent is heard again".to_owned(),
+        };
+        tracing::warn!(%attempt, "{text}");
+        self.say(notice::Kind::Status, text).await
+    }
+
+    /// Whether a server is there that hears the agent, or says that it does not.
+    fn is_heard(&self, job: &Job, attempt: &AttemptId) -> bool {
+        let presence = &self.context.presence;
+        let attached_to = job.attempt(attempt).and_then(|it| it.attached_to.as_ref());
+        attached_to.is_some_and(|server| {
+            let server = ServerId(server.clone());
+            server == *presence.id() || !presence.is_gone(&server)
+        })
+    }
+}

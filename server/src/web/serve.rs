@@ -1,0 +1,92 @@
+//! Serves HTTP/1 with a timeout for the header of each request, which `axum::serve` does not have.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use futures::StreamExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::accept;
+
+/// Serves until the shutdown token is cancelled, then until the requests that are open have ended. A connection on which
+/// the next request's header is not complete within `header_time` is closed, also one that waits for it idly.
+pub(super) async fn serve(
+    listener: TcpListener,
+    routes: Router,
+    header_time: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut builder = Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(header_time);
+    let open = GracefulShutdown::new();
+    let mut connections =
+        pin!(accept::connections(Arc::new(listener), "browsers").take_until(shutdown.cancelled()));
+    while let Some(stream) = connections.next().await {
+        let service = TowerToHyperService::new(routes.clone());
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            // A peer that is gone or late is no fault of this server.
+            let _ = connection.await;
+        });
+    }
+    open.shutdown().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    const HEADER_TIME: Duration = Duration::from_millis(200);
+
+    async fn connect() -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new().route("/", get(async || "here"));
+        tokio::spawn(serve(listener, routes, HEADER_TIME, CancellationToken::new()));
+        TcpStream::connect(address).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_header_that_comes_byte_by_byte_is_not_waited_for() {
+        let (mut reader, mut writer) = connect().await.into_split();
+        let trickle = tokio::spawn(async move {
+            writer.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
+            while writer.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let mut said = Vec::new();
+        // An error says that it was closed as well.
+        let _ = reader.read_to_end(&mut said).await;
+        assert!(!said.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&said));
+        drop(reader);
+        trickle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_second_request_is_answered_and_an_idle_connection_is_closed() {
+        let mut stream = connect().await;
+        let mut said = String::new();
+        for _ in 0..2 {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            while !said.ends_with("here") {
+                said.push(char::from(stream.read_u8().await.unwrap()));
+            }
+            assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+            said.clear();
+        }
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+    }
+}

@@ -1,0 +1,127 @@
+//! A server that is stopped (SIGSTOP) while it holds what others need: the others go on.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
+use sqlflow_tests::client::Client;
+use sqlflow_tests::server::Server;
+use sqlflow_tests::stand_in::{self, STEP};
+
+use super::silent::Stopped;
+
+/// For whatever must not wait for the stopped server: far more than it takes.
+const BOUND: Duration = Duration::from_secs(90);
+
+/// Prints numbers until the file `stop` is there; the first job without a pause, the others ten each second.
+const COUNTS: &str = "
+import os, sys, time
+try:
+    os.close(os.open(sys.argv[1] + '/first', os.O_CREAT | os.O_EXCL))
+    pause = 0
+except FileExistsError:
+    pause = 0.1
+number = 0
+while not os.path.exists(sys.argv[1] + '/stop'):
+    print(number, flush=True)
+    number += 1
+    time.sleep(pause)
+";
+
+/// Whether this process holds the lock of the job's log.
+fn holds_log(server: &Server, state_dir: &Path, job: &str) -> bool {
+    let folders = std::fs::read_dir(state_dir.join("log")).unwrap().flatten();
+    let lock = folders.map(|it| it.path().join(job).join("lock")).find(|it| it.is_file()).unwrap();
+    let (inode, pid) = (lock.metadata().unwrap().ino().to_string(), server.pid().to_string());
+    let locks = std::fs::read_to_string("/proc/locks").unwrap();
+    locks.lines().any(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        matches!(words[..], [_, "FLOCK", _, _, holder, place, ..]
+            if holder == pid && place.ends_with(&format!(":{inode}")))
+    })
+}
+
+/// Stops the server at a moment at which it holds the lock of the job's log.
+async fn stop_in_log(server: &Server, state_dir: &Path, job: &str) -> Stopped {
+    let search = async {
+        loop {
+            let stopped = Stopped::new(server.pid());
+            if holds_log(server, state_dir, job) {
+                return stopped;
+            }
+            drop(stopped);
+            tokio::time::sleep(Duration::from_millis(rand::random_range(1..5))).await;
+        }
+    };
+    tokio::time::timeout(BOUND, search).await.expect("it never holds the log's lock")
+}
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(BOUND, future)
+        .await
+        .unwrap_or_else(|_| panic!("{what} waits for the stopped server"))
+}
+
+async fn until_it_prints(client: &mut Client, token: &Token) -> Token {
+    client.until(token, |it| matches!(it, Payload::Log(_))).await.unwrap()
+}
+
+/// The cursor after all that is there now.
+async fn read_on(client: &mut Client, token: &Token) -> Token {
+    let mut cursor = token.clone();
+    loop {
+        let page = client.api.fetch(cursor.clone()).await.unwrap().into_inner();
+        cursor = page.next.unwrap();
+        // The counting goes on while this reads.
+        if page.results.len() < 20 {
+            return cursor;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_that_holds_a_log_and_the_agents_socket_stops_nobody_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), COUNTS, None).flag("--max-running=4");
+    let first = setup.start().unwrap();
+    let mut client = first.client().await.unwrap();
+    let busy = client.run(STEP).await.unwrap();
+    until_it_prints(&mut client, &busy).await;
+    let calm = client.run(STEP).await.unwrap();
+    until_it_prints(&mut client, &calm).await;
+    let stopped = stop_in_log(&first, &setup.state_dir, &busy.job_id).await;
+
+    let second = setup.start().unwrap();
+    let mut client = second.client().await.unwrap();
+    within("Fetch", client.api.fetch(busy.clone())).await.unwrap();
+    within("Cancel", client.api.cancel(busy.clone())).await.unwrap();
+    let new = within("Run", client.run(STEP)).await.unwrap();
+    within("a new job's output", until_it_prints(&mut client, &new)).await;
+    let cursor = within("Fetch", read_on(&mut client, &calm)).await;
+    within("a running job's output", until_it_prints(&mut client, &cursor)).await;
+
+    drop(stopped);
+    let ended = client.follow(&busy).await.unwrap();
+    assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
+    std::fs::write(dir.path().join("stop"), "").unwrap();
+    for token in [calm, new] {
+        // From the first record on: the plain token goes on where it was read before.
+        let beginning = Token { token: format!("{}.0", token.token), ..token.clone() };
+        let ended = client.follow(&beginning).await.unwrap();
+        ended.expect_success();
+        let numbers: Vec<usize> = ended.log().lines().map(|it| it.parse().unwrap()).collect();
+        assert_eq!(numbers, (0..numbers.len()).collect::<Vec<_>>(), "every line once and in order");
+        assert!(!ended.payloads().any(|it| matches!(it, Payload::Gap(_))));
+        let by = GetJobRequest { by: Some(By::Token(token.token)) };
+        let job = client.api.get_job(by).await.unwrap().into_inner();
+        assert_eq!(job.steps[0].attempts.len(), 1, "what ran was not disturbed: {job:?}");
+    }
+    // It goes on as well.
+    let mut client = first.client().await.unwrap();
+    client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
+    kill(second.pid(), Signal::SIGKILL).unwrap();
+    client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
+}
