@@ -12,7 +12,7 @@ use super::state::State;
 use crate::job::{JobId, JobState};
 use crate::launch::Agent;
 use crate::log::{Health, Moved, free_name};
-use crate::store::{Lease, SqliteStore, Store as _};
+use crate::store::{Lease, SqliteStore, Store as _, StoreError};
 
 /// What becomes of logs and folders of no job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,8 +64,8 @@ impl Repairs {
         match &mut self.store {
             Some(store) => Ok(store),
             none => {
-                let store = SqliteStore::open(&state.database()).await.context("cannot write to state.db")?;
-                Ok(none.insert(store))
+                let opened = SqliteStore::open(&state.database()).await.map_err(plain);
+                Ok(none.insert(opened.context("cannot write to state.db")?))
             }
         }
     }
@@ -87,6 +87,14 @@ impl Repairs {
     async fn give_back(&mut self, state: &State, id: &JobId, lease: &Lease) -> anyhow::Result<String> {
         self.store(state).await?.release(id, lease).await?;
         Ok("given back; a server that runs takes it up now, and else the next that starts".to_owned())
+    }
+}
+
+/// Says of a full disk that it is full.
+fn plain(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<sqlx::Error>() {
+        Ok(error) => StoreError::from(error).into(),
+        Err(error) => error,
     }
 }
 

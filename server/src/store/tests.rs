@@ -456,10 +456,17 @@ async fn looking_sees_every_kind_of_document_and_changes_nothing() {
     // A copy without servers.
     let copy = tempfile::tempdir().unwrap();
     servers.tamper(&format!("VACUUM INTO '{}'", copy.path().join("state.db").display())).await;
+    // It is in the mode of a server's file from here on.
+    SqliteStore::open(&copy.path().join("state.db")).await.unwrap().close().await;
     let files = || {
         let files = std::fs::read_dir(copy.path()).unwrap().map(|file| file.unwrap().path());
         files.map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
     };
+    let before = files();
+    look(&copy.path().join("state.db")).await;
+    assert!(files() == before, "no byte is changed, and no file made");
+    // As after a server that could not start on a full disk.
+    std::fs::write(copy.path().join("state.db-wal"), "").unwrap();
     let before = files();
     look(&copy.path().join("state.db")).await;
     assert!(files() == before, "no byte is changed, and no file made");

@@ -207,9 +207,13 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        const SQLITE_FULL: &str = "13";
+        /// The second: there is no room for the memory that processes share (`SQLITE_IOERR_SHMSIZE`).
+        const SQLITE_FULL: [&str; 2] = ["13", "4874"];
+        let is_full = |code: &str| SQLITE_FULL.contains(&code);
         match &error {
-            sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_FULL) => Self::Full,
+            sqlx::Error::Database(database) if database.code().is_some_and(|code| is_full(&code)) => {
+                Self::Full
+            }
             _ => Self::Database(error),
         }
     }

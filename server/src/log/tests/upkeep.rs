@@ -90,10 +90,15 @@ async fn files_that_are_gone_are_found_and_a_gap_stands_for_them() {
         for number in &gone {
             fs::remove_file(&files[(*number).min(files.len() - 1)]).unwrap();
         }
+        // One that comes only now knows nothing of the files, unless it has to repair the end.
+        let later = open(dir.path());
+        if !gone.contains(&usize::MAX) {
+            assert_eq!(later.last_position(&job).await.unwrap(), 39);
+        }
         let Health::Damaged(damage) = health(dir.path(), &job) else { panic!("{gone:?} are missing") };
         assert!(damage.files > 0);
         assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good, "{gone:?}");
-        for log in [server, open(dir.path())] {
+        for log in [server, later, open(dir.path())] {
             let records = read_all(&log, &job, 1000).await;
             let mut end = 0;
             for record in &records {

@@ -271,12 +271,15 @@ struct Stamp {
 }
 
 impl Stamp {
-    /// Of a file that nobody has open: SQLite's write-ahead log is there as long as anyone has, and after a crash.
+    /// Of a file to which nothing is to be added: changes stand in SQLite's write-ahead log first, which is there as long as
+    /// anyone has the file open, and after a crash. On a full disk nobody may get further than to make it.
     fn of_still(path: &Path) -> Option<Self> {
         let mut wal = path.as_os_str().to_owned();
         wal.push("-wal");
-        if Path::new(&wal).try_exists().unwrap_or(true) {
-            return None;
+        match std::fs::metadata(&wal) {
+            Ok(wal) if wal.len() > 0 => return None,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
+            Ok(_) | Err(_) => {}
         }
         let metadata = std::fs::metadata(path).ok()?;
         Some(Self { bytes: metadata.len(), modified: metadata.modified().ok()? })
