@@ -21,7 +21,7 @@ use tower::util::MapRequestLayer;
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
 /// Timeout for the first request of a gRPC connection. Longer than the above, since a client may connect before it has
 /// something to ask.
-const FIRST_REQUEST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+pub const FIRST_REQUEST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
 const HTTP2_PREFACE: usize = 24;
 

@@ -274,6 +274,26 @@ fn chain(error: &dyn std::error::Error) -> String {
 mod tests {
     use super::*;
 
+    /// A server that takes the Hello and nothing else is not tried ever faster.
+    #[test]
+    fn attaching_alone_does_not_reset_the_backoff() {
+        let (link, (incoming, _messages)) = (Link::new(1 << 20), mpsc::unbounded_channel());
+        let mut backoff = Backoff::default();
+        let mut wait_after = |acked| {
+            let mut stream = Stream {
+                link: &link,
+                incoming: &incoming,
+                pieces: BytesMut::new(),
+                compressor: Compressor::new(false),
+                backoff: &mut backoff,
+            };
+            stream.progress(acked);
+            backoff.next(1.0)
+        };
+        let waits = [Acked::Known, Acked::Known, Acked::Known, Acked::New].map(&mut wait_after);
+        assert!(waits[0] < waits[1] && waits[1] < waits[2] && waits[3] == waits[0], "{waits:?}");
+    }
+
     #[test]
     fn only_the_codes_that_the_contract_names_are_final() {
         for code in (0..=16).map(Code::from) {

@@ -252,4 +252,23 @@ mod tests {
         let ended = tokio::time::timeout(Duration::from_secs(60), peer.wait()).await;
         ended.expect("the server keeps the connection").unwrap();
     }
+
+    /// As those of agents, whose attempts run for days.
+    #[tokio::test]
+    async fn a_stream_outlives_the_timeout_of_the_first_request() {
+        let dir = pairs();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
+        let tls = AgentTls::new(listener, &certificate, &key).unwrap();
+        let (health, service) = tonic_health::server::health_reporter();
+        tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
+        let mut client = HealthClient::new(connect(&address, dir.path(), "one").await.unwrap());
+        let all = HealthCheckRequest { service: String::new() };
+        let mut stream = client.watch(all).await.unwrap().into_inner();
+        assert!(stream.message().await.unwrap().is_some());
+        tokio::time::sleep(accept::FIRST_REQUEST_TIME * 2).await;
+        health.set_service_status("", ServingStatus::NotServing).await;
+        assert!(stream.message().await.unwrap().is_some());
+    }
 }

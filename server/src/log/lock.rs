@@ -241,7 +241,21 @@ fn read_mark(file: &File, path: &Path) -> Result<Option<Mark>, LogError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::Disk;
     use super::*;
+
+    /// Who has waited comes before one that only lets go of the lock to take it again.
+    #[test]
+    fn who_waits_comes_before_who_had_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder { path: dir.path().join("log"), disk: Disk::new(false) };
+        let held = JobLock::try_make(&folder).unwrap();
+        assert!(matches!(held, Tried::Held(_)));
+        let Tried::Busy(waiting) = JobLock::try_make(&folder).unwrap() else { panic!("two hold it") };
+        drop(held);
+        assert!(matches!(JobLock::try_make(&folder).unwrap(), Tried::Busy(_)), "it is the other's turn");
+        assert!(matches!(waiting.try_again().unwrap(), Some(Tried::Held(_))));
+    }
 
     #[test]
     fn the_holder_is_found_in_the_kernels_list() {

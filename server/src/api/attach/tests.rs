@@ -339,10 +339,13 @@ async fn an_agent_that_speaks_is_attached_where_it_speaks() {
         let record = world.store.load(&world.attempt.job).await.unwrap().unwrap();
         record.job.attempt(&world.attempt).unwrap().attached_to.as_deref() == Some("here")
     };
-    while !is_here().await {
-        stream.beat(0).await;
-        let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
-    }
+    let speaks = async {
+        while !is_here().await {
+            stream.beat(0).await;
+            let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays elsewhere");
 }
 
 /// Also while it was away; and nothing is said of an attempt that is over.

@@ -378,6 +378,22 @@ async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
     other.said("no word from the agent for 1 s").await;
 }
 
+/// A wait of an earlier attempt is not held against the next one.
+#[tokio::test]
+async fn what_was_seen_of_an_attempt_is_no_other_attempts() {
+    let world = world(None).await;
+    let lease = Lease { owner: world.driver.server().clone(), epoch: Lease::FIRST_EPOCH };
+    let mut driver = JobDriver::new(Arc::clone(&world.driver.context), world.attempt.job.clone(), lease);
+    let second = AttemptId { number: 2, ..world.attempt.clone() };
+    let begun = Instant::now();
+    driver.at_hand(&world.attempt).missing.note(begun);
+    let missing = |driver: &mut JobDriver, attempt| {
+        driver.at_hand(attempt).missing.note(begun + Duration::from_secs(9)).as_secs()
+    };
+    assert_eq!(missing(&mut driver, &world.attempt), 9);
+    assert_eq!(missing(&mut driver, &second), 0);
+}
+
 /// What a training of days has made is not thrown away because one Pod could not come to publish it.
 #[tokio::test]
 async fn kept_work_outlives_an_attempt_that_is_given_up() {
