@@ -31,7 +31,7 @@ fn says(text: &str) -> impl Fn(&Payload) -> bool {
 /// Prints a line at once, and another one when the file `go` is there.
 const UNTIL_GO: &str = "
 import os, sys, time
-os.write(1, b'up\n')
+os.write(1, b'up\\n')
 while not os.path.exists(sys.argv[1] + '/go'): time.sleep(0.01)
 print('done')
 ";
