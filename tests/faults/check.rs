@@ -281,7 +281,7 @@ mod tests {
 
     fn log(offset: u64, text: &str) -> Payload {
         let data = text.as_bytes().to_vec().into();
-        Payload::Log(LogChunk { stream: Stream::Stdout as i32, offset, data, step: 0, attempt: 1 })
+        Payload::Log(LogChunk { stream: Stream::Stdout as i32, offset, data, step: 0, attempt: 1, rank: 0 })
     }
 
     fn status(code: Code, cause: Cause) -> JobStatus {

@@ -207,6 +207,7 @@ mod tests {
             ended: time(5),
             outcome: "exit status 1".into(),
             cleans_up: false,
+            tracker_url: "https://cluster/app/1".into(),
         };
         let step = Step {
             index: 1,
@@ -237,7 +238,7 @@ user      ann\\x1b
 created   1970-01-01T00:00:00Z
 records   0
 step 1    , statements 2-3: PENDING
-  attempt 1 by local: ended; created 1970-01-01T00:00:00Z; ended 1970-01-01T00:00:05Z; exit status 1
+  attempt 1 by local: ended; created 1970-01-01T00:00:00Z; ended 1970-01-01T00:00:05Z; see https://cluster/app/1; exit status 1
 program
   SELECT 1;
   SELECT 2
