@@ -44,8 +44,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const READ_AHEAD: usize = 16;
 /// An agent that is not heard for so long is said to be silent: three heartbeats.
 pub(super) const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
-/// How often the store is asked about changes by other processes.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
+const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 
 /// The service.
 #[derive(Clone)]

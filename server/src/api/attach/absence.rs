@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::session::every;
 use super::silence::{News, Silence};
 use super::standing::Standing;
-use super::{AttachContext, lock};
+use super::{AttachContext, SAFETY_PERIOD, lock};
 use crate::job::{AttemptId, InstanceHash};
 
-/// How often it is looked whether the agent went to another server, or the attempt has ended.
+/// How often it is looked whether the agent's records go on at another server.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
 
 /// An attempt that goes on, perhaps, without a stream in this process. There is at most one for each attempt: it keeps
@@ -34,17 +35,6 @@ enum End {
     NotAwaited,
 }
 
-/// What is known of the agent at another server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Elsewhere {
-    /// It is awaited, and nothing new came of it.
-    Silent,
-    /// Its records go on: another server has it.
-    Heard,
-    /// The attempt is over, or its agent is refused.
-    Over,
-}
-
 impl Absence {
     /// Says that the agent is away when it is for long, and that it is heard again.
     pub(super) async fn watch(mut self) {
@@ -66,11 +56,27 @@ impl Absence {
 
     async fn until_over(&mut self) -> End {
         let Ok(seq) = self.context.log.last_seq(&self.attempt).await else { return End::NotAwaited };
+        let mut changes = self.context.store.watch(&self.attempt.job);
+        let mut safety = every(SAFETY_PERIOD);
+        let mut look = every(LOOK_PERIOD.min(self.silence.period()));
+        if !self.is_awaited().await {
+            return End::NotAwaited;
+        }
         loop {
-            match self.elsewhere(seq).await {
-                Elsewhere::Silent => {}
-                Elsewhere::Heard => return End::HeardAgain,
-                Elsewhere::Over => return End::NotAwaited,
+            let may_be_over = tokio::select! {
+                _ = changes.changed() => true,
+                _ = safety.tick() => true,
+                _ = look.tick() => false,
+            };
+            if may_be_over {
+                if !self.is_awaited().await {
+                    return End::NotAwaited;
+                }
+                continue;
+            }
+            // A log that cannot be asked now is asked again.
+            if self.context.log.last_seq(&self.attempt).await.is_ok_and(|last| last > seq) {
+                return End::HeardAgain;
             }
             if self.silence.look(Instant::now()) == Some(News::Silent) {
                 let allowed = self.silence.allowed().as_secs();
@@ -79,22 +85,15 @@ impl Absence {
                 );
                 self.context.say(&self.attempt, text).await;
             }
-            tokio::time::sleep(LOOK_PERIOD).await;
         }
     }
 
-    async fn elsewhere(&self, seq: u64) -> Elsewhere {
-        let (record, last_seq) = tokio::join!(
-            self.context.store.load(&self.attempt.job),
-            self.context.log.last_seq(&self.attempt)
-        );
-        // A store or a log that cannot be asked now is asked again.
-        let Ok(record) = record else { return Elsewhere::Silent };
-        let standing = record.map(|record| Standing::of(&record.job, &self.attempt, &self.instance));
-        match standing {
-            Some(Standing::Live | Standing::Cancelled(_)) => {}
-            Some(Standing::Reported | Standing::Over(_)) | None => return Elsewhere::Over,
+    /// Whether the attempt goes on with this agent, as far as the store can tell now.
+    async fn is_awaited(&self) -> bool {
+        let Ok(record) = self.context.store.load(&self.attempt.job).await else { return true };
+        match record.map(|record| Standing::of(&record.job, &self.attempt, &self.instance)) {
+            Some(Standing::Live | Standing::Cancelled(_)) => true,
+            Some(Standing::Reported | Standing::Over(_)) | None => false,
         }
-        if last_seq.is_ok_and(|last| last > seq) { Elsewhere::Heard } else { Elsewhere::Silent }
     }
 }

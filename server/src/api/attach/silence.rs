@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// Between two looks no more than this counts: a server that stood still heard nothing because of itself.
-const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+/// Looks that a silence lasts until it is news. Between two of them no more than a period counts: a server that stood still
+/// heard nothing because of itself.
+const LOOKS: u32 = 3;
 
 /// Since when nothing was heard of an agent.
 #[derive(Debug)]
@@ -39,7 +40,7 @@ impl Silence {
 
     /// It has said nothing since the look before.
     pub(super) fn look(&mut self, now: Instant) -> Option<News> {
-        self.lasted += now.saturating_duration_since(self.looked).min(MOST_BETWEEN_LOOKS);
+        self.lasted += now.saturating_duration_since(self.looked).min(self.period());
         self.looked = now;
         if self.is_said || self.lasted < self.allowed {
             return None;
@@ -51,6 +52,11 @@ impl Silence {
     /// Whether the silence was said, and is not over.
     pub(super) fn is_said(&self) -> bool {
         self.is_said
+    }
+
+    /// How long after the agent was heard, or looked for, to look.
+    pub(super) fn period(&self) -> Duration {
+        self.allowed / LOOKS
     }
 
     /// How long may be silent what is no news.
@@ -93,6 +99,7 @@ mod tests {
         let begin = Instant::now();
         let mut silence = Silence::begin(ALLOWED, begin);
         assert_eq!(silence.look(begin + Duration::from_secs(1000)), None);
+        assert_eq!(silence.look(begin + Duration::from_secs(1005)), None);
         assert_eq!(silence.heard(begin + Duration::from_secs(1000)), None);
     }
 }

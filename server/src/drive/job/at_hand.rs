@@ -14,6 +14,8 @@ pub(super) struct AtHand {
     pub(super) waits: Waits,
     /// Why its agent, which runs, could not attach.
     pub(super) refused: Option<Awaited>,
+    /// It was seen to run, so its platform tells of its end.
+    pub(super) is_seen: bool,
     /// It was launched, is not attached, and does not run.
     pub(super) missing: Lasted,
     /// It is being ended.
@@ -30,6 +32,7 @@ impl AtHand {
             attempt,
             waits: Waits::default(),
             refused: None,
+            is_seen: false,
             missing: Lasted::default(),
             ending: Lasted::default(),
             unreadable: Lasted::default(),
