@@ -7,8 +7,9 @@ pub const HEARTBEAT: Duration = Duration::from_secs(5);
 /// An agent that is not heard for so long is said to be silent: three heartbeats.
 pub const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 
-/// Between two looks no more than this counts: a server that stood still heard nothing because of itself.
-const MOST_BETWEEN_LOOKS: Duration = Duration::from_secs(3);
+/// Looks that a silence lasts until it is news. Between two of them no more than a period counts: a server that stood still
+/// heard nothing because of itself.
+const LOOKS: u32 = 3;
 
 /// Since when nothing was heard of an agent.
 #[derive(Debug)]
@@ -45,7 +46,7 @@ impl Silence {
 
     /// It has said nothing since the look before.
     pub fn look(&mut self, now: Instant) -> Option<News> {
-        self.lasted += now.saturating_duration_since(self.looked).min(MOST_BETWEEN_LOOKS);
+        self.lasted += now.saturating_duration_since(self.looked).min(self.period());
         self.looked = now;
         if self.is_said || self.lasted < self.allowed {
             return None;
@@ -58,6 +59,18 @@ impl Silence {
     #[must_use]
     pub fn is_said(&self) -> bool {
         self.is_said
+    }
+
+    /// How long after the agent was heard, or looked for, to look.
+    #[must_use]
+    pub fn period(&self) -> Duration {
+        Self::period_of(self.allowed)
+    }
+
+    /// The same of a silence of which so long is no news.
+    #[must_use]
+    pub fn period_of(allowed: Duration) -> Duration {
+        allowed / LOOKS
     }
 
     /// How long may be silent what is no news.
@@ -101,6 +114,7 @@ mod tests {
         let begin = Instant::now();
         let mut silence = Silence::begin(ALLOWED, begin);
         assert_eq!(silence.look(begin + Duration::from_secs(1000)), None);
+        assert_eq!(silence.look(begin + Duration::from_secs(1005)), None);
         assert_eq!(silence.heard(begin + Duration::from_secs(1000)), None);
     }
 }

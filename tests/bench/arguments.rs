@@ -1,11 +1,13 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-const USAGE: &str = "usage: sqlflow-bench [--quick] [--only agent|server|models|pods|traces] [--out FILE]";
-const GROUPS: [&str; 5] = ["agent", "server", "models", "pods", "traces"];
+const USAGE: &str =
+    "usage: sqlflow-bench [--quick] [--only agent|server|live|models|pods|traces] [--out FILE]";
+const GROUPS: [&str; 6] = ["agent", "server", "live", "models", "pods", "traces"];
 
 /// What to do.
 pub struct Arguments {
@@ -48,6 +50,12 @@ pub struct Scale {
     pub model: u64,
     /// How often it is published, each way.
     pub publications: u32,
+    /// Agents that are attached at the same time.
+    pub agents: usize,
+    /// Calls of each kind beside them.
+    pub live_calls: usize,
+    /// How long a server with them is watched.
+    pub idle_time: Duration,
     /// Whether this is only a look.
     pub is_quick: bool,
 }
@@ -67,6 +75,9 @@ const FULL: Scale = Scale {
     pods: 15,
     model: 1024,
     publications: 3,
+    agents: 2_000,
+    live_calls: 300,
+    idle_time: Duration::from_secs(30),
     is_quick: false,
 };
 
@@ -85,6 +96,9 @@ const QUICK: Scale = Scale {
     pods: 3,
     model: 256,
     publications: 1,
+    agents: 100,
+    live_calls: 100,
+    idle_time: Duration::from_secs(5),
     is_quick: true,
 };
 

@@ -7,6 +7,7 @@ mod agent;
 mod arguments;
 mod fetch;
 mod first_log;
+mod live;
 mod machine;
 mod measure;
 mod models;
@@ -17,6 +18,7 @@ mod rows;
 mod run;
 mod stream;
 mod traced;
+mod usage;
 mod world;
 
 use std::path::Path;
@@ -50,6 +52,9 @@ async fn main() -> anyhow::Result<()> {
         report.add(first_log::all(&mut world).await?);
         report.add(rows::all(&mut world).await?);
         world.end()?;
+    }
+    if arguments.wants("live") {
+        report.add(live::all(folder, scale).await?);
     }
     if arguments.wants("models") {
         report.add(models::all(folder, scale.model, scale.publications)?);

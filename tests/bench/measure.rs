@@ -66,10 +66,10 @@ impl Measurement {
         }
     }
 
-    /// 95 of 100 samples are not above it; with fewer than 20 samples it is the largest.
-    pub fn p95(&self) -> f64 {
+    /// So many of a hundred samples are not above it; with few samples it is the largest.
+    pub fn percentile(&self, percent: usize) -> f64 {
         let sorted = self.sorted();
-        let rank = (sorted.len() * 95).div_ceil(100);
+        let rank = (sorted.len() * percent).div_ceil(100);
         sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
     }
 
@@ -103,9 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn p95_leaves_five_of_a_hundred_above() {
-        assert_eq!(of((1..=100).rev()).p95(), 95.0);
-        assert_eq!(of(1..=20).p95(), 19.0);
-        assert_eq!(of(1..=19).p95(), 19.0);
+    fn a_percentile_leaves_the_rest_above() {
+        assert_eq!(of((1..=100).rev()).percentile(95), 95.0);
+        assert_eq!(of((1..=200).rev()).percentile(99), 198.0);
+        assert_eq!(of(1..=20).percentile(95), 19.0);
+        assert_eq!(of(1..=19).percentile(95), 19.0);
     }
 }

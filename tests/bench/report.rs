@@ -46,7 +46,8 @@ impl Report {
             "unit": it.unit,
             "samples": it.count(),
             "median": it.median(),
-            "p95": it.p95(),
+            "p95": it.percentile(95),
+            "p99": it.percentile(99),
             "peer": compared,
         })
     }
@@ -59,15 +60,18 @@ impl Report {
 
     fn table(&self) -> String {
         let width = self.measurements.iter().map(|it| it.what.chars().count()).max().unwrap_or(0);
-        let head =
-            format!("{:width$} {:>11} {:>11} {:>7}  {:8} ratio", "", "median", "p95", "samples", "unit");
+        let head = format!(
+            "{:width$} {:>11} {:>11} {:>11} {:>7}  {:8} ratio",
+            "", "median", "p95", "p99", "samples", "unit"
+        );
         let lines = self.measurements.iter().map(|it| self.line(it, width));
         std::iter::once(head).chain(lines).collect::<Vec<_>>().join("\n")
     }
 
     fn line(&self, it: &Measurement, width: usize) -> String {
-        let (median, p95) = (figure(it.median()), figure(it.p95()));
-        let line = format!("{:width$} {median:>11} {p95:>11} {:>7}  {:8}", it.what, it.count(), it.unit);
+        let [median, p95, p99] = [it.median(), it.percentile(95), it.percentile(99)].map(figure);
+        let line =
+            format!("{:width$} {median:>11} {p95:>11} {p99:>11} {:>7}  {:8}", it.what, it.count(), it.unit);
         match self.peer(it) {
             Some((peer, ratio)) => format!("{line} {ratio:.2} × {}", peer.what.trim()),
             None => line.trim_end().to_owned(),

@@ -1,10 +1,14 @@
 //! Two servers on one state folder: no authority lies in the memory of either.
 
 use sqlflow_proto::v1::response::Response as Payload;
-use sqlflow_proto::v1::{GetJobRequest, Response, get_job_request::By};
+use sqlflow_proto::v1::{GetJobRequest, Response, get_job_request::By, job_status::Code};
 use sqlflow_tests::client::is_over;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
+use sqlflow_tests::stand_in::{self, STEP};
+
+/// Less than the five minutes after which a server reads jobs again that nothing told it of.
+const SOON: std::time::Duration = std::time::Duration::from_secs(30);
 
 const PROGRAM: &str = "SELECT * FROM iris; SELECT * FROM iris TO TRAIN xgboost.gbtree
 WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 1000 LABEL class INTO m; SELECT * FROM iris;";
@@ -54,4 +58,26 @@ async fn one_takes_over_from_the_other_in_the_middle_of_a_job() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_goes_on_with_its_job_when_the_one_that_agents_speak_to_is_killed() {
     take_over(false).await;
+}
+
+/// The job waits for a place at the first server, which also drives it; nothing tells that server of the cancel but the
+/// store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_through_one_server_ends_what_waits_at_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), "import time; time.sleep(1000)", None).flag("--max-running=1");
+    let (first, second) = (setup.start().unwrap(), setup.start().unwrap());
+    let (mut at_first, mut at_second) = (first.client().await.unwrap(), second.client().await.unwrap());
+    let running = at_first.run(STEP).await.unwrap();
+    let waiting = at_first.run(STEP).await.unwrap();
+    let says_place =
+        |it: &Payload| matches!(it, Payload::Message(said) if said.message.contains("free place"));
+    let cursor = at_second.until(&waiting, says_place).await.unwrap();
+    for (job, cursor) in [(&waiting, &cursor), (&running, &running)] {
+        at_second.api.cancel(job.clone()).await.unwrap();
+        let ended = tokio::time::timeout(SOON, at_second.follow(cursor)).await.expect("it ends").unwrap();
+        assert_eq!(ended.status.code(), Code::Failed, "{:?}", ended.status);
+    }
+    first.stop().unwrap();
+    second.stop().unwrap();
 }

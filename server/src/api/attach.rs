@@ -45,8 +45,8 @@ const HELLO_TIME: Duration = Duration::from_secs(10);
 const READ_AHEAD: usize = 16;
 /// Executors that wait for an attempt at this server; each costs a stream.
 pub(super) const MAX_WAITING: usize = 1000;
-/// How often the store is asked about changes by other processes.
-const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
+const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 
 /// The service.
 #[derive(Clone)]

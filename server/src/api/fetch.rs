@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use prost::Message as _;
 use sqlflow_proto::v1;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
@@ -18,7 +19,7 @@ use crate::store::{JobRecord, Store};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
-/// How often the store and the log are asked about changes by other processes meanwhile.
+/// How often the log is asked about records of other processes meanwhile; the store tells of changes by itself.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// Bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
@@ -56,6 +57,8 @@ impl Fetcher {
     ) -> Result<Response<v1::Result>, Status> {
         let id = self.store.resolve(token.token.hash()).await.map_err(status::of_store)?;
         let id = id.ok_or_else(status::unknown_job)?;
+        // Watched first, so that no change after this state is missed.
+        let changes = self.store.watch(&id);
         let record = self.load(&id).await?;
         let cached = self.cached(&id).await?;
         self.note_fetched(&record, &cached).await;
@@ -68,7 +71,7 @@ impl Fetcher {
                 (self.plain_cursor(&record, &reading).await, Some(reading))
             }
         };
-        let (record, page) = self.wait_for_page(&id, cursor, wait).await?;
+        let (record, page) = self.wait_for_page(record, changes, cursor, wait).await?;
         self.note_fetched(&record, &cached).await;
 
         let results = render::page(page.records, &cached.headings, PAGE_BYTES);
@@ -111,24 +114,29 @@ impl Fetcher {
         to
     }
 
-    /// The next page, or an empty one when nothing happened for a while.
+    /// The next page, or an empty one when nothing happened for a while. `record` was loaded after `changes` was made.
     async fn wait_for_page(
         &self,
-        id: &JobId,
+        mut record: JobRecord,
+        mut changes: watch::Receiver<u64>,
         cursor: u64,
         wait: Duration,
     ) -> Result<(JobRecord, Page), Status> {
+        let id = record.job.id.clone();
         let deadline = Instant::now() + wait;
         loop {
-            let (mut changes, mut appended) = (self.store.watch(id), self.log.watch(id));
-            // The state first: once it is final the log is complete, so this page can be known to be the last.
-            let record = self.load(id).await?;
-            let page = self.log.read(id, cursor, PAGE_BYTES).await.map_err(status::of_log)?;
+            if changes.has_changed().unwrap_or(false) {
+                changes.mark_unchanged();
+                record = self.load(&id).await?;
+            }
+            let mut appended = self.log.watch(&id);
+            // After the state: once that is final the log is complete, so this page can be known to be the last.
+            let page = self.log.read(&id, cursor, PAGE_BYTES).await.map_err(status::of_log)?;
             if !page.records.is_empty() || record.job.state.is_final() || Instant::now() >= deadline {
                 return Ok((record, page));
             }
             tokio::select! {
-                _ = changes.changed() => {}
+                _ = changes.changed() => changes.mark_changed(),
                 _ = appended.changed() => {}
                 () = tokio::time::sleep(LOOK_PERIOD) => {}
                 () = tokio::time::sleep_until(deadline) => {}

@@ -25,16 +25,19 @@ use crate::failpoint;
 use crate::job::{
     Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Reason, Role,
 };
-use crate::launch::{LaunchError, Launched, Observation, Supervision, Ticket, Waiting};
+use crate::launch::{Execution, LaunchError, Launched, Observation, Supervision, Ticket, Waiting};
 use crate::log::{Entry, LogError, Producer};
+use crate::silence::Silence;
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
 use stopping::{Agent, Level};
 use waits::Queued;
 
-/// How often an attempt is looked at when nothing tells of a change.
+/// How often something is looked at that nothing tells of.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
+/// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
+const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 /// Pause before the n-th new attempt of a step: n times this.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A storage may be away for long: each pause between attempts to publish is so many times the one before.
@@ -126,7 +129,9 @@ impl JobDriver {
         {
             // Nothing is decided about it here.
             self.waits(attempt, &waiting).await?;
-            let _ = tokio::time::timeout(LOOK_PERIOD, changes.changed()).await;
+            let is_told = self.at_hand(attempt).waits.is_told();
+            let pause = if is_told { SAFETY_PERIOD } else { LOOK_PERIOD };
+            let _ = tokio::time::timeout(pause, changes.changed()).await;
             return Ok(());
         }
         match next {
@@ -135,15 +140,7 @@ impl JobDriver {
             Next::Launch(attempt) => self.launch(&job, attempt, changes).await,
             Next::Watch(attempt) => {
                 self.clean_up_ended(&job).await;
-                let has_changed = tokio::select! {
-                    _ = changes.changed() => return Ok(()),
-                    () = self.platform_changed(&job, &attempt) => true,
-                    () = tokio::time::sleep(LOOK_PERIOD) => false,
-                };
-                if is_overdue_clean_up(&job, &attempt) {
-                    return self.end(&job, &attempt).await;
-                }
-                self.look(&job, attempt, has_changed).await
+                self.watch(&job, &attempt, &mut changes).await
             }
             Next::End(attempt) => {
                 self.end(&job, &attempt).await?;
@@ -159,6 +156,42 @@ impl JobDriver {
                 self.clean_up(&job).await;
                 Err(Stop::Over)
             }
+        }
+    }
+
+    /// Looks at the attempt from time to time, and when its platform tells of a change, until the job is to be read again.
+    async fn watch(&mut self, job: &Job, attempt: &AttemptId, changes: &mut Changes) -> Result<(), Stop> {
+        let execution = self.context.launchers.of(job, attempt);
+        let is_attached = Agent::of(job, attempt) != Agent::NeverAttached;
+        let has_limit = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        let read_again = tokio::time::sleep(SAFETY_PERIOD);
+        tokio::pin!(read_again);
+        loop {
+            let is_told_of = is_attached && self.at_hand(attempt).is_seen && !has_limit;
+            let period = if is_told_of { self.look_period(job, attempt, &execution) } else { LOOK_PERIOD };
+            let has_changed = tokio::select! {
+                _ = changes.changed() => return Ok(()),
+                () = &mut read_again => return Ok(()),
+                () = self.platform_changed(job, attempt) => true,
+                () = tokio::time::sleep(period) => false,
+            };
+            if is_overdue_clean_up(job, attempt) {
+                return self.end(job, attempt).await;
+            }
+            match self.look(job, attempt.clone(), has_changed).await? {
+                Look::Same => {}
+                Look::Decided => return Ok(()),
+            }
+        }
+    }
+
+    /// How often to look at an attempt whose end its platform tells: for what else there is to see.
+    fn look_period(&self, job: &Job, attempt: &AttemptId, execution: &Execution) -> Duration {
+        if self.is_heard_here(job, attempt) {
+            execution.look_period()
+        } else {
+            // The server that hears its agent may end.
+            execution.look_period().min(Silence::period_of(self.context.limits.silence))
         }
     }
 
@@ -216,15 +249,19 @@ impl JobDriver {
 
     /// Waits before another attempt. False: the job was cancelled meanwhile.
     async fn pause(&self, pause: Duration) -> Result<bool, Stop> {
-        let end = Instant::now() + pause;
-        while let Some(left) = end.checked_duration_since(Instant::now()) {
-            tokio::time::sleep(left.min(LOOK_PERIOD)).await;
+        let end = tokio::time::sleep(pause);
+        tokio::pin!(end);
+        let mut changes = self.context.store.watch(&self.id);
+        loop {
             let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
             if job.cancel.is_some() {
                 return Ok(false);
             }
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = &mut end => return Ok(true),
+            }
         }
-        Ok(true)
     }
 
     async fn launch(&mut self, job: &Job, attempt: AttemptId, mut changes: Changes) -> Result<(), Stop> {
@@ -291,53 +328,68 @@ impl JobDriver {
 
     /// Looks whether the attempt still runs. `job` was read before that: if its agent was attached then and nothing runs
     /// now, the agent is gone. `has_changed`: the platform said so.
-    async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<(), Stop> {
+    async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<Look, Stop> {
         let execution = self.context.launchers.of(job, &attempt);
         // Where no agent comes, the platform's word counts as an agent's.
         let attached = Agent::of(job, &attempt) != Agent::NeverAttached
             || execution.supervision() == Supervision::Controller;
         match execution.observe().await {
             Observation::Running => {
-                self.at_hand(&attempt).missing.end();
+                let at_hand = self.at_hand(&attempt);
+                at_hand.missing.end();
+                at_hand.is_seen = true;
                 self.note_milestones(job, attempt.clone()).await?;
                 if attached {
                     let at_hand = self.at_hand(&attempt);
                     at_hand.waits.end();
                     at_hand.refused = None;
-                    return self.note_absence(job, &attempt).await;
+                    self.note_absence(job, &attempt).await?;
+                    return Ok(Look::Same);
                 }
                 let waiting = self.silence(job, &attempt);
-                if self.waits(&attempt, &waiting).await? {
-                    return self.give_up(job, attempt, waiting.why).await;
-                }
-                Ok(())
+                self.wait_or_give_up(job, attempt, waiting).await
             }
             // The platform's word may be old: it is there.
             Observation::Waiting(_) if attached && execution.supervision() == Supervision::Agent => {
                 self.at_hand(&attempt).waits.end();
-                Ok(())
+                Ok(Look::Same)
             }
             Observation::Waiting(waiting) => {
                 self.at_hand(&attempt).missing.end();
-                if self.waits(&attempt, &waiting).await? {
-                    return self.give_up(job, attempt, waiting.why).await;
-                }
-                Ok(())
+                self.wait_or_give_up(job, attempt, waiting).await
             }
             Observation::Unknown(why) => {
                 tracing::debug!(%attempt, why, "cannot look at the attempt");
-                Ok(())
+                Ok(Look::Same)
             }
-            Observation::Gone(remains) if attached => self.settle(attempt, *remains, None).await,
+            Observation::Gone(remains) if attached => {
+                self.settle(attempt, *remains, None).await?;
+                Ok(Look::Decided)
+            }
             Observation::Gone(remains) => {
                 let missing = self.at_hand(&attempt).missing.note(Instant::now());
                 // Without a sign of its end it may be starting: it takes its lock a moment after it was launched.
                 if has_changed || remains.tell_of_an_end() || missing > self.context.limits.attach {
-                    return self.settle_without_agent(attempt, *remains, None).await;
+                    self.settle_without_agent(attempt, *remains, None).await?;
+                    return Ok(Look::Decided);
                 }
-                Ok(())
+                Ok(Look::Same)
             }
         }
+    }
+
+    /// Goes on waiting for the attempt's agent, unless that was long enough.
+    async fn wait_or_give_up(
+        &mut self,
+        job: &Job,
+        attempt: AttemptId,
+        waiting: Waiting,
+    ) -> Result<Look, Stop> {
+        if self.waits(&attempt, &waiting).await? {
+            self.give_up(job, attempt, waiting.why).await?;
+            return Ok(Look::Decided);
+        }
+        Ok(Look::Same)
     }
 
     /// Records what the platform tells of the attempt's start, once.
@@ -433,6 +485,14 @@ impl JobDriver {
             Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
         }
     }
+}
+
+/// What a look at an attempt came to.
+enum Look {
+    /// Nothing that changes the job.
+    Same,
+    /// Something was recorded, or could not be since the job is another than it was: it is read again.
+    Decided,
 }
 
 /// Tells that the job's state changed.

@@ -1,6 +1,7 @@
-//! Agents that this process started: reaps each one, and keeps the fact that it has exited until that is acted on.
+//! Exits of agents: reaps those that this process started, waits for those that an earlier server or another one started,
+//! and keeps the fact that one has exited until that is acted on.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ const REPEAT_PAUSE: Duration = Duration::from_millis(100);
 /// An exit that nobody cleaned up after, since another server drives the job now, is forgotten after this.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
-/// One entry for each attempt whose agent this process started: while it runs, then until the attempt is cleaned up or
-/// [`KEEP_TIME`] has passed.
+/// One entry for each attempt whose agent this process started or adopted: while it runs, then until the attempt is cleaned
+/// up or [`KEEP_TIME`] has passed. While the agent runs this holds a descriptor of its process.
 #[derive(Clone, Default)]
 pub(super) struct Exits(Arc<Mutex<HashMap<ExecutorRef, Entry>>>);
 
@@ -34,17 +35,37 @@ impl Exits {
         tokio::spawn(async move {
             // Not a blocking call: tokio waits with a pidfd. There is no error but that somebody else reaped it.
             let _ = child.wait().await;
-            if let Some(entry) = exits.lock().get(&executor) {
-                entry.running.send_modify(|it| *it = it.saturating_sub(1));
-            }
+            exits.note_exit(&executor);
             then();
             tokio::time::sleep(KEEP_TIME).await;
             exits.forget(&executor);
         });
     }
 
-    /// Returns when every agent of the attempt that this process started has exited, so at once when that is so already;
-    /// waits for ever for an attempt of which it started none.
+    /// Waits for `exit`, that of an agent which this process did not start, in a task of its own. Nothing happens if the
+    /// executor has an entry.
+    pub(super) fn adopt(&self, executor: &ExecutorRef, exit: impl Future<Output = ()> + Send + 'static) {
+        match self.lock().entry(executor.clone()) {
+            hash_map::Entry::Occupied(_) => return,
+            hash_map::Entry::Vacant(vacant) => vacant.insert(Entry::new()).running.send_replace(1),
+        };
+        let (exits, executor) = (self.clone(), executor.clone());
+        tokio::spawn(async move {
+            exit.await;
+            exits.note_exit(&executor);
+            tokio::time::sleep(KEEP_TIME).await;
+            exits.forget(&executor);
+        });
+    }
+
+    fn note_exit(&self, executor: &ExecutorRef) {
+        if let Some(entry) = self.lock().get(executor) {
+            entry.running.send_modify(|it| *it = it.saturating_sub(1));
+        }
+    }
+
+    /// Returns when every agent of the attempt that this process started or adopted has exited, so at once when that is so
+    /// already; waits for ever for an attempt of which it knows none.
     pub(super) async fn exited(&self, executor: &ExecutorRef) {
         let running = self.lock().get(executor).map(|entry| entry.running.subscribe());
         let Some(mut running) = running else { return std::future::pending().await };
@@ -130,5 +151,21 @@ mod tests {
         exits.forget(&executor);
         assert!(exits.lock().is_empty());
         assert!(exits.exited(&executor).now_or_never().is_none(), "nothing is known of it");
+    }
+
+    #[tokio::test]
+    async fn the_exit_of_an_adopted_agent_is_a_level_too() {
+        let (exits, executor) = (Exits::default(), executor());
+        let (sender, exit) = oneshot::channel::<()>();
+        exits.adopt(&executor, async move { exit.await.unwrap_or_default() });
+        exits.adopt(&executor, std::future::ready(()));
+        exits.forget(&executor);
+        tokio::task::yield_now().await;
+        assert!(exits.exited(&executor).now_or_never().is_none(), "it runs, and is adopted once");
+        drop(sender);
+        exits.exited(&executor).await;
+        exits.exited(&executor).await;
+        exits.forget(&executor);
+        assert!(exits.lock().is_empty());
     }
 }

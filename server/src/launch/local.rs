@@ -16,7 +16,7 @@ use sqlflow_proto::agent::Outcome;
 use tokio::process::{Child, Command};
 
 use super::exits::Exits;
-use super::lock::{Holder, holder};
+use super::lock::{Holder, holder, released};
 use super::places::{Place, Places, Ticket, Turn};
 use super::{
     ATTACH, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Spool, Target,
@@ -61,6 +61,8 @@ pub struct LocalLauncher {
 
 /// See [`Launcher::name`].
 const NAME: &str = "local";
+/// How often an agent that runs is looked at though nothing has changed.
+const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 /// How much of the agent's own log is kept when it dies without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
 
@@ -192,21 +194,29 @@ impl Launcher for LocalLauncher {
     }
 
     async fn observe(&self, target: &Target) -> Observation {
-        let dir = self.run_dir(&target.executor);
+        let executor = &target.executor;
+        let dir = self.run_dir(executor);
+        let lock = dir.join("lock");
         let look = move || match holder(&dir.join("lock")) {
-            Ok(Holder::Process(_) | Holder::Unseen) => Observation::Running,
             Ok(Holder::Nobody) => match remains(&dir) {
-                Ok(remains) => Observation::Gone(Box::new(remains)),
-                Err(error) => Observation::Unknown(format!("what the agent left could not be read: {error}")),
+                Ok(remains) => Err(Observation::Gone(Box::new(remains))),
+                Err(error) => {
+                    Err(Observation::Unknown(format!("what the agent left could not be read: {error}")))
+                }
             },
-            Err(error) => Observation::Unknown(format!("the agent's lock could not be read: {error}")),
+            Ok(held) => Ok(held),
+            Err(error) => Err(Observation::Unknown(format!("the agent's lock could not be read: {error}"))),
         };
-        let observed = tokio::task::spawn_blocking(look).await;
-        if matches!(observed, Ok(Observation::Running)) {
-            // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
-            self.exits.forget(&target.executor);
+        match tokio::task::spawn_blocking(look).await {
+            Ok(Ok(held)) => {
+                // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
+                self.exits.forget(executor);
+                self.exits.adopt(executor, released(lock, held));
+                Observation::Running
+            }
+            Ok(Err(observation)) => observation,
+            Err(_) => Observation::Unknown("the server is shutting down".to_owned()),
         }
-        observed.unwrap_or_else(|_| Observation::Unknown("the server is shutting down".to_owned()))
     }
 
     fn silence(&self) -> Waiting {
@@ -262,6 +272,11 @@ impl Launcher for LocalLauncher {
 
     async fn changed(&self, target: &Target) {
         self.exits.exited(&target.executor).await;
+    }
+
+    /// The exit of an agent that was seen to run is never missed, so this is only for faults.
+    fn look_period(&self) -> Duration {
+        SAFETY_PERIOD
     }
 }
 

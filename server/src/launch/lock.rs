@@ -2,9 +2,14 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::path::Path;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::libc;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Who holds an attempt's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,32 @@ fn holder_of(lock_type: i32, pid: i32) -> Holder {
     }
 }
 
+/// How often a lock is looked at whose holder cannot be waited for.
+const LOOK_PERIOD: Duration = Duration::from_secs(1);
+
+/// Waits until nobody holds the lock on this file, which this process does.
+pub(super) async fn released(path: PathBuf, by: Holder) {
+    // The kernel tells of the exit. Of a holder that it cannot tell of the lock itself is looked at.
+    if let Some(process) = process_of(&path, by) {
+        let _ = process.readable().await;
+    }
+    while !matches!(holder(&path), Ok(Holder::Nobody)) {
+        tokio::time::sleep(LOOK_PERIOD).await;
+    }
+}
+
+/// A descriptor of the process that holds the lock, which can be read from when it has exited.
+fn process_of(path: &Path, by: Holder) -> Option<AsyncFd<OwnedFd>> {
+    let Holder::Process(id) = by else { return None };
+    let process = pidfd_open(Pid::from_raw(id)?, PidfdFlags::NONBLOCK).ok()?;
+    // The id may have become another process's in between; one that holds the lock now did so when it was opened.
+    if holder(path).ok()? != by {
+        return None;
+    }
+    #[expect(deprecated, reason = "it is sound for an OwnedFd, and its successor is unsafe")]
+    AsyncFd::with_interest(process, Interest::READABLE).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -75,5 +106,58 @@ mod tests {
         };
         nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
         assert_eq!(holder(&path).unwrap(), Holder::Unseen);
+    }
+
+    /// Names the file that the process below locks.
+    const HELD: &str = "SQLFLOW_TEST_HELD_LOCK";
+
+    /// Another process that holds the lock until it is killed: it runs the test `hold` of this file.
+    fn holding(path: &Path) -> tokio::process::Child {
+        let (_, module) = module_path!().split_once("::").unwrap();
+        let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", &format!("{module}::hold")]).env(HELD, path);
+        command.stdout(std::process::Stdio::null()).kill_on_drop(true).spawn().unwrap()
+    }
+
+    #[tokio::test]
+    async fn hold() {
+        let Some(path) = std::env::var_os(HELD) else { return };
+        let file = File::create(path).unwrap();
+        let lock = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn the_exit_of_a_process_that_another_started_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let mut child = holding(&path);
+        let by = loop {
+            match holder(&path).unwrap() {
+                Holder::Nobody => tokio::time::sleep(Duration::from_millis(5)).await,
+                held => break held,
+            }
+        };
+        let id = i32::try_from(child.id().unwrap()).unwrap();
+        assert_eq!(by, Holder::Process(id));
+        assert!(process_of(&path, by).is_some() && process_of(&path, Holder::Process(1)).is_none());
+        let mut released = Box::pin(released(path, by));
+        assert!(futures::FutureExt::now_or_never(&mut released).is_none(), "it runs");
+        child.kill().await.unwrap();
+        released.await;
+    }
+
+    #[tokio::test]
+    async fn a_lock_whose_holder_has_no_process_here_is_looked_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        released(path, Holder::Unseen).await;
     }
 }

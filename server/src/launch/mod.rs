@@ -145,6 +145,12 @@ pub trait Launcher: Send + Sync + 'static {
     /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. The exit of an agent
     /// that this process started is a level: it returns at once from then on.
     async fn changed(&self, target: &Target);
+
+    /// How often an attempt that runs is to be looked at while nothing tells of a change: what time alone changes, or
+    /// [`Launcher::changed`] may miss, is seen then.
+    fn look_period(&self) -> Duration {
+        Duration::from_secs(1)
+    }
 }
 
 /// How an attempt stands.

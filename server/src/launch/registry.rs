@@ -135,6 +135,11 @@ impl Execution {
         self.launcher.clean_up_orphan(&self.target).await;
     }
 
+    #[must_use]
+    pub fn look_period(&self) -> Duration {
+        self.launcher.look_period()
+    }
+
     pub async fn changed(&self) {
         self.launcher.changed(&self.target).await;
     }

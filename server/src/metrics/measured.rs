@@ -11,8 +11,8 @@ use super::{Metrics, Operation};
 use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
 use crate::log::{Appended, Entry, LogError, Page, ResultLog};
 use crate::store::{
-    Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, Store, StoreError,
-    Unfetched, UpdateError,
+    Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
+    Store, StoreError, Unfetched, UpdateError,
 };
 
 /// A store whose transactions are timed, and whose events are counted.
@@ -156,6 +156,10 @@ impl Store for MeasuredStore {
 
     async fn remove(&self, id: &JobId) -> Result<(), StoreError> {
         self.plain("remove", self.inner.remove(id)).await
+    }
+
+    async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
+        self.plain("changes", self.inner.changes(since, limit)).await
     }
 
     fn watch(&self, id: &JobId) -> watch::Receiver<u64> {

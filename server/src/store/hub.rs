@@ -1,5 +1,5 @@
-//! Wakes waiters in this process when a job changes. Entries that nobody watches are removed when the map has grown to
-//! twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
+//! Wakes waiters in this process when a job changes, whoever changed it. Entries that nobody watches are removed when the
+//! map has grown to twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -43,6 +43,14 @@ impl Hub {
             }
         }
     }
+
+    /// Any job may have changed.
+    pub(super) fn all_changed(&self) {
+        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        for sender in jobs.senders.values() {
+            sender.send_modify(|version| *version += 1);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -61,5 +69,20 @@ mod tests {
         hub.changed(&watched);
         assert!(receiver.has_changed().unwrap(), "one that is watched stays");
         receiver.mark_unchanged();
+    }
+
+    #[test]
+    fn a_change_is_seen_by_who_did_not_wait_for_it_and_by_nobody_else() {
+        let hub = Hub::default();
+        let (job, other) = (JobId::generate(), JobId::generate());
+        let (early, of_other) = (hub.watch(&job), hub.watch(&other));
+        hub.changed(&job);
+        hub.changed(&job);
+        let late = hub.watch(&job);
+        assert!(
+            early.has_changed().unwrap() && !late.has_changed().unwrap() && !of_other.has_changed().unwrap()
+        );
+        hub.all_changed();
+        assert!(late.has_changed().unwrap() && of_other.has_changed().unwrap());
     }
 }

@@ -9,8 +9,8 @@ mod types;
 
 pub use sqlite::{ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
 pub use types::{
-    Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Secret, ServerId, StoreError,
-    Unfetched, UpdateError,
+    Changed, Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Revision,
+    Secret, ServerId, StoreError, Unfetched, UpdateError,
 };
 
 use std::time::Duration;
@@ -113,6 +113,11 @@ pub trait Store: Send + Sync + 'static {
     /// Forgets a job that has ended.
     async fn remove(&self, id: &JobId) -> Result<(), StoreError>;
 
-    /// Changes whenever this process changed the job. Changes by other processes are not seen here: poll as well.
+    /// Up to `limit` jobs whose state was written after this revision, by any process. A job that was removed is not told
+    /// of.
+    async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError>;
+
+    /// Changes after each write of the job's state: at once if this process wrote it, within about a second if another
+    /// did. Who watches first and loads then misses nothing.
     fn watch(&self, id: &JobId) -> watch::Receiver<u64>;
 }

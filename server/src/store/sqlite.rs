@@ -1,5 +1,6 @@
 //! The store in one SQLite file. Several processes on one machine may use it at the same time.
 
+mod changes;
 mod leases;
 mod rows;
 mod survey;
@@ -17,14 +18,15 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::watch;
 
+use self::changes::Own;
 use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use self::transactions::{apply, end_damaged, insert};
 use super::Store;
 use super::hub::Hub;
 use super::types::{
-    Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Secret, ServerId, StoreError, Unfetched,
-    UpdateError,
+    Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
+    StoreError, Unfetched, UpdateError,
 };
 use crate::clock;
 use crate::job::{Change, Event, Job, JobId, TokenHash};
@@ -46,6 +48,7 @@ struct Inner {
     writer: SqlitePool,
     readers: SqlitePool,
     hub: Hub,
+    own: Own,
     clock: Clock,
 }
 
@@ -78,7 +81,10 @@ impl SqliteStore {
         MIGRATIONS.run(&writer).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        Ok(Self { inner: Arc::new(Inner { writer, readers, hub: Hub::default(), clock }) })
+        let inner = Arc::new(Inner { writer, readers, hub: Hub::default(), own: Own::default(), clock });
+        let seen = inner.revision().await?;
+        tokio::spawn(changes::follow(Arc::downgrade(&inner), seen));
+        Ok(Self { inner })
     }
 
     /// Closes the file, once everything that goes on has ended. The files that SQLite keeps beside it go with the last
@@ -99,8 +105,18 @@ impl SqliteStore {
         event: Event,
         now_ms: i64,
     ) -> Result<(Job, Change), UpdateError> {
-        let (id, lease) = (id.clone(), lease.cloned());
-        self.write(move |tx| Box::pin(apply(tx, id, lease, event, now_ms))).await
+        let (owned_id, lease) = (id.clone(), lease.cloned());
+        let (job, written) =
+            self.write(move |tx| Box::pin(apply(tx, owned_id, lease, event, now_ms))).await?;
+        Ok((job, self.wrote(id, written)))
+    }
+
+    /// Wakes those who watch the job, if its state was written.
+    fn wrote(&self, id: &JobId, written: Option<Revision>) -> Change {
+        let Some(revision) = written else { return Change::Unchanged };
+        self.inner.own.note(revision);
+        self.inner.hub.changed(id);
+        Change::Changed
     }
 
     async fn record(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
@@ -117,10 +133,8 @@ impl SqliteStore {
     async fn end_damaged(&self, id: &JobId, error: &StoreError) -> Result<(), StoreError> {
         tracing::error!(job = %id, %error, "the job ends: its stored state cannot be read");
         let (owned_id, now_ms) = (id.clone(), self.now_ms());
-        let change = self.write(move |tx| Box::pin(end_damaged(tx, owned_id, now_ms))).await?;
-        if change == Change::Changed {
-            self.inner.hub.changed(id);
-        }
+        let written = self.write(move |tx| Box::pin(end_damaged(tx, owned_id, now_ms))).await?;
+        self.wrote(id, written);
         Ok(())
     }
 
@@ -171,8 +185,10 @@ async fn write_with<T, E: From<StoreError>>(
 #[async_trait]
 impl Store for SqliteStore {
     async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
-        let now_ms = self.now_ms();
-        self.write(move |tx| Box::pin(insert(tx, new, now_ms))).await
+        let (id, now_ms) = (new.job.id.clone(), self.now_ms());
+        let (created, written) = self.write(move |tx| Box::pin(insert(tx, new, now_ms))).await?;
+        self.wrote(&id, written);
+        Ok(created)
     }
 
     async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError> {
@@ -236,17 +252,13 @@ impl Store for SqliteStore {
         event: Event,
         now_ms: i64,
     ) -> Result<(Job, Change), UpdateError> {
-        let (job, change) = match self.apply(id, lease, event.clone(), now_ms).await {
+        match self.apply(id, lease, event.clone(), now_ms).await {
             Err(UpdateError::Store(error @ StoreError::Damaged(..))) => {
                 self.end_damaged(id, &error).await?;
-                self.apply(id, lease, event, now_ms).await?
+                self.apply(id, lease, event, now_ms).await
             }
-            applied => applied?,
-        };
-        if change == Change::Changed {
-            self.inner.hub.changed(id);
+            applied => applied,
         }
-        Ok((job, change))
     }
 
     async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError> {
@@ -390,6 +402,10 @@ impl Store for SqliteStore {
             })
         })
         .await
+    }
+
+    async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
+        self.inner.changes(since, limit).await
     }
 
     fn watch(&self, id: &JobId) -> watch::Receiver<u64> {

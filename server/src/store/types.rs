@@ -175,6 +175,32 @@ pub struct Claim {
     pub limit: u32,
 }
 
+/// Which write of a job's state it was, counted over all jobs of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Revision(pub i64);
+
+/// A job whose state was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changed {
+    /// Which.
+    pub id: JobId,
+    /// Its last write.
+    pub revision: Revision,
+}
+
+/// What was written after a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Changes {
+    /// Each job once, in the order of its last write.
+    pub jobs: Vec<Changed>,
+    /// What to ask with next.
+    pub upto: Revision,
+    /// There are more, to be asked for at once.
+    pub has_more: bool,
+    /// The store is older than the revision, for it is a restored copy: any job may be another than it was.
+    pub is_older: bool,
+}
+
 /// The store could not do it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

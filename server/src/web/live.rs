@@ -26,7 +26,7 @@ use crate::job::JobId;
 const MAX_PAGES: usize = 512;
 /// Between two looks at the log, so that many small records go out together.
 const PACE: Duration = Duration::from_millis(100);
-/// Between two looks when nothing tells of a change: other servers may write too.
+/// Between two looks at the log when nothing tells of a change: other servers may write too.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Between two summaries, which cost more than a line.
 const SUMMARY_PERIOD: Duration = Duration::from_millis(500);
@@ -92,10 +92,16 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
     let mut told = String::new();
     let mut reader = Reader::default();
     let mut summary_due = tokio::time::Instant::now();
+    let mut changes = web.store.watch(job);
+    let Ok(Some(mut record)) = web.store.load(job).await else { return };
     loop {
-        let (mut changes, mut appended) = (web.store.watch(job), web.log.watch(job));
         // The state first: once it is final, the log is complete.
-        let Ok(Some(record)) = web.store.load(job).await else { return };
+        if changes.has_changed().unwrap_or(true) {
+            changes.mark_unchanged();
+            let Ok(Some(changed)) = web.store.load(job).await else { return };
+            record = changed;
+        }
+        let mut appended = web.log.watch(job);
         reader.note(&*web.store, &record).await;
         let Ok(page) = web.log.read(job, after, LOOK_BYTES).await else { return };
         let mut pieces: Vec<_> = page.records.iter().filter_map(|it| text.take(it)).collect();
@@ -128,7 +134,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
         tokio::time::sleep(PACE).await;
         if behind == 0 {
             tokio::select! {
-                _ = changes.changed() => {}
+                _ = changes.changed() => changes.mark_changed(),
                 _ = appended.changed() => {}
                 () = tokio::time::sleep(LOOK_PERIOD) => {}
             }

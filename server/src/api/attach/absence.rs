@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use super::session::every;
 use super::standing::Standing;
-use super::{AttachContext, lock};
+use super::{AttachContext, SAFETY_PERIOD, lock};
 use crate::job::{AttemptId, InstanceHash};
 use crate::silence::{News, Silence};
 
-/// How often it is looked whether the agent went to another server, or the attempt has ended.
+/// How often it is looked whether the agent's records go on at another server.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
 
 /// An attempt that goes on, perhaps, without a stream in this process. There is at most one for each attempt: it keeps
@@ -34,17 +35,6 @@ enum End {
     HeardAgain,
     /// The attempt is over, or this server is to stop.
     NotAwaited,
-}
-
-/// What is known of the agent at another server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Elsewhere {
-    /// It is awaited, and nothing new came of it.
-    Silent,
-    /// It attached to another server, or its records go on.
-    Heard,
-    /// The attempt is over, or its agent is refused.
-    Over,
 }
 
 impl Absence {
@@ -71,11 +61,27 @@ impl Absence {
         let Ok(seq) = self.context.log.last_seq(&self.attempt, self.rank).await else {
             return End::NotAwaited;
         };
+        let mut changes = self.context.store.watch(&self.attempt.job);
+        let mut safety = every(SAFETY_PERIOD);
+        let mut look = every(LOOK_PERIOD.min(self.silence.period()));
+        if let Some(end) = self.end().await {
+            return end;
+        }
         loop {
-            match self.elsewhere(seq).await {
-                Elsewhere::Silent => {}
-                Elsewhere::Heard => return End::HeardAgain,
-                Elsewhere::Over => return End::NotAwaited,
+            let may_be_over = tokio::select! {
+                _ = changes.changed() => true,
+                _ = safety.tick() => true,
+                _ = look.tick() => false,
+            };
+            if may_be_over {
+                if let Some(end) = self.end().await {
+                    return end;
+                }
+                continue;
+            }
+            // A log that cannot be asked now is asked again.
+            if self.context.log.last_seq(&self.attempt, self.rank).await.is_ok_and(|last| last > seq) {
+                return End::HeardAgain;
             }
             if self.silence.look(Instant::now()) == Some(News::Silent) {
                 let allowed = self.silence.allowed().as_secs();
@@ -84,28 +90,19 @@ impl Absence {
                 );
                 self.context.say(&self.attempt, text).await;
             }
-            tokio::time::sleep(LOOK_PERIOD).await;
         }
     }
 
-    async fn elsewhere(&self, seq: u64) -> Elsewhere {
-        let (record, last_seq) = tokio::join!(
-            self.context.store.load(&self.attempt.job),
-            self.context.log.last_seq(&self.attempt, self.rank)
-        );
-        // A store or a log that cannot be asked now is asked again.
-        let Ok(record) = record else { return Elsewhere::Silent };
-        let standing = record.as_ref().map(|it| Standing::of(&it.job, &self.attempt, &self.instance));
-        match standing {
-            Some(Standing::Live | Standing::Cancelled(_)) => {}
-            Some(Standing::Reported | Standing::Over(_)) | None => return Elsewhere::Over,
+    /// How the absence has ended, as far as the store can tell now.
+    async fn end(&self) -> Option<End> {
+        let record = self.context.store.load(&self.attempt.job).await.ok()?;
+        let Some(record) = record else { return Some(End::NotAwaited) };
+        match Standing::of(&record.job, &self.attempt, &self.instance) {
+            Standing::Live | Standing::Cancelled(_) => {}
+            Standing::Reported | Standing::Over(_) => return Some(End::NotAwaited),
         }
-        let attached_to = record.as_ref().and_then(|it| it.job.attempt(&self.attempt)?.attached_to.as_ref());
+        let attached_to = record.job.attempt(&self.attempt)?.attached_to.as_ref();
         let is_elsewhere = attached_to.is_some_and(|server| *server != self.context.server.0);
-        if is_elsewhere || last_seq.is_ok_and(|last| last > seq) {
-            Elsewhere::Heard
-        } else {
-            Elsewhere::Silent
-        }
+        is_elsewhere.then_some(End::HeardAgain)
     }
 }

@@ -1,16 +1,17 @@
 //! One stream, from the agent's Hello to its end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
     OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
 };
 use tokio::sync::mpsc;
+use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use super::standing::Standing;
-use super::{AttachContext, LOOK_PERIOD, READ_AHEAD, Responses};
+use super::{AttachContext, READ_AHEAD, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
@@ -80,15 +81,15 @@ impl<'a> Session<'a> {
         self.send(Message::Attached(Attached { acked_seq, heartbeat_seconds, takes_compressed: true }))
             .await?;
         let mut changes = self.context.store.watch(&self.attempt.job);
-        self.look().await?;
+        let mut standing = self.look().await?;
         if !has_assignment && !self.cancel_sent {
             let assignment = self.context.assigner.assignment(&self.attempt).await?;
             self.send_assignment(&assignment).await?;
         }
 
         let mut requests = read_ahead(requests);
-        let mut look = tokio::time::interval(LOOK_PERIOD);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut quiet = every(self.silence.period());
+        let mut safety = every(SAFETY_PERIOD);
         let mut pending = None;
         loop {
             let request = match pending.take() {
@@ -96,11 +97,14 @@ impl<'a> Session<'a> {
                 None => tokio::select! {
                     request = requests.recv() => request,
                     _ = changes.changed() => {
-                        self.look().await?;
+                        standing = self.look().await?;
                         continue;
                     }
-                    _ = look.tick() => {
-                        let standing = self.look().await?;
+                    _ = safety.tick() => {
+                        standing = self.look().await?;
+                        continue;
+                    }
+                    _ = quiet.tick() => {
                         // What waits here was said while this server was busy.
                         if requests.is_empty() {
                             self.notice_silence(&standing).await;
@@ -109,6 +113,7 @@ impl<'a> Session<'a> {
                     }
                 },
             };
+            quiet.reset();
             if self.silence.heard(Instant::now()) == Some(News::HeardAgain) {
                 self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
             }
@@ -290,6 +295,13 @@ impl<'a> Session<'a> {
 
 type Incoming = Result<AttachRequest, Status>;
 type Requests = mpsc::Receiver<Incoming>;
+
+/// Ticks after each period, and not at once.
+pub(super) fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
 
 /// Reads from the stream while earlier messages are worked on, within bounds.
 fn read_ahead(mut stream: Streaming<AttachRequest>) -> Requests {

@@ -49,7 +49,7 @@ struct World {
     platform: Arc<Platform>,
     attempt: AttemptId,
     socket: std::path::PathBuf,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// One stream.
@@ -116,7 +116,7 @@ async fn world() -> World {
         request: None,
     };
     store.create(new).await.unwrap();
-    let world = World { store, log, platform, attempt, socket, _dir: dir };
+    let world = World { store, log, platform, attempt, socket, dir };
     world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
     world
 }
@@ -346,6 +346,18 @@ async fn an_agent_that_speaks_is_attached_where_it_speaks() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays elsewhere");
+}
+
+/// Another server's cancel comes by what the store tells, and not only when the job is read again for safety.
+#[tokio::test]
+async fn what_another_server_records_reaches_an_open_stream() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();
+    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
+    let cancelled = async { while !matches!(stream.next().await.unwrap(), Message::Cancel(_)) {} };
+    tokio::time::timeout(SAFETY_PERIOD / 10, cancelled).await.expect("it is told");
 }
 
 /// Also while it was away; and nothing is said of an attempt that is over.

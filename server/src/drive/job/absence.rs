@@ -31,6 +31,12 @@ impl JobDriver {
         self.say(notice::Kind::Status, text).await
     }
 
+    /// Whether this server hears the agent, or says that it does not.
+    pub(super) fn is_heard_here(&self, job: &Job, attempt: &AttemptId) -> bool {
+        let attached_to = job.attempt(attempt).and_then(|it| it.attached_to.as_ref());
+        attached_to.is_some_and(|server| *server == self.context.presence.id().0)
+    }
+
     /// Whether a server is there that hears the agent, or says that it does not.
     fn is_heard(&self, job: &Job, attempt: &AttemptId) -> bool {
         let presence = &self.context.presence;

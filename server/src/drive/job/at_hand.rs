@@ -15,6 +15,8 @@ pub(super) struct AtHand {
     pub(super) waits: Waits,
     /// Why its agent, which runs, could not attach.
     pub(super) refused: Option<Awaited>,
+    /// It was seen to run, so its platform tells of its end.
+    pub(super) is_seen: bool,
     /// It was launched, is not attached, and does not run.
     pub(super) missing: Lasted,
     /// Its agent had attached to a server, and may be away.
@@ -33,6 +35,7 @@ impl AtHand {
             attempt,
             waits: Waits::default(),
             refused: None,
+            is_seen: false,
             missing: Lasted::default(),
             silence: None,
             ending: Lasted::default(),
