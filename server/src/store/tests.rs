@@ -259,6 +259,12 @@ async fn changes(store: &SqliteStore, mut since: Revision, page: u32) -> (Vec<Jo
     }
 }
 
+/// Waits until the watched job is said to have changed.
+async fn told(mut watch: watch::Receiver<u64>) {
+    let changed = tokio::time::timeout(Duration::from_secs(30), watch.changed());
+    changed.await.expect("it is told").unwrap();
+}
+
 #[tokio::test]
 async fn what_one_server_writes_the_other_is_told_of_once_and_in_order() {
     let Servers { a, b, dir: _dir, .. } = servers().await;
@@ -302,14 +308,15 @@ async fn a_store_that_was_restored_from_an_older_copy_says_so() {
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
-    let mut watch = b.watch(&id);
+    let watch = b.watch(&id);
     a.update(&id, None, attempt(), 1).await.unwrap();
-    watch.changed().await.unwrap();
+    told(watch).await;
+    let watch = b.watch(&id);
     let (_, seen) = changes(b, Revision(0), 9).await;
     servers.tamper("UPDATE revisions SET last = 0").await;
     let older = b.changes(seen, 9).await.unwrap();
     assert_eq!((older.is_older, older.upto, older.jobs), (true, Revision(0), vec![]));
-    watch.changed().await.unwrap();
+    told(watch).await;
 }
 
 /// A level: it does not matter whether anybody waited when the job was written.
@@ -321,10 +328,10 @@ async fn a_watcher_sees_what_either_server_writes() {
     a.create(new).await.unwrap();
     let cancel = Event::CancelRequested(Failure::over_limit());
     for (writer, other, event) in [(&a, &b, attempt()), (&b, &a, cancel)] {
-        let (own, mut others) = (writer.watch(&id), other.watch(&id));
+        let (own, others) = (writer.watch(&id), other.watch(&id));
         writer.update(&id, None, event, 1).await.unwrap();
         assert!(own.has_changed().unwrap(), "at once");
-        others.changed().await.unwrap();
+        told(others).await;
     }
 }
 
@@ -337,9 +344,9 @@ async fn a_servers_own_writes_wake_it_once() {
     a.create(own).await.unwrap();
     a.create(others).await.unwrap();
     a.update(&own_id, None, attempt(), 1).await.unwrap();
-    let (own_watch, mut others_watch) = (a.watch(&own_id), a.watch(&others_id));
+    let (own_watch, others_watch) = (a.watch(&own_id), a.watch(&others_id));
     b.update(&others_id, None, attempt(), 1).await.unwrap();
-    others_watch.changed().await.unwrap();
+    told(others_watch).await;
     assert!(!own_watch.has_changed().unwrap());
 }
 
