@@ -164,6 +164,10 @@ impl JobDriver {
         let execution = self.context.launchers.of(job, attempt);
         let is_attached = Agent::of(job, attempt) != Agent::NeverAttached;
         let has_limit = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        if is_attached {
+            // It may have come back to this server: the next look may be far.
+            self.note_absence(job, attempt).await?;
+        }
         let read_again = tokio::time::sleep(SAFETY_PERIOD);
         tokio::pin!(read_again);
         loop {
