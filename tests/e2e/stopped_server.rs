@@ -10,6 +10,7 @@ use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
 use sqlflow_tests::client::Client;
 use sqlflow_tests::server::Server;
 use sqlflow_tests::stand_in::{self, STEP};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::silent::Stopped;
 
@@ -124,4 +125,48 @@ async fn a_stopped_server_that_holds_a_log_and_the_agents_socket_stops_nobody_el
     client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
     kill(second.pid(), Signal::SIGKILL).unwrap();
     client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
+}
+
+/// Begins to write, says so, and waits to be ended.
+const WRITER: &str = "
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute('BEGIN IMMEDIATE')
+print('writes', flush=True)
+time.sleep(3600)
+";
+
+/// As a server that is stopped in the middle of a transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), COUNTS, None);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(STEP).await.unwrap();
+
+    let mut writer = tokio::process::Command::new(sqlflow_tests::python::program())
+        .args(["-c", WRITER])
+        .arg(setup.state_dir.join("state.db"))
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("writes"));
+    let pid = i32::try_from(writer.id().unwrap()).unwrap();
+    let stopped = Stopped::new(nix::unistd::Pid::from_raw(pid));
+
+    // The first Fetch of a job is written down.
+    let mut fetch = tonic::Request::new(token.clone());
+    fetch.set_timeout(Duration::from_secs(4));
+    client.api.fetch(fetch).await.expect("reading waits for no writer");
+    let refused = client.run(STEP).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("process {pid}, which is stopped")), "{refused}");
+    drop(stopped);
+    writer.kill().await.unwrap();
+    let second = client.run(STEP).await.expect("it can be written again");
+    std::fs::write(dir.path().join("stop"), "").unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    client.follow(&second).await.unwrap().expect_success();
 }

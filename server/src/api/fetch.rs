@@ -61,7 +61,7 @@ impl Fetcher {
         let changes = self.store.watch(&id);
         let record = self.load(&id).await?;
         let cached = self.cached(&id).await?;
-        self.note_fetched(&record, &cached).await;
+        self.note_fetched(&record, &cached);
 
         let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
         let (cursor, reading) = match token.cursor {
@@ -72,7 +72,7 @@ impl Fetcher {
             }
         };
         let (record, page) = self.wait_for_page(record, changes, cursor, wait).await?;
-        self.note_fetched(&record, &cached).await;
+        self.note_fetched(&record, &cached);
 
         let results = render::page(page.records, &cached.headings, PAGE_BYTES);
         let next = results.last().map_or(cursor, |shown| shown.position);
@@ -162,8 +162,9 @@ impl Fetcher {
         Ok(cached)
     }
 
-    /// Writes down that somebody reads, for the fetch timeout. A failure is no reason to refuse the page.
-    async fn note_fetched(&self, record: &JobRecord, cached: &CachedJob) {
+    /// Has it written down that somebody reads, for the fetch timeout. Nobody waits for that, so a state that cannot be
+    /// written now holds up no page; each job has one such write at a time.
+    fn note_fetched(&self, record: &JobRecord, cached: &CachedJob) {
         if record.fetch_timeout_ms == 0 || record.job.state.is_final() {
             return;
         }
@@ -176,9 +177,12 @@ impl Fetcher {
             }
             *noted = now;
         }
-        if let Err(error) = self.store.fetched(&record.job.id).await {
-            tracing::warn!(job = %record.job.id, %error, "could not note that the job was fetched");
-        }
+        let (store, id) = (Arc::clone(&self.store), record.job.id.clone());
+        tokio::spawn(async move {
+            if let Err(error) = store.fetched(&id).await {
+                tracing::warn!(job = %id, %error, "could not note that the job was fetched");
+            }
+        });
     }
 }
 

@@ -12,7 +12,7 @@ use crate::store::{StoreError, UpdateError};
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {
         StoreError::Full => Code::ResourceExhausted,
-        StoreError::Database(_) | StoreError::Closing => Code::Unavailable,
+        StoreError::Database(_) | StoreError::Busy { .. } | StoreError::Closing => Code::Unavailable,
         StoreError::Damaged(..) => Code::DataLoss,
         // Another server on the same state may be new enough; agents try again there.
         StoreError::Newer { .. } => Code::Unavailable,

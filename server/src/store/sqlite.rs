@@ -1,5 +1,6 @@
 //! The store in one SQLite file. Several processes on one machine may use it at the same time.
 
+mod busy;
 mod changes;
 mod leases;
 mod rows;
@@ -7,7 +8,7 @@ mod survey;
 mod transactions;
 
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +34,10 @@ use crate::job::{Change, Event, Job, JobId, TokenHash};
 
 /// Readers at the same time; writers go one after another.
 const READERS: u32 = 4;
-const BUSY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a write waits for one of another process. That one may be stopped, and must not stop this one.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for those of this process.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What brings the file to the version that this server knows.
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -45,6 +49,7 @@ pub struct SqliteStore {
 }
 
 struct Inner {
+    path: PathBuf,
     writer: SqlitePool,
     readers: SqlitePool,
     hub: Hub,
@@ -77,11 +82,16 @@ impl SqliteStore {
             // A job that Run has answered for survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        let writer = SqlitePoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(TURN_TIMEOUT)
+            .connect_with(options.clone())
+            .await?;
         MIGRATIONS.run(&writer).await?;
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
-        let inner = Arc::new(Inner { writer, readers, hub: Hub::default(), own: Own::default(), clock });
+        let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());
+        let inner = Arc::new(Inner { path, writer, readers, hub, own, clock });
         let seen = inner.revision().await?;
         tokio::spawn(changes::follow(Arc::downgrade(&inner), seen));
         Ok(Self { inner })
@@ -150,8 +160,9 @@ impl SqliteStore {
     {
         let inner = Arc::clone(&self.inner);
         let task = tokio::spawn(async move {
-            let mut connection = inner.writer.acquire().await.map_err(StoreError::from)?;
-            let written = write_with(&mut connection, work).await;
+            let explained = |error| busy::explained(error, &inner.path);
+            let mut connection = inner.writer.acquire().await.map_err(explained)?;
+            let written = write_with(&mut connection, work, explained).await;
             if matches!(written, Err(Failed { is_open: true, .. })) {
                 // On a full disk SQLite ends the transaction by itself, which sqlx does not learn of: with this
                 // connection nothing more could be written.
@@ -173,8 +184,9 @@ struct Failed<E> {
 async fn write_with<T, E: From<StoreError>>(
     connection: &mut SqliteConnection,
     work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>>,
+    explained: impl Fn(sqlx::Error) -> StoreError,
 ) -> Result<T, Failed<E>> {
-    let unclear = |error| Failed { error: E::from(StoreError::from(error)), is_open: true };
+    let unclear = |error| Failed { error: E::from(explained(error)), is_open: true };
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(unclear)?;
     match work(&mut transaction).await {
         Ok(value) => transaction.commit().await.map(|()| value).map_err(unclear),

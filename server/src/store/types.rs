@@ -207,6 +207,12 @@ pub enum StoreError {
     /// The disk that holds the state is full.
     #[error("no space is left for the server's state")]
     Full,
+    /// Somebody else writes, and that takes too long.
+    #[error("cannot change the server's state now: {why}")]
+    Busy {
+        /// Who, and what to do about it.
+        why: String,
+    },
     /// Anything else: the database is locked, damaged, not there.
     #[error("the server's state could not be read or written")]
     Database(#[source] sqlx::Error),
