@@ -45,12 +45,12 @@ fn holds_log(server: &Server, state_dir: &Path, job: &str) -> bool {
     })
 }
 
-/// Stops the server at a moment at which it holds the lock of the job's log.
-async fn stop_in_log(server: &Server, state_dir: &Path, job: &str) -> Stopped {
+/// Stops the server at a moment at which it holds the lock of the job's log, and not the other's, which takes nothing then.
+async fn stop_in_log(server: &Server, state_dir: &Path, job: &str, other: &str) -> Stopped {
     let search = async {
         loop {
             let stopped = Stopped::new(server.pid());
-            if holds_log(server, state_dir, job) {
+            if holds_log(server, state_dir, job) && !holds_log(server, state_dir, other) {
                 return stopped;
             }
             drop(stopped);
@@ -93,7 +93,7 @@ async fn a_stopped_server_that_holds_a_log_and_the_agents_socket_stops_nobody_el
     until_it_prints(&mut client, &busy).await;
     let calm = client.run(STEP).await.unwrap();
     until_it_prints(&mut client, &calm).await;
-    let stopped = stop_in_log(&first, &setup.state_dir, &busy.job_id).await;
+    let stopped = stop_in_log(&first, &setup.state_dir, &busy.job_id, &calm.job_id).await;
 
     let second = setup.start().unwrap();
     let mut client = second.client().await.unwrap();

@@ -411,14 +411,23 @@ impl JobLog {
         }
     }
 
-    /// A page. While another process holds the log's lock, what its mark speaks of is read.
+    /// A page. While another process holds the log's lock, what its mark speaks of is read; that may be nothing new.
     pub(super) async fn read(self: &Arc<Self>, after: u64, max_bytes: usize) -> Result<Page, LogError> {
         let this = Arc::clone(self);
         let waiting = match run_blocking(move || this.read_if_free(after, max_bytes)).await? {
             Looked::Answer(page) => return Ok(page),
             Looked::Busy(waiting) => waiting,
         };
-        let held = self.wait_for_lock(waiting).await?;
+        let held = match self.wait_for_lock(waiting).await {
+            Ok(held) => held,
+            // It is stopped, or its disk is. What it was about to add is not acknowledged.
+            Err(busy @ LogError::Busy { .. }) => {
+                let this = Arc::clone(self);
+                let known = run_blocking(move || this.old_end(after)).await?;
+                return known.ok_or(busy);
+            }
+            Err(error) => return Err(error),
+        };
         let this = Arc::clone(self);
         let read = run_blocking(move || {
             this.catch_up(held.as_ref(), |_| ())?;
@@ -494,6 +503,13 @@ impl JobLog {
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The empty page behind the last record that the mark speaks of.
+    fn old_end(&self, after: u64) -> Result<Option<Page>, LogError> {
+        let view = View::of_old_mark(&self.folder)?;
+        let last_position = view.map(|view| view.summary.last_position).filter(|last| *last == after);
+        Ok(last_position.map(|last_position| Page { records: Vec::new(), last_position, is_current: false }))
     }
 
     pub(super) async fn delete(self: &Arc<Self>) -> Result<(), LogError> {

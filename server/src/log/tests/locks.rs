@@ -40,7 +40,9 @@ async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
         log.delete(&job),
         fresh.read(&job, 2, 1000),
     );
-    let errors = [appended.err(), sealed.err(), asked.err(), deleted.err(), at_end.err()];
+    let at_end = at_end.unwrap();
+    assert_eq!((at_end.records.len(), at_end.last_position, at_end.is_current), (0, 2, false));
+    let errors = [appended.err(), sealed.err(), asked.err(), deleted.err()];
     for error in errors {
         let Some(LogError::Busy { holder, .. }) = &error else { panic!("{error:?}") };
         assert_eq!(*holder, Some(std::process::id()));
