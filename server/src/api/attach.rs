@@ -140,8 +140,15 @@ impl AttachContext {
         let has_assignment = hello.has_assignment || admission == Admission::Reported;
 
         let replaced = self.shutdown.child_token();
-        if let Some(older) = lock(&self.streams).insert(attempt.clone(), replaced.clone()) {
-            older.cancel();
+        {
+            let mut streams = lock(&self.streams);
+            if responses.is_closed() {
+                // The agent did not wait for the admission, and may have a newer stream, which this must not end.
+                return (Err(Status::cancelled("the agent is gone")), None);
+            }
+            if let Some(older) = streams.insert(attempt.clone(), replaced.clone()) {
+                older.cancel();
+            }
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
         let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
@@ -175,10 +182,12 @@ impl AttachContext {
         instance: &InstanceHash,
     ) -> Result<Admission, Status> {
         if let Err(status) = self.verify(hello, peer, attempt).await {
-            // A token that is not valid proves nothing against an agent that shows the key: of the two the key is the
-            // stronger proof. A platform that renewed its keys, or was restored, ends no training. One that says
-            // PERMISSION_DENIED knows the executor, and that it is another one: then the key was stolen.
-            if status.code() != Code::Unauthenticated || !self.is_bound(attempt, instance).await? {
+            // A token that is not valid, or cannot be checked now, proves nothing against an agent that shows the key: of
+            // the two the key is the stronger proof. A platform that renewed its keys, was restored, or is away ends no
+            // training. One that says PERMISSION_DENIED knows the executor, and that it is another one: then the key was
+            // stolen.
+            let is_open = matches!(status.code(), Code::Unauthenticated | Code::Unavailable);
+            if !is_open || !self.is_bound(attempt, instance).await? {
                 return Err(status);
             }
             tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");

@@ -7,7 +7,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use crate::launch::kubernetes::{KubernetesLauncher, PodIdentity, in_words};
-use crate::launch::{Ender, LocalLauncher, Target};
+use crate::launch::{Ender, Holder, LocalLauncher, Target};
 
 /// What the connection itself shows about who is at its other end.
 pub struct Peer {
@@ -72,21 +72,22 @@ impl Executors for LocalLauncher {
         if credentials.uid() != Uid::effective().as_raw() {
             return Err(Status::permission_denied("the executor runs as another user"));
         }
-        let no_pid = || {
-            Status::permission_denied("the executor has no process id here: it runs in another PID namespace")
-        };
-        credentials.pid().map(ExecutorId::Process).ok_or_else(no_pid)
+        // The kernel says 0 of a process that has no id here.
+        let pid = credentials.pid().filter(|pid| *pid > 0);
+        pid.map(ExecutorId::Process).ok_or_else(unseen)
     }
 
     async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status> {
         let holder = self
-            .agent_pid(&target.executor)
+            .holder(&target.executor)
             .map_err(|error| Status::unavailable(format!("the attempt's lock could not be read: {error}")))?;
-        let is_holder = holder.is_some_and(|pid| *executor == ExecutorId::Process(pid) || is_proxied());
-        if !is_holder {
-            return Err(Status::permission_denied("this process does not hold the attempt's lock"));
+        match holder {
+            Holder::Process(pid) if *executor == ExecutorId::Process(pid) || is_proxied() => Ok(()),
+            Holder::Process(_) | Holder::Nobody => {
+                Err(Status::permission_denied("this process does not hold the attempt's lock"))
+            }
+            Holder::Unseen => Err(unseen()),
         }
-        Ok(())
     }
 }
 
@@ -119,6 +120,11 @@ impl Executors for KubernetesLauncher {
     async fn who_ended(&self, target: &Target) -> Option<Ender> {
         Self::who_ended(self, &target.executor).await
     }
+}
+
+/// Nothing is known against such a process; it is only that nothing can be known of it.
+fn unseen() -> Status {
+    Status::unauthenticated("the executor has no process id here: it runs in another PID namespace")
 }
 
 fn unavailable(what: &str, error: &kube::Error) -> Status {

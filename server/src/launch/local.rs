@@ -100,7 +100,11 @@ impl LocalLauncher {
         })
     }
 
-    fn holder(&self, executor: &ExecutorRef) -> io::Result<Holder> {
+    /// Who holds the executor's lock.
+    ///
+    /// # Errors
+    /// The lock could not be asked.
+    pub fn holder(&self, executor: &ExecutorRef) -> io::Result<Holder> {
         holder(&self.run_dir(executor).join("lock"))
     }
 

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 
 /// Who holds an attempt's lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Holder {
+pub enum Holder {
     /// Nobody: no agent lives.
     Nobody,
     /// This process: the agent. Its id is positive.

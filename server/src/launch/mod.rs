@@ -24,6 +24,7 @@ use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
 
 pub use left::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
+pub use lock::Holder;
 pub use places::Ticket;
 pub use records::RecordSource;
 pub use registry::{Execution, Launchers};

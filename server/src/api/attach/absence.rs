@@ -58,9 +58,8 @@ impl Absence {
     }
 
     async fn until_over(&mut self) -> End {
-        let Ok(seq) = self.context.log.last_seq(&self.attempt, self.rank).await else {
-            return End::NotAwaited;
-        };
+        // A log that cannot be asked now is asked again.
+        let mut seq = self.context.log.last_seq(&self.attempt, self.rank).await.ok();
         let mut changes = self.context.store.watch(&self.attempt.job);
         let mut safety = every(SAFETY_PERIOD);
         let mut look = every(LOOK_PERIOD.min(self.silence.period()));
@@ -79,8 +78,9 @@ impl Absence {
                 }
                 continue;
             }
-            // A log that cannot be asked now is asked again.
-            if self.context.log.last_seq(&self.attempt, self.rank).await.is_ok_and(|last| last > seq) {
+            if let Ok(last) = self.context.log.last_seq(&self.attempt, self.rank).await
+                && last > *seq.get_or_insert(last)
+            {
                 return End::HeardAgain;
             }
             if self.silence.look(Instant::now()) == Some(News::Silent) {

@@ -263,7 +263,8 @@ impl<'a> Session<'a> {
             Standing::Live | Standing::Cancelled(_) => true,
             Standing::Reported | Standing::Over(_) => false,
         };
-        if is_awaited && self.silence.look(Instant::now()) == Some(News::Silent) {
+        // What is attached elsewhere is heard there, perhaps while this connection only has not ended yet.
+        if is_awaited && !self.is_elsewhere && self.silence.look(Instant::now()) == Some(News::Silent) {
             let allowed = self.silence.allowed().as_secs();
             let memory = self.context.memory_peaks.in_words(&self.attempt);
             self.context.say(&self.attempt, format!("no word from the agent for {allowed} s{memory}")).await;

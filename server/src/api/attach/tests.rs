@@ -8,6 +8,7 @@ use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
 use tokio::net::UnixListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Endpoint, Server};
 
@@ -26,6 +27,10 @@ const SILENCE: Duration = Duration::from_millis(1500);
 #[derive(Default)]
 struct Platform {
     refuses: Mutex<Option<Code>>,
+    /// The next one is let in once this is told.
+    held_up: Mutex<Option<Arc<Notify>>>,
+    /// Told when one is held up.
+    waits: Notify,
 }
 
 #[async_trait]
@@ -39,6 +44,11 @@ impl Executors for Platform {
 
     async fn may_speak(&self, _: &ExecutorId, target: &Target) -> Result<(), Status> {
         assert_eq!(target.executor, ExecutorRef::of_attempt(&target.attempt));
+        let held_up = self.held_up.lock().unwrap().take();
+        if let Some(go_on) = held_up {
+            self.waits.notify_one();
+            go_on.notified().await;
+        }
         Ok(())
     }
 }
@@ -289,10 +299,12 @@ async fn the_instance_key_is_the_stronger_proof() {
     refuse(Some(Code::PermissionDenied));
     assert_eq!(code(world.attach(KEY).await), Some(Code::PermissionDenied), "it is known to be another");
     refuse(Some(Code::Unavailable));
-    assert_eq!(code(world.attach(KEY).await), Some(Code::Unavailable));
+    let third = world.attach(KEY).await.unwrap();
+    assert_eq!(second.end().await.code(), Code::Aborted);
+    assert_eq!(code(world.attach(OTHER_KEY).await), Some(Code::Unavailable), "it is not known yet");
     refuse(None);
     world.found_ended().await;
-    assert_eq!(second.end().await.code(), Code::FailedPrecondition);
+    assert_eq!(third.end().await.code(), Code::FailedPrecondition);
     refuse(Some(Code::Unauthenticated));
     assert_eq!(code(world.attach(KEY).await), Some(Code::FailedPrecondition), "a verdict is stronger still");
 }
@@ -385,4 +397,26 @@ async fn an_executor_without_an_attempt_is_told_to_wait() {
     assert_eq!(first.end().await.code(), Code::InvalidArgument, "it speaks for no attempt");
     *world.platform.refuses.lock().unwrap() = Some(Code::Unauthenticated);
     assert_eq!(world.stream(hello()).await.unwrap().end().await.code(), Code::Unauthenticated);
+}
+
+/// One that was held up for so long that its agent came again.
+#[tokio::test]
+async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
+    let world = world().await;
+    let go_on = Arc::new(Notify::new());
+    *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
+    let held_up = tokio::time::timeout(Duration::from_secs(60), async {
+        tokio::select! {
+            _ = world.attach(KEY) => panic!("it is held up"),
+            () = world.platform.waits.notified() => {}
+        }
+    });
+    held_up.await.unwrap();
+    let mut newer = world.attach(KEY).await.unwrap();
+    go_on.notify_one();
+    // Nothing tells that the held up one was dropped; if it took over, it does so at once.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    world.update(Event::CancelRequested(cancel)).await;
+    assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
 }
