@@ -88,26 +88,35 @@ impl Frame {
         self.offset + self.len()
     }
 
-    /// The position, if it is a record. The frame is not checked: good for skipping only.
-    pub(super) fn peek_position(&self) -> Option<u64> {
+    /// The position, if it is a record, or what is wrong with the frame. Cheaper than [`Frame::content`], for skipping; a
+    /// position that is not checked would skip what must not be.
+    pub(super) fn position(&self) -> Result<Option<u64>, &'static str> {
         /// The beginning of a `StoredRecord`.
         #[derive(Message)]
         struct Positioned {
             #[prost(uint64, tag = "1")]
             position: u64,
         }
+        self.check()?;
         if self.payload[0] != RECORD {
-            return None;
+            return Ok(None);
         }
-        Positioned::decode(self.payload.slice(1..)).ok().map(|it| it.position)
+        let positioned = Positioned::decode(self.payload.slice(1..));
+        positioned.map(|it| Some(it.position)).map_err(|_| "a message cannot be decoded")
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let length = u32::try_from(self.payload.len()).map_err(|_| "a frame is too long")?;
+        if checksum(length.to_le_bytes(), &self.payload) == self.crc {
+            Ok(())
+        } else {
+            Err("a checksum does not match")
+        }
     }
 
     /// What it holds, or what is wrong with it. Bytes inside the record are slices of the buffer it was read into.
     pub(super) fn content(&self) -> Result<Content, &'static str> {
-        let length = u32::try_from(self.payload.len()).map_err(|_| "a frame is too long")?;
-        if checksum(length.to_le_bytes(), &self.payload) != self.crc {
-            return Err("a checksum does not match");
-        }
+        self.check()?;
         let message = self.payload.slice(1..);
         let content = match self.payload[0] {
             RECORD => StoredRecord::decode(message).map(Content::Record),
@@ -191,11 +200,11 @@ mod tests {
         let end = buffer.len() as u64;
         let mut frames = Frames::new(buffer.into(), 100);
         let Next::Frame(first) = frames.next() else { panic!() };
-        assert_eq!((first.offset, first.peek_position()), (100, Some(7)));
+        assert_eq!((first.offset, first.position()), (100, Ok(Some(7))));
         assert_eq!(first.content(), Ok(Content::Record(record(7, b"hello"))));
         let Next::Frame(second) = frames.next() else { panic!() };
         assert_eq!(second.content(), Ok(Content::Seal(SealedAttempt { step: 1, attempt: 2 })));
-        assert_eq!((second.peek_position(), second.end()), (None, 100 + end));
+        assert_eq!((second.position(), second.end()), (Ok(None), 100 + end));
         assert!(matches!(frames.next(), Next::End));
     }
 

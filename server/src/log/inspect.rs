@@ -2,15 +2,18 @@
 //! beside servers that append: only what the mark calls durable is checked, and what seems damaged is looked at again,
 //! since a file may have been replaced or the log deleted in that moment.
 //!
-//! Bounds: one chunk of [`CHUNK_BYTES`], or one frame if it is longer, whatever the size of the log.
+//! Bounds: one chunk of [`CHUNK_BYTES`], or one frame if it is longer, whatever the size of the log;
+//! of a tail without a mark all of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Content, HEADER};
 use super::lock::{Mark, Peek, peek};
 use super::read::{CHUNK_BYTES, Part, Progress};
+use super::salvage::last_good;
+use super::scan::{scan_tail, to_usize};
 
 /// How often a log is looked at that changes all the time.
 const TRIES: u32 = 8;
@@ -159,7 +162,7 @@ impl Expected {
         let missing = || LogError::corrupt(&path, 0, "the file is missing");
         let (limit, last) = match self.extent {
             Extent::Missing(_) => return Err(missing()),
-            Extent::Open => return Ok(()),
+            Extent::Open => return check_open(&path, self.name),
             Extent::Whole(last) => (None, last),
             Extent::Tail(mark) => (Some(mark.length), mark.last_position),
         };
@@ -179,6 +182,19 @@ impl Expected {
             noted.map(|()| Progress::PartIsRead).map_err(|what| LogError::corrupt(&path, frame.offset, what))
         })?;
         order.finish().map_err(|what| LogError::corrupt(&path, part.limit, what))
+    }
+}
+
+/// A tail without a mark: what is torn off its end was not acknowledged, but nothing good is behind such a place.
+fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
+    let scan = match scan_tail(path, None) {
+        Err(error) if error.is_not_found() => return Err(LogError::corrupt(path, 0, "the file is missing")),
+        scan => scan?,
+    };
+    let after = scan.summary.last_position.max(name.first.saturating_sub(1));
+    match last_good(&scan.bytes, to_usize(scan.good), after) {
+        Some(_) => Err(LogError::corrupt(path, scan.good, scan.bad.unwrap_or("it is damaged"))),
+        None => Ok(()),
     }
 }
 

@@ -16,7 +16,7 @@ use super::folder::Folder;
 use super::lock::{JobLock, Tried, Waiting};
 use super::plan::plan_append;
 use super::read::ReadPlan;
-use super::repair::{repair_end, repair_file};
+use super::repair::{fill_holes, repair_end, repair_file};
 use super::retention::Retention;
 use super::summary::SealedAttempt;
 use super::view::View;
@@ -486,6 +486,7 @@ impl JobLog {
         *slot = None;
         if let Some(mark) = held.mark()? {
             repair_end(&self.folder, held, mark)?;
+            fill_holes(&self.folder, held)?;
         }
         repair_file(&self.folder, file)
     }

@@ -65,8 +65,16 @@ impl ReadPlan {
     /// was made: then the error is one of a file that is not there, and a new plan is needed.
     pub(super) fn read(&self, folder: &Folder, max_bytes: u64) -> Result<Found, LogError> {
         let mut found = Found::default();
-        let mut page =
-            PageReader { after: self.after, budget: max_bytes, records: Vec::new(), seen: self.after };
+        let mut page = PageReader {
+            after: self.after,
+            budget: max_bytes,
+            records: Vec::new(),
+            seen: self.after,
+            order: Order::Gaps,
+        };
+        if self.segments.first().is_some_and(|name| name.first > self.after + 1) {
+            return Err(missing(folder, self.after + 1));
+        }
         for (index, &name) in self.segments.iter().enumerate() {
             let path = folder.file(name);
             let (file, length) = folder::open(&path)?;
@@ -86,12 +94,21 @@ impl ReadPlan {
                 }
                 Start::Offset(_) | Start::Unknown => HEADER.len() as u64,
             };
+            // Retention leaves out positions.
+            page.order = match (name.kept_to, start == HEADER.len() as u64) {
+                (Some(_), _) => Order::Gaps,
+                (None, true) => Order::Next(name.first),
+                (None, false) => Order::NotBehind(self.after + 1),
+            };
             if page.read(&part, start)? == Progress::PageIsFull {
                 break;
             }
             let end = match next {
                 Some(next) if name.kept_to.is_none() => next.first - 1,
-                Some(_) => continue,
+                Some(next) => match name.kept_to {
+                    Some(last) if last + 1 < next.first => return Err(missing(folder, last + 1)),
+                    Some(_) | None => continue,
+                },
                 None => self.last_position,
             };
             if page.seen != end {
@@ -150,7 +167,9 @@ impl Part<'_> {
     fn make_index(&self) -> Result<Index, LogError> {
         let mut index = Index::default();
         self.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
-            if let Some(position) = frame.peek_position() {
+            let position =
+                frame.position().map_err(|what| LogError::corrupt(self.path, frame.offset, what))?;
+            if let Some(position) = position {
                 index.note(position, frame.offset);
             }
             Ok(Progress::PartIsRead)
@@ -172,23 +191,56 @@ struct PageReader {
     records: Vec<StoredRecord>,
     /// The last position that was met, in the page or skipped.
     seen: u64,
+    order: Order,
+}
+
+/// Which position comes next in a file.
+#[derive(Clone, Copy)]
+enum Order {
+    /// Any: retention left some out.
+    Gaps,
+    /// This one.
+    Next(u64),
+    /// This one or one before it: reading began somewhere in the file.
+    NotBehind(u64),
+}
+
+impl Order {
+    /// What comes after this position, or what is wrong with it.
+    fn after(self, position: u64) -> Result<Self, &'static str> {
+        match self {
+            Self::Gaps => Ok(self),
+            Self::Next(next) if position == next => Ok(Self::Next(next + 1)),
+            Self::NotBehind(most) if position <= most => Ok(Self::Next(position + 1)),
+            Self::Next(_) | Self::NotBehind(_) => Err("a position is missing or repeated"),
+        }
+    }
+}
+
+/// The file that should hold this position is not there.
+fn missing(folder: &Folder, first: u64) -> LogError {
+    LogError::corrupt(&folder.file(SegmentName::live(first)), 0, "the file is missing")
 }
 
 impl PageReader {
     fn read(&mut self, part: &Part<'_>, start: u64) -> Result<Progress, LogError> {
         let chunk_bytes = self.budget.saturating_add(SPACING).min(CHUNK_BYTES);
         part.each_frame(start, chunk_bytes, |frame| {
-            if let Some(position) = frame.peek_position().filter(|position| *position <= self.after) {
-                self.seen = position;
+            let corrupt = |what| LogError::corrupt(part.path, frame.offset, what);
+            let Some(position) = frame.position().map_err(corrupt)? else { return Ok(Progress::PartIsRead) };
+            let order = self.order.after(position).map_err(corrupt)?;
+            if position <= self.after {
+                (self.seen, self.order) = (position, order);
                 return Ok(Progress::PartIsRead);
             }
-            let content = frame.content().map_err(|what| LogError::corrupt(part.path, frame.offset, what))?;
-            let Content::Record(record) = content else { return Ok(Progress::PartIsRead) };
+            let Content::Record(record) = frame.content().map_err(corrupt)? else {
+                return Ok(Progress::PartIsRead);
+            };
             if !self.records.is_empty() && frame.len() > self.budget {
                 return Ok(Progress::PageIsFull);
             }
             self.budget = self.budget.saturating_sub(frame.len());
-            self.seen = record.position;
+            (self.seen, self.order) = (position, order);
             self.records.push(record);
             Ok(Progress::PartIsRead)
         })

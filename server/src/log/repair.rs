@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -16,7 +17,7 @@ use super::folder::{self, Folder, SegmentName};
 use super::frame::{HEADER, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
 use super::lock::{JobLock, Mark};
-use super::salvage::{Salvaged, salvage};
+use super::salvage::{Salvaged, last_good, salvage};
 use super::scan::scan_tail;
 use super::summary::Summary;
 use super::view::View;
@@ -28,23 +29,34 @@ pub(super) fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError
     }
     let mut view = None;
     View::catch_up(&mut view, folder, held)?;
+    fill_holes(folder, held)?;
     for part in parts(folder, held.mark()?)? {
         match part.extent {
-            Extent::Missing(last) => fill_hole(folder, held, part.name.first, last)?,
             Extent::Whole(_) => repair_file(folder, &folder.file(part.name))?,
-            Extent::Tail(_) | Extent::Open => {}
+            Extent::Tail(_) | Extent::Open | Extent::Missing(_) => {}
         }
     }
     Ok(())
 }
 
-/// Without a mark and a tail nobody could say where the log ends: it ends where retention left it.
-fn mark_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
-    let Some(last_position) = folder.list()?.segments.last().and_then(|last| last.kept_to) else {
+/// Puts gap records where files are missing.
+pub(super) fn fill_holes(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
+    for part in parts(folder, held.mark()?)? {
+        if let Extent::Missing(last) = part.extent {
+            fill_hole(folder, held, part.name.first, last)?;
+        }
+    }
+    Ok(())
+}
+
+/// Without a mark and a tail nobody could say where the log ends. There was a tail, since retention leaves it: one position
+/// stands for what it held.
+pub(super) fn mark_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
+    let Some(kept_to) = folder.list()?.segments.last().and_then(|last| last.kept_to) else {
         return Ok(());
     };
-    let segment = last_position.saturating_add(1);
-    held.set_mark(Mark { birth: rand::random(), segment, length: 0, last_position })?;
+    let segment = kept_to.saturating_add(1);
+    held.set_mark(Mark { birth: rand::random(), segment, length: 0, last_position: segment })?;
     Ok(())
 }
 
@@ -77,8 +89,10 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
         Some(_) | None => None,
     };
     let is_missing = bytes.is_none();
-    let Salvaged { head, records, seals, .. } =
-        salvage(&bytes.unwrap_or_default(), tail.first, mark.last_position, false);
+    let bytes = bytes.unwrap_or_default();
+    // After a power failure the mark may be behind what was acknowledged.
+    let last = last_good(&bytes, 0, mark.last_position).map_or(mark.last_position, |good| good.position);
+    let Salvaged { head, records, seals, .. } = salvage(&bytes, tail.first, last, false);
     let before = match head {
         Some(head) => head,
         None => summary_before(folder, &segments, tail)?,
@@ -88,7 +102,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
         summary.note(record, record_len(record));
     }
     seals.into_iter().for_each(|seal| summary.note_seal(seal));
-    summary.last_position = mark.last_position.max(tail.first - 1);
+    summary.last_position = last.max(tail.first - 1);
     // A statement may have started, or a row come, of which nothing is known now.
     summary.is_damaged = true;
 
@@ -200,11 +214,20 @@ fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
         let aside = folder.path.join(format!("{}{suffix}.damaged", name.file_name()));
         match fs::hard_link(&path, &aside) {
             Ok(()) => return Ok(()),
+            // An earlier repair did so, and could not go on.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && is_same_file(&path, &aside) => {
+                return Ok(());
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(LogError::io("keep aside", &path)(error)),
         }
     }
     Ok(())
+}
+
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn read(path: &Path) -> Result<Bytes, LogError> {

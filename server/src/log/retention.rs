@@ -51,6 +51,12 @@ impl Retention {
         last: u64,
     ) -> Result<(), LogError> {
         let mut sources = vec![segment];
+        let before = previous.and_then(|previous| previous.kept_to).unwrap_or(0);
+        if before + 1 != segment.first {
+            // Joined with what is before it nobody could tell any more.
+            let missing = folder.file(SegmentName::live(before + 1));
+            return Err(LogError::corrupt(&missing, 0, "the file is missing"));
+        }
         if let Some(previous) = previous {
             let path = folder.file(previous);
             let length = fs::metadata(&path).map_err(LogError::io("look at", &path))?.len();
@@ -64,7 +70,7 @@ impl Retention {
         push_summary(&mut buffer, &summary);
         let mut compactor = Compactor::default();
         for &source in &sources {
-            feed(folder, source, &mut compactor)?;
+            feed(folder, source, last, &mut compactor)?;
         }
         for record in compactor.finish() {
             push_record(&mut buffer, &record);
@@ -104,21 +110,32 @@ fn read_head(folder: &Folder, name: SegmentName) -> Result<(Summary, u64), LogEr
     parsed.map_err(|what| LogError::corrupt(&path, 0, what))
 }
 
-fn feed(folder: &Folder, name: SegmentName, compactor: &mut Compactor) -> Result<(), LogError> {
+/// Gives all records of a file, which ends with position `last` if it was not compacted before.
+fn feed(folder: &Folder, name: SegmentName, last: u64, compactor: &mut Compactor) -> Result<(), LogError> {
     let path = folder.file(name);
     let (file, length) = folder::open(&path)?;
     let bytes = folder::read_at(&file, &path, 0, length)?;
     let (_, start) = head(&bytes).map_err(|what| LogError::corrupt(&path, 0, what))?;
     let mut frames = Frames::new(bytes.slice(to_usize(start)..), start);
+    let mut next = name.first;
     loop {
         let offset = frames.offset();
         let corrupt = |what| LogError::corrupt(&path, offset, what);
         match frames.next() {
             Next::Frame(frame) => match frame.content().map_err(corrupt)? {
-                Content::Record(record) => compactor.take(record),
+                Content::Record(record) => {
+                    if name.kept_to.is_none() && record.position != next {
+                        return Err(corrupt("a position is missing or repeated"));
+                    }
+                    next = record.position + 1;
+                    compactor.take(record);
+                }
                 // Every later summary tells of them.
                 Content::Seal(_) | Content::Summary(_) => {}
             },
+            Next::End if name.kept_to.is_none() && next != last + 1 => {
+                return Err(corrupt("records are missing behind it"));
+            }
             Next::End => return Ok(()),
             Next::Partial(_) => return Err(corrupt("a frame is cut off")),
             Next::Bad(what) => return Err(corrupt(what)),

@@ -77,6 +77,34 @@ impl Salvaged {
     }
 }
 
+/// A good record behind something that is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastGood {
+    pub(super) position: u64,
+    /// Where its frame ends.
+    pub(super) end: usize,
+}
+
+/// The last good record at or behind `offset` whose position is behind `after`; `None`: there is none.
+pub(super) fn last_good(bytes: &Bytes, mut offset: usize, after: u64) -> Option<LastGood> {
+    let mut last = None;
+    let mut after = after;
+    while offset < bytes.len() {
+        let Some((content, end)) = frame_at(bytes, offset) else {
+            offset = resume(bytes, offset);
+            continue;
+        };
+        offset = end;
+        if let Content::Record(record) = content
+            && record.position > after
+        {
+            after = record.position;
+            last = Some(LastGood { position: after, end });
+        }
+    }
+    last
+}
+
 /// The frame that begins here, if it is good, and where it ends.
 fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
     // Most places are none; this is cheaper than a checksum.

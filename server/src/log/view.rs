@@ -12,7 +12,8 @@ use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::index::Index;
 use super::lock::{JobLock, Mark, Peek, peek};
-use super::repair::repair_end;
+use super::repair::{mark_end_of_kept, repair_end};
+use super::salvage::last_good;
 use super::scan::{Scan, note_frames, scan_tail, to_usize};
 use super::summary::Summary;
 
@@ -79,14 +80,19 @@ impl View {
         lock: &JobLock,
     ) -> Result<&'a mut Self, LogError> {
         let mark = lock.mark()?;
-        match (Self::try_catch_up(slot, folder, lock, mark), mark) {
-            (Err(error @ LogError::Corrupt { .. }), Some(mark)) => {
+        match Self::try_catch_up(slot, folder, lock, mark) {
+            Err(error @ LogError::Corrupt { .. }) => {
                 tracing::error!(%error, "a result log is damaged");
                 *slot = None;
+                // It may have been found only now where the log ends.
+                if lock.mark()?.is_none() {
+                    mark_end_of_kept(folder, lock)?;
+                }
+                let Some(mark) = lock.mark()? else { return Err(error) };
                 repair_end(folder, lock, mark)?;
                 Self::try_catch_up(slot, folder, lock, lock.mark()?)?;
             }
-            (caught_up, _) => caught_up?,
+            caught_up => caught_up?,
         }
         Ok(slot.as_mut().expect("it was put there above"))
     }
@@ -174,6 +180,20 @@ impl View {
             let durable = mark.filter(|mark| mark.segment == tail.first).map_or(0, |mark| mark.length);
             let scan = scan_tail(&path, None)?;
             check_durable(&path, scan.good, scan.bad, durable)?;
+            let torn_at = to_usize(scan.good);
+            if let Some(good) =
+                last_good(&scan.bytes, torn_at, scan.summary.last_position.max(tail.first - 1))
+            {
+                // No torn write: what was written behind it is there, so it was acknowledged. The mark that said so is
+                // lost, or older than a power failure.
+                lock.set_mark(Mark {
+                    birth: mark.map_or_else(rand::random, |mark| mark.birth),
+                    segment: tail.first,
+                    length: good.end as u64,
+                    last_position: good.position,
+                })?;
+                return Err(LogError::corrupt(&path, scan.good, scan.bad.unwrap_or("it is damaged")));
+            }
             if scan.good == 0 {
                 // The write that made it was torn.
                 std::fs::remove_file(&path).map_err(LogError::io("remove", &path))?;

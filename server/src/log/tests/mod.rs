@@ -3,6 +3,7 @@
 mod behaviour;
 mod compaction;
 mod damage;
+mod holes;
 mod locks;
 mod model;
 mod processes;
