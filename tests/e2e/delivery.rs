@@ -173,3 +173,41 @@ async fn a_row_that_the_client_cannot_decode_is_refused_with_the_limit_and_not_s
     }
     assert_eq!(rows, 1, "a client that can decode it gets it");
 }
+
+/// As when the log was restored from an older copy than the state.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_token_that_was_read_further_than_the_log_goes_on_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT * FROM iris").await.unwrap();
+    client.follow(&from_the_beginning(&token)).await.unwrap().expect_success();
+    server.stop().unwrap();
+    let code = "import sqlite3, sys\nwith sqlite3.connect(sys.argv[1]) as db: db.execute('UPDATE jobs SET plain_cursor = 1000')";
+    python::run(code, &[setup.state_dir.join("state.db").to_str().unwrap()]).unwrap();
+    let server = setup.start().unwrap();
+    let ended = server.client().await.unwrap().follow_plainly(&token).await.unwrap();
+    ended.expect_success();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_decodes_little_reads_many_small_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run("SELECT 1;".repeat(300)).await.unwrap();
+    client.follow(&from_the_beginning(&token)).await.unwrap().expect_success();
+    let (mut cursor, mut pages) = (from_the_beginning(&token), 0);
+    loop {
+        let mut request = Request::new(cursor);
+        request.metadata_mut().insert("sqlflow-max-message-bytes", 4096.into());
+        let page = client.api.fetch(request).await.unwrap().into_inner();
+        pages += 1;
+        if is_over(page.job_status.as_ref().unwrap()) {
+            break;
+        }
+        cursor = page.next.unwrap();
+    }
+    assert!(pages > 3, "{pages}");
+}

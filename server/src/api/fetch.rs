@@ -23,6 +23,8 @@ const LONG_POLL: Duration = Duration::from_secs(1);
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// Bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
 const PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// More than status, token and job id of a page take.
+const ENVELOPE_BYTES: usize = 1024;
 /// What gRPC clients decode unless they are set up otherwise.
 pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
 /// Jobs whose statement headings are kept in memory.
@@ -74,7 +76,9 @@ impl Fetcher {
         let (record, page) = self.wait_for_page(record, changes, cursor, wait).await?;
         self.note_fetched(&record, &cached);
 
-        let results = render::page(page.records, &cached.headings, PAGE_BYTES);
+        // What a client does not decode is refused only where it is a single record.
+        let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
+        let results = render::page(page.records, &cached.headings, most);
         let next = results.last().map_or(cursor, |shown| shown.position);
         let at_end = page.is_current && next >= page.last_position;
         let status =
@@ -106,7 +110,13 @@ impl Fetcher {
         if reading.has_proof(from) {
             tokio::time::sleep(RESET_LAG).await;
         }
-        let Some(to) = reading.delivered(from) else { return from };
+        let to = reading.delivered(from).unwrap_or(from);
+        // A log that was restored from a copy may end before what was read; what comes now is new.
+        let last = self.log.last_position(&record.job.id).await;
+        let to = last.map_or(to, |last| to.min(last));
+        if to == from {
+            return from;
+        }
         // Without it the page comes again after this server's end, which is allowed; reading goes on on a full disk.
         if let Err(error) = self.store.advance_plain_cursor(&record.job.id, from, to).await {
             tracing::warn!(job = %record.job.id, %error, "could not note how far a plain token was read");
