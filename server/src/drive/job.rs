@@ -1,5 +1,5 @@
-//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
-//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `restored` is about a
+//! state that is older than the log; `at_hand` is what it has seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
 //! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is what a
 //! launcher is told.
 
@@ -7,6 +7,7 @@ mod absence;
 mod at_hand;
 mod ending;
 mod needs;
+mod restored;
 mod stopping;
 #[cfg(test)]
 mod tests;
@@ -269,6 +270,9 @@ impl JobDriver {
         at_hand.missing.end();
         at_hand.waits.begin(LAUNCH, Instant::now());
         let execution = self.context.launchers.of(job, &attempt);
+        if self.has_records(&attempt).await? {
+            return self.take_up(&execution).await;
+        }
         let needs = self.needs(&execution).await?;
         let mut ticket = execution.queue();
         let mut queued = Queued::default();

@@ -14,7 +14,7 @@ use crate::log::{Entry, LogError, Producer};
 use crate::trace;
 
 /// The agent that speaks for an attempt.
-const LEADER: u32 = 0;
+pub(super) const LEADER: u32 = 0;
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// How long what an agent left is tried again that cannot be read now.

@@ -2,6 +2,7 @@
 //! launcher that says what the test wants.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
@@ -36,6 +37,9 @@ struct AlwaysRunning {
     refusal: Option<Refusal>,
     /// If set, agents do not run but have come and gone.
     race: OnceLock<Race>,
+    /// If set, nothing runs.
+    gone: OnceLock<()>,
+    launches: AtomicUsize,
     /// If set, there are no agents: a framework's controller runs attempts to this end.
     controlled: OnceLock<agent::Outcome>,
 }
@@ -69,10 +73,7 @@ impl Race {
         // Later looks come after the attempt's end.
         let _ = self.store.update(&attempt.job, None, event, 0).await;
         if self.starts {
-            let payload = Some(Payload::Started(StatementStarted {}));
-            let record = Record { seq: 1, payload, ..Record::default() };
-            let entry = Entry { producer: Producer::agent(attempt, 0), record };
-            self.log.append(&attempt.job, vec![entry]).await.unwrap();
+            self.log.append(&attempt.job, vec![started(attempt)]).await.unwrap();
         }
         Observation::Gone(Box::default())
     }
@@ -86,6 +87,7 @@ impl Launcher for AlwaysRunning {
 
     async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
+        self.launches.fetch_add(1, Ordering::SeqCst);
         Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
     }
 
@@ -102,6 +104,9 @@ impl Launcher for AlwaysRunning {
             self.refusals.note(attempt, refusal.clone());
         }
         self.looks.send_modify(|looks| *looks += 1);
+        if self.gone.get().is_some() {
+            return Observation::Gone(Box::default());
+        }
         match self.controlled.get() {
             Some(outcome) if *self.looks.borrow() > MANY => {
                 let payload = Some(Payload::Head(Head::default()));
@@ -142,6 +147,13 @@ impl Launcher for AlwaysRunning {
     }
 }
 
+/// What an agent says first of all that may have executed something.
+fn started(attempt: &AttemptId) -> Entry {
+    let payload = Some(Payload::Started(StatementStarted {}));
+    let record = Record { seq: 1, payload, ..Record::default() };
+    Entry { producer: Producer::agent(attempt, 0), record }
+}
+
 /// A server with one job.
 struct World {
     store: Arc<SqliteStore>,
@@ -175,6 +187,8 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         refusals: refusals.clone(),
         refusal,
         race: OnceLock::new(),
+        gone: OnceLock::new(),
+        launches: AtomicUsize::new(0),
         controlled: OnceLock::new(),
     });
     let log = Arc::new(log.unwrap());
@@ -309,6 +323,14 @@ impl World {
         };
         let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
         within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
+    }
+
+    async fn log_of_a_newer_state(&self) {
+        self.log.append(&self.attempt.job, vec![started(&self.attempt)]).await.unwrap();
+    }
+
+    fn launches(&self) -> usize {
+        self.launcher.launches.load(Ordering::SeqCst)
     }
 
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
@@ -466,6 +488,35 @@ async fn what_it_started_meanwhile_may_have_executed() {
     assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
     assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
     assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+/// As after a backup of the state was restored: it knows nothing of the attempt's agent, or of the attempt.
+#[tokio::test]
+async fn what_a_restored_state_has_forgotten_is_not_executed_again() {
+    for is_created in [true, false] {
+        let world = world_of(None, false).await;
+        world.launcher.gone.set(()).unwrap();
+        world.log_of_a_newer_state().await;
+        if is_created {
+            world.update(World::created()).await;
+        }
+        world.drive();
+        let failure = world.failure().await;
+        assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+        assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+        assert_eq!(world.launches(), 0);
+        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    }
+}
+
+/// It attaches again, and tells the rest.
+#[tokio::test]
+async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
+    let world = world_of(Some(refusal(true)), false).await;
+    world.log_of_a_newer_state().await;
+    world.drive();
+    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
+    assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
 }
 
 /// A driver that died, or lost its lease, after it had closed the log.
