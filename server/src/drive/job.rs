@@ -534,11 +534,14 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     }
 }
 
-/// A database may hold up the removal, for example while another session uses the table: the job ends anyway.
+/// A database may hold up the removal, for example while another session uses the table: the job ends anyway. The waits
+/// before an agent is attached have limits of their own.
 fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
     let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
     job.attempt(attempt)
-        .is_some_and(|it| it.role == Role::CleanUp && it.created_ms.saturating_add(limit) < clock::now_ms())
+        .filter(|it| it.role == Role::CleanUp)
+        .and_then(|it| it.attached_ms)
+        .is_some_and(|attached_ms| attached_ms.saturating_add(limit) < clock::now_ms())
 }
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {

@@ -241,8 +241,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
 
 impl World {
     fn drive(&self) {
-        let lease = Lease { owner: self.driver.server().clone(), epoch: Lease::FIRST_EPOCH };
-        self.driver.drive(self.attempt.job.clone(), lease);
+        self.driver.drive(self.attempt.job.clone(), self.lease());
     }
 
     async fn job(&self) -> Job {
@@ -325,6 +324,37 @@ impl World {
         within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
     }
 
+    /// An attempt that cleans up behind one that was lost, launched at the beginning of time; nothing of it runs.
+    async fn clean_up(&self) -> AttemptId {
+        self.launcher.gone.set(()).unwrap();
+        self.attach().await;
+        let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
+        let attempt = self.attempt.clone();
+        self.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
+        let place = Place::of("local");
+        self.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place }).await;
+        let clean_up = AttemptId { number: 2, ..self.attempt.clone() };
+        self.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
+        clean_up
+    }
+
+    async fn attach_clean_up(&self, attempt: &AttemptId, now_ms: i64) {
+        let attached = Event::AgentAttached {
+            attempt: attempt.clone(),
+            instance: InstanceHash::of(b"key"),
+            server: "gone".to_owned(),
+        };
+        self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
+    }
+
+    fn job_driver(&self) -> JobDriver {
+        JobDriver::new(Arc::clone(&self.driver.context), self.attempt.job.clone(), self.lease())
+    }
+
+    fn lease(&self) -> Lease {
+        Lease { owner: self.driver.server().clone(), epoch: Lease::FIRST_EPOCH }
+    }
+
     async fn log_of_a_newer_state(&self) {
         self.log.append(&self.attempt.job, vec![started(&self.attempt)]).await.unwrap();
     }
@@ -404,8 +434,7 @@ async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
 #[tokio::test]
 async fn what_was_seen_of_an_attempt_is_no_other_attempts() {
     let world = world(None).await;
-    let lease = Lease { owner: world.driver.server().clone(), epoch: Lease::FIRST_EPOCH };
-    let mut driver = JobDriver::new(Arc::clone(&world.driver.context), world.attempt.job.clone(), lease);
+    let mut driver = world.job_driver();
     let second = AttemptId { number: 2, ..world.attempt.clone() };
     let begun = Instant::now();
     driver.at_hand(&world.attempt).missing.note(begun);
@@ -438,15 +467,8 @@ async fn kept_work_outlives_an_attempt_that_is_given_up() {
 #[tokio::test]
 async fn a_clean_up_that_takes_too_long_has_its_own_end() {
     let world = world_of(None, false).await;
-    world.attach().await;
-    let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
-    let attempt = world.attempt.clone();
-    world.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
-    // At the beginning of time.
-    world.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place: Place::of("local") }).await;
-    let clean_up = AttemptId { number: 2, ..world.attempt.clone() };
-    world.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
-    world.race(false);
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, 0).await;
     world.drive();
     let outcome = world.outcome(&clean_up).await;
     assert_eq!(outcome.reason, Reason::Deadline);
@@ -456,6 +478,21 @@ async fn a_clean_up_that_takes_too_long_has_its_own_end() {
         outcome.message
     );
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
+/// It waited for a place, or for its Pod.
+#[tokio::test]
+async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, clock::now_ms()).await;
+    world.drive();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::Lost);
+
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.drive();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
 }
 
 fn is_gap_of_lost_agent(payload: &Payload) -> bool {
