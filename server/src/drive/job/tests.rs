@@ -556,6 +556,18 @@ async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
     assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
 }
 
+/// The store may fail between that and the record of the attempt's end, and a driver without a lease may come late.
+#[tokio::test]
+async fn what_is_missing_of_an_attempt_is_said_once() {
+    let world = world(None).await;
+    world.attach().await;
+    for _ in 0..3 {
+        let settled = world.job_driver().settle(world.attempt.clone(), Remains::default(), None).await;
+        assert!(settled.is_ok());
+    }
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1);
+}
+
 /// A driver that died, or lost its lease, after it had closed the log.
 #[tokio::test]
 async fn a_log_that_was_closed_before_gets_no_second_end() {
