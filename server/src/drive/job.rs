@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use super::Context;
@@ -39,6 +40,9 @@ use waits::Queued;
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
+/// How often a job that waits in a queue of this server is read again: nothing tells of a lost lease. 1,000 such jobs cost
+/// 100 reads a second.
+const QUEUE_PERIOD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// Pause before the n-th new attempt of a step: n times this.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A storage may be away for long: each pause between attempts to publish is so many times the one before.
@@ -118,7 +122,7 @@ impl JobDriver {
     /// One look, one action.
     async fn advance(&mut self) -> Result<(), Stop> {
         let mut changes = self.context.store.watch(&self.id);
-        let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        let job = self.load().await?;
         if !self.is_named {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.tracer.is_on());
@@ -158,6 +162,13 @@ impl JobDriver {
                 Err(Stop::Over)
             }
         }
+    }
+
+    /// The job as it stands, while this driver holds its lease.
+    async fn load(&self) -> Result<Job, Stop> {
+        let JobRecord { job, lease_epoch, .. } =
+            self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        if lease_epoch == self.lease.epoch { Ok(job) } else { Err(Stop::Fenced) }
     }
 
     /// Looks at the attempt from time to time, and when its platform tells of a change, until the job is to be read again.
@@ -254,7 +265,7 @@ impl JobDriver {
         tokio::pin!(end);
         let mut changes = self.context.store.watch(&self.id);
         loop {
-            let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+            let job = self.load().await?;
             if job.cancel.is_some() {
                 return Ok(false);
             }
@@ -276,6 +287,8 @@ impl JobDriver {
         let needs = self.needs(&execution).await?;
         let mut ticket = execution.queue();
         let mut queued = Queued::default();
+        let mut reload = tokio::time::interval_at(tokio::time::Instant::now() + QUEUE_PERIOD, QUEUE_PERIOD);
+        reload.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let launched = loop {
             let launched = match &needs {
                 Ok(needs) => execution.launch(needs).await,
@@ -287,6 +300,8 @@ impl JobDriver {
                     tokio::select! {
                         // It may have been cancelled.
                         _ = changes.changed() => return Ok(()),
+                        // One without a lease must not keep others from their turn.
+                        _ = reload.tick() => drop(self.load().await?),
                         () = turn(ticket.as_mut()) => {}
                         () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
                     }

@@ -137,6 +137,8 @@ impl fmt::Debug for Secret {
 pub struct JobRecord {
     /// The state.
     pub job: Job,
+    /// Epoch of the lease that counts: a driver with an older one has lost the job.
+    pub lease_epoch: i64,
     /// Who runs it.
     pub user_id: String,
     /// When it was recorded.

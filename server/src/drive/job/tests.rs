@@ -22,7 +22,7 @@ use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{NewJob, Secret, ServerId, SqliteStore, Store};
+use crate::store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use crate::trace::Tracer;
 
 /// Looks after which what was to happen has happened.
@@ -39,6 +39,8 @@ struct AlwaysRunning {
     race: OnceLock<Race>,
     /// If set, nothing runs.
     gone: OnceLock<()>,
+    /// If set, no place is free.
+    full: OnceLock<()>,
     launches: AtomicUsize,
     /// If set, there are no agents: a framework's controller runs attempts to this end.
     controlled: OnceLock<agent::Outcome>,
@@ -88,6 +90,9 @@ impl Launcher for AlwaysRunning {
     async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
         self.launches.fetch_add(1, Ordering::SeqCst);
+        if self.full.get().is_some() {
+            return Err(LaunchError::NoPlace { before: 0 });
+        }
         Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
     }
 
@@ -188,6 +193,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         refusal,
         race: OnceLock::new(),
         gone: OnceLock::new(),
+        full: OnceLock::new(),
         launches: AtomicUsize::new(0),
         controlled: OnceLock::new(),
     });
@@ -347,12 +353,26 @@ impl World {
         self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
     }
 
+    /// Waits until this server drives nothing.
+    async fn drives_nothing(&self) {
+        let waited = async {
+            while !crate::drive::lock(&self.driver.tasks).is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("it still drives the job");
+    }
+
     fn job_driver(&self) -> JobDriver {
         JobDriver::new(Arc::clone(&self.driver.context), self.attempt.job.clone(), self.lease())
     }
 
     fn lease(&self) -> Lease {
         Lease { owner: self.driver.server().clone(), epoch: Lease::FIRST_EPOCH }
+    }
+
+    fn state_file(&self) -> std::path::PathBuf {
+        self.servers.with_file_name("state.db")
     }
 
     async fn log_of_a_newer_state(&self) {
@@ -554,6 +574,36 @@ async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
     world.drive();
     assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
     assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_place_hears_a_cancel_through_another_server() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    world.drive();
+    world.said("waiting for a free place").await;
+    let other = SqliteStore::open(&world.state_file()).await.unwrap();
+    let cancel = Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"));
+    other.update(&world.attempt.job, None, cancel, 0).await.unwrap();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+}
+
+/// It would stand before others in the queue.
+#[tokio::test]
+async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.drive();
+    world.said("waiting for a free place").await;
+    let claim = Claim {
+        owner: ServerId::generate(),
+        dead: vec![world.driver.server().clone()],
+        lease: Duration::from_secs(60),
+        limit: 1,
+    };
+    assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
+    world.drives_nothing().await;
 }
 
 /// The store may fail between that and the record of the attempt's end, and a driver without a lease may come late.
