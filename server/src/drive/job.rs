@@ -76,13 +76,20 @@ enum Stop {
     Over,
     /// Another server drives it.
     Fenced,
+    /// Another server must drive it: this one can not, for the reason given.
+    Unable(StoreError),
     /// Try again later.
     Fault(anyhow::Error),
 }
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Fault(error.into())
+        match error {
+            StoreError::Newer { .. } => Self::Unable(error),
+            StoreError::Full | StoreError::Database(_) | StoreError::Damaged(..) | StoreError::Closing => {
+                Self::Fault(error.into())
+            }
+        }
     }
 }
 
@@ -110,6 +117,13 @@ impl JobDriver {
                 Err(Stop::Fenced) => {
                     tracing::info!("another server drives this job now");
                     return;
+                }
+                Err(Stop::Unable(error)) => {
+                    tracing::warn!(%error, "the job is given back, for another server to drive it");
+                    if self.context.store.release(&self.id, &self.lease).await.is_ok() {
+                        return;
+                    }
+                    tokio::time::sleep(FAULT_PAUSE).await;
                 }
                 Err(Stop::Fault(error)) => {
                     tracing::warn!(error = format!("{error:#}"), "cannot drive the job now, will try again");
@@ -501,7 +515,7 @@ impl JobDriver {
             Err(UpdateError::Rejected(_)) => Ok(false),
             Err(UpdateError::NotFound) => Err(Stop::Over),
             Err(UpdateError::Fenced) => Err(Stop::Fenced),
-            Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
+            Err(UpdateError::Store(error)) => Err(error.into()),
         }
     }
 }

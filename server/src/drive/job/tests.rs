@@ -606,6 +606,18 @@ async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
     world.drives_nothing().await;
 }
 
+/// As in a rolling upgrade: each of its writes would fail.
+#[tokio::test]
+async fn a_job_that_a_newer_server_wrote_is_left_to_newer_servers() {
+    let world = world(None).await;
+    let url = format!("sqlite://{}", world.state_file().display());
+    let state = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query("UPDATE jobs SET doc_version = 99").execute(&state).await.unwrap();
+    world.drive();
+    world.drives_nothing().await;
+    assert_eq!(world.store.held(world.driver.server(), None, 1).await.unwrap(), []);
+}
+
 /// The store may fail between that and the record of the attempt's end, and a driver without a lease may come late.
 #[tokio::test]
 async fn what_is_missing_of_an_attempt_is_said_once() {
