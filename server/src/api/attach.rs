@@ -192,7 +192,28 @@ impl AttachContext {
             }
             tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");
         }
+        if !hello.has_assignment {
+            self.must_continue_nothing(hello.rank, attempt, instance).await?;
+        }
         self.bind(attempt, instance).await
+    }
+
+    /// Refuses an agent that begins an attempt of which the log has records: it would take those of an earlier agent for its
+    /// own acknowledged ones. The state does not know that agent, for it is a restored backup.
+    async fn must_continue_nothing(
+        &self,
+        rank: u32,
+        attempt: &AttemptId,
+        instance: &InstanceHash,
+    ) -> Result<(), Status> {
+        let last_seq = self.log.last_seq(attempt, rank).await.map_err(status::of_log)?;
+        if last_seq == 0 || self.is_bound(attempt, instance).await? {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "cannot begin the attempt: the log has {last_seq} records of it from an earlier agent; the server's state is \
+             older than its logs, as after a backup was restored"
+        )))
     }
 
     /// Checks that the executor is the one that runs the attempt.

@@ -1,12 +1,15 @@
-//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
-//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `elsewhere` is about
+//! an attempt that this server cannot ask after; `restored` is about a
+//! state that is older than the log; `at_hand` is what it has seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
 //! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is what a
 //! launcher is told.
 
 mod absence;
 mod at_hand;
+mod elsewhere;
 mod ending;
 mod needs;
+mod restored;
 mod stopping;
 #[cfg(test)]
 mod tests;
@@ -17,9 +20,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use super::Context;
+use super::given_back::GivenBack;
 use crate::clock;
 use crate::failpoint;
 use crate::job::{
@@ -38,6 +43,9 @@ use waits::Queued;
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 /// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
+/// How often a job that waits in a queue of this server is read again: nothing tells of a lost lease. 1,000 such jobs cost
+/// 100 reads a second.
+const QUEUE_PERIOD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
 /// Pause before the n-th new attempt of a step: n times this.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A storage may be away for long: each pause between attempts to publish is so many times the one before.
@@ -55,6 +63,7 @@ const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) struct JobDriver {
     context: Arc<Context>,
+    given_back: Arc<GivenBack>,
     id: JobId,
     lease: Lease,
     /// What this driver has seen of the attempt that it drives.
@@ -67,17 +76,24 @@ pub(super) struct JobDriver {
 
 /// Why driving stops before the job's end.
 enum Stop {
-    /// The job is over, or gone.
+    /// The job is over, gone, or given back.
     Over,
     /// Another server drives it.
     Fenced,
+    /// Another server must drive it: this one can not, for the reason given.
+    Unable(StoreError),
     /// Try again later.
     Fault(anyhow::Error),
 }
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Fault(error.into())
+        match error {
+            StoreError::Newer { .. } => Self::Unable(error),
+            StoreError::Full | StoreError::Database(_) | StoreError::Damaged(..) | StoreError::Closing => {
+                Self::Fault(error.into())
+            }
+        }
     }
 }
 
@@ -88,8 +104,8 @@ impl From<LogError> for Stop {
 }
 
 impl JobDriver {
-    pub(super) fn new(context: Arc<Context>, id: JobId, lease: Lease) -> Self {
-        Self { context, id, lease, at_hand: None, is_named: false, cleaned: HashSet::new() }
+    pub(super) fn new(context: Arc<Context>, given_back: Arc<GivenBack>, id: JobId, lease: Lease) -> Self {
+        Self { context, given_back, id, lease, at_hand: None, is_named: false, cleaned: HashSet::new() }
     }
 
     pub(super) async fn run(self) {
@@ -106,6 +122,13 @@ impl JobDriver {
                     tracing::info!("another server drives this job now");
                     return;
                 }
+                Err(Stop::Unable(error)) => {
+                    tracing::warn!(%error, "the job is given back, for another server to drive it");
+                    if self.context.store.release(&self.id, &self.lease).await.is_ok() {
+                        return;
+                    }
+                    tokio::time::sleep(FAULT_PAUSE).await;
+                }
                 Err(Stop::Fault(error)) => {
                     tracing::warn!(error = format!("{error:#}"), "cannot drive the job now, will try again");
                     tokio::time::sleep(FAULT_PAUSE).await;
@@ -117,7 +140,7 @@ impl JobDriver {
     /// One look, one action.
     async fn advance(&mut self) -> Result<(), Stop> {
         let mut changes = self.context.store.watch(&self.id);
-        let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        let job = self.load().await?;
         if !self.is_named {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.tracer.is_on());
@@ -127,12 +150,7 @@ impl JobDriver {
         if let Next::Launch(attempt) | Next::Watch(attempt) | Next::End(attempt) = &next
             && let Some(waiting) = self.context.launchers.elsewhere(&job, attempt)
         {
-            // Nothing is decided about it here.
-            self.waits(attempt, &waiting).await?;
-            let is_told = self.at_hand(attempt).waits.is_told();
-            let pause = if is_told { SAFETY_PERIOD } else { LOOK_PERIOD };
-            let _ = tokio::time::timeout(pause, changes.changed()).await;
-            return Ok(());
+            return self.leave(attempt, &waiting, &mut changes).await;
         }
         match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
@@ -157,6 +175,13 @@ impl JobDriver {
                 Err(Stop::Over)
             }
         }
+    }
+
+    /// The job as it stands, while this driver holds its lease.
+    async fn load(&self) -> Result<Job, Stop> {
+        let JobRecord { job, lease_epoch, .. } =
+            self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+        if lease_epoch == self.lease.epoch { Ok(job) } else { Err(Stop::Fenced) }
     }
 
     /// Looks at the attempt from time to time, and when its platform tells of a change, until the job is to be read again.
@@ -257,7 +282,7 @@ impl JobDriver {
         tokio::pin!(end);
         let mut changes = self.context.store.watch(&self.id);
         loop {
-            let JobRecord { job, .. } = self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
+            let job = self.load().await?;
             if job.cancel.is_some() {
                 return Ok(false);
             }
@@ -273,9 +298,14 @@ impl JobDriver {
         at_hand.missing.end();
         at_hand.waits.begin(LAUNCH, Instant::now());
         let execution = self.context.launchers.of(job, &attempt);
+        if self.has_records(&attempt).await? {
+            return self.take_up(&execution).await;
+        }
         let needs = self.needs(&execution).await?;
         let mut ticket = execution.queue();
         let mut queued = Queued::default();
+        let mut reload = tokio::time::interval_at(tokio::time::Instant::now() + QUEUE_PERIOD, QUEUE_PERIOD);
+        reload.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let launched = loop {
             let launched = match &needs {
                 Ok(needs) => execution.launch(needs).await,
@@ -287,6 +317,8 @@ impl JobDriver {
                     tokio::select! {
                         // It may have been cancelled.
                         _ = changes.changed() => return Ok(()),
+                        // One without a lease must not keep others from their turn.
+                        _ = reload.tick() => drop(self.load().await?),
                         () = turn(ticket.as_mut()) => {}
                         () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
                     }
@@ -486,7 +518,7 @@ impl JobDriver {
             Err(UpdateError::Rejected(_)) => Ok(false),
             Err(UpdateError::NotFound) => Err(Stop::Over),
             Err(UpdateError::Fenced) => Err(Stop::Fenced),
-            Err(UpdateError::Store(error)) => Err(Stop::Fault(error.into())),
+            Err(UpdateError::Store(error)) => Err(error.into()),
         }
     }
 }
@@ -534,11 +566,14 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
     }
 }
 
-/// A database may hold up the removal, for example while another session uses the table: the job ends anyway.
+/// A database may hold up the removal, for example while another session uses the table: the job ends anyway. The waits
+/// before an agent is attached have limits of their own.
 fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
     let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
     job.attempt(attempt)
-        .is_some_and(|it| it.role == Role::CleanUp && it.created_ms.saturating_add(limit) < clock::now_ms())
+        .filter(|it| it.role == Role::CleanUp)
+        .and_then(|it| it.attached_ms)
+        .is_some_and(|attached_ms| attached_ms.saturating_add(limit) < clock::now_ms())
 }
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {

@@ -6,18 +6,10 @@ use crate::convert;
 use crate::job::{Outcome, Reason};
 use crate::launch::Remains;
 
-/// The end of an attempt, as far as it can be known.
-#[derive(Debug, PartialEq)]
-pub(super) struct Verdict {
-    pub(super) outcome: Outcome,
-    /// The attempt said more than the log holds.
-    pub(super) output_missing: bool,
-}
-
 /// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the driver knows
 /// better than the agent's absence tells (it was cancelled); `memory` is what heartbeats said, see
 /// [`crate::memory_peaks::MemoryPeaks::in_words`].
-pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>, memory: &str) -> Verdict {
+pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>, memory: &str) -> Outcome {
     let Some(left) = &remains.outcome else {
         let found = || {
             let seen = remains.seen.as_ref().map(convert::outcome);
@@ -25,19 +17,23 @@ pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome
             outcome.message.push_str(memory);
             outcome
         };
-        return Verdict { outcome: known.unwrap_or_else(found), output_missing: true };
+        return known.unwrap_or_else(found);
     };
-    let output_missing = left.last_seq > last_seq;
-    let mut outcome = convert::outcome(left);
-    if outcome.succeeded() && output_missing {
+    let outcome = convert::outcome(left);
+    if outcome.succeeded() && left.last_seq > last_seq {
         // Success needs every result to be durable.
-        outcome = Outcome::by_server(
+        return Outcome::by_server(
             Reason::Lost,
             "results lost: the program succeeded, but its agent ended before its results were delivered",
             true,
         );
     }
-    Verdict { outcome, output_missing }
+    outcome
+}
+
+/// The last seq that the attempt's agent has given. One that could not report the end may have said more than anyone knows.
+pub(super) fn said(remains: &Remains) -> u64 {
+    remains.outcome.as_ref().map_or(u64::MAX, |left| left.last_seq)
 }
 
 /// The records to log for an attempt of which `durable` are, when all that is left of the others are marks: those after
@@ -164,14 +160,14 @@ mod tests {
     #[test]
     fn nothing_stands_for_a_result_that_is_lost() {
         assert_eq!(seqs(1), []);
-        assert_eq!(of_remains(&succeeded(), 1, None, "").outcome.reason, Reason::Lost);
-        assert_eq!(of_remains(&succeeded(), 10, None, "").outcome.reason, Reason::Succeeded);
+        assert_eq!(of_remains(&succeeded(), 1, None, "").reason, Reason::Lost);
+        assert_eq!(of_remains(&succeeded(), 10, None, "").reason, Reason::Succeeded);
     }
 
     #[test]
     fn what_heartbeats_said_of_memory_is_in_the_verdict_on_an_agent_that_is_gone() {
         let memory = "; its processes had used up to 900 MiB of memory";
-        let message = |remains, known| of_remains(&remains, 0, known, memory).outcome.message;
+        let message = |remains, known| of_remains(&remains, 0, known, memory).message;
         assert!(message(Remains::default(), None).ends_with(memory));
         let killed = agent::Outcome {
             reason: agent::outcome::Reason::OutOfMemory.into(),

@@ -21,7 +21,7 @@ use super::retention::Retention;
 use super::summary::SealedAttempt;
 use super::view::View;
 use super::write::Batch;
-use super::{Appended, Entry, LogError, LogOptions, Page, Producer};
+use super::{Appended, Entry, LogError, LogOptions, Missing, Page, Producer};
 
 /// Bytes of records that one write takes at the most, unless a single append has more.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
@@ -35,7 +35,7 @@ pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(64);
 /// What to add.
 pub(super) enum Addition {
     Entries(Vec<Entry>),
-    Seal(SealedAttempt),
+    Seal(SealedAttempt, Option<Missing>),
 }
 
 type Reply = oneshot::Sender<Result<Appended, LogError>>;
@@ -126,7 +126,7 @@ impl JobLog {
             Addition::Entries(entries) => {
                 entries.iter().map(|entry| prost::Message::encoded_len(&entry.record)).sum()
             }
-            Addition::Seal(_) => 0,
+            Addition::Seal(..) => 0,
         };
         let (reply, answer) = oneshot::channel();
         let must_serve = {
@@ -283,11 +283,18 @@ impl JobLog {
                 batch.add(&records);
                 Ok(producers)
             }
-            Addition::Seal(seal) => {
-                if !batch.summary.is_sealed(seal.producer()) {
+            Addition::Seal(seal, missing) => {
+                let producer = seal.producer();
+                if !batch.summary.is_sealed(producer) {
+                    if let Some(Missing { gap, .. }) =
+                        missing.filter(|it| batch.summary.last_seq(producer) < it.said)
+                    {
+                        let gap = vec![Entry { producer, record: gap }];
+                        batch.add(&plan_append(&batch.summary, gap, self.options.max_bytes_per_job)?);
+                    }
                     batch.seal(seal);
                 }
-                Ok(batch.summary.last_seqs(seal.producer()).map(|(producer, _)| producer).collect())
+                Ok(batch.summary.last_seqs(producer).map(|(producer, _)| producer).collect())
             }
         }
     }

@@ -70,6 +70,15 @@ pub struct Appended {
     pub is_full: bool,
 }
 
+/// What an agent said more than the log may hold, and what stands for it there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Missing {
+    /// The last seq that the agent of rank 0 has given.
+    pub said: u64,
+    /// Stands for those that are not there; its `seq` is 0.
+    pub gap: Record,
+}
+
 /// Consecutive records of a log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
@@ -98,8 +107,12 @@ pub trait ResultLog: Send + Sync + 'static {
     async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError>;
 
     /// Takes nothing more of the attempt, whatever its rank and from whatever server, and tells the last seq of each rank that
-    /// said something, and of rank 0. Sealing twice is harmless.
-    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError>;
+    /// said something, and of rank 0. Sealing twice is harmless: what is missing is said with the first seal only.
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError>;
 
     /// What the log shows of a step, over all its attempts.
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError>;

@@ -14,7 +14,7 @@ use super::disk::Disk;
 use super::folder::{self, Folder};
 use super::job_log::{Addition, JobLog, lock};
 use super::summary::SealedAttempt;
-use super::{Appended, Entry, LogError, Page, Producer, ResultLog};
+use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
 use crate::job::{AttemptId, Evidence, JobId};
 
 /// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
@@ -120,9 +120,13 @@ impl ResultLog for SegmentLog {
         self.job(&attempt.job).look(move |view| view.summary.last_seq(producer)).await
     }
 
-    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError> {
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
         let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
-        let sealed = self.job(&attempt.job).add(Addition::Seal(seal)).await?;
+        let sealed = self.job(&attempt.job).add(Addition::Seal(seal, missing)).await?;
         Ok(sealed.last_seqs.into_iter().map(|(producer, seq)| (producer.rank, seq)).collect())
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Metrics, Operation};
 use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
-use crate::log::{Appended, Entry, LogError, Page, ResultLog};
+use crate::log::{Appended, Entry, LogError, Missing, Page, ResultLog};
 use crate::store::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
     Store, StoreError, Unfetched, UpdateError,
@@ -199,8 +199,12 @@ impl ResultLog for MeasuredLog {
         self.inner.last_seq(attempt, rank).await
     }
 
-    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError> {
-        self.inner.seal(attempt).await
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        self.inner.seal(attempt, missing).await
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {

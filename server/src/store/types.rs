@@ -137,6 +137,8 @@ impl fmt::Debug for Secret {
 pub struct JobRecord {
     /// The state.
     pub job: Job,
+    /// Epoch of the lease that counts: a driver with an older one has lost the job.
+    pub lease_epoch: i64,
     /// Who runs it.
     pub user_id: String,
     /// When it was recorded.
@@ -169,6 +171,8 @@ pub struct Claim {
     pub owner: ServerId,
     /// Servers known to be gone.
     pub dead: Vec<ServerId>,
+    /// Jobs that the claimer leaves to others.
+    pub except: Vec<JobId>,
     /// How long the lease lasts without a heartbeat.
     pub lease: Duration,
     /// At most so many.

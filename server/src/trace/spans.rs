@@ -142,6 +142,7 @@ mod tests {
         job.apply(Event::Finished(JobState::Succeeded), now).unwrap();
         JobRecord {
             job,
+            lease_epoch: 1,
             user_id: "me".to_owned(),
             created_ms: 1000,
             ended_ms: Some(now + 10),

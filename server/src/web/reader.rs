@@ -47,6 +47,7 @@ mod tests {
     fn a_reader_is_noted_often_enough_for_the_jobs_timeout_and_no_more() {
         let mut record = JobRecord {
             job: Job::new(JobId::generate(), Vec::new()),
+            lease_epoch: 1,
             user_id: String::new(),
             created_ms: 0,
             ended_ms: None,

@@ -157,6 +157,10 @@ impl World {
 
     /// The stream of an agent that has its assignment, up to the server's answer to its Hello.
     async fn attach(&self, key: &[u8; 16]) -> Result<Stream, Status> {
+        self.attach_with(key, true).await
+    }
+
+    async fn attach_with(&self, key: &[u8; 16], has_assignment: bool) -> Result<Stream, Status> {
         let attempt = AttemptRef {
             job_id: self.attempt.job.to_string(),
             step: self.attempt.step,
@@ -165,7 +169,7 @@ impl World {
         let hello = Hello {
             instance_key: key.to_vec().into(),
             attempt: Some(attempt),
-            has_assignment: true,
+            has_assignment,
             ..Hello::default()
         };
         let mut stream = self.stream(hello).await?;
@@ -250,6 +254,23 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
     // Nor beside its successor.
     world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
     assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
+}
+
+/// Of an agent that the state does not know, for it was restored from a backup: a new one may not go on after them, and the
+/// one that said them may.
+#[tokio::test]
+async fn an_agent_does_not_begin_where_the_log_has_records() {
+    let world = world().await;
+    let output = Some(Payload::Output(sqlflow_proto::record::Output::default()));
+    let record = Record { seq: 1, payload: output, ..Record::default() };
+    let entry = Entry { producer: Producer::agent(&world.attempt, 0), record };
+    world.log.append(&world.attempt.job, vec![entry]).await.unwrap();
+    let refused = world.attach_with(OTHER_KEY, false).await.err().expect("it is refused");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("the log has 1 records of it"), "{}", refused.message());
+    let _stream = world.attach(KEY).await.unwrap();
+    // It did not get all of its assignment.
+    world.attach_with(KEY, false).await.unwrap();
 }
 
 /// The cancel that was passed on ends the looking at nothing.

@@ -13,7 +13,7 @@ use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
 use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Step, Token};
 use crate::launch::{LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting};
-use crate::log::{Appended, Entry, LogError, LogOptions, Page, ResultLog, SegmentLog};
+use crate::log::{Appended, Entry, LogError, LogOptions, Missing, Page, ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -87,8 +87,12 @@ impl ResultLog for BadLog {
         self.inner.last_seq(attempt, rank).await
     }
 
-    async fn seal(&self, attempt: &AttemptId) -> Result<BTreeMap<u32, u64>, LogError> {
-        self.inner.seal(attempt).await
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        self.inner.seal(attempt, missing).await
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {

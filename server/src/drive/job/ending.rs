@@ -10,11 +10,11 @@ use crate::clock;
 use crate::drive::verdict;
 use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome};
 use crate::launch::{Observation, Remains};
-use crate::log::{Entry, LogError, Producer};
+use crate::log::{Entry, LogError, Missing, Producer};
 use crate::trace;
 
 /// The agent that speaks for an attempt.
-const LEADER: u32 = 0;
+pub(super) const LEADER: u32 = 0;
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// How long what an agent left is tried again that cannot be read now.
@@ -50,17 +50,15 @@ impl JobDriver {
         known: Option<Outcome>,
     ) -> Result<(), Stop> {
         self.take_over(&attempt, &mut remains).await?;
-        let log = &self.context.log;
+        let missing = Missing { said: verdict::said(&remains), gap: verdict::gap(clock::now_micros()) };
         // From here on no stream that is still open somewhere can add to the attempt.
-        let last_seq = log.seal(&attempt).await?.get(&LEADER).copied().unwrap_or(0);
+        let last_seqs = self.context.log.seal(&attempt, Some(missing)).await?;
+        let last_seq = last_seqs.get(&LEADER).copied().unwrap_or(0);
         let memory = self.context.memory_peaks.in_words(&attempt);
-        let verdict = verdict::of_remains(&remains, last_seq, known, &memory);
-        if verdict.output_missing {
-            log.append(&self.id, vec![entry(&attempt, verdict::gap(clock::now_micros()))]).await?;
-        }
-        tracing::info!(%attempt, reason = ?verdict.outcome.reason, message = verdict.outcome.message, "the attempt has ended");
+        let outcome = verdict::of_remains(&remains, last_seq, known, &memory);
+        tracing::info!(%attempt, reason = ?outcome.reason, message = outcome.message, "the attempt has ended");
         let basis = Basis::Attached;
-        self.update(Event::AttemptFoundEnded { attempt, outcome: verdict.outcome, basis }).await
+        self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
     }
 
     /// Logs what the attempt left. The verdict tells of what is not there, or damaged.

@@ -2,6 +2,7 @@
 //! launcher that says what the test wants.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
@@ -13,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::codegen::{Assigner, DATA_SOURCE};
-use crate::drive::{Driver, Limits};
+use crate::drive::{Driver, Housekeeping, Limits};
 use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place, Step, TokenHash};
 use crate::launch::{Launcher, Launchers, Needs, RecordSource, Remains, Target};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
@@ -21,7 +22,7 @@ use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{NewJob, Secret, ServerId, SqliteStore, Store};
+use crate::store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use crate::trace::Tracer;
 
 /// Looks after which what was to happen has happened.
@@ -36,6 +37,11 @@ struct AlwaysRunning {
     refusal: Option<Refusal>,
     /// If set, agents do not run but have come and gone.
     race: OnceLock<Race>,
+    /// If set, nothing runs.
+    gone: OnceLock<()>,
+    /// If set, no place is free.
+    full: OnceLock<()>,
+    launches: AtomicUsize,
     /// If set, there are no agents: a framework's controller runs attempts to this end.
     controlled: OnceLock<agent::Outcome>,
 }
@@ -69,10 +75,7 @@ impl Race {
         // Later looks come after the attempt's end.
         let _ = self.store.update(&attempt.job, None, event, 0).await;
         if self.starts {
-            let payload = Some(Payload::Started(StatementStarted {}));
-            let record = Record { seq: 1, payload, ..Record::default() };
-            let entry = Entry { producer: Producer::agent(attempt, 0), record };
-            self.log.append(&attempt.job, vec![entry]).await.unwrap();
+            self.log.append(&attempt.job, vec![started(attempt)]).await.unwrap();
         }
         Observation::Gone(Box::default())
     }
@@ -86,6 +89,10 @@ impl Launcher for AlwaysRunning {
 
     async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
+        self.launches.fetch_add(1, Ordering::SeqCst);
+        if self.full.get().is_some() {
+            return Err(LaunchError::NoPlace { before: 0 });
+        }
         Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
     }
 
@@ -102,6 +109,9 @@ impl Launcher for AlwaysRunning {
             self.refusals.note(attempt, refusal.clone());
         }
         self.looks.send_modify(|looks| *looks += 1);
+        if self.gone.get().is_some() {
+            return Observation::Gone(Box::default());
+        }
         match self.controlled.get() {
             Some(outcome) if *self.looks.borrow() > MANY => {
                 let payload = Some(Payload::Head(Head::default()));
@@ -142,6 +152,13 @@ impl Launcher for AlwaysRunning {
     }
 }
 
+/// What an agent says first of all that may have executed something.
+fn started(attempt: &AttemptId) -> Entry {
+    let payload = Some(Payload::Started(StatementStarted {}));
+    let record = Record { seq: 1, payload, ..Record::default() };
+    Entry { producer: Producer::agent(attempt, 0), record }
+}
+
 /// A server with one job.
 struct World {
     store: Arc<SqliteStore>,
@@ -175,6 +192,9 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         refusals: refusals.clone(),
         refusal,
         race: OnceLock::new(),
+        gone: OnceLock::new(),
+        full: OnceLock::new(),
+        launches: AtomicUsize::new(0),
         controlled: OnceLock::new(),
     });
     let log = Arc::new(log.unwrap());
@@ -227,8 +247,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
 
 impl World {
     fn drive(&self) {
-        let lease = Lease { owner: self.driver.server().clone(), epoch: Lease::FIRST_EPOCH };
-        self.driver.drive(self.attempt.job.clone(), lease);
+        self.driver.drive(self.attempt.job.clone(), self.lease());
     }
 
     async fn job(&self) -> Job {
@@ -311,9 +330,66 @@ impl World {
         within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
     }
 
+    /// An attempt that cleans up behind one that was lost, launched at the beginning of time; nothing of it runs.
+    async fn clean_up(&self) -> AttemptId {
+        self.launcher.gone.set(()).unwrap();
+        self.attach().await;
+        let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
+        let attempt = self.attempt.clone();
+        self.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
+        let place = Place::of("local");
+        self.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place }).await;
+        let clean_up = AttemptId { number: 2, ..self.attempt.clone() };
+        self.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
+        clean_up
+    }
+
+    async fn attach_clean_up(&self, attempt: &AttemptId, now_ms: i64) {
+        let attached = Event::AgentAttached {
+            attempt: attempt.clone(),
+            instance: InstanceHash::of(b"key"),
+            server: "gone".to_owned(),
+        };
+        self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
+    }
+
+    async fn drives_nothing(&self) {
+        until("it drives nothing", async || crate::drive::lock(&self.driver.tasks).is_empty()).await;
+    }
+
+    fn job_driver(&self) -> JobDriver {
+        let Driver { context, given_back, .. } = &self.driver;
+        JobDriver::new(Arc::clone(context), Arc::clone(given_back), self.attempt.job.clone(), self.lease())
+    }
+
+    fn lease(&self) -> Lease {
+        Lease { owner: self.driver.server().clone(), epoch: Lease::FIRST_EPOCH }
+    }
+
+    fn state_file(&self) -> std::path::PathBuf {
+        self.servers.with_file_name("state.db")
+    }
+
+    async fn log_of_a_newer_state(&self) {
+        self.log.append(&self.attempt.job, vec![started(&self.attempt)]).await.unwrap();
+    }
+
+    fn launches(&self) -> usize {
+        self.launcher.launches.load(Ordering::SeqCst)
+    }
+
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
         self.launcher.stopped.lock().unwrap().clone()
     }
+}
+
+async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
+    let looks = async {
+        while !is_it().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 fn refusal(may_pass: bool) -> Refusal {
@@ -382,8 +458,7 @@ async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
 #[tokio::test]
 async fn what_was_seen_of_an_attempt_is_no_other_attempts() {
     let world = world(None).await;
-    let lease = Lease { owner: world.driver.server().clone(), epoch: Lease::FIRST_EPOCH };
-    let mut driver = JobDriver::new(Arc::clone(&world.driver.context), world.attempt.job.clone(), lease);
+    let mut driver = world.job_driver();
     let second = AttemptId { number: 2, ..world.attempt.clone() };
     let begun = Instant::now();
     driver.at_hand(&world.attempt).missing.note(begun);
@@ -416,15 +491,8 @@ async fn kept_work_outlives_an_attempt_that_is_given_up() {
 #[tokio::test]
 async fn a_clean_up_that_takes_too_long_has_its_own_end() {
     let world = world_of(None, false).await;
-    world.attach().await;
-    let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
-    let attempt = world.attempt.clone();
-    world.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
-    // At the beginning of time.
-    world.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place: Place::of("local") }).await;
-    let clean_up = AttemptId { number: 2, ..world.attempt.clone() };
-    world.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
-    world.race(false);
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, 0).await;
     world.drive();
     let outcome = world.outcome(&clean_up).await;
     assert_eq!(outcome.reason, Reason::Deadline);
@@ -434,6 +502,21 @@ async fn a_clean_up_that_takes_too_long_has_its_own_end() {
         outcome.message
     );
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
+/// It waited for a place, or for its Pod.
+#[tokio::test]
+async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, clock::now_ms()).await;
+    world.drive();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::Lost);
+
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.drive();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
 }
 
 fn is_gap_of_lost_agent(payload: &Payload) -> bool {
@@ -466,6 +549,110 @@ async fn what_it_started_meanwhile_may_have_executed() {
     assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
     assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
     assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+/// As after a backup of the state was restored: it knows nothing of the attempt's agent, or of the attempt.
+#[tokio::test]
+async fn what_a_restored_state_has_forgotten_is_not_executed_again() {
+    for is_created in [true, false] {
+        let world = world_of(None, false).await;
+        world.launcher.gone.set(()).unwrap();
+        world.log_of_a_newer_state().await;
+        if is_created {
+            world.update(World::created()).await;
+        }
+        world.drive();
+        let failure = world.failure().await;
+        assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+        assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+        assert_eq!(world.launches(), 0);
+        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    }
+}
+
+/// It attaches again, and tells the rest.
+#[tokio::test]
+async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
+    let world = world_of(Some(refusal(true)), false).await;
+    world.log_of_a_newer_state().await;
+    world.drive();
+    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
+    assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_place_hears_a_cancel_through_another_server() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    world.drive();
+    world.said("waiting for a free place").await;
+    let other = SqliteStore::open(&world.state_file()).await.unwrap();
+    let cancel = Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"));
+    other.update(&world.attempt.job, None, cancel, 0).await.unwrap();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+}
+
+/// It would stand before others in the queue.
+#[tokio::test]
+async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.drive();
+    world.said("waiting for a free place").await;
+    let claim = Claim {
+        owner: ServerId::generate(),
+        dead: vec![world.driver.server().clone()],
+        except: Vec::new(),
+        lease: Duration::from_secs(60),
+        limit: 1,
+    };
+    assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
+    world.drives_nothing().await;
+}
+
+/// Another server may be able to ask; if none is, this one takes the job again, and says nothing new.
+#[tokio::test]
+async fn a_job_whose_attempt_runs_elsewhere_is_left_to_others_until_it_changes() {
+    let world = world(None).await;
+    let place = Place::of("kubernetes");
+    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place }).await;
+    world.drive();
+    world.said("which this server cannot ask").await;
+    tokio::spawn(Housekeeping::new(world.driver.clone()).run());
+    let left = || world.driver.given_back.resting(Instant::now());
+    let epoch = async || world.store.load(&world.attempt.job).await.unwrap().unwrap().lease_epoch;
+    until("it is left", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(epoch().await, Lease::FIRST_EPOCH);
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"))).await;
+    until("it is taken again", async || epoch().await > Lease::FIRST_EPOCH).await;
+    until("it is left again", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(world.count(is_notice).await, 1, "it is said once");
+    world.driver.shutdown.cancel();
+}
+
+/// As in a rolling upgrade: each of its writes would fail.
+#[tokio::test]
+async fn a_job_that_a_newer_server_wrote_is_left_to_newer_servers() {
+    let world = world(None).await;
+    let url = format!("sqlite://{}", world.state_file().display());
+    let state = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query("UPDATE jobs SET doc_version = 99").execute(&state).await.unwrap();
+    world.drive();
+    world.drives_nothing().await;
+    assert_eq!(world.store.held(world.driver.server(), None, 1).await.unwrap(), []);
+}
+
+/// The store may fail between that and the record of the attempt's end, and a driver without a lease may come late.
+#[tokio::test]
+async fn what_is_missing_of_an_attempt_is_said_once() {
+    let world = world(None).await;
+    world.attach().await;
+    for _ in 0..3 {
+        let settled = world.job_driver().settle(world.attempt.clone(), Remains::default(), None).await;
+        assert!(settled.is_ok());
+    }
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1);
 }
 
 /// A driver that died, or lost its lease, after it had closed the log.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::Missing;
 use super::super::summary::is_of_limit;
 use super::*;
 
@@ -34,9 +35,9 @@ async fn a_seal_holds_for_every_process_and_after_many_segments() {
     let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
     let first = attempt(&job, 0, 1);
     log.append(&job, vec![output(0, 1, 1, 5)]).await.unwrap();
-    assert_eq!(log.seal(&first).await.unwrap(), BTreeMap::from([(0, 1)]));
-    assert_eq!(other.seal(&first).await.unwrap(), BTreeMap::from([(0, 1)]), "twice is harmless");
-    let silent = other.seal(&attempt(&job, 7, 1)).await.unwrap();
+    assert_eq!(log.seal(&first, None).await.unwrap(), BTreeMap::from([(0, 1)]));
+    assert_eq!(other.seal(&first, None).await.unwrap(), BTreeMap::from([(0, 1)]), "twice is harmless");
+    let silent = other.seal(&attempt(&job, 7, 1), None).await.unwrap();
     assert_eq!(silent, BTreeMap::from([(0, 0)]), "an attempt that never spoke");
     for seq in 1..50 {
         other.append(&job, vec![output(0, 2, seq, 100)]).await.unwrap();
@@ -50,15 +51,30 @@ async fn a_seal_holds_for_every_process_and_after_many_segments() {
 }
 
 #[tokio::test]
+async fn what_is_missing_is_said_with_the_first_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![output(0, 1, 1, 5), output(0, 2, 1, 5)]).await.unwrap();
+    let missing = |said| Some(Missing { said, gap: Record { time_unix_micros: 7, ..Record::default() } });
+    for (number, said) in [(1, 2), (1, 3), (2, 1), (2, 9)] {
+        let sealed = log.seal(&attempt(&job, 0, number), missing(said)).await.unwrap();
+        assert_eq!(sealed, BTreeMap::from([(0, 1)]));
+    }
+    let records = read_all(&log, &job, usize::MAX).await;
+    let gaps = records.iter().filter(|it| it.record.as_ref().unwrap().time_unix_micros == 7);
+    assert_eq!(gaps.map(|it| it.attempt).collect::<Vec<_>>(), [1]);
+}
+
+#[tokio::test]
 async fn many_seals_in_a_row_need_no_record_between_them() {
     let dir = tempfile::tempdir().unwrap();
     let job = JobId::generate();
     let log = SegmentLog::open(LogOptions { segment_bytes: 1, ..options(dir.path()) }).unwrap();
     for step in 0..5 {
-        log.seal(&attempt(&job, step, 1)).await.unwrap();
+        log.seal(&attempt(&job, step, 1), None).await.unwrap();
         log.append(&job, vec![notice("on")]).await.unwrap();
-        log.seal(&attempt(&job, step, 2)).await.unwrap();
-        log.seal(&attempt(&job, step, 3)).await.unwrap();
+        log.seal(&attempt(&job, step, 2), None).await.unwrap();
+        log.seal(&attempt(&job, step, 3), None).await.unwrap();
     }
     assert_eq!(positions(&read_all(&open(dir.path()), &job, 1).await), [1, 2, 3, 4, 5]);
 }

@@ -35,7 +35,7 @@ async fn reading_needs_no_lock_and_appending_gives_up_and_names_the_holder() {
     let attempt = attempt(&job, 0, 1);
     let (appended, sealed, asked, deleted, at_end) = tokio::join!(
         fresh.append(&job, vec![notice("on")]),
-        log.seal(&attempt),
+        log.seal(&attempt, None),
         fresh.last_seq(&attempt, 0),
         log.delete(&job),
         fresh.read(&job, 2, 1000),

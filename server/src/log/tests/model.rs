@@ -214,7 +214,8 @@ impl World {
             }
             Act::Notice { handle } => self.append(handle, vec![notice("it waits")]).await,
             Act::Seal { handle, attempt } => {
-                let seqs = self.handles[handle].seal(&super::attempt(&self.job, 0, attempt)).await.unwrap();
+                let seqs =
+                    self.handles[handle].seal(&super::attempt(&self.job, 0, attempt), None).await.unwrap();
                 assert_eq!(seqs, BTreeMap::from([(0, self.seqs.get(&attempt).copied().unwrap_or(0))]));
                 self.sealed.insert(attempt);
                 self.take([]);

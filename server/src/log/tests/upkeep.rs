@@ -36,7 +36,7 @@ async fn a_log_that_is_well_is_good_in_every_form() {
         log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
         assert_eq!(health(dir.path(), &job), Health::Good, "after {seq}");
     }
-    log.seal(&attempt(&job, 0, 1)).await.unwrap();
+    log.seal(&attempt(&job, 0, 1), None).await.unwrap();
     assert_eq!(health(dir.path(), &job), Health::Good);
     let folder = log.folder_of(&job);
     let has = |extension: &str| {

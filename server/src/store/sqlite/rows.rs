@@ -10,8 +10,7 @@ use crate::store::types::{JobRecord, StoreError};
 /// it writes the document back.
 pub(super) const DOC_VERSION: i64 = 3;
 
-pub(super) const RECORD_COLUMNS: &str =
-    "job_id, user_id, state, doc, doc_version, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
+pub(super) const RECORD_COLUMNS: &str = "job_id, user_id, state, doc, doc_version, lease_epoch, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
 
 /// A job's document.
 pub(super) enum Document {
@@ -93,6 +92,7 @@ pub(super) fn listed(row: &SqliteRow) -> Result<JobRecord, StoreError> {
 fn with(job: Job, row: &SqliteRow) -> Result<JobRecord, StoreError> {
     Ok(JobRecord {
         job,
+        lease_epoch: row.try_get("lease_epoch")?,
         user_id: row.try_get("user_id")?,
         created_ms: row.try_get("created_ms")?,
         ended_ms: row.try_get("ended_ms")?,
