@@ -104,6 +104,20 @@ impl LocalLauncher {
         holder(&self.run_dir(executor).join("lock"))
     }
 
+    /// Waits for the exit of the agent that holds the executor's lock, unless that is done already.
+    fn follow(&self, executor: &ExecutorRef, held: Holder) {
+        // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
+        self.exits.forget(executor);
+        self.exits.adopt(executor, released(self.run_dir(executor).join("lock"), held));
+    }
+
+    /// Whether the executor's agent gets its TERM now: an agent takes a second one for the order to end at once. Both this
+    /// process and the run folder remember the first one: another server, or this one after a restart, asks for the same,
+    /// and on a full or read-only disk no mark can be made.
+    fn is_first_term(&self, executor: &ExecutorRef) -> bool {
+        self.exits.is_first_term(executor) && is_first_mark(&self.run_dir(executor))
+    }
+
     fn start(&self, target: &Target, place: Place) -> io::Result<Child> {
         let Target { attempt, executor } = target;
         let dir = self.run_dir(executor);
@@ -196,7 +210,6 @@ impl Launcher for LocalLauncher {
     async fn observe(&self, target: &Target) -> Observation {
         let executor = &target.executor;
         let dir = self.run_dir(executor);
-        let lock = dir.join("lock");
         let look = move || match holder(&dir.join("lock")) {
             Ok(Holder::Nobody) => match remains(&dir) {
                 Ok(remains) => Err(Observation::Gone(Box::new(remains))),
@@ -209,9 +222,7 @@ impl Launcher for LocalLauncher {
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(held)) => {
-                // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
-                self.exits.forget(executor);
-                self.exits.adopt(executor, released(lock, held));
+                self.follow(executor, held);
                 Observation::Running
             }
             Ok(Err(observation)) => observation,
@@ -229,10 +240,12 @@ impl Launcher for LocalLauncher {
     }
 
     async fn stop(&self, target: &Target, forced: bool) {
-        if let Ok(Some(agent)) = self.agent_pid(&target.executor) {
+        let executor = &target.executor;
+        if let Ok(held @ Holder::Process(agent)) = self.holder(executor) {
+            self.follow(executor, held);
             if forced {
                 processes::signal(agent, Signal::SIGKILL);
-            } else if is_first_term(&self.run_dir(&target.executor)) {
+            } else if self.is_first_term(executor) {
                 processes::signal(agent, Signal::SIGTERM);
             }
         }
@@ -280,11 +293,10 @@ impl Launcher for LocalLauncher {
     }
 }
 
-/// Whether this attempt's agent gets its TERM now: an agent takes a second one for the order to end at once. The mark is
-/// in the run folder, since another server, or this one after a restart, asks for the same.
-fn is_first_term(run_dir: &Path) -> bool {
+/// Whether no server has made the mark of the first TERM in the run folder before. Where none can be made, a second server
+/// may hurry the attempt: better than an attempt that does not end.
+fn is_first_mark(run_dir: &Path) -> bool {
     let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(run_dir.join("terminated"));
-    // Where no mark can be made, an attempt that ends too fast is better than one that does not end.
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
@@ -343,4 +355,49 @@ fn tail(path: &Path) -> String {
         Ok(bytes)
     };
     String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launcher(dir: &Path) -> LocalLauncher {
+        LocalLauncher::new(LocalOptions {
+            agent: dir.join("agent"),
+            state_dir: dir.to_owned(),
+            run_dir: dir.join("run"),
+            cache: dir.join("cache"),
+            socket: dir.join("socket"),
+            linger: Duration::ZERO,
+            attach: Duration::ZERO,
+            open_files: None,
+            max_running: None,
+        })
+    }
+
+    fn target() -> Target {
+        Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 })
+    }
+
+    /// As on a disk that is full or read-only.
+    #[tokio::test]
+    async fn an_agent_gets_one_term_though_no_mark_can_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, executor) = (launcher(dir.path()), target().executor);
+        launcher.exits.adopt(&executor, std::future::pending());
+        assert_eq!([(); 3].map(|()| launcher.is_first_term(&executor)), [true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_gets_one_term_from_several_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let executor = target().executor;
+        let servers = [launcher(dir.path()), launcher(dir.path())];
+        fs::create_dir_all(servers[0].run_dir(&executor)).unwrap();
+        let firsts = servers.each_ref().map(|server| {
+            server.exits.adopt(&executor, std::future::pending());
+            server.is_first_term(&executor)
+        });
+        assert_eq!(firsts, [true, false]);
+    }
 }
