@@ -1,7 +1,7 @@
 //! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
-//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
-//! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is what a
-//! launcher is told.
+//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `unknown` is what it
+//! says when the platform cannot be asked; `stopping` decides when a platform is asked to end an attempt; `waits` is when
+//! a wait is reported, and when it is over; `needs` is what a launcher is told.
 
 mod absence;
 mod at_hand;
@@ -10,6 +10,7 @@ mod needs;
 mod stopping;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod waits;
 
 use std::collections::HashSet;
@@ -333,7 +334,9 @@ impl JobDriver {
         // Where no agent comes, the platform's word counts as an agent's.
         let attached = Agent::of(job, &attempt) != Agent::NeverAttached
             || execution.supervision() == Supervision::Controller;
-        match execution.observe().await {
+        let observation = execution.observe().await;
+        self.note_unknown(&attempt, &observation).await?;
+        match observation {
             Observation::Running => {
                 let at_hand = self.at_hand(&attempt);
                 at_hand.missing.end();
@@ -358,10 +361,7 @@ impl JobDriver {
                 self.at_hand(&attempt).missing.end();
                 self.wait_or_give_up(job, attempt, waiting).await
             }
-            Observation::Unknown(why) => {
-                tracing::debug!(%attempt, why, "cannot look at the attempt");
-                Ok(Look::Same)
-            }
+            Observation::Unknown(_) => Ok(Look::Same),
             Observation::Gone(remains) if attached => {
                 self.settle(attempt, *remains, None).await?;
                 Ok(Look::Decided)
@@ -442,7 +442,9 @@ impl JobDriver {
         let lasted = self.at_hand(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
         let execution = self.context.launchers.of(job, attempt);
-        if let Observation::Gone(remains) = execution.observe().await {
+        let observation = execution.observe().await;
+        self.note_unknown(attempt, &observation).await?;
+        if let Observation::Gone(remains) = observation {
             let ended = Some(ended_on_purpose(job, attempt));
             return match agent {
                 Agent::NeverAttached if execution.supervision() == Supervision::Agent => {

@@ -1,28 +1,27 @@
 //! Attempts as processes of this machine. The agent is started in a process group of its own and outlives the
 //! server; a lock that it holds for its whole life tells any server whether it lives.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
-use prost::Message as _;
-use sqlflow_proto::agent::Outcome;
 use tokio::process::{Child, Command};
 
 use super::exits::Exits;
 use super::lock::{Holder, holder, released};
 use super::places::{Place, Places, Ticket, Turn};
+use super::unreadable::Unreadable;
 use super::{
-    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Spool, Target,
-    Waiting, processes, scope,
+    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, run_folder,
+    scope,
 };
-use crate::exhaustion::is_exhaustion;
+use crate::exhaustion::{is_exhaustion, remedy};
 use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// Settings of the local launcher.
@@ -54,6 +53,7 @@ pub struct LocalLauncher {
     options: Arc<LocalOptions>,
     /// Agents that are children of this process.
     exits: Exits,
+    unreadable: Unreadable,
     places: Places,
     /// See [`Launcher::scope`].
     scope: String,
@@ -63,8 +63,6 @@ pub struct LocalLauncher {
 const NAME: &str = "local";
 /// How often an agent that runs is looked at though nothing has changed.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
-/// How much of the agent's own log is kept when it dies without an outcome.
-const LAST_WORDS_BYTES: u64 = 2048;
 
 impl LocalLauncher {
     /// Where a launcher with this state folder, which is an absolute path, starts attempts.
@@ -78,7 +76,13 @@ impl LocalLauncher {
     pub fn new(options: LocalOptions) -> Self {
         let places = Places::new(options.run_dir.join("places"), options.max_running);
         let scope = scope::of(&options.state_dir);
-        Self { options: Arc::new(options), exits: Exits::default(), places, scope }
+        Self {
+            options: Arc::new(options),
+            exits: Exits::default(),
+            unreadable: Unreadable::default(),
+            places,
+            scope,
+        }
     }
 
     /// The run folder of an executor: `<job>/<step>-<attempt>` of one that was started for an attempt, so that those of a step
@@ -186,7 +190,10 @@ impl Launcher for LocalLauncher {
     async fn launch(&self, target: &Target, _: &Needs) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
         let launch_error = |error| self.launch_error(&error);
-        if self.holder(executor).map_err(launch_error)? != Holder::Nobody {
+        // No word against the agent: it may even run.
+        let asked =
+            |error: io::Error| LaunchError::Later(format!("cannot ask for the agent's lock: {error}"));
+        if self.holder(executor).map_err(asked)? != Holder::Nobody {
             // An earlier server started it and could not record that; it has its place.
             return Ok(Launched::default());
         }
@@ -210,19 +217,15 @@ impl Launcher for LocalLauncher {
     async fn observe(&self, target: &Target) -> Observation {
         let executor = &target.executor;
         let dir = self.run_dir(executor);
+        let (executor, unreadable) = (executor.clone(), self.unreadable.clone());
         let look = move || match holder(&dir.join("lock")) {
-            Ok(Holder::Nobody) => match remains(&dir) {
-                Ok(remains) => Err(Observation::Gone(Box::new(remains))),
-                Err(error) => {
-                    Err(Observation::Unknown(format!("what the agent left could not be read: {error}")))
-                }
-            },
+            Ok(Holder::Nobody) => Err(left(&executor, &dir, &unreadable)),
             Ok(held) => Ok(held),
-            Err(error) => Err(Observation::Unknown(format!("the agent's lock could not be read: {error}"))),
+            Err(error) => Err(unknown("the agent's lock", &error)),
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(held)) => {
-                self.follow(executor, held);
+                self.follow(&target.executor, held);
                 Observation::Running
             }
             Ok(Err(observation)) => observation,
@@ -259,6 +262,7 @@ impl Launcher for LocalLauncher {
         let executor = &target.executor;
         if matches!(self.holder(executor), Ok(Holder::Nobody)) {
             self.exits.forget(executor);
+            self.unreadable.end(executor);
             let dir = self.run_dir(executor);
             let marker = target.attempt.to_string();
             let _ = tokio::task::spawn_blocking(move || {
@@ -300,6 +304,26 @@ fn is_first_mark(run_dir: &Path) -> bool {
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
 }
 
+/// What is left of an executor whose lock nobody holds.
+fn left(executor: &ExecutorRef, dir: &Path, unreadable: &Unreadable) -> Observation {
+    let remains = match run_folder::remains(dir) {
+        Ok(remains) => {
+            unreadable.end(executor);
+            remains
+        }
+        Err(error) if unreadable.is_lasting(executor, &error, Instant::now()) => {
+            run_folder::remains_without_outcome(dir, &error)
+        }
+        Err(error) => return unknown("what the agent left", &error),
+    };
+    Observation::Gone(Box::new(remains))
+}
+
+fn unknown(what: &str, error: &io::Error) -> Observation {
+    let fix = remedy(error).map_or_else(String::new, |fix| format!("; {fix}"));
+    Observation::Unknown(format!("cannot read {what}: {error}{fix}"))
+}
+
 fn targets_in(run_dir: &Path) -> Vec<Target> {
     let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found = Vec::new();
@@ -322,39 +346,6 @@ pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
         }
     }
     found
-}
-
-fn remains(dir: &Path) -> io::Result<Remains> {
-    let outcome = read_if_there(&dir.join("outcome"))?.map(|bytes| Outcome::decode(bytes.as_slice()));
-    let last_words = match &outcome {
-        Some(Ok(_)) => String::new(),
-        Some(Err(error)) => format!("the outcome that it left is damaged: {error}"),
-        None => tail(&dir.join("agent.log")),
-    };
-    let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
-    let outcome = outcome.and_then(Result::ok);
-    Ok(Remains { records: Some(spool), outcome, last_words, ..Remains::default() })
-}
-
-fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn tail(path: &Path) -> String {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
 }
 
 #[cfg(test)]
@@ -399,5 +390,26 @@ mod tests {
             server.is_first_term(&executor)
         });
         assert_eq!(firsts, [true, false]);
+    }
+
+    #[tokio::test]
+    async fn an_outcome_that_can_never_be_read_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, target) = (launcher(dir.path()), target());
+        fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
+        let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("it is gone") };
+        assert!(remains.outcome.is_none() && remains.records.is_some());
+        assert!(remains.last_words.contains("damaged: Is a directory"), "{}", remains.last_words);
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_cannot_be_read_decides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, target) = (launcher(dir.path()), target());
+        fs::create_dir_all(launcher.run_dir(&target.executor).join("lock")).unwrap();
+        let launched = launcher.launch(&target, &Needs::default()).await;
+        assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
+        let Observation::Unknown(why) = launcher.observe(&target).await else { panic!("it may run") };
+        assert!(why.starts_with("cannot read the agent's lock: Is a directory"), "{why}");
     }
 }

@@ -10,8 +10,10 @@ mod places;
 mod processes;
 mod records;
 mod registry;
+mod run_folder;
 mod scope;
 mod spool;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -38,6 +38,8 @@ struct AlwaysRunning {
     race: OnceLock<Race>,
     /// If set, there are no agents: a framework's controller runs attempts to this end.
     controlled: OnceLock<agent::Outcome>,
+    /// If set, it knows nothing of any agent, for this reason.
+    unknown: OnceLock<&'static str>,
 }
 
 /// What a controller has kept of one attempt.
@@ -97,6 +99,9 @@ impl Launcher for AlwaysRunning {
         let attempt = &target.attempt;
         if let Some(race) = self.race.get() {
             return race.observe(attempt).await;
+        }
+        if let Some(why) = self.unknown.get() {
+            return Observation::Unknown((*why).to_owned());
         }
         if let Some(refusal) = &self.refusal {
             self.refusals.note(attempt, refusal.clone());
@@ -175,6 +180,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         refusals: refusals.clone(),
         refusal,
         race: OnceLock::new(),
+        unknown: OnceLock::new(),
         controlled: OnceLock::new(),
     });
     let log = Arc::new(log.unwrap());
@@ -314,6 +320,26 @@ impl World {
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
         self.launcher.stopped.lock().unwrap().clone()
     }
+}
+
+/// As while the apiserver is away.
+#[tokio::test]
+async fn it_is_said_that_nothing_is_known_of_an_attempt() {
+    let world = world(None).await;
+    world.attach().await;
+    world.launcher.unknown.set("nobody answers").unwrap();
+    world.drive();
+    world.said("the state of the attempt is not known: nobody answers").await;
+}
+
+#[tokio::test]
+async fn it_is_said_that_nothing_is_known_of_an_attempt_that_is_to_end() {
+    let world = world(None).await;
+    world.attach().await;
+    world.launcher.unknown.set("nobody answers").unwrap();
+    world.update(Event::CancelRequested(Failure::over_limit())).await;
+    world.drive();
+    world.said("the state of the attempt is not known: nobody answers").await;
 }
 
 fn refusal(may_pass: bool) -> Refusal {
