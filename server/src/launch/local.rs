@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
@@ -16,10 +17,11 @@ use tokio::process::{Child, Command};
 use super::exits::Exits;
 use super::lock::{Holder, holder, released};
 use super::places::{Place, Places, Ticket, Turn};
+use super::removal::Unremovable;
 use super::unreadable::Unreadable;
 use super::{
-    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, run_folder,
-    scope,
+    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, removal,
+    run_folder, scope,
 };
 use crate::exhaustion::{is_exhaustion, remedy};
 use crate::job::{AttemptId, ExecutorRef, JobId};
@@ -54,6 +56,7 @@ pub struct LocalLauncher {
     /// Agents that are children of this process.
     exits: Exits,
     unreadable: Unreadable,
+    unremovable: Unremovable,
     places: Places,
     /// See [`Launcher::scope`].
     scope: String,
@@ -80,6 +83,7 @@ impl LocalLauncher {
             options: Arc::new(options),
             exits: Exits::default(),
             unreadable: Unreadable::default(),
+            unremovable: Unremovable::default(),
             places,
             scope,
         }
@@ -258,28 +262,34 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) {
-        let executor = &target.executor;
-        if matches!(self.holder(executor), Ok(Holder::Nobody)) {
-            self.exits.forget(executor);
-            self.unreadable.end(executor);
-            let dir = self.run_dir(executor);
-            let marker = target.attempt.to_string();
-            let _ = tokio::task::spawn_blocking(move || {
-                processes::kill_marked(&marker);
-                if !step_goes_on {
-                    let _ = fs::remove_dir_all(&dir);
-                    // The job's folder goes with its last attempt.
-                    dir.parent().map(fs::remove_dir);
-                }
-            })
-            .await;
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
+        let executor = target.executor.clone();
+        if self.holder(&executor).context("cannot ask for the agent's lock")? != Holder::Nobody {
+            return Ok(());
         }
+        self.exits.forget(&executor);
+        self.unreadable.end(&executor);
+        let dir = self.run_dir(&executor);
+        let marker = target.attempt.to_string();
+        let unremovable = self.unremovable.clone();
+        let clean_up = move || {
+            if step_goes_on {
+                processes::kill_marked(&marker);
+                return Ok(());
+            }
+            unremovable
+                .clean_up(&executor, || processes::kill_marked(&marker), || removal::remove(&dir))
+                .with_context(|| format!("cannot remove the run folder {}", dir.display()))?;
+            // The job's folder goes with its last attempt.
+            dir.parent().map(fs::remove_dir);
+            Ok(())
+        };
+        tokio::task::spawn_blocking(clean_up).await?
     }
 
-    async fn clean_up_orphan(&self, target: &Target) {
+    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         // The run folder is in the state folder: nobody else's.
-        self.clean_up(target, false).await;
+        self.clean_up(target, false).await
     }
 
     async fn leftovers(&self) -> Vec<Target> {

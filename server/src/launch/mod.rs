@@ -10,6 +10,7 @@ mod places;
 mod processes;
 mod records;
 mod registry;
+mod removal;
 mod run_folder;
 mod scope;
 mod spool;
@@ -136,10 +137,16 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
     /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
-    async fn clean_up(&self, target: &Target, step_goes_on: bool);
+    ///
+    /// # Errors
+    /// Something stays that should not. Housekeeping asks again.
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()>;
 
     /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
-    async fn clean_up_orphan(&self, target: &Target);
+    ///
+    /// # Errors
+    /// As of [`Launcher::clean_up`].
+    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()>;
 
     /// Attempts that left something behind, so that what no server cleaned up can be found.
     async fn leftovers(&self) -> Vec<Target>;

@@ -134,9 +134,13 @@ impl Launcher for AlwaysRunning {
         self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
     }
 
-    async fn clean_up(&self, _: &Target, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+        Ok(())
+    }
 
-    async fn clean_up_orphan(&self, _: &Target) {}
+    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     async fn leftovers(&self) -> Vec<Target> {
         Vec::new()

@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
@@ -339,19 +340,18 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) {
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
         lock(&self.changes).remove(&name);
-        let Ok(found) = self.find(executor).await else { return };
+        let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
         // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
-        if !step_goes_on && let Err(error) = self.delete_claim(attempt).await {
-            tracing::warn!(%attempt, %error, "the claim cannot be removed now");
-            return;
+        if !step_goes_on {
+            self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return };
+        let Some(pod) = found else { return Ok(()) };
         if matches!(observe::observe(&pod, &[], jiff::Timestamp::now()), Observation::Running) {
-            return;
+            return Ok(());
         }
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
@@ -359,18 +359,16 @@ impl Launcher for KubernetesLauncher {
             ignore_missing(self.pods.delete(&name, &delete).await.map(drop))?;
             self.remove_finalizer(&name).await
         };
-        if let Err(error) = cleaned.await {
-            // Housekeeping finds it again.
-            tracing::warn!(%attempt, %error, "the Pod cannot be removed now");
-        }
+        cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))
     }
 
-    async fn clean_up_orphan(&self, target: &Target) {
+    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
         if lock(&self.orphans).insert(executor.clone()) {
             let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
+        Ok(())
     }
 
     async fn leftovers(&self) -> Vec<Target> {
