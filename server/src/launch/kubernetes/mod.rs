@@ -242,11 +242,16 @@ fn refusal(what: &str, error: kube::Error) -> LaunchError {
     };
     let message = format!("{what} was refused: {}", status.message);
     match status.code {
-        // A quota has room again when other Pods end.
-        403 if status.message.contains("exceeded quota") => LaunchError::Later(message),
+        403 if may_pass(&status.message) => LaunchError::Later(message),
         400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
         _ => LaunchError::Later(format!("the Kubernetes API did not take {what}: {}", status.message)),
     }
+}
+
+/// Whether what was forbidden may be allowed later: a quota has room again when other Pods end, and one that is new has no
+/// numbers yet. The apiserver tells these from a lack of rights by its words only.
+fn may_pass(forbidden: &str) -> bool {
+    ["exceeded quota", "status unknown for quota"].iter().any(|words| forbidden.contains(words))
 }
 
 #[async_trait]
@@ -388,4 +393,26 @@ impl Launcher for KubernetesLauncher {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn forbidden(why: &str) -> LaunchError {
+        let message = format!("pods \"sqlflow-1\" is forbidden: {why}");
+        refusal("the Pod", kube::Error::Api(Box::new(Status::failure(&message, "Forbidden").with_code(403))))
+    }
+
+    #[test]
+    fn a_quota_may_have_room_later_and_a_lack_of_rights_stays() {
+        for why in ["exceeded quota: q, requested: pods=1", "status unknown for quota: q, resources: pods"] {
+            let refusal = forbidden(why);
+            assert!(matches!(&refusal, LaunchError::Later(it) if it.contains(why)), "{refusal:?}");
+        }
+        let refusal = forbidden("User \"u\" cannot create resource \"pods\"");
+        assert!(matches!(refusal, LaunchError::Refused { retryable: false, .. }), "{refusal:?}");
+    }
 }
