@@ -2,17 +2,19 @@
 //! last words until a server has stored the outcome.
 //!
 //! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
-//! agent left in it, `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
+//! agent left in it, `changes` knows which have changed, `orphans` which are nobody's, `identity` tells whose token an
+//! agent shows; here are the calls, which `bounded` gives an end.
 
 mod bounded;
+mod changes;
 mod claim;
 mod identity;
 mod last_words;
 mod observe;
+mod orphans;
 mod pod;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,12 +26,13 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use super::{ATTACH, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
 use crate::job::{AttemptId, ExecutorRef, Milestones};
 
 use bounded::{CALL_TIME, bounded};
+use changes::Changes;
+use orphans::Orphans;
 
 pub(crate) use bounded::in_words;
 pub use identity::PodIdentity;
@@ -78,10 +81,8 @@ pub struct KubernetesLauncher {
     events: Api<Event>,
     /// The Pods as the watch last told.
     cache: Store<Pod>,
-    /// Wakes who waits for a Pod, by its name.
-    changes: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
-    /// Pods that were reported to be nobody's.
-    orphans: Arc<Mutex<HashSet<ExecutorRef>>>,
+    changes: Changes,
+    orphans: Orphans,
 }
 
 /// A call that waits this long is given up; the apiserver ends watches by itself before.
@@ -98,18 +99,18 @@ impl KubernetesLauncher {
         let claims = Api::namespaced(client.clone(), &options.namespace);
         let events = Api::namespaced(client.clone(), &options.namespace);
         let (cache, writer) = reflector::store();
-        let changes: Arc<Mutex<HashMap<String, Arc<Notify>>>> = Arc::default();
+        let changes = Changes::default();
         let config = watcher::Config::default().labels(&ours()).timeout(WATCH_TIMEOUT_SECONDS);
         let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
-        let wake = Arc::clone(&changes);
+        let noted = changes.clone();
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(watcher::Event::Apply(pod) | watcher::Event::Delete(pod)) => {
-                        notify(&wake, &pod.name_any());
+                        noted.note(&pod.name_any());
                     }
-                    Ok(watcher::Event::InitDone) => lock(&wake).values().for_each(|it| it.notify_waiters()),
+                    Ok(watcher::Event::InitDone) => noted.note_all(),
                     Ok(_) => {}
                     // The backoff tries again, and lists anew after a 410.
                     Err(error) => tracing::warn!(%error, "the watch of Pods broke, will try again"),
@@ -124,7 +125,7 @@ impl KubernetesLauncher {
             events,
             cache,
             changes,
-            orphans: Arc::default(),
+            orphans: Orphans::default(),
         }
     }
 
@@ -211,21 +212,11 @@ impl KubernetesLauncher {
         }
         ignore_missing(self.claims.delete(&claim::name(attempt), &DeleteParams::default()).await.map(drop))
     }
-
-    fn change_of(&self, executor: &ExecutorRef) -> Arc<Notify> {
-        Arc::clone(lock(&self.changes).entry(pod::name(executor)).or_default())
-    }
 }
 
 /// Selects what servers like this one made.
 fn ours() -> String {
     format!("{}={}", pod::MANAGED_BY, pod::MANAGER)
-}
-
-fn notify(changes: &Mutex<HashMap<String, Arc<Notify>>>, name: &str) {
-    if let Some(change) = lock(changes).get(name) {
-        change.notify_waiters();
-    }
 }
 
 fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
@@ -303,6 +294,7 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn observe(&self, target: &Target) -> Observation {
+        self.changes.begin_look(&pod::name(&target.executor));
         let pod = match self.find(&target.executor).await {
             Ok(Some(pod)) => pod,
             Ok(None) => return Observation::Gone(Box::default()),
@@ -348,7 +340,7 @@ impl Launcher for KubernetesLauncher {
     async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
-        lock(&self.changes).remove(&name);
+        self.changes.forget(&name);
         let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
         // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
         if !step_goes_on {
@@ -369,7 +361,7 @@ impl Launcher for KubernetesLauncher {
 
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
-        if lock(&self.orphans).insert(executor.clone()) {
+        if self.orphans.is_new(executor) {
             let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
@@ -381,18 +373,16 @@ impl Launcher for KubernetesLauncher {
         if self.options.workspace_claim.is_some() {
             // What cannot be listed now is found the next time.
             let claims = self.claims.list(&ListParams::default().labels(&ours())).await;
-            found.extend(claims.into_iter().flatten().filter_map(|it| claim::target_of(&it)));
+            let Ok(claims) = claims else { return found };
+            found.extend(claims.iter().filter_map(claim::target_of));
         }
+        self.orphans.retain(&found);
         found
     }
 
     async fn changed(&self, target: &Target) {
-        self.change_of(&target.executor).notified().await;
+        self.changes.changed(&pod::name(&target.executor)).await;
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
