@@ -151,8 +151,9 @@ pub trait Launcher: Send + Sync + 'static {
     /// Attempts that left something behind, so that what no server cleaned up can be found.
     async fn leftovers(&self) -> Vec<Target>;
 
-    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. The exit of an agent
-    /// that this process started is a level: it returns at once from then on.
+    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. A change is a level: it
+    /// returns at once until the attempt was observed, and after the exit of an agent that this process started until the
+    /// attempt is cleaned up.
     async fn changed(&self, target: &Target);
 
     /// How often an attempt that runs is to be looked at while nothing tells of a change: what time alone changes, or
