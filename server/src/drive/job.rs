@@ -1,8 +1,8 @@
-//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `elsewhere` is about
-//! an attempt that this server cannot ask after; `restored` is about a
-//! state that is older than the log; `at_hand` is what it has seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
-//! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is what a
-//! launcher is told.
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `at_hand` is what it has
+//! seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `unknown` is what it
+//! says when the platform cannot be asked; `elsewhere` is about an attempt that this server cannot ask after; `restored`
+//! is about a state that is older than the log; `stopping` decides when a platform is asked to end an attempt; `waits` is
+//! when a wait is reported, and when it is over; `needs` is what a launcher is told.
 
 mod absence;
 mod at_hand;
@@ -13,6 +13,7 @@ mod restored;
 mod stopping;
 #[cfg(test)]
 mod tests;
+mod unknown;
 mod waits;
 
 use std::collections::HashSet;
@@ -90,9 +91,11 @@ impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Newer { .. } => Self::Unable(error),
-            StoreError::Full | StoreError::Database(_) | StoreError::Damaged(..) | StoreError::Closing => {
-                Self::Fault(error.into())
-            }
+            StoreError::Full
+            | StoreError::Busy { .. }
+            | StoreError::Database(_)
+            | StoreError::Damaged(..)
+            | StoreError::Closing => Self::Fault(error.into()),
         }
     }
 }
@@ -369,7 +372,9 @@ impl JobDriver {
         // Where no agent comes, the platform's word counts as an agent's.
         let attached = Agent::of(job, &attempt) != Agent::NeverAttached
             || execution.supervision() == Supervision::Controller;
-        match execution.observe().await {
+        let observation = execution.observe().await;
+        self.note_unknown(&attempt, &observation).await?;
+        match observation {
             Observation::Running => {
                 let at_hand = self.at_hand(&attempt);
                 at_hand.missing.end();
@@ -394,10 +399,7 @@ impl JobDriver {
                 self.at_hand(&attempt).missing.end();
                 self.wait_or_give_up(job, attempt, waiting).await
             }
-            Observation::Unknown(why) => {
-                tracing::debug!(%attempt, why, "cannot look at the attempt");
-                Ok(Look::Same)
-            }
+            Observation::Unknown(_) => Ok(Look::Same),
             Observation::Gone(remains) if attached => {
                 self.settle(attempt, *remains, None).await?;
                 Ok(Look::Decided)
@@ -478,7 +480,9 @@ impl JobDriver {
         let lasted = self.at_hand(attempt).ending.note(Instant::now());
         let agent = Agent::of(job, attempt);
         let execution = self.context.launchers.of(job, attempt);
-        if let Observation::Gone(remains) = execution.observe().await {
+        let observation = execution.observe().await;
+        self.note_unknown(attempt, &observation).await?;
+        if let Observation::Gone(remains) = observation {
             let ended = Some(ended_on_purpose(job, attempt));
             return match agent {
                 Agent::NeverAttached if execution.supervision() == Supervision::Agent => {

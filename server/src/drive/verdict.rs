@@ -79,6 +79,11 @@ pub(super) fn without_agent(remains: &Remains, known: Option<Outcome>) -> Outcom
 /// The outcome of an attempt whose agent ended before it attached.
 fn never_attached(remains: &Remains) -> Outcome {
     if let Some(seen) = &remains.seen {
+        let outcome = convert::outcome(seen);
+        if outcome.reason == Reason::Deadline {
+            // Another attempt would have no more time.
+            return outcome;
+        }
         return Outcome::by_server(
             Reason::LaunchFailed,
             format!("{}, before it attached to a server", seen.message),
@@ -155,6 +160,29 @@ mod tests {
         assert!(outcome.message.ends_with("no such server"), "{}", outcome.message);
         let cancelled = Outcome::by_server(Reason::Cancelled, "cancelled", false);
         assert_eq!(without_agent(&silent, Some(cancelled.clone())), cancelled);
+    }
+
+    /// A Pod past its deadline, killed for memory, evicted: what the platform saw says nothing of records.
+    #[test]
+    fn a_verdict_without_the_agents_word_has_a_gap() {
+        for (wire, reason) in [
+            (agent::outcome::Reason::Deadline, Reason::Deadline),
+            (agent::outcome::Reason::OutOfMemory, Reason::OutOfMemory),
+            (agent::outcome::Reason::Lost, Reason::Lost),
+        ] {
+            let seen = agent::Outcome { reason: wire.into(), ..agent::Outcome::default() };
+            let remains = Remains { seen: Some(seen), ..Remains::default() };
+            assert_eq!(of_remains(&remains, 5, None, "").reason, reason);
+            assert!(said(&remains) > 5, "nobody knows how much it said");
+        }
+    }
+
+    #[test]
+    fn a_deadline_before_an_agent_attached_is_final() {
+        let reason = agent::outcome::Reason::Deadline.into();
+        let seen = agent::Outcome { reason, message: "too long".to_owned(), ..agent::Outcome::default() };
+        let outcome = without_agent(&Remains { seen: Some(seen), ..Remains::default() }, None);
+        assert_eq!((outcome.reason, outcome.retryable), (Reason::Deadline, false));
     }
 
     #[test]

@@ -25,6 +25,8 @@ struct Entry {
     /// first one whose start could not be recorded.
     running: watch::Sender<usize>,
     is_reported: bool,
+    /// This process has sent TERM to the agent.
+    is_termed: bool,
 }
 
 impl Exits {
@@ -82,6 +84,11 @@ impl Exits {
         }
     }
 
+    /// Whether this process sends the attempt's agent its first TERM now. Of an attempt without an entry nothing is kept.
+    pub(super) fn is_first_term(&self, executor: &ExecutorRef) -> bool {
+        self.lock().get_mut(executor).is_none_or(|entry| !std::mem::replace(&mut entry.is_termed, true))
+    }
+
     /// Drops what is known of the attempt, unless an agent of it still runs here.
     pub(super) fn forget(&self, executor: &ExecutorRef) {
         let mut entries = self.lock();
@@ -97,7 +104,7 @@ impl Exits {
 
 impl Entry {
     fn new() -> Self {
-        Self { running: watch::Sender::new(0), is_reported: false }
+        Self { running: watch::Sender::new(0), is_reported: false, is_termed: false }
     }
 }
 

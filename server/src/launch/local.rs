@@ -1,28 +1,29 @@
 //! Attempts as processes of this machine. The agent is started in a process group of its own and outlives the
 //! server; a lock that it holds for its whole life tells any server whether it lives.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
-use prost::Message as _;
-use sqlflow_proto::agent::Outcome;
 use tokio::process::{Child, Command};
 
 use super::exits::Exits;
 use super::lock::{Holder, holder, released};
 use super::places::{Place, Places, Ticket, Turn};
+use super::removal::Unremovable;
+use super::unreadable::Unreadable;
 use super::{
-    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Spool, Target,
-    Waiting, processes, scope,
+    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, removal,
+    run_folder, scope,
 };
-use crate::exhaustion::is_exhaustion;
+use crate::exhaustion::{is_exhaustion, remedy};
 use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// Settings of the local launcher.
@@ -54,6 +55,8 @@ pub struct LocalLauncher {
     options: Arc<LocalOptions>,
     /// Agents that are children of this process.
     exits: Exits,
+    unreadable: Unreadable,
+    unremovable: Unremovable,
     places: Places,
     /// See [`Launcher::scope`].
     scope: String,
@@ -63,8 +66,6 @@ pub struct LocalLauncher {
 const NAME: &str = "local";
 /// How often an agent that runs is looked at though nothing has changed.
 const SAFETY_PERIOD: Duration = Duration::from_secs(300);
-/// How much of the agent's own log is kept when it dies without an outcome.
-const LAST_WORDS_BYTES: u64 = 2048;
 
 impl LocalLauncher {
     /// Where a launcher with this state folder, which is an absolute path, starts attempts.
@@ -78,7 +79,14 @@ impl LocalLauncher {
     pub fn new(options: LocalOptions) -> Self {
         let places = Places::new(options.run_dir.join("places"), options.max_running);
         let scope = scope::of(&options.state_dir);
-        Self { options: Arc::new(options), exits: Exits::default(), places, scope }
+        Self {
+            options: Arc::new(options),
+            exits: Exits::default(),
+            unreadable: Unreadable::default(),
+            unremovable: Unremovable::default(),
+            places,
+            scope,
+        }
     }
 
     /// The run folder of an executor: `<job>/<step>-<attempt>` of one that was started for an attempt, so that those of a step
@@ -106,6 +114,20 @@ impl LocalLauncher {
     /// The lock could not be asked.
     pub fn holder(&self, executor: &ExecutorRef) -> io::Result<Holder> {
         holder(&self.run_dir(executor).join("lock"))
+    }
+
+    /// Waits for the exit of the agent that holds the executor's lock, unless that is done already.
+    fn follow(&self, executor: &ExecutorRef, held: Holder) {
+        // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
+        self.exits.forget(executor);
+        self.exits.adopt(executor, released(self.run_dir(executor).join("lock"), held));
+    }
+
+    /// Whether the executor's agent gets its TERM now: an agent takes a second one for the order to end at once. Both this
+    /// process and the run folder remember the first one: another server, or this one after a restart, asks for the same,
+    /// and on a full or read-only disk no mark can be made.
+    fn is_first_term(&self, executor: &ExecutorRef) -> bool {
+        self.exits.is_first_term(executor) && is_first_mark(&self.run_dir(executor))
     }
 
     fn start(&self, target: &Target, place: Place) -> io::Result<Child> {
@@ -176,7 +198,10 @@ impl Launcher for LocalLauncher {
     async fn launch(&self, target: &Target, _: &Needs) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
         let launch_error = |error| self.launch_error(&error);
-        if self.holder(executor).map_err(launch_error)? != Holder::Nobody {
+        // No word against the agent: it may even run.
+        let asked =
+            |error: io::Error| LaunchError::Later(format!("cannot ask for the agent's lock: {error}"));
+        if self.holder(executor).map_err(asked)? != Holder::Nobody {
             // An earlier server started it and could not record that; it has its place.
             return Ok(Launched::default());
         }
@@ -200,22 +225,15 @@ impl Launcher for LocalLauncher {
     async fn observe(&self, target: &Target) -> Observation {
         let executor = &target.executor;
         let dir = self.run_dir(executor);
-        let lock = dir.join("lock");
+        let (executor, unreadable) = (executor.clone(), self.unreadable.clone());
         let look = move || match holder(&dir.join("lock")) {
-            Ok(Holder::Nobody) => match remains(&dir) {
-                Ok(remains) => Err(Observation::Gone(Box::new(remains))),
-                Err(error) => {
-                    Err(Observation::Unknown(format!("what the agent left could not be read: {error}")))
-                }
-            },
+            Ok(Holder::Nobody) => Err(left(&executor, &dir, &unreadable)),
             Ok(held) => Ok(held),
-            Err(error) => Err(Observation::Unknown(format!("the agent's lock could not be read: {error}"))),
+            Err(error) => Err(unknown("the agent's lock", &error)),
         };
         match tokio::task::spawn_blocking(look).await {
             Ok(Ok(held)) => {
-                // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
-                self.exits.forget(executor);
-                self.exits.adopt(executor, released(lock, held));
+                self.follow(&target.executor, held);
                 Observation::Running
             }
             Ok(Err(observation)) => observation,
@@ -233,10 +251,12 @@ impl Launcher for LocalLauncher {
     }
 
     async fn stop(&self, target: &Target, forced: bool) {
-        if let Ok(Some(agent)) = self.agent_pid(&target.executor) {
+        let executor = &target.executor;
+        if let Ok(held @ Holder::Process(agent)) = self.holder(executor) {
+            self.follow(executor, held);
             if forced {
                 processes::signal(agent, Signal::SIGKILL);
-            } else if is_first_term(&self.run_dir(&target.executor)) {
+            } else if self.is_first_term(executor) {
                 processes::signal(agent, Signal::SIGTERM);
             }
         }
@@ -246,27 +266,34 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) {
-        let executor = &target.executor;
-        if matches!(self.holder(executor), Ok(Holder::Nobody)) {
-            self.exits.forget(executor);
-            let dir = self.run_dir(executor);
-            let marker = target.attempt.to_string();
-            let _ = tokio::task::spawn_blocking(move || {
-                processes::kill_marked(&marker);
-                if !step_goes_on {
-                    let _ = fs::remove_dir_all(&dir);
-                    // The job's folder goes with its last attempt.
-                    dir.parent().map(fs::remove_dir);
-                }
-            })
-            .await;
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
+        let executor = target.executor.clone();
+        if self.holder(&executor).context("cannot ask for the agent's lock")? != Holder::Nobody {
+            return Ok(());
         }
+        self.exits.forget(&executor);
+        self.unreadable.end(&executor);
+        let dir = self.run_dir(&executor);
+        let marker = target.attempt.to_string();
+        let unremovable = self.unremovable.clone();
+        let clean_up = move || {
+            if step_goes_on {
+                processes::kill_marked(&marker);
+                return Ok(());
+            }
+            unremovable
+                .clean_up(&executor, || processes::kill_marked(&marker), || removal::remove(&dir))
+                .with_context(|| format!("cannot remove the run folder {}", dir.display()))?;
+            // The job's folder goes with its last attempt.
+            dir.parent().map(fs::remove_dir);
+            Ok(())
+        };
+        tokio::task::spawn_blocking(clean_up).await?
     }
 
-    async fn clean_up_orphan(&self, target: &Target) {
+    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         // The run folder is in the state folder: nobody else's.
-        self.clean_up(target, false).await;
+        self.clean_up(target, false).await
     }
 
     async fn leftovers(&self) -> Vec<Target> {
@@ -284,12 +311,31 @@ impl Launcher for LocalLauncher {
     }
 }
 
-/// Whether this attempt's agent gets its TERM now: an agent takes a second one for the order to end at once. The mark is
-/// in the run folder, since another server, or this one after a restart, asks for the same.
-fn is_first_term(run_dir: &Path) -> bool {
+/// Whether no server has made the mark of the first TERM in the run folder before. Where none can be made, a second server
+/// may hurry the attempt: better than an attempt that does not end.
+fn is_first_mark(run_dir: &Path) -> bool {
     let mark = OpenOptions::new().write(true).create_new(true).mode(0o600).open(run_dir.join("terminated"));
-    // Where no mark can be made, an attempt that ends too fast is better than one that does not end.
     mark.map_or_else(|error| error.kind() != io::ErrorKind::AlreadyExists, |_| true)
+}
+
+/// What is left of an executor whose lock nobody holds.
+fn left(executor: &ExecutorRef, dir: &Path, unreadable: &Unreadable) -> Observation {
+    let remains = match run_folder::remains(dir) {
+        Ok(remains) => {
+            unreadable.end(executor);
+            remains
+        }
+        Err(error) if unreadable.is_lasting(executor, &error, Instant::now()) => {
+            run_folder::remains_without_outcome(dir, &error)
+        }
+        Err(error) => return unknown("what the agent left", &error),
+    };
+    Observation::Gone(Box::new(remains))
+}
+
+fn unknown(what: &str, error: &io::Error) -> Observation {
+    let fix = remedy(error).map_or_else(String::new, |fix| format!("; {fix}"));
+    Observation::Unknown(format!("cannot read {what}: {error}{fix}"))
 }
 
 fn targets_in(run_dir: &Path) -> Vec<Target> {
@@ -316,35 +362,68 @@ pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
     found
 }
 
-fn remains(dir: &Path) -> io::Result<Remains> {
-    let outcome = read_if_there(&dir.join("outcome"))?.map(|bytes| Outcome::decode(bytes.as_slice()));
-    let last_words = match &outcome {
-        Some(Ok(_)) => String::new(),
-        Some(Err(error)) => format!("the outcome that it left is damaged: {error}"),
-        None => tail(&dir.join("agent.log")),
-    };
-    let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
-    let outcome = outcome.and_then(Result::ok);
-    Ok(Remains { records: Some(spool), outcome, last_words, ..Remains::default() })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
+    fn launcher(dir: &Path) -> LocalLauncher {
+        LocalLauncher::new(LocalOptions {
+            agent: dir.join("agent"),
+            state_dir: dir.to_owned(),
+            run_dir: dir.join("run"),
+            cache: dir.join("cache"),
+            socket: dir.join("socket"),
+            linger: Duration::ZERO,
+            attach: Duration::ZERO,
+            open_files: None,
+            max_running: None,
+        })
     }
-}
 
-fn tail(path: &Path) -> String {
-    use std::io::{Read as _, Seek as _, SeekFrom};
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let length = file.metadata()?.len();
-        file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
-        let mut bytes = Vec::new();
-        file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
+    fn target() -> Target {
+        Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 })
+    }
+
+    /// As on a disk that is full or read-only.
+    #[tokio::test]
+    async fn an_agent_gets_one_term_though_no_mark_can_be_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, executor) = (launcher(dir.path()), target().executor);
+        launcher.exits.adopt(&executor, std::future::pending());
+        assert_eq!([(); 3].map(|()| launcher.is_first_term(&executor)), [true, false, false]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_gets_one_term_from_several_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let executor = target().executor;
+        let servers = [launcher(dir.path()), launcher(dir.path())];
+        fs::create_dir_all(servers[0].run_dir(&executor)).unwrap();
+        let firsts = servers.each_ref().map(|server| {
+            server.exits.adopt(&executor, std::future::pending());
+            server.is_first_term(&executor)
+        });
+        assert_eq!(firsts, [true, false]);
+    }
+
+    #[tokio::test]
+    async fn an_outcome_that_can_never_be_read_is_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, target) = (launcher(dir.path()), target());
+        fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
+        let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("it is gone") };
+        assert!(remains.outcome.is_none() && remains.records.is_some());
+        assert!(remains.last_words.contains("damaged: Is a directory"), "{}", remains.last_words);
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_cannot_be_read_decides_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, target) = (launcher(dir.path()), target());
+        fs::create_dir_all(launcher.run_dir(&target.executor).join("lock")).unwrap();
+        let launched = launcher.launch(&target, &Needs::default()).await;
+        assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
+        let Observation::Unknown(why) = launcher.observe(&target).await else { panic!("it may run") };
+        assert!(why.starts_with("cannot read the agent's lock: Is a directory"), "{why}");
+    }
 }

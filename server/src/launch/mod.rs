@@ -10,8 +10,11 @@ mod places;
 mod processes;
 mod records;
 mod registry;
+mod removal;
+mod run_folder;
 mod scope;
 mod spool;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -135,16 +138,23 @@ pub trait Launcher: Send + Sync + 'static {
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
     /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
-    async fn clean_up(&self, target: &Target, step_goes_on: bool);
+    ///
+    /// # Errors
+    /// Something stays that should not. Housekeeping asks again.
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()>;
 
     /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
-    async fn clean_up_orphan(&self, target: &Target);
+    ///
+    /// # Errors
+    /// As of [`Launcher::clean_up`].
+    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()>;
 
     /// Attempts that left something behind, so that what no server cleaned up can be found.
     async fn leftovers(&self) -> Vec<Target>;
 
-    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. The exit of an agent
-    /// that this process started is a level: it returns at once from then on.
+    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. A change is a level: it
+    /// returns at once until the attempt was observed, and after the exit of an agent that this process started until the
+    /// attempt is cleaned up.
     async fn changed(&self, target: &Target);
 
     /// How often an attempt that runs is to be looked at while nothing tells of a change: what time alone changes, or

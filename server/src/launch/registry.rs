@@ -89,7 +89,7 @@ pub struct Execution {
     target: Target,
 }
 
-#[expect(missing_docs, reason = "they are the launcher's")]
+#[expect(missing_docs, clippy::missing_errors_doc, reason = "they are the launcher's")]
 impl Execution {
     #[must_use]
     pub fn attempt(&self) -> &AttemptId {
@@ -127,12 +127,12 @@ impl Execution {
         self.launcher.stop(&self.target, forced).await;
     }
 
-    pub async fn clean_up(&self, step_goes_on: bool) {
-        self.launcher.clean_up(&self.target, step_goes_on).await;
+    pub async fn clean_up(&self, step_goes_on: bool) -> anyhow::Result<()> {
+        self.launcher.clean_up(&self.target, step_goes_on).await
     }
 
-    pub async fn clean_up_orphan(&self) {
-        self.launcher.clean_up_orphan(&self.target).await;
+    pub async fn clean_up_orphan(&self) -> anyhow::Result<()> {
+        self.launcher.clean_up_orphan(&self.target).await
     }
 
     #[must_use]
@@ -181,9 +181,13 @@ impl Launcher for Elsewhere {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+        Ok(())
+    }
 
-    async fn clean_up_orphan(&self, _: &Target) {}
+    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     async fn leftovers(&self) -> Vec<Target> {
         Vec::new()
@@ -230,9 +234,13 @@ mod tests {
 
         async fn stop(&self, _: &Target, _: bool) {}
 
-        async fn clean_up(&self, _: &Target, _: bool) {}
+        async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+            Ok(())
+        }
 
-        async fn clean_up_orphan(&self, _: &Target) {}
+        async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+            Ok(())
+        }
 
         async fn leftovers(&self) -> Vec<Target> {
             Vec::new()

@@ -42,11 +42,10 @@ impl Work for Sweep {
             let context = Arc::clone(&context);
             async move {
                 match context.store.load(&left.attempt().job).await? {
-                    Some(record) if !record.job.state.is_final() => {}
+                    Some(record) if !record.job.state.is_final() => Ok(()),
                     Some(_) => left.clean_up(false).await,
                     None => left.clean_up_orphan().await,
                 }
-                Ok(())
             }
             .boxed()
         };

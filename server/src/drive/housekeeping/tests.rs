@@ -2,6 +2,7 @@
 //! calls do not return.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
@@ -24,10 +25,11 @@ use crate::trace::Tracer;
 /// For what must happen at some time.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Lists leftovers for ever; its first launch panics.
+/// Cannot remove leftovers, and lists them for ever if none are set; its first launch panics.
 #[derive(Default)]
 struct BadLauncher {
     launches: AtomicUsize,
+    left: OnceLock<Vec<Target>>,
 }
 
 #[async_trait]
@@ -55,12 +57,19 @@ impl Launcher for BadLauncher {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+        anyhow::bail!("it is read-only")
+    }
 
-    async fn clean_up_orphan(&self, _: &Target) {}
+    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     async fn leftovers(&self) -> Vec<Target> {
-        std::future::pending().await
+        match self.left.get() {
+            Some(left) => left.clone(),
+            None => std::future::pending().await,
+        }
     }
 
     async fn changed(&self, _: &Target) {
@@ -244,6 +253,18 @@ async fn the_heartbeat_goes_on_while_leftovers_are_listed() {
         until(task, async || world.passes(task) >= 3).await;
     }
     assert_eq!(world.passes("sweep"), 0, "it is stuck");
+}
+
+#[tokio::test]
+async fn leftovers_that_cannot_be_removed_are_counted() {
+    let id = JobId::generate();
+    let world = world(good, std::slice::from_ref(&id)).await;
+    world.has_ended(&id, i64::MAX).await;
+    let left = vec![Target::own(AttemptId { job: id, step: 0, number: 1 })];
+    world.launcher.left.set(left).unwrap();
+    world.keep_house();
+    until("the sweep is over", async || world.passes("sweep") >= 1).await;
+    assert!(world.metrics.text().contains("sqlflow_housekeeping_failures_total 1"));
 }
 
 #[tokio::test]

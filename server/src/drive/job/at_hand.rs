@@ -13,6 +13,8 @@ pub(super) struct AtHand {
     pub(super) attempt: AttemptId,
     /// What it waits for.
     pub(super) waits: Waits,
+    /// Whether its platform tells how it stands.
+    pub(super) unknown: Waits,
     /// Why its agent, which runs, could not attach.
     pub(super) refused: Option<Awaited>,
     /// It was seen to run, so its platform tells of its end.
@@ -34,6 +36,7 @@ impl AtHand {
         Self {
             attempt,
             waits: Waits::default(),
+            unknown: Waits::default(),
             refused: None,
             is_seen: false,
             missing: Lasted::default(),

@@ -9,7 +9,7 @@ use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
 use crate::drive::verdict;
 use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome};
-use crate::launch::{Observation, Remains};
+use crate::launch::{Execution, Observation, Remains};
 use crate::log::{Entry, LogError, Missing, Producer};
 use crate::trace;
 
@@ -130,7 +130,7 @@ impl JobDriver {
             let execution = self.context.launchers.of(job, &attempt);
             if !matches!(execution.observe().await, Observation::Running) {
                 let goes_on = !job.steps[attempt.step as usize].succeeded();
-                execution.clean_up(goes_on).await;
+                clean_up(&execution, goes_on).await;
                 self.cleaned.insert(attempt);
             }
         }
@@ -146,8 +146,15 @@ impl JobDriver {
                 // An exit stays a change.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            execution.clean_up(false).await;
+            clean_up(&execution, false).await;
         }
+    }
+}
+
+async fn clean_up(execution: &Execution, step_goes_on: bool) {
+    if let Err(error) = execution.clean_up(step_goes_on).await {
+        let attempt = execution.attempt();
+        tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, housekeeping will try again");
     }
 }
 

@@ -44,6 +44,8 @@ struct AlwaysRunning {
     launches: AtomicUsize,
     /// If set, there are no agents: a framework's controller runs attempts to this end.
     controlled: OnceLock<agent::Outcome>,
+    /// If set, it knows nothing of any agent, for this reason.
+    unknown: OnceLock<&'static str>,
 }
 
 /// What a controller has kept of one attempt.
@@ -105,6 +107,9 @@ impl Launcher for AlwaysRunning {
         if let Some(race) = self.race.get() {
             return race.observe(attempt).await;
         }
+        if let Some(why) = self.unknown.get() {
+            return Observation::Unknown((*why).to_owned());
+        }
         if let Some(refusal) = &self.refusal {
             self.refusals.note(attempt, refusal.clone());
         }
@@ -139,9 +144,13 @@ impl Launcher for AlwaysRunning {
         self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
     }
 
-    async fn clean_up(&self, _: &Target, _: bool) {}
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+        Ok(())
+    }
 
-    async fn clean_up_orphan(&self, _: &Target) {}
+    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     async fn leftovers(&self) -> Vec<Target> {
         Vec::new()
@@ -195,6 +204,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         gone: OnceLock::new(),
         full: OnceLock::new(),
         launches: AtomicUsize::new(0),
+        unknown: OnceLock::new(),
         controlled: OnceLock::new(),
     });
     let log = Arc::new(log.unwrap());
@@ -390,6 +400,26 @@ async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("never: {what}"));
+}
+
+/// As while the apiserver is away.
+#[tokio::test]
+async fn it_is_said_that_nothing_is_known_of_an_attempt() {
+    let world = world(None).await;
+    world.attach().await;
+    world.launcher.unknown.set("nobody answers").unwrap();
+    world.drive();
+    world.said("the state of the attempt is not known: nobody answers").await;
+}
+
+#[tokio::test]
+async fn it_is_said_that_nothing_is_known_of_an_attempt_that_is_to_end() {
+    let world = world(None).await;
+    world.attach().await;
+    world.launcher.unknown.set("nobody answers").unwrap();
+    world.update(Event::CancelRequested(Failure::over_limit())).await;
+    world.drive();
+    world.said("the state of the attempt is not known: nobody answers").await;
 }
 
 fn refusal(may_pass: bool) -> Refusal {

@@ -2,19 +2,22 @@
 //! last words until a server has stored the outcome.
 //!
 //! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
-//! agent left in it, `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
+//! agent left in it, `changes` knows which have changed, `orphans` which are nobody's, `identity` tells whose token an
+//! agent shows; here are the calls, which `bounded` gives an end.
 
 mod bounded;
+mod changes;
 mod claim;
 mod identity;
 mod last_words;
 mod observe;
+mod orphans;
 mod pod;
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
@@ -23,12 +26,13 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
-use tokio::sync::Notify;
 
 use super::{ATTACH, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
 use crate::job::{AttemptId, ExecutorRef, Milestones};
 
 use bounded::{CALL_TIME, bounded};
+use changes::Changes;
+use orphans::Orphans;
 
 pub(crate) use bounded::in_words;
 pub use identity::PodIdentity;
@@ -77,10 +81,8 @@ pub struct KubernetesLauncher {
     events: Api<Event>,
     /// The Pods as the watch last told.
     cache: Store<Pod>,
-    /// Wakes who waits for a Pod, by its name.
-    changes: Arc<Mutex<HashMap<String, Arc<Notify>>>>,
-    /// Pods that were reported to be nobody's.
-    orphans: Arc<Mutex<HashSet<ExecutorRef>>>,
+    changes: Changes,
+    orphans: Orphans,
 }
 
 /// A call that waits this long is given up; the apiserver ends watches by itself before.
@@ -97,18 +99,18 @@ impl KubernetesLauncher {
         let claims = Api::namespaced(client.clone(), &options.namespace);
         let events = Api::namespaced(client.clone(), &options.namespace);
         let (cache, writer) = reflector::store();
-        let changes: Arc<Mutex<HashMap<String, Arc<Notify>>>> = Arc::default();
+        let changes = Changes::default();
         let config = watcher::Config::default().labels(&ours()).timeout(WATCH_TIMEOUT_SECONDS);
         let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
-        let wake = Arc::clone(&changes);
+        let noted = changes.clone();
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
                 match event {
                     Ok(watcher::Event::Apply(pod) | watcher::Event::Delete(pod)) => {
-                        notify(&wake, &pod.name_any());
+                        noted.note(&pod.name_any());
                     }
-                    Ok(watcher::Event::InitDone) => lock(&wake).values().for_each(|it| it.notify_waiters()),
+                    Ok(watcher::Event::InitDone) => noted.note_all(),
                     Ok(_) => {}
                     // The backoff tries again, and lists anew after a 410.
                     Err(error) => tracing::warn!(%error, "the watch of Pods broke, will try again"),
@@ -123,7 +125,7 @@ impl KubernetesLauncher {
             events,
             cache,
             changes,
-            orphans: Arc::default(),
+            orphans: Orphans::default(),
         }
     }
 
@@ -210,21 +212,11 @@ impl KubernetesLauncher {
         }
         ignore_missing(self.claims.delete(&claim::name(attempt), &DeleteParams::default()).await.map(drop))
     }
-
-    fn change_of(&self, executor: &ExecutorRef) -> Arc<Notify> {
-        Arc::clone(lock(&self.changes).entry(pod::name(executor)).or_default())
-    }
 }
 
 /// Selects what servers like this one made.
 fn ours() -> String {
     format!("{}={}", pod::MANAGED_BY, pod::MANAGER)
-}
-
-fn notify(changes: &Mutex<HashMap<String, Arc<Notify>>>, name: &str) {
-    if let Some(change) = lock(changes).get(name) {
-        change.notify_waiters();
-    }
 }
 
 fn ignore_missing(result: Result<(), kube::Error>) -> Result<(), kube::Error> {
@@ -241,11 +233,16 @@ fn refusal(what: &str, error: kube::Error) -> LaunchError {
     };
     let message = format!("{what} was refused: {}", status.message);
     match status.code {
-        // A quota has room again when other Pods end.
-        403 if status.message.contains("exceeded quota") => LaunchError::Later(message),
+        403 if may_pass(&status.message) => LaunchError::Later(message),
         400 | 403 | 404 | 405 | 413 | 415 | 422 => LaunchError::Refused { message, retryable: false },
         _ => LaunchError::Later(format!("the Kubernetes API did not take {what}: {}", status.message)),
     }
+}
+
+/// Whether what was forbidden may be allowed later: a quota has room again when other Pods end, and one that is new has no
+/// numbers yet. The apiserver tells these from a lack of rights by its words only.
+fn may_pass(forbidden: &str) -> bool {
+    ["exceeded quota", "status unknown for quota"].iter().any(|words| forbidden.contains(words))
 }
 
 #[async_trait]
@@ -297,6 +294,7 @@ impl Launcher for KubernetesLauncher {
     }
 
     async fn observe(&self, target: &Target) -> Observation {
+        self.changes.begin_look(&pod::name(&target.executor));
         let pod = match self.find(&target.executor).await {
             Ok(Some(pod)) => pod,
             Ok(None) => return Observation::Gone(Box::default()),
@@ -339,19 +337,18 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) {
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
-        lock(&self.changes).remove(&name);
-        let Ok(found) = self.find(executor).await else { return };
+        self.changes.forget(&name);
+        let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
         // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
-        if !step_goes_on && let Err(error) = self.delete_claim(attempt).await {
-            tracing::warn!(%attempt, %error, "the claim cannot be removed now");
-            return;
+        if !step_goes_on {
+            self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return };
+        let Some(pod) = found else { return Ok(()) };
         if matches!(observe::observe(&pod, &[], jiff::Timestamp::now()), Observation::Running) {
-            return;
+            return Ok(());
         }
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
@@ -359,18 +356,16 @@ impl Launcher for KubernetesLauncher {
             ignore_missing(self.pods.delete(&name, &delete).await.map(drop))?;
             self.remove_finalizer(&name).await
         };
-        if let Err(error) = cleaned.await {
-            // Housekeeping finds it again.
-            tracing::warn!(%attempt, %error, "the Pod cannot be removed now");
-        }
+        cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))
     }
 
-    async fn clean_up_orphan(&self, target: &Target) {
+    async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         let Target { attempt, executor } = target;
-        if lock(&self.orphans).insert(executor.clone()) {
+        if self.orphans.is_new(executor) {
             let pod = pod::name(executor);
             tracing::warn!(%attempt, pod, "the store knows nothing of this Pod's job; if no other server does, delete it");
         }
+        Ok(())
     }
 
     async fn leftovers(&self) -> Vec<Target> {
@@ -378,16 +373,36 @@ impl Launcher for KubernetesLauncher {
         if self.options.workspace_claim.is_some() {
             // What cannot be listed now is found the next time.
             let claims = self.claims.list(&ListParams::default().labels(&ours())).await;
-            found.extend(claims.into_iter().flatten().filter_map(|it| claim::target_of(&it)));
+            let Ok(claims) = claims else { return found };
+            found.extend(claims.iter().filter_map(claim::target_of));
         }
+        self.orphans.retain(&found);
         found
     }
 
     async fn changed(&self, target: &Target) {
-        self.change_of(&target.executor).notified().await;
+        self.changes.changed(&pod::name(&target.executor)).await;
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn forbidden(why: &str) -> LaunchError {
+        let message = format!("pods \"sqlflow-1\" is forbidden: {why}");
+        refusal("the Pod", kube::Error::Api(Box::new(Status::failure(&message, "Forbidden").with_code(403))))
+    }
+
+    #[test]
+    fn a_quota_may_have_room_later_and_a_lack_of_rights_stays() {
+        for why in ["exceeded quota: q, requested: pods=1", "status unknown for quota: q, resources: pods"] {
+            let refusal = forbidden(why);
+            assert!(matches!(&refusal, LaunchError::Later(it) if it.contains(why)), "{refusal:?}");
+        }
+        let refusal = forbidden("User \"u\" cannot create resource \"pods\"");
+        assert!(matches!(refusal, LaunchError::Refused { retryable: false, .. }), "{refusal:?}");
+    }
 }

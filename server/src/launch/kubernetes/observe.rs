@@ -37,13 +37,16 @@ pub(super) fn observe(pod: &Pod, events: &[String], now: Timestamp) -> Observati
     let disruption = conditions.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True");
     let phase = status.phase.unwrap_or_default();
 
+    let terminated = container.and_then(|it| it.state.as_ref()?.terminated.as_ref());
+    let said = terminated.and_then(|it| last_words::read(it.message.as_deref()?));
     if status.reason.as_deref() == Some(DEADLINE_EXCEEDED) {
-        let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
-        let seen = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
-        return gone(Remains { outcome: Some(seen), ..Remains::default() });
+        return gone(past_deadline(said));
     }
-    if let Some(terminated) = container.and_then(|it| it.state.as_ref()?.terminated.as_ref()) {
-        return gone(remains(terminated, disruption));
+    if let Some(said) = said {
+        return gone(said);
+    }
+    if let Some(terminated) = terminated {
+        return gone(silent(terminated, disruption));
     }
     if matches!(phase.as_str(), "Failed" | "Succeeded") {
         let why =
@@ -68,13 +71,25 @@ fn gone(remains: Remains) -> Observation {
     Observation::Gone(Box::new(remains))
 }
 
-/// From what the agent wrote into the termination message; without it from what the kubelet saw.
-fn remains(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> Remains {
+/// Of a Pod that ran longer than it may. An agent that had an outcome before the kubelet ended it was in time; one that was
+/// ended by the kubelet knows how many records it has, and without its word that is not known.
+fn past_deadline(said: Option<Remains>) -> Remains {
+    let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
+    let deadline = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
+    match said {
+        Some(Remains { outcome: Some(outcome), .. }) if outcome.reason() == Reason::Terminated => {
+            let outcome = Outcome { last_seq: outcome.last_seq, ..deadline };
+            Remains { outcome: Some(outcome), ..Remains::default() }
+        }
+        Some(said) => said,
+        None => Remains { seen: Some(deadline), ..Remains::default() },
+    }
+}
+
+/// What the kubelet saw of the end of an agent that left no outcome.
+fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> Remains {
     let message = terminated.message.clone().unwrap_or_default();
     let why = terminated.reason.clone().unwrap_or_default();
-    if let Some(remains) = last_words::read(&message) {
-        return remains;
-    }
     if why == "OOMKilled" {
         let seen = Outcome {
             reason: Reason::OutOfMemory.into(),
@@ -204,11 +219,16 @@ mod tests {
         }
     }
 
-    fn outcome_of(observation: Observation) -> Outcome {
+    fn remains_of(observation: Observation) -> Remains {
         match observation {
-            Observation::Gone(remains) => remains.outcome.or(remains.seen).unwrap(),
+            Observation::Gone(remains) => *remains,
             other => panic!("{other:?}"),
         }
+    }
+
+    fn outcome_of(observation: Observation) -> Outcome {
+        let remains = remains_of(observation);
+        remains.outcome.or(remains.seen).unwrap()
     }
 
     fn ended(terminated: Value) -> Value {
@@ -253,12 +273,53 @@ mod tests {
         assert!(outcome_of(deleted("2026-11-25T11:59:00Z")).message.contains("does not say"));
     }
 
+    fn past_deadline(message: &str) -> Remains {
+        let mut status = ended(json!({ "exitCode": 143, "reason": "Error", "message": message }));
+        status["reason"] = json!("DeadlineExceeded");
+        remains_of(seen(status))
+    }
+
     #[test]
     fn a_deadline_is_no_loss() {
-        let mut status = ended(json!({ "exitCode": 143, "reason": "Error" }));
-        status["reason"] = json!("DeadlineExceeded");
-        let outcome = outcome_of(seen(status));
+        let remains = past_deadline("");
+        assert!(remains.outcome.is_none(), "nobody knows how many records there are");
+        let outcome = remains.seen.unwrap();
         assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
+    }
+
+    #[test]
+    fn an_agent_that_had_ended_before_the_deadline_is_believed() {
+        let succeeded = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [] });
+        let remains = past_deadline(&succeeded.to_string());
+        let outcome = remains.outcome.unwrap();
+        assert_eq!((outcome.reason(), outcome.last_seq), (Reason::Succeeded, 9));
+        assert!(remains.marks.is_some());
+    }
+
+    #[test]
+    fn an_agent_that_the_deadline_ended_tells_how_many_records_there_are() {
+        let terminated =
+            json!({ "reason": "terminated", "message": "TERM", "records": 9, "retryable": true });
+        let outcome = past_deadline(&terminated.to_string()).outcome.unwrap();
+        assert_eq!((outcome.reason(), outcome.retryable, outcome.last_seq), (Reason::Deadline, false, 9));
+        assert!(outcome.message.contains("activeDeadlineSeconds"), "{}", outcome.message);
+    }
+
+    /// Only an agent knows that: an outcome without its word would be taken for one with no records.
+    #[test]
+    fn what_the_platform_saw_says_nothing_of_records() {
+        let mut late = json!({ "phase": "Failed", "reason": "DeadlineExceeded" });
+        let evicted = json!({ "phase": "Failed", "reason": "Evicted" });
+        let oom = ended(json!({ "exitCode": 137, "reason": "OOMKilled" }));
+        let killed = ended(json!({ "exitCode": 137, "reason": "Error", "message": "no outcome" }));
+        late["conditions"] =
+            json!([{ "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC" }]);
+        for status in [late, evicted, oom, killed] {
+            let remains = remains_of(seen(status.clone()));
+            assert!(remains.outcome.is_none() && remains.seen.is_some(), "{status}");
+        }
+        let deleted = seen_with(json!({ "deletionTimestamp": "2026-11-25T11:00:00Z" }), json!({}));
+        assert!(remains_of(deleted).outcome.is_none());
     }
 
     #[test]

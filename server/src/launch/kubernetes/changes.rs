@@ -1,0 +1,132 @@
+//! Which Pods may have changed since they were looked at last. That is a level: a change that nobody waited for is found by
+//! who comes later. Entries that nobody waits for are removed when the map has grown to twice what was waited for at the
+//! last look, so it holds at most that and [`SPARE`] more.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+/// Entries that nobody waits for and that may stay at any time.
+const SPARE: usize = 64;
+
+#[derive(Clone, Default)]
+pub(super) struct Changes(Arc<Mutex<Pods>>);
+
+#[derive(Default)]
+struct Pods {
+    /// Whether each may have changed, by its name.
+    changed: HashMap<String, watch::Sender<bool>>,
+    /// How many entries there may be until those that nobody waits for are looked for.
+    prune_at: usize,
+}
+
+impl Changes {
+    /// The Pod is looked at from here on: what changes later is another change.
+    pub(super) fn begin_look(&self, pod: &str) {
+        if let Some(changed) = self.lock().changed.get(pod) {
+            changed.send_replace(false);
+        }
+    }
+
+    /// The Pod has changed.
+    pub(super) fn note(&self, pod: &str) {
+        if let Some(changed) = self.lock().changed.get(pod) {
+            changed.send_replace(true);
+        }
+    }
+
+    /// Any Pod may have changed.
+    pub(super) fn note_all(&self) {
+        self.lock().changed.values().for_each(|changed| {
+            changed.send_replace(true);
+        });
+    }
+
+    /// Waits until the Pod may have changed since it was looked at, for one that is not known not at all.
+    pub(super) async fn changed(&self, pod: &str) {
+        let mut changed = self.subscribe(pod);
+        // An error says that it is not of interest any more; then a look does no harm.
+        let _ = changed.wait_for(|changed| *changed).await;
+    }
+
+    /// Nobody is interested in the Pod any more.
+    pub(super) fn forget(&self, pod: &str) {
+        self.lock().changed.remove(pod);
+    }
+
+    fn subscribe(&self, pod: &str) -> watch::Receiver<bool> {
+        let mut pods = self.lock();
+        if let Some(changed) = pods.changed.get(pod) {
+            return changed.subscribe();
+        }
+        if pods.changed.len() >= pods.prune_at.max(SPARE) {
+            pods.changed.retain(|_, changed| !changed.is_closed());
+            pods.prune_at = 2 * pods.changed.len();
+        }
+        // What it did before is not known.
+        pods.changed.entry(pod.to_owned()).or_insert(watch::Sender::new(true)).subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pods> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn has_changed(changes: &Changes, pod: &str) -> bool {
+        changes.changed(pod).now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_change_that_nobody_waited_for_is_found_until_the_pod_is_looked_at() {
+        let changes = Changes::default();
+        assert!(
+            has_changed(&changes, "a") && has_changed(&changes, "b"),
+            "what they did before is not known"
+        );
+        changes.begin_look("a");
+        changes.begin_look("b");
+        assert!(!has_changed(&changes, "a"));
+        changes.note("a");
+        assert!(has_changed(&changes, "a") && has_changed(&changes, "a") && !has_changed(&changes, "b"));
+        changes.begin_look("a");
+        assert!(!has_changed(&changes, "a"));
+        changes.note_all();
+        assert!(has_changed(&changes, "a") && has_changed(&changes, "b"));
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_woken_by_a_change_and_when_the_pod_is_forgotten() {
+        let changes = Changes::default();
+        for wake in [|it: &Changes| it.note("a"), |it: &Changes| it.forget("a")] {
+            assert!(has_changed(&changes, "a"));
+            changes.begin_look("a");
+            let mut waiting = Box::pin(changes.changed("a"));
+            assert!((&mut waiting).now_or_never().is_none());
+            wake(&changes);
+            waiting.await;
+        }
+    }
+
+    /// As of Pods whose jobs another server took over.
+    #[test]
+    fn pods_that_nobody_waits_for_any_more_are_forgotten() {
+        let changes = Changes::default();
+        assert!(has_changed(&changes, "waited-for"));
+        changes.begin_look("waited-for");
+        let mut waiting = Box::pin(changes.changed("waited-for"));
+        assert!((&mut waiting).now_or_never().is_none());
+        for pod in 0..10_000 {
+            has_changed(&changes, &pod.to_string());
+        }
+        assert!(changes.lock().changed.len() <= 2 + SPARE);
+        changes.note("waited-for");
+        assert!((&mut waiting).now_or_never().is_some(), "one that is waited for stays");
+    }
+}

@@ -1,0 +1,48 @@
+//! Pods and claims of jobs that the store does not know, as far as they were reported.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::job::ExecutorRef;
+use crate::launch::Target;
+
+/// Executors that were reported; no more than there are Pods and claims.
+#[derive(Clone, Default)]
+pub(super) struct Orphans(Arc<Mutex<HashSet<ExecutorRef>>>);
+
+impl Orphans {
+    /// Whether it was not reported yet.
+    pub(super) fn is_new(&self, executor: &ExecutorRef) -> bool {
+        self.lock().insert(executor.clone())
+    }
+
+    /// These are all that there are: the others are forgotten.
+    pub(super) fn retain(&self, left: &[Target]) {
+        let mut reported = self.lock();
+        if !reported.is_empty() {
+            let left: HashSet<_> = left.iter().map(|it| &it.executor).collect();
+            reported.retain(|it| left.contains(it));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<ExecutorRef>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{AttemptId, JobId};
+
+    #[test]
+    fn an_orphan_is_reported_once_and_forgotten_when_it_is_gone() {
+        let orphans = Orphans::default();
+        let [stays, goes] =
+            [(); 2].map(|()| Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 }));
+        assert!(orphans.is_new(&stays.executor) && orphans.is_new(&goes.executor));
+        orphans.retain(std::slice::from_ref(&stays));
+        assert!(!orphans.is_new(&stays.executor), "it was reported");
+        assert_eq!(orphans.lock().len(), 1);
+    }
+}

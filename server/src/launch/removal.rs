@@ -1,0 +1,159 @@
+//! Removes the run folders of attempts.
+
+use std::collections::HashSet;
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::exhaustion::is_exhaustion;
+use crate::job::ExecutorRef;
+
+/// How many executors are remembered. With more that memory starts over, at the cost of looking for their processes again.
+const MOST: usize = 1024;
+/// What the owner of a folder needs to list and to empty it.
+const OWNER_ALL: u32 = 0o700;
+
+/// Executors whose processes were ended and whose run folders could not be removed.
+#[derive(Clone, Default)]
+pub(super) struct Unremovable(Arc<Mutex<HashSet<ExecutorRef>>>);
+
+impl Unremovable {
+    /// Ends what still runs of the executor, then removes what it left. Housekeeping asks again and again for a folder that
+    /// stays; its processes, which all of the machine's are searched for, are ended once.
+    pub(super) fn clean_up(
+        &self,
+        executor: &ExecutorRef,
+        end_processes: impl FnOnce(),
+        remove: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
+        if !self.lock().contains(executor) {
+            end_processes();
+        }
+        let removed = remove();
+        let mut known = self.lock();
+        match &removed {
+            Ok(()) => {
+                known.remove(executor);
+            }
+            // Then the processes may not have been found either.
+            Err(error) if is_exhaustion(error) => {}
+            Err(_) => {
+                if known.len() >= MOST {
+                    known.clear();
+                }
+                known.insert(executor.clone());
+            }
+        }
+        removed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<ExecutorRef>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes the folder and all that is in it, also from folders that a program has made read-only.
+pub(super) fn remove(dir: &Path) -> io::Result<()> {
+    match remove_if_there(dir) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            allow_owner(dir);
+            remove_if_there(dir)
+        }
+        done => done,
+    }
+}
+
+fn remove_if_there(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// Gives the owner all rights to this folder and those below it; links are not followed. Where that fails, the removal
+/// reports it.
+fn allow_owner(dir: &Path) {
+    let mut dirs = vec![dir.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&dir) else { continue };
+        if !metadata.is_dir() {
+            continue;
+        }
+        let mode = metadata.permissions().mode();
+        if mode & OWNER_ALL != OWNER_ALL {
+            let _ = fs::set_permissions(&dir, Permissions::from_mode(mode | OWNER_ALL));
+        }
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|it| it.is_dir()));
+        dirs.extend(below.map(|entry| entry.path()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::os::unix::fs::symlink;
+
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::job::{AttemptId, JobId};
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    fn set_mode(path: &Path, mode: u32) {
+        fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// The kernel does not refuse root anything here, so for root the next test tells more.
+    #[test]
+    fn folders_that_a_program_made_read_only_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let run_dir = dir.path().join("run");
+        let locked = run_dir.join("made/read-only");
+        fs::create_dir_all(&locked).unwrap();
+        fs::write(locked.join("file"), "").unwrap();
+        set_mode(&locked, 0o555);
+        set_mode(&run_dir.join("made"), 0o000);
+        remove(&run_dir).unwrap();
+        assert!(!run_dir.exists());
+        remove(&run_dir).unwrap();
+    }
+
+    #[test]
+    fn the_owner_gets_all_rights_to_folders_and_to_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let (outside, run_dir) = (dir.path().join("outside"), dir.path().join("run"));
+        let (closed, below, file) = (run_dir.join("a"), run_dir.join("a/b"), run_dir.join("a/file"));
+        fs::create_dir_all(&below).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(&file, "").unwrap();
+        symlink(&outside, run_dir.join("link")).unwrap();
+        for (path, mode) in [(&outside, 0o500), (&file, 0o400), (&below, 0o055), (&closed, 0o000)] {
+            set_mode(path, mode);
+        }
+        allow_owner(&run_dir);
+        assert_eq!([&closed, &below, &file, &outside].map(|it| mode(it)), [0o700, 0o755, 0o400, 0o500]);
+    }
+
+    #[test]
+    fn processes_are_searched_for_once_though_the_folder_stays() {
+        let (unremovable, searched) = (Unremovable::default(), Cell::new(0));
+        let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
+        let clean_up = |error: Option<Errno>| {
+            let search = || searched.set(searched.get() + 1);
+            let cleaned =
+                unremovable.clean_up(&executor, search, || error.map_or(Ok(()), |it| Err(it.into())));
+            (cleaned.is_ok(), searched.get())
+        };
+        assert_eq!(clean_up(Some(Errno::EMFILE)), (false, 1));
+        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 2), "the search may have failed, too");
+        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 2));
+        assert_eq!(clean_up(None), (true, 2));
+        assert!(unremovable.lock().is_empty());
+    }
+}

@@ -1,0 +1,62 @@
+//! What is in the run folder of an attempt whose agent is gone.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use prost::Message as _;
+use sqlflow_proto::agent::Outcome;
+
+use super::{RecordSource, Remains, Spool};
+
+/// How much of the agent's own log is kept when it dies without an outcome.
+const LAST_WORDS_BYTES: u64 = 2048;
+
+/// What the agent left.
+///
+/// # Errors
+/// Its outcome cannot be read.
+pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
+    let outcome = read_if_there(&dir.join("outcome"))?.map(|bytes| Outcome::decode(bytes.as_slice()));
+    let last_words = match &outcome {
+        Some(Ok(_)) => String::new(),
+        Some(Err(error)) => damaged(error),
+        None => tail(&dir.join("agent.log")),
+    };
+    Ok(Remains { outcome: outcome.and_then(Result::ok), ..with_records(dir, last_words) })
+}
+
+/// The same with an outcome that is lost, for it cannot be read.
+pub(super) fn remains_without_outcome(dir: &Path, error: &io::Error) -> Remains {
+    with_records(dir, damaged(error))
+}
+
+fn damaged(error: &dyn std::error::Error) -> String {
+    format!("the outcome that it left is damaged: {error}")
+}
+
+fn with_records(dir: &Path, last_words: String) -> Remains {
+    let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
+    Remains { records: Some(spool), last_words, ..Remains::default() }
+}
+
+fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn tail(path: &Path) -> String {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
+        let mut bytes = Vec::new();
+        file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    };
+    String::from_utf8_lossy(&read().unwrap_or_default()).trim().to_owned()
+}

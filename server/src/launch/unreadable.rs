@@ -1,0 +1,93 @@
+//! Outcomes of agents that cannot be read: whether that may pass, or they are to be taken for damaged.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::exhaustion::is_exhaustion;
+use crate::job::ExecutorRef;
+
+/// How long a read may fail by an error that may pass, such as EIO, before the file is taken for damaged.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many executors are remembered. One too many takes the place of the one that has failed for longest.
+const MOST: usize = 1024;
+
+/// Since when the outcome of an executor cannot be read.
+#[derive(Clone, Default)]
+pub(super) struct Unreadable(Arc<Mutex<HashMap<ExecutorRef, Instant>>>);
+
+impl Unreadable {
+    /// Whether the error, with which a read has failed now, is lasting. Exhausted resources come back at some time.
+    pub(super) fn is_lasting(&self, executor: &ExecutorRef, error: &io::Error, now: Instant) -> bool {
+        if is_exhaustion(error) {
+            return false;
+        }
+        if matches!(
+            error.kind(),
+            io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidData
+        ) {
+            return true;
+        }
+        let mut since = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if since.len() >= MOST
+            && !since.contains_key(executor)
+            && let Some(oldest) = since.iter().min_by_key(|(_, since)| **since).map(|(it, _)| it.clone())
+        {
+            since.remove(&oldest);
+        }
+        now.saturating_duration_since(*since.entry(executor.clone()).or_insert(now)) >= PATIENCE
+    }
+
+    /// It could be read, or is not asked for any more.
+    pub(super) fn end(&self, executor: &ExecutorRef) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(executor);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+    use crate::job::{AttemptId, JobId};
+
+    fn executor() -> ExecutorRef {
+        ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 })
+    }
+
+    /// Whether the error is lasting after these seconds of looks each 20 s.
+    fn lasting(errno: Errno) -> Vec<bool> {
+        let (unreadable, executor, begin) = (Unreadable::default(), executor(), Instant::now());
+        let looks = [0, 20, 40, 60, 80].map(Duration::from_secs);
+        looks.map(|after| unreadable.is_lasting(&executor, &errno.into(), begin + after)).to_vec()
+    }
+
+    #[test]
+    fn an_error_that_may_pass_lasts_after_a_time_and_exhaustion_never_does() {
+        assert_eq!(lasting(Errno::EIO), [false, false, false, true, true]);
+        assert_eq!(lasting(Errno::EISDIR), [true; 5]);
+        assert_eq!(lasting(Errno::EMFILE), [false; 5]);
+    }
+
+    #[test]
+    fn a_file_that_was_read_meanwhile_begins_again() {
+        let (unreadable, executor, begin) = (Unreadable::default(), executor(), Instant::now());
+        let is_lasting = || unreadable.is_lasting(&executor, &Errno::EIO.into(), begin + PATIENCE);
+        assert!(!unreadable.is_lasting(&executor, &Errno::EIO.into(), begin));
+        assert!(is_lasting());
+        unreadable.end(&executor);
+        assert!(!is_lasting());
+    }
+
+    #[test]
+    fn the_one_that_failed_for_longest_is_forgotten_first() {
+        let (unreadable, first, begin) = (Unreadable::default(), executor(), Instant::now());
+        unreadable.is_lasting(&first, &Errno::EIO.into(), begin);
+        for _ in 0..MOST {
+            unreadable.is_lasting(&executor(), &Errno::EIO.into(), begin + Duration::from_secs(1));
+        }
+        let known = unreadable.0.lock().unwrap();
+        assert!(known.len() == MOST && !known.contains_key(&first));
+    }
+}
