@@ -37,7 +37,7 @@ pub(super) fn find_agent(job_id: &str, step: u32, attempt: u32) -> Option<nix::u
     pids.filter_map(|it| it.file_name().to_str()?.parse().ok()).find(is_it).map(nix::unistd::Pid::from_raw)
 }
 
-fn kill_agent(job_id: &str, step: u32, attempt: u32) {
+pub(super) fn kill_agent(job_id: &str, step: u32, attempt: u32) {
     let agent = find_agent(job_id, step, attempt).expect("the agent runs");
     nix::sys::signal::kill(agent, nix::sys::signal::Signal::SIGKILL).unwrap();
 }

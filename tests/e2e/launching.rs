@@ -12,6 +12,8 @@ use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in::{self, STEP};
 
+use super::agent_killed::kill_agent;
+
 /// Runs until it is ended.
 const ENDLESS: &str =
     "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n;";
@@ -134,6 +136,28 @@ async fn a_server_with_another_launcher_does_not_take_a_running_attempt_for_dead
     let mut client = server.client().await.unwrap();
     client.follow(&cursor).await.unwrap().expect_success();
     assert_eq!(job(&mut client, &token).await.steps[0].attempts.len(), 1);
+}
+
+/// A server of the attempt's place is started, as the other one advises; that one goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_with_another_launcher_leaves_the_job_to_one_that_can_ask() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = setup(dir.path());
+    let server = setup.start().unwrap();
+    let token = server.client().await.unwrap().run(ENDLESS).await.unwrap();
+    let cursor = until_it_runs(&server, &token).await;
+    server.kill();
+
+    let other = away(&setup, dir.path()).start().unwrap();
+    until_it_says(&mut other.client().await.unwrap(), &cursor, "which this server cannot ask").await;
+    // Only a server of its place sees that nothing runs any more.
+    kill_agent(&token.job_id, 0, 1);
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    client.api.cancel(token.clone()).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(60), client.follow(&cursor)).await;
+    let ended = ended.expect("nobody ends it").unwrap();
+    assert_eq!(ended.status.cause(), Cause::Cancelled, "{:?}", ended.status);
 }
 
 /// Idle connections take all descriptors while a job is to be launched; they are closed, and the job goes on.

@@ -1,10 +1,12 @@
-//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `restored` is about a
+//! Drives one job to its end. `ending` is how it brings its attempts, and then itself, to that; `elsewhere` is about
+//! an attempt that this server cannot ask after; `restored` is about a
 //! state that is older than the log; `at_hand` is what it has seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `stopping` decides
 //! when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is what a
 //! launcher is told.
 
 mod absence;
 mod at_hand;
+mod elsewhere;
 mod ending;
 mod needs;
 mod restored;
@@ -22,6 +24,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use super::Context;
+use super::given_back::GivenBack;
 use crate::clock;
 use crate::failpoint;
 use crate::job::{
@@ -60,6 +63,7 @@ const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
 
 pub(super) struct JobDriver {
     context: Arc<Context>,
+    given_back: Arc<GivenBack>,
     id: JobId,
     lease: Lease,
     /// What this driver has seen of the attempt that it drives.
@@ -72,7 +76,7 @@ pub(super) struct JobDriver {
 
 /// Why driving stops before the job's end.
 enum Stop {
-    /// The job is over, or gone.
+    /// The job is over, gone, or given back.
     Over,
     /// Another server drives it.
     Fenced,
@@ -100,8 +104,8 @@ impl From<LogError> for Stop {
 }
 
 impl JobDriver {
-    pub(super) fn new(context: Arc<Context>, id: JobId, lease: Lease) -> Self {
-        Self { context, id, lease, at_hand: None, is_named: false, cleaned: HashSet::new() }
+    pub(super) fn new(context: Arc<Context>, given_back: Arc<GivenBack>, id: JobId, lease: Lease) -> Self {
+        Self { context, given_back, id, lease, at_hand: None, is_named: false, cleaned: HashSet::new() }
     }
 
     pub(super) async fn run(self) {
@@ -146,12 +150,7 @@ impl JobDriver {
         if let Next::Launch(attempt) | Next::Watch(attempt) | Next::End(attempt) = &next
             && let Some(waiting) = self.context.launchers.elsewhere(&job, attempt)
         {
-            // Nothing is decided about it here.
-            self.waits(attempt, &waiting).await?;
-            let is_told = self.at_hand(attempt).waits.is_told();
-            let pause = if is_told { SAFETY_PERIOD } else { LOOK_PERIOD };
-            let _ = tokio::time::timeout(pause, changes.changed()).await;
-            return Ok(());
+            return self.leave(attempt, &waiting, &mut changes).await;
         }
         match next {
             Next::Create { step, after } => self.create(&job, step, after).await,

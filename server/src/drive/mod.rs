@@ -3,8 +3,9 @@
 //! does it, records it under its lease, and looks again. It may be killed between any two of these.
 //!
 //! `job` drives one job, `verdict` says how an attempt ended that cannot say so itself, `housekeeping` does what is
-//! due from time to time.
+//! due from time to time, `given_back` is about jobs that it leaves to other servers for a while.
 
+mod given_back;
 mod housekeeping;
 mod job;
 mod verdict;
@@ -29,6 +30,7 @@ use crate::refusals::Refusals;
 use crate::store::{Lease, ServerId, Store};
 use crate::trace::Tracer;
 
+use given_back::GivenBack;
 pub use housekeeping::Housekeeping;
 
 /// What driving needs.
@@ -80,6 +82,7 @@ const RELEASE_PAUSE: Duration = Duration::from_secs(1);
 pub struct Driver {
     context: Arc<Context>,
     tasks: Arc<Mutex<HashMap<JobId, Driving>>>,
+    given_back: Arc<GivenBack>,
     shutdown: CancellationToken,
 }
 
@@ -94,7 +97,7 @@ impl Driver {
     /// A driver that has no jobs yet. `shutdown` ends its tasks; the jobs go on without them.
     #[must_use]
     pub fn new(context: Context, shutdown: CancellationToken) -> Self {
-        Self { context: Arc::new(context), tasks: Arc::default(), shutdown }
+        Self { context: Arc::new(context), tasks: Arc::default(), given_back: Arc::default(), shutdown }
     }
 
     /// Drives a job that this server holds the lease of. A task with an older lease is replaced; nothing happens if
@@ -124,7 +127,8 @@ impl Driver {
 
     /// A panic ends this task and nothing else: after a pause the job is given back, and claimed again.
     async fn drive_to_end(&self, id: &JobId, lease: Lease) {
-        let driver = job::JobDriver::new(Arc::clone(&self.context), id.clone(), lease.clone());
+        let (context, given_back) = (Arc::clone(&self.context), Arc::clone(&self.given_back));
+        let driver = job::JobDriver::new(context, given_back, id.clone(), lease.clone());
         if AssertUnwindSafe(driver.run()).catch_unwind().await.is_ok() {
             return;
         }

@@ -79,7 +79,7 @@ fn first_lease() -> Lease {
 
 fn claim(owner: &str, dead: &[&str]) -> Claim {
     let dead = dead.iter().map(|name| server(name)).collect();
-    Claim { owner: server(owner), dead, lease: ms(1_000), limit: 10 }
+    Claim { owner: server(owner), dead, except: Vec::new(), lease: ms(1_000), limit: 10 }
 }
 
 fn attempt() -> Event {
@@ -104,6 +104,22 @@ async fn what_one_server_records_another_reads() {
     assert_eq!(b.step_spec(&id, 0).await.unwrap().as_deref(), Some("{}"));
     assert_eq!(b.step_spec(&id, 1).await.unwrap(), None);
     assert_eq!(b.load(&id).await.unwrap().unwrap().user_id, "ada");
+}
+
+#[tokio::test]
+async fn jobs_that_a_server_leaves_to_others_are_claimed_by_these_only() {
+    let Servers { a, b, dir: _dir, .. } = servers().await;
+    let mut ids = Vec::new();
+    for token in [1, 2] {
+        let new = new_job([token; 32], 0);
+        ids.push(new.job.id.clone());
+        a.create(new).await.unwrap();
+        a.release(&ids[ids.len() - 1], &first_lease()).await.unwrap();
+    }
+    let claimed = |claimed: Vec<(JobId, Lease)>| claimed.into_iter().map(|(id, _)| id).collect::<Vec<_>>();
+    let by_a = a.claim(Claim { except: vec![ids[0].clone()], ..claim("a", &[]) }).await.unwrap();
+    assert_eq!(claimed(by_a), ids[1..]);
+    assert_eq!(claimed(b.claim(claim("b", &[])).await.unwrap()), ids[..1]);
 }
 
 #[tokio::test]

@@ -171,6 +171,8 @@ pub struct Claim {
     pub owner: ServerId,
     /// Servers known to be gone.
     pub dead: Vec<ServerId>,
+    /// Jobs that the claimer leaves to others.
+    pub except: Vec<JobId>,
     /// How long the lease lasts without a heartbeat.
     pub lease: Duration,
     /// At most so many.

@@ -1,5 +1,7 @@
 //! Takes jobs that nobody drives, and drives those that this server holds.
 
+use std::time::Instant;
+
 use async_trait::async_trait;
 
 use super::task::{Progress, Work};
@@ -12,7 +14,7 @@ const CLAIM_LIMIT: u32 = 256;
 /// Jobs that one pass checks to be driven.
 const HELD_LIMIT: u32 = 1024;
 
-/// Claims jobs whose server is gone, and jobs that were given back.
+/// Claims jobs whose server is gone, and jobs that were given back, but for those that this server leaves to others.
 pub(super) struct Claims {
     driver: Driver,
 }
@@ -31,6 +33,7 @@ impl Work for Claims {
         let claim = Claim {
             owner: context.presence.id().clone(),
             dead: owners.into_iter().filter(|owner| context.presence.is_gone(owner)).collect(),
+            except: self.driver.given_back.resting(Instant::now()),
             lease: context.limits.lease,
             limit: CLAIM_LIMIT,
         };

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::codegen::{Assigner, DATA_SOURCE};
-use crate::drive::{Driver, Limits};
+use crate::drive::{Driver, Housekeeping, Limits};
 use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place, Step, TokenHash};
 use crate::launch::{Launcher, Launchers, Needs, RecordSource, Remains, Target};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
@@ -353,18 +353,13 @@ impl World {
         self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
     }
 
-    /// Waits until this server drives nothing.
     async fn drives_nothing(&self) {
-        let waited = async {
-            while !crate::drive::lock(&self.driver.tasks).is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), waited).await.expect("it still drives the job");
+        until("it drives nothing", async || crate::drive::lock(&self.driver.tasks).is_empty()).await;
     }
 
     fn job_driver(&self) -> JobDriver {
-        JobDriver::new(Arc::clone(&self.driver.context), self.attempt.job.clone(), self.lease())
+        let Driver { context, given_back, .. } = &self.driver;
+        JobDriver::new(Arc::clone(context), Arc::clone(given_back), self.attempt.job.clone(), self.lease())
     }
 
     fn lease(&self) -> Lease {
@@ -386,6 +381,15 @@ impl World {
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
         self.launcher.stopped.lock().unwrap().clone()
     }
+}
+
+async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
+    let looks = async {
+        while !is_it().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 fn refusal(may_pass: bool) -> Refusal {
@@ -599,11 +603,32 @@ async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
     let claim = Claim {
         owner: ServerId::generate(),
         dead: vec![world.driver.server().clone()],
+        except: Vec::new(),
         lease: Duration::from_secs(60),
         limit: 1,
     };
     assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
     world.drives_nothing().await;
+}
+
+/// Another server may be able to ask; if none is, this one takes the job again, and says nothing new.
+#[tokio::test]
+async fn a_job_whose_attempt_runs_elsewhere_is_left_to_others_until_it_changes() {
+    let world = world(None).await;
+    let place = Place::of("kubernetes");
+    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place }).await;
+    world.drive();
+    world.said("which this server cannot ask").await;
+    tokio::spawn(Housekeeping::new(world.driver.clone()).run());
+    let left = || world.driver.given_back.resting(Instant::now());
+    let epoch = async || world.store.load(&world.attempt.job).await.unwrap().unwrap().lease_epoch;
+    until("it is left", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(epoch().await, Lease::FIRST_EPOCH);
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"))).await;
+    until("it is taken again", async || epoch().await > Lease::FIRST_EPOCH).await;
+    until("it is left again", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(world.count(is_notice).await, 1, "it is said once");
+    world.driver.shutdown.cancel();
 }
 
 /// As in a rolling upgrade: each of its writes would fail.

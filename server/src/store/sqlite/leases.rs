@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqliteExecutor};
 
-use super::rows::{DOC_VERSION, job_id, readable};
+use super::rows::{DOC_VERSION, job_id, json, readable};
 use crate::job::JobId;
 use crate::store::types::{Claim, Lease, ServerId, StoreError};
 
@@ -80,7 +80,8 @@ pub(super) async fn claim(
     for owner in free {
         owners.push_bind(owner);
     }
-    query.push(") ORDER BY job_id LIMIT ").push_bind(claim.limit);
+    query.push(") AND job_id NOT IN (SELECT value FROM json_each(").push_bind(json(&claim.except));
+    query.push(")) ORDER BY job_id LIMIT ").push_bind(claim.limit);
     query.push(") RETURNING job_id, lease_epoch");
     let rows = query.build().fetch_all(tx).await?;
     Ok(readable(&rows, |row| {
@@ -150,6 +151,7 @@ mod tests {
         let claim = Claim {
             owner: ServerId("me".to_owned()),
             dead: vec![ServerId("killed".to_owned())],
+            except: Vec::new(),
             lease: Duration::from_secs(1),
             limit: 1,
         };
