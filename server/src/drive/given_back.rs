@@ -64,7 +64,7 @@ mod tests {
         let second = AttemptId { number: 2, ..first.clone() };
         assert!(!given_back.is_said(&first));
         given_back.begin(&first, now);
-        assert_eq!(given_back.resting(now), [first.job.clone()]);
+        assert_eq!(given_back.resting(now), std::slice::from_ref(&first.job));
         assert_eq!(given_back.resting(now + REST), []);
         assert!(given_back.is_said(&first) && !given_back.is_said(&second));
         given_back.begin(&first, now + REST);
