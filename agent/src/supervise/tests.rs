@@ -528,3 +528,17 @@ fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
         assert_eq!(verdict_on(machine, exited(code)).reason, reason, "granted: {is_granted}, code {code}");
     }
 }
+
+/// The Cancel's grace ends by its own timer; the platform's TERM brings deadlines, and does not shorten it.
+#[test]
+fn a_term_after_a_cancel_does_not_shorten_its_grace() {
+    let mut machine = running(false);
+    machine.apply(cancel());
+    machine.apply(terminate());
+    assert_eq!(machine.apply(Event::TimeUp(Timer::PublishBy)), []);
+    let mut at_grace = machine.clone();
+    for (machine, timer) in [(&mut at_grace, Timer::Grace), (&mut machine, Timer::LeaveBy)] {
+        let killed = machine.apply(Event::TimeUp(timer));
+        assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{timer:?}: {killed:?}");
+    }
+}

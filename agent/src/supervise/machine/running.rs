@@ -101,6 +101,8 @@ impl Attempt {
                 Stop::Told => self.terminate(stop, self.plan.grace),
                 Stop::Termed | Stop::Killed | Stop::LastMoment => self.kill(stop),
             },
+            // A cancelled command has nothing to publish, and its grace has its own timer.
+            Event::TimeUp(Timer::PublishBy) if stop == Stop::Termed && self.is_cancelled() => Vec::new(),
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
