@@ -7,12 +7,19 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
-use sqlflow_proto::record::Record;
+use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 /// Bytes that may wait for the file.
 const BUFFER: usize = 1 << 20;
 /// Read at once, unless a record is larger.
 const READ: usize = 1 << 20;
+/// No record is larger: the channel takes frames of 16 MiB.
+const MAX_RECORD: usize = 17 << 20;
+/// Longest length before a record.
+const MAX_VARINT: usize = 10;
+const MAX_READ: usize = MAX_RECORD + MAX_VARINT;
+/// Gaps given at once, since the file may have held millions of records.
+const MAX_GAPS: u64 = 1000;
 
 /// Something to do with the file; one at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +45,21 @@ pub(super) struct Tail {
     next_read: usize,
     /// The last write failed; nothing more is taken until it is tried again.
     is_broken: bool,
+    /// The record before the first of the tail, without its payload.
+    previous: Record,
+    /// Records before all others that the file held and did not give back. A gap will stand for each.
+    lost: u64,
+}
+
+/// What is at the front of some bytes.
+enum Front {
+    Record(Record),
+    /// A record that cannot be decoded.
+    Damaged,
+    /// The beginning of a record.
+    Incomplete,
+    /// No record: where the next one begins is not known.
+    Unframed,
 }
 
 impl Tail {
@@ -52,6 +74,8 @@ impl Tail {
             is_busy: false,
             next_read: READ,
             is_broken: false,
+            previous: Record::default(),
+            lost: 0,
         }
     }
 
@@ -76,13 +100,16 @@ impl Tail {
     }
 
     pub(super) fn push(&mut self, record: &Record) {
+        if self.count == 0 {
+            self.previous = Record { seq: record.seq - 1, ..without_payload(record) };
+        }
         record.encode_length_delimited(&mut self.buffer).expect("a BytesMut grows");
         self.count += 1;
     }
 
     /// The next thing to do with the file. `wants_records`: memory has room.
     pub(super) fn work(&mut self, wants_records: bool) -> Option<DiskWork> {
-        if self.is_busy || self.limit == 0 {
+        if self.is_busy || self.limit == 0 || (wants_records && self.lost > 0) {
             return None;
         }
         if wants_records && self.read_at < self.written {
@@ -116,39 +143,99 @@ impl Tail {
         self.is_broken = false;
     }
 
-    /// What was read: gives its whole records, in order.
+    /// What was read: gives its whole records, in order, and a gap for each that is damaged. Nothing: reading failed,
+    /// and will be tried again.
     pub(super) fn read(&mut self, mut bytes: Bytes) -> Vec<Record> {
         self.is_busy = false;
-        let before = bytes.len();
-        let records = decode(&mut bytes);
-        let taken = before - bytes.len();
-        // A record that is larger than a piece needs a larger piece.
-        self.next_read = if taken == 0 { self.next_read * 2 } else { READ };
-        self.read_at += taken as u64;
-        self.forget(records)
-    }
-
-    /// Records that never went to the file, when it holds none before them.
-    pub(super) fn take_unwritten(&mut self) -> Vec<Record> {
-        if self.is_busy || self.read_at < self.written {
+        if bytes.is_empty() {
             return Vec::new();
         }
-        let mut records = Vec::new();
-        if let Some(mut bytes) = self.on_its_way.take() {
-            records = decode(&mut bytes);
+        let before = bytes.len();
+        let is_rest = before as u64 == self.written - self.read_at;
+        let (records, is_unframed) = self.decode(&mut bytes);
+        let taken = before - bytes.len();
+        // A record that is larger than a piece needs a larger piece.
+        self.next_read = if taken == 0 { (self.next_read * 2).min(MAX_READ) } else { READ };
+        self.read_at += taken as u64;
+        if is_unframed || (is_rest && !bytes.is_empty()) {
+            self.read_at = self.written;
         }
-        records.extend(decode(&mut self.buffer.split().freeze()));
-        self.is_broken = false;
-        self.forget(records)
-    }
-
-    fn forget(&mut self, records: Vec<Record>) -> Vec<Record> {
-        self.count -= records.len() as u64;
         if self.read_at == self.written {
-            // The file is begun anew, so that it never grows beyond its limit.
-            (self.read_at, self.written) = (0, 0);
+            self.lost = self.count - self.count_in_memory();
+            self.begin_file_again();
         }
         records
+    }
+
+    /// Records that need no reading, when the file holds none before them.
+    pub(super) fn take_unwritten(&mut self) -> Vec<Record> {
+        if self.is_busy {
+            return Vec::new();
+        }
+        if self.lost > 0 {
+            let gaps = self.lost.min(MAX_GAPS);
+            self.lost -= gaps;
+            return (0..gaps).map(|_| self.take_gap()).collect();
+        }
+        if self.read_at < self.written {
+            return Vec::new();
+        }
+        let mut bytes = self.on_its_way.take().unwrap_or_default();
+        let (mut records, _) = self.decode(&mut bytes);
+        let mut bytes = self.buffer.split().freeze();
+        records.extend(self.decode(&mut bytes).0);
+        self.is_broken = false;
+        self.begin_file_again();
+        records
+    }
+
+    /// Takes records from the front of `bytes`, with gaps for those before them that are damaged. True: what follows
+    /// is no record, and where the next one begins is not known.
+    fn decode(&mut self, bytes: &mut Bytes) -> (Vec<Record>, bool) {
+        let mut records = Vec::new();
+        while bytes.has_remaining() {
+            let mut ahead = bytes.clone();
+            match front(&mut ahead) {
+                Front::Record(record) => {
+                    let missing = record.seq.checked_sub(self.previous.seq + 1);
+                    let Some(missing) = missing.filter(|it| *it <= MAX_GAPS && *it < self.count) else {
+                        return (records, true);
+                    };
+                    records.extend((0..missing).map(|_| self.take_gap()));
+                    records.push(self.take(record));
+                }
+                // The number of the next one tells how many are missing.
+                Front::Damaged => {}
+                Front::Incomplete => return (records, false),
+                Front::Unframed => return (records, true),
+            }
+            *bytes = ahead;
+        }
+        (records, false)
+    }
+
+    fn take(&mut self, record: Record) -> Record {
+        self.count -= 1;
+        self.previous = without_payload(&record);
+        record
+    }
+
+    /// A gap instead of the next record.
+    fn take_gap(&mut self) -> Record {
+        let gap = Gap { reason: gap::Reason::Damaged.into(), bytes: None };
+        let seq = self.previous.seq + 1;
+        self.take(Record { seq, payload: Some(Payload::Gap(gap)), ..self.previous.clone() })
+    }
+
+    fn count_in_memory(&self) -> u64 {
+        whole(self.on_its_way.as_deref().unwrap_or_default()) + whole(&self.buffer)
+    }
+
+    /// From its beginning, where nothing is left in it, so that it never grows beyond its limit.
+    fn begin_file_again(&mut self) {
+        if self.read_at == self.written {
+            (self.read_at, self.written) = (0, 0);
+        }
     }
 
     /// Where the rest is: the part of the file, and what comes after it.
@@ -160,20 +247,33 @@ impl Tail {
     }
 }
 
-/// Whole records from the front; what is left is the beginning of one.
-fn decode(bytes: &mut Bytes) -> Vec<Record> {
-    let mut records = Vec::new();
-    while bytes.has_remaining() {
-        let mut ahead = bytes.clone();
-        let Ok(length) = prost::decode_length_delimiter(&mut ahead) else { break };
-        if ahead.remaining() < length {
-            break;
-        }
-        let Ok(record) = Record::decode(ahead.split_to(length)) else { break };
-        records.push(record);
-        *bytes = ahead;
+fn without_payload(record: &Record) -> Record {
+    let Record { seq, time_unix_micros, statement, payload: _ } = *record;
+    Record { seq, time_unix_micros, statement, payload: None }
+}
+
+/// How many records these bytes are, which never left memory.
+fn whole(mut bytes: &[u8]) -> u64 {
+    let mut count = 0;
+    while let Ok(length) = prost::decode_length_delimiter(&mut bytes) {
+        bytes = bytes.get(length..).unwrap_or_default();
+        count += 1;
     }
-    records
+    count
+}
+
+/// Takes what is at the front of `bytes`.
+fn front(bytes: &mut Bytes) -> Front {
+    let available = bytes.len();
+    let length = match prost::decode_length_delimiter(&mut *bytes) {
+        Ok(length) if length <= MAX_RECORD => length,
+        Err(_) if available < MAX_VARINT => return Front::Incomplete,
+        Ok(_) | Err(_) => return Front::Unframed,
+    };
+    if bytes.remaining() < length {
+        return Front::Incomplete;
+    }
+    Record::decode(bytes.split_to(length)).map_or(Front::Damaged, Front::Record)
 }
 
 #[cfg(test)]
@@ -264,5 +364,57 @@ mod tests {
             disk.carry_out(&mut tail, true, false);
         }
         assert!(tail.has_room());
+    }
+
+    /// Three records in the file and one in memory; gives where each of the three begins.
+    fn spooled() -> (Tail, Disk, [usize; 3]) {
+        let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
+        let starts = [1, 2, 3].map(|seq| {
+            let start = disk.0.len();
+            tail.push(&record(seq, 100));
+            disk.carry_out(&mut tail, false, false);
+            start
+        });
+        tail.push(&record(4, 100));
+        (tail, disk, starts)
+    }
+
+    /// Number of each record that comes back, and whether it is a gap.
+    fn taken(tail: &mut Tail, disk: &mut Disk) -> Vec<(u64, bool)> {
+        let records = (0..100).flat_map(|_| disk.carry_out(tail, true, false));
+        records.map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
+    }
+
+    #[test]
+    fn a_gap_stands_for_a_record_that_is_damaged() {
+        let (mut tail, mut disk, starts) = spooled();
+        // After the length: a tag that there is not.
+        disk.0[starts[1] + 1] = 0xff;
+        assert_eq!(taken(&mut tail, &mut disk), [(1, false), (2, true), (3, false), (4, false)]);
+        assert_eq!((tail.count(), tail.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
+        for damage in [0xff, 0x7f, 0] {
+            let (mut tail, mut disk, starts) = spooled();
+            disk.0[starts[1]..].fill(damage);
+            assert_eq!(taken(&mut tail, &mut disk), [(1, false), (2, true), (3, true), (4, false)]);
+            assert_eq!((tail.count(), tail.bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn reading_that_fails_asks_for_no_more_the_next_time() {
+        let (mut tail, mut disk, _) = spooled();
+        tail.push(&record(5, 2 * READ));
+        disk.carry_out(&mut tail, false, false);
+        for _ in 0..100 {
+            let Some(DiskWork::Read(_, length)) = tail.work(true) else { panic!("it is read again") };
+            assert!(length <= READ);
+            assert_eq!(tail.read(Bytes::new()), []);
+        }
+        let back: Vec<_> = (1..=5).map(|seq| (seq, false)).collect();
+        assert_eq!(taken(&mut tail, &mut disk), back);
     }
 }
