@@ -22,7 +22,7 @@ use tracing::Instrument as _;
 use super::prepare::prepare;
 use super::{Home, Incoming, Setting, attempt_of};
 use crate::channel::answers::Answer;
-use crate::outcome::Evidence;
+use crate::outcome::{Evidence, OutcomeFile};
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::terminal::Foreground;
@@ -66,6 +66,8 @@ pub(super) struct Shell {
     timers: HashMap<Timer, Due>,
     trace: Option<SharedTrace>,
     outcome: Option<Outcome>,
+    /// Where a server finds the outcome when none listens; `None`: nobody would look for it.
+    outcome_file: Option<Arc<OutcomeFile>>,
     /// Work with files that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
 }
@@ -89,6 +91,7 @@ impl Shell {
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(setting.linger);
         let fetching = Arc::new(Patience::new(setting.publish_retry));
+        let outcome_file = setting.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir)));
         let mut shell = Self {
             setting,
             mirrors,
@@ -112,6 +115,7 @@ impl Shell {
             timers: HashMap::new(),
             trace: None,
             outcome: None,
+            outcome_file,
             last_work: Vec::new(),
         };
         for action in first {
