@@ -75,7 +75,7 @@ pub struct Attach {
     instance_key: [u8; 16],
     /// The assignment has arrived.
     has_assignment: bool,
-    /// The server of this stream has this agent wait for an attempt.
+    /// The server of this stream has this agent wait for an attempt, and the assignment is not complete yet.
     is_kept_waiting: bool,
     /// The outcome went out on some stream.
     outcome_sent: bool,

@@ -141,7 +141,6 @@ impl Attach {
             let _ = incoming.send(Incoming::Event(Event::KeptWaiting));
             said = inbound.message().await?;
         }
-        self.is_kept_waiting = false;
         Ok(said)
     }
 
@@ -223,6 +222,7 @@ impl Attach {
                 .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
             self.take_attempt(&mut assignment)?;
             self.has_assignment = true;
+            self.is_kept_waiting = false;
             stream.backoff.reset();
             let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }
