@@ -1,4 +1,4 @@
-//! An agent that was started before its attempt was known: the test is the server.
+//! What an agent does before its assignment and after its outcome: the test is the server.
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sqlflow_proto::agent::agent_server::{Agent, AgentServer};
 use sqlflow_proto::agent::{
-    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, AttemptRef, Hello, OutcomeAck,
-    Wait, attach_request, attach_response::Message,
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, AttemptRef, Hello, Outcome,
+    OutcomeAck, Wait, attach_request, attach_response::Message,
 };
 use sqlflow_tests::server::program;
 use tokio::net::UnixListener;
@@ -153,4 +153,28 @@ async fn an_agent_leaves_when_its_server_is_gone_before_the_assignment_is_comple
     drop((only, streams));
     let status = exit(agent).await;
     assert!(!status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_could_not_be_written_is_there_when_the_agent_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join(RUN_DIR);
+    // In the way of the file that is renamed to `outcome` in the end.
+    let obstacle = run_dir.join("outcome.tmp");
+    std::fs::create_dir_all(&obstacle).unwrap();
+    let (mut streams, server) = serve(dir.path());
+    let agent = start_agent(dir.path(), &["--linger", "1"]);
+    let mut only = streams.recv().await.unwrap();
+    only.hello().await;
+    only.say(Message::Attached(Attached::default())).await;
+    only.say(Message::Assignment(assignment())).await;
+    while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
+    assert!(!run_dir.join("outcome").exists());
+    std::fs::remove_dir(obstacle).unwrap();
+    server.abort();
+    drop((only, streams));
+    exit(agent).await;
+    let written = std::fs::read(run_dir.join("outcome")).unwrap();
+    let outcome: Outcome = prost::Message::decode(written.as_slice()).unwrap();
+    assert_eq!(outcome.exit_code, Some(0), "{outcome:?}");
 }
