@@ -9,15 +9,12 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
+use super::frame::{self, Front, MAX_FRAME};
+
 /// Bytes that may wait for the file.
 const BUFFER: usize = 1 << 20;
 /// Read at once, unless a record is larger.
 const READ: usize = 1 << 20;
-/// No record is larger: the channel takes frames of 16 MiB.
-const MAX_RECORD: usize = 17 << 20;
-/// Longest length before a record.
-const MAX_VARINT: usize = 10;
-const MAX_READ: usize = MAX_RECORD + MAX_VARINT;
 /// Gaps given at once, since the file may have held millions of records.
 const MAX_GAPS: u64 = 1000;
 
@@ -51,15 +48,11 @@ pub(super) struct Tail {
     lost: u64,
 }
 
-/// What is at the front of some bytes.
-enum Front {
-    Record(Record),
-    /// A record that cannot be decoded.
-    Damaged,
-    /// The beginning of a record.
-    Incomplete,
-    /// No record: where the next one begins is not known.
-    Unframed,
+/// Where the next record begins.
+enum Next {
+    /// At the front of what is left.
+    Here,
+    Unknown,
 }
 
 impl Tail {
@@ -152,16 +145,17 @@ impl Tail {
         }
         let before = bytes.len();
         let is_rest = before as u64 == self.written - self.read_at;
-        let (records, is_unframed) = self.decode(&mut bytes);
+        let in_file = self.count - self.count_in_memory();
+        let (records, next) = self.decode(&mut bytes, in_file);
         let taken = before - bytes.len();
         // A record that is larger than a piece needs a larger piece.
-        self.next_read = if taken == 0 { (self.next_read * 2).min(MAX_READ) } else { READ };
+        self.next_read = if taken == 0 { (self.next_read * 2).min(MAX_FRAME) } else { READ };
         self.read_at += taken as u64;
-        if is_unframed || (is_rest && !bytes.is_empty()) {
+        if matches!(next, Next::Unknown) || (is_rest && !bytes.is_empty()) {
             self.read_at = self.written;
         }
         if self.read_at == self.written {
-            self.lost = self.count - self.count_in_memory();
+            self.lost = in_file - records.len() as u64;
             self.begin_file_again();
         }
         records
@@ -181,37 +175,37 @@ impl Tail {
             return Vec::new();
         }
         let mut bytes = self.on_its_way.take().unwrap_or_default();
-        let (mut records, _) = self.decode(&mut bytes);
+        let (mut records, _) = self.decode(&mut bytes, self.count);
         let mut bytes = self.buffer.split().freeze();
-        records.extend(self.decode(&mut bytes).0);
+        records.extend(self.decode(&mut bytes, self.count).0);
         self.is_broken = false;
         self.begin_file_again();
         records
     }
 
-    /// Takes records from the front of `bytes`, with gaps for those before them that are damaged. True: what follows
-    /// is no record, and where the next one begins is not known.
-    fn decode(&mut self, bytes: &mut Bytes) -> (Vec<Record>, bool) {
+    /// Takes at most `left` records from the front of `bytes`, with gaps for those between them that are damaged.
+    fn decode(&mut self, bytes: &mut Bytes, mut left: u64) -> (Vec<Record>, Next) {
         let mut records = Vec::new();
         while bytes.has_remaining() {
             let mut ahead = bytes.clone();
-            match front(&mut ahead) {
+            match Front::take(&mut ahead) {
                 Front::Record(record) => {
                     let missing = record.seq.checked_sub(self.previous.seq + 1);
-                    let Some(missing) = missing.filter(|it| *it <= MAX_GAPS && *it < self.count) else {
-                        return (records, true);
+                    let Some(missing) = missing.filter(|it| *it < left.min(MAX_GAPS)) else {
+                        return (records, Next::Unknown);
                     };
                     records.extend((0..missing).map(|_| self.take_gap()));
                     records.push(self.take(record));
+                    left -= missing + 1;
                 }
                 // The number of the next one tells how many are missing.
                 Front::Damaged => {}
-                Front::Incomplete => return (records, false),
-                Front::Unframed => return (records, true),
+                Front::Incomplete => return (records, Next::Here),
+                Front::Unframed => return (records, Next::Unknown),
             }
             *bytes = ahead;
         }
-        (records, false)
+        (records, Next::Here)
     }
 
     fn take(&mut self, record: Record) -> Record {
@@ -222,13 +216,23 @@ impl Tail {
 
     /// A gap instead of the next record.
     fn take_gap(&mut self) -> Record {
+        self.take(self.gap(1))
+    }
+
+    /// A gap instead of the next records.
+    fn gap(&self, records: u64) -> Record {
         let gap = Gap { reason: gap::Reason::Damaged.into(), bytes: None };
-        let seq = self.previous.seq + 1;
-        self.take(Record { seq, payload: Some(Payload::Gap(gap)), ..self.previous.clone() })
+        let seq = self.previous.seq + records;
+        Record { seq, payload: Some(Payload::Gap(gap)), ..self.previous.clone() }
+    }
+
+    /// One gap instead of all records that the file did not give back; they are before all others.
+    pub(super) fn gap_for_lost(&self) -> Option<Record> {
+        (self.lost > 0).then(|| self.gap(self.lost))
     }
 
     fn count_in_memory(&self) -> u64 {
-        whole(self.on_its_way.as_deref().unwrap_or_default()) + whole(&self.buffer)
+        frame::count(self.on_its_way.as_deref().unwrap_or_default()) + frame::count(&self.buffer)
     }
 
     /// From its beginning, where nothing is left in it, so that it never grows beyond its limit.
@@ -250,30 +254,6 @@ impl Tail {
 fn without_payload(record: &Record) -> Record {
     let Record { seq, time_unix_micros, statement, payload: _ } = *record;
     Record { seq, time_unix_micros, statement, payload: None }
-}
-
-/// How many records these bytes are, which never left memory.
-fn whole(mut bytes: &[u8]) -> u64 {
-    let mut count = 0;
-    while let Ok(length) = prost::decode_length_delimiter(&mut bytes) {
-        bytes = bytes.get(length..).unwrap_or_default();
-        count += 1;
-    }
-    count
-}
-
-/// Takes what is at the front of `bytes`.
-fn front(bytes: &mut Bytes) -> Front {
-    let available = bytes.len();
-    let length = match prost::decode_length_delimiter(&mut *bytes) {
-        Ok(length) if length <= MAX_RECORD => length,
-        Err(_) if available < MAX_VARINT => return Front::Incomplete,
-        Ok(_) | Err(_) => return Front::Unframed,
-    };
-    if bytes.remaining() < length {
-        return Front::Incomplete;
-    }
-    Record::decode(bytes.split_to(length)).map_or(Front::Damaged, Front::Record)
 }
 
 #[cfg(test)]
@@ -399,7 +379,10 @@ mod tests {
         for damage in [0xff, 0x7f, 0] {
             let (mut tail, mut disk, starts) = spooled();
             disk.0[starts[1]..].fill(damage);
-            assert_eq!(taken(&mut tail, &mut disk), [(1, false), (2, true), (3, true), (4, false)]);
+            let DiskWork::Read(at, length) = tail.work(true).unwrap() else { panic!("it is read first") };
+            assert_eq!((at, tail.read(Bytes::copy_from_slice(&disk.0[..length])).len()), (0, 1));
+            assert_eq!(tail.gap_for_lost().map(|it| it.seq), Some(3), "one is enough for the spool");
+            assert_eq!(taken(&mut tail, &mut disk), [(2, true), (3, true), (4, false)]);
             assert_eq!((tail.count(), tail.bytes()), (0, 0));
         }
     }
