@@ -1,7 +1,8 @@
 //! The outcome: the verdict with its evidence, and the file that tells of it when no server listens.
 
-use std::io::{self, Write as _};
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use prost::Message as _;
@@ -146,10 +147,61 @@ impl Evidence {
     }
 }
 
-/// Writes `<dir>/outcome`, whole or not at all.
-///
-/// # Errors
-/// The file cannot be written durably.
-pub fn write(dir: &Path, outcome: &Outcome) -> io::Result<()> {
-    durable::replace(&dir.join(FILE), |file| file.write_all(&outcome.encode_to_vec()))
+/// The file `<dir>/outcome`, written whole or not at all.
+#[derive(Debug)]
+pub struct OutcomeFile {
+    dir: PathBuf,
+    /// The outcome that could not be written.
+    unwritten: Mutex<Option<Outcome>>,
+}
+
+impl OutcomeFile {
+    /// In this folder, once there is an outcome.
+    pub fn in_dir(dir: PathBuf) -> Self {
+        Self { dir, unwritten: Mutex::new(None) }
+    }
+
+    /// Where the file is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes it. Where that fails, `write_again` may succeed later: a full disk gets room.
+    pub fn write(&self, outcome: &Outcome) {
+        let path = self.dir.join(FILE);
+        if let Err(error) = durable::replace(&path, |file| file.write_all(&outcome.encode_to_vec())) {
+            tracing::error!(%error, file = %path.display(), "cannot write the outcome");
+            *self.unwritten.lock().expect("nobody panics while holding the lock") = Some(outcome.clone());
+        }
+    }
+
+    /// Writes what could not be written before.
+    pub fn write_again(&self) {
+        let unwritten = self.unwritten.lock().expect("nobody panics while holding the lock").take();
+        if let Some(outcome) = unwritten {
+            self.write(&outcome);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_that_could_not_be_written_is_written_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("0-1");
+        let file = OutcomeFile::in_dir(dir.clone());
+        let outcome = Outcome { message: "no such table: t".to_owned(), ..Outcome::default() };
+        file.write(&outcome);
+        file.write_again();
+        std::fs::create_dir(&dir).unwrap();
+        file.write_again();
+        let written = std::fs::read(dir.join(FILE)).unwrap();
+        assert_eq!(Outcome::decode(written.as_slice()).unwrap(), outcome);
+        std::fs::remove_file(dir.join(FILE)).unwrap();
+        file.write_again();
+        assert!(!dir.join(FILE).exists(), "once is enough");
+    }
 }

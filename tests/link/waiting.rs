@@ -1,19 +1,25 @@
-//! An agent that was started before its attempt was known: the test is the server.
+//! What an agent does before its assignment and after its outcome: the test is the server.
 
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use sqlflow_proto::agent::agent_server::{Agent, AgentServer};
 use sqlflow_proto::agent::{
-    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, AttemptRef, Hello, OutcomeAck,
-    Wait, attach_request, attach_response::Message,
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, AttemptRef, Hello, Outcome,
+    OutcomeAck, Wait, attach_request, attach_response::Message,
 };
 use sqlflow_tests::server::program;
 use tokio::net::UnixListener;
+use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
+
+const SOCKET: &str = "agent.sock";
+const RUN_DIR: &str = "warm-1";
 
 type Responses = mpsc::Sender<Result<AttachResponse, Status>>;
 
@@ -68,23 +74,37 @@ fn assignment() -> AssignmentChunk {
     AssignmentChunk { data: prost::Message::encode_to_vec(&assignment).into(), last: true }
 }
 
+/// The test as a server, until it is aborted.
+fn serve(dir: &Path) -> (mpsc::Receiver<Stream>, JoinHandle<()>) {
+    let (sender, streams) = mpsc::channel(4);
+    let listener = UnixListenerStream::new(UnixListener::bind(dir.join(SOCKET)).unwrap());
+    let serving =
+        Server::builder().add_service(AgentServer::new(Streams(sender))).serve_with_incoming(listener);
+    (streams, tokio::spawn(async { serving.await.unwrap() }))
+}
+
+fn start_agent(dir: &Path, options: &[&str]) -> Child {
+    Command::new(program("sqlflow-agent"))
+        .args(["attach", "--mirror", "none", "--server"])
+        .arg(format!("unix://{}", dir.join(SOCKET).display()))
+        .arg("--dir")
+        .arg(dir.join(RUN_DIR))
+        .args(options)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+async fn exit(mut agent: Child) -> ExitStatus {
+    tokio::time::timeout(Duration::from_secs(60), agent.wait()).await.expect("the agent leaves").unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_takes_its_attempt_from_the_assignment() {
     let dir = tempfile::tempdir().unwrap();
-    let socket = dir.path().join("agent.sock");
-    let (sender, mut streams) = mpsc::channel(4);
-    let listener = UnixListenerStream::new(UnixListener::bind(&socket).unwrap());
-    tokio::spawn(
-        Server::builder().add_service(AgentServer::new(Streams(sender))).serve_with_incoming(listener),
-    );
-    let mut agent = Command::new(program("sqlflow-agent"))
-        .args(["attach", "--mirror", "none", "--server"])
-        .arg(format!("unix://{}", socket.display()))
-        .arg("--dir")
-        .arg(dir.path().join("warm-1"))
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let (mut streams, _server) = serve(dir.path());
+    let agent = start_agent(dir.path(), &[]);
 
     // The first server has nothing for it, and goes away.
     let mut first = streams.recv().await.unwrap();
@@ -112,6 +132,49 @@ async fn an_agent_takes_its_attempt_from_the_assignment() {
     };
     assert_eq!(outcome.exit_code, Some(0), "{}: the command sees its attempt", outcome.message);
     third.say(Message::OutcomeAck(OutcomeAck {})).await;
-    let status = tokio::task::spawn_blocking(move || agent.wait().unwrap()).await.unwrap();
+    let status = exit(agent).await;
     assert!(status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_leaves_when_its_server_is_gone_before_the_assignment_is_complete() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut streams, server) = serve(dir.path());
+    let agent = start_agent(dir.path(), &["--linger", "1"]);
+    let mut only = streams.recv().await.unwrap();
+    only.hello().await;
+    only.say(Message::Wait(Wait {})).await;
+    only.say(Message::Attached(Attached::default())).await;
+    let half = assignment().data.slice(..10);
+    only.say(Message::Assignment(AssignmentChunk { data: half, last: false })).await;
+    // A heartbeat comes only from an agent that is attached.
+    only.next().await;
+    server.abort();
+    drop((only, streams));
+    let status = exit(agent).await;
+    assert!(!status.success(), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_could_not_be_written_is_there_when_the_agent_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_dir = dir.path().join(RUN_DIR);
+    // In the way of the file that is renamed to `outcome` in the end.
+    let obstacle = run_dir.join("outcome.tmp");
+    std::fs::create_dir_all(&obstacle).unwrap();
+    let (mut streams, server) = serve(dir.path());
+    let agent = start_agent(dir.path(), &["--linger", "1"]);
+    let mut only = streams.recv().await.unwrap();
+    only.hello().await;
+    only.say(Message::Attached(Attached::default())).await;
+    only.say(Message::Assignment(assignment())).await;
+    while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
+    assert!(!run_dir.join("outcome").exists());
+    std::fs::remove_dir(obstacle).unwrap();
+    server.abort();
+    drop((only, streams));
+    exit(agent).await;
+    let written = std::fs::read(run_dir.join("outcome")).unwrap();
+    let outcome: Outcome = prost::Message::decode(written.as_slice()).unwrap();
+    assert_eq!(outcome.exit_code, Some(0), "{outcome:?}");
 }

@@ -1,8 +1,10 @@
 //! The connection to a server: one stream at a time, and a new one after every cut, for as long as the agent lives.
 //!
-//! `backoff` says how long to wait between tries, `session` is one stream from Hello to its end.
+//! `backoff` says how long to wait between tries, `session` is one stream from Hello to its end, `run_folder` tells
+//! whether the attempt can still be found.
 
 mod backoff;
+mod run_folder;
 mod session;
 
 use std::io;
@@ -19,6 +21,7 @@ use crate::run::Incoming;
 use crate::ship::link::Link;
 use crate::supervise::Event;
 use backoff::Backoff;
+use run_folder::RunFolder;
 use session::SessionEnd;
 
 /// A server that says nothing for this long, though asked, is gone.
@@ -65,14 +68,14 @@ pub struct Attach {
     pub endpoint: Endpoint,
     proof: Proof,
     /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
-    pub run_dir: PathBuf,
+    run_dir: RunFolder,
     /// The attempt; `None`: the server has not said yet.
     pub attempt: Option<AttemptRef>,
     /// Proves that a later stream comes from the same agent. In memory only.
     instance_key: [u8; 16],
     /// The assignment has arrived.
     has_assignment: bool,
-    /// The server of this stream has this agent wait for an attempt.
+    /// The server of this stream has this agent wait for an attempt, and the assignment is not complete yet.
     is_kept_waiting: bool,
     /// The outcome went out on some stream.
     outcome_sent: bool,
@@ -88,7 +91,7 @@ impl Attach {
                 .keep_alive_timeout(KEEPALIVE)
                 .keep_alive_while_idle(true),
             proof,
-            run_dir,
+            run_dir: RunFolder::new(run_dir),
             attempt,
             instance_key: rand::random(),
             has_assignment: false,
@@ -109,7 +112,7 @@ impl Attach {
                 let _ = incoming.send(Incoming::Event(Event::WaitCut));
             }
             match end {
-                SessionEnd::Cut(_) if !self.run_dir.exists() => {
+                SessionEnd::Cut(_) if self.run_dir.is_gone().await => {
                     let why = "the run folder is gone, so no server can find this attempt any more";
                     self.give_up(&incoming, why.to_owned());
                     return;

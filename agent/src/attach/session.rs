@@ -13,6 +13,7 @@ use sqlflow_proto::agent::{
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
@@ -23,6 +24,8 @@ use crate::ship::link::{Acked, Link, Sent};
 use crate::supervise::Event;
 
 const PROTOCOL: u32 = 1;
+/// Timeout for TCP and TLS together: longer than that for TCP alone, whose error says more.
+const HANDSHAKE_TIMEOUT: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(2));
 /// Largest assignment, all pieces together.
 const MAX_ASSIGNMENT: usize = 128 << 20;
 /// Largest single message from a server.
@@ -94,7 +97,7 @@ impl Attach {
         let cut = |error: io::Error| SessionEnd::Cut(error.to_string());
         let endpoint = self.proof.secured(&self.endpoint).map_err(cut)?;
         let hello = self.hello(self.proof.identity().map_err(cut)?);
-        let channel = endpoint.connect().await.map_err(|error| SessionEnd::Cut(chain(&error)))?;
+        let channel = connect(&endpoint, HANDSHAKE_TIMEOUT).await?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (requests, outbound) = mpsc::channel(1);
         requests.try_send(hello).expect("the queue is new and empty");
@@ -138,7 +141,6 @@ impl Attach {
             let _ = incoming.send(Incoming::Event(Event::KeptWaiting));
             said = inbound.message().await?;
         }
-        self.is_kept_waiting = false;
         Ok(said)
     }
 
@@ -220,6 +222,7 @@ impl Attach {
                 .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
             self.take_attempt(&mut assignment)?;
             self.has_assignment = true;
+            self.is_kept_waiting = false;
             stream.backoff.reset();
             let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }
@@ -259,6 +262,14 @@ impl Attach {
     }
 }
 
+/// Connects within `timeout`. The endpoint's own timeout covers TCP only, not the TLS handshake.
+async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, SessionEnd> {
+    match tokio::time::timeout(timeout, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|error| SessionEnd::Cut(chain(&error))),
+        Err(_) => Err(SessionEnd::Cut(format!("no connection within {} s", timeout.as_secs()))),
+    }
+}
+
 /// An error with its causes: tonic's own message is only `transport error`.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -272,7 +283,20 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tonic::transport::ClientTlsConfig;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_is_silent_in_the_tls_handshake_is_given_up() {
+        // The kernel accepts the connection, and nobody ever says a word on it.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("https://{}", silent.local_addr().unwrap());
+        let endpoint = Endpoint::from_shared(address).unwrap().tls_config(ClientTlsConfig::new()).unwrap();
+        let connecting = connect(&endpoint, Duration::from_millis(50));
+        let connected = tokio::time::timeout(Duration::from_secs(30), connecting).await;
+        assert!(matches!(connected, Ok(Err(SessionEnd::Cut(_)))), "{connected:?}");
+    }
 
     /// A server that takes the Hello and nothing else is not tried ever faster.
     #[test]

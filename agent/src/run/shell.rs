@@ -1,12 +1,13 @@
 //! The shell around the state machine: brings events in, carries actions out, decides nothing. `command` deals with
-//! the command, `publishing` with its models, `flushing` with what it printed, `leaving` with the end.
+//! the command, `publishing` with its models, `flushing` with what it printed, `timers`
+//! with the machine's timers, `leaving` with the end.
 
 mod command;
 mod flushing;
 mod leaving;
 mod publishing;
+mod timers;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::prepare::prepare;
 use super::{Home, Incoming, Setting, attempt_of};
 use crate::channel::answers::Answer;
-use crate::outcome::Evidence;
+use crate::outcome::{Evidence, OutcomeFile};
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::terminal::Foreground;
@@ -32,16 +33,14 @@ use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
 use crate::ship::overflow::Overflow;
 use crate::store::Patience;
-use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
+use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan};
 use crate::trace::{Exporter, SharedTrace, Trace};
 use crate::{failpoint, workspace};
+use timers::Timers;
 
 /// When the assignment does not say.
 const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
-/// Thirty years: the clock's limit is far beyond.
-const LONGEST_TIMER: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
-
 /// Everything that actions work on.
 pub(super) struct Shell {
     setting: Setting,
@@ -63,17 +62,13 @@ pub(super) struct Shell {
     answers: Option<mpsc::Sender<Answer>>,
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
-    timers: HashMap<Timer, Due>,
+    timers: Timers,
     trace: Option<SharedTrace>,
     outcome: Option<Outcome>,
+    /// Where a server finds the outcome when none listens; `None`: nobody would look for it.
+    outcome_file: Option<Arc<OutcomeFile>>,
     /// Work with files that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
-}
-
-/// A timer that was set.
-struct Due {
-    at: Instant,
-    task: AbortHandle,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +84,8 @@ impl Shell {
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(setting.linger);
         let fetching = Arc::new(Patience::new(setting.publish_retry));
+        let outcome_file = setting.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir)));
+        let timers = Timers::new(events.clone());
         let mut shell = Self {
             setting,
             mirrors,
@@ -109,9 +106,10 @@ impl Shell {
             answers: None,
             publication: None,
             staged: Vec::new(),
-            timers: HashMap::new(),
+            timers,
             trace: None,
             outcome: None,
+            outcome_file,
             last_work: Vec::new(),
         };
         for action in first {
@@ -149,7 +147,7 @@ impl Shell {
                     Caught::Hangup => Event::Forward(Signal::SIGHUP),
                 },
             };
-            if self.is_stale(&event) {
+            if self.timers.is_stale(&event, Instant::now()) {
                 continue;
             }
             let actions = self.attempt.apply(event);
@@ -303,7 +301,7 @@ impl Shell {
                 self.hurry_flush.send_replace(true);
             }
             Action::Report(verdict, models) => self.report(*verdict, models),
-            Action::SetTimer(timer, after) => self.set_timer(timer, after),
+            Action::SetTimer(timer, after) => self.timers.set(timer, after),
             Action::Exit(_) => unreachable!("the loop takes it"),
         }
     }
@@ -333,27 +331,6 @@ impl Shell {
 
     fn warn(&self, text: String) {
         self.link.warn(text);
-    }
-
-    fn set_timer(&mut self, timer: Timer, after: Duration) {
-        let events = self.events.clone();
-        // Also a grace of centuries has an end that can be computed.
-        let at = Instant::now() + after.min(LONGEST_TIMER);
-        let task = tokio::spawn(async move {
-            tokio::time::sleep_until(at).await;
-            let _ = events.send(Event::TimeUp(timer));
-        });
-        if let Some(earlier) = self.timers.insert(timer, Due { at, task: task.abort_handle() }) {
-            earlier.task.abort();
-        }
-    }
-
-    /// Whether the event is of a timer that was set again after it had fired: its time is not up yet.
-    fn is_stale(&self, event: &Event) -> bool {
-        match event {
-            Event::TimeUp(timer) => self.timers.get(timer).is_some_and(|due| Instant::now() < due.at),
-            _ => false,
-        }
     }
 }
 

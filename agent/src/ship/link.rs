@@ -373,7 +373,8 @@ impl Link {
     pub fn unacked(&self) -> Unacked {
         let pending = self.pending();
         let (on_disk, encoded) = pending.outbox.tail.rest();
-        Unacked { records: pending.outbox.records().cloned().collect(), on_disk, encoded }
+        let lost = pending.outbox.tail.gap_for_lost();
+        Unacked { records: pending.outbox.records().cloned().chain(lost).collect(), on_disk, encoded }
     }
 
     /// Waits for the next message that this stream should carry. Safe to cancel.

@@ -1,6 +1,6 @@
 //! Records that no server took, on disk: length-delimited, in order, durable before the agent exits.
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::Path;
 
 use bytes::BytesMut;
@@ -13,20 +13,80 @@ use crate::durable;
 /// Name in the run folder.
 pub const FILE: &str = "spool";
 
-/// Writes everything that is unacknowledged to `<dir>/spool`, whole or not at all.
+/// Writes everything that is unacknowledged to `<dir>/spool`, or as much from its beginning as the disk has room for.
+/// A server takes the whole records of that, and notices that the last one is not whole.
 ///
 /// # Errors
 /// The file cannot be written durably.
 pub fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
-    durable::replace(&dir.join(FILE), |file| {
-        let mut encoded = BytesMut::new();
-        for record in &unacked.records {
-            record.encode_length_delimited(&mut encoded)?;
+    durable::replace(&dir.join(FILE), |file| match write_all(file, unacked, overflow) {
+        Err(error) if is_full(&error) => {
+            tracing::error!(%error, "cannot write all of the spool; what has room is kept");
+            Ok(())
         }
-        file.write_all(&encoded)?;
-        if let Some(overflow) = overflow {
-            overflow.copy_to(unacked.on_disk.clone(), file)?;
-        }
-        file.write_all(&unacked.encoded)
+        written => written,
     })
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn write_all(file: &mut impl io::Write, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
+    let mut encoded = BytesMut::new();
+    for record in &unacked.records {
+        record.encode_length_delimited(&mut encoded)?;
+    }
+    file.write_all(&encoded)?;
+    if let Some(overflow) = overflow {
+        overflow.copy_to(unacked.on_disk.clone(), file)?;
+    }
+    file.write_all(&unacked.encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use sqlflow_proto::record::{Output, Record, record::Payload};
+
+    use super::*;
+
+    const DISK: &str = "SQLFLOW_TEST_SMALL_DISK";
+    const DONE: &str = "the disk is full, and the spool is there";
+
+    #[test]
+    fn on_a_small_disk() {
+        let Some(dir) = std::env::var_os(DISK).map(std::path::PathBuf::from) else { return };
+        let record = |seq| {
+            let output = Output { data: vec![b'x'; 100 << 10].into(), ..Output::default() };
+            Record { seq, payload: Some(Payload::Output(output)), ..Record::default() }
+        };
+        let unacked =
+            Unacked { records: (1..=20).map(record).collect(), on_disk: 0..0, encoded: bytes::Bytes::new() };
+        write(&dir, &unacked, None).unwrap();
+        let spooled = std::fs::read(dir.join(FILE)).unwrap();
+        let mut rest = spooled.as_slice();
+        let whole: Vec<_> = std::iter::from_fn(|| Record::decode_length_delimited(&mut rest).ok()).collect();
+        assert!(whole.len() > 5, "{}", whole.len());
+        assert_eq!(whole, unacked.records[..whole.len()]);
+        println!("{DONE}");
+    }
+
+    /// In a mount namespace of the test's own, where the folder is a disk of one megabyte; the test runs itself in it.
+    #[test]
+    fn a_full_disk_keeps_what_it_has_room_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = r#"mount -t tmpfs -o size=1m none "$0" && exec "$@""#;
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", script]).arg(dir.path()).arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "ship::spool::tests::on_a_small_disk", "--nocapture"]).env(DISK, dir.path());
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains(DONE),
+            "this test mounts a small disk and needs the right to do so\n{said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }

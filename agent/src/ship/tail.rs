@@ -7,12 +7,16 @@
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use prost::Message as _;
-use sqlflow_proto::record::Record;
+use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
+
+use super::frame::{self, Front, MAX_FRAME};
 
 /// Bytes that may wait for the file.
 const BUFFER: usize = 1 << 20;
 /// Read at once, unless a record is larger.
 const READ: usize = 1 << 20;
+/// Gaps given at once, since the file may have held millions of records.
+const MAX_GAPS: u64 = 1000;
 
 /// Something to do with the file; one at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +42,17 @@ pub(super) struct Tail {
     next_read: usize,
     /// The last write failed; nothing more is taken until it is tried again.
     is_broken: bool,
+    /// The record before the first of the tail, without its payload.
+    previous: Record,
+    /// Records before all others that the file held and did not give back. A gap will stand for each.
+    lost: u64,
+}
+
+/// Where the next record begins.
+enum Next {
+    /// At the front of what is left.
+    Here,
+    Unknown,
 }
 
 impl Tail {
@@ -52,6 +67,8 @@ impl Tail {
             is_busy: false,
             next_read: READ,
             is_broken: false,
+            previous: Record::default(),
+            lost: 0,
         }
     }
 
@@ -76,13 +93,16 @@ impl Tail {
     }
 
     pub(super) fn push(&mut self, record: &Record) {
+        if self.count == 0 {
+            self.previous = Record { seq: record.seq - 1, ..without_payload(record) };
+        }
         record.encode_length_delimited(&mut self.buffer).expect("a BytesMut grows");
         self.count += 1;
     }
 
     /// The next thing to do with the file. `wants_records`: memory has room.
     pub(super) fn work(&mut self, wants_records: bool) -> Option<DiskWork> {
-        if self.is_busy || self.limit == 0 {
+        if self.is_busy || self.limit == 0 || (wants_records && self.lost > 0) {
             return None;
         }
         if wants_records && self.read_at < self.written {
@@ -116,39 +136,110 @@ impl Tail {
         self.is_broken = false;
     }
 
-    /// What was read: gives its whole records, in order.
+    /// What was read: gives its whole records, in order, and a gap for each that is damaged. Nothing: reading failed,
+    /// and will be tried again.
     pub(super) fn read(&mut self, mut bytes: Bytes) -> Vec<Record> {
         self.is_busy = false;
-        let before = bytes.len();
-        let records = decode(&mut bytes);
-        let taken = before - bytes.len();
-        // A record that is larger than a piece needs a larger piece.
-        self.next_read = if taken == 0 { self.next_read * 2 } else { READ };
-        self.read_at += taken as u64;
-        self.forget(records)
-    }
-
-    /// Records that never went to the file, when it holds none before them.
-    pub(super) fn take_unwritten(&mut self) -> Vec<Record> {
-        if self.is_busy || self.read_at < self.written {
+        if bytes.is_empty() {
             return Vec::new();
         }
-        let mut records = Vec::new();
-        if let Some(mut bytes) = self.on_its_way.take() {
-            records = decode(&mut bytes);
+        let before = bytes.len();
+        let is_rest = before as u64 == self.written - self.read_at;
+        let in_file = self.count - self.count_in_memory();
+        let (records, next) = self.decode(&mut bytes, in_file);
+        let taken = before - bytes.len();
+        // A record that is larger than a piece needs a larger piece.
+        self.next_read = if taken == 0 { (self.next_read * 2).min(MAX_FRAME) } else { READ };
+        self.read_at += taken as u64;
+        if matches!(next, Next::Unknown) || (is_rest && !bytes.is_empty()) {
+            self.read_at = self.written;
         }
-        records.extend(decode(&mut self.buffer.split().freeze()));
-        self.is_broken = false;
-        self.forget(records)
-    }
-
-    fn forget(&mut self, records: Vec<Record>) -> Vec<Record> {
-        self.count -= records.len() as u64;
         if self.read_at == self.written {
-            // The file is begun anew, so that it never grows beyond its limit.
-            (self.read_at, self.written) = (0, 0);
+            self.lost = in_file - records.len() as u64;
+            self.begin_file_again();
         }
         records
+    }
+
+    /// Records that need no reading, when the file holds none before them.
+    pub(super) fn take_unwritten(&mut self) -> Vec<Record> {
+        if self.is_busy {
+            return Vec::new();
+        }
+        if self.lost > 0 {
+            let gaps = self.lost.min(MAX_GAPS);
+            self.lost -= gaps;
+            return (0..gaps).map(|_| self.take_gap()).collect();
+        }
+        if self.read_at < self.written {
+            return Vec::new();
+        }
+        let mut bytes = self.on_its_way.take().unwrap_or_default();
+        let (mut records, _) = self.decode(&mut bytes, self.count);
+        let mut bytes = self.buffer.split().freeze();
+        records.extend(self.decode(&mut bytes, self.count).0);
+        self.is_broken = false;
+        self.begin_file_again();
+        records
+    }
+
+    /// Takes at most `left` records from the front of `bytes`, with gaps for those between them that are damaged.
+    fn decode(&mut self, bytes: &mut Bytes, mut left: u64) -> (Vec<Record>, Next) {
+        let mut records = Vec::new();
+        while bytes.has_remaining() {
+            let mut ahead = bytes.clone();
+            match Front::take(&mut ahead) {
+                Front::Record(record) => {
+                    let missing = record.seq.checked_sub(self.previous.seq + 1);
+                    let Some(missing) = missing.filter(|it| *it < left.min(MAX_GAPS)) else {
+                        return (records, Next::Unknown);
+                    };
+                    records.extend((0..missing).map(|_| self.take_gap()));
+                    records.push(self.take(record));
+                    left -= missing + 1;
+                }
+                // The number of the next one tells how many are missing.
+                Front::Damaged => {}
+                Front::Incomplete => return (records, Next::Here),
+                Front::Unframed => return (records, Next::Unknown),
+            }
+            *bytes = ahead;
+        }
+        (records, Next::Here)
+    }
+
+    fn take(&mut self, record: Record) -> Record {
+        self.count -= 1;
+        self.previous = without_payload(&record);
+        record
+    }
+
+    /// A gap instead of the next record.
+    fn take_gap(&mut self) -> Record {
+        self.take(self.gap(1))
+    }
+
+    /// A gap instead of the next records.
+    fn gap(&self, records: u64) -> Record {
+        let gap = Gap { reason: gap::Reason::Damaged.into(), bytes: None };
+        let seq = self.previous.seq + records;
+        Record { seq, payload: Some(Payload::Gap(gap)), ..self.previous.clone() }
+    }
+
+    /// One gap instead of all records that the file did not give back; they are before all others.
+    pub(super) fn gap_for_lost(&self) -> Option<Record> {
+        (self.lost > 0).then(|| self.gap(self.lost))
+    }
+
+    fn count_in_memory(&self) -> u64 {
+        frame::count(self.on_its_way.as_deref().unwrap_or_default()) + frame::count(&self.buffer)
+    }
+
+    /// From its beginning, where nothing is left in it, so that it never grows beyond its limit.
+    fn begin_file_again(&mut self) {
+        if self.read_at == self.written {
+            (self.read_at, self.written) = (0, 0);
+        }
     }
 
     /// Where the rest is: the part of the file, and what comes after it.
@@ -160,20 +251,9 @@ impl Tail {
     }
 }
 
-/// Whole records from the front; what is left is the beginning of one.
-fn decode(bytes: &mut Bytes) -> Vec<Record> {
-    let mut records = Vec::new();
-    while bytes.has_remaining() {
-        let mut ahead = bytes.clone();
-        let Ok(length) = prost::decode_length_delimiter(&mut ahead) else { break };
-        if ahead.remaining() < length {
-            break;
-        }
-        let Ok(record) = Record::decode(ahead.split_to(length)) else { break };
-        records.push(record);
-        *bytes = ahead;
-    }
-    records
+fn without_payload(record: &Record) -> Record {
+    let Record { seq, time_unix_micros, statement, payload: _ } = *record;
+    Record { seq, time_unix_micros, statement, payload: None }
 }
 
 #[cfg(test)]
@@ -264,5 +344,60 @@ mod tests {
             disk.carry_out(&mut tail, true, false);
         }
         assert!(tail.has_room());
+    }
+
+    /// Three records in the file and one in memory; gives where each of the three begins.
+    fn spooled() -> (Tail, Disk, [usize; 3]) {
+        let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
+        let starts = [1, 2, 3].map(|seq| {
+            let start = disk.0.len();
+            tail.push(&record(seq, 100));
+            disk.carry_out(&mut tail, false, false);
+            start
+        });
+        tail.push(&record(4, 100));
+        (tail, disk, starts)
+    }
+
+    /// Number of each record that comes back, and whether it is a gap.
+    fn taken(tail: &mut Tail, disk: &mut Disk) -> Vec<(u64, bool)> {
+        let records = (0..100).flat_map(|_| disk.carry_out(tail, true, false));
+        records.map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
+    }
+
+    #[test]
+    fn a_gap_stands_for_a_record_that_is_damaged() {
+        let (mut tail, mut disk, starts) = spooled();
+        // After the length: a tag that there is not.
+        disk.0[starts[1] + 1] = 0xff;
+        assert_eq!(taken(&mut tail, &mut disk), [(1, false), (2, true), (3, false), (4, false)]);
+        assert_eq!((tail.count(), tail.bytes()), (0, 0));
+    }
+
+    #[test]
+    fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
+        for damage in [0xff, 0x7f, 0] {
+            let (mut tail, mut disk, starts) = spooled();
+            disk.0[starts[1]..].fill(damage);
+            let DiskWork::Read(at, length) = tail.work(true).unwrap() else { panic!("it is read first") };
+            assert_eq!((at, tail.read(Bytes::copy_from_slice(&disk.0[..length])).len()), (0, 1));
+            assert_eq!(tail.gap_for_lost().map(|it| it.seq), Some(3), "one is enough for the spool");
+            assert_eq!(taken(&mut tail, &mut disk), [(2, true), (3, true), (4, false)]);
+            assert_eq!((tail.count(), tail.bytes()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn reading_that_fails_asks_for_no_more_the_next_time() {
+        let (mut tail, mut disk, _) = spooled();
+        tail.push(&record(5, 2 * READ));
+        disk.carry_out(&mut tail, false, false);
+        for _ in 0..100 {
+            let Some(DiskWork::Read(_, length)) = tail.work(true) else { panic!("it is read again") };
+            assert!(length <= READ);
+            assert_eq!(tail.read(Bytes::new()), []);
+        }
+        let back: Vec<_> = (1..=5).map(|seq| (seq, false)).collect();
+        assert_eq!(taken(&mut tail, &mut disk), back);
     }
 }

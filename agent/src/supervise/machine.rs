@@ -76,6 +76,8 @@ pub struct Attempt {
     is_late: bool,
     /// KILL did not end the command.
     is_unended: bool,
+    /// The submitter's commit was granted: its effect may be visible at any moment.
+    is_granted: bool,
 }
 
 impl Attempt {
@@ -100,6 +102,7 @@ impl Attempt {
             hurried: false,
             is_late: false,
             is_unended: false,
+            is_granted: false,
         };
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }

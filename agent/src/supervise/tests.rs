@@ -39,6 +39,8 @@ struct World {
     /// The time for KILL to end it has run out.
     given_up: bool,
     granted: bool,
+    /// The command was told that it may make its effect visible.
+    granted_to_command: bool,
     committed: bool,
     reports: Vec<Verdict>,
     exit: Option<u8>,
@@ -82,6 +84,7 @@ impl World {
             is_running: false,
             given_up: false,
             granted: false,
+            granted_to_command: false,
             committed: false,
             reports: Vec::new(),
             exit: None,
@@ -97,7 +100,10 @@ impl World {
                 self.timers.retain(|set| set != timer);
                 self.given_up |= *timer == Timer::GiveUp;
             }
-            Event::Granted => self.granted = true,
+            Event::Granted => {
+                self.granted = true;
+                self.granted_to_command |= self.is_running;
+            }
             Event::Committed(_) => self.committed = true,
             _ => {}
         }
@@ -313,6 +319,8 @@ proptest! {
             prop_assert!(!succeeded || fails != Fails::Flush || kept != Kept::Nowhere, "success means told");
             prop_assert!(code != 0 || succeeded);
             prop_assert!(code == 0 || !succeeded || kept == Kept::InLog, "but for a log that was not finished in time");
+            let is_effective = world.granted_to_command && verdict.status == Some(ExitStatus::Code(0));
+            prop_assert!(publishes || !is_effective || verdict.reason != Reason::Cancelled, "{:?}", verdict);
             let was_made = publishes && !succeeded && verdict.status == Some(ExitStatus::Code(0));
             prop_assert!(!verdict.output_kept || (was_made && keeps_output), "{:?}", verdict);
             if !was_interrupted && !is_stubborn && exit_code == 0 && fails == Fails::Nothing {
@@ -468,4 +476,69 @@ fn a_cancel_that_comes_instead_of_the_assignment_is_reported() {
     assert_eq!((verdict.reason, verdict.message.as_str()), (Reason::Cancelled, "by the user"));
     while world.step(0) {}
     assert_eq!(world.exit, Some(143));
+}
+
+fn cancel() -> Event {
+    Event::Cancel { reason: "by the user".into(), grace: Some(Duration::from_secs(3)) }
+}
+
+/// A command that runs, and what was made of its wish to make its effect visible.
+fn running(is_granted: bool) -> Attempt {
+    let (mut machine, _) = Attempt::new(LINGER);
+    machine.apply(Event::Assigned(plan(false)));
+    machine.apply(Event::Prepared);
+    if is_granted {
+        assert_eq!(machine.apply(Event::CommitAsked), [Action::AskCommit(Vec::new())]);
+        assert_eq!(machine.apply(Event::Granted), [Action::AnswerSubmitter(Ok(()))]);
+    }
+    machine
+}
+
+/// The verdict when the command ends like this.
+fn verdict_on(mut machine: Attempt, exit: Event) -> Verdict {
+    machine.apply(exit);
+    machine.apply(Event::Alone);
+    let reported = machine.apply(Event::StreamsEnded { open: false });
+    let verdict = reported.into_iter().find_map(|it| match it {
+        Action::Report(verdict, _) => Some(*verdict),
+        _ => None,
+    });
+    verdict.expect("it is over")
+}
+
+/// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
+#[test]
+fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
+    let mut machine = running(true);
+    assert_eq!(machine.apply(cancel()), [Action::SetTimer(Timer::Grace, Duration::from_secs(3))]);
+    assert_eq!(machine.apply(cancel()), [], "a server repeats its Cancel on every stream");
+    let late = machine.apply(Event::TimeUp(Timer::Grace));
+    assert!(late.contains(&Action::Signal(Signal::SIGTERM)), "{late:?}");
+    let killed = machine.apply(Event::TimeUp(Timer::Grace));
+    assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{killed:?}");
+}
+
+#[test]
+fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
+    for (is_granted, code, reason) in
+        [(true, 0, Reason::Succeeded), (true, 1, Reason::Cancelled), (false, 0, Reason::Cancelled)]
+    {
+        let mut machine = running(is_granted);
+        machine.apply(cancel());
+        assert_eq!(verdict_on(machine, exited(code)).reason, reason, "granted: {is_granted}, code {code}");
+    }
+}
+
+/// The Cancel's grace ends by its own timer; the platform's TERM brings deadlines, and does not shorten it.
+#[test]
+fn a_term_after_a_cancel_does_not_shorten_its_grace() {
+    let mut machine = running(false);
+    machine.apply(cancel());
+    machine.apply(terminate());
+    assert_eq!(machine.apply(Event::TimeUp(Timer::PublishBy)), []);
+    let mut at_grace = machine.clone();
+    for (machine, timer) in [(&mut at_grace, Timer::Grace), (&mut machine, Timer::LeaveBy)] {
+        let killed = machine.apply(Event::TimeUp(timer));
+        assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{timer:?}: {killed:?}");
+    }
 }

@@ -183,10 +183,16 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
 /// The command ended by itself.
 fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
     let said = failure.map(|failure| head(&failure.message, MESSAGE_LIMIT)).filter(|said| !said.is_empty());
+    let is_user_error = failure.is_some_and(|failure| failure.user_error);
+    // The cgroup may be shared, so the process that was killed need not be one of this attempt.
+    let is_explained = is_user_error && matches!(exit.status, ExitStatus::Code(_));
     let (reason, message, retryable) = match exit.status {
         ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
-        _ if exit.oom_kills > 0 => {
-            let message = format!("out of memory: {}; give it more memory", exit.oom_sentence());
+        _ if exit.oom_kills > 0 && !is_explained => {
+            let mut message = format!("out of memory: {}; give it more memory", exit.oom_sentence());
+            if let Some(said) = said {
+                message = head(&format!("{message}; the command failed with: {said}"), MESSAGE_LIMIT);
+            }
             (Reason::OutOfMemory, message, false)
         }
         ExitStatus::Code(code) => {
@@ -200,17 +206,20 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
             (Reason::Signaled, message, matches!(signal, 9 | 15))
         }
     };
-    let user_error = reason == Reason::Exited && failure.is_some_and(|failure| failure.user_error);
-    Verdict {
+    let mut verdict = Verdict {
         reason,
         status: Some(exit.status),
         message,
         detail,
         retryable,
-        user_error,
+        user_error: reason == Reason::Exited && is_user_error,
         output_kept: false,
         unexplained: reason == Reason::Exited && failure.is_none(),
+    };
+    if exit.oom_kills > 0 && reason == Reason::Exited {
+        verdict.add(&exit.oom_sentence());
     }
+    verdict
 }
 
 /// The agent's exit code.
@@ -295,6 +304,27 @@ mod tests {
         for status in [ExitStatus::Signal(9), ExitStatus::Code(1)] {
             let verdict = verdict(None, exited(status, 1), None);
             assert_eq!((verdict.reason, verdict.retryable), (Reason::OutOfMemory, false));
+        }
+    }
+
+    /// The cgroup may be shared, and the process that was killed another job's.
+    #[test]
+    fn an_oom_kill_does_not_hide_the_users_own_error() {
+        let told = |status, user_error| {
+            let failure = Failure { message: "no such table: t".into(), user_error, ..Default::default() };
+            verdict(None, exited(status, 1), Some(&failure))
+        };
+        let mistaken = told(ExitStatus::Code(1), true);
+        assert_eq!((mistaken.reason, mistaken.user_error), (Reason::Exited, true));
+        let failed = told(ExitStatus::Code(1), false);
+        assert_eq!((failed.reason, failed.user_error), (Reason::OutOfMemory, false));
+        let killed = told(ExitStatus::Signal(9), true);
+        assert_eq!((killed.reason, killed.user_error), (Reason::OutOfMemory, false));
+        for Verdict { message, .. } in [mistaken, failed, killed] {
+            assert!(
+                message.contains("no such table: t") && message.contains("killed 1 process"),
+                "{message}"
+            );
         }
     }
 

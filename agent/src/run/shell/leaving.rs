@@ -7,7 +7,6 @@ use sqlflow_proto::record::ModelPublished;
 use tokio::task::spawn_blocking;
 
 use super::Shell;
-use crate::outcome;
 use crate::ship::spool;
 use crate::supervise::{Kept, Verdict};
 use crate::{failpoint, summary, workspace};
@@ -30,23 +29,21 @@ impl Shell {
             }
         }
         let mut outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
-        let (link, dir) = (self.link.clone(), self.setting.run_dir.clone());
+        let (link, file) = (self.link.clone(), self.outcome_file.clone());
         let summary = self.setting.summary.clone();
         let marks = self.link.marks();
         self.outcome = Some(outcome.clone());
         self.last_work.push(spawn_blocking(move || {
             if outcome.output_kept
-                && let Some(dir) = &dir
-                && let Err(error) = workspace::sync(dir)
+                && let Some(file) = &file
+                && let Err(error) = workspace::sync(file.dir())
             {
                 tracing::error!(%error, "cannot make what the command made durable");
                 outcome.output_kept = false;
             }
             failpoint::reach("before-outcome");
-            if let Some(dir) = dir
-                && let Err(error) = outcome::write(&dir, &outcome)
-            {
-                tracing::error!(%error, "cannot write the outcome");
+            if let Some(file) = file {
+                file.write(&outcome);
             }
             let json = match kept {
                 Kept::ByServer => summary::with_marks(&outcome, &marks),
@@ -66,6 +63,11 @@ impl Shell {
     pub(super) async fn leave(&mut self) {
         for work in self.last_work.drain(..) {
             let _ = tokio::time::timeout(LAST_WORK, work).await;
+        }
+        if let Some(file) = self.outcome_file.clone() {
+            // Before the spool, which may take all the room that there is.
+            let written = spawn_blocking(move || file.write_again());
+            let _ = tokio::time::timeout(LAST_WORK, written).await;
         }
         self.leave_spool();
         self.export_trace().await;

@@ -12,7 +12,7 @@ use super::{Attempt, Drain, SETTLE, State};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     No,
-    /// It was told that its commit is refused, and has the grace to exit by itself.
+    /// It has the grace to exit by itself: its commit is refused, or was granted before a Cancel came.
     Told,
     Termed,
     Killed,
@@ -35,6 +35,8 @@ impl Attempt {
                 if !exit.is_success() {
                     // A command that still says that all went well is taken at its word.
                     self.end_by_termination();
+                } else if self.is_granted && !self.plan.publishes {
+                    self.forget_cancel();
                 }
                 let drain = Drain { alone: false, termed: false, stopping: false };
                 self.state = State::Draining(drain);
@@ -66,7 +68,10 @@ impl Attempt {
                 None => vec![Action::AskCommit(Vec::new())],
                 Some(_) => vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))],
             },
-            Event::Granted => vec![Action::AnswerSubmitter(Ok(()))],
+            Event::Granted => {
+                self.is_granted = true;
+                vec![Action::AnswerSubmitter(Ok(()))]
+            }
             Event::CommitRefused(why) => {
                 self.end_by(End::Refused(why.clone()));
                 let mut actions = vec![Action::AnswerSubmitter(Err(why))];
@@ -83,7 +88,7 @@ impl Attempt {
             }
             Event::Cancel { reason, grace } => {
                 self.end_by(End::Cancelled(reason));
-                self.terminate(stop, grace.unwrap_or(self.plan.grace))
+                self.cancel(stop, grace.unwrap_or(self.plan.grace))
             }
             Event::Terminate { signal, budget, .. } => match self.terminations {
                 1 => self.stop(stop, signal, budget.command),
@@ -96,11 +101,38 @@ impl Attempt {
                 Stop::Told => self.terminate(stop, self.plan.grace),
                 Stop::Termed | Stop::Killed | Stop::LastMoment => self.kill(stop),
             },
+            // A cancelled command has nothing to publish, and its grace has its own timer.
+            Event::TimeUp(Timer::PublishBy) if stop == Stop::Termed && self.is_cancelled() => Vec::new(),
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
             _ => Vec::new(),
         }
+    }
+
+    /// A commit that was granted has the grace to be completed: a TERM in the middle of it would leave its effect half
+    /// made, or made by an attempt that reports that it was cancelled.
+    fn cancel(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+        match stop {
+            Stop::No if self.is_granted => {
+                self.state = State::Running(Stop::Told);
+                vec![Action::SetTimer(Timer::Grace, grace)]
+            }
+            // The same Cancel on a new stream.
+            Stop::Told if self.is_granted => Vec::new(),
+            _ => self.terminate(stop, grace),
+        }
+    }
+
+    /// The Cancel came too late to prevent the effect: the commit was granted, and the command succeeded.
+    fn forget_cancel(&mut self) {
+        if self.is_cancelled() {
+            self.end = None;
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        matches!(self.end, Some(End::Cancelled(_)))
     }
 
     /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
