@@ -193,21 +193,21 @@ impl AttachContext {
             tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");
         }
         if !hello.has_assignment {
-            self.must_continue_nothing(hello.rank, attempt, instance).await?;
+            self.must_continue_nothing(hello.rank, attempt).await?;
         }
         self.bind(attempt, instance).await
     }
 
     /// Refuses an agent that begins an attempt of which the log has records: it would take those of an earlier agent for its
     /// own acknowledged ones. The state does not know that agent, for it is a restored backup.
-    async fn must_continue_nothing(
-        &self,
-        rank: u32,
-        attempt: &AttemptId,
-        instance: &InstanceHash,
-    ) -> Result<(), Status> {
+    async fn must_continue_nothing(&self, rank: u32, attempt: &AttemptId) -> Result<(), Status> {
         let last_seq = self.log.last_seq(attempt, rank).await.map_err(status::of_log)?;
-        if last_seq == 0 || self.is_bound(attempt, instance).await? {
+        if last_seq == 0 {
+            return Ok(());
+        }
+        let record = self.store.load(&attempt.job).await.map_err(status::of_store)?;
+        if !record.is_some_and(|record| standing::awaits_agent(&record.job, attempt)) {
+            // To bind it tells what is wrong with it, if anything is.
             return Ok(());
         }
         Err(Status::failed_precondition(format!(

@@ -51,6 +51,14 @@ pub(super) fn is_bound(job: &Job, attempt: &AttemptId, instance: &InstanceHash) 
     }
 }
 
+/// Whether no agent of the attempt is known, and it has not ended.
+pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
+    match job.attempt(attempt).map(|it| &it.phase) {
+        Some(Phase::Created | Phase::Launched) => true,
+        Some(Phase::Attached { .. } | Phase::Ended { .. }) | None => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -441,3 +441,21 @@ async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
     world.update(Event::CancelRequested(cancel)).await;
     assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
 }
+
+/// It is told so also once the log has records.
+#[tokio::test]
+async fn an_agent_that_comes_second_hears_of_the_first() {
+    let world = world().await;
+    let _first = world.attach(KEY).await.unwrap();
+    let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
+    let entry = Entry { producer: Producer::agent(&world.attempt, 0), record };
+    world.log.append(&world.attempt.job, vec![entry]).await.unwrap();
+    let attempt = AttemptRef {
+        job_id: world.attempt.job.to_string(),
+        step: world.attempt.step,
+        attempt: world.attempt.number,
+    };
+    let hello = Hello { instance_key: OTHER_KEY.to_vec().into(), attempt: Some(attempt), ..Hello::default() };
+    let refused = world.stream(hello).await.unwrap().end().await;
+    assert!(refused.message().contains("another agent is attached"), "{refused:?}");
+}
