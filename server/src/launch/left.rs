@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::local::attempts_of;
 use super::lock::{Holder, holder};
 use super::processes;
-use crate::job::JobId;
+use super::run_folder::{self, attempts_of};
+use crate::job::{ExecutorRef, JobId};
 
 /// The run folders below one folder, which need not exist.
 #[derive(Debug, Clone)]
@@ -56,10 +56,9 @@ impl RunFolders {
     /// # Errors
     /// A lock cannot be asked.
     pub fn agent(&self, job: &JobId) -> io::Result<Agent> {
-        let dir = self.path(job);
-        for attempt in attempts_of(job, &dir) {
-            let name = format!("{}-{}", attempt.step, attempt.number);
-            match holder(&dir.join(name).join("lock"))? {
+        for attempt in attempts_of(job, &self.path(job)) {
+            let dir = run_folder::of(&self.dir, &ExecutorRef::of_attempt(&attempt));
+            match holder(&dir.join("lock"))? {
                 Holder::Nobody => {}
                 Holder::Process(pid) => return Ok(Agent::Runs(Some(pid))),
                 Holder::Unseen => return Ok(Agent::Runs(None)),

@@ -24,7 +24,7 @@ use super::{
     run_folder, scope,
 };
 use crate::exhaustion::{is_exhaustion, remedy};
-use crate::job::{AttemptId, ExecutorRef, JobId};
+use crate::job::{AttemptId, ExecutorRef};
 
 /// Settings of the local launcher.
 #[derive(Debug, Clone)]
@@ -89,23 +89,10 @@ impl LocalLauncher {
         }
     }
 
-    /// The run folder of an executor: `<job>/<step>-<attempt>` of one that was started for an attempt, so that those of a step
-    /// are beside each other.
+    /// The run folder of an executor.
     #[must_use]
     pub fn run_dir(&self, executor: &ExecutorRef) -> PathBuf {
-        let parts = executor.as_str().splitn(2, '-');
-        parts.fold(self.options.run_dir.clone(), |dir, part| dir.join(part))
-    }
-
-    /// The process that holds the executor's lock: its living agent. None also for one without a process id here.
-    ///
-    /// # Errors
-    /// The lock could not be asked.
-    pub fn agent_pid(&self, executor: &ExecutorRef) -> io::Result<Option<i32>> {
-        Ok(match self.holder(executor)? {
-            Holder::Process(pid) => Some(pid),
-            Holder::Nobody | Holder::Unseen => None,
-        })
+        run_folder::of(&self.options.run_dir, executor)
     }
 
     /// Who holds the executor's lock.
@@ -343,20 +330,7 @@ fn targets_in(run_dir: &Path) -> Vec<Target> {
     let mut found = Vec::new();
     for job_dir in entries(run_dir) {
         if let Some(job) = job_dir.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.extend(attempts_of(&job, &job_dir.path()).into_iter().map(Target::own));
-        }
-    }
-    found
-}
-
-/// The attempts that have a run folder in the job's.
-pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
-    let mut found = Vec::new();
-    for attempt_dir in fs::read_dir(job_dir).into_iter().flatten().flatten() {
-        let name = attempt_dir.file_name();
-        let numbers = name.to_str().and_then(|name| name.split_once('-'));
-        if let Some((Ok(step), Ok(number))) = numbers.map(|(step, number)| (step.parse(), number.parse())) {
-            found.push(AttemptId { job: job.clone(), step, number });
+            found.extend(run_folder::attempts_of(&job, &job_dir.path()).into_iter().map(Target::own));
         }
     }
     found
@@ -365,6 +339,7 @@ pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::job::JobId;
 
     fn launcher(dir: &Path) -> LocalLauncher {
         LocalLauncher::new(LocalOptions {

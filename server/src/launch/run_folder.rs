@@ -1,16 +1,36 @@
-//! What is in the run folder of an attempt whose agent is gone.
+//! Where the run folder of an executor is, and what is in it when its agent is gone.
 
 use std::fs::{self, File};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 use sqlflow_proto::agent::Outcome;
 
 use super::{RecordSource, Remains, Spool};
+use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// How much of the agent's own log is kept when it dies without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
+
+/// The run folder of an executor, in the folder of all: `<job>/<step>-<attempt>` of one that was started for an attempt, so
+/// that those of a step are beside each other.
+pub(super) fn of(all: &Path, executor: &ExecutorRef) -> PathBuf {
+    executor.as_str().splitn(2, '-').fold(all.to_owned(), |dir, part| dir.join(part))
+}
+
+/// The attempts that have a run folder in the job's.
+pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
+    let mut found = Vec::new();
+    for attempt_dir in fs::read_dir(job_dir).into_iter().flatten().flatten() {
+        let name = attempt_dir.file_name();
+        let numbers = name.to_str().and_then(|name| name.split_once('-'));
+        if let Some((Ok(step), Ok(number))) = numbers.map(|(step, number)| (step.parse(), number.parse())) {
+            found.push(AttemptId { job: job.clone(), step, number });
+        }
+    }
+    found
+}
 
 /// What the agent left.
 ///
