@@ -33,15 +33,14 @@ impl Exits {
     /// Waits for the agent in a task of its own, and calls `then` when it has exited.
     pub(super) fn reap(&self, executor: ExecutorRef, mut child: Child, then: impl FnOnce() + Send + 'static) {
         self.lock().entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
-        let exits = self.clone();
-        tokio::spawn(async move {
-            // Not a blocking call: tokio waits with a pidfd. There is no error but that somebody else reaped it.
-            let _ = child.wait().await;
-            exits.note_exit(&executor);
-            then();
-            tokio::time::sleep(KEEP_TIME).await;
-            exits.forget(&executor);
-        });
+        self.follow(
+            executor,
+            async move {
+                // Not a blocking call: tokio waits with a pidfd. There is no error but that somebody else reaped it.
+                let _ = child.wait().await;
+            },
+            then,
+        );
     }
 
     /// Waits for `exit`, that of an agent which this process did not start, in a task of its own. Nothing happens if the
@@ -51,19 +50,26 @@ impl Exits {
             hash_map::Entry::Occupied(_) => return,
             hash_map::Entry::Vacant(vacant) => vacant.insert(Entry::new()).running.send_replace(1),
         };
-        let (exits, executor) = (self.clone(), executor.clone());
+        self.follow(executor.clone(), exit, || ());
+    }
+
+    /// Notes the exit in the executor's entry, calls `then`, and forgets it later.
+    fn follow(
+        &self,
+        executor: ExecutorRef,
+        exit: impl Future<Output = ()> + Send + 'static,
+        then: impl FnOnce() + Send + 'static,
+    ) {
+        let exits = self.clone();
         tokio::spawn(async move {
             exit.await;
-            exits.note_exit(&executor);
+            if let Some(entry) = exits.lock().get(&executor) {
+                entry.running.send_modify(|it| *it = it.saturating_sub(1));
+            }
+            then();
             tokio::time::sleep(KEEP_TIME).await;
             exits.forget(&executor);
         });
-    }
-
-    fn note_exit(&self, executor: &ExecutorRef) {
-        if let Some(entry) = self.lock().get(executor) {
-            entry.running.send_modify(|it| *it = it.saturating_sub(1));
-        }
     }
 
     /// Returns when every agent of the attempt that this process started or adopted has exited, so at once when that is so
