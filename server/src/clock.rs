@@ -1,6 +1,8 @@
-//! The wall clock, read in one place. Pure code takes times as arguments.
+//! The wall clock, read in one place, and ticks. Pure code takes times as arguments.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
 /// Milliseconds since the Unix epoch.
 #[must_use]
@@ -13,4 +15,12 @@ pub fn now_ms() -> i64 {
 pub fn now_micros() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Ticks after each period, and not at once. Ticks that were missed are not made up for.
+#[must_use]
+pub fn every(period: Duration) -> Interval {
+    let mut interval = interval_at(Instant::now() + period, period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }

@@ -221,8 +221,7 @@ impl AttachContext {
         let executor = self.executors.identify(hello, peer).await?;
         let record = self.store.load(&attempt.job).await.map_err(status::of_store)?;
         let job = record.ok_or_else(|| Status::not_found("there is no such job"))?.job;
-        let target = Target { executor: job.executor(attempt), attempt: attempt.clone() };
-        self.executors.may_speak(&executor, &target).await
+        self.executors.may_speak(&executor, &Target::of(&job, attempt)).await
     }
 
     /// Keeps an executor that came without an attempt, until it leaves or this server ends. Nothing is assigned to such

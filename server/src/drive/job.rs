@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
-use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use super::Context;
@@ -31,7 +30,7 @@ use crate::failpoint;
 use crate::job::{
     Again, AttemptId, Basis, Event, Evidence, Job, JobId, Milestones, Next, Outcome, Reason, Role,
 };
-use crate::launch::{Execution, LaunchError, Launched, Observation, Supervision, Ticket, Waiting};
+use crate::launch::{Execution, LaunchError, Launched, Needs, Observation, Supervision, Ticket, Waiting};
 use crate::log::{Entry, LogError, Producer};
 use crate::silence::Silence;
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
@@ -304,31 +303,12 @@ impl JobDriver {
         if self.has_records(&attempt).await? {
             return self.take_up(&execution).await;
         }
-        let needs = self.needs(&execution).await?;
-        let mut ticket = execution.queue();
-        let mut queued = Queued::default();
-        let mut reload = tokio::time::interval_at(tokio::time::Instant::now() + QUEUE_PERIOD, QUEUE_PERIOD);
-        reload.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let launched = loop {
-            let launched = match &needs {
-                Ok(needs) => execution.launch(needs).await,
-                Err(error) => Err(error.clone()),
-            };
-            match launched {
-                Err(LaunchError::NoPlace { before }) => {
-                    let is_told = self.waits_for_place(&attempt, &mut queued, before).await?;
-                    tokio::select! {
-                        // It may have been cancelled.
-                        _ = changes.changed() => return Ok(()),
-                        // One without a lease must not keep others from their turn.
-                        _ = reload.tick() => drop(self.load().await?),
-                        () = turn(ticket.as_mut()) => {}
-                        () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
-                    }
-                }
-                launched => break launched,
-            }
+        let launched = match self.needs(&execution).await? {
+            Ok(needs) => self.launch_in_turn(&execution, &needs, &mut changes).await?,
+            Err(error) => Some(Err(error)),
         };
+        // It waits for a place no more: it is read again.
+        let Some(launched) = launched else { return Ok(()) };
         match launched {
             Ok(Launched { tracker_url }) => {
                 failpoint::reach("after-launch");
@@ -348,6 +328,34 @@ impl JobDriver {
                 }
                 tokio::time::sleep(LOOK_PERIOD).await;
                 Ok(())
+            }
+        }
+    }
+
+    /// Launches the attempt as soon as there is a free place; `None`: its job has changed meanwhile.
+    async fn launch_in_turn(
+        &mut self,
+        execution: &Execution,
+        needs: &Needs,
+        changes: &mut Changes,
+    ) -> Result<Option<Result<Launched, LaunchError>>, Stop> {
+        let attempt = execution.attempt();
+        let mut ticket = execution.queue();
+        let mut queued = Queued::default();
+        let mut reload = clock::every(QUEUE_PERIOD);
+        loop {
+            let before = match execution.launch(needs).await {
+                Err(LaunchError::NoPlace { before }) => before,
+                launched => return Ok(Some(launched)),
+            };
+            let is_told = self.waits_for_place(attempt, &mut queued, before).await?;
+            tokio::select! {
+                // It may have been cancelled.
+                _ = changes.changed() => return Ok(None),
+                // One without a lease must not keep others from their turn.
+                _ = reload.tick() => drop(self.load().await?),
+                () = turn(ticket.as_mut()) => {}
+                () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
             }
         }
     }

@@ -520,6 +520,12 @@ impl Job {
         self.steps.get(id.step as usize)?.attempts.get(index)
     }
 
+    /// The server that the attempt's agent attached to last.
+    #[must_use]
+    pub fn attached_to(&self, id: &AttemptId) -> Option<&str> {
+        self.attempt(id)?.attached_to.as_deref()
+    }
+
     /// What runs the attempt at its place.
     #[must_use]
     pub fn executor(&self, id: &AttemptId) -> ExecutorRef {

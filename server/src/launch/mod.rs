@@ -23,7 +23,7 @@ use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
 use sqlflow_proto::record::Record;
 
-use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
+use crate::job::{AttemptId, ExecutorRef, Job, Milestones, Place};
 
 pub use left::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
@@ -57,6 +57,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// An attempt as the job has it.
+    #[must_use]
+    pub fn of(job: &Job, attempt: &AttemptId) -> Self {
+        Self { executor: job.executor(attempt), attempt: attempt.clone() }
+    }
+
     /// An attempt with an executor of its own.
     #[must_use]
     pub fn own(attempt: AttemptId) -> Self {
@@ -232,7 +238,7 @@ pub struct Marks {
 }
 
 /// An attempt could not be started.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
     /// The platform refused it.
     #[error("{message}")]

@@ -47,8 +47,7 @@ impl Launchers {
     /// knows nothing.
     #[must_use]
     pub fn of(&self, job: &Job, attempt: &AttemptId) -> Execution {
-        let target = Target { executor: job.executor(attempt), attempt: attempt.clone() };
-        Execution { launcher: self.launcher_of(job, attempt), target }
+        Execution { launcher: self.launcher_of(job, attempt), target: Target::of(job, attempt) }
     }
 
     fn launcher_of(&self, job: &Job, attempt: &AttemptId) -> Arc<dyn Launcher> {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::session::every;
 use super::standing::Standing;
 use super::{AttachContext, SAFETY_PERIOD, lock};
+use crate::clock;
 use crate::job::{AttemptId, InstanceHash};
 use crate::silence::{News, Silence};
 
@@ -61,8 +61,8 @@ impl Absence {
         // A log that cannot be asked now is asked again.
         let mut seq = self.context.log.last_seq(&self.attempt, self.rank).await.ok();
         let mut changes = self.context.store.watch(&self.attempt.job);
-        let mut safety = every(SAFETY_PERIOD);
-        let mut look = every(LOOK_PERIOD.min(self.silence.period()));
+        let mut safety = clock::every(SAFETY_PERIOD);
+        let mut look = clock::every(LOOK_PERIOD.min(self.silence.period()));
         if let Some(end) = self.end().await {
             return end;
         }
@@ -101,8 +101,8 @@ impl Absence {
             Standing::Live | Standing::Cancelled(_) => {}
             Standing::Reported | Standing::Over(_) => return Some(End::NotAwaited),
         }
-        let attached_to = record.job.attempt(&self.attempt)?.attached_to.as_ref();
-        let is_elsewhere = attached_to.is_some_and(|server| *server != self.context.server.0);
+        let attached_to = record.job.attached_to(&self.attempt);
+        let is_elsewhere = attached_to.is_some_and(|server| server != self.context.server.0);
         is_elsewhere.then_some(End::HeardAgain)
     }
 }

@@ -1,13 +1,12 @@
 //! One stream, from the agent's Hello to its end.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
     OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
 };
 use tokio::sync::mpsc;
-use tokio::time::{Interval, MissedTickBehavior};
 use tonic::{Status, Streaming};
 
 use super::standing::Standing;
@@ -88,8 +87,8 @@ impl<'a> Session<'a> {
         }
 
         let mut requests = read_ahead(requests);
-        let mut quiet = every(self.silence.period());
-        let mut safety = every(SAFETY_PERIOD);
+        let mut quiet = clock::every(self.silence.period());
+        let mut safety = clock::every(SAFETY_PERIOD);
         let mut pending = None;
         loop {
             let request = match pending.take() {
@@ -226,7 +225,7 @@ impl<'a> Session<'a> {
     async fn target(&self) -> Result<Target, Status> {
         let record = self.context.store.load(&self.attempt.job).await.map_err(status::of_store)?;
         let job = record.ok_or_else(|| Status::not_found("there is no such job any more"))?.job;
-        Ok(Target { executor: job.executor(&self.attempt), attempt: self.attempt.clone() })
+        Ok(Target::of(&job, &self.attempt))
     }
 
     /// Looks whether the agent still has a say, and passes a cancel on. An agent whose attempt a server has ended is
@@ -240,8 +239,7 @@ impl<'a> Session<'a> {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.assigner.is_traced());
         }
-        let attached_to = job.attempt(&self.attempt).and_then(|it| it.attached_to.as_ref());
-        self.is_elsewhere = attached_to != Some(&self.context.server.0);
+        self.is_elsewhere = job.attached_to(&self.attempt) != Some(&self.context.server.0);
         let standing = Standing::of(&job, &self.attempt, &self.instance);
         match &standing {
             Standing::Over(why) => return Err(Status::failed_precondition(why.clone())),
@@ -296,13 +294,6 @@ impl<'a> Session<'a> {
 
 type Incoming = Result<AttachRequest, Status>;
 type Requests = mpsc::Receiver<Incoming>;
-
-/// Ticks after each period, and not at once.
-pub(super) fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
-}
 
 /// Reads from the stream while earlier messages are worked on, within bounds.
 fn read_ahead(mut stream: Streaming<AttachRequest>) -> Requests {

@@ -33,17 +33,12 @@ impl JobDriver {
 
     /// Whether this server hears the agent, or says that it does not.
     pub(super) fn is_heard_here(&self, job: &Job, attempt: &AttemptId) -> bool {
-        let attached_to = job.attempt(attempt).and_then(|it| it.attached_to.as_ref());
-        attached_to.is_some_and(|server| *server == self.context.presence.id().0)
+        job.attached_to(attempt) == Some(&self.context.presence.id().0)
     }
 
     /// Whether a server is there that hears the agent, or says that it does not.
     fn is_heard(&self, job: &Job, attempt: &AttemptId) -> bool {
-        let presence = &self.context.presence;
-        let attached_to = job.attempt(attempt).and_then(|it| it.attached_to.as_ref());
-        attached_to.is_some_and(|server| {
-            let server = ServerId(server.clone());
-            server == *presence.id() || !presence.is_gone(&server)
-        })
+        let is_there = |server: &str| !self.context.presence.is_gone(&ServerId(server.to_owned()));
+        self.is_heard_here(job, attempt) || job.attached_to(attempt).is_some_and(is_there)
     }
 }
