@@ -32,6 +32,8 @@ const RECORD: u8 = 1;
 const SEAL: u8 = 2;
 const SUMMARY: u8 = 3;
 
+const UNDECODABLE: &str = "a message cannot be decoded";
+
 /// Bytes that a record takes in a file.
 pub(super) fn record_len(record: &StoredRecord) -> u64 {
     (PREFIX + 1 + record.encoded_len()) as u64
@@ -88,43 +90,52 @@ impl Frame {
         self.offset + self.len()
     }
 
-    /// The position, if it is a record, or what is wrong with the frame. Cheaper than [`Frame::content`], for skipping; a
-    /// position that is not checked would skip what must not be.
-    pub(super) fn position(&self) -> Result<Option<u64>, &'static str> {
+    /// The frame with its checksum compared, or what is wrong with it.
+    pub(super) fn checked(&self) -> Result<Checked<'_>, &'static str> {
+        let length = u32::try_from(self.payload.len()).map_err(|_| "a frame is too long")?;
+        if checksum(length.to_le_bytes(), &self.payload) == self.crc {
+            Ok(Checked(self))
+        } else {
+            Err("a checksum does not match")
+        }
+    }
+
+    /// What it holds, or what is wrong with it.
+    pub(super) fn content(&self) -> Result<Content, &'static str> {
+        self.checked()?.content()
+    }
+}
+
+/// A frame whose checksum is right.
+#[derive(Clone, Copy)]
+pub(super) struct Checked<'a>(&'a Frame);
+
+impl Checked<'_> {
+    /// The position, if it is a record. Cheaper than the content, for skipping.
+    pub(super) fn position(self) -> Result<Option<u64>, &'static str> {
         /// The beginning of a `StoredRecord`.
         #[derive(Message)]
         struct Positioned {
             #[prost(uint64, tag = "1")]
             position: u64,
         }
-        self.check()?;
-        if self.payload[0] != RECORD {
+        if self.0.payload[0] != RECORD {
             return Ok(None);
         }
-        let positioned = Positioned::decode(self.payload.slice(1..));
-        positioned.map(|it| Some(it.position)).map_err(|_| "a message cannot be decoded")
+        let positioned = Positioned::decode(self.0.payload.slice(1..));
+        positioned.map(|it| Some(it.position)).map_err(|_| UNDECODABLE)
     }
 
-    fn check(&self) -> Result<(), &'static str> {
-        let length = u32::try_from(self.payload.len()).map_err(|_| "a frame is too long")?;
-        if checksum(length.to_le_bytes(), &self.payload) == self.crc {
-            Ok(())
-        } else {
-            Err("a checksum does not match")
-        }
-    }
-
-    /// What it holds, or what is wrong with it. Bytes inside the record are slices of the buffer it was read into.
-    pub(super) fn content(&self) -> Result<Content, &'static str> {
-        self.check()?;
-        let message = self.payload.slice(1..);
-        let content = match self.payload[0] {
+    /// What it holds. Bytes inside the record are slices of the buffer it was read into.
+    pub(super) fn content(self) -> Result<Content, &'static str> {
+        let message = self.0.payload.slice(1..);
+        let content = match self.0.payload[0] {
             RECORD => StoredRecord::decode(message).map(Content::Record),
             SEAL => SealedAttempt::decode(message).map(Content::Seal),
             SUMMARY => Summary::decode(message).map(Content::Summary),
             _ => return Err("a frame is of a kind that this version does not know"),
         };
-        content.map_err(|_| "a message cannot be decoded")
+        content.map_err(|_| UNDECODABLE)
     }
 }
 
@@ -200,11 +211,11 @@ mod tests {
         let end = buffer.len() as u64;
         let mut frames = Frames::new(buffer.into(), 100);
         let Next::Frame(first) = frames.next() else { panic!() };
-        assert_eq!((first.offset, first.position()), (100, Ok(Some(7))));
+        assert_eq!((first.offset, first.checked().unwrap().position()), (100, Ok(Some(7))));
         assert_eq!(first.content(), Ok(Content::Record(record(7, b"hello"))));
         let Next::Frame(second) = frames.next() else { panic!() };
         assert_eq!(second.content(), Ok(Content::Seal(SealedAttempt { step: 1, attempt: 2 })));
-        assert_eq!((second.position(), second.end()), (Ok(None), 100 + end));
+        assert_eq!((second.checked().unwrap().position(), second.end()), (Ok(None), 100 + end));
         assert!(matches!(frames.next(), Next::End));
     }
 

@@ -6,7 +6,7 @@ use sqlflow_proto::record::StoredRecord;
 
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
-use super::frame::{Content, Frames, HEADER, Next};
+use super::frame::{Checked, Content, Frames, HEADER, Next};
 use super::index::{Index, SPACING};
 use super::view::View;
 
@@ -167,8 +167,10 @@ impl Part<'_> {
     fn make_index(&self) -> Result<Index, LogError> {
         let mut index = Index::default();
         self.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
-            let position =
-                frame.position().map_err(|what| LogError::corrupt(self.path, frame.offset, what))?;
+            let position = frame
+                .checked()
+                .and_then(Checked::position)
+                .map_err(|what| LogError::corrupt(self.path, frame.offset, what))?;
             if let Some(position) = position {
                 index.note(position, frame.offset);
             }
@@ -227,13 +229,16 @@ impl PageReader {
         let chunk_bytes = self.budget.saturating_add(SPACING).min(CHUNK_BYTES);
         part.each_frame(start, chunk_bytes, |frame| {
             let corrupt = |what| LogError::corrupt(part.path, frame.offset, what);
-            let Some(position) = frame.position().map_err(corrupt)? else { return Ok(Progress::PartIsRead) };
+            let checked = frame.checked().map_err(corrupt)?;
+            let Some(position) = checked.position().map_err(corrupt)? else {
+                return Ok(Progress::PartIsRead);
+            };
             let order = self.order.after(position).map_err(corrupt)?;
             if position <= self.after {
                 (self.seen, self.order) = (position, order);
                 return Ok(Progress::PartIsRead);
             }
-            let Content::Record(record) = frame.content().map_err(corrupt)? else {
+            let Content::Record(record) = checked.content().map_err(corrupt)? else {
                 return Ok(Progress::PartIsRead);
             };
             if !self.records.is_empty() && frame.len() > self.budget {
