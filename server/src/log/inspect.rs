@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
-use super::frame::{Content, HEADER};
+use super::frame::HEADER;
 use super::lock::{Mark, Peek, peek};
+use super::order::Order;
 use super::read::{CHUNK_BYTES, Part, Progress};
 use super::salvage::last_good;
 use super::scan::{scan_tail, to_usize};
@@ -175,8 +176,7 @@ impl Expected {
             return Err(LogError::corrupt(&path, 0, "it does not begin as a segment does"));
         }
         let part = Part { path: &path, file: &file, limit: limit.unwrap_or(length) };
-        let mut order =
-            Order { name: self.name, end: self.name.first.saturating_sub(1), last, has_summary: false };
+        let mut order = Order::new(self.name, last);
         part.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
             let noted = frame.content().and_then(|content| order.note(&content));
             noted.map(|()| Progress::PartIsRead).map_err(|what| LogError::corrupt(&path, frame.offset, what))
@@ -195,49 +195,6 @@ fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
     match last_good(&scan.bytes, to_usize(scan.good), after) {
         Some(_) => Err(LogError::corrupt(path, scan.good, scan.bad.unwrap_or("it is damaged"))),
         None => Ok(()),
-    }
-}
-
-/// What may come next in a file.
-struct Order {
-    name: SegmentName,
-    /// The last position that was met.
-    end: u64,
-    /// The last one that must be there.
-    last: u64,
-    has_summary: bool,
-}
-
-impl Order {
-    fn note(&mut self, content: &Content) -> Result<(), &'static str> {
-        let is_first = !std::mem::replace(&mut self.has_summary, true);
-        match content {
-            Content::Summary(_) if is_first => Ok(()),
-            Content::Summary(_) => Err("a summary is out of place"),
-            _ if is_first => Err("it has no summary"),
-            Content::Seal(_) => Ok(()),
-            Content::Record(record) => {
-                let is_next = match self.name.kept_to {
-                    Some(_) => record.position > self.end,
-                    None => record.position == self.end.saturating_add(1),
-                };
-                if !is_next || record.position > self.last {
-                    return Err("a position is missing or repeated");
-                }
-                self.end = record.position;
-                Ok(())
-            }
-        }
-    }
-
-    fn finish(&self) -> Result<(), &'static str> {
-        match (self.has_summary, self.name.kept_to) {
-            (false, _) => Err("it has no summary"),
-            // Retention may have removed the last positions.
-            (true, Some(_)) => Ok(()),
-            (true, None) if self.end == self.last => Ok(()),
-            (true, None) => Err("records are missing behind it"),
-        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! [`SegmentLog`] is its home in a folder, which several server processes may use at the same time. What lives where:
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
-//!   file a position is);
+//!   file a position is), `order` (what may follow what in a file);
 //! - I/O: `disk` (syncing and errors), `folder` (a job's files and their names), `lock` (who may append, and how far
 //!   the log is durable), `scan` and `view` (the log as this process
 //!   knows it), `write`, `read`, `retention`, `repair`;
@@ -21,6 +21,7 @@ mod index;
 mod inspect;
 mod job_log;
 mod lock;
+mod order;
 mod plan;
 mod producer;
 mod read;

@@ -11,6 +11,7 @@ use super::LogError;
 use super::compact::Compactor;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Content, Frames, HEADER, Next, push_record, push_summary};
+use super::order::Order;
 use super::scan::{head, to_usize};
 use super::summary::Summary;
 
@@ -117,26 +118,21 @@ fn feed(folder: &Folder, name: SegmentName, last: u64, compactor: &mut Compactor
     let bytes = folder::read_at(&file, &path, 0, length)?;
     let (_, start) = head(&bytes).map_err(|what| LogError::corrupt(&path, 0, what))?;
     let mut frames = Frames::new(bytes.slice(to_usize(start)..), start);
-    let mut next = name.first;
+    let mut order = Order::behind_summary(name, name.kept_to.unwrap_or(last));
     loop {
         let offset = frames.offset();
         let corrupt = |what| LogError::corrupt(&path, offset, what);
         match frames.next() {
-            Next::Frame(frame) => match frame.content().map_err(corrupt)? {
-                Content::Record(record) => {
-                    if name.kept_to.is_none() && record.position != next {
-                        return Err(corrupt("a position is missing or repeated"));
-                    }
-                    next = record.position + 1;
-                    compactor.take(record);
+            Next::Frame(frame) => {
+                let content = frame.content().map_err(corrupt)?;
+                order.note(&content).map_err(corrupt)?;
+                match content {
+                    Content::Record(record) => compactor.take(record),
+                    // Every later summary tells of them.
+                    Content::Seal(_) | Content::Summary(_) => {}
                 }
-                // Every later summary tells of them.
-                Content::Seal(_) | Content::Summary(_) => {}
-            },
-            Next::End if name.kept_to.is_none() && next != last + 1 => {
-                return Err(corrupt("records are missing behind it"));
             }
-            Next::End => return Ok(()),
+            Next::End => return order.finish().map_err(corrupt),
             Next::Partial(_) => return Err(corrupt("a frame is cut off")),
             Next::Bad(what) => return Err(corrupt(what)),
         }

@@ -1,0 +1,60 @@
+//! Which frames may follow each other in a whole file: a summary first, then every position up to the last one, unless
+//! retention left some out. Pure.
+
+use super::folder::SegmentName;
+use super::frame::Content;
+
+/// What may come next in a file.
+pub(super) struct Order {
+    name: SegmentName,
+    /// The last position that was met.
+    end: u64,
+    /// The last one that must be there.
+    last: u64,
+    has_summary: bool,
+}
+
+impl Order {
+    /// Of a file of this name that ends with position `last`, before its first frame.
+    pub(super) fn new(name: SegmentName, last: u64) -> Self {
+        Self { name, end: name.first.saturating_sub(1), last, has_summary: false }
+    }
+
+    /// The same behind its summary.
+    pub(super) fn behind_summary(name: SegmentName, last: u64) -> Self {
+        Self { has_summary: true, ..Self::new(name, last) }
+    }
+
+    /// Takes in the next frame, or says what is wrong with it.
+    pub(super) fn note(&mut self, content: &Content) -> Result<(), &'static str> {
+        let is_first = !std::mem::replace(&mut self.has_summary, true);
+        match content {
+            Content::Summary(_) if is_first => Ok(()),
+            Content::Summary(_) => Err("a summary is out of place"),
+            _ if is_first => Err("it has no summary"),
+            Content::Seal(_) => Ok(()),
+            Content::Record(record) => {
+                let is_next = match self.name.kept_to {
+                    Some(_) => record.position > self.end,
+                    None => record.position == self.end.saturating_add(1),
+                };
+                if !is_next || record.position > self.last {
+                    return Err("a position is missing or repeated");
+                }
+                self.end = record.position;
+                Ok(())
+            }
+        }
+    }
+
+    /// What is wrong with a file that ends here.
+    pub(super) fn finish(&self) -> Result<(), &'static str> {
+        match (self.has_summary, self.name.kept_to) {
+            (false, _) => Err("it has no summary"),
+            // Retention may have removed the last positions.
+            (true, Some(_)) => Ok(()),
+            (true, None) if self.end == self.last => Ok(()),
+            (true, None) => Err("records are missing behind it"),
+        }
+    }
+}
