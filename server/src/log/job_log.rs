@@ -15,7 +15,7 @@ use super::blocking::run_blocking;
 use super::folder::Folder;
 use super::lock::{JobLock, Tried, Waiting};
 use super::plan::plan_append;
-use super::read::ReadPlan;
+use super::read::{Found, ReadPlan};
 use super::repair::{fill_holes, repair_end, repair_file};
 use super::retention::Retention;
 use super::summary::SealedAttempt;
@@ -28,9 +28,9 @@ const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// How often a page is planned again because retention replaced a file or damage was repaired.
 const READ_TRIES: u32 = 32;
 /// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
-pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_WAIT: Duration = Duration::from_secs(5);
 /// The longest pause between two tries for a lock; the first is of a millisecond.
-pub(super) const LOCK_PAUSE: Duration = Duration::from_millis(64);
+const LOCK_PAUSE: Duration = Duration::from_millis(64);
 
 /// What to add.
 pub(super) enum Addition {
@@ -68,24 +68,36 @@ enum Looked<T> {
 }
 
 /// Pauses between tries for a lock.
-struct Pauses {
+pub(super) struct Pauses {
     end: Instant,
     next: Duration,
 }
 
 impl Pauses {
-    fn begin() -> Self {
+    pub(super) fn begin() -> Self {
         Self { end: Instant::now() + LOCK_WAIT, next: Duration::from_millis(1) }
     }
 
     /// False, at once: that was long enough.
     async fn pause(&mut self) -> bool {
-        if Instant::now() >= self.end {
-            return false;
+        match self.next() {
+            Some(pause) => {
+                tokio::time::sleep(pause).await;
+                true
+            }
+            None => false,
         }
-        tokio::time::sleep(self.next).await;
+    }
+}
+
+/// Ends when that was long enough.
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = (Instant::now() < self.end).then_some(self.next);
         self.next = (self.next * 2).min(LOCK_PAUSE);
-        true
+        pause
     }
 }
 
@@ -430,7 +442,7 @@ impl JobLog {
             // It is stopped, or its disk is. What it was about to add is not acknowledged.
             Err(busy @ LogError::Busy { .. }) => {
                 let this = Arc::clone(self);
-                let known = run_blocking(move || this.old_end(after)).await?;
+                let known = run_blocking(move || this.read_to_old_mark(after, max_bytes)).await?;
                 return known.ok_or(busy);
             }
             Err(error) => return Err(error),
@@ -448,7 +460,6 @@ impl JobLog {
     }
 
     fn read_if_free(&self, after: u64, max_bytes: usize) -> Result<Looked<Page>, LogError> {
-        let max_bytes = max_bytes as u64;
         let mut tries = 0;
         loop {
             tries += 1;
@@ -456,7 +467,8 @@ impl JobLog {
             let (plan, last_position) = match self.look_if_free(plan)? {
                 Looked::Answer(planned) => planned,
                 Looked::Busy(waiting) => {
-                    return Ok(match self.read_to_old_mark(after, max_bytes)? {
+                    let known = self.read_to_old_mark(after, max_bytes)?;
+                    return Ok(match known.filter(|page| !page.records.is_empty()) {
                         Some(page) => Looked::Answer(page),
                         None => Looked::Busy(waiting),
                     });
@@ -465,7 +477,7 @@ impl JobLog {
             let Some(plan) = plan? else {
                 return Ok(Looked::Answer(Page { records: Vec::new(), last_position, is_current: true }));
             };
-            match plan.read(&self.folder, max_bytes) {
+            match plan.read(&self.folder, max_bytes as u64) {
                 Ok(found) => {
                     if let (Some((name, index)), Some(view)) = (found.index, lock(&self.view).as_mut()) {
                         view.cache_index(name, index);
@@ -498,26 +510,20 @@ impl JobLog {
         repair_file(&self.folder, file)
     }
 
-    /// The next records, if the mark speaks of any.
-    fn read_to_old_mark(&self, after: u64, max_bytes: u64) -> Result<Option<Page>, LogError> {
+    /// The next records that the mark speaks of, which may be none; `None`: nothing can be said without the lock.
+    fn read_to_old_mark(&self, after: u64, max_bytes: usize) -> Result<Option<Page>, LogError> {
         let Some(view) = View::of_old_mark(&self.folder)? else { return Ok(None) };
-        let Ok(Some(plan)) = ReadPlan::new(&view, after) else { return Ok(None) };
-        match plan.read(&self.folder, max_bytes) {
-            Ok(found) => Ok(Some(Page {
-                records: found.records,
-                last_position: view.summary.last_position,
-                is_current: false,
-            })),
+        let last_position = view.summary.last_position;
+        let found = match ReadPlan::new(&view, after) {
+            Ok(Some(plan)) => plan.read(&self.folder, max_bytes as u64),
+            Ok(None) if after == last_position => Ok(Found::default()),
+            Ok(None) | Err(_) => return Ok(None),
+        };
+        match found {
+            Ok(Found { records, .. }) => Ok(Some(Page { records, last_position, is_current: false })),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// The empty page behind the last record that the mark speaks of.
-    fn old_end(&self, after: u64) -> Result<Option<Page>, LogError> {
-        let view = View::of_old_mark(&self.folder)?;
-        let last_position = view.map(|view| view.summary.last_position).filter(|last| *last == after);
-        Ok(last_position.map(|last_position| Page { records: Vec::new(), last_position, is_current: false }))
     }
 
     pub(super) async fn delete(self: &Arc<Self>) -> Result<(), LogError> {

@@ -6,13 +6,12 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use super::LogError;
 use super::disk::Disk;
 use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Health, inspect};
-use super::job_log::{LOCK_PAUSE, LOCK_WAIT};
+use super::job_log::Pauses;
 use super::lock::{JobLock, Tried};
 use super::repair::repair_all;
 use crate::job::JobId;
@@ -202,18 +201,16 @@ pub fn free_name(to: &Path, path: &Path) -> PathBuf {
 
 /// The log's lock; `None`: there is no log.
 fn wait_for_lock(folder: &Folder) -> Result<Option<JobLock>, LogError> {
-    let end = Instant::now() + LOCK_WAIT;
-    let mut pause = Duration::from_millis(1);
+    let mut pauses = Pauses::begin();
     let mut tried = JobLock::try_if_there(folder)?;
     loop {
         let waiting = match tried {
             Tried::Held(held) => return Ok(Some(held)),
             Tried::NoFolder => return Ok(None),
-            Tried::Busy(waiting) if Instant::now() >= end => return Err(waiting.give_up()),
             Tried::Busy(waiting) => waiting,
         };
+        let Some(pause) = pauses.next() else { return Err(waiting.give_up()) };
         std::thread::sleep(pause);
-        pause = (pause * 2).min(LOCK_PAUSE);
         tried = match waiting.try_again()? {
             Some(tried) => tried,
             None => JobLock::try_if_there(folder)?,
