@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::Folder;
+use crate::proc_locks::{self, Kind};
 
 /// Up to where a log is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -208,22 +209,10 @@ fn try_flock(file: &File, path: &Path) -> Result<bool, LogError> {
     }
 }
 
-/// The process that took the file's lock, as the kernel lists it.
+/// The process that took the file's lock.
 fn holder(file: &File) -> Option<u32> {
-    let inode = file.metadata().ok()?.ino();
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| holder_in(line, inode))
-}
-
-/// Of a line like `1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF`; waiting ones have `->` before `FLOCK`.
-fn holder_in(line: &str, inode: u64) -> Option<u32> {
-    let mut words = line.split_whitespace().skip(1);
-    if words.next()? != "FLOCK" {
-        return None;
-    }
-    let (pid, place) = (words.nth(2)?, words.next()?);
-    let (_, found) = place.rsplit_once(':')?;
-    (found.parse() == Ok(inode)).then(|| pid.parse().ok()).flatten()
+    let holder = proc_locks::holder(Kind::Flock, file.metadata().ok()?.ino())?;
+    u32::try_from(holder).ok()
 }
 
 fn lock_path(folder: &Folder) -> PathBuf {
@@ -255,14 +244,5 @@ mod tests {
         drop(held);
         assert!(matches!(JobLock::try_make(&folder).unwrap(), Tried::Busy(_)), "it is the other's turn");
         assert!(matches!(waiting.try_again().unwrap(), Some(Tried::Held(_))));
-    }
-
-    #[test]
-    fn the_holder_is_found_in_the_kernels_list() {
-        let line = "1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF";
-        assert_eq!((holder_in(line, 127), holder_in(line, 128)), (Some(3548), None));
-        assert_eq!(holder_in("1: -> FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF", 127), None);
-        assert_eq!(holder_in("2: OFDLCK ADVISORY  WRITE -1 00:2b:127 0 0", 127), None);
-        assert_eq!(holder_in("", 127), None);
     }
 }

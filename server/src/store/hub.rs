@@ -1,61 +1,45 @@
-//! Wakes waiters in this process when a job changes, whoever changed it. Entries that nobody watches are removed when the
-//! map has grown to twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
+//! Wakes waiters in this process when a job changes, whoever changed it.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
 use crate::job::JobId;
-
-/// Entries that nobody watches and that may stay at any time.
-const SPARE: usize = 64;
+use crate::watched::Watched;
 
 #[derive(Default)]
 pub(super) struct Hub {
-    jobs: Mutex<Watched>,
-}
-
-#[derive(Default)]
-struct Watched {
-    senders: HashMap<JobId, watch::Sender<u64>>,
-    /// How many entries there may be until those that nobody watches are looked for.
-    prune_at: usize,
+    jobs: Mutex<Watched<JobId, u64>>,
 }
 
 impl Hub {
     pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if !jobs.senders.contains_key(id) && jobs.senders.len() >= jobs.prune_at.max(SPARE) {
-            jobs.senders.retain(|_, sender| !sender.is_closed());
-            jobs.prune_at = 2 * jobs.senders.len();
-        }
-        jobs.senders.entry(id.clone()).or_insert_with(|| watch::channel(0).0).subscribe()
+        self.lock().subscribe(id, 0)
     }
 
     pub(super) fn changed(&self, id: &JobId) {
-        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = jobs.senders.get(id) {
-            if sender.is_closed() {
-                jobs.senders.remove(id);
-            } else {
-                sender.send_modify(|version| *version += 1);
-            }
+        let mut jobs = self.lock();
+        match jobs.get(id) {
+            Some(sender) if sender.is_closed() => jobs.remove(id),
+            Some(sender) => sender.send_modify(|version| *version += 1),
+            None => {}
         }
     }
 
     /// Any job may have changed.
     pub(super) fn all_changed(&self) {
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        for sender in jobs.senders.values() {
-            sender.send_modify(|version| *version += 1);
-        }
+        self.lock().all().for_each(|sender| sender.send_modify(|version| *version += 1));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Watched<JobId, u64>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watched::SPARE;
 
     #[test]
     fn jobs_that_nobody_watches_any_more_are_forgotten() {
@@ -65,7 +49,7 @@ mod tests {
         for _ in 0..10_000 {
             drop(hub.watch(&JobId::generate()));
         }
-        assert!(hub.jobs.lock().unwrap().senders.len() <= 2 + SPARE);
+        assert!(hub.jobs.lock().unwrap().len() <= 2 + SPARE);
         hub.changed(&watched);
         assert!(receiver.has_changed().unwrap(), "one that is watched stays");
         receiver.mark_unchanged();

@@ -1,74 +1,52 @@
 //! Which Pods may have changed since they were looked at last. That is a level: a change that nobody waited for is found by
-//! who comes later. Entries that nobody waits for are removed when the map has grown to twice what was waited for at the
-//! last look, so it holds at most that and [`SPARE`] more.
+//! a later caller.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use crate::watched::Watched;
 
-/// Entries that nobody waits for and that may stay at any time.
-const SPARE: usize = 64;
-
+/// Whether each Pod may have changed, by its name.
 #[derive(Clone, Default)]
-pub(super) struct Changes(Arc<Mutex<Pods>>);
-
-#[derive(Default)]
-struct Pods {
-    /// Whether each may have changed, by its name.
-    changed: HashMap<String, watch::Sender<bool>>,
-    /// How many entries there may be until those that nobody waits for are looked for.
-    prune_at: usize,
-}
+pub(super) struct Changes(Arc<Mutex<Watched<String, bool>>>);
 
 impl Changes {
     /// The Pod is looked at from here on: what changes later is another change.
     pub(super) fn begin_look(&self, pod: &str) {
-        if let Some(changed) = self.lock().changed.get(pod) {
-            changed.send_replace(false);
-        }
+        self.set(pod, false);
     }
 
     /// The Pod has changed.
     pub(super) fn note(&self, pod: &str) {
-        if let Some(changed) = self.lock().changed.get(pod) {
-            changed.send_replace(true);
+        self.set(pod, true);
+    }
+
+    fn set(&self, pod: &str, has_changed: bool) {
+        if let Some(changed) = self.lock().get(pod) {
+            changed.send_replace(has_changed);
         }
     }
 
     /// Any Pod may have changed.
     pub(super) fn note_all(&self) {
-        self.lock().changed.values().for_each(|changed| {
+        self.lock().all().for_each(|changed| {
             changed.send_replace(true);
         });
     }
 
     /// Waits until the Pod may have changed since it was looked at, for one that is not known not at all.
     pub(super) async fn changed(&self, pod: &str) {
-        let mut changed = self.subscribe(pod);
+        // What it did before is not known.
+        let mut changed = self.lock().subscribe(&pod.to_owned(), true);
         // An error says that it is not of interest any more; then a look does no harm.
         let _ = changed.wait_for(|changed| *changed).await;
     }
 
     /// Nobody is interested in the Pod any more.
     pub(super) fn forget(&self, pod: &str) {
-        self.lock().changed.remove(pod);
+        self.lock().remove(pod);
     }
 
-    fn subscribe(&self, pod: &str) -> watch::Receiver<bool> {
-        let mut pods = self.lock();
-        if let Some(changed) = pods.changed.get(pod) {
-            return changed.subscribe();
-        }
-        if pods.changed.len() >= pods.prune_at.max(SPARE) {
-            pods.changed.retain(|_, changed| !changed.is_closed());
-            pods.prune_at = 2 * pods.changed.len();
-        }
-        // What it did before is not known.
-        pods.changed.entry(pod.to_owned()).or_insert(watch::Sender::new(true)).subscribe()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Pods> {
+    fn lock(&self) -> MutexGuard<'_, Watched<String, bool>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -78,6 +56,7 @@ mod tests {
     use futures::FutureExt as _;
 
     use super::*;
+    use crate::watched::SPARE;
 
     fn has_changed(changes: &Changes, pod: &str) -> bool {
         changes.changed(pod).now_or_never().is_some()
@@ -125,7 +104,7 @@ mod tests {
         for pod in 0..10_000 {
             has_changed(&changes, &pod.to_string());
         }
-        assert!(changes.lock().changed.len() <= 2 + SPARE);
+        assert!(changes.lock().len() <= 2 + SPARE);
         changes.note("waited-for");
         assert!((&mut waiting).now_or_never().is_some(), "one that is waited for stays");
     }

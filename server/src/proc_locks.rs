@@ -1,0 +1,73 @@
+//! Who holds a lock on a file, as the kernel lists it in `/proc/locks`: see proc_locks(5).
+
+use std::fs;
+
+/// A lock as its holder took it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// By flock(2).
+    Flock,
+    /// By fcntl(2), to write this byte alone.
+    PosixWrite(u64),
+}
+
+/// The process that holds such a lock on the file of this inode; `None`: nobody does, or it has no id here.
+#[must_use]
+pub fn holder(kind: Kind, inode: u64) -> Option<i32> {
+    holder_in(&fs::read_to_string("/proc/locks").ok()?, kind, inode)
+}
+
+/// From lines like `1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF`; those of who waits have `->` before the kind.
+fn holder_in(locks: &str, kind: Kind, inode: u64) -> Option<i32> {
+    locks.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [_, class, _, access, pid, file, first, last] = words[..] else { return None };
+        let is_such = match kind {
+            Kind::Flock => class == "FLOCK",
+            Kind::PosixWrite(byte) => {
+                class == "POSIX" && access == "WRITE" && [first, last].iter().all(|it| it.parse() == Ok(byte))
+            }
+        };
+        let is_of_file = file.rsplit_once(':').is_some_and(|(_, found)| found.parse() == Ok(inode));
+        pid.parse().ok().filter(|pid| is_such && is_of_file && *pid > 0)
+    })
+}
+
+/// Whether the process is stopped, as by SIGSTOP.
+#[must_use]
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything.
+    stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_writes_is_found_among_all_locks() {
+        let locks = "\
+1: FLOCK  ADVISORY  WRITE 11 fe:01:131085 0 EOF
+2: POSIX  ADVISORY  READ 12 fe:01:131085 124 124
+2: -> POSIX  ADVISORY  WRITE 13 fe:01:131085 120 120
+3: POSIX  ADVISORY  WRITE 14 fe:01:131086 120 120
+4: POSIX  ADVISORY  WRITE 15 fe:01:131085 120 120
+";
+        let writes = Kind::PosixWrite(120);
+        assert_eq!(holder_in(locks, writes, 131_085), Some(15));
+        assert_eq!(holder_in(locks, writes, 131_087), None);
+        assert_eq!(holder_in("no lock at all", writes, 131_085), None);
+        assert_eq!(holder_in(locks, Kind::Flock, 131_085), Some(11));
+    }
+
+    #[test]
+    fn the_holder_is_found_in_the_kernels_list() {
+        let holder_in = |line, inode| holder_in(line, Kind::Flock, inode);
+        let line = "1: FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF";
+        assert_eq!((holder_in(line, 127), holder_in(line, 128)), (Some(3548), None));
+        assert_eq!(holder_in("1: -> FLOCK  ADVISORY  WRITE 3548 00:2b:127 0 EOF", 127), None);
+        assert_eq!(holder_in("2: OFDLCK ADVISORY  WRITE -1 00:2b:127 0 0", 127), None);
+        assert_eq!(holder_in("", 127), None);
+    }
+}

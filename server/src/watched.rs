@@ -1,0 +1,67 @@
+//! Watch channels by key, of which only those that somebody watches are kept: entries that nobody watches are removed when
+//! the map has grown to twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use tokio::sync::watch;
+
+/// Entries that nobody watches and that may stay at any time.
+pub const SPARE: usize = 64;
+
+/// Channels by key.
+#[derive(Debug)]
+pub struct Watched<K, V> {
+    senders: HashMap<K, watch::Sender<V>>,
+    /// How many entries there may be until those that nobody watches are looked for.
+    prune_at: usize,
+}
+
+impl<K, V> Default for Watched<K, V> {
+    fn default() -> Self {
+        Self { senders: HashMap::new(), prune_at: 0 }
+    }
+}
+
+impl<K: Clone + Eq + Hash, V> Watched<K, V> {
+    /// Watches a key; a channel that is new begins with this value.
+    pub fn subscribe(&mut self, key: &K, begin: V) -> watch::Receiver<V> {
+        if let Some(sender) = self.senders.get(key) {
+            return sender.subscribe();
+        }
+        if self.senders.len() >= self.prune_at.max(SPARE) {
+            self.senders.retain(|_, sender| !sender.is_closed());
+            self.prune_at = 2 * self.senders.len();
+        }
+        self.senders.entry(key.clone()).or_insert(watch::Sender::new(begin)).subscribe()
+    }
+
+    /// The channel of this key, if there is one.
+    pub fn get<Q>(&self, key: &Q) -> Option<&watch::Sender<V>>
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.senders.get(key)
+    }
+
+    /// All channels.
+    pub fn all(&self) -> impl Iterator<Item = &watch::Sender<V>> {
+        self.senders.values()
+    }
+
+    /// Ends the channel of this key.
+    pub fn remove<Q>(&mut self, key: &Q)
+    where
+        K: std::borrow::Borrow<Q>,
+        Q: Eq + Hash + ?Sized,
+    {
+        self.senders.remove(key);
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.senders.len()
+    }
+}
