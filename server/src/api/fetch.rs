@@ -14,7 +14,7 @@ use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
 use crate::clock;
 use crate::job::{CursorToken, JobId};
-use crate::log::{Page, ResultLog};
+use crate::log::{LogError, Page, ResultLog};
 use crate::store::{JobRecord, Store};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
@@ -66,14 +66,15 @@ impl Fetcher {
         self.note_fetched(&record, &cached);
 
         let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
-        let (cursor, reading) = match token.cursor {
+        let (mut cursor, reading) = match token.cursor {
             Some(cursor) => (cursor, None),
             None => {
                 let reading = self.deliveries.begin(&id, call);
                 (self.plain_cursor(&record, &reading).await, Some(reading))
             }
         };
-        let (record, page) = self.wait_for_page(record, changes, cursor, wait).await?;
+        let begin = if reading.is_some() { Begin::Plain(&mut cursor) } else { Begin::Cursor(cursor) };
+        let (record, page) = self.wait_for_page(record, changes, begin, wait).await?;
         self.note_fetched(&record, &cached);
 
         // What a client does not decode is refused only where it is a single record.
@@ -110,18 +111,16 @@ impl Fetcher {
         if reading.has_proof(from) {
             tokio::time::sleep(RESET_LAG).await;
         }
-        let to = reading.delivered(from).unwrap_or(from);
-        // A log that was restored from a copy may end before what was read; what comes now is new.
-        let last = self.log.last_position(&record.job.id).await;
-        let to = last.map_or(to, |last| to.min(last));
-        if to == from {
-            return from;
-        }
-        // Without it the page comes again after this server's end, which is allowed; reading goes on on a full disk.
-        if let Err(error) = self.store.advance_plain_cursor(&record.job.id, from, to).await {
-            tracing::warn!(job = %record.job.id, %error, "could not note how far a plain token was read");
-        }
+        let Some(to) = reading.delivered(from) else { return from };
+        self.move_plain_cursor(&record.job.id, from, to).await;
         to
+    }
+
+    async fn move_plain_cursor(&self, id: &JobId, from: u64, to: u64) {
+        // Without it the page comes again after this server's end, which is allowed; reading goes on on a full disk.
+        if let Err(error) = self.store.advance_plain_cursor(id, from, to).await {
+            tracing::warn!(job = %id, %error, "could not note how far a plain token was read");
+        }
     }
 
     /// The next page, or an empty one when nothing happened for a while. `record` was loaded after `changes` was made.
@@ -129,7 +128,7 @@ impl Fetcher {
         &self,
         mut record: JobRecord,
         mut changes: watch::Receiver<u64>,
-        cursor: u64,
+        mut begin: Begin<'_>,
         wait: Duration,
     ) -> Result<(JobRecord, Page), Status> {
         let id = record.job.id.clone();
@@ -141,7 +140,15 @@ impl Fetcher {
             }
             let mut appended = self.log.watch(&id);
             // After the state: once that is final the log is complete, so this page can be known to be the last.
-            let page = self.log.read(&id, cursor, PAGE_BYTES).await.map_err(status::of_log)?;
+            let page = match (self.log.read(&id, begin.cursor(), PAGE_BYTES).await, &mut begin) {
+                // The log was restored from a copy that ends before what was read: what comes now is new.
+                (Err(LogError::BeyondEnd { last, .. }), Begin::Plain(cursor)) => {
+                    self.move_plain_cursor(&id, **cursor, last).await;
+                    **cursor = last;
+                    continue;
+                }
+                (page, _) => page.map_err(status::of_log)?,
+            };
             if !page.records.is_empty() || record.job.state.is_final() || Instant::now() >= deadline {
                 return Ok((record, page));
             }
@@ -193,6 +200,23 @@ impl Fetcher {
                 tracing::warn!(job = %id, %error, "could not note that the job was fetched");
             }
         });
+    }
+}
+
+/// Where a page begins.
+enum Begin<'a> {
+    /// Behind this position, which the client gave.
+    Cursor(u64),
+    /// Behind this position, which a plain token was read to.
+    Plain(&'a mut u64),
+}
+
+impl Begin<'_> {
+    fn cursor(&self) -> u64 {
+        match self {
+            Self::Cursor(cursor) => *cursor,
+            Self::Plain(cursor) => **cursor,
+        }
     }
 }
 
