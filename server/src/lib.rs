@@ -17,6 +17,8 @@ pub mod drive;
 pub mod dsn;
 mod exhaustion;
 mod failpoint;
+#[cfg(test)]
+mod fixture;
 pub mod job;
 pub mod launch;
 pub mod log;

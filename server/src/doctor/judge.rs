@@ -345,7 +345,8 @@ fn live_attempt(job: &Job) -> Option<&Attempt> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Event, Role, Step};
+    use crate::fixture;
+    use crate::job::{Event, Role};
     use crate::store::Lease;
 
     const NOW: i64 = 10_000_000;
@@ -355,15 +356,7 @@ mod tests {
     }
 
     fn job(at: Option<Place>) -> Job {
-        let step = Step {
-            first_statement: 0,
-            statement_count: 1,
-            kind: "standard".to_owned(),
-            repeatable: true,
-            writes_table: false,
-            attempts: Vec::new(),
-        };
-        let mut job = Job::new(JobId::generate(), vec![step]);
+        let mut job = fixture::job(true);
         if let Some(place) = at {
             job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place }, 1000).unwrap();
         }

@@ -14,6 +14,7 @@ use super::remedy::{Orphans, Repairs};
 use super::report::{Counts, Form, Report};
 use super::state::State;
 use crate::clock;
+use crate::fixture;
 use crate::job::{Job, JobId, TokenHash};
 use crate::log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, Upkeep};
 use crate::presence::Presence;
@@ -82,18 +83,11 @@ impl Folder {
         let job = Job::new(JobId::generate(), Vec::new());
         let id = job.id.clone();
         let new = NewJob {
-            job,
             token: TokenHash([self.jobs; 32]),
-            user_id: String::new(),
-            sql: String::new(),
-            headings: Vec::new(),
             step_specs: Vec::new(),
-            secrets: Vec::new(),
-            fetch_timeout_ms: 0,
-            owner: owner.clone(),
             lease: Duration::from_secs(60),
             created_ms: clock::now_ms(),
-            request: None,
+            ..fixture::new_job(job, owner)
         };
         store.create(new).await.unwrap();
         store.close().await;

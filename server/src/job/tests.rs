@@ -4,20 +4,10 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::fixture::step;
 
 const KEY: &[u8] = b"0123456789abcdef";
 const OTHER_KEY: &[u8] = b"fedcba9876543210";
-
-fn step(repeatable: bool) -> Step {
-    Step {
-        first_statement: 0,
-        statement_count: 1,
-        kind: "standard".to_owned(),
-        repeatable,
-        writes_table: false,
-        attempts: Vec::new(),
-    }
-}
 
 fn job(steps: Vec<Step>) -> Job {
     Job::new(JobId::generate(), steps)

@@ -200,7 +200,8 @@ impl Launcher for Elsewhere {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Event, JobId, Step};
+    use crate::fixture;
+    use crate::job::Event;
 
     /// A launcher of which only the place matters.
     struct At(&'static str, &'static str);
@@ -250,15 +251,7 @@ mod tests {
 
     /// A job whose attempt was created there.
     fn job_at(place: Place) -> (Job, AttemptId) {
-        let step = Step {
-            first_statement: 0,
-            statement_count: 1,
-            kind: "standard".to_owned(),
-            repeatable: true,
-            writes_table: false,
-            attempts: Vec::new(),
-        };
-        let mut job = Job::new(JobId::generate(), vec![step]);
+        let mut job = fixture::job(true);
         job.apply(Event::AttemptCreated { step: 0, role: crate::job::Role::Run, place }, 0).unwrap();
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         (job, attempt)

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
-use crate::job::{Cause, Failure, JobState, Place, Rejection, Role, Step};
+use crate::fixture;
+use crate::job::{Cause, Failure, JobState, Place, Rejection, Role};
 
 struct Servers {
     dir: tempfile::TempDir,
@@ -49,27 +50,14 @@ fn server(name: &str) -> ServerId {
 }
 
 fn new_job(token: [u8; 32], fetch_timeout_ms: i64) -> NewJob {
-    let step = Step {
-        first_statement: 0,
-        statement_count: 1,
-        kind: "standard".to_owned(),
-        repeatable: true,
-        writes_table: false,
-        attempts: Vec::new(),
-    };
     NewJob {
-        job: Job::new(JobId::generate(), vec![step]),
         token: TokenHash(token),
         user_id: "ada".to_owned(),
         sql: "SELECT 'ü\u{0}'".to_owned(),
-        headings: vec!["SELECT".to_owned()],
-        step_specs: vec!["{}".to_owned()],
         secrets: vec![("db".to_owned(), Secret::new("sqlite:///x"))],
         fetch_timeout_ms,
-        owner: server("a"),
         lease: ms(1_000),
-        created_ms: 0,
-        request: None,
+        ..fixture::new_job(fixture::job(true), &server("a"))
     }
 }
 

@@ -62,18 +62,11 @@ pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::{Basis, Cause, Event, JobId, Outcome, Place, Reason, Step};
+    use crate::fixture;
+    use crate::job::{Basis, Cause, Event, Outcome, Place, Reason};
 
     fn attached() -> (Job, AttemptId, InstanceHash) {
-        let step = Step {
-            first_statement: 0,
-            statement_count: 1,
-            kind: "standard".to_owned(),
-            repeatable: true,
-            writes_table: false,
-            attempts: Vec::new(),
-        };
-        let mut job = Job::new(JobId::generate(), vec![step]);
+        let mut job = fixture::job(true);
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let instance = InstanceHash::of(b"key");
         job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }, 0).unwrap();

@@ -14,9 +14,10 @@ use tonic::transport::{Endpoint, Server};
 
 use super::*;
 use crate::api::executors::ExecutorId;
-use crate::job::{Basis, ExecutorRef, Job, JobId, Outcome, Place, Reason, Role, Step, TokenHash};
-use crate::log::{LogOptions, SegmentLog};
-use crate::store::{NewJob, ServerId, SqliteStore};
+use crate::fixture;
+use crate::job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
+use crate::log::SegmentLog;
+use crate::store::{ServerId, SqliteStore};
 
 const KEY: &[u8; 16] = b"0123456789abcdef";
 const OTHER_KEY: &[u8; 16] = b"fedcba9876543210";
@@ -71,14 +72,8 @@ struct Stream {
 async fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
-    let log = SegmentLog::open(LogOptions {
-        dir: dir.path().join("log"),
-        segment_bytes: 1 << 20,
-        retain_output_bytes_per_job: u64::MAX,
-        max_bytes_per_job: u64::MAX,
-        fsync: false,
-    });
-    let (log, platform) = (Arc::new(log.unwrap()), Arc::new(Platform::default()));
+    let log = fixture::log(&dir.path().join("log"));
+    let (log, platform) = (Arc::new(log), Arc::new(Platform::default()));
     let context = AttachContext {
         store: store.clone(),
         log: log.clone(),
@@ -101,31 +96,9 @@ async fn world() -> World {
         Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
     tokio::spawn(serving);
 
-    let step = Step {
-        first_statement: 0,
-        statement_count: 1,
-        kind: "standard".to_owned(),
-        repeatable: true,
-        writes_table: false,
-        attempts: Vec::new(),
-    };
-    let job = Job::new(JobId::generate(), vec![step]);
+    let job = fixture::job(true);
     let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
-    let new = NewJob {
-        job,
-        token: TokenHash([1; 32]),
-        user_id: String::new(),
-        sql: "SELECT 1".to_owned(),
-        headings: vec!["SELECT".to_owned()],
-        step_specs: vec!["{}".to_owned()],
-        secrets: Vec::new(),
-        fetch_timeout_ms: 0,
-        owner: ServerId("test".to_owned()),
-        lease: Duration::from_secs(3600),
-        created_ms: 0,
-        request: None,
-    };
-    store.create(new).await.unwrap();
+    store.create(fixture::new_job(job, &ServerId("test".to_owned()))).await.unwrap();
     let world = World { store, log, platform, attempt, socket, dir };
     world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
     world

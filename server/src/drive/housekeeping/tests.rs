@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
-use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Step, Token};
+use crate::fixture;
+use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Token};
 use crate::launch::{LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting};
-use crate::log::{Appended, Entry, LogError, LogOptions, Missing, Page, ResultLog, SegmentLog};
+use crate::log::{Appended, Entry, LogError, Missing, Page, ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -151,17 +152,11 @@ struct World {
 async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
-    let log = SegmentLog::open(LogOptions {
-        dir: dir.path().join("log"),
-        segment_bytes: 1 << 20,
-        retain_output_bytes_per_job: u64::MAX,
-        max_bytes_per_job: u64::MAX,
-        fsync: false,
-    });
+    let log = fixture::log(&dir.path().join("log"));
     let (launcher, metrics) = (Arc::new(BadLauncher::default()), Metrics::default());
     let context = Context {
         store: store.clone(),
-        log: Arc::new(bad(log.unwrap())),
+        log: Arc::new(bad(log)),
         launchers: Launchers::only(launcher.clone()),
         assigner: Assigner::idle(store.clone()),
         refusals: Refusals::default(),
@@ -180,27 +175,10 @@ async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World 
     let shutdown = CancellationToken::new();
     let driver = Driver::new(context, shutdown.clone());
     for id in jobs {
-        let step = Step {
-            first_statement: 0,
-            statement_count: 1,
-            kind: "standard".to_owned(),
-            repeatable: true,
-            writes_table: false,
-            attempts: Vec::new(),
-        };
         let new = NewJob {
-            job: Job::new(id.clone(), vec![step]),
             token: Token::generate().hash(),
-            user_id: String::new(),
-            sql: "SELECT 1".to_owned(),
-            headings: vec!["SELECT".to_owned()],
-            step_specs: vec!["{}".to_owned()],
-            secrets: Vec::new(),
-            fetch_timeout_ms: 0,
-            owner: driver.server().clone(),
             lease: DEADLINE,
-            created_ms: 0,
-            request: None,
+            ..fixture::new_job(Job::new(id.clone(), vec![fixture::step(true)]), driver.server())
         };
         store.create(new).await.unwrap();
     }

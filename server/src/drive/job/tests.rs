@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::codegen::{Assigner, DATA_SOURCE};
 use crate::drive::{Driver, Housekeeping, Limits};
-use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place, Step, TokenHash};
+use crate::fixture;
+use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place};
 use crate::launch::{Launcher, Launchers, Needs, RecordSource, Remains, Target};
-use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::log::{ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -187,13 +188,7 @@ async fn world(refusal: Option<Refusal>) -> World {
 async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
-    let log = SegmentLog::open(LogOptions {
-        dir: dir.path().join("log"),
-        segment_bytes: 1 << 20,
-        retain_output_bytes_per_job: u64::MAX,
-        max_bytes_per_job: u64::MAX,
-        fsync: false,
-    });
+    let log = fixture::log(&dir.path().join("log"));
     let refusals = Refusals::default();
     let launcher = Arc::new(AlwaysRunning {
         looks: watch::channel(0).0,
@@ -207,7 +202,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         unknown: OnceLock::new(),
         controlled: OnceLock::new(),
     });
-    let log = Arc::new(log.unwrap());
+    let log = Arc::new(log);
     let servers = dir.path().join("servers");
     let presence = Presence::announce(&servers).unwrap();
     let memory_peaks = MemoryPeaks::default();
@@ -225,31 +220,15 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         metrics: Metrics::default(),
     };
     let driver = Driver::new(context, CancellationToken::new());
-    let step = Step {
-        first_statement: 0,
-        statement_count: 1,
-        kind: "standard".to_owned(),
-        repeatable,
-        writes_table: false,
-        attempts: Vec::new(),
-    };
-    let job = Job::new(JobId::generate(), vec![step]);
+    let job = fixture::job(repeatable);
     let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
     let new = NewJob {
-        job,
-        token: TokenHash([1; 32]),
-        user_id: String::new(),
-        sql: "SELECT 1".to_owned(),
-        headings: vec!["SELECT".to_owned()],
         step_specs: vec![
             r#"{"title": "", "replay": [], "statements": [], "inputs": [], "outputs": []}"#.to_owned(),
         ],
         secrets: vec![(DATA_SOURCE.to_owned(), Secret::new("sqlite:///a.db"))],
-        fetch_timeout_ms: 0,
-        owner: driver.server().clone(),
         lease: second,
-        created_ms: 0,
-        request: None,
+        ..fixture::new_job(job, driver.server())
     };
     store.create(new).await.unwrap();
     World { store, log, launcher, driver, memory_peaks, servers, attempt, _dir: dir }

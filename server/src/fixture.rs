@@ -1,0 +1,55 @@
+//! What the tests of several modules begin with.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::job::{Job, JobId, Step, TokenHash};
+use crate::log::{LogOptions, SegmentLog};
+use crate::store::{NewJob, ServerId};
+
+/// A step of one standard statement, without attempts.
+pub fn step(repeatable: bool) -> Step {
+    Step {
+        first_statement: 0,
+        statement_count: 1,
+        kind: "standard".to_owned(),
+        repeatable,
+        writes_table: false,
+        attempts: Vec::new(),
+    }
+}
+
+/// A job of one such step.
+pub fn job(repeatable: bool) -> Job {
+    Job::new(JobId::generate(), vec![step(repeatable)])
+}
+
+/// What Run would record of a job of one step.
+pub fn new_job(job: Job, owner: &ServerId) -> NewJob {
+    NewJob {
+        job,
+        token: TokenHash([1; 32]),
+        user_id: String::new(),
+        sql: "SELECT 1".to_owned(),
+        headings: vec!["SELECT".to_owned()],
+        step_specs: vec!["{}".to_owned()],
+        secrets: Vec::new(),
+        fetch_timeout_ms: 0,
+        owner: owner.clone(),
+        lease: Duration::from_secs(3600),
+        created_ms: 0,
+        request: None,
+    }
+}
+
+/// A log without limits, which does not sync.
+pub fn log(dir: &Path) -> SegmentLog {
+    let options = LogOptions {
+        dir: dir.to_owned(),
+        segment_bytes: 1 << 20,
+        retain_output_bytes_per_job: u64::MAX,
+        max_bytes_per_job: u64::MAX,
+        fsync: false,
+    };
+    SegmentLog::open(options).unwrap()
+}
