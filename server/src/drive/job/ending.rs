@@ -5,22 +5,51 @@ use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Record, notice};
 
+use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
 use crate::drive::verdict;
-use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome};
-use crate::launch::{Execution, Observation, Remains};
+use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reason, Role};
+use crate::launch::{Execution, Observation, Remains, Supervision};
 use crate::log::{Entry, LogError, Missing, Producer};
 use crate::trace;
 
 /// The agent that speaks for an attempt.
 pub(super) const LEADER: u32 = 0;
+/// Timeout for an attempt that removes what others left in the user's database.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
 /// How long what an agent left is tried again that cannot be read now.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 impl JobDriver {
+    /// Ends an attempt of a cancelled job, or one that cleans up and takes too long. The stream's server tells an attached
+    /// agent of the cancel; the platform is asked when that does not help.
+    pub(super) async fn end(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
+        let lasted = self.at_hand(attempt).ending.note(Instant::now());
+        let agent = Agent::of(job, attempt);
+        let execution = self.context.launchers.of(job, attempt);
+        let observation = execution.observe().await;
+        self.note_unknown(attempt, &observation).await?;
+        if let Observation::Gone(remains) = observation {
+            let ended = Some(ended_on_purpose(job, attempt));
+            return match agent {
+                Agent::NeverAttached if execution.supervision() == Supervision::Agent => {
+                    self.settle_without_agent(attempt.clone(), *remains, ended).await
+                }
+                Agent::NeverAttached | Agent::Attached | Agent::Granted => {
+                    self.settle(attempt.clone(), *remains, ended).await
+                }
+            };
+        }
+        // Each look asks again, since a platform may not have heard it; that never asks for more.
+        if let Some(level) = stopping::level(agent, lasted, self.context.limits.grace) {
+            execution.stop(level == Level::Forced).await;
+        }
+        Ok(())
+    }
+
     /// Nothing of an attempt runs whose agent is not known to have attached. `known`: how it ended, if the driver knows it.
     ///
     /// The end is recorded first. If an agent attached meanwhile, through another server, the record is rejected: then the
@@ -149,6 +178,33 @@ impl JobDriver {
             clean_up(&execution, false).await;
         }
     }
+}
+
+/// The outcome of an attempt that a driver ends, should its agent not report one.
+fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
+    match job.attempt(attempt).map(|it| it.role) {
+        Some(Role::CleanUp) => {
+            let limit = CLEAN_UP_TIMEOUT.as_secs();
+            let why = format!(
+                "the scratch table was not dropped within {limit} s; another session of the database may be using it"
+            );
+            Outcome::by_server(Reason::Deadline, why, false)
+        }
+        Some(Role::Run) | None => {
+            let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
+            Outcome::by_server(Reason::Cancelled, why, false)
+        }
+    }
+}
+
+/// A database may hold up the removal, for example while another session uses the table: the job ends anyway. The waits
+/// before an agent is attached have limits of their own.
+pub(super) fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
+    let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
+    job.attempt(attempt)
+        .filter(|it| it.role == Role::CleanUp)
+        .and_then(|it| it.attached_ms)
+        .is_some_and(|attached_ms| attached_ms.saturating_add(limit) < clock::now_ms())
 }
 
 async fn clean_up(execution: &Execution, step_goes_on: bool) {

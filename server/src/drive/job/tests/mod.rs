@@ -1,6 +1,10 @@
 //! Agents that run and do not attach, and agents that come and go while the driver looks: real store and log, and a
 //! launcher that says what the test wants.
 
+mod agents;
+mod servers;
+mod verdicts;
+
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
@@ -16,8 +20,11 @@ use super::*;
 use crate::codegen::{Assigner, DATA_SOURCE};
 use crate::drive::{Driver, Housekeeping, Limits};
 use crate::fixture;
-use crate::job::{Cause, Failure, InstanceHash, JobState, Phase, Place};
-use crate::launch::{Launcher, Launchers, Needs, RecordSource, Remains, Target};
+use crate::job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
+use crate::launch::{
+    LaunchError, Launched, Launcher, Launchers, Needs, Observation, RecordSource, Remains, Supervision,
+    Target,
+};
 use crate::log::{ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
@@ -381,322 +388,14 @@ async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
     tokio::time::timeout(Duration::from_secs(60), looks).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
-/// As while the apiserver is away.
-#[tokio::test]
-async fn it_is_said_that_nothing_is_known_of_an_attempt() {
-    let world = world(None).await;
-    world.attach().await;
-    world.launcher.unknown.set("nobody answers").unwrap();
-    world.drive();
-    world.said("the state of the attempt is not known: nobody answers").await;
-}
-
-#[tokio::test]
-async fn it_is_said_that_nothing_is_known_of_an_attempt_that_is_to_end() {
-    let world = world(None).await;
-    world.attach().await;
-    world.launcher.unknown.set("nobody answers").unwrap();
-    world.update(Event::CancelRequested(Failure::over_limit())).await;
-    world.drive();
-    world.said("the state of the attempt is not known: nobody answers").await;
-}
-
-fn refusal(may_pass: bool) -> Refusal {
-    Refusal { why: "its token could not be checked".to_owned(), may_pass }
-}
-
-#[tokio::test]
-async fn an_agent_that_does_not_attach_is_given_up() {
-    let world = world(None).await;
-    world.drive();
-    let failure = world.failure().await;
-    assert_eq!((failure.cause, failure.message.as_str()), (Cause::LaunchFailed, "nothing was heard"));
-    assert_eq!(world.stopped(), [(world.attempt.clone(), true)]);
-}
-
-#[tokio::test]
-async fn why_it_was_refused_is_told() {
-    let world = world(Some(refusal(false))).await;
-    world.drive();
-    let message = world.failure().await.message;
-    assert!(message.contains("could not attach: its token could not be checked"), "{message}");
-}
-
-/// The server that could not tell who it is would be the one to blame.
-#[tokio::test]
-async fn an_agent_that_could_not_be_judged_is_waited_for() {
-    let world = world(Some(refusal(true))).await;
-    world.drive();
-    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
-    assert_eq!(world.stopped(), []);
-}
-
-#[tokio::test]
-async fn an_agent_that_attached_to_an_earlier_server_is_not_judged() {
-    let world = world(None).await;
-    let instance = world.attach().await;
-    world.drive();
-    assert_eq!(world.phase_after_many_looks().await, Phase::Attached { instance });
-    assert_eq!(world.stopped(), []);
-}
-
 fn is_notice(payload: &Payload) -> bool {
     matches!(payload, Payload::Notice(_))
-}
-
-/// The server that heard the agent has ended, so it cannot say that nothing is heard any more.
-#[tokio::test]
-async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
-    let (world, other) = (world(None).await, world_of(None, true).await);
-    let living = Presence::announce(&other.servers).unwrap();
-    other.update(World::created()).await;
-    other.attach_to(living.id()).await;
-    other.drive();
-    world.attach().await;
-    world.drive();
-    world.said("no word from the agent for 1 s").await;
-    assert_eq!(other.count(is_notice).await, 0, "another server hears that one");
-    world.attach_to(world.driver.server()).await;
-    world.said("the agent is heard again").await;
-    assert_eq!(world.count(is_notice).await, 2, "each is said once");
-    drop(living);
-    other.said("no word from the agent for 1 s").await;
-}
-
-/// A wait of an earlier attempt is not held against the next one.
-#[tokio::test]
-async fn what_was_seen_of_an_attempt_is_no_other_attempts() {
-    let world = world(None).await;
-    let mut driver = world.job_driver();
-    let second = AttemptId { number: 2, ..world.attempt.clone() };
-    let begun = Instant::now();
-    driver.at_hand(&world.attempt).missing.note(begun);
-    let missing = |driver: &mut JobDriver, attempt| {
-        driver.at_hand(attempt).missing.note(begun + Duration::from_secs(9)).as_secs()
-    };
-    assert_eq!(missing(&mut driver, &world.attempt), 9);
-    assert_eq!(missing(&mut driver, &second), 0);
-}
-
-/// What a training of days has made is not thrown away because one Pod could not come to publish it.
-#[tokio::test]
-async fn kept_work_outlives_an_attempt_that_is_given_up() {
-    let world = world(None).await;
-    let instance = world.attach().await;
-    let kept = Outcome {
-        output_kept: true,
-        ..Outcome::by_server(Reason::PublishFailed, "the storage is away", false)
-    };
-    let attempt = world.attempt.clone();
-    world.update(Event::OutcomeReported { attempt, instance, outcome: kept }).await;
-    world.update(World::created()).await;
-    world.drive();
-    let second = AttemptId { number: 2, ..world.attempt.clone() };
-    let outcome = world.outcome(&second).await;
-    assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
-}
-
-/// Nobody cancelled the job: what took too long was to clean up behind it.
-#[tokio::test]
-async fn a_clean_up_that_takes_too_long_has_its_own_end() {
-    let world = world_of(None, false).await;
-    let clean_up = world.clean_up().await;
-    world.attach_clean_up(&clean_up, 0).await;
-    world.drive();
-    let outcome = world.outcome(&clean_up).await;
-    assert_eq!(outcome.reason, Reason::Deadline);
-    assert!(
-        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
-        "{}",
-        outcome.message
-    );
-    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
-}
-
-/// It waited for a place, or for its Pod.
-#[tokio::test]
-async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
-    let world = world_of(None, false).await;
-    let clean_up = world.clean_up().await;
-    world.attach_clean_up(&clean_up, clock::now_ms()).await;
-    world.drive();
-    assert_eq!(world.outcome(&clean_up).await.reason, Reason::Lost);
-
-    let world = world_of(None, false).await;
-    let clean_up = world.clean_up().await;
-    world.drive();
-    assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
 }
 
 fn is_gap_of_lost_agent(payload: &Payload) -> bool {
     matches!(payload, Payload::Gap(gap) if gap.reason() == gap::Reason::AgentLost)
 }
 
-/// The driver's copy of the job says that there was never an agent; the store says otherwise by then.
-#[tokio::test]
-async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing() {
-    let world = world_of(None, false).await;
-    world.race(false);
-    world.memory_peaks.note(&world.attempt, 900 << 20);
-    world.drive();
-    let outcome = world.outcome(&world.attempt).await;
-    assert_eq!(outcome.reason, Reason::Lost, "{}", outcome.message);
-    assert!(
-        outcome.message.ends_with("; its processes had used up to 900 MiB of memory"),
-        "{}",
-        outcome.message
-    );
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
-}
-
-#[tokio::test]
-async fn what_it_started_meanwhile_may_have_executed() {
-    let world = world_of(None, false).await;
-    world.race(true);
-    world.drive();
-    let failure = world.failure().await;
-    assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
-    assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
-}
-
-/// As after a backup of the state was restored: it knows nothing of the attempt's agent, or of the attempt.
-#[tokio::test]
-async fn what_a_restored_state_has_forgotten_is_not_executed_again() {
-    for is_created in [true, false] {
-        let world = world_of(None, false).await;
-        world.launcher.gone.set(()).unwrap();
-        world.log_of_a_newer_state().await;
-        if is_created {
-            world.update(World::created()).await;
-        }
-        world.drive();
-        let failure = world.failure().await;
-        assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
-        assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
-        assert_eq!(world.launches(), 0);
-        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
-    }
-}
-
-/// It attaches again, and tells the rest.
-#[tokio::test]
-async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
-    let world = world_of(Some(refusal(true)), false).await;
-    world.log_of_a_newer_state().await;
-    world.drive();
-    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
-    assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
-}
-
-#[tokio::test]
-async fn a_job_that_waits_for_a_place_hears_a_cancel_through_another_server() {
-    let world = world(None).await;
-    world.launcher.full.set(()).unwrap();
-    world.launcher.gone.set(()).unwrap();
-    world.drive();
-    world.said("waiting for a free place").await;
-    let other = SqliteStore::open(&world.state_file()).await.unwrap();
-    let cancel = Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"));
-    other.update(&world.attempt.job, None, cancel, 0).await.unwrap();
-    assert_eq!(world.failure().await.cause, Cause::Cancelled);
-}
-
-/// It would stand before others in the queue.
-#[tokio::test]
-async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
-    let world = world(None).await;
-    world.launcher.full.set(()).unwrap();
-    world.drive();
-    world.said("waiting for a free place").await;
-    let claim = Claim {
-        owner: ServerId::generate(),
-        dead: vec![world.driver.server().clone()],
-        except: Vec::new(),
-        lease: Duration::from_secs(60),
-        limit: 1,
-    };
-    assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
-    world.drives_nothing().await;
-}
-
-/// Another server may be able to ask; if none is, this one takes the job again, and says nothing new.
-#[tokio::test]
-async fn a_job_whose_attempt_runs_elsewhere_is_left_to_others_until_it_changes() {
-    let world = world(None).await;
-    let place = Place::of("kubernetes");
-    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place }).await;
-    world.drive();
-    world.said("which this server cannot ask").await;
-    tokio::spawn(Housekeeping::new(world.driver.clone()).run());
-    let left = || world.driver.given_back.resting(Instant::now());
-    let epoch = async || world.store.load(&world.attempt.job).await.unwrap().unwrap().lease_epoch;
-    until("it is left", async || left() == [world.attempt.job.clone()]).await;
-    assert_eq!(epoch().await, Lease::FIRST_EPOCH);
-    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"))).await;
-    until("it is taken again", async || epoch().await > Lease::FIRST_EPOCH).await;
-    until("it is left again", async || left() == [world.attempt.job.clone()]).await;
-    assert_eq!(world.count(is_notice).await, 1, "it is said once");
-    world.driver.shutdown.cancel();
-}
-
-/// As in a rolling upgrade: each of its writes would fail.
-#[tokio::test]
-async fn a_job_that_a_newer_server_wrote_is_left_to_newer_servers() {
-    let world = world(None).await;
-    let url = format!("sqlite://{}", world.state_file().display());
-    let state = sqlx::SqlitePool::connect(&url).await.unwrap();
-    sqlx::query("UPDATE jobs SET doc_version = 99").execute(&state).await.unwrap();
-    world.drive();
-    world.drives_nothing().await;
-    assert_eq!(world.store.held(world.driver.server(), None, 1).await.unwrap(), []);
-}
-
-/// The store may fail between that and the record of the attempt's end, and a driver without a lease may come late.
-#[tokio::test]
-async fn what_is_missing_of_an_attempt_is_said_once() {
-    let world = world(None).await;
-    world.attach().await;
-    for _ in 0..3 {
-        let settled = world.job_driver().settle(world.attempt.clone(), Remains::default(), None).await;
-        assert!(settled.is_ok());
-    }
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1);
-}
-
-/// A driver that died, or lost its lease, after it had closed the log.
-#[tokio::test]
-async fn a_log_that_was_closed_before_gets_no_second_end() {
-    let world = world(None).await;
-    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
-    let end = Notice { kind: notice::Kind::End.into(), text: "cancelled".to_owned() };
-    let record = Record { payload: Some(Payload::Notice(end)), ..Record::default() };
-    let entries = vec![Entry { producer: Producer::server(0), record }];
-    world.log.append(&world.attempt.job, entries.clone()).await.unwrap();
-    world.drive();
-    assert_eq!(world.failure().await.cause, Cause::Cancelled);
-    // It has not noticed yet that it lost its lease.
-    world.log.append(&world.attempt.job, entries).await.unwrap();
-    let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
-    assert_eq!(world.count(is_end).await, 1);
-}
-
-/// Where a framework runs several processes for one attempt, no agent comes, and none is waited for.
-#[tokio::test]
-async fn a_controllers_word_is_an_attempts_outcome_and_its_records_are_logged() {
-    let world = world(None).await;
-    let succeeded = agent::outcome::Reason::Succeeded.into();
-    let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };
-    world.launcher.controlled.set(outcome).unwrap();
-    world.drive();
-    let mut changes = world.store.watch(&world.attempt.job);
-    while !world.job().await.state.is_final() {
-        changes.changed().await.unwrap();
-    }
-    let job = world.job().await;
-    assert_eq!(job.state, JobState::Succeeded);
-    assert_eq!(job.attempt(&world.attempt).unwrap().tracker_url.as_deref(), Some("http://platform/1"));
-    assert_eq!(world.count(|it| matches!(it, Payload::Head(_))).await, 1);
-    assert_eq!(world.count(|it| matches!(it, Payload::Gap(_))).await, 0, "nothing is missing");
-    assert_eq!(world.stopped(), []);
+fn refusal(may_pass: bool) -> Refusal {
+    Refusal { why: "its token could not be checked".to_owned(), may_pass }
 }

@@ -1,0 +1,113 @@
+//! How a driver launches an attempt, and waits for a free place of its platform.
+
+use std::time::{Duration, Instant};
+
+use super::waits::Queued;
+use super::{Changes, JobDriver, LOOK_PERIOD, Stop};
+use crate::clock;
+use crate::failpoint;
+use crate::job::{AttemptId, Basis, Event, Job, Outcome, Reason};
+use crate::launch::{Execution, LaunchError, Launched, Needs, Ticket, Waiting};
+
+/// How often a job that waits in a queue of this server is read again: nothing tells of a lost lease. 1,000 such jobs cost
+/// 100 reads a second.
+const QUEUE_PERIOD: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 10 });
+/// The kind of wait for a free place of the launcher.
+const PLACE: &str = "place";
+/// The kind of wait for a platform that does not take an attempt.
+const LAUNCH: &str = "launch";
+/// How long a platform that cannot be asked, or has no room, is asked again to start an attempt, or who its agent is.
+pub(super) const LAUNCH_PATIENCE: Duration = Duration::from_secs(600);
+
+impl JobDriver {
+    pub(super) async fn launch(
+        &mut self,
+        job: &Job,
+        attempt: AttemptId,
+        mut changes: Changes,
+    ) -> Result<(), Stop> {
+        let at_hand = self.at_hand(&attempt);
+        at_hand.missing.end();
+        at_hand.waits.begin(LAUNCH, Instant::now());
+        let execution = self.context.launchers.of(job, &attempt);
+        if self.has_records(&attempt).await? {
+            return self.take_up(&execution).await;
+        }
+        let launched = match self.needs(&execution).await? {
+            Ok(needs) => self.launch_in_turn(&execution, &needs, &mut changes).await?,
+            Err(error) => Some(Err(error)),
+        };
+        // It waits for a place no more: it is read again.
+        let Some(launched) = launched else { return Ok(()) };
+        match launched {
+            Ok(Launched { tracker_url }) => {
+                failpoint::reach("after-launch");
+                self.update(Event::AttemptLaunched { attempt, tracker_url }).await
+            }
+            Err(LaunchError::Refused { message, retryable }) => {
+                let outcome = Outcome::by_server(Reason::LaunchFailed, message, retryable);
+                let basis = Basis::NeverAttached;
+                self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
+            }
+            Err(LaunchError::NoPlace { .. }) => Ok(()),
+            Err(LaunchError::Later(why)) => {
+                let waiting = Waiting { kind: LAUNCH, why, patience: LAUNCH_PATIENCE };
+                if self.waits(&attempt, &waiting).await? {
+                    // It may have been started all the same, and only the answer was lost.
+                    return self.give_up(job, attempt, waiting.why).await;
+                }
+                tokio::time::sleep(LOOK_PERIOD).await;
+                Ok(())
+            }
+        }
+    }
+
+    /// Launches the attempt as soon as there is a free place; `None`: its job has changed meanwhile.
+    async fn launch_in_turn(
+        &mut self,
+        execution: &Execution,
+        needs: &Needs,
+        changes: &mut Changes,
+    ) -> Result<Option<Result<Launched, LaunchError>>, Stop> {
+        let attempt = execution.attempt();
+        let mut ticket = execution.queue();
+        let mut queued = Queued::default();
+        let mut reload = clock::every(QUEUE_PERIOD);
+        loop {
+            let before = match execution.launch(needs).await {
+                Err(LaunchError::NoPlace { before }) => before,
+                launched => return Ok(Some(launched)),
+            };
+            let is_told = self.waits_for_place(attempt, &mut queued, before).await?;
+            tokio::select! {
+                // It may have been cancelled.
+                _ = changes.changed() => return Ok(None),
+                // One without a lease must not keep others from their turn.
+                _ = reload.tick() => drop(self.load().await?),
+                () = turn(ticket.as_mut()) => {}
+                () = tokio::time::sleep(LOOK_PERIOD), if !is_told => {}
+            }
+        }
+    }
+
+    /// Says that the attempt waits for a free place, when that is news; whether it has been said.
+    async fn waits_for_place(
+        &mut self,
+        attempt: &AttemptId,
+        queued: &mut Queued,
+        before: usize,
+    ) -> Result<bool, Stop> {
+        let why = format!("waiting for a free place, {} before it", queued.note(before));
+        let waiting = Waiting { kind: PLACE, why, patience: Duration::MAX };
+        self.waits(attempt, &waiting).await?;
+        Ok(self.at_hand(attempt).waits.is_told())
+    }
+}
+
+/// Waits until it may be the attempt's turn.
+async fn turn(ticket: Option<&mut Ticket>) {
+    match ticket {
+        Some(ticket) => ticket.changed().await,
+        None => tokio::time::sleep(LOOK_PERIOD).await,
+    }
+}

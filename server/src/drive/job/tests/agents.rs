@@ -1,0 +1,92 @@
+//! What a driver makes of agents that do not come, or do not come back.
+
+use super::*;
+
+/// As while the apiserver is away.
+#[tokio::test]
+async fn it_is_said_that_nothing_is_known_of_an_attempt() {
+    let world = world(None).await;
+    world.attach().await;
+    world.launcher.unknown.set("nobody answers").unwrap();
+    world.drive();
+    world.said("the state of the attempt is not known: nobody answers").await;
+}
+
+#[tokio::test]
+async fn it_is_said_that_nothing_is_known_of_an_attempt_that_is_to_end() {
+    let world = world(None).await;
+    world.attach().await;
+    world.launcher.unknown.set("nobody answers").unwrap();
+    world.update(Event::CancelRequested(Failure::over_limit())).await;
+    world.drive();
+    world.said("the state of the attempt is not known: nobody answers").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_attach_is_given_up() {
+    let world = world(None).await;
+    world.drive();
+    let failure = world.failure().await;
+    assert_eq!((failure.cause, failure.message.as_str()), (Cause::LaunchFailed, "nothing was heard"));
+    assert_eq!(world.stopped(), [(world.attempt.clone(), true)]);
+}
+
+#[tokio::test]
+async fn why_it_was_refused_is_told() {
+    let world = world(Some(refusal(false))).await;
+    world.drive();
+    let message = world.failure().await.message;
+    assert!(message.contains("could not attach: its token could not be checked"), "{message}");
+}
+
+/// The server that could not tell who it is would be the one to blame.
+#[tokio::test]
+async fn an_agent_that_could_not_be_judged_is_waited_for() {
+    let world = world(Some(refusal(true))).await;
+    world.drive();
+    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
+    assert_eq!(world.stopped(), []);
+}
+
+#[tokio::test]
+async fn an_agent_that_attached_to_an_earlier_server_is_not_judged() {
+    let world = world(None).await;
+    let instance = world.attach().await;
+    world.drive();
+    assert_eq!(world.phase_after_many_looks().await, Phase::Attached { instance });
+    assert_eq!(world.stopped(), []);
+}
+
+/// The server that heard the agent has ended, so it cannot say that nothing is heard any more.
+#[tokio::test]
+async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
+    let (world, other) = (world(None).await, world_of(None, true).await);
+    let living = Presence::announce(&other.servers).unwrap();
+    other.update(World::created()).await;
+    other.attach_to(living.id()).await;
+    other.drive();
+    world.attach().await;
+    world.drive();
+    world.said("no word from the agent for 1 s").await;
+    assert_eq!(other.count(is_notice).await, 0, "another server hears that one");
+    world.attach_to(world.driver.server()).await;
+    world.said("the agent is heard again").await;
+    assert_eq!(world.count(is_notice).await, 2, "each is said once");
+    drop(living);
+    other.said("no word from the agent for 1 s").await;
+}
+
+/// A wait of an earlier attempt is not held against the next one.
+#[tokio::test]
+async fn what_was_seen_of_an_attempt_is_no_other_attempts() {
+    let world = world(None).await;
+    let mut driver = world.job_driver();
+    let second = AttemptId { number: 2, ..world.attempt.clone() };
+    let begun = Instant::now();
+    driver.at_hand(&world.attempt).missing.note(begun);
+    let missing = |driver: &mut JobDriver, attempt| {
+        driver.at_hand(attempt).missing.note(begun + Duration::from_secs(9)).as_secs()
+    };
+    assert_eq!(missing(&mut driver, &world.attempt), 9);
+    assert_eq!(missing(&mut driver, &second), 0);
+}

@@ -1,0 +1,95 @@
+//! Jobs that another server drives, wrote, or must drive; and a state that is older than the log.
+
+use super::*;
+
+/// As after a backup of the state was restored: it knows nothing of the attempt's agent, or of the attempt.
+#[tokio::test]
+async fn what_a_restored_state_has_forgotten_is_not_executed_again() {
+    for is_created in [true, false] {
+        let world = world_of(None, false).await;
+        world.launcher.gone.set(()).unwrap();
+        world.log_of_a_newer_state().await;
+        if is_created {
+            world.update(World::created()).await;
+        }
+        world.drive();
+        let failure = world.failure().await;
+        assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+        assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+        assert_eq!(world.launches(), 0);
+        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    }
+}
+
+/// It attaches again, and tells the rest.
+#[tokio::test]
+async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
+    let world = world_of(Some(refusal(true)), false).await;
+    world.log_of_a_newer_state().await;
+    world.drive();
+    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
+    assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_place_hears_a_cancel_through_another_server() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    world.drive();
+    world.said("waiting for a free place").await;
+    let other = SqliteStore::open(&world.state_file()).await.unwrap();
+    let cancel = Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"));
+    other.update(&world.attempt.job, None, cancel, 0).await.unwrap();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+}
+
+/// It would stand before others in the queue.
+#[tokio::test]
+async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.drive();
+    world.said("waiting for a free place").await;
+    let claim = Claim {
+        owner: ServerId::generate(),
+        dead: vec![world.driver.server().clone()],
+        except: Vec::new(),
+        lease: Duration::from_secs(60),
+        limit: 1,
+    };
+    assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
+    world.drives_nothing().await;
+}
+
+/// Another server may be able to ask; if none is, this one takes the job again, and says nothing new.
+#[tokio::test]
+async fn a_job_whose_attempt_runs_elsewhere_is_left_to_others_until_it_changes() {
+    let world = world(None).await;
+    let place = Place::of("kubernetes");
+    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place }).await;
+    world.drive();
+    world.said("which this server cannot ask").await;
+    tokio::spawn(Housekeeping::new(world.driver.clone()).run());
+    let left = || world.driver.given_back.resting(Instant::now());
+    let epoch = async || world.store.load(&world.attempt.job).await.unwrap().unwrap().lease_epoch;
+    until("it is left", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(epoch().await, Lease::FIRST_EPOCH);
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"))).await;
+    until("it is taken again", async || epoch().await > Lease::FIRST_EPOCH).await;
+    until("it is left again", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(world.count(is_notice).await, 1, "it is said once");
+    world.driver.shutdown.cancel();
+}
+
+/// As in a rolling upgrade: each of its writes would fail.
+#[tokio::test]
+async fn a_job_that_a_newer_server_wrote_is_left_to_newer_servers() {
+    let world = world(None).await;
+    let url = format!("sqlite://{}", world.state_file().display());
+    let state = sqlx::SqlitePool::connect(&url).await.unwrap();
+    sqlx::query("UPDATE jobs SET doc_version = 99").execute(&state).await.unwrap();
+    world.drive();
+    world.drives_nothing().await;
+    assert_eq!(world.store.held(world.driver.server(), None, 1).await.unwrap(), []);
+}

@@ -1,0 +1,130 @@
+//! How attempts end, and what the log has of it then.
+
+use super::*;
+
+/// What a training of days has made is not thrown away because one Pod could not come to publish it.
+#[tokio::test]
+async fn kept_work_outlives_an_attempt_that_is_given_up() {
+    let world = world(None).await;
+    let instance = world.attach().await;
+    let kept = Outcome {
+        output_kept: true,
+        ..Outcome::by_server(Reason::PublishFailed, "the storage is away", false)
+    };
+    let attempt = world.attempt.clone();
+    world.update(Event::OutcomeReported { attempt, instance, outcome: kept }).await;
+    world.update(World::created()).await;
+    world.drive();
+    let second = AttemptId { number: 2, ..world.attempt.clone() };
+    let outcome = world.outcome(&second).await;
+    assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
+}
+
+/// Nobody cancelled the job: what took too long was to clean up behind it.
+#[tokio::test]
+async fn a_clean_up_that_takes_too_long_has_its_own_end() {
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, 0).await;
+    world.drive();
+    let outcome = world.outcome(&clean_up).await;
+    assert_eq!(outcome.reason, Reason::Deadline);
+    assert!(
+        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
+        "{}",
+        outcome.message
+    );
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
+/// It waited for a place, or for its Pod.
+#[tokio::test]
+async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, clock::now_ms()).await;
+    world.drive();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::Lost);
+
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.drive();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
+}
+
+/// The driver's copy of the job says that there was never an agent; the store says otherwise by then.
+#[tokio::test]
+async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing() {
+    let world = world_of(None, false).await;
+    world.race(false);
+    world.memory_peaks.note(&world.attempt, 900 << 20);
+    world.drive();
+    let outcome = world.outcome(&world.attempt).await;
+    assert_eq!(outcome.reason, Reason::Lost, "{}", outcome.message);
+    assert!(
+        outcome.message.ends_with("; its processes had used up to 900 MiB of memory"),
+        "{}",
+        outcome.message
+    );
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+#[tokio::test]
+async fn what_it_started_meanwhile_may_have_executed() {
+    let world = world_of(None, false).await;
+    world.race(true);
+    world.drive();
+    let failure = world.failure().await;
+    assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+    assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+/// The store may fail between that and the record of the attempt's end, and a driver without a lease may come late.
+#[tokio::test]
+async fn what_is_missing_of_an_attempt_is_said_once() {
+    let world = world(None).await;
+    world.attach().await;
+    for _ in 0..3 {
+        let settled = world.job_driver().settle(world.attempt.clone(), Remains::default(), None).await;
+        assert!(settled.is_ok());
+    }
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1);
+}
+
+/// A driver that died, or lost its lease, after it had closed the log.
+#[tokio::test]
+async fn a_log_that_was_closed_before_gets_no_second_end() {
+    let world = world(None).await;
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
+    let end = Notice { kind: notice::Kind::End.into(), text: "cancelled".to_owned() };
+    let record = Record { payload: Some(Payload::Notice(end)), ..Record::default() };
+    let entries = vec![Entry { producer: Producer::server(0), record }];
+    world.log.append(&world.attempt.job, entries.clone()).await.unwrap();
+    world.drive();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+    // It has not noticed yet that it lost its lease.
+    world.log.append(&world.attempt.job, entries).await.unwrap();
+    let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
+    assert_eq!(world.count(is_end).await, 1);
+}
+
+/// Where a framework runs several processes for one attempt, no agent comes, and none is waited for.
+#[tokio::test]
+async fn a_controllers_word_is_an_attempts_outcome_and_its_records_are_logged() {
+    let world = world(None).await;
+    let succeeded = agent::outcome::Reason::Succeeded.into();
+    let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };
+    world.launcher.controlled.set(outcome).unwrap();
+    world.drive();
+    let mut changes = world.store.watch(&world.attempt.job);
+    while !world.job().await.state.is_final() {
+        changes.changed().await.unwrap();
+    }
+    let job = world.job().await;
+    assert_eq!(job.state, JobState::Succeeded);
+    assert_eq!(job.attempt(&world.attempt).unwrap().tracker_url.as_deref(), Some("http://platform/1"));
+    assert_eq!(world.count(|it| matches!(it, Payload::Head(_))).await, 1);
+    assert_eq!(world.count(|it| matches!(it, Payload::Gap(_))).await, 0, "nothing is missing");
+    assert_eq!(world.stopped(), []);
+}

@@ -1,0 +1,183 @@
+//! How a driver follows an attempt that was launched: it looks when its platform tells of a change, and from time to time,
+//! and decides by what it sees.
+
+use std::time::{Duration, Instant};
+
+use super::ending::is_overdue_clean_up;
+use super::launching::LAUNCH_PATIENCE;
+use super::stopping::Agent;
+use super::{Changes, JobDriver, LOOK_PERIOD, SAFETY_PERIOD, Stop};
+use crate::job::{AttemptId, Event, Job, Milestones, Outcome, Reason, Role};
+use crate::launch::{Execution, Observation, Supervision, Waiting};
+use crate::silence::Silence;
+
+/// What a look at an attempt came to.
+enum Look {
+    /// Nothing that changes the job.
+    Same,
+    /// Something was recorded, or could not be since the job is another than it was: it is read again.
+    Decided,
+}
+
+impl JobDriver {
+    /// Looks at the attempt from time to time, and when its platform tells of a change, until the job is to be read again.
+    pub(super) async fn watch(
+        &mut self,
+        job: &Job,
+        attempt: &AttemptId,
+        changes: &mut Changes,
+    ) -> Result<(), Stop> {
+        let execution = self.context.launchers.of(job, attempt);
+        let is_attached = Agent::of(job, attempt) != Agent::NeverAttached;
+        let has_limit = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        if is_attached {
+            // It may have come back to this server: the next look may be far.
+            self.note_absence(job, attempt).await?;
+        }
+        let read_again = tokio::time::sleep(SAFETY_PERIOD);
+        tokio::pin!(read_again);
+        loop {
+            let is_told_of = is_attached && self.at_hand(attempt).is_seen && !has_limit;
+            let period = if is_told_of { self.look_period(job, attempt, &execution) } else { LOOK_PERIOD };
+            let has_changed = tokio::select! {
+                _ = changes.changed() => return Ok(()),
+                () = &mut read_again => return Ok(()),
+                () = self.platform_changed(job, attempt) => true,
+                () = tokio::time::sleep(period) => false,
+            };
+            if is_overdue_clean_up(job, attempt) {
+                return self.end(job, attempt).await;
+            }
+            match self.look(job, attempt.clone(), has_changed).await? {
+                Look::Same => {}
+                Look::Decided => return Ok(()),
+            }
+        }
+    }
+
+    /// How often to look at an attempt whose end its platform tells: for what else there is to see.
+    fn look_period(&self, job: &Job, attempt: &AttemptId, execution: &Execution) -> Duration {
+        if self.is_heard_here(job, attempt) {
+            execution.look_period()
+        } else {
+            // The server that hears its agent may end.
+            execution.look_period().min(Silence::period_of(self.context.limits.silence))
+        }
+    }
+
+    /// Waits until the platform has changed something about the attempt, and it is time to look.
+    pub(super) async fn platform_changed(&mut self, job: &Job, attempt: &AttemptId) {
+        self.context.launchers.of(job, attempt).changed().await;
+        let changes = &mut self.at_hand(attempt).changes;
+        let look = changes.look_at(Instant::now());
+        tokio::time::sleep_until(look.into()).await;
+        changes.looked(look);
+    }
+
+    /// Looks whether the attempt still runs. `job` was read before that: if its agent was attached then and nothing runs
+    /// now, the agent is gone. `has_changed`: the platform said so.
+    async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<Look, Stop> {
+        let execution = self.context.launchers.of(job, &attempt);
+        // Where no agent comes, the platform's word counts as an agent's.
+        let attached = Agent::of(job, &attempt) != Agent::NeverAttached
+            || execution.supervision() == Supervision::Controller;
+        let observation = execution.observe().await;
+        self.note_unknown(&attempt, &observation).await?;
+        match observation {
+            Observation::Running => {
+                let at_hand = self.at_hand(&attempt);
+                at_hand.missing.end();
+                at_hand.is_seen = true;
+                self.note_milestones(job, attempt.clone()).await?;
+                if attached {
+                    let at_hand = self.at_hand(&attempt);
+                    at_hand.waits.end();
+                    at_hand.refused = None;
+                    self.note_absence(job, &attempt).await?;
+                    return Ok(Look::Same);
+                }
+                let waiting = self.silence(job, &attempt);
+                self.wait_or_give_up(job, attempt, waiting).await
+            }
+            // The platform's word may be old: it is there.
+            Observation::Waiting(_) if attached && execution.supervision() == Supervision::Agent => {
+                self.at_hand(&attempt).waits.end();
+                Ok(Look::Same)
+            }
+            Observation::Waiting(waiting) => {
+                self.at_hand(&attempt).missing.end();
+                self.wait_or_give_up(job, attempt, waiting).await
+            }
+            Observation::Unknown(_) => Ok(Look::Same),
+            Observation::Gone(remains) if attached => {
+                self.settle(attempt, *remains, None).await?;
+                Ok(Look::Decided)
+            }
+            Observation::Gone(remains) => {
+                let missing = self.at_hand(&attempt).missing.note(Instant::now());
+                // Without a sign of its end it may be starting: it takes its lock a moment after it was launched.
+                if has_changed || remains.tell_of_an_end() || missing > self.context.limits.attach {
+                    self.settle_without_agent(attempt, *remains, None).await?;
+                    return Ok(Look::Decided);
+                }
+                Ok(Look::Same)
+            }
+        }
+    }
+
+    /// Goes on waiting for the attempt's agent, unless that was long enough.
+    async fn wait_or_give_up(
+        &mut self,
+        job: &Job,
+        attempt: AttemptId,
+        waiting: Waiting,
+    ) -> Result<Look, Stop> {
+        if self.waits(&attempt, &waiting).await? {
+            self.give_up(job, attempt, waiting.why).await?;
+            return Ok(Look::Decided);
+        }
+        Ok(Look::Same)
+    }
+
+    /// Records what the platform tells of the attempt's start, once.
+    pub(super) async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+        if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
+            return Ok(());
+        }
+        let milestones = self.context.launchers.of(job, &attempt).milestones().await;
+        if milestones == Milestones::default() {
+            return Ok(());
+        }
+        self.update(Event::MilestonesSeen { attempt, milestones }).await
+    }
+
+    /// What an attempt waits for whose agent runs and is not attached.
+    fn silence(&mut self, job: &Job, attempt: &AttemptId) -> Waiting {
+        let waiting = self.context.launchers.of(job, attempt).silence();
+        let refusals = self.context.refusals.clone();
+        let refused = self.at_hand(attempt).refused.get_or_insert_with(|| refusals.of(attempt));
+        let Some(refusal) = refused.last() else { return waiting };
+        let why = format!("its agent has reached the server and could not attach: {}", refusal.why);
+        // A server that cannot tell who an agent is knows nothing against it.
+        let patience =
+            if refusal.may_pass { waiting.patience.max(LAUNCH_PATIENCE) } else { waiting.patience };
+        Waiting { why, patience, ..waiting }
+    }
+
+    /// Ends an attempt that was waited for long enough. That is recorded first: an agent that comes now is refused, and if
+    /// one came just before, the attempt goes on.
+    pub(super) async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
+        let outcome = given_up(job, &attempt, why);
+        if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
+            self.context.launchers.of(job, &attempt).stop(true).await;
+        }
+        Ok(())
+    }
+}
+
+/// The outcome of an attempt that was waited for long enough. That is the end, but for work that an earlier attempt kept:
+/// to publish it is tried again.
+fn given_up(job: &Job, attempt: &AttemptId, why: String) -> Outcome {
+    let is_kept = job.steps.get(attempt.step as usize).is_some_and(|step| step.kept_output().is_some());
+    Outcome::by_server(Reason::LaunchFailed, why, is_kept)
+}
