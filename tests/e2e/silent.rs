@@ -2,7 +2,10 @@
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_proto::v1::Token;
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::client::Client;
+use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in::{self, STEP};
 
 use super::agent_killed::find_agent;
@@ -36,14 +39,36 @@ while not os.path.exists(sys.argv[1] + '/go'): time.sleep(0.01)
 print('done')
 ";
 
+/// A server with a job that has printed its first line.
+struct World {
+    dir: tempfile::TempDir,
+    setup: Setup,
+    server: Server,
+    client: Client,
+    token: Token,
+    cursor: Token,
+}
+
+impl World {
+    async fn begin() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
+        let server = setup.start().unwrap();
+        let mut client = server.client().await.unwrap();
+        let token = client.run(STEP).await.unwrap();
+        let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
+        Self { dir, setup, server, client, token, cursor }
+    }
+}
+
+fn stop_agent(token: &Token) -> Stopped {
+    Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = stand_in::setup(dir.path(), UNTIL_GO, None).start().unwrap();
-    let mut client = server.client().await.unwrap();
-    let token = client.run(STEP).await.unwrap();
-    let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
-    let stopped = Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"));
+    let World { dir, server: _server, mut client, token, cursor, .. } = World::begin().await;
+    let stopped = stop_agent(&token);
     let cursor = client.until(&cursor, says("no word from the agent for 15 s")).await.unwrap();
     drop(stopped);
     let cursor = client.until(&cursor, says("the agent is heard again")).await.unwrap();
@@ -56,15 +81,10 @@ async fn an_agent_that_is_stopped_is_noticed_and_so_is_that_it_goes_on() {
 /// The server that heard of it last cannot say that it is silent, so the next one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_stopped_while_its_server_is_started_again_is_noticed() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
-    let server = setup.start().unwrap();
-    let mut client = server.client().await.unwrap();
-    let token = client.run(STEP).await.unwrap();
-    let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
+    let World { dir, setup, server, token, cursor, .. } = World::begin().await;
     server.kill();
     // Not before: the kernel continues a stopped agent whose server ends.
-    let stopped = Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"));
+    let stopped = stop_agent(&token);
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let cursor = client.until(&cursor, says("no word from the agent for 15 s")).await.unwrap();
@@ -80,13 +100,8 @@ async fn an_agent_that_is_stopped_while_its_server_is_started_again_is_noticed()
 /// The kernel sends HUP and CONT to a stopped process group that the end of the server orphans.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_stopped_when_its_server_ends_goes_on_with_its_job() {
-    let dir = tempfile::tempdir().unwrap();
-    let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
-    let server = setup.start().unwrap();
-    let mut client = server.client().await.unwrap();
-    let token = client.run(STEP).await.unwrap();
-    let cursor = client.until(&token, |it| matches!(it, Payload::Log(_))).await.unwrap();
-    let _stopped = Stopped::new(find_agent(&token.job_id, 0, 1).expect("the agent runs"));
+    let World { dir, setup, server, token, cursor, .. } = World::begin().await;
+    let _stopped = stop_agent(&token);
     server.kill();
     std::fs::write(dir.path().join("go"), "").unwrap();
     let server = setup.start().unwrap();

@@ -29,15 +29,20 @@ pub(super) fn holder(path: &Path) -> io::Result<Holder> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holder::Nobody),
         Err(error) => return Err(error),
     };
-    let mut query = libc::flock {
+    let mut query = write_lock();
+    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut query))?;
+    Ok(holder_of(i32::from(query.l_type), query.l_pid))
+}
+
+/// A lock for writing, on a whole file.
+fn write_lock() -> libc::flock {
+    libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
         l_start: 0,
         l_len: 0,
         l_pid: 0,
-    };
-    nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_GETLK(&mut query))?;
-    Ok(holder_of(i32::from(query.l_type), query.l_pid))
+    }
 }
 
 /// What the kernel's answer says. For a holder in another PID namespace the process id is 0, and -1 for a lock that
@@ -97,14 +102,7 @@ mod tests {
         assert_eq!(holder(&path).unwrap(), Holder::Nobody);
         let file = File::create(&path).unwrap();
         assert_eq!(holder(&path).unwrap(), Holder::Nobody);
-        let lock = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&write_lock())).unwrap();
         assert_eq!(holder(&path).unwrap(), Holder::Unseen);
     }
 
@@ -123,14 +121,7 @@ mod tests {
     async fn hold() {
         let Some(path) = std::env::var_os(HELD) else { return };
         let file = File::create(path).unwrap();
-        let lock = libc::flock {
-            l_type: libc::F_WRLCK as libc::c_short,
-            l_whence: libc::SEEK_SET as libc::c_short,
-            l_start: 0,
-            l_len: 0,
-            l_pid: 0,
-        };
-        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&lock)).unwrap();
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_SETLK(&write_lock())).unwrap();
         std::future::pending::<()>().await;
     }
 
