@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 /// Timeout for one look. A network file system that hangs takes one thread, and not the supervisor's.
-const PATIENCE: Duration = Duration::from_secs(2);
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The run folder, and the look at it that is under way.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ impl RunFolder {
         let looking = self
             .looking
             .get_or_insert_with(|| spawn_blocking(move || matches!(path.try_exists(), Ok(false))));
-        let Ok(looked) = tokio::time::timeout(PATIENCE, looking).await else { return false };
+        let Ok(looked) = tokio::time::timeout(TIMEOUT, looking).await else { return false };
         self.looking = None;
         looked.unwrap_or(false)
     }

@@ -26,7 +26,7 @@ pub enum Caught {
     End(Signal, Sender),
     /// To be passed on to the command.
     Forward(Signal),
-    /// HUP from the kernel: the terminal is gone, or whoever started the agent ended while the agent was stopped.
+    /// HUP from the kernel: the terminal is gone, or the process that started the agent ended while the agent was stopped.
     Hangup,
 }
 

@@ -74,7 +74,7 @@ impl Setting {
     }
 }
 
-/// The attempt that an assignment is for. Whoever hands one to the supervision has put it there.
+/// The attempt that an assignment is for. Both sources of assignments set it before they pass one on.
 pub(crate) fn attempt_of(assignment: &Assignment) -> AttemptRef {
     assignment.attempt.clone().unwrap_or_default()
 }

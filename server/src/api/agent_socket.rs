@@ -219,7 +219,7 @@ mod tests {
         (dir, path)
     }
 
-    /// A server that answers whoever connects, until it is aborted.
+    /// A server that answers every connection, until it is aborted.
     fn serve(path: &Path) -> tokio::task::JoinHandle<()> {
         let connections = AgentSocket::at(path.to_owned()).connections();
         let (_, health) = tonic_health::server::health_reporter();

@@ -9,7 +9,7 @@ use crate::exhaustion::is_exhaustion;
 use crate::job::ExecutorRef;
 
 /// How long a read may fail by an error that may pass, such as EIO, before the file is taken for damaged.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How many executors are remembered. One too many takes the place of the one that has failed for longest.
 const MOST: usize = 1024;
 
@@ -36,7 +36,7 @@ impl Unreadable {
         {
             since.remove(&oldest);
         }
-        now.saturating_duration_since(*since.entry(executor.clone()).or_insert(now)) >= PATIENCE
+        now.saturating_duration_since(*since.entry(executor.clone()).or_insert(now)) >= TIMEOUT
     }
 
     /// It could be read, or is not asked for any more.
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn a_file_that_was_read_meanwhile_begins_again() {
         let (unreadable, executor, begin) = (Unreadable::default(), executor(), Instant::now());
-        let is_lasting = || unreadable.is_lasting(&executor, &Errno::EIO.into(), begin + PATIENCE);
+        let is_lasting = || unreadable.is_lasting(&executor, &Errno::EIO.into(), begin + TIMEOUT);
         assert!(!unreadable.is_lasting(&executor, &Errno::EIO.into(), begin));
         assert!(is_lasting());
         unreadable.end(&executor);

@@ -66,7 +66,7 @@ fn fill_hole(folder: &Folder, held: &JobLock, first: u64, last: u64) -> Result<(
     let kept = SegmentName { first, kept_to: Some(last) };
     install(folder, kept, &Summary::at(first.saturating_sub(1)), &gap)?;
     if let Some(mark) = held.mark()? {
-        // Of another birth: whoever knows the log by its old files reads it again.
+        // A new birth, so that every server that knows the old files reads the log again.
         held.set_mark(Mark { birth: rand::random(), ..mark })?;
     }
     tracing::error!(log = %folder.path.display(), first, last, "a file of a result log is missing; a gap record stands for it");

@@ -1,4 +1,4 @@
-//! Wakes waiters in this process when a job changes, whoever changed it.
+//! Wakes waiters in this process when a job changes, in this process or another.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -28,9 +28,9 @@ const SILENCE: Duration = Duration::from_millis(1500);
 #[derive(Default)]
 struct Platform {
     refuses: Mutex<Option<Code>>,
-    /// The next one is let in once this is told.
+    /// The next executor is let in once this is notified.
     held_up: Mutex<Option<Arc<Notify>>>,
-    /// Told when one is held up.
+    /// Notified when one is held up.
     waits: Notify,
 }
 

@@ -1,5 +1,4 @@
-//! An agent that was attached to a server that has ended: that server cannot say any more that nothing is heard of it, so
-//! whoever drives the job does.
+//! Silence of an agent whose server has ended: that server cannot report it any more, so the driver of the job does.
 
 use std::time::Instant;
 
