@@ -30,3 +30,7 @@ pub use sqlflow::{agent::v1 as agent, record::v1 as record, v1};
 
 /// The descriptors of all packages, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// The largest record that an agent makes, in bytes as encoded: the submitter's channel takes frames of 16 MiB. A longer
+/// length in front of a record is damage.
+pub const MAX_RECORD_BYTES: usize = 17 << 20;

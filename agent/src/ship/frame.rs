@@ -2,14 +2,13 @@
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
+use sqlflow_proto::MAX_RECORD_BYTES;
 use sqlflow_proto::record::Record;
 
-/// No record is larger: the channel takes frames of 16 MiB.
-const MAX_RECORD: usize = 17 << 20;
 /// Longest length before a record.
 const MAX_VARINT: usize = 10;
 /// So many bytes hold a whole record, if they begin with one.
-pub(super) const MAX_FRAME: usize = MAX_RECORD + MAX_VARINT;
+pub(super) const MAX_FRAME: usize = MAX_RECORD_BYTES + MAX_VARINT;
 
 /// What is at the front of some bytes.
 #[derive(Debug)]
@@ -28,7 +27,7 @@ impl Front {
     pub(super) fn take(bytes: &mut Bytes) -> Self {
         let available = bytes.len();
         let length = match prost::decode_length_delimiter(&mut *bytes) {
-            Ok(length) if length <= MAX_RECORD => length,
+            Ok(length) if length <= MAX_RECORD_BYTES => length,
             Err(_) if available < MAX_VARINT => return Self::Incomplete,
             Ok(_) | Err(_) => return Self::Unframed,
         };

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use prost::Message as _;
 use prost::encoding::decode_varint;
+use sqlflow_proto::MAX_RECORD_BYTES;
 use sqlflow_proto::record::Record;
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, BufReader};
@@ -17,8 +18,6 @@ use super::RecordSource;
 
 /// So much memory a batch takes, or one record that is larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// No agent makes a larger record: its own channel takes frames of 16 MiB.
-const MAX_RECORD_BYTES: usize = 17 << 20;
 /// So much is asked of the disk at a time.
 const READ_BYTES: usize = 64 << 10;
 const MAX_VARINT_BYTES: usize = 10;
