@@ -1,5 +1,9 @@
 //! An outcome as JSON, small enough for a Pod's termination message.
 
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::Path;
+
 use serde_json::{Value, json};
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{Record, record::Payload};
@@ -25,6 +29,36 @@ pub(crate) fn with_marks(outcome: &Outcome, marks: &Marks) -> String {
     });
     // Without them it is not a success that nobody has seen, and that is the truth too.
     if text.len() <= LIMIT { text } else { json(outcome) }
+}
+
+/// Writes it so that whoever kills this process leaves a whole outcome, or none.
+///
+/// # Errors
+/// Those of the file system.
+pub(crate) fn write(path: &Path, json: &str) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut name = path.file_name().unwrap_or_default().to_owned();
+            name.push(".tmp");
+            let temporary = path.with_file_name(name);
+            fs::write(&temporary, json).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
+                // A full disk gets its room back.
+                let _ = fs::remove_file(&temporary);
+            })
+        }
+        // A Pod's termination log cannot be replaced, and a file that is there has an owner and a mode.
+        _ => write_over(path, json),
+    }
+}
+
+fn write_over(path: &Path, json: &str) -> io::Result<()> {
+    let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
+    let kind = file.metadata()?;
+    // One write covers what stood there: JSON may end with blanks. It is of one page, and the kernel writes a page
+    // whole before it looks at signals.
+    let old = usize::try_from(kind.len()).unwrap_or(usize::MAX).min(LIMIT);
+    file.write_all(format!("{json:old$}").as_bytes())?;
+    if kind.is_file() { file.set_len(json.len() as u64) } else { Ok(()) }
 }
 
 fn mark(record: &Record) -> Option<Value> {
@@ -104,6 +138,8 @@ fn value(outcome: &Outcome, message: &str) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use sqlflow_proto::record::{ModelPublished, StatementEnded};
 
     use super::*;
@@ -124,6 +160,46 @@ mod tests {
         marks.note(&Record { seq: 5, payload: Some(Payload::Model(model)), ..Record::default() });
         let text = with_marks(&outcome, &marks);
         assert!(text.len() <= LIMIT && !text.contains("marks"), "{text}");
+    }
+
+    #[test]
+    fn a_reader_of_a_new_file_finds_a_whole_outcome() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outcome.json");
+        let text = json(&Outcome { message: "x".repeat(3000), ..Outcome::default() });
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut reads = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let Ok(found) = fs::read_to_string(&path) else { continue };
+                    if found != text {
+                        return Err(found);
+                    }
+                    reads += 1;
+                }
+                Ok(reads)
+            });
+            for _ in 0..3000 {
+                write(&path, &text).unwrap();
+                fs::remove_file(&path).unwrap();
+            }
+            is_over.store(true, Ordering::Relaxed);
+            assert!(reader.join().unwrap().unwrap() > 0, "nothing was read");
+        });
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is left beside it");
+    }
+
+    #[test]
+    fn nothing_is_left_of_what_stood_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("outcome.json");
+        for old in [0, 10, LIMIT, 20 * LIMIT] {
+            fs::write(&path, "x".repeat(old)).unwrap();
+            let text = json(&Outcome::default());
+            write(&path, &text).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
     }
 
     #[test]

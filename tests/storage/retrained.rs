@@ -1,6 +1,6 @@
 //! A reader that looks at a model again and again while it is retrained and its writers are killed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
 
 use nix::sys::signal::Signal;
 use rand::RngExt as _;
@@ -16,11 +16,12 @@ fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
     for place in Place::all_and_files("retrained") {
         place.make();
         assert_eq!(train(place, 0).0.end().code, Some(0));
-        let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let reader = scope.spawn(|| {
+            // A round that panics drops it, and the reader ends.
+            let (go_on, over) = mpsc::channel::<()>();
+            let reader = scope.spawn(move || {
                 let mut reads = 0;
-                while !over.load(Ordering::Relaxed) {
+                while over.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
                     read(place);
                     reads += 1;
                 }
@@ -37,7 +38,7 @@ fn a_reader_never_sees_a_model_that_is_missing_mixed_or_cut() {
                     break;
                 }
             }
-            over.store(true, Ordering::Relaxed);
+            drop(go_on);
             let reads = reader.join().unwrap();
             assert!(reads > 0 && killed > 0, "{place:?}: {reads} reads, {killed} of {rounds} writers killed");
         });

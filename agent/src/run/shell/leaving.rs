@@ -50,7 +50,7 @@ impl Shell {
                 Kept::InLog | Kept::Nowhere => summary::json(&outcome),
             };
             if let Some(file) = summary
-                && let Err(error) = std::fs::write(&file, json)
+                && let Err(error) = summary::write(&file, &json)
             {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }
