@@ -7,10 +7,13 @@ mod jaeger;
 mod mariadb;
 mod s3;
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub use hdfs::Hdfs;
@@ -38,8 +41,23 @@ pub fn free_port() -> u16 {
 
 /// The same of another address of this machine.
 pub fn free_port_of(ip: &str) -> u16 {
-    let listener = TcpListener::bind((ip, 0)).expect("the address is there");
-    listener.local_addr().expect("it is bound").port()
+    free_port_in(ip, SERVICE_PORTS)
+}
+
+/// Below those that the kernel gives to connections and to port 0: between this call and the start of a service,
+/// which takes seconds in a JVM, it would give the port to another.
+const SERVICE_PORTS: Range<u16> = 10_000..32_000;
+
+/// A port of this range that no other call was given.
+fn free_port_in(ip: &str, ports: Range<u16>) -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().expect("nobody panics with it");
+    loop {
+        let port = rand::random_range(ports.clone());
+        if TcpListener::bind((ip, port)).is_ok() && given.insert(port) {
+            return port;
+        }
+    }
 }
 
 /// A process that ends with this one.
@@ -69,14 +87,21 @@ impl Service {
         let pid = started.recv().expect("the service starts");
         Self { pid: i32::try_from(pid).expect("pids are positive i32") }
     }
+
+    /// Until it has ended and was waited for.
+    fn is_alive(&self) -> bool {
+        Path::new(&format!("/proc/{}", self.pid)).exists()
+    }
 }
 
-fn wait_until(what: &str, log: &Path, mut is_ready: impl FnMut() -> bool) {
+/// Waits for a service that logs into this file.
+fn wait_until(what: &str, service: &Service, log: &Path, mut is_ready: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is_ready() {
-        if begun.elapsed() > START {
+        let ended = !service.is_alive();
+        if ended || begun.elapsed() > START {
             eprintln!("{}", std::fs::read_to_string(log).unwrap_or_default());
-            panic!("{what} did not start");
+            panic!("{what} {}", if ended { "ended while it started" } else { "did not start in time" });
         }
         std::thread::sleep(Duration::from_millis(100));
     }

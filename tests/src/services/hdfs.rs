@@ -24,6 +24,14 @@ pub struct Hdfs {
     jars: PathBuf,
 }
 
+/// What goes wrong is in the service's log.
+const LOG4J: &str = "log4j.rootLogger=WARN,console
+log4j.appender.console=org.apache.log4j.ConsoleAppender
+log4j.appender.console.target=System.err
+log4j.appender.console.layout=org.apache.log4j.PatternLayout
+log4j.appender.console.layout.ConversionPattern=%d{ISO8601} %p %c{2}: %m%n
+";
+
 impl Hdfs {
     /// The one that this program's tests share.
     pub fn shared() -> &'static Self {
@@ -53,6 +61,7 @@ impl Hdfs {
         let write =
             |name: &str, text: String| std::fs::write(conf.join(name), text).expect("the folder is ours");
         write("core-site.xml", site(&[("fs.defaultFS", format!("hdfs://{ip}:{port}"))]));
+        write("log4j.properties", LOG4J.to_owned());
         let folder = |name: &str| format!("file://{}/{name}", dir.path().display());
         let any_port = || format!("{ip}:0");
         write(
@@ -86,9 +95,12 @@ impl Hdfs {
     }
 
     fn wait_until_ready(&self) {
-        wait_until("HDFS", &self.dir.path().join("namenode.log"), || {
-            let state =
-                get((&self.ip, self.http_port), "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState");
+        let state =
+            || get((&self.ip, self.http_port), "/jmx?qry=Hadoop:service=NameNode,name=FSNamesystemState");
+        let log = |name: &str| self.dir.path().join(name);
+        wait_until("HDFS's namenode", &self.namenode, &log("namenode.log"), || !state().is_empty());
+        wait_until("HDFS's datanode", &self.datanode, &log("datanode.log"), || {
+            let state = state();
             state.contains("\"NumLiveDataNodes\" : 1") && state.contains("\"FSState\" : \"Operational\"")
         });
     }

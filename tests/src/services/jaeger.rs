@@ -52,7 +52,7 @@ impl Jaeger {
         let log = dir.path().join("log");
         let service = Service::start(Command::new(&jaeger).arg("--config").arg(&file), &log);
         let ready = || get((ip, query_port), "/api/services").starts_with("HTTP/1.0 200");
-        wait_until("Jaeger", &log, ready);
+        wait_until("Jaeger", &service, &log, ready);
         Self { port, query_port, service, dir }
     }
 }

@@ -52,7 +52,7 @@ impl Mariadb {
         command.arg(format!("--bind-address={ip}")).arg(format!("--init-file={}", setup.display()));
         let log = dir.path().join("log");
         let service = Service::start(&mut command, &log);
-        wait_until("MariaDB", &log, || {
+        wait_until("MariaDB", &service, &log, || {
             std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready for connections"))
         });
         let dsn = format!("mysql://u:{PASSWORD}@tcp({ip}:{port})/test?maxAllowedPacket=0");

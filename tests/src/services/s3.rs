@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
-use super::{LOOPBACK, Service, free_port, get, tool, wait_until};
+use super::{LOOPBACK, Service, free_port, free_port_in, get, tool, wait_until};
 
 /// SeaweedFS, which speaks S3.
 #[derive(Debug)]
@@ -62,13 +62,14 @@ impl S3 {
         command.args(["-volume.max=200", "-master.volumeSizeLimitMB=256"]);
         command.arg(format!("-dir={}", data.display()));
         command.arg(format!("-s3.port={port}")).arg(format!("-s3.config={}", config.display()));
-        // Its ports of gRPC are 10,000 above, so all must be below 55,536.
         for service in ["master", "volume", "filer"] {
             command.arg(format!("-{service}.port={}", low_port()));
         }
         let log = dir.path().join("log");
         let service = Service::start(&mut command, &log);
-        wait_until("SeaweedFS", &log, || get((LOOPBACK, port), "/status").starts_with("HTTP/1.0 200"));
+        wait_until("SeaweedFS", &service, &log, || {
+            get((LOOPBACK, port), "/status").starts_with("HTTP/1.0 200")
+        });
         Self { port, service, dir }
     }
 
@@ -116,12 +117,11 @@ fn data_of(dir: &tempfile::TempDir) -> PathBuf {
     dir.path().join("data")
 }
 
+/// A port whose port of gRPC, 10,000 above, is free as well.
 fn low_port() -> u16 {
     loop {
-        let port = 20_000 + free_port() % 20_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok()
-            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
-        {
+        let port = free_port_in(LOOPBACK, 10_000..22_000);
+        if TcpListener::bind((LOOPBACK, port + 10_000)).is_ok() {
             return port;
         }
     }
