@@ -177,15 +177,14 @@ impl JobDriver {
         self.at_hand.insert(known.unwrap_or_else(|| AtHand::new(attempt.clone())))
     }
 
-    /// Asks the log only when the answer matters: after an attempt that did not succeed.
+    /// Asks the log only when the answer matters.
     async fn evidence(&self, job: &Job) -> Result<Evidence, Stop> {
         let Some(step) = job.current_step() else { return Ok(Evidence::default()) };
-        match job.steps[step as usize].attempts.last() {
-            Some(attempt) if attempt.outcome().is_some() => {
-                Ok(self.context.log.evidence(&self.id, step).await?)
-            }
-            _ => Ok(Evidence::default()),
-        }
+        let matters = match job.steps[step as usize].attempts.last() {
+            Some(attempt) => attempt.outcome().is_some(),
+            None => job.cancel.is_some(),
+        };
+        if matters { Ok(self.context.log.evidence(&self.id, step).await?) } else { Ok(Evidence::default()) }
     }
 
     async fn create(&mut self, job: &Job, step: u32, after: Option<Again>) -> Result<(), Stop> {

@@ -56,7 +56,8 @@ pub enum Next {
 }
 
 impl Job {
-    /// What to do next. `evidence` is asked only when an attempt ended without success.
+    /// What to do next. `evidence` matters only after an attempt that ended without success, and for a cancelled step
+    /// without attempts.
     #[must_use]
     pub fn next(&self, evidence: Evidence) -> Next {
         if self.state.is_final() {
@@ -74,6 +75,11 @@ impl Job {
         let step = &self.steps[index as usize];
         let Some(last) = step.attempts.last() else {
             return match &self.cancel {
+                // Something started in an attempt that a restored state has forgotten. Should its agent still run, it
+                // is told that the job is over, and ends.
+                Some(failure) if evidence.started && !step.repeatable => {
+                    Next::Finish(JobState::Failed(failure.clone().and_may_have_executed()))
+                }
                 Some(failure) => Next::Finish(JobState::Failed(failure.clone())),
                 None => Next::Create { step: index, after: None },
             };
@@ -115,10 +121,8 @@ impl Job {
 
     fn after_end(&self, index: u32, step: &Step, outcome: &Outcome, evidence: Evidence) -> Next {
         if let Some(failure) = &self.cancel {
-            let mut failure = failure.clone();
-            if may_have_executed(step, outcome, evidence) {
-                failure.message = format!("{}; {MAY_HAVE_EXECUTED}", failure.message);
-            }
+            let is_open = may_have_executed(step, outcome, evidence);
+            let failure = if is_open { failure.clone().and_may_have_executed() } else { failure.clone() };
             return Next::Finish(JobState::Failed(failure));
         }
         let publishes = step.kept_output();
@@ -137,6 +141,12 @@ impl Job {
             return Next::Create { step: index, after: Some(Again { why, publishes }) };
         }
         Next::Finish(JobState::Failed(failure_of(step, outcome, evidence)))
+    }
+}
+
+impl Failure {
+    fn and_may_have_executed(self) -> Self {
+        Self { message: format!("{}; {MAY_HAVE_EXECUTED}", self.message), ..self }
     }
 }
 

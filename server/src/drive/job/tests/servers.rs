@@ -21,6 +21,20 @@ async fn what_a_restored_state_has_forgotten_is_not_executed_again() {
     }
 }
 
+/// A cancel does not hide it.
+#[tokio::test]
+async fn what_a_restored_state_has_forgotten_is_said_when_the_job_is_cancelled() {
+    let world = world_of(None, false).await;
+    world.launcher.gone.set(()).unwrap();
+    world.log_of_a_newer_state().await;
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
+    world.drive();
+    let failure = world.failure().await;
+    assert_eq!(failure.cause, Cause::Cancelled);
+    assert!(failure.message.contains("may have executed"), "{}", failure.message);
+    assert_eq!(world.launches(), 0);
+}
+
 /// It attaches again, and tells the rest.
 #[tokio::test]
 async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
