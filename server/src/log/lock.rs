@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::LogError;
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use crate::proc_locks::{self, Kind};
 
 /// Up to where a log is durable.
@@ -69,7 +69,12 @@ pub(super) enum Peek {
 pub(super) fn peek(folder: &Folder) -> Result<Peek, LogError> {
     let path = lock_path(folder);
     match File::open(&path) {
-        Ok(file) => Ok(read_mark(&file, &path)?.map_or(Peek::Unclear, Peek::Mark)),
+        Ok(file) => match read_mark(&file, &path) {
+            Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Mark)),
+            // Who has the lock makes another.
+            Err(LogError::Corrupt { .. }) => Ok(Peek::Unclear),
+            Err(error) => Err(error),
+        },
         // A power failure may have taken the lock file and left the log.
         Err(error) if error.kind() == io::ErrorKind::NotFound && folder.path.exists() => Ok(Peek::Unclear),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Peek::Missing),
@@ -133,8 +138,17 @@ impl JobLock {
             }
         }
     }
+
+    /// The mark; one that the disk cannot read is lost, as by a power failure.
     pub(super) fn mark(&self) -> Result<Option<Mark>, LogError> {
-        read_mark(&self.file, &self.path)
+        match read_mark(&self.file, &self.path) {
+            Err(LogError::Corrupt { .. }) => {
+                // The next one is written to another block.
+                self.file.set_len(0).map_err(LogError::io("cut off", &self.path))?;
+                Ok(None)
+            }
+            mark => mark,
+        }
     }
 
     pub(super) fn set_mark(&self, mark: Mark) -> Result<(), LogError> {
@@ -220,12 +234,9 @@ fn lock_path(folder: &Folder) -> PathBuf {
 }
 
 fn read_mark(file: &File, path: &Path) -> Result<Option<Mark>, LogError> {
-    let mut bytes = [0; MARK_BYTES];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Ok(Mark::decode(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(LogError::io("read", path)(error)),
-    }
+    let bytes = folder::read_at(file, path, 0, MARK_BYTES as u64)?;
+    // Shorter is none.
+    Ok(<&[u8; MARK_BYTES]>::try_from(&bytes[..]).ok().and_then(Mark::decode))
 }
 
 #[cfg(test)]
