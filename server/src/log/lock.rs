@@ -10,6 +10,9 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::LogError;
 use super::folder::{self, Folder};
@@ -100,13 +103,24 @@ pub(super) enum Tried {
     NoFolder,
 }
 
+/// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long anyone waits for the turn before trying for the lock without it. A process that has it for longer waits for
+/// the lock just as long, or is stopped.
+const TURN_WAIT: Duration = Duration::from_millis(250);
+/// The first pause between two tries for a lock, and the longest; each is twice as long as the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
+
 /// Who waits for a log's lock. Of all who do, one has the *turn* (a lock of the kernel's on the file's first byte):
-/// who wants the lock takes the turn first, so a process that appends without a pause lets others in.
+/// who wants the lock takes the turn first, so a process that appends without a pause lets others in. That is a courtesy:
+/// only the lock itself keeps two writers apart.
 #[derive(Debug)]
 pub(super) struct Waiting {
     file: File,
     path: PathBuf,
     has_turn: bool,
+    since: Instant,
+    pause: Duration,
 }
 
 impl JobLock {
@@ -132,7 +146,8 @@ impl JobLock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tried::NoFolder),
                 Err(error) => return Err(LogError::io("open", &path)(error)),
             };
-            let waiting = Waiting { file, path: path.clone(), has_turn: false };
+            let (since, pause) = (Instant::now(), PAUSES.0);
+            let waiting = Waiting { file, path: path.clone(), has_turn: false, since, pause };
             if let Some(tried) = waiting.try_again()? {
                 return Ok(tried);
             }
@@ -160,9 +175,11 @@ impl Waiting {
     /// Tries once more. `None`: the log was deleted meanwhile; begin at the beginning.
     pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
         self.has_turn = self.has_turn || self.take_turn()?;
-        if !self.has_turn || !try_flock(&self.file, &self.path)? {
+        let may_try = self.has_turn || self.since.elapsed() >= TURN_WAIT;
+        if !may_try || !try_flock(&self.file, &self.path)? {
             return Ok(Some(Tried::Busy(self)));
         }
+        // Nothing happens to the turn of another.
         self.set_turn(libc_lock::UNLOCK)?;
         let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
         // The log may have been deleted while this waited; then the lock is one of a file without a name.
@@ -176,9 +193,21 @@ impl Waiting {
         }
     }
 
+    /// The pause before the next try.
+    pub(super) fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSES.1);
+        pause
+    }
+
+    /// Whether this has taken as long as anyone waits.
+    pub(super) fn was_long_enough(&self) -> bool {
+        self.since.elapsed() >= LOCK_WAIT
+    }
+
     /// The error of one who has waited for long enough.
-    pub(super) fn give_up(self) -> LogError {
-        LogError::Busy { holder: holder(&self.file), lock: self.path }
+    pub(super) fn busy(&self) -> LogError {
+        LogError::Busy { holder: holder(&self.file), lock: self.path.clone() }
     }
 
     fn take_turn(&self) -> Result<bool, LogError> {
