@@ -17,7 +17,7 @@ use super::LogError;
 use super::contents::Contents;
 use super::disk;
 use super::folder::{Folder, SegmentName};
-use super::frame::{HEADER, push_record, push_summary, record_len};
+use super::frame::{HEADER, SHORTEST_RECORD, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
 use super::lock::{JobLock, Mark};
 use super::salvage::{Salvaged, last_good, salvage};
@@ -137,8 +137,10 @@ fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: Mark) ->
     let last = good.map_or(mark.last_position, |good| good.position);
     let end = good.map_or(mark.length, |good| mark.length.max(good.end as u64));
     match unreadable {
-        // Nobody knows how much that was: one position stands for it.
-        Some(unreadable) if unreadable.end as u64 > end => last + 1,
+        // Nobody knows how many records that was. It is taken for as many as it can be: no position is given twice.
+        Some(unreadable) if unreadable.end as u64 > end => {
+            last + (bytes.len() as u64 - end).div_ceil(SHORTEST_RECORD)
+        }
         Some(_) | None => last,
     }
 }

@@ -188,6 +188,7 @@ async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
             let records = read_all(&open_large(dir.path()), &job, 20_000).await;
             let last = records.last().unwrap();
             assert!(is_damage(last), "{mark}, block {first_block}: {last:?}");
+            assert!(last.position >= seq, "no position is given twice: {}", last.position);
             let log = open_large(dir.path());
             let appended = log.append(&job, vec![notice("on")]).await.unwrap();
             assert_eq!(appended.last_position, last.position + 1);
