@@ -98,7 +98,8 @@ mod tests {
     use super::*;
 
     /// A file of 10,000 bytes, of which some cannot be read.
-    fn read(bad: &[Range<usize>]) -> Contents {
+    fn read(bad: impl IntoIterator<Item = (usize, usize)>) -> Contents {
+        let bad: Vec<Range<usize>> = bad.into_iter().map(|(start, end)| start..end).collect();
         let whole: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0] | 1).collect();
         let read = |buffer: &mut [u8], offset: u64| {
             let at = usize::try_from(offset).unwrap();
@@ -128,13 +129,13 @@ mod tests {
 
     #[test]
     fn zeros_stand_for_blocks_that_cannot_be_read_and_the_rest_is_there() {
-        assert_eq!(read(&[]).unreadable, None);
-        assert_eq!(read(&[]).beginning().len(), 10_000);
-        let middle = read(&[4096..8192]);
+        assert_eq!(read([]).unreadable, None);
+        assert_eq!(read([]).beginning().len(), 10_000);
+        let middle = read([(4096, 8192)]);
         assert_eq!((middle.unreadable.clone(), middle.beginning().len()), (Some(4096..8192), 4096));
-        assert_eq!(read(&[0..4096]).unreadable, Some(0..4096));
-        assert_eq!(read(&[0..4096, 8192..10_000]).unreadable, Some(0..10_000));
-        assert_eq!(read(&[5000..5001]).unreadable, Some(5000..8192), "the rest of the block is not tried");
+        assert_eq!(read([(0, 4096)]).unreadable, Some(0..4096));
+        assert_eq!(read([(0, 4096), (8192, 10_000)]).unreadable, Some(0..10_000));
+        assert_eq!(read([(5000, 5001)]).unreadable, Some(5000..8192), "the rest of the block is not tried");
     }
 
     #[test]
