@@ -253,12 +253,20 @@ pub(super) fn orphan_run_folder(job: &JobId, folder: &Path, agent: Agent, since_
 /// A job that nothing moves on.
 pub(super) fn stuck(row: &Surveyed, scene: &Scene) -> Option<Finding> {
     let (None, SurveyedDocument::Whole(job)) = (row.ended_ms, &row.document) else { return None };
-    not_held(row, &job.id, &scene.servers).or_else(|| elsewhere(job, scene)).or_else(|| waiting(job, scene))
+    let not_held = || not_held(row, &job.id, &scene.servers);
+    let elsewhere = || elsewhere(job, scene);
+    let found = if row.is_given_back() {
+        // Servers give back a job of another place, and claim it again after a minute.
+        elsewhere().or_else(not_held)
+    } else {
+        not_held().or_else(elsewhere)
+    };
+    found.or_else(|| waiting(job, scene))
 }
 
 fn not_held(row: &Surveyed, id: &JobId, servers: &Servers) -> Option<Finding> {
     let owner = &row.lease.owner;
-    let is_free = owner.0.is_empty();
+    let is_free = row.is_given_back();
     let standing = servers.standing(owner);
     let since_ms = match standing {
         _ if is_free => None,
@@ -430,6 +438,19 @@ mod tests {
         assert_eq!(kind(&young(Place::of("local")), &scene), None, "from before scopes were recorded");
         assert_eq!(kind(&young(place("/old")), &scene), Some(Kind::Elsewhere));
         assert_eq!(kind(&young(Place::of("kubernetes")), &scene), None);
+    }
+
+    /// Servers of other places give it back again and again.
+    #[test]
+    fn a_job_that_was_given_back_because_it_runs_elsewhere_is_elsewhere() {
+        let scene = scene(&[("a", NOW + 1, true)]);
+        let given_back = |at| row(job(Some(place(at))), "");
+        assert_eq!(kind(&given_back("/old"), &scene), Some(Kind::Elsewhere));
+        assert_eq!(kind(&given_back("/s"), &scene), Some(Kind::NotHeld));
+        let of_the_dead = row(job(Some(place("/old"))), "gone");
+        let finding = stuck(&of_the_dead, &scene).unwrap();
+        assert_eq!(finding.kind, Kind::NotHeld, "it can be given back");
+        assert!(matches!(finding.remedy, Remedy::GiveBack(..)));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use serde_json::Value;
 use sqlflow_proto::record::{Notice, Record, record::Payload};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use super::state::State;
 use crate::clock;
 use crate::fixture;
 use crate::job::{Job, JobId, TokenHash};
-use crate::log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, Upkeep};
+use crate::log::{BadBlocks, Entry, LogOptions, Producer, ResultLog as _, SegmentLog, Upkeep};
 use crate::presence::Presence;
 use crate::store::{NewJob, ServerId, SqliteStore, Store as _};
 
@@ -234,6 +235,27 @@ async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
     assert_eq!((said.counts.problems, said.counts.notes), (2, 2));
     let page = folder.log().read(&cut, 0, usize::MAX).await.unwrap();
     assert_eq!((page.records.len(), page.last_position), (20, 20), "the rest of the log is there");
+}
+
+/// As bytes that are wrong. An error that passes is no damage: the log is left as it is.
+#[tokio::test]
+async fn a_log_that_the_disk_cannot_read_is_repaired() {
+    let mut folder = Folder::new().await;
+    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let id = folder.job(here.id()).await;
+    let files = folder.write_log(&id).await;
+    let passing = BadBlocks::at(&files[1], 0..4096, Errno::ENOMEM);
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    assert_eq!((said.kinds(), said.counts.left()), (kinds(&[("unreadable", &[&id])]), 1));
+    drop(passing);
+    let _bad = BadBlocks::at(&files[1], 0..4096, Errno::EIO);
+    let said = folder.doctor(Some(Orphans::SetAside)).await;
+    assert_eq!((said.kinds(), said.counts.left()), (kinds(&[("damaged-log", &[&id])]), 0));
+    assert!(said.repair("damaged-log").0);
+    assert_eq!(folder.doctor(None).await.kinds(), kinds(&[("kept-aside", &[&id])]));
+    let page = folder.log().read(&id, 0, usize::MAX).await.unwrap();
+    assert!(page.records.len() > 10 && page.last_position == 20, "the rest of the log is there");
+    folder.log().delete(&id).await.unwrap();
 }
 
 #[tokio::test]

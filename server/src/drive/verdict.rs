@@ -4,20 +4,20 @@ use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::convert;
 use crate::job::{Outcome, Reason};
-use crate::launch::Remains;
+use crate::launch::{End, Remains};
 
 /// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the driver knows
 /// better than the agent's absence tells (it was cancelled); `memory` is what heartbeats said, see
 /// [`crate::memory_peaks::MemoryPeaks::in_words`].
 pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome>, memory: &str) -> Outcome {
-    let Some(left) = &remains.outcome else {
-        let found = || {
-            let seen = remains.seen.as_ref().map(convert::outcome);
-            let mut outcome = seen.unwrap_or_else(|| lost(&remains.last_words));
-            outcome.message.push_str(memory);
-            outcome
-        };
-        return known.unwrap_or_else(found);
+    let without_its_word = |mut found: Outcome| {
+        found.message.push_str(memory);
+        known.unwrap_or(found)
+    };
+    let left = match &remains.end {
+        End::Reported(left) => left,
+        End::Seen(seen) => return without_its_word(convert::outcome(seen)),
+        End::Unknown => return without_its_word(lost(&remains.last_words)),
     };
     let outcome = convert::outcome(left);
     if outcome.succeeded() && left.last_seq > last_seq {
@@ -33,13 +33,13 @@ pub(super) fn of_remains(remains: &Remains, last_seq: u64, known: Option<Outcome
 
 /// The last seq that the attempt's agent has given. One that could not report the end may have said more than anyone knows.
 pub(super) fn said(remains: &Remains) -> u64 {
-    remains.outcome.as_ref().map_or(u64::MAX, |left| left.last_seq)
+    remains.reported().map_or(u64::MAX, |left| left.last_seq)
 }
 
 /// The records to log for an attempt of which `durable` are, when all that is left of the others are marks: those after
 /// `durable`, with a gap for all between them. None when a result is lost.
 pub(super) fn stand_in(remains: &Remains, durable: u64, time_unix_micros: i64) -> Vec<Record> {
-    let (Some(marks), Some(outcome)) = (&remains.marks, &remains.outcome) else { return Vec::new() };
+    let (Some(marks), Some(outcome)) = (&remains.marks, remains.reported()) else { return Vec::new() };
     if marks.last_result > durable {
         return Vec::new();
     }
@@ -64,12 +64,12 @@ pub(super) fn stand_in(remains: &Remains, durable: u64, time_unix_micros: i64) -
 
 /// Whether the attempt had an agent with an assignment, whatever the store knows of it: only such an agent has records.
 pub(super) fn had_agent(remains: &Remains, last_seq: u64) -> bool {
-    last_seq > 0 || remains.outcome.as_ref().is_some_and(|left| left.last_seq > 0)
+    last_seq > 0 || remains.reported().is_some_and(|left| left.last_seq > 0)
 }
 
 /// The outcome of an attempt that never had an agent. `known` is what the driver knows of it.
 pub(super) fn without_agent(remains: &Remains, known: Option<Outcome>) -> Outcome {
-    match &remains.outcome {
+    match remains.reported() {
         // A success needs an agent that did something.
         Some(left) if !convert::outcome(left).succeeded() => convert::outcome(left),
         _ => known.unwrap_or_else(|| never_attached(remains)),
@@ -78,7 +78,7 @@ pub(super) fn without_agent(remains: &Remains, known: Option<Outcome>) -> Outcom
 
 /// The outcome of an attempt whose agent ended before it attached.
 fn never_attached(remains: &Remains) -> Outcome {
-    if let Some(seen) = &remains.seen {
+    if let End::Seen(seen) = &remains.end {
         let outcome = convert::outcome(seen);
         if outcome.reason == Reason::Deadline {
             // Another attempt would have no more time.
@@ -133,7 +133,7 @@ mod tests {
         let ended =
             Record { seq: 7, payload: Some(Payload::Ended(StatementEnded::default())), ..Record::default() };
         let marks = Marks { last_result: 2, records: vec![ended] };
-        Remains { outcome: Some(outcome), marks: Some(marks), ..Remains::default() }
+        Remains { end: End::Reported(outcome), marks: Some(marks), ..Remains::default() }
     }
 
     fn seqs(durable: u64) -> Vec<(u64, bool)> {
@@ -171,7 +171,7 @@ mod tests {
             (agent::outcome::Reason::Lost, Reason::Lost),
         ] {
             let seen = agent::Outcome { reason: wire.into(), ..agent::Outcome::default() };
-            let remains = Remains { seen: Some(seen), ..Remains::default() };
+            let remains = Remains { end: End::Seen(seen), ..Remains::default() };
             assert_eq!(of_remains(&remains, 5, None, "").reason, reason);
             assert!(said(&remains) > 5, "nobody knows how much it said");
         }
@@ -181,7 +181,7 @@ mod tests {
     fn a_deadline_before_an_agent_attached_is_final() {
         let reason = agent::outcome::Reason::Deadline.into();
         let seen = agent::Outcome { reason, message: "too long".to_owned(), ..agent::Outcome::default() };
-        let outcome = without_agent(&Remains { seen: Some(seen), ..Remains::default() }, None);
+        let outcome = without_agent(&Remains { end: End::Seen(seen), ..Remains::default() }, None);
         assert_eq!((outcome.reason, outcome.retryable), (Reason::Deadline, false));
     }
 
@@ -202,7 +202,7 @@ mod tests {
             message: "killed for lack of memory".to_owned(),
             ..agent::Outcome::default()
         };
-        let seen = Remains { seen: Some(killed), ..Remains::default() };
+        let seen = Remains { end: End::Seen(killed), ..Remains::default() };
         assert_eq!(message(seen, None), format!("killed for lack of memory{memory}"));
         let cancelled = Outcome::by_server(Reason::Cancelled, "cancelled", false);
         assert_eq!(message(Remains::default(), Some(cancelled)), "cancelled");

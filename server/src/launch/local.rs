@@ -387,7 +387,7 @@ mod tests {
         let (launcher, target) = (launcher(dir.path()), target());
         fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
         let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("it is gone") };
-        assert!(remains.outcome.is_none() && remains.records.is_some());
+        assert!(remains.reported().is_none() && remains.records.is_some());
         assert!(remains.last_words.contains("damaged: Is a directory"), "{}", remains.last_words);
     }
 

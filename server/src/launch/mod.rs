@@ -213,10 +213,8 @@ pub struct Remains {
     pub records: Option<Box<dyn RecordSource>>,
     /// What there is instead of records when they went with the agent's disk.
     pub marks: Option<Marks>,
-    /// The outcome, if the agent came to know it.
-    pub outcome: Option<Outcome>,
-    /// What the platform saw of the end, for when the agent could not tell.
-    pub seen: Option<Outcome>,
+    /// What is known of the end.
+    pub end: End,
     /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
     pub last_words: String,
 }
@@ -224,8 +222,31 @@ pub struct Remains {
 impl Remains {
     /// Whether the platform, or the agent, tells that the attempt ended: then it is not about to start.
     pub fn tell_of_an_end(&self) -> bool {
-        self.outcome.is_some() || self.seen.is_some()
+        match self.end {
+            End::Reported(_) | End::Seen(_) => true,
+            End::Unknown => false,
+        }
     }
+
+    /// The outcome that the agent reported.
+    pub fn reported(&self) -> Option<&Outcome> {
+        match &self.end {
+            End::Reported(outcome) => Some(outcome),
+            End::Seen(_) | End::Unknown => None,
+        }
+    }
+}
+
+/// Who says how an attempt ended.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub enum End {
+    /// The agent, which came to know the outcome. It also says how many records there are.
+    Reported(Outcome),
+    /// The platform: the agent could not tell. It knows nothing of records.
+    Seen(Outcome),
+    /// Nobody.
+    #[default]
+    Unknown,
 }
 
 /// What an agent that succeeded left of records which it could not deliver and that are lost.

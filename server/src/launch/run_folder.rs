@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use prost::Message as _;
 use sqlflow_proto::agent::Outcome;
 
-use super::{RecordSource, Remains, Spool};
+use super::{End, RecordSource, Remains, Spool};
 use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// How much of the agent's own log is kept when it dies without an outcome.
@@ -43,7 +43,8 @@ pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
         Some(Err(error)) => damaged(error),
         None => tail(&dir.join("agent.log")),
     };
-    Ok(Remains { outcome: outcome.and_then(Result::ok), ..with_records(dir, last_words) })
+    let end = outcome.and_then(Result::ok).map_or(End::Unknown, End::Reported);
+    Ok(Remains { end, ..with_records(dir, last_words) })
 }
 
 /// The same with an outcome that is lost, for it cannot be read.

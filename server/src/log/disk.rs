@@ -1,7 +1,11 @@
-//! Making bytes durable. One place, so that tests can let it fail.
+//! Reading files and making bytes durable. One place, so that tests can let the disk fail.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+
+use nix::errno::Errno;
 
 use super::LogError;
 
@@ -42,6 +46,28 @@ impl Disk {
     fn fail_if_told(&self, path: &Path) -> Result<(), LogError> {
         use std::sync::atomic::Ordering::SeqCst;
         let told = self.syncs_to_fail.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
-        if told { Err(LogError::io("sync", path)(std::io::Error::from_raw_os_error(5))) } else { Ok(()) }
+        if told { Err(LogError::io("sync", path)(io::Error::from_raw_os_error(5))) } else { Ok(()) }
     }
+}
+
+/// Opens a file to read it.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    #[cfg(test)]
+    let file = super::bad_blocks::opened(file)?;
+    Ok(file)
+}
+
+/// Reads from the file at this offset into a part of the buffer, as `FileExt::read_at`.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(test)]
+    let buffer = super::bad_blocks::readable(file, buffer, offset)?;
+    file.read_at(buffer, offset)
+}
+
+/// Whether an error of reading says that the bytes, or what the file system knows of them, are damaged on the disk:
+/// EIO, EUCLEAN and EBADMSG (a checksum of the file system). All others pass, or are for a person.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    let damage = [Errno::EIO, Errno::EUCLEAN, Errno::EBADMSG];
+    error.raw_os_error().is_some_and(|code| damage.contains(&Errno::from_raw(code)))
 }

@@ -4,6 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::Producer;
+use super::disk;
+
+/// What is wrong with bytes that cannot be read.
+pub(super) const UNREADABLE: &str = "the disk cannot read it";
 
 /// Why the log did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +36,7 @@ pub enum LogError {
         /// The log's last position.
         last: u64,
     },
-    /// Durable bytes are not what was written.
+    /// Durable bytes are not what was written, or cannot be read.
     #[error("the result log is damaged: {} at byte {offset}: {what}", file.display())]
     Corrupt {
         /// The file.
@@ -65,6 +69,18 @@ pub enum LogError {
 impl LogError {
     pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, path: path.to_owned(), source }
+    }
+
+    /// The error of reading at this offset, which is damage if the disk cannot read the file there.
+    pub(super) fn reading(what: &'static str, path: &Path, offset: u64) -> impl FnOnce(io::Error) -> Self {
+        move |source| {
+            if disk::is_unreadable(&source) {
+                tracing::error!(file = %path.display(), offset, error = %source, "the disk cannot read a result log");
+                Self::corrupt(path, offset, UNREADABLE)
+            } else {
+                Self::io(what, path)(source)
+            }
+        }
     }
 
     pub(super) fn corrupt(file: &Path, offset: u64, what: &'static str) -> Self {

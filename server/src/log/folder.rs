@@ -14,13 +14,12 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
 use super::LogError;
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use crate::job::JobId;
 
 /// Name of a file of records.
@@ -171,24 +170,24 @@ pub(super) fn read_dir_if_there(
     Ok(entries.into_iter().flatten())
 }
 
-/// Opens a file to read it, and tells its length.
+/// Opens a file to read it, and tells its length. That the disk cannot do so is damage.
 pub(super) fn open(path: &Path) -> Result<(File, u64), LogError> {
-    let file = File::open(path).map_err(LogError::io("open", path))?;
-    let length = file.metadata().map_err(LogError::io("look at", path))?.len();
+    let file = disk::open(path).map_err(LogError::reading("open", path, 0))?;
+    let length = file.metadata().map_err(LogError::reading("look at", path, 0))?.len();
     Ok((file, length))
 }
 
-/// Reads `length` bytes from `offset`, or fewer where the file ends before.
+/// Reads `length` bytes from `offset`, or fewer where the file ends before. That the disk cannot do so is damage.
 pub(super) fn read_at(file: &File, path: &Path, offset: u64, length: u64) -> Result<Bytes, LogError> {
     let length = usize::try_from(length).expect("a part of a segment fits in memory");
     let mut buffer = vec![0; length];
     let mut filled = 0;
     while filled < length {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+        match disk::read_at(file, &mut buffer[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(LogError::io("read", path)(error)),
+            Err(error) => return Err(LogError::reading("read", path, offset + filled as u64)(error)),
         }
     }
     buffer.truncate(filled);

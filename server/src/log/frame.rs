@@ -19,6 +19,8 @@ use super::summary::{SealedAttempt, Summary};
 pub(super) const HEADER: [u8; 8] = *b"SQLFLOG1";
 /// Bytes before a payload.
 pub(super) const PREFIX: usize = 8;
+/// The fewest bytes that a record takes: its kind, and a position.
+pub(super) const SHORTEST_RECORD: u64 = PREFIX as u64 + 3;
 
 /// What a frame holds.
 #[derive(Debug, Clone, PartialEq)]

@@ -185,17 +185,20 @@ impl Expected {
     }
 }
 
-/// A tail without a mark: what is torn off its end was not acknowledged, but nothing good is behind such a place.
+/// A tail without a mark: what is torn off its end was not acknowledged, but nothing good is behind such a place, and
+/// the disk can read it.
 fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
-    let scan = match scan_tail(path, None) {
+    let scan = match scan_tail(path) {
         Err(error) if error.is_not_found() => return Err(LogError::corrupt(path, 0, "the file is missing")),
         scan => scan?,
     };
     let after = scan.summary.last_position.max(name.first.saturating_sub(1));
-    match last_good(&scan.bytes, to_usize(scan.good), after) {
-        Some(_) => Err(LogError::corrupt(path, scan.good, scan.bad.unwrap_or("it is damaged"))),
-        None => Ok(()),
+    if scan.contents.unreadable.is_some()
+        || last_good(&scan.contents.bytes, to_usize(scan.good), after).is_some()
+    {
+        return Err(LogError::corrupt(path, scan.good, scan.bad.unwrap_or("it is damaged")));
     }
+    Ok(())
 }
 
 #[cfg(test)]

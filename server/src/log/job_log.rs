@@ -6,14 +6,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::blocking::run_blocking;
 use super::folder::Folder;
-use super::lock::{JobLock, Tried, Waiting};
+use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
 use super::plan::plan_append;
 use super::read::{Found, ReadPlan};
 use super::repair::{fill_holes, repair_end, repair_file};
@@ -27,10 +26,6 @@ use super::{Appended, Entry, LogError, LogOptions, Missing, Page, Producer};
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// How often a page is planned again because retention replaced a file or damage was repaired.
 const READ_TRIES: u32 = 32;
-/// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// The longest pause between two tries for a lock; the first is of a millisecond.
-const LOCK_PAUSE: Duration = Duration::from_millis(64);
 
 /// What to add.
 pub(super) enum Addition {
@@ -43,6 +38,7 @@ type Reply = oneshot::Sender<Result<Appended, LogError>>;
 struct Request {
     addition: Addition,
     bytes: usize,
+    asked: Instant,
     reply: Reply,
 }
 
@@ -54,10 +50,9 @@ struct Queue {
 }
 
 /// A group that could not be written, because another has the log's lock.
-#[derive(Default)]
 struct Stuck {
     group: Vec<Request>,
-    waiting: Option<Waiting>,
+    waiting: Waiting,
 }
 
 /// What looking without waiting came to.
@@ -65,40 +60,6 @@ enum Looked<T> {
     Answer(T),
     /// That needs the lock, which another has.
     Busy(Waiting),
-}
-
-/// Pauses between tries for a lock.
-pub(super) struct Pauses {
-    end: Instant,
-    next: Duration,
-}
-
-impl Pauses {
-    pub(super) fn begin() -> Self {
-        Self { end: Instant::now() + LOCK_WAIT, next: Duration::from_millis(1) }
-    }
-
-    /// False, at once: that was long enough.
-    async fn pause(&mut self) -> bool {
-        match self.next() {
-            Some(pause) => {
-                tokio::time::sleep(pause).await;
-                true
-            }
-            None => false,
-        }
-    }
-}
-
-/// Ends when that was long enough.
-impl Iterator for Pauses {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let pause = (Instant::now() < self.end).then_some(self.next);
-        self.next = (self.next * 2).min(LOCK_PAUSE);
-        pause
-    }
 }
 
 /// One job's log. Its state is a cache: it may be dropped whenever nobody uses it.
@@ -143,7 +104,7 @@ impl JobLog {
         let (reply, answer) = oneshot::channel();
         let must_serve = {
             let mut queue = lock(&self.queue);
-            queue.waiting.push_back(Request { addition, bytes, reply });
+            queue.waiting.push_back(Request { addition, bytes, asked: Instant::now(), reply });
             !std::mem::replace(&mut queue.is_served, true)
         };
         if must_serve {
@@ -157,31 +118,44 @@ impl JobLog {
 
     /// Writes groups until nothing waits. Waiting for the lock holds no thread.
     async fn serve_queue(self: Arc<Self>) {
-        let mut stuck = Stuck::default();
-        let mut pauses = Pauses::begin();
+        let mut stuck = None;
         loop {
             let this = Arc::clone(&self);
-            match tokio::task::spawn_blocking(move || this.write_groups(stuck)).await {
-                Ok(Some(still)) => stuck = still,
+            let mut still = match tokio::task::spawn_blocking(move || this.write_groups(stuck)).await {
+                Ok(Some(still)) => still,
                 // What waited was answered, also by a panic.
                 Ok(None) | Err(_) => return,
-            }
-            if !pauses.pause().await
-                && let Some(waiting) = stuck.waiting.take()
-            {
-                let error = waiting.give_up();
-                tracing::warn!(%error, "appends to a result log were given up");
-                let others = std::mem::take(&mut lock(&self.queue).waiting);
-                for request in std::mem::take(&mut stuck.group).into_iter().chain(others) {
-                    let _ = request.reply.send(Err(error.duplicate()));
-                }
-                pauses = Pauses::begin();
-            }
+            };
+            self.give_up_late(&mut still);
+            tokio::time::sleep(still.waiting.next_pause()).await;
+            stuck = Some(still);
+        }
+    }
+
+    /// Answers the requests that have waited for the lock for long enough. Time before another had it does not count.
+    fn give_up_late(&self, stuck: &mut Stuck) {
+        if !stuck.waiting.was_long_enough() {
+            return;
+        }
+        let is_late = |request: &mut Request| request.asked.elapsed() >= LOCK_WAIT;
+        let mut late: Vec<Request> = stuck.group.extract_if(.., is_late).collect();
+        let mut queue = lock(&self.queue);
+        while let Some(request) = queue.waiting.pop_front_if(is_late) {
+            late.push(request);
+        }
+        drop(queue);
+        if late.is_empty() {
+            return;
+        }
+        let error = stuck.waiting.busy();
+        tracing::warn!(%error, "appends to a result log were given up");
+        for request in late {
+            let _ = request.reply.send(Err(error.duplicate()));
         }
     }
 
     /// Writes groups until nothing waits or another has the lock; then returns what it could not write.
-    fn write_groups(&self, stuck: Stuck) -> Option<Stuck> {
+    fn write_groups(&self, stuck: Option<Stuck>) -> Option<Stuck> {
         /// Lets others serve the queue, should this panic.
         struct Served<'a>(&'a JobLog);
         impl Drop for Served<'_> {
@@ -194,7 +168,10 @@ impl JobLog {
             }
         }
         let _served = Served(self);
-        let Stuck { mut group, mut waiting } = stuck;
+        let (mut group, mut waiting) = match stuck {
+            Some(Stuck { group, waiting }) => (group, Some(waiting)),
+            None => (Vec::new(), None),
+        };
         loop {
             if group.is_empty() {
                 group = self.next_group()?;
@@ -205,7 +182,7 @@ impl JobLog {
             };
             let tried = tried.and_then(|tried| tried.map_or_else(|| JobLock::try_make(&self.folder), Ok));
             match tried {
-                Ok(Tried::Busy(waiting)) => return Some(Stuck { group, waiting: Some(waiting) }),
+                Ok(Tried::Busy(waiting)) => return Some(Stuck { group, waiting }),
                 Ok(Tried::Held(held)) => self.write_group(std::mem::take(&mut group), held),
                 Ok(Tried::NoFolder) => {}
                 Err(error) => {
@@ -399,8 +376,8 @@ impl JobLog {
 
     /// `None`: the log was deleted meanwhile.
     async fn wait_for_lock(self: &Arc<Self>, mut waiting: Waiting) -> Result<Option<JobLock>, LogError> {
-        let mut pauses = Pauses::begin();
-        while pauses.pause().await {
+        while !waiting.was_long_enough() {
+            tokio::time::sleep(waiting.next_pause()).await;
             let this = Arc::clone(self);
             let tried = run_blocking(move || match waiting.try_again()? {
                 Some(tried) => Ok(tried),
@@ -412,7 +389,7 @@ impl JobLog {
                 Tried::Busy(waiting) => waiting,
             };
         }
-        Err(waiting.give_up())
+        Err(waiting.busy())
     }
 
     /// The log's last position, as far as it can be known without waiting for another process.
@@ -455,7 +432,7 @@ impl JobLog {
         });
         match read.await? {
             Looked::Answer(page) => Ok(page),
-            Looked::Busy(waiting) => Err(waiting.give_up()),
+            Looked::Busy(waiting) => Err(waiting.busy()),
         }
     }
 

@@ -10,9 +10,12 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::LogError;
-use super::folder::Folder;
+use super::folder::{self, Folder};
 use crate::proc_locks::{self, Kind};
 
 /// Up to where a log is durable.
@@ -69,7 +72,12 @@ pub(super) enum Peek {
 pub(super) fn peek(folder: &Folder) -> Result<Peek, LogError> {
     let path = lock_path(folder);
     match File::open(&path) {
-        Ok(file) => Ok(read_mark(&file, &path)?.map_or(Peek::Unclear, Peek::Mark)),
+        Ok(file) => match read_mark(&file, &path) {
+            Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Mark)),
+            // Who has the lock makes another.
+            Err(LogError::Corrupt { .. }) => Ok(Peek::Unclear),
+            Err(error) => Err(error),
+        },
         // A power failure may have taken the lock file and left the log.
         Err(error) if error.kind() == io::ErrorKind::NotFound && folder.path.exists() => Ok(Peek::Unclear),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Peek::Missing),
@@ -95,13 +103,24 @@ pub(super) enum Tried {
     NoFolder,
 }
 
+/// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
+pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// How long anyone waits for the turn before trying for the lock without it. A process that has it for longer waits for
+/// the lock just as long, or is stopped.
+const TURN_WAIT: Duration = Duration::from_millis(250);
+/// The first pause between two tries for a lock, and the longest; each is twice as long as the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
+
 /// Who waits for a log's lock. Of all who do, one has the *turn* (a lock of the kernel's on the file's first byte):
-/// who wants the lock takes the turn first, so a process that appends without a pause lets others in.
+/// who wants the lock takes the turn first, so a process that appends without a pause lets others in. That is a courtesy:
+/// only the lock itself keeps two writers apart.
 #[derive(Debug)]
 pub(super) struct Waiting {
     file: File,
     path: PathBuf,
     has_turn: bool,
+    since: Instant,
+    pause: Duration,
 }
 
 impl JobLock {
@@ -127,14 +146,24 @@ impl JobLock {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Tried::NoFolder),
                 Err(error) => return Err(LogError::io("open", &path)(error)),
             };
-            let waiting = Waiting { file, path: path.clone(), has_turn: false };
+            let (since, pause) = (Instant::now(), PAUSES.0);
+            let waiting = Waiting { file, path: path.clone(), has_turn: false, since, pause };
             if let Some(tried) = waiting.try_again()? {
                 return Ok(tried);
             }
         }
     }
+
+    /// The mark; one that the disk cannot read is lost, as by a power failure.
     pub(super) fn mark(&self) -> Result<Option<Mark>, LogError> {
-        read_mark(&self.file, &self.path)
+        match read_mark(&self.file, &self.path) {
+            Err(LogError::Corrupt { .. }) => {
+                // The next one is written to another block.
+                self.file.set_len(0).map_err(LogError::io("cut off", &self.path))?;
+                Ok(None)
+            }
+            mark => mark,
+        }
     }
 
     pub(super) fn set_mark(&self, mark: Mark) -> Result<(), LogError> {
@@ -146,9 +175,11 @@ impl Waiting {
     /// Tries once more. `None`: the log was deleted meanwhile; begin at the beginning.
     pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
         self.has_turn = self.has_turn || self.take_turn()?;
-        if !self.has_turn || !try_flock(&self.file, &self.path)? {
+        let may_try = self.has_turn || self.since.elapsed() >= TURN_WAIT;
+        if !may_try || !try_flock(&self.file, &self.path)? {
             return Ok(Some(Tried::Busy(self)));
         }
+        // Nothing happens to the turn of another.
         self.set_turn(libc_lock::UNLOCK)?;
         let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
         // The log may have been deleted while this waited; then the lock is one of a file without a name.
@@ -162,9 +193,21 @@ impl Waiting {
         }
     }
 
+    /// The pause before the next try.
+    pub(super) fn next_pause(&mut self) -> Duration {
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSES.1);
+        pause
+    }
+
+    /// Whether this has taken as long as anyone waits.
+    pub(super) fn was_long_enough(&self) -> bool {
+        self.since.elapsed() >= LOCK_WAIT
+    }
+
     /// The error of one who has waited for long enough.
-    pub(super) fn give_up(self) -> LogError {
-        LogError::Busy { holder: holder(&self.file), lock: self.path }
+    pub(super) fn busy(&self) -> LogError {
+        LogError::Busy { holder: holder(&self.file), lock: self.path.clone() }
     }
 
     fn take_turn(&self) -> Result<bool, LogError> {
@@ -220,12 +263,9 @@ fn lock_path(folder: &Folder) -> PathBuf {
 }
 
 fn read_mark(file: &File, path: &Path) -> Result<Option<Mark>, LogError> {
-    let mut bytes = [0; MARK_BYTES];
-    match file.read_exact_at(&mut bytes, 0) {
-        Ok(()) => Ok(Mark::decode(&bytes)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(LogError::io("read", path)(error)),
-    }
+    let bytes = folder::read_at(file, path, 0, MARK_BYTES as u64)?;
+    // Shorter is none.
+    Ok(<&[u8; MARK_BYTES]>::try_from(&bytes[..]).ok().and_then(Mark::decode))
 }
 
 #[cfg(test)]

@@ -5,14 +5,17 @@
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
 //!   file a position is), `order` (what may follow what in a file);
-//! - I/O: `disk` (syncing and errors), `folder` (a job's files and their names), `lock` (who may append, and how far
+//! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a job's files and their names), `lock` (who may append, and how far
 //!   the log is durable), `scan` and `view` (the log as this process
 //!   knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
 //! - `inspect` checks a whole log without its lock, and `upkeep` is what an operator's tool may do with logs.
 
+#[cfg(test)]
+mod bad_blocks;
 mod blocking;
 mod compact;
+mod contents;
 mod disk;
 mod error;
 mod folder;
@@ -43,6 +46,8 @@ use async_trait::async_trait;
 use sqlflow_proto::record::{Record, StoredRecord};
 use tokio::sync::watch;
 
+#[cfg(test)]
+pub(crate) use bad_blocks::BadBlocks;
 pub use error::LogError;
 pub use inspect::{Damage, Health};
 pub use producer::Producer;

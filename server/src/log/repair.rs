@@ -1,4 +1,4 @@
-//! Repairing a damaged log, whose lock is held. A damaged file is kept beside the log as `<name>.damaged`; what can
+//! Repairing a damaged log, whose lock is held: bytes are not what was written, or the disk cannot read them. A damaged file is kept beside the log as `<name>.damaged`; what can
 //! be read of it stays, and a gap record stands for what cannot. Such a file becomes a `.kept` one, in which positions
 //! may be missing; the tail gets a new, empty successor first, so that a repair that is broken off leaves a log that
 //! can be repaired.
@@ -7,18 +7,21 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
 
 use super::LogError;
-use super::folder::{self, Folder, SegmentName};
-use super::frame::{HEADER, push_record, push_summary, record_len};
+use super::contents::Contents;
+use super::disk;
+use super::folder::{Folder, SegmentName};
+use super::frame::{HEADER, SHORTEST_RECORD, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
 use super::lock::{JobLock, Mark};
 use super::salvage::{Salvaged, last_good, salvage};
-use super::scan::scan_tail;
+use super::scan::Scan;
 use super::summary::Summary;
 use super::view::View;
 
@@ -78,20 +81,20 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     let segments: Vec<_> =
         folder.list()?.segments.into_iter().filter(|name| name.first <= mark.segment).collect();
     let tail = SegmentName::live(mark.segment);
-    let bytes = match segments.last() {
+    let contents = match segments.last() {
         Some(last) if *last == tail => {
-            let path = folder.file(tail);
-            if scan_tail(&path, Some(mark.length))?.good == mark.length {
+            let contents = Contents::read(&folder.file(tail))?;
+            let scan = Scan::of(contents.clone(), mark.length);
+            if scan.good == mark.length && contents.unreadable.is_none() {
                 return Ok(());
             }
-            Some(read(&path)?)
+            Some(contents)
         }
         Some(_) | None => None,
     };
-    let is_missing = bytes.is_none();
-    let bytes = bytes.unwrap_or_default();
-    // After a power failure the mark may be behind what was acknowledged.
-    let last = last_good(&bytes, 0, mark.last_position).map_or(mark.last_position, |good| good.position);
+    let is_missing = contents.is_none();
+    let Contents { bytes, unreadable } = contents.unwrap_or_default();
+    let last = last_position(&bytes, unreadable, mark);
     let Salvaged { head, records, seals, .. } = salvage(&bytes, tail.first, last, false);
     let before = match head {
         Some(head) => head,
@@ -128,14 +131,29 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     Ok(())
 }
 
+/// The last position that a tail held. After a power failure the mark may be behind what was acknowledged.
+fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: Mark) -> u64 {
+    let good = last_good(bytes, 0, mark.last_position);
+    let last = good.map_or(mark.last_position, |good| good.position);
+    let end = good.map_or(mark.length, |good| mark.length.max(good.end as u64));
+    match unreadable {
+        // Nobody knows how many records that was. It is taken for as many as it can be: no position is given twice.
+        Some(unreadable) if unreadable.end as u64 > end => {
+            last + (bytes.len() as u64 - end).div_ceil(SHORTEST_RECORD)
+        }
+        Some(_) | None => last,
+    }
+}
+
 /// Repairs this file, if it is one of the log and not its tail. Without damage nothing happens.
 pub(super) fn repair_file(folder: &Folder, path: &Path) -> Result<(), LogError> {
     let segments = folder.list()?.segments;
     let Some(index) = segments.iter().position(|name| folder.file(*name) == path) else { return Ok(()) };
     let (name, Some(next)) = (segments[index], segments.get(index + 1)) else { return Ok(()) };
     let last = name.kept_to.unwrap_or(next.first - 1);
-    let salvaged = salvage(&read(path)?, name.first, last, name.kept_to.is_some());
-    if !salvaged.is_damaged {
+    let contents = Contents::read(path)?;
+    let salvaged = salvage(&contents.bytes, name.first, last, name.kept_to.is_some());
+    if !salvaged.is_damaged && contents.unreadable.is_none() {
         return Ok(());
     }
     // Retention alone asks for it; the tail's is what counts.
@@ -152,7 +170,8 @@ fn summary_before(folder: &Folder, segments: &[SegmentName], tail: SegmentName) 
         return Ok(Summary::default());
     };
     let last = previous.kept_to.unwrap_or(tail.first - 1);
-    let found = salvage(&read(&folder.file(previous))?, previous.first, last, previous.kept_to.is_some());
+    let contents = Contents::read(&folder.file(previous))?;
+    let found = salvage(&contents.bytes, previous.first, last, previous.kept_to.is_some());
     let mut summary = found.head.unwrap_or_default();
     for record in &found.records {
         summary.note(record, record_len(record));
@@ -177,7 +196,14 @@ fn replace(
     match damaged.filter(|damaged| *damaged != kept) {
         Some(damaged) => {
             let path = folder.file(damaged);
-            fs::remove_file(&path).map_err(LogError::io("remove", &path))
+            match fs::remove_file(&path) {
+                // The new file has taken its place, whether it goes or not.
+                Err(error) if disk::is_unreadable(&error) => {
+                    tracing::warn!(file = %path.display(), %error, "cannot remove a damaged file; check the file system");
+                    Ok(())
+                }
+                removed => removed.map_err(LogError::io("remove", &path)),
+            }
         }
         None => Ok(()),
     }
@@ -219,6 +245,11 @@ fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
                 return Ok(());
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            // There is nothing of it to keep.
+            Err(error) if disk::is_unreadable(&error) => {
+                tracing::warn!(file = %path.display(), %error, "cannot keep a damaged file aside; check the file system");
+                return Ok(());
+            }
             Err(error) => return Err(LogError::io("keep aside", &path)(error)),
         }
     }
@@ -228,9 +259,4 @@ fn keep_aside(folder: &Folder, name: SegmentName) -> Result<(), LogError> {
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let identity = |path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
     matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
-}
-
-fn read(path: &Path) -> Result<Bytes, LogError> {
-    let (file, length) = folder::open(path)?;
-    folder::read_at(&file, path, 0, length)
 }

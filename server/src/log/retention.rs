@@ -60,7 +60,7 @@ impl Retention {
         }
         if let Some(previous) = previous {
             let path = folder.file(previous);
-            let length = fs::metadata(&path).map_err(LogError::io("look at", &path))?.len();
+            let length = fs::metadata(&path).map_err(LogError::reading("look at", &path, 0))?.len();
             if length <= self.segment_bytes / 2 {
                 sources.insert(0, previous);
             }

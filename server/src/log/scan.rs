@@ -5,7 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::LogError;
-use super::folder;
+use super::contents::Contents;
+use super::error::UNREADABLE;
 use super::frame::{Content, Frames, HEADER, Next};
 use super::index::Index;
 use super::summary::Summary;
@@ -21,23 +22,35 @@ pub(super) struct Scan {
     /// What is wrong behind them, if anything is there.
     pub(super) bad: Option<&'static str>,
     /// All that was read.
-    pub(super) bytes: Bytes,
+    pub(super) contents: Contents,
 }
 
-/// Reads a tail up to `limit`, or to its end.
-pub(super) fn scan_tail(path: &Path, limit: Option<u64>) -> Result<Scan, LogError> {
-    let (file, length) = folder::open(path)?;
-    let bytes = folder::read_at(&file, path, 0, limit.unwrap_or(length).min(length))?;
-    let mut scan = Scan { bytes, ..Scan::default() };
-    match head(&scan.bytes) {
-        Ok((summary, end)) => {
-            scan.summary = summary;
-            let rest = scan.bytes.slice(to_usize(end)..);
-            (scan.good, scan.bad) = note_frames(rest, end, &mut scan.summary, &mut scan.index);
+/// Reads a tail to its end.
+pub(super) fn scan_tail(path: &Path) -> Result<Scan, LogError> {
+    Contents::read(path).map(|contents| Scan::of(contents, u64::MAX))
+}
+
+impl Scan {
+    /// Scans what was read of a tail, up to `limit`.
+    pub(super) fn of(contents: Contents, limit: u64) -> Self {
+        let beginning = contents.beginning();
+        let part =
+            beginning.slice(..usize::try_from(limit).map_or(beginning.len(), |it| it.min(beginning.len())));
+        let mut scan = Self::default();
+        match head(&part) {
+            Ok((summary, end)) => {
+                scan.summary = summary;
+                let rest = part.slice(to_usize(end)..);
+                (scan.good, scan.bad) = note_frames(rest, end, &mut scan.summary, &mut scan.index);
+            }
+            Err(what) => scan.bad = Some(what),
         }
-        Err(what) => scan.bad = Some(what),
+        if contents.unreadable.as_ref().is_some_and(|it| it.start == part.len()) {
+            scan.bad = Some(UNREADABLE);
+        }
+        scan.contents = contents;
+        scan
     }
-    Ok(scan)
 }
 
 /// The summary that a file begins with, and where it ends.

@@ -57,12 +57,14 @@ impl SegmentLog {
     /// Opens the folder.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be made, or not durably.
     pub fn open(options: LogOptions) -> Result<Self, LogError> {
         // Rows and output are for nobody else's eyes.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir);
         made.map_err(LogError::io("make", &options.dir))?;
         let disk = Disk::new(options.fsync);
+        // Its own name is in no folder that an append syncs.
+        options.dir.parent().map_or(Ok(()), |parent| disk.sync_folder(parent))?;
         let (options, jobs, clock) = (Arc::new(options), Mutex::default(), AtomicU64::new(0));
         Ok(Self { inner: Arc::new(Inner { options, disk, jobs, clock }) })
     }

@@ -11,7 +11,6 @@ use super::LogError;
 use super::disk::Disk;
 use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Health, inspect};
-use super::job_log::Pauses;
 use super::lock::{JobLock, Tried};
 use super::repair::repair_all;
 use crate::job::JobId;
@@ -201,16 +200,17 @@ pub fn free_name(to: &Path, path: &Path) -> PathBuf {
 
 /// The log's lock; `None`: there is no log.
 fn wait_for_lock(folder: &Folder) -> Result<Option<JobLock>, LogError> {
-    let mut pauses = Pauses::begin();
     let mut tried = JobLock::try_if_there(folder)?;
     loop {
-        let waiting = match tried {
+        let mut waiting = match tried {
             Tried::Held(held) => return Ok(Some(held)),
             Tried::NoFolder => return Ok(None),
             Tried::Busy(waiting) => waiting,
         };
-        let Some(pause) = pauses.next() else { return Err(waiting.give_up()) };
-        std::thread::sleep(pause);
+        if waiting.was_long_enough() {
+            return Err(waiting.busy());
+        }
+        std::thread::sleep(waiting.next_pause());
         tried = match waiting.try_again()? {
             Some(tried) => tried,
             None => JobLock::try_if_there(folder)?,

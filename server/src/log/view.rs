@@ -9,6 +9,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use super::LogError;
+use super::contents::Contents;
+use super::disk;
 use super::folder::{self, Folder, SegmentName};
 use super::index::Index;
 use super::lock::{JobLock, Mark, Peek, peek};
@@ -164,7 +166,7 @@ impl View {
         if segments.last() != Some(&tail) {
             return Err(LogError::corrupt(&path, 0, "the file is missing"));
         }
-        let scan = scan_tail(&path, Some(mark.length))?;
+        let scan = Scan::of(Contents::read(&path)?, mark.length);
         check_durable(&path, scan.good, scan.bad, mark.length)?;
         Ok(Self::of(mark, segments, scan))
     }
@@ -178,19 +180,20 @@ impl View {
                 return Err(LogError::corrupt(&path, 0, "the file that follows it is missing"));
             }
             let durable = mark.filter(|mark| mark.segment == tail.first).map_or(0, |mark| mark.length);
-            let scan = scan_tail(&path, None)?;
+            let scan = scan_tail(&path)?;
             check_durable(&path, scan.good, scan.bad, durable)?;
-            let torn_at = to_usize(scan.good);
-            if let Some(good) =
-                last_good(&scan.bytes, torn_at, scan.summary.last_position.max(tail.first - 1))
-            {
-                // No torn write: what was written behind it is there, so it was acknowledged. The mark that said so is
-                // lost, or older than a power failure.
+            let known = scan.summary.last_position.max(tail.first - 1);
+            let good = last_good(&scan.contents.bytes, to_usize(scan.good), known);
+            if good.is_some() || scan.contents.unreadable.is_some() {
+                // No torn write: what was written behind it is there, so it was acknowledged, or what cannot be read may
+                // have been. The mark that said so is lost, or older than a power failure.
+                let (length, last_position) =
+                    good.map_or((scan.good, known), |good| (good.end as u64, good.position));
                 lock.set_mark(Mark {
                     birth: mark.map_or_else(rand::random, |mark| mark.birth),
                     segment: tail.first,
-                    length: good.end as u64,
-                    last_position: good.position,
+                    length,
+                    last_position,
                 })?;
                 return Err(LogError::corrupt(&path, scan.good, scan.bad.unwrap_or("it is damaged")));
             }
@@ -271,6 +274,8 @@ fn is_untouched(folder: &Folder, mark: Mark) -> Result<bool, LogError> {
     let length = match std::fs::metadata(&path) {
         Ok(tail) => Some(tail.len()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        // What is wrong with it, reading tells.
+        Err(error) if disk::is_unreadable(&error) => None,
         Err(error) => return Err(LogError::io("look at", &path)(error)),
     };
     // The only name that another segment can have.
@@ -282,12 +287,12 @@ fn is_untouched(folder: &Folder, mark: Mark) -> Result<bool, LogError> {
 /// sync the kernel may take pages for clean that never reached the disk.
 fn complete(folder: &Folder, path: &Path, scan: &Scan, durable: u64) -> Result<(), LogError> {
     tracing::info!(
-        file = %path.display(), durable, found = scan.bytes.len(), kept = scan.good, torn = scan.bad,
+        file = %path.display(), durable, found = scan.contents.bytes.len(), kept = scan.good, torn = scan.bad,
         "recovered the end of a result log"
     );
     let file = File::options().write(true).open(path).map_err(LogError::io("open", path))?;
     file.set_len(scan.good).map_err(LogError::io("cut off", path))?;
-    let again = &scan.bytes[to_usize(durable)..to_usize(scan.good)];
+    let again = &scan.contents.bytes[to_usize(durable)..to_usize(scan.good)];
     file.write_all_at(again, durable).map_err(LogError::io("write", path))?;
     folder.disk.sync_file(&file, path)?;
     folder.sync_path()

@@ -4,14 +4,14 @@ use serde_json::Value;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{ModelPublished, Record, StatementEnded, StatementStarted, record::Payload};
 
-use crate::launch::{Marks, Remains};
+use crate::launch::{End, Marks, Remains};
 use crate::text::unhex;
 
 /// The outcome, and the marks that a success has with it. `None`: no agent wrote this.
 pub(super) fn read(message: &str) -> Option<Remains> {
     let value: Value = serde_json::from_str(message).ok()?;
     let outcome = outcome(&value)?;
-    Some(Remains { outcome: Some(outcome), marks: marks(&value), ..Remains::default() })
+    Some(Remains { end: End::Reported(outcome), marks: marks(&value), ..Remains::default() })
 }
 
 fn outcome(value: &Value) -> Option<Outcome> {

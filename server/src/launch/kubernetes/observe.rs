@@ -12,7 +12,7 @@ use sqlflow_proto::agent::outcome::Reason;
 use super::last_words;
 use super::pod::CONTAINER;
 use crate::job::Milestones;
-use crate::launch::{Ender, Observation, Remains, Waiting};
+use crate::launch::{End, Ender, Observation, Remains, Waiting};
 
 /// A scheduler may find room yet; more is a matter for whoever runs the cluster.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30 * 60);
@@ -77,12 +77,12 @@ fn past_deadline(said: Option<Remains>) -> Remains {
     let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
     let deadline = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
     match said {
-        Some(Remains { outcome: Some(outcome), .. }) if outcome.reason() == Reason::Terminated => {
+        Some(Remains { end: End::Reported(outcome), .. }) if outcome.reason() == Reason::Terminated => {
             let outcome = Outcome { last_seq: outcome.last_seq, ..deadline };
-            Remains { outcome: Some(outcome), ..Remains::default() }
+            Remains { end: End::Reported(outcome), ..Remains::default() }
         }
         Some(said) => said,
-        None => Remains { seen: Some(deadline), ..Remains::default() },
+        None => Remains { end: End::Seen(deadline), ..Remains::default() },
     }
 }
 
@@ -96,7 +96,7 @@ fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodConditio
             message: "the Pod ran out of memory: the kernel killed everything in it at its memory limit; raise the limit or use less data".to_owned(),
             ..Outcome::default()
         };
-        return Remains { seen: Some(seen), last_words: message, ..Remains::default() };
+        return Remains { end: End::Seen(seen), last_words: message, ..Remains::default() };
     }
     let code = terminated.exit_code;
     let mut remains = lost(
@@ -111,7 +111,7 @@ fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
     let message =
         disruption.map_or_else(|| message.to_owned(), |it| format!("{}; {message}", disruption_text(it)));
     let seen = Outcome { reason: Reason::Lost.into(), message, retryable: true, ..Outcome::default() };
-    Remains { seen: Some(seen), ..Remains::default() }
+    Remains { end: End::Seen(seen), ..Remains::default() }
 }
 
 /// When a node was chosen, and when the container was started.
@@ -227,8 +227,10 @@ mod tests {
     }
 
     fn outcome_of(observation: Observation) -> Outcome {
-        let remains = remains_of(observation);
-        remains.outcome.or(remains.seen).unwrap()
+        match remains_of(observation).end {
+            End::Reported(outcome) | End::Seen(outcome) => outcome,
+            End::Unknown => panic!("nobody says how it ended"),
+        }
     }
 
     fn ended(terminated: Value) -> Value {
@@ -282,8 +284,7 @@ mod tests {
     #[test]
     fn a_deadline_is_no_loss() {
         let remains = past_deadline("");
-        assert!(remains.outcome.is_none(), "nobody knows how many records there are");
-        let outcome = remains.seen.unwrap();
+        let End::Seen(outcome) = remains.end else { panic!("nobody knows how many records there are") };
         assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
     }
 
@@ -291,7 +292,7 @@ mod tests {
     fn an_agent_that_had_ended_before_the_deadline_is_believed() {
         let succeeded = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [] });
         let remains = past_deadline(&succeeded.to_string());
-        let outcome = remains.outcome.unwrap();
+        let outcome = remains.reported().unwrap();
         assert_eq!((outcome.reason(), outcome.last_seq), (Reason::Succeeded, 9));
         assert!(remains.marks.is_some());
     }
@@ -300,7 +301,8 @@ mod tests {
     fn an_agent_that_the_deadline_ended_tells_how_many_records_there_are() {
         let terminated =
             json!({ "reason": "terminated", "message": "TERM", "records": 9, "retryable": true });
-        let outcome = past_deadline(&terminated.to_string()).outcome.unwrap();
+        let remains = past_deadline(&terminated.to_string());
+        let outcome = remains.reported().unwrap();
         assert_eq!((outcome.reason(), outcome.retryable, outcome.last_seq), (Reason::Deadline, false, 9));
         assert!(outcome.message.contains("activeDeadlineSeconds"), "{}", outcome.message);
     }
@@ -316,10 +318,10 @@ mod tests {
             json!([{ "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC" }]);
         for status in [late, evicted, oom, killed] {
             let remains = remains_of(seen(status.clone()));
-            assert!(remains.outcome.is_none() && remains.seen.is_some(), "{status}");
+            assert!(matches!(remains.end, End::Seen(_)), "{status}");
         }
         let deleted = seen_with(json!({ "deletionTimestamp": "2026-11-25T11:00:00Z" }), json!({}));
-        assert!(remains_of(deleted).outcome.is_none());
+        assert!(matches!(remains_of(deleted).end, End::Seen(_)));
     }
 
     #[test]

@@ -1,9 +1,13 @@
 //! Another process holds a log's lock and does nothing, as one that is stopped.
 
 use std::fs::{self, File};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
+use crate::log::disk::Disk;
+use crate::log::folder::Folder;
+use crate::log::lock::{JobLock, Tried};
+use crate::log::{Health, Upkeep};
 
 /// Takes the log's lock as another process would; dropping it gives it back.
 fn hold(log: &SegmentLog, job: &JobId) -> File {
@@ -106,4 +110,79 @@ async fn who_waits_gets_a_turn() {
         other.append(&job, vec![notice("here, too")]).await.unwrap();
     }
     endless.abort();
+}
+
+/// As a process that is stopped while it waits: it has the turn, and never comes for the lock.
+#[tokio::test]
+async fn one_who_has_the_turn_and_is_stopped_holds_up_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![notice("on")]).await.unwrap();
+    let held = hold(&log, &job);
+    let folder = Folder { path: log.folder_of(&job), disk: Disk::new(false) };
+    let Tried::Busy(stopped) = JobLock::try_if_there(&folder).unwrap() else { panic!("it is held") };
+    drop(held);
+    let other = open(dir.path());
+    let before = Instant::now();
+    assert_eq!(log.append(&job, vec![notice("on")]).await.unwrap().last_position, 2);
+    assert_eq!(other.append(&job, vec![notice("on")]).await.unwrap().last_position, 3);
+    assert_eq!(other.last_seq(&attempt(&job, 0, 1), 0).await.unwrap(), 0);
+    assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
+    assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
+    // It goes on, and others wait for their turn again.
+    assert!(matches!(stopped.try_again().unwrap(), Some(Tried::Held(_))));
+    log.delete(&job).await.unwrap();
+}
+
+/// The queue of a busy log is served for long: each of its waits for the lock begins anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_the_lock_begins_when_another_has_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![notice("on")]).await.unwrap();
+    let held = hold(&log, &job);
+    let folder = Folder { path: log.folder_of(&job), disk: Disk::new(false) };
+    let append = || {
+        let (log, job) = (log.clone(), job.clone());
+        tokio::spawn(async move { log.append(&job, vec![notice("on")]).await })
+    };
+    let first = append();
+    tokio::time::sleep(Duration::from_millis(4500)).await;
+    let second = append();
+    // Takes the lock as soon as the first append has been written, and keeps it until after the first 5 s.
+    let other = std::thread::spawn(move || {
+        let mut tried = JobLock::try_if_there(&folder).unwrap();
+        drop(held);
+        let held = loop {
+            tried = match tried {
+                Tried::Busy(waiting) => waiting.try_again().unwrap().unwrap(),
+                Tried::Held(held) => break held,
+                Tried::NoFolder => panic!("it is there"),
+            };
+        };
+        std::thread::sleep(Duration::from_secs(1));
+        drop(held);
+    });
+    assert_eq!(first.await.unwrap().unwrap().last_position, 2);
+    assert_eq!(second.await.unwrap().unwrap().last_position, 3);
+    other.join().unwrap();
+}
+
+#[tokio::test]
+async fn one_who_comes_later_waits_as_long_as_those_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open(dir.path()), JobId::generate());
+    log.append(&job, vec![notice("on")]).await.unwrap();
+    let held = hold(&log, &job);
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let (appended, ()) = tokio::join!(log.append(&job, vec![notice("on")]), async {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            drop(held);
+        });
+        appended
+    };
+    let (first, later) = tokio::join!(log.append(&job, vec![notice("on")]), later);
+    assert!(matches!(first, Err(LogError::Busy { .. })), "{first:?}");
+    assert_eq!(later.unwrap().last_position, 2);
 }

@@ -7,6 +7,7 @@ mod holes;
 mod locks;
 mod model;
 mod processes;
+mod unreadable;
 mod upkeep;
 
 use std::path::Path;

@@ -91,6 +91,14 @@ pub struct Surveyed {
     pub was_buried: bool,
 }
 
+impl Surveyed {
+    /// Whether no server has it, not even one that ended.
+    #[must_use]
+    pub fn is_given_back(&self) -> bool {
+        self.lease.owner.0.is_empty()
+    }
+}
+
 /// A job's document.
 #[derive(Debug)]
 pub enum SurveyedDocument {

@@ -22,7 +22,7 @@ use crate::drive::{Driver, Housekeeping, Limits};
 use crate::fixture;
 use crate::job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
 use crate::launch::{
-    LaunchError, Launched, Launcher, Launchers, Needs, Observation, RecordSource, Remains, Supervision,
+    End, LaunchError, Launched, Launcher, Launchers, Needs, Observation, RecordSource, Remains, Supervision,
     Target,
 };
 use crate::log::{ResultLog, SegmentLog};
@@ -129,8 +129,8 @@ impl Launcher for AlwaysRunning {
             Some(outcome) if *self.looks.borrow() > MANY => {
                 let payload = Some(Payload::Head(Head::default()));
                 let kept = Kept(vec![Record { seq: 1, payload, ..Record::default() }]);
-                let outcome = Some(outcome.clone());
-                let remains = Remains { outcome, records: Some(Box::new(kept)), ..Remains::default() };
+                let end = End::Reported(outcome.clone());
+                let remains = Remains { end, records: Some(Box::new(kept)), ..Remains::default() };
                 Observation::Gone(Box::new(remains))
             }
             Some(_) | None => Observation::Running,

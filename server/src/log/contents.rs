@@ -1,0 +1,165 @@
+//! A whole file, read block by block where the disk cannot read all of it: a repair keeps what is before and behind
+//! an unreadable block.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+
+use bytes::Bytes;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
+use super::LogError;
+use super::disk;
+use super::folder;
+
+/// The unit that a page cache reads, and most file systems.
+const BLOCK: usize = 4096;
+
+/// What is in a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// Zeros stand where the disk cannot read it.
+    pub(super) bytes: Bytes,
+    /// From the first byte that cannot be read to behind the last one. It is empty if the file cannot be opened.
+    pub(super) unreadable: Option<Range<usize>>,
+}
+
+impl Contents {
+    /// Reads all of the file.
+    pub(super) fn read(path: &Path) -> Result<Self, LogError> {
+        match folder::open(path) {
+            Ok((file, length)) => read_blocks(
+                length.try_into().expect("a segment fits in memory"),
+                |buffer, offset| disk::read_at(&file, buffer, offset),
+                || forget_cached(&file),
+            )
+            .map_err(LogError::io("read", path)),
+            Err(LogError::Corrupt { .. }) => Ok(Self { bytes: Bytes::new(), unreadable: Some(0..0) }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes up to the first one that cannot be read.
+    pub(super) fn beginning(&self) -> Bytes {
+        match &self.unreadable {
+            Some(unreadable) => self.bytes.slice(..unreadable.start),
+            None => self.bytes.clone(),
+        }
+    }
+}
+
+/// Reads `length` bytes, or fewer where the file ends before. After the first error it reads one block at a time;
+/// `on_error` is called before that.
+fn read_blocks(
+    length: usize,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+    on_error: impl FnOnce(),
+) -> io::Result<Contents> {
+    let mut buffer = vec![0; length];
+    let mut unreadable: Option<Range<usize>> = None;
+    let mut on_error = Some(on_error);
+    let mut at = 0;
+    while at < length {
+        let block_end = ((at / BLOCK + 1) * BLOCK).min(length);
+        let end = if on_error.is_some() { length } else { block_end };
+        match read(&mut buffer[at..end], at as u64) {
+            Ok(0) => break,
+            Ok(count) => at += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if disk::is_unreadable(&error) => match on_error.take() {
+                Some(on_error) => on_error(),
+                None => {
+                    // A call that fails may have written to its buffer.
+                    buffer[at..block_end].fill(0);
+                    let start = unreadable.map_or(at, |it| it.start);
+                    unreadable = Some(start..block_end);
+                    at = block_end;
+                }
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    buffer.truncate(at);
+    Ok(Contents { bytes: buffer.into(), unreadable })
+}
+
+/// Lets the kernel read single pages from here on. It may have tried larger units, which are unreadable as a whole.
+fn forget_cached(file: &File) {
+    // Without it more is lost than need be, and nothing else.
+    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+    let _ = posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    /// A file of 10,000 bytes, of which some cannot be read.
+    fn read(bad: impl IntoIterator<Item = (usize, usize)>) -> Contents {
+        let bad: Vec<Range<usize>> = bad.into_iter().map(|(start, end)| start..end).collect();
+        let whole: Vec<u8> = (0..10_000_u32).map(|n| n.to_le_bytes()[0] | 1).collect();
+        let read = |buffer: &mut [u8], offset: u64| {
+            let at = usize::try_from(offset).unwrap();
+            if bad.iter().any(|it| it.contains(&at)) {
+                buffer.fill(9);
+                return Err(Errno::EIO.into());
+            }
+            let end = bad.iter().map(|it| it.start).filter(|it| *it > at).min().unwrap_or(whole.len());
+            // As a file system may: never all at once.
+            let count = buffer.len().min(end - at).min(3000);
+            buffer[..count].copy_from_slice(&whole[at..][..count]);
+            Ok(count)
+        };
+        let contents = read_blocks(whole.len(), read, || {}).unwrap();
+        assert_eq!(contents.bytes.len(), whole.len());
+        let is_lost = |at| {
+            bad.iter().any(|it| {
+                let block = it.start / BLOCK * BLOCK;
+                it.start <= at && at < (block + BLOCK).max(it.end)
+            })
+        };
+        for (at, byte) in contents.bytes.iter().enumerate() {
+            assert_eq!(*byte, if is_lost(at) { 0 } else { whole[at] }, "at {at}");
+        }
+        contents
+    }
+
+    #[test]
+    fn zeros_stand_for_blocks_that_cannot_be_read_and_the_rest_is_there() {
+        assert_eq!(read([]).unreadable, None);
+        assert_eq!(read([]).beginning().len(), 10_000);
+        let middle = read([(4096, 8192)]);
+        assert_eq!((middle.unreadable.clone(), middle.beginning().len()), (Some(4096..8192), 4096));
+        assert_eq!(read([(0, 4096)]).unreadable, Some(0..4096));
+        assert_eq!(read([(0, 4096), (8192, 10_000)]).unreadable, Some(0..10_000));
+        assert_eq!(read([(5000, 5001)]).unreadable, Some(5000..8192), "the rest of the block is not tried");
+    }
+
+    #[test]
+    fn an_error_that_passes_is_returned() {
+        let failed = |error: Errno| {
+            read_blocks(10, move |_, _| Err(error.into()), || {}).err().and_then(|it| it.raw_os_error())
+        };
+        for error in [Errno::ENOMEM, Errno::EMFILE, Errno::EAGAIN] {
+            assert_eq!(failed(error), Some(error as i32));
+        }
+        assert_eq!(failed(Errno::EIO), None);
+    }
+
+    #[test]
+    fn an_interrupted_call_is_made_again() {
+        let mut errors = vec![Errno::EINTR, Errno::EINTR];
+        let read = |buffer: &mut [u8], _: u64| match errors.pop() {
+            Some(error) => Err(error.into()),
+            None => {
+                buffer.fill(1);
+                Ok(buffer.len())
+            }
+        };
+        assert_eq!(read_blocks(10, read, || {}).unwrap().unreadable, None);
+        assert_eq!(read_blocks(10, |_, _| Ok(0), || {}).unwrap().bytes, Bytes::new(), "it is shorter now");
+    }
+}
