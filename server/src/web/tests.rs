@@ -78,7 +78,7 @@ impl ResultLog for CountingLog {
 struct World {
     web: Web,
     log: Arc<CountingLog>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 async fn world() -> World {
@@ -96,7 +96,7 @@ async fn world() -> World {
         shutdown: CancellationToken::new(),
         views: Views::default(),
     };
-    World { web, log, _dir: dir }
+    World { web, log, dir }
 }
 
 /// One that starts nothing: there is no agent.
@@ -131,6 +131,27 @@ impl World {
         let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
         let entry = Entry { producer: Producer::server(0), record };
         self.log.append(job, vec![entry]).await.unwrap();
+    }
+
+    /// Changes the state behind the server's back.
+    async fn tamper(&self, sql: &'static str) {
+        let path = self.dir.path().join("state.db");
+        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    async fn heartbeat(&self) {
+        let lease = Duration::from_secs(1);
+        // Its result is what the store keeps.
+        let _ = self.web.store.heartbeat(&ServerId("test".to_owned()), lease, lease).await;
+    }
+
+    /// Code and text of `/readyz`.
+    async fn readiness(&self) -> (StatusCode, String) {
+        let (status, body) = self.get("/readyz").await;
+        let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (status, String::from_utf8(text.to_vec()).unwrap())
     }
 
     async fn get(&self, path: &str) -> (StatusCode, Body) {
@@ -179,4 +200,27 @@ async fn open_pages_read_no_log_twice() {
     let whole = world.log.whole.lock().unwrap();
     let reads: Vec<_> = pages.iter().map(|(job, _)| whole[job]).collect();
     assert_eq!(reads, vec![1; pages.len()]);
+}
+
+/// It still reads. That its launcher can start nothing does not matter.
+#[tokio::test]
+async fn a_server_that_cannot_write_its_heartbeat_is_not_ready_until_it_can() {
+    let world = world().await;
+    let is_ready = async |world: &World| {
+        let (status, text) = world.readiness().await;
+        assert!(text.starts_with("store: ok\nlog: ok\nlauncher: the agent"), "{text}");
+        assert_eq!(status, StatusCode::OK);
+    };
+    is_ready(&world).await;
+    world
+        .tamper("CREATE TRIGGER t BEFORE INSERT ON servers BEGIN SELECT RAISE(ABORT, 'read-only disk'); END")
+        .await;
+    world.heartbeat().await;
+    let (status, text) = world.readiness().await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text.starts_with("store: cannot write this server's heartbeat: "), "{text}");
+    assert!(text.lines().next().unwrap().contains("read-only disk"), "{text}");
+    world.tamper("DROP TRIGGER t").await;
+    world.heartbeat().await;
+    is_ready(&world).await;
 }
