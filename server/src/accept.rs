@@ -19,9 +19,9 @@ use tower::util::MapRequestLayer;
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
-/// Timeout for the first request of a gRPC connection. Longer than the above, since a client may connect before it has
-/// something to ask.
-pub const FIRST_REQUEST_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
+/// Timeout for the admission of a gRPC connection's peer: the first request of a client, an accepted Hello of an agent.
+/// Longer than the above, since a client may connect before it has something to ask.
+pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
 /// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
 const HTTP2_PREFACE: usize = 24;
 
@@ -87,74 +87,97 @@ pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     }
 }
 
-/// Whether a connection has carried a request.
+/// The bounds on a connection whose peer is not admitted yet. The connection and its requests share them.
 #[derive(Debug, Clone, Default)]
-struct FirstRequest(Arc<AtomicBool>);
+pub struct Bounds {
+    are_lifted: Arc<AtomicBool>,
+}
+
+impl Bounds {
+    /// Admits the peer: the connection may stay for as long as it wants.
+    pub fn lift(&self) {
+        self.are_lifted.store(true, Ordering::Relaxed);
+    }
+
+    fn are_lifted(&self) -> bool {
+        self.are_lifted.load(Ordering::Relaxed)
+    }
+}
 
 /// What is known of a connection, beside what its stream knows.
 #[derive(Debug, Clone)]
 pub struct ConnectInfo<I> {
     inner: I,
-    first_request: FirstRequest,
+    bounds: Bounds,
 }
 
-/// Notes that a connection has carried a request, and gives the request the connection info of the stream in the
-/// [`Prompt`]. Every gRPC server with such streams has this layer.
+/// A layer that takes the connection info of a [`Prompt`] apart.
+pub type ConnectInfoLayer = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
+
+/// Admits a peer by its first request, whatever it is. The request gets the connection info of the stream in the
+/// [`Prompt`].
 #[must_use]
-pub fn note_requests<I: Clone + Send + Sync + 'static>()
--> MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>> {
+pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
     MapRequestLayer::new(|mut request| {
         if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
-            info.first_request.0.store(true, Ordering::Relaxed);
+            info.bounds.lift();
             request.extensions_mut().insert(info.inner);
         }
         request
     })
 }
 
-/// A gRPC connection that ends with an error when its first bytes, or its first request, do not come in time.
+/// Leaves it to the service to admit a peer: each request gets the [`Bounds`] of its connection, and the connection info of
+/// the stream in the [`Prompt`].
+#[must_use]
+pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
+    MapRequestLayer::new(|mut request| {
+        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
+            request.extensions_mut().insert(info.bounds);
+            request.extensions_mut().insert(info.inner);
+        }
+        request
+    })
+}
+
+/// A gRPC connection that ends with an error when its first bytes do not come in time, or its peer is not admitted in time.
 pub struct Prompt<S> {
     inner: S,
     /// How many of the first bytes are still to come.
     missing: usize,
-    first_request: FirstRequest,
-    /// Until the first request.
+    bounds: Bounds,
+    /// Until the bounds are lifted.
     deadlines: Option<Deadlines>,
 }
 
 struct Deadlines {
     first_bytes: Pin<Box<Sleep>>,
-    first_request: Pin<Box<Sleep>>,
+    admission: Pin<Box<Sleep>>,
 }
 
 impl<S> Prompt<S> {
     /// The time runs from now on.
     pub fn new(inner: S) -> Self {
-        Self::within(FIRST_BYTES_TIME, FIRST_REQUEST_TIME, inner)
+        Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, inner)
     }
 
-    fn within(first_bytes: Duration, first_request: Duration, inner: S) -> Self {
+    fn within(first_bytes: Duration, admission: Duration, inner: S) -> Self {
         let deadlines = Deadlines {
             first_bytes: Box::pin(tokio::time::sleep(first_bytes)),
-            first_request: Box::pin(tokio::time::sleep(first_request)),
+            admission: Box::pin(tokio::time::sleep(admission)),
         };
-        Self {
-            inner,
-            missing: HTTP2_PREFACE,
-            first_request: FirstRequest::default(),
-            deadlines: Some(deadlines),
-        }
+        Self { inner, missing: HTTP2_PREFACE, bounds: Bounds::default(), deadlines: Some(deadlines) }
     }
 
     /// Whether a deadline has passed.
     fn is_late(&mut self, context: &mut Context<'_>) -> bool {
         let Some(deadlines) = &mut self.deadlines else { return false };
-        if self.first_request.0.load(Ordering::Relaxed) {
+        if self.bounds.are_lifted() {
             self.deadlines = None;
             return false;
         }
         let bytes_are_late = self.missing > 0 && deadlines.first_bytes.as_mut().poll(context).is_ready();
-        bytes_are_late || deadlines.first_request.as_mut().poll(context).is_ready()
+        bytes_are_late || deadlines.admission.as_mut().poll(context).is_ready()
     }
 }
 
@@ -162,7 +185,7 @@ impl<S: Connected> Connected for Prompt<S> {
     type ConnectInfo = ConnectInfo<S::ConnectInfo>;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        ConnectInfo { inner: self.inner.connect_info(), first_request: self.first_request.clone() }
+        ConnectInfo { inner: self.inner.connect_info(), bounds: self.bounds.clone() }
     }
 }
 
@@ -248,9 +271,9 @@ mod tests {
     }
 
     /// A peer, and its connection with these timeouts.
-    fn connection(first_bytes: Duration, first_request: Duration) -> (DuplexStream, Prompt<DuplexStream>) {
+    fn connection(first_bytes: Duration, admission: Duration) -> (DuplexStream, Prompt<DuplexStream>) {
         let (peer, stream) = tokio::io::duplex(64);
-        (peer, Prompt::within(first_bytes, first_request, stream))
+        (peer, Prompt::within(first_bytes, admission, stream))
     }
 
     #[tokio::test]
@@ -279,9 +302,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_whose_request_has_come_may_be_silent() {
+    async fn an_admitted_peer_may_be_silent() {
         let (mut peer, mut stream) = connection(SHORT, SHORT);
-        stream.first_request.0.store(true, Ordering::Relaxed);
+        stream.bounds.lift();
         let ended = tokio::spawn(async move {
             tokio::time::sleep(SHORT * 4).await;
             peer.write_all(b"x").await.unwrap();

@@ -48,7 +48,7 @@ impl AgentSocket {
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
         Server::builder()
-            .layer(accept::note_requests::<UdsConnectInfo>())
+            .layer(accept::admit_by_service::<UdsConnectInfo>())
             .add_service(service)
             .serve_with_incoming_shutdown(self.connections(), shutdown.cancelled_owned())
             .await

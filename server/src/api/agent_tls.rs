@@ -53,7 +53,7 @@ impl AgentTls {
             let connections = accept::connections(Arc::clone(&listener), "agents");
             let mut serving = Box::pin(
                 self.server
-                    .layer(accept::note_requests::<TcpConnectInfo>())
+                    .layer(accept::admit_by_service::<TcpConnectInfo>())
                     .add_routes(routes.clone())
                     .serve_with_incoming_shutdown(
                         connections.map(|stream| Ok::<_, io::Error>(Prompt::new(stream))),
@@ -142,7 +142,9 @@ impl Pair {
 mod tests {
     use std::process::{Command, Stdio};
 
+    use tonic::service::interceptor::InterceptedService;
     use tonic::transport::{Certificate, Channel, ClientTlsConfig};
+    use tonic::{Request, Status};
     use tonic_health::ServingStatus;
     use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
@@ -193,6 +195,12 @@ mod tests {
         assert!(pair.look().is_none());
     }
 
+    /// Admits everybody, as the service of agents admits an agent.
+    fn admit(request: Request<()>) -> Result<Request<()>, Status> {
+        request.extensions().get::<accept::Bounds>().expect("the listener's layer gives them").lift();
+        Ok(request)
+    }
+
     async fn connect(address: &str, dir: &Path, trusted: &str) -> Result<Channel, transport::Error> {
         let certificate = std::fs::read(dir.join(format!("{trusted}.crt"))).unwrap();
         let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificate)).domain_name(HOST);
@@ -210,8 +218,9 @@ mod tests {
         let mut tls = AgentTls::new(listener, &certificate, &key).unwrap();
         tls.look_period = Duration::from_millis(10);
         let (health, service) = tonic_health::server::health_reporter();
+        let routes = Routes::new(InterceptedService::new(service, admit));
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(tls.serve(Routes::new(service), shutdown.clone()));
+        let served = tokio::spawn(tls.serve(routes, shutdown.clone()));
 
         let mut client = HealthClient::new(connect(&address, dir.path(), "one").await.unwrap());
         assert!(connect(&address, dir.path(), "two").await.is_err());
@@ -255,19 +264,20 @@ mod tests {
 
     /// As those of agents, whose attempts run for days.
     #[tokio::test]
-    async fn a_stream_outlives_the_timeout_of_the_first_request() {
+    async fn a_stream_of_an_admitted_peer_outlives_the_timeout() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let [certificate, key] = ["tls.crt", "tls.key"].map(|name| dir.path().join(name));
         let tls = AgentTls::new(listener, &certificate, &key).unwrap();
         let (health, service) = tonic_health::server::health_reporter();
-        tokio::spawn(tls.serve(Routes::new(service), CancellationToken::new()));
+        let routes = Routes::new(InterceptedService::new(service, admit));
+        tokio::spawn(tls.serve(routes, CancellationToken::new()));
         let mut client = HealthClient::new(connect(&address, dir.path(), "one").await.unwrap());
         let all = HealthCheckRequest { service: String::new() };
         let mut stream = client.watch(all).await.unwrap().into_inner();
         assert!(stream.message().await.unwrap().is_some());
-        tokio::time::sleep(accept::FIRST_REQUEST_TIME * 2).await;
+        tokio::time::sleep(accept::ADMISSION_TIME * 2).await;
         health.set_service_status("", ServingStatus::NotServing).await;
         assert!(stream.message().await.unwrap().is_some());
     }

@@ -26,6 +26,7 @@ use tracing::Instrument as _;
 
 use super::executors::{Executors, Peer};
 use super::status;
+use crate::accept::Bounds;
 use crate::clock;
 use crate::codegen::Assigner;
 use crate::job::{AttemptId, Event, InstanceHash, Rejection};
@@ -85,11 +86,12 @@ impl Agent for AgentApi {
         request: Request<Streaming<AttachRequest>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let peer = Peer::of(&request);
+        let bounds = request.extensions().get::<Bounds>().cloned().unwrap_or_default();
         let context = Arc::clone(&self.context);
         let (responses, stream) = mpsc::channel(READ_AHEAD);
         // The headers go back at once: a client's bidirectional call waits for them.
         tokio::spawn(async move {
-            let (served, absence) = context.serve(request.into_inner(), peer, &responses).await;
+            let (served, absence) = context.serve(request.into_inner(), peer, &bounds, &responses).await;
             if let Err(status) = served {
                 // The agent may be gone already.
                 let _ = responses.send(Err(status)).await;
@@ -113,11 +115,12 @@ enum Admission {
 }
 
 impl AttachContext {
-    /// Serves one stream. The absence is what to watch after it: the attempt goes on, and its agent is not here.
+    /// Serves one stream. An accepted Hello lifts the bounds on its connection. The absence is what to watch after it: the attempt goes on, and its agent is not here.
     async fn serve(
         self: &Arc<Self>,
         mut requests: Streaming<AttachRequest>,
         peer: Peer,
+        bounds: &Bounds,
         responses: &Responses,
     ) -> (Result<(), Status>, Option<Absence>) {
         let (hello, attempt) = match first_message(&mut requests).await {
@@ -125,7 +128,7 @@ impl AttachContext {
             Err(status) => return (Err(status), None),
         };
         let Some(attempt) = attempt else {
-            return (self.keep_waiting(&hello, &peer, requests, responses).await, None);
+            return (self.keep_waiting(&hello, &peer, bounds, requests, responses).await, None);
         };
         let instance = InstanceHash::of(&hello.instance_key);
         let admission = match self.admit(&hello, &peer, &attempt, &instance).await {
@@ -137,6 +140,7 @@ impl AttachContext {
                 return (Err(status), None);
             }
         };
+        bounds.lift();
         let has_assignment = hello.has_assignment || admission == Admission::Reported;
 
         let replaced = self.shutdown.child_token();
@@ -230,6 +234,7 @@ impl AttachContext {
         &self,
         hello: &Hello,
         peer: &Peer,
+        bounds: &Bounds,
         mut requests: Streaming<AttachRequest>,
         responses: &Responses,
     ) -> Result<(), Status> {
@@ -239,6 +244,7 @@ impl AttachContext {
                 "{MAX_WAITING} executors wait for an attempt already; try again later"
             ))
         })?;
+        bounds.lift();
         tracing::debug!(?executor, "an executor waits for an attempt");
         let wait = AttachResponse { message: Some(attach_response::Message::Wait(Wait {})) };
         responses.send(Ok(wait)).await.map_err(|_| Status::cancelled("the executor is gone"))?;

@@ -20,7 +20,8 @@
 //! - no other plain Fetch of the job was being served at the same time,
 //! - the client has reset no stream of that connection since the call arrived, nor within [`RESET_LAG`] of the sign,
 //! - then there is a *sign* on the same connection: the job's next plain Fetch, or an end in good order (GOAWAY, then
-//!   the end of the stream),
+//!   the end of the stream) of a client that gave a receipt before: it acknowledged a PING that followed the page. A
+//!   client may say GOAWAY and close while a page is on its way to it, and need not reset the call first,
 //! - and if the call had a deadline, the client's next Fetch of the job (on any connection), or that end, came within
 //!   half of it.
 //!
@@ -32,7 +33,10 @@
 //! What is kept here is only a hint: when it is lost with the server, the next Fetch repeats the page.
 
 mod connection;
+mod frames;
 mod handover;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,9 +77,9 @@ enum Sign {
     None,
     /// The job's next plain Fetch.
     NextFetch,
-    /// An end in good order.
+    /// An end in good order, after the receipt of the page.
     GoodEnd,
-    /// Another end.
+    /// Another end: also one in good order of a client that may not have received the page.
     BadEnd,
 }
 
@@ -167,16 +171,17 @@ struct Page {
 impl Page {
     fn facts(&self, next: &Call) -> Facts {
         let seen = self.call.connection.seen();
+        let receipt = self.sent.receipt();
         let sign = match seen.end {
-            Some((End::Good, _)) => Sign::GoodEnd,
-            Some((End::Bad, _)) => Sign::BadEnd,
+            Some((End::Good, _)) if receipt.is_some_and(|it| it <= seen.received) => Sign::GoodEnd,
+            Some((End::Good | End::Bad, _)) => Sign::BadEnd,
             None if Arc::ptr_eq(&self.call.connection, &next.connection) => Sign::NextFetch,
             None => Sign::None,
         };
         let ended = seen.end.map(|(_, at)| at);
         let first = [self.followed, ended].into_iter().flatten().min().unwrap_or(next.arrived);
         Facts {
-            handed_over: self.sent.is_set(),
+            handed_over: receipt.is_some(),
             was_reset: seen.resets > self.seen_before.resets,
             time_limit: self.call.time_limit,
             sign,
@@ -259,7 +264,7 @@ impl Reading<'_> {
         if reader.pages.len() >= MAX_PAGES_PER_JOB {
             reader.pages.remove(0);
         }
-        let sent = Sent::default();
+        let sent = Sent::on(&self.call.connection);
         reader.pages.push(Page {
             from,
             to,
@@ -281,120 +286,5 @@ impl Drop for Reading<'_> {
                 readers.remove(&self.job);
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const IN_TIME: Duration = Duration::from_millis(99);
-    const LATE: Duration = Duration::from_millis(100);
-    const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
-
-    #[test]
-    fn the_rules_are_these() {
-        let (yes, no) = (true, false);
-        let table = [
-            // handed over, reset, time limit, sign, after: verdict
-            (yes, no, None, Sign::NextFetch, LATE, Verdict::Delivered),
-            (yes, no, None, Sign::GoodEnd, LATE, Verdict::Delivered),
-            (yes, no, None, Sign::None, LATE, Verdict::Open),
-            (yes, no, None, Sign::BadEnd, IN_TIME, Verdict::Unproved),
-            (no, no, None, Sign::NextFetch, IN_TIME, Verdict::Unproved),
-            (no, no, None, Sign::GoodEnd, IN_TIME, Verdict::Unproved),
-            (yes, yes, None, Sign::NextFetch, IN_TIME, Verdict::Unproved),
-            (yes, yes, None, Sign::GoodEnd, IN_TIME, Verdict::Unproved),
-            (yes, yes, None, Sign::None, IN_TIME, Verdict::Unproved),
-            (yes, no, LIMIT, Sign::NextFetch, IN_TIME, Verdict::Delivered),
-            (yes, no, LIMIT, Sign::NextFetch, LATE, Verdict::Unproved),
-            (yes, no, LIMIT, Sign::GoodEnd, IN_TIME, Verdict::Delivered),
-            (yes, no, LIMIT, Sign::GoodEnd, LATE, Verdict::Unproved),
-            (yes, no, LIMIT, Sign::None, IN_TIME, Verdict::Open),
-        ];
-        for (handed_over, was_reset, time_limit, sign, after, verdict) in table {
-            let facts = Facts { handed_over, was_reset, time_limit, sign, after };
-            assert_eq!(judge(&facts), verdict, "{facts:?}");
-        }
-    }
-
-    #[test]
-    fn timeouts_are_read_as_grpc_writes_them() {
-        assert_eq!(parse_timeout("200m"), LIMIT);
-        assert_eq!(parse_timeout("200000u"), LIMIT);
-        assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
-        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
-        for wrong in ["", "S", "2", "2x", "-2S", "123456789n", "2é"] {
-            assert_eq!(parse_timeout(wrong), None, "{wrong}");
-        }
-        assert_eq!(Call::new(Arc::default(), Some("soon")).time_limit, Some(Duration::ZERO));
-    }
-
-    /// A Fetch on this connection that is answered with the page up to `to`. Returns the cursor it moved to.
-    fn fetch(deliveries: &Deliveries, job: &JobId, on: &Arc<Connection>, cursor: u64) -> Option<u64> {
-        let reading = deliveries.begin(job, Call::new(Arc::clone(on), None));
-        let moved = reading.delivered(cursor);
-        let from = moved.unwrap_or(cursor);
-        if let Some(sent) = reading.note(from, from + 7) {
-            sent.set();
-        }
-        moved
-    }
-
-    #[test]
-    fn each_connection_proves_its_own_pages() {
-        let (deliveries, job) = (Deliveries::default(), JobId::generate());
-        let (first, second) = (Arc::default(), Arc::default());
-        assert_eq!(fetch(&deliveries, &job, &first, 0), None);
-        assert_eq!(fetch(&deliveries, &job, &second, 0), None, "another connection proves nothing");
-        assert_eq!(fetch(&deliveries, &job, &first, 0), Some(7));
-        assert_eq!(fetch(&deliveries, &job, &second, 7), None, "its page was one from before");
-        assert_eq!(fetch(&deliveries, &job, &second, 7), Some(14));
-    }
-
-    #[test]
-    fn a_reset_and_a_bad_end_prove_nothing_and_a_good_end_does() {
-        let job = JobId::generate();
-        let other = Arc::default();
-        let after = |change: &dyn Fn(&Connection)| {
-            let (deliveries, connection) = (Deliveries::default(), Arc::default());
-            fetch(&deliveries, &job, &connection, 0);
-            change(&connection);
-            fetch(&deliveries, &job, &other, 0)
-        };
-        assert_eq!(after(&|connection| connection.end(End::Bad)), None);
-        assert_eq!(after(&|connection| connection.end(End::Good)), Some(7));
-        assert_eq!(
-            after(&|connection| {
-                connection.note_reset();
-                connection.end(End::Good);
-            }),
-            None
-        );
-    }
-
-    #[test]
-    fn calls_at_the_same_time_prove_nothing() {
-        let (deliveries, job, connection) = (Deliveries::default(), JobId::generate(), Arc::default());
-        let call = || Call::new(Arc::clone(&connection), None);
-        let (first, second) = (deliveries.begin(&job, call()), deliveries.begin(&job, call()));
-        assert!(first.note(0, 7).is_none() && second.note(0, 7).is_none());
-        drop((first, second));
-        assert_eq!(fetch(&deliveries, &job, &connection, 0), None);
-        assert_eq!(fetch(&deliveries, &job, &connection, 0), Some(7), "one at a time");
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let deliveries = Deliveries::default();
-        for _ in 0..MAX_JOBS + 10 {
-            fetch(&deliveries, &JobId::generate(), &Arc::default(), 0);
-        }
-        assert!(deliveries.lock().len() <= MAX_JOBS);
-        let job = JobId::generate();
-        for _ in 0..20 {
-            fetch(&deliveries, &job, &Arc::default(), 0);
-        }
-        assert_eq!(deliveries.lock()[&job].pages.len(), MAX_PAGES_PER_JOB);
     }
 }

@@ -163,7 +163,7 @@ impl Api {
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(tower::util::MapResponseLayer::new(status::of_long_requests))
             .layer(delivery::DeliveryLayer)
-            .layer(accept::note_requests::<Arc<delivery::Connection>>())
+            .layer(accept::admit_by_request::<Arc<delivery::Connection>>())
             .add_service(token_service)
             .add_service(health_service)
             .add_service(reflection)

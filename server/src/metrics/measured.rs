@@ -169,6 +169,10 @@ impl Store for MeasuredStore {
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         self.plain("counts", self.inner.counts()).await
     }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.inner.ready().await
+    }
 }
 
 /// A log whose appends are timed and counted.

@@ -6,11 +6,12 @@ mod leases;
 mod rows;
 mod survey;
 mod transactions;
+mod writability;
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
@@ -23,6 +24,7 @@ use self::changes::Own;
 use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use self::transactions::{apply, end_damaged, insert};
+use self::writability::Writability;
 use super::Store;
 use super::hub::Hub;
 use super::types::{
@@ -55,6 +57,7 @@ struct Inner {
     hub: Hub,
     own: Own,
     clock: Clock,
+    writability: Writability,
 }
 
 /// The store's time, in milliseconds since the Unix epoch.
@@ -91,7 +94,8 @@ impl SqliteStore {
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());
-        let inner = Arc::new(Inner { path, writer, readers, hub, own, clock });
+        let writability = Writability::begin(Instant::now());
+        let inner = Arc::new(Inner { path, writer, readers, hub, own, clock, writability });
         let seen = inner.revision().await?;
         tokio::spawn(changes::follow(Arc::downgrade(&inner), seen));
         Ok(Self { inner })
@@ -322,13 +326,16 @@ impl Store for SqliteStore {
 
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
         let (me, this) = (me.clone(), self.clone());
-        self.write(move |tx| {
-            Box::pin(async move {
-                // The time at which it is written, not that at which it was asked for.
-                leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance).await
+        let written = self
+            .write(move |tx| {
+                Box::pin(async move {
+                    // The time at which it is written, not that at which it was asked for.
+                    leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance).await
+                })
             })
-        })
-        .await
+            .await;
+        self.inner.writability.note(&written, Instant::now());
+        written
     }
 
     async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
@@ -402,6 +409,14 @@ impl Store for SqliteStore {
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
         let counted = sqlx::query_as("SELECT state, jobs FROM job_counts");
         Ok(counted.fetch_all(&self.inner.readers).await?)
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        self.counts().await.map_err(|error| writability::in_words(&error))?;
+        self.inner.writability.check(Instant::now())?;
+        let path = self.inner.path.clone();
+        let checked = tokio::task::spawn_blocking(move || writability::check_space(&path)).await;
+        checked.unwrap_or_else(|_| Err("the server is shutting down".to_owned()))
     }
 
     async fn remove(&self, id: &JobId) -> Result<(), StoreError> {

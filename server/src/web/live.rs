@@ -83,6 +83,7 @@ fn follow(
             () = sender.closed() => {}
             () = shutdown.cancelled() => {}
         }
+        web.views.evict();
     });
     ReceiverStream::new(events)
 }
@@ -91,6 +92,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
     let mut text = LogText::default();
     let mut told = String::new();
     let mut reader = Reader::default();
+    let view = web.views.of(job);
     let mut summary_due = tokio::time::Instant::now();
     let mut changes = web.store.watch(job);
     let Ok(Some(mut record)) = web.store.load(job).await else { return };
@@ -118,7 +120,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
         }
         if tokio::time::Instant::now() >= summary_due || is_over {
             summary_due = tokio::time::Instant::now() + SUMMARY_PERIOD;
-            let Ok(summary) = pages::summary(web, &record).await else { return };
+            let Ok(summary) = pages::summary(web, &record, &view).await else { return };
             let summary = summary.into_string();
             if summary != told {
                 told.clone_from(&summary);

@@ -11,6 +11,8 @@ mod probes;
 mod reader;
 mod series;
 mod serve;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::Arc;

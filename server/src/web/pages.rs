@@ -121,7 +121,8 @@ async fn job(
     Query(Key { key }): Query<Key>,
 ) -> Result<Html<String>, Refusal> {
     let record = web.open(&id, &key).await?;
-    let summary = summary(&web, &record).await.map_err(|error| Refusal::fault(&error))?;
+    let view = web.views.of(&record.job.id);
+    let summary = summary(&web, &record, &view).await.map_err(|error| Refusal::fault(&error))?;
     let last = web.log.last_position(&record.job.id).await.map_err(|error| Refusal::fault(&error))?;
     let begin = last.saturating_sub(TAIL_RECORDS);
     let (pieces, next) =

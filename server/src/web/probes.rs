@@ -20,11 +20,10 @@ pub(super) fn routes() -> Router<Web> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready: store and log can be used, so what they have can be fetched. The launcher's state is reported and does not
-/// count: a server that left its Service because of a cluster that is away would make its jobs' results unreachable.
+/// Ready: new jobs can be recorded, and what store and log have can be fetched. The launcher's state is reported and does
+/// not count: a server that left its Service because of a cluster that is away would make its jobs' results unreachable.
 async fn ready(State(web): State<Web>) -> Response {
-    let (store, log, launcher) = tokio::join!(web.store.counts(), web.log.ready(), launcher_state(&web));
-    let store = store.map(drop).map_err(|error| error.to_string());
+    let (store, log, launcher) = tokio::join!(web.store.ready(), web.log.ready(), launcher_state(&web));
     let log = log.map_err(|error| error.to_string());
     let line = |name: &str, state: &Result<(), String>| match state {
         Ok(()) => format!("{name}: ok\n"),

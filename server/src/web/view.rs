@@ -11,7 +11,8 @@ use crate::job::JobId;
 use crate::log::{LogError, ResultLog};
 use crate::text::cell::Batch;
 
-/// Jobs that are kept; who was looked at longest ago goes first.
+/// Jobs that are kept without an open page; the one that was looked at longest ago goes first. With the jobs of open pages
+/// there are never more than this, or than those pages need.
 const MAX_VIEWS: usize = 64;
 /// Bytes of records that are read at once.
 const PAGE_BYTES: usize = 1 << 20;
@@ -94,22 +95,40 @@ pub(super) struct Bar {
 #[derive(Clone, Default)]
 pub struct Views(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
 
-/// Who refreshes it has it alone.
-type SharedView = Arc<tokio::sync::Mutex<View>>;
+/// A view and those who use it. The one that refreshes it has it alone. An open page holds it for as long as it is open:
+/// otherwise each of its summaries could read the whole log again.
+pub(super) type SharedView = Arc<tokio::sync::Mutex<View>>;
 
 impl Views {
-    /// The view of a job, perhaps still to be read.
+    /// The view of a job, perhaps still to be read. It is kept at least as long as the result is held.
     pub(super) fn of(&self, job: &JobId) -> SharedView {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.lock();
         let found = all.iter().position(|(id, _)| id == job).and_then(|at| all.remove(at));
         let entry = found.unwrap_or_else(|| (job.clone(), Arc::default()));
         let view = Arc::clone(&entry.1);
         all.push_back(entry);
-        if all.len() > MAX_VIEWS {
-            all.pop_front();
-        }
+        evict(&mut all);
         view
     }
+
+    /// Drops what is too much, when views are no longer held.
+    pub(super) fn evict(&self) {
+        evict(&mut self.lock());
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(JobId, SharedView)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Drops the oldest views that nobody holds, until few enough are left. The lock is held, so nobody can begin to hold one.
+fn evict(all: &mut VecDeque<(JobId, SharedView)>) {
+    let mut surplus = all.len().saturating_sub(MAX_VIEWS);
+    all.retain(|(_, view)| {
+        let goes = surplus > 0 && Arc::strong_count(view) == 1;
+        surplus -= usize::from(goes);
+        !goes
+    });
 }
 
 impl View {
@@ -275,6 +294,25 @@ mod tests {
         assert_eq!(view.bar, None);
         view.take_stderr(&[b'x'; 100_000]);
         assert!(view.stderr_line.len() <= LINE_BYTES);
+    }
+
+    #[test]
+    fn views_that_are_held_stay_and_others_are_few() {
+        let views = Views::default();
+        let jobs: Vec<_> = (0..2 * MAX_VIEWS).map(|_| JobId::generate()).collect();
+        let held: Vec<_> = jobs.iter().map(|job| views.of(job)).collect();
+        let idle = JobId::generate();
+        let before = Arc::downgrade(&views.of(&idle));
+        drop(views.of(&JobId::generate()));
+        assert_eq!(before.strong_count(), 0, "nobody holds it, and there are too many");
+        for (job, view) in jobs.iter().zip(&held) {
+            assert!(Arc::ptr_eq(&views.of(job), view));
+        }
+        assert_eq!(views.lock().len(), jobs.len());
+        drop(held);
+        views.evict();
+        assert_eq!(views.lock().len(), MAX_VIEWS);
+        assert_eq!(views.lock().back().unwrap().0, jobs[jobs.len() - 1], "the oldest went");
     }
 
     #[test]

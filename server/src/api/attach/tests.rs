@@ -7,12 +7,15 @@ use async_trait::async_trait;
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
-use tokio::net::UnixListener;
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::{Endpoint, Server};
+use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
+use crate::accept::ADMISSION_TIME;
+use crate::api::AgentSocket;
 use crate::api::executors::ExecutorId;
 use crate::fixture;
 use crate::job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
@@ -90,11 +93,11 @@ async fn world() -> World {
         shutdown: CancellationToken::new(),
     };
     let socket = dir.path().join("agent.sock");
-    let listener = UnixListener::bind(&socket).unwrap();
     let service = AgentServer::new(AgentApi { context: Arc::new(context) });
-    let serving =
-        Server::builder().add_service(service).serve_with_incoming(UnixListenerStream::new(listener));
-    tokio::spawn(serving);
+    tokio::spawn(AgentSocket::at(socket.clone()).serve(service, CancellationToken::new()));
+    while UnixStream::connect(&socket).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 
     let job = fixture::job(true);
     let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
@@ -134,32 +137,38 @@ impl World {
     }
 
     async fn attach_with(&self, key: &[u8; 16], has_assignment: bool) -> Result<Stream, Status> {
-        let attempt = AttemptRef {
-            job_id: self.attempt.job.to_string(),
-            step: self.attempt.step,
-            attempt: self.attempt.number,
-        };
-        let hello = Hello {
-            instance_key: key.to_vec().into(),
-            attempt: Some(attempt),
-            has_assignment,
-            ..Hello::default()
-        };
-        let mut stream = self.stream(hello).await?;
+        let mut stream = self.stream(Hello { has_assignment, ..self.hello(key) }).await?;
         match stream.next().await? {
             Message::Attached(_) => Ok(stream),
             other => panic!("{other:?}"),
         }
     }
 
+    /// What the agent of the attempt says first.
+    fn hello(&self, key: &[u8; 16]) -> Hello {
+        let attempt = AttemptRef {
+            job_id: self.attempt.job.to_string(),
+            step: self.attempt.step,
+            attempt: self.attempt.number,
+        };
+        Hello { instance_key: key.to_vec().into(), attempt: Some(attempt), ..Hello::default() }
+    }
+
     async fn stream(&self, hello: Hello) -> Result<Stream, Status> {
         let endpoint = Endpoint::from_shared(format!("unix://{}", self.socket.display())).unwrap();
-        let mut client = AgentClient::new(endpoint.connect().await.unwrap());
-        let (requests, outbound) = mpsc::channel(16);
-        let hello = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
-        requests.send(hello).await.unwrap();
-        let responses = client.attach(ReceiverStream::new(outbound)).await?.into_inner();
-        Ok(Stream { requests, responses })
+        Stream::on(endpoint.connect().await.unwrap(), hello).await
+    }
+
+    /// A channel that has this one connection, and no other after it.
+    async fn connection(&self) -> Channel {
+        let stream = UnixStream::connect(&self.socket).await.unwrap();
+        let mut only = Some(hyper_util::rt::TokioIo::new(stream));
+        let connector = tower::service_fn(move |_: http::Uri| {
+            std::future::ready(
+                only.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected)),
+            )
+        });
+        Endpoint::from_static("http://agents").connect_with_connector(connector).await.unwrap()
     }
 
     /// Waits until the log says this.
@@ -187,6 +196,15 @@ impl World {
 }
 
 impl Stream {
+    /// The stream of an agent on this channel, which has said its Hello.
+    async fn on(channel: Channel, hello: Hello) -> Result<Self, Status> {
+        let (requests, outbound) = mpsc::channel(16);
+        let hello = AttachRequest { message: Some(attach_request::Message::Hello(hello)) };
+        requests.send(hello).await.unwrap();
+        let responses = AgentClient::new(channel).attach(ReceiverStream::new(outbound)).await?.into_inner();
+        Ok(Self { requests, responses })
+    }
+
     async fn next(&mut self) -> Result<Message, Status> {
         let next = tokio::time::timeout(Duration::from_secs(60), self.responses.message());
         let response = next.await.expect("the server says something")?;
@@ -423,12 +441,60 @@ async fn an_agent_that_comes_second_hears_of_the_first() {
     let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
     let entry = Entry { producer: Producer::agent(&world.attempt, 0), record };
     world.log.append(&world.attempt.job, vec![entry]).await.unwrap();
-    let attempt = AttemptRef {
-        job_id: world.attempt.job.to_string(),
-        step: world.attempt.step,
-        attempt: world.attempt.number,
-    };
-    let hello = Hello { instance_key: OTHER_KEY.to_vec().into(), attempt: Some(attempt), ..Hello::default() };
-    let refused = world.stream(hello).await.unwrap().end().await;
+    let refused = world.stream(world.hello(OTHER_KEY)).await.unwrap().end().await;
     assert!(refused.message().contains("another agent is attached"), "{refused:?}");
+}
+
+/// Whether the connection still takes requests after twice the time, when one like this comes every now and then.
+async fn stays(channel: Channel, request: impl AsyncFn(Channel) -> Code) -> bool {
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < ADMISSION_TIME * 2 {
+        // An error of the transport: the connection was closed, and there is no other.
+        if matches!(request(channel.clone()).await, Code::Unknown | Code::Unavailable) {
+            return false;
+        }
+        tokio::time::sleep(ADMISSION_TIME / 20).await;
+    }
+    true
+}
+
+#[tokio::test]
+async fn requests_that_are_refused_do_not_keep_a_connection_open() {
+    let world = world().await;
+    let refused = async |channel, hello| match Stream::on(channel, hello).await {
+        Ok(stream) => stream.end().await.code(),
+        Err(status) => status.code(),
+    };
+    let unknown = async |channel| {
+        let request = HealthCheckRequest { service: String::new() };
+        HealthClient::new(channel).check(request).await.unwrap_err().code()
+    };
+    *world.platform.refuses.lock().unwrap() = Some(Code::PermissionDenied);
+    let waiting = || Hello { instance_key: KEY.to_vec().into(), ..Hello::default() };
+    let stayed = tokio::join!(
+        stays(world.connection().await, async |channel| refused(channel, Hello::default()).await),
+        stays(world.connection().await, async |channel| refused(channel, world.hello(KEY)).await),
+        stays(world.connection().await, async |channel| refused(channel, waiting()).await),
+        stays(world.connection().await, unknown),
+    );
+    assert_eq!(stayed, (false, false, false, false));
+}
+
+#[tokio::test]
+async fn the_connection_of_an_accepted_agent_stays() {
+    let world = world().await;
+    let mut attached =
+        Stream::on(world.connection().await, Hello { has_assignment: true, ..world.hello(KEY) })
+            .await
+            .unwrap();
+    assert!(matches!(attached.next().await, Ok(Message::Attached(_))));
+    let waiting = Hello { instance_key: OTHER_KEY.to_vec().into(), ..Hello::default() };
+    let mut waiting = Stream::on(world.connection().await, waiting).await.unwrap();
+    assert!(matches!(waiting.next().await, Ok(Message::Wait(_))));
+    tokio::time::sleep(ADMISSION_TIME * 2).await;
+    // Each gets an answer.
+    attached.say(attach_request::Message::Commit(CommitRequest::default())).await;
+    assert!(matches!(attached.next().await, Ok(Message::Grant(_) | Message::Refusal(_))));
+    waiting.say(attach_request::Message::Commit(CommitRequest::default())).await;
+    assert_eq!(waiting.end().await.code(), Code::InvalidArgument);
 }

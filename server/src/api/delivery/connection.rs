@@ -1,14 +1,21 @@
-//! A client's connection, as far as delivery depends on it: how it ended, and whether the client reset a stream.
-//! The HTTP/2 library tells a server of neither, so the frames that come are looked at on their way in.
+//! A client's connection, as far as delivery depends on it: how it ended, whether the client reset a stream, and what it
+//! received. The HTTP/2 library tells a server of none of these, so the frames are looked at on their way in and out.
+//!
+//! For receipt a PING follows the last frame of a page: frames are read in order, so a client that acknowledges it has read
+//! the page before. The two leave in one write, as one that closes its connection after the page may not read further. The
+//! HTTP/2 library ignores the acknowledgement of a PING that it did not send.
 
-use std::io;
+use std::collections::BTreeSet;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
+
+use super::frames::{Frame, FrameKind, FrameWatch, PING_BYTES};
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +26,10 @@ pub(super) enum End {
     Bad,
 }
 
+/// The number of a receipt on its connection, from 1 on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Receipt(pub(super) u32);
+
 /// What was seen of a connection so far.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Seen {
@@ -26,6 +37,13 @@ pub(super) struct Seen {
     pub(super) resets: u64,
     /// The first end that was seen.
     pub(super) end: Option<(End, Instant)>,
+    /// The newest receipt that the client gave, before it said that it leaves: a client that is leaving may read on for
+    /// nobody.
+    pub(super) received: Receipt,
+    /// The newest receipt that the client was asked for.
+    asked: Receipt,
+    /// A page was handed over since.
+    is_receipt_due: bool,
     says_goodbye: bool,
 }
 
@@ -48,17 +66,36 @@ impl Connection {
         self.lock().end.get_or_insert_with(|| (end, Instant::now()));
     }
 
+    /// A page was handed over, and its stream is still open. Returns the receipt that will prove it.
+    pub(super) fn handed_over(&self) -> Receipt {
+        let mut seen = self.lock();
+        seen.is_receipt_due = true;
+        seen.asked.next()
+    }
+
+    /// The receipt to ask for now, if one is due.
+    fn due(&self) -> Option<Receipt> {
+        let seen = self.lock();
+        seen.is_receipt_due.then(|| seen.asked.next())
+    }
+
+    fn asked(&self, receipt: Receipt) {
+        let mut seen = self.lock();
+        seen.asked = receipt;
+        seen.is_receipt_due = false;
+    }
+
+    pub(super) fn received(&self, receipt: Receipt) {
+        let mut seen = self.lock();
+        if !seen.says_goodbye {
+            seen.received = seen.received.max(receipt);
+        }
+    }
+
     /// Nothing more comes.
     fn end_of_stream(&self) {
         let end = if self.lock().says_goodbye { End::Good } else { End::Bad };
         self.end(end);
-    }
-
-    fn note(&self, frame: FrameType) {
-        match frame {
-            FrameType::Reset => self.note_reset(),
-            FrameType::GoAway => self.lock().says_goodbye = true,
-        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
@@ -66,72 +103,52 @@ impl Connection {
     }
 }
 
-/// Frames that matter here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FrameType {
-    Reset,
-    GoAway,
-}
+impl Receipt {
+    /// Begins the payload of a PING that asks for a receipt.
+    const MARK: [u8; 4] = *b"page";
 
-/// What an HTTP/2 client sends before its frames.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const HEADER_BYTES: usize = 9;
+    fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
 
-/// Finds frames in the bytes of a client, however they are cut.
-#[derive(Debug, Default)]
-struct FrameWatch {
-    /// Bytes of the preface that were met, or of no HTTP/2 at all: then there is no good end, and no frame.
-    preface: usize,
-    is_foreign: bool,
-    header: [u8; HEADER_BYTES],
-    filled: usize,
-    /// Bytes of a payload that are still to come.
-    skip: usize,
-}
+    fn ping(self) -> [u8; PING_BYTES] {
+        let mut payload = [0; 8];
+        payload[..4].copy_from_slice(&Self::MARK);
+        payload[4..].copy_from_slice(&self.0.to_be_bytes());
+        Frame::ping(payload)
+    }
 
-impl FrameWatch {
-    fn take(&mut self, mut bytes: &[u8], mut see: impl FnMut(FrameType)) {
-        while let Some((&byte, rest)) = bytes.split_first() {
-            if self.is_foreign {
-                return;
-            }
-            if self.preface < PREFACE.len() {
-                self.is_foreign = byte != PREFACE[self.preface];
-                self.preface += 1;
-                bytes = rest;
-            } else if self.skip > 0 {
-                let skipped = self.skip.min(bytes.len());
-                self.skip -= skipped;
-                bytes = &bytes[skipped..];
-            } else {
-                self.header[self.filled] = byte;
-                self.filled += 1;
-                bytes = rest;
-                if self.filled == HEADER_BYTES {
-                    self.filled = 0;
-                    let [high, middle, low, kind, ..] = self.header;
-                    self.skip = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-                    match kind {
-                        3 => see(FrameType::Reset),
-                        7 => see(FrameType::GoAway),
-                        _ => {}
-                    }
-                }
-            }
-        }
+    fn of_payload(payload: [u8; 8]) -> Option<Self> {
+        let number = payload.strip_prefix(&Self::MARK)?;
+        Some(Self(u32::from_be_bytes(number.try_into().ok()?)))
     }
 }
 
-/// A stream that notes what matters of it.
+/// A stream that notes what matters of it, and asks for receipts.
 pub(in crate::api) struct TrackedStream<S> {
     inner: S,
     connection: Arc<Connection>,
-    watch: FrameWatch,
+    incoming: FrameWatch,
+    outgoing: FrameWatch,
+    /// Streams that the client opened and of which the last frame is not written.
+    open: BTreeSet<u32>,
+    /// The newest of all that it opened.
+    newest: u32,
+    /// What is still to be written of a PING.
+    ping: Vec<u8>,
 }
 
 impl<S> TrackedStream<S> {
     pub(in crate::api) fn new(inner: S) -> Self {
-        Self { inner, connection: Arc::default(), watch: FrameWatch::default() }
+        Self {
+            inner,
+            connection: Arc::default(),
+            incoming: FrameWatch::of_client(),
+            outgoing: FrameWatch::of_server(),
+            open: BTreeSet::new(),
+            newest: 0,
+            ping: Vec::new(),
+        }
     }
 
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -139,6 +156,101 @@ impl<S> TrackedStream<S> {
             self.connection.end(End::Bad);
         }
         polled
+    }
+
+    fn note_read(&mut self, mut bytes: &[u8]) {
+        while let Some(frame) = self.incoming.next(&mut bytes) {
+            match frame.kind {
+                FrameKind::Headers { .. } if frame.stream > self.newest => {
+                    self.newest = frame.stream;
+                    self.open.insert(frame.stream);
+                }
+                FrameKind::Reset => {
+                    self.open.remove(&frame.stream);
+                    self.connection.note_reset();
+                }
+                FrameKind::GoAway => self.connection.lock().says_goodbye = true,
+                FrameKind::PingAck(payload) => {
+                    if let Some(receipt) = Receipt::of_payload(payload) {
+                        self.connection.received(receipt);
+                    }
+                }
+                FrameKind::Headers { .. }
+                | FrameKind::Data { .. }
+                | FrameKind::Ping(_)
+                | FrameKind::Other => {}
+            }
+        }
+    }
+
+    /// These of the slices' bytes were written.
+    fn note_written(&mut self, slices: &[IoSlice<'_>], mut count: usize) {
+        for slice in slices {
+            let mut bytes = &slice[..count.min(slice.len())];
+            count -= bytes.len();
+            while let Some(frame) = self.outgoing.next(&mut bytes) {
+                if frame.ends_stream() {
+                    self.open.remove(&frame.stream);
+                }
+            }
+        }
+    }
+
+    /// How many of the bytes there are up to the end of all streams that are open.
+    fn until_all_ended(&self, slices: &[IoSlice<'_>]) -> Option<usize> {
+        let (mut watch, mut open, mut before) = (self.outgoing.clone(), self.open.clone(), 0);
+        for slice in slices {
+            let mut bytes = &**slice;
+            while let Some(frame) = watch.next(&mut bytes) {
+                if frame.ends_stream() && open.remove(&frame.stream) && open.is_empty() {
+                    return Some(before + slice.len() - bytes.len());
+                }
+            }
+            before += slice.len();
+        }
+        None
+    }
+}
+
+impl<S: AsyncWrite + Unpin> TrackedStream<S> {
+    fn poll_write_slices(
+        &mut self,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ping(context))?;
+        let due = self.connection.due();
+        let Some((receipt, end)) = due.and_then(|it| Some((it, self.until_all_ended(slices)?))) else {
+            let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, slices))?;
+            self.note_written(slices, count);
+            return Poll::Ready(Ok(count));
+        };
+        let ping = receipt.ping();
+        let (mut both, mut left) = (Vec::with_capacity(slices.len() + 1), end);
+        for slice in slices {
+            both.push(IoSlice::new(&slice[..left.min(slice.len())]));
+            left -= left.min(slice.len());
+        }
+        both.push(IoSlice::new(&ping));
+        let count = ready!(Pin::new(&mut self.inner).poll_write_vectored(context, &both))?;
+        self.note_written(slices, count.min(end));
+        if count >= end {
+            self.connection.asked(receipt);
+            self.ping = ping[count - end..].to_vec();
+        }
+        Poll::Ready(Ok(count.min(end)))
+    }
+
+    /// Writes what is left of a PING.
+    fn poll_ping(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.ping.is_empty() {
+            let count = ready!(Pin::new(&mut self.inner).poll_write(context, &self.ping))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.ping.drain(..count);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -163,17 +275,15 @@ impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let this = &mut *self;
-        let polled = Pin::new(&mut this.inner).poll_read(context, buffer);
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
         if matches!(polled, Poll::Ready(Ok(()))) {
-            let connection = &this.connection;
             let read = buffer.filled().get(before..).unwrap_or_default();
             if read.is_empty() && buffer.remaining() > 0 {
-                connection.end_of_stream();
+                self.connection.end_of_stream();
             }
-            this.watch.take(read, |frame| connection.note(frame));
+            self.note_read(read);
         }
-        this.note(polled)
+        self.note(polled)
     }
 }
 
@@ -183,16 +293,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write(context, bytes);
+        let polled = self.poll_write_slices(context, &[IoSlice::new(bytes)]);
         self.note(polled)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.inner).poll_write_vectored(context, slices);
+        let polled = self.poll_write_slices(context, slices);
         self.note(polled)
     }
 
@@ -201,7 +311,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.inner).poll_flush(context);
+        let mut polled = self.poll_ping(context);
+        if matches!(polled, Poll::Ready(Ok(()))) {
+            polled = Pin::new(&mut self.inner).poll_flush(context);
+        }
         self.note(polled)
     }
 
@@ -213,37 +326,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::{PREFACE, tests::frame};
     use super::*;
-
-    fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-        let length = u8::try_from(payload.len()).unwrap();
-        [&[0, 0, length, kind, 0, 0, 0, 0, 1], payload].concat()
-    }
-
-    fn seen(bytes: &[u8], piece: usize) -> Vec<FrameType> {
-        let (mut watch, mut found) = (FrameWatch::default(), Vec::new());
-        for part in bytes.chunks(piece) {
-            watch.take(part, |kind| found.push(kind));
-        }
-        found
-    }
-
-    #[test]
-    fn frames_are_found_however_the_bytes_are_cut() {
-        let settings = frame(4, &[]);
-        // A payload that looks like a frame.
-        let data = frame(0, &frame(3, &[0; 4]));
-        let bytes = [PREFACE, &settings, &data, &frame(3, &[0, 0, 0, 8]), &data, &frame(7, &[0; 8])].concat();
-        for piece in 1..=bytes.len() {
-            assert_eq!(seen(&bytes, piece), [FrameType::Reset, FrameType::GoAway], "in pieces of {piece}");
-        }
-        assert_eq!(seen(b"GET / HTTP/1.1\r\n\r\n\x07\x07\x07", 5), []);
-    }
 
     #[tokio::test]
     async fn an_end_is_good_only_after_the_client_said_that_it_leaves() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-        for (last, end) in [(frame(4, &[]), End::Bad), (frame(7, &[0; 8]), End::Good)] {
+        for (last, end) in [(frame(4, 0, 0, &[]), End::Bad), (frame(7, 0, 0, &[0; 8]), End::Good)] {
             let (mut client, server) = tokio::io::duplex(1000);
             let mut server = TrackedStream::new(server);
             client.write_all(&[PREFACE, &last].concat()).await.unwrap();
@@ -251,5 +340,46 @@ mod tests {
             server.read_to_end(&mut Vec::new()).await.unwrap();
             assert_eq!(server.connect_info().seen().end.unwrap().0, end);
         }
+    }
+
+    /// What a client reads when these frames are written in pieces, after it opened two streams and a page was handed over.
+    async fn written(frames: &[Vec<u8>], piece: usize) -> Vec<u8> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let (mut client, server) = tokio::io::duplex(1000);
+        let mut server = TrackedStream::new(server);
+        let opened = [PREFACE, &frame(1, 4, 1, &[0]), &frame(1, 5, 3, &[0])].concat();
+        client.write_all(&opened).await.unwrap();
+        server.read_exact(&mut vec![0; opened.len()]).await.unwrap();
+        assert_eq!(server.connection.handed_over(), Receipt(1));
+        for part in frames.concat().chunks(piece) {
+            server.write_all(part).await.unwrap();
+        }
+        server.flush().await.unwrap();
+        drop(server);
+        let mut read = Vec::new();
+        client.read_to_end(&mut read).await.unwrap();
+        read
+    }
+
+    #[tokio::test]
+    async fn a_receipt_is_asked_for_once_when_all_streams_have_ended_and_tears_no_frame() {
+        let (data, end, other) = (frame(0, 0, 1, &[7; 20]), frame(1, 5, 1, &[0]), frame(0, 1, 3, &[]));
+        let frames = [data, end, other, frame(4, 1, 0, &[]), frame(0, 1, 5, &[])];
+        let ping = Receipt(1).ping();
+        let expected = [&frames[..3].concat()[..], &ping, &frames[3..].concat()[..]].concat();
+        for piece in 1..=frames.concat().len() {
+            assert_eq!(written(&frames, piece).await, expected, "in pieces of {piece}");
+        }
+        let open = written(&frames[..2], 1000).await;
+        assert_eq!(open, frames[..2].concat(), "a stream is still open: it may be the page's");
+    }
+
+    #[test]
+    fn a_receipt_counts_until_the_client_says_that_it_leaves() {
+        let connection = Connection::default();
+        connection.received(Receipt(1));
+        connection.lock().says_goodbye = true;
+        connection.received(Receipt(2));
+        assert_eq!(connection.seen().received, Receipt(1));
     }
 }

@@ -1,25 +1,35 @@
 //! Noting when a response was handed to its connection whole.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
 use http_body::Frame;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::connection::{Connection, Receipt};
+
 /// A mark in a response: set when the response was handed to its connection whole.
-#[derive(Debug, Clone, Default)]
-pub(in crate::api) struct Sent(Arc<AtomicBool>);
+#[derive(Debug, Clone)]
+pub(in crate::api) struct Sent {
+    connection: Arc<Connection>,
+    receipt: Arc<OnceLock<Receipt>>,
+}
 
 impl Sent {
-    pub(super) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// Of a response on this connection.
+    pub(super) fn on(connection: &Arc<Connection>) -> Self {
+        Self { connection: Arc::clone(connection), receipt: Arc::default() }
+    }
+
+    /// The receipt that will prove that the client has the response, once it was handed over.
+    pub(super) fn receipt(&self) -> Option<Receipt> {
+        self.receipt.get().copied()
     }
 
     pub(super) fn set(&self) {
-        self.0.store(true, Ordering::Release);
+        self.receipt.get_or_init(|| self.connection.handed_over());
     }
 }
 

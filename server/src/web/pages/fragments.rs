@@ -9,7 +9,7 @@ use crate::store::JobRecord;
 use crate::trace;
 use crate::web::Web;
 use crate::web::series::Series;
-use crate::web::view::{Progress, View};
+use crate::web::view::{Progress, SharedView, View};
 
 /// Width of what is drawn, in its own units.
 const WIDTH: f64 = 600.0;
@@ -17,9 +17,12 @@ const CURVE_HEIGHT: f64 = 120.0;
 const BAR_HEIGHT: i64 = 18;
 const SHOWN_STATEMENTS: usize = 50;
 
-/// All of it, from the record and what the log tells.
-pub(in crate::web) async fn summary(web: &Web, record: &JobRecord) -> Result<Markup, LogError> {
-    let view = web.views.of(&record.job.id);
+/// All of it, from the record and what the log tells: the view is the job's.
+pub(in crate::web) async fn summary(
+    web: &Web,
+    record: &JobRecord,
+    view: &SharedView,
+) -> Result<Markup, LogError> {
     let mut view = view.lock().await;
     view.refresh(&record.job.id, web.log.as_ref()).await?;
     Ok(html! {

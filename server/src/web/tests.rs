@@ -1,0 +1,226 @@
+//! What the pages and probes do with store and log, without a listener.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::http::StatusCode;
+use futures::StreamExt as _;
+use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use tokio::sync::watch;
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::fixture;
+use crate::job::{AttemptId, Evidence, JobId};
+use crate::launch::{LocalLauncher, LocalOptions};
+use crate::log::{Appended, Entry, LogError, Missing, Page, Producer, SegmentLog};
+use crate::store::{ServerId, SqliteStore};
+
+/// Counts how often a job's view is read from the log's beginning.
+struct CountingLog {
+    inner: SegmentLog,
+    whole: Mutex<HashMap<JobId, usize>>,
+}
+
+#[async_trait]
+impl ResultLog for CountingLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        self.inner.append(job, entries).await
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        self.inner.last_seq(attempt, rank).await
+    }
+
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        self.inner.seal(attempt, missing).await
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        self.inner.evidence(job, step).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        if after == 0 {
+            *self.whole.lock().unwrap().entry(job.clone()).or_default() += 1;
+        }
+        self.inner.read(job, after, max_bytes).await
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        self.inner.last_position(job).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.inner.watch(job)
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        self.inner.delete(job).await
+    }
+
+    async fn ready(&self) -> Result<(), LogError> {
+        self.inner.ready().await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        self.inner.jobs().await
+    }
+}
+
+struct World {
+    web: Web,
+    log: Arc<CountingLog>,
+    dir: tempfile::TempDir,
+}
+
+async fn world() -> World {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
+    let inner = fixture::log(&dir.path().join("log"));
+    let log = Arc::new(CountingLog { inner, whole: Mutex::default() });
+    let web = Web {
+        store,
+        log: log.clone(),
+        launcher: Arc::new(launcher(dir.path())),
+        metrics: Metrics::default(),
+        links: Links::open(&dir.path().join("links.key"), "http://here").unwrap(),
+        trace_url: String::new(),
+        shutdown: CancellationToken::new(),
+        views: Views::default(),
+    };
+    World { web, log, dir }
+}
+
+/// One that starts nothing: there is no agent.
+fn launcher(dir: &Path) -> LocalLauncher {
+    LocalLauncher::new(LocalOptions {
+        agent: dir.join("no-agent"),
+        state_dir: dir.to_owned(),
+        run_dir: dir.join("run"),
+        cache: dir.join("cache"),
+        socket: dir.join("agent.sock"),
+        linger: Duration::ZERO,
+        attach: Duration::ZERO,
+        open_files: None,
+        max_running: None,
+    })
+}
+
+impl World {
+    /// A job that runs, with one record.
+    async fn job(&self) -> JobId {
+        let job = fixture::job(true);
+        let id = job.id.clone();
+        let mut new = fixture::new_job(job, &ServerId("test".to_owned()));
+        new.token = crate::job::TokenHash(rand::random());
+        self.web.store.create(new).await.unwrap();
+        self.say(&id, "begins").await;
+        id
+    }
+
+    async fn say(&self, job: &JobId, text: &str) {
+        let notice = Notice { kind: notice::Kind::Status.into(), text: text.to_owned() };
+        let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
+        let entry = Entry { producer: Producer::server(0), record };
+        self.log.append(job, vec![entry]).await.unwrap();
+    }
+
+    /// Changes the state behind the server's back.
+    async fn tamper(&self, sql: &'static str) {
+        let path = self.dir.path().join("state.db");
+        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    async fn heartbeat(&self) {
+        let lease = Duration::from_secs(1);
+        // Its result is what the store keeps.
+        let _ = self.web.store.heartbeat(&ServerId("test".to_owned()), lease, lease).await;
+    }
+
+    /// Code and text of `/readyz`.
+    async fn readiness(&self) -> (StatusCode, String) {
+        let (status, body) = self.get("/readyz").await;
+        let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (status, String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    async fn get(&self, path: &str) -> (StatusCode, Body) {
+        let routes = Router::new().merge(probes::routes()).merge(live::routes()).with_state(self.web.clone());
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let response = routes.oneshot(request).await.unwrap();
+        (response.status(), response.into_body())
+    }
+}
+
+/// The next summary on a page that says this.
+async fn summary(events: &mut axum::body::BodyDataStream, text: &str) {
+    let found = async {
+        while let Some(event) = events.next().await {
+            let event = String::from_utf8(event.unwrap().to_vec()).unwrap();
+            if event.contains("event: summary") && event.contains(text) {
+                return;
+            }
+        }
+        panic!("the page has ended");
+    };
+    tokio::time::timeout(Duration::from_secs(60), found).await.expect("there is no such summary");
+}
+
+/// More pages than views that are kept without one.
+#[tokio::test]
+async fn open_pages_read_no_log_twice() {
+    let world = world().await;
+    let mut pages = Vec::new();
+    for _ in 0..70 {
+        let job = world.job().await;
+        // Only the view reads from the beginning: the page's log begins after the first record.
+        let path = world.web.links.path(&job).replace('?', "/live?after=1&");
+        let (status, body) = world.get(&path).await;
+        assert_eq!(status, StatusCode::OK);
+        pages.push((job, body.into_data_stream()));
+    }
+    for round in ["first", "second"] {
+        for (job, _) in &pages {
+            world.say(job, round).await;
+        }
+        for (_, events) in &mut pages {
+            summary(events, round).await;
+        }
+    }
+    let whole = world.log.whole.lock().unwrap();
+    let reads: Vec<_> = pages.iter().map(|(job, _)| whole[job]).collect();
+    assert_eq!(reads, vec![1; pages.len()]);
+}
+
+/// It still reads. That its launcher can start nothing does not matter.
+#[tokio::test]
+async fn a_server_that_cannot_write_its_heartbeat_is_not_ready_until_it_can() {
+    let world = world().await;
+    let is_ready = async |world: &World| {
+        let (status, text) = world.readiness().await;
+        assert!(text.starts_with("store: ok\nlog: ok\nlauncher: the agent"), "{text}");
+        assert_eq!(status, StatusCode::OK);
+    };
+    is_ready(&world).await;
+    world
+        .tamper("CREATE TRIGGER t BEFORE INSERT ON servers BEGIN SELECT RAISE(ABORT, 'read-only disk'); END")
+        .await;
+    world.heartbeat().await;
+    let (status, text) = world.readiness().await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text.starts_with("store: cannot write this server's heartbeat: "), "{text}");
+    assert!(text.lines().next().unwrap().contains("read-only disk"), "{text}");
+    world.tamper("DROP TRIGGER t").await;
+    world.heartbeat().await;
+    is_ready(&world).await;
+}
