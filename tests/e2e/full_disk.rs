@@ -8,6 +8,7 @@ use sqlflow_proto::v1::column::Values;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, Response};
 use sqlflow_tests::client::is_over;
+use sqlflow_tests::http::get;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 use tonic::Code;
@@ -57,6 +58,10 @@ async fn on_a_small_disk() {
     let refused = client.run(long.clone()).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
     assert!(refused.message().contains("space"), "{refused:?}");
+    // It stays ready for those who fetch.
+    let ready = get(&server.http, "/readyz");
+    assert_eq!(ready.code, 200, "{}", ready.body);
+    assert!(ready.body.contains("free space on the disk"), "{}", ready.body);
     // What was promised is still there.
     client.follow(&first).await.unwrap().expect_success();
 

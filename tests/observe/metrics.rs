@@ -99,13 +99,17 @@ async fn a_server_that_cannot_work_says_so() {
     let server = setup.start().unwrap();
     assert_eq!(get(&server.http, "/healthz").code, 200);
     let ready = get(&server.http, "/readyz");
-    assert_eq!((ready.code, ready.body.as_str()), (200, "store: ok\nlog: ok\nlauncher: ok\n"));
+    assert_eq!((ready.code, ready.body.as_str()), (200, "store: ok\nlog: ok\nnew jobs: ok\nlauncher: ok\n"));
     assert!(get(&server.http, "/metrics").body.contains("\nsqlflow_launcher_ready 1\n"));
     // What the store and the log have can be fetched all the same.
     std::fs::remove_file(&agent).unwrap();
     let powerless = get(&server.http, "/readyz");
     assert_eq!(powerless.code, 200);
-    assert!(powerless.body.starts_with("store: ok\nlog: ok\nlauncher: the agent"), "{}", powerless.body);
+    assert!(
+        powerless.body.starts_with("store: ok\nlog: ok\nnew jobs: ok\nlauncher: the agent"),
+        "{}",
+        powerless.body
+    );
     assert!(get(&server.http, "/metrics").body.contains("\nsqlflow_launcher_ready 0\n"));
     std::fs::remove_dir_all(setup.state_dir.join("log")).unwrap();
     let unready = get(&server.http, "/readyz");

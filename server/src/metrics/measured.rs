@@ -170,8 +170,8 @@ impl Store for MeasuredStore {
         self.plain("counts", self.inner.counts()).await
     }
 
-    async fn ready(&self) -> Result<(), String> {
-        self.inner.ready().await
+    async fn can_record(&self) -> Result<(), String> {
+        self.inner.can_record().await
     }
 }
 

@@ -110,11 +110,11 @@ pub trait Store: Send + Sync + 'static {
     /// How many jobs there are, by the names of their states.
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError>;
 
-    /// Whether jobs can be read, and new ones recorded. Nothing is written for that: the heartbeats of this process tell.
+    /// Whether new jobs can be recorded. Nothing is written for that: the heartbeats of this process tell.
     ///
     /// # Errors
     /// Why not, in one sentence.
-    async fn ready(&self) -> Result<(), String>;
+    async fn can_record(&self) -> Result<(), String>;
 
     /// Forgets a job that has ended.
     async fn remove(&self, id: &JobId) -> Result<(), StoreError>;

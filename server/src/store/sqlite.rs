@@ -411,8 +411,7 @@ impl Store for SqliteStore {
         Ok(counted.fetch_all(&self.inner.readers).await?)
     }
 
-    async fn ready(&self) -> Result<(), String> {
-        self.counts().await.map_err(|error| writability::in_words(&error))?;
+    async fn can_record(&self) -> Result<(), String> {
         self.inner.writability.check(Instant::now())?;
         let path = self.inner.path.clone();
         let checked = tokio::task::spawn_blocking(move || writability::check_space(&path)).await;

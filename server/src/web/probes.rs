@@ -20,16 +20,21 @@ pub(super) fn routes() -> Router<Web> {
         .route("/metrics", get(metrics))
 }
 
-/// Ready: new jobs can be recorded, and what store and log have can be fetched. The launcher's state is reported and does
-/// not count: a server that left its Service because of a cluster that is away would make its jobs' results unreachable.
+/// Ready: what store and log have can be fetched. Whether new jobs can be recorded and attempts started is reported and
+/// does not count: a server that left its Service because of a full disk, or of a cluster that is away, would make its
+/// jobs' results unreachable, and Run would fail without a cause.
 async fn ready(State(web): State<Web>) -> Response {
-    let (store, log, launcher) = tokio::join!(web.store.ready(), web.log.ready(), launcher_state(&web));
+    let (store, new_jobs, log, launcher) =
+        tokio::join!(web.store.counts(), web.store.can_record(), web.log.ready(), launcher_state(&web));
+    let store = store.map(drop).map_err(|error| error.to_string());
     let log = log.map_err(|error| error.to_string());
     let line = |name: &str, state: &Result<(), String>| match state {
         Ok(()) => format!("{name}: ok\n"),
         Err(why) => format!("{name}: {why}\n"),
     };
-    let text = line("store", &store) + &line("log", &log) + &line("launcher", &launcher);
+    let text =
+        [line("store", &store), line("log", &log), line("new jobs", &new_jobs), line("launcher", &launcher)]
+            .concat();
     let is_ready = store.is_ok() && log.is_ok() && !web.shutdown.is_cancelled();
     (if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text).into_response()
 }
