@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
-use super::frame::{Content, Frames, HEADER, Next, PREFIX};
+use super::frame::{Content, Frames, HEADER, Next, PREFIX, SHORTEST_RECORD};
 use super::summary::{SealedAttempt, Summary};
 
 /// What was found in a file.
@@ -86,7 +86,12 @@ pub(super) struct LastGood {
 }
 
 /// The last good record at or behind `offset` whose position is behind `after`; `None`: there is none.
+///
+/// A payload may hold the bytes of a frame, so what looks like a record may be none. Its position is believed only if
+/// there was room for all the records before it.
 pub(super) fn last_good(bytes: &Bytes, mut offset: usize, after: u64) -> Option<LastGood> {
+    let (begin, before) = (offset, after);
+    let most = |end: usize| before.saturating_add((end - begin) as u64 / SHORTEST_RECORD);
     let mut last = None;
     let mut after = after;
     while offset < bytes.len() {
@@ -97,6 +102,7 @@ pub(super) fn last_good(bytes: &Bytes, mut offset: usize, after: u64) -> Option<
         offset = end;
         if let Content::Record(record) = content
             && record.position > after
+            && record.position <= most(end)
         {
             after = record.position;
             last = Some(LastGood { position: after, end });
@@ -192,6 +198,24 @@ mod tests {
         assert_eq!(positions(&found), [(11, false), (12, false), (15, true)]);
         let found = salvage(&Bytes::new(), 11, 15, false);
         assert_eq!(positions(&found), [(15, true)]);
+    }
+
+    /// What a program prints may look like a frame, and comes to light when the frame around it is damaged.
+    #[test]
+    fn a_position_for_which_there_was_no_room_is_not_believed() {
+        for (forged, believed) in [(u64::MAX, 12), (12 + 1_000, 12), (13, 13)] {
+            let mut printed = Vec::new();
+            push_record(&mut printed, &record(forged));
+            let output = Output { data: Bytes::from(printed), ..Output::default() };
+            let around = Record { payload: Some(Payload::Output(output)), ..Record::default() };
+            let mut bytes = Vec::new();
+            push_record(&mut bytes, &record(12));
+            let its_length = bytes.len();
+            push_record(&mut bytes, &StoredRecord { record: Some(around), ..record(13) });
+            bytes[its_length] ^= 1;
+            let last = last_good(&bytes.into(), 0, 11).map(|it| it.position);
+            assert_eq!(last, Some(believed), "forged {forged}");
+        }
     }
 
     #[test]
