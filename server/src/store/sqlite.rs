@@ -412,10 +412,11 @@ impl Store for SqliteStore {
     }
 
     async fn can_record(&self) -> Result<(), String> {
-        self.inner.writability.check(Instant::now())?;
         let path = self.inner.path.clone();
+        // First, as it says what to do: on a full disk the heartbeat may fail as well.
         let checked = tokio::task::spawn_blocking(move || writability::check_space(&path)).await;
-        checked.unwrap_or_else(|_| Err("the server is shutting down".to_owned()))
+        checked.unwrap_or_else(|_| Err("the server is shutting down".to_owned()))?;
+        self.inner.writability.check(Instant::now())
     }
 
     async fn remove(&self, id: &JobId) -> Result<(), StoreError> {
