@@ -9,24 +9,23 @@ use std::path::Path;
 /// # Errors
 /// Those of the file system; the old file is then still there.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    replace_unsynced(path, |file| write(file).and_then(|()| file.sync_all()))?;
+    sync_folder(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// The same for a file that must survive the end of this process, not a crash of the machine.
+///
+/// # Errors
+/// Those of the file system; the old file is then still there.
+pub fn replace_unsynced(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".tmp");
     let temporary = path.with_file_name(name);
     let mut file = File::create(&temporary)?;
-    let written = write(&mut file).and_then(|()| file.sync_all());
-    written.and_then(|()| rename(&temporary, path)).inspect_err(|_| {
+    write(&mut file).and_then(|()| std::fs::rename(&temporary, path)).inspect_err(|_| {
         // A full disk gets its room back.
         let _ = std::fs::remove_file(&temporary);
     })
-}
-
-/// Renames a synced file over `to`, and makes the new name durable.
-///
-/// # Errors
-/// Those of the file system.
-pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    std::fs::rename(from, to)?;
-    sync_folder(to.parent().unwrap_or(Path::new("/")))
 }
 
 /// Makes the names in a folder durable.

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{Record, record::Payload};
 
+use crate::durable;
 use crate::ship::marks::Marks;
 
 /// What Kubernetes keeps of a termination message.
@@ -31,20 +32,14 @@ pub(crate) fn with_marks(outcome: &Outcome, marks: &Marks) -> String {
     if text.len() <= LIMIT { text } else { json(outcome) }
 }
 
-/// Writes it so that whoever kills this process leaves a whole outcome, or none.
+/// Writes it so that a kill of this process at any moment leaves a whole outcome, or none.
 ///
 /// # Errors
 /// Those of the file system.
 pub(crate) fn write(path: &Path, json: &str) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut name = path.file_name().unwrap_or_default().to_owned();
-            name.push(".tmp");
-            let temporary = path.with_file_name(name);
-            fs::write(&temporary, json).and_then(|()| fs::rename(&temporary, path)).inspect_err(|_| {
-                // A full disk gets its room back.
-                let _ = fs::remove_file(&temporary);
-            })
+            durable::replace_unsynced(path, |file| file.write_all(json.as_bytes()))
         }
         // A Pod's termination log cannot be replaced, and a file that is there has an owner and a mode.
         _ => write_over(path, json),
