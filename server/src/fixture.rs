@@ -1,11 +1,14 @@
 //! What the tests of several modules begin with.
 
+mod hooked_log;
+
 use std::path::Path;
 use std::time::Duration;
 
 use crate::job::{Job, JobId, Step, TokenHash};
 use crate::log::{LogOptions, SegmentLog};
 use crate::store::{NewJob, ServerId};
+pub use hooked_log::{HookedLog, LogHooks};
 
 /// A step of one standard statement, without attempts.
 pub fn step(repeatable: bool) -> Step {

@@ -1,6 +1,6 @@
 //! What the pages and probes do with store and log, without a listener.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -9,75 +9,31 @@ use axum::body::Body;
 use axum::http::StatusCode;
 use futures::StreamExt as _;
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
-use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::fixture;
-use crate::job::{AttemptId, Evidence, JobId};
+use crate::fixture::{self, HookedLog, LogHooks};
+use crate::job::JobId;
 use crate::launch::{LocalLauncher, LocalOptions};
-use crate::log::{Appended, Entry, LogError, Missing, Page, Producer, SegmentLog};
+use crate::log::{Entry, Producer};
 use crate::store::{ServerId, SqliteStore};
 
 /// Counts how often a job's view is read from the log's beginning.
-struct CountingLog {
-    inner: SegmentLog,
-    whole: Mutex<HashMap<JobId, usize>>,
-}
+#[derive(Default)]
+struct WholeReads(Mutex<HashMap<JobId, usize>>);
 
 #[async_trait]
-impl ResultLog for CountingLog {
-    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
-        self.inner.append(job, entries).await
-    }
-
-    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
-        self.inner.last_seq(attempt, rank).await
-    }
-
-    async fn seal(
-        &self,
-        attempt: &AttemptId,
-        missing: Option<Missing>,
-    ) -> Result<BTreeMap<u32, u64>, LogError> {
-        self.inner.seal(attempt, missing).await
-    }
-
-    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
-        self.inner.evidence(job, step).await
-    }
-
-    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+impl LogHooks for WholeReads {
+    async fn before_read(&self, job: &JobId, after: u64) {
         if after == 0 {
-            *self.whole.lock().unwrap().entry(job.clone()).or_default() += 1;
+            *self.0.lock().unwrap().entry(job.clone()).or_default() += 1;
         }
-        self.inner.read(job, after, max_bytes).await
-    }
-
-    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
-        self.inner.last_position(job).await
-    }
-
-    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
-        self.inner.watch(job)
-    }
-
-    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
-        self.inner.delete(job).await
-    }
-
-    async fn ready(&self) -> Result<(), LogError> {
-        self.inner.ready().await
-    }
-
-    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
-        self.inner.jobs().await
     }
 }
 
 struct World {
     web: Web,
-    log: Arc<CountingLog>,
+    log: Arc<HookedLog<WholeReads>>,
     dir: tempfile::TempDir,
 }
 
@@ -85,7 +41,7 @@ async fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let inner = fixture::log(&dir.path().join("log"));
-    let log = Arc::new(CountingLog { inner, whole: Mutex::default() });
+    let log = Arc::new(HookedLog { inner, hooks: WholeReads::default() });
     let web = Web {
         store,
         log: log.clone(),
@@ -197,7 +153,7 @@ async fn open_pages_read_no_log_twice() {
             summary(events, round).await;
         }
     }
-    let whole = world.log.whole.lock().unwrap();
+    let whole = world.log.hooks.0.lock().unwrap();
     let reads: Vec<_> = pages.iter().map(|(job, _)| whole[job]).collect();
     assert_eq!(reads, vec![1; pages.len()]);
 }

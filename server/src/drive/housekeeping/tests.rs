@@ -1,21 +1,19 @@
 //! Work that is stuck, fails or panics, and what goes on meanwhile: real store and log, and a launcher and a log whose
 //! calls do not return.
 
-use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
-use crate::fixture;
-use crate::job::{AttemptId, Cause, Event, Evidence, Failure, Job, JobId, JobState, Token};
+use crate::fixture::{self, HookedLog, LogHooks};
+use crate::job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
 use crate::launch::{LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting};
-use crate::log::{Appended, Entry, LogError, Missing, Page, ResultLog, SegmentLog};
+use crate::log::LogError;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::presence::Presence;
@@ -78,9 +76,9 @@ impl Launcher for BadLauncher {
     }
 }
 
-/// Some logs of which cannot be deleted.
-struct BadLog {
-    inner: SegmentLog,
+/// Some logs cannot be deleted.
+#[derive(Default)]
+struct BadDisk {
     /// Deleting these fails.
     undeletable: Vec<JobId>,
     /// Deleting it never returns.
@@ -88,55 +86,15 @@ struct BadLog {
 }
 
 #[async_trait]
-impl ResultLog for BadLog {
-    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
-        self.inner.append(job, entries).await
-    }
-
-    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
-        self.inner.last_seq(attempt, rank).await
-    }
-
-    async fn seal(
-        &self,
-        attempt: &AttemptId,
-        missing: Option<Missing>,
-    ) -> Result<BTreeMap<u32, u64>, LogError> {
-        self.inner.seal(attempt, missing).await
-    }
-
-    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
-        self.inner.evidence(job, step).await
-    }
-
-    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
-        self.inner.read(job, after, max_bytes).await
-    }
-
-    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
-        self.inner.last_position(job).await
-    }
-
-    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
-        self.inner.watch(job)
-    }
-
-    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+impl LogHooks for BadDisk {
+    async fn before_delete(&self, job: &JobId) -> Result<(), LogError> {
         if self.stuck.as_ref() == Some(job) {
             std::future::pending::<()>().await;
         }
         if self.undeletable.contains(job) {
             return Err(LogError::BeyondEnd { after: 0, last: 0 });
         }
-        self.inner.delete(job).await
-    }
-
-    async fn ready(&self) -> Result<(), LogError> {
-        self.inner.ready().await
-    }
-
-    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
-        self.inner.jobs().await
+        Ok(())
     }
 }
 
@@ -149,14 +107,14 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World {
+async fn world(disk: BadDisk, jobs: &[JobId]) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
-    let log = fixture::log(&dir.path().join("log"));
+    let log = HookedLog { inner: fixture::log(&dir.path().join("log")), hooks: disk };
     let (launcher, metrics) = (Arc::new(BadLauncher::default()), Metrics::default());
     let context = Context {
         store: store.clone(),
-        log: Arc::new(bad(log)),
+        log: Arc::new(log),
         launchers: Launchers::only(launcher.clone()),
         assigner: Assigner::idle(store.clone()),
         refusals: Refusals::default(),
@@ -183,10 +141,6 @@ async fn world(bad: impl FnOnce(SegmentLog) -> BadLog, jobs: &[JobId]) -> World 
         store.create(new).await.unwrap();
     }
     World { store, launcher, metrics, driver, shutdown, _dir: dir }
-}
-
-fn good(inner: SegmentLog) -> BadLog {
-    BadLog { inner, undeletable: Vec::new(), stuck: None }
 }
 
 impl World {
@@ -225,7 +179,7 @@ async fn until(what: &str, is_it: impl AsyncFn() -> bool) {
 /// 6,000 leftover folders starved the heartbeat for 39 s; with a lease of 15 s other servers take the jobs.
 #[tokio::test]
 async fn the_heartbeat_goes_on_while_leftovers_are_listed() {
-    let world = world(good, &[]).await;
+    let world = world(BadDisk::default(), &[]).await;
     world.keep_house();
     for task in ["heartbeat", "claims", "fetch_timeouts"] {
         until(task, async || world.passes(task) >= 3).await;
@@ -236,7 +190,7 @@ async fn the_heartbeat_goes_on_while_leftovers_are_listed() {
 #[tokio::test]
 async fn leftovers_that_cannot_be_removed_are_counted() {
     let id = JobId::generate();
-    let world = world(good, std::slice::from_ref(&id)).await;
+    let world = world(BadDisk::default(), std::slice::from_ref(&id)).await;
     world.has_ended(&id, i64::MAX).await;
     let left = vec![Target::own(AttemptId { job: id, step: 0, number: 1 })];
     world.launcher.left.set(left).unwrap();
@@ -249,8 +203,8 @@ async fn leftovers_that_cannot_be_removed_are_counted() {
 async fn logs_that_cannot_be_deleted_keep_no_other_job() {
     // More than are worked on at a time.
     let ids: Vec<_> = (0..12).map(|_| JobId::generate()).collect();
-    let bad = |inner| BadLog { inner, undeletable: ids[..7].to_vec(), stuck: Some(ids[7].clone()) };
-    let world = world(bad, &ids).await;
+    let disk = BadDisk { undeletable: ids[..7].to_vec(), stuck: Some(ids[7].clone()) };
+    let world = world(disk, &ids).await;
     for (id, ended_ms) in ids.iter().zip(1..) {
         world.has_ended(id, ended_ms).await;
     }
@@ -264,7 +218,7 @@ async fn logs_that_cannot_be_deleted_keep_no_other_job() {
 #[tokio::test]
 async fn a_job_whose_driver_panics_is_claimed_again() {
     let id = JobId::generate();
-    let world = world(good, std::slice::from_ref(&id)).await;
+    let world = world(BadDisk::default(), std::slice::from_ref(&id)).await;
     world.keep_house();
     world.driver.drive(id.clone(), Lease { owner: world.driver.server().clone(), epoch: Lease::FIRST_EPOCH });
     until("it is launched again", async || world.launcher.launches.load(Ordering::SeqCst) >= 2).await;
@@ -277,7 +231,7 @@ async fn a_job_whose_driver_panics_is_claimed_again() {
 #[tokio::test]
 async fn a_job_that_is_held_and_not_driven_is_driven() {
     let id = JobId::generate();
-    let world = world(good, std::slice::from_ref(&id)).await;
+    let world = world(BadDisk::default(), std::slice::from_ref(&id)).await;
     world.keep_house();
     until("it is launched", async || world.launcher.launches.load(Ordering::SeqCst) >= 1).await;
 }
