@@ -8,6 +8,7 @@ use crate::job::{ParseIdError, Rejection};
 use crate::log::LogError;
 use crate::sql::MAX_PROGRAM_BYTES;
 use crate::store::{StoreError, UpdateError};
+use crate::text::with_causes;
 
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {
@@ -98,14 +99,7 @@ pub(super) fn of_long_requests(response: http::Response<Body>) -> http::Response
 }
 
 fn refuse(code: Code, error: &(dyn std::error::Error + 'static)) -> Status {
-    use std::fmt::Write as _;
-    let mut whole = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let _ = write!(whole, ": {cause}");
-        source = cause.source();
-    }
-    tracing::warn!(error = whole, ?code, "a request failed");
+    tracing::warn!(error = with_causes(error), ?code, "a request failed");
     Status::new(code, error.to_string())
 }
 

@@ -3,6 +3,13 @@
 pub mod cell;
 pub mod escape;
 
+/// An error with its causes: those of libraries often say nothing by themselves.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// Bytes that are written in hexadecimal digits.
 #[must_use]
 pub fn unhex(text: &str) -> Option<Vec<u8>> {

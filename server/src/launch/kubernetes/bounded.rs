@@ -1,11 +1,12 @@
 //! A client whose calls have an end: an apiserver may take a connection and never answer.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
+
+use crate::text::with_causes;
 
 /// How long a call may take.
 pub(super) const CALL_TIME: Duration = Duration::from_secs(10);
@@ -45,15 +46,7 @@ pub(crate) fn in_words(error: &kube::Error) -> String {
     match error {
         // The apiserver's own words.
         kube::Error::Api(status) => status.message.clone(),
-        kube::Error::Service(error) => {
-            let mut words = error.to_string();
-            let mut source = error.source();
-            while let Some(cause) = source {
-                let _ = write!(words, ": {cause}");
-                source = cause.source();
-            }
-            words
-        }
+        kube::Error::Service(error) => with_causes(error.as_ref()),
         other => other.to_string(),
     }
 }

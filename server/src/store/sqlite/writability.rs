@@ -1,7 +1,6 @@
 //! Whether this process can write, as its own heartbeats show: they are written each second anyway, so that nobody who asks
 //! has to write for it. Free space is looked at as well, since SQLite writes heartbeats to blocks that it has already.
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
 
 use crate::store::types::StoreError;
+use crate::text::with_causes;
 
 /// Age of the last heartbeat from which on writing is no longer believed to work. A write that waits for another process
 /// fails earlier, and says for whom it waited.
@@ -40,7 +40,7 @@ impl Writability {
         let mut heartbeats = self.lock();
         match heartbeat {
             Ok(()) => *heartbeats = Heartbeats { written: now, failure: None },
-            Err(error) => heartbeats.failure = Some(in_words(error)),
+            Err(error) => heartbeats.failure = Some(with_causes(error)),
         }
     }
 
@@ -92,17 +92,6 @@ fn enough(free_bytes: u64) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// The error and its causes.
-pub(super) fn in_words(error: &StoreError) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words = format!("{words}: {cause}");
-        source = cause.source();
-    }
-    words
 }
 
 #[cfg(test)]
