@@ -75,12 +75,9 @@ impl Job {
         let step = &self.steps[index as usize];
         let Some(last) = step.attempts.last() else {
             return match &self.cancel {
-                // Something started in an attempt that a restored state has forgotten. Should its agent still run, it
-                // is told that the job is over, and ends.
-                Some(failure) if evidence.started && !step.repeatable => {
-                    Next::Finish(JobState::Failed(failure.clone().and_may_have_executed()))
-                }
-                Some(failure) => Next::Finish(JobState::Failed(failure.clone())),
+                // A restored state may have forgotten an attempt. If its agent still runs, Attach refuses it, because
+                // the job has ended, and it ends its command.
+                Some(failure) => Next::Finish(cancelled(failure, may_have_executed(step, None, evidence))),
                 None => Next::Create { step: index, after: None },
             };
         };
@@ -121,9 +118,7 @@ impl Job {
 
     fn after_end(&self, index: u32, step: &Step, outcome: &Outcome, evidence: Evidence) -> Next {
         if let Some(failure) = &self.cancel {
-            let is_open = may_have_executed(step, outcome, evidence);
-            let failure = if is_open { failure.clone().and_may_have_executed() } else { failure.clone() };
-            return Next::Finish(JobState::Failed(failure));
+            return Next::Finish(cancelled(failure, may_have_executed(step, Some(outcome), evidence)));
         }
         let publishes = step.kept_output();
         let may_go_on = match publishes {
@@ -144,10 +139,13 @@ impl Job {
     }
 }
 
-impl Failure {
-    fn and_may_have_executed(self) -> Self {
-        Self { message: format!("{}; {MAY_HAVE_EXECUTED}", self.message), ..self }
+/// The end of a job that was cancelled for this reason.
+fn cancelled(why: &Failure, may_have_executed: bool) -> JobState {
+    let mut failure = why.clone();
+    if may_have_executed {
+        failure.message = format!("{}; {MAY_HAVE_EXECUTED}", failure.message);
     }
+    JobState::Failed(failure)
 }
 
 /// Whether running the step again can double no effect and no row.
@@ -165,8 +163,8 @@ const MAY_HAVE_EXECUTED: &str = "a statement that must not be repeated had start
 
 /// Whether a statement that must not be repeated had started, and nothing says what became of it. This is decided from
 /// what is durable, whatever the reason of the attempt's end.
-fn may_have_executed(step: &Step, outcome: &Outcome, evidence: Evidence) -> bool {
-    !step.repeatable && evidence.started && leaves_open(outcome)
+fn may_have_executed(step: &Step, outcome: Option<&Outcome>, evidence: Evidence) -> bool {
+    !step.repeatable && evidence.started && outcome.is_none_or(leaves_open)
 }
 
 /// Whether the outcome leaves open what became of the statement that ran last.
@@ -194,7 +192,7 @@ fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
     let cause = match outcome.reason {
         // The command succeeded, in an earlier attempt.
         _ if step.kept_output().is_some() => Cause::Storage,
-        _ if may_have_executed(step, outcome, evidence) => Cause::MayHaveExecuted,
+        _ if may_have_executed(step, Some(outcome), evidence) => Cause::MayHaveExecuted,
         Reason::Lost | Reason::Terminated => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
         Reason::Signaled => Cause::Killed,
