@@ -11,9 +11,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// What is logged unless `RUST_LOG` says otherwise. The HTTP/2 library warns of each acknowledged PING that it did not send:
-/// the API's delivery sends some.
-const LOGGED: &str = "info,h2::proto::ping_pong=error";
+/// The HTTP/2 library warns of each acknowledged PING that it did not send: the API's delivery sends some.
+const PINGS_ARE_OURS: &str = "h2::proto::ping_pong=error";
 /// How long calls of the kernel that are under way may hold up the end, such as those of a disk that does not answer.
 const LEAVE_TIME: Duration = Duration::from_secs(1);
 
@@ -64,7 +63,8 @@ fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
 }
 
 fn start_logging(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter.add_directive(PINGS_ARE_OURS.parse().expect("it is a directive"));
     // Who reads the log may be gone: telling that on the same stream would be a panic wherever a line is written.
     let lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
