@@ -115,7 +115,8 @@ enum Admission {
 }
 
 impl AttachContext {
-    /// Serves one stream. An accepted Hello lifts the bounds on its connection. The absence is what to watch after it: the attempt goes on, and its agent is not here.
+    /// Serves one stream. An accepted Hello lifts the bounds on its connection. The absence is what to watch after it:
+    /// the attempt goes on, and its agent is not here.
     async fn serve(
         self: &Arc<Self>,
         mut requests: Streaming<AttachRequest>,

@@ -5,9 +5,9 @@
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
 //!   file a position is), `order` (what may follow what in a file);
-//! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a job's files and their names), `lock` (who may append, and how far
-//!   the log is durable), `scan` and `view` (the log as this process
-//!   knows it), `write`, `read`, `retention`, `repair`;
+//! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a
+//!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `view` (the log as
+//!   this process knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
 //! - `inspect` checks a whole log without its lock, and `upkeep` is what an operator's tool may do with logs.
 

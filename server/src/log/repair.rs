@@ -1,7 +1,7 @@
-//! Repairing a damaged log, whose lock is held: bytes are not what was written, or the disk cannot read them. A damaged file is kept beside the log as `<name>.damaged`; what can
-//! be read of it stays, and a gap record stands for what cannot. Such a file becomes a `.kept` one, in which positions
-//! may be missing; the tail gets a new, empty successor first, so that a repair that is broken off leaves a log that
-//! can be repaired.
+//! Repairing a damaged log, whose lock is held: bytes are not what was written, or the disk cannot read them. A damaged
+//! file is kept beside the log as `<name>.damaged`; what can be read of it stays, and a gap record stands for what
+//! cannot. Such a file becomes a `.kept` one, in which positions may be missing; the tail gets a new, empty successor
+//! first, so that a repair that is broken off leaves a log that can be repaired.
 //!
 //! Bounds: the bytes of the damaged file, twice.
 

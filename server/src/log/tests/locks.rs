@@ -134,7 +134,7 @@ async fn one_who_has_the_turn_and_is_stopped_holds_up_nobody() {
     log.delete(&job).await.unwrap();
 }
 
-/// The queue of a busy log is served for long: each of its waits for the lock begins anew.
+/// The queue of a busy log may be served for minutes, and each of its waits for the lock has its own limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_for_the_lock_begins_when_another_has_it() {
     let dir = tempfile::tempdir().unwrap();
