@@ -14,10 +14,24 @@ use super::agent_killed::find_agent;
 pub(super) struct Stopped(Pid);
 
 impl Stopped {
+    /// Waits until every thread has stopped: `kill` returns before, and the kernel continues an
+    /// orphaned group only where a process has stopped already.
     pub(super) fn new(pid: Pid) -> Self {
         kill(pid, Signal::SIGSTOP).unwrap();
-        Self(pid)
+        let stopped = Self(pid);
+        while !has_stopped(pid) {
+            std::thread::yield_now();
+        }
+        stopped
     }
+}
+
+fn has_stopped(pid: Pid) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    tasks.map(|task| task.unwrap().path().join("status")).all(|status| {
+        // A thread that has ended meanwhile holds up nothing.
+        std::fs::read_to_string(status).map_or(true, |text| text.contains("State:\tT"))
+    })
 }
 
 impl Drop for Stopped {
