@@ -1,6 +1,6 @@
 //! Store and log with a clock around them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -123,6 +123,10 @@ impl Store for MeasuredStore {
         limit: u32,
     ) -> Result<Vec<(JobId, Lease)>, StoreError> {
         self.plain("held", self.inner.held(me, after, limit)).await
+    }
+
+    async fn live(&self, ids: &[JobId]) -> Result<HashSet<JobId>, StoreError> {
+        self.plain("live", self.inner.live(ids)).await
     }
 
     async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError> {

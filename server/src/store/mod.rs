@@ -13,6 +13,7 @@ pub use types::{
     Secret, ServerId, StoreError, Unfetched, UpdateError,
 };
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,6 +82,9 @@ pub trait Store: Send + Sync + 'static {
         after: Option<&JobId>,
         limit: u32,
     ) -> Result<Vec<(JobId, Lease)>, StoreError>;
+
+    /// Those of these jobs that have not ended.
+    async fn live(&self, ids: &[JobId]) -> Result<HashSet<JobId>, StoreError>;
 
     /// Servers other than `me` that hold live jobs and whose lease has not run out.
     async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError>;

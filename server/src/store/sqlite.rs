@@ -8,6 +8,7 @@ mod survey;
 mod transactions;
 mod writability;
 
+use std::collections::HashSet;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -315,6 +316,16 @@ impl Store for SqliteStore {
         Ok(readable(&rows, |row| {
             Ok((job_id(row)?, Lease { owner: me.clone(), epoch: row.try_get("lease_epoch")? }))
         }))
+    }
+
+    async fn live(&self, ids: &[JobId]) -> Result<HashSet<JobId>, StoreError> {
+        let mut query =
+            QueryBuilder::<Sqlite>::new("SELECT job_id FROM jobs WHERE ended_ms IS NULL AND job_id IN ");
+        query.push_tuples(ids, |mut tuple, id| {
+            tuple.push_bind(id.as_str());
+        });
+        let rows = query.build().fetch_all(&self.inner.readers).await?;
+        Ok(readable(&rows, job_id).into_iter().collect())
     }
 
     async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError> {

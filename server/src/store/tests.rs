@@ -135,6 +135,18 @@ async fn a_driver_whose_lease_was_taken_writes_nothing_more() {
 }
 
 #[tokio::test]
+async fn live_jobs_are_told_from_those_that_have_ended_or_never_were() {
+    let Servers { a, b, .. } = &servers().await;
+    let [live, ended] = [new_job([1; 32], 0), new_job([2; 32], 0)];
+    let ids = [live.job.id.clone(), ended.job.id.clone(), fixture::job(true).id];
+    a.create(live).await.unwrap();
+    a.create(ended).await.unwrap();
+    a.update(&ids[1], None, failed(), 50).await.unwrap();
+    assert_eq!(b.live(&ids).await.unwrap(), HashSet::from([ids[0].clone()]));
+    assert_eq!(b.live(&[]).await.unwrap(), HashSet::new());
+}
+
+#[tokio::test]
 async fn a_job_that_was_given_back_is_free_at_once() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;

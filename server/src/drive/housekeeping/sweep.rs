@@ -10,7 +10,7 @@ use futures::FutureExt as _;
 use super::bounded::{self, PASS_ITEMS, Reported};
 use super::task::{Progress, Work};
 use crate::drive::Context;
-use crate::job::AttemptId;
+use crate::job::{AttemptId, JobId};
 use crate::launch::Execution;
 
 /// Time to list what was left behind.
@@ -38,6 +38,12 @@ impl Work for Sweep {
                 .await
                 .context("cannot list what attempts left behind in time")?;
         }
+        let begin = self.left.len().saturating_sub(PASS_ITEMS as usize);
+        // Nearly all of what is there belongs to jobs that go on: one question for all of them, not one each.
+        let jobs: Vec<JobId> = self.left[begin..].iter().map(|left| left.attempt().job.clone()).collect();
+        let live = context.store.live(&jobs).await?;
+        let mut next = self.left.split_off(begin);
+        next.retain(|left| !live.contains(&left.attempt().job));
         let clean_up = |left: Execution| {
             let context = Arc::clone(&context);
             async move {
@@ -49,7 +55,6 @@ impl Work for Sweep {
             }
             .boxed()
         };
-        let next = self.left.split_off(self.left.len().saturating_sub(PASS_ITEMS as usize));
         let done = bounded::each(&next, clean_up, |left, error| {
             let attempt = left.attempt();
             context.metrics.housekeeping_failed();
