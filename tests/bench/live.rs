@@ -1,6 +1,7 @@
 //! Many jobs at once: what an agent that is attached and idle costs its server, what a client that waits does, and how
 //! long others wait for Run and Fetch meanwhile. The same server is measured with one job, with many, and with a client
-//! for each of these. All agents are real, and each runs a program that waits for a line.
+//! for each of these. All agents are real, and each runs a program that waits for a line. They have the lowest priority:
+//! elsewhere they run on other machines and take no time from their server.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -119,12 +120,12 @@ struct Fleet {
 impl Fleet {
     async fn start(folder: &Path) -> anyhow::Result<Self> {
         let dir = TempDir::new_in(folder.canonicalize()?)?;
-        let program = dir.path().join("program");
-        fs::write(&program, PROGRAM)?;
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+        let program = script(&dir, "program", PROGRAM)?;
+        let agent = format!("#!/bin/sh\nexec nice -n 19 {} \"$@\"\n", agent::shipped()?.display());
+        let agent = script(&dir, "agent", &agent)?;
         let setup = Setup::new(dir.path(), format!("sqlite://{}", dir.path().join("none.db").display()))
             .flag("--max-running=0")
-            .flag(format!("--agent={}", agent::shipped()?.display()))
+            .flag(format!("--agent={}", agent.display()))
             .flag(format!("--python={}", program.display()));
         let server = setup.start()?;
         let client = server.client().await?;
@@ -250,6 +251,13 @@ impl Fleet {
         drop(self.agents);
         Ok(self.dir.close()?)
     }
+}
+
+fn script(folder: &TempDir, name: &str, text: &str) -> anyhow::Result<PathBuf> {
+    let path = folder.path().join(name);
+    fs::write(&path, text)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
 }
 
 fn at(token: &Token, cursor: u64) -> Token {
