@@ -42,8 +42,8 @@ use standing::Standing;
 
 /// An executor has this long to say Hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
-/// Messages read ahead while earlier ones are made durable; each is at most 1 MiB.
-const READ_AHEAD: usize = 16;
+/// Messages to an agent that wait until it takes them; each is at most 1 MiB.
+const WAITING_RESPONSES: usize = 16;
 /// Executors that wait for an attempt at this server; each costs a stream.
 pub(super) const MAX_WAITING: usize = 1000;
 /// How often a job is read again that nothing tells of. The store tells of every change, so this is for its faults.
@@ -88,7 +88,7 @@ impl Agent for AgentApi {
         let peer = Peer::of(&request);
         let bounds = request.extensions().get::<Bounds>().cloned().unwrap_or_default();
         let context = Arc::clone(&self.context);
-        let (responses, stream) = mpsc::channel(READ_AHEAD);
+        let (responses, stream) = mpsc::channel(WAITING_RESPONSES);
         // The headers go back at once: a client's bidirectional call waits for them.
         tokio::spawn(async move {
             let (served, absence) = context.serve(request.into_inner(), peer, &bounds, &responses).await;

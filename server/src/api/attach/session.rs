@@ -2,15 +2,15 @@
 
 use std::time::Instant;
 
+use futures::FutureExt as _;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
     OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
 };
-use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::standing::Standing;
-use super::{AttachContext, READ_AHEAD, Responses, SAFETY_PERIOD};
+use super::{AttachContext, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
@@ -86,15 +86,15 @@ impl<'a> Session<'a> {
             self.send_assignment(&assignment).await?;
         }
 
-        let mut requests = read_ahead(requests);
+        let mut requests = Requests(requests);
         let mut quiet = clock::every(self.silence.period());
         let mut safety = clock::every(SAFETY_PERIOD);
         let mut pending = None;
         loop {
             let request = match pending.take() {
-                Some(request) => Some(request),
+                Some(request) => request,
                 None => tokio::select! {
-                    request = requests.recv() => request,
+                    request = requests.next() => request,
                     _ = changes.changed() => {
                         standing = self.look().await?;
                         continue;
@@ -103,13 +103,14 @@ impl<'a> Session<'a> {
                         standing = self.look().await?;
                         continue;
                     }
-                    _ = quiet.tick() => {
-                        // What waits here was said while this server was busy.
-                        if requests.is_empty() {
+                    _ = quiet.tick() => match requests.arrived() {
+                        // It was said while this server was busy.
+                        Some(request) => request,
+                        None => {
                             self.notice_silence(&standing).await;
+                            continue;
                         }
-                        continue;
-                    }
+                    },
                 },
             };
             quiet.reset();
@@ -124,8 +125,8 @@ impl<'a> Session<'a> {
             match request.map(|it| it.message) {
                 None => return Ok(()),
                 Some(Some(attach_request::Message::Records(batch))) => {
-                    let (entries, next) = self.gather(batch, &mut requests);
-                    pending = next;
+                    let entries;
+                    (entries, pending) = self.gather(batch, &mut requests);
                     self.append(entries).await?;
                 }
                 Some(Some(attach_request::Message::Commit(_))) => self.commit().await?,
@@ -149,13 +150,12 @@ impl<'a> Session<'a> {
         let mut bytes = prost::Message::encoded_len(&batch);
         let mut entries = self.entries(batch);
         while bytes < APPEND_BYTES {
-            match requests.try_recv() {
-                Ok(Ok(AttachRequest { message: Some(attach_request::Message::Records(batch)) })) => {
+            match requests.arrived() {
+                Some(Some(Ok(AttachRequest { message: Some(attach_request::Message::Records(batch)) }))) => {
                     bytes += prost::Message::encoded_len(&batch);
                     entries.extend(self.entries(batch));
                 }
-                Ok(other) => return (entries, Some(other)),
-                Err(_) => break,
+                other => return (entries, other),
             }
         }
         (entries, None)
@@ -292,20 +292,21 @@ impl<'a> Session<'a> {
     }
 }
 
-type Incoming = Result<AttachRequest, Status>;
-type Requests = mpsc::Receiver<Incoming>;
+/// A message, or `None` at the end of the stream.
+type Incoming = Option<Result<AttachRequest, Status>>;
 
-/// Reads from the stream while earlier messages are worked on, within bounds.
-fn read_ahead(mut stream: Streaming<AttachRequest>) -> Requests {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    tokio::spawn(async move {
-        while let Some(request) = stream.message().await.transpose() {
-            let request = request.and_then(compressed::open);
-            let failed = request.is_err();
-            if sender.send(request).await.is_err() || failed {
-                return;
-            }
-        }
-    });
-    receiver
+/// What the agent says. What arrives while something else is done waits in the stream's window.
+struct Requests(Streaming<AttachRequest>);
+
+impl Requests {
+    /// Waits for the next message. Safe to cancel.
+    async fn next(&mut self) -> Incoming {
+        let request = self.0.message().await.transpose()?;
+        Some(request.and_then(compressed::open))
+    }
+
+    /// The next message, if it has arrived.
+    fn arrived(&mut self) -> Option<Incoming> {
+        self.next().now_or_never()
+    }
 }
