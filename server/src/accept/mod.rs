@@ -1,29 +1,28 @@
 //! Connections as every listener takes them: a failure to accept pauses instead of spinning, and a peer that says nothing,
-//! or too little for a request, is not waited for.
+//! too little for a request, or too much before it is admitted, is not waited for.
+
+mod prompt;
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::time::Sleep;
-use tonic::body::Body;
-use tonic::transport::server::Connected;
-use tower::util::MapRequestLayer;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub use prompt::{Bounds, Prompt, admit_by_request, admit_by_service};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
 /// Timeout for the admission of a gRPC connection's peer: the first request of a client, an accepted Hello of an agent.
 /// Longer than the above, since a client may connect before it has something to ask.
 pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
-/// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
-const HTTP2_PREFACE: usize = 24;
+/// Connections of one gRPC listener whose peers are not admitted yet. The next peer waits in the kernel's queue, which an
+/// agent that came with many others does for milliseconds.
+pub const MAX_UNADMITTED: usize = 1024;
 
 /// After a connection that could not be accepted. Without descriptors the next try would fail at once, again and again.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -87,153 +86,51 @@ pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     }
 }
 
-/// The bounds on a connection whose peer is not admitted yet. The connection and its requests share them.
-#[derive(Debug, Clone, Default)]
-pub struct Bounds {
-    are_lifted: Arc<AtomicBool>,
+/// A connection whose peer is not admitted yet.
+pub struct Unadmitted<S> {
+    stream: S,
+    /// One of [`MAX_UNADMITTED`].
+    slot: OwnedSemaphorePermit,
 }
 
-impl Bounds {
-    /// Admits the peer: the connection may stay for as long as it wants.
-    pub fn lift(&self) {
-        self.are_lifted.store(true, Ordering::Relaxed);
-    }
-
-    fn are_lifted(&self) -> bool {
-        self.are_lifted.load(Ordering::Relaxed)
+impl<S> Unadmitted<S> {
+    /// The same connection, as another stream.
+    pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Unadmitted<T> {
+        Unadmitted { stream: wrap(self.stream), slot: self.slot }
     }
 }
 
-/// What is known of a connection, beside what its stream knows.
+/// The slots of a gRPC listener.
 #[derive(Debug, Clone)]
-pub struct ConnectInfo<I> {
-    inner: I,
-    bounds: Bounds,
-}
+pub struct Slots(Arc<Semaphore>);
 
-/// A layer that takes the connection info of a [`Prompt`] apart.
-pub type ConnectInfoLayer = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
-
-/// Admits a peer by its first request, whatever it is. The request gets the connection info of the stream in the
-/// [`Prompt`].
-#[must_use]
-pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
-    MapRequestLayer::new(|mut request| {
-        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
-            info.bounds.lift();
-            request.extensions_mut().insert(info.inner);
-        }
-        request
-    })
-}
-
-/// Leaves it to the service to admit a peer: each request gets the [`Bounds`] of its connection, and the connection info of
-/// the stream in the [`Prompt`].
-#[must_use]
-pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
-    MapRequestLayer::new(|mut request| {
-        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
-            request.extensions_mut().insert(info.bounds);
-            request.extensions_mut().insert(info.inner);
-        }
-        request
-    })
-}
-
-/// A gRPC connection that ends with an error when its first bytes do not come in time, or its peer is not admitted in time.
-pub struct Prompt<S> {
-    inner: S,
-    /// How many of the first bytes are still to come.
-    missing: usize,
-    bounds: Bounds,
-    /// Until the bounds are lifted.
-    deadlines: Option<Deadlines>,
-}
-
-struct Deadlines {
-    first_bytes: Pin<Box<Sleep>>,
-    admission: Pin<Box<Sleep>>,
-}
-
-impl<S> Prompt<S> {
-    /// The time runs from now on.
-    pub fn new(inner: S) -> Self {
-        Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, inner)
+impl Default for Slots {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_UNADMITTED)))
     }
+}
 
-    fn within(first_bytes: Duration, admission: Duration, inner: S) -> Self {
-        let deadlines = Deadlines {
-            first_bytes: Box::pin(tokio::time::sleep(first_bytes)),
-            admission: Box::pin(tokio::time::sleep(admission)),
+impl Slots {
+    /// The next connection, once one of those before is admitted or has ended if there are too many. Safe to cancel.
+    pub async fn next<L: Accept>(&self, listener: &L, who: &'static str) -> Unadmitted<L::Stream> {
+        let slot = if let Ok(slot) = Arc::clone(&self.0).try_acquire_owned() {
+            slot
+        } else {
+            tracing::warn!(who, MAX_UNADMITTED, "so many peers are not admitted yet; the next ones wait");
+            Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it")
         };
-        Self { inner, missing: HTTP2_PREFACE, bounds: Bounds::default(), deadlines: Some(deadlines) }
-    }
-
-    /// Whether a deadline has passed.
-    fn is_late(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(deadlines) = &mut self.deadlines else { return false };
-        if self.bounds.are_lifted() {
-            self.deadlines = None;
-            return false;
-        }
-        let bytes_are_late = self.missing > 0 && deadlines.first_bytes.as_mut().poll(context).is_ready();
-        bytes_are_late || deadlines.admission.as_mut().poll(context).is_ready()
+        Unadmitted { stream: next(listener, who).await, slot }
     }
 }
 
-impl<S: Connected> Connected for Prompt<S> {
-    type ConnectInfo = ConnectInfo<S::ConnectInfo>;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        ConnectInfo { inner: self.inner.connect_info(), bounds: self.bounds.clone() }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        // Before reading: bytes that come without a pause are no request either.
-        if self.is_late(context) {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
-        self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
+/// The connections of a gRPC listener. `who` comes, for the log.
+pub fn unadmitted<L: Accept>(
+    listener: Arc<L>,
+    who: &'static str,
+) -> impl Stream<Item = Unadmitted<L::Stream>> + Send + use<L> {
+    futures::stream::unfold((listener, Slots::default()), move |(listener, slots)| async move {
+        Some((slots.next(&*listener, who).await, (listener, slots)))
+    })
 }
 
 #[cfg(test)]
@@ -241,11 +138,9 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use nix::errno::Errno;
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::io::DuplexStream;
 
     use super::*;
-
-    const SHORT: Duration = Duration::from_millis(50);
 
     /// Has no descriptors for so many calls.
     struct Exhausted(AtomicU32);
@@ -270,48 +165,16 @@ mod tests {
         assert!(begun.elapsed() >= PAUSE * 3, "{:?}", begun.elapsed());
     }
 
-    /// A peer, and its connection with these timeouts.
-    fn connection(first_bytes: Duration, admission: Duration) -> (DuplexStream, Prompt<DuplexStream>) {
-        let (peer, stream) = tokio::io::duplex(64);
-        (peer, Prompt::within(first_bytes, admission, stream))
-    }
-
     #[tokio::test]
-    async fn a_peer_that_says_nothing_or_too_little_is_not_waited_for() {
-        for said in [0, HTTP2_PREFACE - 1] {
-            let (mut peer, mut stream) = connection(SHORT, Duration::from_secs(3600));
-            peer.write_all(&vec![b'x'; said]).await.unwrap();
-            let mut read = Vec::new();
-            let error = stream.read_to_end(&mut read).await.unwrap_err();
-            assert_eq!((error.kind(), read.len()), (io::ErrorKind::TimedOut, said));
+    async fn the_next_peer_waits_until_one_of_too_many_is_admitted() {
+        let (slots, listener) = (Slots::default(), Exhausted(0.into()));
+        let mut unadmitted = Vec::new();
+        for _ in 0..MAX_UNADMITTED {
+            unadmitted.push(Prompt::new(slots.next(&listener, "agents").await));
         }
-    }
-
-    /// It sends a request byte for byte, and never comes to its end.
-    #[tokio::test]
-    async fn a_peer_that_goes_on_without_a_request_is_not_waited_for() {
-        let (mut peer, mut stream) = connection(SHORT, SHORT * 2);
-        let trickle = async { while peer.write_all(b"x").await.is_ok() {} };
-        let read = async {
-            let mut read = Vec::new();
-            let error = stream.read_to_end(&mut read).await.unwrap_err();
-            drop(stream);
-            (error.kind(), read.len() > HTTP2_PREFACE)
-        };
-        assert_eq!(tokio::join!(trickle, read).1, (io::ErrorKind::TimedOut, true));
-    }
-
-    #[tokio::test]
-    async fn an_admitted_peer_may_be_silent() {
-        let (mut peer, mut stream) = connection(SHORT, SHORT);
-        stream.bounds.lift();
-        let ended = tokio::spawn(async move {
-            tokio::time::sleep(SHORT * 4).await;
-            peer.write_all(b"x").await.unwrap();
-        });
-        let mut read = Vec::new();
-        stream.read_to_end(&mut read).await.unwrap();
-        assert_eq!(read, b"x");
-        ended.await.unwrap();
+        let mut next = std::pin::pin!(slots.next(&listener, "agents"));
+        assert!(futures::poll!(next.as_mut()).is_pending());
+        unadmitted.pop();
+        next.await;
     }
 }

@@ -20,8 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::{self, Server};
 
+use super::AGENT_STREAMS;
 use super::attach::AgentApi;
-use crate::accept::{self, Prompt};
+use crate::accept::{self, Prompt, Slots};
 
 /// How often a server looks whether it has the place, or may take it.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
@@ -48,6 +49,7 @@ impl AgentSocket {
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
         Server::builder()
+            .max_concurrent_streams(AGENT_STREAMS)
             .layer(accept::admit_by_service::<UdsConnectInfo>())
             .add_service(service)
             .serve_with_incoming_shutdown(self.connections(), shutdown.cancelled_owned())
@@ -57,15 +59,16 @@ impl AgentSocket {
     /// Agents that connect whenever this server has the place.
     fn connections(self) -> impl Stream<Item = io::Result<Prompt<UnixStream>>> + Send {
         let standby = Standby { path: self.path, told: String::new() };
-        futures::stream::unfold((standby, None), |(mut standby, mut held)| async move {
+        let begin = (Slots::default(), standby, None);
+        futures::stream::unfold(begin, |(slots, mut standby, mut held)| async move {
             loop {
                 let listening = match held.take() {
                     Some(listening) => listening,
                     None => standby.take().await,
                 };
                 tokio::select! {
-                    stream = accept::next(&listening.listener, "agents") => {
-                        return Some((Ok(Prompt::new(stream)), (standby, Some(listening))));
+                    connection = slots.next(&listening.listener, "agents") => {
+                        return Some((Ok(Prompt::of_agent(connection)), (slots, standby, Some(listening))));
                     }
                     () = listening.lost(&standby.path) => {
                         tracing::warn!("another server has taken over the agents' socket; standing by");

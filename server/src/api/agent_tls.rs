@@ -15,7 +15,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 
-use super::KEEPALIVE;
+use super::{AGENT_STREAMS, KEEPALIVE};
 use crate::accept::{self, FIRST_BYTES_TIME, Prompt};
 
 /// How often it is looked whether the certificate is another.
@@ -50,13 +50,13 @@ impl AgentTls {
         loop {
             // What a tonic server shows is fixed, so each certificate has a server of its own on the same listener.
             let end = shutdown.child_token();
-            let connections = accept::connections(Arc::clone(&listener), "agents");
+            let connections = accept::unadmitted(Arc::clone(&listener), "agents");
             let mut serving = Box::pin(
                 self.server
                     .layer(accept::admit_by_service::<TcpConnectInfo>())
                     .add_routes(routes.clone())
                     .serve_with_incoming_shutdown(
-                        connections.map(|stream| Ok::<_, io::Error>(Prompt::new(stream))),
+                        connections.map(|connection| Ok::<_, io::Error>(Prompt::of_agent(connection))),
                         end.clone().cancelled_owned(),
                     ),
             );
@@ -134,6 +134,7 @@ impl Pair {
             format!("{} with the key {} cannot be used", self.certificate.display(), self.key.display())
         })?;
         self.used = Some(found);
+        let server = server.max_concurrent_streams(AGENT_STREAMS);
         Ok(Some(server.http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE))))
     }
 }

@@ -22,7 +22,7 @@ use anyhow::Context as _;
 use futures::StreamExt as _;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -98,6 +98,8 @@ impl AgentListener {
 const MAX_REQUEST_BYTES: usize = sql::MAX_PROGRAM_BYTES + 1024 * 1024;
 /// A frame of the submitter is at most 16 MiB, and a batch may hold one.
 const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
+/// Streams of one agent's connection. It has one, and opens another connection for the next.
+const AGENT_STREAMS: u32 = 4;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// How long open calls may take to end when the server shuts down: a Fetch waits a second at the most.
 const DRAIN_TIME: Duration = Duration::from_secs(3);
@@ -153,10 +155,13 @@ impl Api {
             .register_encoded_file_descriptor_set(sqlflow_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let connections = accept::connections(Arc::new(clients), "clients").map(|stream| {
-            // Small answers must not wait for more to say.
-            let _ = stream.set_nodelay(true);
-            Ok::<_, io::Error>(Prompt::new(delivery::TrackedStream::new(stream)))
+        let connections = accept::unadmitted(Arc::new(clients), "clients").map(|connection| {
+            let tracked = |stream: TcpStream| {
+                // Small answers must not wait for more to say.
+                let _ = stream.set_nodelay(true);
+                delivery::TrackedStream::new(stream)
+            };
+            Ok::<_, io::Error>(Prompt::new(connection.map(tracked)))
         });
         let clients = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))

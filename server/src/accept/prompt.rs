@@ -1,0 +1,268 @@
+//! A gRPC connection until its peer is admitted.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Sleep;
+use tonic::body::Body;
+use tonic::transport::server::Connected;
+use tower::util::MapRequestLayer;
+
+use super::{ADMISSION_TIME, FIRST_BYTES_TIME, Unadmitted};
+
+/// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
+const HTTP2_PREFACE: usize = 24;
+/// What an agent may send before its Hello is accepted: a TLS greeting, headers, and the Hello with its token. An agent says
+/// no more before it is answered.
+const HELLO_BYTES: usize = 64 * 1024;
+
+/// The bounds on a connection whose peer is not admitted yet. The connection and its requests share them.
+#[derive(Debug, Clone, Default)]
+pub struct Bounds {
+    are_lifted: Arc<AtomicBool>,
+}
+
+impl Bounds {
+    /// Admits the peer: the connection may stay for as long as it wants.
+    pub fn lift(&self) {
+        self.are_lifted.store(true, Ordering::Relaxed);
+    }
+
+    fn are_lifted(&self) -> bool {
+        self.are_lifted.load(Ordering::Relaxed)
+    }
+}
+
+/// What is known of a connection, beside what its stream knows.
+#[derive(Debug, Clone)]
+pub struct ConnectInfo<I> {
+    inner: I,
+    bounds: Bounds,
+}
+
+/// A layer that takes the connection info of a [`Prompt`] apart.
+pub type ConnectInfoLayer = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
+
+/// Admits a peer by its first request, whatever it is. The request gets the connection info of the stream in the
+/// [`Prompt`].
+#[must_use]
+pub fn admit_by_request<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
+    MapRequestLayer::new(|mut request| {
+        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
+            info.bounds.lift();
+            request.extensions_mut().insert(info.inner);
+        }
+        request
+    })
+}
+
+/// Leaves it to the service to admit a peer: each request gets the [`Bounds`] of its connection, and the connection info of
+/// the stream in the [`Prompt`].
+#[must_use]
+pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer {
+    MapRequestLayer::new(|mut request| {
+        if let Some(info) = request.extensions_mut().remove::<ConnectInfo<I>>() {
+            request.extensions_mut().insert(info.bounds);
+            request.extensions_mut().insert(info.inner);
+        }
+        request
+    })
+}
+
+/// A gRPC connection that ends with an error when its first bytes do not come in time, its peer is not admitted in time, or
+/// says too much before.
+pub struct Prompt<S> {
+    inner: S,
+    bounds: Bounds,
+    /// Until the bounds are lifted.
+    waiting: Option<Waiting>,
+}
+
+/// What a connection has until its peer is admitted.
+struct Waiting {
+    /// Bytes that came.
+    read: usize,
+    /// So many may.
+    allowed: usize,
+    first_bytes: Pin<Box<Sleep>>,
+    admission: Pin<Box<Sleep>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl<S> Prompt<S> {
+    /// Of a peer that is admitted by its first request, of any length. The time runs from now on.
+    pub fn new(connection: Unadmitted<S>) -> Self {
+        Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, usize::MAX, connection)
+    }
+
+    /// Of a peer that says no more than a Hello before it is admitted. The time runs from now on.
+    pub fn of_agent(connection: Unadmitted<S>) -> Self {
+        Self::within(FIRST_BYTES_TIME, ADMISSION_TIME, HELLO_BYTES, connection)
+    }
+
+    fn within(first_bytes: Duration, admission: Duration, allowed: usize, connection: Unadmitted<S>) -> Self {
+        let waiting = Waiting {
+            read: 0,
+            allowed,
+            first_bytes: Box::pin(tokio::time::sleep(first_bytes)),
+            admission: Box::pin(tokio::time::sleep(admission)),
+            _slot: connection.slot,
+        };
+        Self { inner: connection.stream, bounds: Bounds::default(), waiting: Some(waiting) }
+    }
+
+    /// Why the connection ends, if it does.
+    fn broken(&mut self, context: &mut Context<'_>) -> Option<io::ErrorKind> {
+        let waiting = self.waiting.as_mut()?;
+        if self.bounds.are_lifted() {
+            self.waiting = None;
+            return None;
+        }
+        if waiting.read > waiting.allowed {
+            return Some(io::ErrorKind::QuotaExceeded);
+        }
+        let mut has_passed = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(context).is_ready();
+        let is_late = waiting.read < HTTP2_PREFACE && has_passed(&mut waiting.first_bytes);
+        (is_late || has_passed(&mut waiting.admission)).then_some(io::ErrorKind::TimedOut)
+    }
+}
+
+impl<S: Connected> Connected for Prompt<S> {
+    type ConnectInfo = ConnectInfo<S::ConnectInfo>;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        ConnectInfo { inner: self.inner.connect_info(), bounds: self.bounds.clone() }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Before reading: bytes that come without a pause are no request either.
+        if let Some(why) = self.broken(context) {
+            return Poll::Ready(Err(why.into()));
+        }
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(context, buffer);
+        if let Some(waiting) = &mut self.waiting {
+            waiting.read += buffer.filled().len() - before;
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+    const LONG: Duration = Duration::from_secs(3600);
+
+    /// A peer, and its connection with these bounds.
+    fn connection(
+        first_bytes: Duration,
+        admission: Duration,
+        allowed: usize,
+    ) -> (DuplexStream, Prompt<DuplexStream>) {
+        let (peer, stream) = tokio::io::duplex(64);
+        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        (peer, Prompt::within(first_bytes, admission, allowed, Unadmitted { stream, slot }))
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_nothing_or_too_little_is_not_waited_for() {
+        for said in [0, HTTP2_PREFACE - 1] {
+            let (mut peer, mut stream) = connection(SHORT, LONG, usize::MAX);
+            peer.write_all(&vec![b'x'; said]).await.unwrap();
+            let mut read = Vec::new();
+            let error = stream.read_to_end(&mut read).await.unwrap_err();
+            assert_eq!((error.kind(), read.len()), (io::ErrorKind::TimedOut, said));
+        }
+    }
+
+    /// It sends a request byte for byte, and never comes to its end.
+    #[tokio::test]
+    async fn a_peer_that_goes_on_without_a_request_is_not_waited_for() {
+        let (mut peer, mut stream) = connection(SHORT, SHORT * 2, usize::MAX);
+        let trickle = async { while peer.write_all(b"x").await.is_ok() {} };
+        let read = async {
+            let mut read = Vec::new();
+            let error = stream.read_to_end(&mut read).await.unwrap_err();
+            drop(stream);
+            (error.kind(), read.len() > HTTP2_PREFACE)
+        };
+        assert_eq!(tokio::join!(trickle, read).1, (io::ErrorKind::TimedOut, true));
+    }
+
+    #[tokio::test]
+    async fn an_admitted_peer_may_be_silent() {
+        let (mut peer, mut stream) = connection(SHORT, SHORT, 0);
+        stream.bounds.lift();
+        let ended = tokio::spawn(async move {
+            tokio::time::sleep(SHORT * 4).await;
+            peer.write_all(b"x").await.unwrap();
+        });
+        let mut read = Vec::new();
+        stream.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"x");
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_says_too_much_before_it_is_admitted_is_not_listened_to() {
+        let (mut peer, mut stream) = connection(LONG, LONG, 100);
+        let talk = async { while peer.write_all(&[b'x'; 10]).await.is_ok() {} };
+        let read = async {
+            let mut read = Vec::new();
+            let error = stream.read_to_end(&mut read).await.unwrap_err();
+            drop(stream);
+            (error.kind(), read.len() <= 100 + 64)
+        };
+        assert_eq!(tokio::join!(talk, read).1, (io::ErrorKind::QuotaExceeded, true));
+    }
+}
