@@ -114,31 +114,29 @@ impl<'a> Session<'a> {
                 },
             };
             quiet.reset();
+            // The end of the stream is no word from the agent.
+            let Some(request) = request.transpose()? else { return Ok(()) };
             if self.silence.heard(Instant::now()) == Some(News::HeardAgain) {
                 self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
             }
-            let request = request.transpose()?;
-            if self.is_elsewhere && request.is_some() {
+            if self.is_elsewhere {
                 self.context.bind(&self.attempt, &self.instance).await?;
                 self.is_elsewhere = false;
             }
-            match request.map(|it| it.message) {
-                None => return Ok(()),
-                Some(Some(attach_request::Message::Records(batch))) => {
+            match request.message {
+                Some(attach_request::Message::Records(batch)) => {
                     let entries;
                     (entries, pending) = self.gather(batch, &mut requests);
                     self.append(entries).await?;
                 }
-                Some(Some(attach_request::Message::Commit(_))) => self.commit().await?,
-                Some(Some(attach_request::Message::Outcome(outcome))) => self.outcome(&outcome).await?,
-                Some(Some(attach_request::Message::Heartbeat(beat))) => {
+                Some(attach_request::Message::Commit(_)) => self.commit().await?,
+                Some(attach_request::Message::Outcome(outcome)) => self.outcome(&outcome).await?,
+                Some(attach_request::Message::Heartbeat(beat)) => {
                     self.agent.spool(beat.spool_bytes);
                     self.context.memory_peaks.note(&self.attempt, beat.memory_peak_bytes);
                 }
                 // Compressed ones were opened as they were read.
-                Some(
-                    Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None,
-                ) => {
+                Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None => {
                     return Err(Status::invalid_argument("this message does not belong here"));
                 }
             }

@@ -332,6 +332,19 @@ async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
     assert_eq!(world.notices().await.len(), 2, "each is said once");
 }
 
+/// As when its connection is cut, or it is killed.
+#[tokio::test]
+async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.said("no word from the agent for 1 s").await;
+    drop(stream);
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await.len(), 1, "it is said once");
+    let _stream = world.attach(KEY).await.unwrap();
+    world.said("the agent is heard again").await;
+}
+
 #[tokio::test]
 async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
     let world = world().await;
