@@ -80,6 +80,34 @@ impl Silence {
     }
 }
 
+/// What an agent said while the server stood still (SIGSTOP), which the server reads when it goes on. By then the agent may
+/// have stopped.
+#[derive(Debug)]
+pub struct Backlog {
+    period: Duration,
+    /// When the server was last seen to run.
+    ran: Instant,
+    /// What is read before may be old.
+    until: Instant,
+}
+
+impl Backlog {
+    /// Of a server that runs, and asks at least once in each period.
+    #[must_use]
+    pub fn begin(period: Duration, now: Instant) -> Self {
+        Self { period, ran: now, until: now }
+    }
+
+    /// Whether what is read now was said now. A period is enough to read the rest: buffers are small.
+    pub fn is_read(&mut self, now: Instant) -> bool {
+        if now.saturating_duration_since(self.ran) > self.period * 2 {
+            self.until = now + self.period;
+        }
+        self.ran = now;
+        now >= self.until
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +135,16 @@ mod tests {
     #[test]
     fn heartbeats_that_come_are_no_news_even_when_some_are_late() {
         assert_eq!(news(|second| second % 12 == 0), []);
+    }
+
+    #[test]
+    fn what_a_server_reads_after_it_stood_still_is_old() {
+        let begin = Instant::now();
+        let mut backlog = Backlog::begin(Duration::from_secs(5), begin);
+        let mut is_read = |second| backlog.is_read(begin + Duration::from_secs(second));
+        assert_eq!([0, 5, 12].map(&mut is_read), [true; 3], "a late look is no standstill");
+        assert_eq!([100, 101, 104].map(&mut is_read), [false; 3]);
+        assert_eq!([105, 110].map(&mut is_read), [true; 2]);
     }
 
     #[test]

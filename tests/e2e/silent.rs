@@ -1,5 +1,7 @@
 //! An agent that lives and says nothing, as one whose machine is stopped or cut off.
 
+use std::path::Path;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_proto::v1::Token;
@@ -9,6 +11,7 @@ use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in::{self, STEP};
 
 use super::agent_killed::find_agent;
+use super::stopped_server::{BOUND, holds_log};
 
 /// Stopped until it is dropped, also by a test that fails.
 pub(super) struct Stopped(Pid);
@@ -65,8 +68,13 @@ struct World {
 
 impl World {
     async fn begin() -> Self {
+        Self::with(&[]).await
+    }
+
+    async fn with(flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let setup = stand_in::setup(dir.path(), UNTIL_GO, None);
+        let setup = flags.iter().fold(setup, |setup, &flag| setup.flag(flag));
         let server = setup.start().unwrap();
         let mut client = server.client().await.unwrap();
         let token = client.run(STEP).await.unwrap();
@@ -122,4 +130,91 @@ async fn an_agent_that_is_stopped_when_its_server_ends_goes_on_with_its_job() {
     let ended = server.client().await.unwrap().follow(&cursor).await.unwrap();
     ended.expect_success();
     assert_eq!(ended.log(), "done\n");
+}
+
+/// Stops the server at a moment at which nobody waits for it: it writes neither the state nor the job's log.
+async fn stop_between_writes(server: &Server, state_dir: &Path, job: &str) -> Stopped {
+    loop {
+        let stopped = Stopped::new(server.pid());
+        if !writes_state(server.pid()) && !holds_log(server, state_dir, job) {
+            return stopped;
+        }
+        drop(stopped);
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Whether the process has a lock that SQLite takes for writing.
+fn writes_state(pid: Pid) -> bool {
+    let (locks, pid) = (std::fs::read_to_string("/proc/locks").unwrap(), pid.to_string());
+    locks.lines().any(|line| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        matches!(words[..], [_, "POSIX", _, "WRITE", holder, ..] if holder == pid)
+    })
+}
+
+/// A host that is cut off: an agent that is stopped together with the server that it is attached to. Another server has
+/// reported it.
+struct CutOff {
+    agent: Stopped,
+    server: Stopped,
+    other: Server,
+    world: World,
+    cursor: Token,
+}
+
+impl CutOff {
+    async fn begin() -> Self {
+        let world = World::with(&["--lease=5s", "--max-running=4"]).await;
+        let other = world.setup.start().unwrap();
+        let agent = stop_agent(&world.token);
+        let server = stop_between_writes(&world.server, &world.setup.state_dir, &world.token.job_id).await;
+        let mut client = other.client().await.unwrap();
+        let silence =
+            says("no word from the agent for 15 s: the server that it is attached to is silent too");
+        let said = tokio::time::timeout(BOUND, client.until(&world.cursor, silence)).await;
+        let cursor = said.expect("nobody reports it").unwrap();
+        Self { agent, server, other, world, cursor }
+    }
+}
+
+/// Lets the job end, and looks at all that was said of it.
+async fn ends_with_one_report(world: &World, client: &mut Client) {
+    std::fs::write(world.dir.path().join("go"), "").unwrap();
+    let beginning = Token { token: format!("{}.0", world.token.token), ..world.token.clone() };
+    let ended = client.follow(&beginning).await.unwrap();
+    ended.expect_success();
+    assert_eq!(ended.log(), "up\ndone\n");
+    for text in ["no word from the agent", "the agent is heard again"] {
+        assert_eq!(ended.payloads().filter(|it| says(text)(it)).count(), 1, "{text:?} is said once");
+    }
+}
+
+/// It says nothing of the agent, which is still stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_returns_before_its_agent_is_no_word_from_the_agent() {
+    let CutOff { agent, server, other, world, cursor } = CutOff::begin().await;
+    drop(server);
+    let mut first = world.server.client().await.unwrap();
+    let second_job = first.run(STEP).await.unwrap();
+    first.until(&second_job, |it| matches!(it, Payload::Log(_))).await.unwrap();
+    let mut client = other.client().await.unwrap();
+    let page = client.api.fetch(cursor.clone()).await.unwrap().into_inner();
+    assert_eq!(page.results, [], "its server has returned, and the agent has not");
+    drop(agent);
+    client.until(&cursor, says("the agent is heard again")).await.unwrap();
+    ends_with_one_report(&world, &mut client).await;
+    first.follow(&second_job).await.unwrap().expect_success();
+}
+
+/// It attaches to the other server.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_returns_before_its_server_is_heard_again() {
+    let CutOff { agent, server, other, world, cursor } = CutOff::begin().await;
+    drop(agent);
+    let mut client = other.client().await.unwrap();
+    client.until(&cursor, says("the agent is heard again")).await.unwrap();
+    drop(server);
+    world.server.client().await.unwrap().api.fetch(cursor).await.expect("it is there again");
+    ends_with_one_report(&world, &mut client).await;
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use super::silent::Stopped;
 
 /// For whatever must not wait for the stopped server: far more than it takes.
-const BOUND: Duration = Duration::from_secs(90);
+pub(super) const BOUND: Duration = Duration::from_secs(90);
 
 /// Prints numbers until the file `stop` is there; the first job without a pause, the others ten each second.
 const COUNTS: &str = "
@@ -33,7 +33,7 @@ while not os.path.exists(sys.argv[1] + '/stop'):
 ";
 
 /// Whether this process holds the lock of the job's log.
-fn holds_log(server: &Server, state_dir: &Path, job: &str) -> bool {
+pub(super) fn holds_log(server: &Server, state_dir: &Path, job: &str) -> bool {
     let folders = std::fs::read_dir(state_dir.join("log")).unwrap().flatten();
     let lock = folders.map(|it| it.path().join(job).join("lock")).find(|it| it.is_file()).unwrap();
     let (inode, pid) = (lock.metadata().unwrap().ino().to_string(), server.pid().to_string());

@@ -43,6 +43,14 @@ pub enum Event {
         /// Id of the server that it attaches to.
         server: String,
     },
+    /// No server hears the agent: the one that it attached to has ended, or its lease has run out. The driver reports that, and
+    /// only an agent that attaches again is heard again.
+    AgentUnheard {
+        /// Which attempt.
+        attempt: AttemptId,
+        /// Id of the server that it had attached to.
+        server: String,
+    },
     /// An agent asks for leave to make the attempt's effects visible.
     CommitRequested {
         /// Which attempt it speaks for.
@@ -135,6 +143,7 @@ impl Job {
             Event::AgentAttached { attempt, instance, server } => {
                 self.attached(&attempt, instance, server, now_ms)
             }
+            Event::AgentUnheard { attempt, server } => self.unheard(&attempt, &server),
             Event::CommitRequested { attempt, instance } => self.grant(&attempt, &instance),
             Event::OutcomeReported { attempt, instance, outcome } => {
                 self.outcome_reported(&attempt, instance, outcome, now_ms)
@@ -269,6 +278,20 @@ impl Job {
                 Ok(Change::Changed)
             }
             Phase::Attached { .. } => Err(Rejection::WrongInstance),
+            Phase::Ended { .. } => Err(Rejection::AttemptOver),
+        }
+    }
+
+    /// Rejected if the agent is attached to another server by now.
+    fn unheard(&mut self, id: &AttemptId, server: &str) -> Result<Change, Rejection> {
+        self.must_be_live()?;
+        let attempt = self.current_attempt(id)?;
+        match &attempt.phase {
+            Phase::Attached { .. } if attempt.attached_to.as_deref() == Some(server) => {
+                attempt.attached_to = None;
+                Ok(Change::Changed)
+            }
+            Phase::Created | Phase::Launched | Phase::Attached { .. } => Err(Rejection::OutOfOrder),
             Phase::Ended { .. } => Err(Rejection::AttemptOver),
         }
     }

@@ -196,7 +196,8 @@ pub struct Attempt {
     pub milestones: Milestones,
     /// When its agent first attached.
     pub attached_ms: Option<i64>,
-    /// Id of the server that its agent attached to last. Agents of earlier versions of the server have none.
+    /// Id of the server that its agent attached to last. `None` after an agent attached: no server hears it
+    /// ([`Event::AgentUnheard`](super::Event::AgentUnheard)), or it attached to an earlier version of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached_to: Option<String>,
     /// When its outcome was recorded.

@@ -69,6 +69,20 @@ fn the_server_that_an_agent_attached_to_last_is_known() {
     assert_eq!((known.attached_to.as_deref(), known.attached_ms), (Some("t"), Some(3)));
 }
 
+/// A server that returns says nothing about the agent: only an agent that attaches is heard again.
+#[test]
+fn an_agent_that_no_server_hears_is_attached_to_none_until_it_attaches() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    let unheard = |server: &str| Event::AgentUnheard { attempt: attempt.clone(), server: server.to_owned() };
+    assert_eq!(job.apply(unheard("t"), 4), Err(Rejection::OutOfOrder), "it is attached to another one");
+    assert_eq!(job.apply(unheard("s"), 4), Ok(Change::Changed));
+    assert_eq!(job.attached_to(&attempt), None);
+    assert_eq!(job.apply(unheard("s"), 5), Err(Rejection::OutOfOrder));
+    assert_eq!(job.apply(attach(attempt.clone(), KEY), 6), Ok(Change::Changed), "also to the same server");
+    assert_eq!(job.attached_to(&attempt), Some("s"));
+}
+
 #[test]
 fn a_job_of_two_steps_runs_to_success() {
     let mut job = job(vec![step(true), step(true)]);

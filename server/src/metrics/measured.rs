@@ -133,6 +133,10 @@ impl Store for MeasuredStore {
         self.plain("lease_owners", self.inner.lease_owners(me)).await
     }
 
+    async fn lease_lasts(&self, server: &ServerId) -> Result<bool, StoreError> {
+        self.plain("lease_lasts", self.inner.lease_lasts(server)).await
+    }
+
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
         self.plain("heartbeat", self.inner.heartbeat(me, lease, tolerance)).await
     }

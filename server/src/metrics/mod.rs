@@ -288,6 +288,7 @@ impl Metrics {
             | Event::AttemptLaunched { .. }
             | Event::MilestonesSeen { .. }
             | Event::AgentAttached { .. }
+            | Event::AgentUnheard { .. }
             | Event::CommitRequested { .. } => {}
         }
     }

@@ -89,6 +89,9 @@ pub trait Store: Send + Sync + 'static {
     /// Servers other than `me` that hold live jobs and whose lease has not run out.
     async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError>;
 
+    /// Whether this server's lease has not run out. One row is read.
+    async fn lease_lasts(&self, server: &ServerId) -> Result<bool, StoreError>;
+
     /// Prolongs this server's lease, and says that a server is there. Time in which none was there is added to every
     /// live job's fetch deadline, when it is longer than `tolerance`.
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError>;

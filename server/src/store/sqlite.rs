@@ -335,6 +335,10 @@ impl Store for SqliteStore {
         Ok(others.map(ServerId).collect())
     }
 
+    async fn lease_lasts(&self, server: &ServerId) -> Result<bool, StoreError> {
+        leases::lasts(&self.inner.readers, server, self.now_ms()).await
+    }
+
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
         let (me, this) = (me.clone(), self.clone());
         let written = self

@@ -174,8 +174,11 @@ async fn a_heartbeat_prolongs_only_the_leases_of_its_server() {
     servers.at(1_500);
     assert_eq!(b.claim(claim("b", &[])).await.unwrap(), []);
     assert_eq!(b.lease_owners(&server("b")).await.unwrap(), [server("a")]);
+    assert!(b.lease_lasts(&server("a")).await.unwrap());
     servers.at(2_000);
     assert_eq!(b.lease_owners(&server("b")).await.unwrap(), []);
+    assert!(!b.lease_lasts(&server("a")).await.unwrap());
+    assert!(!b.lease_lasts(&server("never there")).await.unwrap());
     assert_eq!(b.claim(claim("b", &[])).await.unwrap().len(), 1);
 }
 
@@ -486,6 +489,7 @@ async fn no_query_of_lists_and_leases_reads_all_jobs() {
         "SELECT job_id FROM jobs WHERE state = 'x' AND user_id = 'u' AND job_id < 'y' ORDER BY job_id DESC LIMIT 3",
         "SELECT MIN(lease_owner) FROM jobs WHERE ended_ms IS NULL AND lease_owner > 'x'",
         "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND lease_owner = 'x' AND job_id > 'y' ORDER BY job_id LIMIT 3",
+        "SELECT 1 FROM servers WHERE server_id = 'x' AND alive_until_ms > 7",
         "SELECT job_id, revision FROM jobs WHERE revision > 7 ORDER BY revision LIMIT 3",
         "SELECT job_id FROM jobs WHERE ended_ms < 7 AND (ended_ms, job_id) > (1, 'x') ORDER BY ended_ms, job_id LIMIT 3",
         "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < 7

@@ -33,7 +33,7 @@ pub(super) struct Absence {
 enum End {
     /// The agent attached, here or to another server.
     HeardAgain,
-    /// The attempt is over, or this server is to stop.
+    /// The attempt is over, this server is to stop, or the job's driver awaits the agent.
     NotAwaited,
 }
 
@@ -101,8 +101,11 @@ impl Absence {
             Standing::Live | Standing::Cancelled(_) => {}
             Standing::Reported | Standing::Over(_) => return Some(End::NotAwaited),
         }
-        let attached_to = record.job.attached_to(&self.attempt);
-        let is_elsewhere = attached_to.is_some_and(|server| server != self.context.server.0);
-        is_elsewhere.then_some(End::HeardAgain)
+        match record.job.attached_to(&self.attempt) {
+            Some(server) if server == self.context.server.0 => None,
+            Some(_) => Some(End::HeardAgain),
+            // The job's driver has reported that no server hears the agent, and will report its return.
+            None => Some(End::NotAwaited),
+        }
     }
 }

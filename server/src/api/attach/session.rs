@@ -18,7 +18,7 @@ use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Reason};
 use crate::launch::{Ender, Target};
 use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
-use crate::silence::{HEARTBEAT, News, Silence};
+use crate::silence::{Backlog, HEARTBEAT, News, Silence};
 use crate::store::{JobRecord, UpdateError};
 use crate::trace;
 
@@ -37,8 +37,10 @@ pub(super) struct Session<'a> {
     is_named: bool,
     agent: AttachedAgent,
     silence: Silence,
-    /// The store has it that the agent is attached to another server. That is over if it still speaks here: the other one
-    /// has read what the agent said before it left.
+    backlog: Backlog,
+    /// The store does not have it that the agent is attached here: it is attached to another server, or the job's driver has
+    /// reported that no server hears it. That is over if it still speaks here: another server has read what the agent said
+    /// before it left.
     is_elsewhere: bool,
 }
 
@@ -60,6 +62,7 @@ impl<'a> Session<'a> {
             is_named: false,
             agent: context.metrics.agent(),
             silence: Silence::begin(context.silence, Instant::now()),
+            backlog: Backlog::begin(Silence::period_of(context.silence), Instant::now()),
             is_elsewhere: false,
         }
     }
@@ -107,6 +110,7 @@ impl<'a> Session<'a> {
                         // It was said while this server was busy.
                         Some(request) => request,
                         None => {
+                            self.backlog.is_read(Instant::now());
                             self.notice_silence(&standing).await;
                             continue;
                         }
@@ -116,13 +120,7 @@ impl<'a> Session<'a> {
             quiet.reset();
             // The end of the stream is no word from the agent.
             let Some(request) = request.transpose()? else { return Ok(()) };
-            if self.silence.heard(Instant::now()) == Some(News::HeardAgain) {
-                self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
-            }
-            if self.is_elsewhere {
-                self.context.bind(&self.attempt, &self.instance).await?;
-                self.is_elsewhere = false;
-            }
+            self.heard().await?;
             match request.message {
                 Some(attach_request::Message::Records(batch)) => {
                     let entries;
@@ -141,6 +139,20 @@ impl<'a> Session<'a> {
                 }
             }
         }
+    }
+
+    /// The agent said something. What it said while this server stood still does not tell that it speaks now.
+    async fn heard(&mut self) -> Result<(), Status> {
+        let now = Instant::now();
+        let speaks_now = self.backlog.is_read(now);
+        if (speaks_now || !self.silence.is_said()) && self.silence.heard(now) == Some(News::HeardAgain) {
+            self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
+        }
+        if self.is_elsewhere && speaks_now {
+            self.context.bind(&self.attempt, &self.instance).await?;
+            self.is_elsewhere = false;
+        }
+        Ok(())
     }
 
     /// Adds what has arrived meanwhile to the batch, so that one sync serves it all.
@@ -237,7 +249,12 @@ impl<'a> Session<'a> {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.assigner.is_traced());
         }
-        self.is_elsewhere = job.attached_to(&self.attempt) != Some(&self.context.server.0);
+        let attached_to = job.attached_to(&self.attempt);
+        self.is_elsewhere = attached_to != Some(&self.context.server.0);
+        if attached_to.is_none() {
+            // The job's driver has reported that no server hears the agent, and will report its return.
+            self.silence = Silence::begin(self.context.silence, Instant::now());
+        }
         let standing = Standing::of(&job, &self.attempt, &self.instance);
         match &standing {
             Standing::Over(why) => return Err(Status::failed_precondition(why.clone())),

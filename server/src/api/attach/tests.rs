@@ -121,6 +121,26 @@ impl World {
         .await;
     }
 
+    /// What the job's driver records, when it reports that this server is silent.
+    async fn reported_unheard(&self) {
+        self.update(Event::AgentUnheard { attempt: self.attempt.clone(), server: "here".to_owned() }).await;
+    }
+
+    async fn speaks_until_it_is_attached_here(&self, stream: &Stream) {
+        let mut changes = self.store.watch(&self.attempt.job);
+        let is_here = async || {
+            let record = self.store.load(&self.attempt.job).await.unwrap().unwrap();
+            record.job.attached_to(&self.attempt) == Some("here")
+        };
+        let speaks = async {
+            while !is_here().await {
+                stream.beat(0).await;
+                let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays elsewhere");
+    }
+
     async fn found_ended(&self) {
         let outcome = Outcome::by_server(Reason::Lost, "its node is gone", true);
         self.update(Event::AttemptFoundEnded {
@@ -365,24 +385,29 @@ async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
     assert_eq!(world.notices().await, [] as [String; 0]);
 }
 
+/// As after this server was stopped together with the agent: the driver of the job reports it, at another server.
+#[tokio::test]
+async fn an_agent_whose_silence_the_driver_reported_is_not_awaited_here() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    stream.beat(0).await;
+    world.said("no word from the agent").await;
+    world.reported_unheard().await;
+    drop(stream);
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await.len(), 1, "neither that it is silent nor that it is heard again");
+}
+
 /// As when the other server was stopped, and reads now what the agent had said to it before.
 #[tokio::test]
 async fn an_agent_that_speaks_is_attached_where_it_speaks() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.attach_elsewhere().await;
-    let mut changes = world.store.watch(&world.attempt.job);
-    let is_here = async || {
-        let record = world.store.load(&world.attempt.job).await.unwrap().unwrap();
-        record.job.attempt(&world.attempt).unwrap().attached_to.as_deref() == Some("here")
-    };
-    let speaks = async {
-        while !is_here().await {
-            stream.beat(0).await;
-            let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays elsewhere");
+    world.speaks_until_it_is_attached_here(&stream).await;
+    world.reported_unheard().await;
+    world.speaks_until_it_is_attached_here(&stream).await;
+    assert_eq!(world.notices().await, [] as [String; 0]);
 }
 
 /// Another server's cancel comes by what the store tells, and not only when the job is read again for safety.

@@ -1,31 +1,98 @@
-//! Silence of an agent whose server has ended: that server cannot report it any more, so the driver of the job does.
+//! Silence of an agent that no server hears: the one that it is attached to has ended, is stopped or is cut off, and cannot
+//! report it. So the driver of the job does.
+//!
+//! With the report the driver records that the agent is attached to no server. It is heard again once it is attached to one:
+//! it said Hello, or a server that returned hears it on its stream. That such a server is there again tells nothing.
 
 use std::time::Instant;
 
 use sqlflow_proto::record::notice;
 
+use super::watching::Look;
 use super::{JobDriver, Stop};
-use crate::job::{AttemptId, Job};
+use crate::job::{AttemptId, Event, Job};
 use crate::silence::{News, Silence};
 use crate::store::ServerId;
 
-impl JobDriver {
-    /// Says once that the agent, which runs, has not come back; and that it has, when that was said.
-    pub(super) async fn note_absence(&mut self, job: &Job, attempt: &AttemptId) -> Result<(), Stop> {
-        let now = Instant::now();
-        let allowed = self.context.limits.silence;
-        let is_heard = self.is_heard(job, attempt);
-        let silence = self.at_hand(attempt).silence.get_or_insert_with(|| Silence::begin(allowed, now));
-        let news = if is_heard { silence.heard(now) } else { silence.look(now) };
-        let text = match news {
-            None => return Ok(()),
-            Some(News::Silent) => format!(
-                "no word from the agent for {} s: the server that it was attached to has ended, and it has not come \
-                 back",
-                allowed.as_secs()
+/// The server that is to hear the agent, or to report that it does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Listener {
+    /// It is this server, or another whose lease lasts.
+    There,
+    /// It has ended.
+    Ended(ServerId),
+    /// Its lease has run out: it is stopped or cut off, or it cannot write the state.
+    Silent(ServerId),
+    /// The job has none.
+    Nobody,
+}
+
+impl Listener {
+    /// Why nothing is heard of the agent, for a person. `None`: it is heard, or a server reports that it is not.
+    fn why_unheard(&self) -> Option<&'static str> {
+        match self {
+            Self::There => None,
+            Self::Ended(_) => Some("the server that it was attached to has ended, and it has not come back"),
+            Self::Silent(_) => Some(
+                "the server that it is attached to is silent too (its lease has run out), and it has not attached to \
+                 another one",
             ),
-            Some(News::HeardAgain) => "the agent is heard again".to_owned(),
+            Self::Nobody => Some("it is not known to be attached to any server"),
+        }
+    }
+
+    /// The server that the job has the agent attached to, and that does not hear it.
+    fn server(self) -> Option<ServerId> {
+        match self {
+            Self::Ended(server) | Self::Silent(server) => Some(server),
+            Self::There | Self::Nobody => None,
+        }
+    }
+}
+
+impl JobDriver {
+    /// Says once that no server hears the agent, which runs; and that one does again, when that was said.
+    pub(super) async fn note_absence(&mut self, job: &Job, attempt: &AttemptId) -> Result<Look, Stop> {
+        let listener = self.listener(job, attempt).await?;
+        let (allowed, now) = (self.context.limits.silence, Instant::now());
+        let silence = self.at_hand(attempt).silence.get_or_insert_with(|| Silence::begin(allowed, now));
+        let Some(why) = listener.why_unheard() else {
+            if silence.heard(now) == Some(News::HeardAgain) {
+                self.warn(attempt, "the agent is heard again".to_owned()).await?;
+            }
+            return Ok(Look::Same);
         };
+        if silence.look(now) != Some(News::Silent) {
+            return Ok(Look::Same);
+        }
+        let text = format!("no word from the agent for {} s: {why}", allowed.as_secs());
+        let reported = self.report_silence(attempt, listener.server(), text).await;
+        if !matches!(reported, Ok(true)) {
+            // Nothing was said, so no return is to be said either.
+            self.at_hand(attempt).silence = None;
+        }
+        // The job is another than it was.
+        reported.map(|_| Look::Decided)
+    }
+
+    /// False: the agent is attached to another server by now, or the attempt is over.
+    async fn report_silence(
+        &self,
+        attempt: &AttemptId,
+        server: Option<ServerId>,
+        text: String,
+    ) -> Result<bool, Stop> {
+        if let Some(server) = server {
+            let unheard = Event::AgentUnheard { attempt: attempt.clone(), server: server.0 };
+            if !self.try_update(unheard).await? {
+                return Ok(false);
+            }
+        }
+        self.warn(attempt, text).await?;
+        Ok(true)
+    }
+
+    async fn warn(&self, attempt: &AttemptId, text: String) -> Result<(), Stop> {
         tracing::warn!(%attempt, "{text}");
         self.say(notice::Kind::Status, text).await
     }
@@ -35,9 +102,17 @@ impl JobDriver {
         job.attached_to(attempt) == Some(&self.context.presence.id().0)
     }
 
-    /// Whether a server is there that hears the agent, or says that it does not.
-    fn is_heard(&self, job: &Job, attempt: &AttemptId) -> bool {
-        let is_there = |server: &str| !self.context.presence.is_gone(&ServerId(server.to_owned()));
-        self.is_heard_here(job, attempt) || job.attached_to(attempt).is_some_and(is_there)
+    /// Asks the store only about another server that holds its lock: one that is stopped does.
+    async fn listener(&self, job: &Job, attempt: &AttemptId) -> Result<Listener, Stop> {
+        if self.is_heard_here(job, attempt) {
+            return Ok(Listener::There);
+        }
+        let Some(server) = job.attached_to(attempt) else { return Ok(Listener::Nobody) };
+        let server = ServerId(server.to_owned());
+        if self.context.presence.is_gone(&server) {
+            return Ok(Listener::Ended(server));
+        }
+        let is_there = self.context.store.lease_lasts(&server).await?;
+        Ok(if is_there { Listener::There } else { Listener::Silent(server) })
     }
 }

@@ -12,7 +12,8 @@ use crate::launch::{Execution, Observation, Supervision, Waiting};
 use crate::silence::Silence;
 
 /// What a look at an attempt came to.
-enum Look {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
     /// Nothing that changes the job.
     Same,
     /// Something was recorded, or could not be since the job is another than it was: it is read again.
@@ -30,9 +31,9 @@ impl JobDriver {
         let execution = self.context.launchers.of(job, attempt);
         let is_attached = Agent::of(job, attempt) != Agent::NeverAttached;
         let has_limit = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
-        if is_attached {
-            // It may have come back to this server: the next look may be far.
-            self.note_absence(job, attempt).await?;
+        // It may have come back to this server: the next look may be far.
+        if is_attached && self.note_absence(job, attempt).await? == Look::Decided {
+            return Ok(());
         }
         let read_again = tokio::time::sleep(SAFETY_PERIOD);
         tokio::pin!(read_again);
@@ -60,7 +61,7 @@ impl JobDriver {
         if self.is_heard_here(job, attempt) {
             execution.look_period()
         } else {
-            // The server that hears its agent may end.
+            // The server that hears its agent may end, or be stopped.
             execution.look_period().min(Silence::period_of(self.context.limits.silence))
         }
     }
@@ -93,8 +94,7 @@ impl JobDriver {
                     let at_hand = self.at_hand(&attempt);
                     at_hand.waits.end();
                     at_hand.refused = None;
-                    self.note_absence(job, &attempt).await?;
-                    return Ok(Look::Same);
+                    return self.note_absence(job, &attempt).await;
                 }
                 let waiting = self.silence(job, &attempt);
                 self.wait_or_give_up(job, attempt, waiting).await

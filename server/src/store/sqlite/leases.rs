@@ -53,6 +53,16 @@ pub(super) async fn alive(
     Ok(alive.fetch_all(connection).await?.into_iter().collect())
 }
 
+/// Whether this server's lease has not run out.
+pub(super) async fn lasts(
+    connection: impl SqliteExecutor<'_>,
+    server: &ServerId,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT 1 FROM servers WHERE server_id = ? AND alive_until_ms > ?");
+    Ok(row.bind(&server.0).bind(now_ms).fetch_optional(connection).await?.is_some())
+}
+
 /// Whose jobs may be taken. A server never takes its own: they are its own until another has taken them.
 pub(super) fn free(claim: &Claim, owners: BTreeSet<String>, alive: &BTreeSet<String>) -> Vec<String> {
     let is_dead = |owner: &String| claim.dead.iter().any(|dead| dead.0 == *owner);

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A lease that does not run out while a test runs.
+const LONG: Duration = Duration::from_secs(3600);
+
 /// As while the apiserver is away.
 #[tokio::test]
 async fn it_is_said_that_nothing_is_known_of_an_attempt() {
@@ -62,6 +65,7 @@ async fn an_agent_that_attached_to_an_earlier_server_is_not_judged() {
 async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
     let (world, other) = (world(None).await, world_of(None, true).await);
     let living = Presence::announce(&other.servers).unwrap();
+    other.store.heartbeat(living.id(), LONG, LONG).await.unwrap();
     other.update(World::created()).await;
     other.attach_to(living.id()).await;
     other.drive();
@@ -74,6 +78,34 @@ async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
     assert_eq!(world.count(is_notice).await, 2, "each is said once");
     drop(living);
     other.said("no word from the agent for 1 s").await;
+}
+
+/// It keeps its lock while it is stopped. That it returns tells nothing of the agent, which may still be stopped.
+#[tokio::test]
+async fn an_agent_whose_server_is_stopped_is_silent_until_it_attaches() {
+    let world = world(None).await;
+    let stopped = Presence::announce(&world.servers).unwrap();
+    world.update(World::created()).await;
+    world.attach_to(stopped.id()).await;
+    world.drive();
+    world.said("no word from the agent for 1 s: the server that it is attached to is silent too").await;
+    assert_eq!(world.job().await.attached_to(&world.attempt), None);
+    world.store.heartbeat(stopped.id(), LONG, LONG).await.unwrap();
+    world.looks_often().await;
+    assert_eq!(world.count(is_notice).await, 1, "only its server is heard again");
+    world.attach_to(stopped.id()).await;
+    world.said("the agent is heard again").await;
+    assert_eq!(world.count(is_notice).await, 2, "each is said once");
+}
+
+/// Its next driver does not know which server it was.
+#[tokio::test]
+async fn an_agent_that_is_attached_to_no_server_is_silent() {
+    let world = world(None).await;
+    world.attach().await;
+    world.update(Event::AgentUnheard { attempt: world.attempt.clone(), server: "gone".to_owned() }).await;
+    world.drive();
+    world.said("no word from the agent for 1 s: it is not known to be attached to any server").await;
 }
 
 /// A wait of an earlier attempt is not held against the next one.

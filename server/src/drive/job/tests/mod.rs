@@ -266,6 +266,13 @@ impl World {
         self.job().await.attempt(&self.attempt).unwrap().phase.clone()
     }
 
+    /// Waits until it was looked often at the attempt as it is now.
+    async fn looks_often(&self) {
+        let mut looks = self.launcher.looks.subscribe();
+        let before = *looks.borrow_and_update();
+        looks.wait_for(|looks| *looks > before + MANY).await.unwrap();
+    }
+
     /// How the attempt ended.
     async fn outcome(&self, attempt: &AttemptId) -> Outcome {
         let mut changes = self.store.watch(&attempt.job);
