@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::libc;
@@ -24,9 +25,12 @@ pub const CHANNEL_FD: RawFd = 3;
 pub struct Inherited {
     /// Those that are blocked.
     pub blocked: SigSet,
-    /// CHLD is ignored.
-    pub ignores_children: bool,
+    /// Those that are ignored.
+    pub ignored: SigSet,
 }
+
+/// Signals that the agent and the standard library do not leave as they were: the command would not find them ignored.
+const CHANGED: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGPIPE];
 
 /// Starts `command` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
 /// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. With
@@ -58,8 +62,10 @@ pub fn spawn(
             if takes_terminal {
                 take_terminal(libc::getpid());
             }
-            if inherited.ignores_children {
-                signal(Signal::SIGCHLD, SigHandler::SigIgn)?;
+            for changed in CHANGED {
+                if inherited.ignored.contains(changed) {
+                    signal(changed, SigHandler::SigIgn)?;
+                }
             }
             inherited.blocked.thread_set_mask()?;
             match channel_fd {
@@ -75,15 +81,46 @@ pub fn spawn(
     child
 }
 
-/// From now on the kernel tells how children end. Whoever starts a process may have it ignore CHLD; then its children
-/// vanish, and nobody is told. Gives whether it was so.
+/// From now on the kernel reports how children end. A process may be started with CHLD ignored; then its children vanish
+/// without a report.
 ///
 /// # Errors
 /// Those of `sigaction`.
-pub fn hear_of_children() -> nix::Result<bool> {
+pub fn hear_of_children() -> nix::Result<()> {
     // SAFETY: no handler is installed, so no code runs where a signal arrives.
-    let before = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
-    Ok(matches!(before, SigHandler::SigIgn))
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
+}
+
+/// Signals that were ignored when this process was started. Call it before any of them is changed.
+pub fn ignored_at_start() -> SigSet {
+    let mut ignored: SigSet = Signal::iterator().filter(|it| is_ignored(*it)).collect();
+    if !PIPE_WAS_IGNORED.load(Ordering::Relaxed) {
+        ignored.remove(Signal::SIGPIPE);
+    }
+    ignored
+}
+
+fn is_ignored(signal: Signal) -> bool {
+    // SAFETY: `sigaction` is a C struct for which zero is valid. Without a new action the call only writes the present one,
+    // to which the pointer is valid.
+    unsafe {
+        let mut action = std::mem::zeroed::<libc::sigaction>();
+        let result = libc::sigaction(signal as libc::c_int, std::ptr::null(), &mut action);
+        result == 0 && action.sa_sigaction == libc::SIG_IGN
+    }
+}
+
+static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
+
+/// The standard library ignores PIPE before it calls `main`. What is in this section runs before that.
+// SAFETY: the C library calls each pointer in the section once, on the only thread. The function makes one system call and
+// stores a byte; it needs nothing of the standard library that is not there yet.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_PIPE: extern "C" fn() = look_at_pipe;
+
+extern "C" fn look_at_pipe() {
+    PIPE_WAS_IGNORED.store(is_ignored(Signal::SIGPIPE), Ordering::Relaxed);
 }
 
 /// Puts a process group into the foreground of the terminal at stdin; nothing happens where there is none.

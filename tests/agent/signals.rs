@@ -3,6 +3,9 @@
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::Exec;
 
+/// Lets `env` start the agent with the default disposition of every signal, before other options of it.
+const DEFAULTS: &str = "--default-signal";
+
 #[test]
 fn signals_that_are_meant_for_the_command_reach_it() {
     let script = "for s in HUP QUIT USR1 USR2 WINCH; do trap \"echo $s\" $s; done; echo up; while :; do sleep 0.01; done";
@@ -83,30 +86,76 @@ fn a_command_that_ends_well_after_term_is_taken_at_its_word() {
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()));
 }
 
-/// Whoever starts the agent may ignore CHLD, and hands that on. The kernel then reaps children and tells nobody.
+/// A background job of a script has INT ignored, so that Ctrl+C ends what is in the foreground only. The agent must neither
+/// end for that nor count it as the first order to end; the command decides by itself, as without an agent.
 #[test]
-fn an_agent_that_is_started_with_chld_ignored_hears_of_its_commands_end() {
-    let ignoring = ["env", "--default-signal", "--ignore-signal=CHLD"];
-    assert_eq!(Exec::within(&ignoring).shell("exit 3").end().code, Some(3));
-    // The command finds it as it would without an agent.
-    let status = Exec::within(&ignoring).start(&["grep", "SigIgn", "/proc/self/status"]).end();
-    let ignored = String::from_utf8(status.stdout).unwrap();
-    let set = u64::from_str_radix(ignored.trim_start_matches("SigIgn:").trim(), 16).unwrap();
-    assert_ne!(set & 1 << (Signal::SIGCHLD as i32 - 1), 0, "{ignored}");
+fn an_int_that_was_ignored_at_the_start_is_left_to_the_command() {
+    let code = "import signal, sys
+signal.signal(signal.SIGINT, lambda *_: print('INT', flush=True))
+signal.signal(signal.SIGTERM, lambda *_: (print('TERM', flush=True), sys.exit(5)))
+print('up', flush=True)
+while True: signal.pause()";
+    let run = Exec::within(&["env", DEFAULTS, "--ignore-signal=INT"]);
+    let mut running = run.flags(["--grace", "3600"]).python(code, &[]);
+    assert_eq!(running.line(), "up");
+    running.signal(Signal::SIGINT);
+    assert_eq!(running.line(), "INT");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.line(), "TERM", "a second order to end would be a KILL");
+    let ended = running.end();
+    assert_eq!(ended.code, Some(5));
+    assert!(ended.outcome["message"].as_str().unwrap().contains("SIGTERM"), "{}", ended.outcome);
 }
 
-/// What the agent blocks for itself is not blocked for the command, and ignored signals stay ignored.
+/// TERM is the order of the platform that runs the agent. Only the command finds it ignored.
+#[test]
+fn a_term_that_was_ignored_at_the_start_ends_the_agent() {
+    let run = Exec::within(&["env", DEFAULTS, "--ignore-signal=TERM"]);
+    let mut running = run.flags(["--grace", "1"]).shell("echo up; exec sleep 600");
+    assert_eq!(running.line(), "up");
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    assert_eq!((ended.code, &ended.outcome["reason"]), (Some(137), &"terminated".into()));
+}
+
+/// A process may be started with CHLD ignored, and its children are too. The kernel then reaps children without a report.
+#[test]
+fn an_agent_that_is_started_with_chld_ignored_hears_of_its_commands_end() {
+    let run = Exec::within(&["env", DEFAULTS, "--ignore-signal=CHLD"]);
+    assert_eq!(run.shell("exit 3").end().code, Some(3));
+}
+
+/// Whatever the agent handles, blocks or ignores for itself, and whatever the test runner was started with.
 #[test]
 fn the_command_finds_its_signals_as_the_agent_did() {
-    let ended = Exec::new().shell("grep -E 'SigBlk|SigIgn' /proc/self/status").end();
-    let status = String::from_utf8(ended.stdout).unwrap();
-    let own = std::fs::read_to_string("/proc/self/status").unwrap();
-    let set = |text: &str, name: &str| {
-        let line = text.lines().find_map(|it| it.strip_prefix(name)).unwrap();
-        u64::from_str_radix(line.trim(), 16).unwrap()
-    };
-    assert_eq!(set(&status, "SigBlk:"), set(&own, "SigBlk:"));
-    // Rust's own programs ignore PIPE; a command must not.
-    let pipe = 1 << (Signal::SIGPIPE as i32 - 1);
-    assert_eq!(set(&status, "SigIgn:"), set(&own, "SigIgn:") & !pipe);
+    for changed in [
+        &[][..],
+        &[Signal::SIGINT, Signal::SIGQUIT],
+        &[Signal::SIGHUP],
+        &[Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH],
+        &[Signal::SIGTSTP, Signal::SIGTTIN, Signal::SIGTTOU, Signal::SIGXFSZ],
+        &[Signal::SIGPIPE],
+        &[Signal::SIGCHLD],
+    ] {
+        for (how, line) in [("--ignore-signal", "SigIgn:"), ("--block-signal", "SigBlk:")] {
+            assert_eq!(signals_of_a_command(how, changed, line), set_of(changed), "{how} {changed:?}");
+        }
+    }
+}
+
+/// This set of signals of a command whose agent was started with `changed` ignored or blocked, and with defaults else.
+fn signals_of_a_command(how: &str, changed: &[Signal], line: &str) -> u64 {
+    let names = changed.iter().map(|it| it.as_str().trim_start_matches("SIG")).collect::<Vec<_>>().join(",");
+    let how = format!("{how}={names}");
+    // Without names `env` would take all signals.
+    let outer = if changed.is_empty() { vec!["env", DEFAULTS] } else { vec!["env", DEFAULTS, &how] };
+    let status = Exec::within(&outer).start(&["grep", line, "/proc/self/status"]).end().stdout;
+    let status = String::from_utf8(status).unwrap();
+    let set = u64::from_str_radix(status.trim_start_matches(line).trim(), 16).unwrap();
+    // `env` leaves real-time signals, from 32 on, as the test runner has them.
+    set & ((1 << 31) - 1)
+}
+
+fn set_of(signals: &[Signal]) -> u64 {
+    signals.iter().map(|it| 1 << (*it as i32 - 1)).sum()
 }

@@ -22,7 +22,7 @@ const FORWARDED: [Signal; 5] =
 pub enum Caught {
     /// A child ended.
     Child,
-    /// TERM or INT: the agent is to end.
+    /// TERM, or INT unless it was ignored at the start: the agent is to end.
     End(Signal, Sender),
     /// To be passed on to the command.
     Forward(Signal),
@@ -74,20 +74,24 @@ pub fn block() -> nix::Result<()> {
     blocked.add(Signal::SIGXFSZ);
     blocked.add(Signal::SIGTTOU);
     let blocked = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-    let ignores_children = sys::hear_of_children()?;
-    INHERITED.get_or_init(|| Inherited { blocked, ignores_children });
+    let ignored = sys::ignored_at_start();
+    sys::hear_of_children()?;
+    INHERITED.get_or_init(|| Inherited { blocked, ignored });
     Ok(())
 }
 
 /// What a command has to find.
 pub fn inherited() -> Inherited {
-    let none = || Inherited { blocked: SigSet::empty(), ignores_children: false };
+    let none = || Inherited { blocked: SigSet::empty(), ignored: SigSet::empty() };
     INHERITED.get().copied().unwrap_or_else(none)
 }
 
 /// Reads the signals that [`block`] blocked.
 #[derive(Debug)]
-pub struct Signals(AsyncFd<SignalFd>);
+pub struct Signals {
+    fd: AsyncFd<SignalFd>,
+    ignores_interrupts: bool,
+}
 
 impl Signals {
     /// From now on, and those that are pending.
@@ -96,18 +100,24 @@ impl Signals {
     /// There is no descriptor left.
     pub fn new() -> anyhow::Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
-        Ok(Self(sys::watch(SignalFd::with_flags(&all(), flags)?)?))
+        let fd = sys::watch(SignalFd::with_flags(&all(), flags)?)?;
+        Ok(Self { fd, ignores_interrupts: inherited().ignored.contains(Signal::SIGINT) })
     }
 
     /// Waits for the next signal. Safe to cancel.
     pub async fn next(&self) -> Caught {
         loop {
-            let Ok(mut ready) = self.0.readable().await else { return std::future::pending().await };
-            match self.0.get_ref().read_signal() {
+            let Ok(mut ready) = self.fd.readable().await else { return std::future::pending().await };
+            match self.fd.get_ref().read_signal() {
                 Ok(Some(info)) => {
                     let signal = i32::try_from(info.ssi_signo).ok().and_then(|it| Signal::try_from(it).ok());
                     match signal {
                         Some(Signal::SIGCHLD) => return Caught::Child,
+                        // Shells start the background jobs of a script with INT ignored: Ctrl+C is for the foreground.
+                        // A blocked signal arrives here although it is ignored. The command decides for itself.
+                        Some(Signal::SIGINT) if self.ignores_interrupts => {
+                            return Caught::Forward(Signal::SIGINT);
+                        }
                         Some(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
                             let pid = i32::try_from(info.ssi_pid).unwrap_or(0);
                             let name = tree::name(Pid::from_raw(pid));
