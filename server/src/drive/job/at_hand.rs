@@ -17,8 +17,8 @@ pub(super) struct AtHand {
     pub(super) unknown: Waits,
     /// Why its agent, which runs, could not attach.
     pub(super) refused: Option<Awaited>,
-    /// It was seen to run, so its platform tells of its end.
-    pub(super) is_seen: bool,
+    /// When it was first seen to run, in milliseconds since the Unix epoch. From then on its platform tells of its end.
+    pub(super) seen_ms: Option<i64>,
     /// It was launched, is not attached, and does not run.
     pub(super) missing: Lasted,
     /// Its agent had attached to a server, and may be away.
@@ -38,7 +38,7 @@ impl AtHand {
             waits: Waits::default(),
             unknown: Waits::default(),
             refused: None,
-            is_seen: false,
+            seen_ms: None,
             missing: Lasted::default(),
             silence: None,
             ending: Lasted::default(),

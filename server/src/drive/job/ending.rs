@@ -50,6 +50,20 @@ impl JobDriver {
         Ok(())
     }
 
+    /// A database may hold up the removal, for example while another session uses the table: the job ends anyway. The waits
+    /// before it runs have limits of their own.
+    pub(super) fn is_overdue_clean_up(&mut self, job: &Job, execution: &Execution, now_ms: i64) -> bool {
+        let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
+        let attempt = execution.attempt();
+        let Some(clean_up) = job.attempt(attempt).filter(|it| it.role == Role::CleanUp) else { return false };
+        let begun_ms = match execution.supervision() {
+            Supervision::Agent => clean_up.attached_ms,
+            // No agent attaches. A server that takes the job over begins to count again.
+            Supervision::Controller => self.at_hand(attempt).seen_ms,
+        };
+        begun_ms.is_some_and(|begun_ms| begun_ms.saturating_add(limit) < now_ms)
+    }
+
     /// Nothing of an attempt runs whose agent is not known to have attached. `known`: how it ended, if the driver knows it.
     ///
     /// The end is recorded first. If an agent attached meanwhile, through another server, the record is rejected: then the
@@ -195,16 +209,6 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
             Outcome::by_server(Reason::Cancelled, why, false)
         }
     }
-}
-
-/// A database may hold up the removal, for example while another session uses the table: the job ends anyway. The waits
-/// before an agent is attached have limits of their own.
-pub(super) fn is_overdue_clean_up(job: &Job, attempt: &AttemptId) -> bool {
-    let limit = i64::try_from(CLEAN_UP_TIMEOUT.as_millis()).unwrap_or(i64::MAX);
-    job.attempt(attempt)
-        .filter(|it| it.role == Role::CleanUp)
-        .and_then(|it| it.attached_ms)
-        .is_some_and(|attached_ms| attached_ms.saturating_add(limit) < clock::now_ms())
 }
 
 async fn clean_up(execution: &Execution, step_goes_on: bool) {

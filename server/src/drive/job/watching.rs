@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::ending::is_overdue_clean_up;
 use super::launching::LAUNCH_PATIENCE;
 use super::stopping::Agent;
 use super::{Changes, JobDriver, LOOK_PERIOD, SAFETY_PERIOD, Stop};
+use crate::clock;
 use crate::job::{AttemptId, Event, Job, Milestones, Outcome, Reason, Role};
 use crate::launch::{Execution, Observation, Supervision, Waiting};
 use crate::silence::Silence;
@@ -38,7 +38,7 @@ impl JobDriver {
         let read_again = tokio::time::sleep(SAFETY_PERIOD);
         tokio::pin!(read_again);
         loop {
-            let is_told_of = is_attached && self.at_hand(attempt).is_seen && !has_limit;
+            let is_told_of = is_attached && self.at_hand(attempt).seen_ms.is_some() && !has_limit;
             let period = if is_told_of { self.look_period(job, attempt, &execution) } else { LOOK_PERIOD };
             let has_changed = tokio::select! {
                 _ = changes.changed() => return Ok(()),
@@ -46,7 +46,7 @@ impl JobDriver {
                 () = self.platform_changed(job, attempt) => true,
                 () = tokio::time::sleep(period) => false,
             };
-            if is_overdue_clean_up(job, attempt) {
+            if self.is_overdue_clean_up(job, &execution, clock::now_ms()) {
                 return self.end(job, attempt).await;
             }
             match self.look(job, attempt.clone(), has_changed).await? {
@@ -77,7 +77,12 @@ impl JobDriver {
 
     /// Looks whether the attempt still runs. `job` was read before that: if its agent was attached then and nothing runs
     /// now, the agent is gone. `has_changed`: the platform said so.
-    async fn look(&mut self, job: &Job, attempt: AttemptId, has_changed: bool) -> Result<Look, Stop> {
+    pub(super) async fn look(
+        &mut self,
+        job: &Job,
+        attempt: AttemptId,
+        has_changed: bool,
+    ) -> Result<Look, Stop> {
         let execution = self.context.launchers.of(job, &attempt);
         // Where no agent comes, the platform's word counts as an agent's.
         let attached = Agent::of(job, &attempt) != Agent::NeverAttached
@@ -88,7 +93,7 @@ impl JobDriver {
             Observation::Running => {
                 let at_hand = self.at_hand(&attempt);
                 at_hand.missing.end();
-                at_hand.is_seen = true;
+                at_hand.seen_ms.get_or_insert_with(clock::now_ms);
                 self.note_milestones(job, attempt.clone()).await?;
                 if attached {
                     let at_hand = self.at_hand(&attempt);

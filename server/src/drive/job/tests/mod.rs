@@ -50,8 +50,8 @@ struct AlwaysRunning {
     /// If set, no place is free.
     full: OnceLock<()>,
     launches: AtomicUsize,
-    /// If set, there are no agents: a framework's controller runs attempts to this end.
-    controlled: OnceLock<agent::Outcome>,
+    /// If set, there are no agents: a framework's controller runs attempts to this end; `None`: until they are stopped.
+    controlled: OnceLock<Option<agent::Outcome>>,
     /// If set, it knows nothing of any agent, for this reason.
     unknown: OnceLock<&'static str>,
 }
@@ -126,13 +126,14 @@ impl Launcher for AlwaysRunning {
             return Observation::Gone(Box::default());
         }
         match self.controlled.get() {
-            Some(outcome) if *self.looks.borrow() > MANY => {
+            Some(Some(outcome)) if *self.looks.borrow() > MANY => {
                 let payload = Some(Payload::Head(Head::default()));
                 let kept = Kept(vec![Record { seq: 1, payload, ..Record::default() }]);
                 let end = End::Reported(outcome.clone());
                 let remains = Remains { end, records: Some(Box::new(kept)), ..Remains::default() };
                 Observation::Gone(Box::new(remains))
             }
+            Some(None) if !self.stopped.lock().unwrap().is_empty() => Observation::Gone(Box::default()),
             Some(_) | None => Observation::Running,
         }
     }
@@ -336,6 +337,11 @@ impl World {
     /// An attempt that cleans up behind one that was lost, launched at the beginning of time; nothing of it runs.
     async fn clean_up(&self) -> AttemptId {
         self.launcher.gone.set(()).unwrap();
+        self.clean_up_that_runs().await
+    }
+
+    /// The same, and its launcher says how it stands.
+    async fn clean_up_that_runs(&self) -> AttemptId {
         self.attach().await;
         let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
         let attempt = self.attempt.clone();

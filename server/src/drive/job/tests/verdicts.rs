@@ -1,5 +1,6 @@
 //! How attempts end, and what the log has of it then.
 
+use super::watching::Look;
 use super::*;
 
 /// What a training of days has made is not thrown away because one Pod could not come to publish it.
@@ -50,6 +51,28 @@ async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
     let clean_up = world.clean_up().await;
     world.drive();
     assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
+}
+
+/// A controller speaks for it, and no agent attaches: the limit counts from when it was seen to run.
+#[tokio::test]
+async fn a_clean_up_whose_controller_never_answers_is_ended_too() {
+    let world = world_of(None, false).await;
+    world.launcher.controlled.set(None).unwrap();
+    let clean_up = world.clean_up_that_runs().await;
+    let (job, mut driver, begin) = (world.job().await, world.job_driver(), clock::now_ms());
+    let execution = driver.context.launchers.of(&job, &clean_up);
+    assert!(!driver.is_overdue_clean_up(&job, &execution, i64::MAX), "it was not seen to run");
+    assert!(matches!(driver.look(&job, clean_up.clone(), false).await, Ok(Look::Same)));
+    let end = clock::now_ms();
+    assert!(!driver.is_overdue_clean_up(&job, &execution, begin + 60_000));
+    assert!(driver.is_overdue_clean_up(&job, &execution, end + 60_001));
+
+    driver.at_hand(&clean_up).seen_ms = Some(0);
+    driver.drive().await;
+    let outcome = world.outcome(&clean_up).await;
+    assert_eq!(outcome.reason, Reason::Deadline, "{}", outcome.message);
+    assert_eq!(world.stopped(), [(clean_up, false)]);
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 
 /// The driver's copy of the job says that there was never an agent; the store says otherwise by then.
@@ -115,7 +138,7 @@ async fn a_controllers_word_is_an_attempts_outcome_and_its_records_are_logged() 
     let world = world(None).await;
     let succeeded = agent::outcome::Reason::Succeeded.into();
     let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };
-    world.launcher.controlled.set(outcome).unwrap();
+    world.launcher.controlled.set(Some(outcome)).unwrap();
     world.drive();
     let mut changes = world.store.watch(&world.attempt.job);
     while !world.job().await.state.is_final() {
