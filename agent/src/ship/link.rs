@@ -15,7 +15,7 @@ use super::marks::Marks;
 use super::now_unix_micros;
 use super::outbox::Outbox;
 use super::speed::Speed;
-use super::tail::DiskWork;
+use super::tail::{DiskWork, Reading};
 
 /// Encoded bytes of records in one message.
 const BATCH_BYTES: usize = 1 << 20;
@@ -312,10 +312,10 @@ impl Link {
         self.room.notify_one();
     }
 
-    /// What was read; nothing: it failed.
-    pub fn read_from_disk(&self, bytes: bytes::Bytes) {
+    /// What was read.
+    pub fn read_from_disk(&self, reading: Reading) {
         let mut pending = self.pending();
-        let records = pending.outbox.tail.read(bytes);
+        let records = pending.outbox.tail.read(reading);
         pending.outbox.refill(records);
         self.changed.notify_one();
         self.room.notify_one();

@@ -3,23 +3,41 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt, OpenOptionsExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use nix::errno::Errno;
 use tokio::task::spawn_blocking;
 
 use super::link::Link;
-use super::tail::DiskWork;
+use super::tail::{DiskWork, Reading};
 
-/// Between tries on a disk that is full.
+/// Between tries on a disk that is full, or cannot be read now.
 const RETRY: Duration = Duration::from_secs(1);
+/// The unit in which a part is read again that the disk cannot read as a whole: that of a page cache, and of most file
+/// systems.
+const BLOCK: usize = 4096;
 
 /// The file has no name, so that nothing is left of it when the agent dies; what matters then is written to the spool.
-#[derive(Debug, Clone)]
-pub struct Overflow(Arc<File>);
+#[derive(Debug)]
+pub struct Overflow<F = File>(Arc<F>);
+
+impl<F> Clone for Overflow<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// How much of a part of the file was copied.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// All.
+    Whole,
+    /// What is before the first byte that the disk cannot read.
+    Beginning,
+}
 
 impl Overflow {
     /// Makes the file in `dir`.
@@ -33,9 +51,12 @@ impl Overflow {
         std::fs::remove_file(&path)?;
         Ok(Self(Arc::new(file)))
     }
+}
 
+impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
     /// Carries out what the outbox asks for, for as long as the agent lives.
     pub async fn serve(self, link: Arc<Link>) {
+        let mut is_damage_told = false;
         loop {
             match link.disk_work().await {
                 DiskWork::Write(at, bytes) => {
@@ -50,40 +71,210 @@ impl Overflow {
                 }
                 DiskWork::Read(at, length) => {
                     let file = self.0.clone();
-                    let read = blocking(move || {
-                        let mut bytes = vec![0; length];
-                        file.read_exact_at(&mut bytes, at).map(|()| bytes)
-                    });
-                    match read.await {
-                        Ok(bytes) => link.read_from_disk(bytes.into()),
+                    let reading = match blocking(move || read(&*file, at, length)).await {
+                        Ok(Part { bytes, damage: None }) => Reading::Whole(bytes.into()),
+                        Ok(Part { bytes, damage: Some(Damage { until, error }) }) => {
+                            if !is_damage_told {
+                                is_damage_told = true;
+                                link.warn(format!(
+                                    "cannot read a part of what was spooled to disk: {error}; gap records stand for what is lost"
+                                ));
+                            }
+                            Reading::Damaged { before: bytes.into(), until }
+                        }
                         Err(error) => {
                             tracing::error!(%error, "cannot read what was spooled to disk; trying again");
                             tokio::time::sleep(RETRY).await;
-                            link.read_from_disk(Bytes::new());
+                            Reading::Failed
                         }
-                    }
+                    };
+                    link.read_from_disk(reading);
                 }
             }
         }
     }
 
-    /// Appends a part of the file to another one.
+    /// Appends a part of the file to another one, up to what the disk cannot read.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn copy_to(&self, part: std::ops::Range<u64>, target: &mut impl io::Write) -> io::Result<()> {
-        let mut piece = vec![0; 1 << 20];
+    pub fn copy_to(&self, part: std::ops::Range<u64>, target: &mut impl io::Write) -> io::Result<Copied> {
         let mut at = part.start;
         while at < part.end {
-            let length = usize::try_from(part.end - at).unwrap_or(usize::MAX).min(piece.len());
-            self.0.read_exact_at(&mut piece[..length], at)?;
-            target.write_all(&piece[..length])?;
+            let length = usize::try_from(part.end - at).unwrap_or(usize::MAX).min(1 << 20);
+            let Part { bytes, damage } = read(&*self.0, at, length)?;
+            target.write_all(&bytes)?;
+            if let Some(Damage { error, .. }) = damage {
+                tracing::error!(%error, "cannot read a part of what was spooled to disk; what is behind it is lost too");
+                return Ok(Copied::Beginning);
+            }
             at += length as u64;
         }
-        Ok(())
+        Ok(Copied::Whole)
     }
+}
+
+/// A part of the file, or what is before the first byte that the disk cannot read.
+struct Part {
+    bytes: Vec<u8>,
+    damage: Option<Damage>,
+}
+
+struct Damage {
+    /// Behind the first block that cannot be read.
+    until: u64,
+    error: io::Error,
+}
+
+/// Reads a part of the file. Where the disk cannot read all of it, reads block by block up to the first bad one.
+fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
+    let mut bytes = vec![0; length];
+    match file.read_exact_at(&mut bytes, at) {
+        Ok(()) => return Ok(Part { bytes, damage: None }),
+        Err(error) if is_unreadable(&error) => {}
+        Err(error) => return Err(error),
+    }
+    let mut read = 0;
+    while read < length {
+        let offset = at + read as u64;
+        let in_block = BLOCK - usize::try_from(offset % BLOCK as u64).expect("it is less than a block");
+        let end = (read + in_block).min(length);
+        match file.read_exact_at(&mut bytes[read..end], offset) {
+            Ok(()) => read = end,
+            Err(error) if is_unreadable(&error) => {
+                bytes.truncate(read);
+                return Ok(Part { bytes, damage: Some(Damage { until: at + end as u64, error }) });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Part { bytes, damage: None })
+}
+
+/// Whether the file is damaged, which trying again does not change: EIO, EUCLEAN and EBADMSG (a checksum of the file
+/// system), as for a server's log; or it is shorter than what was written.
+fn is_unreadable(error: &io::Error) -> bool {
+    let damage = [Errno::EIO, Errno::EUCLEAN, Errno::EBADMSG];
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || error.raw_os_error().is_some_and(|it| damage.contains(&Errno::from_raw(it)))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
     spawn_blocking(work).await.unwrap_or_else(|_| Err(io::Error::other("the agent is ending")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use sqlflow_proto::agent::attach_request::Message;
+    use sqlflow_proto::record::{Output, Record, record::Payload};
+
+    use super::*;
+
+    /// A file with parts that cannot be read.
+    struct BadDisk {
+        file: File,
+        bad: Vec<Range<u64>>,
+    }
+
+    impl FileExt for BadDisk {
+        fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+            let end = at + buffer.len() as u64;
+            if self.bad.iter().any(|bad| bad.start < end && at < bad.end) {
+                return Err(Errno::EIO.into());
+            }
+            self.file.read_at(buffer, at)
+        }
+
+        fn write_at(&self, bytes: &[u8], at: u64) -> io::Result<usize> {
+            self.file.write_at(bytes, at)
+        }
+    }
+
+    const RECORDS: u64 = 100;
+
+    fn output() -> Payload {
+        Payload::Output(Output { stream: 1, offset: 0, data: vec![b'x'; 100_000].into() })
+    }
+
+    /// Spools records while no server is there, then gives what a server gets.
+    async fn shipped(bad: impl IntoIterator<Item = Range<u64>>) -> Vec<Record> {
+        let disk = BadDisk { file: tempfile::tempfile().unwrap(), bad: bad.into_iter().collect() };
+        let link = Arc::new(Link::new(1 << 20));
+        link.set_disk_limit(256 << 20);
+        link.set_attached(false);
+        for _ in 0..RECORDS {
+            link.push_output(output());
+        }
+        tokio::spawn(Overflow(Arc::new(disk)).serve(link.clone()));
+        while !link.unacked().encoded.is_empty() {
+            link.room().await;
+        }
+        link.set_attached(true);
+        let (mut sent, _) = link.resume(0);
+        let mut shipped: Vec<Record> = Vec::new();
+        while link.acked().borrow().to_owned() < link.last_seq() {
+            let next = link.next_message(&mut sent);
+            let next = tokio::time::timeout(Duration::from_secs(60), next).await.expect("the rest comes");
+            let Some(Message::Records(batch)) = next.message else { continue };
+            shipped.extend(batch.records);
+            link.ack(shipped.last().map_or(0, |it| it.seq));
+        }
+        assert_eq!(
+            shipped.iter().map(|it| it.seq).collect::<Vec<_>>(),
+            (1..=link.last_seq()).collect::<Vec<_>>()
+        );
+        shipped
+    }
+
+    fn gaps(records: &[Record]) -> usize {
+        records.iter().filter(|it| matches!(it.payload, Some(Payload::Gap(_)))).count()
+    }
+
+    /// All records that the disk can read arrive as they were; this is said once, however many are lost.
+    fn assert_only_lost(records: &[Record], lost: Range<usize>) {
+        assert!(lost.contains(&gaps(records)), "{} are lost", gaps(records));
+        let whole = records.iter().filter(|it| it.payload == Some(output())).count();
+        assert_eq!(whole + gaps(records), usize::try_from(RECORDS).unwrap(), "nothing else was changed");
+        let notices: Vec<_> = records
+            .iter()
+            .filter_map(|it| match &it.payload {
+                Some(Payload::Notice(notice)) => Some(notice.text.as_str()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(notices.len(), 1, "{notices:?}");
+        assert!(notices[0].contains("Input/output error"), "{notices:?}");
+    }
+
+    #[tokio::test]
+    async fn gaps_stand_for_what_the_disk_cannot_read_and_the_rest_is_shipped() {
+        let all = shipped([]).await;
+        assert_eq!((all.len() as u64, gaps(&all)), (RECORDS, 0));
+        // Two blocks, each within one record or at the border of two.
+        assert_only_lost(&shipped([1 << 20..(1 << 20) + 1, 5 << 20..(5 << 20) + 4096]).await, 2..5);
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_reads_nothing_any_more_does_not_hold_up_what_is_in_memory() {
+        assert_only_lost(&shipped(Some(0..u64::MAX)).await, 50..95);
+    }
+
+    #[test]
+    fn a_part_is_read_up_to_the_first_bad_block() {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&[7; 20_000], 0).unwrap();
+        let disk = BadDisk { file, bad: vec![9000..9001, 16_000..16_001] };
+        let read = |at, length| {
+            let Part { bytes, damage } = read(&disk, at, length).unwrap();
+            assert!(bytes.iter().all(|it| *it == 7));
+            (bytes.len(), damage.map(|it| it.until))
+        };
+        assert_eq!(read(100, 8000), (8000, None));
+        assert_eq!(read(100, 15_000), (8192 - 100, Some(12_288)));
+        assert_eq!(read(8200, 15_000), (0, Some(12_288)));
+        assert_eq!(read(12_288, 3000), (3000, None));
+        assert_eq!(read(19_000, 5000).1, Some(20_480), "it is shorter than what was written");
+    }
 }

@@ -7,14 +7,14 @@ use bytes::BytesMut;
 use prost::Message as _;
 
 use super::link::Unacked;
-use super::overflow::Overflow;
+use super::overflow::{Copied, Overflow};
 use crate::durable;
 
 /// Name in the run folder.
 pub const FILE: &str = "spool";
 
-/// Writes everything that is unacknowledged to `<dir>/spool`, or as much from its beginning as the disk has room for.
-/// A server takes the whole records of that, and notices that the last one is not whole.
+/// Writes everything that is unacknowledged to `<dir>/spool`, or as much from its beginning as the disk can read and has
+/// room for. A server takes the whole records of that, and notices that the last one is not whole.
 ///
 /// # Errors
 /// The file cannot be written durably.
@@ -39,7 +39,11 @@ fn write_all(file: &mut impl io::Write, unacked: &Unacked, overflow: Option<&Ove
     }
     file.write_all(&encoded)?;
     if let Some(overflow) = overflow {
-        overflow.copy_to(unacked.on_disk.clone(), file)?;
+        match overflow.copy_to(unacked.on_disk.clone(), file)? {
+            Copied::Whole => {}
+            // The spool has no sign of where the next record begins.
+            Copied::Beginning => return Ok(()),
+        }
     }
     file.write_all(&unacked.encoded)
 }
@@ -71,6 +75,20 @@ mod tests {
         assert!(whole.len() > 5, "{}", whole.len());
         assert_eq!(whole, unacked.records[..whole.len()]);
         println!("{DONE}");
+    }
+
+    /// The rest cannot be told apart from the record that is torn, and what was whole before that is not lost with it.
+    #[test]
+    fn what_is_before_a_part_that_the_disk_cannot_read_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = |seq| Record { seq, ..Record::default() };
+        let encoded = record(3).encode_length_delimited_to_vec().into();
+        // The overflow file is shorter than what was written to it.
+        let overflow = Overflow::create(dir.path()).unwrap();
+        let unacked = Unacked { records: vec![record(1)], on_disk: 0..100, encoded };
+        write(dir.path(), &unacked, Some(&overflow)).unwrap();
+        let spooled = std::fs::read(dir.path().join(FILE)).unwrap();
+        assert_eq!(spooled, record(1).encode_length_delimited_to_vec());
     }
 
     /// In a mount namespace of the test's own, where the folder is a disk of one megabyte; the test runs itself in it.

@@ -10,6 +10,7 @@ use prost::Message as _;
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use super::frame::{self, Front, MAX_FRAME};
+use super::starts::{Start, Starts};
 
 /// Bytes that may wait for the file.
 const BUFFER: usize = 1 << 20;
@@ -25,6 +26,22 @@ pub enum DiskWork {
     Write(u64, Bytes),
     /// Read so many bytes at this offset.
     Read(u64, usize),
+}
+
+/// What came of a read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reading {
+    /// All that was asked for.
+    Whole(Bytes),
+    /// The disk cannot read all of it, now or later.
+    Damaged {
+        /// What is before the first byte that cannot be read.
+        before: Bytes,
+        /// Offset in the file from which on it may be readable again.
+        until: u64,
+    },
+    /// It may be read later.
+    Failed,
 }
 
 /// What is not in memory.
@@ -46,6 +63,8 @@ pub(super) struct Tail {
     previous: Record,
     /// Records before all others that the file held and did not give back. A gap will stand for each.
     lost: u64,
+    /// Where to go on behind a part of the file that is lost.
+    starts: Starts,
 }
 
 /// Where the next record begins.
@@ -69,6 +88,7 @@ impl Tail {
             is_broken: false,
             previous: Record::default(),
             lost: 0,
+            starts: Starts::new(limit),
         }
     }
 
@@ -96,6 +116,8 @@ impl Tail {
         if self.count == 0 {
             self.previous = Record { seq: record.seq - 1, ..without_payload(record) };
         }
+        let at = self.written + self.memory_bytes() as u64;
+        self.starts.note(Start { at, seq: record.seq });
         record.encode_length_delimited(&mut self.buffer).expect("a BytesMut grows");
         self.count += 1;
     }
@@ -136,13 +158,15 @@ impl Tail {
         self.is_broken = false;
     }
 
-    /// What was read: gives its whole records, in order, and a gap for each that is damaged. Nothing: reading failed,
-    /// and will be tried again.
-    pub(super) fn read(&mut self, mut bytes: Bytes) -> Vec<Record> {
+    /// What was read: gives its whole records, in order, and a gap for each that is damaged. Gaps for those that are lost
+    /// since nobody knows where they begin, or the disk cannot read them, come from [`Self::take_unwritten`].
+    pub(super) fn read(&mut self, reading: Reading) -> Vec<Record> {
         self.is_busy = false;
-        if bytes.is_empty() {
-            return Vec::new();
-        }
+        let (mut bytes, unreadable_until) = match reading {
+            Reading::Whole(bytes) => (bytes, None),
+            Reading::Damaged { before, until } => (before, Some(until)),
+            Reading::Failed => return Vec::new(),
+        };
         let before = bytes.len();
         let is_rest = before as u64 == self.written - self.read_at;
         let in_file = self.count - self.count_in_memory();
@@ -151,14 +175,26 @@ impl Tail {
         // A record that is larger than a piece needs a larger piece.
         self.next_read = if taken == 0 { (self.next_read * 2).min(MAX_FRAME) } else { READ };
         self.read_at += taken as u64;
-        if matches!(next, Next::Unknown) || (is_rest && !bytes.is_empty()) {
-            self.read_at = self.written;
+        let is_lost = matches!(next, Next::Unknown) || (is_rest && !bytes.is_empty());
+        match unreadable_until {
+            Some(until) => self.lose_up_to(until),
+            None if is_lost => self.lose_up_to(self.read_at + 1),
+            None => {}
         }
         if self.read_at == self.written {
-            self.lost = in_file - records.len() as u64;
+            self.lost = self.count - self.count_in_memory();
             self.begin_file_again();
         }
         records
+    }
+
+    /// Nothing more can be had of the file before `at`. Reading goes on at the first record behind that whose beginning is
+    /// known.
+    fn lose_up_to(&mut self, at: u64) {
+        self.next_read = READ;
+        let next = self.starts.from(at).filter(|it| it.at < self.written && it.seq > self.previous.seq);
+        self.read_at = next.map_or(self.written, |it| it.at);
+        self.lost = next.map_or(0, |it| it.seq - self.previous.seq - 1);
     }
 
     /// Records that need no reading, when the file holds none before them.
@@ -178,6 +214,7 @@ impl Tail {
         let (mut records, _) = self.decode(&mut bytes, self.count);
         let mut bytes = self.buffer.split().freeze();
         records.extend(self.decode(&mut bytes, self.count).0);
+        self.starts.clear();
         self.is_broken = false;
         self.begin_file_again();
         records
@@ -238,6 +275,7 @@ impl Tail {
     /// From its beginning, where nothing is left in it, so that it never grows beyond its limit.
     fn begin_file_again(&mut self) {
         if self.read_at == self.written {
+            self.starts.rebase(self.written);
             (self.read_at, self.written) = (0, 0);
         }
     }
@@ -257,147 +295,4 @@ fn without_payload(record: &Record) -> Record {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use sqlflow_proto::record::{Output, record::Payload};
-
-    use super::*;
-
-    fn record(seq: u64, len: usize) -> Record {
-        let output = Output { stream: 1, offset: 0, data: vec![b'x'; len].into() };
-        Record { seq, payload: Some(Payload::Output(output)), ..Record::default() }
-    }
-
-    /// A file, and what the tail asks of it.
-    #[derive(Default)]
-    struct Disk(Vec<u8>);
-
-    impl Disk {
-        fn carry_out(&mut self, tail: &mut Tail, wants: bool, fails: bool) -> Vec<Record> {
-            match tail.work(wants) {
-                Some(DiskWork::Write(..)) if fails => {
-                    tail.wrote(false);
-                    Vec::new()
-                }
-                Some(DiskWork::Write(at, bytes)) => {
-                    self.0.truncate(usize::try_from(at).unwrap());
-                    assert_eq!(self.0.len() as u64, at, "no hole");
-                    self.0.extend_from_slice(&bytes);
-                    tail.wrote(true);
-                    Vec::new()
-                }
-                Some(DiskWork::Read(at, length)) => {
-                    let at = usize::try_from(at).unwrap();
-                    tail.read(Bytes::copy_from_slice(&self.0[at..at + length]))
-                }
-                None if wants => tail.take_unwritten(),
-                None => Vec::new(),
-            }
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-        #[test]
-        fn first_in_first_out_whatever_the_disk_does(
-            steps in prop::collection::vec((0_u8..6, 1_usize..3_000_000), 1..60),
-        ) {
-            let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
-            let (mut pushed, mut taken) = (0, Vec::new());
-            for (step, size) in steps {
-                match step {
-                    0 | 1 => {
-                        pushed += 1;
-                        tail.push(&record(pushed, size));
-                    }
-                    2 => taken.extend(disk.carry_out(&mut tail, false, false)),
-                    3 => taken.extend(disk.carry_out(&mut tail, true, false)),
-                    4 => taken.extend(disk.carry_out(&mut tail, false, true)),
-                    _ => tail.retry(),
-                }
-                prop_assert_eq!(tail.count() + taken.len() as u64, pushed);
-            }
-            let mut patience = 0;
-            while tail.count() > 0 {
-                taken.extend(disk.carry_out(&mut tail, true, false));
-                patience += 1;
-                prop_assert!(patience < 1000, "the rest never comes");
-            }
-            prop_assert_eq!(taken.iter().map(|it| it.seq).collect::<Vec<_>>(), (1..=pushed).collect::<Vec<_>>());
-            prop_assert_eq!(tail.bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn the_file_keeps_to_its_limit() {
-        let (mut tail, mut disk) = (Tail::new(3 << 20), Disk::default());
-        let mut seq = 0;
-        for _ in 0..100 {
-            while tail.has_room() {
-                seq += 1;
-                tail.push(&record(seq, 60 << 10));
-            }
-            disk.carry_out(&mut tail, false, false);
-        }
-        assert!(disk.0.len() < 4 << 20, "{}", disk.0.len());
-        while tail.count() > 0 {
-            disk.carry_out(&mut tail, true, false);
-        }
-        assert!(tail.has_room());
-    }
-
-    /// Three records in the file and one in memory; gives where each of the three begins.
-    fn spooled() -> (Tail, Disk, [usize; 3]) {
-        let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
-        let starts = [1, 2, 3].map(|seq| {
-            let start = disk.0.len();
-            tail.push(&record(seq, 100));
-            disk.carry_out(&mut tail, false, false);
-            start
-        });
-        tail.push(&record(4, 100));
-        (tail, disk, starts)
-    }
-
-    /// Number of each record that comes back, and whether it is a gap.
-    fn taken(tail: &mut Tail, disk: &mut Disk) -> Vec<(u64, bool)> {
-        let records = (0..100).flat_map(|_| disk.carry_out(tail, true, false));
-        records.map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
-    }
-
-    #[test]
-    fn a_gap_stands_for_a_record_that_is_damaged() {
-        let (mut tail, mut disk, starts) = spooled();
-        // After the length: a tag that there is not.
-        disk.0[starts[1] + 1] = 0xff;
-        assert_eq!(taken(&mut tail, &mut disk), [(1, false), (2, true), (3, false), (4, false)]);
-        assert_eq!((tail.count(), tail.bytes()), (0, 0));
-    }
-
-    #[test]
-    fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
-        for damage in [0xff, 0x7f, 0] {
-            let (mut tail, mut disk, starts) = spooled();
-            disk.0[starts[1]..].fill(damage);
-            let DiskWork::Read(at, length) = tail.work(true).unwrap() else { panic!("it is read first") };
-            assert_eq!((at, tail.read(Bytes::copy_from_slice(&disk.0[..length])).len()), (0, 1));
-            assert_eq!(tail.gap_for_lost().map(|it| it.seq), Some(3), "one is enough for the spool");
-            assert_eq!(taken(&mut tail, &mut disk), [(2, true), (3, true), (4, false)]);
-            assert_eq!((tail.count(), tail.bytes()), (0, 0));
-        }
-    }
-
-    #[test]
-    fn reading_that_fails_asks_for_no_more_the_next_time() {
-        let (mut tail, mut disk, _) = spooled();
-        tail.push(&record(5, 2 * READ));
-        disk.carry_out(&mut tail, false, false);
-        for _ in 0..100 {
-            let Some(DiskWork::Read(_, length)) = tail.work(true) else { panic!("it is read again") };
-            assert!(length <= READ);
-            assert_eq!(tail.read(Bytes::new()), []);
-        }
-        let back: Vec<_> = (1..=5).map(|seq| (seq, false)).collect();
-        assert_eq!(taken(&mut tail, &mut disk), back);
-    }
-}
+mod tests;

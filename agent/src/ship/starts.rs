@@ -1,0 +1,86 @@
+//! Where records begin in the overflow file, for some of them: behind a part that is lost, reading goes on at the next of
+//! these. Pure.
+
+use std::collections::VecDeque;
+
+/// Distance between two in a small file.
+const MIN_DISTANCE: u64 = 64 << 10;
+/// At most so many for one file, whatever its size.
+const MOST: u64 = 4096;
+
+/// The beginning of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Offset in the file.
+    pub(super) at: u64,
+    /// Number of the record.
+    pub(super) seq: u64,
+}
+
+/// Beginnings of records, in order.
+#[derive(Debug)]
+pub(super) struct Starts {
+    distance: u64,
+    known: VecDeque<Start>,
+}
+
+impl Starts {
+    /// For a file of at most so many bytes.
+    pub(super) fn new(limit: u64) -> Self {
+        Self { distance: (limit / MOST).max(MIN_DISTANCE), known: VecDeque::new() }
+    }
+
+    /// A record begins there. It is kept if the last one is far enough before it.
+    pub(super) fn note(&mut self, start: Start) {
+        if self.known.back().is_none_or(|last| start.at - last.at >= self.distance) {
+            self.known.push_back(start);
+        }
+    }
+
+    /// The first one at this offset or behind it. Those before it are not needed any more.
+    pub(super) fn from(&mut self, at: u64) -> Option<Start> {
+        let before = self.known.partition_point(|it| it.at < at);
+        self.known.drain(..before);
+        self.known.front().copied()
+    }
+
+    /// No record is left.
+    pub(super) fn clear(&mut self) {
+        self.known.clear();
+    }
+
+    /// What was at this offset is at the beginning of the file now, and nothing before it is left.
+    pub(super) fn rebase(&mut self, at: u64) {
+        self.from(at);
+        self.known.iter_mut().for_each(|it| it.at -= at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_file_has_no_more_of_them_than_a_small_one() {
+        for limit in [256 << 20, 1 << 40] {
+            let mut starts = Starts::new(limit);
+            for seq in 0..100_000 {
+                starts.note(Start { at: seq * (limit / 100_000), seq });
+            }
+            assert!(starts.known.len() as u64 <= MOST, "{}", starts.known.len());
+            assert!(starts.known.len() > 1000, "{}", starts.known.len());
+        }
+    }
+
+    #[test]
+    fn they_move_with_what_is_left_of_the_file() {
+        let mut starts = Starts::new(1 << 20);
+        for at in [0, 100, MIN_DISTANCE, 2 * MIN_DISTANCE] {
+            starts.note(Start { at, seq: at + 1 });
+        }
+        assert_eq!(starts.from(1), Some(Start { at: MIN_DISTANCE, seq: MIN_DISTANCE + 1 }));
+        starts.rebase(2 * MIN_DISTANCE);
+        assert_eq!(starts.from(0), Some(Start { at: 0, seq: 2 * MIN_DISTANCE + 1 }));
+        assert_eq!(starts.from(1), None);
+    }
+}
