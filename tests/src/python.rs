@@ -1,5 +1,6 @@
 //! The Python of the submitters, and data made with it.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -17,9 +18,17 @@ pub fn package_path() -> PathBuf {
     repository().join("images/submitter")
 }
 
-/// The root of the repository.
+/// The root of the repository: of the clone in which cargo runs this program. Another clone that shares the target folder may
+/// have compiled it.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository").to_owned()
+    repository_of(std::env::var_os("CARGO_MANIFEST_DIR"))
+}
+
+/// `None`: cargo does not run this program.
+fn repository_of(crate_folder: Option<OsString>) -> PathBuf {
+    let compiled = || env!("CARGO_MANIFEST_DIR").into();
+    let folder = PathBuf::from(crate_folder.unwrap_or_else(compiled));
+    folder.parent().expect("the crate lies in the repository").to_owned()
 }
 
 /// Runs a piece of Python with these arguments, and gives its standard output.
@@ -45,4 +54,15 @@ pub fn iris(file: &Path) -> anyhow::Result<String> {
     let path = file.to_str().context("the path is text")?;
     run(&std::fs::read_to_string(repository().join("tests/data/load_iris.py"))?, &[path])?;
     Ok(format!("sqlite://{path}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clone_in_which_cargo_runs_is_the_repository() {
+        assert_eq!(repository_of(Some("/other/clone/tests".into())), Path::new("/other/clone"));
+        assert!(repository().join("ARCHITECTURE.md").exists());
+    }
 }

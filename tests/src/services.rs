@@ -16,6 +16,8 @@ use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::python;
+
 pub use hdfs::Hdfs;
 pub use jaeger::Jaeger;
 pub use mariadb::{Mariadb, PASSWORD};
@@ -26,7 +28,7 @@ const START: Duration = Duration::from_secs(120);
 
 /// What `scripts/test-tool.sh` makes, cached outside the clone.
 pub fn tool(name: &str) -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/test-tool.sh");
+    let script = python::repository().join("scripts/test-tool.sh");
     let output = Command::new(script).arg(name).stderr(Stdio::inherit()).output().expect("the script runs");
     assert!(output.status.success(), "scripts/test-tool.sh {name} failed");
     String::from_utf8(output.stdout).expect("a path is text").trim_end().into()
