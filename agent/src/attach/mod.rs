@@ -24,8 +24,12 @@ use backoff::Backoff;
 use run_folder::RunFolder;
 use session::SessionEnd;
 
-/// A server that says nothing for this long, though asked, is gone.
-const KEEPALIVE: Duration = Duration::from_secs(10);
+/// A server that has said nothing for this long is asked (PING). Not more often: an answer costs the server of an idle
+/// agent more than a heartbeat.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// A server that does not answer within this time is gone. Together with the above it is less than the lease of a server and
+/// the silence that is then reported: an agent whose server stops has attached to another one before.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the connection, and again for the server's first message.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -88,7 +92,7 @@ impl Attach {
             endpoint: endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
                 .http2_keep_alive_interval(KEEPALIVE)
-                .keep_alive_timeout(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                 .keep_alive_while_idle(true),
             proof,
             run_dir: RunFolder::new(run_dir),
