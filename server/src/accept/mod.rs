@@ -2,28 +2,25 @@
 //! too little for a request, or too much before it is admitted, is not waited for.
 
 mod prompt;
+mod slots;
 
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use prompt::{Bounds, Prompt, admit_by_request, admit_by_service};
+pub use slots::{Slots, Unadmitted};
 
 /// Timeout for a peer's first bytes, for a TLS handshake, and for the header of an HTTP/1 request.
 pub const FIRST_BYTES_TIME: Duration = Duration::from_secs(10);
 /// Timeout for the admission of a gRPC connection's peer: the first request of a client, an accepted Hello of an agent.
 /// Longer than the above, since a client may connect before it has something to ask.
 pub const ADMISSION_TIME: Duration = Duration::from_secs(if cfg!(test) { 3 } else { 30 });
-/// Connections of one gRPC listener whose peers are not admitted yet. The next peer waits in the kernel's queue, which an
-/// agent that came with many others does for milliseconds.
-pub const MAX_UNADMITTED: usize = 1024;
-
 /// After a connection that could not be accepted. Without descriptors the next try would fail at once, again and again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -86,51 +83,13 @@ pub async fn next<L: Accept>(listener: &L, who: &'static str) -> L::Stream {
     }
 }
 
-/// A connection whose peer is not admitted yet.
-pub struct Unadmitted<S> {
-    stream: S,
-    /// One of [`MAX_UNADMITTED`].
-    slot: OwnedSemaphorePermit,
-}
-
-impl<S> Unadmitted<S> {
-    /// The same connection, as another stream.
-    pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Unadmitted<T> {
-        Unadmitted { stream: wrap(self.stream), slot: self.slot }
-    }
-}
-
-/// The slots of a gRPC listener.
-#[derive(Debug, Clone)]
-pub struct Slots(Arc<Semaphore>);
-
-impl Default for Slots {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_UNADMITTED)))
-    }
-}
-
-impl Slots {
-    /// The next connection, once one of those before is admitted or has ended if there are too many. Safe to cancel.
-    pub async fn next<L: Accept>(&self, listener: &L, who: &'static str) -> Unadmitted<L::Stream> {
-        let slot = if let Ok(slot) = Arc::clone(&self.0).try_acquire_owned() {
-            slot
-        } else {
-            tracing::warn!(who, MAX_UNADMITTED, "so many peers are not admitted yet; the next ones wait");
-            Arc::clone(&self.0).acquire_owned().await.expect("nobody closes it")
-        };
-        Unadmitted { stream: next(listener, who).await, slot }
-    }
-}
-
 /// The connections of a gRPC listener. `who` comes, for the log.
 pub fn unadmitted<L: Accept>(
     listener: Arc<L>,
     who: &'static str,
 ) -> impl Stream<Item = Unadmitted<L::Stream>> + Send + use<L> {
-    futures::stream::unfold((listener, Slots::default()), move |(listener, slots)| async move {
-        Some((slots.next(&*listener, who).await, (listener, slots)))
-    })
+    let slots = Slots::of(who);
+    connections(listener, who).map(move |stream| slots.hold(stream))
 }
 
 #[cfg(test)]
@@ -163,18 +122,5 @@ mod tests {
         let begun = tokio::time::Instant::now();
         next(&Exhausted(3.into()), "clients").await;
         assert!(begun.elapsed() >= PAUSE * 3, "{:?}", begun.elapsed());
-    }
-
-    #[tokio::test]
-    async fn the_next_peer_waits_until_one_of_too_many_is_admitted() {
-        let (slots, listener) = (Slots::default(), Exhausted(0.into()));
-        let mut unadmitted = Vec::new();
-        for _ in 0..MAX_UNADMITTED {
-            unadmitted.push(Prompt::new(slots.next(&listener, "agents").await));
-        }
-        let mut next = std::pin::pin!(slots.next(&listener, "agents"));
-        assert!(futures::poll!(next.as_mut()).is_pending());
-        unadmitted.pop();
-        next.await;
     }
 }

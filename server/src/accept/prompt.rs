@@ -9,13 +9,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::body::Body;
 use tonic::transport::server::Connected;
 use tower::util::MapRequestLayer;
 
-use super::{ADMISSION_TIME, FIRST_BYTES_TIME, Unadmitted};
+use super::slots::{Slot, Unadmitted};
+use super::{ADMISSION_TIME, FIRST_BYTES_TIME};
 
 /// What every gRPC client sends before it is answered: the preface of HTTP/2. Also less than a TLS greeting.
 const HTTP2_PREFACE: usize = 24;
@@ -76,8 +77,8 @@ pub fn admit_by_service<I: Clone + Send + Sync + 'static>() -> ConnectInfoLayer 
     })
 }
 
-/// A gRPC connection that ends with an error when its first bytes do not come in time, its peer is not admitted in time, or
-/// says too much before.
+/// A gRPC connection that ends with an error when its first bytes do not come in time, its peer is not admitted in time or
+/// says too much before, or too many others wait for their admission.
 pub struct Prompt<S> {
     inner: S,
     bounds: Bounds,
@@ -93,7 +94,8 @@ struct Waiting {
     allowed: usize,
     first_bytes: Pin<Box<Sleep>>,
     admission: Pin<Box<Sleep>>,
-    _slot: OwnedSemaphorePermit,
+    lost: Pin<Box<WaitForCancellationFutureOwned>>,
+    _slot: Slot,
 }
 
 impl<S> Prompt<S> {
@@ -113,6 +115,7 @@ impl<S> Prompt<S> {
             allowed,
             first_bytes: Box::pin(tokio::time::sleep(first_bytes)),
             admission: Box::pin(tokio::time::sleep(admission)),
+            lost: Box::pin(connection.slot.lost.clone().cancelled_owned()),
             _slot: connection.slot,
         };
         Self { inner: connection.stream, bounds: Bounds::default(), waiting: Some(waiting) }
@@ -127,6 +130,9 @@ impl<S> Prompt<S> {
         }
         if waiting.read > waiting.allowed {
             return Some(io::ErrorKind::QuotaExceeded);
+        }
+        if waiting.lost.as_mut().poll(context).is_ready() {
+            return Some(io::ErrorKind::ConnectionAborted);
         }
         let mut has_passed = |deadline: &mut Pin<Box<Sleep>>| deadline.as_mut().poll(context).is_ready();
         let is_late = waiting.read < HTTP2_PREFACE && has_passed(&mut waiting.first_bytes);
@@ -193,12 +199,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
-    use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::accept::Slots;
+    use crate::accept::slots::MAX_UNADMITTED;
 
     const SHORT: Duration = Duration::from_millis(50);
     const LONG: Duration = Duration::from_secs(3600);
@@ -210,8 +215,7 @@ mod tests {
         allowed: usize,
     ) -> (DuplexStream, Prompt<DuplexStream>) {
         let (peer, stream) = tokio::io::duplex(64);
-        let slot = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        (peer, Prompt::within(first_bytes, admission, allowed, Unadmitted { stream, slot }))
+        (peer, Prompt::within(first_bytes, admission, allowed, Slots::of("clients").hold(stream)))
     }
 
     #[tokio::test]
@@ -264,5 +268,20 @@ mod tests {
             (error.kind(), read.len() <= 100 + 64)
         };
         assert_eq!(tokio::join!(talk, read).1, (io::ErrorKind::QuotaExceeded, true));
+    }
+
+    #[tokio::test]
+    async fn a_peer_whose_place_others_took_is_not_waited_for() {
+        let slots = Slots::of("agents");
+        let (_peer, stream) = tokio::io::duplex(64);
+        let mut first = Prompt::within(LONG, LONG, usize::MAX, slots.hold(stream));
+        let (others, error) = tokio::join!(
+            async { (0..MAX_UNADMITTED).map(|_| slots.hold(())).collect::<Vec<_>>() },
+            first.read_u8()
+        );
+        assert_eq!(
+            (others.len(), error.unwrap_err().kind()),
+            (MAX_UNADMITTED, io::ErrorKind::ConnectionAborted)
+        );
     }
 }

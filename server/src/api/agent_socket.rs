@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::transport::{self, Server};
 
-use super::AGENT_STREAMS;
+use super::agents_server;
 use super::attach::AgentApi;
 use crate::accept::{self, Prompt, Slots};
 
@@ -48,8 +48,7 @@ impl AgentSocket {
         service: AgentServer<AgentApi>,
         shutdown: CancellationToken,
     ) -> Result<(), transport::Error> {
-        Server::builder()
-            .max_concurrent_streams(AGENT_STREAMS)
+        agents_server(Server::builder())
             .layer(accept::admit_by_service::<UdsConnectInfo>())
             .add_service(service)
             .serve_with_incoming_shutdown(self.connections(), shutdown.cancelled_owned())
@@ -59,7 +58,7 @@ impl AgentSocket {
     /// Agents that connect whenever this server has the place.
     fn connections(self) -> impl Stream<Item = io::Result<Prompt<UnixStream>>> + Send {
         let standby = Standby { path: self.path, told: String::new() };
-        let begin = (Slots::default(), standby, None);
+        let begin = (Slots::of("agents"), standby, None);
         futures::stream::unfold(begin, |(slots, mut standby, mut held)| async move {
             loop {
                 let listening = match held.take() {
@@ -67,8 +66,9 @@ impl AgentSocket {
                     None => standby.take().await,
                 };
                 tokio::select! {
-                    connection = slots.next(&listening.listener, "agents") => {
-                        return Some((Ok(Prompt::of_agent(connection)), (slots, standby, Some(listening))));
+                    stream = accept::next(&listening.listener, "agents") => {
+                        let connection = Prompt::of_agent(slots.hold(stream));
+                        return Some((Ok(connection), (slots, standby, Some(listening))));
                     }
                     () = listening.lost(&standby.path) => {
                         tracing::warn!("another server has taken over the agents' socket; standing by");

@@ -15,7 +15,7 @@ use tonic::service::Routes;
 use tonic::transport::server::TcpConnectInfo;
 use tonic::transport::{self, Identity, Server, ServerTlsConfig};
 
-use super::{AGENT_STREAMS, KEEPALIVE};
+use super::{KEEPALIVE, agents_server};
 use crate::accept::{self, FIRST_BYTES_TIME, Prompt};
 
 /// How often it is looked whether the certificate is another.
@@ -134,7 +134,7 @@ impl Pair {
             format!("{} with the key {} cannot be used", self.certificate.display(), self.key.display())
         })?;
         self.used = Some(found);
-        let server = server.max_concurrent_streams(AGENT_STREAMS);
+        let server = agents_server(server);
         Ok(Some(server.http2_keepalive_interval(Some(KEEPALIVE)).http2_keepalive_timeout(Some(KEEPALIVE))))
     }
 }

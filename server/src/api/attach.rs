@@ -12,7 +12,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlflow_proto::agent::{
     AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
@@ -35,6 +35,7 @@ use crate::log::{Entry, Producer, ResultLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::{Refusal, Refusals};
+use crate::silence::Silence;
 use crate::store::{ServerId, Store, UpdateError};
 use absence::Absence;
 use session::Session;
@@ -145,11 +146,25 @@ impl AttachContext {
         let has_assignment = hello.has_assignment || admission == Admission::Reported;
 
         let replaced = self.shutdown.child_token();
+        let absence = |silence| Absence {
+            context: Arc::clone(self),
+            attempt: attempt.clone(),
+            instance: instance.clone(),
+            rank: hello.rank,
+            silence,
+            replaced: replaced.clone(),
+        };
         {
             let mut streams = lock(&self.streams);
             if responses.is_closed() {
-                // The agent did not wait for the admission, and may have a newer stream, which this must not end.
-                return (Err(Status::cancelled("the agent is gone")), None);
+                // The agent did not wait for the admission. A newer stream of it, which this must not end, goes on. Without
+                // one it is to come back: it counts as attached to this server, so nobody else awaits it.
+                let gone = Err(Status::cancelled("the agent is gone"));
+                if streams.contains_key(&attempt) {
+                    return (gone, None);
+                }
+                streams.insert(attempt.clone(), replaced.clone());
+                return (gone, Some(absence(Silence::begin(self.silence, Instant::now()))));
             }
             if let Some(older) = streams.insert(attempt.clone(), replaced.clone()) {
                 older.cancel();
@@ -165,17 +180,7 @@ impl AttachContext {
             }
         };
         let silence = session.into_silence();
-        (
-            served,
-            Some(Absence {
-                context: Arc::clone(self),
-                attempt,
-                instance,
-                rank: hello.rank,
-                silence,
-                replaced,
-            }),
-        )
+        (served, Some(absence(silence)))
     }
 
     /// Takes the agent if it is the attempt's.

@@ -81,6 +81,14 @@ pub enum AgentListener {
     Tls(Box<AgentTls>),
 }
 
+/// How agents are served on any listener.
+fn agents_server(server: Server) -> Server {
+    server
+        .max_concurrent_streams(AGENT_STREAMS)
+        .initial_stream_window_size(AGENT_WINDOW)
+        .initial_connection_window_size(AGENT_WINDOW)
+}
+
 impl AgentListener {
     async fn serve(
         self,
@@ -98,6 +106,8 @@ impl AgentListener {
 const MAX_REQUEST_BYTES: usize = sql::MAX_PROGRAM_BYTES + 1024 * 1024;
 /// A frame of the submitter is at most 16 MiB, and a batch may hold one.
 const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
+/// Bytes from an agent that wait while earlier ones are made durable, so that one sync serves several batches of 1 MiB.
+const AGENT_WINDOW: u32 = 4 << 20;
 /// Streams of one agent's connection. It has one, and opens another connection for the next.
 const AGENT_STREAMS: u32 = 4;
 const KEEPALIVE: Duration = Duration::from_secs(20);

@@ -471,6 +471,22 @@ async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
     assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
 }
 
+/// It counts as attached to this server, and has no stream.
+#[tokio::test]
+async fn an_agent_that_left_before_it_was_admitted_is_awaited() {
+    let world = world().await;
+    let go_on = Arc::new(Notify::new());
+    *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
+    tokio::select! {
+        _ = world.attach(KEY) => panic!("it is held up"),
+        () = world.platform.waits.notified() => {}
+    }
+    go_on.notify_one();
+    world.said("no word from the agent").await;
+    let _stream = world.attach(KEY).await.unwrap();
+    world.said("the agent is heard again").await;
+}
+
 /// It is told so also once the log has records.
 #[tokio::test]
 async fn an_agent_that_comes_second_hears_of_the_first() {
@@ -485,7 +501,7 @@ async fn an_agent_that_comes_second_hears_of_the_first() {
 
 /// Whether the connection still takes requests after twice the time, when one like this comes every now and then.
 async fn stays(channel: Channel, request: impl AsyncFn(Channel) -> Code) -> bool {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while begun.elapsed() < ADMISSION_TIME * 2 {
         // An error of the transport: the connection was closed, and there is no other.
         if matches!(request(channel.clone()).await, Code::Unknown | Code::Unavailable) {

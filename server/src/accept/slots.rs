@@ -1,0 +1,115 @@
+//! How many connections of a listener may wait for the admission of their peers.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+/// Connections of one gRPC listener whose peers are not admitted yet. One more ends the oldest of them: an honest peer needs
+/// milliseconds, so it is not the one that goes, however many others come and say nothing.
+pub const MAX_UNADMITTED: usize = 1024;
+
+/// The connections of a listener whose peers are not admitted yet.
+#[derive(Debug, Clone)]
+pub struct Slots {
+    who: &'static str,
+    held: Arc<Mutex<Held>>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    next: u64,
+    /// By age; each ends its connection.
+    oldest: BTreeMap<u64, CancellationToken>,
+    /// It was logged that there are too many.
+    is_told: bool,
+}
+
+/// A connection whose peer is not admitted yet.
+pub struct Unadmitted<S> {
+    pub(super) stream: S,
+    pub(super) slot: Slot,
+}
+
+/// Held until the peer is admitted or the connection ends.
+pub(super) struct Slot {
+    id: u64,
+    slots: Slots,
+    /// Others took the place.
+    pub(super) lost: CancellationToken,
+}
+
+impl Slots {
+    /// None is held. `who` comes, for the log.
+    #[must_use]
+    pub fn of(who: &'static str) -> Self {
+        Self { who, held: Arc::default() }
+    }
+
+    /// Takes a connection that was accepted.
+    pub fn hold<S>(&self, stream: S) -> Unadmitted<S> {
+        let lost = CancellationToken::new();
+        let mut held = self.held();
+        let id = held.next;
+        held.next += 1;
+        held.oldest.insert(id, lost.clone());
+        if held.oldest.len() > MAX_UNADMITTED {
+            if let Some((_, oldest)) = held.oldest.pop_first() {
+                oldest.cancel();
+            }
+            if !std::mem::replace(&mut held.is_told, true) {
+                let who = self.who;
+                tracing::warn!(
+                    who,
+                    MAX_UNADMITTED,
+                    "too many peers are not admitted yet; the oldest are sent away"
+                );
+            }
+        }
+        drop(held);
+        Unadmitted { stream, slot: Slot { id, slots: self.clone(), lost } }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<S> Unadmitted<S> {
+    /// The same connection, as another stream.
+    pub fn map<T>(self, wrap: impl FnOnce(S) -> T) -> Unadmitted<T> {
+        Unadmitted { stream: wrap(self.stream), slot: self.slot }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut held = self.slots.held();
+        held.oldest.remove(&self.id);
+        if held.oldest.len() < MAX_UNADMITTED / 2 {
+            held.is_told = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_connection_goes_when_there_are_too_many() {
+        let slots = Slots::of("agents");
+        let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| slots.hold(())).collect();
+        let lost = |unadmitted: &[Unadmitted<()>]| {
+            unadmitted.iter().filter(|it| it.slot.lost.is_cancelled()).count()
+        };
+        drop(unadmitted.pop());
+        unadmitted.push(slots.hold(()));
+        assert_eq!(lost(&unadmitted), 0, "one was admitted meanwhile");
+        unadmitted.push(slots.hold(()));
+        assert_eq!(lost(&unadmitted), 1);
+        assert!(unadmitted[0].slot.lost.is_cancelled());
+        drop(unadmitted);
+        assert_eq!(slots.held().oldest.len(), 0);
+    }
+}
