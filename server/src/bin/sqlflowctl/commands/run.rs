@@ -1,6 +1,6 @@
 //! `run`: a program from its text to its end.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlflow_proto::v1::{Cause, JobStatus, Request, Session, Token};
 use sqlflow_server::text::escape::escaped;
@@ -67,9 +67,9 @@ async fn traced(
         // 128 random bits: with it a Run whose answer was lost can be repeated, and nobody can guess it.
         request_id: format!("{:032x}", rand::random::<u128>()),
     };
-    let token = match run_once(&mut client, request, trace).await {
+    let token = match run_once(&mut client, request, trace, args.reading.patience).await {
         Ok(token) => token,
-        Err(status) => return Err(refused(&status, &sql, client.server())),
+        Err(unanswered) => return Err(refused(&unanswered, &sql, client.server())),
     };
     // From here on Ctrl+C cancels; nobody can have seen the job before.
     let interrupts = match args.detach {
@@ -94,15 +94,37 @@ async fn traced(
     }
 }
 
-/// Runs the program once, also when the answer to the first call is lost: the request id makes the second one harmless.
-async fn run_once(client: &mut Client, request: Request, trace: &Trace) -> Result<Token, Status> {
-    match client.run(request.clone(), trace).await {
-        Err(status) if status.code() == Code::Unavailable => {
-            tokio::time::sleep(RUN_AGAIN_AFTER).await;
-            client.run(request, trace).await
+/// Why there is no token.
+struct Unanswered {
+    status: Status,
+    /// A call before this one may have arrived, or this one.
+    may_be_accepted: bool,
+}
+
+/// Runs the program once, also when the answer to a call is lost: the request id makes the next one harmless. While the job
+/// may have been accepted the server is waited for as long as a reader of the job waits for it.
+async fn run_once(
+    client: &mut Client,
+    request: Request,
+    trace: &Trace,
+    patience: Duration,
+) -> Result<Token, Unanswered> {
+    let begun = Instant::now();
+    let mut may_be_accepted = false;
+    for tries in 1.. {
+        let status = match client.run(request.clone(), trace).await {
+            Ok(token) => return Ok(token),
+            Err(status) => status,
+        };
+        let is_lost = is_transient(&status);
+        may_be_accepted |= is_lost && !never_connected(&status);
+        let is_worth_it = tries == 1 || (may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= patience);
+        if !is_lost || !is_worth_it {
+            return Err(Unanswered { status, may_be_accepted });
         }
-        answer => answer,
+        tokio::time::sleep(RUN_AGAIN_AFTER).await;
     }
+    unreachable!("the loop ends by returning")
 }
 
 /// Says which job it is, and remembers its token.
@@ -161,13 +183,14 @@ async fn closed_output(args: &Run, mut client: Client, token: &Token, console: &
     Failure::ClosedOutput
 }
 
-/// Why there is no job.
-fn refused(status: &Status, sql: &str, server: &str) -> Failure {
+/// Why there is no job, or nobody knows whether there is one.
+fn refused(unanswered: &Unanswered, sql: &str, server: &str) -> Failure {
+    let Unanswered { status, may_be_accepted } = unanswered;
     if status.code() == Code::InvalidArgument {
         return Failure::Usage(program_error(status.message(), sql));
     }
     match Failure::from_status(status, server) {
-        Failure::Server(sentence) if is_transient(status) && !never_connected(status) => {
+        Failure::Server(sentence) if *may_be_accepted => {
             Failure::Server(format!("{sentence}; the job may have been accepted: see `sqlflowctl list`"))
         }
         failure => failure,

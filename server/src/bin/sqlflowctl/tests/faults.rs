@@ -42,14 +42,24 @@ fn a_run_whose_answer_is_lost_is_repeated_with_the_same_request_id() {
     world.server.change(|script| {
         script.page = 9;
         script.lost_runs = 1;
+        script.refused_runs = 1;
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
     let output = world.run(&["run", "-e", "SELECT 1"]);
     assert_eq!(status(&output), 0, "{output:?}");
     let runs = world.server.script().runs;
-    let [first, second] = &runs[..] else { panic!("{runs:?}") };
-    assert_eq!(first, second);
+    let [first, second, third] = &runs[..] else { panic!("{runs:?}") };
+    assert_eq!((first, first), (second, third));
     assert_eq!(first.request_id.len(), 32, "{first:?}");
+}
+
+#[test]
+fn a_run_that_may_have_been_accepted_is_said_to_be_so() {
+    let world = World::new();
+    world.server.change(|script| (script.lost_runs, script.refused_runs) = (1, 1));
+    let output = world.run(&["run", "--patience", "0", "-e", "SELECT 1"]);
+    assert_eq!(status(&output), 3, "{output:?}");
+    assert!(stderr(&output).contains("the job may have been accepted"), "{output:?}");
 }
 
 #[test]

@@ -29,8 +29,10 @@ pub(crate) struct Script {
     pub(crate) ended: Option<JobStatus>,
     /// Run is refused with this message.
     pub(crate) refuses: Option<String>,
-    /// So many answers of Run are lost, after the job was recorded.
+    /// So many answers of Run are lost with their streams, after the job was recorded.
     pub(crate) lost_runs: u64,
+    /// After these so many are refused, since the server is shutting down.
+    pub(crate) refused_runs: u64,
     /// A cancelled job ends, rather than going on.
     pub(crate) cancel_ends: bool,
     /// Records in one page.
@@ -144,13 +146,19 @@ impl SqlFlow for Service {
         if let Some(message) = self.0.borrow().refuses.clone() {
             return Err(Status::invalid_argument(message));
         }
-        let mut is_lost = false;
+        let (mut is_lost, mut is_refused) = (false, false);
         self.0.send_modify(|script| {
             script.runs.push(request.into_inner());
             is_lost = script.lost_runs > 0;
-            script.lost_runs = script.lost_runs.saturating_sub(1);
+            is_refused = !is_lost && script.refused_runs > 0;
+            script.lost_runs -= u64::from(is_lost);
+            script.refused_runs -= u64::from(is_refused);
         });
         if is_lost {
+            // As when the server dies: the stream is reset, and no status comes.
+            std::panic::resume_unwind(Box::new("the answer is lost"));
+        }
+        if is_refused {
             return Err(Status::unavailable("the server is shutting down"));
         }
         Ok(tonic::Response::new(Token {
