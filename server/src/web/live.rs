@@ -104,7 +104,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             record = changed;
         }
         let mut appended = web.log.watch(job);
-        reader.note(&*web.store, &record).await;
+        reader.note(&web.store, &record);
         let Ok(page) = web.log.read(job, after, LOOK_BYTES).await else { return };
         let mut pieces: Vec<_> = page.records.iter().filter_map(|it| text.take(it)).collect();
         after = page.records.last().map_or(after, |it| it.position);
@@ -114,7 +114,7 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             let left_out = "… more than can be read; download the log for all of it".to_owned();
             pieces.push(Piece { kind: PieceKind::Notice, text: left_out });
         }
-        let is_over = record.job.state.is_final() && behind == 0;
+        let is_over = record.job.state.is_final() && behind == 0 && page.is_current;
         if !pieces.is_empty() && events.send(Ok(log_event(&pieces, after))).await.is_err() {
             return;
         }

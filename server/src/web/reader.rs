@@ -1,6 +1,9 @@
 //! A page that is kept fresh reads its job as Fetch does: the job's fetch timeout starts over.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
 
 use crate::store::{JobRecord, Store};
 
@@ -11,17 +14,23 @@ const PERIOD: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Reader {
     noted: Option<Instant>,
+    writing: Option<JoinHandle<()>>,
 }
 
 impl Reader {
-    /// Notes that the job is read. A failure is no reason to stop reading.
-    pub(super) async fn note(&mut self, store: &dyn Store, record: &JobRecord) {
-        if !self.is_due(record, Instant::now()) {
+    /// Has it noted that the job is read, one write at a time. Nobody waits for that, and a failure is no reason to stop
+    /// reading.
+    pub(super) fn note(&mut self, store: &Arc<dyn Store>, record: &JobRecord) {
+        let is_writing = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
+        if is_writing || !self.is_due(record, Instant::now()) {
             return;
         }
-        if let Err(error) = store.fetched(&record.job.id).await {
-            tracing::warn!(job = %record.job.id, %error, "cannot note that the job's page is open");
-        }
+        let (store, id) = (Arc::clone(store), record.job.id.clone());
+        self.writing = Some(tokio::spawn(async move {
+            if let Err(error) = store.fetched(&id).await {
+                tracing::warn!(job = %id, %error, "cannot note that the job's page is open");
+            }
+        }));
     }
 
     fn is_due(&mut self, record: &JobRecord, now: Instant) -> bool {
