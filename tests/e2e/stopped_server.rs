@@ -157,10 +157,16 @@ async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named
     let pid = i32::try_from(writer.id().unwrap()).unwrap();
     let stopped = Stopped::new(nix::unistd::Pid::from_raw(pid));
 
-    // The first Fetch of a job is written down.
-    let mut fetch = tonic::Request::new(token.clone());
-    fetch.set_timeout(Duration::from_secs(4));
-    client.api.fetch(fetch).await.expect("reading waits for no writer");
+    // The first Fetch of a job is written down; and so is each that proves the receipt of the page before.
+    let mut read = 0;
+    for _ in 0..4 {
+        let mut fetch = tonic::Request::new(token.clone());
+        fetch.set_timeout(Duration::from_secs(4));
+        let page = client.api.fetch(fetch).await.expect("reading waits for no writer").into_inner();
+        let first = page.results.first().expect("it prints all the time").position;
+        assert_eq!(first, read + 1, "a page is repeated or skipped");
+        read = page.results.last().unwrap().position;
+    }
     let refused = client.run(STEP).await.unwrap_err().to_string();
     assert!(refused.contains(&format!("process {pid}, which is stopped")), "{refused}");
     drop(stopped);

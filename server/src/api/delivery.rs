@@ -10,7 +10,8 @@
 //!    arrives at most [`RESET_LAG`] after whatever the client sends next on that connection. Client libraries send
 //!    resets and requests from different tasks, so the order of the two is not certain. A proxy that takes a whole
 //!    answer before its client has it breaks this; behind such a proxy calls must be given up by `grpc-timeout`, or
-//!    read with cursors.
+//!    read with cursors. Only cursors serve a reader that is killed behind such a proxy and started again: the proxy has
+//!    taken the page, and its connection goes on.
 //! 3. *Delays vary by less than half a deadline*: if the client's next sign arrives within half of `grpc-timeout`
 //!    after the call arrived, the client's own deadline had not passed when it sent the sign.
 //!
@@ -35,10 +36,12 @@
 mod connection;
 mod frames;
 mod handover;
+mod moved;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -46,6 +49,7 @@ use crate::job::JobId;
 pub(super) use connection::{Connection, TrackedStream};
 use connection::{End, Seen};
 pub(super) use handover::{DeliveryLayer, Sent};
+use moved::Moved;
 
 /// Jobs with plain tokens that are remembered at the most; others' pages are repeated.
 const MAX_JOBS: usize = 10_000;
@@ -156,6 +160,9 @@ struct Reader {
     /// Fetches so far.
     calls: u64,
     pages: Vec<Page>,
+    moved: Moved,
+    /// Its place is being written to the store.
+    is_recording: Arc<AtomicBool>,
 }
 
 struct Page {
@@ -232,8 +239,28 @@ impl Reading<'_> {
         pages.iter().any(|it| it.from == cursor && judge(&it.facts(&self.call)) == Verdict::Delivered)
     }
 
-    /// The job's plain cursor is `cursor`: where it moves, if a page sent from there was delivered.
-    pub(super) fn delivered(&self, cursor: u64) -> Option<u64> {
+    /// Where the plain token is read to, if this is what the store has.
+    pub(super) fn place(&self, stored: u64) -> u64 {
+        let mut readers = self.deliveries.lock();
+        readers.get_mut(&self.job).map_or(stored, |reader| reader.moved.place(stored))
+    }
+
+    /// The place is to be in the store. Set: somebody writes it there now.
+    pub(super) fn is_recording(&self) -> Arc<AtomicBool> {
+        let readers = self.deliveries.lock();
+        readers.get(&self.job).map(|reader| Arc::clone(&reader.is_recording)).unwrap_or_default()
+    }
+
+    /// The log was restored from a copy that ends there: the token is read no further.
+    pub(super) fn restored(&self) {
+        if let Some(reader) = self.deliveries.lock().get_mut(&self.job) {
+            reader.moved = Moved::default();
+        }
+    }
+
+    /// The token is read to `cursor`: where its place moves, if a page sent from there was delivered. `has_proof` is from
+    /// before the wait for resets: what proves a page only since then proves nothing yet.
+    pub(super) fn delivered(&self, cursor: u64, has_proof: bool) -> Option<u64> {
         let mut readers = self.deliveries.lock();
         let reader = readers.get_mut(&self.job)?;
         let mut delivered = None;
@@ -242,14 +269,17 @@ impl Reading<'_> {
                 return false;
             }
             match judge(&page.facts(&self.call)) {
-                Verdict::Delivered => {
+                Verdict::Delivered if has_proof => {
                     delivered = delivered.max(Some(page.to));
                     false
                 }
                 Verdict::Open => true,
-                Verdict::Unproved => false,
+                Verdict::Delivered | Verdict::Unproved => false,
             }
         });
+        if let Some(to) = delivered {
+            reader.moved.to(cursor, to);
+        }
         delivered
     }
 
@@ -282,7 +312,7 @@ impl Drop for Reading<'_> {
         let mut readers = self.deliveries.lock();
         if let Some(reader) = readers.get_mut(&self.job) {
             reader.serving = reader.serving.saturating_sub(1);
-            if reader.serving == 0 && reader.pages.is_empty() {
+            if reader.serving == 0 && reader.pages.is_empty() && !reader.moved.is_ahead() {
                 readers.remove(&self.job);
             }
         }

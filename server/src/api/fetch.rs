@@ -1,6 +1,7 @@
 //! Fetch: one page of a job's result log.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,8 +28,12 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 const ENVELOPE_BYTES: usize = 1024;
 /// What gRPC clients decode unless they are set up otherwise.
 pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
-/// Jobs whose statement headings are kept in memory.
+/// Jobs that are kept in memory, beside those that are being read.
 const CACHED_JOBS: usize = 1024;
+/// A job that was not fetched for so long is not being read.
+const READ_PERIOD_MS: i64 = 2 * FETCHED_PERIOD_MS;
+/// How long a Fetch waits until its plain token's place is in the store.
+const RECORD_TIME: Duration = Duration::from_millis(250);
 /// A fetch is written down at most this often, and at least twice within the time that a job allows.
 const FETCHED_PERIOD_MS: i64 = 5_000;
 
@@ -37,12 +42,43 @@ pub(super) struct Fetcher {
     store: Arc<dyn Store>,
     log: Arc<dyn ResultLog>,
     deliveries: Deliveries,
-    jobs: Mutex<HashMap<JobId, Arc<CachedJob>>>,
+    jobs: Mutex<CachedJobs>,
+}
+
+/// Jobs that were fetched last.
+#[derive(Default)]
+struct CachedJobs {
+    jobs: HashMap<JobId, Arc<CachedJob>>,
+    /// How many were being read when those that were not were removed.
+    read: usize,
 }
 
 struct CachedJob {
     headings: Vec<String>,
+    /// When it was fetched last.
+    used_ms: AtomicI64,
+    /// When that was noted last.
     fetched_ms: Mutex<i64>,
+}
+
+impl CachedJobs {
+    fn get(&self, id: &JobId, now_ms: i64) -> Option<Arc<CachedJob>> {
+        let cached = self.jobs.get(id)?;
+        cached.used_ms.store(now_ms, Ordering::Relaxed);
+        Some(Arc::clone(cached))
+    }
+
+    /// Adds a job. Those that are being read stay: what is noted of them limits the writes for each.
+    fn add(&mut self, id: JobId, headings: Vec<String>, now_ms: i64) -> Arc<CachedJob> {
+        if self.jobs.len() >= self.read + CACHED_JOBS {
+            let is_read = |job: &CachedJob| now_ms - job.used_ms.load(Ordering::Relaxed) < READ_PERIOD_MS;
+            self.jobs.retain(|_, job| is_read(job));
+            self.read = self.jobs.len();
+        }
+        let cached =
+            Arc::new(CachedJob { headings, used_ms: AtomicI64::new(now_ms), fetched_ms: Mutex::new(0) });
+        Arc::clone(self.jobs.entry(id).or_insert(cached))
+    }
 }
 
 impl Fetcher {
@@ -73,7 +109,10 @@ impl Fetcher {
                 (self.plain_cursor(&record, &reading).await, Some(reading))
             }
         };
-        let begin = if reading.is_some() { Begin::Plain(&mut cursor) } else { Begin::Cursor(cursor) };
+        let begin = match &reading {
+            Some(reading) => Begin::Plain(&mut cursor, reading),
+            None => Begin::Cursor(cursor),
+        };
         let (record, page) = self.wait_for_page(record, changes, begin, wait).await?;
         self.note_fetched(&record, &cached);
 
@@ -107,20 +146,35 @@ impl Fetcher {
 
     /// Where a plain token goes on: behind the last page that is known to be delivered.
     async fn plain_cursor(&self, record: &JobRecord, reading: &Reading<'_>) -> u64 {
-        let from = record.plain_cursor;
-        if reading.has_proof(from) {
+        let stored = record.plain_cursor;
+        let from = reading.place(stored);
+        let has_proof = reading.has_proof(from);
+        if has_proof {
             tokio::time::sleep(RESET_LAG).await;
         }
-        let Some(to) = reading.delivered(from) else { return from };
-        self.move_plain_cursor(&record.job.id, from, to).await;
-        to
+        let place = reading.delivered(from, has_proof).unwrap_or(from);
+        if place != stored {
+            self.record_place(&record.job.id, stored, place, reading).await;
+        }
+        place
     }
 
-    async fn move_plain_cursor(&self, id: &JobId, from: u64, to: u64) {
-        // Without it the page comes again after this server's end, which is allowed; reading goes on on a full disk.
-        if let Err(error) = self.store.advance_plain_cursor(id, from, to).await {
-            tracing::warn!(job = %id, %error, "could not note how far a plain token was read");
+    /// Has the place of a plain token written down. A store that cannot be written now holds up no page for long, and the
+    /// token is read on: its place is kept in memory too. Each job has one such write at a time.
+    async fn record_place(&self, id: &JobId, stored: u64, place: u64, reading: &Reading<'_>) {
+        let is_recording = reading.is_recording();
+        if is_recording.swap(true, Ordering::Relaxed) {
+            return;
         }
+        let (store, id) = (Arc::clone(&self.store), id.clone());
+        let writing = tokio::spawn(async move {
+            // Without it the page comes again after this server's end, which is allowed.
+            if let Err(error) = store.advance_plain_cursor(&id, stored, place).await {
+                tracing::warn!(job = %id, %error, "could not note how far a plain token was read");
+            }
+            is_recording.store(false, Ordering::Relaxed);
+        });
+        let _ = tokio::time::timeout(RECORD_TIME, writing).await;
     }
 
     /// The next page, or an empty one when nothing happened for a while. `record` was loaded after `changes` was made.
@@ -142,8 +196,9 @@ impl Fetcher {
             // After the state: once that is final the log is complete, so this page can be known to be the last.
             let page = match (self.log.read(&id, begin.cursor(), PAGE_BYTES).await, &mut begin) {
                 // The log was restored from a copy that ends before what was read: what comes now is new.
-                (Err(LogError::BeyondEnd { last, .. }), Begin::Plain(cursor)) => {
-                    self.move_plain_cursor(&id, **cursor, last).await;
+                (Err(LogError::BeyondEnd { last, .. }), Begin::Plain(cursor, reading)) => {
+                    reading.restored();
+                    self.record_place(&id, record.plain_cursor, last, reading).await;
                     **cursor = last;
                     continue;
                 }
@@ -166,17 +221,12 @@ impl Fetcher {
     }
 
     async fn cached(&self, id: &JobId) -> Result<Arc<CachedJob>, Status> {
-        if let Some(cached) = lock(&self.jobs).get(id) {
-            return Ok(Arc::clone(cached));
+        let now = clock::now_ms();
+        if let Some(cached) = lock(&self.jobs).get(id, now) {
+            return Ok(cached);
         }
         let headings = self.store.headings(id).await.map_err(status::of_store)?;
-        let cached = Arc::new(CachedJob { headings, fetched_ms: Mutex::new(0) });
-        let mut jobs = lock(&self.jobs);
-        if jobs.len() >= CACHED_JOBS {
-            jobs.clear();
-        }
-        jobs.insert(id.clone(), Arc::clone(&cached));
-        Ok(cached)
+        Ok(lock(&self.jobs).add(id.clone(), headings, now))
     }
 
     /// Has it written down that somebody reads, for the fetch timeout. Nobody waits for that, so a state that cannot be
@@ -208,14 +258,14 @@ enum Begin<'a> {
     /// Behind this position, which the client gave.
     Cursor(u64),
     /// Behind this position, which a plain token was read to.
-    Plain(&'a mut u64),
+    Plain(&'a mut u64, &'a Reading<'a>),
 }
 
 impl Begin<'_> {
     fn cursor(&self) -> u64 {
         match self {
             Self::Cursor(cursor) => *cursor,
-            Self::Plain(cursor) => **cursor,
+            Self::Plain(cursor, _) => **cursor,
         }
     }
 }
@@ -227,4 +277,26 @@ fn running() -> v1::JobStatus {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_are_being_read_stay_however_many_they_are() {
+        let mut cached = CachedJobs::default();
+        let ids: Vec<JobId> = (0..3 * CACHED_JOBS).map(|_| JobId::generate()).collect();
+        for id in &ids {
+            cached.add(id.clone(), Vec::new(), 1_000);
+        }
+        assert!(ids.iter().all(|id| cached.get(id, 2_000).is_some()));
+        let later = 2_000 + READ_PERIOD_MS;
+        let read = cached.get(&ids[0], later).unwrap();
+        for _ in 0..=3 * CACHED_JOBS {
+            cached.add(JobId::generate(), Vec::new(), later);
+        }
+        assert!(cached.get(&ids[1], later).is_none(), "nobody reads it any more");
+        assert!(Arc::ptr_eq(&read, &cached.get(&ids[0], later).unwrap()));
+    }
 }

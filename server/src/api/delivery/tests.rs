@@ -58,7 +58,7 @@ fn timeouts_are_read_as_grpc_writes_them() {
 /// A Fetch on this connection that is answered with the page up to `to`. Returns the cursor it moved to.
 fn fetch(deliveries: &Deliveries, job: &JobId, on: &Arc<Connection>, cursor: u64) -> Option<u64> {
     let reading = deliveries.begin(job, Call::new(Arc::clone(on), None));
-    let moved = reading.delivered(cursor);
+    let moved = reading.delivered(cursor, reading.has_proof(cursor));
     let from = moved.unwrap_or(cursor);
     if let Some(sent) = reading.note(from, from + 7) {
         sent.set();
@@ -174,7 +174,7 @@ impl World {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let reading = self.deliveries.begin(&self.job, Call::new(Arc::default(), None));
-        reading.delivered(0)
+        reading.delivered(0, reading.has_proof(0))
     }
 
     /// A client that has asked for a page, which is handed over.
