@@ -3,6 +3,7 @@
 mod busy;
 mod changes;
 mod leases;
+mod migrating;
 mod rows;
 mod survey;
 mod transactions;
@@ -76,6 +77,7 @@ impl SqliteStore {
 
     /// With a clock of its own: by the machine's, all servers that share the file judge leases by one clock.
     pub(super) async fn open_with(path: &Path, clock: Clock) -> anyhow::Result<Self> {
+        let lock = migrating::lock(path).await?;
         // It holds secrets. SQLite gives the files beside it the same permissions.
         std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let options = SqliteConnectOptions::new()
@@ -92,6 +94,7 @@ impl SqliteStore {
             .connect_with(options.clone())
             .await?;
         MIGRATIONS.run(&writer).await?;
+        drop(lock);
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());

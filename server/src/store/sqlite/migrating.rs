@@ -1,0 +1,119 @@
+//! The lock under which a server makes the state file, or brings it up to date. SQLite locks each transaction of that and
+//! not the whole. So of two servers that start together, one could find the file busy, or a table that is already there.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+
+use crate::proc_locks::{self, Kind};
+
+/// Timeout for a server that has the lock. A migration of a large file takes seconds.
+const LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Pause between two tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// The lock for the state file at this path, until the file is dropped.
+///
+/// # Errors
+/// The lock's file cannot be opened or locked, or another process holds it for too long.
+pub(super) async fn lock(state_file: &Path) -> anyhow::Result<File> {
+    lock_within(state_file, LOCK_WAIT).await
+}
+
+async fn lock_within(state_file: &Path, wait: Duration) -> anyhow::Result<File> {
+    let path = beside(state_file);
+    let cannot = || format!("cannot lock {}", path.display());
+    // It stays when it is unlocked: one that is removed could be locked by two, under two inodes.
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).with_context(cannot)?;
+    let begin = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if begin.elapsed() < wait => tokio::time::sleep(LOCK_PAUSE).await,
+            Err(TryLockError::WouldBlock) => {
+                bail!(
+                    "{}: {} has held it for {} s; end that process",
+                    cannot(),
+                    holder(&file),
+                    wait.as_secs()
+                )
+            }
+            Err(TryLockError::Error(error)) => return Err(error).with_context(cannot),
+        }
+    }
+}
+
+/// The file of the lock. It is not the state file itself: where flock(2) is made of locks as SQLite has them, they would be
+/// in each other's way.
+fn beside(state_file: &Path) -> PathBuf {
+    let mut path = state_file.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Who holds the lock, for a person.
+fn holder(file: &File) -> String {
+    match file.metadata().ok().and_then(|it| proc_locks::holder(Kind::Flock, it.ino())) {
+        None => "another process".to_owned(),
+        Some(pid) if proc_locks::is_stopped(pid) => format!("process {pid}, which is stopped,"),
+        Some(pid) => format!("process {pid}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlx::migrate::Migrator;
+    use sqlx::sqlite::SqliteConnectOptions;
+
+    use super::super::{MIGRATIONS, SqliteStore};
+    use super::*;
+
+    /// What a server of the first version made.
+    async fn first_version(path: &Path) {
+        let first = MIGRATIONS.migrations.iter().take(1).cloned().collect();
+        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
+        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+        Migrator { migrations: first, ..Migrator::DEFAULT }.run(&pool).await.unwrap();
+        pool.close().await;
+    }
+
+    async fn open_together(path: &Path) {
+        let opened = futures::future::join_all((0..4).map(|_| SqliteStore::open(path))).await;
+        for store in opened {
+            store.unwrap().close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn servers_that_start_together_make_the_file_once() {
+        for _ in 0..10 {
+            let dir = tempfile::tempdir().unwrap();
+            open_together(&dir.path().join("state.db")).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn servers_that_start_together_bring_an_older_file_up_to_date_once() {
+        for _ in 0..10 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            first_version(&path).await;
+            open_together(&path).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_is_held_for_too_long_is_an_error_that_names_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let held = lock(&path).await.unwrap();
+        let error = lock_within(&path, Duration::ZERO).await.unwrap_err().to_string();
+        let me = format!("process {} has held it", std::process::id());
+        assert!(error.contains("state.db.lock") && error.contains(&me), "{error}");
+        drop(held);
+        lock_within(&path, Duration::ZERO).await.unwrap();
+    }
+}
