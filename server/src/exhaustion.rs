@@ -4,7 +4,7 @@ use std::io;
 
 use nix::errno::Errno;
 
-/// Whether the error says that descriptors, memory, processes or disk space are used up.
+/// Whether the error says that descriptors, memory, processes, disk space or locks are used up.
 #[must_use]
 pub fn is_exhaustion(error: &io::Error) -> bool {
     let exhausted = [
@@ -15,6 +15,7 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
         Errno::ENOBUFS,
         Errno::ENOSPC,
         Errno::EDQUOT,
+        Errno::ENOLCK,
     ];
     error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
 }
@@ -28,8 +29,15 @@ pub fn remedy(error: &io::Error) -> Option<&'static str> {
         Errno::ENOMEM | Errno::EAGAIN | Errno::ENOBUFS => "give the server more memory or processes",
         Errno::ENOSPC => "free space on the disk of the server's state folder",
         Errno::EDQUOT => "raise the disk quota of the server's user",
+        Errno::ENOLCK => "give the server more memory; on a network file system, start its lock service",
         _ => return None,
     })
+}
+
+/// The error, and what to do about it where that is known.
+#[must_use]
+pub fn with_remedy(error: &io::Error) -> String {
+    remedy(error).map_or_else(|| error.to_string(), |fix| format!("{error}; {fix}"))
 }
 
 #[cfg(test)]
@@ -41,7 +49,7 @@ mod tests {
         let of = |errno: Errno| remedy(&errno.into());
         assert!(of(Errno::EMFILE).unwrap().contains("LimitNOFILE"));
         assert!(
-            [Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN, Errno::ENOBUFS]
+            [Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN, Errno::ENOBUFS, Errno::ENOLCK]
                 .map(of)
                 .iter()
                 .all(|it| it.is_some())
@@ -54,7 +62,7 @@ mod tests {
     fn only_what_passes_is_exhaustion() {
         let of = |errno: Errno| is_exhaustion(&errno.into());
         assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN].map(of).iter().all(|it| *it));
-        assert!(of(Errno::ENOSPC) && of(Errno::EDQUOT));
+        assert!(of(Errno::ENOSPC) && of(Errno::EDQUOT) && of(Errno::ENOLCK));
         assert!(!of(Errno::ENOENT) && !of(Errno::EACCES) && !of(Errno::ENOEXEC));
         assert!(!is_exhaustion(&io::Error::other("too many open files")));
     }

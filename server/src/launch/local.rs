@@ -1,7 +1,10 @@
 //! Attempts as processes of this machine. The agent is started in a process group of its own and outlives the
 //! server; a lock that it holds for its whole life tells any server whether it lives.
 
-use std::fs::{self, OpenOptions};
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -23,7 +26,7 @@ use super::{
     ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, removal,
     run_folder, scope,
 };
-use crate::exhaustion::{is_exhaustion, remedy};
+use crate::exhaustion::{is_exhaustion, with_remedy};
 use crate::job::{AttemptId, ExecutorRef};
 
 /// Settings of the local launcher.
@@ -117,12 +120,14 @@ impl LocalLauncher {
         self.exits.is_first_term(executor) && is_first_mark(&self.run_dir(executor))
     }
 
-    fn start(&self, target: &Target, place: Place) -> io::Result<Child> {
+    fn start(&self, target: &Target, place: Place) -> Result<Child, LaunchError> {
         let Target { attempt, executor } = target;
         let dir = self.run_dir(executor);
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("agent.log"))?;
-        let log_too = log.try_clone()?;
+        let [log, log_too] = prepare(&dir).map_err(|error| {
+            // That is no fault of the job's.
+            let error = with_remedy(&error);
+            LaunchError::Later(format!("cannot prepare the run folder {}: {error}", dir.display()))
+        })?;
         Command::new(&self.options.agent)
             .arg("attach")
             .arg("--server")
@@ -155,15 +160,27 @@ impl LocalLauncher {
             // Ctrl+C in the server's terminal is not meant for its jobs.
             .process_group(0)
             .spawn()
+            .map_err(|error| self.launch_error(&error))
+    }
+
+    async fn take_place(&self, attempt: &AttemptId) -> Result<Place, LaunchError> {
+        match self.places.take(attempt).await {
+            Ok(Turn::Taken(place)) => Ok(place),
+            Ok(Turn::Wait { before }) => Err(LaunchError::NoPlace { before }),
+            // That is no fault of the job's, and the next one would fail as well.
+            Err(error) => Err(LaunchError::Later(format!("cannot take a place for the agent: {error}"))),
+        }
     }
 
     /// What it means that the agent cannot be started.
     fn launch_error(&self, error: &io::Error) -> LaunchError {
         let message = format!("cannot start the agent {}: {error}", self.options.agent.display());
-        if is_exhaustion(error) {
+        if is_exhaustion(error) || error.kind() == io::ErrorKind::ExecutableFileBusy {
             LaunchError::Later(message)
         } else {
-            LaunchError::Refused { message, retryable: false }
+            // In an upgrade the program may be missing, or not executable, for a moment: the step is tried again a few
+            // times. A person who named a wrong one is not kept waiting.
+            LaunchError::Refused { message, retryable: true }
         }
     }
 }
@@ -184,7 +201,6 @@ impl Launcher for LocalLauncher {
 
     async fn launch(&self, target: &Target, _: &Needs) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
-        let launch_error = |error| self.launch_error(&error);
         // No word against the agent: it may even run.
         let asked =
             |error: io::Error| LaunchError::Later(format!("cannot ask for the agent's lock: {error}"));
@@ -192,11 +208,8 @@ impl Launcher for LocalLauncher {
             // An earlier server started it and could not record that; it has its place.
             return Ok(Launched::default());
         }
-        let place = match self.places.take(attempt).await.map_err(launch_error)? {
-            Turn::Taken(place) => place,
-            Turn::Wait { before } => return Err(LaunchError::NoPlace { before }),
-        };
-        let child = self.start(target, place).map_err(launch_error)?;
+        let place = self.take_place(attempt).await?;
+        let child = self.start(target, place)?;
         let places = self.places.clone();
         self.exits.reap(executor.clone(), child, move || places.wake());
         self.places.leave(attempt);
@@ -321,8 +334,14 @@ fn left(executor: &ExecutorRef, dir: &Path, unreadable: &Unreadable) -> Observat
 }
 
 fn unknown(what: &str, error: &io::Error) -> Observation {
-    let fix = remedy(error).map_or_else(String::new, |fix| format!("; {fix}"));
-    Observation::Unknown(format!("cannot read {what}: {error}{fix}"))
+    Observation::Unknown(format!("cannot read {what}: {}", with_remedy(error)))
+}
+
+/// Makes the run folder, and its log for the agent's stdout and stderr.
+fn prepare(dir: &Path) -> io::Result<[File; 2]> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let log = OpenOptions::new().create(true).append(true).mode(0o600).open(dir.join("agent.log"))?;
+    Ok([log.try_clone()?, log])
 }
 
 fn targets_in(run_dir: &Path) -> Vec<Target> {
@@ -334,71 +353,4 @@ fn targets_in(run_dir: &Path) -> Vec<Target> {
         }
     }
     found
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::job::JobId;
-
-    fn launcher(dir: &Path) -> LocalLauncher {
-        LocalLauncher::new(LocalOptions {
-            agent: dir.join("agent"),
-            state_dir: dir.to_owned(),
-            run_dir: dir.join("run"),
-            cache: dir.join("cache"),
-            socket: dir.join("socket"),
-            linger: Duration::ZERO,
-            attach: Duration::ZERO,
-            open_files: None,
-            max_running: None,
-        })
-    }
-
-    fn target() -> Target {
-        Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 })
-    }
-
-    /// As on a disk that is full or read-only.
-    #[tokio::test]
-    async fn an_agent_gets_one_term_though_no_mark_can_be_made() {
-        let dir = tempfile::tempdir().unwrap();
-        let (launcher, executor) = (launcher(dir.path()), target().executor);
-        launcher.exits.adopt(&executor, std::future::pending());
-        assert_eq!([(); 3].map(|()| launcher.is_first_term(&executor)), [true, false, false]);
-    }
-
-    #[tokio::test]
-    async fn an_agent_gets_one_term_from_several_servers() {
-        let dir = tempfile::tempdir().unwrap();
-        let executor = target().executor;
-        let servers = [launcher(dir.path()), launcher(dir.path())];
-        fs::create_dir_all(servers[0].run_dir(&executor)).unwrap();
-        let firsts = servers.each_ref().map(|server| {
-            server.exits.adopt(&executor, std::future::pending());
-            server.is_first_term(&executor)
-        });
-        assert_eq!(firsts, [true, false]);
-    }
-
-    #[tokio::test]
-    async fn an_outcome_that_can_never_be_read_is_damaged() {
-        let dir = tempfile::tempdir().unwrap();
-        let (launcher, target) = (launcher(dir.path()), target());
-        fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
-        let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("it is gone") };
-        assert!(remains.reported().is_none() && remains.records.is_some());
-        assert!(remains.last_words.contains("damaged: Is a directory"), "{}", remains.last_words);
-    }
-
-    #[tokio::test]
-    async fn a_lock_that_cannot_be_read_decides_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let (launcher, target) = (launcher(dir.path()), target());
-        fs::create_dir_all(launcher.run_dir(&target.executor).join("lock")).unwrap();
-        let launched = launcher.launch(&target, &Needs::default()).await;
-        assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
-        let Observation::Unknown(why) = launcher.observe(&target).await else { panic!("it may run") };
-        assert!(why.starts_with("cannot read the agent's lock: Is a directory"), "{why}");
-    }
 }

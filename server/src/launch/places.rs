@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::exhaustion::with_remedy;
 use crate::job::AttemptId;
 
 /// How often the first in the queue looks whether an agent that another server started has left its place. Exits of this
@@ -35,6 +36,8 @@ struct Inner {
     queue: Mutex<BTreeSet<AttemptId>>,
     /// Changes when the queue does, and when an agent of this process has exited.
     changes: watch::Sender<()>,
+    /// What was logged last of a place that cannot be used.
+    logged: Mutex<Option<String>>,
 }
 
 /// What an attempt that asks for a place gets.
@@ -54,6 +57,11 @@ pub(super) enum Turn {
 pub(super) struct Place(Option<File>);
 
 impl Place {
+    /// One that is not counted.
+    pub(super) const fn uncounted() -> Self {
+        Self(None)
+    }
+
     /// The stdin of the agent. It reads nothing there.
     pub(super) fn into_stdin(self) -> Stdio {
         self.0.map_or_else(Stdio::null, Stdio::from)
@@ -63,7 +71,8 @@ impl Place {
 impl Places {
     pub(super) fn new(dir: PathBuf, limit: Option<NonZeroUsize>) -> Self {
         let queue = Mutex::default();
-        Self(Arc::new(Inner { dir, limit, queue, changes: watch::Sender::new(()) }))
+        let changes = watch::Sender::new(());
+        Self(Arc::new(Inner { dir, limit, queue, changes, logged: Mutex::default() }))
     }
 
     /// Puts the attempt into the queue; nothing where there is no limit.
@@ -77,17 +86,35 @@ impl Places {
     /// Takes a free place if it is the attempt's turn. It is in the queue until it leaves it.
     ///
     /// # Errors
-    /// The files cannot be made or locked.
+    /// No agent holds a place, and yet none is free: their files cannot be made, opened or locked.
     pub(super) async fn take(&self, attempt: &AttemptId) -> io::Result<Turn> {
-        let Some(limit) = self.0.limit else { return Ok(Turn::Taken(Place(None))) };
+        let Some(limit) = self.0.limit else { return Ok(Turn::Taken(Place::uncounted())) };
         let before = self.before(attempt);
         if before > 0 {
             return Ok(Turn::Wait { before });
         }
         let places = Arc::clone(&self.0);
-        let found = tokio::task::spawn_blocking(move || free_place(&places.dir, limit.get())).await;
-        let place = found.map_err(io::Error::other)??;
-        Ok(place.map_or(Turn::Wait { before }, |file| Turn::Taken(Place(Some(file)))))
+        let found = tokio::task::spawn_blocking(move || look(&places.dir, limit.get())).await;
+        let found = found.map_err(io::Error::other)??;
+        self.log(found.broken.as_ref());
+        match found {
+            Found { free: Some(file), .. } => Ok(Turn::Taken(Place(Some(file)))),
+            // Its agent will leave it, however long that takes.
+            Found { free: None, is_held: true, .. } | Found { broken: None, .. } => Ok(Turn::Wait { before }),
+            Found { broken: Some(error), .. } => Err(error),
+        }
+    }
+
+    /// Logs that a place cannot be used, when that is news: it is looked for several times a second.
+    fn log(&self, broken: Option<&io::Error>) {
+        let error = broken.map(ToString::to_string);
+        let mut logged = self.0.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if *logged != error {
+            if let Some(error) = &error {
+                tracing::warn!(error, "a place for an agent cannot be used and counts as held");
+            }
+            *logged = error;
+        }
     }
 
     /// The attempt waits no more.
@@ -139,42 +166,76 @@ impl Drop for Ticket {
     }
 }
 
-/// Locks a free place of these. Those that are held beyond the limit, which was higher then, count as well.
-fn free_place(dir: &Path, limit: usize) -> io::Result<Option<File>> {
-    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    let mut held = 0;
-    for entry in fs::read_dir(dir)? {
-        let number = entry?.file_name().to_str().and_then(|name| name.parse::<usize>().ok());
-        if number.is_some_and(|number| number >= limit)
-            && lock_place(dir, number.unwrap_or_default())?.is_none()
-        {
-            held += 1;
-        }
-    }
-    let mut free = None;
-    for number in 0..limit {
-        match lock_place(dir, number)? {
-            Some(file) if held == 0 => return Ok(Some(file)),
-            Some(file) => free = free.or(Some(file)),
-            None => held += 1,
-        }
-    }
-    Ok(free.filter(|_| held < limit))
+/// What a look at all places found.
+struct Found {
+    /// A free one, locked.
+    free: Option<File>,
+    /// An agent holds one.
+    is_held: bool,
+    /// Why one cannot be opened or locked. Others may be as well.
+    broken: Option<io::Error>,
 }
 
-/// The place's file, locked; `None`: it is held.
-fn lock_place(dir: &Path, number: usize) -> io::Result<Option<File>> {
-    // Made if it is not there, and not to be written to: it becomes the stdin of a process.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nix::libc::O_CREAT)
-        .mode(0o600)
-        .open(dir.join(number.to_string()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
+/// How one place is.
+enum Look {
+    /// It was free, and is locked now.
+    Free(File),
+    Held,
+    /// Its file cannot be opened or locked. An agent may hold it.
+    Broken(io::Error),
+}
+
+/// Locks a free place of these. Those that are held beyond the limit, which was higher then, count as well. A broken one
+/// counts as held, so that no more agents run than may.
+fn look(dir: &Path, limit: usize) -> io::Result<Found> {
+    let cannot = |error| about(dir, &error);
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(cannot)?;
+    let mut beyond = BTreeSet::new();
+    for entry in fs::read_dir(dir).map_err(cannot)? {
+        let number = entry.map_err(cannot)?.file_name().to_str().and_then(|name| name.parse::<usize>().ok());
+        beyond.extend(number.filter(|number| *number >= limit));
     }
+    let mut found = Found { free: None, is_held: false, broken: None };
+    let mut used = 0;
+    for number in beyond.into_iter().chain(0..limit) {
+        match lock_place(dir, number) {
+            // It is only looked at.
+            Look::Free(_) if number >= limit => continue,
+            Look::Free(file) => {
+                found.free = found.free.or(Some(file));
+                if used == 0 {
+                    return Ok(found);
+                }
+                continue;
+            }
+            Look::Held => found.is_held = true,
+            Look::Broken(error) => found.broken = Some(error),
+        }
+        used += 1;
+    }
+    found.free = found.free.filter(|_| used < limit);
+    Ok(found)
+}
+
+/// Locks the place's file.
+fn lock_place(dir: &Path, number: usize) -> Look {
+    let path = dir.join(number.to_string());
+    // Made if it is not there, and not to be written to: it becomes the stdin of a process.
+    let opened = OpenOptions::new().read(true).custom_flags(nix::libc::O_CREAT).mode(0o600).open(&path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => return Look::Broken(about(&path, &error)),
+    };
+    match file.try_lock() {
+        Ok(()) => Look::Free(file),
+        Err(TryLockError::WouldBlock) => Look::Held,
+        Err(TryLockError::Error(error)) => Look::Broken(about(&path, &error)),
+    }
+}
+
+/// The error with the file that it is about.
+fn about(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {}", path.display(), with_remedy(error)))
 }
 
 #[cfg(test)]
@@ -255,6 +316,38 @@ mod tests {
         assert_eq!(take(&few, &attempt).await.unwrap_err(), 0);
         drop(second);
         take(&few, &attempt).await.unwrap();
+    }
+
+    /// A folder cannot be opened as a place is, not even by root.
+    fn break_place(dir: &Path, number: usize) -> PathBuf {
+        let path = dir.join("places").join(number.to_string());
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_used_counts_as_held_and_the_others_are_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let [attempt, ..] = attempts();
+        let places = places(dir.path(), 2);
+        break_place(dir.path(), 0);
+        let taken = take(&places, &attempt).await.unwrap();
+        assert_eq!(take(&places, &attempt).await.unwrap_err(), 0, "an agent holds the other");
+        drop(taken);
+        take(&places, &attempt).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_place_that_cannot_be_used_is_named_where_nothing_else_can_be_free() {
+        for number in [0, 7] {
+            let dir = tempfile::tempdir().unwrap();
+            let [attempt, ..] = attempts();
+            let path = break_place(dir.path(), number);
+            let error = places(dir.path(), 1).take(&attempt).await.unwrap_err();
+            assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
+            fs::remove_dir(path).unwrap();
+            take(&places(dir.path(), 1), &attempt).await.unwrap();
+        }
     }
 
     #[tokio::test]

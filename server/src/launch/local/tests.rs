@@ -1,0 +1,112 @@
+use super::*;
+use crate::job::JobId;
+
+fn launcher(dir: &Path) -> LocalLauncher {
+    LocalLauncher::new(options(dir))
+}
+
+fn options(dir: &Path) -> LocalOptions {
+    LocalOptions {
+        agent: dir.join("agent"),
+        state_dir: dir.to_owned(),
+        run_dir: dir.join("run"),
+        cache: dir.join("cache"),
+        socket: dir.join("socket"),
+        linger: Duration::ZERO,
+        attach: Duration::ZERO,
+        open_files: None,
+        max_running: None,
+    }
+}
+
+/// With one place, and an agent that ends at once.
+fn with_one_place(dir: &Path) -> LocalLauncher {
+    let (agent, max_running) = (PathBuf::from("/bin/true"), NonZeroUsize::new(1));
+    LocalLauncher::new(LocalOptions { agent, max_running, ..options(dir) })
+}
+
+fn target() -> Target {
+    Target::own(AttemptId { job: JobId::generate(), step: 0, number: 1 })
+}
+
+/// As on a disk that is full or read-only.
+#[tokio::test]
+async fn an_agent_gets_one_term_though_no_mark_can_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, executor) = (launcher(dir.path()), target().executor);
+    launcher.exits.adopt(&executor, std::future::pending());
+    assert_eq!([(); 3].map(|()| launcher.is_first_term(&executor)), [true, false, false]);
+}
+
+#[tokio::test]
+async fn an_agent_gets_one_term_from_several_servers() {
+    let dir = tempfile::tempdir().unwrap();
+    let executor = target().executor;
+    let servers = [launcher(dir.path()), launcher(dir.path())];
+    fs::create_dir_all(servers[0].run_dir(&executor)).unwrap();
+    let firsts = servers.each_ref().map(|server| {
+        server.exits.adopt(&executor, std::future::pending());
+        server.is_first_term(&executor)
+    });
+    assert_eq!(firsts, [true, false]);
+}
+
+#[tokio::test]
+async fn an_outcome_that_can_never_be_read_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, target) = (launcher(dir.path()), target());
+    fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
+    let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("it is gone") };
+    assert!(remains.reported().is_none() && remains.records.is_some());
+    assert!(remains.last_words.contains("damaged: Is a directory"), "{}", remains.last_words);
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_read_decides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, target) = (launcher(dir.path()), target());
+    fs::create_dir_all(launcher.run_dir(&target.executor).join("lock")).unwrap();
+    let launched = launcher.launch(&target, &Needs::default()).await;
+    assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
+    let Observation::Unknown(why) = launcher.observe(&target).await else { panic!("it may run") };
+    assert!(why.starts_with("cannot read the agent's lock: Is a directory"), "{why}");
+}
+
+#[tokio::test]
+async fn a_place_that_cannot_be_used_is_no_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, target) = (with_one_place(dir.path()), target());
+    let place = dir.path().join("run/places/0");
+    fs::create_dir_all(&place).unwrap();
+    let launched = launcher.launch(&target, &Needs::default()).await;
+    let Err(LaunchError::Later(why)) = launched else { panic!("{launched:?}") };
+    assert!(why.starts_with("cannot take a place") && why.contains("run/places/0"), "{why}");
+    fs::remove_dir(place).unwrap();
+    launcher.launch(&target, &Needs::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_run_folder_that_cannot_be_made_is_no_refusal() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, target) = (launcher(dir.path()), target());
+    fs::create_dir_all(launcher.run_dir(&target.executor).join("agent.log")).unwrap();
+    let launched = launcher.launch(&target, &Needs::default()).await;
+    let Err(LaunchError::Later(why)) = launched else { panic!("{launched:?}") };
+    assert!(why.starts_with("cannot prepare the run folder"), "{why}");
+}
+
+/// As in an upgrade. Where it stays away the job fails, and says what is not there.
+#[tokio::test]
+async fn an_agent_that_is_being_replaced_is_started_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let launcher = launcher(dir.path());
+    let agent = dir.path().join("agent");
+    let launched = launcher.launch(&target(), &Needs::default()).await;
+    let Err(LaunchError::Refused { message, retryable: true }) = launched else { panic!("{launched:?}") };
+    assert!(message.starts_with(&format!("cannot start the agent {}", agent.display())), "{message}");
+
+    let written = OpenOptions::new().create(true).append(true).mode(0o700).open(&agent).unwrap();
+    let launched = launcher.launch(&target(), &Needs::default()).await;
+    assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
+    drop(written);
+}
