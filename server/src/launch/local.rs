@@ -199,7 +199,7 @@ impl Launcher for LocalLauncher {
         Some(self.scope.clone())
     }
 
-    async fn launch(&self, target: &Target, _: &Needs) -> Result<Launched, LaunchError> {
+    async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
         // No word against the agent: it may even run.
         let asked =
@@ -208,7 +208,7 @@ impl Launcher for LocalLauncher {
             // An earlier server started it and could not record that; it has its place.
             return Ok(Launched::default());
         }
-        let place = self.take_place(attempt).await?;
+        let place = if needs.cleans_up { Place::uncounted() } else { self.take_place(attempt).await? };
         let child = self.start(target, place)?;
         let places = self.places.clone();
         self.exits.reap(executor.clone(), child, move || places.wake());

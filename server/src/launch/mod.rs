@@ -43,6 +43,9 @@ pub struct Needs {
     pub wishes: Wishes,
     /// It makes something that is to be published.
     pub publishes: bool,
+    /// It only drops scratch tables, which takes a minute at most: it waits for no free place. Behind a long training its
+    /// job, which has failed or was cancelled, could not end.
+    pub cleans_up: bool,
     /// All that it is to do, where no agent will ask for it; see [`Supervision::Controller`].
     pub assignment: Option<Box<Assignment>>,
 }

@@ -33,7 +33,7 @@ impl JobDriver {
         if self.has_records(&attempt).await? {
             return self.take_up(&execution).await;
         }
-        let launched = match self.needs(&execution).await? {
+        let launched = match self.needs(job, &execution).await? {
             Ok(needs) => self.launch_in_turn(&execution, &needs, &mut changes).await?,
             Err(error) => Some(Err(error)),
         };

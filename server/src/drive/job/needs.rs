@@ -4,11 +4,16 @@ use tonic::Code;
 
 use super::{JobDriver, Stop};
 use crate::codegen::StepSpec;
+use crate::job::{Job, Role};
 use crate::launch::{Execution, LaunchError, Needs, Supervision};
 
 impl JobDriver {
     /// What the attempt needs of its platform, or why it cannot be started.
-    pub(super) async fn needs(&self, execution: &Execution) -> Result<Result<Needs, LaunchError>, Stop> {
+    pub(super) async fn needs(
+        &self,
+        job: &Job,
+        execution: &Execution,
+    ) -> Result<Result<Needs, LaunchError>, Stop> {
         let attempt = execution.attempt();
         let spec = self.context.store.step_spec(&attempt.job, attempt.step).await?;
         // A document that cannot be read is told when the agent asks for it.
@@ -16,8 +21,10 @@ impl JobDriver {
         let needs = spec.map_or_else(Needs::default, |spec| Needs {
             publishes: !spec.outputs.is_empty(),
             wishes: spec.pod,
-            assignment: None,
+            ..Needs::default()
         });
+        let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        let needs = Needs { cleans_up, ..needs };
         match execution.supervision() {
             Supervision::Agent => Ok(Ok(needs)),
             // No agent will ask.

@@ -294,7 +294,7 @@ mod tests {
         let pod = pod(
             &options(template),
             &Target::own(attempt()),
-            &Needs { wishes, publishes: true, assignment: None },
+            &Needs { wishes, publishes: true, ..Needs::default() },
         )
         .unwrap();
         assert_eq!(target_of(&pod), Some(Target::own(attempt())));

@@ -110,3 +110,15 @@ async fn an_agent_that_is_being_replaced_is_started_later() {
     assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
     drop(written);
 }
+
+/// What holds the place may be a training of days.
+#[tokio::test]
+async fn an_attempt_that_cleans_up_needs_no_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, training, cancelled) = (with_one_place(dir.path()), target(), target());
+    let Ok(Turn::Taken(_place)) = launcher.places.take(&training.attempt).await else { panic!("it is free") };
+    let launched = launcher.launch(&cancelled, &Needs::default()).await;
+    assert!(matches!(launched, Err(LaunchError::NoPlace { .. })), "{launched:?}");
+    let clean_up = Needs { cleans_up: true, ..Needs::default() };
+    launcher.launch(&cancelled, &clean_up).await.unwrap();
+}

@@ -100,7 +100,7 @@ impl Launcher for AlwaysRunning {
     async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
         self.launches.fetch_add(1, Ordering::SeqCst);
-        if self.full.get().is_some() {
+        if self.full.get().is_some() && !needs.cleans_up {
             return Err(LaunchError::NoPlace { before: 0 });
         }
         Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
@@ -342,15 +342,20 @@ impl World {
 
     /// The same, and its launcher says how it stands.
     async fn clean_up_that_runs(&self) -> AttemptId {
+        let clean_up = self.clean_up_to_launch().await;
+        self.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
+        clean_up
+    }
+
+    /// The same, and it is not launched yet.
+    async fn clean_up_to_launch(&self) -> AttemptId {
         self.attach().await;
         let lost = Outcome::by_server(Reason::Lost, "its node is gone", false);
         let attempt = self.attempt.clone();
         self.update(Event::AttemptFoundEnded { attempt, outcome: lost, basis: Basis::Attached }).await;
         let place = Place::of("local");
         self.update(Event::AttemptCreated { step: 0, role: Role::CleanUp, place }).await;
-        let clean_up = AttemptId { number: 2, ..self.attempt.clone() };
-        self.update(Event::AttemptLaunched { attempt: clean_up.clone(), tracker_url: None }).await;
-        clean_up
+        AttemptId { number: 2, ..self.attempt.clone() }
     }
 
     async fn attach_clean_up(&self, attempt: &AttemptId, now_ms: i64) {

@@ -38,7 +38,7 @@ async fn a_clean_up_that_takes_too_long_has_its_own_end() {
     assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 
-/// It waited for a place, or for its Pod.
+/// It waited for its Pod.
 #[tokio::test]
 async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
     let world = world_of(None, false).await;
@@ -51,6 +51,20 @@ async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
     let clean_up = world.clean_up().await;
     world.drive();
     assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
+}
+
+/// What holds the places may be a training of days.
+#[tokio::test]
+async fn a_clean_up_waits_for_no_place() {
+    let world = world_of(None, false).await;
+    world.launcher.full.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    let clean_up = world.clean_up_to_launch().await;
+    world.drive();
+    let ended = tokio::time::timeout(Duration::from_secs(20), world.outcome(&clean_up)).await;
+    ended.expect("it waits for a place");
+    assert_eq!(world.launches(), 1);
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
 }
 
 /// A controller speaks for it, and no agent attaches: the limit counts from when it was seen to run.
