@@ -15,6 +15,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::exhaustion::LAUNCH_PATIENCE;
 use crate::ship::mirror::Mirror;
 use crate::store::ModelPlace;
 use crate::supervise::EXIT_FAULT;
@@ -305,6 +306,15 @@ pub fn fault(why: &str) -> ExitCode {
 }
 
 impl Command {
+    /// How long it may wait for threads and the like that are used up before it runs. In front of somebody's command,
+    /// and where a person waits, an error is of more use.
+    pub fn launch_patience(&self) -> Duration {
+        match self {
+            Self::Attach(_) => LAUNCH_PATIENCE,
+            Self::Exec(_) | Self::Install(_) => Duration::ZERO,
+        }
+    }
+
     /// What the agent's own log looks like, and what is in it unless SQLFLOW_AGENT_LOG says otherwise: in front of
     /// somebody's command only what needs a look.
     pub fn logging(&self) -> (LogFormat, &'static str) {

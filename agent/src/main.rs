@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sqlflow_agent::cli::{self, Cli, Command, WhenFull};
 use sqlflow_agent::ship::mirror::{Mirror, Role};
-use sqlflow_agent::{install, process, run};
+use sqlflow_agent::{exhaustion, install, process, run};
 
 fn main() -> ExitCode {
     // First, since threads inherit it.
@@ -22,8 +22,12 @@ fn main() -> ExitCode {
         // No stuck reader can stop the agent.
         Command::Attach(_) | Command::Install(_) => Role::Copy,
     };
-    let spawned = Mirror::spawn(std::io::stdout(), "stdout", role)
-        .and_then(|stdout| Ok([stdout, Mirror::spawn(std::io::stderr(), "stderr", role)?]));
+    let patience = cli.command.launch_patience();
+    let spawned = exhaustion::outlast(patience, || Ok(Mirror::spawn(std::io::stdout(), "stdout", role)?))
+        .and_then(|stdout| {
+            let spawn = || Ok(Mirror::spawn(std::io::stderr(), "stderr", role)?);
+            Ok([stdout, exhaustion::outlast(patience, spawn)?])
+        });
     let mirrors = match spawned {
         Ok(mirrors) => mirrors,
         Err(error) => return cli::fault(&format!("cannot start a thread: {error}")),

@@ -8,6 +8,9 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context as _, bail};
 use sqlflow_proto::agent::File;
 
+use crate::exhaustion::is_exhaustion;
+use crate::store::Patience;
+
 const PRIVATE: u32 = 0o600;
 /// Its name in an attempt's run folder.
 pub const NAME: &str = "workspace";
@@ -37,18 +40,18 @@ pub fn sync(folder: &Path) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fs::File::open(folder)?)?)
 }
 
-/// Makes the folder, if it is not there, and writes the files into it.
+/// Makes the folder, if it is not there, and writes the files into it. What fails because the disk is full, or because
+/// something else is used up, is tried again as patience allows.
 ///
 /// # Errors
 /// A path leads out of the workspace, or the file system fails.
-pub fn create(workspace: &Path, files: &[File]) -> anyhow::Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(workspace)
-        .with_context(|| format!("cannot make {}", workspace.display()))?;
+pub fn create(workspace: &Path, files: &[File], patience: &Patience) -> anyhow::Result<()> {
+    let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(workspace).map_err(Into::into);
+    patience.retry(make, is_exhaustion).with_context(|| format!("cannot make {}", workspace.display()))?;
     for file in files {
-        write(workspace, file).with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
+        patience
+            .retry(|| write(workspace, file), is_exhaustion)
+            .with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
     }
     Ok(())
 }
@@ -59,10 +62,15 @@ fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
     let mode = if file.mode == 0 { PRIVATE } else { file.mode & 0o777 };
     // New, so that no link that is there already is followed.
     let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
-    target.write_all(&file.content)?;
     // The mode above was cut by the umask.
-    target.set_permissions(fs::Permissions::from_mode(mode))?;
-    Ok(())
+    let written = target
+        .write_all(&file.content)
+        .and_then(|()| target.set_permissions(fs::Permissions::from_mode(mode)));
+    if written.is_err() {
+        // Another try makes it again.
+        let _ = fs::remove_file(&path);
+    }
+    Ok(written?)
 }
 
 /// `relative` within `folder`.
@@ -89,7 +97,13 @@ pub fn inside(folder: &Path, relative: impl AsRef<Path>) -> anyhow::Result<PathB
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    fn patience() -> Patience {
+        Patience::new(Duration::from_secs(60))
+    }
 
     fn file(path: &str, mode: u32) -> File {
         File { path: path.to_owned(), content: "x".into(), mode }
@@ -99,7 +113,7 @@ mod tests {
     fn files_get_their_folders_and_modes() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = dir.path().join("workspace");
-        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)]).unwrap();
+        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)], &patience()).unwrap();
         let mode = |path: &str| fs::metadata(workspace.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("main.py"), mode("bin/tool")), (0o600, 0o755));
     }
@@ -108,7 +122,8 @@ mod tests {
     fn nothing_is_written_outside() {
         for path in ["../x", "/x", "a/../../x", "", "."] {
             let dir = tempfile::tempdir().unwrap();
-            assert!(create(&dir.path().join("workspace"), &[file(path, 0)]).is_err(), "{path}");
+            let created = create(&dir.path().join("workspace"), &[file(path, 0)], &patience());
+            assert!(created.is_err(), "{path}");
             assert!(!dir.path().join("x").exists());
         }
     }
@@ -118,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("workspace")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
-        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)]).is_err());
+        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &patience()).is_err());
         assert!(!dir.path().join("victim").exists());
     }
 }

@@ -8,6 +8,7 @@ mod damaged_log;
 mod delivery;
 mod doctor;
 mod ended_early;
+mod exhausted;
 mod failpoints;
 mod first_job;
 mod full_disk;

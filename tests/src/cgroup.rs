@@ -1,6 +1,8 @@
 //! Real cgroups, of version 1.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::agent::Exec;
 
@@ -31,8 +33,33 @@ impl Group {
 
     /// An agent that is in the group from its first instruction, as in a Pod.
     pub fn exec(&self, agent: &Path) -> Exec {
-        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.0.display());
+        let script = format!("{} && exec \"$@\"", self.enter());
         Exec::with_agent(&["sh", "-c", &script, "sh"], agent)
+    }
+
+    /// Writes a script into the folder that runs this program in the group.
+    pub fn script(&self, dir: &Path, program: &Path) -> PathBuf {
+        let path = dir.join("in-group");
+        let text = format!("#!/bin/sh\n{} && exec {} \"$@\"\n", self.enter(), program.display());
+        std::fs::write(&path, text).expect("the folder can be written");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        path
+    }
+
+    /// Waits until the group's limit of processes has kept one from being made.
+    pub async fn until_refused(&self) {
+        let refused = || {
+            let events = std::fs::read_to_string(self.0.join("pids.events")).expect("it is a group of pids");
+            !events.trim().ends_with(" 0")
+        };
+        while !refused() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Shell code that puts the shell into the group.
+    fn enter(&self) -> String {
+        format!("echo $$ > {}/cgroup.procs", self.0.display())
     }
 }
 
@@ -43,7 +70,7 @@ impl Drop for Group {
             if std::fs::remove_dir(&self.0).is_ok() {
                 return;
             }
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

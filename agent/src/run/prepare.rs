@@ -32,7 +32,7 @@ pub(super) fn prepare(
             )),
         };
     }
-    if let Err(error) = workspace::create(root, &assignment.files) {
+    if let Err(error) = workspace::create(root, &assignment.files, patience) {
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {

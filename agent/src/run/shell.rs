@@ -252,11 +252,7 @@ impl Shell {
         match action {
             Action::Prepare => self.prepare(),
             Action::AbandonPrepare => self.fetching.abandon(),
-            Action::Start => {
-                if let Err(error) = self.start() {
-                    self.send(Event::StartFailed(format!("{error:#}")));
-                }
-            }
+            Action::Start => self.start(),
             Action::Signal(signal) => self.signal_command(signal),
             Action::Forward(signal) => {
                 if let Command::Running(group) = self.command {

@@ -26,6 +26,13 @@ pub struct Plan {
     pub drain: Duration,
 }
 
+impl Plan {
+    /// A server gave the attempt, and takes its outcome.
+    pub fn has_server(&self) -> bool {
+        self.kept == Kept::ByServer
+    }
+}
+
 /// Who has all that the command prints, besides the reader of the agent's own stdout and stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kept {
@@ -63,7 +70,12 @@ pub enum Event {
     /// What an earlier attempt made is not there to be published.
     OutputMissing(String),
     /// The command could not be started.
-    StartFailed(String),
+    StartFailed {
+        /// One sentence.
+        message: String,
+        /// Something is used up, such as processes or memory. It may work later.
+        may_pass: bool,
+    },
     /// The command ended.
     Exited(Exit),
     /// After the command's end: no process of the attempt is left.
@@ -151,6 +163,8 @@ pub enum Timer {
     Settle,
     /// Until pipes that are held open are given up.
     Drain,
+    /// Until the start is tried again.
+    StartAgain,
     /// From TERM until publishing gives up.
     PublishBy,
     /// From TERM until the agent leaves.

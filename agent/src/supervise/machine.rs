@@ -1,9 +1,10 @@
-//! States and transitions of an attempt; those of its command are in `running`, those of its publishing in `publishing`,
-//! those of its end in `reporting`.
+//! States and transitions of an attempt; those of its command are in `starting` and `running`, those of its publishing in
+//! `publishing`, those of its end in `reporting`.
 
 mod publishing;
 mod reporting;
 mod running;
+mod starting;
 
 use std::time::Duration;
 
@@ -24,6 +25,8 @@ const SETTLE: Duration = Duration::from_millis(200);
 enum State {
     Attaching,
     Preparing,
+    /// Between two tries to start the command.
+    Starting,
     Running(Stop),
     Draining(Drain),
     Staging,
@@ -54,6 +57,8 @@ pub struct Attempt {
     is_kept_waiting: bool,
     end: Option<End>,
     exit: Option<Exit>,
+    /// Sum of the pauses between tries to start the command.
+    start_paused: Duration,
     failure: Option<Failure>,
     /// The channel ended within a frame: a result is missing.
     channel_cut: bool,
@@ -90,6 +95,7 @@ impl Attempt {
             is_kept_waiting: false,
             end: None,
             exit: None,
+            start_paused: Duration::ZERO,
             failure: None,
             channel_cut: false,
             streams_ended: false,
@@ -112,7 +118,8 @@ impl Attempt {
         use sqlflow_proto::agent::Phase;
         match self.state {
             State::Attaching | State::Preparing => Phase::Fetching,
-            State::Running(_) => Phase::Running,
+            // The first try began this phase; to leave it between two of them would tell nobody anything.
+            State::Starting | State::Running(_) => Phase::Running,
             State::Draining(_) => Phase::Draining,
             State::Staging | State::Asking | State::Committing => Phase::Publishing,
             State::Flushing | State::Reporting | State::Done => Phase::Reporting,
@@ -150,6 +157,7 @@ impl Attempt {
         match self.state {
             State::Attaching => self.attaching(event),
             State::Preparing => self.preparing(event),
+            State::Starting => self.starting(event),
             State::Running(stop) => self.running(stop, event),
             State::Draining(drain) => self.draining(drain, event),
             State::Staging => self.staging(event),

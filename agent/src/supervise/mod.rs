@@ -6,6 +6,7 @@
 //!     │           └──────────┴── it cannot start ──────────────────────────────────↑
 //!     └── refused, or no server in time ───────────────────────────────────────────────────────────→ done
 //! ```
+//! With a server, a start that fails because something is used up goes to `starting`, and from there to `running` again.
 //! Only `exec` flushes; with a server the records hold everything, and wait for it while reporting.
 //!
 //! `event` names what happens and what is done, `machine` holds the states and transitions, `budget` divides the time after

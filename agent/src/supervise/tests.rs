@@ -52,6 +52,8 @@ enum Fails {
     Input,
     Workspace,
     Start,
+    /// The first starts, so often, for lack of processes.
+    StartFor(u32),
     Stage,
     Commit,
     Grant,
@@ -121,7 +123,13 @@ impl World {
                     _ => Event::Prepared,
                 }),
                 Action::Start if self.fails == Fails::Start => {
-                    self.pending.push(Event::StartFailed("no such file".into()));
+                    self.pending.push(start_failed(false));
+                }
+                Action::Start if matches!(self.fails, Fails::StartFor(1..)) => {
+                    assert!(!self.is_running && self.reports.is_empty());
+                    let Fails::StartFor(times) = &mut self.fails else { unreachable!() };
+                    *times -= 1;
+                    self.pending.push(start_failed(true));
                 }
                 Action::Start => {
                     assert!(!self.is_running && self.reports.is_empty());
@@ -211,7 +219,7 @@ impl World {
             return false;
         }
         // No timer runs out before that is known.
-        let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed(_)));
+        let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed { .. }));
         match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
                 let event = self.pending.remove(pending);
@@ -235,6 +243,10 @@ fn terminate() -> Event {
     Event::Terminate { signal: Signal::SIGTERM, sender: "pid 1 (init), uid 0".into(), budget }
 }
 
+fn start_failed(may_pass: bool) -> Event {
+    Event::StartFailed { message: "cannot start python".into(), may_pass }
+}
+
 fn failed_publish() -> Event {
     Event::PublishFailed { message: "no space left".into(), committed: Vec::new(), may_pass: true }
 }
@@ -252,6 +264,8 @@ fn any_fails() -> impl Strategy<Value = Fails> {
         Input,
         Workspace,
         Start,
+        StartFor(2),
+        StartFor(u32::MAX),
         Stage,
         Commit,
         Grant,
@@ -540,5 +554,83 @@ fn a_term_after_a_cancel_does_not_shorten_its_grace() {
     for (machine, timer) in [(&mut at_grace, Timer::Grace), (&mut machine, Timer::LeaveBy)] {
         let killed = machine.apply(Event::TimeUp(timer));
         assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{timer:?}: {killed:?}");
+    }
+}
+
+/// An attempt whose command was started for the first time, and how that went.
+fn starting(kept: Kept, may_pass: bool) -> (Attempt, Vec<Action>) {
+    let (mut machine, _) = Attempt::new(LINGER);
+    machine.apply(Event::Assigned(Plan { kept, ..plan(true) }));
+    assert_eq!(machine.apply(Event::Prepared), [Action::Start]);
+    let actions = machine.apply(start_failed(may_pass));
+    (machine, actions)
+}
+
+fn reported(actions: &[Action]) -> &Verdict {
+    let verdict = actions.iter().find_map(|it| match it {
+        Action::Report(verdict, _) => Some(&**verdict),
+        _ => None,
+    });
+    verdict.unwrap_or_else(|| panic!("not over: {actions:?}"))
+}
+
+#[test]
+fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_by_another_attempt() {
+    let (mut machine, mut actions) = starting(Kept::ByServer, true);
+    let Action::Warn(said) = actions.remove(0) else { panic!("nothing is said: {actions:?}") };
+    assert_eq!(said, "cannot start python; trying again for up to 60 s");
+    let mut paused = Duration::ZERO;
+    while let [Action::SetTimer(Timer::StartAgain, pause)] = actions[..] {
+        assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(5), "{pause:?}");
+        paused += pause;
+        assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [Action::Start]);
+        actions = machine.apply(start_failed(true));
+    }
+    assert!(paused >= Duration::from_secs(60) && paused < Duration::from_secs(70), "{paused:?}");
+    let verdict = reported(&actions);
+    assert_eq!((verdict.reason, verdict.retryable), (Reason::StartFailed, true));
+    assert_eq!(verdict.message, "cannot start python; tried again for 60 s");
+}
+
+#[test]
+fn a_command_that_starts_at_last_runs_as_any_other() {
+    let mut world = World::new(plan(true), Fails::StartFor(5), 0, false, false);
+    while world.step(0) {}
+    assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_start() {
+    let (_, actions) = starting(Kept::ByServer, false);
+    let verdict = reported(&actions);
+    assert_eq!((verdict.reason, verdict.retryable), (Reason::StartFailed, false));
+    for kept in [Kept::InLog, Kept::Nowhere] {
+        let (mut machine, actions) = starting(kept, true);
+        assert_eq!(actions, [Action::Flush]);
+        let actions = machine.apply(Event::Flushed { unwritten: None, unlogged: None });
+        let verdict = reported(&actions);
+        assert_eq!((verdict.reason, verdict.retryable), (Reason::StartFailed, true));
+    }
+}
+
+#[test]
+fn a_pause_between_two_starts_ends_at_once_with_the_attempt() {
+    for (event, reason, is_retryable) in [
+        (cancel(), Reason::Cancelled, false),
+        (terminate(), Reason::Terminated, true),
+        (Event::AttachRefused("a later attempt runs".into()), Reason::Refused, false),
+    ] {
+        let (mut machine, _) = starting(Kept::ByServer, true);
+        let actions = machine.apply(event.clone());
+        let verdict = reported(&actions);
+        assert_eq!((verdict.reason, verdict.retryable), (reason, is_retryable));
+        assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [], "it does not start after its end");
+
+        // The same before the failure of a start is known.
+        let (mut machine, _) = starting(Kept::ByServer, true);
+        machine.apply(Event::TimeUp(Timer::StartAgain));
+        machine.apply(event);
+        let actions = machine.apply(start_failed(true));
+        assert_eq!(reported(&actions).reason, reason);
     }
 }

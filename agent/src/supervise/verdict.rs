@@ -70,7 +70,10 @@ pub(super) enum End {
     Refused(String),
     Superseded(String),
     ChannelBroken(String),
-    StartFailed(String),
+    StartFailed {
+        message: String,
+        may_pass: bool,
+    },
     InputFailed {
         message: String,
         user_error: bool,
@@ -165,7 +168,10 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
         Some(End::ChannelBroken(why) | End::PrintedLost(why)) => {
             simple(Reason::AgentFailed, why, false, false)
         }
-        Some(End::StartFailed(why)) => simple(Reason::StartFailed, why, false, false),
+        // Nothing has started, so another attempt can double nothing.
+        Some(End::StartFailed { message, may_pass }) => {
+            simple(Reason::StartFailed, message, *may_pass, false)
+        }
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)
         }

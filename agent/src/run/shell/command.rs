@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 
 use bytes::BytesMut;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_proto::agent::{Granted, Refused, Start, agent_frame::Frame};
+use sqlflow_proto::agent::{Assignment, Granted, Refused, Start, agent_frame::Frame};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, gap, record::Payload};
 use tokio::net::UnixStream;
@@ -14,24 +14,41 @@ use tokio::sync::mpsc;
 use super::{Command, Shell};
 use crate::channel::answers::{self, Answer};
 use crate::cli::MirrorAs;
+use crate::exhaustion::is_exhaustion;
 use crate::meter;
-use crate::process::{spawn, tree};
+use crate::process::spawn::{self, Started};
+use crate::process::tree;
 use crate::ship::mirror::Mirror;
 use crate::ship::reader::{OutputPipe, Reader};
+use crate::supervise::Event;
 
 /// More leftovers than this are counted, not named.
 const NAMED_LEFTOVERS: usize = 5;
 
 impl Shell {
     /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
-    pub(super) fn start(&mut self) -> anyhow::Result<()> {
+    pub(super) fn start(&mut self) {
         let assignment = self.assignment();
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
-        let started = spawn::spawn(&assignment, &self.setting.spawning(&assigned))?;
-        self.command = Command::Running(started.pid);
+        let started = match spawn::spawn(&assignment, &self.setting.spawning(&assigned)) {
+            Ok(started) => started,
+            Err(error) => {
+                let may_pass = is_exhaustion(&error);
+                return self.send(Event::StartFailed { message: format!("{error:#}"), may_pass });
+            }
+        };
+        let pid = started.pid;
+        self.command = Command::Running(pid);
         self.foreground = started.foreground;
-        tracing::info!(pid = started.pid.as_raw(), "the command runs");
+        tracing::info!(pid = pid.as_raw(), "the command runs");
+        if let Err(error) = self.listen(started, &assignment) {
+            // Nobody hears it. It has begun, so a second one must not be started beside it.
+            let _ = killpg(pid, Signal::SIGKILL);
+            self.send(Event::StartFailed { message: format!("{error:#}"), may_pass: false });
+        }
+    }
 
+    fn listen(&mut self, started: Started, assignment: &Assignment) -> anyhow::Result<()> {
         let channel = match started.channel {
             Some(channel) => {
                 let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();

@@ -17,7 +17,7 @@ impl Attempt {
 
     /// The verdict has to tell of output that is lost, so it waits until that is known.
     pub(super) fn report(&mut self) -> Vec<Action> {
-        if self.plan.kept == Kept::ByServer {
+        if self.plan.has_server() {
             return self.report_now();
         }
         self.state = State::Flushing;

@@ -29,7 +29,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 impl Attempt {
     pub(super) fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
         match event {
-            Event::StartFailed(why) => self.report_end(End::StartFailed(why)),
+            Event::StartFailed { message, may_pass } => self.start_failed(message, may_pass),
             Event::Exited(exit) => {
                 self.exit = Some(exit);
                 if !exit.is_success() {
