@@ -1,11 +1,13 @@
 //! Drives one job to its end. `launching`, `watching` and `ending` are how it brings its attempts, and then itself, to that;
-//! `at_hand` is what it has seen of the attempt that it drives; `absence` is what it says of an agent that no server hears; `unknown` is what it
-//! says when the platform cannot be asked; `elsewhere` is about an attempt that this server cannot ask after; `restored`
-//! is about a state that is older than the log; `stopping` decides when a platform is asked to end an attempt; `waits` is
-//! when a wait is reported, and when it is over; `needs` is what a launcher is told.
+//! `at_hand` is what it has seen of the attempt that it drives; `absence` is what it says of an agent that no server hears;
+//! `cleaning` is about what ended attempts left; `unknown` is what it says when the platform cannot be asked; `elsewhere` is
+//! about an attempt that this server cannot ask after; `restored` is about a state that is older than the log; `stopping`
+//! decides when a platform is asked to end an attempt; `waits` is when a wait is reported, and when it is over; `needs` is
+//! what a launcher is told.
 
 mod absence;
 mod at_hand;
+mod cleaning;
 mod elsewhere;
 mod ending;
 mod launching;
@@ -18,7 +20,6 @@ mod unknown;
 mod waits;
 mod watching;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ use crate::log::{Entry, LogError, Producer};
 use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
+use cleaning::Cleaned;
 
 /// How often something is looked at that nothing tells of.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
@@ -55,8 +57,8 @@ pub(super) struct JobDriver {
     at_hand: Option<AtHand>,
     /// Its log lines have the trace's id.
     is_named: bool,
-    /// Attempts of which nothing is left.
-    cleaned: HashSet<AttemptId>,
+    /// What came of cleaning up behind ended attempts.
+    cleaned: Cleaned,
 }
 
 /// Why driving stops before the job's end.
@@ -92,7 +94,7 @@ impl From<LogError> for Stop {
 
 impl JobDriver {
     pub(super) fn new(context: Arc<Context>, given_back: Arc<GivenBack>, id: JobId, lease: Lease) -> Self {
-        Self { context, given_back, id, lease, at_hand: None, is_named: false, cleaned: HashSet::new() }
+        Self { context, given_back, id, lease, at_hand: None, is_named: false, cleaned: Cleaned::new() }
     }
 
     pub(super) async fn run(self) {
@@ -142,11 +144,11 @@ impl JobDriver {
         match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
             Next::CleanUp { step, tried } => self.clean_up_database(step, tried).await,
-            Next::Launch(attempt) => self.launch(&job, attempt, changes).await,
-            Next::Watch(attempt) => {
-                self.clean_up_ended(&job).await;
-                self.watch(&job, &attempt, &mut changes).await
+            Next::Launch(attempt) => {
+                self.clean_up_before(&job, &attempt).await;
+                self.launch(&job, attempt, changes).await
             }
+            Next::Watch(attempt) => self.watch(&job, &attempt, &mut changes).await,
             Next::End(attempt) => {
                 self.end(&job, &attempt).await?;
                 tokio::select! {

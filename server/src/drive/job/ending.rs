@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Record, notice};
 
+use super::cleaning::clean_up;
 use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
@@ -162,23 +163,7 @@ impl JobDriver {
         Ok(())
     }
 
-    /// Removes what ended attempts left while the job goes on: a node that is drained waits for their Pods.
-    pub(super) async fn clean_up_ended(&mut self, job: &Job) {
-        for attempt in attempts_of(job) {
-            let has_ended = job.attempt(&attempt).is_some_and(|it| it.outcome().is_some());
-            if !has_ended || self.cleaned.contains(&attempt) {
-                continue;
-            }
-            // An agent that has reported may take a moment to leave.
-            let execution = self.context.launchers.of(job, &attempt);
-            if !matches!(execution.observe().await, Observation::Running) {
-                let goes_on = !job.steps[attempt.step as usize].succeeded();
-                clean_up(&execution, goes_on).await;
-                self.cleaned.insert(attempt);
-            }
-        }
-    }
-
+    /// Removes what the attempts of a job that is over left. What stays is left to housekeeping.
     pub(super) async fn clean_up(&self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
         for attempt in attempts_of(job) {
@@ -189,7 +174,7 @@ impl JobDriver {
                 // An exit stays a change.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            clean_up(&execution, false).await;
+            let _ = clean_up(&execution, false).await;
         }
     }
 }
@@ -208,13 +193,6 @@ fn ended_on_purpose(job: &Job, attempt: &AttemptId) -> Outcome {
             let why = job.cancel.as_ref().map_or("the job was cancelled", |failure| &failure.message);
             Outcome::by_server(Reason::Cancelled, why, false)
         }
-    }
-}
-
-async fn clean_up(execution: &Execution, step_goes_on: bool) {
-    if let Err(error) = execution.clean_up(step_goes_on).await {
-        let attempt = execution.attempt();
-        tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, housekeeping will try again");
     }
 }
 

@@ -40,11 +40,17 @@ impl JobDriver {
         loop {
             let is_told_of = is_attached && self.at_hand(attempt).seen_ms.is_some() && !has_limit;
             let period = if is_told_of { self.look_period(job, attempt, &execution) } else { LOOK_PERIOD };
+            let clean_up = self.next_clean_up(job);
             let has_changed = tokio::select! {
                 _ = changes.changed() => return Ok(()),
                 () = &mut read_again => return Ok(()),
                 () = self.platform_changed(job, attempt) => true,
                 () = tokio::time::sleep(period) => false,
+                // No more than one for each look: they may be slow.
+                ended = due(clean_up) => {
+                    self.clean_up_ended(job, ended).await;
+                    false
+                }
             };
             if self.is_overdue_clean_up(job, &execution, clock::now_ms()) {
                 return self.end(job, attempt).await;
@@ -178,6 +184,13 @@ impl JobDriver {
         }
         Ok(())
     }
+}
+
+/// Waits until it is time to clean up behind this attempt, for ever if there is none.
+async fn due(clean_up: Option<(Instant, AttemptId)>) -> AttemptId {
+    let Some((at, attempt)) = clean_up else { return std::future::pending().await };
+    tokio::time::sleep_until(at.into()).await;
+    attempt
 }
 
 /// The outcome of an attempt that was waited for long enough. That is the end, but for work that an earlier attempt kept:

@@ -2,6 +2,7 @@
 //! launcher that says what the test wants.
 
 mod agents;
+mod cleaning;
 mod servers;
 mod verdicts;
 
@@ -35,6 +36,8 @@ use crate::trace::Tracer;
 
 /// Looks after which what was to happen has happened.
 const MANY: usize = 5;
+/// So many of the first clean-ups fail.
+const BAD_CLEAN_UPS: usize = 2;
 
 /// Says that every agent runs, and is looked at again at once; agents are waited for no longer than one look.
 struct AlwaysRunning {
@@ -54,6 +57,16 @@ struct AlwaysRunning {
     controlled: OnceLock<Option<agent::Outcome>>,
     /// If set, it knows nothing of any agent, for this reason.
     unknown: OnceLock<&'static str>,
+    /// If set, nothing runs of this attempt.
+    dead: OnceLock<AttemptId>,
+    /// Launches and clean-ups, in order.
+    calls: Mutex<Vec<Call>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Launch,
+    CleanUp,
 }
 
 /// What a controller has kept of one attempt.
@@ -100,6 +113,7 @@ impl Launcher for AlwaysRunning {
     async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
         self.launches.fetch_add(1, Ordering::SeqCst);
+        self.calls.lock().unwrap().push(Call::Launch);
         if self.full.get().is_some() && !needs.cleans_up {
             return Err(LaunchError::NoPlace { before: 0 });
         }
@@ -122,7 +136,7 @@ impl Launcher for AlwaysRunning {
             self.refusals.note(attempt, refusal.clone());
         }
         self.looks.send_modify(|looks| *looks += 1);
-        if self.gone.get().is_some() {
+        if self.gone.get().is_some() || self.dead.get() == Some(attempt) {
             return Observation::Gone(Box::default());
         }
         match self.controlled.get() {
@@ -154,6 +168,10 @@ impl Launcher for AlwaysRunning {
     }
 
     async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+        let mut calls = self.calls.lock().unwrap();
+        calls.push(Call::CleanUp);
+        let clean_ups = calls.iter().filter(|call| **call == Call::CleanUp).count();
+        anyhow::ensure!(clean_ups > BAD_CLEAN_UPS, "it cannot be removed now");
         Ok(())
     }
 
@@ -209,6 +227,8 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         launches: AtomicUsize::new(0),
         unknown: OnceLock::new(),
         controlled: OnceLock::new(),
+        dead: OnceLock::new(),
+        calls: Mutex::default(),
     });
     let log = Arc::new(log);
     let servers = dir.path().join("servers");
@@ -390,6 +410,10 @@ impl World {
 
     fn launches(&self) -> usize {
         self.launcher.launches.load(Ordering::SeqCst)
+    }
+
+    fn calls(&self) -> Vec<Call> {
+        self.launcher.calls.lock().unwrap().clone()
     }
 
     fn stopped(&self) -> Vec<(AttemptId, bool)> {
