@@ -10,6 +10,7 @@ use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
 use crate::drive::verdict;
+use crate::exhaustion::is_exhaustion;
 use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reason, Role};
 use crate::launch::{Execution, Observation, Remains, Supervision};
 use crate::log::{Entry, LogError, Missing, Producer};
@@ -21,7 +22,7 @@ pub(super) const LEADER: u32 = 0;
 const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long the driver waits for a reported agent to leave, before it leaves cleaning up to housekeeping.
 const LEAVE_TIME: Duration = Duration::from_secs(5);
-/// How long what an agent left is tried again that cannot be read now.
+/// How long what an agent left is tried again when it cannot be read, by an error that may pass, such as EIO.
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 impl JobDriver {
@@ -121,13 +122,14 @@ impl JobDriver {
             }
             let Some(source) = &mut remains.records else { return Ok(()) };
             records = match source.batch().await {
-                Ok(batch) if batch.is_empty() => return Ok(()),
+                // Not after each batch: the next try reads those before the fault again.
+                Ok(batch) if batch.is_empty() => {
+                    self.at_hand(attempt).unreadable.end();
+                    return Ok(());
+                }
                 Ok(batch) => batch,
                 Err(error) => {
-                    let is_damage =
-                        matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
-                    let lasted = self.at_hand(attempt).unreadable.note(Instant::now());
-                    if !is_damage && lasted < READ_PATIENCE {
+                    if !self.is_lasting(attempt, &error, Instant::now()) {
                         // Nothing is decided while it may still be read: the log drops what comes a second time.
                         return Err(Stop::Fault(error.into()));
                     }
@@ -136,6 +138,16 @@ impl JobDriver {
                 }
             };
         }
+    }
+
+    /// Whether the error, with which a read of what the attempt left has failed now, is lasting. Exhausted resources come back
+    /// at some time.
+    fn is_lasting(&mut self, attempt: &AttemptId, error: &io::Error, now: Instant) -> bool {
+        if is_exhaustion(error) {
+            return false;
+        }
+        let is_damage = matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof);
+        is_damage || self.at_hand(attempt).unreadable.note(now) >= READ_PATIENCE
     }
 
     /// Closes the log, then records the end: who sees the end sees a complete log.

@@ -1,7 +1,65 @@
 //! How attempts end, and what the log has of it then.
 
+use nix::errno::Errno;
+
 use super::watching::Look;
 use super::*;
+
+/// Records that cannot be read, after one that can.
+#[derive(Debug)]
+struct Unreadable(Option<Vec<Record>>, Errno);
+
+#[async_trait]
+impl RecordSource for Unreadable {
+    async fn batch(&mut self) -> io::Result<Vec<Record>> {
+        self.0.take().ok_or_else(|| self.1.into())
+    }
+}
+
+/// What comes of an attempt when its records could not be read for a minute, and fail by this error now.
+async fn settle_unreadable(errno: Errno) -> (World, Result<(), Stop>) {
+    let world = world(None).await;
+    world.attach().await;
+    let mut driver = world.job_driver();
+    let now = Instant::now();
+    for ago in [80, 70, 60, 50, 40, 30, 20, 10] {
+        driver.at_hand(&world.attempt).unreadable.note(now.checked_sub(Duration::from_secs(ago)).unwrap());
+    }
+    let head = Record { seq: 1, payload: Some(Payload::Head(Head::default())), ..Record::default() };
+    let records: Box<dyn RecordSource> = Box::new(Unreadable(Some(vec![head]), errno));
+    let remains = Remains { records: Some(records), ..Remains::default() };
+    let settled = driver.settle(world.attempt.clone(), remains, None).await;
+    (world, settled)
+}
+
+/// A full table of open files says nothing about the attempt's records, which are intact.
+#[tokio::test]
+async fn records_are_not_given_up_while_resources_are_exhausted() {
+    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+        let (world, settled) = settle_unreadable(errno).await;
+        assert!(matches!(settled, Err(Stop::Fault(_))), "{errno}");
+        assert!(world.job().await.attempt(&world.attempt).unwrap().outcome().is_none(), "{errno}");
+    }
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_for_a_minute_are_lost() {
+    let (world, settled) = settle_unreadable(Errno::EIO).await;
+    assert!(settled.is_ok());
+    assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+}
+
+#[tokio::test]
+async fn records_that_could_be_read_once_have_their_full_time_again() {
+    let world = world(None).await;
+    world.attach().await;
+    let mut driver = world.job_driver();
+    driver.at_hand(&world.attempt).unreadable.note(Instant::now());
+    let remains = Remains { records: Some(Box::new(Kept(Vec::new()))), ..Remains::default() };
+    assert!(driver.settle(world.attempt.clone(), remains, None).await.is_ok());
+    let later = Instant::now() + Duration::from_secs(10);
+    assert_eq!(driver.at_hand(&world.attempt).unreadable.note(later), Duration::ZERO);
+}
 
 /// What a training of days has made is not thrown away because one Pod could not come to publish it.
 #[tokio::test]
