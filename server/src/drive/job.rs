@@ -237,6 +237,7 @@ impl JobDriver {
         let turn = self.at_hand(attempt).waits.note(waiting, Instant::now());
         if turn.is_news {
             self.say(notice::Kind::Status, waiting.why.clone()).await?;
+            self.at_hand(attempt).waits.told(&waiting.why);
         }
         Ok(turn.is_over)
     }

@@ -57,9 +57,11 @@ impl JobDriver {
         let (allowed, now) = (self.context.limits.silence, Instant::now());
         let silence = self.at_hand(attempt).silence.get_or_insert_with(|| Silence::begin(allowed, now));
         let Some(why) = listener.why_unheard() else {
-            if silence.heard(now) == Some(News::HeardAgain) {
+            if silence.is_said() {
                 self.warn(attempt, "the agent is heard again".to_owned()).await?;
             }
+            // Not before that was said: if it fails, the next look says it.
+            self.at_hand(attempt).silence = Some(Silence::begin(allowed, now));
             return Ok(Look::Same);
         };
         if silence.look(now) != Some(News::Silent) {

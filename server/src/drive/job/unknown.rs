@@ -29,7 +29,8 @@ impl JobDriver {
         let waiting = Waiting { kind: UNKNOWN, why, patience: Duration::MAX };
         if unknown.note(&waiting, Instant::now()).is_news {
             tracing::warn!(%attempt, "{}", waiting.why);
-            self.say(notice::Kind::Status, waiting.why).await?;
+            self.say(notice::Kind::Status, waiting.why.clone()).await?;
+            self.at_hand(attempt).unknown.told(&waiting.why);
         }
         Ok(())
     }

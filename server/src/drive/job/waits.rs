@@ -64,7 +64,8 @@ impl Waits {
         }
     }
 
-    /// The attempt was seen to wait for this. A new kind has its patience from its own beginning.
+    /// The attempt was seen to wait for this. A new kind has its patience from its own beginning. News stays news until it
+    /// [was told](Self::told).
     pub(super) fn note(&mut self, waiting: &Waiting, now: Instant) -> Turn {
         let wait = match &mut self.0 {
             Some(wait) if wait.kind == waiting.kind => wait,
@@ -72,10 +73,14 @@ impl Waits {
         };
         let lasted = wait.lasted.note(now);
         let is_news = lasted >= NEWS_AFTER && wait.told != waiting.why;
-        if is_news {
-            wait.told.clone_from(&waiting.why);
-        }
         Turn { is_news, is_over: lasted > waiting.patience }
+    }
+
+    /// The reason for the wait that goes on is in the job's log.
+    pub(super) fn told(&mut self, why: &str) {
+        if let Some(wait) = &mut self.0 {
+            why.clone_into(&mut wait.told);
+        }
     }
 
     /// Whether it waits for something and that was said.
@@ -135,6 +140,7 @@ mod tests {
             let turn = state.note(&waiting, begin + Duration::from_secs(second));
             if turn.is_news {
                 told.push(second);
+                state.told(&waiting.why);
             }
             if turn.is_over {
                 return (told, Some(second));
@@ -146,6 +152,22 @@ mod tests {
     #[test]
     fn a_wait_is_told_once_and_has_an_end() {
         assert_eq!(told(|_| Some(waiting("attach", "silent"))), (vec![2], Some(31)));
+    }
+
+    #[test]
+    fn news_that_could_not_be_told_stays_news() {
+        let (begin, mut waits) = (Instant::now(), Waits::default());
+        let mut is_news = |second, is_told: bool| {
+            let turn = waits.note(&waiting("attach", "silent"), begin + Duration::from_secs(second));
+            if is_told {
+                waits.told("silent");
+            }
+            turn.is_news
+        };
+        assert_eq!(
+            [is_news(0, false), is_news(2, false), is_news(3, true), is_news(4, false)],
+            [false, true, true, false]
+        );
     }
 
     #[test]

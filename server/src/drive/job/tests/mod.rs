@@ -3,6 +3,7 @@
 
 mod agents;
 mod cleaning;
+mod news;
 mod servers;
 mod verdicts;
 
