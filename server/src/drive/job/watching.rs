@@ -37,8 +37,12 @@ impl JobDriver {
         }
         let read_again = tokio::time::sleep(SAFETY_PERIOD);
         tokio::pin!(read_again);
+        // Before this the platform may have told of a change that the driver could not act on, for example while the disk was
+        // full, and may have forgotten it since.
+        let mut has_looked = false;
         loop {
-            let is_told_of = is_attached && self.at_hand(attempt).seen_ms.is_some() && !has_limit;
+            let is_told_of =
+                has_looked && is_attached && self.at_hand(attempt).seen_ms.is_some() && !has_limit;
             let period = if is_told_of { self.look_period(job, attempt, &execution) } else { LOOK_PERIOD };
             let clean_up = self.next_clean_up(job);
             let has_changed = tokio::select! {
@@ -59,6 +63,7 @@ impl JobDriver {
                 Look::Same => {}
                 Look::Decided => return Ok(()),
             }
+            has_looked = true;
         }
     }
 

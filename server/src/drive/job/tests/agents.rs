@@ -108,6 +108,26 @@ async fn an_agent_that_is_attached_to_no_server_is_silent() {
     world.said("no word from the agent for 1 s: it is not known to be attached to any server").await;
 }
 
+/// As after a full disk of so long that the launcher has forgotten the exit.
+#[tokio::test]
+async fn an_exit_that_could_not_be_acted_on_and_is_forgotten_is_seen_soon() {
+    let world = world_of(None, false).await;
+    world.update(World::created()).await;
+    world.attach_to(world.driver.server()).await;
+    world.launcher.silent.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    let mut driver = world.job_driver();
+    driver.at_hand(&world.attempt).seen_ms = Some(clock::now_ms());
+    let outcome = async {
+        tokio::select! {
+            () = driver.drive() => panic!("the job is over before its attempt"),
+            outcome = world.outcome(&world.attempt) => outcome,
+        }
+    };
+    let outcome = tokio::time::timeout(Duration::from_secs(60), outcome).await.unwrap();
+    assert_eq!(outcome.reason, Reason::Lost);
+}
+
 /// A wait of an earlier attempt is not held against the next one.
 #[tokio::test]
 async fn what_was_seen_of_an_attempt_is_no_other_attempts() {
