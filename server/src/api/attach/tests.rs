@@ -1,6 +1,9 @@
 //! Agents that speak the protocol as they should not, or stop speaking it: a client of the test's own, on a Unix socket,
 //! with real store and log.
 
+mod admission;
+mod silence;
+
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -267,23 +270,6 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
     assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }
 
-/// Of an agent that the state does not know, for it was restored from a backup: a new one may not go on after them, and the
-/// one that said them may.
-#[tokio::test]
-async fn an_agent_does_not_begin_where_the_log_has_records() {
-    let world = world().await;
-    let output = Some(Payload::Output(sqlflow_proto::record::Output::default()));
-    let record = Record { seq: 1, payload: output, ..Record::default() };
-    let entry = Entry { producer: Producer::agent(&world.attempt, 0), record };
-    world.log.append(&world.attempt.job, vec![entry]).await.unwrap();
-    let refused = world.attach_with(OTHER_KEY, false).await.err().expect("it is refused");
-    assert_eq!(refused.code(), Code::FailedPrecondition);
-    assert!(refused.message().contains("the log has 1 records of it"), "{}", refused.message());
-    let _stream = world.attach(KEY).await.unwrap();
-    // It did not get all of its assignment.
-    world.attach_with(KEY, false).await.unwrap();
-}
-
 /// The cancel that was passed on ends the looking at nothing.
 #[tokio::test]
 async fn a_verdict_reaches_an_agent_that_was_cancelled_before() {
@@ -311,105 +297,6 @@ async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again(
     assert_eq!(world.attach(OTHER_KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }
 
-#[tokio::test]
-async fn the_instance_key_is_the_stronger_proof() {
-    let world = world().await;
-    let refuse = |code| *world.platform.refuses.lock().unwrap() = code;
-    refuse(Some(Code::Unauthenticated));
-    let code = |attached: Result<Stream, Status>| attached.err().map(|status| status.code());
-    assert_eq!(
-        code(world.attach(KEY).await),
-        Some(Code::Unauthenticated),
-        "the first Attach needs the platform"
-    );
-    refuse(None);
-    let first = world.attach(KEY).await.unwrap();
-    refuse(Some(Code::Unauthenticated));
-    let second = world.attach(KEY).await.unwrap();
-    assert_eq!(first.end().await.code(), Code::Aborted);
-    assert_eq!(code(world.attach(OTHER_KEY).await), Some(Code::Unauthenticated));
-    refuse(Some(Code::PermissionDenied));
-    assert_eq!(code(world.attach(KEY).await), Some(Code::PermissionDenied), "it is known to be another");
-    refuse(Some(Code::Unavailable));
-    let third = world.attach(KEY).await.unwrap();
-    assert_eq!(second.end().await.code(), Code::Aborted);
-    assert_eq!(code(world.attach(OTHER_KEY).await), Some(Code::Unavailable), "it is not known yet");
-    refuse(None);
-    world.found_ended().await;
-    assert_eq!(third.end().await.code(), Code::FailedPrecondition);
-    refuse(Some(Code::Unauthenticated));
-    assert_eq!(code(world.attach(KEY).await), Some(Code::FailedPrecondition), "a verdict is stronger still");
-}
-
-#[tokio::test]
-async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
-    let world = world().await;
-    let stream = world.attach(KEY).await.unwrap();
-    stream.beat(700 << 20).await;
-    world.said("no word from the agent for 1 s; its processes had used up to 700 MiB of memory").await;
-    stream.beat(0).await;
-    world.said("the agent is heard again").await;
-    assert_eq!(world.notices().await.len(), 2, "each is said once");
-}
-
-/// As when its connection is cut, or it is killed.
-#[tokio::test]
-async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
-    let world = world().await;
-    let stream = world.attach(KEY).await.unwrap();
-    world.said("no word from the agent for 1 s").await;
-    drop(stream);
-    tokio::time::sleep(SILENCE * 2).await;
-    assert_eq!(world.notices().await.len(), 1, "it is said once");
-    let _stream = world.attach(KEY).await.unwrap();
-    world.said("the agent is heard again").await;
-}
-
-#[tokio::test]
-async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
-    let world = world().await;
-    drop(world.attach(KEY).await.unwrap());
-    world.said("it has not come back to this server").await;
-    let _stream = world.attach(KEY).await.unwrap();
-    world.said("the agent is heard again").await;
-    assert_eq!(world.notices().await.len(), 2, "each is said once");
-}
-
-/// To another server of the same state, which hears its heartbeats.
-#[tokio::test]
-async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
-    let world = world().await;
-    drop(world.attach(KEY).await.unwrap());
-    world.attach_elsewhere().await;
-    tokio::time::sleep(SILENCE * 2).await;
-    assert_eq!(world.notices().await, [] as [String; 0]);
-}
-
-/// As after this server was stopped together with the agent: the driver of the job reports it, at another server.
-#[tokio::test]
-async fn an_agent_whose_silence_the_driver_reported_is_not_awaited_here() {
-    let world = world().await;
-    let stream = world.attach(KEY).await.unwrap();
-    stream.beat(0).await;
-    world.said("no word from the agent").await;
-    world.reported_unheard().await;
-    drop(stream);
-    tokio::time::sleep(SILENCE * 2).await;
-    assert_eq!(world.notices().await.len(), 1, "neither that it is silent nor that it is heard again");
-}
-
-/// As when the other server was stopped, and reads now what the agent had said to it before.
-#[tokio::test]
-async fn an_agent_that_speaks_is_attached_where_it_speaks() {
-    let world = world().await;
-    let stream = world.attach(KEY).await.unwrap();
-    world.attach_elsewhere().await;
-    world.speaks_until_it_is_attached_here(&stream).await;
-    world.reported_unheard().await;
-    world.speaks_until_it_is_attached_here(&stream).await;
-    assert_eq!(world.notices().await, [] as [String; 0]);
-}
-
 /// Another server's cancel comes by what the store tells, and not only when the job is read again for safety.
 #[tokio::test]
 async fn what_another_server_records_reaches_an_open_stream() {
@@ -420,135 +307,4 @@ async fn what_another_server_records_reaches_an_open_stream() {
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     let cancelled = async { while !matches!(stream.next().await.unwrap(), Message::Cancel(_)) {} };
     tokio::time::timeout(SAFETY_PERIOD / 10, cancelled).await.expect("it is told");
-}
-
-/// Also while it was away; and nothing is said of an attempt that is over.
-#[tokio::test]
-async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
-    let world = world().await;
-    let stream = world.attach(KEY).await.unwrap();
-    world.found_ended().await;
-    assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
-    tokio::time::sleep(SILENCE * 2).await;
-    assert_eq!(world.notices().await, [] as [&str; 0]);
-}
-
-/// An executor that is there before its work is: it stays, within a bound, and its platform has to know it.
-#[tokio::test]
-async fn an_executor_without_an_attempt_is_told_to_wait() {
-    let world = world().await;
-    let hello = || Hello { instance_key: KEY.to_vec().into(), ..Hello::default() };
-    let mut first = world.stream(hello()).await.unwrap();
-    assert!(matches!(first.next().await, Ok(Message::Wait(_))));
-    first.beat(0).await;
-    let second = world.stream(hello()).await.unwrap();
-    assert_eq!(second.end().await.code(), Code::ResourceExhausted, "this server keeps one");
-    first.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    assert_eq!(first.end().await.code(), Code::InvalidArgument, "it speaks for no attempt");
-    *world.platform.refuses.lock().unwrap() = Some(Code::Unauthenticated);
-    assert_eq!(world.stream(hello()).await.unwrap().end().await.code(), Code::Unauthenticated);
-}
-
-/// One that was held up for so long that its agent came again.
-#[tokio::test]
-async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
-    let world = world().await;
-    let go_on = Arc::new(Notify::new());
-    *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
-    let held_up = tokio::time::timeout(Duration::from_secs(60), async {
-        tokio::select! {
-            _ = world.attach(KEY) => panic!("it is held up"),
-            () = world.platform.waits.notified() => {}
-        }
-    });
-    held_up.await.unwrap();
-    let mut newer = world.attach(KEY).await.unwrap();
-    go_on.notify_one();
-    // Nothing tells that the held up one was dropped; if it took over, it does so at once.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
-    world.update(Event::CancelRequested(cancel)).await;
-    assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
-}
-
-/// It counts as attached to this server, and has no stream.
-#[tokio::test]
-async fn an_agent_that_left_before_it_was_admitted_is_awaited() {
-    let world = world().await;
-    let go_on = Arc::new(Notify::new());
-    *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
-    tokio::select! {
-        _ = world.attach(KEY) => panic!("it is held up"),
-        () = world.platform.waits.notified() => {}
-    }
-    go_on.notify_one();
-    world.said("no word from the agent").await;
-    let _stream = world.attach(KEY).await.unwrap();
-    world.said("the agent is heard again").await;
-}
-
-/// It is told so also once the log has records.
-#[tokio::test]
-async fn an_agent_that_comes_second_hears_of_the_first() {
-    let world = world().await;
-    let _first = world.attach(KEY).await.unwrap();
-    let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
-    let entry = Entry { producer: Producer::agent(&world.attempt, 0), record };
-    world.log.append(&world.attempt.job, vec![entry]).await.unwrap();
-    let refused = world.stream(world.hello(OTHER_KEY)).await.unwrap().end().await;
-    assert!(refused.message().contains("another agent is attached"), "{refused:?}");
-}
-
-/// Whether the connection still takes requests after twice the time, when one like this comes every now and then.
-async fn stays(channel: Channel, request: impl AsyncFn(Channel) -> Code) -> bool {
-    let begun = Instant::now();
-    while begun.elapsed() < ADMISSION_TIME * 2 {
-        // An error of the transport: the connection was closed, and there is no other.
-        if matches!(request(channel.clone()).await, Code::Unknown | Code::Unavailable) {
-            return false;
-        }
-        tokio::time::sleep(ADMISSION_TIME / 20).await;
-    }
-    true
-}
-
-#[tokio::test]
-async fn requests_that_are_refused_do_not_keep_a_connection_open() {
-    let world = world().await;
-    let refused = async |channel, hello| match Stream::on(channel, hello).await {
-        Ok(stream) => stream.end().await.code(),
-        Err(status) => status.code(),
-    };
-    let unknown = async |channel| {
-        let request = HealthCheckRequest { service: String::new() };
-        HealthClient::new(channel).check(request).await.unwrap_err().code()
-    };
-    *world.platform.refuses.lock().unwrap() = Some(Code::PermissionDenied);
-    let waiting = || Hello { instance_key: KEY.to_vec().into(), ..Hello::default() };
-    let stayed = tokio::join!(
-        stays(world.connection().await, async |channel| refused(channel, Hello::default()).await),
-        stays(world.connection().await, async |channel| refused(channel, world.hello(KEY)).await),
-        stays(world.connection().await, async |channel| refused(channel, waiting()).await),
-        stays(world.connection().await, unknown),
-    );
-    assert_eq!(stayed, (false, false, false, false));
-}
-
-#[tokio::test]
-async fn the_connection_of_an_accepted_agent_stays() {
-    let world = world().await;
-    let mut attached =
-        Stream::on(world.connection().await, Hello { has_assignment: true, ..world.hello(KEY) })
-            .await
-            .unwrap();
-    assert!(matches!(attached.next().await, Ok(Message::Attached(_))));
-    let waiting = Hello { instance_key: OTHER_KEY.to_vec().into(), ..Hello::default() };
-    let mut waiting = Stream::on(world.connection().await, waiting).await.unwrap();
-    assert!(matches!(waiting.next().await, Ok(Message::Wait(_))));
-    tokio::time::sleep(ADMISSION_TIME * 2).await;
-    // Each gets an answer.
-    attached.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    assert!(matches!(attached.next().await, Ok(Message::Grant(_) | Message::Refusal(_))));
-    waiting.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    assert_eq!(waiting.end().await.code(), Code::InvalidArgument);
 }

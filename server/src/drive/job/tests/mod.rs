@@ -3,19 +3,17 @@
 
 mod agents;
 mod cleaning;
+mod launcher;
 mod news;
 mod servers;
 mod verdicts;
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
 use sqlflow_proto::agent;
 use sqlflow_proto::record::{StatementStarted, gap};
 use sqlflow_proto::v1::Head;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -23,10 +21,7 @@ use crate::codegen::{Assigner, DATA_SOURCE};
 use crate::drive::{Driver, Housekeeping, Limits};
 use crate::fixture;
 use crate::job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
-use crate::launch::{
-    End, LaunchError, Launched, Launcher, Launchers, Needs, Observation, RecordSource, Remains, Supervision,
-    Target,
-};
+use crate::launch::{Launchers, Observation, RecordSource, Remains};
 use crate::log::{ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
@@ -34,170 +29,10 @@ use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
 use crate::store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use crate::trace::Tracer;
+use launcher::{AlwaysRunning, Call, Kept, Race};
 
 /// Looks after which what was to happen has happened.
 const MANY: usize = 5;
-/// So many of the first clean-ups fail.
-const BAD_CLEAN_UPS: usize = 2;
-
-/// Says that every agent runs, and is looked at again at once; agents are waited for no longer than one look.
-struct AlwaysRunning {
-    looks: watch::Sender<usize>,
-    stopped: Mutex<Vec<(AttemptId, bool)>>,
-    refusals: Refusals,
-    /// What each look finds that another agent was told.
-    refusal: Option<Refusal>,
-    /// If set, agents do not run but have come and gone.
-    race: OnceLock<Race>,
-    /// If set, nothing runs.
-    gone: OnceLock<()>,
-    /// If set, no place is free.
-    full: OnceLock<()>,
-    launches: AtomicUsize,
-    /// If set, there are no agents: a framework's controller runs attempts to this end; `None`: until they are stopped.
-    controlled: OnceLock<Option<agent::Outcome>>,
-    /// If set, it knows nothing of any agent, for this reason.
-    unknown: OnceLock<&'static str>,
-    /// If set, nothing runs of this attempt.
-    dead: OnceLock<AttemptId>,
-    /// If set, it tells of no change, and is to be looked at seldom.
-    silent: OnceLock<()>,
-    /// Launches and clean-ups, in order.
-    calls: Mutex<Vec<Call>>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Call {
-    Launch,
-    CleanUp,
-}
-
-/// What a controller has kept of one attempt.
-#[derive(Debug)]
-struct Kept(Vec<Record>);
-
-#[async_trait]
-impl RecordSource for Kept {
-    async fn batch(&mut self) -> io::Result<Vec<Record>> {
-        Ok(std::mem::take(&mut self.0))
-    }
-}
-
-/// While an attempt is looked at, its agent attaches through another server, and dies.
-struct Race {
-    store: Arc<SqliteStore>,
-    log: Arc<SegmentLog>,
-    /// It also starts a statement.
-    starts: bool,
-}
-
-impl Race {
-    async fn observe(&self, attempt: &AttemptId) -> Observation {
-        let event = Event::AgentAttached {
-            attempt: attempt.clone(),
-            instance: InstanceHash::of(b"elsewhere"),
-            server: "s".to_owned(),
-        };
-        // Later looks come after the attempt's end.
-        let _ = self.store.update(&attempt.job, None, event, 0).await;
-        if self.starts {
-            self.log.append(&attempt.job, vec![started(attempt)]).await.unwrap();
-        }
-        Observation::Gone(Box::default())
-    }
-}
-
-#[async_trait]
-impl Launcher for AlwaysRunning {
-    fn name(&self) -> &'static str {
-        "local"
-    }
-
-    async fn launch(&self, _: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
-        assert_eq!(needs.assignment.is_some(), self.controlled.get().is_some());
-        self.launches.fetch_add(1, Ordering::SeqCst);
-        self.calls.lock().unwrap().push(Call::Launch);
-        if self.full.get().is_some() && !needs.cleans_up {
-            return Err(LaunchError::NoPlace { before: 0 });
-        }
-        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
-    }
-
-    async fn ready(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    async fn observe(&self, target: &Target) -> Observation {
-        let attempt = &target.attempt;
-        if let Some(race) = self.race.get() {
-            return race.observe(attempt).await;
-        }
-        if let Some(why) = self.unknown.get() {
-            return Observation::Unknown((*why).to_owned());
-        }
-        if let Some(refusal) = &self.refusal {
-            self.refusals.note(attempt, refusal.clone());
-        }
-        self.looks.send_modify(|looks| *looks += 1);
-        if self.gone.get().is_some() || self.dead.get() == Some(attempt) {
-            return Observation::Gone(Box::default());
-        }
-        match self.controlled.get() {
-            Some(Some(outcome)) if *self.looks.borrow() > MANY => {
-                let payload = Some(Payload::Head(Head::default()));
-                let kept = Kept(vec![Record { seq: 1, payload, ..Record::default() }]);
-                let end = End::Reported(outcome.clone());
-                let remains = Remains { end, records: Some(Box::new(kept)), ..Remains::default() };
-                Observation::Gone(Box::new(remains))
-            }
-            Some(None) if !self.stopped.lock().unwrap().is_empty() => Observation::Gone(Box::default()),
-            Some(_) | None => Observation::Running,
-        }
-    }
-
-    fn supervision(&self) -> Supervision {
-        match self.controlled.get() {
-            Some(_) => Supervision::Controller,
-            None => Supervision::Agent,
-        }
-    }
-
-    fn silence(&self) -> Waiting {
-        Waiting { kind: "attach", why: "nothing was heard".to_owned(), patience: Duration::ZERO }
-    }
-
-    async fn stop(&self, target: &Target, forced: bool) {
-        self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
-    }
-
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
-        let mut calls = self.calls.lock().unwrap();
-        calls.push(Call::CleanUp);
-        let clean_ups = calls.iter().filter(|call| **call == Call::CleanUp).count();
-        anyhow::ensure!(clean_ups > BAD_CLEAN_UPS, "it cannot be removed now");
-        Ok(())
-    }
-
-    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
-        Ok(())
-    }
-
-    async fn leftovers(&self) -> Vec<Target> {
-        Vec::new()
-    }
-
-    async fn changed(&self, _: &Target) {
-        if self.silent.get().is_some() {
-            std::future::pending::<()>().await;
-        }
-        tokio::task::yield_now().await;
-    }
-
-    fn look_period(&self) -> Duration {
-        if self.silent.get().is_some() { SAFETY_PERIOD } else { LOOK_PERIOD }
-    }
-}
-
 /// What an agent says first of all that may have executed something.
 fn started(attempt: &AttemptId) -> Entry {
     let payload = Some(Payload::Started(StatementStarted {}));
@@ -226,21 +61,8 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let log = fixture::log(&dir.path().join("log"));
     let refusals = Refusals::default();
-    let launcher = Arc::new(AlwaysRunning {
-        looks: watch::channel(0).0,
-        stopped: Mutex::default(),
-        refusals: refusals.clone(),
-        refusal,
-        race: OnceLock::new(),
-        gone: OnceLock::new(),
-        full: OnceLock::new(),
-        launches: AtomicUsize::new(0),
-        unknown: OnceLock::new(),
-        controlled: OnceLock::new(),
-        dead: OnceLock::new(),
-        silent: OnceLock::new(),
-        calls: Mutex::default(),
-    });
+    let launcher = AlwaysRunning { refusals: refusals.clone(), refusal, ..AlwaysRunning::default() };
+    let launcher = Arc::new(launcher);
     let log = Arc::new(log);
     let servers = dir.path().join("servers");
     let presence = Presence::announce(&servers).unwrap();
@@ -420,7 +242,7 @@ impl World {
     }
 
     fn launches(&self) -> usize {
-        self.launcher.launches.load(Ordering::SeqCst)
+        self.calls().iter().filter(|call| **call == Call::Launch).count()
     }
 
     fn calls(&self) -> Vec<Call> {

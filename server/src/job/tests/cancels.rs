@@ -1,0 +1,138 @@
+//! Cancelled jobs, and cleaning up behind them.
+
+use super::*;
+
+#[test]
+fn a_cancelled_job_starts_nothing_grants_nothing_and_fails() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    let why = Failure::new(Cause::Cancelled, "cancelled");
+    job.apply(Event::CancelRequested(why.clone()), 4).unwrap();
+    assert_eq!(
+        job.apply(Event::CancelRequested(Failure::new(Cause::NotFetched, "late")), 5),
+        Ok(Change::Unchanged)
+    );
+    assert_eq!(job.next(Evidence::default()), Next::End(attempt.clone()));
+    assert_eq!(job.apply(commit(attempt.clone(), KEY), 5), Err(Rejection::Cancelled));
+    job.apply(report(attempt, KEY, Reason::Cancelled), 6).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(why)));
+}
+
+#[test]
+fn a_grant_given_before_the_cancellation_stands() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    job.apply(commit(attempt.clone(), KEY), 4).unwrap();
+    job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")), 5).unwrap();
+    assert_eq!(
+        job.apply(commit(attempt.clone(), KEY), 6),
+        Ok(Change::Unchanged),
+        "asked again, granted again"
+    );
+    job.apply(report(attempt, KEY, Reason::Succeeded), 7).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Succeeded), "everything did happen");
+}
+
+#[test]
+fn a_job_that_lost_a_result_to_a_limit_fails_even_if_its_attempt_was_faster() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    job.apply(Event::CancelRequested(Failure::over_limit()), 3).unwrap();
+    job.apply(report(attempt, KEY, Reason::Succeeded), 4).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(Failure::over_limit())));
+}
+
+/// The first cause stands for a job that fails; that a result is missing is a fact of its own.
+#[test]
+fn a_limit_after_a_cancel_is_not_forgotten() {
+    let mut job = attached(true);
+    let attempt = id(&job, 0, 1);
+    let cancelled = Failure::new(Cause::Cancelled, "cancelled");
+    job.apply(Event::CancelRequested(cancelled.clone()), 3).unwrap();
+    assert_eq!(job.apply(Event::CancelRequested(Failure::over_limit()), 4), Ok(Change::Changed));
+    assert_eq!(job.apply(Event::CancelRequested(Failure::over_limit()), 5), Ok(Change::Unchanged));
+    let mut fast = job.clone();
+    fast.apply(report(attempt.clone(), KEY, Reason::Succeeded), 6).unwrap();
+    assert_eq!(fast.next(Evidence::default()), Next::Finish(JobState::Failed(Failure::over_limit())));
+    job.apply(report(attempt, KEY, Reason::Cancelled), 6).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::Finish(JobState::Failed(cancelled)));
+}
+
+#[test]
+fn a_job_that_runs_cannot_be_finished() {
+    let mut job = attached(true);
+    assert_eq!(job.apply(Event::Finished(JobState::Succeeded), 4), Err(Rejection::OutOfOrder));
+}
+
+/// A job of one step that writes a table, cancelled while its only attempt runs.
+fn cancelled_while_it_writes() -> Job {
+    let mut job = attached(true);
+    job.steps[0].writes_table = true;
+    job.apply(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled")), 4).unwrap();
+    job
+}
+
+const STARTED: Evidence = Evidence { started: true, rows: false };
+
+fn ended_as_cancelled() -> Next {
+    Next::Finish(JobState::Failed(Failure::new(Cause::Cancelled, "cancelled")))
+}
+
+#[test]
+fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
+    let mut job = cancelled_while_it_writes();
+    job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried: 0 });
+    job.apply(clean_up(0), 6).unwrap();
+    let attempt = id(&job, 0, 2);
+    // The cancel is for what runs the step.
+    assert_eq!(job.next(STARTED), Next::Launch(attempt.clone()));
+    job.apply(attach(attempt.clone(), KEY), 7).unwrap();
+    assert_eq!(job.next(STARTED), Next::Watch(attempt.clone()));
+    job.apply(report(attempt, KEY, Reason::Succeeded), 8).unwrap();
+    assert_eq!(job.next(STARTED), ended_as_cancelled(), "cleaning up is no success of the step");
+}
+
+#[test]
+fn nothing_is_cleaned_up_where_nothing_can_be_left() {
+    let mut ended_by_itself = cancelled_while_it_writes();
+    ended_by_itself.apply(report(id(&ended_by_itself, 0, 1), KEY, Reason::Exited), 5).unwrap();
+    assert_eq!(ended_by_itself.next(STARTED), ended_as_cancelled());
+
+    let mut never_started = cancelled_while_it_writes();
+    never_started.apply(report(id(&never_started, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    assert_eq!(never_started.next(Evidence::default()), ended_as_cancelled());
+
+    let mut no_table = cancelled_while_it_writes();
+    no_table.steps[0].writes_table = false;
+    no_table.apply(report(id(&no_table, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    assert_eq!(no_table.next(STARTED), ended_as_cancelled());
+}
+
+#[test]
+fn a_clean_up_that_always_fails_ends_and_is_reported() {
+    let mut job = cancelled_while_it_writes();
+    job.apply(report(id(&job, 0, 1), KEY, Reason::Cancelled), 5).unwrap();
+    for tried in 0..MAX_CLEAN_UPS {
+        assert_eq!(job.next(STARTED), Next::CleanUp { step: 0, tried });
+        job.apply(clean_up(0), 6).unwrap();
+        job.apply(found(id(&job, 0, tried + 2), Reason::Lost, true), 7).unwrap();
+    }
+    let Next::Finish(JobState::Failed(failure)) = job.next(STARTED) else { panic!("it must end") };
+    assert_eq!(failure.cause, Cause::Cancelled);
+    assert!(failure.message.contains("still in the database"), "{}", failure.message);
+}
+
+#[test]
+fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
+    let mut job = attached(true);
+    job.steps[0].writes_table = true;
+    job.apply(commit(id(&job, 0, 1), KEY), 4).unwrap();
+    assert_eq!(unclear_grant(&job.steps[0]), Some(1));
+    job.apply(found(id(&job, 0, 1), Reason::Lost, true), 5).unwrap();
+    assert_eq!(unclear_grant(&job.steps[0]), Some(1));
+    let mut reported = attached(true);
+    reported.apply(commit(id(&reported, 0, 1), KEY), 4).unwrap();
+    reported.apply(report(id(&reported, 0, 1), KEY, Reason::Succeeded), 5).unwrap();
+    assert_eq!(unclear_grant(&reported.steps[0]), None);
+}

@@ -1,0 +1,108 @@
+//! What is told of writes, to this process and to others.
+
+use super::*;
+
+/// All that changed after this revision, in pages of so many, and the revision after it.
+async fn changes(store: &SqliteStore, mut since: Revision, page: u32) -> (Vec<JobId>, Revision) {
+    let mut ids = Vec::new();
+    loop {
+        let changes = store.changes(since, page).await.unwrap();
+        assert!(!changes.is_older && changes.jobs.len() <= page as usize);
+        ids.extend(changes.jobs.into_iter().map(|changed| changed.id));
+        since = changes.upto;
+        if !changes.has_more {
+            return (ids, since);
+        }
+    }
+}
+
+/// Waits until the watched job is said to have changed.
+async fn told(mut watch: watch::Receiver<u64>) {
+    let changed = tokio::time::timeout(Duration::from_secs(30), watch.changed());
+    changed.await.expect("it is told").unwrap();
+}
+
+#[tokio::test]
+async fn what_one_server_writes_the_other_is_told_of_once_and_in_order() {
+    let Servers { a, b, dir: _dir, .. } = servers().await;
+    let mut ids = Vec::new();
+    for n in 0..5 {
+        let new = new_job([n; 32], 0);
+        ids.push(new.job.id.clone());
+        a.create(new).await.unwrap();
+    }
+    for page in [1, 2, 5, 99] {
+        assert_eq!(changes(&b, Revision(0), page).await.0, ids, "pages of {page}");
+    }
+    let (_, seen) = changes(&b, Revision(0), 99).await;
+    assert_eq!(changes(&b, seen, 99).await, (vec![], seen), "nothing is told twice");
+    for id in [&ids[3], &ids[1], &ids[3]] {
+        let event = if *id == ids[1] { failed() } else { Event::CancelRequested(Failure::over_limit()) };
+        a.update(id, None, event, 1).await.unwrap();
+    }
+    assert_eq!(
+        changes(&b, seen, 1).await.0,
+        [ids[3].clone(), ids[1].clone()],
+        "the second cancel changed nothing"
+    );
+    let (_, seen) = changes(&b, seen, 99).await;
+    a.fetched(&ids[0]).await.unwrap();
+    a.advance_plain_cursor(&ids[0], 0, 7).await.unwrap();
+    assert_eq!(changes(&b, seen, 99).await.0, [], "that is no change of the state");
+    a.remove(&ids[1]).await.unwrap();
+    a.update(&ids[0], None, attempt(), 1).await.unwrap();
+    assert_eq!(
+        changes(&b, seen, 99).await.0,
+        [ids[0].clone()],
+        "the number does not fall with a job that is removed"
+    );
+}
+
+#[tokio::test]
+async fn a_store_that_was_restored_from_an_older_copy_says_so() {
+    let servers = servers().await;
+    let Servers { a, b, .. } = &servers;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    a.create(new).await.unwrap();
+    let watch = b.watch(&id);
+    a.update(&id, None, attempt(), 1).await.unwrap();
+    told(watch).await;
+    let watch = b.watch(&id);
+    let (_, seen) = changes(b, Revision(0), 9).await;
+    servers.tamper("UPDATE revisions SET last = 0").await;
+    let older = b.changes(seen, 9).await.unwrap();
+    assert_eq!((older.is_older, older.upto, older.jobs), (true, Revision(0), vec![]));
+    told(watch).await;
+}
+
+/// A level: it does not matter whether anybody waited when the job was written.
+#[tokio::test]
+async fn a_watcher_sees_what_either_server_writes() {
+    let Servers { a, b, dir: _dir, .. } = servers().await;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    a.create(new).await.unwrap();
+    let cancel = Event::CancelRequested(Failure::over_limit());
+    for (writer, other, event) in [(&a, &b, attempt()), (&b, &a, cancel)] {
+        let (own, others) = (writer.watch(&id), other.watch(&id));
+        writer.update(&id, None, event, 1).await.unwrap();
+        assert!(own.has_changed().unwrap(), "at once");
+        told(others).await;
+    }
+}
+
+/// One that a server wrote itself does not come back to it; what another wrote does, whatever it wrote itself meanwhile.
+#[tokio::test]
+async fn a_servers_own_writes_wake_it_once() {
+    let Servers { a, b, dir: _dir, .. } = servers().await;
+    let (own, others) = (new_job([1; 32], 0), new_job([2; 32], 0));
+    let (own_id, others_id) = (own.job.id.clone(), others.job.id.clone());
+    a.create(own).await.unwrap();
+    a.create(others).await.unwrap();
+    a.update(&own_id, None, attempt(), 1).await.unwrap();
+    let (own_watch, others_watch) = (a.watch(&own_id), a.watch(&others_id));
+    b.update(&others_id, None, attempt(), 1).await.unwrap();
+    told(others_watch).await;
+    assert!(!own_watch.has_changed().unwrap());
+}
