@@ -15,7 +15,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::exhaustion::LAUNCH_PATIENCE;
+use crate::exhaustion::LAUNCH_TIMEOUT;
 use crate::ship::mirror::Mirror;
 use crate::store::ModelPlace;
 use crate::supervise::EXIT_FAULT;
@@ -308,9 +308,9 @@ pub fn fault(why: &str) -> ExitCode {
 impl Command {
     /// How long it may wait for threads and the like that are used up before it runs. In front of somebody's command,
     /// and where a person waits, an error is of more use.
-    pub fn launch_patience(&self) -> Duration {
+    pub fn launch_timeout(&self) -> Duration {
         match self {
-            Self::Attach(_) => LAUNCH_PATIENCE,
+            Self::Attach(_) => LAUNCH_TIMEOUT,
             Self::Exec(_) | Self::Install(_) => Duration::ZERO,
         }
     }

@@ -4,33 +4,22 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
+use crate::errno::says_exhaustion;
+
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Timeout for what an agent needs before it can attach: nobody hears of it until then. A server tries a launch only
 /// three times, within seconds.
-pub const LAUNCH_PATIENCE: Duration = Duration::from_secs(10);
+pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the cause is that processes, memory, descriptors or disk space are used up.
+/// Whether the cause is that something is used up; see [`says_exhaustion`].
 pub fn is_exhaustion(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();
         let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
         errno.or(code.map(Errno::from_raw)).is_some_and(says_exhaustion)
     })
-}
-
-fn says_exhaustion(errno: Errno) -> bool {
-    matches!(
-        errno,
-        Errno::EMFILE
-            | Errno::ENFILE
-            | Errno::ENOMEM
-            | Errno::EAGAIN
-            | Errno::ENOBUFS
-            | Errno::ENOSPC
-            | Errno::EDQUOT
-    )
 }
 
 /// Does the work again while it fails for exhaustion, until `limit` has passed since the first failure. Blocks.
@@ -68,7 +57,7 @@ mod tests {
     fn only_what_passes_is_exhaustion_wherever_it_is_in_the_chain() {
         let of = |errno: Errno| is_exhaustion(&failed(errno).unwrap_err());
         assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN].map(of).iter().all(|it| *it));
-        assert!(of(Errno::ENOBUFS) && of(Errno::ENOSPC) && of(Errno::EDQUOT));
+        assert!(of(Errno::ENOBUFS) && of(Errno::ENOSPC) && of(Errno::EDQUOT) && of(Errno::ENOLCK));
         assert!(!of(Errno::ENOENT) && !of(Errno::EACCES) && !of(Errno::ENOEXEC) && !of(Errno::E2BIG));
         assert!(is_exhaustion(&anyhow::Error::from(Errno::ENFILE).context("cannot lock")));
         assert!(!is_exhaustion(&anyhow::anyhow!("too many open files")));
@@ -84,8 +73,8 @@ mod tests {
             });
             (done.is_ok(), tried)
         };
-        assert_eq!(count(LAUNCH_PATIENCE, Errno::EAGAIN, 2), (true, 3));
-        assert_eq!(count(LAUNCH_PATIENCE, Errno::ENOENT, 2), (false, 1));
+        assert_eq!(count(LAUNCH_TIMEOUT, Errno::EAGAIN, 2), (true, 3));
+        assert_eq!(count(LAUNCH_TIMEOUT, Errno::ENOENT, 2), (false, 1));
         assert_eq!(count(Duration::from_millis(50), Errno::EAGAIN, u32::MAX), (false, 2));
         assert_eq!(count(Duration::ZERO, Errno::EAGAIN, 1), (false, 1), "no wait at all");
     }

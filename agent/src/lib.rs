@@ -12,6 +12,7 @@ mod cache;
 mod channel;
 pub mod cli;
 mod durable;
+pub mod errno;
 pub mod exhaustion;
 mod failpoint;
 mod input;

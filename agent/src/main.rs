@@ -22,11 +22,11 @@ fn main() -> ExitCode {
         // No stuck reader can stop the agent.
         Command::Attach(_) | Command::Install(_) => Role::Copy,
     };
-    let patience = cli.command.launch_patience();
-    let spawned = exhaustion::outlast(patience, || Ok(Mirror::spawn(std::io::stdout(), "stdout", role)?))
+    let timeout = cli.command.launch_timeout();
+    let spawned = exhaustion::outlast(timeout, || Ok(Mirror::spawn(std::io::stdout(), "stdout", role)?))
         .and_then(|stdout| {
             let spawn = || Ok(Mirror::spawn(std::io::stderr(), "stderr", role)?);
-            Ok([stdout, exhaustion::outlast(patience, spawn)?])
+            Ok([stdout, exhaustion::outlast(timeout, spawn)?])
         });
     let mirrors = match spawned {
         Ok(mirrors) => mirrors,

@@ -3,21 +3,12 @@
 use std::io;
 
 use nix::errno::Errno;
+use sqlflow_agent::errno::says_exhaustion;
 
 /// Whether the error says that descriptors, memory, processes, disk space or locks are used up.
 #[must_use]
 pub fn is_exhaustion(error: &io::Error) -> bool {
-    let exhausted = [
-        Errno::EMFILE,
-        Errno::ENFILE,
-        Errno::ENOMEM,
-        Errno::EAGAIN,
-        Errno::ENOBUFS,
-        Errno::ENOSPC,
-        Errno::EDQUOT,
-        Errno::ENOLCK,
-    ];
-    error.raw_os_error().is_some_and(|code| exhausted.contains(&Errno::from_raw(code)))
+    error.raw_os_error().is_some_and(|code| says_exhaustion(Errno::from_raw(code)))
 }
 
 /// What to do about such an error, for a person.

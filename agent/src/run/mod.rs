@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use crate::attach::{Attach, Proof};
 use crate::cache::Cache;
 use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
-use crate::exhaustion::{LAUNCH_PATIENCE, outlast};
+use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
 use crate::lock::RunLock;
 use crate::process::spawn::Spawning;
 use crate::ship::link::Link;
@@ -123,7 +123,7 @@ fn try_attach(options: AttachOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8
         workspace::create_run_folder(&options.dir)?;
         RunLock::take(&options.dir)
     };
-    let Some(_lock) = outlast(LAUNCH_PATIENCE, take_lock)? else {
+    let Some(_lock) = outlast(LAUNCH_TIMEOUT, take_lock)? else {
         tracing::info!(dir = %options.dir.display(), "another agent runs this attempt already");
         return Ok(0);
     };
@@ -201,11 +201,11 @@ fn setting(common: &CommonOptions, root: PathBuf) -> Setting {
 
 fn run(setting: Setting, home: Home, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
-    let patience = match home {
-        Home::Server(_) => LAUNCH_PATIENCE,
+    let timeout = match home {
+        Home::Server(_) => LAUNCH_TIMEOUT,
         Home::Alone(_) => Duration::ZERO,
     };
-    let runtime = outlast(patience, || runtime::start().context("cannot start a thread"))?;
+    let runtime = outlast(timeout, || runtime::start().context("cannot start a thread"))?;
     let code = runtime.block_on(async { Shell::new(setting, mirrors).run(home).await });
     // A thread that is stuck in a disk must not hold the exit.
     runtime.shutdown_background();

@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::link::Link;
 use super::tail::{DiskWork, Reading};
+use crate::errno::says_damage;
 
 /// Between tries on a disk that is full, or cannot be read now.
 const RETRY: Duration = Duration::from_secs(1);
@@ -151,12 +152,11 @@ fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
     Ok(Part { bytes, damage: None })
 }
 
-/// Whether the file is damaged, which trying again does not change: EIO, EUCLEAN and EBADMSG (a checksum of the file
-/// system), as for a server's log; or it is shorter than what was written.
+/// Whether the file is damaged, which trying again does not change: as a server's log is, or it is shorter than what was
+/// written.
 fn is_unreadable(error: &io::Error) -> bool {
-    let damage = [Errno::EIO, Errno::EUCLEAN, Errno::EBADMSG];
     error.kind() == io::ErrorKind::UnexpectedEof
-        || error.raw_os_error().is_some_and(|it| damage.contains(&Errno::from_raw(it)))
+        || error.raw_os_error().is_some_and(|code| says_damage(Errno::from_raw(code)))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {

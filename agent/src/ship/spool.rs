@@ -77,7 +77,7 @@ mod tests {
         println!("{DONE}");
     }
 
-    /// The rest cannot be told apart from the record that is torn, and what was whole before that is not lost with it.
+    /// Nothing shows where the record that is torn ends, so the rest is lost; what was whole before it is not.
     #[test]
     fn what_is_before_a_part_that_the_disk_cannot_read_is_left() {
         let dir = tempfile::tempdir().unwrap();

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
+use sqlflow_agent::errno::says_damage;
 
 use super::LogError;
 
@@ -65,9 +66,7 @@ pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     file.read_at(buffer, offset)
 }
 
-/// Whether an error of reading says that the bytes, or what the file system knows of them, are damaged on the disk:
-/// EIO, EUCLEAN and EBADMSG (a checksum of the file system). All others pass, or are for a person.
+/// Whether an error of reading says that the bytes are damaged on the disk; see [`says_damage`].
 pub(super) fn is_unreadable(error: &io::Error) -> bool {
-    let damage = [Errno::EIO, Errno::EUCLEAN, Errno::EBADMSG];
-    error.raw_os_error().is_some_and(|code| damage.contains(&Errno::from_raw(code)))
+    error.raw_os_error().is_some_and(|code| says_damage(Errno::from_raw(code)))
 }

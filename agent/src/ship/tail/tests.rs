@@ -57,11 +57,11 @@ proptest! {
             }
             prop_assert_eq!(tail.count() + taken.len() as u64, pushed);
         }
-        let mut patience = 0;
+        let mut looks = 0;
         while tail.count() > 0 {
             taken.extend(disk.carry_out(&mut tail, true, false));
-            patience += 1;
-            prop_assert!(patience < 1000, "the rest never comes");
+            looks += 1;
+            prop_assert!(looks < 1000, "the rest never comes");
         }
         prop_assert_eq!(taken.iter().map(|it| it.seq).collect::<Vec<_>>(), (1..=pushed).collect::<Vec<_>>());
         prop_assert_eq!(tail.bytes(), 0);

@@ -11,7 +11,7 @@ use super::{Attempt, State};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Sum of all pauses. Then the outcome says that another attempt may succeed.
-pub(in super::super) const START_PATIENCE: Duration = Duration::from_secs(60);
+pub(in super::super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Attempt {
     pub(super) fn start_failed(&mut self, message: String, may_pass: bool) -> Vec<Action> {
@@ -24,13 +24,13 @@ impl Attempt {
         if self.end.is_some() || !self.plan.has_server() {
             return self.report_end(End::StartFailed { message, may_pass });
         }
-        if self.start_paused >= START_PATIENCE {
-            let message = format!("{message}; tried again for {} s", START_PATIENCE.as_secs());
+        if self.start_paused >= START_TIMEOUT {
+            let message = format!("{message}; tried again for {} s", START_TIMEOUT.as_secs());
             return self.report_end(End::StartFailed { message, may_pass });
         }
         let mut actions = Vec::new();
         if self.start_paused.is_zero() {
-            let limit = START_PATIENCE.as_secs();
+            let limit = START_TIMEOUT.as_secs();
             actions.push(Action::Warn(format!("{message}; trying again for up to {limit} s")));
         }
         // As long as all before together: each one doubles the time.
