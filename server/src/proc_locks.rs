@@ -41,6 +41,12 @@ pub fn is_stopped(pid: i32) -> bool {
     stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
 }
 
+/// The process, as a sentence begins, with a word on it if it is stopped.
+#[must_use]
+pub fn in_words(pid: i32) -> String {
+    if is_stopped(pid) { format!("process {pid}, which is stopped,") } else { format!("process {pid}") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -65,6 +65,13 @@ struct Inner {
 /// The store's time, in milliseconds since the Unix epoch.
 type Clock = Box<dyn Fn() -> i64 + Send + Sync>;
 
+/// A file beside the state file, whose name goes on like this.
+fn beside(state_file: &Path, suffix: &str) -> PathBuf {
+    let mut path = state_file.as_os_str().to_owned();
+    path.push(suffix);
+    path.into()
+}
+
 impl SqliteStore {
     /// Opens the file, and makes it if it is not there. Older files are brought up to date; a file of a newer
     /// server is refused.

@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::beside;
 use crate::proc_locks::{self, Kind};
 use crate::store::types::StoreError;
 
@@ -32,18 +33,15 @@ fn is_busy(error: &sqlx::Error) -> bool {
 fn why(path: &Path) -> String {
     match holder(path) {
         None => "other writes take all the time".to_owned(),
-        Some(pid) if proc_locks::is_stopped(pid) => {
-            format!(
-                "process {pid}, which is stopped, is in the middle of a write: continue or end that process"
-            )
+        Some(pid) => {
+            let fix = if proc_locks::is_stopped(pid) { ": continue or end that process" } else { "" };
+            format!("{} is in the middle of a write{fix}", proc_locks::in_words(pid))
         }
-        Some(pid) => format!("process {pid} is in the middle of a write"),
     }
 }
 
 /// The process that writes just now.
 fn holder(path: &Path) -> Option<i32> {
-    let mut shm = path.as_os_str().to_owned();
-    shm.push("-shm");
-    proc_locks::holder(Kind::PosixWrite(WRITE_LOCK_BYTE), fs::metadata(PathBuf::from(shm)).ok()?.ino())
+    let shm = fs::metadata(beside(path, "-shm")).ok()?;
+    proc_locks::holder(Kind::PosixWrite(WRITE_LOCK_BYTE), shm.ino())
 }

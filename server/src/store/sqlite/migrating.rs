@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 
+use super::beside;
 use crate::proc_locks::{self, Kind};
 
 /// Timeout for a server that has the lock. A migration of a large file takes seconds.
@@ -24,7 +25,7 @@ pub(super) async fn lock(state_file: &Path) -> anyhow::Result<File> {
 }
 
 async fn lock_within(state_file: &Path, wait: Duration) -> anyhow::Result<File> {
-    let path = beside(state_file);
+    let path = lock_path(state_file);
     let cannot = || format!("cannot lock {}", path.display());
     // It stays when it is unlocked: one that is removed could be locked by two, under two inodes.
     let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).with_context(cannot)?;
@@ -48,19 +49,14 @@ async fn lock_within(state_file: &Path, wait: Duration) -> anyhow::Result<File> 
 
 /// The file of the lock. It is not the state file itself: where flock(2) is made of locks as SQLite has them, they would be
 /// in each other's way.
-fn beside(state_file: &Path) -> PathBuf {
-    let mut path = state_file.as_os_str().to_owned();
-    path.push(".lock");
-    path.into()
+fn lock_path(state_file: &Path) -> PathBuf {
+    beside(state_file, ".lock")
 }
 
 /// Who holds the lock, for a person.
 fn holder(file: &File) -> String {
-    match file.metadata().ok().and_then(|it| proc_locks::holder(Kind::Flock, it.ino())) {
-        None => "another process".to_owned(),
-        Some(pid) if proc_locks::is_stopped(pid) => format!("process {pid}, which is stopped,"),
-        Some(pid) => format!("process {pid}"),
-    }
+    let pid = file.metadata().ok().and_then(|it| proc_locks::holder(Kind::Flock, it.ino()));
+    pid.map_or_else(|| "another process".to_owned(), proc_locks::in_words)
 }
 
 #[cfg(test)]

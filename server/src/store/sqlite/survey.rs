@@ -12,7 +12,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
 
 use super::rows::{Document, check_version, document, job_id};
-use super::{BUSY_TIMEOUT, MIGRATIONS};
+use super::{BUSY_TIMEOUT, MIGRATIONS, beside};
 use crate::job::{Job, JobId};
 use crate::store::types::{Lease, ServerId, StoreError};
 
@@ -282,9 +282,7 @@ impl Stamp {
     /// Of a file to which nothing is to be added: changes stand in SQLite's write-ahead log first, which is there as long as
     /// anyone has the file open, and after a crash. On a full disk nobody may get further than to make it.
     fn of_still(path: &Path) -> Option<Self> {
-        let mut wal = path.as_os_str().to_owned();
-        wal.push("-wal");
-        match std::fs::metadata(&wal) {
+        match std::fs::metadata(beside(path, "-wal")) {
             Ok(wal) if wal.len() > 0 => return None,
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
             Ok(_) | Err(_) => {}
