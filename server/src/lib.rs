@@ -26,6 +26,7 @@ pub mod memory_peaks;
 pub mod metrics;
 pub mod presence;
 mod proc_locks;
+mod reader;
 pub mod refusals;
 pub mod server;
 pub mod silence;

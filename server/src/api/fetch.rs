@@ -16,6 +16,7 @@ use super::{render, status};
 use crate::clock;
 use crate::job::{CursorToken, JobId};
 use crate::log::{LogError, Page, ResultLog};
+use crate::reader::Reader;
 use crate::store::{JobRecord, Store};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
@@ -31,11 +32,9 @@ pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
 /// Jobs that are kept in memory, beside those that are being read.
 const CACHED_JOBS: usize = 1024;
 /// A job that was not fetched for so long is not being read.
-const READ_PERIOD_MS: i64 = 2 * FETCHED_PERIOD_MS;
+const READ_PERIOD_MS: i64 = 10_000;
 /// How long a Fetch waits until its plain token's place is in the store.
 const RECORD_TIME: Duration = Duration::from_millis(250);
-/// A fetch is written down at most this often, and at least twice within the time that a job allows.
-const FETCHED_PERIOD_MS: i64 = 5_000;
 
 /// Serves Fetch.
 pub(super) struct Fetcher {
@@ -57,8 +56,7 @@ struct CachedJob {
     headings: Vec<String>,
     /// When it was fetched last.
     used_ms: AtomicI64,
-    /// When that was noted last.
-    fetched_ms: Mutex<i64>,
+    reader: Mutex<Reader>,
 }
 
 impl CachedJobs {
@@ -76,7 +74,7 @@ impl CachedJobs {
             self.read = self.jobs.len();
         }
         let cached =
-            Arc::new(CachedJob { headings, used_ms: AtomicI64::new(now_ms), fetched_ms: Mutex::new(0) });
+            Arc::new(CachedJob { headings, used_ms: AtomicI64::new(now_ms), reader: Mutex::default() });
         Arc::clone(self.jobs.entry(id).or_insert(cached))
     }
 }
@@ -99,7 +97,7 @@ impl Fetcher {
         let changes = self.store.watch(&id);
         let record = self.load(&id).await?;
         let cached = self.cached(&id).await?;
-        self.note_fetched(&record, &cached);
+        lock(&cached.reader).note(&self.store, &record);
 
         let wait = call.time_limit.map_or(LONG_POLL, |limit| LONG_POLL.min(limit / 2));
         let (mut cursor, reading) = match token.cursor {
@@ -114,7 +112,7 @@ impl Fetcher {
             None => Begin::Cursor(cursor),
         };
         let (record, page) = self.wait_for_page(record, changes, begin, wait).await?;
-        self.note_fetched(&record, &cached);
+        lock(&cached.reader).note(&self.store, &record);
 
         // What a client does not decode is refused only where it is a single record.
         let most = PAGE_BYTES.min(largest.saturating_sub(ENVELOPE_BYTES));
@@ -227,29 +225,6 @@ impl Fetcher {
         }
         let headings = self.store.headings(id).await.map_err(status::of_store)?;
         Ok(lock(&self.jobs).add(id.clone(), headings, now))
-    }
-
-    /// Has it written down that somebody reads, for the fetch timeout. Nobody waits for that, so a state that cannot be
-    /// written now holds up no page; each job has one such write at a time.
-    fn note_fetched(&self, record: &JobRecord, cached: &CachedJob) {
-        if record.fetch_timeout_ms == 0 || record.job.state.is_final() {
-            return;
-        }
-        let now = clock::now_ms();
-        let period = FETCHED_PERIOD_MS.min(record.fetch_timeout_ms / 4);
-        {
-            let mut noted = lock(&cached.fetched_ms);
-            if now - *noted < period {
-                return;
-            }
-            *noted = now;
-        }
-        let (store, id) = (Arc::clone(&self.store), record.job.id.clone());
-        tokio::spawn(async move {
-            if let Err(error) = store.fetched(&id).await {
-                tracing::warn!(job = %id, %error, "could not note that the job was fetched");
-            }
-        });
     }
 }
 

@@ -19,8 +19,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages::{self, TAIL_RECORDS};
-use super::reader::Reader;
 use crate::job::JobId;
+use crate::reader::Reader;
 
 /// Pages that are kept fresh at the same time; more are refused with 503.
 const MAX_PAGES: usize = 512;

@@ -8,7 +8,6 @@ mod live;
 mod log_text;
 mod pages;
 mod probes;
-mod reader;
 mod series;
 mod serve;
 #[cfg(test)]

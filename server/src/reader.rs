@@ -1,4 +1,4 @@
-//! A page that is kept fresh reads its job as Fetch does: the job's fetch timeout starts over.
+//! Who reads a job, with Fetch or on its page, starts the job's fetch timeout over.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,17 +10,17 @@ use crate::store::{JobRecord, Store};
 /// A reader is noted at most this often, and four times within the time that the job allows.
 const PERIOD: Duration = Duration::from_secs(5);
 
-/// Somebody who looks at a job.
+/// Readers of a job who are noted together.
 #[derive(Default)]
-pub(super) struct Reader {
+pub struct Reader {
     noted: Option<Instant>,
     writing: Option<JoinHandle<()>>,
 }
 
 impl Reader {
-    /// Has it noted that the job is read, one write at a time. Nobody waits for that, and a failure is no reason to stop
-    /// reading.
-    pub(super) fn note(&mut self, store: &Arc<dyn Store>, record: &JobRecord) {
+    /// Has it written down that the job is read, one write at a time. Nobody waits for that, so a state that cannot be
+    /// written now holds up no page.
+    pub fn note(&mut self, store: &Arc<dyn Store>, record: &JobRecord) {
         let is_writing = self.writing.as_ref().is_some_and(|writing| !writing.is_finished());
         if is_writing || !self.is_due(record, Instant::now()) {
             return;
@@ -28,7 +28,7 @@ impl Reader {
         let (store, id) = (Arc::clone(store), record.job.id.clone());
         self.writing = Some(tokio::spawn(async move {
             if let Err(error) = store.fetched(&id).await {
-                tracing::warn!(job = %id, %error, "cannot note that the job's page is open");
+                tracing::warn!(job = %id, %error, "cannot note that the job is read");
             }
         }));
     }
