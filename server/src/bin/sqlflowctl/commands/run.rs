@@ -110,21 +110,21 @@ async fn run_once(
     patience: Duration,
 ) -> Result<Token, Unanswered> {
     let begun = Instant::now();
-    let mut may_be_accepted = false;
-    for tries in 1.. {
+    let (mut is_first, mut may_be_accepted) = (true, false);
+    loop {
         let status = match client.run(request.clone(), trace).await {
             Ok(token) => return Ok(token),
             Err(status) => status,
         };
         let is_lost = is_transient(&status);
         may_be_accepted |= is_lost && !never_connected(&status);
-        let is_worth_it = tries == 1 || (may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= patience);
-        if !is_lost || !is_worth_it {
+        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= patience;
+        if !is_lost || !(is_first || is_waited_for) {
             return Err(Unanswered { status, may_be_accepted });
         }
+        is_first = false;
         tokio::time::sleep(RUN_AGAIN_AFTER).await;
     }
-    unreachable!("the loop ends by returning")
 }
 
 /// Says which job it is, and remembers its token.
