@@ -70,6 +70,15 @@ async fn until_it_prints(client: &mut Client, token: &Token) -> Token {
     client.until(token, |it| matches!(it, Payload::Log(_))).await.unwrap()
 }
 
+async fn until_there(file: &Path) {
+    let search = async {
+        while !file.exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, search).await.expect("the step does not run");
+}
+
 /// The cursor after all that is there now.
 async fn read_on(client: &mut Client, token: &Token) -> Token {
     let mut cursor = token.clone();
@@ -144,6 +153,8 @@ async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
+    // Nobody has fetched yet, and the launch needs no write any more.
+    until_there(&dir.path().join("first")).await;
 
     let mut writer = tokio::process::Command::new(sqlflow_tests::python::program())
         .args(["-c", WRITER])
