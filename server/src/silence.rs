@@ -73,6 +73,13 @@ impl Silence {
         allowed / LOOKS
     }
 
+    /// An agent that was told nothing for so long gets an answer to its heartbeat. That is every second heartbeat, and sooner
+    /// than the agent asks by itself.
+    #[must_use]
+    pub fn answer_after(&self) -> Duration {
+        self.period() * 9 / 5
+    }
+
     /// How long may be silent what is no news.
     #[must_use]
     pub fn allowed(&self) -> Duration {

@@ -24,8 +24,8 @@ use backoff::Backoff;
 use run_folder::RunFolder;
 use session::SessionEnd;
 
-/// A server that has said nothing for this long is asked (PING). Not more often: an answer costs the server of an idle
-/// agent more than a heartbeat.
+/// A server that has said nothing for this long is asked (PING). A server answers every second heartbeat, so that this is
+/// seldom needed: a PING costs it more than that answer.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// A server that does not answer within this time is gone. Together with the above it is less than the lease of a server and
 /// the silence that is then reported: an agent whose server stops has attached to another one before.

@@ -1,7 +1,7 @@
 //! One stream, from Hello to its end.
 
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
 use prost::Message as _;
@@ -12,6 +12,7 @@ use sqlflow_proto::agent::{
     attach_response::Message,
 };
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
@@ -32,6 +33,10 @@ const MAX_ASSIGNMENT: usize = 128 << 20;
 const MAX_MESSAGE: usize = 16 << 20;
 /// When the server does not say how often.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// Heartbeats come at multiples of this by the wall clock, within the period that the server asks for: those of many agents
+/// come together, and the server wakes once for all of them.
+const BEAT_GRID: Duration = Duration::from_millis(100);
 
 /// Why a stream ended.
 #[derive(Debug)]
@@ -153,8 +158,9 @@ impl Attach {
         heartbeat: Duration,
     ) -> Result<(), SessionEnd> {
         let link = stream.link;
-        let mut beat = tokio::time::interval(heartbeat);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // The first heartbeat of a stream is due already.
+        let mut beat = tokio::time::interval_at(first_beat(heartbeat), heartbeat);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             // The permit comes first, so that a batch is cut as late as can be.
             let compressor = &mut stream.compressor;
@@ -262,6 +268,18 @@ impl Attach {
     }
 }
 
+/// When the first heartbeat after the one of the stream's beginning is due.
+fn first_beat(period: Duration) -> Instant {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::now() + period.saturating_sub(beyond_grid(since_epoch))
+}
+
+/// How long ago the grid's last point was.
+fn beyond_grid(since_epoch: Duration) -> Duration {
+    let nanos = since_epoch.as_nanos() % BEAT_GRID.as_nanos();
+    Duration::from_nanos(u64::try_from(nanos).expect("less than the grid's width"))
+}
+
 /// Connects within `timeout`. The endpoint's own timeout covers TCP only, not the TLS handshake.
 async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, SessionEnd> {
     match tokio::time::timeout(timeout, endpoint.connect()).await {
@@ -316,6 +334,15 @@ mod tests {
         };
         let waits = [Acked::Known, Acked::Known, Acked::Known, Acked::New].map(&mut wait_after);
         assert!(waits[0] < waits[1] && waits[1] < waits[2] && waits[3] == waits[0], "{waits:?}");
+    }
+
+    #[test]
+    fn heartbeats_of_all_agents_come_at_the_same_points_of_the_clock() {
+        for now in [Duration::ZERO, Duration::from_nanos(1_764_400_000_123_456_789), BEAT_GRID * 7] {
+            let first = now + DEFAULT_HEARTBEAT - beyond_grid(now);
+            assert_eq!(beyond_grid(first), Duration::ZERO, "{now:?}");
+            assert!(first > now + DEFAULT_HEARTBEAT - BEAT_GRID && first <= now + DEFAULT_HEARTBEAT);
+        }
     }
 
     #[test]

@@ -36,6 +36,10 @@ pub(super) struct Session<'a> {
     cancel_sent: bool,
     is_named: bool,
     agent: AttachedAgent,
+    /// The agent's last record that is durable.
+    acked_seq: u64,
+    /// When the agent was told something last.
+    told: Instant,
     silence: Silence,
     backlog: Backlog,
     /// The store does not have it that the agent is attached here: it is attached to another server, or the job's driver has
@@ -61,6 +65,8 @@ impl<'a> Session<'a> {
             cancel_sent: false,
             is_named: false,
             agent: context.metrics.agent(),
+            acked_seq: 0,
+            told: Instant::now(),
             silence: Silence::begin(context.silence, Instant::now()),
             backlog: Backlog::begin(Silence::period_of(context.silence), Instant::now()),
             is_elsewhere: false,
@@ -77,11 +83,11 @@ impl<'a> Session<'a> {
         requests: Streaming<AttachRequest>,
         has_assignment: bool,
     ) -> Result<(), Status> {
-        let acked_seq =
+        self.acked_seq =
             self.context.log.last_seq(&self.attempt, self.producer.rank).await.map_err(status::of_log)?;
         let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
-        self.send(Message::Attached(Attached { acked_seq, heartbeat_seconds, takes_compressed: true }))
-            .await?;
+        let attached = Attached { acked_seq: self.acked_seq, heartbeat_seconds, takes_compressed: true };
+        self.send(Message::Attached(attached)).await?;
         let mut changes = self.context.store.watch(&self.attempt.job);
         let mut standing = self.look().await?;
         if !has_assignment && !self.cancel_sent {
@@ -132,6 +138,9 @@ impl<'a> Session<'a> {
                 Some(attach_request::Message::Heartbeat(beat)) => {
                     self.agent.spool(beat.spool_bytes);
                     self.context.memory_peaks.note(&self.attempt, beat.memory_peak_bytes);
+                    if self.told.elapsed() >= self.silence.answer_after() {
+                        self.send(Message::Ack(attach_response::Ack { seq: self.acked_seq })).await?;
+                    }
                 }
                 // Compressed ones were opened as they were read.
                 Some(attach_request::Message::Hello(_) | attach_request::Message::Compressed(_)) | None => {
@@ -177,20 +186,23 @@ impl<'a> Session<'a> {
         batch.records.into_iter().filter(|record| record.seq > 0).map(entry).collect()
     }
 
-    async fn append(&self, entries: Vec<Entry>) -> Result<(), Status> {
+    async fn append(&mut self, entries: Vec<Entry>) -> Result<(), Status> {
         let appended = self.context.log.append(&self.attempt.job, entries).await.map_err(status::of_log)?;
         if appended.is_full {
             // Before it is acknowledged: who takes over must not miss it.
             self.update(Event::CancelRequested(Failure::over_limit())).await.map_err(status::of_update)?;
         }
         match appended.last_seqs.get(&self.producer) {
-            Some(&seq) => self.send(Message::Ack(attach_response::Ack { seq })).await,
+            Some(&seq) => {
+                self.acked_seq = seq;
+                self.send(Message::Ack(attach_response::Ack { seq })).await
+            }
             // Nothing in the batch was a record.
             None => Ok(()),
         }
     }
 
-    async fn commit(&self) -> Result<(), Status> {
+    async fn commit(&mut self) -> Result<(), Status> {
         let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
         match self.update(event).await {
             Ok(_) => self.send(Message::Grant(CommitGrant {})).await,
@@ -201,7 +213,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn outcome(&self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
+    async fn outcome(&mut self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
         let durable =
             self.context.log.last_seq(&self.attempt, self.producer.rank).await.map_err(status::of_log)?;
         if durable < outcome.last_seq {
@@ -284,7 +296,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn send_assignment(&self, assignment: &Assignment) -> Result<(), Status> {
+    async fn send_assignment(&mut self, assignment: &Assignment) -> Result<(), Status> {
         let mut rest = bytes::Bytes::from(prost::Message::encode_to_vec(assignment));
         loop {
             let data = rest.split_to(rest.len().min(ASSIGNMENT_CHUNK_BYTES));
@@ -301,7 +313,8 @@ impl<'a> Session<'a> {
         Ok(job)
     }
 
-    async fn send(&self, message: Message) -> Result<(), Status> {
+    async fn send(&mut self, message: Message) -> Result<(), Status> {
+        self.told = Instant::now();
         let response = AttachResponse { message: Some(message) };
         self.responses.send(Ok(response)).await.map_err(|_| Status::cancelled("the agent is gone"))
     }

@@ -13,6 +13,25 @@ async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
     assert_eq!(world.notices().await.len(), 2, "each is said once");
 }
 
+/// So that it need not ask whether the server is there.
+#[tokio::test]
+async fn an_agent_that_only_sends_heartbeats_is_answered() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let requests = stream.requests.clone();
+    let beats = async {
+        loop {
+            let beat = attach_request::Message::Heartbeat(Heartbeat::default());
+            requests.send(AttachRequest { message: Some(beat) }).await.unwrap();
+            tokio::time::sleep(SILENCE / 10).await;
+        }
+    };
+    tokio::select! {
+        () = beats => unreachable!("it does not end"),
+        message = stream.next() => assert_eq!(message.unwrap(), Message::Ack(attach_response::Ack { seq: 0 })),
+    }
+}
+
 /// As when its connection is cut, or it is killed.
 #[tokio::test]
 async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
