@@ -8,6 +8,7 @@ mod rows;
 mod survey;
 mod transactions;
 mod writability;
+mod writer;
 
 use std::collections::HashSet;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Connection as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use sqlx::{ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::watch;
 
 use self::changes::Own;
@@ -27,6 +28,7 @@ use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use self::transactions::{apply, end_damaged, insert};
 use self::writability::Writability;
+use self::writer::{Turn, Writer};
 use super::Store;
 use super::hub::Hub;
 use super::types::{
@@ -40,8 +42,6 @@ use crate::job::{Change, Event, Job, JobId, TokenHash};
 const READERS: u32 = 4;
 /// How long a write waits for one of another process. That one may be stopped, and must not stop this one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a write waits for those of this process.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What brings the file to the version that this server knows.
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -54,7 +54,7 @@ pub struct SqliteStore {
 
 struct Inner {
     path: PathBuf,
-    writer: SqlitePool,
+    writer: Writer,
     readers: SqlitePool,
     hub: Hub,
     own: Own,
@@ -95,13 +95,10 @@ impl SqliteStore {
             // A job that Run has answered for survives a power cut.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .acquire_timeout(TURN_TIMEOUT)
-            .connect_with(options.clone())
-            .await?;
-        MIGRATIONS.run(&writer).await?;
+        let mut writer = options.connect().await?;
+        MIGRATIONS.run(&mut writer).await?;
         drop(lock);
+        let writer = Writer::begin(writer, options.clone(), path.to_owned());
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());
@@ -163,8 +160,7 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// Runs a transaction to its end also when the caller is dropped: a connection never goes back to the pool
-    /// with an open transaction.
+    /// See [`Writer::write`].
     async fn write<T, E>(
         &self,
         work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
@@ -173,39 +169,7 @@ impl SqliteStore {
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
     {
-        let inner = Arc::clone(&self.inner);
-        let task = tokio::spawn(async move {
-            let explained = |error| busy::explained(error, &inner.path);
-            let mut connection = inner.writer.acquire().await.map_err(explained)?;
-            let written = write_with(&mut connection, work, explained).await;
-            if matches!(written, Err(Failed { is_open: true, .. })) {
-                // On a full disk SQLite ends the transaction by itself, which sqlx does not learn of: with this
-                // connection nothing more could be written.
-                connection.close_on_drop();
-            }
-            written.map_err(|failed| failed.error)
-        });
-        task.await.unwrap_or_else(|_| Err(StoreError::Closing.into()))
-    }
-}
-
-/// A transaction that did not happen.
-struct Failed<E> {
-    error: E,
-    /// Whether the connection may still be in it.
-    is_open: bool,
-}
-
-async fn write_with<T, E: From<StoreError>>(
-    connection: &mut SqliteConnection,
-    work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>>,
-    explained: impl Fn(sqlx::Error) -> StoreError,
-) -> Result<T, Failed<E>> {
-    let unclear = |error| Failed { error: E::from(explained(error)), is_open: true };
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(unclear)?;
-    match work(&mut transaction).await {
-        Ok(value) => transaction.commit().await.map(|()| value).map_err(unclear),
-        Err(error) => Err(Failed { error, is_open: transaction.rollback().await.is_err() }),
+        self.inner.writer.write(Turn::InOrder, work).await
     }
 }
 
@@ -352,7 +316,9 @@ impl Store for SqliteStore {
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
         let (me, this) = (me.clone(), self.clone());
         let written = self
-            .write(move |tx| {
+            .inner
+            .writer
+            .write(Turn::First, move |tx| {
                 Box::pin(async move {
                     // The time at which it is written, not that at which it was asked for.
                     leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance).await

@@ -1,6 +1,7 @@
 //! What goes into the store and comes out.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::job::{Job, JobId, Rejection, TokenHash};
@@ -206,7 +207,7 @@ pub struct Changes {
 }
 
 /// The store could not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The disk that holds the state is full.
     #[error("no space is left for the server's state")]
@@ -219,10 +220,10 @@ pub enum StoreError {
     },
     /// Anything else: the database is locked, damaged, not there.
     #[error("the server's state could not be read or written")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
     /// What is stored does not have the form it should.
     #[error("the stored state of job {0} is damaged")]
-    Damaged(String, #[source] serde_json::Error),
+    Damaged(String, #[source] Arc<serde_json::Error>),
     /// A newer server wrote the job's document. This one would drop what it does not know of it.
     #[error(
         "cannot change job {job}: its document has version {version}, and this server knows up to {known}; \
@@ -250,7 +251,7 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(database) if database.code().is_some_and(|code| is_full(&code)) => {
                 Self::Full
             }
-            _ => Self::Database(error),
+            _ => Self::Database(Arc::new(error)),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Between rows and what they mean.
 
+use std::sync::Arc;
+
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
@@ -33,7 +35,7 @@ pub(super) fn document(row: &SqliteRow) -> Result<Document, StoreError> {
         return Ok(Document::Newer(newer));
     }
     let id = job_id(row)?;
-    let error = StoreError::Damaged(id.to_string(), error);
+    let error = StoreError::Damaged(id.to_string(), Arc::new(error));
     Ok(Document::Damaged(without_document(id, row.try_get("state")?), error))
 }
 
@@ -103,7 +105,7 @@ fn with(job: Job, row: &SqliteRow) -> Result<JobRecord, StoreError> {
 
 pub(super) fn job_id(row: &SqliteRow) -> Result<JobId, StoreError> {
     let text: String = row.try_get("job_id")?;
-    text.parse().map_err(|error| StoreError::Damaged(text, serde::de::Error::custom(error)))
+    text.parse().map_err(|error| StoreError::Damaged(text, Arc::new(serde::de::Error::custom(error))))
 }
 
 /// What these rows say. One that cannot be read is reported and left out: it stops nothing else.

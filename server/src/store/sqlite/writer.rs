@@ -1,0 +1,293 @@
+//! The one connection of this process that writes. Writes that come while a commit is on its way to the disk share the next
+//! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::busy;
+use crate::store::types::StoreError;
+
+/// How long a write waits for those of this process before it is refused.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Writes that wait for their turn. Who comes then waits to be let in, no longer than for a turn.
+const QUEUE: usize = 1024;
+/// A transaction takes no more writes than this, and none after so long: those in it wait for its commit, and other
+/// processes for its end.
+const GROUP: usize = 256;
+const GROUP_TIME: Duration = Duration::from_millis(20);
+
+/// Which write goes first.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Turn {
+    /// Before all that wait. For the heartbeat: while it is late, other servers may take this one for dead.
+    First,
+    /// In the order in which they come.
+    InOrder,
+}
+
+/// Hands writes to the task that has the connection.
+pub(super) struct Writer {
+    first: mpsc::Sender<Box<dyn Write>>,
+    in_order: mpsc::Sender<Box<dyn Write>>,
+    /// The task ends once this is dropped and what was handed to it has ended.
+    open: Mutex<Option<oneshot::Sender<()>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// With an open connection to the database at `path`. One that fails is replaced by one with the same options.
+    pub(super) fn begin(connection: SqliteConnection, options: SqliteConnectOptions, path: PathBuf) -> Self {
+        let (first, firsts) = mpsc::channel(QUEUE);
+        let (in_order, in_orders) = mpsc::channel(QUEUE);
+        let (open, closing) = oneshot::channel();
+        let queue = Queue { firsts, in_orders, closing: Some(closing), taken: None };
+        let groups = Groups { queue, connection: Some(connection), options, path };
+        let task = tokio::spawn(groups.run());
+        Self { first, in_order, open: Mutex::new(Some(open)), task: Mutex::new(Some(task)) }
+    }
+
+    /// Does the work in a transaction, also when the caller is dropped, and returns once that is durable.
+    pub(super) async fn write<T, E, F>(&self, turn: Turn, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+    {
+        let queue = match turn {
+            Turn::First => &self.first,
+            Turn::InOrder => &self.in_order,
+        };
+        let (told, result) = oneshot::channel();
+        let write = Work { work: Some(work), done: None, told, since: Instant::now() };
+        match tokio::time::timeout(TURN_TIMEOUT, queue.send(Box::new(write))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(StoreError::Closing.into()),
+            Err(_) => return Err(no_turn().into()),
+        }
+        result.await.unwrap_or_else(|_| Err(StoreError::Closing.into()))
+    }
+
+    /// Takes no more writes, and returns once those that it took have ended.
+    pub(super) async fn close(&self) {
+        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            let _ = task.await;
+        }
+    }
+}
+
+/// One write, and who waits for it.
+trait Write: Send {
+    /// When it was asked for.
+    fn since(&self) -> Instant;
+    /// Does it, within a transaction; gives whether it is to stay.
+    fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool>;
+    /// Tells who waits. `end` is that of the transaction, or why it was not begun.
+    fn settle(self: Box<Self>, end: Result<(), StoreError>);
+}
+
+struct Work<T, E, F> {
+    work: Option<F>,
+    done: Option<Result<T, E>>,
+    told: oneshot::Sender<Result<T, E>>,
+    since: Instant,
+}
+
+impl<T, E, F> Write for Work<T, E, F>
+where
+    T: Send,
+    E: From<StoreError> + Send,
+    F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send,
+{
+    fn since(&self) -> Instant {
+        self.since
+    }
+
+    fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool> {
+        let work = self.work.take();
+        async move {
+            let Some(work) = work else { return false };
+            let done = work(connection).await;
+            let stays = done.is_ok();
+            self.done = Some(done);
+            stays
+        }
+        .boxed()
+    }
+
+    fn settle(self: Box<Self>, end: Result<(), StoreError>) {
+        let result = match (self.done, end) {
+            (Some(Err(error)), _) => Err(error),
+            (_, Err(error)) => Err(error.into()),
+            (Some(Ok(value)), Ok(())) => Ok(value),
+            (None, Ok(())) => Err(StoreError::Closing.into()),
+        };
+        // Who waited may be gone.
+        let _ = self.told.send(result);
+    }
+}
+
+/// Writes that nobody has begun.
+struct Queue {
+    firsts: mpsc::Receiver<Box<dyn Write>>,
+    in_orders: mpsc::Receiver<Box<dyn Write>>,
+    /// `None`: no more writes are taken.
+    closing: Option<oneshot::Receiver<()>>,
+    /// The one that a group was begun for.
+    taken: Option<Box<dyn Write>>,
+}
+
+impl Queue {
+    /// Waits until there is a write; `None`: there will be none.
+    async fn wait(&mut self) -> Option<()> {
+        while self.taken.is_none() {
+            let closing = async {
+                match &mut self.closing {
+                    Some(closing) => drop(closing.await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                Some(write) = self.firsts.recv() => self.taken = Some(write),
+                Some(write) = self.in_orders.recv() => self.taken = Some(write),
+                () = closing, if !(self.firsts.is_closed() && self.in_orders.is_closed()) => {
+                    self.closing = None;
+                    self.firsts.close();
+                    self.in_orders.close();
+                }
+                else => return None,
+            }
+        }
+        Some(())
+    }
+
+    /// The next one that is there, if it has not waited too long: such are refused.
+    fn next(&mut self) -> Option<Box<dyn Write>> {
+        loop {
+            let first = self.firsts.try_recv().ok();
+            let write = first.or_else(|| self.taken.take()).or_else(|| self.in_orders.try_recv().ok())?;
+            if write.since().elapsed() < TURN_TIMEOUT {
+                return Some(write);
+            }
+            write.settle(Err(no_turn()));
+        }
+    }
+}
+
+fn no_turn() -> StoreError {
+    StoreError::Busy { why: "other writes take all the time".to_owned() }
+}
+
+/// The task that writes.
+struct Groups {
+    queue: Queue,
+    /// `None`: the last one failed.
+    connection: Option<SqliteConnection>,
+    options: SqliteConnectOptions,
+    path: PathBuf,
+}
+
+/// A transaction that is over or unclear: the connection may still be in it.
+struct Broken(StoreError);
+
+impl Groups {
+    async fn run(mut self) {
+        while self.queue.wait().await.is_some() {
+            let mut group = Vec::new();
+            let end = self.group(&mut group).await;
+            for write in group {
+                write.settle(end.clone());
+            }
+        }
+        if let Some(connection) = self.connection {
+            let _ = connection.close().await;
+        }
+    }
+
+    /// Writes what is there, in one transaction. `group`: whose end is that of the transaction.
+    async fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
+        let connection = match self.connection.take() {
+            Some(connection) => Ok(connection),
+            None => self.options.connect().await,
+        };
+        let begun = async |mut connection: SqliteConnection| {
+            execute(&mut connection, "BEGIN IMMEDIATE").await.map(|()| connection)
+        };
+        let begun = match connection {
+            Ok(connection) => begun(connection).await,
+            Err(error) => Err(error),
+        };
+        let mut connection = match begun {
+            Ok(connection) => connection,
+            Err(error) => {
+                group.extend(self.queue.next());
+                return Err(busy::explained(error, &self.path));
+            }
+        };
+        match self.transaction(&mut connection, group).await {
+            Ok(()) => {
+                self.connection = Some(connection);
+                Ok(())
+            }
+            // On a full disk SQLite ends the transaction by itself; with this connection nothing more could be written.
+            Err(Broken(error)) => Err(error),
+        }
+    }
+
+    async fn transaction(
+        &mut self,
+        connection: &mut SqliteConnection,
+        group: &mut Vec<Box<dyn Write>>,
+    ) -> Result<(), Broken> {
+        let path = self.path.clone();
+        let broken = |error| Broken(busy::explained(error, &path));
+        let begun = Instant::now();
+        while let Some(mut write) = self.queue.next() {
+            // What comes first needs no savepoint: until then the transaction holds nothing else.
+            let is_alone = group.is_empty();
+            if !is_alone {
+                execute(connection, "SAVEPOINT one").await.map_err(broken)?;
+            }
+            let stays = AssertUnwindSafe(write.run(connection)).catch_unwind().await;
+            match stays {
+                Ok(true) => group.push(write),
+                Ok(false) | Err(_) => {
+                    let undo = if is_alone { "ROLLBACK" } else { "ROLLBACK TO one" };
+                    let undone = execute(connection, undo).await;
+                    // Its own error says more than that of undoing it.
+                    write.settle(Err(StoreError::Closing));
+                    undone.map_err(broken)?;
+                    if is_alone {
+                        return Ok(());
+                    }
+                }
+            }
+            if !is_alone {
+                execute(connection, "RELEASE one").await.map_err(broken)?;
+            }
+            if group.len() >= GROUP || begun.elapsed() >= GROUP_TIME {
+                break;
+            }
+        }
+        let end = if group.is_empty() { "ROLLBACK" } else { "COMMIT" };
+        execute(connection, end).await.map_err(broken)
+    }
+}
+
+async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<()> {
+    sqlx::query(sql).execute(connection).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests;
