@@ -23,8 +23,8 @@ use super::places::{Place, Places, Ticket, Turn};
 use super::removal::Unremovable;
 use super::unreadable::Unreadable;
 use super::{
-    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, removal,
-    run_folder, scope,
+    ATTACH, CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes,
+    removal, run_folder, scope,
 };
 use crate::exhaustion::{is_exhaustion, with_remedy};
 use crate::job::{AttemptId, ExecutorRef};
@@ -271,10 +271,10 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
         let executor = target.executor.clone();
         if self.holder(&executor).context("cannot ask for the agent's lock")? != Holder::Nobody {
-            return Ok(());
+            return Ok(CleanUp::StillRuns);
         }
         self.exits.forget(&executor);
         self.unreadable.end(&executor);
@@ -284,21 +284,22 @@ impl Launcher for LocalLauncher {
         let clean_up = move || {
             let end_processes = || processes::kill_marked(&marker);
             if step_goes_on {
-                return end_processes().context("cannot kill what the attempt started");
+                end_processes().context("cannot kill what the attempt started")?;
+                return Ok(CleanUp::Done);
             }
             unremovable
                 .clean_up(&executor, end_processes, || removal::remove(&dir))
                 .with_context(|| format!("cannot remove the run folder {}", dir.display()))?;
             // The job's folder goes with its last attempt.
             dir.parent().map(fs::remove_dir);
-            Ok(())
+            Ok(CleanUp::Done)
         };
         tokio::task::spawn_blocking(clean_up).await?
     }
 
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         // The run folder is in the state folder: nobody else's.
-        self.clean_up(target, false).await
+        self.clean_up(target, false).await.map(drop)
     }
 
     async fn leftovers(&self) -> Vec<Target> {

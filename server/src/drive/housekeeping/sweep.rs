@@ -49,7 +49,8 @@ impl Work for Sweep {
             async move {
                 match context.store.load(&left.attempt().job).await? {
                     Some(record) if !record.job.state.is_final() => Ok(()),
-                    Some(_) => left.clean_up(false).await,
+                    // What still runs is found again.
+                    Some(_) => left.clean_up(false).await.map(drop),
                     None => left.clean_up_orphan().await,
                 }
             }

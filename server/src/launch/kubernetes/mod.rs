@@ -27,7 +27,7 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
-use super::{ATTACH, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
+use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
 use crate::job::{AttemptId, ExecutorRef, Milestones};
 
 use bounded::{CALL_TIME, bounded};
@@ -337,26 +337,29 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
         self.changes.forget(&name);
         let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
+        let runs =
+            |pod: &Pod| matches!(observe::observe(pod, &[], jiff::Timestamp::now()), Observation::Running);
+        if found.as_deref().is_some_and(runs) {
+            return Ok(CleanUp::StillRuns);
+        }
         // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
         if !step_goes_on {
             self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return Ok(()) };
-        if matches!(observe::observe(&pod, &[], jiff::Timestamp::now()), Observation::Running) {
-            return Ok(());
-        }
+        let Some(pod) = found else { return Ok(CleanUp::Done) };
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
         let cleaned = async {
             ignore_missing(self.pods.delete(&name, &delete).await.map(drop))?;
             self.remove_finalizer(&name).await
         };
-        cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))
+        cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))?;
+        Ok(CleanUp::Done)
     }
 
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
