@@ -51,23 +51,31 @@ impl JobDriver {
             // An agent that has reported may take a moment to leave.
             Observation::Running => Some(LOOK_PERIOD),
             Observation::Unknown(_) => Some(CLEAN_UP_PAUSE),
-            Observation::Waiting(_) | Observation::Gone(_) => match clean_up(&execution, goes_on).await {
-                Ok(CleanUp::Done) => None,
-                // Its agent has started in between.
-                Ok(CleanUp::StillRuns) => Some(LOOK_PERIOD),
-                Err(_) => Some(CLEAN_UP_PAUSE),
-            },
+            Observation::Waiting(_) | Observation::Gone(_) => {
+                match self.clean_up_one(&execution, goes_on).await {
+                    Ok(CleanUp::Done) => None,
+                    // Its agent has started in between.
+                    Ok(CleanUp::StillRuns) => Some(LOOK_PERIOD),
+                    Err(_) => Some(CLEAN_UP_PAUSE),
+                }
+            }
         };
         self.cleaned.insert(attempt, pause.map(|pause| Instant::now() + pause));
     }
-}
 
-/// Cleans up behind the attempt, and logs why it cannot.
-pub(super) async fn clean_up(execution: &Execution, step_goes_on: bool) -> anyhow::Result<CleanUp> {
-    let cleaned = execution.clean_up(step_goes_on).await;
-    if let Err(error) = &cleaned {
+    /// Cleans up behind the attempt, and logs why it cannot when that is news.
+    pub(super) async fn clean_up_one(
+        &mut self,
+        execution: &Execution,
+        step_goes_on: bool,
+    ) -> anyhow::Result<CleanUp> {
+        let cleaned = execution.clean_up(step_goes_on).await;
         let attempt = execution.attempt();
-        tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, will try again");
+        if let Err(error) = &cleaned
+            && self.reported.is_news(attempt, error, Instant::now())
+        {
+            tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, will try again");
+        }
+        cleaned
     }
-    cleaned
 }
