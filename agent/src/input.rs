@@ -1,5 +1,6 @@
 //! Models that the command needs: fetched, checked and unpacked before it starts.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use sqlflow_proto::agent::{AttemptRef, Input};
 use tar::EntryType;
 
 use crate::cache::{Cache, Fingerprint, Keeping};
-use crate::store::{self, ModelPlace, Patience};
+use crate::exhaustion::is_exhaustion;
+use crate::store::{self, ModelPlace, ModelStore, Patience};
 use crate::tarball;
 use crate::workspace::inside;
 
@@ -38,7 +40,7 @@ pub enum InputError {
 }
 
 /// Unpacks the model into its folder within the workspace, from the cache if that has it. A storage that fails is tried
-/// again as patience allows.
+/// again as patience allows, and so is what fails because the disk is full, or because something else is used up.
 ///
 /// # Errors
 /// See [`InputError`].
@@ -54,7 +56,26 @@ pub fn fetch(
     let place = ModelPlace::new(&input.uri, &input.name).map_err(refused)?;
     let store = store::open(&place, attempt, patience).map_err(refused)?;
     let folder = inside(workspace, &input.directory).map_err(&unusable)?;
-    let tarball = place.tarball();
+    let fetched = fetch_from(&*store, &place.tarball(), &folder, input, cache, patience);
+    fetched.map_err(|failure| match failure {
+        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
+            InputError::Missing { name: input.name.clone(), uri: input.uri.clone() }
+        }
+        Failure::Storage(error) => unusable(error.into()),
+        Failure::Content(cause) => unusable(cause),
+    })
+}
+
+fn fetch_from(
+    store: &dyn ModelStore,
+    tarball: &str,
+    folder: &Path,
+    input: &Input,
+    cache: Option<&Cache>,
+    patience: &Patience,
+) -> Result<(), Failure> {
+    // Where there is no room for the model, the cache's copy of it would take some more.
+    let is_full = Cell::new(false);
     let read = |print: io::Result<Option<Fingerprint>>| {
         let print = print?;
         let known = cache.zip(print.as_ref());
@@ -62,20 +83,23 @@ pub fn fetch(
             && let Some(file) = cache.open(&input.uri, print)
         {
             let mut reading = Reading { file: Box::new(file), patience, failed: false, keeping: None };
-            match unpack_from(&mut reading, &folder) {
+            match unpack_from(&mut reading, folder) {
                 Ok(()) => {
                     tracing::info!(model = input.name, "the model is from the cache");
                     return Ok(());
                 }
+                Err(failure) if failure.is_exhaustion() => return Err(failure),
                 Err(error) => {
                     tracing::warn!(%error, model = input.name, "the cache is spoilt");
                     cache.forget(&input.uri, print);
                 }
             }
         }
-        let keeping = known.and_then(|(cache, print)| cache.keep(&input.uri, print));
-        let mut reading = Reading { file: store.read(&tarball)?, patience, failed: false, keeping };
-        unpack_from(&mut reading, &folder)?;
+        let keeping =
+            known.filter(|_| !is_full.get()).and_then(|(cache, print)| cache.keep(&input.uri, print));
+        let mut reading = Reading { file: store.read(tarball)?, patience, failed: false, keeping };
+        unpack_from(&mut reading, folder)
+            .inspect_err(|failure| is_full.set(is_full.get() || failure.is_exhaustion()))?;
         if let Some(keeping) = reading.keeping {
             keeping.finish();
         }
@@ -85,15 +109,9 @@ pub fn fetch(
     let mut replaced = 0;
     let was_replaced =
         |failure: &Failure| matches!(failure, Failure::Storage(error) if error.kind() == store::REPLACED);
-    let look = || store.fingerprint(&tarball);
+    let look = || store.fingerprint(tarball);
     let read = || store::anew(&input.name, &mut replaced, was_replaced, look, read);
-    patience.retry(read, Failure::may_pass).map_err(|failure| match failure {
-        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
-            InputError::Missing { name: input.name.clone(), uri: input.uri.clone() }
-        }
-        Failure::Storage(error) => unusable(error.into()),
-        Failure::Content(cause) => unusable(cause),
-    })
+    patience.retry(read, Failure::may_pass)
 }
 
 /// What may pass by itself, and what does not.
@@ -107,7 +125,15 @@ enum Failure {
 
 impl Failure {
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Storage(error) if error.kind() != io::ErrorKind::NotFound)
+        match self {
+            Self::Storage(error) => error.kind() != io::ErrorKind::NotFound,
+            Self::Content(_) => self.is_exhaustion(),
+        }
+    }
+
+    /// Whether unpacking failed because something is used up on this machine.
+    fn is_exhaustion(&self) -> bool {
+        matches!(self, Self::Content(cause) if is_exhaustion(cause))
     }
 }
 
@@ -174,11 +200,15 @@ impl Read for Reading<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use tar::{Builder, Header};
 
     use super::*;
+    use crate::small_disk::{self, MIB};
+    use crate::store::{FoundFile, Over, StagedFile};
 
     fn tarball(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
@@ -246,8 +276,94 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
         let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
-        let patience = Arc::new(Patience::new(std::time::Duration::ZERO));
+        let patience = Arc::new(Patience::new(Duration::ZERO));
         let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &patience).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
+    }
+
+    const LARGE: usize = MIB * 2 / 3;
+
+    /// A model that takes two thirds of the small disk, packed hardly less.
+    fn large_model() -> Stored {
+        let mut random = 1_u64;
+        let digit = || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from((random >> 57) as u8)
+        };
+        let weights: String = std::iter::repeat_with(digit).take(LARGE).collect();
+        Stored(tarball(&[("weights", EntryType::Regular, &weights)]))
+    }
+
+    /// A storage of one tarball, which tells its fingerprint.
+    #[derive(Debug)]
+    struct Stored(Vec<u8>);
+
+    impl ModelStore for Stored {
+        fn stage(&self, _: &str, _: Over, _: u64) -> io::Result<Box<dyn StagedFile>> {
+            unreachable!()
+        }
+
+        fn commit(&self, _: &str) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn clear(&self) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn list(&self) -> io::Result<Vec<FoundFile>> {
+            unreachable!()
+        }
+
+        fn delete(&self, _: &str) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn fingerprint(&self, _: &str) -> io::Result<Option<Fingerprint>> {
+            let trailer = *self.0.last_chunk().unwrap();
+            Ok(Some(Fingerprint { tag: "1".to_owned(), length: self.0.len() as u64, trailer }))
+        }
+
+        fn read(&self, _: &str) -> io::Result<Box<dyn Read + Send>> {
+            Ok(Box::new(io::Cursor::new(self.0.clone())))
+        }
+    }
+
+    #[test]
+    fn on_a_small_disk() {
+        let Some(disk) = small_disk::here() else { return };
+        let (model, folder) = (large_model(), disk.join("m"));
+        let fetch = |cache: &Cache, seconds| {
+            let patience = Patience::new(Duration::from_secs(seconds));
+            fetch_from(&model, "m.tar.gz", &folder, &Input::default(), Some(cache), &patience)
+        };
+        // There is room for the model, and none for a copy in the cache.
+        let same = Cache::new(disk.join("cache"), u64::MAX);
+        let ballast = small_disk::fill(&disk);
+        std::thread::scope(|scope| {
+            let fetched = scope.spawn(|| fetch(&same, 60));
+            std::thread::sleep(Duration::from_millis(500));
+            assert!(!fetched.is_finished());
+            std::fs::remove_file(ballast).unwrap();
+            fetched.join().unwrap().unwrap();
+        });
+        let weights = folder.join("weights");
+        assert_eq!(std::fs::metadata(&weights).unwrap().len(), LARGE as u64);
+
+        // What is in the cache is not spoilt because it cannot be unpacked.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let cache = Cache::new(elsewhere.path().to_owned(), u64::MAX);
+        std::fs::remove_file(&weights).unwrap();
+        fetch(&cache, 0).unwrap();
+        std::fs::remove_file(&weights).unwrap();
+        small_disk::fill(&disk);
+        assert!(fetch(&cache, 0).unwrap_err().is_exhaustion());
+        assert!(!weights.exists() && std::fs::read_dir(elsewhere.path()).unwrap().count() == 1);
+        small_disk::done();
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for() {
+        small_disk::run("input::tests::on_a_small_disk");
     }
 }

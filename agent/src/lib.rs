@@ -25,6 +25,8 @@ pub mod process;
 mod publish;
 pub mod run;
 pub mod ship;
+#[cfg(test)]
+mod small_disk;
 mod standalone;
 mod store;
 mod summary;

@@ -100,6 +100,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::small_disk;
 
     fn patience() -> Patience {
         Patience::new(Duration::from_secs(60))
@@ -135,5 +136,31 @@ mod tests {
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
         assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &patience()).is_err());
         assert!(!dir.path().join("victim").exists());
+    }
+
+    #[test]
+    fn on_a_small_disk() {
+        let Some(disk) = small_disk::here() else { return };
+        let ballast = small_disk::fill(&disk);
+        let workspace = disk.join("workspace");
+        let large = File { content: vec![b'x'; small_disk::MIB / 2].into(), ..file("bin/large", 0) };
+        let files = [large, file("main.py", 0)];
+        let at_once = create(&workspace, &files, &Patience::new(Duration::ZERO));
+        assert!(is_exhaustion(&at_once.unwrap_err()));
+        std::thread::scope(|scope| {
+            let created = scope.spawn(|| create(&workspace, &files, &patience()));
+            std::thread::sleep(Duration::from_millis(500));
+            assert!(!created.is_finished());
+            fs::remove_file(ballast).unwrap();
+            created.join().unwrap().unwrap();
+        });
+        assert_eq!(fs::read(workspace.join("bin/large")).unwrap().len(), small_disk::MIB / 2);
+        assert!(workspace.join("main.py").exists());
+        small_disk::done();
+    }
+
+    #[test]
+    fn a_full_disk_is_waited_for() {
+        small_disk::run("workspace::tests::on_a_small_disk");
     }
 }

@@ -50,18 +50,14 @@ fn write_all(file: &mut impl io::Write, unacked: &Unacked, overflow: Option<&Ove
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use sqlflow_proto::record::{Output, Record, record::Payload};
 
     use super::*;
-
-    const DISK: &str = "SQLFLOW_TEST_SMALL_DISK";
-    const DONE: &str = "the disk is full, and the spool is there";
+    use crate::small_disk;
 
     #[test]
     fn on_a_small_disk() {
-        let Some(dir) = std::env::var_os(DISK).map(std::path::PathBuf::from) else { return };
+        let Some(dir) = small_disk::here() else { return };
         let record = |seq| {
             let output = Output { data: vec![b'x'; 100 << 10].into(), ..Output::default() };
             Record { seq, payload: Some(Payload::Output(output)), ..Record::default() }
@@ -74,7 +70,7 @@ mod tests {
         let whole: Vec<_> = std::iter::from_fn(|| Record::decode_length_delimited(&mut rest).ok()).collect();
         assert!(whole.len() > 5, "{}", whole.len());
         assert_eq!(whole, unacked.records[..whole.len()]);
-        println!("{DONE}");
+        small_disk::done();
     }
 
     /// Nothing shows where the record that is torn ends, so the rest is lost; what was whole before it is not.
@@ -91,20 +87,8 @@ mod tests {
         assert_eq!(spooled, record(1).encode_length_delimited_to_vec());
     }
 
-    /// In a mount namespace of the test's own, where the folder is a disk of one megabyte; the test runs itself in it.
     #[test]
     fn a_full_disk_keeps_what_it_has_room_for() {
-        let dir = tempfile::tempdir().unwrap();
-        let script = r#"mount -t tmpfs -o size=1m none "$0" && exec "$@""#;
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-c", script]).arg(dir.path()).arg(std::env::current_exe().unwrap());
-        command.args(["--exact", "ship::spool::tests::on_a_small_disk", "--nocapture"]).env(DISK, dir.path());
-        let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains(DONE),
-            "this test mounts a small disk and needs the right to do so\n{said}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        small_disk::run("ship::spool::tests::on_a_small_disk");
     }
 }

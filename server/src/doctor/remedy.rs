@@ -136,7 +136,7 @@ fn remove_run_folder(state: &State, id: &JobId, orphans: Orphans) -> anyhow::Res
     if runs.agent(id)? != Agent::Gone {
         bail!("an agent runs in {} by now", folder.display());
     }
-    runs.end_processes(id);
+    runs.end_processes(id).context("cannot end what its agents left running")?;
     if orphans == Orphans::Delete {
         return finish_removal(&folder);
     }

@@ -28,6 +28,7 @@ use tracing::Instrument as _;
 
 use super::Context;
 use super::given_back::GivenBack;
+use super::reported::Reported;
 use crate::clock;
 use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Next, Role};
 use crate::launch::Waiting;
@@ -59,6 +60,8 @@ pub(super) struct JobDriver {
     is_named: bool,
     /// What came of cleaning up behind ended attempts.
     cleaned: Cleaned,
+    /// Clean-ups that failed and were logged.
+    reported: Reported<AttemptId>,
 }
 
 /// Why driving stops before the job's end.
@@ -94,7 +97,16 @@ impl From<LogError> for Stop {
 
 impl JobDriver {
     pub(super) fn new(context: Arc<Context>, given_back: Arc<GivenBack>, id: JobId, lease: Lease) -> Self {
-        Self { context, given_back, id, lease, at_hand: None, is_named: false, cleaned: Cleaned::new() }
+        Self {
+            context,
+            given_back,
+            id,
+            lease,
+            at_hand: None,
+            is_named: false,
+            cleaned: Cleaned::new(),
+            reported: Reported::default(),
+        }
     }
 
     pub(super) async fn run(self) {

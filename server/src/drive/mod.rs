@@ -3,11 +3,13 @@
 //! does it, records it under its lease, and looks again. It may be killed between any two of these.
 //!
 //! `job` drives one job, `verdict` says how an attempt ended that cannot say so itself, `housekeeping` does what is
-//! due from time to time, `given_back` is about jobs that it leaves to other servers for a while.
+//! due from time to time, `given_back` is about jobs that it leaves to other servers for a while, `reported` limits what is
+//! logged of lasting failures.
 
 mod given_back;
 mod housekeeping;
 mod job;
+mod reported;
 mod verdict;
 
 use std::collections::HashMap;

@@ -1,6 +1,5 @@
 //! Run folders as an operator's tool sees them: which jobs have one, and whether an agent still runs there.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -35,14 +34,9 @@ impl RunFolders {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub fn jobs(&self) -> io::Result<impl Iterator<Item = JobId> + use<>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Ok(entries) => Some(entries),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(error),
-        };
-        let entries = entries.into_iter().flatten().flatten();
-        Ok(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()))
+    pub fn jobs(&self) -> io::Result<Vec<JobId>> {
+        let names = run_folder::names_in(&self.dir)?;
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
 
     /// The job's folder.
@@ -54,9 +48,9 @@ impl RunFolders {
     /// Whether an agent of the job runs.
     ///
     /// # Errors
-    /// A lock cannot be asked.
+    /// The job's folder cannot be listed, or a lock cannot be asked.
     pub fn agent(&self, job: &JobId) -> io::Result<Agent> {
-        for attempt in attempts_of(job, &self.path(job)) {
+        for attempt in attempts_of(job, &self.path(job))? {
             let dir = run_folder::of(&self.dir, &ExecutorRef::of_attempt(&attempt));
             match holder(&dir.join("lock"))? {
                 Holder::Nobody => {}
@@ -68,9 +62,28 @@ impl RunFolders {
     }
 
     /// Ends what the job's dead agents left running.
-    pub fn end_processes(&self, job: &JobId) {
-        for attempt in attempts_of(job, &self.path(job)) {
-            processes::kill_marked(&attempt.to_string());
+    ///
+    /// # Errors
+    /// Some of it may still run.
+    pub fn end_processes(&self, job: &JobId) -> io::Result<()> {
+        for attempt in attempts_of(job, &self.path(job))? {
+            processes::kill_marked(&attempt.to_string())?;
         }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_listed_says_nothing_of_agents() {
+        let dir = tempfile::tempdir().unwrap();
+        let (runs, job) = (RunFolders::of(dir.path()), JobId::generate());
+        assert_eq!(runs.agent(&job).unwrap(), Agent::Gone, "there is no folder");
+        // Listing it fails with ENOTDIR.
+        std::fs::write(runs.path(&job), "").unwrap();
+        assert!(runs.agent(&job).is_err() && runs.end_processes(&job).is_err());
     }
 }

@@ -23,8 +23,8 @@ use super::places::{Place, Places, Ticket, Turn};
 use super::removal::Unremovable;
 use super::unreadable::Unreadable;
 use super::{
-    ATTACH, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes, removal,
-    run_folder, scope,
+    ATTACH, CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes,
+    removal, run_folder, scope,
 };
 use crate::exhaustion::{is_exhaustion, with_remedy};
 use crate::job::{AttemptId, ExecutorRef};
@@ -261,15 +261,20 @@ impl Launcher for LocalLauncher {
             }
         }
         if forced {
-            let marker = target.attempt.to_string();
-            let _ = tokio::task::spawn_blocking(move || processes::kill_marked(&marker)).await;
+            let attempt = &target.attempt;
+            let marker = attempt.to_string();
+            let killed = tokio::task::spawn_blocking(move || processes::kill_marked(&marker)).await;
+            if let Ok(Err(error)) = killed {
+                let error = with_remedy(&error);
+                tracing::warn!(%attempt, error, "cannot kill what the attempt started now, will try again");
+            }
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
         let executor = target.executor.clone();
         if self.holder(&executor).context("cannot ask for the agent's lock")? != Holder::Nobody {
-            return Ok(());
+            return Ok(CleanUp::StillRuns);
         }
         self.exits.forget(&executor);
         self.unreadable.end(&executor);
@@ -277,23 +282,24 @@ impl Launcher for LocalLauncher {
         let marker = target.attempt.to_string();
         let unremovable = self.unremovable.clone();
         let clean_up = move || {
+            let end_processes = || processes::kill_marked(&marker);
             if step_goes_on {
-                processes::kill_marked(&marker);
-                return Ok(());
+                end_processes().context("cannot kill what the attempt started")?;
+                return Ok(CleanUp::Done);
             }
             unremovable
-                .clean_up(&executor, || processes::kill_marked(&marker), || removal::remove(&dir))
+                .clean_up(&executor, end_processes, || removal::remove(&dir))
                 .with_context(|| format!("cannot remove the run folder {}", dir.display()))?;
             // The job's folder goes with its last attempt.
             dir.parent().map(fs::remove_dir);
-            Ok(())
+            Ok(CleanUp::Done)
         };
         tokio::task::spawn_blocking(clean_up).await?
     }
 
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {
         // The run folder is in the state folder: nobody else's.
-        self.clean_up(target, false).await
+        self.clean_up(target, false).await.map(drop)
     }
 
     async fn leftovers(&self) -> Vec<Target> {
@@ -344,12 +350,13 @@ fn prepare(dir: &Path) -> io::Result<[File; 2]> {
     Ok([log.try_clone()?, log])
 }
 
+/// The attempts that have a run folder. What cannot be listed now is found the next time.
 fn targets_in(run_dir: &Path) -> Vec<Target> {
-    let entries = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
     let mut found = Vec::new();
-    for job_dir in entries(run_dir) {
-        if let Some(job) = job_dir.file_name().to_str().and_then(|name| name.parse().ok()) {
-            found.extend(run_folder::attempts_of(&job, &job_dir.path()).into_iter().map(Target::own));
+    for name in run_folder::names_in(run_dir).unwrap_or_default() {
+        if let Some(job) = name.to_str().and_then(|name| name.parse().ok()) {
+            let attempts = run_folder::attempts_of(&job, &run_dir.join(&name)).unwrap_or_default();
+            found.extend(attempts.into_iter().map(Target::own));
         }
     }
     found

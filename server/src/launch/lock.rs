@@ -35,7 +35,7 @@ pub(super) fn holder(path: &Path) -> io::Result<Holder> {
 }
 
 /// A lock for writing, on a whole file.
-fn write_lock() -> libc::flock {
+pub(super) fn write_lock() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,

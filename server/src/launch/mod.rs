@@ -149,8 +149,8 @@ pub trait Launcher: Send + Sync + 'static {
     /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
     ///
     /// # Errors
-    /// Something stays that should not. Housekeeping asks again.
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()>;
+    /// Something stays that should not. Drivers and housekeeping ask again.
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp>;
 
     /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
     ///
@@ -171,6 +171,16 @@ pub trait Launcher: Send + Sync + 'static {
     fn look_period(&self) -> Duration {
         Duration::from_secs(1)
     }
+}
+
+/// What came of cleaning up behind an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum CleanUp {
+    /// Nothing is left that should not be.
+    Done,
+    /// Nothing was done: it runs, or may run. Its clean-up stays due.
+    StillRuns,
 }
 
 /// How an attempt stands.

@@ -2,7 +2,10 @@
 //! that what a killed agent left behind can be found and ended without trusting a process id.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -18,16 +21,105 @@ pub(super) fn signal(pid: i32, signal: Signal) {
 }
 
 /// Kills every process that carries this mark.
-pub(super) fn kill_marked(attempt: &str) {
+///
+/// # Errors
+/// Processes cannot be listed, looked at or killed: some that carry the mark may still run.
+pub(super) fn kill_marked(attempt: &str) -> io::Result<()> {
+    kill_marked_in(Path::new("/proc"), attempt)
+}
+
+fn kill_marked_in(proc: &Path, attempt: &str) -> io::Result<()> {
     let mark = format!("{MARKER}={attempt}").into_bytes();
-    for pid in fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| pid_of(&entry)) {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        if environment.split(|&byte| byte == 0).any(|variable| variable == mark) {
-            signal(pid, Signal::SIGKILL);
-        }
+    let mut result = Ok(());
+    for entry in fs::read_dir(proc)? {
+        let entry = entry?;
+        let Some(pid) = pid_of(&entry) else { continue };
+        let killed = environment(&entry.path()).and_then(|environment| {
+            let is_marked = environment.split(|&byte| byte == 0).any(|variable| variable == mark);
+            if is_marked { kill_if_there(pid) } else { Ok(()) }
+        });
+        // One that cannot be looked at must not keep the others alive.
+        result = result.and(killed);
+    }
+    result
+}
+
+/// The environment of the process in this folder of `/proc`; empty when it has ended, or is another user's.
+fn environment(process: &Path) -> io::Result<Vec<u8>> {
+    let is_none_of_ours = |error: &io::Error| {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::ENOENT | Errno::ESRCH | Errno::EACCES | Errno::EPERM))
+    };
+    match fs::read(process.join("environ")) {
+        Err(error) if is_none_of_ours(&error) => Ok(Vec::new()),
+        read => read,
+    }
+}
+
+fn kill_if_there(pid: i32) -> io::Result<()> {
+    match kill(Pid::from_raw(pid), Signal::SIGKILL) {
+        Err(Errno::ESRCH) => Ok(()),
+        done => Ok(done?),
     }
 }
 
 fn pid_of(entry: &fs::DirEntry) -> Option<i32> {
     entry.file_name().to_str()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    const ATTEMPT: &str = "job/0/1";
+
+    /// A process with this mark.
+    fn marked(attempt: &str) -> Child {
+        Command::new("sleep").arg("600").env(MARKER, attempt).spawn().unwrap()
+    }
+
+    /// A folder that shows these processes as `/proc` does.
+    fn proc_of(processes: &[&Child]) -> tempfile::TempDir {
+        let proc = tempfile::tempdir().unwrap();
+        for process in processes {
+            let pid = process.id().to_string();
+            symlink(Path::new("/proc").join(&pid), proc.path().join(pid)).unwrap();
+        }
+        proc
+    }
+
+    fn ended_by(mut process: Child) -> Option<i32> {
+        process.wait().unwrap().signal()
+    }
+
+    #[test]
+    fn what_carries_the_mark_is_killed_though_another_cannot_be_looked_at() {
+        let (ours, mut other) = (marked(ATTEMPT), marked("job/0/2"));
+        let proc = proc_of(&[&ours, &other]);
+        // Reading it fails with EISDIR.
+        fs::create_dir_all(proc.path().join("1/environ")).unwrap();
+        assert!(kill_marked_in(proc.path(), ATTEMPT).is_err(), "it may carry the mark");
+        assert_eq!(ended_by(ours), Some(Signal::SIGKILL as i32));
+        assert!(other.try_wait().unwrap().is_none(), "it is another attempt's");
+        fs::remove_dir_all(proc.path().join("1")).unwrap();
+        kill_marked_in(proc.path(), "job/0/2").unwrap();
+        assert_eq!(ended_by(other), Some(Signal::SIGKILL as i32));
+    }
+
+    #[test]
+    fn a_process_that_ended_after_it_was_listed_is_no_error() {
+        let proc = tempfile::tempdir().unwrap();
+        fs::create_dir(proc.path().join("17")).unwrap();
+        kill_marked_in(proc.path(), ATTEMPT).unwrap();
+    }
+
+    #[test]
+    fn processes_that_cannot_be_listed_are_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(kill_marked_in(&dir.path().join("proc"), ATTEMPT).is_err());
+    }
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{LaunchError, Launched, Launcher, Needs, Observation, Supervision, Target, Ticket, Waiting};
+use super::{
+    CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Supervision, Target, Ticket, Waiting,
+};
 use crate::job::{AttemptId, Job, Milestones, Place};
 
 /// The kind of wait for a server that can ask after the attempt.
@@ -126,7 +128,7 @@ impl Execution {
         self.launcher.stop(&self.target, forced).await;
     }
 
-    pub async fn clean_up(&self, step_goes_on: bool) -> anyhow::Result<()> {
+    pub async fn clean_up(&self, step_goes_on: bool) -> anyhow::Result<CleanUp> {
         self.launcher.clean_up(&self.target, step_goes_on).await
     }
 
@@ -180,8 +182,8 @@ impl Launcher for Elsewhere {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
-        Ok(())
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
+        Ok(CleanUp::StillRuns)
     }
 
     async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
@@ -234,8 +236,8 @@ mod tests {
 
         async fn stop(&self, _: &Target, _: bool) {}
 
-        async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
-            Ok(())
+        async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
+            Ok(CleanUp::Done)
         }
 
         async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {

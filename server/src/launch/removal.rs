@@ -7,7 +7,6 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::exhaustion::is_exhaustion;
 use crate::job::ExecutorRef;
 
 /// How many executors are remembered. With more that memory starts over, at the cost of looking for their processes again.
@@ -25,11 +24,12 @@ impl Unremovable {
     pub(super) fn clean_up(
         &self,
         executor: &ExecutorRef,
-        end_processes: impl FnOnce(),
+        end_processes: impl FnOnce() -> io::Result<()>,
         remove: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<()> {
         if !self.lock().contains(executor) {
-            end_processes();
+            // The folder stays until then: it leads housekeeping here again.
+            end_processes()?;
         }
         let removed = remove();
         let mut known = self.lock();
@@ -37,8 +37,6 @@ impl Unremovable {
             Ok(()) => {
                 known.remove(executor);
             }
-            // Then the processes may not have been found either.
-            Err(error) if is_exhaustion(error) => {}
             Err(_) => {
                 if known.len() >= MOST {
                     known.clear();
@@ -145,15 +143,33 @@ mod tests {
         let (unremovable, searched) = (Unremovable::default(), Cell::new(0));
         let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
         let clean_up = |error: Option<Errno>| {
-            let search = || searched.set(searched.get() + 1);
+            let search = || {
+                searched.set(searched.get() + 1);
+                Ok(())
+            };
             let cleaned =
                 unremovable.clean_up(&executor, search, || error.map_or(Ok(()), |it| Err(it.into())));
             (cleaned.is_ok(), searched.get())
         };
-        assert_eq!(clean_up(Some(Errno::EMFILE)), (false, 1));
-        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 2), "the search may have failed, too");
-        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 2));
-        assert_eq!(clean_up(None), (true, 2));
+        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
+        assert_eq!(clean_up(Some(Errno::EPERM)), (false, 1));
+        assert_eq!(clean_up(None), (true, 1));
         assert!(unremovable.lock().is_empty());
+    }
+
+    #[test]
+    fn a_folder_stays_until_its_processes_were_searched_for() {
+        let unremovable = Unremovable::default();
+        let executor = ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 });
+        let removed = Cell::new(false);
+        let clean_up = |search: io::Result<()>| {
+            let remove = || {
+                removed.set(true);
+                Ok(())
+            };
+            unremovable.clean_up(&executor, || search, remove).is_ok()
+        };
+        assert!(!clean_up(Err(Errno::EMFILE.into())) && !removed.get());
+        assert!(clean_up(Ok(())) && removed.get());
     }
 }

@@ -1,5 +1,6 @@
 //! Where the run folder of an executor is, and what is in it when its agent is gone.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,16 +21,30 @@ pub(super) fn of(all: &Path, executor: &ExecutorRef) -> PathBuf {
 }
 
 /// The attempts that have a run folder in the job's.
-pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> Vec<AttemptId> {
+///
+/// # Errors
+/// It cannot be listed.
+pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> io::Result<Vec<AttemptId>> {
     let mut found = Vec::new();
-    for attempt_dir in fs::read_dir(job_dir).into_iter().flatten().flatten() {
-        let name = attempt_dir.file_name();
+    for name in names_in(job_dir)? {
         let numbers = name.to_str().and_then(|name| name.split_once('-'));
         if let Some((Ok(step), Ok(number))) = numbers.map(|(step, number)| (step.parse(), number.parse())) {
             found.push(AttemptId { job: job.clone(), step, number });
         }
     }
-    found
+    Ok(found)
+}
+
+/// What is in the folder, which need not exist.
+///
+/// # Errors
+/// It cannot be listed.
+pub(super) fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What the agent left.

@@ -1,7 +1,5 @@
 //! Bounds of one pass: so many items, so much time, so many at once. What fails does not stop what follows.
 
-use std::collections::HashSet;
-use std::hash::Hash;
 use std::time::Duration;
 
 use futures::future::{BoxFuture, join_all};
@@ -39,26 +37,4 @@ pub(super) async fn each<T: Clone>(
         done += group.len();
     }
     done
-}
-
-/// Items whose failure was logged. Each is logged once, until so many failed that the memory starts over.
-pub(super) struct Reported<T>(HashSet<T>);
-
-/// Failures that are remembered.
-const REPORTED: usize = 1024;
-
-impl<T> Default for Reported<T> {
-    fn default() -> Self {
-        Self(HashSet::new())
-    }
-}
-
-impl<T: Hash + Eq + Clone> Reported<T> {
-    /// Whether the failure of this item was not logged yet.
-    pub(super) fn is_new(&mut self, item: &T) -> bool {
-        if self.0.len() >= REPORTED {
-            self.0.clear();
-        }
-        self.0.insert(item.clone())
-    }
 }

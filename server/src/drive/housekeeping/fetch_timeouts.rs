@@ -1,14 +1,16 @@
 //! Cancels jobs that nobody fetches.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
 
-use super::bounded::{self, PASS_ITEMS, Reported};
+use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
 use crate::clock;
 use crate::drive::Context;
+use crate::drive::reported::Reported;
 use crate::job::{Cause, Event, Failure, JobId};
 use crate::store::Unfetched;
 
@@ -42,7 +44,7 @@ impl Work for FetchTimeouts {
         };
         let done = bounded::each(&due, cancel, |it, error| {
             context.metrics.housekeeping_failed();
-            if self.reported.is_new(&it.id) {
+            if self.reported.is_news(&it.id, &error, Instant::now()) {
                 tracing::warn!(job = %it.id, error = format!("{error:#}"), "cannot cancel a job that nobody fetches");
             }
         });

@@ -1,14 +1,16 @@
 //! Forgets jobs that ended long ago, with their logs.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
 
-use super::bounded::{self, PASS_ITEMS, Reported};
+use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
 use crate::clock;
 use crate::drive::Context;
+use crate::drive::reported::Reported;
 use crate::job::JobId;
 use crate::store::EndedJob;
 
@@ -45,7 +47,7 @@ impl Work for Retention {
         };
         let done = bounded::each(&old, forget, |job, error| {
             context.metrics.housekeeping_failed();
-            if self.reported.is_new(&job.id) {
+            if self.reported.is_news(&job.id, &error, Instant::now()) {
                 tracing::warn!(job = %job.id, error = format!("{error:#}"), "cannot remove an old job; it stays, and the others go");
             }
         });

@@ -1,15 +1,16 @@
 //! Removes what attempts left behind whose job is over, or that the store knows nothing of.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 
-use super::bounded::{self, PASS_ITEMS, Reported};
+use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
 use crate::drive::Context;
+use crate::drive::reported::Reported;
 use crate::job::{AttemptId, JobId};
 use crate::launch::Execution;
 
@@ -49,7 +50,8 @@ impl Work for Sweep {
             async move {
                 match context.store.load(&left.attempt().job).await? {
                     Some(record) if !record.job.state.is_final() => Ok(()),
-                    Some(_) => left.clean_up(false).await,
+                    // What still runs is found again.
+                    Some(_) => left.clean_up(false).await.map(drop),
                     None => left.clean_up_orphan().await,
                 }
             }
@@ -58,7 +60,7 @@ impl Work for Sweep {
         let done = bounded::each(&next, clean_up, |left, error| {
             let attempt = left.attempt();
             context.metrics.housekeeping_failed();
-            if self.reported.is_new(attempt) {
+            if self.reported.is_news(attempt, &error, Instant::now()) {
                 tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind");
             }
         });

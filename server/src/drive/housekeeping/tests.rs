@@ -12,7 +12,9 @@ use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
 use crate::fixture::{self, HookedLog, LogHooks};
 use crate::job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
-use crate::launch::{LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting};
+use crate::launch::{
+    CleanUp, LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting,
+};
 use crate::log::LogError;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
@@ -56,7 +58,7 @@ impl Launcher for BadLauncher {
 
     async fn stop(&self, _: &Target, _: bool) {}
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
         anyhow::bail!("it is read-only")
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{JobDriver, LOOK_PERIOD, attempts_of};
 use crate::job::{AttemptId, Job};
-use crate::launch::{Execution, Observation};
+use crate::launch::{CleanUp, Execution, Observation};
 
 /// Pause before another try, after a clean-up failed or nothing was known of the attempt.
 const CLEAN_UP_PAUSE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };
@@ -52,19 +52,30 @@ impl JobDriver {
             Observation::Running => Some(LOOK_PERIOD),
             Observation::Unknown(_) => Some(CLEAN_UP_PAUSE),
             Observation::Waiting(_) | Observation::Gone(_) => {
-                clean_up(&execution, goes_on).await.is_err().then_some(CLEAN_UP_PAUSE)
+                match self.clean_up_one(&execution, goes_on).await {
+                    Ok(CleanUp::Done) => None,
+                    // Its agent has started in between.
+                    Ok(CleanUp::StillRuns) => Some(LOOK_PERIOD),
+                    Err(_) => Some(CLEAN_UP_PAUSE),
+                }
             }
         };
         self.cleaned.insert(attempt, pause.map(|pause| Instant::now() + pause));
     }
-}
 
-/// Cleans up behind the attempt, and logs why it cannot.
-pub(super) async fn clean_up(execution: &Execution, step_goes_on: bool) -> anyhow::Result<()> {
-    let cleaned = execution.clean_up(step_goes_on).await;
-    if let Err(error) = &cleaned {
+    /// Cleans up behind the attempt, and logs why it cannot when that is news.
+    pub(super) async fn clean_up_one(
+        &mut self,
+        execution: &Execution,
+        step_goes_on: bool,
+    ) -> anyhow::Result<CleanUp> {
+        let cleaned = execution.clean_up(step_goes_on).await;
         let attempt = execution.attempt();
-        tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, will try again");
+        if let Err(error) = &cleaned
+            && self.reported.is_news(attempt, error, Instant::now())
+        {
+            tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind now, will try again");
+        }
+        cleaned
     }
-    cleaned
 }

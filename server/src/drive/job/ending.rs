@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use sqlflow_proto::record::{Record, notice};
 
-use super::cleaning::clean_up;
 use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::clock;
@@ -176,7 +175,7 @@ impl JobDriver {
     }
 
     /// Removes what the attempts of a job that is over left. What stays is left to housekeeping.
-    pub(super) async fn clean_up(&self, job: &Job) {
+    pub(super) async fn clean_up(&mut self, job: &Job) {
         let deadline = Instant::now() + LEAVE_TIME;
         for attempt in attempts_of(job) {
             let execution = self.context.launchers.of(job, &attempt);
@@ -186,7 +185,7 @@ impl JobDriver {
                 // An exit stays a change.
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            let _ = clean_up(&execution, false).await;
+            let _ = self.clean_up_one(&execution, false).await;
         }
     }
 }

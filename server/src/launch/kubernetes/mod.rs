@@ -2,12 +2,13 @@
 //! last words until a server has stored the outcome.
 //!
 //! `pod` builds a Pod and `claim` the volume that it works on, `observe` reads one and `last_words` what its
-//! agent left in it, `changes` knows which have changed, `orphans` which are nobody's, `identity` tells whose token an
-//! agent shows; here are the calls, which `bounded` gives an end.
+//! agent left in it, `changes` knows which have changed, `deletions` which should be gone, `orphans` which are nobody's,
+//! `identity` tells whose token an agent shows; here are the calls, which `bounded` gives an end.
 
 mod bounded;
 mod changes;
 mod claim;
+mod deletions;
 mod identity;
 mod last_words;
 mod observe;
@@ -15,7 +16,7 @@ mod orphans;
 mod pod;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
@@ -27,11 +28,12 @@ use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
 
-use super::{ATTACH, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
+use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
 use crate::job::{AttemptId, ExecutorRef, Milestones};
 
 use bounded::{CALL_TIME, bounded};
 use changes::Changes;
+use deletions::Deletions;
 use orphans::Orphans;
 
 pub(crate) use bounded::in_words;
@@ -82,6 +84,7 @@ pub struct KubernetesLauncher {
     /// The Pods as the watch last told.
     cache: Store<Pod>,
     changes: Changes,
+    deletions: Deletions,
     orphans: Orphans,
 }
 
@@ -102,15 +105,24 @@ impl KubernetesLauncher {
         let changes = Changes::default();
         let config = watcher::Config::default().labels(&ours()).timeout(WATCH_TIMEOUT_SECONDS);
         let stream = reflector::reflector(writer, watcher(pods.clone(), config)).default_backoff();
-        let noted = changes.clone();
+        let deletions = Deletions::default();
+        let (noted, deleted, pods_now) = (changes.clone(), deletions.clone(), cache.clone());
         tokio::spawn(async move {
             let mut stream = std::pin::pin!(stream);
             while let Some(event) = stream.next().await {
                 match event {
-                    Ok(watcher::Event::Apply(pod) | watcher::Event::Delete(pod)) => {
+                    Ok(watcher::Event::Apply(pod)) => {
+                        deleted.is_overdue(&pod, Instant::now());
                         noted.note(&pod.name_any());
                     }
-                    Ok(watcher::Event::InitDone) => noted.note_all(),
+                    Ok(watcher::Event::Delete(pod)) => {
+                        deleted.forget(&pod.name_any());
+                        noted.note(&pod.name_any());
+                    }
+                    Ok(watcher::Event::InitDone) => {
+                        deleted.note_all(&pods_now.state(), Instant::now());
+                        noted.note_all();
+                    }
                     Ok(_) => {}
                     // The backoff tries again, and lists anew after a 410.
                     Err(error) => tracing::warn!(%error, "the watch of Pods broke, will try again"),
@@ -125,6 +137,7 @@ impl KubernetesLauncher {
             events,
             cache,
             changes,
+            deletions,
             orphans: Orphans::default(),
         }
     }
@@ -151,9 +164,9 @@ impl KubernetesLauncher {
         let name = pod::name(executor);
         let cached = self.cache.get(&ObjectRef::new(&name).within(&self.options.namespace));
         match cached {
-            Some(pod) => Ok(Some(pod)),
-            // The watch may be behind.
-            None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
+            Some(pod) if !self.deletions.is_overdue(&pod, Instant::now()) => Ok(Some(pod)),
+            // The watch may be behind, also with the end of a Pod that should be gone.
+            Some(_) | None => Ok(self.pods.get_opt(&name).await?.map(Arc::new)),
         }
     }
 
@@ -303,9 +316,9 @@ impl Launcher for KubernetesLauncher {
                 return Observation::Unknown(format!("the Kubernetes API cannot be asked: {why}"));
             }
         };
-        let now = jiff::Timestamp::now();
-        match observe::observe(&pod, &[], now) {
-            Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, now),
+        let is_overdue = self.deletions.is_overdue(&pod, Instant::now());
+        match observe::observe(&pod, &[], is_overdue) {
+            Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, is_overdue),
             other => other,
         }
     }
@@ -337,26 +350,31 @@ impl Launcher for KubernetesLauncher {
         }
     }
 
-    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<()> {
+    async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp> {
         let Target { attempt, executor } = target;
         let name = pod::name(executor);
         self.changes.forget(&name);
         let found = self.find(executor).await.with_context(|| format!("cannot look at the Pod {name}"))?;
+        let runs = |pod: &Pod| {
+            let is_overdue = self.deletions.is_overdue(pod, Instant::now());
+            matches!(observe::observe(pod, &[], is_overdue), Observation::Running)
+        };
+        if found.as_deref().is_some_and(runs) {
+            return Ok(CleanUp::StillRuns);
+        }
         // Before the Pod, which leads housekeeping here when this fails; it stays until the Pod is gone.
         if !step_goes_on {
             self.delete_claim(attempt).await.context("cannot remove the claim for the workspace")?;
         }
-        let Some(pod) = found else { return Ok(()) };
-        if matches!(observe::observe(&pod, &[], jiff::Timestamp::now()), Observation::Running) {
-            return Ok(());
-        }
+        let Some(pod) = found else { return Ok(CleanUp::Done) };
         let uid = Preconditions { uid: pod.uid(), resource_version: None };
         let delete = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
         let cleaned = async {
             ignore_missing(self.pods.delete(&name, &delete).await.map(drop))?;
             self.remove_finalizer(&name).await
         };
-        cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))
+        cleaned.await.with_context(|| format!("cannot remove the Pod {name}"))?;
+        Ok(CleanUp::Done)
     }
 
     async fn clean_up_orphan(&self, target: &Target) -> anyhow::Result<()> {

@@ -25,11 +25,10 @@ const STARTING: Duration = Duration::from_secs(10 * 60);
 
 /// The kubelet's word for a Pod whose time is up.
 const DEADLINE_EXCEEDED: &str = "DeadlineExceeded";
-/// How long after its grace a Pod that is being deleted may still be there: then its node does not answer any more.
-const DELETION: Duration = Duration::from_secs(15);
 
-/// How an attempt with this Pod stands. `events` are the Pod's warnings, newest last.
-pub(super) fn observe(pod: &Pod, events: &[String], now: Timestamp) -> Observation {
+/// How an attempt with this Pod stands. `events` are the Pod's warnings, newest last. `is_overdue`: it was deleted and should
+/// be gone; see [`super::deletions`].
+pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observation {
     let status = pod.status.clone().unwrap_or_default();
     let statuses = status.container_statuses.unwrap_or_default();
     let container = statuses.iter().find(|it| it.name == CONTAINER);
@@ -53,9 +52,7 @@ pub(super) fn observe(pod: &Pod, events: &[String], now: Timestamp) -> Observati
             status.message.or(status.reason).unwrap_or_else(|| "its container left no trace".to_owned());
         return gone(lost(&format!("the Pod failed: {why}"), disruption));
     }
-    // The time of deletion is when the grace is over.
-    let overdue = pod.metadata.deletion_timestamp.as_ref().is_some_and(|time| now > time.0 + DELETION);
-    if overdue {
+    if is_overdue {
         return gone(lost("the Pod was deleted, and its node does not say that it ended", disruption));
     }
     if phase == "Running"
@@ -204,12 +201,12 @@ mod tests {
     use super::*;
 
     fn seen(status: Value) -> Observation {
-        seen_with(json!({}), status)
+        seen_with(false, status)
     }
 
-    fn seen_with(metadata: Value, status: Value) -> Observation {
-        let pod = json!({ "metadata": metadata, "status": status });
-        observe(&serde_json::from_value(pod).unwrap(), &[], "2026-11-25T12:00:00Z".parse().unwrap())
+    fn seen_with(is_overdue: bool, status: Value) -> Observation {
+        let pod = json!({ "metadata": {}, "status": status });
+        observe(&serde_json::from_value(pod).unwrap(), &[], is_overdue)
     }
 
     fn why(observation: Observation) -> String {
@@ -267,12 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_does_not_answer_loses_its_deleted_pods_after_the_grace() {
+    fn a_node_that_does_not_answer_loses_its_deleted_pods() {
         let running = json!({ "phase": "Running", "containerStatuses": [{ "name": CONTAINER, "image": "", "imageID": "",
             "ready": true, "restartCount": 0, "state": { "running": {} } }] });
-        let deleted = |at: &str| seen_with(json!({ "deletionTimestamp": at }), running.clone());
-        assert!(matches!(deleted("2026-11-25T11:59:50Z"), Observation::Running));
-        assert!(outcome_of(deleted("2026-11-25T11:59:00Z")).message.contains("does not say"));
+        assert!(matches!(seen_with(false, running.clone()), Observation::Running));
+        assert!(outcome_of(seen_with(true, running)).message.contains("does not say"));
     }
 
     fn past_deadline(message: &str) -> Remains {
@@ -320,8 +316,7 @@ mod tests {
             let remains = remains_of(seen(status.clone()));
             assert!(matches!(remains.end, End::Seen(_)), "{status}");
         }
-        let deleted = seen_with(json!({ "deletionTimestamp": "2026-11-25T11:00:00Z" }), json!({}));
-        assert!(matches!(remains_of(deleted).end, End::Seen(_)));
+        assert!(matches!(remains_of(seen_with(true, json!({}))).end, End::Seen(_)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::job::JobId;
+use crate::launch::lock::write_lock;
 
 fn launcher(dir: &Path) -> LocalLauncher {
     LocalLauncher::new(options(dir))
@@ -121,4 +122,20 @@ async fn an_attempt_that_cleans_up_needs_no_place() {
     assert!(matches!(launched, Err(LaunchError::NoPlace { .. })), "{launched:?}");
     let clean_up = Needs { cleans_up: true, ..Needs::default() };
     launcher.launch(&cancelled, &clean_up).await.unwrap();
+}
+
+#[tokio::test]
+async fn nothing_is_removed_behind_an_agent_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (launcher, target) = (launcher(dir.path()), target());
+    let run_dir = launcher.run_dir(&target.executor);
+    fs::create_dir_all(&run_dir).unwrap();
+    // A lock of an open file is as good as one of another process.
+    let lock = File::create(run_dir.join("lock")).unwrap();
+    nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_OFD_SETLK(&write_lock())).unwrap();
+    assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::StillRuns);
+    assert!(run_dir.exists());
+    drop(lock);
+    assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::Done);
+    assert!(!run_dir.exists());
 }

@@ -35,3 +35,14 @@ async fn nothing_is_removed_of_an_attempt_that_may_run_and_it_is_looked_at_again
     let (due, attempt) = driver.next_clean_up(&job).unwrap();
     assert!(due > Instant::now() && attempt == world.attempt);
 }
+
+#[tokio::test]
+async fn an_agent_that_starts_after_the_look_is_cleaned_up_behind_later() {
+    let world = world_with_a_dead_attempt().await;
+    let (job, mut driver) = (world.job().await, world.job_driver());
+    world.launcher.late.set(()).unwrap();
+    driver.clean_up_ended(&job, world.attempt.clone()).await;
+    assert_eq!(world.calls(), [Call::CleanUp]);
+    let (due, attempt) = driver.next_clean_up(&job).unwrap();
+    assert!(due > Instant::now() && attempt == world.attempt);
+}

@@ -12,7 +12,8 @@ use super::super::*;
 use super::{MANY, started};
 use crate::job::InstanceHash;
 use crate::launch::{
-    End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision, Target,
+    CleanUp, End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision,
+    Target,
 };
 use crate::log::{ResultLog, SegmentLog};
 use crate::refusals::{Refusal, Refusals};
@@ -41,6 +42,8 @@ pub(super) struct AlwaysRunning {
     pub(super) unknown: OnceLock<&'static str>,
     /// If set, nothing runs of this attempt.
     pub(super) dead: OnceLock<AttemptId>,
+    /// If set, an agent starts between a look that finds nothing and the clean-up.
+    pub(super) late: OnceLock<()>,
     /// If set, it tells of no change, and is to be looked at seldom.
     pub(super) silent: OnceLock<()>,
     /// Launches and clean-ups, in order.
@@ -150,12 +153,15 @@ impl Launcher for AlwaysRunning {
         self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
     }
 
-    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<()> {
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
         let mut calls = self.calls.lock().unwrap();
         calls.push(Call::CleanUp);
+        if self.late.get().is_some() {
+            return Ok(CleanUp::StillRuns);
+        }
         let clean_ups = calls.iter().filter(|call| **call == Call::CleanUp).count();
         anyhow::ensure!(clean_ups > BAD_CLEAN_UPS, "it cannot be removed now");
-        Ok(())
+        Ok(CleanUp::Done)
     }
 
     async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
