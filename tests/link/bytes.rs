@@ -137,6 +137,50 @@ async fn a_slow_link_only_takes_longer() {
     arrives(&printing(dir.path(), &address, 4), 4).await;
 }
 
+/// What was printed while no server was there, on a link that needs 38 s for it: the server hears the agent all the time,
+/// and the agent keeps its stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_on_a_very_slow_link_silences_nobody() {
+    let World { dir, address, server: socket } = world();
+    let proxy = Proxy::listen(&address, &socket);
+    // It does not shrink.
+    let burst = format!("{PIECES}\nburst = next(pieces({SEED}, 1))[:600 << 10]");
+    let code = format!(
+        "{burst}
+import os, sys, time
+here = sys.argv[1]
+print('up')
+while not os.path.exists(here + '/go'): time.sleep(0.01)
+sys.stdout.buffer.write(burst)
+open(here + '/printed', 'w')"
+    );
+    let server = stand_in::setup(dir.path(), &code, Some(&address)).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let mut reading = Reading::of(&client.run(STEP).await.unwrap());
+    reading.until(&mut client, |it| it.says("up\n")).await;
+    proxy.set(|weather| weather.is_half_open = true);
+    proxy.cut();
+    std::fs::write(dir.path().join("go"), "").unwrap();
+    while !dir.path().join("printed").exists() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    proxy.set(|weather| (weather.is_half_open, weather.rate) = (false, Some(16 << 10)));
+    proxy.cut();
+    let before = proxy.connections();
+    let is_silent = |it: &Reading| it.messages.iter().any(|said| said.contains("no word from the agent"));
+    let again = || proxy.connections() > before + 1;
+    reading.until(&mut client, |it| it.is_over() || is_silent(it) || again()).await;
+    assert!(!again(), "the link was given up: {:?}", reading.messages);
+    assert!(!is_silent(&reading), "{:?} after {} bytes", reading.messages, reading.length);
+    assert_eq!(reading.status.code(), sqlflow_proto::v1::job_status::Code::Succeeded, "{:?}", reading.status);
+    let sha256 = python::run(
+        &format!("{burst}\nimport hashlib\nprint(hashlib.sha256(b'up\\n' + burst).hexdigest())"),
+        &[],
+    );
+    assert_eq!((reading.length, reading.gaps), (3 + (600 << 10), 0));
+    assert_eq!(reading.sha256(), sha256.unwrap().trim());
+}
+
 /// On a link that is slower than compressing, text takes a part of its size.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_link_carries_compressed_text() {

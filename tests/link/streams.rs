@@ -18,6 +18,8 @@ pub struct Reading {
     /// Bytes that gap records tell of.
     pub missing: u64,
     pub gaps: usize,
+    /// What the server reported.
+    pub messages: Vec<String>,
     position: u64,
     digest: Sha256,
 }
@@ -31,6 +33,7 @@ impl Reading {
             tail: Vec::new(),
             missing: 0,
             gaps: 0,
+            messages: Vec::new(),
             position: 0,
             digest: Sha256::new(),
         }
@@ -58,6 +61,7 @@ impl Reading {
                     self.gaps += 1;
                     self.missing += gap.bytes.unwrap_or(0);
                 }
+                Some(Payload::Message(said)) => self.messages.push(said.message),
                 _ => {}
             }
         }

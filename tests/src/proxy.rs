@@ -19,7 +19,12 @@ pub struct Weather {
     pub is_half_open: bool,
     /// Every piece of at most 64 KiB waits for this long.
     pub delay: Duration,
+    /// Bytes a second in each direction; `None`: no limit. What waits is in the socket of who sends.
+    pub rate: Option<u32>,
 }
+
+/// Read at once where there is a rate, so that the proxy itself holds next to nothing.
+const RATED_PIECE: usize = 4 << 10;
 
 /// Agents connect to it as if it were the server. Dropping it cuts everything.
 #[derive(Debug)]
@@ -92,14 +97,16 @@ async fn pass(
     let mut news = weather.clone();
     let carry = async {
         loop {
-            let Ok(length @ 1..) = from.read(&mut piece).await else { return };
+            let most = if news.borrow().rate.is_some() { RATED_PIECE } else { piece.len() };
+            let Ok(length @ 1..) = from.read(&mut piece[..most]).await else { return };
             let now = *news.borrow_and_update();
             was_half_open |= now.is_half_open;
             if was_half_open {
                 // What is lost is lost: this connection stays silent for ever.
                 continue;
             }
-            tokio::time::sleep(now.delay).await;
+            let carrying = now.rate.map_or(0.0, |rate| length as f64 / f64::from(rate));
+            tokio::time::sleep(now.delay + Duration::from_secs_f64(carrying)).await;
             if to.write_all(&piece[..length]).await.is_err() {
                 return;
             }

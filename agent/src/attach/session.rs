@@ -8,8 +8,9 @@ use prost::Message as _;
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::executor_identity::Identity;
 use sqlflow_proto::agent::{
-    Assignment, AssignmentChunk, AttachRequest, AttachResponse, ExecutorIdentity, Hello, attach_request,
-    attach_response::Message,
+    Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, ExecutorIdentity, Hello,
+    attach_request,
+    attach_response::{Ack, Message},
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -65,6 +66,7 @@ struct Stream<'a> {
     incoming: &'a mpsc::UnboundedSender<Incoming>,
     /// Of the assignment.
     pieces: BytesMut,
+    sent: Sent,
     compressor: Compressor,
     backoff: &'a mut Backoff,
 }
@@ -128,9 +130,9 @@ impl Attach {
             seconds => Duration::from_secs(seconds.into()),
         };
         let compressor = Compressor::new(attached.takes_compressed);
-        let mut stream = Stream { link, incoming, pieces: BytesMut::new(), compressor, backoff };
+        let mut stream = Stream { link, incoming, pieces: BytesMut::new(), sent, compressor, backoff };
         stream.progress(acked);
-        self.exchange(&mut stream, &mut inbound, &requests, sent, heartbeat).await
+        self.exchange(&mut stream, &mut inbound, &requests, heartbeat).await
     }
 
     /// Passes over the server's word that it has no attempt yet: gives what it says after that, however late.
@@ -154,7 +156,6 @@ impl Attach {
         stream: &mut Stream<'_>,
         inbound: &mut Streaming<AttachResponse>,
         requests: &mpsc::Sender<AttachRequest>,
-        mut sent: Sent,
         heartbeat: Duration,
     ) -> Result<(), SessionEnd> {
         let link = stream.link;
@@ -163,12 +164,13 @@ impl Attach {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             // The permit comes first, so that a batch is cut as late as can be.
-            let compressor = &mut stream.compressor;
+            let Stream { sent, compressor, .. } = &mut *stream;
             let send_next = async {
                 let permit = requests.reserve().await.ok()?;
-                let mut request = link.next_message(&mut sent).await;
+                let mut request = link.next_message(sent).await;
                 // No await from here on: a batch that was taken must go out.
                 request.message = request.message.map(|it| compressor.squeeze(it, link.speed()));
+                request.message.iter().for_each(|it| sent.sends(it));
                 permit.send(request);
                 Some(())
             };
@@ -180,20 +182,17 @@ impl Attach {
                     None => return Ok(()),
                 },
                 // `None`: the stream broke, which `inbound` tells better.
-                Some(()) = send_next => self.outcome_sent |= sent.outcome(),
-                _ = beat.tick() => sent.heartbeat_due = true,
+                Some(()) = send_next => self.outcome_sent |= stream.sent.outcome(),
+                _ = beat.tick() => stream.sent.heartbeat_due = true,
             }
         }
     }
 
     fn receive(&mut self, message: Message, stream: &mut Stream<'_>) -> Result<(), SessionEnd> {
         let event = match message {
-            Message::Attached(attached) => {
-                stream.progress(stream.link.ack(attached.acked_seq));
-                return Ok(());
-            }
-            Message::Ack(ack) => {
-                stream.progress(stream.link.ack(ack.seq));
+            Message::Attached(Attached { acked_seq: seq, .. }) | Message::Ack(Ack { seq }) => {
+                stream.sent.acked(seq);
+                stream.progress(stream.link.ack(seq));
                 return Ok(());
             }
             Message::Assignment(chunk) => return self.assign(chunk, stream),
@@ -326,6 +325,7 @@ mod tests {
                 link: &link,
                 incoming: &incoming,
                 pieces: BytesMut::new(),
+                sent: Sent::resume(0, 0),
                 compressor: Compressor::new(false),
                 backoff: &mut backoff,
             };

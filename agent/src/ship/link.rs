@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
 };
@@ -16,9 +17,8 @@ use super::now_unix_micros;
 use super::outbox::Outbox;
 use super::speed::Speed;
 use super::tail::{DiskWork, Reading};
+use super::window::Window;
 
-/// Encoded bytes of records in one message.
-const BATCH_BYTES: usize = 1 << 20;
 /// Bytes kept of what the child says last before its first statement.
 const LAST_WORDS_BYTES: usize = 512;
 
@@ -97,6 +97,7 @@ pub struct Sent {
     lost_until: Option<u64>,
     commits: u64,
     outcome: bool,
+    window: Window,
     /// A heartbeat is due.
     pub heartbeat_due: bool,
 }
@@ -106,12 +107,28 @@ impl Sent {
     /// more because some server had acknowledged them.
     pub fn resume(acked_seq: u64, dropped: u64) -> Self {
         let lost_until = (acked_seq < dropped).then_some(dropped);
-        Self { next_seq: acked_seq + 1, lost_until, commits: 0, outcome: false, heartbeat_due: true }
+        let next_seq = acked_seq + 1;
+        Self { next_seq, lost_until, commits: 0, outcome: false, window: Window::new(), heartbeat_due: true }
     }
 
     /// Whether the outcome went out on this stream.
     pub fn outcome(&self) -> bool {
         self.outcome
+    }
+
+    /// The message that was given last goes out in this form.
+    pub fn sends(&mut self, message: &Message) {
+        let bytes = match message {
+            Message::Records(batch) => batch.encoded_len(),
+            Message::Compressed(batch) => batch.encoded_len(),
+            Message::Hello(_) | Message::Heartbeat(_) | Message::Commit(_) | Message::Outcome(_) => return,
+        };
+        self.window.sent(Instant::now(), self.next_seq - 1, bytes as u64);
+    }
+
+    /// The server acknowledged everything up to `seq` on this stream.
+    pub fn acked(&mut self, seq: u64) {
+        self.window.acked(Instant::now(), seq);
     }
 }
 
@@ -422,7 +439,10 @@ impl Pending {
             let record = Record { seq, time_unix_micros: now_unix_micros(), statement: None, payload };
             return Some(Message::Records(RecordBatch { records: vec![record] }));
         }
-        let records = self.outbox.batch(sent.next_seq, BATCH_BYTES);
+        if !sent.window.is_open() {
+            return None;
+        }
+        let records = self.outbox.batch(sent.next_seq, sent.window.batch_bytes());
         if let Some(last) = records.last() {
             sent.next_seq = last.seq + 1;
             return Some(Message::Records(RecordBatch { records }));
@@ -448,7 +468,9 @@ mod tests {
     }
 
     fn seqs(link: &Link, sent: &mut Sent) -> Vec<(u64, bool)> {
-        let Some(Message::Records(batch)) = link.pending().next_message(sent) else { return Vec::new() };
+        let message = link.pending().next_message(sent);
+        message.iter().for_each(|it| sent.sends(it));
+        let Some(Message::Records(batch)) = message else { return Vec::new() };
         let is_gap = |it: &Record| matches!(it.payload, Some(Payload::Gap(_)));
         batch.records.iter().map(|it| (it.seq, is_gap(it))).collect()
     }
@@ -477,6 +499,21 @@ mod tests {
         sent.heartbeat_due = false;
         link.ack(4);
         assert_eq!(seqs(&link, &mut sent), [(5, false)]);
+    }
+
+    #[test]
+    fn a_heartbeat_does_not_wait_for_the_window_and_records_do() {
+        let link = Link::new(1 << 20);
+        (0..5).for_each(|_| say(&link, &"x".repeat(50 << 10)));
+        let (mut sent, _) = link.resume(0);
+        sent.heartbeat_due = false;
+        assert_eq!((seqs(&link, &mut sent), seqs(&link, &mut sent)), (vec![(1, false)], vec![(2, false)]));
+        assert_eq!(link.pending().next_message(&mut sent), None);
+        sent.heartbeat_due = true;
+        assert!(matches!(link.pending().next_message(&mut sent), Some(Message::Heartbeat(_))));
+        assert_eq!(link.pending().next_message(&mut sent), None);
+        sent.acked(1);
+        assert_eq!(seqs(&link, &mut sent), [(3, false)]);
     }
 
     #[test]

@@ -68,10 +68,13 @@ impl Standalone {
         let _ = incoming.send(Incoming::Assigned(Box::new(std::mem::take(&mut self.assignment))));
         let mut sent = Sent::resume(0, 0);
         loop {
-            match link.next_message(&mut sent).await.message {
+            let message = link.next_message(&mut sent).await.message;
+            message.iter().for_each(|it| sent.sends(it));
+            match message {
                 Some(Message::Records(batch)) => {
                     let last = batch.records.last().map_or(0, |record| record.seq);
                     self.keep(batch.records, &link).await;
+                    sent.acked(last);
                     link.ack(last);
                 }
                 Some(Message::Commit(_)) => {

@@ -1,0 +1,205 @@
+//! How many bytes of records may be under way on one stream. What is said next, a heartbeat or a PING, waits behind them,
+//! so they are what the link carries in a few seconds. Pure: the caller brings the time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// Time from sending to acknowledgement that the window aims at. Less than a heartbeat's period, and more than what a
+/// link's round trip and a server's sync take.
+const TARGET: Duration = Duration::from_secs(3);
+/// Smallest window, and the first one.
+const SMALLEST: u64 = 64 << 10;
+/// A batch is this part of the window: the server hears a whole message every second or so.
+const BATCHES: u64 = 3;
+/// Largest batch, in bytes of records before they are compressed.
+const LARGEST_BATCH: u64 = 1 << 20;
+
+/// Grows with acknowledgements that come early, and shrinks when they come late. It needs no other measure of the link:
+/// if `n` bytes were under way once a batch was sent, and its acknowledgement came after `t`, the link carried those `n` in
+/// `t`.
+#[derive(Debug)]
+pub(super) struct Window {
+    bytes: u64,
+    /// Oldest first.
+    batches: VecDeque<Batch>,
+    under_way: u64,
+}
+
+/// Sent, and not acknowledged.
+#[derive(Debug)]
+struct Batch {
+    last_seq: u64,
+    bytes: u64,
+    sent: Instant,
+    /// With this batch.
+    under_way: u64,
+}
+
+impl Window {
+    /// Of a new stream: nothing is known of its link, which may be another one than before.
+    pub(super) fn new() -> Self {
+        Self { bytes: SMALLEST, batches: VecDeque::new(), under_way: 0 }
+    }
+
+    /// Whether a batch may be sent. It may be larger than what is left of the window, so at most the window and one batch
+    /// are under way.
+    pub(super) fn is_open(&self) -> bool {
+        self.under_way < self.bytes
+    }
+
+    /// How large the next batch may be. Its records count as they are, however well they are compressed: the next ones
+    /// may not shrink.
+    pub(super) fn batch_bytes(&self) -> usize {
+        usize::try_from((self.bytes / BATCHES).min(LARGEST_BATCH)).unwrap_or(usize::MAX)
+    }
+
+    /// A batch that ends with this record was sent as so many bytes.
+    pub(super) fn sent(&mut self, now: Instant, last_seq: u64, bytes: u64) {
+        self.under_way += bytes;
+        self.batches.push_back(Batch { last_seq, bytes, sent: now, under_way: self.under_way });
+    }
+
+    /// A server has everything up to this record.
+    pub(super) fn acked(&mut self, now: Instant, seq: u64) {
+        while let Some(batch) = self.batches.pop_front_if(|it| it.last_seq <= seq) {
+            self.under_way -= batch.bytes;
+            let took = now.saturating_duration_since(batch.sent);
+            let aim = batch.under_way as f64 * TARGET.as_secs_f64() / took.as_secs_f64().max(1e-6);
+            let aim = (aim as u64).max(SMALLEST);
+            if took > TARGET {
+                self.bytes = self.bytes.min(aim);
+            } else {
+                // Doubles in a round trip at most: a link may be faster for the first bytes than for those after them.
+                self.bytes = self.bytes.max(aim.min(self.bytes + batch.bytes));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A link to a server, in virtual time.
+    #[derive(Debug, Clone, Copy)]
+    struct Link {
+        bytes_per_second: f64,
+        /// Both ways together, and the server's sync.
+        round_trip: f64,
+    }
+
+    struct Simulation {
+        window: Window,
+        begun: Instant,
+        now: f64,
+        /// When the link is done with what was sent so far.
+        idle_at: f64,
+        last_seq: u64,
+        /// When acknowledgements come, of which record.
+        acks: VecDeque<(f64, u64)>,
+        /// The longest that a heartbeat sent after a batch would have taken to arrive.
+        longest_wait: f64,
+        acked_bytes: f64,
+    }
+
+    impl Simulation {
+        fn new() -> Self {
+            Self {
+                window: Window::new(),
+                begun: Instant::now(),
+                now: 0.0,
+                idle_at: 0.0,
+                last_seq: 0,
+                acks: VecDeque::new(),
+                longest_wait: 0.0,
+                acked_bytes: 0.0,
+            }
+        }
+
+        /// Sends all the time until then. Records of `size` shrink to `ratio` of it.
+        fn run(&mut self, link: Link, until: f64, size: usize, ratio: f64) {
+            while self.now < until {
+                while self.window.is_open() {
+                    let raw = (self.window.batch_bytes() / size).max(1) * size;
+                    let bytes = (raw as f64 * ratio) as u64 + 1;
+                    self.last_seq += 1;
+                    self.window.sent(self.at(), self.last_seq, bytes);
+                    self.idle_at = self.idle_at.max(self.now) + bytes as f64 / link.bytes_per_second;
+                    self.longest_wait = self.longest_wait.max(self.idle_at - self.now);
+                    self.acks.push_back((self.idle_at + link.round_trip, self.last_seq));
+                }
+                let (at, seq) = self.acks.pop_front().expect("a closed window waits for something");
+                self.now = self.now.max(at);
+                let before = self.window.under_way;
+                self.window.acked(self.at(), seq);
+                self.acked_bytes += (before - self.window.under_way) as f64;
+            }
+        }
+
+        fn at(&self) -> Instant {
+            self.begun + Duration::from_secs_f64(self.now)
+        }
+    }
+
+    #[test]
+    fn a_fast_link_with_a_long_round_trip_is_filled() {
+        let mut simulation = Simulation::new();
+        let link = Link { bytes_per_second: 10e6, round_trip: 0.4 };
+        simulation.run(link, 5.0, 64 << 10, 1.0);
+        let before = simulation.acked_bytes;
+        simulation.run(link, 10.0, 64 << 10, 1.0);
+        assert!(simulation.acked_bytes - before > 0.95 * 50e6, "{} bytes", simulation.acked_bytes - before);
+    }
+
+    #[test]
+    fn a_new_stream_begins_small() {
+        let window = Window::new();
+        assert_eq!((window.is_open(), window.batch_bytes()), (true, (64 << 10) / 3));
+    }
+
+    #[test]
+    fn a_record_that_is_larger_than_the_window_is_sent_alone() {
+        let (mut window, now) = (Window::new(), Instant::now());
+        window.sent(now, 1, 16 << 20);
+        assert!(!window.is_open());
+        window.acked(now + Duration::from_secs(400), 1);
+        assert_eq!((window.is_open(), window.bytes), (true, SMALLEST));
+    }
+
+    proptest! {
+        /// Whatever the link, and also when it has become slower: what is said next waits for the target, one batch and
+        /// what a smallest window takes.
+        #[test]
+        fn what_is_said_next_arrives_soon_and_the_link_is_used(
+            rate in 4.0f64..8.0,
+            round_trip in 0.0005f64..0.5,
+            size in 100usize..(64 << 10),
+            ratio in 0.05f64..1.0,
+        ) {
+            let link = Link { bytes_per_second: 10f64.powf(rate), round_trip };
+            let mut simulation = Simulation::new();
+            simulation.run(link, 30.0, size, ratio);
+            let smallest = (2 * SMALLEST) as f64 / link.bytes_per_second;
+            let bound = TARGET.as_secs_f64() * (1.0 + 1.0 / BATCHES as f64) + smallest;
+            prop_assert!(simulation.longest_wait < bound, "{} > {bound}", simulation.longest_wait);
+            let used = simulation.acked_bytes / simulation.now / link.bytes_per_second;
+            prop_assert!(used > 0.5, "{used}");
+
+            // Records that do not shrink any more, on the same link.
+            simulation.longest_wait = 0.0;
+            simulation.run(link, 60.0, size, 1.0);
+            prop_assert!(simulation.longest_wait < bound, "{} > {bound}", simulation.longest_wait);
+
+            // A link that is ten times slower: once what is under way has arrived, the window is its own.
+            let slower = Link { bytes_per_second: link.bytes_per_second / 10.0, ..link };
+            simulation.run(slower, 200.0, size, 1.0);
+            simulation.longest_wait = 0.0;
+            simulation.run(slower, 300.0, size, 1.0);
+            let smallest = (2 * SMALLEST) as f64 / slower.bytes_per_second;
+            let bound = TARGET.as_secs_f64() * (1.0 + 1.0 / BATCHES as f64) + smallest;
+            prop_assert!(simulation.longest_wait < bound, "{} > {bound}", simulation.longest_wait);
+        }
+    }
+}
