@@ -77,37 +77,48 @@ mod tests {
 
     const ATTEMPT: &str = "job/0/1";
 
-    /// A process with this mark.
-    fn marked(attempt: &str) -> Child {
-        Command::new("sleep").arg("600").env(MARKER, attempt).spawn().unwrap()
+    /// A process with a mark.
+    struct Marked(Child);
+
+    impl Marked {
+        fn with(attempt: &str) -> Self {
+            Self(Command::new("sleep").arg("600").env(MARKER, attempt).spawn().unwrap())
+        }
+
+        fn ended_by(&mut self) -> Option<i32> {
+            self.0.wait().unwrap().signal()
+        }
+    }
+
+    impl Drop for Marked {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
     }
 
     /// A folder that shows these processes as `/proc` does.
-    fn proc_of(processes: &[&Child]) -> tempfile::TempDir {
+    fn proc_of(processes: &[&Marked]) -> tempfile::TempDir {
         let proc = tempfile::tempdir().unwrap();
         for process in processes {
-            let pid = process.id().to_string();
+            let pid = process.0.id().to_string();
             symlink(Path::new("/proc").join(&pid), proc.path().join(pid)).unwrap();
         }
         proc
     }
 
-    fn ended_by(mut process: Child) -> Option<i32> {
-        process.wait().unwrap().signal()
-    }
-
     #[test]
     fn what_carries_the_mark_is_killed_though_another_cannot_be_looked_at() {
-        let (ours, mut other) = (marked(ATTEMPT), marked("job/0/2"));
+        let (mut ours, mut other) = (Marked::with(ATTEMPT), Marked::with("job/0/2"));
         let proc = proc_of(&[&ours, &other]);
         // Reading it fails with EISDIR.
         fs::create_dir_all(proc.path().join("1/environ")).unwrap();
         assert!(kill_marked_in(proc.path(), ATTEMPT).is_err(), "it may carry the mark");
-        assert_eq!(ended_by(ours), Some(Signal::SIGKILL as i32));
-        assert!(other.try_wait().unwrap().is_none(), "it is another attempt's");
+        assert_eq!(ours.ended_by(), Some(Signal::SIGKILL as i32));
+        assert!(other.0.try_wait().unwrap().is_none(), "it is another attempt's");
         fs::remove_dir_all(proc.path().join("1")).unwrap();
         kill_marked_in(proc.path(), "job/0/2").unwrap();
-        assert_eq!(ended_by(other), Some(Signal::SIGKILL as i32));
+        assert_eq!(other.ended_by(), Some(Signal::SIGKILL as i32));
     }
 
     #[test]
