@@ -42,6 +42,8 @@ use crate::job::{Change, Event, Job, JobId, TokenHash};
 const READERS: u32 = 4;
 /// How long a write waits for one of another process. That one may be stopped, and must not stop this one.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for those of this process.
+const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What brings the file to the version that this server knows.
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -98,7 +100,7 @@ impl SqliteStore {
         let mut writer = options.connect().await?;
         MIGRATIONS.run(&mut writer).await?;
         drop(lock);
-        let writer = Writer::begin(writer, options.clone(), path.to_owned());
+        let writer = Writer::begin(writer, options.clone(), path.to_owned(), TURN_TIMEOUT);
         let readers =
             SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
         let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());

@@ -14,14 +14,18 @@ const WRITE_LOCK_BYTE: u64 = 120;
 
 /// What `error` of a write on the database at `path` means.
 pub(super) fn explained(error: sqlx::Error, path: &Path) -> StoreError {
-    if is_busy(&error) { StoreError::Busy { why: why(path) } } else { error.into() }
+    if is_busy(&error) { refusal(path) } else { error.into() }
+}
+
+/// The answer to a write that could not begin in time.
+pub(super) fn refusal(path: &Path) -> StoreError {
+    StoreError::Busy { why: why(path) }
 }
 
 fn is_busy(error: &sqlx::Error) -> bool {
     /// The low byte of a code is its kind.
     const SQLITE_BUSY: i32 = 5;
     match error {
-        sqlx::Error::PoolTimedOut => true,
         sqlx::Error::Database(error) => error
             .code()
             .and_then(|code| code.parse::<i32>().ok())

@@ -3,7 +3,8 @@
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -16,8 +17,6 @@ use tokio::task::JoinHandle;
 use super::busy;
 use crate::store::types::StoreError;
 
-/// How long a write waits for those of this process before it is refused.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Writes that wait for their turn. Who comes then waits to be let in, no longer than for a turn.
 const QUEUE: usize = 1024;
 /// A transaction takes no more writes than this, and none after so long: those in it wait for its commit, and other
@@ -41,21 +40,31 @@ pub(super) struct Writer {
     /// The task ends once this is dropped and what was handed to it has ended.
     open: Mutex<Option<oneshot::Sender<()>>>,
     task: Mutex<Option<JoinHandle<()>>>,
+    /// How long a write waits until it begins.
+    turn_timeout: Duration,
+    path: PathBuf,
 }
 
 impl Writer {
-    /// With an open connection to the database at `path`. One that fails is replaced by one with the same options.
-    pub(super) fn begin(connection: SqliteConnection, options: SqliteConnectOptions, path: PathBuf) -> Self {
+    /// With an open connection to the database at `path`. One that fails is replaced by one with the same options. A write
+    /// that has not begun within `turn_timeout` is refused.
+    pub(super) fn begin(
+        connection: SqliteConnection,
+        options: SqliteConnectOptions,
+        path: PathBuf,
+        turn_timeout: Duration,
+    ) -> Self {
         let (first, firsts) = mpsc::channel(QUEUE);
         let (in_order, in_orders) = mpsc::channel(QUEUE);
         let (open, closing) = oneshot::channel();
-        let queue = Queue { firsts, in_orders, closing: Some(closing), taken: None };
-        let groups = Groups { queue, connection: Some(connection), options, path };
+        let queue = Queue { firsts, in_orders, closing: Some(closing), next: None };
+        let groups = Groups { queue, connection: Some(connection), options, path: path.clone() };
         let task = tokio::spawn(groups.run());
-        Self { first, in_order, open: Mutex::new(Some(open)), task: Mutex::new(Some(task)) }
+        let (open, task) = (Mutex::new(Some(open)), Mutex::new(Some(task)));
+        Self { first, in_order, open, task, turn_timeout, path }
     }
 
-    /// Does the work in a transaction, also when the caller is dropped, and returns once that is durable.
+    /// Does the work in a transaction, also when the caller is dropped meanwhile, and returns once that is durable.
     pub(super) async fn write<T, E, F>(&self, turn: Turn, work: F) -> Result<T, E>
     where
         T: Send + 'static,
@@ -66,14 +75,20 @@ impl Writer {
             Turn::First => &self.first,
             Turn::InOrder => &self.in_order,
         };
-        let (told, result) = oneshot::channel();
-        let write = Work { work: Some(work), done: None, told, since: Instant::now() };
-        match tokio::time::timeout(TURN_TIMEOUT, queue.send(Box::new(write))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(StoreError::Closing.into()),
-            Err(_) => return Err(no_turn().into()),
-        }
-        result.await.unwrap_or_else(|_| Err(StoreError::Closing.into()))
+        let (told, mut result) = oneshot::channel();
+        let turn = TurnOf::default();
+        let write = Work { work: Some(work), done: None, told, turn: turn.clone() };
+        let begin_in_time = async {
+            queue.send(Box::new(write)).await.map_err(|_| StoreError::Closing)?;
+            Ok::<_, StoreError>((&mut result).await)
+        };
+        let told = match tokio::time::timeout(self.turn_timeout, begin_in_time).await {
+            Ok(told) => told?,
+            // It has not begun, and never will.
+            Err(_) if turn.take() => return Err(busy::refusal(&self.path).into()),
+            Err(_) => result.await,
+        };
+        told.unwrap_or_else(|_| Err(StoreError::Closing.into()))
     }
 
     /// Takes no more writes, and returns once those that it took have ended.
@@ -86,10 +101,21 @@ impl Writer {
     }
 }
 
+/// Whether a write has begun, or who asked for it has given up: whichever takes the turn first.
+#[derive(Clone, Default)]
+struct TurnOf(Arc<AtomicBool>);
+
+impl TurnOf {
+    /// Whether nobody has taken it before.
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::AcqRel)
+    }
+}
+
 /// One write, and who waits for it.
 trait Write: Send {
-    /// When it was asked for.
-    fn since(&self) -> Instant;
+    /// Whether it may begin now.
+    fn take_turn(&self) -> bool;
     /// Does it, within a transaction; gives whether it is to stay.
     fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool>;
     /// Tells who waits. `end` is that of the transaction, or why it was not begun.
@@ -100,7 +126,7 @@ struct Work<T, E, F> {
     work: Option<F>,
     done: Option<Result<T, E>>,
     told: oneshot::Sender<Result<T, E>>,
-    since: Instant,
+    turn: TurnOf,
 }
 
 impl<T, E, F> Write for Work<T, E, F>
@@ -109,8 +135,8 @@ where
     E: From<StoreError> + Send,
     F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send,
 {
-    fn since(&self) -> Instant {
-        self.since
+    fn take_turn(&self) -> bool {
+        self.turn.take()
     }
 
     fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool> {
@@ -144,13 +170,13 @@ struct Queue {
     /// `None`: no more writes are taken.
     closing: Option<oneshot::Receiver<()>>,
     /// The one that a group was begun for.
-    taken: Option<Box<dyn Write>>,
+    next: Option<Box<dyn Write>>,
 }
 
 impl Queue {
     /// Waits until there is a write; `None`: there will be none.
     async fn wait(&mut self) -> Option<()> {
-        while self.taken.is_none() {
+        while self.next.is_none() {
             let closing = async {
                 match &mut self.closing {
                     Some(closing) => drop(closing.await),
@@ -159,8 +185,8 @@ impl Queue {
             };
             tokio::select! {
                 biased;
-                Some(write) = self.firsts.recv() => self.taken = Some(write),
-                Some(write) = self.in_orders.recv() => self.taken = Some(write),
+                Some(write) = self.firsts.recv() => self.next = Some(write),
+                Some(write) = self.in_orders.recv() => self.next = Some(write),
                 () = closing, if !(self.firsts.is_closed() && self.in_orders.is_closed()) => {
                     self.closing = None;
                     self.firsts.close();
@@ -172,21 +198,16 @@ impl Queue {
         Some(())
     }
 
-    /// The next one that is there, if it has not waited too long: such are refused.
-    fn next(&mut self) -> Option<Box<dyn Write>> {
+    /// The next one that is there and that somebody still waits for.
+    fn take(&mut self) -> Option<Box<dyn Write>> {
         loop {
             let first = self.firsts.try_recv().ok();
-            let write = first.or_else(|| self.taken.take()).or_else(|| self.in_orders.try_recv().ok())?;
-            if write.since().elapsed() < TURN_TIMEOUT {
+            let write = first.or_else(|| self.next.take()).or_else(|| self.in_orders.try_recv().ok())?;
+            if write.take_turn() {
                 return Some(write);
             }
-            write.settle(Err(no_turn()));
         }
     }
-}
-
-fn no_turn() -> StoreError {
-    StoreError::Busy { why: "other writes take all the time".to_owned() }
 }
 
 /// The task that writes.
@@ -231,7 +252,7 @@ impl Groups {
         let mut connection = match begun {
             Ok(connection) => connection,
             Err(error) => {
-                group.extend(self.queue.next());
+                group.extend(self.queue.take());
                 return Err(busy::explained(error, &self.path));
             }
         };
@@ -253,7 +274,7 @@ impl Groups {
         let path = self.path.clone();
         let broken = |error| Broken(busy::explained(error, &path));
         let begun = Instant::now();
-        while let Some(mut write) = self.queue.next() {
+        while let Some(mut write) = self.queue.take() {
             // What comes first needs no savepoint: until then the transaction holds nothing else.
             let is_alone = group.is_empty();
             if !is_alone {

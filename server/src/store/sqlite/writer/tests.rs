@@ -12,15 +12,22 @@ struct World {
     _dir: tempfile::TempDir,
 }
 
-/// With a table of words.
+/// Longer than any test.
+const MINUTE: Duration = Duration::from_secs(60);
+
 async fn world() -> World {
+    world_with(MINUTE).await
+}
+
+/// With a table of words.
+async fn world_with(turn_timeout: Duration) -> World {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let options = SqliteConnectOptions::new()
         .filename(&path)
         .create_if_missing(true)
         .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-        .busy_timeout(Duration::from_secs(60));
+        .busy_timeout(MINUTE);
     let mut connection = options.connect().await.unwrap();
     sqlx::query("CREATE TABLE words (word TEXT)").execute(&mut connection).await.unwrap();
     let commits = Arc::new(AtomicUsize::new(0));
@@ -30,7 +37,8 @@ async fn world() -> World {
         true
     });
     let other = options.connect().await.unwrap();
-    World { writer: Arc::new(Writer::begin(connection, options, path)), other, commits, _dir: dir }
+    let writer = Writer::begin(connection, options, path, turn_timeout);
+    World { writer: Arc::new(writer), other, commits, _dir: dir }
 }
 
 type Written = JoinHandle<Result<(), StoreError>>;
@@ -147,6 +155,22 @@ async fn a_writer_that_is_closed_ends_what_it_took_and_takes_no_more() {
     let late = world.write(Turn::InOrder, "late", stays).await;
     assert!(matches!(late.await.unwrap(), Err(StoreError::Closing)));
     assert_eq!(world.words().await, ["taken"]);
+}
+
+#[tokio::test]
+async fn a_write_that_does_not_begin_in_time_is_refused_and_never_done() {
+    let mut world = world_with(Duration::from_secs(1)).await;
+    world.begin_other().await;
+    // One waits for the lock, the other in the queue.
+    for written in
+        [world.write(Turn::InOrder, "one", stays).await, world.write(Turn::InOrder, "two", stays).await]
+    {
+        let refused = written.await.unwrap().unwrap_err().to_string();
+        assert!(refused.contains("is in the middle of a write"), "it names who writes: {refused}");
+    }
+    world.end_other().await;
+    world.write(Turn::InOrder, "three", stays).await.await.unwrap().unwrap();
+    assert_eq!(world.words().await, ["three"]);
 }
 
 fn end_transaction(tx: &mut SqliteConnection) -> BoxFuture<'_, Result<(), StoreError>> {
