@@ -28,7 +28,7 @@ use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use self::transactions::{apply, end_damaged, insert};
 use self::writability::Writability;
-use self::writer::{Turn, Writer};
+use self::writer::{Turn, WriteError, Writer};
 use super::Store;
 use super::hub::Hub;
 use super::types::{
@@ -96,6 +96,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             // A job that Run has answered for survives a power cut.
             .synchronous(SqliteSynchronous::Full)
+            // Savepoints and sorting need no temporary files: a container may have no folder for them.
+            .pragma("temp_store", "memory")
             .busy_timeout(BUSY_TIMEOUT);
         let mut writer = options.connect().await?;
         MIGRATIONS.run(&mut writer).await?;
@@ -163,13 +165,13 @@ impl SqliteStore {
     }
 
     /// See [`Writer::write`].
-    async fn write<T, E>(
+    pub(super) async fn write<T, E>(
         &self,
         work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: WriteError + Send + 'static,
     {
         self.inner.writer.write(Turn::InOrder, work).await
     }

@@ -84,6 +84,19 @@ fn failed() -> Event {
     Event::Finished(JobState::Failed(failure))
 }
 
+/// A container with a read-only root has no folder for them.
+#[tokio::test]
+async fn sqlite_makes_no_temporary_files() {
+    const MEMORY: i64 = 2;
+    let servers = servers().await;
+    let asked = servers.a.write(|tx| {
+        Box::pin(async move {
+            Ok::<i64, StoreError>(sqlx::query_scalar("PRAGMA temp_store").fetch_one(tx).await?)
+        })
+    });
+    assert_eq!(asked.await.unwrap(), MEMORY);
+}
+
 #[tokio::test]
 async fn what_one_server_records_another_reads() {
     let Servers { a, b, dir: _dir, .. } = servers().await;

@@ -1,5 +1,6 @@
 //! The one connection of this process that writes. Writes that come while a commit is on its way to the disk share the next
-//! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone.
+//! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone. Everybody hears of
+//! the end of the transaction, also who was refused: a refusal may rest on what another write of the group did.
 
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
@@ -15,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::busy;
-use crate::store::types::StoreError;
+use crate::store::types::{StoreError, UpdateError};
 
 /// Writes that wait for their turn. Who comes then waits to be let in, no longer than for a turn.
 const QUEUE: usize = 1024;
@@ -27,7 +28,8 @@ const GROUP_TIME: Duration = Duration::from_millis(20);
 /// Which write goes first.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Turn {
-    /// Before all that wait. For the heartbeat: while it is late, other servers may take this one for dead.
+    /// Before all that wait, and in a transaction of its own, so that no other write makes it fail. For the heartbeat: while
+    /// it is late, other servers may take this one for dead.
     First,
     /// In the order in which they come.
     InOrder,
@@ -68,16 +70,16 @@ impl Writer {
     pub(super) async fn write<T, E, F>(&self, turn: Turn, work: F) -> Result<T, E>
     where
         T: Send + 'static,
-        E: From<StoreError> + Send + 'static,
+        E: WriteError + Send + 'static,
         F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
-        let queue = match turn {
-            Turn::First => &self.first,
-            Turn::InOrder => &self.in_order,
+        let (queue, is_first) = match turn {
+            Turn::First => (&self.first, true),
+            Turn::InOrder => (&self.in_order, false),
         };
         let (told, mut result) = oneshot::channel();
-        let turn = TurnOf::default();
-        let write = Work { work: Some(work), done: None, told, turn: turn.clone() };
+        let start = Start::within(self.turn_timeout);
+        let write = Work { work: Some(work), done: None, told, start: start.clone(), is_first };
         let begin_in_time = async {
             queue.send(Box::new(write)).await.map_err(|_| StoreError::Closing)?;
             Ok::<_, StoreError>((&mut result).await)
@@ -85,7 +87,7 @@ impl Writer {
         let told = match tokio::time::timeout(self.turn_timeout, begin_in_time).await {
             Ok(told) => told?,
             // It has not begun, and never will.
-            Err(_) if turn.take() => return Err(busy::refusal(&self.path).into()),
+            Err(_) if start.take() => return Err(busy::refusal(&self.path).into()),
             Err(_) => result.await,
         };
         told.unwrap_or_else(|_| Err(StoreError::Closing.into()))
@@ -101,23 +103,60 @@ impl Writer {
     }
 }
 
-/// Whether a write has begun, or who asked for it has given up: whichever takes the turn first.
-#[derive(Clone, Default)]
-struct TurnOf(Arc<AtomicBool>);
+/// Why a write failed.
+pub(in crate::store) trait WriteError: From<StoreError> {
+    /// The store's error, if it is one. Anything else is an answer: what was asked for is refused.
+    fn of_store(&self) -> Option<&StoreError>;
+}
 
-impl TurnOf {
+impl WriteError for StoreError {
+    fn of_store(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl WriteError for UpdateError {
+    fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::NotFound | Self::Fenced | Self::Rejected(_) => None,
+        }
+    }
+}
+
+/// Whether a write has begun, or who asked for it has given up: whichever takes it first.
+#[derive(Clone)]
+struct Start {
+    taken: Arc<AtomicBool>,
+    until: Instant,
+}
+
+impl Start {
+    fn within(timeout: Duration) -> Self {
+        Self { taken: Arc::default(), until: Instant::now() + timeout }
+    }
+
     /// Whether nobody has taken it before.
     fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::AcqRel)
+        !self.taken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the write may begin now. Also one whose caller is gone does not begin late.
+    fn begin(&self) -> bool {
+        Instant::now() < self.until && self.take()
     }
 }
 
 /// One write, and who waits for it.
 trait Write: Send {
     /// Whether it may begin now.
-    fn take_turn(&self) -> bool;
+    fn begin(&self) -> bool;
+    /// See [`Turn::First`].
+    fn is_first(&self) -> bool;
     /// Does it, within a transaction; gives whether it is to stay.
     fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool>;
+    /// The store's error that it met.
+    fn failure(&self) -> Option<&StoreError>;
     /// Tells who waits. `end` is that of the transaction, or why it was not begun.
     fn settle(self: Box<Self>, end: Result<(), StoreError>);
 }
@@ -126,17 +165,22 @@ struct Work<T, E, F> {
     work: Option<F>,
     done: Option<Result<T, E>>,
     told: oneshot::Sender<Result<T, E>>,
-    turn: TurnOf,
+    start: Start,
+    is_first: bool,
 }
 
 impl<T, E, F> Write for Work<T, E, F>
 where
     T: Send,
-    E: From<StoreError> + Send,
+    E: WriteError + Send,
     F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send,
 {
-    fn take_turn(&self) -> bool {
-        self.turn.take()
+    fn begin(&self) -> bool {
+        self.start.begin()
+    }
+
+    fn is_first(&self) -> bool {
+        self.is_first
     }
 
     fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool> {
@@ -151,11 +195,17 @@ where
         .boxed()
     }
 
+    fn failure(&self) -> Option<&StoreError> {
+        self.done.as_ref()?.as_ref().err()?.of_store()
+    }
+
     fn settle(self: Box<Self>, end: Result<(), StoreError>) {
+        let has_failed = self.failure().is_some();
         let result = match (self.done, end) {
-            (Some(Err(error)), _) => Err(error),
+            (Some(Err(error)), _) if has_failed => Err(error),
             (_, Err(error)) => Err(error.into()),
-            (Some(Ok(value)), Ok(())) => Ok(value),
+            (Some(done), Ok(())) => done,
+            // It panicked.
             (None, Ok(())) => Err(StoreError::Closing.into()),
         };
         // Who waited may be gone.
@@ -198,12 +248,17 @@ impl Queue {
         Some(())
     }
 
-    /// The next one that is there and that somebody still waits for.
+    /// Whether one is there that goes before all others.
+    fn has_first(&self) -> bool {
+        !self.firsts.is_empty()
+    }
+
+    /// The next one that is there and may begin.
     fn take(&mut self) -> Option<Box<dyn Write>> {
         loop {
             let first = self.firsts.try_recv().ok();
             let write = first.or_else(|| self.next.take()).or_else(|| self.in_orders.try_recv().ok())?;
-            if write.take_turn() {
+            if write.begin() {
                 return Some(write);
             }
         }
@@ -236,7 +291,7 @@ impl Groups {
         }
     }
 
-    /// Writes what is there, in one transaction. `group`: whose end is that of the transaction.
+    /// Writes what is there, in one transaction. `group`: those who are to hear how it ended.
     async fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
         let connection = match self.connection.take() {
             Some(connection) => Ok(connection),
@@ -273,35 +328,38 @@ impl Groups {
     ) -> Result<(), Broken> {
         let path = self.path.clone();
         let broken = |error| Broken(busy::explained(error, &path));
-        let begun = Instant::now();
-        while let Some(mut write) = self.queue.take() {
+        let (begun, mut staying) = (Instant::now(), 0);
+        while group.is_empty() || !self.queue.has_first() {
+            let Some(mut write) = self.queue.take() else { break };
             // What comes first needs no savepoint: until then the transaction holds nothing else.
-            let is_alone = group.is_empty();
-            if !is_alone {
-                execute(connection, "SAVEPOINT one").await.map_err(broken)?;
+            let is_alone = staying == 0;
+            let saved = if is_alone { Ok(()) } else { execute(connection, "SAVEPOINT one").await };
+            if let Err(error) = saved {
+                group.push(write);
+                return Err(broken(error));
             }
-            let stays = AssertUnwindSafe(write.run(connection)).catch_unwind().await;
-            match stays {
-                Ok(true) => group.push(write),
-                Ok(false) | Err(_) => {
-                    let undo = if is_alone { "ROLLBACK" } else { "ROLLBACK TO one" };
-                    let undone = execute(connection, undo).await;
-                    // Its own error says more than that of undoing it.
-                    write.settle(Err(StoreError::Closing));
-                    undone.map_err(broken)?;
-                    if is_alone {
-                        return Ok(());
-                    }
+            let stays = AssertUnwindSafe(write.run(connection)).catch_unwind().await.unwrap_or(false);
+            let (failure, is_first) = (write.failure().cloned(), write.is_first());
+            group.push(write);
+            if stays {
+                staying += 1;
+            } else {
+                let undo = if is_alone { "ROLLBACK" } else { "ROLLBACK TO one" };
+                let undone = execute(connection, undo).await;
+                // Where SQLite has undone everything by itself, the failure says why.
+                undone.map_err(|error| failure.map_or_else(|| broken(error), Broken))?;
+                if is_alone {
+                    return Ok(());
                 }
             }
             if !is_alone {
                 execute(connection, "RELEASE one").await.map_err(broken)?;
             }
-            if group.len() >= GROUP || begun.elapsed() >= GROUP_TIME {
+            if is_first || group.len() >= GROUP || begun.elapsed() >= GROUP_TIME {
                 break;
             }
         }
-        let end = if group.is_empty() { "ROLLBACK" } else { "COMMIT" };
+        let end = if staying == 0 { "ROLLBACK" } else { "COMMIT" };
         execute(connection, end).await.map_err(broken)
     }
 }

@@ -173,6 +173,57 @@ async fn a_write_that_does_not_begin_in_time_is_refused_and_never_done() {
     assert_eq!(world.words().await, ["three"]);
 }
 
+fn refuse(tx: &mut SqliteConnection) -> BoxFuture<'_, Result<(), UpdateError>> {
+    async {
+        sqlx::query("DELETE FROM words").execute(tx).await.map_err(StoreError::from)?;
+        Err(UpdateError::Fenced)
+    }
+    .boxed()
+}
+
+/// What it read may never have happened.
+#[tokio::test]
+async fn a_refusal_is_no_answer_before_its_transaction_is_durable() {
+    let mut world = world().await;
+    for (then, is_durable) in [(None, true), (Some(end_transaction), false)] {
+        world.begin_other().await;
+        let kept = world.write(Turn::InOrder, "kept", stays).await;
+        let writer = Arc::clone(&world.writer);
+        let refused = tokio::spawn(async move { writer.write(Turn::InOrder, refuse).await });
+        tokio::task::yield_now().await;
+        let writer = Arc::clone(&world.writer);
+        let last = tokio::spawn(async move {
+            match then {
+                Some(then) => writer.write(Turn::InOrder, then).await,
+                None => Ok(()),
+            }
+        });
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        world.end_other().await;
+        assert_eq!(kept.await.unwrap().is_ok(), is_durable);
+        let refused = refused.await.unwrap();
+        assert_eq!(matches!(refused, Err(UpdateError::Fenced)), is_durable, "{refused:?}");
+        let _ = last.await.unwrap();
+        assert_eq!(world.words().await, ["kept"], "a refusal changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_heartbeat_has_a_transaction_of_its_own() {
+    let mut world = world().await;
+    world.begin_other().await;
+    let one = world.write(Turn::InOrder, "one", stays).await;
+    let writer = Arc::clone(&world.writer);
+    let broken = tokio::spawn(async move { writer.write(Turn::InOrder, end_transaction).await });
+    let heartbeat = world.write(Turn::First, "heartbeat", stays).await;
+    world.end_other().await;
+    heartbeat.await.unwrap().unwrap();
+    assert!(one.await.unwrap().is_err() && broken.await.unwrap().is_err());
+    assert_eq!(world.words().await, ["heartbeat"]);
+}
+
 fn end_transaction(tx: &mut SqliteConnection) -> BoxFuture<'_, Result<(), StoreError>> {
     async { Ok(execute(tx, "ROLLBACK").await?) }.boxed()
 }
