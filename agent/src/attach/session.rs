@@ -22,7 +22,8 @@ use super::backoff::Backoff;
 use super::{Attach, CONNECT_TIMEOUT};
 use crate::run::Incoming;
 use crate::ship::compress::Compressor;
-use crate::ship::link::{Acked, Link, Sent};
+use crate::ship::link::{Acked, Link};
+use crate::ship::sent::Sent;
 use crate::supervise::Event;
 
 const PROTOCOL: u32 = 1;

@@ -19,7 +19,8 @@ use tokio::task::spawn_blocking;
 
 use crate::cli::ExecOptions;
 use crate::run::Incoming;
-use crate::ship::link::{Link, Sent};
+use crate::ship::link::Link;
+use crate::ship::sent::Sent;
 use crate::summary;
 use crate::supervise::Event;
 use log::LogFolder;
