@@ -35,8 +35,7 @@ impl RunFolders {
     /// # Errors
     /// The folder cannot be listed.
     pub fn jobs(&self) -> io::Result<Vec<JobId>> {
-        let names = run_folder::names_in(&self.dir)?;
-        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+        run_folder::jobs_in(&self.dir)
     }
 
     /// The job's folder.

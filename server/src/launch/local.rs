@@ -353,11 +353,9 @@ fn prepare(dir: &Path) -> io::Result<[File; 2]> {
 /// The attempts that have a run folder. What cannot be listed now is found the next time.
 fn targets_in(run_dir: &Path) -> Vec<Target> {
     let mut found = Vec::new();
-    for name in run_folder::names_in(run_dir).unwrap_or_default() {
-        if let Some(job) = name.to_str().and_then(|name| name.parse().ok()) {
-            let attempts = run_folder::attempts_of(&job, &run_dir.join(&name)).unwrap_or_default();
-            found.extend(attempts.into_iter().map(Target::own));
-        }
+    for job in run_folder::jobs_in(run_dir).unwrap_or_default() {
+        let attempts = run_folder::attempts_of(&job, &run_dir.join(job.as_str())).unwrap_or_default();
+        found.extend(attempts.into_iter().map(Target::own));
     }
     found
 }

@@ -20,6 +20,14 @@ pub(super) fn of(all: &Path, executor: &ExecutorRef) -> PathBuf {
     executor.as_str().splitn(2, '-').fold(all.to_owned(), |dir, part| dir.join(part))
 }
 
+/// The jobs that have a folder in this one.
+///
+/// # Errors
+/// It cannot be listed.
+pub(super) fn jobs_in(all: &Path) -> io::Result<Vec<JobId>> {
+    Ok(names_in(all)?.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+}
+
 /// The attempts that have a run folder in the job's.
 ///
 /// # Errors
@@ -39,7 +47,7 @@ pub(super) fn attempts_of(job: &JobId, job_dir: &Path) -> io::Result<Vec<Attempt
 ///
 /// # Errors
 /// It cannot be listed.
-pub(super) fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
+fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
     match fs::read_dir(dir) {
         Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
