@@ -14,6 +14,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::busy;
 use crate::store::types::{StoreError, UpdateError};
@@ -39,8 +40,7 @@ pub(super) enum Turn {
 pub(super) struct Writer {
     first: mpsc::Sender<Box<dyn Write>>,
     in_order: mpsc::Sender<Box<dyn Write>>,
-    /// The task ends once this is dropped and what was handed to it has ended.
-    open: Mutex<Option<oneshot::Sender<()>>>,
+    closing: CancellationToken,
     task: Mutex<Option<JoinHandle<()>>>,
     /// How long a write waits until it begins.
     turn_timeout: Duration,
@@ -58,12 +58,11 @@ impl Writer {
     ) -> Self {
         let (first, firsts) = mpsc::channel(QUEUE);
         let (in_order, in_orders) = mpsc::channel(QUEUE);
-        let (open, closing) = oneshot::channel();
-        let queue = Queue { firsts, in_orders, closing: Some(closing), next: None };
+        let closing = CancellationToken::new();
+        let queue = Queue { firsts, in_orders, closing: closing.clone(), next: None };
         let groups = Groups { queue, connection: Some(connection), options, path: path.clone() };
-        let task = tokio::spawn(groups.run());
-        let (open, task) = (Mutex::new(Some(open)), Mutex::new(Some(task)));
-        Self { first, in_order, open, task, turn_timeout, path }
+        let task = Mutex::new(Some(tokio::spawn(groups.run())));
+        Self { first, in_order, closing, task, turn_timeout, path }
     }
 
     /// Does the work in a transaction, also when the caller is dropped meanwhile, and returns once that is durable.
@@ -95,7 +94,7 @@ impl Writer {
 
     /// Takes no more writes, and returns once those that it took have ended.
     pub(super) async fn close(&self) {
-        drop(self.open.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.closing.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
             let _ = task.await;
@@ -217,8 +216,8 @@ where
 struct Queue {
     firsts: mpsc::Receiver<Box<dyn Write>>,
     in_orders: mpsc::Receiver<Box<dyn Write>>,
-    /// `None`: no more writes are taken.
-    closing: Option<oneshot::Receiver<()>>,
+    /// No more writes are taken.
+    closing: CancellationToken,
     /// The one that a group was begun for.
     next: Option<Box<dyn Write>>,
 }
@@ -227,18 +226,11 @@ impl Queue {
     /// Waits until there is a write; `None`: there will be none.
     async fn wait(&mut self) -> Option<()> {
         while self.next.is_none() {
-            let closing = async {
-                match &mut self.closing {
-                    Some(closing) => drop(closing.await),
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 biased;
                 Some(write) = self.firsts.recv() => self.next = Some(write),
                 Some(write) = self.in_orders.recv() => self.next = Some(write),
-                () = closing, if !(self.firsts.is_closed() && self.in_orders.is_closed()) => {
-                    self.closing = None;
+                () = self.closing.cancelled(), if !(self.firsts.is_closed() && self.in_orders.is_closed()) => {
                     self.firsts.close();
                     self.in_orders.close();
                 }
@@ -274,9 +266,6 @@ struct Groups {
     path: PathBuf,
 }
 
-/// A transaction that is over or unclear: the connection may still be in it.
-struct Broken(StoreError);
-
 impl Groups {
     async fn run(mut self) {
         while self.queue.wait().await.is_some() {
@@ -293,41 +282,36 @@ impl Groups {
 
     /// Writes what is there, in one transaction. `group`: those who are to hear how it ended.
     async fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
-        let connection = match self.connection.take() {
-            Some(connection) => Ok(connection),
-            None => self.options.connect().await,
-        };
-        let begun = async |mut connection: SqliteConnection| {
-            execute(&mut connection, "BEGIN IMMEDIATE").await.map(|()| connection)
-        };
-        let begun = match connection {
-            Ok(connection) => begun(connection).await,
-            Err(error) => Err(error),
-        };
-        let mut connection = match begun {
+        let mut connection = match self.begin().await {
             Ok(connection) => connection,
             Err(error) => {
                 group.extend(self.queue.take());
                 return Err(busy::explained(error, &self.path));
             }
         };
-        match self.transaction(&mut connection, group).await {
-            Ok(()) => {
-                self.connection = Some(connection);
-                Ok(())
-            }
-            // On a full disk SQLite ends the transaction by itself; with this connection nothing more could be written.
-            Err(Broken(error)) => Err(error),
-        }
+        self.transaction(&mut connection, group).await?;
+        self.connection = Some(connection);
+        Ok(())
     }
 
+    async fn begin(&mut self) -> sqlx::Result<SqliteConnection> {
+        let mut connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.options.connect().await?,
+        };
+        execute(&mut connection, "BEGIN IMMEDIATE").await?;
+        Ok(connection)
+    }
+
+    /// After an error the connection may still be in the transaction, and must go: on a full disk SQLite ends the
+    /// transaction by itself, and with this connection nothing more could be written.
     async fn transaction(
         &mut self,
         connection: &mut SqliteConnection,
         group: &mut Vec<Box<dyn Write>>,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), StoreError> {
         let path = self.path.clone();
-        let broken = |error| Broken(busy::explained(error, &path));
+        let explained = |error| busy::explained(error, &path);
         let (begun, mut staying) = (Instant::now(), 0);
         while group.is_empty() || !self.queue.has_first() {
             let Some(mut write) = self.queue.take() else { break };
@@ -336,7 +320,7 @@ impl Groups {
             let saved = if is_alone { Ok(()) } else { execute(connection, "SAVEPOINT one").await };
             if let Err(error) = saved {
                 group.push(write);
-                return Err(broken(error));
+                return Err(explained(error));
             }
             let stays = AssertUnwindSafe(write.run(connection)).catch_unwind().await.unwrap_or(false);
             let (failure, is_first) = (write.failure().cloned(), write.is_first());
@@ -347,20 +331,20 @@ impl Groups {
                 let undo = if is_alone { "ROLLBACK" } else { "ROLLBACK TO one" };
                 let undone = execute(connection, undo).await;
                 // Where SQLite has undone everything by itself, the failure says why.
-                undone.map_err(|error| failure.map_or_else(|| broken(error), Broken))?;
+                undone.map_err(|error| failure.unwrap_or_else(|| explained(error)))?;
                 if is_alone {
                     return Ok(());
                 }
             }
             if !is_alone {
-                execute(connection, "RELEASE one").await.map_err(broken)?;
+                execute(connection, "RELEASE one").await.map_err(explained)?;
             }
             if is_first || group.len() >= GROUP || begun.elapsed() >= GROUP_TIME {
                 break;
             }
         }
         let end = if staying == 0 { "ROLLBACK" } else { "COMMIT" };
-        execute(connection, end).await.map_err(broken)
+        execute(connection, end).await.map_err(explained)
     }
 }
 
