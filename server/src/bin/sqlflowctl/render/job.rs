@@ -96,7 +96,7 @@ pub(crate) fn description(job: &Job) -> String {
     field("user", &escaped(&job.user_id));
     field("created", &short_time(instant(job.created.as_ref())));
     field("ended", &short_time(instant(job.ended.as_ref())));
-    field("records", &job.last_position.to_string());
+    field("position", &job.last_position.to_string());
     for step in &job.steps {
         text.push_str(&step_text(step));
     }
@@ -236,7 +236,7 @@ job       01j
 state     RUNNING
 user      ann\\x1b
 created   1970-01-01T00:00:00Z
-records   0
+position  0
 step 1    , statements 2-3: PENDING
   attempt 1 by local: ended; created 1970-01-01T00:00:00Z; ended 1970-01-01T00:00:05Z; see https://cluster/app/1; exit status 1
 program
