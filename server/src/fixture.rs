@@ -52,6 +52,7 @@ pub fn log(dir: &Path) -> SegmentLog {
         segment_bytes: 1 << 20,
         retain_output_bytes_per_job: u64::MAX,
         max_bytes_per_job: u64::MAX,
+        opened_micros: 0,
         fsync: false,
     };
     SegmentLog::open(options).unwrap()

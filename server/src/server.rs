@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AgentListener, Api, SubmitOptions};
+use crate::clock;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};
@@ -73,6 +74,7 @@ pub async fn run(
         segment_bytes: SEGMENT_BYTES,
         retain_output_bytes_per_job: options.retain_output,
         max_bytes_per_job: options.max_log,
+        opened_micros: clock::now_micros(),
         fsync: true,
     })?;
     let log: Arc<dyn ResultLog> = Arc::new(MeasuredLog::new(Arc::new(segments), metrics.clone()));

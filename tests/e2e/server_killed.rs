@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Response, Token, job_status::Code};
 use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::positions;
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
 
@@ -68,8 +69,7 @@ fn without_repeats(results: Vec<Response>) -> Vec<Response> {
 
 /// Positions without hole or repeat, all rows, the effect once, the log's bytes each once.
 fn check(results: &[Response]) {
-    let positions: Vec<u64> = results.iter().map(|it| it.position).collect();
-    assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+    positions::expect_all(results.iter().map(|it| it.position));
     let mut numbers = Vec::<i64>::new();
     let mut offsets = std::collections::BTreeMap::<(u32, u32, i32), u64>::new();
     for result in results {

@@ -3,6 +3,7 @@
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{GetJobRequest, Response, get_job_request::By, job_status::Code};
 use sqlflow_tests::client::is_over;
+use sqlflow_tests::positions;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::stand_in::{self, STEP};
@@ -36,8 +37,7 @@ async fn take_over(run_through_the_first: bool) {
     let ended = client.follow(&cursor).await.unwrap();
     ended.expect_success();
     results.extend(ended.results);
-    let positions: Vec<u64> = results.iter().map(|it| it.position).collect();
-    assert_eq!(positions, (1..=positions.len() as u64).collect::<Vec<_>>());
+    positions::expect_all(results.iter().map(|it| it.position));
     let rows = results.iter().filter_map(|it| match &it.response {
         Some(Payload::Rows(rows)) => Some(rows.count),
         _ => None,

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_proto::v1::{Response, Token};
+use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::stand_in::{self, STEP};
 
 use super::streams::Reading;
@@ -14,6 +16,13 @@ import os, sys, time
 print('line 0')
 for n in range(1, 4):
     while not os.path.exists(sys.argv[1] + f'/go-{n}'): time.sleep(0.01)
+    print('line', n)
+";
+
+/// The same with many lines after the last file, each a record of its own.
+const TALKATIVE: &str = "
+for n in range(4, 20):
+    time.sleep(0.05)
     print('line', n)
 ";
 
@@ -59,4 +68,91 @@ async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
         .filter_map(|it| if let Payload::Gap(gap) = it { Some(gap.reason.as_str()) } else { None })
         .collect();
     assert_eq!(gaps, ["the server's log was restored from an older copy"]);
+}
+
+/// Somebody who reads a job, with cursors or with the plain token.
+struct Reader {
+    token: Token,
+    has_cursor: bool,
+    seen: Vec<Response>,
+}
+
+impl Reader {
+    /// One page; whether it ends the log.
+    async fn fetch(&mut self, client: &mut Client) -> bool {
+        let page = client.api.fetch(self.token.clone()).await.unwrap().into_inner();
+        let is_new =
+            |it: &Response| self.has_cursor || self.seen.iter().all(|seen| seen.position != it.position);
+        let new: Vec<_> = page.results.into_iter().filter(is_new).collect();
+        self.seen.extend(new);
+        if self.has_cursor {
+            self.token = page.next.unwrap();
+        }
+        is_over(&page.job_status.unwrap())
+    }
+
+    fn printed(&self) -> String {
+        let data = |it: &Response| match &it.response {
+            Some(Payload::Log(log)) => String::from_utf8_lossy(&log.data).into_owned(),
+            _ => String::new(),
+        };
+        self.seen.iter().map(data).collect()
+    }
+
+    async fn until(&mut self, client: &mut Client, line: &str) {
+        while !self.printed().contains(line) {
+            assert!(!self.fetch(client).await, "the job ended before {line:?}");
+        }
+        // That the plain token's page arrived is known once it is asked for the next.
+        self.fetch(client).await;
+    }
+}
+
+/// The positions that both have read are given to other records, unless the server sees to that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_was_further_than_a_restored_log_sees_all_that_comes_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = stand_in::setup(dir.path(), &format!("{CODE}{TALKATIVE}"), None);
+    let (log, backup) = (setup.state_dir.join("log"), dir.path().join("backup"));
+    let go = |n: u32| std::fs::write(dir.path().join(format!("go-{n}")), "").unwrap();
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let plain = client.run(STEP).await.unwrap();
+    let begin = Token { token: format!("{}.0", plain.token), ..plain.clone() };
+    let mut readers = [(&begin, true), (&plain, false)].map(|(token, has_cursor)| Reader {
+        token: token.clone(),
+        has_cursor,
+        seen: Vec::new(),
+    });
+    for reader in &mut readers {
+        reader.until(&mut client, "line 0\n").await;
+    }
+    server.kill();
+    copy(&log, &backup);
+
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    for n in [1, 2] {
+        go(n);
+        for reader in &mut readers {
+            reader.until(&mut client, &format!("line {n}\n")).await;
+        }
+    }
+    server.kill();
+    std::fs::remove_dir_all(&log).unwrap();
+    copy(&backup, &log);
+
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    go(3);
+    let whole = client.follow(&begin).await.unwrap();
+    whole.expect_success();
+    let kept = whole.results.iter().zip(&readers[0].seen).take_while(|(one, other)| one == other).count();
+    let new = &whole.results[kept..];
+    assert!(new.len() > 16 && kept < readers[0].seen.len(), "the log is longer than it was, and another");
+    for reader in &mut readers {
+        let seen = reader.seen.len();
+        while !reader.fetch(&mut client).await {}
+        assert_eq!(&reader.seen[seen..], new, "with a cursor: {}", reader.has_cursor);
+    }
 }

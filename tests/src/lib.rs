@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod gob;
 pub mod http;
 pub mod http_relay;
+pub mod positions;
 pub mod proxy;
 pub mod python;
 pub mod relay;

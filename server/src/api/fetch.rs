@@ -15,7 +15,7 @@ use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
 use crate::clock;
 use crate::job::{CursorToken, JobId};
-use crate::log::{LogError, Page, ResultLog};
+use crate::log::{Page, ResultLog};
 use crate::reader::Reader;
 use crate::store::{JobRecord, Store};
 
@@ -107,11 +107,7 @@ impl Fetcher {
                 (self.plain_cursor(&record, &reading).await, Some(reading))
             }
         };
-        let begin = match &reading {
-            Some(reading) => Begin::Plain(&mut cursor, reading),
-            None => Begin::Cursor(cursor),
-        };
-        let (record, page) = self.wait_for_page(record, changes, begin, wait).await?;
+        let (record, page) = self.wait_for_page(record, changes, &mut cursor, reading.as_ref(), wait).await?;
         lock(&cached.reader).note(&self.store, &record);
 
         // What a client does not decode is refused only where it is a single record.
@@ -175,12 +171,14 @@ impl Fetcher {
         let _ = tokio::time::timeout(RECORD_TIME, writing).await;
     }
 
-    /// The next page, or an empty one when nothing happened for a while. `record` was loaded after `changes` was made.
+    /// The next page after `cursor`, or an empty one when nothing happened for a while. `record` was loaded after `changes`
+    /// was made. `reading` is that of a plain token.
     async fn wait_for_page(
         &self,
         mut record: JobRecord,
         mut changes: watch::Receiver<u64>,
-        mut begin: Begin<'_>,
+        cursor: &mut u64,
+        reading: Option<&Reading<'_>>,
         wait: Duration,
     ) -> Result<(JobRecord, Page), Status> {
         let id = record.job.id.clone();
@@ -192,16 +190,15 @@ impl Fetcher {
             }
             let mut appended = self.log.watch(&id);
             // After the state: once that is final the log is complete, so this page can be known to be the last.
-            let page = match (self.log.read(&id, begin.cursor(), PAGE_BYTES).await, &mut begin) {
+            let page = self.log.read(&id, *cursor, PAGE_BYTES).await.map_err(status::of_log)?;
+            if page.last_position < *cursor {
                 // The log was restored from a copy that ends before what was read: what comes now is new.
-                (Err(LogError::BeyondEnd { last, .. }), Begin::Plain(cursor, reading)) => {
+                *cursor = page.last_position;
+                if let Some(reading) = reading {
                     reading.restored();
-                    self.record_place(&id, record.plain_cursor, last, reading).await;
-                    **cursor = last;
-                    continue;
+                    self.record_place(&id, record.plain_cursor, *cursor, reading).await;
                 }
-                (page, _) => page.map_err(status::of_log)?,
-            };
+            }
             if !page.records.is_empty() || record.job.state.is_final() || Instant::now() >= deadline {
                 return Ok((record, page));
             }
@@ -225,23 +222,6 @@ impl Fetcher {
         }
         let headings = self.store.headings(id).await.map_err(status::of_store)?;
         Ok(lock(&self.jobs).add(id.clone(), headings, now))
-    }
-}
-
-/// Where a page begins.
-enum Begin<'a> {
-    /// Behind this position, which the client gave.
-    Cursor(u64),
-    /// Behind this position, which a plain token was read to.
-    Plain(&'a mut u64, &'a Reading<'a>),
-}
-
-impl Begin<'_> {
-    fn cursor(&self) -> u64 {
-        match self {
-            Self::Cursor(cursor) => *cursor,
-            Self::Plain(cursor, _) => **cursor,
-        }
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn page(
 
 /// One record. `headings` are the first characters of the program's statements.
 fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
-    let StoredRecord { position, step, attempt, rank, record } = stored;
+    let StoredRecord { position, step, attempt, rank, record, shift: _ } = stored;
     let record = record.unwrap_or_default();
     let heading = |index: Option<u32>| {
         index.and_then(|index| headings.get(index as usize)).cloned().unwrap_or_default()

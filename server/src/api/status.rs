@@ -23,7 +23,6 @@ pub(super) fn of_store(error: StoreError) -> Status {
 
 pub(super) fn of_log(error: LogError) -> Status {
     let code = match &error {
-        LogError::BeyondEnd { .. } => Code::OutOfRange,
         LogError::Corrupt { .. } => Code::DataLoss,
         LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Code::ResourceExhausted

@@ -72,6 +72,7 @@ impl Folder {
             segment_bytes: 500,
             retain_output_bytes_per_job: u64::MAX,
             max_bytes_per_job: u64::MAX,
+            opened_micros: 0,
             fsync: false,
         })
         .unwrap()

@@ -34,6 +34,15 @@ impl JobId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// When the id was made, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn created_ms(&self) -> i64 {
+        let value = |digit| DIGITS.iter().position(|known| *known == digit).unwrap_or_default() as u128;
+        let bits = self.0.bytes().fold(0, |bits: u128, digit| bits << 5 | value(digit));
+        // The first 48 bits of a version 7 UUID.
+        i64::try_from(bits >> 80).unwrap_or_default()
+    }
 }
 
 /// The text is not of the form of the id that was asked for.
@@ -204,6 +213,9 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(2));
         let second = JobId::generate();
         assert!(first < second);
+        assert!(first.created_ms() < second.created_ms());
+        let now = crate::clock::now_ms();
+        assert!((now - 60_000..=now).contains(&second.created_ms()), "{}", second.created_ms());
         assert_eq!(first.as_str().parse::<JobId>(), Ok(first));
         assert!("../../etc/passwd-aaaaaaaaaa".parse::<JobId>().is_err());
     }

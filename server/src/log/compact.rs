@@ -73,6 +73,7 @@ impl Compactor {
             attempt: run.producer.attempt,
             rank: run.producer.rank,
             record: Some(record),
+            shift: 0,
         });
     }
 }

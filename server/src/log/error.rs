@@ -28,14 +28,6 @@ pub enum LogError {
         /// Whose record it was.
         producer: Producer,
     },
-    /// The cursor is not one of this log.
-    #[error("position {after} is behind the end of the log, which is at {last}")]
-    BeyondEnd {
-        /// The position that was asked for.
-        after: u64,
-        /// The log's last position.
-        last: u64,
-    },
     /// Durable bytes are not what was written, or cannot be read.
     #[error("the result log is damaged: {} at byte {offset}: {what}", file.display())]
     Corrupt {
@@ -99,7 +91,6 @@ impl LogError {
                 Self::Gap { producer: *producer, expected: *expected, got: *got }
             }
             Self::Sealed { producer } => Self::Sealed { producer: *producer },
-            Self::BeyondEnd { after, last } => Self::BeyondEnd { after: *after, last: *last },
             Self::Corrupt { file, offset, what } => {
                 Self::Corrupt { file: file.clone(), offset: *offset, what }
             }

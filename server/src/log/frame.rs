@@ -201,7 +201,7 @@ mod tests {
     fn record(position: u64, data: &'static [u8]) -> StoredRecord {
         let output = Output { data: Bytes::from_static(data), ..Output::default() };
         let record = Record { seq: position, payload: Some(Payload::Output(output)), ..Record::default() };
-        StoredRecord { position, step: 1, attempt: 2, rank: 0, record: Some(record) }
+        StoredRecord { position, step: 1, attempt: 2, record: Some(record), ..StoredRecord::default() }
     }
 
     #[test]

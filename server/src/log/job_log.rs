@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{oneshot, watch};
@@ -14,13 +14,15 @@ use super::blocking::run_blocking;
 use super::folder::Folder;
 use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
 use super::plan::plan_append;
-use super::read::{Found, ReadPlan};
+use super::read::PagePlan;
 use super::repair::{fill_holes, repair_end, repair_file};
 use super::retention::Retention;
+use super::shift;
 use super::summary::SealedAttempt;
 use super::view::View;
 use super::write::Batch;
 use super::{Appended, Entry, LogError, LogOptions, Missing, Page, Producer};
+use crate::clock;
 
 /// Bytes of records that one write takes at the most, unless a single append has more.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
@@ -69,15 +71,22 @@ pub(super) struct JobLog {
     view: Mutex<Option<View>>,
     queue: Mutex<Queue>,
     position: watch::Sender<u64>,
+    /// When the job was made, in microseconds since the Unix epoch.
+    created_micros: i64,
+    /// Readers see no lower position of what this process appends.
+    floor: AtomicU64,
     /// When it was last asked for, by the clock of `SegmentLog`.
     pub(super) used: AtomicU64,
 }
 
 impl JobLog {
-    pub(super) fn new(folder: Folder, options: Arc<LogOptions>) -> Self {
+    pub(super) fn new(folder: Folder, created_micros: i64, options: Arc<LogOptions>) -> Self {
+        let floor = AtomicU64::new(floor(options.opened_micros, created_micros));
         Self {
             folder,
             options,
+            created_micros,
+            floor,
             view: Mutex::default(),
             queue: Mutex::default(),
             position: watch::Sender::new(0),
@@ -216,8 +225,12 @@ impl JobLog {
         let caught_up = {
             let mut slot = lock(&self.view);
             View::catch_up(&mut slot, &self.folder, &held).map(|view| {
+                if view.summary.shown_last() < *self.position.borrow() {
+                    // An older copy was restored below this process.
+                    self.floor.store(floor(clock::now_micros(), self.created_micros), Ordering::Relaxed);
+                }
                 self.notify(view);
-                Batch::new(view, self.options.segment_bytes)
+                Batch::new(view, self.options.segment_bytes, self.floor.load(Ordering::Relaxed))
             })
         };
         let mut batch = match caught_up {
@@ -251,7 +264,7 @@ impl JobLog {
                 producers.into_iter().map(|producer| (producer, summary.last_seq(producer))).collect();
             // The caller may have gone.
             let _ = reply.send(Ok(Appended {
-                last_position: summary.last_position,
+                last_position: summary.shown_last(),
                 last_seqs,
                 is_full: summary.is_full,
             }));
@@ -269,7 +282,7 @@ impl JobLog {
                 let mut producers: Vec<_> = producers.filter(Producer::is_agent).collect();
                 producers.dedup();
                 let records = plan_append(&batch.summary, entries, self.options.max_bytes_per_job)?;
-                batch.add(&records);
+                batch.add(records);
                 Ok(producers)
             }
             Addition::Seal(seal, missing) => {
@@ -279,7 +292,7 @@ impl JobLog {
                         missing.filter(|it| batch.summary.last_seq(producer) < it.said)
                     {
                         let gap = vec![Entry { producer, record: gap }];
-                        batch.add(&plan_append(&batch.summary, gap, self.options.max_bytes_per_job)?);
+                        batch.add(plan_append(&batch.summary, gap, self.options.max_bytes_per_job)?);
                     }
                     batch.seal(seal);
                 }
@@ -392,18 +405,23 @@ impl JobLog {
         Err(waiting.busy())
     }
 
-    /// The log's last position, as far as it can be known without waiting for another process.
-    pub(super) async fn last_position(self: &Arc<Self>) -> Result<u64, LogError> {
+    /// The position behind which the last `count` positions are, as far as it can be known without waiting for another
+    /// process.
+    pub(super) async fn position_before(self: &Arc<Self>, count: u64) -> Result<u64, LogError> {
+        let before = move |view: &View| {
+            let summary = &view.summary;
+            shift::shown(&summary.shifts, summary.last_position.saturating_sub(count))
+        };
         let this = Arc::clone(self);
         let known = run_blocking(move || {
-            Ok(match this.look_if_free(|view| view.summary.last_position)? {
-                Looked::Answer(last) => Some(last),
-                Looked::Busy(_) => View::of_old_mark(&this.folder)?.map(|view| view.summary.last_position),
+            Ok(match this.look_if_free(before)? {
+                Looked::Answer(position) => Some(position),
+                Looked::Busy(_) => View::of_old_mark(&this.folder)?.map(|view| before(&view)),
             })
         });
         match known.await? {
-            Some(last) => Ok(last),
-            None => self.look(|view| view.summary.last_position).await,
+            Some(position) => Ok(position),
+            None => self.look(before).await,
         }
     }
 
@@ -440,8 +458,7 @@ impl JobLog {
         let mut tries = 0;
         loop {
             tries += 1;
-            let plan = |view: &View| (ReadPlan::new(view, after), view.summary.last_position);
-            let (plan, last_position) = match self.look_if_free(plan)? {
+            let planned = match self.look_if_free(|view| PagePlan::new(view, after))? {
                 Looked::Answer(planned) => planned,
                 Looked::Busy(waiting) => {
                     let known = self.read_to_old_mark(after, max_bytes)?;
@@ -451,16 +468,15 @@ impl JobLog {
                     });
                 }
             };
-            let Some(plan) = plan? else {
-                return Ok(Looked::Answer(Page { records: Vec::new(), last_position, is_current: true }));
+            let Some(plan) = &planned.plan else {
+                return Ok(Looked::Answer(planned.page(Vec::new(), true)));
             };
             match plan.read(&self.folder, max_bytes as u64) {
                 Ok(found) => {
                     if let (Some((name, index)), Some(view)) = (found.index, lock(&self.view).as_mut()) {
                         view.cache_index(name, index);
                     }
-                    let records = found.records;
-                    return Ok(Looked::Answer(Page { records, last_position, is_current: true }));
+                    return Ok(Looked::Answer(planned.page(found.records, true)));
                 }
                 // Retention replaced a file, or the log was deleted: look again at what there is.
                 Err(error) if error.is_not_found() && tries < READ_TRIES => *lock(&self.view) = None,
@@ -490,14 +506,13 @@ impl JobLog {
     /// The next records that the mark speaks of, which may be none; `None`: nothing can be said without the lock.
     fn read_to_old_mark(&self, after: u64, max_bytes: usize) -> Result<Option<Page>, LogError> {
         let Some(view) = View::of_old_mark(&self.folder)? else { return Ok(None) };
-        let last_position = view.summary.last_position;
-        let found = match ReadPlan::new(&view, after) {
-            Ok(Some(plan)) => plan.read(&self.folder, max_bytes as u64),
-            Ok(None) if after == last_position => Ok(Found::default()),
-            Ok(None) | Err(_) => return Ok(None),
-        };
-        match found {
-            Ok(Found { records, .. }) => Ok(Some(Page { records, last_position, is_current: false })),
+        let planned = PagePlan::new(&view, after);
+        if planned.is_beyond_end() {
+            return Ok(None);
+        }
+        let Some(plan) = &planned.plan else { return Ok(Some(planned.page(Vec::new(), false))) };
+        match plan.read(&self.folder, max_bytes as u64) {
+            Ok(found) => Ok(Some(planned.page(found.records, false))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -522,13 +537,18 @@ impl JobLog {
     }
 
     fn notify(&self, view: &View) {
-        let last = view.summary.last_position;
+        let last = view.summary.shown_last();
         self.position.send_if_modified(|known| {
             let is_news = *known < last;
             *known = last.max(*known);
             is_news
         });
     }
+}
+
+/// The floor of what a process appends that began at this time; see `shift`.
+fn floor(begun_micros: i64, created_micros: i64) -> u64 {
+    u64::try_from(begun_micros.saturating_sub(created_micros)).unwrap_or(0)
 }
 
 fn describe(error: &LogError) -> String {

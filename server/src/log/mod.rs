@@ -1,10 +1,13 @@
 //! The result log: all that a job said, in order. The trait is the only way to it; servers keep nothing of it that
 //! another could not read there.
 //!
+//! Positions are those that readers see: they rise, and none is given twice, also where a log was restored from an older
+//! copy. In the files, and so inside of this module, they are 1, 2, 3 and so on; `shift` leads from one to the other.
+//!
 //! [`SegmentLog`] is its home in a folder, which several server processes may use at the same time. What lives where:
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
-//!   file a position is), `order` (what may follow what in a file);
+//!   file a position is), `order` (what may follow what in a file), `shift` (what readers see of positions);
 //! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a
 //!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `view` (the log as
 //!   this process knows it), `write`, `read`, `retention`, `repair`;
@@ -33,6 +36,7 @@ mod retention;
 mod salvage;
 mod scan;
 mod segment_log;
+mod shift;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -89,9 +93,12 @@ pub struct Missing {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page {
     /// In order of their positions. Where retention removed output, positions are left out and a gap record says so.
+    /// Others are left out where a server appended for the first time; nothing is missing there.
     pub records: Vec<StoredRecord>,
     /// The log's last position.
     pub last_position: u64,
+    /// How many records there are after those of the page; less those that retention removed.
+    pub behind: u64,
     /// Whether nothing durable lies behind `last_position`. It may after a power failure, while another process holds
     /// the log.
     pub is_current: bool,
@@ -124,11 +131,15 @@ pub trait ResultLog: Send + Sync + 'static {
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError>;
 
     /// The records after position `after`: at least one if there is one, and no more than `max_bytes` together
-    /// otherwise. A cursor behind the end is [`LogError::BeyondEnd`].
+    /// otherwise. A log that ends before `after` was restored from an older copy: reading goes on at its end.
     async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError>;
 
     /// The log's last position; 0 when it is empty.
     async fn last_position(&self, job: &JobId) -> Result<u64, LogError>;
+
+    /// The position after which the last `count` records are; 0 when there are no more. Where retention removed some of
+    /// them there are fewer.
+    async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError>;
 
     /// The log's last position, as far as this process knows: it learns of other processes' records only when it
     /// appends or reads itself.

@@ -52,7 +52,7 @@ pub(super) fn plan_append(
         }
         let is_kept = !is_removable(&record);
         let Producer { step, attempt, rank } = producer;
-        let stored = StoredRecord { position, step, attempt, rank, record: Some(record) };
+        let stored = StoredRecord { position, step, attempt, rank, record: Some(record), shift: 0 };
         if by_agent && is_kept {
             kept_bytes += frame::record_len(&stored);
         }

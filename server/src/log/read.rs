@@ -4,16 +4,55 @@
 
 use sqlflow_proto::record::StoredRecord;
 
-use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::{Checked, Content, Frames, HEADER, Next};
 use super::index::{Index, SPACING};
+use super::shift::{self, Shift};
 use super::view::View;
+use super::{LogError, Page};
 
 /// Bytes read at once.
 pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 
-/// Where to read, as of one moment.
+/// A page that is to be read, as of one moment.
+pub(super) struct PagePlan {
+    /// `None`: there is nothing to read.
+    pub(super) plan: Option<ReadPlan>,
+    after: u64,
+    last_position: u64,
+    shifts: Vec<Shift>,
+}
+
+impl PagePlan {
+    /// Of what is behind `after`, a position as readers see it.
+    pub(super) fn new(view: &View, after: u64) -> Self {
+        let shifts = view.summary.shifts.clone();
+        let after = shift::stored(&shifts, after);
+        Self { plan: ReadPlan::new(view, after), after, last_position: view.summary.last_position, shifts }
+    }
+
+    /// Whether the log ends before what the reader has read.
+    pub(super) fn is_beyond_end(&self) -> bool {
+        self.after > self.last_position
+    }
+
+    /// The page of these records.
+    pub(super) fn page(&self, mut records: Vec<StoredRecord>, is_current: bool) -> Page {
+        let end = records.last().map_or(self.after, |record| record.position);
+        for record in &mut records {
+            record.position = shift::shown(&self.shifts, record.position);
+            record.shift = 0;
+        }
+        Page {
+            records,
+            last_position: shift::shown(&self.shifts, self.last_position),
+            behind: self.last_position.saturating_sub(end),
+            is_current,
+        }
+    }
+}
+
+/// Where to read, as of one moment. Its positions are those of the files.
 pub(super) struct ReadPlan {
     after: u64,
     last_position: u64,
@@ -41,11 +80,9 @@ pub(super) struct Found {
 
 impl ReadPlan {
     /// How to read what is after position `after`; `None`: nothing is.
-    pub(super) fn new(view: &View, after: u64) -> Result<Option<Self>, LogError> {
+    fn new(view: &View, after: u64) -> Option<Self> {
         let last = view.summary.last_position;
-        let Some(mark) = view.mark.filter(|_| after < last) else {
-            return if after > last { Err(LogError::BeyondEnd { after, last }) } else { Ok(None) };
-        };
+        let mark = view.mark.filter(|_| after < last)?;
         let count = view.segments.partition_point(|name| name.first <= after + 1);
         let segments = view.segments[count.saturating_sub(1)..].to_vec();
         let begin = HEADER.len() as u64;
@@ -56,9 +93,9 @@ impl ReadPlan {
                 Some(index) => Start::Offset(index.locate(after).unwrap_or(begin)),
                 None => Start::Unknown,
             },
-            [] => return Ok(None),
+            [] => return None,
         };
-        Ok(Some(Self { after, last_position: last, segments, tail_length: mark.length, start }))
+        Some(Self { after, last_position: last, segments, tail_length: mark.length, start })
     }
 
     /// Reads at least one record, and no more than `max_bytes` otherwise. A file may have been replaced since the plan

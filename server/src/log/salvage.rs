@@ -148,7 +148,7 @@ mod tests {
     fn record(position: u64) -> StoredRecord {
         let output = Output { data: Bytes::from(vec![b'x'; 50]), ..Output::default() };
         let record = Record { seq: position, payload: Some(Payload::Output(output)), ..Record::default() };
-        StoredRecord { position, step: 1, attempt: 2, rank: 0, record: Some(record) }
+        StoredRecord { position, step: 1, attempt: 2, record: Some(record), ..StoredRecord::default() }
     }
 
     fn file() -> (Vec<u8>, Vec<usize>) {

@@ -33,6 +33,9 @@ pub struct LogOptions {
     pub retain_output_bytes_per_job: u64,
     /// Bytes that all else which a job's attempts say may take; beyond it results are not taken.
     pub max_bytes_per_job: u64,
+    /// When this process began to use the logs, in microseconds since the Unix epoch. Any copy that it works on was
+    /// restored before.
+    pub opened_micros: i64,
     /// Whether appends wait for the disk. Without it records survive a server's death, but not its machine's.
     pub fsync: bool,
 }
@@ -77,7 +80,8 @@ impl SegmentLog {
         }
         let log = jobs.entry(id.clone()).or_insert_with(|| {
             let folder = Folder::of(&self.inner.options.dir, id, self.inner.disk.clone());
-            Arc::new(JobLog::new(folder, Arc::clone(&self.inner.options)))
+            let created_micros = id.created_ms().saturating_mul(1000);
+            Arc::new(JobLog::new(folder, created_micros, Arc::clone(&self.inner.options)))
         });
         log.used.store(now, Ordering::Relaxed);
         Arc::clone(log)
@@ -141,7 +145,11 @@ impl ResultLog for SegmentLog {
     }
 
     async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
-        self.job(job).last_position().await
+        self.job(job).position_before(0).await
+    }
+
+    async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
+        self.job(job).position_before(count).await
     }
 
     fn watch(&self, job: &JobId) -> watch::Receiver<u64> {

@@ -1,11 +1,13 @@
 //! What must be known of all earlier records when the next are appended. Each segment begins with the summary of
 //! everything before it, so that opening a log reads its last segment only.
 //!
-//! Bounds: about 16 bytes for each agent of each attempt and 6 for each step of the job.
+//! Bounds: about 16 bytes for each agent of each attempt, 6 for each step of the job and 12 for each start of a server
+//! while the job is alive.
 
 use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
 use super::Producer;
+use super::shift::{self, Shift};
 use crate::job::Evidence;
 
 /// The state that a log's records add up to. It is kept in files as this protobuf message.
@@ -35,6 +37,9 @@ pub(super) struct Summary {
     /// Records were lost by damage: what they said is not known.
     #[prost(bool, tag = "8")]
     pub(super) is_damaged: bool,
+    /// What readers see as positions.
+    #[prost(message, repeated, tag = "9")]
+    pub(super) shifts: Vec<Shift>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -90,6 +95,7 @@ impl Summary {
     /// Adds a record, which takes `frame_bytes` in its file.
     pub(super) fn note(&mut self, stored: &StoredRecord, frame_bytes: u64) {
         self.last_position = stored.position;
+        shift::note(&mut self.shifts, stored.position, stored.shift);
         let Some(record) = &stored.record else { return };
         if is_removable(record) {
             self.removable_bytes += frame_bytes;
@@ -126,6 +132,11 @@ impl Summary {
             )
             | None => {}
         }
+    }
+
+    /// The last position, as readers see it.
+    pub(super) fn shown_last(&self) -> u64 {
+        shift::shown(&self.shifts, self.last_position)
     }
 
     pub(super) fn note_seal(&mut self, seal: SealedAttempt) {
@@ -232,7 +243,7 @@ mod tests {
 
     fn stored(position: u64, step: u32, attempt: u32, seq: u64, payload: Payload) -> StoredRecord {
         let record = Record { seq, payload: Some(payload), ..Record::default() };
-        StoredRecord { position, step, attempt, rank: 0, record: Some(record) }
+        StoredRecord { position, step, attempt, record: Some(record), ..StoredRecord::default() }
     }
 
     /// A statement that was executed is not executed again because a backup knows nothing of it.

@@ -10,6 +10,7 @@ use super::folder::{Folder, SegmentName};
 use super::frame::{self, HEADER};
 use super::lock::{JobLock, Mark};
 use super::scan::to_usize;
+use super::shift;
 use super::summary::{SealedAttempt, Summary};
 use super::view::View;
 
@@ -25,11 +26,13 @@ pub(super) struct Batch {
     /// Position and offset of each record.
     places: Vec<(u64, u64)>,
     has_frames: bool,
+    /// Readers see no position of the batch below this.
+    floor: u64,
 }
 
 impl Batch {
     /// An empty batch for the end of this log. A tail that has reached `segment_bytes` gets no more.
-    pub(super) fn new(view: &View, segment_bytes: u64) -> Self {
+    pub(super) fn new(view: &View, segment_bytes: u64, floor: u64) -> Self {
         let summary = view.summary.clone();
         let (birth, segment, offset) = match view.mark {
             // Without a record of its own the next segment would have the same name.
@@ -45,13 +48,16 @@ impl Batch {
             frame::push_summary(&mut buffer, &summary);
         }
         let segment = SegmentName::live(segment);
-        Self { summary, birth, segment, offset, buffer, places: Vec::new(), has_frames: false }
+        Self { summary, birth, segment, offset, buffer, places: Vec::new(), has_frames: false, floor }
     }
 
     /// Adds records that are planned for this place.
-    pub(super) fn add(&mut self, records: &[StoredRecord]) {
+    pub(super) fn add(&mut self, mut records: Vec<StoredRecord>) {
+        if let Some(first) = records.first_mut() {
+            first.shift = shift::of_next(&self.summary.shifts, first.position, self.floor);
+        }
         self.buffer.reserve(to_usize(records.iter().map(frame::record_len).sum()));
-        for record in records {
+        for record in &records {
             let before = self.buffer.len();
             frame::push_record(&mut self.buffer, record);
             self.summary.note(record, (self.buffer.len() - before) as u64);

@@ -231,6 +231,10 @@ impl ResultLog for MeasuredLog {
         self.inner.last_position(job).await
     }
 
+    async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
+        self.inner.tail(job, count).await
+    }
+
     fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
         self.inner.watch(job)
     }

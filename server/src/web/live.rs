@@ -107,10 +107,11 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
         reader.note(&web.store, &record);
         let Ok(page) = web.log.read(job, after, LOOK_BYTES).await else { return };
         let mut pieces: Vec<_> = page.records.iter().filter_map(|it| text.take(it)).collect();
-        after = page.records.last().map_or(after, |it| it.position);
-        let behind = page.last_position.saturating_sub(after);
+        after = page.records.last().map_or(after.min(page.last_position), |it| it.position);
+        let behind = page.behind;
         if behind > TAIL_RECORDS {
-            after = page.last_position - TAIL_RECORDS;
+            let Ok(begin) = web.log.tail(job, TAIL_RECORDS).await else { return };
+            after = begin.max(after);
             let left_out = "… more than can be read; download the log for all of it".to_owned();
             pieces.push(Piece { kind: PieceKind::Notice, text: left_out });
         }

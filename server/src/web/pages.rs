@@ -123,8 +123,7 @@ async fn job(
     let record = web.open(&id, &key).await?;
     let view = web.views.of(&record.job.id);
     let summary = summary(&web, &record, &view).await.map_err(|error| Refusal::fault(&error))?;
-    let last = web.log.last_position(&record.job.id).await.map_err(|error| Refusal::fault(&error))?;
-    let begin = last.saturating_sub(TAIL_RECORDS);
+    let begin = web.log.tail(&record.job.id, TAIL_RECORDS).await.map_err(|error| Refusal::fault(&error))?;
     let (pieces, next) =
         tail(web.log.as_ref(), &record.job.id, begin).await.map_err(|error| Refusal::fault(&error))?;
     let sql =

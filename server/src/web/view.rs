@@ -140,6 +140,7 @@ impl View {
         loop {
             let page = log.read(job, self.position, PAGE_BYTES).await?;
             if page.records.is_empty() {
+                self.position = self.position.min(page.last_position);
                 return Ok(());
             }
             for stored in page.records {

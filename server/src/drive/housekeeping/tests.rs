@@ -94,7 +94,7 @@ impl LogHooks for BadDisk {
             std::future::pending::<()>().await;
         }
         if self.undeletable.contains(job) {
-            return Err(LogError::BeyondEnd { after: 0, last: 0 });
+            return Err(LogError::Busy { lock: std::path::PathBuf::new(), holder: None });
         }
         Ok(())
     }

@@ -72,6 +72,7 @@ fn stored(position: u64, entry: Entry) -> StoredRecord {
         attempt: entry.producer.attempt,
         rank: 0,
         record: Some(entry.record),
+        shift: 0,
     }
 }
 

@@ -7,6 +7,7 @@ mod holes;
 mod locks;
 mod model;
 mod processes;
+mod restored;
 mod unreadable;
 mod upkeep;
 
@@ -25,6 +26,7 @@ fn options(dir: &Path) -> LogOptions {
         segment_bytes: 700,
         retain_output_bytes_per_job: u64::MAX,
         max_bytes_per_job: u64::MAX,
+        opened_micros: 0,
         fsync: false,
     }
 }

@@ -28,8 +28,10 @@ enum Act {
         after: u64,
         max_bytes: usize,
     },
+    /// Another process, which begins this many microseconds after the one before.
     Reopen {
         handle: usize,
+        later: i64,
     },
     /// The process is killed while it appends: of what it wrote, this part (of 1000) and this garbage are there.
     Kill {
@@ -58,7 +60,7 @@ fn any_act() -> impl Strategy<Value = Act> {
         1 => (handle.clone(), 1_u32..4).prop_map(|(handle, attempt)| Act::Seal { handle, attempt }),
         6 => (handle.clone(), 0_u64..60, 1_usize..2000)
             .prop_map(|(handle, after, max_bytes)| Act::Read { handle, after, max_bytes }),
-        2 => handle.clone().prop_map(|handle| Act::Reopen { handle }),
+        2 => (handle.clone(), 0_i64..30).prop_map(|(handle, later)| Act::Reopen { handle, later }),
         2 => (handle, any_lengths(), 0_usize..=1000, garbage)
             .prop_map(|(handle, lengths, written, garbage)| Act::Kill { handle, lengths, written, garbage }),
         1 => (0_usize..20).prop_map(|mark| Act::PowerFailure { mark }),
@@ -69,6 +71,8 @@ struct World {
     dir: tempfile::TempDir,
     job: JobId,
     handles: [SegmentLog; 2],
+    /// How long the job was there when each began, in microseconds: no position that it gives is lower.
+    floors: [i64; 2],
     model: Vec<StoredRecord>,
     seqs: BTreeMap<u32, u64>,
     sealed: BTreeSet<u32>,
@@ -81,7 +85,19 @@ impl World {
         let dir = tempfile::tempdir().unwrap();
         let handles = [open(dir.path()), open(dir.path())];
         let (job, model, seqs) = (JobId::generate(), Vec::new(), BTreeMap::new());
-        Self { dir, job, handles, model, seqs, sealed: BTreeSet::new(), marks: vec![Vec::new()] }
+        let (floors, sealed, marks) = ([0; 2], BTreeSet::new(), vec![Vec::new()]);
+        Self { dir, job, handles, floors, model, seqs, sealed, marks }
+    }
+
+    fn reopen(&mut self, handle: usize, later: i64) {
+        self.floors[handle] = self.floors[0].max(self.floors[1]) + later;
+        let opened_micros = self.job.created_ms() * 1000 + self.floors[handle];
+        let options = LogOptions { opened_micros, ..options(self.dir.path()) };
+        self.handles[handle] = SegmentLog::open(options).unwrap();
+    }
+
+    fn last(&self) -> u64 {
+        self.model.last().map_or(0, |stored| stored.position)
     }
 
     fn lock_file(&self) -> std::path::PathBuf {
@@ -96,8 +112,8 @@ impl World {
     }
 
     /// What the entries add to the model.
-    fn planned(&self, entries: &[Entry]) -> Vec<StoredRecord> {
-        let mut position = self.model.len() as u64;
+    fn planned(&self, handle: usize, entries: &[Entry]) -> Vec<StoredRecord> {
+        let mut position = self.last();
         let mut added = Vec::new();
         for entry in entries {
             if entry.producer.attempt > 0
@@ -105,7 +121,7 @@ impl World {
             {
                 continue;
             }
-            position += 1;
+            position = (position + 1).max(self.floors[handle].try_into().unwrap());
             let record = Some(entry.record.clone());
             added.push(StoredRecord {
                 position,
@@ -113,6 +129,7 @@ impl World {
                 attempt: entry.producer.attempt,
                 rank: 0,
                 record,
+                shift: 0,
             });
         }
         added
@@ -129,14 +146,14 @@ impl World {
     }
 
     async fn append(&mut self, handle: usize, entries: Vec<Entry>) {
-        let added = self.planned(&entries);
+        let added = self.planned(handle, &entries);
         let is_refused = added.iter().any(|stored| self.sealed.contains(&stored.attempt));
         let attempts: BTreeSet<_> = entries.iter().map(|entry| entry.producer.attempt).collect();
         match self.handles[handle].append(&self.job, entries).await {
             Err(LogError::Sealed { .. }) if is_refused => {}
             Ok(appended) if !is_refused => {
                 self.take(added);
-                assert_eq!(appended.last_position, self.model.len() as u64);
+                assert_eq!(appended.last_position, self.last());
                 for attempt in attempts.into_iter().filter(|attempt| *attempt > 0) {
                     assert_eq!(
                         appended.last_seqs[&agent(0, attempt)],
@@ -149,7 +166,7 @@ impl World {
     }
 
     async fn check_read(&self, handle: usize, after: u64, max_bytes: usize) {
-        let last = self.model.len() as u64;
+        let last = self.last();
         let read = loop {
             match self.handles[handle].read(&self.job, after, max_bytes).await {
                 // The append before still has the lock for its retention.
@@ -158,10 +175,10 @@ impl World {
             }
         };
         match read {
-            Err(LogError::BeyondEnd { .. }) => assert!(after > last),
             Ok(page) => {
                 assert_eq!(page.last_position, last);
-                let rest = &self.model[usize::try_from(after).unwrap()..];
+                let rest = &self.model[self.model.partition_point(|stored| stored.position <= after)..];
+                assert_eq!(page.behind, (rest.len() - page.records.len()) as u64);
                 assert_eq!(page.records, rest[..page.records.len()]);
                 assert!(!page.records.is_empty() || rest.is_empty());
                 let bytes: usize = page.records.iter().map(prost::Message::encoded_len).sum();
@@ -174,7 +191,7 @@ impl World {
     async fn kill(&mut self, handle: usize, lengths: &[usize], written: usize, garbage: &[u8]) {
         let attempt = (1..).find(|attempt| !self.sealed.contains(attempt)).unwrap();
         let entries = self.entries(attempt, 0, lengths);
-        let added = self.planned(&entries);
+        let added = self.planned(handle, &entries);
         let folder = self.handles[handle].folder_of(&self.job);
         let lengths_before = file_lengths(&folder);
         let mark = fs::read(self.lock_file()).unwrap_or_default();
@@ -189,7 +206,7 @@ impl World {
             }
         }
         fs::write(self.lock_file(), mark).unwrap();
-        self.handles[handle] = open(self.dir.path());
+        self.reopen(handle, 0);
         // Of what was not acknowledged, a beginning may be there; a process that comes new finds it, once it gets the lock.
         let last = loop {
             let page = self.handles[handle].read(&self.job, 0, 1).await.unwrap();
@@ -198,10 +215,8 @@ impl World {
             }
             tokio::task::yield_now().await;
         };
-        let found = usize::try_from(last)
-            .unwrap()
-            .checked_sub(self.model.len())
-            .expect("nothing acknowledged is lost");
+        assert!(last >= self.last(), "nothing acknowledged is lost");
+        let found = added.partition_point(|stored| stored.position <= last);
         assert!(written < 1000 || found == added.len(), "what is complete is kept");
         self.take(added.into_iter().take(found));
     }
@@ -221,14 +236,15 @@ impl World {
                 self.take([]);
             }
             Act::Read { handle, after, max_bytes } => self.check_read(handle, after, max_bytes).await,
-            Act::Reopen { handle } => self.handles[handle] = open(self.dir.path()),
+            Act::Reopen { handle, later } => self.reopen(handle, later),
             Act::Kill { handle, lengths, written, garbage } => {
                 self.kill(handle, &lengths, written, &garbage).await;
             }
             Act::PowerFailure { mark } => {
                 if self.lock_file().exists() {
                     fs::write(self.lock_file(), &self.marks[mark % self.marks.len()]).unwrap();
-                    self.handles = [open(self.dir.path()), open(self.dir.path())];
+                    self.reopen(0, 0);
+                    self.reopen(1, 0);
                 }
             }
         }
@@ -255,7 +271,7 @@ proptest! {
                 world.act(act).await;
             }
             for handle in 0..2 {
-                for after in 0..=world.model.len() as u64 + 1 {
+                for after in 0..=world.last() + 1 {
                     world.check_read(handle, after, 300).await;
                 }
                 for attempt in 1..4 {
@@ -263,7 +279,7 @@ proptest! {
                     assert_eq!(last, world.seqs.get(&attempt).copied().unwrap_or(0));
                 }
             }
-            assert_eq!(positions(&world.model), (1..=world.model.len() as u64).collect::<Vec<_>>());
+            assert!(positions(&world.model).is_sorted_by(|one, next| one < next));
         });
     }
 }

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from sqlflow_submitter.proto.sqlflow.v1 import data_pb2 as sqlflow_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esqlflow/record/v1/record.proto\x12\x11sqlflow.record.v1\x1a\x15sqlflow/v1/data.proto\"\xbf\x04\n\x06Record\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x18\n\x10time_unix_micros\x18\x02 \x01(\x03\x12\x16\n\tstatement\x18\x03 \x01(\rH\x01\x88\x01\x01\x12+\n\x06output\x18\x04 \x01(\x0b\x32\x19.sqlflow.record.v1.OutputH\x00\x12 \n\x04head\x18\x05 \x01(\x0b\x32\x10.sqlflow.v1.HeadH\x00\x12 \n\x04rows\x18\x06 \x01(\x0b\x32\x10.sqlflow.v1.RowsH\x00\x12\x36\n\x07started\x18\x07 \x01(\x0b\x32#.sqlflow.record.v1.StatementStartedH\x00\x12\x32\n\x05\x65nded\x18\x08 \x01(\x0b\x32!.sqlflow.record.v1.StatementEndedH\x00\x12(\n\x08progress\x18\t \x01(\x0b\x32\x14.sqlflow.v1.ProgressH\x00\x12&\n\x07metrics\x18\n \x01(\x0b\x32\x13.sqlflow.v1.MetricsH\x00\x12&\n\x07\x64isplay\x18\x0b \x01(\x0b\x32\x13.sqlflow.v1.DisplayH\x00\x12%\n\x03gap\x18\x0c \x01(\x0b\x32\x16.sqlflow.record.v1.GapH\x00\x12+\n\x06notice\x18\r \x01(\x0b\x32\x19.sqlflow.record.v1.NoticeH\x00\x12\x32\n\x05model\x18\x0e \x01(\x0b\x32!.sqlflow.record.v1.ModelPublishedH\x00\x42\t\n\x07payloadB\x0c\n\n_statement\"x\n\x0cStoredRecord\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12)\n\x06record\x18\x04 \x01(\x0b\x32\x19.sqlflow.record.v1.Record\"\xa0\x01\n\x06Output\x12\x30\n\x06stream\x18\x01 \x01(\x0e\x32 .sqlflow.record.v1.Output.Stream\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"F\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02\"\x12\n\x10StatementStarted\"W\n\x0eStatementEnded\x12\x17\n\x0f\x64uration_micros\x18\x01 \x01(\x04\x12\x1a\n\rrows_affected\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_rows_affected\"\x8a\x02\n\x03Gap\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.sqlflow.record.v1.Gap.Reason\x12\x12\n\x05\x62ytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\"\xb5\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11REASON_AGENT_LOST\x10\x01\x12\x15\n\x11REASON_SPOOL_FULL\x10\x02\x12\x14\n\x10REASON_RETENTION\x10\x03\x12\x10\n\x0cREASON_DRAIN\x10\x04\x12\x10\n\x0cREASON_LIMIT\x10\x05\x12\x17\n\x13REASON_LOG_RESTORED\x10\x06\x12\x12\n\x0eREASON_DAMAGED\x10\x07\x42\x08\n\x06_bytes\"\x93\x01\n\x06Notice\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.sqlflow.record.v1.Notice.Kind\x12\x0c\n\x04text\x18\x02 \x01(\t\"M\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_STATUS\x10\x01\x12\x10\n\x0cKIND_WARNING\x10\x02\x12\x0c\n\x08KIND_END\x10\x03\"O\n\x0eModelPublished\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esqlflow/record/v1/record.proto\x12\x11sqlflow.record.v1\x1a\x15sqlflow/v1/data.proto\"\xbf\x04\n\x06Record\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x18\n\x10time_unix_micros\x18\x02 \x01(\x03\x12\x16\n\tstatement\x18\x03 \x01(\rH\x01\x88\x01\x01\x12+\n\x06output\x18\x04 \x01(\x0b\x32\x19.sqlflow.record.v1.OutputH\x00\x12 \n\x04head\x18\x05 \x01(\x0b\x32\x10.sqlflow.v1.HeadH\x00\x12 \n\x04rows\x18\x06 \x01(\x0b\x32\x10.sqlflow.v1.RowsH\x00\x12\x36\n\x07started\x18\x07 \x01(\x0b\x32#.sqlflow.record.v1.StatementStartedH\x00\x12\x32\n\x05\x65nded\x18\x08 \x01(\x0b\x32!.sqlflow.record.v1.StatementEndedH\x00\x12(\n\x08progress\x18\t \x01(\x0b\x32\x14.sqlflow.v1.ProgressH\x00\x12&\n\x07metrics\x18\n \x01(\x0b\x32\x13.sqlflow.v1.MetricsH\x00\x12&\n\x07\x64isplay\x18\x0b \x01(\x0b\x32\x13.sqlflow.v1.DisplayH\x00\x12%\n\x03gap\x18\x0c \x01(\x0b\x32\x16.sqlflow.record.v1.GapH\x00\x12+\n\x06notice\x18\r \x01(\x0b\x32\x19.sqlflow.record.v1.NoticeH\x00\x12\x32\n\x05model\x18\x0e \x01(\x0b\x32!.sqlflow.record.v1.ModelPublishedH\x00\x42\t\n\x07payloadB\x0c\n\n_statement\"\x87\x01\n\x0cStoredRecord\x12\x10\n\x08position\x18\x01 \x01(\x04\x12\x0c\n\x04step\x18\x02 \x01(\r\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\x0c\n\x04rank\x18\x05 \x01(\r\x12)\n\x06record\x18\x04 \x01(\x0b\x32\x19.sqlflow.record.v1.Record\x12\r\n\x05shift\x18\x06 \x01(\x04\"\xa0\x01\n\x06Output\x12\x30\n\x06stream\x18\x01 \x01(\x0e\x32 .sqlflow.record.v1.Output.Stream\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"F\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02\"\x12\n\x10StatementStarted\"W\n\x0eStatementEnded\x12\x17\n\x0f\x64uration_micros\x18\x01 \x01(\x04\x12\x1a\n\rrows_affected\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\x10\n\x0e_rows_affected\"\x8a\x02\n\x03Gap\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.sqlflow.record.v1.Gap.Reason\x12\x12\n\x05\x62ytes\x18\x02 \x01(\x04H\x00\x88\x01\x01\"\xb5\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11REASON_AGENT_LOST\x10\x01\x12\x15\n\x11REASON_SPOOL_FULL\x10\x02\x12\x14\n\x10REASON_RETENTION\x10\x03\x12\x10\n\x0cREASON_DRAIN\x10\x04\x12\x10\n\x0cREASON_LIMIT\x10\x05\x12\x17\n\x13REASON_LOG_RESTORED\x10\x06\x12\x12\n\x0eREASON_DAMAGED\x10\x07\x42\x08\n\x06_bytes\"\x93\x01\n\x06Notice\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.sqlflow.record.v1.Notice.Kind\x12\x0c\n\x04text\x18\x02 \x01(\t\"M\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0f\n\x0bKIND_STATUS\x10\x01\x12\x10\n\x0cKIND_WARNING\x10\x02\x12\x0c\n\x08KIND_END\x10\x03\"O\n\x0eModelPublished\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06sha256\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,24 +34,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RECORD']._serialized_start=77
   _globals['_RECORD']._serialized_end=652
-  _globals['_STOREDRECORD']._serialized_start=654
-  _globals['_STOREDRECORD']._serialized_end=774
-  _globals['_OUTPUT']._serialized_start=777
-  _globals['_OUTPUT']._serialized_end=937
-  _globals['_OUTPUT_STREAM']._serialized_start=867
-  _globals['_OUTPUT_STREAM']._serialized_end=937
-  _globals['_STATEMENTSTARTED']._serialized_start=939
-  _globals['_STATEMENTSTARTED']._serialized_end=957
-  _globals['_STATEMENTENDED']._serialized_start=959
-  _globals['_STATEMENTENDED']._serialized_end=1046
-  _globals['_GAP']._serialized_start=1049
-  _globals['_GAP']._serialized_end=1315
-  _globals['_GAP_REASON']._serialized_start=1124
-  _globals['_GAP_REASON']._serialized_end=1305
-  _globals['_NOTICE']._serialized_start=1318
-  _globals['_NOTICE']._serialized_end=1465
-  _globals['_NOTICE_KIND']._serialized_start=1388
-  _globals['_NOTICE_KIND']._serialized_end=1465
-  _globals['_MODELPUBLISHED']._serialized_start=1467
-  _globals['_MODELPUBLISHED']._serialized_end=1546
+  _globals['_STOREDRECORD']._serialized_start=655
+  _globals['_STOREDRECORD']._serialized_end=790
+  _globals['_OUTPUT']._serialized_start=793
+  _globals['_OUTPUT']._serialized_end=953
+  _globals['_OUTPUT_STREAM']._serialized_start=883
+  _globals['_OUTPUT_STREAM']._serialized_end=953
+  _globals['_STATEMENTSTARTED']._serialized_start=955
+  _globals['_STATEMENTSTARTED']._serialized_end=973
+  _globals['_STATEMENTENDED']._serialized_start=975
+  _globals['_STATEMENTENDED']._serialized_end=1062
+  _globals['_GAP']._serialized_start=1065
+  _globals['_GAP']._serialized_end=1331
+  _globals['_GAP_REASON']._serialized_start=1140
+  _globals['_GAP_REASON']._serialized_end=1321
+  _globals['_NOTICE']._serialized_start=1334
+  _globals['_NOTICE']._serialized_end=1481
+  _globals['_NOTICE_KIND']._serialized_start=1404
+  _globals['_NOTICE_KIND']._serialized_end=1481
+  _globals['_MODELPUBLISHED']._serialized_start=1483
+  _globals['_MODELPUBLISHED']._serialized_end=1562
 # @@protoc_insertion_point(module_scope)

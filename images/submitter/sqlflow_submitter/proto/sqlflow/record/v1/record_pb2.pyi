@@ -40,18 +40,20 @@ class Record(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., time_unix_micros: _Optional[int] = ..., statement: _Optional[int] = ..., output: _Optional[_Union[Output, _Mapping]] = ..., head: _Optional[_Union[_data_pb2.Head, _Mapping]] = ..., rows: _Optional[_Union[_data_pb2.Rows, _Mapping]] = ..., started: _Optional[_Union[StatementStarted, _Mapping]] = ..., ended: _Optional[_Union[StatementEnded, _Mapping]] = ..., progress: _Optional[_Union[_data_pb2.Progress, _Mapping]] = ..., metrics: _Optional[_Union[_data_pb2.Metrics, _Mapping]] = ..., display: _Optional[_Union[_data_pb2.Display, _Mapping]] = ..., gap: _Optional[_Union[Gap, _Mapping]] = ..., notice: _Optional[_Union[Notice, _Mapping]] = ..., model: _Optional[_Union[ModelPublished, _Mapping]] = ...) -> None: ...
 
 class StoredRecord(_message.Message):
-    __slots__ = ("position", "step", "attempt", "rank", "record")
+    __slots__ = ("position", "step", "attempt", "rank", "record", "shift")
     POSITION_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     RECORD_FIELD_NUMBER: _ClassVar[int]
+    SHIFT_FIELD_NUMBER: _ClassVar[int]
     position: int
     step: int
     attempt: int
     rank: int
     record: Record
-    def __init__(self, position: _Optional[int] = ..., step: _Optional[int] = ..., attempt: _Optional[int] = ..., rank: _Optional[int] = ..., record: _Optional[_Union[Record, _Mapping]] = ...) -> None: ...
+    shift: int
+    def __init__(self, position: _Optional[int] = ..., step: _Optional[int] = ..., attempt: _Optional[int] = ..., rank: _Optional[int] = ..., record: _Optional[_Union[Record, _Mapping]] = ..., shift: _Optional[int] = ...) -> None: ...
 
 class Output(_message.Message):
     __slots__ = ("stream", "offset", "data")
