@@ -21,7 +21,8 @@ pub async fn watch(link: Arc<Link>, largest: Largest) {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
-        let processes = tree::live();
+        // Without a look the last one stands.
+        let Ok(processes) = tree::live() else { continue };
         // Shared pages count once per process.
         link.observe_memory(processes.iter().map(|it| it.memory).sum());
         let mut largest = largest.lock().expect("nobody panics while holding the lock");

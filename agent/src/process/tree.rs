@@ -1,7 +1,7 @@
 //! Who descends from the agent: the attempt's processes, also those that left the command's group.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::{fs, io};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -18,15 +18,19 @@ pub struct Process {
     pub memory: u64,
 }
 
-/// Every descendant of this process; zombies too. Empty when `/proc` cannot be read.
-pub fn descendants() -> Vec<Pid> {
+/// Every descendant of this process; zombies too.
+///
+/// # Errors
+/// `/proc` cannot be read, so there may be more: the agent has no free descriptor, for one.
+pub fn descendants() -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     let mut queue = VecDeque::from([std::process::id().to_string()]);
     while let Some(parent) = queue.pop_front() {
-        let Ok(threads) = fs::read_dir(format!("/proc/{parent}/task")) else { continue };
-        for thread in threads.flatten() {
-            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
-            for child in children.split_ascii_whitespace() {
+        let Some(threads) = unless_gone(fs::read_dir(format!("/proc/{parent}/task")))? else { continue };
+        for thread in threads {
+            let Some(thread) = unless_gone(thread)? else { break };
+            let children = unless_gone(fs::read_to_string(thread.path().join("children")))?;
+            for child in children.unwrap_or_default().split_ascii_whitespace() {
                 if let Ok(pid) = child.parse() {
                     found.push(Pid::from_raw(pid));
                     queue.push_back(child.to_owned());
@@ -34,12 +38,27 @@ pub fn descendants() -> Vec<Pid> {
             }
         }
     }
-    found
+    Ok(found)
+}
+
+/// `None`: the process or thread has ended meanwhile.
+fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    let is_gone = |error: &io::Error| {
+        let errno = error.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::ENOENT | Errno::ESRCH))
+    };
+    match read {
+        Err(error) if is_gone(&error) => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// The descendants that still run, with their names.
-pub fn live() -> Vec<Process> {
-    descendants().into_iter().filter_map(look).collect()
+///
+/// # Errors
+/// As for [`descendants`].
+pub fn live() -> io::Result<Vec<Process>> {
+    Ok(descendants()?.into_iter().filter_map(look).collect())
 }
 
 /// The name of a process, also of a zombie; `None`: it is gone.
@@ -69,7 +88,10 @@ fn page_bytes() -> u64 {
 
 /// Signals the group of a command that was not reaped yet, and every descendant outside of it. Gives those that are not
 /// ours to signal: another user's.
-pub fn signal_command(group: Pid, signal: Signal) -> Vec<Process> {
+///
+/// # Errors
+/// The descendants outside of the group could not be listed, so none got the signal.
+pub fn signal_command(group: Pid, signal: Signal) -> io::Result<Vec<Process>> {
     // Good if it reached one of the group, so each is asked below.
     let _ = killpg(group, signal);
     signal_each(|pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal))
@@ -77,14 +99,17 @@ pub fn signal_command(group: Pid, signal: Signal) -> Vec<Process> {
 
 /// Signals every descendant, one by one: the command is gone, and the number of its group may have a new owner. Gives
 /// those that are not ours to signal.
-pub fn signal_descendants(signal: Signal) -> Vec<Process> {
+///
+/// # Errors
+/// They could not be listed, so none got the signal.
+pub fn signal_descendants(signal: Signal) -> io::Result<Vec<Process>> {
     signal_each(|_| Some(signal))
 }
 
 /// With no signal it is only asked whether it could be sent.
-fn signal_each(signal: impl Fn(Pid) -> Option<Signal>) -> Vec<Process> {
+fn signal_each(signal: impl Fn(Pid) -> Option<Signal>) -> io::Result<Vec<Process>> {
     let is_refused = |pid: &Pid| kill(*pid, signal(*pid)) == Err(Errno::EPERM);
-    descendants().into_iter().filter(is_refused).filter_map(look).collect()
+    Ok(descendants()?.into_iter().filter(is_refused).filter_map(look).collect())
 }
 
 #[cfg(test)]
@@ -102,8 +127,11 @@ mod tests {
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
         let found = loop {
             // Between fork and exec it still has the shell's name, and during exec no memory.
-            let found: Vec<_> =
-                live().into_iter().filter(|process| process.name == "sleep" && process.memory > 0).collect();
+            let found: Vec<_> = live()
+                .unwrap()
+                .into_iter()
+                .filter(|process| process.name == "sleep" && process.memory > 0)
+                .collect();
             if !found.is_empty() {
                 break found;
             }

@@ -1,6 +1,7 @@
 //! The command: started, answered, and what it leaves behind.
 
 use std::ffi::OsString;
+use std::io;
 
 use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
@@ -100,34 +101,41 @@ impl Shell {
 
     pub(super) fn signal_leftovers(&mut self, signal: Signal) {
         if signal == Signal::SIGTERM {
-            let leftovers = named(&tree::live());
+            let leftovers = tree::live().map(|it| named(&it)).unwrap_or_default();
             if !leftovers.is_empty() {
                 self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
             }
         }
-        let refused = tree::signal_descendants(signal);
-        self.warn_of_refused(&refused, signal);
+        self.warn_of_unreached(tree::signal_descendants(signal), signal);
     }
 
     pub(super) fn signal_command(&self, signal: Signal) {
         let Command::Running(group) = self.command else { return };
         tracing::info!(%signal, "ending the command");
-        let refused = tree::signal_command(group, signal);
-        self.warn_of_refused(&refused, signal);
+        self.warn_of_unreached(tree::signal_command(group, signal), signal);
     }
 
-    fn warn_of_refused(&self, refused: &[tree::Process], signal: Signal) {
-        if !refused.is_empty() {
-            self.warn(format!("{signal} is not ours to send to {}: another user's", named(refused)));
+    /// `refused` are the processes that are not ours to signal. The supervisor sends a stronger signal later, and the
+    /// server looks for what is left in the end.
+    fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
+        match refused {
+            Ok(refused) if refused.is_empty() => {}
+            Ok(refused) => {
+                self.warn(format!("{signal} is not ours to send to {}: another user's", named(&refused)));
+            }
+            Err(error) => {
+                self.warn(format!("cannot send {signal} to what the command started: /proc: {error}"));
+            }
         }
     }
 
     pub(super) fn record_gap(&mut self) {
         let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
         self.link.push_output(Payload::Gap(gap));
-        let holders = match named(&tree::live()) {
-            none if none.is_empty() => "a process outside of the attempt".to_owned(),
-            holders => holders,
+        let holders = match tree::live() {
+            Ok(holders) if holders.is_empty() => "a process outside of the attempt".to_owned(),
+            Ok(holders) => named(&holders),
+            Err(error) => format!("processes that cannot be listed (/proc: {error})"),
         };
         self.warn(format!("gave up reading output that is held open by {holders}"));
     }
