@@ -4,6 +4,8 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -11,6 +13,12 @@ use nix::unistd::Pid;
 
 /// Environment variable that marks every process of an attempt; its value is the attempt's id.
 const MARKER: &str = "SQLFLOW_ATTEMPT";
+/// How often a process in the middle of exec is looked at; that takes microseconds.
+const EXEC_LOOKS: u32 = 100;
+/// Between two such looks.
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
+/// The kernel's flag for its own threads (`include/linux/sched.h`); the same since Linux 2.6.
+const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Signals one process. Ids that are not positive stand for groups of processes, or for all; they get nothing.
 pub(super) fn signal(pid: i32, signal: Signal) {
@@ -50,10 +58,29 @@ fn environment(process: &Path) -> io::Result<Vec<u8>> {
         let errno = error.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::ENOENT | Errno::ESRCH | Errno::EACCES | Errno::EPERM))
     };
-    match fs::read(process.join("environ")) {
-        Err(error) if is_none_of_ours(&error) => Ok(Vec::new()),
-        read => read,
+    for _ in 0..EXEC_LOOKS {
+        match fs::read(process.join("environ")) {
+            Err(error) if is_none_of_ours(&error) => return Ok(Vec::new()),
+            Ok(environment) if environment.is_empty() && is_in_exec(process) => thread::sleep(EXEC_PAUSE),
+            read => return read,
+        }
     }
+    Err(io::Error::other(format!("process {} does not come to the end of its exec", process.display())))
+}
+
+/// Whether the process has no environment only because it is in the middle of exec: it has left the memory of the program
+/// before, and the kernel has not filled that of the next one yet.
+fn is_in_exec(process: &Path) -> bool {
+    let stat = fs::read(process.join("stat")).unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
+    // The name before may hold anything. The next field is the third.
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or_default();
+    let flags: u64 = field(9).parse().unwrap_or(0);
+    let is_of_kernel = flags & PF_KTHREAD != 0;
+    let has_ended = matches!(field(3), "" | "Z" | "X");
+    !is_of_kernel && !has_ended && field(50) == "0"
 }
 
 fn kill_if_there(pid: i32) -> io::Result<()> {
@@ -119,6 +146,38 @@ mod tests {
         fs::remove_dir_all(proc.path().join("1")).unwrap();
         kill_marked_in(proc.path(), "job/0/2").unwrap();
         assert_eq!(other.ended_by(), Some(Signal::SIGKILL as i32));
+    }
+
+    /// What the kernel shows between the old and the new program's memory cannot be stopped at, so these are its words.
+    #[test]
+    fn a_process_in_the_middle_of_exec_is_looked_at_again() {
+        let proc = tempfile::tempdir().unwrap();
+        let process = proc.path().join("17");
+        fs::create_dir(&process).unwrap();
+        fs::write(process.join("environ"), "").unwrap();
+        let stat = |name: &str, state: &str, flags: u64, env_start: u64| {
+            let between = "0 ".repeat(40);
+            format!("17 ({name}) {state} 1 17 17 0 -1 {flags} {between}{env_start} 0 0\n")
+        };
+        let look = |text: String| {
+            fs::write(process.join("stat"), text).unwrap();
+            environment(&process).is_ok()
+        };
+        assert!(!look(stat("a) S 1", "S", 0, 0)));
+        assert!(look(stat("env -i", "S", 0, 4711)), "it was started without an environment");
+        assert!(look(stat("kworker", "I", PF_KTHREAD, 0)) && look(stat("sleep", "Z", 0, 0)));
+        let real = fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(look(real.clone()), "{real}");
+    }
+
+    /// The race itself, as far as chance brings it about.
+    #[test]
+    fn what_was_started_this_moment_is_killed() {
+        for _ in 0..200 {
+            let mut child = Marked::with("job/9/9");
+            kill_marked_in(proc_of(&[&child]).path(), "job/9/9").unwrap();
+            assert_eq!(child.ended_by(), Some(Signal::SIGKILL as i32));
+        }
     }
 
     #[test]
