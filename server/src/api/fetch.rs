@@ -29,8 +29,10 @@ const PAGE_BYTES: usize = 2 * 1024 * 1024;
 const ENVELOPE_BYTES: usize = 1024;
 /// What gRPC clients decode unless they are set up otherwise.
 pub(super) const DEFAULT_LARGEST: usize = 4 * 1024 * 1024;
-/// Jobs that are kept in memory, beside those that are being read.
-const CACHED_JOBS: usize = 1024;
+/// Bytes of jobs that are kept in memory, beside those that are being read.
+const CACHED_BYTES: usize = 4 * 1024 * 1024;
+/// More than a job takes without its headings.
+const JOB_BYTES: usize = 512;
 /// A job that was not fetched for so long is not being read.
 const READ_PERIOD_MS: i64 = 10_000;
 /// How long a Fetch waits until its plain token's place is in the store.
@@ -48,8 +50,9 @@ pub(super) struct Fetcher {
 #[derive(Default)]
 struct CachedJobs {
     jobs: HashMap<JobId, Arc<CachedJob>>,
-    /// How many were being read when those that were not were removed.
-    read: usize,
+    bytes: usize,
+    /// The bytes of those that were being read when the others were removed.
+    read_bytes: usize,
 }
 
 struct CachedJob {
@@ -68,14 +71,25 @@ impl CachedJobs {
 
     /// Adds a job. Those that are being read stay: what is noted of them limits the writes for each.
     fn add(&mut self, id: JobId, headings: Vec<String>, now_ms: i64) -> Arc<CachedJob> {
-        if self.jobs.len() >= self.read + CACHED_JOBS {
+        if self.bytes >= self.read_bytes + CACHED_BYTES {
             let is_read = |job: &CachedJob| now_ms - job.used_ms.load(Ordering::Relaxed) < READ_PERIOD_MS;
             self.jobs.retain(|_, job| is_read(job));
-            self.read = self.jobs.len();
+            self.bytes = self.jobs.values().map(|job| job.bytes()).sum();
+            self.read_bytes = self.bytes;
         }
-        let cached =
-            Arc::new(CachedJob { headings, used_ms: AtomicI64::new(now_ms), reader: Mutex::default() });
-        Arc::clone(self.jobs.entry(id).or_insert(cached))
+        let cached = CachedJob { headings, used_ms: AtomicI64::new(now_ms), reader: Mutex::default() };
+        let bytes = cached.bytes();
+        let entry = self.jobs.entry(id).or_insert_with(|| {
+            self.bytes += bytes;
+            Arc::new(cached)
+        });
+        Arc::clone(entry)
+    }
+}
+
+impl CachedJob {
+    fn bytes(&self) -> usize {
+        JOB_BYTES + self.headings.iter().map(|it| size_of::<String>() + it.capacity()).sum::<usize>()
     }
 }
 
@@ -241,17 +255,28 @@ mod tests {
     #[test]
     fn jobs_that_are_being_read_stay_however_many_they_are() {
         let mut cached = CachedJobs::default();
-        let ids: Vec<JobId> = (0..3 * CACHED_JOBS).map(|_| JobId::generate()).collect();
+        let many = 3 * CACHED_BYTES / JOB_BYTES;
+        let ids: Vec<JobId> = (0..many).map(|_| JobId::generate()).collect();
         for id in &ids {
             cached.add(id.clone(), Vec::new(), 1_000);
         }
         assert!(ids.iter().all(|id| cached.get(id, 2_000).is_some()));
         let later = 2_000 + READ_PERIOD_MS;
         let read = cached.get(&ids[0], later).unwrap();
-        for _ in 0..=3 * CACHED_JOBS {
+        for _ in 0..=many {
             cached.add(JobId::generate(), Vec::new(), later);
         }
         assert!(cached.get(&ids[1], later).is_none(), "nobody reads it any more");
         assert!(Arc::ptr_eq(&read, &cached.get(&ids[0], later).unwrap()));
+    }
+
+    #[test]
+    fn jobs_with_long_headings_are_fewer() {
+        let mut cached = CachedJobs::default();
+        for now in 0..50 {
+            let headings = vec!["x".repeat(200); 10_000];
+            cached.add(JobId::generate(), headings, now * READ_PERIOD_MS);
+            assert!(cached.jobs.len() <= 3 && cached.bytes < 2 * CACHED_BYTES, "{}", cached.bytes);
+        }
     }
 }
