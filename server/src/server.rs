@@ -267,6 +267,10 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
         .create(dir)
         .with_context(|| format!("could not make the state folder {}", dir.display()))?;
     let absolute = fs::canonicalize(dir)?;
+    if let Some(parent) = absolute.parent() {
+        // Its own name. Who may not open the folder above did not make it.
+        let _ = fs::File::open(parent).and_then(|it| it.sync_all());
+    }
     // A socket's path has 107 bytes at the most.
     anyhow::ensure!(
         absolute.as_os_str().len() <= 90,

@@ -98,7 +98,11 @@ fn make_secret(file: &Path) -> io::Result<Vec<u8>> {
     fs::remove_file(&own)?;
     match linked {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => fs::read(file),
+        _ => {
+            // With another secret the same request id would be another request.
+            fs::File::open(file.parent().unwrap_or(file))?.sync_all()?;
+            fs::read(file)
+        }
     }
 }
 

@@ -50,7 +50,10 @@ impl Memory {
         lines.push(line);
         let kept = &lines[lines.len().saturating_sub(REMEMBERED)..];
         let new = self.folder.join("tokens.new");
-        private(new.clone())?.write_all(format!("{}\n", kept.join("\n")).as_bytes())?;
+        let mut written = private(new.clone())?;
+        written.write_all(format!("{}\n", kept.join("\n")).as_bytes())?;
+        // They are nowhere else. The name may be lost in a power failure, but never all that is behind it.
+        written.sync_all()?;
         fs::rename(new, self.file())
     }
 
