@@ -19,6 +19,7 @@ struct Run {
     /// That of all of them, if they agree.
     statement: Option<u32>,
     last_position: u64,
+    shift: u64,
     time_unix_micros: i64,
     /// Bytes of output; `None` as long as only progress was removed, which nobody misses.
     bytes: Option<u64>,
@@ -38,10 +39,12 @@ impl Compactor {
             producer: Producer::of(&stored),
             statement: record.statement,
             last_position: 0,
+            shift: 0,
             time_unix_micros: 0,
             bytes: None,
         });
         run.last_position = stored.position;
+        run.shift = stored.shift;
         run.time_unix_micros = record.time_unix_micros;
         if run.statement != record.statement {
             run.statement = None;
@@ -73,7 +76,7 @@ impl Compactor {
             attempt: run.producer.attempt,
             rank: run.producer.rank,
             record: Some(record),
-            shift: 0,
+            shift: run.shift,
         });
     }
 }

@@ -20,6 +20,7 @@ use bytes::Bytes;
 
 use super::LogError;
 use super::disk::{self, Disk};
+use crate::clock;
 use crate::job::JobId;
 
 /// Name of a file of records.
@@ -87,6 +88,8 @@ impl Listing {
 #[derive(Debug, Clone)]
 pub(super) struct Folder {
     pub(super) path: PathBuf,
+    /// When the job was made, in microseconds since the Unix epoch.
+    pub(super) created_micros: i64,
     pub(super) disk: Disk,
 }
 
@@ -94,7 +97,18 @@ impl Folder {
     pub(super) fn of(dir: &Path, job: &JobId, disk: Disk) -> Self {
         let id = job.as_str();
         let shard = id.get(id.len() - 2..).expect("a job id is 26 ASCII digits");
-        Self { path: dir.join(shard).join(id), disk }
+        let created_micros = job.created_ms().saturating_mul(1000);
+        Self { path: dir.join(shard).join(id), created_micros, disk }
+    }
+
+    /// The floor of what a process appends that began at this time; see `shift`.
+    pub(super) fn floor(&self, begun_micros: i64) -> u64 {
+        u64::try_from(begun_micros.saturating_sub(self.created_micros)).unwrap_or(0)
+    }
+
+    /// No position that readers have seen is higher.
+    pub(super) fn floor_now(&self) -> u64 {
+        self.floor(clock::now_micros())
     }
 
     pub(super) fn file(&self, name: SegmentName) -> PathBuf {
@@ -119,10 +133,13 @@ impl Folder {
     /// Removes the folder, at one stroke for everybody else.
     pub(super) fn remove(&self) -> Result<(), LogError> {
         let removed = self.removed_path();
-        if let Err(error) = fs::rename(&self.path, &removed)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(LogError::io("remove", &self.path)(error));
+        // A name that is taken by a folder that is not empty cannot be given.
+        self.sweep_removed()?;
+        match fs::rename(&self.path, &removed) {
+            // Else a power failure could bring the log back when its job is forgotten.
+            Ok(()) => self.path.parent().map_or(Ok(()), |shard| self.disk.sync_folder(shard))?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(LogError::io("remove", &self.path)(error)),
         }
         self.sweep_removed()
     }

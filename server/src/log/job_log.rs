@@ -22,7 +22,6 @@ use super::summary::SealedAttempt;
 use super::view::View;
 use super::write::Batch;
 use super::{Appended, Entry, LogError, LogOptions, Missing, Page, Producer};
-use crate::clock;
 
 /// Bytes of records that one write takes at the most, unless a single append has more.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
@@ -71,8 +70,6 @@ pub(super) struct JobLog {
     view: Mutex<Option<View>>,
     queue: Mutex<Queue>,
     position: watch::Sender<u64>,
-    /// When the job was made, in microseconds since the Unix epoch.
-    created_micros: i64,
     /// Readers see no lower position of what this process appends.
     floor: AtomicU64,
     /// When it was last asked for, by the clock of `SegmentLog`.
@@ -80,12 +77,11 @@ pub(super) struct JobLog {
 }
 
 impl JobLog {
-    pub(super) fn new(folder: Folder, created_micros: i64, options: Arc<LogOptions>) -> Self {
-        let floor = AtomicU64::new(floor(options.opened_micros, created_micros));
+    pub(super) fn new(folder: Folder, options: Arc<LogOptions>) -> Self {
+        let floor = AtomicU64::new(folder.floor(options.opened_micros));
         Self {
             folder,
             options,
-            created_micros,
             floor,
             view: Mutex::default(),
             queue: Mutex::default(),
@@ -227,7 +223,7 @@ impl JobLog {
             View::catch_up(&mut slot, &self.folder, &held).map(|view| {
                 if view.summary.shown_last() < *self.position.borrow() {
                     // An older copy was restored below this process.
-                    self.floor.store(floor(clock::now_micros(), self.created_micros), Ordering::Relaxed);
+                    self.floor.store(self.folder.floor_now(), Ordering::Relaxed);
                 }
                 self.notify(view);
                 Batch::new(view, self.options.segment_bytes, self.floor.load(Ordering::Relaxed))
@@ -347,16 +343,20 @@ impl JobLog {
         self: &Arc<Self>,
         ask: impl Fn(&View) -> T + Send + Sync + 'static,
     ) -> Result<T, LogError> {
-        let this = Arc::clone(self);
         let ask = Arc::new(ask);
-        let asked = Arc::clone(&ask);
-        let waiting = match run_blocking(move || this.look_if_free(&*asked)).await? {
-            Looked::Answer(answer) => return Ok(answer),
-            Looked::Busy(waiting) => waiting,
-        };
-        let held = self.wait_for_lock(waiting).await?;
-        let this = Arc::clone(self);
-        run_blocking(move || this.catch_up(held.as_ref(), &*ask)).await
+        let begun = Instant::now();
+        loop {
+            let (this, asked) = (Arc::clone(self), Arc::clone(&ask));
+            let waiting = match run_blocking(move || this.look_if_free(&*asked)).await? {
+                Looked::Answer(answer) => return Ok(answer),
+                Looked::Busy(waiting) if begun.elapsed() >= LOCK_WAIT => return Err(waiting.busy()),
+                Looked::Busy(waiting) => waiting,
+            };
+            if let Some(held) = self.wait_for_view(waiting).await? {
+                let this = Arc::clone(self);
+                return run_blocking(move || this.catch_up(Some(&held), &*ask)).await;
+            }
+        }
     }
 
     fn look_if_free<T>(&self, ask: impl Fn(&View) -> T) -> Result<Looked<T>, LogError> {
@@ -385,6 +385,27 @@ impl JobLog {
         };
         self.notify(view);
         Ok(ask(view))
+    }
+
+    /// Waits until the lock is free, or what needs it is over: `None`. That may be a write that was under way, or the log
+    /// was deleted.
+    async fn wait_for_view(self: &Arc<Self>, mut waiting: Waiting) -> Result<Option<JobLock>, LogError> {
+        while !waiting.was_long_enough() {
+            tokio::time::sleep(waiting.next_pause()).await;
+            let this = Arc::clone(self);
+            let tried = run_blocking(move || {
+                if View::refresh(&mut lock(&this.view), &this.folder)? {
+                    return Ok(None);
+                }
+                waiting.try_again()
+            });
+            waiting = match tried.await? {
+                Some(Tried::Held(held)) => return Ok(Some(held)),
+                Some(Tried::NoFolder) | None => return Ok(None),
+                Some(Tried::Busy(waiting)) => waiting,
+            };
+        }
+        Err(waiting.busy())
     }
 
     /// `None`: the log was deleted meanwhile.
@@ -427,30 +448,29 @@ impl JobLog {
 
     /// A page. While another process holds the log's lock, what its mark speaks of is read; that may be nothing new.
     pub(super) async fn read(self: &Arc<Self>, after: u64, max_bytes: usize) -> Result<Page, LogError> {
-        let this = Arc::clone(self);
-        let waiting = match run_blocking(move || this.read_if_free(after, max_bytes)).await? {
-            Looked::Answer(page) => return Ok(page),
-            Looked::Busy(waiting) => waiting,
-        };
-        let held = match self.wait_for_lock(waiting).await {
-            Ok(held) => held,
-            // It is stopped, or its disk is. What it was about to add is not acknowledged.
-            Err(busy @ LogError::Busy { .. }) => {
-                let this = Arc::clone(self);
-                let known = run_blocking(move || this.read_to_old_mark(after, max_bytes)).await?;
-                return known.ok_or(busy);
+        let begun = Instant::now();
+        loop {
+            let this = Arc::clone(self);
+            let waiting = match run_blocking(move || this.read_if_free(after, max_bytes)).await? {
+                Looked::Answer(page) => return Ok(page),
+                Looked::Busy(waiting) => waiting,
+            };
+            let held = if begun.elapsed() < LOCK_WAIT {
+                self.wait_for_view(waiting).await
+            } else {
+                Err(waiting.busy())
+            };
+            let this = Arc::clone(self);
+            match held {
+                Ok(Some(held)) => run_blocking(move || this.catch_up(Some(&held), |_| ())).await?,
+                Ok(None) => {}
+                // It is stopped, or its disk is. What it was about to add is not acknowledged.
+                Err(busy @ LogError::Busy { .. }) => {
+                    let known = run_blocking(move || this.read_to_old_mark(after, max_bytes)).await?;
+                    return known.ok_or(busy);
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        };
-        let this = Arc::clone(self);
-        let read = run_blocking(move || {
-            this.catch_up(held.as_ref(), |_| ())?;
-            drop(held);
-            this.read_if_free(after, max_bytes)
-        });
-        match read.await? {
-            Looked::Answer(page) => Ok(page),
-            Looked::Busy(waiting) => Err(waiting.busy()),
         }
     }
 
@@ -513,7 +533,9 @@ impl JobLog {
         let Some(plan) = &planned.plan else { return Ok(Some(planned.page(Vec::new(), false))) };
         match plan.read(&self.folder, max_bytes as u64) {
             Ok(found) => Ok(Some(planned.page(found.records, false))),
+            // It was replaced, or is damaged: who has the lock can tell, or repairs it.
             Err(error) if error.is_not_found() => Ok(None),
+            Err(LogError::Corrupt { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -544,11 +566,6 @@ impl JobLog {
             is_news
         });
     }
-}
-
-/// The floor of what a process appends that began at this time; see `shift`.
-fn floor(begun_micros: i64, created_micros: i64) -> u64 {
-    u64::try_from(begun_micros.saturating_sub(created_micros)).unwrap_or(0)
 }
 
 fn describe(error: &LogError) -> String {

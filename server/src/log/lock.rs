@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn who_waits_comes_before_who_had_the_lock() {
         let dir = tempfile::tempdir().unwrap();
-        let folder = Folder { path: dir.path().join("log"), disk: Disk::new(false) };
+        let folder = Folder { path: dir.path().join("log"), created_micros: 0, disk: Disk::new(false) };
         let held = JobLock::try_make(&folder).unwrap();
         assert!(matches!(held, Tried::Held(_)));
         let Tried::Busy(waiting) = JobLock::try_make(&folder).unwrap() else { panic!("two hold it") };

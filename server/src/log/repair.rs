@@ -22,6 +22,7 @@ use super::inspect::{Extent, parts};
 use super::lock::{JobLock, Mark};
 use super::salvage::{Salvaged, last_good, salvage};
 use super::scan::Scan;
+use super::shift;
 use super::summary::Summary;
 use super::view::View;
 
@@ -95,14 +96,20 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     let is_missing = contents.is_none();
     let Contents { bytes, unreadable } = contents.unwrap_or_default();
     let last = last_position(&bytes, unreadable, mark);
-    let Salvaged { head, records, seals, .. } = salvage(&bytes, tail.first, last, false);
+    let Salvaged { head, mut records, seals, lost_records, .. } = salvage(&bytes, tail.first, last, false);
     let before = match head {
         Some(head) => head,
         None => summary_before(folder, &segments, tail)?,
     };
     let mut summary = before.clone();
-    for record in &records {
-        summary.note(record, record_len(record));
+    if let Some((at_end, others)) = records.split_last_mut() {
+        others.iter().for_each(|record| summary.note(record, record_len(record)));
+        if lost_records {
+            // What readers saw of the lost ones may be unknown now. To raise a position only repeats it.
+            at_end.shift =
+                shift::of_next(&summary.shifts, at_end.position, folder.floor_now()).max(at_end.shift);
+        }
+        summary.note(at_end, record_len(at_end));
     }
     seals.into_iter().for_each(|seal| summary.note_seal(seal));
     summary.last_position = last.max(tail.first - 1);

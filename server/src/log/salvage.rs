@@ -5,6 +5,7 @@ use bytes::Bytes;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::frame::{Content, Frames, HEADER, Next, PREFIX, SHORTEST_RECORD};
+use super::shift::MAX_SHIFT;
 use super::summary::{SealedAttempt, Summary};
 
 /// What was found in a file.
@@ -70,6 +71,8 @@ impl Salvaged {
         };
         self.records.push(StoredRecord {
             position,
+            // If it was lower, readers see the gap a second time.
+            shift: near.shift,
             step: near.step,
             record: Some(record),
             ..StoredRecord::default()
@@ -120,7 +123,11 @@ fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
     match Frames::new(bytes.slice(offset..), 0).next() {
         Next::Frame(frame) => {
             let end = offset + usize::try_from(frame.len()).ok()?;
-            frame.content().ok().map(|content| (content, end))
+            let is_possible = |content: &Content| match content {
+                Content::Record(record) => record.shift <= MAX_SHIFT,
+                Content::Seal(_) | Content::Summary(_) => true,
+            };
+            frame.content().ok().filter(is_possible).map(|content| (content, end))
         }
         Next::End | Next::Partial(_) | Next::Bad(_) => None,
     }

@@ -80,8 +80,7 @@ impl SegmentLog {
         }
         let log = jobs.entry(id.clone()).or_insert_with(|| {
             let folder = Folder::of(&self.inner.options.dir, id, self.inner.disk.clone());
-            let created_micros = id.created_ms().saturating_mul(1000);
-            Arc::new(JobLog::new(folder, created_micros, Arc::clone(&self.inner.options)))
+            Arc::new(JobLog::new(folder, Arc::clone(&self.inner.options)))
         });
         log.used.store(now, Ordering::Relaxed);
         Arc::clone(log)

@@ -22,6 +22,9 @@ pub(super) struct Shift {
     pub(super) by: u64,
 }
 
+/// No shift is higher: 285 years in microseconds. What seems to be one may be what a program printed.
+pub(super) const MAX_SHIFT: u64 = 1 << 53;
+
 /// What readers see of a position in the files. Of the shifts both numbers rise.
 pub(super) fn shown(shifts: &[Shift], position: u64) -> u64 {
     let begun = shifts.partition_point(|shift| shift.from <= position);

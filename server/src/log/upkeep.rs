@@ -151,7 +151,7 @@ impl Upkeep {
     /// # Errors
     /// Its lock is held for too long, or it cannot be moved.
     pub fn set_aside(&self, log: &Path, to: &Path) -> Result<Moved, LogError> {
-        let folder = Folder { path: log.to_owned(), disk: self.disk.clone() };
+        let folder = Folder { path: log.to_owned(), created_micros: 0, disk: self.disk.clone() };
         let Some(_held) = wait_for_lock(&folder)? else { return Ok(Moved::Missing) };
         let free = free_name(to, log);
         match fs::rename(log, &free) {
@@ -166,7 +166,7 @@ impl Upkeep {
     /// # Errors
     /// Its lock is held for too long, or it cannot be deleted.
     pub fn delete(&self, log: &Path) -> Result<(), LogError> {
-        let folder = Folder { path: log.to_owned(), disk: self.disk.clone() };
+        let folder = Folder { path: log.to_owned(), created_micros: 0, disk: self.disk.clone() };
         match wait_for_lock(&folder)? {
             Some(_held) => folder.remove(),
             None => Ok(()),

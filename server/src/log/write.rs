@@ -53,8 +53,10 @@ impl Batch {
 
     /// Adds records that are planned for this place.
     pub(super) fn add(&mut self, mut records: Vec<StoredRecord>) {
-        if let Some(first) = records.first_mut() {
-            first.shift = shift::of_next(&self.summary.shifts, first.position, self.floor);
+        if let Some(first) = records.first() {
+            let shift = shift::of_next(&self.summary.shifts, first.position, self.floor);
+            // Each has it: damage or retention may take any of them.
+            records.iter_mut().for_each(|record| record.shift = shift);
         }
         self.buffer.reserve(to_usize(records.iter().map(frame::record_len).sum()));
         for record in &records {

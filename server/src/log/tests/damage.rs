@@ -7,7 +7,7 @@ use super::*;
 
 /// A log of several segments, and its files in order.
 pub(super) async fn log_of_many_segments(dir: &Path) -> (JobId, Vec<PathBuf>) {
-    let (log, job) = (open(dir), JobId::generate());
+    let (log, job) = (open(dir), job_of_the_future());
     for seq in 1..40 {
         log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
     }
@@ -161,7 +161,7 @@ async fn the_mark_may_be_lost() {
 #[tokio::test]
 async fn a_failed_sync_acknowledges_nothing_and_the_same_records_can_come_again() {
     let dir = tempfile::tempdir().unwrap();
-    let (log, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
+    let (log, other, job) = (open(dir.path()), open(dir.path()), job_of_the_future());
     // At every place in a segment, its first record included.
     for seq in 0..30 {
         log.fail_syncs(1);

@@ -106,7 +106,7 @@ async fn damage_behind_a_mark_that_is_lost_or_old_is_no_torn_write() {
     for mark in ["lost", "old", "of an earlier file"] {
         for at in ["head", "the statement's start"] {
             let dir = tempfile::tempdir().unwrap();
-            let (log, job) = (open(dir.path()), JobId::generate());
+            let (log, job) = (open(dir.path()), job_of_the_future());
             let lock = log.folder_of(&job).join("lock");
             let tails = || {
                 let files =

@@ -119,7 +119,7 @@ async fn one_who_has_the_turn_and_is_stopped_holds_up_nobody() {
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![notice("on")]).await.unwrap();
     let held = hold(&log, &job);
-    let folder = Folder { path: log.folder_of(&job), disk: Disk::new(false) };
+    let folder = Folder { path: log.folder_of(&job), created_micros: 0, disk: Disk::new(false) };
     let Tried::Busy(stopped) = JobLock::try_if_there(&folder).unwrap() else { panic!("it is held") };
     drop(held);
     let other = open(dir.path());
@@ -141,7 +141,7 @@ async fn a_wait_for_the_lock_begins_when_another_has_it() {
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![notice("on")]).await.unwrap();
     let held = hold(&log, &job);
-    let folder = Folder { path: log.folder_of(&job), disk: Disk::new(false) };
+    let folder = Folder { path: log.folder_of(&job), created_micros: 0, disk: Disk::new(false) };
     let append = || {
         let (log, job) = (log.clone(), job.clone());
         tokio::spawn(async move { log.append(&job, vec![notice("on")]).await })

@@ -35,6 +35,12 @@ fn open(dir: &Path) -> SegmentLog {
     SegmentLog::open(options(dir)).unwrap()
 }
 
+/// A job whose positions do not jump after a repair: it was made in the future, so all floors are 0.
+fn job_of_the_future() -> JobId {
+    let id = JobId::generate();
+    format!("7{}", &id.as_str()[1..]).parse().unwrap()
+}
+
 fn attempt(job: &JobId, step: u32, number: u32) -> AttemptId {
     AttemptId { job: job.clone(), step, number }
 }

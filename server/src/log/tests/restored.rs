@@ -134,3 +134,36 @@ async fn positions_stay_through_retention_and_repair() {
     check(read_after(&log, &job, 0).await);
     assert_eq!(log.last_position(&job).await.unwrap(), last);
 }
+
+/// A reader who has a position skips nothing that is whole, wherever the damage is.
+#[tokio::test]
+async fn what_damage_leaves_of_an_append_is_not_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    for part in 0..60 {
+        let job = JobId::generate();
+        let folder = {
+            let log = open_after(dir.path(), &job, -5);
+            add(&log, &job, 1..4).await;
+            let log = open_after(dir.path(), &job, 1_000);
+            let entries = (4..14).map(|seq| rows(0, 1, seq)).collect();
+            log.append(&job, entries).await.unwrap();
+            log.folder_of(&job)
+        };
+        let before = read_after(&open(dir.path()), &job, 0).await;
+        let files = std::fs::read_dir(&folder).unwrap().map(|it| it.unwrap().path());
+        let tail = files.filter(|path| path.extension().is_some_and(|it| it == "log")).max().unwrap();
+        let mut bytes = std::fs::read(&tail).unwrap();
+        let damaged = bytes.len() * part / 60;
+        bytes[damaged] ^= 1;
+        std::fs::write(&tail, bytes).unwrap();
+        let log = open(dir.path());
+        let after = read_after(&log, &job, 0).await;
+        let whole: Vec<u64> = after.iter().map(|it| it.1).filter(|seq| *seq > 0).collect();
+        assert!(whole.len() >= 12, "{after:?}");
+        for (position, seq) in before {
+            let seen: Vec<u64> = read_after(&log, &job, position).await.into_iter().map(|it| it.1).collect();
+            let mut due = whole.iter().filter(|it| **it > seq);
+            assert!(due.all(|it| seen.contains(it)), "after {position}: {seen:?} of {after:?}");
+        }
+    }
+}

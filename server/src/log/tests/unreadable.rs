@@ -20,7 +20,7 @@ fn open_large(dir: &Path) -> SegmentLog {
 
 /// A log of several segments of several blocks, and its files in order. It says `said` with each output.
 async fn log_of_large_segments(dir: &Path, said: u8) -> (JobId, Vec<PathBuf>) {
-    let (log, job) = (open_large(dir), JobId::generate());
+    let (log, job) = (open_large(dir), job_of_the_future());
     for seq in 1..=RECORDS {
         let data = Bytes::from(vec![said; LENGTH]);
         let output = entry(0, 1, seq, Payload::Output(Output { data, ..Output::default() }));
@@ -92,7 +92,7 @@ async fn a_block_that_cannot_be_read_costs_its_records_only() {
 async fn a_block_of_zeros_that_cannot_be_read_costs_nothing() {
     for is_tail in [false, true] {
         let dir = tempfile::tempdir().unwrap();
-        let (log, job) = (open_large(dir.path()), JobId::generate());
+        let (log, job) = (open_large(dir.path()), job_of_the_future());
         let zeros = Bytes::from(vec![0; 5 * 4096]);
         let zeros = entry(0, 1, 1, Payload::Output(Output { data: zeros, ..Output::default() }));
         log.append(&job, vec![zeros]).await.unwrap();
@@ -160,7 +160,7 @@ async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
     for mark in ["lost", "old", "of an earlier file"] {
         for first_block in [0, 2] {
             let dir = tempfile::tempdir().unwrap();
-            let (log, job) = (open_large(dir.path()), JobId::generate());
+            let (log, job) = (open_large(dir.path()), job_of_the_future());
             let lock = log.folder_of(&job).join("lock");
             let (mut marks, mut seq) = (Vec::new(), 0);
             while seq < 28 {

@@ -30,7 +30,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 async fn a_log_that_is_well_is_good_in_every_form() {
     let dir = tempfile::tempdir().unwrap();
     let limits = LogOptions { retain_output_bytes_per_job: 1500, ..options(dir.path()) };
-    let (log, job) = (SegmentLog::open(limits).unwrap(), JobId::generate());
+    let (log, job) = (SegmentLog::open(limits).unwrap(), job_of_the_future());
     assert_eq!(health(dir.path(), &job), Health::Missing);
     for seq in 1..60 {
         log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_log_that_lost_its_mark_and_its_tail_can_be_used_again() {
     for by_tool in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let limits = LogOptions { retain_output_bytes_per_job: 700, ..options(dir.path()) };
-        let (log, job) = (SegmentLog::open(limits).unwrap(), JobId::generate());
+        let (log, job) = (SegmentLog::open(limits).unwrap(), job_of_the_future());
         for seq in 1..40 {
             log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
         }
