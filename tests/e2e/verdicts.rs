@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::response::Response as Payload;
-use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
+use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::By};
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
@@ -72,6 +73,26 @@ async fn an_insert_that_the_database_refuses_has_failed_and_nothing_else() {
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.cause(), Cause::StatementFailed, "{:?}", ended.status);
     assert!(!ended.status.message.contains("may have executed"), "{:?}", ended.status);
+}
+
+/// The row is there, though it cannot be shown: who repeats the statement inserts it a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_insert_whose_rows_cannot_be_shown_may_have_executed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = setup(dir.path()).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let database = format!("sqlite://{}", dir.path().join("shown.db").display());
+    let session = Session { db_conn_str: database, ..Session::default() };
+    let made = client.run_in("CREATE TABLE docs (body TEXT);", session.clone()).await.unwrap();
+    assert_eq!(client.follow(&made).await.unwrap().status.code(), Code::Succeeded);
+    let insert = "INSERT INTO docs VALUES (hex(zeroblob(10000000))) RETURNING body;";
+    let token = client.run_in(insert, session).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    assert!(ended.status.message.contains("too large to be shown"), "{:?}", ended.status);
+    assert_eq!(ended.status.cause(), Cause::MayHaveExecuted, "{:?}", ended.status);
+    let code = "import sqlite3, sys; print(sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM docs').fetchone()[0])";
+    let file = dir.path().join("shown.db");
+    assert_eq!(python::run(code, &[file.to_str().unwrap()]).unwrap().trim(), "1");
 }
 
 #[tokio::test(flavor = "multi_thread")]

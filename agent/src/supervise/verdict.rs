@@ -112,7 +112,7 @@ pub struct Verdict {
     pub user_error: bool,
     /// The command succeeded, and what it made is still there to be published.
     pub output_kept: bool,
-    /// The command exited with a code other than 0, and its submitter did not say why.
+    /// The command exited with a code other than 0, and its submitter did not say what became of the statement that ran.
     pub unexplained: bool,
 }
 
@@ -220,7 +220,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
         retryable,
         user_error: reason == Reason::Exited && is_user_error,
         output_kept: false,
-        unexplained: reason == Reason::Exited && failure.is_none(),
+        unexplained: reason == Reason::Exited && failure.is_none_or(|failure| failure.unclear),
     };
     if exit.oom_kills > 0 && reason == Reason::Exited {
         verdict.add(&exit.oom_sentence());
@@ -279,6 +279,7 @@ mod tests {
             detail: "Traceback …".into(),
             user_error: true,
             transient: false,
+            unclear: false,
         };
         let verdict = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
         assert_eq!(verdict.reason, Reason::Exited);
@@ -293,6 +294,9 @@ mod tests {
         silent.explain("No module named 'x'");
         assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
         assert!(silent.unexplained, "last words are no word of the submitter");
+        let unclear =
+            Failure { message: "too large to be shown".into(), unclear: true, ..Default::default() };
+        assert!(verdict(None, exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
         let failure = Failure { message: "no such table: t".into(), ..Default::default() };
         let mut told = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
         told.explain("some warning");

@@ -12,6 +12,8 @@ class SubmitterError(Exception):
     """True when the user can mend it: SQL, attributes, data."""
     transient = False
     """True when the same statement may well succeed when it is run again."""
+    unclear = False
+    """True when the error does not tell what became of the statement: it may have been executed."""
 
 
 class UserError(SubmitterError):

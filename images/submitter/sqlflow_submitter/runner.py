@@ -72,7 +72,9 @@ def _fail(error: Exception, channel: Channel | None, statement: Statement | None
     if isinstance(error, SubmitterError):
         frame.failure.user_error = error.user_error
         frame.failure.transient = error.transient
+        frame.failure.unclear = error.unclear
     else:
+        frame.failure.unclear = True
         message = f"the submitter failed: {type(error).__name__}: {error}"
     message = redactor.redact(one_line(message))
     # A database may quote a whole statement.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlflow_submitter.connect.database import Database, ResultSet
+from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 
@@ -25,6 +29,19 @@ def run_standard(sql: str, database: Database, channel: StatementChannel) -> int
 
 def send_result_set(result: ResultSet, channel: StatementChannel) -> None:
     """Sends a result set: its head, also when there are no rows, and its rows in batches as they come."""
-    channel.head(encode_head(result.columns))
+    with _shown():
+        channel.head(encode_head(result.columns))
+    # What the database says here is its word on the statement.
     for batch in result.batches():
-        channel.rows(encode_rows(result.columns, batch))
+        with _shown():
+            channel.rows(encode_rows(result.columns, batch))
+
+
+@contextmanager
+def _shown() -> Iterator[None]:
+    """Marks what goes wrong: the database has done what it was asked to, only what it returned cannot be shown."""
+    try:
+        yield
+    except SubmitterError as error:
+        error.unclear = True
+        raise

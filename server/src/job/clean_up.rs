@@ -50,7 +50,7 @@ pub fn unclear_grant(step: &Step) -> Option<u32> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Table {
-    /// The submitter ran to its end and dropped what there was.
+    /// The submitter ran to its end, could reach the database, and dropped what there was.
     Dropped,
     /// It may have been killed with a table in the database.
     Left,
@@ -60,6 +60,8 @@ enum Table {
 fn what_is_left(attempt: &Attempt) -> Option<Table> {
     let Some(outcome) = attempt.outcome() else { return Some(Table::Left) };
     match outcome.reason {
+        // Its connection was lost, or it cannot say: it may not have dropped the table.
+        Reason::Exited if outcome.retryable || outcome.unexplained => Some(Table::Left),
         Reason::Succeeded | Reason::Exited => Some(Table::Dropped),
         Reason::StartFailed | Reason::InputFailed | Reason::LaunchFailed => None,
         Reason::Signaled

@@ -421,7 +421,8 @@ pub struct Outcome {
     /// The command succeeded, and what it made is still there to be published by another attempt.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub output_kept: bool,
-    /// The command exited and its submitter did not say why. Agents of earlier versions never report this.
+    /// The command exited and its submitter did not say what became of the statement that ran. Agents of earlier versions
+    /// never report this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unexplained: bool,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,8 +65,11 @@ def result_table(database: Database, name: str, suffix: str) -> Iterator[ResultT
         table.clear()
         try:
             yield table
-        except BaseException:
-            # The first error is the one to tell.
-            with contextlib.suppress(SubmitterError):
+        except BaseException as error:
+            try:
                 table.clear()
+            except SubmitterError:
+                # The first error is the one to tell. The server has the table removed before the job ends.
+                if isinstance(error, SubmitterError):
+                    error.unclear = True
             raise

@@ -93,6 +93,31 @@ fn a_killed_attempt_that_wrote_a_table_is_cleaned_up_before_the_job_ends() {
     assert_eq!(job.next(STARTED), ended_as_cancelled(), "cleaning up is no success of the step");
 }
 
+/// The database went away, so the submitter could not drop its table.
+#[test]
+fn a_table_of_attempts_that_lost_the_database_is_cleaned_up_before_the_job_fails() {
+    for (retryable, unexplained) in [(true, false), (false, true)] {
+        let mut job = attached(true);
+        job.steps[0].writes_table = true;
+        for number in 1..=MAX_ATTEMPTS {
+            let mut reported = report(id(&job, 0, number), KEY, Reason::Exited);
+            let Event::OutcomeReported { outcome, .. } = &mut reported else { panic!("it is a report") };
+            (outcome.retryable, outcome.unexplained) = (retryable, unexplained);
+            job.apply(reported, 5).unwrap();
+            match job.next(STARTED) {
+                Next::Create { step: 0, .. } if retryable && number < MAX_ATTEMPTS => {
+                    job.apply(create(0), 6).unwrap();
+                    job.apply(attach(id(&job, 0, number + 1), KEY), 7).unwrap();
+                }
+                next => {
+                    assert_eq!(next, Next::CleanUp { step: 0, tried: 0 });
+                    break;
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn nothing_is_cleaned_up_where_nothing_can_be_left() {
     let mut ended_by_itself = cancelled_while_it_writes();
@@ -135,4 +160,12 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
     reported.apply(commit(id(&reported, 0, 1), KEY), 4).unwrap();
     reported.apply(report(id(&reported, 0, 1), KEY, Reason::Succeeded), 5).unwrap();
     assert_eq!(unclear_grant(&reported.steps[0]), None);
+    // The connection was lost while the tables were swapped.
+    let mut cut_off = attached(true);
+    cut_off.apply(commit(id(&cut_off, 0, 1), KEY), 4).unwrap();
+    let mut report = report(id(&cut_off, 0, 1), KEY, Reason::Exited);
+    let Event::OutcomeReported { outcome, .. } = &mut report else { panic!("it is a report") };
+    outcome.retryable = true;
+    cut_off.apply(report, 5).unwrap();
+    assert_eq!(unclear_grant(&cut_off.steps[0]), Some(1));
 }
