@@ -132,6 +132,10 @@ impl JobDriver {
                 }
                 Err(Stop::Fault(error)) => {
                     tracing::warn!(error = format!("{error:#}"), "cannot drive the job now, will try again");
+                    // Nor could an agent attach, perhaps: that is no time in which it was waited for.
+                    if let Some(at_hand) = &mut self.at_hand {
+                        at_hand.waits.end();
+                    }
                     tokio::time::sleep(FAULT_PAUSE).await;
                 }
             }
