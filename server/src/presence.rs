@@ -27,9 +27,26 @@ impl Presence {
     pub fn announce(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let id = ServerId::generate();
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path(dir, &id))?;
+        // It gets its name with its lock: others take one without for that of a server that is gone.
+        let unnamed = dir.join(format!("{id}.new"));
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unnamed)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| error)?;
-        Ok(Self { id, dir: dir.to_owned(), _lock: Arc::new(lock) })
+        fs::rename(&unnamed, path(dir, &id))?;
+        let presence = Self { id, dir: dir.to_owned(), _lock: Arc::new(lock) };
+        presence.forget_the_gone()?;
+        Ok(presence)
+    }
+
+    /// Removes the files of servers that have ended. Nobody asks about one that held no job.
+    fn forget_the_gone(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)? {
+            let name = entry?.file_name();
+            let other = name.to_str().and_then(|name| name.strip_suffix(".lock")).map(str::to_owned);
+            if let Some(other) = other.map(ServerId).filter(|other| *other != self.id) {
+                let _ = self.is_gone(&other);
+            }
+        }
+        Ok(())
     }
 
     /// Whether that server runs, for one who is no server: nothing is removed, and no server is kept from its lock.
@@ -90,5 +107,14 @@ mod tests {
         assert!(path(dir.path(), &other_id).exists(), "who only looks removes nothing");
         assert!(here.is_gone(&other_id));
         assert!(here.is_gone(&other_id), "also when its file was removed");
+
+        let next = Presence::announce(dir.path()).unwrap();
+        drop(here);
+        let newest = Presence::announce(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|it| it.unwrap().path()).collect();
+        left.sort();
+        let mut there = [path(dir.path(), next.id()), path(dir.path(), newest.id())];
+        there.sort();
+        assert_eq!(left, there);
     }
 }
