@@ -124,7 +124,7 @@ mod tests {
             .spawn()
             .unwrap();
         let mut byte = [0];
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
+        io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut byte).unwrap();
         let found = loop {
             // Between fork and exec it still has the shell's name, and during exec no memory.
             let found: Vec<_> = live()

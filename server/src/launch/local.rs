@@ -354,7 +354,13 @@ fn prepare(dir: &Path) -> io::Result<[File; 2]> {
 fn targets_in(run_dir: &Path) -> Vec<Target> {
     let mut found = Vec::new();
     for job in run_folder::jobs_in(run_dir).unwrap_or_default() {
-        let attempts = run_folder::attempts_of(&job, &run_dir.join(job.as_str())).unwrap_or_default();
+        let job_dir = run_dir.join(job.as_str());
+        let attempts = run_folder::attempts_of(&job, &job_dir);
+        if attempts.as_ref().is_ok_and(Vec::is_empty) {
+            // Its last attempt went without it. One that is being made again now is made again.
+            let _ = fs::remove_dir(&job_dir);
+        }
+        let attempts = attempts.unwrap_or_default();
         found.extend(attempts.into_iter().map(Target::own));
     }
     found

@@ -89,7 +89,11 @@ impl Writer {
             Err(_) if start.take() => return Err(busy::refusal(&self.path).into()),
             Err(_) => result.await,
         };
-        told.unwrap_or_else(|_| Err(StoreError::Closing.into()))
+        told.unwrap_or_else(|_| {
+            // It came to its turn too late, or never.
+            let is_closing = self.closing.is_cancelled();
+            Err(if is_closing { StoreError::Closing } else { busy::refusal(&self.path) }.into())
+        })
     }
 
     /// Takes no more writes, and returns once those that it took have ended.
