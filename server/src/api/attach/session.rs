@@ -14,7 +14,7 @@ use super::{AttachContext, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
-use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Outcome, Reason};
+use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Reason};
 use crate::launch::{Ender, Target};
 use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
@@ -227,8 +227,11 @@ impl<'a> Session<'a> {
             let target = self.target().await?;
             match self.context.executors.who_ended(&target).await {
                 Some(Ender::Cluster(who)) => converted.message = format!("{}: {who}", converted.message),
+                // All else that the agent says stays true: that what it made is kept, too.
                 Some(Ender::Deadline) => {
-                    converted = Outcome::by_server(Reason::Deadline, "it ran longer than its Pod may", false);
+                    converted.reason = Reason::Deadline;
+                    converted.retryable = false;
+                    converted.message = format!("it ran longer than its Pod may; {}", converted.message);
                 }
                 None => {}
             }

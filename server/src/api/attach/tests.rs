@@ -22,6 +22,7 @@ use crate::api::AgentSocket;
 use crate::api::executors::ExecutorId;
 use crate::fixture;
 use crate::job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
+use crate::launch::Ender;
 use crate::log::SegmentLog;
 use crate::store::{ServerId, SqliteStore};
 
@@ -38,6 +39,8 @@ struct Platform {
     held_up: Mutex<Option<Arc<Notify>>>,
     /// Notified when one is held up.
     waits: Notify,
+    /// Who ended the executor.
+    ender: Mutex<Option<Ender>>,
 }
 
 #[async_trait]
@@ -57,6 +60,10 @@ impl Executors for Platform {
             go_on.notified().await;
         }
         Ok(())
+    }
+
+    async fn who_ended(&self, _: &Target) -> Option<Ender> {
+        self.ender.lock().unwrap().clone()
     }
 }
 
@@ -295,6 +302,31 @@ async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again(
         assert!(matches!(stream.next().await, Ok(Message::OutcomeAck(_))));
     }
     assert_eq!(world.attach(OTHER_KEY).await.err().unwrap().code(), Code::FailedPrecondition);
+}
+
+/// The Pod's time was up while a finished training was being published.
+#[tokio::test]
+async fn what_was_made_before_the_deadline_of_a_pod_is_kept() {
+    let world = world().await;
+    *world.platform.ender.lock().unwrap() = Some(Ender::Deadline);
+    let mut stream = world.attach(KEY).await.unwrap();
+    let outcome = agent::Outcome {
+        reason: agent::outcome::Reason::Terminated.into(),
+        message: "told to stop; what the command made is kept".to_owned(),
+        retryable: true,
+        output_kept: true,
+        ..agent::Outcome::default()
+    };
+    stream.say(attach_request::Message::Outcome(outcome)).await;
+    assert!(matches!(stream.next().await, Ok(Message::OutcomeAck(_))));
+    let job = world.store.load(&world.attempt.job).await.unwrap().unwrap().job;
+    let outcome = job.attempt(&world.attempt).unwrap().outcome().unwrap();
+    assert_eq!((outcome.reason, outcome.retryable, outcome.output_kept), (Reason::Deadline, false, true));
+    assert_eq!(
+        outcome.message,
+        "it ran longer than its Pod may; told to stop; what the command made is kept"
+    );
+    assert_eq!(job.steps[0].kept_output(), Some(1));
 }
 
 /// Another server's cancel comes by what the store tells, and not only when the job is read again for safety.

@@ -69,13 +69,14 @@ fn gone(remains: Remains) -> Observation {
 }
 
 /// Of a Pod that ran longer than it may. An agent that had an outcome before the kubelet ended it was in time; one that was
-/// ended by the kubelet knows how many records it has, and without its word that is not known.
+/// ended by the kubelet knows how many records it has, and whether what it made is kept; without its word that is not known.
 fn past_deadline(said: Option<Remains>) -> Remains {
     let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
     let deadline = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
     match said {
-        Some(Remains { end: End::Reported(outcome), .. }) if outcome.reason() == Reason::Terminated => {
-            let outcome = Outcome { last_seq: outcome.last_seq, ..deadline };
+        Some(Remains { end: End::Reported(said), .. }) if said.reason() == Reason::Terminated => {
+            let message = format!("{}; {}", deadline.message, said.message);
+            let outcome = Outcome { reason: deadline.reason, message, retryable: false, ..said };
             Remains { end: End::Reported(outcome), ..Remains::default() }
         }
         Some(said) => said,
@@ -301,6 +302,20 @@ mod tests {
         let outcome = remains.reported().unwrap();
         assert_eq!((outcome.reason(), outcome.retryable, outcome.last_seq), (Reason::Deadline, false, 9));
         assert!(outcome.message.contains("activeDeadlineSeconds"), "{}", outcome.message);
+        assert!(!outcome.output_kept);
+    }
+
+    #[test]
+    fn what_was_made_before_the_deadline_is_kept() {
+        let terminated = json!({ "reason": "terminated", "message": "what the command made is kept",
+            "records": 9, "retryable": true, "output_kept": true });
+        let remains = past_deadline(&terminated.to_string());
+        let outcome = remains.reported().unwrap();
+        assert_eq!(
+            (outcome.reason(), outcome.retryable, outcome.output_kept),
+            (Reason::Deadline, false, true)
+        );
+        assert!(outcome.message.ends_with("; what the command made is kept"), "{}", outcome.message);
     }
 
     /// Only an agent knows that: an outcome without its word would be taken for one with no records.
