@@ -125,7 +125,9 @@ impl Job {
             // Nothing runs again, so nothing can be doubled.
             Some(made) => {
                 let tried = step.attempts.len() - made as usize;
-                (outcome.output_kept || outcome.retryable) && tried < MAX_PUBLISH_ATTEMPTS as usize
+                // What ran out was the time of this attempt's Pod; the next one has its own.
+                let is_late = outcome.reason == Reason::Deadline;
+                (outcome.output_kept || outcome.retryable || is_late) && tried < MAX_PUBLISH_ATTEMPTS as usize
             }
             None => {
                 outcome.retryable && step.attempts.len() < MAX_ATTEMPTS as usize && may_repeat(step, evidence)

@@ -49,6 +49,22 @@ fn what_was_made_is_published_by_other_attempts_and_never_made_again() {
     assert_eq!(failure.cause, Cause::Storage);
 }
 
+/// The Pod that was to publish it may have found no server, or a storage that was away, for all of its time.
+#[test]
+fn what_was_made_is_published_also_after_a_deadline() {
+    let mut job = attached(false);
+    let kept = Outcome { output_kept: true, ..Outcome::by_server(Reason::Deadline, "too long", false) };
+    let attempt = id(&job, 0, 1);
+    job.apply(Event::AttemptFoundEnded { attempt, outcome: kept, basis: Basis::Attached }, 4).unwrap();
+    for number in 2..=1 + MAX_PUBLISH_ATTEMPTS {
+        let next = job.next(Evidence::default());
+        assert!(matches!(next, Next::Create { .. }), "attempt {number}: {next:?}");
+        job.apply(create(0), 5).unwrap();
+        job.apply(found(id(&job, 0, number), Reason::Deadline, false), 6).unwrap();
+    }
+    assert!(matches!(job.next(Evidence::default()), Next::Finish(JobState::Failed(_))));
+}
+
 /// The failure of a job whose only attempt ended like this.
 fn failure_after(mut job: Job, outcome: Outcome, evidence: Evidence) -> Failure {
     let attempt = id(&job, 0, 1);
