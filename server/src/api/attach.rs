@@ -43,6 +43,8 @@ use standing::Standing;
 
 /// An executor has this long to say Hello.
 const HELLO_TIME: Duration = Duration::from_secs(10);
+/// How long the platform may take to tell who an agent is that is known by its key anyway: less than the agent waits.
+const PLATFORM_TIME: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 3 });
 /// Messages to an agent that wait until it takes them; each is at most 1 MiB.
 const WAITING_RESPONSES: usize = 16;
 /// Executors that wait for an attempt at this server; each costs a stream.
@@ -191,13 +193,21 @@ impl AttachContext {
         attempt: &AttemptId,
         instance: &InstanceHash,
     ) -> Result<Admission, Status> {
-        if let Err(status) = self.verify(hello, peer, attempt).await {
+        let is_bound = self.is_bound(attempt, instance).await?;
+        let verify = self.verify(hello, peer, attempt);
+        let verified = if is_bound {
+            let late = |_| Err(Status::unavailable("the platform does not answer who it is"));
+            tokio::time::timeout(PLATFORM_TIME, verify).await.unwrap_or_else(late)
+        } else {
+            verify.await
+        };
+        if let Err(status) = verified {
             // A token that is not valid, or cannot be checked now, proves nothing against an agent that shows the key: of
-            // the two the key is the stronger proof. A platform that renewed its keys, was restored, or is away ends no
-            // training. One that says PERMISSION_DENIED knows the executor, and that it is another one: then the key was
+            // the two the key is the stronger proof. A platform that renewed its keys, was restored, is away or hangs ends
+            // no training. One that says PERMISSION_DENIED knows the executor, and that it is another one: then the key was
             // stolen.
             let is_open = matches!(status.code(), Code::Unauthenticated | Code::Unavailable);
-            if !is_open || !self.is_bound(attempt, instance).await? {
+            if !is_open || !is_bound {
                 return Err(status);
             }
             tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");

@@ -49,6 +49,16 @@ async fn the_instance_key_is_the_stronger_proof() {
     assert_eq!(code(world.attach(KEY).await), Some(Code::FailedPrecondition), "a verdict is stronger still");
 }
 
+/// An apiserver that takes a call and does not answer it: the agent must be back before it gives up itself.
+#[tokio::test]
+async fn an_agent_comes_back_while_the_platform_does_not_answer() {
+    let world = world().await;
+    let first = world.attach(KEY).await.unwrap();
+    *world.platform.held_up.lock().unwrap() = Some(Arc::default());
+    let _second = world.attach(KEY).await.unwrap();
+    assert_eq!(first.end().await.code(), Code::Aborted);
+}
+
 /// An executor that is there before its work is: it stays, within a bound, and its platform has to know it.
 #[tokio::test]
 async fn an_executor_without_an_attempt_is_told_to_wait() {
