@@ -77,6 +77,8 @@ pub struct Attempt {
     overtaken: u32,
     /// A commit that fails has no time to be made again.
     hurried: bool,
+    /// Publishing must not begin any more.
+    is_publish_late: bool,
     /// The time to leave has come.
     is_late: bool,
     /// KILL did not end the command.
@@ -106,6 +108,7 @@ impl Attempt {
             cancelled: None,
             overtaken: 0,
             hurried: false,
+            is_publish_late: false,
             is_late: false,
             is_unended: false,
             is_granted: false,
@@ -132,6 +135,7 @@ impl Attempt {
             Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
             _ => Vec::new(),
         };
+        self.is_publish_late |= matches!(event, Event::TimeUp(Timer::PublishBy | Timer::LeaveBy));
         self.is_late |= event == Event::TimeUp(Timer::LeaveBy);
         let mut actions = self.apply_in_state(event);
         if self.state != State::Done {
@@ -308,11 +312,14 @@ impl Attempt {
             // It may have been another's process in a shared cgroup; but nobody shall miss it.
             actions.push(Action::Warn(format!("the command succeeded, but {}", exit.oom_sentence())));
         }
-        if self.succeeded() && self.plan.publishes {
+        if !(self.succeeded() && self.plan.publishes) {
+            actions.extend(self.report());
+        } else if self.is_publish_late {
+            // No timer is left that would end it.
+            actions.extend(self.abandon_by_termination());
+        } else {
             self.state = State::Staging;
             actions.push(Action::Stage);
-        } else {
-            actions.extend(self.report());
         }
         actions
     }

@@ -57,7 +57,7 @@ impl Attempt {
         }
     }
 
-    fn abandon_by_termination(&mut self) -> Vec<Action> {
+    pub(super) fn abandon_by_termination(&mut self) -> Vec<Action> {
         let why = self.termination.clone().unwrap_or_default();
         self.abandon(End::Terminated(format!("{why}, before the model was published; it was not replaced")))
     }

@@ -215,6 +215,24 @@ fn a_term_after_a_cancel_does_not_shorten_its_grace() {
     }
 }
 
+/// A finished training whose leftovers hold the pipes, when publishing should have given up already: nothing would bound it.
+#[test]
+fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
+    for late in [Timer::PublishBy, Timer::LeaveBy] {
+        let (mut machine, _) = Attempt::new(LINGER);
+        machine.apply(Event::Assigned(Plan { keeps_output: true, ..plan(true) }));
+        machine.apply(Event::Prepared);
+        machine.apply(terminate());
+        machine.apply(exited(0));
+        assert!(machine.apply(Event::TimeUp(late)).contains(&Action::StopReading));
+        let actions = machine.apply(Event::StreamsEnded { open: true });
+        assert!(!actions.contains(&Action::Stage), "{late:?}: {actions:?}");
+        let verdict = reported(&actions);
+        assert_eq!((verdict.reason, verdict.output_kept), (Reason::Terminated, true));
+        assert!(verdict.message.contains("before the model was published"), "{}", verdict.message);
+    }
+}
+
 /// An attempt whose command was started for the first time, and how that went.
 fn starting(kept: Kept, may_pass: bool) -> (Attempt, Vec<Action>) {
     let (mut machine, _) = Attempt::new(LINGER);
