@@ -117,7 +117,8 @@ pub struct AttachOptions {
     /// attempt when this one cannot
     #[arg(long, env = "SQLFLOW_AGENT_KEEP_OUTPUT")]
     pub keep_output: bool,
-    /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged
+    /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged;
+    /// at the end it counts from the last record that a server took
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "SECS", default_value = "600", value_parser = parse_seconds)]
     pub linger: Duration,
     /// Soft limit of open files for the command, and so for this agent [default: the one that it inherits]

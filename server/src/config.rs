@@ -96,7 +96,7 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_ATTACH_TIMEOUT", value_name = "TIME", value_parser = duration)]
     pub attach_timeout: Option<Duration>,
 
-    /// How long an agent that is done waits for a server before it leaves its outcome on disk
+    /// How long an agent that is done waits for a server, from the last record that one took, before it leaves its outcome on disk
     #[arg(long, env = "SQLFLOW_LINGER", value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub linger: Duration,
 

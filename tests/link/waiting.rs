@@ -7,8 +7,10 @@ use std::time::Duration;
 use sqlflow_proto::agent::agent_server::{Agent, AgentServer};
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, AttemptRef, Hello, Outcome,
-    OutcomeAck, Wait, attach_request, attach_response::Message,
+    OutcomeAck, Wait, attach_request,
+    attach_response::{Ack, Message},
 };
+use sqlflow_proto::record::record::Payload;
 use sqlflow_tests::server::program;
 use tokio::net::UnixListener;
 use tokio::process::{Child, Command};
@@ -68,7 +70,11 @@ fn attempt() -> AttemptRef {
 }
 
 fn assignment() -> AssignmentChunk {
-    let command = ["sh", "-c", r#"test "$SQLFLOW_ATTEMPT" = "$1""#, "sh", "01jc2v3x4y5z6w7q8r9s0t1v2w/3/2"];
+    assignment_of(r#"test "$SQLFLOW_ATTEMPT" = "$1""#)
+}
+
+fn assignment_of(script: &str) -> AssignmentChunk {
+    let command = ["sh", "-c", script, "sh", "01jc2v3x4y5z6w7q8r9s0t1v2w/3/2"];
     let command = command.map(str::to_owned).to_vec();
     let assignment = Assignment { attempt: Some(attempt()), command, ..Assignment::default() };
     AssignmentChunk { data: prost::Message::encode_to_vec(&assignment).into(), last: true }
@@ -153,6 +159,38 @@ async fn an_agent_leaves_when_its_server_is_gone_before_the_assignment_is_comple
     drop((only, streams));
     let status = exit(agent).await;
     assert!(!status.success(), "{status}");
+}
+
+/// A long spool over a slow link: in a Pod what the agent has not delivered when it leaves is lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_does_not_leave_while_its_records_are_being_taken() {
+    const LINGER: Duration = Duration::from_secs(3);
+    let dir = tempfile::tempdir().unwrap();
+    let (mut streams, _server) = serve(dir.path());
+    let agent = start_agent(dir.path(), &["--linger", "3"]);
+    let mut only = streams.recv().await.unwrap();
+    only.hello().await;
+    only.say(Message::Attached(Attached::default())).await;
+    let script = "for i in $(seq 30); do echo $i; sleep 0.05; done; echo end";
+    only.say(Message::Assignment(assignment_of(script))).await;
+    let mut last = 0;
+    let mut is_end = false;
+    while !is_end {
+        let attach_request::Message::Records(batch) = only.next().await else { continue };
+        last = batch.records.last().unwrap().seq;
+        is_end = batch.records.iter().any(|it| match &it.payload {
+            Some(Payload::Output(output)) => output.data.ends_with(b"end\n"),
+            _ => false,
+        });
+    }
+    let pause = LINGER * 2 / u32::try_from(last).unwrap();
+    for seq in 1..=last {
+        tokio::time::sleep(pause).await;
+        only.say(Message::Ack(Ack { seq })).await;
+    }
+    while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
+    only.say(Message::OutcomeAck(OutcomeAck {})).await;
+    assert!(exit(agent).await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -33,7 +33,7 @@ use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
 use crate::ship::overflow::Overflow;
 use crate::store::Patience;
-use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan};
+use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{Exporter, SharedTrace, Trace};
 use crate::{failpoint, workspace};
 use timers::Timers;
@@ -63,6 +63,8 @@ pub(super) struct Shell {
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
     timers: Timers,
+    /// The last record that was acknowledged when the machine's Linger was set.
+    acked_at_linger: u64,
     trace: Option<SharedTrace>,
     outcome: Option<Outcome>,
     /// Where a server finds the outcome when none listens; `None`: nobody would look for it.
@@ -107,6 +109,7 @@ impl Shell {
             publication: None,
             staged: Vec::new(),
             timers,
+            acked_at_linger: 0,
             trace: None,
             outcome: None,
             outcome_file,
@@ -148,6 +151,12 @@ impl Shell {
                 },
             };
             if self.timers.is_stale(&event, Instant::now()) {
+                continue;
+            }
+            if event == Event::TimeUp(Timer::Linger) && self.was_acked_meanwhile() {
+                // If the timer is set again for that, its event has become stale.
+                self.send(Event::AckedMeanwhile);
+                self.send(event);
                 continue;
             }
             let actions = self.attempt.apply(event);
@@ -297,9 +306,20 @@ impl Shell {
                 self.hurry_flush.send_replace(true);
             }
             Action::Report(verdict, models) => self.report(*verdict, models),
-            Action::SetTimer(timer, after) => self.timers.set(timer, after),
+            Action::SetTimer(timer, after) => {
+                if timer == Timer::Linger {
+                    self.acked_at_linger = self.link.acked_seq();
+                }
+                self.timers.set(timer, after);
+            }
             Action::Exit(_) => unreachable!("the loop takes it"),
         }
+    }
+
+    /// Whether records have been acknowledged since Linger was set, or since this was asked.
+    fn was_acked_meanwhile(&mut self) -> bool {
+        let acked = self.link.acked_seq();
+        std::mem::replace(&mut self.acked_at_linger, acked) < acked
     }
 
     fn assignment(&self) -> Arc<Assignment> {

@@ -197,6 +197,11 @@ impl Link {
         self.acked.subscribe()
     }
 
+    /// Number up to which everything is durable.
+    pub fn acked_seq(&self) -> u64 {
+        self.pending().outbox.acked()
+    }
+
     /// Number of the last record.
     pub fn last_seq(&self) -> u64 {
         self.pending().outbox.last_seq()

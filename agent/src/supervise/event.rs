@@ -144,6 +144,8 @@ pub enum Event {
     },
     /// The server has the outcome safely.
     OutcomeAcked,
+    /// Records have been acknowledged since [`Timer::Linger`] was set. Comes just before that runs out.
+    AckedMeanwhile,
     /// The log has all records, and could not be finished all the same.
     LogUnfinished(String),
     /// A timer ran out.
@@ -153,7 +155,7 @@ pub enum Event {
 /// Timers; there is one of each, and setting it again moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// How long to wait for a server when nothing runs.
+    /// How long to wait for a server when nothing runs; for the end of records that are being taken, as long as they are.
     Linger,
     /// Until a stronger signal follows.
     Grace,

@@ -285,6 +285,7 @@ fn interruption(kind: u8) -> Option<Event> {
         2 => Some(Event::AttachRefused("the attempt is over".into())),
         3 => Some(Event::ChannelBroken("no frame".into())),
         4 => Some(Event::CommitAsked),
+        5 => Some(Event::AckedMeanwhile),
         _ => None,
     }
 }

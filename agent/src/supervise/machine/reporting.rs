@@ -88,6 +88,7 @@ impl Attempt {
     pub(super) fn reporting(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::OutcomeAcked | Event::AttachRefused(_) => self.finish(),
+            Event::AckedMeanwhile => vec![Action::SetTimer(Timer::Linger, self.linger)],
             Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
                 // Its records are there, but neither synced nor ended by the outcome.
                 if self.plan.kept == Kept::InLog && self.succeeded() {

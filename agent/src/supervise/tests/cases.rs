@@ -215,6 +215,21 @@ fn a_term_after_a_cancel_does_not_shorten_its_grace() {
     }
 }
 
+#[test]
+fn an_agent_whose_records_are_being_taken_lingers_on_until_the_time_to_leave() {
+    let mut world = World::new(plan(false), Fails::Silence, 0, false, false);
+    while world.reports.is_empty() {
+        world.step(0);
+    }
+    let mut machine = world.machine;
+    assert_eq!(machine.apply(Event::AckedMeanwhile), [Action::SetTimer(Timer::Linger, LINGER)]);
+    machine.apply(terminate());
+    assert_eq!(machine.apply(Event::AckedMeanwhile), [Action::SetTimer(Timer::Linger, LINGER)]);
+    for timer in [Timer::Linger, Timer::LeaveBy] {
+        assert_eq!(machine.clone().apply(Event::TimeUp(timer)), [Action::Exit(0)], "{timer:?}");
+    }
+}
+
 /// A finished training whose leftovers hold the pipes, when publishing should have given up already: nothing would bound it.
 #[test]
 fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
