@@ -161,6 +161,22 @@ async fn an_agent_leaves_when_its_server_is_gone_before_the_assignment_is_comple
     assert!(!status.success(), "{status}");
 }
 
+/// Before it answers, a server may ask its platform twice, and wait 10 s for each answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_takes_its_time_with_the_hello_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut streams, _server) = serve(dir.path());
+    let agent = start_agent(dir.path(), &[]);
+    let mut only = streams.recv().await.unwrap();
+    only.hello().await;
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    only.say(Message::Attached(Attached::default())).await;
+    only.say(Message::Assignment(assignment())).await;
+    while !matches!(only.next().await, attach_request::Message::Outcome(_)) {}
+    only.say(Message::OutcomeAck(OutcomeAck {})).await;
+    assert!(exit(agent).await.success());
+}
+
 /// A long spool over a slow link: in a Pod what the agent has not delivered when it leaves is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_does_not_leave_while_its_records_are_being_taken() {

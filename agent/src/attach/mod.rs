@@ -30,8 +30,11 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 /// A server that does not answer within this time is gone. Together with the above it is less than the lease of a server and
 /// the silence that is then reported: an agent whose server stops has attached to another one before.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the connection, and again for the server's first message.
+/// For the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the server's answer to the Hello. It may ask its platform twice, with 10 s for each, and closes a connection of which
+/// it has accepted nothing after 30 s.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// What agent and server show each other. The files are read anew for every connection, since both are renewed.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status, Streaming};
 
 use super::backoff::Backoff;
-use super::{Attach, CONNECT_TIMEOUT};
+use super::{Attach, CONNECT_TIMEOUT, HELLO_TIMEOUT};
 use crate::run::Incoming;
 use crate::ship::compress::Compressor;
 use crate::ship::link::{Acked, Link};
@@ -116,7 +116,7 @@ impl Attach {
             let first = inbound.message().await?;
             Ok::<_, Status>((inbound, first))
         };
-        let (mut inbound, first) = tokio::time::timeout(CONNECT_TIMEOUT, first)
+        let (mut inbound, first) = tokio::time::timeout(HELLO_TIMEOUT, first)
             .await
             .map_err(|_| SessionEnd::Cut("the server did not answer the Hello".to_owned()))??;
         let first = self.wait_for_attempt(first, &mut inbound, incoming).await?;
