@@ -127,8 +127,9 @@ impl Publication {
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
             if let Err(cause) = model.publish_gob(&self.patience) {
+                let is = if store::may_be_in_place(&cause) { "may be" } else { "is" };
                 let message = format!(
-                    "model {} is in place, but {GOB} beside it is the old one: {cause}",
+                    "model {} is in place, but {GOB} beside it {is} the old one: {cause}",
                     model.output.name
                 );
                 let committed = committed.clone();
@@ -240,8 +241,13 @@ impl OneModel {
     fn error(&self, cause: &PackError, committed: &[ModelPublished]) -> PublishError {
         let is_overtaken = is_overtaken(cause);
         let Output { name, uri, .. } = &self.output;
+        let is_uncertain = matches!(cause, PackError::Io(error) if store::may_be_in_place(error));
         PublishError {
-            message: format!("model {name} could not be published at {uri}: {cause}"),
+            message: if is_uncertain {
+                format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
+            } else {
+                format!("model {name} could not be published at {uri}: {cause}")
+            },
             committed: committed.to_owned(),
             may_pass: is_overtaken || may_pass(cause),
             is_overtaken,

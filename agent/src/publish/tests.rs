@@ -173,6 +173,32 @@ fn a_stale_handle_passes() {
     assert!(may_pass(&error) && !is_overtaken(&error));
 }
 
+/// As on a disk that fails: here it is procfs, of which nothing can be synced, that the model's folder is in.
+#[test]
+fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
+    use std::os::fd::AsRawFd as _;
+    let bench = Bench::new();
+    fs::create_dir_all(bench.model()).unwrap();
+    let folder = fs::File::open(bench.model()).unwrap();
+    let output = Output {
+        uri: format!("file:///proc/self/fd/{}", folder.as_raw_fd()),
+        name: "m".into(),
+        directory: "outputs/m".into(),
+        gob: "gob".into(),
+    };
+    let workspace = bench.dir.path().join("workspace");
+    let publication =
+        Publication::new(&AttemptRef::default(), &[output], &workspace, Duration::ZERO).unwrap();
+    let error = publication.commit(publication.stage().unwrap()).unwrap_err();
+    assert!(
+        error.message.starts_with("model m may be in place at file:///proc/self/fd/"),
+        "{}",
+        error.message
+    );
+    assert!(error.message.contains("could not be synced"), "{}", error.message);
+    assert!(bench.files().iter().any(|name| name.ends_with(".tar.gz")), "{:?}", bench.files());
+}
+
 /// Whose tarball is in place, his gob stands beside it, whoever is late with his own.
 #[test]
 fn the_gob_beside_a_tarball_is_the_one_in_it() {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
 use super::staging::{Folders, Staging, is_staging};
-use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, kind};
+use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, Uncertain, kind};
 use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
@@ -60,9 +60,10 @@ impl ModelStore for FileStore {
             failpoint::reach(&format!("{}-after-rename", kind(name)));
             self.renamed().insert(name.to_owned());
         }
-        durable::sync_folder(&self.folder)?;
-        // The model's folder may be new.
-        self.folder.parent().map_or(Ok(()), durable::sync_folder)
+        durable::sync_folder(&self.folder)
+            // The model's folder may be new.
+            .and_then(|()| self.folder.parent().map_or(Ok(()), durable::sync_folder))
+            .map_err(|error| Uncertain::because(&error, "its folder could not be synced"))
     }
 
     fn clear(&self) -> io::Result<()> {

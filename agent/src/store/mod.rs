@@ -49,7 +49,8 @@ pub trait ModelStore: Debug + Send + Sync {
     /// called again after an error.
     ///
     /// # Errors
-    /// [`Overtaken`] within: stage it anew. Those of the storage. The file that was there is then still there.
+    /// [`Overtaken`] within: stage it anew. [`Uncertain`] within: the file may be in place. Those of the storage; the file
+    /// that was there is then still there.
     fn commit(&self, name: &str) -> io::Result<()>;
 
     /// Removes what this attempt and earlier ones of the same step staged.
@@ -111,6 +112,22 @@ impl Overtaken {
 /// Whether that is what the error says.
 pub fn is_overtaken(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|within| within.is::<Overtaken>())
+}
+
+/// A commit may have been made, and may be durable: the storage does not tell.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Uncertain(String);
+
+impl Uncertain {
+    fn because(error: &io::Error, why: &str) -> io::Error {
+        io::Error::new(error.kind(), Self(format!("{why}: {error}")))
+    }
+}
+
+/// Whether that is what the error says: then the file may be in place.
+pub fn may_be_in_place(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|within| within.is::<Uncertain>())
 }
 
 /// The kind of error of a file that was replaced while it was read: what was read of it is worth nothing, and the new one is

@@ -19,7 +19,7 @@ use super::parts::{PART, part_of};
 use super::patience::Waiting;
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
-    below, http, kind,
+    Uncertain, below, http, kind,
 };
 use crate::cache::Fingerprint;
 use crate::failpoint;
@@ -184,18 +184,27 @@ impl ObjectStore {
             (Ok(()), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
             // Who may only write is not told more.
             (Ok(()), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-            (Ok(()), found) => found?,
+            // Somebody removed it.
+            (Ok(()), Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+            (Ok(()), Err(error)) => {
+                tracing::warn!(path, %error, "the store has taken it; that could not be looked at");
+                return Ok(());
+            }
+            (Ok(()), Ok(found)) => found,
             // It was completed before, and only the answer was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            (Err(error), found) if self.is_overtaken(&error, *is_conditional) => {
-                return Err(match found {
-                    // Whether it was ours that is there is not known.
-                    Err(unknown) if unknown.kind() != io::ErrorKind::NotFound => unknown,
-                    _ => io::Error::other(Overtaken(match error.kind() {
-                        io::ErrorKind::NotFound => format!("it was removed meanwhile ({error})"),
-                        _ => format!("another model came in between ({error})"),
-                    })),
-                });
+            // A try without an answer may have completed it. Who may not write has not.
+            (Err(error), Err(unknown))
+                if error.kind() != io::ErrorKind::PermissionDenied
+                    && unknown.kind() != io::ErrorKind::NotFound =>
+            {
+                return Err(Uncertain::because(&error, "the store does not tell what it has"));
+            }
+            (Err(error), _) if self.is_overtaken(&error, *is_conditional) => {
+                return Err(io::Error::other(Overtaken(match error.kind() {
+                    io::ErrorKind::NotFound => format!("it was removed meanwhile ({error})"),
+                    _ => format!("another model came in between ({error})"),
+                })));
             }
             (Err(error), _) => return Err(error),
         };
@@ -425,3 +434,7 @@ fn region() -> String {
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
+
+#[cfg(feature = "s3")]
+#[cfg(test)]
+mod tests;
