@@ -143,7 +143,7 @@ impl Shell {
                         self.reap();
                         continue;
                     }
-                    Caught::End(signal, sender) => self.terminated(signal, &sender),
+                    Caught::End(signal, sender) => self.terminated(signal, &sender).await,
                     Caught::Forward(signal) => Event::Forward(signal),
                     // A submitter has no terminal, and goes on without the server that started its agent.
                     Caught::Hangup if self.setting.is_submitter => continue,
@@ -186,7 +186,7 @@ impl Shell {
         }
     }
 
-    fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
+    async fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
         let sender = sender.to_string();
         tracing::info!(%signal, sender, "told to stop");
         self.evidence.ended_by(&sender);
@@ -195,7 +195,7 @@ impl Shell {
         let load = Load {
             unacked_bytes: self.link.unacked_bytes(),
             link_speed: self.link.speed(),
-            output_bytes: self.publication.as_ref().and_then(|it| it.source_bytes()),
+            output_bytes: self.output_bytes().await,
             store_speed: self.publication.as_ref().map_or(0, |it| it.speed()),
         };
         let budget = Budget::divide(total, &load);
