@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use prost::Message as _;
@@ -9,16 +10,27 @@ use prost::Message as _;
 use super::link::Unacked;
 use super::overflow::{Copied, Overflow};
 use crate::durable;
+use crate::exhaustion::outlast;
 
 /// Name in the run folder.
 pub const FILE: &str = "spool";
 
 /// Writes everything that is unacknowledged to `<dir>/spool`, or as much from its beginning as the disk can read and has
-/// room for. A server takes the whole records of that, and notices that the last one is not whole.
+/// room for. A server takes the whole records of that, and notices that the last one is not whole. What fails because
+/// something is used up, such as descriptors, is tried again for `limit`. Blocks.
 ///
 /// # Errors
 /// The file cannot be written durably.
-pub fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
+pub fn leave(
+    limit: Duration,
+    dir: &Path,
+    unacked: &Unacked,
+    overflow: Option<&Overflow>,
+) -> anyhow::Result<()> {
+    outlast(limit, || Ok(write(dir, unacked, overflow)?))
+}
+
+fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
     durable::replace(&dir.join(FILE), |file| match write_all(file, unacked, overflow) {
         Err(error) if is_full(&error) => {
             tracing::error!(%error, "cannot write all of the spool; what has room is kept");
@@ -85,6 +97,34 @@ mod tests {
         write(dir.path(), &unacked, Some(&overflow)).unwrap();
         let spooled = std::fs::read(dir.path().join(FILE)).unwrap();
         assert_eq!(spooled, record(1).encode_length_delimited_to_vec());
+    }
+
+    /// In a process of its own, whose limit of open files it lowers.
+    #[test]
+    fn without_descriptors() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let Some(dir) = small_disk::here() else { return };
+        let unacked = Unacked {
+            records: vec![Record { seq: 1, ..Record::default() }],
+            on_disk: 0..0,
+            encoded: bytes::Bytes::new(),
+        };
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        std::thread::scope(|scope| {
+            let left = scope.spawn(|| leave(Duration::from_secs(60), &dir, &unacked, None));
+            std::thread::sleep(Duration::from_millis(300));
+            setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+            left.join().unwrap().unwrap();
+        });
+        let spooled = std::fs::read(dir.join(FILE)).unwrap();
+        assert_eq!(spooled, unacked.records[0].encode_length_delimited_to_vec());
+        small_disk::done();
+    }
+
+    #[test]
+    fn descriptors_are_waited_for() {
+        small_disk::run("ship::spool::tests::without_descriptors");
     }
 
     #[test]

@@ -92,8 +92,8 @@ impl Shell {
         let Some(dir) = &self.setting.run_dir else { return };
         failpoint::reach("before-spool");
         tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
-        if let Err(error) = spool::write(dir, &unacked, self.overflow.as_ref()) {
-            tracing::error!(%error, "cannot write the spool");
+        if let Err(error) = spool::leave(LAST_WORK, dir, &unacked, self.overflow.as_ref()) {
+            tracing::error!("cannot write the spool: {error:#}");
         }
         failpoint::reach("after-spool");
     }
