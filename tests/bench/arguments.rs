@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 const USAGE: &str =
-    "usage: sqlflow-bench [--quick] [--only agent|server|live|models|pods|traces] [--out FILE]";
-const GROUPS: [&str; 6] = ["agent", "server", "live", "models", "pods", "traces"];
+    "usage: sqlflow-bench [--quick] [--only agent|server|jobs|live|models|pods|traces] [--out FILE]";
+const GROUPS: [&str; 7] = ["agent", "server", "jobs", "live", "models", "pods", "traces"];
 
 /// What to do.
 pub struct Arguments {
@@ -28,6 +28,8 @@ pub struct Scale {
     pub burst: u32,
     /// How often that is done.
     pub bursts: u32,
+    /// Jobs of one statement, some at a time.
+    pub small_jobs: u32,
     /// Fetches of each kind.
     pub fetches: u32,
     /// Fetches that wait.
@@ -64,6 +66,7 @@ const FULL: Scale = Scale {
     jobs: 120,
     burst: 50,
     bursts: 3,
+    small_jobs: 500,
     fetches: 200,
     waits: 5,
     trainings: 20,
@@ -85,6 +88,7 @@ const QUICK: Scale = Scale {
     jobs: 15,
     burst: 10,
     bursts: 1,
+    small_jobs: 60,
     fetches: 50,
     waits: 2,
     trainings: 4,

@@ -16,6 +16,7 @@ mod pods;
 mod report;
 mod rows;
 mod run;
+mod small_jobs;
 mod stream;
 mod traced;
 mod usage;
@@ -52,6 +53,9 @@ async fn main() -> anyhow::Result<()> {
         report.add(first_log::all(&mut world).await?);
         report.add(rows::all(&mut world).await?);
         world.end()?;
+    }
+    if arguments.wants("jobs") {
+        report.add(small_jobs::all(folder, scale).await?);
     }
     if arguments.wants("live") {
         report.add(live::all(folder, scale).await?);

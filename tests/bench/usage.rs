@@ -56,6 +56,11 @@ impl Usage {
         Ok(Self::of(pid)?.since(begin))
     }
 
+    /// Time of all its threads, in seconds.
+    pub fn cpu_seconds_since(&self, earlier: &Self) -> f64 {
+        self.cpu_seconds - earlier.cpu_seconds
+    }
+
     fn since(self, earlier: Self) -> Rates {
         let seconds = (self.at - earlier.at).as_secs_f64();
         Rates {

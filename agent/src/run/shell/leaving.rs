@@ -40,6 +40,7 @@ impl Shell {
             {
                 tracing::error!(%error, "cannot make what the command made durable");
                 outcome.output_kept = false;
+                outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
             }
             failpoint::reach("before-outcome");
             if let Some(file) = file {
