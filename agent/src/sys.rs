@@ -110,6 +110,16 @@ fn is_ignored(signal: Signal) -> bool {
     }
 }
 
+/// Whether this signal is blocked and has arrived.
+pub fn is_pending(signal: Signal) -> bool {
+    // SAFETY: `sigset_t` is plain data for which zero is valid; sigpending writes one, to which the pointer is valid, and
+    // sigismember only reads it.
+    unsafe {
+        let mut pending = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigpending(&mut pending) == 0 && libc::sigismember(&pending, signal as libc::c_int) == 1
+    }
+}
+
 static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 
 /// The standard library ignores PIPE before it calls `main`. What is in this section runs before that.

@@ -3,42 +3,158 @@
 use sqlflow_tests::python;
 use sqlflow_tests::server::program;
 
-/// Types a key when the last of several commands is ready, and gives what the terminal showed.
-const TYPE: &str = r#"
-import os, pty, select, signal, sys
+/// Starts a command at a new terminal. For each pair of texts it waits until the terminal shows the first one, after what
+/// was awaited before, and types the second one. Gives all that the terminal showed.
+const TALK: &str = r#"
+import json, os, pty, select, signal, sys
+steps, command = json.loads(sys.argv[1]), sys.argv[2:]
 pid, tty = pty.fork()
 if pid == 0:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execvp('sh', ['sh', '-c', sys.argv[2], sys.argv[1]])
-seen, typed = b'', False
-while b'over' not in seen:
-    if not select.select([tty], [], [], 60)[0]:
-        sys.exit('nobody heard it: %r' % seen)
-    seen += os.read(tty, 4096)
-    if b'ready' in seen and not typed:
-        os.write(tty, sys.argv[3].encode())
-        typed = True
-print(seen.decode())
+    for number in signal.SIGINT, signal.SIGTSTP:
+        signal.signal(number, signal.SIG_DFL)
+    os.execvp(command[0], command)
+shown, heard = b'', 0
+for awaited, keys in steps:
+    awaited = awaited.encode()
+    while awaited not in shown[heard:]:
+        if not select.select([tty], [], [], 60)[0]:
+            sys.exit('no %r in %r, after %r' % (awaited, shown[heard:], shown[:heard]))
+        shown += os.read(tty, 4096)
+    heard = shown.index(awaited, heard) + len(awaited)
+    os.write(tty, keys.encode())
+print(shown.decode())
 "#;
+
+const CTRL_C: &str = "\x03";
+const CTRL_Z: &str = "\x1a";
+
+fn talk(command: &[&str], steps: &[(&str, &str)]) -> String {
+    let steps = serde_json::to_string(steps).unwrap();
+    let arguments: Vec<_> = [steps.as_str()].into_iter().chain(command.iter().copied()).collect();
+    python::run(TALK, &arguments).unwrap()
+}
+
+/// The same with a script that finds the agent as `$0`.
+fn talk_to_script(script: &str, steps: &[(&str, &str)]) -> String {
+    let agent = program("sqlflow-agent");
+    talk(&["sh", "-c", script, agent.to_str().unwrap()], steps)
+}
+
+/// Types into an interactive shell whose first job is the agent, with this code for Python as its command. In a shell that
+/// runs one command after another Ctrl+Z may be without effect: it cannot stop while it waits for the exec of a child that
+/// was stopped before it.
+fn talk_to_shell(code: &str, steps: &[(&str, &str)]) {
+    let agent = format!("AGENT={}", program("sqlflow-agent").display());
+    let python = format!("PYTHON={}", python::program().display());
+    let code = format!("CODE={code}");
+    // With `set -b` the shell says at once that a job in the background has stopped.
+    let start = [("> ", "set -b\n"), ("> ", "$AGENT exec -- $PYTHON -c \"$CODE\"\n")];
+    let shell = ["env", "TERM=dumb", "PS1=> ", &agent, &python, &code, "bash", "--noprofile", "--norc", "-i"];
+    talk(&shell, &[&start, steps].concat());
+}
 
 /// Each command has the terminal while it runs. It has to go back, or the next one would not be in its foreground.
 #[test]
 fn who_types_ctrl_c_means_the_command_also_in_the_second_one() {
-    let agent = program("sqlflow-agent");
     let three = r#""$0" exec -- true; "$0" exec -- /no/such/program
 "$0" exec -- sh -c 'echo ready; exec sleep 600'; echo "code $?, over""#;
-    let shown = python::run(TYPE, &[agent.to_str().unwrap(), three, "\x03"]).unwrap();
-    assert!(shown.contains("code 130, over"), "{shown}");
+    talk_to_script(three, &[("ready", CTRL_C), ("code 130, over", "")]);
 }
 
 /// A pager reads the terminal too. One that is put into the background would be stopped, and its reader with it.
 #[test]
 fn a_pager_behind_the_agent_keeps_the_terminal() {
-    let agent = program("sqlflow-agent");
     // As from an interactive shell, which has a group for every command.
     let paged = r#"set -m; "$0" exec -- sh -c 'while echo a line; do sleep 0.05; done' |
 sh -c 'read line; echo "$line"; echo ready; read key < /dev/tty; echo "pressed $key"'
 echo "paged, over""#;
-    let shown = python::run(TYPE, &[agent.to_str().unwrap(), paged, "q\n"]).unwrap();
+    let shown = talk_to_script(paged, &[("ready", "q\n"), ("over", "")]);
     assert!(shown.contains("a line") && shown.contains("pressed q"), "{shown}");
+}
+
+/// Runs until it was stopped and continued, then reads the terminal, and ends.
+const READ: &str = "import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
+print('ready', flush=True)
+signal.sigwait([signal.SIGCONT])
+print('continued', flush=True)
+print('got', sys.stdin.readline(), flush=True)
+sys.exit(7)";
+
+/// The terminal stops the command and not the agent, for which the shell waits.
+#[test]
+fn ctrl_z_stops_the_agent_with_its_command_and_fg_continues_both() {
+    talk_to_shell(
+        READ,
+        &[
+            ("ready", CTRL_Z),
+            ("Stopped", "fg\n"),
+            ("continued", "a word\n"),
+            ("got a word", ""),
+            ("> ", "echo code $?\n"),
+            ("code 7", ""),
+        ],
+    );
+}
+
+/// In the background the command runs until it reads the terminal.
+#[test]
+fn bg_continues_the_command_without_the_terminal() {
+    talk_to_shell(
+        READ,
+        &[
+            ("ready", CTRL_Z),
+            ("Stopped", "bg\n"),
+            ("Stopped", "fg\n"),
+            // `fg` shows the job.
+            ("fg", ""),
+            ("exec", "a word\n"),
+            ("got a word", ""),
+            ("> ", "echo code $?\n"),
+            ("code 7", ""),
+        ],
+    );
+}
+
+/// Says whose the terminal is, whenever that has changed or the command was continued.
+const WATCH: &str = "import os, signal, time
+was = None
+def forget(*_):
+    global was
+    was = None
+signal.signal(signal.SIGCONT, forget)
+while True:
+    holder = os.tcgetpgrp(0)
+    now = {os.getpid(): 'command', os.getppid(): 'agent'}.get(holder, 'shell')
+    if now != was:
+        print('the terminal is the ' + now + '\\'s', flush=True)
+    was = now
+    time.sleep(0.01)";
+
+/// The shell sends no CONT to a job that runs already: the agent has the foreground then, and does not know.
+#[test]
+fn a_job_that_runs_in_the_background_can_be_stopped_and_interrupted_after_fg() {
+    let state = "grep State: /proc/$(cat /proc/$(jobs -p)/task/*/children | tr -d ' ')/status\n";
+    talk_to_shell(
+        WATCH,
+        &[
+            ("the terminal is the command's", CTRL_Z),
+            ("Stopped", "bg\n"),
+            ("the terminal is the shell's", "fg\n"),
+            ("the terminal is the agent's", CTRL_Z),
+            ("Stopped", state),
+            ("T (stopped)", "fg\n"),
+            ("the terminal is the command's", CTRL_C),
+            ("> ", "echo code $?\n"),
+            ("code 130", ""),
+        ],
+    );
+}
+
+/// The kernel stops nothing that no shell could continue, and an agent that stopped there would stay so for ever.
+#[test]
+fn ctrl_z_stops_nothing_where_no_shell_could_continue_it() {
+    let (agent, python) = (program("sqlflow-agent"), python::program());
+    let command = [agent.to_str().unwrap(), "exec", "--", python.to_str().unwrap(), "-c", READ];
+    talk(&command, &[("ready", CTRL_Z), ("continued", "a word\n"), ("got a word", "")]);
 }

@@ -3,6 +3,8 @@
 
 use nix::errno::Errno;
 use nix::libc::{WEXITSTATUS, WIFSIGNALED, WTERMSIG};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
 use super::tree::{self, Process};
@@ -56,5 +58,13 @@ impl Reaper {
     /// The process with the largest memory of all that were collected.
     pub fn largest(&self) -> Option<&Process> {
         self.largest.as_ref()
+    }
+}
+
+/// The signal that has stopped a child since the last look, unless it runs again.
+pub fn stopped_by(child: Pid) -> Option<Signal> {
+    match waitid(Id::Pid(child), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG) {
+        Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
+        _ => None,
     }
 }

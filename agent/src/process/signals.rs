@@ -20,7 +20,7 @@ const FORWARDED: [Signal; 5] =
 /// A signal that arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caught {
-    /// A child ended.
+    /// A child ended or stopped.
     Child,
     /// TERM, or INT unless it was ignored at the start: the agent is to end.
     End(Signal, Sender),
@@ -28,6 +28,10 @@ pub enum Caught {
     Forward(Signal),
     /// HUP from the kernel: the terminal is gone, or the process that started the agent ended while the agent was stopped.
     Hangup,
+    /// TSTP: the agent is to stop.
+    Stop,
+    /// CONT: the agent was stopped and goes on, or it ran already.
+    Continue,
 }
 
 /// Who sent a signal.
@@ -54,7 +58,7 @@ fn all() -> SigSet {
     for signal in FORWARDED {
         signals.add(signal);
     }
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGTSTP, Signal::SIGCONT] {
         signals.add(signal);
     }
     signals
@@ -113,6 +117,8 @@ impl Signals {
                     let signal = i32::try_from(info.ssi_signo).ok().and_then(|it| Signal::try_from(it).ok());
                     match signal {
                         Some(Signal::SIGCHLD) => return Caught::Child,
+                        Some(Signal::SIGTSTP) => return Caught::Stop,
+                        Some(Signal::SIGCONT) => return Caught::Continue,
                         // Shells start the background jobs of a script with INT ignored: Ctrl+C is for the foreground.
                         // A blocked signal arrives here although it is ignored. The command decides for itself.
                         Some(Signal::SIGINT) if self.ignores_interrupts => {

@@ -77,7 +77,8 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
         command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
         command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
     }
-    let foreground = Foreground::of_self();
+    // A submitter reads nothing from a terminal, and must not be stopped by one.
+    let foreground = if how.is_submitter { None } else { Foreground::of_self() };
     let spawned =
         sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited(), foreground.is_some());
     if let (Err(_), Some(foreground)) = (&spawned, foreground) {

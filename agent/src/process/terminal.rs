@@ -21,7 +21,12 @@ impl Foreground {
         (stdout().is_terminal() && tcgetpgrp(stdin()) == Ok(own)).then_some(Self { own })
     }
 
-    /// Takes it back from the group of a command that has ended, or from a group of which nobody is left, as one that the
+    /// Gives it to the command's group, and says whether it did: only our own group can give it away.
+    pub fn give(self, command: Pid) -> bool {
+        tcgetpgrp(stdin()) == Ok(self.own) && tcsetpgrp(stdin(), command).is_ok()
+    }
+
+    /// Takes it back from the group of a command that has ended or stopped, or from a group of which nobody is left, as one that the
     /// command gave it to. Anybody else has it rightly: a shell that was told to go on without us.
     pub fn take_back(self, command: Option<Pid>) {
         let Ok(holder) = tcgetpgrp(stdin()) else { return };

@@ -1,9 +1,10 @@
 //! The shell around the state machine: brings events in, carries actions out, decides nothing. `command` deals with
-//! the command, `publishing` with its models, `flushing` with what it printed, `timers`
-//! with the machine's timers, `leaving` with the end.
+//! the command, `job_control` with its stops at a terminal, `publishing` with its models, `flushing` with what it printed,
+//! `timers` with the machine's timers, `leaving` with the end.
 
 mod command;
 mod flushing;
+mod job_control;
 mod leaving;
 mod publishing;
 mod timers;
@@ -141,6 +142,15 @@ impl Shell {
                 caught = signals.next() => match caught {
                     Caught::Child => {
                         self.reap();
+                        self.stop_with_command();
+                        continue;
+                    }
+                    Caught::Stop => {
+                        self.stop_signaled();
+                        continue;
+                    }
+                    Caught::Continue => {
+                        self.continue_command();
                         continue;
                     }
                     Caught::End(signal, sender) => self.terminated(signal, &sender).await,
