@@ -1,8 +1,9 @@
 //! The child and all that descends from it: `spawn` starts it, `reaper` owns every exit status, `signals` reads what is
 //! sent to the agent, `terminal` gives it a terminal's foreground and takes that back, `stop` stops the agent with it, `tree`
-//! lists who is there, `cgroup` knows of memory limits and out-of-memory kills.
+//! lists who is there, without those who were there `earlier`, `cgroup` knows of memory limits and out-of-memory kills.
 
 pub mod cgroup;
+pub mod earlier;
 pub mod reaper;
 pub mod signals;
 pub mod spawn;

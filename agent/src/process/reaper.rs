@@ -7,6 +7,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
+use super::earlier;
 use super::tree::{self, Process};
 use crate::supervise::ExitStatus;
 use crate::sys;
@@ -22,7 +23,7 @@ pub struct Reaper {
 pub struct Reaped {
     /// Processes that ended.
     pub ended: Vec<(Pid, ExitStatus)>,
-    /// No child is left, and so no descendant either: orphans become our children.
+    /// Nobody of the attempt is left. No child means no descendant either: orphans become our children.
     pub alone: bool,
 }
 
@@ -33,7 +34,10 @@ impl Reaper {
         loop {
             match self.reap_one() {
                 Ok(Some(one)) => ended.push(one),
-                Ok(None) => return Reaped { ended, alone: false },
+                Ok(None) => {
+                    let alone = earlier::were_there() && tree::descendants().is_ok_and(|it| it.is_empty());
+                    return Reaped { ended, alone };
+                }
                 Err(Errno::EINTR) => {}
                 Err(_) => return Reaped { ended, alone: true },
             }
@@ -44,8 +48,10 @@ impl Reaper {
         let Some(pid) = sys::ended_child()? else { return Ok(None) };
         // A zombie still has its name; one that was reaped has not.
         let name = tree::name(pid);
+        let is_earlier = earlier::is_earlier(pid);
         let ended = sys::reap(pid)?;
-        if self.largest.as_ref().is_none_or(|largest| ended.memory_peak > largest.memory) {
+        earlier::forget(pid);
+        if !is_earlier && self.largest.as_ref().is_none_or(|largest| ended.memory_peak > largest.memory) {
             self.largest = Some(Process { pid, name: name.unwrap_or_default(), memory: ended.memory_peak });
         }
         let status = match ended.status {

@@ -11,6 +11,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
+use super::earlier;
 use super::signals;
 use super::terminal::Foreground;
 use crate::sys;
@@ -79,6 +80,7 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Star
     }
     // A submitter reads nothing from a terminal, and must not be stopped by one.
     let foreground = if how.is_submitter { None } else { Foreground::of_self() };
+    earlier::remember();
     let spawned =
         sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited(), foreground.is_some());
     if let (Err(_), Some(foreground)) = (&spawned, foreground) {

@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
+use super::earlier;
+
 /// A descendant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
@@ -18,7 +20,7 @@ pub struct Process {
     pub memory: u64,
 }
 
-/// Every descendant of this process; zombies too.
+/// Every descendant of this process but those that [`earlier`] leaves out; zombies too.
 ///
 /// # Errors
 /// `/proc` cannot be read, so there may be more: the agent has no free descriptor, for one.
@@ -31,8 +33,10 @@ pub fn descendants() -> io::Result<Vec<Pid>> {
             let Some(thread) = unless_gone(thread)? else { break };
             let children = unless_gone(fs::read_to_string(thread.path().join("children")))?;
             for child in children.unwrap_or_default().split_ascii_whitespace() {
-                if let Ok(pid) = child.parse() {
-                    found.push(Pid::from_raw(pid));
+                if let Ok(pid) = child.parse().map(Pid::from_raw)
+                    && !earlier::is_earlier(pid)
+                {
+                    found.push(pid);
                     queue.push_back(child.to_owned());
                 }
             }
