@@ -9,7 +9,7 @@
 //!
 //! - `SQLFLOW_FAULT_SEED=n` runs only this seed.
 //! - `SQLFLOW_FAULT_REPEAT=n` runs it so often.
-//! - `SQLFLOW_FAULT_SCHEDULES=n` runs the seeds from 1 to n; without it, 100 of them, and only within 150 seconds.
+//! - `SQLFLOW_FAULT_SCHEDULES=n` runs the seeds from 1 to n; without it, 100 of them, and only within 240 seconds.
 //!
 //! A schedule that fails prints its seed, the faults, what was noted meanwhile, and the histories; the state folder is
 //! copied to the target folder's `tmp/faults-<seed>`. The test runs itself in a mount and process namespace of its own:
@@ -38,7 +38,7 @@ const INSIDE: &str = "SQLFLOW_TEST_FAULTS_INSIDE";
 /// Without `SQLFLOW_FAULT_SCHEDULES`.
 const SCHEDULES: u64 = 100;
 /// After it no more schedules begin, unless their count was given.
-const BOUND: Duration = Duration::from_secs(150);
+const BOUND: Duration = Duration::from_secs(240);
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().and_then(|text| text.parse().ok())
