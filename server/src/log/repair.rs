@@ -96,7 +96,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     let is_missing = contents.is_none();
     let Contents { bytes, unreadable } = contents.unwrap_or_default();
     let last = last_position(&bytes, unreadable, mark);
-    let Salvaged { head, mut records, seals, lost_records, .. } = salvage(&bytes, tail.first, last, false);
+    let Salvaged { head, mut records, seals, lost_last, .. } = salvage(&bytes, tail.first, last, false);
     let before = match head {
         Some(head) => head,
         None => summary_before(folder, &segments, tail)?,
@@ -104,8 +104,8 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     let mut summary = before.clone();
     if let Some((at_end, others)) = records.split_last_mut() {
         others.iter().for_each(|record| summary.note(record, record_len(record)));
-        if lost_records {
-            // What readers saw of the lost ones may be unknown now. To raise a position only repeats it.
+        if lost_last {
+            // What readers saw as its position is not known. To raise a position only repeats it.
             at_end.shift =
                 shift::of_next(&summary.shifts, at_end.position, folder.floor_now()).max(at_end.shift);
         }

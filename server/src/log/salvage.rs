@@ -20,6 +20,8 @@ pub(super) struct Salvaged {
     pub(super) is_damaged: bool,
     /// Records are missing.
     pub(super) lost_records: bool,
+    /// Among them is the last one.
+    pub(super) lost_last: bool,
 }
 
 /// Reads what is good of a file that holds the positions from `first` to `last`. In one that retention wrote
@@ -54,6 +56,7 @@ pub(super) fn salvage(bytes: &Bytes, first: u64, last: u64, is_kept: bool) -> Sa
     if end < last && (was_bad || !is_kept) {
         let near = found.records.last().cloned().unwrap_or_default();
         found.miss(last, &near);
+        found.lost_last = true;
     }
     found.is_damaged |= found.head.is_none();
     found
