@@ -133,6 +133,7 @@ impl Evidence {
             output_kept: verdict.output_kept,
             unexplained: verdict.unexplained,
             rank: 0,
+            nothing_left: false,
         }
     }
 

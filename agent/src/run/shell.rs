@@ -57,6 +57,8 @@ pub(super) struct Shell {
     assignment: Option<Arc<Assignment>>,
     fetching: Arc<Patience>,
     command: Command,
+    /// Every process that the command started has ended.
+    is_alone: bool,
     foreground: Option<Foreground>,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
@@ -103,6 +105,7 @@ impl Shell {
             assignment: None,
             fetching,
             command: Command::NotStarted,
+            is_alone: false,
             foreground: None,
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
@@ -259,6 +262,7 @@ impl Shell {
             }
         }
         if reaped.alone && self.command == Command::Ended {
+            self.is_alone = true;
             self.send(Event::Alone);
         }
     }

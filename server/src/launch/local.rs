@@ -282,7 +282,9 @@ impl Launcher for LocalLauncher {
         let marker = target.attempt.to_string();
         let unremovable = self.unremovable.clone();
         let clean_up = move || {
-            let end_processes = || processes::kill_marked(&marker);
+            // A search through all processes of the machine, which most attempts have no need of.
+            let end_processes =
+                || if run_folder::has_nothing_left(&dir) { Ok(()) } else { processes::kill_marked(&marker) };
             if step_goes_on {
                 end_processes().context("cannot kill what the attempt started")?;
                 return Ok(CleanUp::Done);

@@ -70,6 +70,12 @@ pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
     Ok(Remains { end, ..with_records(dir, last_words) })
 }
 
+/// Whether the agent has reported that every process of the attempt had ended.
+pub(super) fn has_nothing_left(dir: &Path) -> bool {
+    let bytes = fs::read(dir.join("outcome")).unwrap_or_default();
+    Outcome::decode(bytes.as_slice()).is_ok_and(|outcome| outcome.nothing_left)
+}
+
 /// The same with an outcome that is lost, for it cannot be read.
 pub(super) fn remains_without_outcome(dir: &Path, error: &io::Error) -> Remains {
     with_records(dir, damaged(error))

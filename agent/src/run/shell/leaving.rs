@@ -29,6 +29,7 @@ impl Shell {
             }
         }
         let mut outcome = self.evidence.outcome(verdict, models, &self.link, self.reaper.largest());
+        outcome.nothing_left = self.is_alone || self.command == super::Command::NotStarted;
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
         let summary = self.setting.summary.clone();
         let marks = self.link.marks();
