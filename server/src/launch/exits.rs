@@ -63,12 +63,16 @@ impl Exits {
         let exits = self.clone();
         tokio::spawn(async move {
             exit.await;
-            if let Some(entry) = exits.lock().get(&executor) {
+            let entry = exits.lock().get(&executor).map(|entry| {
                 entry.running.send_modify(|it| *it = it.saturating_sub(1));
-            }
+                entry.running.subscribe()
+            });
             then();
-            tokio::time::sleep(KEEP_TIME).await;
-            exits.forget(&executor);
+            let Some(mut entry) = entry else { return };
+            let forgotten = async { while entry.changed().await.is_ok() {} };
+            if tokio::time::timeout(KEEP_TIME, forgotten).await.is_err() {
+                exits.forget(&executor);
+            }
         });
     }
 

@@ -19,7 +19,7 @@ use crate::job::{AttemptId, Evidence, JobId};
 
 /// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
 /// longest.
-pub(super) const IDLE_LOGS: usize = 8 * 1024;
+pub(super) const IDLE_LOGS: usize = 1024;
 
 /// Where the logs are, and how much they may hold.
 #[derive(Debug, Clone)]
