@@ -1,9 +1,11 @@
 //! Reading files and making bytes durable. One place, so that tests can let the disk fail.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
 use sqlflow_agent::errno::says_damage;
@@ -14,8 +16,10 @@ use super::LogError;
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
     fsync: bool,
+    /// Folders whose names are durable; see [`Self::sync_name_once`].
+    named: Arc<Mutex<HashSet<PathBuf>>>,
     #[cfg(test)]
-    pub(super) syncs_to_fail: std::sync::Arc<std::sync::atomic::AtomicU32>,
+    pub(super) syncs_to_fail: Arc<std::sync::atomic::AtomicU32>,
 }
 
 impl Disk {
@@ -23,8 +27,9 @@ impl Disk {
     pub(super) fn new(fsync: bool) -> Self {
         Self {
             fsync,
+            named: Arc::default(),
             #[cfg(test)]
-            syncs_to_fail: std::sync::Arc::default(),
+            syncs_to_fail: Arc::default(),
         }
     }
 
@@ -41,6 +46,18 @@ impl Disk {
             return Ok(());
         }
         File::open(path).and_then(|folder| folder.sync_all()).map_err(LogError::io("sync", path))
+    }
+
+    /// Makes the name of a folder durable, unless this process has done so before. It must be one that nobody removes. There
+    /// are no more than 1,024 such folders.
+    pub(super) fn sync_name_once(&self, folder: &Path) -> Result<(), LogError> {
+        let is_named = |named: &HashSet<PathBuf>| named.contains(folder);
+        if !self.fsync || is_named(&self.named.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        folder.parent().map_or(Ok(()), |above| self.sync_folder(above))?;
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        Ok(())
     }
 
     #[cfg(test)]

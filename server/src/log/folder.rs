@@ -127,7 +127,15 @@ impl Folder {
 
     /// Makes the names durable that lead to the files in this folder: the folder's own, and those above.
     pub(super) fn sync_path(&self) -> Result<(), LogError> {
-        self.path.ancestors().take(3).try_for_each(|folder| self.disk.sync_folder(folder))
+        self.disk.sync_folder(&self.path)?;
+        match self.path.parent() {
+            Some(shard) => {
+                self.disk.sync_folder(shard)?;
+                // The names of shards stay: once in the life of a process is enough.
+                self.disk.sync_name_once(shard)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Removes the folder, at one stroke for everybody else.
