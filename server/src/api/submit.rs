@@ -11,7 +11,7 @@ use crate::clock;
 use crate::codegen::{self, DATA_SOURCE};
 use crate::drive::Driver;
 use crate::dsn;
-use crate::job::{Job, JobId, Token};
+use crate::job::{Event, Job, JobId, Role, Token};
 use crate::sql::{self, Compiled};
 use crate::store::{Created, Lease, NewJob, Secret, Store};
 use crate::trace::Origin;
@@ -140,8 +140,15 @@ impl Submitter {
         }
         let specs = codegen::step_specs(compiled);
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
+        let created_ms = clock::now_ms();
+        let mut job = Job::new(JobId::generate(), codegen::job_steps(compiled));
+        if job.current_step().is_some() {
+            // With its first attempt: one write is enough for both.
+            let first = Event::AttemptCreated { step: 0, role: Role::Run, place: self.driver.first_place() };
+            job.apply(first, created_ms).map_err(|error| Status::internal(error.to_string()))?;
+        }
         Ok(NewJob {
-            job: Job::new(JobId::generate(), codegen::job_steps(compiled)),
+            job,
             token: Token::generate().hash(),
             user_id,
             headings: statements.iter().map(|statement| heading(&statement.text)).collect(),
@@ -150,7 +157,7 @@ impl Submitter {
             fetch_timeout_ms: i64::from(fetch_timeout_seconds) * 1000,
             owner: self.driver.server().clone(),
             lease: self.driver.lease_duration(),
-            created_ms: clock::now_ms(),
+            created_ms,
             request: None,
             sql,
         })

@@ -22,7 +22,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::codegen::Assigner;
-use crate::job::JobId;
+use crate::job::{JobId, Place};
 use crate::launch::Launchers;
 use crate::log::ResultLog;
 use crate::memory_peaks::MemoryPeaks;
@@ -147,6 +147,12 @@ impl Driver {
     #[must_use]
     pub fn server(&self) -> &ServerId {
         self.context.presence.id()
+    }
+
+    /// Where the first attempt of a new job runs.
+    #[must_use]
+    pub fn first_place(&self) -> Place {
+        self.context.launchers.first().place()
     }
 
     /// How long a lease of this server lasts.

@@ -129,6 +129,28 @@ pub enum Change {
     Unchanged,
 }
 
+impl Event {
+    /// Whether the platform, the agent or the log tell the same again if a power failure of the machine takes it back. What
+    /// an attempt has executed does not depend on any of these: the log says that, and is durable.
+    #[must_use]
+    pub fn is_found_again(&self) -> bool {
+        match self {
+            // To launch twice is harmless; the agent says Hello again, and who has no agent any more is looked for.
+            Self::AttemptLaunched { .. }
+            | Self::MilestonesSeen { .. }
+            | Self::AgentAttached { .. }
+            | Self::AgentUnheard { .. } => true,
+            Self::CancelRequested(_)
+            | Self::AttemptCreated { .. }
+            | Self::CommitRequested { .. }
+            | Self::OutcomeReported { .. }
+            | Self::AttemptFoundEnded { .. }
+            | Self::AttemptGivenUp { .. }
+            | Self::Finished(_) => false,
+        }
+    }
+}
+
 impl Job {
     /// Applies one event at the time `now_ms` (milliseconds since the Unix epoch).
     ///
@@ -208,7 +230,6 @@ impl Job {
             attached_to: None,
             ended_ms: None,
         });
-        self.state = JobState::Running;
         Ok(Change::Changed)
     }
 
@@ -224,6 +245,7 @@ impl Job {
                 attempt.phase = Phase::Launched;
                 attempt.launched_ms = Some(now_ms);
                 attempt.tracker_url = tracker_url;
+                self.state = JobState::Running;
                 Ok(Change::Changed)
             }
             // A fast agent attaches, or even ends, before the launcher returns.
@@ -268,6 +290,7 @@ impl Job {
                 attempt.phase = Phase::Attached { instance };
                 attempt.attached_ms = Some(now_ms);
                 attempt.attached_to = Some(server);
+                self.state = JobState::Running;
                 Ok(Change::Changed)
             }
             Phase::Attached { instance: bound } if *bound == instance => {

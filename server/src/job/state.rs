@@ -31,9 +31,9 @@ pub struct Job {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum JobState {
-    /// Recorded; no attempt was created.
+    /// Recorded; no attempt was launched.
     Pending,
-    /// An attempt was created.
+    /// An attempt was launched.
     Running,
     /// Every step succeeded. Final.
     Succeeded,

@@ -134,8 +134,12 @@ impl SqliteStore {
         now_ms: i64,
     ) -> Result<(Job, Change), UpdateError> {
         let (owned_id, lease) = (id.clone(), lease.cloned());
-        let (job, written) =
-            self.write(move |tx| Box::pin(apply(tx, owned_id, lease, event, now_ms))).await?;
+        let turn = if event.is_found_again() { Turn::Unsynced } else { Turn::InOrder };
+        let (job, written) = self
+            .inner
+            .writer
+            .write(turn, move |tx| Box::pin(apply(tx, owned_id, lease, event, now_ms)))
+            .await?;
         Ok((job, self.wrote(id, written)))
     }
 
@@ -164,6 +168,18 @@ impl SqliteStore {
         let written = self.write(move |tx| Box::pin(end_damaged(tx, owned_id, now_ms))).await?;
         self.wrote(id, written);
         Ok(())
+    }
+
+    /// See [`Turn::Unsynced`].
+    async fn write_unsynced<T, E>(
+        &self,
+        work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WriteError + Send + 'static,
+    {
+        self.inner.writer.write(Turn::Unsynced, work).await
     }
 
     /// See [`Writer::write`].
@@ -337,7 +353,7 @@ impl Store for SqliteStore {
 
     async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
         let (id, now_ms) = (id.clone(), self.now_ms());
-        self.write(move |tx| {
+        self.write_unsynced(move |tx| {
             Box::pin(async move {
                 let query = sqlx::query("UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?");
                 query.bind(now_ms).bind(id.as_str()).execute(tx).await?;
@@ -370,7 +386,7 @@ impl Store for SqliteStore {
 
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
         let id = id.clone();
-        self.write(move |tx| {
+        self.write_unsynced(move |tx| {
             Box::pin(async move {
                 sqlx::query("UPDATE jobs SET plain_cursor = ? WHERE job_id = ? AND plain_cursor = ?")
                     .bind(stored(to))

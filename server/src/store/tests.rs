@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
 use crate::fixture;
-use crate::job::{Cause, Failure, JobState, Place, Rejection, Role};
+use crate::job::{AttemptId, Cause, Failure, JobState, Place, Rejection, Role};
 
 struct Servers {
     dir: tempfile::TempDir,
@@ -216,6 +216,9 @@ async fn jobs_are_listed_newest_first_page_by_page() {
     assert_eq!(filtered("grace", &[], None).await, []);
     assert_eq!(filtered("ada", &[], None).await, ids[..3]);
     a.update(&ids[1], None, attempt(), 1).await.unwrap();
+    let launched = AttemptId { job: ids[1].clone(), step: 0, number: 1 };
+    let launched = Event::AttemptLaunched { attempt: launched, tracker_url: None };
+    a.update(&ids[1], None, launched, 1).await.unwrap();
     a.update(&ids[3], None, failed(), 1).await.unwrap();
     assert_eq!(filtered("", &["failed"], None).await, [ids[3].clone()]);
     assert_eq!(filtered("ada", &["failed", "running"], None).await, [ids[1].clone(), ids[3].clone()]);

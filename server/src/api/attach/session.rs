@@ -1,6 +1,6 @@
 //! One stream, from the agent's Hello to its end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use sqlflow_proto::agent::{
@@ -24,6 +24,11 @@ use crate::trace;
 
 /// Records made durable with one write.
 const APPEND_BYTES: usize = 8 * 1024 * 1024;
+/// So few bytes wait for more to come, so that one sync serves them all: a short program says its few things within
+/// milliseconds.
+const FEW_BYTES: usize = 64 * 1024;
+/// How long they wait. Readers see them later by as much.
+const GATHER_TIME: Duration = Duration::from_millis(5);
 const ASSIGNMENT_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// What a stream speaks for.
@@ -34,6 +39,8 @@ pub(super) struct Session<'a> {
     producer: Producer,
     responses: &'a Responses,
     cancel_sent: bool,
+    /// No statement of the step waits until its start is durable.
+    is_repeatable: bool,
     is_named: bool,
     agent: AttachedAgent,
     /// The agent's last record that is durable.
@@ -63,6 +70,7 @@ impl<'a> Session<'a> {
             instance,
             responses,
             cancel_sent: false,
+            is_repeatable: false,
             is_named: false,
             agent: context.metrics.agent(),
             acked_seq: 0,
@@ -130,7 +138,7 @@ impl<'a> Session<'a> {
             match request.message {
                 Some(attach_request::Message::Records(batch)) => {
                     let entries;
-                    (entries, pending) = self.gather(batch, &mut requests);
+                    (entries, pending) = self.gather(batch, &mut requests).await;
                     self.append(entries).await?;
                 }
                 Some(attach_request::Message::Commit(_)) => self.commit().await?,
@@ -165,11 +173,17 @@ impl<'a> Session<'a> {
     }
 
     /// Adds what has arrived meanwhile to the batch, so that one sync serves it all.
-    fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
+    async fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
         let mut bytes = prost::Message::encoded_len(&batch);
         let mut entries = self.entries(batch);
+        let until = tokio::time::Instant::now() + GATHER_TIME;
         while bytes < APPEND_BYTES {
-            match requests.arrived() {
+            let mut next = requests.arrived();
+            if next.is_none() && self.is_repeatable && bytes < FEW_BYTES {
+                // A submitter that must not repeat its statement waits for the acknowledgement that it has started.
+                next = tokio::time::timeout_at(until, requests.next()).await.ok();
+            }
+            match next {
                 Some(Some(Ok(AttachRequest { message: Some(attach_request::Message::Records(batch)) }))) => {
                     bytes += prost::Message::encoded_len(&batch);
                     entries.extend(self.entries(batch));
@@ -264,6 +278,7 @@ impl<'a> Session<'a> {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.assigner.is_traced());
         }
+        self.is_repeatable = job.steps.get(self.attempt.step as usize).is_some_and(|step| step.repeatable);
         let attached_to = job.attached_to(&self.attempt);
         self.is_elsewhere = attached_to != Some(&self.context.server.0);
         if attached_to.is_none() {

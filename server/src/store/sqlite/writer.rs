@@ -2,6 +2,7 @@
 //! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone. Everybody hears of
 //! the end of the transaction, also who was refused: a refusal may rest on what another write of the group did.
 
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,13 +28,16 @@ const GROUP: usize = 256;
 const GROUP_TIME: Duration = Duration::from_millis(20);
 
 /// Which write goes first.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
     /// Before all that wait, and in a transaction of its own, so that no other write makes it fail. For the heartbeat: while
     /// it is late, other servers may take this one for dead.
     First,
     /// In the order in which they come.
     InOrder,
+    /// The same, but the commit waits for no disk: a power failure of the machine may take the write back, the death of the
+    /// server does not. The next commit that does wait makes it durable too. So it is with the first turn.
+    Unsynced,
 }
 
 /// Hands writes to the task that has the connection.
@@ -59,8 +63,9 @@ impl Writer {
         let (first, firsts) = mpsc::channel(QUEUE);
         let (in_order, in_orders) = mpsc::channel(QUEUE);
         let closing = CancellationToken::new();
-        let queue = Queue { firsts, in_orders, closing: closing.clone(), next: None };
-        let groups = Groups { queue, connection: Some(connection), options, path: path.clone() };
+        let queue = Queue { firsts, in_orders, closing: closing.clone(), waiting: VecDeque::new() };
+        let groups =
+            Groups { queue, connection: Some(connection), is_synced: None, options, path: path.clone() };
         let task = Mutex::new(Some(tokio::spawn(groups.run())));
         Self { first, in_order, closing, task, turn_timeout, path }
     }
@@ -72,13 +77,13 @@ impl Writer {
         E: WriteError + Send + 'static,
         F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
     {
-        let (queue, is_first) = match turn {
-            Turn::First => (&self.first, true),
-            Turn::InOrder => (&self.in_order, false),
+        let queue = match turn {
+            Turn::First => &self.first,
+            Turn::InOrder | Turn::Unsynced => &self.in_order,
         };
         let (told, mut result) = oneshot::channel();
         let start = Start::within(self.turn_timeout);
-        let write = Work { work: Some(work), done: None, told, start: start.clone(), is_first };
+        let write = Work { work: Some(work), done: None, told, start: start.clone(), turn };
         let begin_in_time = async {
             queue.send(Box::new(write)).await.map_err(|_| StoreError::Closing)?;
             Ok::<_, StoreError>((&mut result).await)
@@ -154,8 +159,7 @@ impl Start {
 trait Write: Send {
     /// Whether it may begin now.
     fn begin(&self) -> bool;
-    /// See [`Turn::First`].
-    fn is_first(&self) -> bool;
+    fn turn(&self) -> Turn;
     /// Does it, within a transaction; gives whether it is to stay.
     fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool>;
     /// The store's error that it met.
@@ -169,7 +173,7 @@ struct Work<T, E, F> {
     done: Option<Result<T, E>>,
     told: oneshot::Sender<Result<T, E>>,
     start: Start,
-    is_first: bool,
+    turn: Turn,
 }
 
 impl<T, E, F> Write for Work<T, E, F>
@@ -182,8 +186,8 @@ where
         self.start.begin()
     }
 
-    fn is_first(&self) -> bool {
-        self.is_first
+    fn turn(&self) -> Turn {
+        self.turn
     }
 
     fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool> {
@@ -222,18 +226,18 @@ struct Queue {
     in_orders: mpsc::Receiver<Box<dyn Write>>,
     /// No more writes are taken.
     closing: CancellationToken,
-    /// The one that a group was begun for.
-    next: Option<Box<dyn Write>>,
+    /// Taken out of the channels, in the order in which they are written.
+    waiting: VecDeque<Box<dyn Write>>,
 }
 
 impl Queue {
     /// Waits until there is a write; `None`: there will be none.
     async fn wait(&mut self) -> Option<()> {
-        while self.next.is_none() {
+        while self.waiting.is_empty() {
             tokio::select! {
                 biased;
-                Some(write) = self.firsts.recv() => self.next = Some(write),
-                Some(write) = self.in_orders.recv() => self.next = Some(write),
+                Some(write) = self.firsts.recv() => self.waiting.push_back(write),
+                Some(write) = self.in_orders.recv() => self.waiting.push_back(write),
                 () = self.closing.cancelled(), if !(self.firsts.is_closed() && self.in_orders.is_closed()) => {
                     self.firsts.close();
                     self.in_orders.close();
@@ -249,14 +253,32 @@ impl Queue {
         !self.firsts.is_empty()
     }
 
-    /// The next one that is there and may begin.
-    fn take(&mut self) -> Option<Box<dyn Write>> {
+    /// Whether the next group has a write that must be durable when it is answered.
+    fn asks_for_sync(&mut self) -> bool {
+        self.fill();
+        let is_first = self.waiting.front().is_some_and(|write| write.turn() == Turn::First);
+        !is_first && self.waiting.iter().any(|write| write.turn() == Turn::InOrder)
+    }
+
+    /// The next one that is there, may begin, and has no need of a sync if there is none.
+    fn take(&mut self, is_synced: bool) -> Option<Box<dyn Write>> {
+        if let Ok(first) = self.firsts.try_recv() {
+            self.waiting.push_front(first);
+        }
+        self.fill();
         loop {
-            let first = self.firsts.try_recv().ok();
-            let write = first.or_else(|| self.next.take()).or_else(|| self.in_orders.try_recv().ok())?;
+            let write = self.waiting.pop_front_if(|write| is_synced || write.turn() != Turn::InOrder)?;
             if write.begin() {
                 return Some(write);
             }
+        }
+    }
+
+    fn fill(&mut self) {
+        while self.waiting.len() < GROUP
+            && let Ok(write) = self.in_orders.try_recv()
+        {
+            self.waiting.push_back(write);
         }
     }
 }
@@ -266,6 +288,8 @@ struct Groups {
     queue: Queue,
     /// `None`: the last one failed.
     connection: Option<SqliteConnection>,
+    /// Whether commits of the connection wait for the disk; `None`: it was not told.
+    is_synced: Option<bool>,
     options: SqliteConnectOptions,
     path: PathBuf,
 }
@@ -286,23 +310,29 @@ impl Groups {
 
     /// Writes what is there, in one transaction. `group`: those who are to hear how it ended.
     async fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
-        let mut connection = match self.begin().await {
+        let is_synced = self.queue.asks_for_sync();
+        let mut connection = match self.begin(is_synced).await {
             Ok(connection) => connection,
             Err(error) => {
-                group.extend(self.queue.take());
+                group.extend(self.queue.take(true));
                 return Err(busy::explained(error, &self.path));
             }
         };
-        self.transaction(&mut connection, group).await?;
+        self.transaction(&mut connection, is_synced, group).await?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    async fn begin(&mut self) -> sqlx::Result<SqliteConnection> {
-        let mut connection = match self.connection.take() {
-            Some(connection) => connection,
-            None => self.options.connect().await?,
+    async fn begin(&mut self, is_synced: bool) -> sqlx::Result<SqliteConnection> {
+        let (mut connection, known) = match self.connection.take() {
+            Some(connection) => (connection, self.is_synced),
+            None => (self.options.connect().await?, None),
         };
+        if known != Some(is_synced) {
+            let pragma = if is_synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            execute(&mut connection, pragma).await?;
+        }
+        self.is_synced = Some(is_synced);
         execute(&mut connection, "BEGIN IMMEDIATE").await?;
         Ok(connection)
     }
@@ -312,13 +342,14 @@ impl Groups {
     async fn transaction(
         &mut self,
         connection: &mut SqliteConnection,
+        is_synced: bool,
         group: &mut Vec<Box<dyn Write>>,
     ) -> Result<(), StoreError> {
         let path = self.path.clone();
         let explained = |error| busy::explained(error, &path);
         let (begun, mut staying) = (Instant::now(), 0);
         while group.is_empty() || !self.queue.has_first() {
-            let Some(mut write) = self.queue.take() else { break };
+            let Some(mut write) = self.queue.take(is_synced) else { break };
             // What comes first needs no savepoint: until then the transaction holds nothing else.
             let is_alone = staying == 0;
             let saved = if is_alone { Ok(()) } else { execute(connection, "SAVEPOINT one").await };
@@ -327,7 +358,7 @@ impl Groups {
                 return Err(explained(error));
             }
             let stays = AssertUnwindSafe(write.run(connection)).catch_unwind().await.unwrap_or(false);
-            let (failure, is_first) = (write.failure().cloned(), write.is_first());
+            let (failure, is_first) = (write.failure().cloned(), write.turn() == Turn::First);
             group.push(write);
             if stays {
                 staying += 1;

@@ -237,3 +237,41 @@ async fn a_connection_that_fails_is_replaced() {
     world.write(Turn::InOrder, "kept", stays).await.await.unwrap().unwrap();
     assert_eq!(world.words().await, ["kept"]);
 }
+
+/// What SQLite says of how commits are synced: 1 is NORMAL, which does not wait for the disk, and 2 is FULL.
+async fn synchronous(writer: &Writer, turn: Turn) -> i64 {
+    writer.write(turn, |tx| ask_synchronous(tx).boxed()).await.unwrap()
+}
+
+async fn ask_synchronous(tx: &mut SqliteConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar("PRAGMA synchronous").fetch_one(tx).await?)
+}
+
+#[tokio::test]
+async fn only_what_must_be_durable_waits_for_the_disk_and_takes_the_others_along() {
+    let mut world = world().await;
+    let turns = [Turn::Unsynced, Turn::InOrder, Turn::Unsynced, Turn::First, Turn::InOrder, Turn::First];
+    let mut alone = Vec::new();
+    for turn in turns {
+        alone.push(synchronous(&world.writer, turn).await);
+    }
+    assert_eq!(alone, [1, 2, 1, 1, 2, 1]);
+
+    world.begin_other().await;
+    let before = world.commits();
+    let mut written = Vec::new();
+    // The writer waits for the lock with a group that needs no sync: the second one comes to the next group.
+    for turn in [Turn::Unsynced, Turn::InOrder, Turn::Unsynced] {
+        let writer = Arc::clone(&world.writer);
+        written.push(tokio::spawn(async move { synchronous(&writer, turn).await }));
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+    }
+    world.end_other().await;
+    let mut together = Vec::new();
+    for one in written {
+        together.push(one.await.unwrap());
+    }
+    assert_eq!((together, world.commits() - before), (vec![1, 2, 2], 2));
+}
