@@ -98,6 +98,11 @@ impl JobLog {
         self.position.receiver_count() > 0
     }
 
+    /// Whether the job's end is in the log, or nothing is, as far as this process knows.
+    pub(super) fn has_ended(&self) -> bool {
+        lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.mark.is_none())
+    }
+
     /// Adds to the log, together with what others add at the same time.
     pub(super) async fn add(self: &Arc<Self>, addition: Addition) -> Result<Appended, LogError> {
         let bytes = match &addition {

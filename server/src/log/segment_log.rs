@@ -18,8 +18,10 @@ use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
 use crate::job::{AttemptId, Evidence, JobId};
 
 /// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
-/// longest.
-pub(super) const IDLE_LOGS: usize = 1024;
+/// longest. Between two appends a log is idle too, and what was forgotten of it costs a read of its whole tail.
+pub(super) const IDLE_LOGS: usize = 8 * 1024;
+/// So many come before those that have ended are forgotten.
+pub(super) const ENDED_LOGS: usize = 512;
 
 /// Where the logs are, and how much they may hold.
 #[derive(Debug, Clone)]
@@ -52,8 +54,16 @@ pub struct SegmentLog {
 struct Inner {
     options: Arc<LogOptions>,
     disk: Disk,
-    jobs: Mutex<HashMap<JobId, Arc<JobLog>>>,
+    jobs: Mutex<Jobs>,
     clock: AtomicU64,
+}
+
+/// Logs whose state is in memory.
+#[derive(Default)]
+struct Jobs {
+    logs: HashMap<JobId, Arc<JobLog>>,
+    /// How many there were when those that had ended were forgotten last.
+    left: usize,
 }
 
 impl SegmentLog {
@@ -75,10 +85,10 @@ impl SegmentLog {
     fn job(&self, id: &JobId) -> Arc<JobLog> {
         let now = self.inner.clock.fetch_add(1, Ordering::Relaxed);
         let mut jobs = lock(&self.inner.jobs);
-        if !jobs.contains_key(id) && jobs.len() >= IDLE_LOGS {
-            forget_idle(&mut jobs);
+        if !jobs.logs.contains_key(id) && jobs.logs.len() >= jobs.left + ENDED_LOGS {
+            jobs.forget();
         }
-        let log = jobs.entry(id.clone()).or_insert_with(|| {
+        let log = jobs.logs.entry(id.clone()).or_insert_with(|| {
             let folder = Folder::of(&self.inner.options.dir, id, self.inner.disk.clone());
             Arc::new(JobLog::new(folder, Arc::clone(&self.inner.options)))
         });
@@ -93,7 +103,12 @@ impl SegmentLog {
 
     #[cfg(test)]
     pub(super) fn known_jobs(&self) -> usize {
-        lock(&self.inner.jobs).len()
+        lock(&self.inner.jobs).logs.len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, job: &JobId) -> bool {
+        lock(&self.inner.jobs).logs.contains_key(job)
     }
 
     #[cfg(test)]
@@ -102,15 +117,22 @@ impl SegmentLog {
     }
 }
 
-/// Drops the older half of the logs that nobody uses, so that this is done seldom.
-fn forget_idle(jobs: &mut HashMap<JobId, Arc<JobLog>>) {
-    // No other can take hold of one: that needs the map.
-    let is_idle = |log: &Arc<JobLog>| Arc::strong_count(log) == 1 && !log.is_watched();
-    let mut idle: Vec<u64> =
-        jobs.values().filter(|log| is_idle(log)).map(|log| log.used.load(Ordering::Relaxed)).collect();
-    idle.sort_unstable();
-    if let Some(&median) = idle.get(idle.len() / 2) {
-        jobs.retain(|_, log| !is_idle(log) || log.used.load(Ordering::Relaxed) > median);
+impl Jobs {
+    /// Drops the logs that have ended and that nobody uses, then, if there are still too many, the older half of the others
+    /// that nobody uses, so that this is done seldom.
+    fn forget(&mut self) {
+        // No other can take hold of one: that needs the map.
+        let is_idle = |log: &Arc<JobLog>| Arc::strong_count(log) == 1 && !log.is_watched();
+        self.logs.retain(|_, log| !(is_idle(log) && log.has_ended()));
+        if self.logs.len() >= IDLE_LOGS {
+            let idle = self.logs.values().filter(|log| is_idle(log));
+            let mut idle: Vec<u64> = idle.map(|log| log.used.load(Ordering::Relaxed)).collect();
+            idle.sort_unstable();
+            if let Some(&median) = idle.get(idle.len() / 2) {
+                self.logs.retain(|_, log| !is_idle(log) || log.used.load(Ordering::Relaxed) > median);
+            }
+        }
+        self.left = self.logs.len();
     }
 }
 
@@ -157,7 +179,7 @@ impl ResultLog for SegmentLog {
 
     async fn delete(&self, job: &JobId) -> Result<(), LogError> {
         self.job(job).delete().await?;
-        lock(&self.inner.jobs).remove(job);
+        lock(&self.inner.jobs).logs.remove(job);
         Ok(())
     }
 

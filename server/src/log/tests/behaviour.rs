@@ -221,6 +221,21 @@ async fn a_deleted_log_is_gone_for_everybody_and_may_begin_again() {
     assert_eq!(log.last_position(&stays).await.unwrap(), 29);
 }
 
+/// One that goes on may be the next to be appended to; without its state its whole tail is read.
+#[tokio::test]
+async fn logs_that_have_ended_are_forgotten_before_those_that_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, live) = (open(dir.path()), JobId::generate());
+    log.append(&live, vec![notice("it goes on")]).await.unwrap();
+    let end = Notice { kind: sqlflow_proto::record::notice::Kind::End.into(), ..Notice::default() };
+    for _ in 0..super::super::segment_log::ENDED_LOGS * 2 {
+        let end = entry(0, 0, 0, Payload::Notice(end.clone()));
+        log.append(&JobId::generate(), vec![end]).await.unwrap();
+    }
+    assert!(log.known_jobs() <= super::super::segment_log::ENDED_LOGS + 1);
+    assert!(log.knows(&live));
+}
+
 #[tokio::test]
 async fn logs_beyond_the_idle_limit_are_forgotten_but_for_those_in_use() {
     let dir = tempfile::tempdir().unwrap();
