@@ -1,8 +1,8 @@
 //! The outcome: the verdict with its evidence, and the file that tells of it when no server listens.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use prost::Message as _;
@@ -148,18 +148,19 @@ impl Evidence {
     }
 }
 
-/// The file `<dir>/outcome`, written whole or not at all.
+/// The file `<dir>/outcome`, written whole or not at all. It is for a server that comes when the agent is gone, so most are
+/// never read: at first it only survives the agent, and is made durable when no server has taken the outcome for a while.
 #[derive(Debug)]
 pub struct OutcomeFile {
     dir: PathBuf,
-    /// The outcome that could not be written.
-    unwritten: Mutex<Option<Outcome>>,
+    /// Not durable yet, and no server has it.
+    untaken: Mutex<Option<Outcome>>,
 }
 
 impl OutcomeFile {
     /// In this folder, once there is an outcome.
     pub fn in_dir(dir: PathBuf) -> Self {
-        Self { dir, unwritten: Mutex::new(None) }
+        Self { dir, untaken: Mutex::new(None) }
     }
 
     /// Where the file is.
@@ -167,21 +168,42 @@ impl OutcomeFile {
         &self.dir
     }
 
-    /// Writes it. Where that fails, `write_again` may succeed later: a full disk gets room.
+    /// Writes it, so that it survives this process.
     pub fn write(&self, outcome: &Outcome) {
-        let path = self.dir.join(FILE);
-        if let Err(error) = durable::replace(&path, |file| file.write_all(&outcome.encode_to_vec())) {
-            tracing::error!(%error, file = %path.display(), "cannot write the outcome");
-            *self.unwritten.lock().expect("nobody panics while holding the lock") = Some(outcome.clone());
+        let written =
+            durable::replace_unsynced(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
+        self.warn_of(written);
+        *self.untaken() = Some(outcome.clone());
+    }
+
+    /// A server has recorded the outcome.
+    pub fn taken(&self) {
+        *self.untaken() = None;
+    }
+
+    /// Makes it durable, unless it is already or a server has it. One that could not be written before may be now: a full
+    /// disk gets room.
+    pub fn make_durable(&self) {
+        let Some(outcome) = self.untaken().take() else { return };
+        let written = durable::replace(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
+        if !self.warn_of(written) {
+            self.untaken().get_or_insert(outcome);
         }
     }
 
-    /// Writes what could not be written before.
-    pub fn write_again(&self) {
-        let unwritten = self.unwritten.lock().expect("nobody panics while holding the lock").take();
-        if let Some(outcome) = unwritten {
-            self.write(&outcome);
+    fn path(&self) -> PathBuf {
+        self.dir.join(FILE)
+    }
+
+    fn warn_of(&self, written: io::Result<()>) -> bool {
+        if let Err(error) = &written {
+            tracing::error!(%error, file = %self.path().display(), "cannot write the outcome");
         }
+        written.is_ok()
+    }
+
+    fn untaken(&self) -> MutexGuard<'_, Option<Outcome>> {
+        self.untaken.lock().expect("nobody panics while holding the lock")
     }
 }
 
@@ -196,13 +218,18 @@ mod tests {
         let file = OutcomeFile::in_dir(dir.clone());
         let outcome = Outcome { message: "no such table: t".to_owned(), ..Outcome::default() };
         file.write(&outcome);
-        file.write_again();
+        file.make_durable();
         std::fs::create_dir(&dir).unwrap();
-        file.write_again();
+        file.make_durable();
         let written = std::fs::read(dir.join(FILE)).unwrap();
         assert_eq!(Outcome::decode(written.as_slice()).unwrap(), outcome);
         std::fs::remove_file(dir.join(FILE)).unwrap();
-        file.write_again();
+        file.make_durable();
         assert!(!dir.join(FILE).exists(), "once is enough");
+        file.write(&outcome);
+        std::fs::remove_file(dir.join(FILE)).unwrap();
+        file.taken();
+        file.make_durable();
+        assert!(!dir.join(FILE).exists(), "a server has it");
     }
 }

@@ -231,4 +231,5 @@ async fn an_outcome_that_could_not_be_written_is_there_when_the_agent_has_left()
     let written = std::fs::read(run_dir.join("outcome")).unwrap();
     let outcome: Outcome = prost::Message::decode(written.as_slice()).unwrap();
     assert_eq!(outcome.exit_code, Some(0), "{outcome:?}");
+    assert!(outcome.nothing_left, "its command had no children");
 }

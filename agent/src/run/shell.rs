@@ -172,6 +172,11 @@ impl Shell {
                 self.send(event);
                 continue;
             }
+            if event == Event::OutcomeAcked
+                && let Some(file) = &self.outcome_file
+            {
+                file.taken();
+            }
             let actions = self.attempt.apply(event);
             let phase = self.attempt.phase();
             self.link.set_phase(phase);

@@ -13,6 +13,8 @@ use crate::{failpoint, summary, workspace};
 
 /// How long the exit waits for work with files that was begun.
 const LAST_WORK: Duration = Duration::from_secs(10);
+/// An outcome that no server has taken after this is made durable.
+const TAKING_TIME: Duration = Duration::from_secs(1);
 
 impl Shell {
     pub(super) fn report(&mut self, mut verdict: Verdict, models: Vec<ModelPublished>) {
@@ -44,7 +46,7 @@ impl Shell {
                 outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
             }
             failpoint::reach("before-outcome");
-            if let Some(file) = file {
+            if let Some(file) = &file {
                 file.write(&outcome);
             }
             let json = match kept {
@@ -59,6 +61,12 @@ impl Shell {
             failpoint::reach("after-outcome");
             link.report(outcome);
         }));
+        if let Some(file) = self.outcome_file.clone() {
+            tokio::spawn(async move {
+                tokio::time::sleep(TAKING_TIME).await;
+                spawn_blocking(move || file.make_durable());
+            });
+        }
     }
 
     /// Leaves nothing undone that a later server needs.
@@ -68,7 +76,7 @@ impl Shell {
         }
         if let Some(file) = self.outcome_file.clone() {
             // Before the spool, which may take all the room that there is.
-            let written = spawn_blocking(move || file.write_again());
+            let written = spawn_blocking(move || file.make_durable());
             let _ = tokio::time::timeout(LAST_WORK, written).await;
         }
         self.leave_spool();
