@@ -32,8 +32,16 @@ impl Shell {
         tracing::info!(%signal, "the command stopped");
         let ours = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
         // Without the agent the terminal would not have stopped the command there either.
-        if stop(Scope::Group, ours) == Stopped::Not && signal == Signal::SIGTSTP {
-            self.continue_command();
+        if stop(Scope::Group, ours) == Stopped::AndContinued {
+            return;
+        }
+        match signal {
+            Signal::SIGTSTP => self.continue_command(),
+            // Nobody else could: the terminal is ours by now.
+            _ if wants_terminal && foreground.give(group) => {
+                let _ = killpg(group, Signal::SIGCONT);
+            }
+            _ => {}
         }
     }
 
