@@ -148,11 +148,15 @@ impl JobDriver {
         attempt: AttemptId,
         waiting: Waiting,
     ) -> Result<Look, Stop> {
-        if self.waits(&attempt, &waiting).await? {
-            self.give_up(job, attempt, waiting.why).await?;
-            return Ok(Look::Decided);
+        if !self.waits(&attempt, &waiting).await? {
+            return Ok(Look::Same);
         }
-        Ok(Look::Same)
+        // Records in the log count as an agent, whatever the state says: it is away, and not one that never came.
+        if self.has_records(&attempt).await? {
+            return Ok(Look::Same);
+        }
+        self.give_up(job, attempt, waiting.why).await?;
+        Ok(Look::Decided)
     }
 
     /// Records what the platform tells of the attempt's start, once.
