@@ -18,6 +18,7 @@ pub fn step(repeatable: bool) -> Step {
         kind: "standard".to_owned(),
         repeatable,
         writes_table: false,
+        overwrites_input: false,
         attempts: Vec::new(),
     }
 }

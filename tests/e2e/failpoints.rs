@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use sqlflow_proto::v1::Cause;
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::python;
@@ -67,6 +68,35 @@ async fn a_model_is_whole_wherever_its_agent_dies() {
         assert_eq!(version_of(&std::fs::read(folder.join("sqlflow.gob")).unwrap()), version, "{step}");
         let left = std::fs::read_dir(&folder).unwrap().count();
         assert_eq!(left, 2, "{step}: staging is left");
+        server.stop().unwrap();
+    }
+}
+
+/// `USING m … INTO m` boosts what it reads: once it may have replaced the model, another run would boost twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_training_that_replaces_the_model_it_starts_from_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
+    let folder = setup.state_dir.join("models/m");
+    for (step, code, cause) in
+        [("staged", Code::Succeeded, Cause::Unspecified), ("committed", Code::Failed, Cause::MayHaveExecuted)]
+    {
+        let server = setup.start().unwrap();
+        let mut client = server.client().await.unwrap();
+        let token = client.run(train(1)).await.unwrap();
+        client.follow(&token).await.unwrap().expect_success();
+        server.stop().unwrap();
+        let failpoint = format!("{step}={}", dir.path().join(format!("boosted-{step}")).display());
+        let server = setup.clone().env("SQLFLOW_TEST_FAILPOINT", failpoint).start().unwrap();
+        let mut client = server.client().await.unwrap();
+        let token = client.run(train(1).replace("INTO m", "USING m INTO m")).await.unwrap();
+        let ended = client.follow(&token).await.unwrap();
+        assert_eq!((ended.status.code(), ended.status.cause()), (code, cause), "{step}: {:?}", ended.status);
+        let count = "import sys, tarfile, xgboost
+model = tarfile.open(sys.argv[1]).extractfile('model.ubj').read()
+print(xgboost.Booster(model_file=bytearray(model)).num_boosted_rounds())";
+        let rounds = python::run(count, &[folder.join("m.tar.gz").to_str().unwrap()]).unwrap();
+        assert_eq!(rounds.trim(), "2", "{step}");
         server.stop().unwrap();
     }
 }

@@ -24,6 +24,7 @@ pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
         statement_count: small(step.kind.statements().len()),
         kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),
         repeatable: step.repeatable,
+        overwrites_input: step.overwrites_input,
         writes_table: step
             .kind
             .statements()

@@ -3,7 +3,7 @@
 //! A submitter that fails by itself drops its scratch table. One that is killed cannot. The next attempt of the step
 //! drops it, but a job that ends has no next attempt. So before it ends, an attempt of [`Role::CleanUp`] does it.
 
-use super::{Attempt, Evidence, Reason, Role, Step};
+use super::{Attempt, EndedBy, Evidence, Phase, Reason, Role, Step};
 
 /// Attempts to clean up at the most. After that the job ends, and its failure says what is left.
 pub const MAX_CLEAN_UPS: u32 = 3;
@@ -27,7 +27,12 @@ pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     let runs = step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
     // Each attempt begins by dropping what earlier ones left.
     let left = runs.filter_map(what_is_left).next_back();
-    if !step.writes_table || !evidence.started || left != Some(Table::Left) {
+    // Of an agent that could not report, the log may not have what its submitter said: that it had started.
+    let is_unheard = |attempt: &Attempt| {
+        matches!(attempt.phase, Phase::Ended { instance: Some(_), by: EndedBy::Server, .. })
+    };
+    let may_have_started = evidence.started || step.attempts.iter().any(is_unheard);
+    if !step.writes_table || !may_have_started || left != Some(Table::Left) {
         return Scratch::Clean;
     }
     let clean_ups = step.attempts.iter().filter(|attempt| attempt.role == Role::CleanUp);
@@ -41,11 +46,13 @@ pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     if tried < MAX_CLEAN_UPS { Scratch::Left { tried } } else { Scratch::GivenUp }
 }
 
-/// Number of the attempt that was granted its commit and did not report its end.
+/// Number of the attempt that was granted its commit and did not report its end. After a later one that came to its
+/// statement nothing tells any more what became of the grant: that one dropped the table.
 #[must_use]
 pub fn unclear_grant(step: &Step) -> Option<u32> {
-    let index = step.attempts.iter().position(|it| it.granted && what_is_left(it) == Some(Table::Left))?;
-    u32::try_from(index + 1).ok()
+    let runs = (1..).zip(&step.attempts).filter(|(_, attempt)| attempt.role == Role::Run);
+    let (number, last) = runs.filter(|(_, attempt)| what_is_left(attempt).is_some()).last()?;
+    (last.granted && what_is_left(last) == Some(Table::Left)).then_some(number)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -152,12 +152,15 @@ fn cancelled(why: &Failure, may_have_executed: bool) -> JobState {
 
 /// Whether running the step again can double no effect and no row.
 ///
+/// A statement that reads what it replaces is not run again once its commit was granted: it would read its own result.
+///
 /// Nothing started: nothing happened, for a submitter waits for the acknowledgement of `statement started` before it
 /// executes anything that must not be repeated. Something started: only what is repeatable is repeated, and only as
 /// long as no reader can have seen a row of it.
 #[must_use]
 fn may_repeat(step: &Step, evidence: Evidence) -> bool {
-    !evidence.started || (step.repeatable && !evidence.rows)
+    let has_replaced_input = step.overwrites_input && clean_up::unclear_grant(step).is_some();
+    !has_replaced_input && (!evidence.started || (step.repeatable && !evidence.rows))
 }
 
 /// Said wherever an effect may be there that a repeat would double.
@@ -166,7 +169,12 @@ const MAY_HAVE_EXECUTED: &str = "a statement that must not be repeated had start
 /// Whether a statement that must not be repeated had started, and nothing says what became of it. This is decided from
 /// what is durable, whatever the reason of the attempt's end.
 fn may_have_executed(step: &Step, outcome: Option<&Outcome>, evidence: Evidence) -> bool {
-    !step.repeatable && evidence.started && outcome.is_none_or(leaves_open)
+    let has_effect = if step.repeatable {
+        step.overwrites_input && clean_up::unclear_grant(step).is_some()
+    } else {
+        evidence.started
+    };
+    has_effect && outcome.is_none_or(leaves_open)
 }
 
 /// Whether the outcome leaves open what became of the statement that ran last.

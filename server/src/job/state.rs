@@ -128,6 +128,9 @@ pub struct Step {
     /// Its submitter fills a scratch table in the user's database, which replaces the result table after the grant.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub writes_table: bool,
+    /// Its result takes the place of something that it reads: once that may have happened it must not be run again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overwrites_input: bool,
     /// The attempts made, by number from 1.
     pub attempts: Vec<Attempt>,
 }

@@ -25,6 +25,7 @@ mod error;
 mod expr;
 mod json;
 mod lex;
+mod overwrites;
 mod pod_wish;
 mod position;
 mod routine;

@@ -7,6 +7,7 @@
 use super::ast::{Body, Program, Statement};
 use super::classify::StandardKind;
 use super::error::SqlError;
+use super::overwrites::overwrites_input;
 use super::session::{Lost, Session};
 
 /// Most steps of a program.
@@ -23,6 +24,8 @@ pub struct Step {
     pub kind: StepKind,
     /// May every statement of it be repeated?
     pub repeatable: bool,
+    /// Its result takes the place of something that it reads, so after its commit it must not be run again.
+    pub overwrites_input: bool,
     /// The `USE` and `SET` statements of earlier steps, in order, to run first.
     pub replay: Vec<usize>,
 }
@@ -102,7 +105,11 @@ impl Planner<'_> {
                 self.refuse_lost(&sql.value(), statement)?;
             }
         }
-        self.push(index, StepKind::Extended(index), true)
+        self.push(index, StepKind::Extended(index), true)?;
+        if let Some(step) = self.steps.last_mut() {
+            step.overwrites_input = overwrites_input(&statement.body, self.program.dialect);
+        }
+        Ok(())
     }
 
     /// Ends the run at hand, and with it its session, because the extended statement `border` follows.
@@ -156,7 +163,8 @@ impl Planner<'_> {
                 format!("more than {MAX_SETTINGS} USE and SET statements would have to be replayed here");
             return Err(SqlError::too_large(position, message));
         }
-        self.steps.push(Step { first_statement: first, kind, repeatable, replay: self.settings.clone() });
+        let replay = self.settings.clone();
+        self.steps.push(Step { first_statement: first, kind, repeatable, overwrites_input: false, replay });
         Ok(())
     }
 

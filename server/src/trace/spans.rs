@@ -115,6 +115,7 @@ mod tests {
             kind: kind.to_owned(),
             repeatable: true,
             writes_table: false,
+            overwrites_input: false,
             attempts: Vec::new(),
         };
         let mut job = Job::new(JobId::generate(), vec![one("train"), one("predict")]);

@@ -160,6 +160,14 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
     reported.apply(commit(id(&reported, 0, 1), KEY), 4).unwrap();
     reported.apply(report(id(&reported, 0, 1), KEY, Reason::Succeeded), 5).unwrap();
     assert_eq!(unclear_grant(&reported.steps[0]), None);
+    // A later attempt has dropped the table, so nothing tells.
+    let mut later = attached(true);
+    later.apply(commit(id(&later, 0, 1), KEY), 4).unwrap();
+    later.apply(found(id(&later, 0, 1), Reason::Lost, true), 5).unwrap();
+    later.apply(create(0), 6).unwrap();
+    assert_eq!(unclear_grant(&later.steps[0]), None, "it may drop it at any moment");
+    later.apply(found(id(&later, 0, 2), Reason::LaunchFailed, true), 7).unwrap();
+    assert_eq!(unclear_grant(&later.steps[0]), Some(1), "it never came to that");
     // The connection was lost while the tables were swapped.
     let mut cut_off = attached(true);
     cut_off.apply(commit(id(&cut_off, 0, 1), KEY), 4).unwrap();
@@ -168,4 +176,37 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
     outcome.retryable = true;
     cut_off.apply(report, 5).unwrap();
     assert_eq!(unclear_grant(&cut_off.steps[0]), Some(1));
+}
+
+/// Its submitter had said that it starts, and no server had heard it.
+#[test]
+fn a_table_of_an_agent_that_nobody_heard_is_cleaned_up() {
+    let mut job = attached(true);
+    job.steps[0].writes_table = true;
+    job.apply(found(id(&job, 0, 1), Reason::OutOfMemory, false), 5).unwrap();
+    assert_eq!(job.next(Evidence::default()), Next::CleanUp { step: 0, tried: 0 });
+}
+
+/// It would read its own result.
+#[test]
+fn a_step_that_replaces_its_input_is_not_run_again_once_it_was_granted() {
+    for (overwrites_input, is_granted) in [(true, true), (true, false), (false, true)] {
+        let mut job = attached(true);
+        job.steps[0].overwrites_input = overwrites_input;
+        if is_granted {
+            job.apply(commit(id(&job, 0, 1), KEY), 4).unwrap();
+        }
+        job.apply(found(id(&job, 0, 1), Reason::Lost, true), 5).unwrap();
+        for evidence in [STARTED, Evidence::default()] {
+            match job.next(evidence) {
+                Next::Create { .. } => assert!(!(overwrites_input && is_granted)),
+                Next::Finish(JobState::Failed(failure)) => {
+                    assert!(overwrites_input && is_granted);
+                    assert_eq!(failure.cause, Cause::MayHaveExecuted);
+                    assert!(failure.message.contains("may have executed"), "{}", failure.message);
+                }
+                next => panic!("{next:?}"),
+            }
+        }
+    }
 }

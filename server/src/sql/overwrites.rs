@@ -1,0 +1,50 @@
+//! Statements that put their result in the place of something that they read: run again, they would read that result.
+
+use super::ast::Body;
+use super::classify::Tokens;
+use super::dialect::Dialect;
+
+/// Whether the statement does. What a view reads is not known.
+pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {
+    match body {
+        Body::Train(train) => train.using.as_ref().is_some_and(|using| using.text == train.into.text),
+        Body::Predict(predict) => {
+            predict.table_and_column().is_some_and(|(table, _)| names(&predict.select, table, dialect))
+        }
+        Body::Evaluate(evaluate) => names(&evaluate.select, &evaluate.into.text, dialect),
+        Body::Explain(explain) => {
+            explain.into.as_ref().is_some_and(|into| names(&explain.select, &into.text, dialect))
+        }
+        Body::Standard(_) | Body::ShowTrain(_) | Body::Run(_) | Body::Optimize(_) => false,
+    }
+}
+
+/// Whether the select has the table's name anywhere, in whatever spelling and database.
+fn names(select: &str, table: &str, dialect: Dialect) -> bool {
+    let name = table.rsplit('.').next().unwrap_or(table).trim_matches(['`', '"', '[', ']']).to_lowercase();
+    Tokens::new(select, dialect).any(|token| token.name().as_deref() == Some(&name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::compile;
+
+    #[test]
+    fn what_replaces_what_it_reads_is_found_in_any_spelling() {
+        let overwrites = |sql: &str| {
+            let compiled = compile(sql, Dialect::Mysql).unwrap();
+            compiled.steps.last().unwrap().overwrites_input
+        };
+        let train = |using: &str| {
+            let with = "WITH objective=\"reg:squarederror\"";
+            format!("SELECT a, y FROM t TO TRAIN xgboost.gbtree {with} LABEL y {using} INTO m;")
+        };
+        assert!(overwrites(&train("USING m")) && !overwrites(&train("USING n")) && !overwrites(&train("")));
+        assert!(overwrites("SELECT a FROM T TO PREDICT t.y USING m;"));
+        assert!(overwrites("SELECT a FROM b JOIN `t` ON 1=1 TO PREDICT db.t.y USING m;"));
+        assert!(!overwrites("SELECT a FROM 't' TO PREDICT s.t USING m;"), "s is not read");
+        assert!(overwrites("SELECT a, y FROM t TO EVALUATE m LABEL y INTO t;"));
+        assert!(!overwrites("SELECT a, y FROM t TO EVALUATE m LABEL y INTO u;"));
+    }
+}
