@@ -130,23 +130,25 @@ pub enum Change {
 }
 
 impl Event {
-    /// Whether the platform, the agent or the log tell the same again if a power failure of the machine takes it back. What
+    /// Whether the platform or the log tell the same again if a power failure of the machine takes it back. What
     /// an attempt has executed does not depend on any of these: the log says that, and is durable.
     #[must_use]
     pub fn is_found_again(&self) -> bool {
         match self {
-            // To launch twice is harmless; the agent says Hello again, and who has no agent any more is looked for.
+            // To launch twice is harmless.
             Self::AttemptLaunched { .. }
             | Self::MilestonesSeen { .. }
-            | Self::AgentAttached { .. }
-            | Self::AgentUnheard { .. } => true,
-            Self::CancelRequested(_)
+            | Self::AgentUnheard { .. }
+            // It follows from the outcomes of the attempts, and the end of the log is there already.
+            | Self::Finished(_) => true,
+            // The key that an agent shows counts for more than its platform's word, so it must not be forgotten.
+            Self::AgentAttached { .. }
+            | Self::CancelRequested(_)
             | Self::AttemptCreated { .. }
             | Self::CommitRequested { .. }
             | Self::OutcomeReported { .. }
             | Self::AttemptFoundEnded { .. }
-            | Self::AttemptGivenUp { .. }
-            | Self::Finished(_) => false,
+            | Self::AttemptGivenUp { .. } => false,
         }
     }
 }

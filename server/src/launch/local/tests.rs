@@ -139,3 +139,28 @@ async fn nothing_is_removed_behind_an_agent_that_runs() {
     assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::Done);
     assert!(!run_dir.exists());
 }
+
+/// The search goes through all processes of the machine, so it is left out where the agent has seen the last one end.
+#[tokio::test]
+async fn processes_are_searched_for_unless_the_agent_saw_them_end() {
+    let reported = |nothing_left| sqlflow_proto::agent::Outcome { nothing_left, ..Default::default() };
+    for (outcome, is_searched) in [(None, true), (Some(reported(false)), true), (Some(reported(true)), false)]
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let (launcher, target) = (launcher(dir.path()), target());
+        let run_dir = launcher.run_dir(&target.executor);
+        fs::create_dir_all(&run_dir).unwrap();
+        if let Some(outcome) = outcome {
+            fs::write(run_dir.join("outcome"), prost::Message::encode_to_vec(&outcome)).unwrap();
+        }
+        let mut left = std::process::Command::new("sleep");
+        let mut left = left.arg("600").env("SQLFLOW_ATTEMPT", target.attempt.to_string()).spawn().unwrap();
+        assert_eq!(launcher.clean_up(&target, false).await.unwrap(), CleanUp::Done);
+        assert!(!run_dir.exists());
+        if !is_searched {
+            assert!(left.try_wait().unwrap().is_none());
+            left.kill().unwrap();
+        }
+        left.wait().unwrap();
+    }
+}

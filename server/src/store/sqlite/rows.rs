@@ -57,7 +57,7 @@ fn without_document(id: JobId, state: &str) -> Job {
         "failed" => {
             failed(Cause::Lost, "the job failed; its stored state is damaged, so the cause cannot be read")
         }
-        // Also of a pending one: that its agent attached is not synced.
+        // Also of a pending one: that it was launched is not synced.
         _ => failed(
             Cause::MayHaveExecuted,
             "the stored state of the job is damaged; its statements may have executed",
