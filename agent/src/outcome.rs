@@ -178,16 +178,21 @@ impl OutcomeFile {
 
     /// A server has recorded the outcome.
     pub fn taken(&self) {
-        *self.untaken() = None;
+        // If it is being made durable this moment, that does no harm; a disk that hangs must not hold up who hears this.
+        if let Ok(mut untaken) = self.untaken.try_lock() {
+            *untaken = None;
+        }
     }
 
     /// Makes it durable, unless it is already or a server has it. One that could not be written before may be now: a full
     /// disk gets room.
     pub fn make_durable(&self) {
-        let Some(outcome) = self.untaken().take() else { return };
+        // Held meanwhile: who leaves waits for one who writes.
+        let mut untaken = self.untaken();
+        let Some(outcome) = untaken.as_ref() else { return };
         let written = durable::replace(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
-        if !self.warn_of(written) {
-            self.untaken().get_or_insert(outcome);
+        if self.warn_of(written) {
+            *untaken = None;
         }
     }
 
