@@ -159,8 +159,12 @@ fn cancelled(why: &Failure, may_have_executed: bool) -> JobState {
 /// long as no reader can have seen a row of it.
 #[must_use]
 fn may_repeat(step: &Step, evidence: Evidence) -> bool {
-    let has_replaced_input = step.overwrites_input && clean_up::unclear_grant(step).is_some();
-    !has_replaced_input && (!evidence.started || (step.repeatable && !evidence.rows))
+    !may_have_replaced_input(step) && (!evidence.started || (step.repeatable && !evidence.rows))
+}
+
+/// Whether the step reads what it replaces, and may have replaced it.
+fn may_have_replaced_input(step: &Step) -> bool {
+    step.overwrites_input && clean_up::unclear_grant(step).is_some()
 }
 
 /// Said wherever an effect may be there that a repeat would double.
@@ -169,11 +173,7 @@ const MAY_HAVE_EXECUTED: &str = "a statement that must not be repeated had start
 /// Whether a statement that must not be repeated had started, and nothing says what became of it. This is decided from
 /// what is durable, whatever the reason of the attempt's end.
 fn may_have_executed(step: &Step, outcome: Option<&Outcome>, evidence: Evidence) -> bool {
-    let has_effect = if step.repeatable {
-        step.overwrites_input && clean_up::unclear_grant(step).is_some()
-    } else {
-        evidence.started
-    };
+    let has_effect = if step.repeatable { may_have_replaced_input(step) } else { evidence.started };
     has_effect && outcome.is_none_or(leaves_open)
 }
 

@@ -357,13 +357,12 @@ fn targets_in(run_dir: &Path) -> Vec<Target> {
     let mut found = Vec::new();
     for job in run_folder::jobs_in(run_dir).unwrap_or_default() {
         let job_dir = run_dir.join(job.as_str());
-        let attempts = run_folder::attempts_of(&job, &job_dir);
-        if attempts.as_ref().is_ok_and(Vec::is_empty) {
+        match run_folder::attempts_of(&job, &job_dir) {
             // Its last attempt went without it. One that is being made again now is made again.
-            let _ = fs::remove_dir(&job_dir);
+            Ok(attempts) if attempts.is_empty() => drop(fs::remove_dir(&job_dir)),
+            Ok(attempts) => found.extend(attempts.into_iter().map(Target::own)),
+            Err(_) => {}
         }
-        let attempts = attempts.unwrap_or_default();
-        found.extend(attempts.into_iter().map(Target::own));
     }
     found
 }

@@ -24,8 +24,8 @@ use crate::job::{Change, Event, Job, JobId, TokenHash};
 /// The state of all jobs. Every method is one transaction; it either happened or it did not, also when the caller
 /// is dropped. What was written is there after the death of any process. After a power failure of the machine this may be
 /// missing: heartbeats, when a job was fetched last, the places of plain tokens, and events that
-/// [are found again](Event::is_found_again). All times are milliseconds since the Unix epoch. Leases and fetch timeouts are judged by one clock, the
-/// store's; the times that callers give are only recorded.
+/// [are found again](Event::is_found_again). All times are milliseconds since the Unix epoch. Leases and fetch timeouts are
+/// judged by one clock, the store's; the times that callers give are only recorded.
 ///
 /// A server has one lease, which its heartbeat prolongs. A job is held by the server that took it last, and that
 /// counts as long as the server's lease lasts.

@@ -170,18 +170,6 @@ impl SqliteStore {
         Ok(())
     }
 
-    /// See [`Turn::Unsynced`].
-    async fn write_unsynced<T, E>(
-        &self,
-        work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: WriteError + Send + 'static,
-    {
-        self.inner.writer.write(Turn::Unsynced, work).await
-    }
-
     /// See [`Writer::write`].
     pub(super) async fn write<T, E>(
         &self,
@@ -353,14 +341,17 @@ impl Store for SqliteStore {
 
     async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
         let (id, now_ms) = (id.clone(), self.now_ms());
-        self.write_unsynced(move |tx| {
-            Box::pin(async move {
-                let query = sqlx::query("UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?");
-                query.bind(now_ms).bind(id.as_str()).execute(tx).await?;
-                Ok(())
+        self.inner
+            .writer
+            .write(Turn::Unsynced, move |tx| {
+                Box::pin(async move {
+                    let query =
+                        sqlx::query("UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?");
+                    query.bind(now_ms).bind(id.as_str()).execute(tx).await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError> {
@@ -386,18 +377,20 @@ impl Store for SqliteStore {
 
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
         let id = id.clone();
-        self.write_unsynced(move |tx| {
-            Box::pin(async move {
-                sqlx::query("UPDATE jobs SET plain_cursor = ? WHERE job_id = ? AND plain_cursor = ?")
-                    .bind(stored(to))
-                    .bind(id.as_str())
-                    .bind(stored(from))
-                    .execute(tx)
-                    .await?;
-                Ok(())
+        self.inner
+            .writer
+            .write(Turn::Unsynced, move |tx| {
+                Box::pin(async move {
+                    sqlx::query("UPDATE jobs SET plain_cursor = ? WHERE job_id = ? AND plain_cursor = ?")
+                        .bind(stored(to))
+                        .bind(id.as_str())
+                        .bind(stored(from))
+                        .execute(tx)
+                        .await?;
+                    Ok(())
+                })
             })
-        })
-        .await
+            .await
     }
 
     async fn ended_before(
