@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use tokio::time::Instant;
 
 use crate::process::tree::{self, Process};
 use crate::ship::link::Link;
@@ -17,7 +18,9 @@ pub type Largest = Arc<Mutex<Option<Process>>>;
 
 /// Looks until it is dropped; heartbeats carry what it sees.
 pub async fn watch(link: Arc<Link>, largest: Largest) {
-    let mut tick = tokio::time::interval(EVERY);
+    // A short command costs no look at all: the kernel tells the peak of what has ended. What was looked up below `/proc`
+    // makes the ends of these processes dear, for who reaps them.
+    let mut tick = tokio::time::interval_at(Instant::now() + EVERY, EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
