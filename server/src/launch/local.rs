@@ -202,10 +202,15 @@ impl Launcher for LocalLauncher {
     async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
         // No word against the agent: it may even run.
-        let asked =
-            |error: io::Error| LaunchError::Later(format!("cannot ask for the agent's lock: {error}"));
+        let asked = |error: io::Error| {
+            LaunchError::Later(format!("cannot see whether an agent was started: {error}"))
+        };
         if self.holder(executor).map_err(asked)? != Holder::Nobody {
             // An earlier server started it and could not record that; it has its place.
+            return Ok(Launched::default());
+        }
+        if run_folder::has_outcome(&self.run_dir(executor)).map_err(asked)? {
+            // That one has ended. A second agent there would pass for the first, should it be killed.
             return Ok(Launched::default());
         }
         let place = if needs.cleans_up { Place::uncounted() } else { self.take_place(attempt).await? };

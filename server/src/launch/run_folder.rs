@@ -6,13 +6,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use sqlflow_proto::agent::Outcome;
+use sqlflow_proto::agent::{Outcome, outcome};
 
 use super::{End, RecordSource, Remains, Spool};
 use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// How much of the agent's own log is kept when it dies without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
+/// What an agent says of its end.
+const OUTCOME: &str = "outcome";
 
 /// The run folder of an executor, in the folder of all: `<job>/<step>-<attempt>` of one that was started for an attempt, so
 /// that those of a step are beside each other.
@@ -60,29 +62,42 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
 /// # Errors
 /// Its outcome cannot be read.
 pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
-    let outcome = read_if_there(&dir.join("outcome"))?.map(|bytes| Outcome::decode(bytes.as_slice()));
+    let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| Outcome::decode(bytes.as_slice()));
+    // After a power failure the file may have its name and not its bytes.
+    let outcome = outcome.map(|it| match it {
+        Ok(outcome) if outcome.reason() == outcome::Reason::Unspecified => Err("it has no reason".to_owned()),
+        decoded => decoded.map_err(|error| error.to_string()),
+    });
     let last_words = match &outcome {
         Some(Ok(_)) => String::new(),
-        Some(Err(error)) => damaged(error),
+        Some(Err(what)) => damaged(what),
         None => tail(&dir.join("agent.log")),
     };
     let end = outcome.and_then(Result::ok).map_or(End::Unknown, End::Reported);
     Ok(Remains { end, ..with_records(dir, last_words) })
 }
 
+/// Whether an agent has ended there and said how.
+///
+/// # Errors
+/// That cannot be seen.
+pub(super) fn has_outcome(dir: &Path) -> io::Result<bool> {
+    dir.join(OUTCOME).try_exists()
+}
+
 /// Whether the agent has reported that every process of the attempt had ended.
 pub(super) fn has_nothing_left(dir: &Path) -> bool {
-    let bytes = fs::read(dir.join("outcome")).unwrap_or_default();
+    let bytes = fs::read(dir.join(OUTCOME)).unwrap_or_default();
     Outcome::decode(bytes.as_slice()).is_ok_and(|outcome| outcome.nothing_left)
 }
 
 /// The same with an outcome that is lost, for it cannot be read.
 pub(super) fn remains_without_outcome(dir: &Path, error: &io::Error) -> Remains {
-    with_records(dir, damaged(error))
+    with_records(dir, damaged(&error.to_string()))
 }
 
-fn damaged(error: &dyn std::error::Error) -> String {
-    format!("the outcome that it left is damaged: {error}")
+fn damaged(what: &str) -> String {
+    format!("the outcome that it left is damaged: {what}")
 }
 
 fn with_records(dir: &Path, last_words: String) -> Remains {

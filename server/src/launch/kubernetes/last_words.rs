@@ -26,6 +26,7 @@ fn outcome(value: &Value) -> Option<Outcome> {
         retryable: value["retryable"].as_bool().unwrap_or_default(),
         output_kept: value["output_kept"].as_bool().unwrap_or_default(),
         unexplained: value["unexplained"].as_bool().unwrap_or_default(),
+        not_executed: value["not_executed"].as_bool().unwrap_or_default(),
         last_seq: value["records"].as_u64().unwrap_or_default(),
         ..Outcome::default()
     })

@@ -1,5 +1,6 @@
 use super::*;
 use crate::job::JobId;
+use crate::launch::End;
 use crate::launch::lock::write_lock;
 
 fn launcher(dir: &Path) -> LocalLauncher {
@@ -141,6 +142,25 @@ async fn nothing_is_removed_behind_an_agent_that_runs() {
 }
 
 /// The search goes through all processes of the machine, so it is left out where the agent has seen the last one end.
+/// As where a server died before it could record the launch, and the agent was told to end meanwhile.
+#[tokio::test]
+async fn no_second_agent_is_started_where_one_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path());
+    options.agent = "/bin/false".into();
+    let launcher = LocalLauncher::new(options);
+    let target = target();
+    let run_dir = launcher.run_dir(&target.executor);
+    fs::create_dir_all(&run_dir).unwrap();
+    fs::write(run_dir.join("outcome"), "").unwrap();
+    launcher.launch(&target, &Needs::default()).await.unwrap();
+    assert!(!run_dir.join("agent.log").exists(), "an agent was started");
+    // A power failure left the file's name only.
+    let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("nobody runs") };
+    assert!(matches!(remains.end, End::Unknown));
+    assert!(remains.last_words.contains("damaged"), "{}", remains.last_words);
+}
+
 #[tokio::test]
 async fn processes_are_searched_for_unless_the_agent_saw_them_end() {
     let reported = |nothing_left| sqlflow_proto::agent::Outcome { nothing_left, ..Default::default() };
