@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use sqlflow_proto::agent::outcome::Reason;
+use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::ModelPublished;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::Shell;
@@ -36,19 +37,28 @@ impl Shell {
         let summary = self.setting.summary.clone();
         let marks = self.link.marks();
         self.outcome = Some(outcome.clone());
+        let (written, is_written) = oneshot::channel();
         self.last_work.push(spawn_blocking(move || {
             if outcome.output_kept
                 && let Some(file) = &file
-                && let Err(error) = workspace::sync(file.dir())
             {
-                tracing::error!(%error, "cannot make what the command made durable");
-                outcome.output_kept = false;
-                outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
+                // A disk may take longer than this agent has.
+                let message = format!("{}; but it was not made durable", outcome.message);
+                file.write(&Outcome { output_kept: false, message, ..outcome.clone() });
+                if let Err(error) = workspace::sync(file.dir()) {
+                    tracing::error!(%error, "cannot make what the command made durable");
+                    outcome.output_kept = false;
+                    outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
+                }
             }
             failpoint::reach("before-outcome");
             if let Some(file) = &file {
                 file.write(&outcome);
+                if outcome.output_kept {
+                    file.make_durable();
+                }
             }
+            let _ = written.send(());
             let json = match kept {
                 Kept::ByServer => summary::with_marks(&outcome, &marks),
                 Kept::InLog | Kept::Nowhere => summary::json(&outcome),
@@ -63,6 +73,7 @@ impl Shell {
         }));
         if let Some(file) = self.outcome_file.clone() {
             tokio::spawn(async move {
+                let _ = is_written.await;
                 tokio::time::sleep(TAKING_TIME).await;
                 spawn_blocking(move || file.make_durable());
             });
