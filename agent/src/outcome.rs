@@ -134,6 +134,7 @@ impl Evidence {
             unexplained: verdict.unexplained,
             rank: 0,
             nothing_left: false,
+            not_executed: verdict.not_executed,
         }
     }
 

@@ -120,6 +120,9 @@ fn value(outcome: &Outcome, message: &str) -> Value {
     if outcome.unexplained {
         value["unexplained"] = json!(true);
     }
+    if outcome.not_executed {
+        value["not_executed"] = json!(true);
+    }
     if !outcome.ended_by.is_empty() {
         value["ended_by"] = json!(outcome.ended_by);
     }

@@ -35,6 +35,7 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         evidence: evidence(wire),
         output_kept: wire.output_kept,
         unexplained: wire.unexplained,
+        not_executed: wire.not_executed,
     }
 }
 

@@ -114,6 +114,8 @@ pub struct Verdict {
     pub output_kept: bool,
     /// The command exited with a code other than 0, and its submitter did not say what became of the statement that ran.
     pub unexplained: bool,
+    /// The database did not execute the statement that ran last, or undid it: its own word, by way of the submitter.
+    pub not_executed: bool,
 }
 
 impl Verdict {
@@ -159,6 +161,7 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
         user_error,
         output_kept: false,
         unexplained: false,
+        not_executed: false,
     };
     match end {
         Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
@@ -221,6 +224,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> Verdict {
         user_error: reason == Reason::Exited && is_user_error,
         output_kept: false,
         unexplained: reason == Reason::Exited && failure.is_none_or(|failure| failure.unclear),
+        not_executed: reason == Reason::Exited && failure.is_some_and(|failure| failure.not_executed),
     };
     if exit.oom_kills > 0 && reason == Reason::Exited {
         verdict.add(&exit.oom_sentence());
@@ -279,7 +283,7 @@ mod tests {
             detail: "Traceback …".into(),
             user_error: true,
             transient: false,
-            unclear: false,
+            ..Default::default()
         };
         let verdict = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
         assert_eq!(verdict.reason, Reason::Exited);
@@ -297,6 +301,9 @@ mod tests {
         let unclear =
             Failure { message: "too large to be shown".into(), unclear: true, ..Default::default() };
         assert!(verdict(None, exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
+        let busy = Failure { transient: true, not_executed: true, ..Default::default() };
+        let refused = verdict(None, exited(ExitStatus::Code(1), 0), Some(&busy));
+        assert!(refused.retryable && refused.not_executed && !refused.unexplained);
         let failure = Failure { message: "no such table: t".into(), ..Default::default() };
         let mut told = verdict(None, exited(ExitStatus::Code(1), 0), Some(&failure));
         told.explain("some warning");

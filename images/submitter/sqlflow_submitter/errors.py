@@ -14,6 +14,8 @@ class SubmitterError(Exception):
     """True when the same statement may well succeed when it is run again."""
     unclear = False
     """True when the error does not tell what became of the statement: it may have been executed."""
+    not_executed = False
+    """True when a transient error is the database's own word that it did not execute the statement, or undid it."""
 
 
 class UserError(SubmitterError):
@@ -23,9 +25,15 @@ class UserError(SubmitterError):
 
 
 class DatabaseUnavailable(SubmitterError):
-    """The database cannot be reached, or went away, or is locked."""
+    """The database cannot be reached, or went away."""
 
     transient = True
+
+
+class DatabaseBusy(DatabaseUnavailable):
+    """The database refused the statement for the time being, and undid what it had done of it: a lock, a deadlock."""
+
+    not_executed = True
 
 
 class CommitRefused(SubmitterError):

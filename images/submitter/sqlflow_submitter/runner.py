@@ -73,6 +73,7 @@ def _fail(error: Exception, channel: Channel | None, statement: Statement | None
         frame.failure.user_error = error.user_error
         frame.failure.transient = error.transient
         frame.failure.unclear = error.unclear
+        frame.failure.not_executed = error.not_executed and not error.unclear
     else:
         frame.failure.unclear = True
         message = f"the submitter failed: {type(error).__name__}: {error}"

@@ -1,5 +1,7 @@
 """Data sources that are wrong or down, and that a password is never shown."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,6 +87,33 @@ def test_a_lost_connection_is_transient(tmp_path: Path, mysql_dsn: str, postgres
     ):
         failure = StandInAgent(tmp_path, dsn).run(kill, "SELECT 1").failure()
         assert failure.transient
+
+
+def failing_function(code: str) -> str:
+    return (
+        "CREATE FUNCTION refuse() RETURNS int LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'for now' USING ERRCODE = '{code}'; END $$"
+    )
+
+
+def test_only_where_it_is_certain_a_refused_statement_was_not_executed(
+    tmp_path: Path, mysql_dsn: str, postgresql_dsn: str
+) -> None:
+    sqlite = f"{tmp_path}/locked.db"
+    with closing(sqlite3.connect(sqlite, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for is_certain, dsn, *statements in (
+            (True, f"sqlite://{sqlite}", "PRAGMA busy_timeout = 0", "CREATE TABLE t (x)"),
+            (True, postgresql_dsn, "BEGIN", failing_function("40P01"), "SELECT refuse()"),
+            # It may have committed on its way.
+            (False, postgresql_dsn, "DO $$ BEGIN RAISE EXCEPTION 'for now' USING ERRCODE = '40P01'; END $$"),
+            (False, mysql_dsn, "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'deadlock'"),
+            # Nobody is there to say so.
+            (False, postgresql_dsn, "SELECT pg_terminate_backend(pg_backend_pid())"),
+        ):
+            failure = StandInAgent(tmp_path, dsn).run(*statements).failure()
+            assert failure.transient
+            assert failure.not_executed == is_certain, statements
 
 
 def test_a_new_sqlite_file_is_told_when_a_table_is_missing(sqlite_agent: StandInAgent) -> None:

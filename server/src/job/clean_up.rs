@@ -46,13 +46,14 @@ pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     if tried < MAX_CLEAN_UPS { Scratch::Left { tried } } else { Scratch::GivenUp }
 }
 
-/// Number of the attempt that was granted its commit and did not report its end. After a later one that came to its
+/// Number of the attempt that was granted its commit and did not report what became of it. After a later one that came to its
 /// statement nothing tells any more what became of the grant: that one dropped the table.
 #[must_use]
 pub fn unclear_grant(step: &Step) -> Option<u32> {
     let runs = (1..).zip(&step.attempts).filter(|(_, attempt)| attempt.role == Role::Run);
     let (number, last) = runs.filter(|(_, attempt)| what_is_left(attempt).is_some()).last()?;
-    (last.granted && what_is_left(last) == Some(Table::Left)).then_some(number)
+    let is_told = last.outcome().is_some_and(|outcome| outcome.not_executed);
+    (last.granted && !is_told && what_is_left(last) == Some(Table::Left)).then_some(number)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

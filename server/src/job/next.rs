@@ -182,8 +182,9 @@ fn leaves_open(outcome: &Outcome) -> bool {
     match outcome.reason {
         // The command succeeded.
         Reason::Succeeded | Reason::PublishFailed => false,
-        // The submitter said that the statement failed. It does not know that when the database went away meanwhile.
-        Reason::Exited => outcome.retryable || outcome.unexplained,
+        // The submitter said that the statement failed. It does not know that when the database went away meanwhile, and
+        // does when the database refused: it was locked.
+        Reason::Exited => outcome.unexplained || (outcome.retryable && !outcome.not_executed),
         Reason::Signaled
         | Reason::OutOfMemory
         | Reason::Cancelled

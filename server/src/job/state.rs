@@ -428,6 +428,9 @@ pub struct Outcome {
     /// never report this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unexplained: bool,
+    /// The database did not execute the statement that ran last, or undid it. Agents of earlier versions never report this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_executed: bool,
 }
 
 impl Outcome {
@@ -444,6 +447,7 @@ impl Outcome {
             evidence: String::new(),
             output_kept: false,
             unexplained: false,
+            not_executed: false,
         }
     }
 

@@ -149,6 +149,7 @@ class MySQLDatabase(Database):
         if code in TRANSIENT:
             system = re.search(r"\((?:\[Errno -?\d+\] )?([^)]*)\)$", text)
             reason = system.group(1) if system else text
+            # A lock too: what a CALL did before, and rows of a table without transactions, stay.
             return DatabaseUnavailable(f"MySQL server at {self._dsn.address()}: {reason}")
         line = re.search(r" at line (\d+)$", text)
         return UserError(f"line {line.group(1)}: {text[: line.start()]}" if line else text)

@@ -10,7 +10,7 @@ from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql_types import bits
 from sqlflow_submitter.connect.writer import TableName, TableWriter
-from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.errors import SubmitterError, UserError
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.mysql import MySQLDatabase
@@ -61,7 +61,12 @@ class MySQLWriter(TableWriter):
         self.run(
             f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(scratch)} TO {self.quoted(table)}"
         )
-        self.drop(old)
+        try:
+            self.drop(old)
+        except SubmitterError as error:
+            # The table has been replaced.
+            error.unclear = True
+            raise
 
     def leftovers(self, table: TableName, suffix: str) -> list[TableName]:
         return [*super().leftovers(table, suffix), self._old(table, suffix)]

@@ -6,6 +6,7 @@ in chunks of rows, so memory stays bounded.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, ResultSet
 from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecStatus, OperationalError, pq
 from sqlflow_submitter.connect.postgresql_types import column_info
-from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError, one_line
+from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError, one_line
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.writer import TableWriter
@@ -26,8 +27,12 @@ PRINTING = b"SET datestyle TO ISO; SET bytea_output TO hex"
 
 MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 
-# Classes of SQLSTATE: connection, resources, operator intervention; serialization failure and deadlock.
-TRANSIENT = ("08", "53", "57P", "40001", "40P01")
+# Classes of SQLSTATE: connection, operator intervention.
+GONE = ("08", "57P")
+# Resources, serialization failure, deadlock.
+BUSY = ("53", "40001", "40P01")
+# Statements that are executed as a whole or not at all. CALL and DO may commit on their way.
+ATOMIC = re.compile(r"\s*(ALTER|CREATE|DELETE|DROP|INSERT|MERGE|SELECT|TRUNCATE|UPDATE|WITH)\b", re.IGNORECASE)
 
 
 class PostgreSQLDatabase(Database):
@@ -121,8 +126,10 @@ class PostgreSQLDatabase(Database):
         for extra in (DiagnosticField.MESSAGE_DETAIL, DiagnosticField.MESSAGE_HINT):
             if field(extra):
                 message += f" ({field(extra)})"
-        if not state or state.startswith(TRANSIENT) or self.connection.status != ConnStatus.OK:
-            return DatabaseUnavailable(f"PostgreSQL server at {self._address}: {one_line(message)}")
+        is_gone = not state or state.startswith(GONE) or self.connection.status != ConnStatus.OK
+        if is_gone or state.startswith(BUSY):
+            kind = DatabaseUnavailable if is_gone or not ATOMIC.match(sql) else DatabaseBusy
+            return kind(f"PostgreSQL server at {self._address}: {one_line(message)}")
         position = field(DiagnosticField.STATEMENT_POSITION)
         # The position counts characters, from 1.
         line = sql.count("\n", 0, int(position) - 1) + 1 if position else 0

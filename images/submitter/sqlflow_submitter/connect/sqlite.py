@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
-from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError
+from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.writer import TableWriter
@@ -181,7 +181,7 @@ class _Errors:
     def translate(self, error: Exception) -> SubmitterError:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return DatabaseUnavailable(f"SQLite file {self._path}: {error}")
+            return DatabaseBusy(f"SQLite file {self._path}: {error}")
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_FULL")):
             return UserError(f"SQLite file {self._path}: {error}")
         if self._is_new and "no such table" in str(error):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.writer import TableName, TableWriter
-from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.errors import SubmitterError, UserError
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.sqlite import SQLiteDatabase
@@ -33,25 +34,28 @@ class SQLiteWriter(TableWriter):
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
         places = ", ".join("?" * len(columns))
-        self.run("BEGIN")
-        try:
-            self._database.insert(f"INSERT INTO {self.quoted(table)} VALUES ({places})", raw)
-        except UnicodeEncodeError as error:
-            self.run("ROLLBACK")
-            raise UserError("a text of the select is not UTF-8: it cannot be written") from error
-        except BaseException:
-            self.run("ROLLBACK")
-            raise
-        self.run("COMMIT")
+        with self._transaction("BEGIN"):
+            try:
+                self._database.insert(f"INSERT INTO {self.quoted(table)} VALUES ({places})", raw)
+            except UnicodeEncodeError as error:
+                raise UserError("a text of the select is not UTF-8: it cannot be written") from error
 
     def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
         # Else a view on the old table would keep the new one from taking the name.
         self.run("PRAGMA legacy_alter_table = ON")
-        self.run("BEGIN IMMEDIATE")
-        try:
+        with self._transaction("BEGIN IMMEDIATE"):
             self.drop(table)
             self.run(f"ALTER TABLE {self.quoted(scratch)} RENAME TO {self.quote(table.name)}")
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        self.run(begin)
+        try:
+            yield
+            # Refused, as while somebody reads, it leaves the transaction open.
+            self.run("COMMIT")
         except BaseException:
-            self.run("ROLLBACK")
+            # After some errors SQLite has done so itself.
+            with suppress(SubmitterError):
+                self.run("ROLLBACK")
             raise
-        self.run("COMMIT")

@@ -72,4 +72,8 @@ def result_table(database: Database, name: str, suffix: str) -> Iterator[ResultT
                 # The first error is the one to tell. The server has the table removed before the job ends.
                 if isinstance(error, SubmitterError):
                     error.unclear = True
+            else:
+                # What was dropped had not taken the old table's place.
+                if isinstance(error, SubmitterError):
+                    error.not_executed = True
             raise

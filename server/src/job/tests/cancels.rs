@@ -156,6 +156,15 @@ fn a_grant_whose_attempt_was_killed_is_to_be_explained() {
     assert_eq!(unclear_grant(&job.steps[0]), Some(1));
     job.apply(found(id(&job, 0, 1), Reason::Lost, true), 5).unwrap();
     assert_eq!(unclear_grant(&job.steps[0]), Some(1));
+    // The database refused to put the new table in place.
+    let mut refused = attached(true);
+    refused.apply(commit(id(&refused, 0, 1), KEY), 4).unwrap();
+    let mut report_of_it = report(id(&refused, 0, 1), KEY, Reason::Exited);
+    let Event::OutcomeReported { outcome, .. } = &mut report_of_it else { panic!("it is a report") };
+    (outcome.retryable, outcome.not_executed) = (true, true);
+    refused.apply(report_of_it, 5).unwrap();
+    assert_eq!(unclear_grant(&refused.steps[0]), None);
+
     let mut reported = attached(true);
     reported.apply(commit(id(&reported, 0, 1), KEY), 4).unwrap();
     reported.apply(report(id(&reported, 0, 1), KEY, Reason::Succeeded), 5).unwrap();

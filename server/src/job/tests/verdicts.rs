@@ -121,14 +121,18 @@ fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_
 #[test]
 fn an_exit_is_conclusive_only_if_the_submitter_knows_what_became_of_the_statement() {
     let started = Evidence { started: true, rows: false };
-    for (retryable, unexplained, cause) in [
-        (false, false, Cause::StatementFailed),
-        (true, false, Cause::MayHaveExecuted),
-        (false, true, Cause::MayHaveExecuted),
+    for (retryable, unexplained, not_executed, cause) in [
+        (false, false, false, Cause::StatementFailed),
+        (true, false, false, Cause::MayHaveExecuted),
+        (true, false, true, Cause::StatementFailed),
+        (false, true, false, Cause::MayHaveExecuted),
+        (true, true, true, Cause::MayHaveExecuted),
     ] {
-        let outcome = Outcome { unexplained, ..Outcome::by_server(Reason::Exited, "it exited", retryable) };
+        let exited = Outcome::by_server(Reason::Exited, "it exited", retryable);
+        let outcome = Outcome { unexplained, not_executed, ..exited };
         let failure = failure_after(attached(false), outcome, started);
-        assert_eq!(failure.cause, cause, "retryable {retryable}, unexplained {unexplained}");
+        let told = format!("retryable {retryable}, unexplained {unexplained}, not executed {not_executed}");
+        assert_eq!(failure.cause, cause, "{told}");
     }
 }
 
