@@ -69,7 +69,8 @@ fn environment(process: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Whether a process that showed no environment was in the middle of exec: it had left the memory of the program before, and
-/// the kernel had not filled that of the next one yet. By now it may have.
+/// the kernel had not filled that of the next one yet. By now it may have. The kernel says where the environment is while it
+/// still fills it, as an empty one at first, and where the code begins after that.
 fn is_in_exec(process: &Path) -> bool {
     let stat = fs::read(process.join("stat")).unwrap_or_default();
     let stat = String::from_utf8_lossy(&stat);
@@ -80,9 +81,9 @@ fn is_in_exec(process: &Path) -> bool {
     let flags: u64 = field(9).parse().unwrap_or(0);
     let is_of_kernel = flags & PF_KTHREAD != 0;
     let has_ended = matches!(field(3), "" | "Z" | "X");
-    // Where the environment begins and ends.
-    let is_empty = field(50) == field(51) && field(51) != "0";
-    !is_of_kernel && !has_ended && !is_empty
+    // Where the code begins; where the environment begins and ends.
+    let has_none = field(26) != "0" && field(50) == field(51);
+    !(is_of_kernel || has_ended || has_none)
 }
 
 fn kill_if_there(pid: i32) -> io::Result<()> {
@@ -157,18 +158,19 @@ mod tests {
         let process = proc.path().join("17");
         fs::create_dir(&process).unwrap();
         fs::write(process.join("environ"), "").unwrap();
-        let stat = |name: &str, state: &str, flags: u64, [begin, end]: [u64; 2]| {
-            let between = "0 ".repeat(40);
-            format!("17 ({name}) {state} 1 17 17 0 -1 {flags} {between}{begin} {end} 0\n")
+        let stat = |name: &str, state: &str, flags: u64, code: u64, [begin, end]: [u64; 2]| {
+            let (before, between) = ("0 ".repeat(16), "0 ".repeat(23));
+            format!("17 ({name}) {state} 1 17 17 0 -1 {flags} {before}{code} {between}{begin} {end} 0\n")
         };
         let look = |text: String| {
             fs::write(process.join("stat"), text).unwrap();
             environment(&process).is_ok()
         };
-        assert!(!look(stat("a) S 1", "S", 0, [0, 0])));
-        assert!(!look(stat("sleep", "S", 0, [4711, 0])) && !look(stat("sleep", "S", 0, [4711, 4800])));
-        assert!(look(stat("env -i", "S", 0, [4711, 4711])), "it was started without an environment");
-        assert!(look(stat("kworker", "I", PF_KTHREAD, [0, 0])) && look(stat("sleep", "Z", 0, [0, 0])));
+        assert!(!look(stat("a) S 1", "S", 0, 0, [0, 0])));
+        assert!(!look(stat("sleep", "S", 0, 0, [4711, 4711])), "it is being filled");
+        assert!(!look(stat("sleep", "S", 0, 400, [4711, 4800])), "it has been filled");
+        assert!(look(stat("env -i", "S", 0, 400, [4711, 4711])), "it was started without an environment");
+        assert!(look(stat("kworker", "I", PF_KTHREAD, 0, [0, 0])) && look(stat("sleep", "Z", 0, 0, [0, 0])));
     }
 
     /// The race itself, as far as chance brings it about.
