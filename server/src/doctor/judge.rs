@@ -167,7 +167,7 @@ pub(super) fn missing_log(row: &Surveyed, folder: &Path) -> Finding {
         job: Some(row.key.clone()),
         what: format!("it has no log: {} is not there", folder.display()),
         since_ms: Some(row.ended_ms.unwrap_or(row.created_ms)),
-        fix: "what it said is lost: restore that folder from a backup, or leave it to --retain-jobs"
+        fix: "what it said is lost: restore that folder from a backup while no server runs, or leave it to --retain-jobs"
             .to_owned(),
         remedy: Remedy::None,
     }

@@ -525,7 +525,7 @@ impl JobLog {
             repair_end(&self.folder, held, mark)?;
             fill_holes(&self.folder, held)?;
         }
-        repair_file(&self.folder, file)
+        repair_file(&self.folder, held, file)
     }
 
     /// The next records that the mark speaks of, which may be none; `None`: nothing can be said without the lock.

@@ -131,6 +131,13 @@ impl ReadPlan {
                 }
                 Start::Offset(_) | Start::Unknown => HEADER.len() as u64,
             };
+            if start > part.limit {
+                return Err(LogError::corrupt(
+                    &path,
+                    part.limit,
+                    "it ends before the records that are asked for",
+                ));
+            }
             // Retention leaves out positions.
             page.order = match (name.kept_to, start == HEADER.len() as u64) {
                 (Some(_), _) => Order::Gaps,
@@ -144,7 +151,12 @@ impl ReadPlan {
                 Some(next) if name.kept_to.is_none() => next.first - 1,
                 Some(next) => match name.kept_to {
                     Some(last) if last + 1 < next.first => return Err(missing(folder, last + 1)),
-                    Some(_) | None => continue,
+                    // What it stands for may have been removed from its end on.
+                    Some(last) => {
+                        page.seen = page.seen.max(last);
+                        continue;
+                    }
+                    None => continue,
                 },
                 None => self.last_position,
             };

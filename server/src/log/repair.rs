@@ -36,7 +36,7 @@ pub(super) fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError
     fill_holes(folder, held)?;
     for part in parts(folder, held.mark()?)? {
         match part.extent {
-            Extent::Whole(_) => repair_file(folder, &folder.file(part.name))?,
+            Extent::Whole(_) => repair_file(folder, held, &folder.file(part.name))?,
             Extent::Tail(_) | Extent::Open | Extent::Missing(_) => {}
         }
     }
@@ -69,12 +69,17 @@ fn fill_hole(folder: &Folder, held: &JobLock, first: u64, last: u64) -> Result<(
     let gap = salvage(&Bytes::new(), first, last, false).records;
     let kept = SegmentName { first, kept_to: Some(last) };
     install(folder, kept, &Summary::at(first.saturating_sub(1)), &gap)?;
-    if let Some(mark) = held.mark()? {
-        // A new birth, so that every server that knows the old files reads the log again.
-        held.set_mark(Mark { birth: rand::random(), ..mark })?;
-    }
+    forget_files(held)?;
     tracing::error!(log = %folder.path.display(), first, last, "a file of a result log is missing; a gap record stands for it");
     Ok(())
+}
+
+/// Gives the log a new birth, so that every server that knows the old files reads it again.
+fn forget_files(held: &JobLock) -> Result<(), LogError> {
+    match held.mark()? {
+        Some(mark) => held.set_mark(Mark { birth: rand::random(), ..mark }),
+        None => Ok(()),
+    }
 }
 
 /// Repairs the end of a log whose tail is not as `mark` says. Without damage nothing happens.
@@ -97,6 +102,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     let Contents { bytes, unreadable } = contents.unwrap_or_default();
     let last = last_position(&bytes, unreadable, mark);
     let Salvaged { head, mut records, seals, lost_last, .. } = salvage(&bytes, tail.first, last, false);
+    let is_known = head.is_some() || !records.is_empty();
     let before = match head {
         Some(head) => head,
         None => summary_before(folder, &segments, tail)?,
@@ -113,6 +119,12 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     }
     seals.into_iter().for_each(|seal| summary.note_seal(seal));
     summary.last_position = last.max(tail.first - 1);
+    if !is_known {
+        // Nothing tells what readers saw last.
+        let next = summary.last_position + 1;
+        let shift = shift::of_next(&summary.shifts, next, folder.floor_now());
+        shift::note(&mut summary.shifts, next, shift);
+    }
     // A statement may have started, or a row come, of which nothing is known now.
     summary.is_damaged = true;
 
@@ -153,7 +165,7 @@ fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: Mark) ->
 }
 
 /// Repairs this file, if it is one of the log and not its tail. Without damage nothing happens.
-pub(super) fn repair_file(folder: &Folder, path: &Path) -> Result<(), LogError> {
+pub(super) fn repair_file(folder: &Folder, held: &JobLock, path: &Path) -> Result<(), LogError> {
     let segments = folder.list()?.segments;
     let Some(index) = segments.iter().position(|name| folder.file(*name) == path) else { return Ok(()) };
     let (name, Some(next)) = (segments[index], segments.get(index + 1)) else { return Ok(()) };
@@ -167,6 +179,7 @@ pub(super) fn repair_file(folder: &Folder, path: &Path) -> Result<(), LogError> 
     let before = salvaged.head.unwrap_or_else(|| Summary::at(name.first - 1));
     let kept = SegmentName { first: name.first, kept_to: Some(last) };
     replace(folder, Some(name), kept, &before, &salvaged.records)?;
+    forget_files(held)?;
     tracing::error!(file = %path.display(), "repaired a damaged part of a result log; a gap record stands for what is lost");
     Ok(())
 }

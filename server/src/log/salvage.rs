@@ -5,7 +5,7 @@ use bytes::Bytes;
 use sqlflow_proto::record::{Gap, Record, StoredRecord, gap, record::Payload};
 
 use super::frame::{Content, Frames, HEADER, Next, PREFIX, SHORTEST_RECORD};
-use super::shift::MAX_SHIFT;
+use super::shift::{self, MAX_SHIFT};
 use super::summary::{SealedAttempt, Summary};
 
 /// What was found in a file.
@@ -41,7 +41,10 @@ pub(super) fn salvage(bytes: &Bytes, first: u64, last: u64, is_kept: bool) -> Sa
         };
         offset = next;
         match content {
-            Content::Summary(summary) => found.head = found.head.or(Some(summary)),
+            Content::Summary(summary) if summary.last_position.saturating_add(1) == first => {
+                found.head = found.head.or(Some(summary));
+            }
+            Content::Summary(_) => found.is_damaged = true,
             Content::Seal(seal) => found.seals.push(seal),
             Content::Record(record) if record.position > end && record.position <= last => {
                 if record.position > end + 1 && (was_bad || !is_kept) {
@@ -128,7 +131,8 @@ fn frame_at(bytes: &Bytes, offset: usize) -> Option<(Content, usize)> {
             let end = offset + usize::try_from(frame.len()).ok()?;
             let is_possible = |content: &Content| match content {
                 Content::Record(record) => record.shift <= MAX_SHIFT,
-                Content::Seal(_) | Content::Summary(_) => true,
+                Content::Summary(summary) => shift::are_possible(&summary.shifts),
+                Content::Seal(_) => true,
             };
             frame.content().ok().filter(is_possible).map(|content| (content, end))
         }

@@ -25,6 +25,13 @@ pub(super) struct Shift {
 /// No shift is higher: 285 years in microseconds. What seems to be one may be what a program printed.
 pub(super) const MAX_SHIFT: u64 = 1 << 53;
 
+/// Whether a log can have these. What seems to be a summary may be what a program printed.
+pub(super) fn are_possible(shifts: &[Shift]) -> bool {
+    let each = |shift: &Shift| shift.from > 0 && shift.by <= MAX_SHIFT;
+    let rise = |both: &[Shift]| both[0].from < both[1].from && both[0].by < both[1].by;
+    shifts.iter().all(each) && shifts.windows(2).all(rise)
+}
+
 /// What readers see of a position in the files. Of the shifts both numbers rise.
 pub(super) fn shown(shifts: &[Shift], position: u64) -> u64 {
     let begun = shifts.partition_point(|shift| shift.from <= position);

@@ -157,6 +157,23 @@ async fn endless_output_takes_bounded_space_and_leaves_one_gap() {
     assert_eq!(left[0].record.as_ref().unwrap().statement, Some(0));
 }
 
+/// Progress goes without a gap, also at the end of a file.
+#[tokio::test]
+async fn removed_progress_before_the_tail_is_not_taken_for_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, job) = (open_with_limit(dir.path()), JobId::generate());
+    let outputs = (1..=30).map(|seq| output(0, 1, seq, 200));
+    let first: Vec<_> = outputs.chain([rows(0, 1, 31), progress(0, 1, 32), progress(0, 1, 33)]).collect();
+    log.append(&job, first).await.unwrap();
+    // It begins a file, in which there is no record.
+    log.seal(&attempt(&job, 0, 1), None).await.unwrap();
+    settle(&log, &job);
+    let left = read_all(&log, &job, 1000).await;
+    assert_eq!(left.last().unwrap().position, 31);
+    assert_eq!(read_all(&open_with_limit(dir.path()), &job, 100).await, left);
+    assert_eq!(log.read(&job, 32, 1000).await.unwrap().records, []);
+}
+
 #[tokio::test]
 async fn a_reader_in_the_middle_goes_on_while_output_is_dropped() {
     let dir = tempfile::tempdir().unwrap();

@@ -72,6 +72,30 @@ async fn damage_to_an_old_file_becomes_a_gap_and_the_file_is_kept_aside() {
     }
 }
 
+/// The file keeps its name and becomes shorter: what another server knows of its places counts no more.
+#[tokio::test]
+async fn a_file_that_another_server_repaired_again_is_read_to_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (job, files) = log_of_many_segments(dir.path()).await;
+    flip(&files[1], 147);
+    let (log, other) = (open(dir.path()), open(dir.path()));
+    let before = read_all(&log, &job, 1000).await;
+    let folder = log.folder_of(&job);
+    let names = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let kept = names.into_iter().find(|name| name.ends_with(".kept")).unwrap();
+    let (first, last) = kept.trim_end_matches(".kept").split_once('-').unwrap();
+    let (first, last): (u64, u64) = (first.parse().unwrap(), last.parse().unwrap());
+    // It knows the places from here on.
+    assert_eq!(other.read(&job, first, 1).await.unwrap().records[0].position, first + 1);
+    let path = folder.join(&kept);
+    let length = fs::metadata(&path).unwrap().len();
+    flip(&path, usize::try_from(length).unwrap() / 3);
+    read_all(&log, &job, 1000).await;
+    assert!(fs::metadata(&path).unwrap().len() < length, "it was repaired");
+    let rest: Vec<_> = before.into_iter().filter(|it| it.position >= last).collect();
+    assert_eq!(other.read(&job, last - 1, 100_000).await.unwrap().records, rest);
+}
+
 #[tokio::test]
 async fn damage_to_the_tail_becomes_a_gap_and_the_log_goes_on() {
     for offset in [2, 14, 40, usize::MAX] {
