@@ -19,7 +19,7 @@ use crate::codegen::{AssignOptions, Assigner};
 use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};
 use crate::dsn;
-use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions};
+use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions, authority};
 use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions};
 use crate::log::{LogOptions, ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
@@ -223,12 +223,14 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
 
     let found = kube::Config::infer().await.context("cannot find a Kubernetes cluster")?;
     let cluster = found.cluster_url.to_string().trim_end_matches('/').to_owned();
+    let authority = authority(&found);
     let client = kube::Client::try_from(found).context("cannot use the configuration of the cluster")?;
     let namespace = given.pod_namespace.clone().unwrap_or_else(|| client.default_namespace().to_owned());
     let launcher = KubernetesLauncher::new(
         client,
         KubernetesOptions {
             cluster,
+            authority,
             namespace,
             server,
             image: given.pod_image.clone().with_context(|| missing("--pod-image"))?,

@@ -224,10 +224,18 @@ impl Place {
         Self { launcher: launcher.into(), scope: None }
     }
 
+    /// Stands in a scope before what tells apart places that are called alike. Earlier servers recorded scopes without.
+    pub const AUTHORITY: &str = ", authority ";
+
     /// Whether a launcher of this place can tell about attempts of the other.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
-        self.launcher == other.launcher && (other.scope.is_none() || self.scope == other.scope)
+        let Some(recorded) = &other.scope else { return self.launcher == other.launcher };
+        let is_own = |own: &String| match own.strip_prefix(recorded.as_str()) {
+            Some(rest) => rest.is_empty() || rest.starts_with(Self::AUTHORITY),
+            None => false,
+        };
+        self.launcher == other.launcher && self.scope.as_ref().is_some_and(is_own)
     }
 }
 

@@ -277,6 +277,10 @@ mod tests {
         assert!(!is_gone(&launchers, at("local", "/t")).await);
         assert!(!is_gone(&launchers, at("yarn", "a")).await);
         assert!(is_gone(&launchers, Place::of("local")).await, "it was recorded before scopes were");
+        let other_cluster = Launchers::only(Arc::new(At("kubernetes", "a, authority 12")));
+        assert!(is_gone(&other_cluster, at("kubernetes", "a, authority 12")).await);
+        assert!(!is_gone(&other_cluster, at("kubernetes", "a, authority 34")).await);
+        assert!(is_gone(&other_cluster, at("kubernetes", "a")).await, "it was recorded without");
     }
 
     #[test]

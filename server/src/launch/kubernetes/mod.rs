@@ -27,9 +27,11 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
-use crate::job::{AttemptId, ExecutorRef, Milestones};
+use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
+use crate::text::cell::hex;
 
 use bounded::{CALL_TIME, bounded};
 use changes::Changes;
@@ -45,6 +47,8 @@ pub use pod::AUDIENCE;
 pub struct KubernetesOptions {
     /// The URL of the apiserver.
     pub cluster: String,
+    /// Tells the cluster from others with this URL; see [`authority`].
+    pub authority: Option<String>,
     /// Where they are.
     pub namespace: String,
     /// Where their agents attach: `https://host:port`.
@@ -71,6 +75,14 @@ pub struct KubernetesOptions {
     pub linger: Duration,
     /// How long an agent that runs may take until it attaches.
     pub attach: Duration,
+}
+
+/// What tells a cluster from others: its certificate authority. Inside of Pods each cluster has the same URL, and a state
+/// folder may be restored beside another one. `None`: the cluster is known by a public authority, or by none.
+#[must_use]
+pub fn authority(cluster: &kube::Config) -> Option<String> {
+    let certificate = cluster.root_cert.as_ref()?.first()?;
+    Some(hex(&Sha256::digest(certificate)[..8]))
 }
 
 /// Starts Pods and watches them.
@@ -265,7 +277,9 @@ impl Launcher for KubernetesLauncher {
     }
 
     fn scope(&self) -> Option<String> {
-        Some(format!("{}, namespace {}", self.options.cluster, self.options.namespace))
+        let KubernetesOptions { cluster, namespace, authority, .. } = &*self.options;
+        let authority = authority.as_ref().map(|it| format!("{}{it}", Place::AUTHORITY)).unwrap_or_default();
+        Some(format!("{cluster}, namespace {namespace}{authority}"))
     }
 
     async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError> {

@@ -250,6 +250,7 @@ mod tests {
     fn options(template: Value) -> KubernetesOptions {
         KubernetesOptions {
             cluster: "https://cluster".to_owned(),
+            authority: None,
             namespace: "ns".into(),
             server: "https://sqlflow-server:7443".into(),
             image: "submitter:1".into(),
