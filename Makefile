@@ -96,6 +96,8 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_DRILL_APISERVER_SECONDS=60 cargo test -p sqlflow-tests --test kubernetes apiserver_that_is_away
 	SQLFLOW_DRILL_KILLS=20 cargo test -p sqlflow-tests --test e2e server_killed -- --test-threads 1
 	SQLFLOW_FAULT_SCHEDULES=2000 cargo test -p sqlflow-tests --test faults
+	cargo build --release --workspace --bins
+	$(CARGO_TARGET_DIR)/release/sqlflow-bench --only soak --out build/soak.json
 	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
 
 bench: agent venv cluster ## Speed, beside peers in the same run; also as build/bench.json

@@ -6,8 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 
 const USAGE: &str =
-    "usage: sqlflow-bench [--quick] [--only agent|server|jobs|live|models|pods|traces] [--out FILE]";
-const GROUPS: [&str; 7] = ["agent", "server", "jobs", "live", "models", "pods", "traces"];
+    "usage: sqlflow-bench [--quick] [--only agent|server|jobs|live|models|pods|traces|soak] [--out FILE]";
+const GROUPS: [&str; 8] = ["agent", "server", "jobs", "live", "models", "pods", "traces", SOAK];
+/// Too long for each run: only on demand.
+const SOAK: &str = "soak";
 
 /// What to do.
 pub struct Arguments {
@@ -30,6 +32,8 @@ pub struct Scale {
     pub bursts: u32,
     /// Jobs of one statement, some at a time.
     pub small_jobs: u32,
+    /// Jobs of a soak.
+    pub soak_jobs: u32,
     /// Fetches of each kind.
     pub fetches: u32,
     /// Fetches that wait.
@@ -67,6 +71,7 @@ const FULL: Scale = Scale {
     burst: 50,
     bursts: 3,
     small_jobs: 500,
+    soak_jobs: 10_000,
     fetches: 200,
     waits: 5,
     trainings: 20,
@@ -89,6 +94,7 @@ const QUICK: Scale = Scale {
     burst: 10,
     bursts: 1,
     small_jobs: 60,
+    soak_jobs: 500,
     fetches: 50,
     waits: 2,
     trainings: 4,
@@ -109,7 +115,7 @@ const QUICK: Scale = Scale {
 impl Arguments {
     /// Whether this group is to be measured.
     pub fn wants(&self, group: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only == group)
+        self.only.as_ref().map_or(group != SOAK, |only| only == group)
     }
 
     /// Reads the command line.

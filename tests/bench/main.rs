@@ -17,6 +17,7 @@ mod report;
 mod rows;
 mod run;
 mod small_jobs;
+mod soak;
 mod stream;
 mod traced;
 mod usage;
@@ -56,6 +57,9 @@ async fn main() -> anyhow::Result<()> {
     }
     if arguments.wants("jobs") {
         report.add(small_jobs::all(folder, scale).await?);
+    }
+    if arguments.wants("soak") {
+        report.add(soak::all(folder, scale).await?);
     }
     if arguments.wants("live") {
         report.add(live::all(folder, scale).await?);

@@ -76,7 +76,7 @@ async fn many(server: &Server, state_dir: &Path, scale: &Scale) -> anyhow::Resul
 }
 
 /// Runs so many jobs to their ends.
-async fn run_jobs(server: &Server, count: u32) -> anyhow::Result<()> {
+pub async fn run_jobs(server: &Server, count: u32) -> anyhow::Result<()> {
     let begun = Arc::new(AtomicU32::new(0));
     let mut clients: JoinSet<anyhow::Result<()>> = JoinSet::new();
     for _ in 0..CLIENTS {
@@ -139,14 +139,14 @@ async fn burst(server: &Server, dir: &Path, scale: &Scale) -> anyhow::Result<Vec
 }
 
 /// What a folder takes of a disk.
-struct Space {
-    bytes: u64,
+pub struct Space {
+    pub bytes: u64,
     /// Files and folders.
-    entries: u64,
+    pub entries: u64,
 }
 
 impl Space {
-    fn of(dir: &Path) -> anyhow::Result<Self> {
+    pub fn of(dir: &Path) -> anyhow::Result<Self> {
         let mut space = Self { bytes: 0, entries: 0 };
         let mut dirs = vec![dir.to_owned()];
         while let Some(dir) = dirs.pop() {
