@@ -28,6 +28,11 @@ pub fn job(repeatable: bool) -> Job {
     Job::new(JobId::generate(), vec![step(repeatable)])
 }
 
+/// Changes the state file behind the servers' back.
+pub fn tamper(state_file: &Path, sql: &str) {
+    rusqlite::Connection::open(state_file).unwrap().execute_batch(sql).unwrap();
+}
+
 /// What Run would record of a job of one step.
 pub fn new_job(job: Job, owner: &ServerId) -> NewJob {
     NewJob {

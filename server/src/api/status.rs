@@ -13,7 +13,9 @@ use crate::text::with_causes;
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {
         StoreError::Full => Code::ResourceExhausted,
-        StoreError::Database(_) | StoreError::Busy { .. } | StoreError::Closing => Code::Unavailable,
+        StoreError::Database(_) | StoreError::Busy { .. } | StoreError::Slow | StoreError::Closing => {
+            Code::Unavailable
+        }
         StoreError::Damaged(..) => Code::DataLoss,
         // Another server on the same state may be new enough; agents try again there.
         StoreError::Newer { .. } => Code::Unavailable,

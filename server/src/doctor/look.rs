@@ -68,7 +68,7 @@ impl<W: Write> Look<W> {
     }
 
     async fn database(&mut self) -> Result<(), Stop> {
-        let Some(fault) = self.survey.fault().await? else { return Ok(()) };
+        let Some(fault) = self.survey.fault()? else { return Ok(()) };
         self.found(Finding {
             kind: Kind::DamagedDatabase,
             job: None,
@@ -86,7 +86,7 @@ impl<W: Write> Look<W> {
         let mut suspects = Vec::new();
         let mut after = String::new();
         loop {
-            let page = self.survey.jobs(&after, PAGE).await?;
+            let page = self.survey.jobs(&after, PAGE)?;
             let Some(last) = page.last() else { break };
             after = last.key.clone();
             for row in page {
@@ -155,7 +155,7 @@ impl<W: Write> Look<W> {
         scene.servers = self.servers().await?;
         for id in suspects {
             self.go_on()?;
-            let row = self.survey.job(&id).await?;
+            let row = self.survey.job(&id)?;
             if let Some(finding) = row.and_then(|row| judge::stuck(&row, scene)) {
                 self.found(finding).await?;
             }
@@ -166,7 +166,7 @@ impl<W: Write> Look<W> {
     async fn servers(&mut self) -> Result<Servers, Stop> {
         let dir = self.state.servers();
         let mut signs = BTreeMap::new();
-        for lease in self.survey.servers().await? {
+        for lease in self.survey.servers()? {
             // One that cannot be asked counts as one that lives: nothing is taken from it.
             let is_held = Presence::is_held(&dir, &lease.server).unwrap_or(true);
             signs.insert(lease.server.0, Sign { until_ms: lease.until_ms, is_held });
@@ -197,7 +197,7 @@ impl<W: Write> Look<W> {
     async fn log_folder(&mut self, found: Found) -> Result<(), Stop> {
         match found {
             Found::Log { job, path, is_in_place } => {
-                let is_orphan = !is_in_place || !self.survey.knows(&job).await?;
+                let is_orphan = !is_in_place || !self.survey.knows(&job)?;
                 // A job that was forgotten just now has no log any more.
                 if is_orphan && path.exists() {
                     let since_ms = modified_ms(&path);
@@ -226,7 +226,7 @@ impl<W: Write> Look<W> {
         for job in jobs {
             self.go_on()?;
             let folder = runs.path(&job);
-            if self.survey.knows(&job).await? || !folder.exists() {
+            if self.survey.knows(&job)? || !folder.exists() {
                 continue;
             }
             let finding = match runs.agent(&job) {
@@ -257,7 +257,7 @@ impl<W: Write> Look<W> {
 
     async fn is_known_after_a_moment(&mut self, id: &JobId) -> Result<bool, Stop> {
         self.pause(Duration::from_millis(100)).await?;
-        Ok(self.survey.knows(id).await?)
+        Ok(self.survey.knows(id)?)
     }
 
     async fn pause(&self, pause: Duration) -> Result<(), Stop> {

@@ -73,7 +73,7 @@ async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     let orphans = if args.delete_orphans { Orphans::Delete } else { Orphans::SetAside };
     let form = if args.json { Form::Json } else { Form::Text };
     let mut look = Look {
-        survey: state.survey().await?,
+        survey: state.survey()?,
         state,
         report: Report::new(io::stdout(), form),
         repairs: args.repair.then(|| Repairs::new(orphans)),
@@ -81,7 +81,7 @@ async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     };
     let looked = look.at_all().await;
     let Look { survey, mut report, .. } = look;
-    survey.close().await;
+    drop(survey);
     match looked {
         Err(Stop::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             return Ok(ExitCode::from(NOT_SEEN));

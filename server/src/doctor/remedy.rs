@@ -92,7 +92,7 @@ impl Repairs {
 
 /// Says of a full disk that it is full.
 fn plain(error: anyhow::Error) -> anyhow::Error {
-    match error.downcast::<sqlx::Error>() {
+    match error.downcast::<rusqlite::Error>() {
         Ok(error) => StoreError::from(error).into(),
         Err(error) => error,
     }

@@ -35,19 +35,23 @@ impl State {
     }
 
     /// Opens its database to look at it.
-    pub(super) async fn survey(&self) -> anyhow::Result<Survey> {
+    pub(super) fn survey(&self) -> anyhow::Result<Survey> {
         let path = self.database();
-        let error = match Survey::open(&path).await {
+        let error = match Survey::open(&path) {
             Ok(survey) => return Ok(survey),
             Err(SurveyError::Store(error)) => {
                 return Err(anyhow::Error::new(error).context(format!("cannot look at {}", path.display())));
             }
+            Err(error @ SurveyError::Unseen { .. }) => return Err(error.into()),
             Err(error) => error,
         };
         let fix = match &error {
             SurveyError::Missing(_) | SurveyError::Foreign(_) => "name a server's folder with --state-dir",
             SurveyError::Newer { .. } => "use the doctor of the server that made it",
-            SurveyError::Older { .. } | SurveyError::Other { .. } | SurveyError::Store(_) => {
+            SurveyError::Older { .. }
+            | SurveyError::Other { .. }
+            | SurveyError::Unseen { .. }
+            | SurveyError::Store(_) => {
                 "use the doctor of that server, or start this version's server on it first"
             }
         };
@@ -129,19 +133,19 @@ mod tests {
         assert!(error.contains(&format!("sudo -u '#{}'", state.owner)), "{error}");
     }
 
-    #[tokio::test]
-    async fn a_folder_that_is_no_state_is_refused_and_stays_as_it_is() {
+    #[test]
+    fn a_folder_that_is_no_state_is_refused_and_stays_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         assert!(State::find(&missing).err().unwrap().to_string().contains("--state-dir"));
         assert!(!missing.exists());
 
-        let open = async || State::find(dir.path()).unwrap().survey().await.err().unwrap().to_string();
-        assert!(open().await.contains("there is no "), "{}", open().await);
+        let open = || State::find(dir.path()).unwrap().survey().err().unwrap().to_string();
+        assert!(open().contains("there is no "), "{}", open());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
         fs::write(dir.path().join("state.db"), "no database, but long enough to be taken for one".repeat(20))
             .unwrap();
-        assert!(open().await.contains("is not the database of a server"), "{}", open().await);
+        assert!(open().contains("is not the database of a server"), "{}", open());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

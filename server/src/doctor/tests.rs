@@ -112,17 +112,15 @@ impl Folder {
         files
     }
 
-    async fn tamper(&self, sql: String) {
-        let pool = sqlx::SqlitePool::connect(self.path("state.db").to_str().unwrap()).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-        pool.close().await;
+    fn tamper(&self, sql: &str) {
+        fixture::tamper(&self.path("state.db"), sql);
     }
 
     async fn doctor(&self, repairs: Option<Orphans>) -> Said {
         let state = State::find(self.dir.path()).unwrap();
         let mut out = Vec::new();
         let mut look = Look {
-            survey: state.survey().await.unwrap(),
+            survey: state.survey().unwrap(),
             state,
             report: Report::new(&mut out, Form::Json),
             repairs: repairs.map(Repairs::new),
@@ -191,14 +189,12 @@ async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
     flip(&files[1], 100);
     folder.write_log(&orphan).await;
     fs::create_dir_all(folder.path("run").join(run.as_str()).join("0-1")).unwrap();
-    folder.tamper(format!("UPDATE jobs SET doc = '{{' WHERE job_id = '{damaged}'")).await;
-    folder.tamper(format!("UPDATE jobs SET doc_version = 99 WHERE job_id = '{newer}'")).await;
+    folder.tamper(&format!("UPDATE jobs SET doc = '{{' WHERE job_id = '{damaged}'"));
+    folder.tamper(&format!("UPDATE jobs SET doc_version = 99 WHERE job_id = '{newer}'"));
     let done = r#"json_set(doc, '$.state', 'succeeded')"#;
-    folder
-        .tamper(format!(
-            "UPDATE jobs SET ended_ms = 5, state = 'succeeded', doc = {done} WHERE job_id = '{lost}'"
-        ))
-        .await;
+    folder.tamper(&format!(
+        "UPDATE jobs SET ended_ms = 5, state = 'succeeded', doc = {done} WHERE job_id = '{lost}'"
+    ));
 
     let before = contents(folder.dir.path());
     let said = folder.doctor(None).await;
@@ -296,8 +292,8 @@ async fn jobs_of_a_server_that_has_ended_are_given_back() {
     let said = folder.doctor(Some(Orphans::SetAside)).await;
     assert_eq!(said.kinds(), kinds(&[("not-held", &[&id])]));
     assert!(said.repair("not-held").0);
-    let mut survey = State::find(folder.dir.path()).unwrap().survey().await.unwrap();
-    assert_eq!(survey.job(&id).await.unwrap().unwrap().lease.owner.0, "");
+    let mut survey = State::find(folder.dir.path()).unwrap().survey().unwrap();
+    assert_eq!(survey.job(&id).unwrap().unwrap().lease.owner.0, "");
     assert!(folder.path("servers").join(format!("{server}.lock")).exists(), "servers remove their locks");
     // Given back twice is given back; without a server it stays a problem.
     let said = folder.doctor(Some(Orphans::SetAside)).await;
@@ -311,15 +307,15 @@ async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
     let here = Presence::announce(&folder.path("servers")).unwrap();
     let held = folder.job(here.id()).await;
     let free = folder.job(&ServerId("gone".to_owned())).await;
-    folder.tamper("UPDATE jobs SET lease_owner = '' WHERE lease_owner = 'gone'".to_owned()).await;
+    folder.tamper("UPDATE jobs SET lease_owner = '' WHERE lease_owner = 'gone'");
     let taken = async {
         // Before the doctor looks a second time.
         tokio::time::sleep(Duration::from_millis(100)).await;
-        folder.tamper(format!("UPDATE jobs SET lease_owner = '{}'", here.id())).await;
+        folder.tamper(&format!("UPDATE jobs SET lease_owner = '{}'", here.id()));
     };
     let (said, ()) = tokio::join!(folder.doctor(None), taken);
     assert_eq!(said.findings, Vec::<Value>::new(), "{held} and {free}");
-    folder.tamper("UPDATE jobs SET lease_owner = ''".to_owned()).await;
+    folder.tamper("UPDATE jobs SET lease_owner = ''");
     assert_eq!(folder.doctor(None).await.kinds()["not-held"].len(), 2);
 }
 
@@ -331,7 +327,7 @@ async fn an_interrupt_ends_between_two_items() {
     let stop = CancellationToken::new();
     stop.cancel();
     let mut look = Look {
-        survey: state.survey().await.unwrap(),
+        survey: state.survey().unwrap(),
         state,
         report: Report::new(Vec::new(), Form::Text),
         repairs: Some(Repairs::new(Orphans::SetAside)),

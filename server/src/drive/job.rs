@@ -81,6 +81,7 @@ impl From<StoreError> for Stop {
         match error {
             StoreError::Newer { .. } => Self::Unable(error),
             StoreError::Full
+            | StoreError::Slow
             | StoreError::Busy { .. }
             | StoreError::Database(_)
             | StoreError::Damaged(..)

@@ -2,31 +2,34 @@
 
 mod busy;
 mod changes;
+mod database;
 mod leases;
 mod listing;
 mod migrating;
+mod migrations;
+mod readers;
 mod rows;
 mod survey;
 mod transactions;
 mod writability;
 mod writer;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use async_trait::async_trait;
-use futures::future::BoxFuture;
-use sqlx::migrate::Migrator;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 use tokio::sync::watch;
 
 use self::changes::Own;
+use self::database::open_to_write;
 use self::listing::listing;
-use self::rows::{RECORD_COLUMNS, job_id, listed, readable, record, stored};
+use self::readers::Readers;
+use self::rows::{RECORD_COLUMNS, job_id, json, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
 use self::transactions::{apply, end_damaged, insert};
 use self::writability::Writability;
@@ -40,15 +43,8 @@ use super::types::{
 use crate::clock;
 use crate::job::{Change, Event, Job, JobId, TokenHash};
 
-/// Readers at the same time; writers go one after another.
-const READERS: u32 = 4;
-/// How long a write waits for one of another process. That one may be stopped, and must not stop this one.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a write waits for those of this process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What brings the file to the version that this server knows.
-static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
 
 /// A handle to the store; clones share it.
 #[derive(Clone)]
@@ -59,7 +55,7 @@ pub struct SqliteStore {
 struct Inner {
     path: PathBuf,
     writer: Writer,
-    readers: SqlitePool,
+    readers: Arc<Readers>,
     hub: Hub,
     own: Own,
     clock: Clock,
@@ -89,24 +85,14 @@ impl SqliteStore {
     /// With a clock of its own: by the machine's, all servers that share the file judge leases by one clock.
     pub(super) async fn open_with(path: &Path, clock: Clock) -> anyhow::Result<Self> {
         let lock = migrating::lock(path).await?;
-        // It holds secrets. SQLite gives the files beside it the same permissions.
-        std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .foreign_keys(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // A job that Run has answered for survives a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            // Savepoints and sorting need no temporary files: a container may have no folder for them.
-            .pragma("temp_store", "memory")
-            .busy_timeout(BUSY_TIMEOUT);
-        let mut writer = options.connect().await?;
-        MIGRATIONS.run(&mut writer).await?;
+        let state_file = path.to_owned();
+        let writer = tokio::task::spawn_blocking(move || open_up_to_date(&state_file)).await??;
         drop(lock);
-        let writer = Writer::begin(writer, options.clone(), path.to_owned(), TURN_TIMEOUT);
-        let readers =
-            SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await?;
+        let state_file = path.to_owned();
+        let open = Box::new(move || open_to_write(&state_file));
+        let writer = Writer::begin(writer, open, path.to_owned(), TURN_TIMEOUT)
+            .context("cannot start the thread that writes the state")?;
+        let readers = Arc::new(Readers::of(path.to_owned()));
         let (path, hub, own) = (path.to_owned(), Hub::default(), Own::default());
         let writability = Writability::begin(Instant::now());
         let inner = Arc::new(Inner { path, writer, readers, hub, own, clock, writability });
@@ -138,7 +124,7 @@ impl SqliteStore {
         let (job, written) = self
             .inner
             .writer
-            .write(turn, move |tx| Box::pin(apply(tx, owned_id, lease, event, now_ms)))
+            .write(turn, move |tx| apply(tx, &owned_id, lease.as_ref(), event, now_ms))
             .await?;
         Ok((job, self.wrote(id, written)))
     }
@@ -152,28 +138,68 @@ impl SqliteStore {
     }
 
     async fn record(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
-        let row = QueryBuilder::<Sqlite>::new("SELECT ")
-            .push(RECORD_COLUMNS)
-            .push(" FROM jobs WHERE job_id = ")
-            .push_bind(id.as_str())
-            .build()
-            .fetch_optional(&self.inner.readers)
-            .await?;
-        row.as_ref().map(record).transpose()
+        let id = id.clone();
+        self.read(move |connection| {
+            let mut query =
+                connection.prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM jobs WHERE job_id = ?"))?;
+            query.query_one([id.as_str()], |row| Ok(record(row))).optional()?.transpose()
+        })
+        .await
     }
 
     async fn end_damaged(&self, id: &JobId, error: &StoreError) -> Result<(), StoreError> {
         tracing::error!(job = %id, %error, "the job ends: its stored state cannot be read");
         let (owned_id, now_ms) = (id.clone(), self.now_ms());
-        let written = self.write(move |tx| Box::pin(end_damaged(tx, owned_id, now_ms))).await?;
+        let written = self.write(move |tx| end_damaged(tx, &owned_id, now_ms)).await?;
         self.wrote(id, written);
         Ok(())
+    }
+
+    /// See [`Readers::read`].
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.inner.readers.read(work).await
+    }
+
+    /// The first column of the one row, if there is one.
+    async fn text(
+        &self,
+        sql: &'static str,
+        key: impl rusqlite::Params + Send + 'static,
+    ) -> Result<Option<String>, StoreError> {
+        self.read(move |connection| {
+            Ok(connection.prepare_cached(sql)?.query_one(key, |row| row.get(0)).optional()?)
+        })
+        .await
+    }
+
+    /// Who holds live jobs, and which servers are there.
+    async fn owners(&self, now_ms: i64) -> Result<(BTreeSet<String>, BTreeSet<String>), StoreError> {
+        self.read(move |connection| Ok((leases::owners(connection)?, leases::alive(connection, now_ms)?)))
+            .await
+    }
+
+    async fn execute(
+        &self,
+        turn: Turn,
+        sql: &'static str,
+        values: impl rusqlite::Params + Send + 'static,
+    ) -> Result<(), StoreError> {
+        self.inner
+            .writer
+            .write(turn, move |tx| {
+                tx.prepare_cached(sql)?.execute(values)?;
+                Ok(())
+            })
+            .await
     }
 
     /// See [`Writer::write`].
     pub(super) async fn write<T, E>(
         &self,
-        work: impl for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E>
     where
         T: Send + 'static,
@@ -183,21 +209,38 @@ impl SqliteStore {
     }
 }
 
+/// The connection that writes, once the file is there and of this server's version.
+fn open_up_to_date(path: &Path) -> anyhow::Result<Connection> {
+    // It holds secrets. SQLite gives the files beside it the same permissions.
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let mut connection = open_to_write(path)?;
+    migrations::run(&mut connection, path)?;
+    Ok(connection)
+}
+
+/// A file as a server of this version made it.
+#[cfg(test)]
+pub(super) fn older_file(path: &Path, version: i64) -> Connection {
+    let mut connection = Connection::open(path).unwrap();
+    migrations::run_to(&mut connection, path, version).unwrap();
+    connection
+}
+
 #[async_trait]
 impl Store for SqliteStore {
     async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
         let (id, now_ms) = (new.job.id.clone(), self.now_ms());
-        let (created, written) = self.write(move |tx| Box::pin(insert(tx, new, now_ms))).await?;
+        let (created, written) = self.write(move |tx| insert(tx, &new, now_ms)).await?;
         self.wrote(&id, written);
         Ok(created)
     }
 
     async fn resolve(&self, token: TokenHash) -> Result<Option<JobId>, StoreError> {
-        let row = sqlx::query("SELECT job_id FROM jobs WHERE token_hash = ?")
-            .bind(token.0.as_slice())
-            .fetch_optional(&self.inner.readers)
-            .await?;
-        row.as_ref().map(job_id).transpose()
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached("SELECT job_id FROM jobs WHERE token_hash = ?")?;
+            query.query_one([token.0], |row| Ok(job_id(row))).optional()?.transpose()
+        })
+        .await
     }
 
     async fn load(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
@@ -211,18 +254,13 @@ impl Store for SqliteStore {
     }
 
     async fn program(&self, id: &JobId) -> Result<Option<String>, StoreError> {
-        let sql = sqlx::query_scalar("SELECT sql FROM programs WHERE job_id = ?").bind(id.as_str());
-        Ok(sql.fetch_optional(&self.inner.readers).await?)
+        self.text("SELECT sql FROM programs WHERE job_id = ?", [id.to_string()]).await
     }
 
     async fn headings(&self, id: &JobId) -> Result<Vec<String>, StoreError> {
-        let row = sqlx::query("SELECT job_id, headings FROM programs WHERE job_id = ?")
-            .bind(id.as_str())
-            .fetch_optional(&self.inner.readers)
-            .await?;
-        let Some(row) = row else { return Ok(Vec::new()) };
+        let headings = self.text("SELECT headings FROM programs WHERE job_id = ?", [id.to_string()]).await?;
         // Headings are for people; the job goes on without them.
-        let headings = serde_json::from_str(row.try_get("headings")?);
+        let headings = headings.map_or_else(|| Ok(Vec::new()), |text| serde_json::from_str(&text));
         Ok(headings.unwrap_or_else(|error| {
             tracing::error!(job = %id, %error, "the stored headings of the job are damaged");
             Vec::new()
@@ -230,20 +268,13 @@ impl Store for SqliteStore {
     }
 
     async fn step_spec(&self, id: &JobId, step: u32) -> Result<Option<String>, StoreError> {
-        let spec = sqlx::query_scalar("SELECT spec FROM step_specs WHERE job_id = ? AND step = ?")
-            .bind(id.as_str())
-            .bind(step);
-        Ok(spec.fetch_optional(&self.inner.readers).await?)
+        let sql = "SELECT spec FROM step_specs WHERE job_id = ? AND step = ?";
+        self.text(sql, (id.to_string(), step)).await
     }
 
     async fn secret(&self, id: &JobId, name: &str) -> Result<Option<Secret>, StoreError> {
-        let value: Option<String> =
-            sqlx::query_scalar("SELECT value FROM secrets WHERE job_id = ? AND name = ?")
-                .bind(id.as_str())
-                .bind(name)
-                .fetch_optional(&self.inner.readers)
-                .await?;
-        Ok(value.map(Secret::new))
+        let sql = "SELECT value FROM secrets WHERE job_id = ? AND name = ?";
+        Ok(self.text(sql, [id.to_string(), name.to_owned()]).await?.map(Secret::new))
     }
 
     async fn update(
@@ -263,23 +294,26 @@ impl Store for SqliteStore {
     }
 
     async fn list(&self, filter: JobFilter) -> Result<Vec<JobRecord>, StoreError> {
-        let rows = listing(filter).build().fetch_all(&self.inner.readers).await?;
-        Ok(readable(&rows, listed))
+        let (sql, values) = listing(filter);
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(&sql)?;
+            readable(query.query(params_from_iter(values))?, listed)
+        })
+        .await
     }
 
     async fn claim(&self, claim: Claim) -> Result<Vec<(JobId, Lease)>, StoreError> {
         let now_ms = self.now_ms();
-        let owners = leases::owners(&self.inner.readers).await?;
-        let alive = leases::alive(&self.inner.readers, now_ms).await?;
+        let (owners, alive) = self.owners(now_ms).await?;
         if leases::free(&claim, owners, &alive).is_empty() {
             return Ok(Vec::new());
         }
-        self.write(move |tx| Box::pin(leases::claim(tx, claim, now_ms))).await
+        self.write(move |tx| leases::claim(tx, &claim, now_ms)).await
     }
 
     async fn release(&self, id: &JobId, lease: &Lease) -> Result<(), StoreError> {
         let (id, lease) = (id.clone(), lease.clone());
-        self.write(move |tx| Box::pin(async move { leases::release(tx, &id, &lease).await })).await
+        self.write(move |tx| leases::release(tx, &id, &lease)).await
     }
 
     async fn held(
@@ -288,39 +322,39 @@ impl Store for SqliteStore {
         after: Option<&JobId>,
         limit: u32,
     ) -> Result<Vec<(JobId, Lease)>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT job_id, lease_epoch FROM jobs
-             WHERE ended_ms IS NULL AND lease_owner = ? AND job_id > ? ORDER BY job_id LIMIT ?",
-        )
-        .bind(&me.0)
-        .bind(after.map_or("", JobId::as_str))
-        .bind(limit)
-        .fetch_all(&self.inner.readers)
-        .await?;
-        Ok(readable(&rows, |row| {
-            Ok((job_id(row)?, Lease { owner: me.clone(), epoch: row.try_get("lease_epoch")? }))
-        }))
+        let (me, after) = (me.clone(), after.map(JobId::to_string).unwrap_or_default());
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT job_id, lease_epoch FROM jobs
+                 WHERE ended_ms IS NULL AND lease_owner = ? AND job_id > ? ORDER BY job_id LIMIT ?",
+            )?;
+            readable(query.query(params![me.0, after, limit])?, |row| {
+                Ok((job_id(row)?, Lease { owner: me.clone(), epoch: row.get("lease_epoch")? }))
+            })
+        })
+        .await
     }
 
     async fn live(&self, ids: &[JobId]) -> Result<HashSet<JobId>, StoreError> {
-        let mut query =
-            QueryBuilder::<Sqlite>::new("SELECT job_id FROM jobs WHERE ended_ms IS NULL AND job_id IN ");
-        query.push_tuples(ids, |mut tuple, id| {
-            tuple.push_bind(id.as_str());
-        });
-        let rows = query.build().fetch_all(&self.inner.readers).await?;
-        Ok(readable(&rows, job_id).into_iter().collect())
+        let ids = json(&ids);
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND job_id IN (SELECT value FROM json_each(?))",
+            )?;
+            Ok(readable(query.query([ids])?, job_id)?.into_iter().collect())
+        })
+        .await
     }
 
     async fn lease_owners(&self, me: &ServerId) -> Result<Vec<ServerId>, StoreError> {
-        let owners = leases::owners(&self.inner.readers).await?;
-        let alive = leases::alive(&self.inner.readers, self.now_ms()).await?;
+        let (owners, alive) = self.owners(self.now_ms()).await?;
         let others = owners.into_iter().filter(|owner| *owner != me.0 && alive.contains(owner));
         Ok(others.map(ServerId).collect())
     }
 
     async fn lease_lasts(&self, server: &ServerId) -> Result<bool, StoreError> {
-        leases::lasts(&self.inner.readers, server, self.now_ms()).await
+        let (server, now_ms) = (server.clone(), self.now_ms());
+        self.read(move |connection| leases::lasts(connection, &server, now_ms)).await
     }
 
     async fn heartbeat(&self, me: &ServerId, lease: Duration, tolerance: Duration) -> Result<(), StoreError> {
@@ -329,10 +363,8 @@ impl Store for SqliteStore {
             .inner
             .writer
             .write(Turn::First, move |tx| {
-                Box::pin(async move {
-                    // The time at which it is written, not that at which it was asked for.
-                    leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance).await
-                })
+                // The time at which it is written, not that at which it was asked for.
+                leases::heartbeat(tx, &me, this.now_ms(), lease, tolerance)
             })
             .await;
         self.inner.writability.note(&written, Instant::now());
@@ -340,57 +372,34 @@ impl Store for SqliteStore {
     }
 
     async fn fetched(&self, id: &JobId) -> Result<(), StoreError> {
-        let (id, now_ms) = (id.clone(), self.now_ms());
-        self.inner
-            .writer
-            .write(Turn::Unsynced, move |tx| {
-                Box::pin(async move {
-                    let query =
-                        sqlx::query("UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?");
-                    query.bind(now_ms).bind(id.as_str()).execute(tx).await?;
-                    Ok(())
-                })
-            })
-            .await
+        let sql = "UPDATE jobs SET fetched_ms = MAX(fetched_ms, ?) WHERE job_id = ?";
+        self.execute(Turn::Unsynced, sql, (self.now_ms(), id.to_string())).await
     }
 
     async fn unfetched(&self, after: Option<&Unfetched>, limit: u32) -> Result<Vec<Unfetched>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT job_id, fetch_timeout_ms, fetched_ms + fetch_timeout_ms AS due_ms FROM jobs
-             WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < (SELECT alive_ms FROM presence)
-               AND (fetched_ms + fetch_timeout_ms, job_id) > (?, ?)
-             ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT ?",
-        )
-        .bind(after.map_or(i64::MIN, |it| it.due_ms))
-        .bind(after.map_or("", |it| it.id.as_str()))
-        .bind(limit)
-        .fetch_all(&self.inner.readers)
-        .await?;
-        Ok(readable(&rows, |row| {
-            Ok(Unfetched {
-                id: job_id(row)?,
-                timeout_ms: row.try_get("fetch_timeout_ms")?,
-                due_ms: row.try_get("due_ms")?,
+        let due_ms = after.map_or(i64::MIN, |it| it.due_ms);
+        let id = after.map(|it| it.id.to_string()).unwrap_or_default();
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT job_id, fetch_timeout_ms, fetched_ms + fetch_timeout_ms AS due_ms FROM jobs
+                 WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < (SELECT alive_ms FROM presence)
+                   AND (fetched_ms + fetch_timeout_ms, job_id) > (?, ?)
+                 ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT ?",
+            )?;
+            readable(query.query(params![due_ms, id, limit])?, |row| {
+                Ok(Unfetched {
+                    id: job_id(row)?,
+                    timeout_ms: row.get("fetch_timeout_ms")?,
+                    due_ms: row.get("due_ms")?,
+                })
             })
-        }))
+        })
+        .await
     }
 
     async fn advance_plain_cursor(&self, id: &JobId, from: u64, to: u64) -> Result<(), StoreError> {
-        let id = id.clone();
-        self.inner
-            .writer
-            .write(Turn::Unsynced, move |tx| {
-                Box::pin(async move {
-                    sqlx::query("UPDATE jobs SET plain_cursor = ? WHERE job_id = ? AND plain_cursor = ?")
-                        .bind(stored(to))
-                        .bind(id.as_str())
-                        .bind(stored(from))
-                        .execute(tx)
-                        .await?;
-                    Ok(())
-                })
-            })
-            .await
+        let sql = "UPDATE jobs SET plain_cursor = ? WHERE job_id = ? AND plain_cursor = ?";
+        self.execute(Turn::Unsynced, sql, (stored(to), id.to_string(), stored(from))).await
     }
 
     async fn ended_before(
@@ -399,22 +408,26 @@ impl Store for SqliteStore {
         after: Option<&EndedJob>,
         limit: u32,
     ) -> Result<Vec<EndedJob>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT job_id, ended_ms FROM jobs WHERE ended_ms < ? AND (ended_ms, job_id) > (?, ?)
-             ORDER BY ended_ms, job_id LIMIT ?",
-        )
-        .bind(ended_ms)
-        .bind(after.map_or(i64::MIN, |it| it.ended_ms))
-        .bind(after.map_or("", |it| it.id.as_str()))
-        .bind(limit)
-        .fetch_all(&self.inner.readers)
-        .await?;
-        Ok(readable(&rows, |row| Ok(EndedJob { id: job_id(row)?, ended_ms: row.try_get("ended_ms")? })))
+        let after_ms = after.map_or(i64::MIN, |it| it.ended_ms);
+        let id = after.map(|it| it.id.to_string()).unwrap_or_default();
+        self.read(move |connection| {
+            let mut query = connection.prepare_cached(
+                "SELECT job_id, ended_ms FROM jobs WHERE ended_ms < ? AND (ended_ms, job_id) > (?, ?)
+                 ORDER BY ended_ms, job_id LIMIT ?",
+            )?;
+            let ended = |row: &Row<'_>| Ok(EndedJob { id: job_id(row)?, ended_ms: row.get("ended_ms")? });
+            readable(query.query(params![ended_ms, after_ms, id, limit])?, ended)
+        })
+        .await
     }
 
     async fn counts(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        let counted = sqlx::query_as("SELECT state, jobs FROM job_counts");
-        Ok(counted.fetch_all(&self.inner.readers).await?)
+        self.read(|connection| {
+            let mut query = connection.prepare_cached("SELECT state, jobs FROM job_counts")?;
+            let counts = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(counts.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
     }
 
     async fn can_record(&self) -> Result<(), String> {
@@ -426,15 +439,8 @@ impl Store for SqliteStore {
     }
 
     async fn remove(&self, id: &JobId) -> Result<(), StoreError> {
-        let id = id.clone();
-        self.write(move |tx| {
-            Box::pin(async move {
-                let query = sqlx::query("DELETE FROM jobs WHERE job_id = ? AND ended_ms IS NOT NULL");
-                query.bind(id.as_str()).execute(tx).await?;
-                Ok(())
-            })
-        })
-        .await
+        let sql = "DELETE FROM jobs WHERE job_id = ? AND ended_ms IS NOT NULL";
+        self.execute(Turn::InOrder, sql, [id.to_string()]).await
     }
 
     async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {

@@ -25,11 +25,8 @@ impl Servers {
     }
 
     /// Changes the file behind the servers' back.
-    async fn tamper(&self, sql: &str) {
-        let path = self.dir.path().join("state.db");
-        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned())).execute(&pool).await.unwrap();
-        pool.close().await;
+    fn tamper(&self, sql: &str) {
+        fixture::tamper(&self.dir.path().join("state.db"), sql);
     }
 }
 
@@ -89,12 +86,9 @@ fn failed() -> Event {
 async fn sqlite_makes_no_temporary_files() {
     const MEMORY: i64 = 2;
     let servers = servers().await;
-    let asked = servers.a.write(|tx| {
-        Box::pin(async move {
-            Ok::<i64, StoreError>(sqlx::query_scalar("PRAGMA temp_store").fetch_one(tx).await?)
-        })
-    });
-    assert_eq!(asked.await.unwrap(), MEMORY);
+    let asked: Result<i64, StoreError> =
+        servers.a.write(|tx| Ok(tx.query_one("PRAGMA temp_store", [], |row| row.get(0))?)).await;
+    assert_eq!(asked.unwrap(), MEMORY);
 }
 
 #[tokio::test]
@@ -237,8 +231,7 @@ async fn jobs_are_listed_newest_first_page_by_page() {
 #[tokio::test]
 async fn no_query_of_lists_and_leases_reads_all_jobs() {
     let servers = servers().await;
-    let path = servers.dir.path().join("state.db");
-    let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
+    let connection = rusqlite::Connection::open(servers.dir.path().join("state.db")).unwrap();
     for query in [
         "SELECT job_id FROM jobs WHERE state = 'x' ORDER BY job_id DESC LIMIT 3",
         "SELECT job_id FROM jobs WHERE state = 'x' AND user_id = 'u' AND job_id < 'y' ORDER BY job_id DESC LIMIT 3",
@@ -250,10 +243,9 @@ async fn no_query_of_lists_and_leases_reads_all_jobs() {
         "SELECT job_id FROM jobs WHERE ended_ms IS NULL AND fetch_timeout_ms > 0 AND fetched_ms + fetch_timeout_ms < 7
          AND (fetched_ms + fetch_timeout_ms, job_id) > (1, 'x') ORDER BY fetched_ms + fetch_timeout_ms, job_id LIMIT 3",
     ] {
-        let explain = format!("EXPLAIN QUERY PLAN {query}");
-        let plan: Vec<(i64, i64, i64, String)> =
-            sqlx::query_as(sqlx::AssertSqlSafe(explain)).fetch_all(&pool).await.unwrap();
-        let plan = plan.into_iter().map(|(_, _, _, detail)| detail).collect::<Vec<_>>().join("; ");
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {query}")).unwrap();
+        let plan = explain.query_map([], |row| row.get(3)).unwrap();
+        let plan = plan.collect::<rusqlite::Result<Vec<String>>>().unwrap().join("; ");
         assert!(plan.contains("SEARCH") && !plan.contains("SCAN") && !plan.contains("TEMP"), "{query}: {plan}");
     }
 }

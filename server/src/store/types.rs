@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rusqlite::ErrorCode;
+
 use crate::job::{Job, JobId, Rejection, TokenHash};
 
 /// One process of the server: a new one at every start.
@@ -218,9 +220,12 @@ pub enum StoreError {
         /// Who, and what to do about it.
         why: String,
     },
+    /// Reading takes too long.
+    #[error("the server's state could not be read in time; see whether the disk of the state folder answers")]
+    Slow,
     /// Anything else: the database is locked, damaged, not there.
     #[error("the server's state could not be read or written")]
-    Database(#[source] Arc<sqlx::Error>),
+    Database(#[source] Arc<rusqlite::Error>),
     /// What is stored does not have the form it should.
     #[error("the stored state of job {0} is damaged")]
     Damaged(String, #[source] Arc<serde_json::Error>),
@@ -242,17 +247,14 @@ pub enum StoreError {
     Closing,
 }
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        /// The second: there is no room for the memory that processes share (`SQLITE_IOERR_SHMSIZE`).
-        const SQLITE_FULL: [&str; 2] = ["13", "4874"];
-        let is_full = |code: &str| SQLITE_FULL.contains(&code);
-        match &error {
-            sqlx::Error::Database(database) if database.code().is_some_and(|code| is_full(&code)) => {
-                Self::Full
-            }
-            _ => Self::Database(Arc::new(error)),
-        }
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        /// There is no room for the memory that processes share (`SQLITE_IOERR_SHMSIZE`).
+        const SHARED_MEMORY: i32 = 4874;
+        let code = error.sqlite_error();
+        let is_full =
+            |it: &rusqlite::ffi::Error| it.code == ErrorCode::DiskFull || it.extended_code == SHARED_MEMORY;
+        if code.is_some_and(is_full) { Self::Full } else { Self::Database(Arc::new(error)) }
     }
 }
 

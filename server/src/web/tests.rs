@@ -90,11 +90,8 @@ impl World {
     }
 
     /// Changes the state behind the server's back.
-    async fn tamper(&self, sql: &'static str) {
-        let path = self.dir.path().join("state.db");
-        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
-        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
-        pool.close().await;
+    fn tamper(&self, sql: &str) {
+        fixture::tamper(&self.dir.path().join("state.db"), sql);
     }
 
     async fn heartbeat(&self) {
@@ -169,15 +166,14 @@ async fn a_server_that_cannot_write_its_heartbeat_says_so_until_it_can() {
     };
     can_record(&world).await;
     world
-        .tamper("CREATE TRIGGER t BEFORE INSERT ON servers BEGIN SELECT RAISE(ABORT, 'read-only disk'); END")
-        .await;
+        .tamper("CREATE TRIGGER t BEFORE INSERT ON servers BEGIN SELECT RAISE(ABORT, 'read-only disk'); END");
     world.heartbeat().await;
     let (status, text) = world.readiness().await;
     assert_eq!(status, StatusCode::OK);
     let line = text.lines().nth(2).unwrap();
     assert!(line.starts_with("new jobs: cannot write this server's heartbeat: "), "{text}");
     assert!(line.contains("read-only disk"), "{text}");
-    world.tamper("DROP TRIGGER t").await;
+    world.tamper("DROP TRIGGER t");
     world.heartbeat().await;
     can_record(&world).await;
 }

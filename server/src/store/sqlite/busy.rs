@@ -5,6 +5,8 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use rusqlite::ErrorCode;
+
 use super::beside;
 use crate::proc_locks::{self, Kind};
 use crate::store::types::StoreError;
@@ -13,25 +15,13 @@ use crate::store::types::StoreError;
 const WRITE_LOCK_BYTE: u64 = 120;
 
 /// What `error` of a write on the database at `path` means.
-pub(super) fn explained(error: sqlx::Error, path: &Path) -> StoreError {
-    if is_busy(&error) { refusal(path) } else { error.into() }
+pub(super) fn explained(error: rusqlite::Error, path: &Path) -> StoreError {
+    if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) { refusal(path) } else { error.into() }
 }
 
 /// The answer to a write that could not begin in time.
 pub(super) fn refusal(path: &Path) -> StoreError {
     StoreError::Busy { why: why(path) }
-}
-
-fn is_busy(error: &sqlx::Error) -> bool {
-    /// The low byte of a code is its kind.
-    const SQLITE_BUSY: i32 = 5;
-    match error {
-        sqlx::Error::Database(error) => error
-            .code()
-            .and_then(|code| code.parse::<i32>().ok())
-            .is_some_and(|code| code & 0xff == SQLITE_BUSY),
-        _ => false,
-    }
 }
 
 fn why(path: &Path) -> String {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use sqlx::{Row as _, SqliteConnection};
+use rusqlite::{Connection, params};
 
 use super::Inner;
 use super::rows::{job_id, readable};
@@ -17,38 +17,44 @@ const PERIOD: Duration = Duration::from_secs(1);
 const PAGE: u32 = 256;
 
 /// Raises the number in this transaction; the rows that it writes get it.
-pub(super) async fn next_revision(tx: &mut SqliteConnection) -> Result<Revision, StoreError> {
-    let next = sqlx::query_scalar("UPDATE revisions SET last = last + 1 RETURNING last");
-    Ok(Revision(next.fetch_one(tx).await?))
+pub(super) fn next_revision(tx: &Connection) -> Result<Revision, StoreError> {
+    let mut next = tx.prepare_cached("UPDATE revisions SET last = last + 1 RETURNING last")?;
+    Ok(Revision(next.query_one([], |row| row.get(0))?))
+}
+
+fn last_revision(connection: &Connection) -> Result<Revision, StoreError> {
+    let mut last = connection.prepare_cached("SELECT last FROM revisions")?;
+    Ok(Revision(last.query_one([], |row| row.get(0))?))
 }
 
 impl Inner {
     pub(super) async fn revision(&self) -> Result<Revision, StoreError> {
-        let last = sqlx::query_scalar("SELECT last FROM revisions");
-        Ok(Revision(last.fetch_one(&self.readers).await?))
+        self.readers.read(last_revision).await
     }
 
     /// See [`crate::store::Store::changes`].
     pub(super) async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError> {
-        let last = self.revision().await?;
-        if last <= since {
-            return Ok(Changes { jobs: Vec::new(), upto: last, has_more: false, is_older: last < since });
-        }
-        let rows =
-            sqlx::query("SELECT job_id, revision FROM jobs WHERE revision > ? ORDER BY revision LIMIT ?")
-                .bind(since.0)
-                .bind(limit)
-                .fetch_all(&self.readers)
-                .await?;
-        let has_more = rows.len() >= limit as usize;
-        let newest = rows.last().map(|row| row.try_get("revision")).transpose()?.map_or(since, Revision);
-        // What was written up to `last` is in these rows, or they are not all.
-        let upto = if has_more { newest } else { newest.max(last) };
-        let jobs = readable(&rows, |row| {
-            Ok(Changed { id: job_id(row)?, revision: Revision(row.try_get("revision")?) })
-        });
-        Ok(Changes { jobs, upto, has_more, is_older: false })
+        self.readers.read(move |connection| changes(connection, since, limit)).await
     }
+}
+
+fn changes(connection: &Connection, since: Revision, limit: u32) -> Result<Changes, StoreError> {
+    let last = last_revision(connection)?;
+    if last <= since {
+        return Ok(Changes { jobs: Vec::new(), upto: last, has_more: false, is_older: last < since });
+    }
+    let mut query = connection
+        .prepare_cached("SELECT job_id, revision FROM jobs WHERE revision > ? ORDER BY revision LIMIT ?")?;
+    let (mut count, mut newest) = (0, since);
+    let jobs = readable(query.query(params![since.0, limit])?, |row| {
+        count += 1;
+        newest = Revision(row.get("revision")?);
+        Ok(Changed { id: job_id(row)?, revision: newest })
+    })?;
+    let has_more = count >= limit;
+    // What was written up to `last` is in these rows, or they are not all.
+    let upto = if has_more { newest } else { newest.max(last) };
+    Ok(Changes { jobs, upto, has_more, is_older: false })
 }
 
 /// The revisions that this process wrote and has not met again. Its own watchers know of them already.

@@ -1,6 +1,6 @@
 //! The query for a list of jobs.
 
-use sqlx::{QueryBuilder, Sqlite};
+use rusqlite::types::Value;
 
 use super::rows::RECORD_COLUMNS;
 use crate::store::types::JobFilter;
@@ -10,28 +10,35 @@ const STATES: [&str; 4] = ["pending", "running", "succeeded", "failed"];
 
 /// The newest jobs of each state, by its index, and of these the newest: the rows that are looked at are no more than
 /// four times those that are asked for, however many jobs there are.
-pub(super) fn listing(filter: JobFilter) -> QueryBuilder<Sqlite> {
-    let mut query = QueryBuilder::new("SELECT ");
-    query.push(RECORD_COLUMNS).push(" FROM jobs WHERE TRUE");
-    let by_state = filter.user_id.is_some() || !filter.states.is_empty();
-    if by_state {
+/// The query's text, and what it is asked with.
+pub(super) fn listing(filter: JobFilter) -> (String, Vec<Value>) {
+    let (user, before) = (filter.user_id, filter.before.map(|id| id.to_string()));
+    let limit = Value::from(i64::from(filter.limit));
+    let (mut sql, mut values) = (format!("SELECT {RECORD_COLUMNS} FROM jobs WHERE TRUE"), Vec::new());
+    if user.is_some() || !filter.states.is_empty() {
         let states = if filter.states.is_empty() { STATES.to_vec() } else { filter.states };
-        query.push(" AND job_id IN (");
-        for (index, state) in states.into_iter().enumerate() {
-            query.push(if index == 0 { "" } else { " UNION ALL " });
-            query.push("SELECT * FROM (SELECT job_id FROM jobs WHERE state = ").push_bind(state);
-            if let Some(user) = &filter.user_id {
-                query.push(" AND user_id = ").push_bind(user.clone());
+        let mut of_states = Vec::new();
+        for state in states {
+            let mut one = "SELECT * FROM (SELECT job_id FROM jobs WHERE state = ?".to_owned();
+            values.push(Value::from(state.to_owned()));
+            if let Some(user) = &user {
+                one.push_str(" AND user_id = ?");
+                values.push(user.clone().into());
             }
-            if let Some(before) = &filter.before {
-                query.push(" AND job_id < ").push_bind(before.to_string());
+            if let Some(before) = &before {
+                one.push_str(" AND job_id < ?");
+                values.push(before.clone().into());
             }
-            query.push(" ORDER BY job_id DESC LIMIT ").push_bind(filter.limit).push(")");
+            one.push_str(" ORDER BY job_id DESC LIMIT ?)");
+            values.push(limit.clone());
+            of_states.push(one);
         }
-        query.push(")");
-    } else if let Some(before) = &filter.before {
-        query.push(" AND job_id < ").push_bind(before.to_string());
+        sql.push_str(&format!(" AND job_id IN ({})", of_states.join(" UNION ALL ")));
+    } else if let Some(before) = before {
+        sql.push_str(" AND job_id < ?");
+        values.push(before.into());
     }
-    query.push(" ORDER BY job_id DESC LIMIT ").push_bind(filter.limit);
-    query
+    sql.push_str(" ORDER BY job_id DESC LIMIT ?");
+    values.push(limit);
+    (sql, values)
 }

@@ -61,20 +61,8 @@ fn holder(file: &File) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sqlx::migrate::Migrator;
-    use sqlx::sqlite::SqliteConnectOptions;
-
-    use super::super::{MIGRATIONS, SqliteStore};
+    use super::super::{SqliteStore, older_file};
     use super::*;
-
-    /// What a server of the first version made.
-    async fn first_version(path: &Path) {
-        let first = MIGRATIONS.migrations.iter().take(1).cloned().collect();
-        let options = SqliteConnectOptions::new().filename(path).create_if_missing(true);
-        let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-        Migrator { migrations: first, ..Migrator::DEFAULT }.run(&pool).await.unwrap();
-        pool.close().await;
-    }
 
     async fn open_together(path: &Path) {
         let opened = futures::future::join_all((0..4).map(|_| SqliteStore::open(path))).await;
@@ -96,7 +84,7 @@ mod tests {
         for _ in 0..10 {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("state.db");
-            first_version(&path).await;
+            drop(older_file(&path, 1));
             open_together(&path).await;
         }
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
+use rusqlite::types::Type;
+use rusqlite::{Row, Rows};
 
 use crate::job::{Cause, Failure, Job, JobId, JobState};
 use crate::store::types::{JobRecord, StoreError};
@@ -25,9 +25,12 @@ pub(super) enum Document {
 }
 
 /// The job's document; reads `job_id`, `state`, `doc` and `doc_version`.
-pub(super) fn document(row: &SqliteRow) -> Result<Document, StoreError> {
+pub(super) fn document(row: &Row<'_>) -> Result<Document, StoreError> {
     // As bytes: a flipped bit may leave no text.
-    let error = match serde_json::from_slice::<Job>(row.try_get("doc")?) {
+    let doc = row.get_ref("doc")?.as_bytes();
+    let doc =
+        doc.map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Null, Box::new(error)))?;
+    let error = match serde_json::from_slice::<Job>(doc) {
         Ok(job) => return Ok(Document::Whole(job)),
         Err(error) => error,
     };
@@ -36,16 +39,16 @@ pub(super) fn document(row: &SqliteRow) -> Result<Document, StoreError> {
     }
     let id = job_id(row)?;
     let error = StoreError::Damaged(id.to_string(), Arc::new(error));
-    Ok(Document::Damaged(without_document(id, row.try_get("state")?), error))
+    Ok(Document::Damaged(without_document(id, &row.get::<_, String>("state")?), error))
 }
 
 /// Whether this server may write the document back; reads `job_id` and `doc_version`.
-pub(super) fn check_version(row: &SqliteRow) -> Result<(), StoreError> {
-    let version: i64 = row.try_get("doc_version")?;
+pub(super) fn check_version(row: &Row<'_>) -> Result<(), StoreError> {
+    let version: i64 = row.get("doc_version")?;
     if version <= DOC_VERSION {
         return Ok(());
     }
-    let job = row.try_get("job_id").unwrap_or_default();
+    let job = row.get("job_id").unwrap_or_default();
     Err(StoreError::Newer { job, version, known: DOC_VERSION })
 }
 
@@ -67,7 +70,7 @@ fn without_document(id: JobId, state: &str) -> Job {
 }
 
 /// A job as it stands.
-pub(super) fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+pub(super) fn record(row: &Row<'_>) -> Result<JobRecord, StoreError> {
     match document(row)? {
         Document::Whole(job) => with(job, row),
         Document::Damaged(_, error) | Document::Newer(error) => Err(error),
@@ -75,12 +78,12 @@ pub(super) fn record(row: &SqliteRow) -> Result<JobRecord, StoreError> {
 }
 
 /// A job for a listing, which one unreadable row does not stop: what a newer server wrote shows its state alone.
-pub(super) fn listed(row: &SqliteRow) -> Result<JobRecord, StoreError> {
+pub(super) fn listed(row: &Row<'_>) -> Result<JobRecord, StoreError> {
     match document(row)? {
         Document::Whole(job) | Document::Damaged(job, _) => with(job, row),
         Document::Newer(_) => {
             let job = Job::new(job_id(row)?, Vec::new());
-            let state = match row.try_get("state")? {
+            let state = match row.get::<_, String>("state")?.as_str() {
                 "pending" => JobState::Pending,
                 "running" => JobState::Running,
                 "succeeded" => JobState::Succeeded,
@@ -91,27 +94,36 @@ pub(super) fn listed(row: &SqliteRow) -> Result<JobRecord, StoreError> {
     }
 }
 
-fn with(job: Job, row: &SqliteRow) -> Result<JobRecord, StoreError> {
+fn with(job: Job, row: &Row<'_>) -> Result<JobRecord, StoreError> {
     Ok(JobRecord {
         job,
-        lease_epoch: row.try_get("lease_epoch")?,
-        user_id: row.try_get("user_id")?,
-        created_ms: row.try_get("created_ms")?,
-        ended_ms: row.try_get("ended_ms")?,
-        plain_cursor: position(row.try_get("plain_cursor")?),
-        fetch_timeout_ms: row.try_get("fetch_timeout_ms")?,
+        lease_epoch: row.get("lease_epoch")?,
+        user_id: row.get("user_id")?,
+        created_ms: row.get("created_ms")?,
+        ended_ms: row.get("ended_ms")?,
+        plain_cursor: position(row.get("plain_cursor")?),
+        fetch_timeout_ms: row.get("fetch_timeout_ms")?,
     })
 }
 
-pub(super) fn job_id(row: &SqliteRow) -> Result<JobId, StoreError> {
-    let text: String = row.try_get("job_id")?;
+pub(super) fn job_id(row: &Row<'_>) -> Result<JobId, StoreError> {
+    let text: String = row.get("job_id")?;
     text.parse().map_err(|error| StoreError::Damaged(text, Arc::new(serde::de::Error::custom(error))))
 }
 
 /// What these rows say. One that cannot be read is reported and left out: it stops nothing else.
-pub(super) fn readable<T>(rows: &[SqliteRow], read: impl Fn(&SqliteRow) -> Result<T, StoreError>) -> Vec<T> {
-    let read = |row| read(row).inspect_err(|error| tracing::error!(%error, "a row of the store is left out"));
-    rows.iter().filter_map(|row| read(row).ok()).collect()
+pub(super) fn readable<T>(
+    mut rows: Rows<'_>,
+    mut read: impl FnMut(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        match read(row) {
+            Ok(one) => found.push(one),
+            Err(error) => tracing::error!(%error, "a row of the store is left out"),
+        }
+    }
+    Ok(found)
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> String {

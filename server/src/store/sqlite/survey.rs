@@ -4,22 +4,25 @@
 //! Where no server has the file open, SQLite would have to make two files beside it to read it. It is opened as one that
 //! does not change instead, and read again the ordinary way once a server has come.
 
+use std::cmp::Ordering;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use sqlx::migrate::Migrate as _;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
-use sqlx::{ConnectOptions as _, Connection as _, Row as _, SqliteConnection};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Row, params};
 
+use super::beside;
+use super::database::BUSY_TIMEOUT;
+use super::migrations::{self, Versions};
 use super::rows::{Document, check_version, document, job_id};
-use super::{BUSY_TIMEOUT, MIGRATIONS, beside};
 use crate::job::{Job, JobId};
 use crate::store::types::{Lease, ServerId, StoreError};
 
 /// A store that is looked at.
 pub struct Survey {
     path: PathBuf,
-    connection: SqliteConnection,
+    connection: Connection,
     /// Opened as a file that does not change, when it was in this state.
     still: Option<Stamp>,
 }
@@ -61,13 +64,21 @@ pub enum SurveyError {
         /// The version.
         version: i64,
     },
+    /// It cannot be looked at.
+    #[error("cannot look at {}: {error}", path.display())]
+    Unseen {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
     /// It cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-impl From<sqlx::Error> for SurveyError {
-    fn from(error: sqlx::Error) -> Self {
+impl From<rusqlite::Error> for SurveyError {
+    fn from(error: rusqlite::Error) -> Self {
         Self::Store(error.into())
     }
 }
@@ -140,136 +151,114 @@ impl Survey {
     ///
     /// # Errors
     /// It is not there, or no store of this version, or cannot be read.
-    pub async fn open(path: &Path) -> Result<Self, SurveyError> {
+    pub fn open(path: &Path) -> Result<Self, SurveyError> {
         match path.try_exists() {
             Ok(true) => {}
             Ok(false) => return Err(SurveyError::Missing(path.to_owned())),
-            Err(error) => return Err(sqlx::Error::Io(error).into()),
+            Err(error) => return Err(SurveyError::Unseen { path: path.to_owned(), error }),
         }
         let still = Stamp::of_still(path);
-        let connection = connect(path, still.is_some()).await?;
-        let mut survey = Self { path: path.to_owned(), connection, still };
-        survey.check_version().await?;
+        let connection = connect(path, still.is_some())?;
+        let survey = Self { path: path.to_owned(), connection, still };
+        survey.check_version()?;
         Ok(survey)
     }
 
-    async fn check_version(&mut self) -> Result<(), SurveyError> {
+    fn check_version(&self) -> Result<(), SurveyError> {
         let path = self.path.clone();
-        let has_versions: Option<i64> = sqlx::query_scalar(
-            "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'",
-        )
-        .fetch_optional(&mut self.connection)
-        .await
-        .map_err(|error| foreign(error, &path))?;
-        if has_versions.is_none() {
+        let versions = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlx_migrations'";
+        let has_versions = self.connection.prepare(versions).and_then(|mut query| query.exists([]));
+        if !has_versions.map_err(|error| foreign(error, &path))? {
             return Err(SurveyError::Foreign(path));
         }
-        let applied =
-            self.connection.list_applied_migrations("_sqlx_migrations").await.map_err(
-                |error| match error {
-                    sqlx::migrate::MigrateError::Execute(error) => error.into(),
-                    _ => SurveyError::Foreign(path.clone()),
-                },
-            )?;
-        let found = applied.iter().map(|it| it.version).max().unwrap_or(0);
-        let known = MIGRATIONS.iter().map(|it| it.version).max().unwrap_or(0);
-        match found.cmp(&known) {
-            std::cmp::Ordering::Less => return Err(SurveyError::Older { path, found, known }),
-            std::cmp::Ordering::Greater => return Err(SurveyError::Newer { path, found, known }),
-            std::cmp::Ordering::Equal => {}
+        let known = migrations::newest();
+        let Versions { newest: found, other } = migrations::versions(&self.connection)?;
+        match (found.cmp(&known), other) {
+            (Ordering::Less, _) => Err(SurveyError::Older { path, found, known }),
+            (Ordering::Greater, _) => Err(SurveyError::Newer { path, found, known }),
+            (Ordering::Equal, Some(version)) => Err(SurveyError::Other { path, version }),
+            (Ordering::Equal, None) => Ok(()),
         }
-        for migration in MIGRATIONS.iter() {
-            let is_same = |it: &sqlx::migrate::AppliedMigration| {
-                it.version == migration.version && it.checksum == migration.checksum
-            };
-            if !applied.iter().any(is_same) {
-                return Err(SurveyError::Other { path, version: migration.version });
-            }
-        }
-        Ok(())
     }
 
     /// What SQLite's own check says about the file, if it is not well.
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn fault(&mut self) -> Result<Option<String>, SurveyError> {
-        let rows = self.read("PRAGMA quick_check(1)", |query| query).await?;
-        let said: String = match rows.first() {
-            Some(row) => row.try_get(0)?,
-            None => return Ok(None),
-        };
-        Ok((said != "ok").then_some(said))
+    pub fn fault(&mut self) -> Result<Option<String>, SurveyError> {
+        let said: Vec<String> = self.read("PRAGMA quick_check(1)", [], |row| Ok(row.get(0)?))?;
+        Ok(said.into_iter().next().filter(|said| said != "ok"))
     }
 
     /// Up to `limit` jobs after this one, in order.
     ///
     /// # Errors
     /// They cannot be read.
-    pub async fn jobs(&mut self, after: &str, limit: u32) -> Result<Vec<Surveyed>, SurveyError> {
+    pub fn jobs(&mut self, after: &str, limit: u32) -> Result<Vec<Surveyed>, SurveyError> {
         let sql = surveyed_where!("job_id > ? ORDER BY job_id LIMIT ?");
-        let rows = self.read(sql, |query| query.bind(after.to_owned()).bind(limit)).await?;
-        rows.iter().map(surveyed).collect()
+        self.read(sql, params![after, limit], surveyed)
     }
 
     /// A job's row.
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn job(&mut self, id: &JobId) -> Result<Option<Surveyed>, SurveyError> {
-        let rows = self.read(surveyed_where!("job_id = ?"), |query| query.bind(id.to_string())).await?;
-        rows.first().map(surveyed).transpose()
+    pub fn job(&mut self, id: &JobId) -> Result<Option<Surveyed>, SurveyError> {
+        let found = self.read(surveyed_where!("job_id = ?"), [id.as_str()], surveyed)?;
+        Ok(found.into_iter().next())
     }
 
     /// Whether there is such a job.
     ///
     /// # Errors
     /// It cannot be read.
-    pub async fn knows(&mut self, id: &JobId) -> Result<bool, SurveyError> {
-        let rows =
-            self.read("SELECT 1 FROM jobs WHERE job_id = ?", |query| query.bind(id.to_string())).await?;
-        Ok(!rows.is_empty())
+    pub fn knows(&mut self, id: &JobId) -> Result<bool, SurveyError> {
+        let found = self.read("SELECT 1 FROM jobs WHERE job_id = ?", [id.as_str()], |_| Ok(()))?;
+        Ok(!found.is_empty())
     }
 
     /// The leases of all servers.
     ///
     /// # Errors
     /// They cannot be read.
-    pub async fn servers(&mut self) -> Result<Vec<ServerLease>, SurveyError> {
-        let rows = self.read("SELECT server_id, alive_until_ms FROM servers", |query| query).await?;
-        let lease = |row: &SqliteRow| {
-            Ok(ServerLease {
-                server: ServerId(row.try_get("server_id")?),
-                until_ms: row.try_get("alive_until_ms")?,
-            })
-        };
-        rows.iter().map(lease).collect()
+    pub fn servers(&mut self) -> Result<Vec<ServerLease>, SurveyError> {
+        self.read("SELECT server_id, alive_until_ms FROM servers", [], |row| {
+            Ok(ServerLease { server: ServerId(row.get("server_id")?), until_ms: row.get("alive_until_ms")? })
+        })
     }
 
     /// Reads rows. What was read while a server began to change the file is read once more.
-    async fn read(
+    fn read<T>(
         &mut self,
         sql: &'static str,
-        bind: impl Fn(Query) -> Query,
-    ) -> Result<Vec<SqliteRow>, SurveyError> {
-        let read = bind(sqlx::query(sql)).fetch_all(&mut self.connection).await;
-        let Some(still) = self.still.take() else { return Ok(read?) };
+        values: impl Params + Clone,
+        row: impl Fn(&Row<'_>) -> Result<T, SurveyError>,
+    ) -> Result<Vec<T>, SurveyError> {
+        let read = rows(&self.connection, sql, values.clone(), &row);
+        let Some(still) = self.still.take() else { return read };
         if Stamp::of_still(&self.path) == Some(still) {
             self.still = Some(still);
-            return Ok(read?);
+            return read;
         }
-        self.connection = connect(&self.path, false).await?;
-        Ok(bind(sqlx::query(sql)).fetch_all(&mut self.connection).await?)
-    }
-
-    /// Closes the file.
-    pub async fn close(self) {
-        // Nothing was written.
-        let _ = self.connection.close().await;
+        self.connection = connect(&self.path, false)?;
+        rows(&self.connection, sql, values, row)
     }
 }
 
-type Query = sqlx::query::Query<'static, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    values: impl Params,
+    read: impl Fn(&Row<'_>) -> Result<T, SurveyError>,
+) -> Result<Vec<T>, SurveyError> {
+    let mut query = connection.prepare_cached(sql)?;
+    let mut rows = query.query(values)?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
 
 /// How the file stands on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -292,29 +281,41 @@ impl Stamp {
     }
 }
 
-async fn connect(path: &Path, is_still: bool) -> Result<SqliteConnection, SurveyError> {
-    let options = SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(true)
-        .immutable(is_still)
-        .busy_timeout(BUSY_TIMEOUT)
-        .disable_statement_logging();
-    options.connect().await.map_err(|error| foreign(error, path))
+fn connect(path: &Path, is_still: bool) -> Result<Connection, SurveyError> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(uri(path, is_still), flags);
+    let connection = connection.map_err(|error| foreign(error, path))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    Ok(connection)
+}
+
+/// The only way to tell SQLite that a file does not change; see "URI Filenames" in its documentation.
+fn uri(path: &Path, is_still: bool) -> String {
+    let mut uri = "file:".to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    if is_still {
+        uri.push_str("?immutable=1");
+    }
+    uri
 }
 
 /// An error of a file that is no database.
-fn foreign(error: sqlx::Error, path: &Path) -> SurveyError {
-    const SQLITE_NOTADB: &str = "26";
-    match &error {
-        sqlx::Error::Database(database) if database.code().as_deref() == Some(SQLITE_NOTADB) => {
-            SurveyError::Foreign(path.to_owned())
-        }
+fn foreign(error: rusqlite::Error, path: &Path) -> SurveyError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => SurveyError::Foreign(path.to_owned()),
         _ => error.into(),
     }
 }
 
-fn surveyed(row: &SqliteRow) -> Result<Surveyed, SurveyError> {
-    let key: String = row.try_get("job_id")?;
+fn surveyed(row: &Row<'_>) -> Result<Surveyed, SurveyError> {
+    let key: String = row.get("job_id")?;
     let id = job_id(row).ok();
     // The version first: one that is newer may have what this program would drop, although it can read the rest.
     let document = match check_version(row).and_then(|()| document(row)) {
@@ -324,15 +325,15 @@ fn surveyed(row: &SqliteRow) -> Result<Surveyed, SurveyError> {
             SurveyedDocument::Damaged(cause(&error))
         }
     };
-    let owner: Option<String> = row.try_get("lease_owner")?;
+    let owner: Option<String> = row.get("lease_owner")?;
     Ok(Surveyed {
         key,
         id,
         document,
-        created_ms: row.try_get("created_ms")?,
-        ended_ms: row.try_get("ended_ms")?,
-        lease: Lease { owner: ServerId(owner.unwrap_or_default()), epoch: row.try_get("lease_epoch")? },
-        was_buried: row.try_get("was_buried")?,
+        created_ms: row.get("created_ms")?,
+        ended_ms: row.get("ended_ms")?,
+        lease: Lease { owner: ServerId(owner.unwrap_or_default()), epoch: row.get("lease_epoch")? },
+        was_buried: row.get("was_buried")?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What is done in one transaction.
 
-use sqlx::{Row as _, SqliteConnection};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::changes::next_revision;
 use super::leases::{prolong, until};
@@ -9,158 +9,146 @@ use crate::job::{Change, Event, Job, JobId};
 use crate::store::types::{Created, Lease, NewJob, Revision, StoreError, UpdateError};
 
 /// Records a job. Gives the revision of this write, if there was one.
-pub(super) async fn insert(
-    tx: &mut SqliteConnection,
-    new: NewJob,
+pub(super) fn insert(
+    tx: &Connection,
+    new: &NewJob,
     now_ms: i64,
 ) -> Result<(Created, Option<Revision>), StoreError> {
     let id = new.job.id.as_str();
-    if let Some(request) = new.request {
-        let before = sqlx::query("SELECT job_id, request_hash FROM jobs WHERE token_hash = ?")
-            .bind(new.token.0.as_slice())
-            .fetch_optional(&mut *tx)
-            .await?;
-        if let Some(before) = before {
-            let hash: Option<&[u8]> = before.try_get("request_hash")?;
-            let is_same = hash == Some(request.0.as_slice());
-            let created = if is_same { Created::Before(job_id(&before)?) } else { Created::Conflict };
+    if let Some(request) = &new.request {
+        let mut query = tx.prepare_cached("SELECT job_id, request_hash FROM jobs WHERE token_hash = ?")?;
+        let mut rows = query.query([new.token.0])?;
+        if let Some(before) = rows.next()? {
+            let hash: Option<Vec<u8>> = before.get("request_hash")?;
+            let is_same = hash.as_deref() == Some(request.0.as_slice());
+            let created = if is_same { Created::Before(job_id(before)?) } else { Created::Conflict };
             return Ok((created, None));
         }
     }
-    prolong(tx, &new.owner, until(now_ms, new.lease)).await?;
-    let revision = next_revision(tx).await?;
-    sqlx::query(
+    prolong(tx, &new.owner, until(now_ms, new.lease))?;
+    let revision = next_revision(tx)?;
+    tx.prepare_cached(
         "INSERT INTO jobs (job_id, token_hash, user_id, state, doc, doc_version, created_ms, lease_owner,
                            lease_epoch, lease_until_ms, fetch_timeout_ms, fetched_ms, request_hash, revision)
          VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-    )
-    .bind(id)
-    .bind(new.token.0.as_slice())
-    .bind(&new.user_id)
-    .bind(new.job.state.name())
-    .bind(json(&new.job))
-    .bind(DOC_VERSION)
-    .bind(new.created_ms)
-    .bind(&new.owner.0)
-    .bind(Lease::FIRST_EPOCH)
-    // Only servers of before migration 0002 read it.
-    .bind(i64::MAX)
-    .bind(new.fetch_timeout_ms)
-    .bind(now_ms)
-    .bind(new.request.map(|request| request.0.to_vec()))
-    .bind(revision.0)
-    .execute(&mut *tx)
-    .await?;
-    sqlx::query("INSERT INTO programs (job_id, sql, headings) VALUES (?, ?, ?)")
-        .bind(id)
-        .bind(&new.sql)
-        .bind(json(&new.headings))
-        .execute(&mut *tx)
-        .await?;
+    )?
+    .execute(params![
+        id,
+        new.token.0,
+        new.user_id,
+        new.job.state.name(),
+        json(&new.job),
+        DOC_VERSION,
+        new.created_ms,
+        new.owner.0,
+        Lease::FIRST_EPOCH,
+        // Only servers of before migration 0002 read it.
+        i64::MAX,
+        new.fetch_timeout_ms,
+        now_ms,
+        new.request.as_ref().map(|request| request.0),
+        revision.0,
+    ])?;
+    tx.prepare_cached("INSERT INTO programs (job_id, sql, headings) VALUES (?, ?, ?)")?.execute(params![
+        id,
+        new.sql,
+        json(&new.headings)
+    ])?;
+    let mut query = tx.prepare_cached("INSERT INTO step_specs (job_id, step, spec) VALUES (?, ?, ?)")?;
     for (step, spec) in (0_i64..).zip(&new.step_specs) {
-        let query = sqlx::query("INSERT INTO step_specs (job_id, step, spec) VALUES (?, ?, ?)");
-        query.bind(id).bind(step).bind(spec).execute(&mut *tx).await?;
+        query.execute(params![id, step, spec])?;
     }
+    let mut query = tx.prepare_cached("INSERT INTO secrets (job_id, name, value) VALUES (?, ?, ?)")?;
     for (name, secret) in &new.secrets {
-        let query = sqlx::query("INSERT INTO secrets (job_id, name, value) VALUES (?, ?, ?)");
-        query.bind(id).bind(name).bind(secret.expose()).execute(&mut *tx).await?;
+        query.execute(params![id, name, secret.expose()])?;
     }
     Ok((Created::New, Some(revision)))
 }
 
 /// The job after the event, and the revision of this write; `None`: the event changed nothing.
-pub(super) async fn apply(
-    tx: &mut SqliteConnection,
-    id: JobId,
-    lease: Option<Lease>,
+pub(super) fn apply(
+    tx: &Connection,
+    id: &JobId,
+    lease: Option<&Lease>,
     event: Event,
     now_ms: i64,
 ) -> Result<(Job, Option<Revision>), UpdateError> {
-    let row = sqlx::query(
-        "SELECT job_id, state, doc, doc_version, lease_owner, lease_epoch FROM jobs WHERE job_id = ?",
-    )
-    .bind(id.as_str())
-    .fetch_optional(&mut *tx)
-    .await
-    .map_err(StoreError::from)?
-    .ok_or(UpdateError::NotFound)?;
-    if let Some(lease) = lease {
-        let owner: Option<String> = row.try_get("lease_owner").map_err(StoreError::from)?;
-        let epoch: i64 = row.try_get("lease_epoch").map_err(StoreError::from)?;
-        if owner != Some(lease.owner.0) || epoch != lease.epoch {
-            return Err(UpdateError::Fenced);
-        }
-    }
-    check_version(&row)?;
-    let mut job = match document(&row)? {
-        Document::Whole(job) => job,
-        Document::Damaged(_, error) | Document::Newer(error) => return Err(error.into()),
-    };
+    let mut job = held(tx, id, lease)?;
     let revision = match job.apply(event, now_ms)? {
-        Change::Changed => Some(write_back(tx, &job, now_ms).await?),
+        Change::Changed => Some(write_back(tx, &job, now_ms)?),
         Change::Unchanged => None,
     };
     Ok((job, revision))
 }
 
-/// Ends a job whose document is damaged, if it is. Its state's name is all that is kept, and the document itself for a
-/// person who looks into it. Gives the revision of this write, if there was one.
-pub(super) async fn end_damaged(
-    tx: &mut SqliteConnection,
-    id: JobId,
-    now_ms: i64,
-) -> Result<Option<Revision>, StoreError> {
-    let row = sqlx::query("SELECT job_id, state, doc, doc_version FROM jobs WHERE job_id = ?")
-        .bind(id.as_str())
-        .fetch_optional(&mut *tx)
-        .await?;
-    let Some(row) = row else { return Ok(None) };
-    match document(&row)? {
-        Document::Damaged(job, _) => bury(tx, &job, now_ms).await.map(Some),
-        Document::Whole(_) | Document::Newer(_) => Ok(None),
+/// The job, if the lease is still its own and this server may write it back.
+fn held(tx: &Connection, id: &JobId, lease: Option<&Lease>) -> Result<Job, UpdateError> {
+    let database = StoreError::from;
+    let mut query = tx
+        .prepare_cached(
+            "SELECT job_id, state, doc, doc_version, lease_owner, lease_epoch FROM jobs WHERE job_id = ?",
+        )
+        .map_err(database)?;
+    let mut rows = query.query([id.as_str()]).map_err(database)?;
+    let row = rows.next().map_err(database)?.ok_or(UpdateError::NotFound)?;
+    if let Some(lease) = lease {
+        let owner: Option<String> = row.get("lease_owner").map_err(database)?;
+        let epoch: i64 = row.get("lease_epoch").map_err(database)?;
+        if owner.as_ref() != Some(&lease.owner.0) || epoch != lease.epoch {
+            return Err(UpdateError::Fenced);
+        }
+    }
+    check_version(row)?;
+    match document(row)? {
+        Document::Whole(job) => Ok(job),
+        Document::Damaged(_, error) | Document::Newer(error) => Err(error.into()),
     }
 }
 
-async fn bury(tx: &mut SqliteConnection, job: &Job, now_ms: i64) -> Result<Revision, StoreError> {
-    let revision = next_revision(tx).await?;
-    sqlx::query(
+/// Ends a job whose document is damaged, if it is. Its state's name is all that is kept, and the document itself for a
+/// person who looks into it. Gives the revision of this write, if there was one.
+pub(super) fn end_damaged(tx: &Connection, id: &JobId, now_ms: i64) -> Result<Option<Revision>, StoreError> {
+    let mut query = tx.prepare_cached("SELECT job_id, state, doc, doc_version FROM jobs WHERE job_id = ?")?;
+    let found = query.query_one([id.as_str()], |row| Ok(document(row))).optional()?;
+    match found.transpose()? {
+        Some(Document::Damaged(job, _)) => bury(tx, &job, now_ms).map(Some),
+        Some(Document::Whole(_) | Document::Newer(_)) | None => Ok(None),
+    }
+}
+
+fn bury(tx: &Connection, job: &Job, now_ms: i64) -> Result<Revision, StoreError> {
+    let revision = next_revision(tx)?;
+    tx.prepare_cached(
         "UPDATE jobs SET damaged_doc = doc, doc = ?, doc_version = ?, state = ?,
                          ended_ms = COALESCE(ended_ms, ?), revision = ?
          WHERE job_id = ?",
-    )
-    .bind(json(job))
-    .bind(DOC_VERSION)
-    .bind(job.state.name())
-    .bind(now_ms)
-    .bind(revision.0)
-    .bind(job.id.as_str())
-    .execute(&mut *tx)
-    .await?;
-    forget_secrets(tx, &job.id).await?;
+    )?
+    .execute(params![json(job), DOC_VERSION, job.state.name(), now_ms, revision.0, job.id.as_str()])?;
+    forget_secrets(tx, &job.id)?;
     Ok(revision)
 }
 
-async fn write_back(tx: &mut SqliteConnection, job: &Job, now_ms: i64) -> Result<Revision, StoreError> {
+fn write_back(tx: &Connection, job: &Job, now_ms: i64) -> Result<Revision, StoreError> {
     let ended_ms = job.state.is_final().then_some(now_ms);
-    let revision = next_revision(tx).await?;
-    sqlx::query(
+    let revision = next_revision(tx)?;
+    tx.prepare_cached(
         "UPDATE jobs SET doc = ?, doc_version = ?, state = ?, ended_ms = ?, revision = ? WHERE job_id = ?",
-    )
-    .bind(json(job))
-    .bind(DOC_VERSION)
-    .bind(job.state.name())
-    .bind(ended_ms)
-    .bind(revision.0)
-    .bind(job.id.as_str())
-    .execute(&mut *tx)
-    .await?;
+    )?
+    .execute(params![
+        json(job),
+        DOC_VERSION,
+        job.state.name(),
+        ended_ms,
+        revision.0,
+        job.id.as_str()
+    ])?;
     if ended_ms.is_some() {
-        forget_secrets(tx, &job.id).await?;
+        forget_secrets(tx, &job.id)?;
     }
     Ok(revision)
 }
 
-async fn forget_secrets(tx: &mut SqliteConnection, id: &JobId) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM secrets WHERE job_id = ?").bind(id.as_str()).execute(tx).await?;
+fn forget_secrets(tx: &Connection, id: &JobId) -> Result<(), StoreError> {
+    tx.prepare_cached("DELETE FROM secrets WHERE job_id = ?")?.execute([id.as_str()])?;
     Ok(())
 }

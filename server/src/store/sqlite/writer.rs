@@ -1,20 +1,17 @@
-//! The one connection of this process that writes. Writes that come while a commit is on its way to the disk share the next
+//! The one connection of this process that writes, and its thread. Writes that come while a commit is on its way to the disk share the next
 //! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone. Everybody hears of
 //! the end of the transaction, also who was refused: a refusal may rest on what another write of the group did.
 
 use std::collections::VecDeque;
-use std::panic::AssertUnwindSafe;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
-use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, SqliteConnection};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::busy;
@@ -40,34 +37,45 @@ pub(super) enum Turn {
     Unsynced,
 }
 
-/// Hands writes to the task that has the connection.
+/// Opens a connection, to the same file each time.
+pub(super) type Open = Box<dyn Fn() -> rusqlite::Result<Connection> + Send>;
+
+/// Hands writes to the thread that has the connection.
 pub(super) struct Writer {
     first: mpsc::Sender<Box<dyn Write>>,
     in_order: mpsc::Sender<Box<dyn Write>>,
     closing: CancellationToken,
-    task: Mutex<Option<JoinHandle<()>>>,
+    /// Ends with the thread.
+    thread: Mutex<Option<oneshot::Receiver<()>>>,
     /// How long a write waits until it begins.
     turn_timeout: Duration,
     path: PathBuf,
 }
 
 impl Writer {
-    /// With an open connection to the database at `path`. One that fails is replaced by one with the same options. A write
-    /// that has not begun within `turn_timeout` is refused.
+    /// With an open connection to the database at `path`. One that fails is replaced by another. A write that has not begun
+    /// within `turn_timeout` is refused.
+    ///
+    /// # Errors
+    /// The system gives no thread.
     pub(super) fn begin(
-        connection: SqliteConnection,
-        options: SqliteConnectOptions,
+        connection: Connection,
+        open: Open,
         path: PathBuf,
         turn_timeout: Duration,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let (first, firsts) = mpsc::channel(QUEUE);
         let (in_order, in_orders) = mpsc::channel(QUEUE);
         let closing = CancellationToken::new();
         let queue = Queue { firsts, in_orders, closing: closing.clone(), waiting: VecDeque::new() };
         let groups =
-            Groups { queue, connection: Some(connection), is_synced: None, options, path: path.clone() };
-        let task = Mutex::new(Some(tokio::spawn(groups.run())));
-        Self { first, in_order, closing, task, turn_timeout, path }
+            Groups { queue, connection: Some(connection), is_synced: None, open, path: path.clone() };
+        let (ended, thread) = oneshot::channel();
+        std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || {
+            groups.run();
+            drop(ended);
+        })?;
+        Ok(Self { first, in_order, closing, thread: Mutex::new(Some(thread)), turn_timeout, path })
     }
 
     /// Does the work in a transaction, also when the caller is dropped meanwhile, and returns once that is durable.
@@ -75,7 +83,7 @@ impl Writer {
     where
         T: Send + 'static,
         E: WriteError + Send + 'static,
-        F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     {
         let queue = match turn {
             Turn::First => &self.first,
@@ -104,9 +112,9 @@ impl Writer {
     /// Takes no more writes, and returns once those that it took have ended.
     pub(super) async fn close(&self) {
         self.closing.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(task) = task {
-            let _ = task.await;
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.await;
         }
     }
 }
@@ -161,7 +169,7 @@ trait Write: Send {
     fn begin(&self) -> bool;
     fn turn(&self) -> Turn;
     /// Does it, within a transaction; gives whether it is to stay.
-    fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool>;
+    fn run(&mut self, connection: &Connection) -> bool;
     /// The store's error that it met.
     fn failure(&self) -> Option<&StoreError>;
     /// Tells who waits. `end` is that of the transaction, or why it was not begun.
@@ -180,7 +188,7 @@ impl<T, E, F> Write for Work<T, E, F>
 where
     T: Send,
     E: WriteError + Send,
-    F: for<'t> FnOnce(&'t mut SqliteConnection) -> BoxFuture<'t, Result<T, E>> + Send,
+    F: FnOnce(&Connection) -> Result<T, E> + Send,
 {
     fn begin(&self) -> bool {
         self.start.begin()
@@ -190,16 +198,10 @@ where
         self.turn
     }
 
-    fn run<'t>(&'t mut self, connection: &'t mut SqliteConnection) -> BoxFuture<'t, bool> {
-        let work = self.work.take();
-        async move {
-            let Some(work) = work else { return false };
-            let done = work(connection).await;
-            let stays = done.is_ok();
-            self.done = Some(done);
-            stays
-        }
-        .boxed()
+    fn run(&mut self, connection: &Connection) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        self.done = catch_unwind(AssertUnwindSafe(|| work(connection))).ok();
+        self.done.as_ref().is_some_and(Result::is_ok)
     }
 
     fn failure(&self) -> Option<&StoreError> {
@@ -283,65 +285,62 @@ impl Queue {
     }
 }
 
-/// The task that writes.
+/// The thread that writes.
 struct Groups {
     queue: Queue,
     /// `None`: the last one failed.
-    connection: Option<SqliteConnection>,
+    connection: Option<Connection>,
     /// Whether commits of the connection wait for the disk; `None`: it was not told.
     is_synced: Option<bool>,
-    options: SqliteConnectOptions,
+    open: Open,
     path: PathBuf,
 }
 
 impl Groups {
-    async fn run(mut self) {
-        while self.queue.wait().await.is_some() {
+    fn run(mut self) {
+        while futures::executor::block_on(self.queue.wait()).is_some() {
             let mut group = Vec::new();
-            let end = self.group(&mut group).await;
+            let end = self.group(&mut group);
             for write in group {
                 write.settle(end.clone());
             }
         }
-        if let Some(connection) = self.connection {
-            let _ = connection.close().await;
-        }
     }
 
     /// Writes what is there, in one transaction. `group`: those who are to hear how it ended.
-    async fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
+    fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
         let is_synced = self.queue.asks_for_sync();
-        let mut connection = match self.begin(is_synced).await {
+        let connection = match self.begin(is_synced) {
             Ok(connection) => connection,
             Err(error) => {
                 group.extend(self.queue.take(true));
                 return Err(busy::explained(error, &self.path));
             }
         };
-        self.transaction(&mut connection, is_synced, group).await?;
+        self.transaction(&connection, is_synced, group)?;
         self.connection = Some(connection);
         Ok(())
     }
 
-    async fn begin(&mut self, is_synced: bool) -> sqlx::Result<SqliteConnection> {
-        let (mut connection, known) = match self.connection.take() {
+    fn begin(&mut self, is_synced: bool) -> rusqlite::Result<Connection> {
+        let (connection, known) = match self.connection.take() {
             Some(connection) => (connection, self.is_synced),
-            None => (self.options.connect().await?, None),
+            None => ((self.open)()?, None),
         };
         if known != Some(is_synced) {
             let pragma = if is_synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            execute(&mut connection, pragma).await?;
+            execute(&connection, pragma)?;
         }
         self.is_synced = Some(is_synced);
-        execute(&mut connection, "BEGIN IMMEDIATE").await?;
+        execute(&connection, "BEGIN IMMEDIATE")?;
         Ok(connection)
     }
 
     /// After an error the connection may still be in the transaction, and must go: on a full disk SQLite ends the
     /// transaction by itself, and with this connection nothing more could be written.
-    async fn transaction(
+    fn transaction(
         &mut self,
-        connection: &mut SqliteConnection,
+        connection: &Connection,
         is_synced: bool,
         group: &mut Vec<Box<dyn Write>>,
     ) -> Result<(), StoreError> {
@@ -352,19 +351,19 @@ impl Groups {
             let Some(mut write) = self.queue.take(is_synced) else { break };
             // What comes first needs no savepoint: until then the transaction holds nothing else.
             let is_alone = staying == 0;
-            let saved = if is_alone { Ok(()) } else { execute(connection, "SAVEPOINT one").await };
+            let saved = if is_alone { Ok(()) } else { execute(connection, "SAVEPOINT one") };
             if let Err(error) = saved {
                 group.push(write);
                 return Err(explained(error));
             }
-            let stays = AssertUnwindSafe(write.run(connection)).catch_unwind().await.unwrap_or(false);
+            let stays = write.run(connection);
             let (failure, is_first) = (write.failure().cloned(), write.turn() == Turn::First);
             group.push(write);
             if stays {
                 staying += 1;
             } else {
                 let undo = if is_alone { "ROLLBACK" } else { "ROLLBACK TO one" };
-                let undone = execute(connection, undo).await;
+                let undone = execute(connection, undo);
                 // Where SQLite has undone everything by itself, the failure says why.
                 undone.map_err(|error| failure.unwrap_or_else(|| explained(error)))?;
                 if is_alone {
@@ -372,19 +371,19 @@ impl Groups {
                 }
             }
             if !is_alone {
-                execute(connection, "RELEASE one").await.map_err(explained)?;
+                execute(connection, "RELEASE one").map_err(explained)?;
             }
             if is_first || group.len() >= GROUP || begun.elapsed() >= GROUP_TIME {
                 break;
             }
         }
         let end = if staying == 0 { "ROLLBACK" } else { "COMMIT" };
-        execute(connection, end).await.map_err(explained)
+        execute(connection, end).map_err(explained)
     }
 }
 
-async fn execute(connection: &mut SqliteConnection, sql: &'static str) -> sqlx::Result<()> {
-    sqlx::query(sql).execute(connection).await.map(drop)
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
 }
 
 #[cfg(test)]

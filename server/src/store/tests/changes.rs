@@ -70,7 +70,7 @@ async fn a_store_that_was_restored_from_an_older_copy_says_so() {
     told(watch).await;
     let watch = b.watch(&id);
     let (_, seen) = changes(b, Revision(0), 9).await;
-    servers.tamper("UPDATE revisions SET last = 0").await;
+    servers.tamper("UPDATE revisions SET last = 0");
     let older = b.changes(seen, 9).await.unwrap();
     assert_eq!((older.is_older, older.upto, older.jobs), (true, Revision(0), vec![]));
     told(watch).await;

@@ -8,26 +8,14 @@ async fn the_file_of_an_older_server_is_brought_up_to_date() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     let (live, ended) = (JobId::generate(), JobId::generate());
-    let before = sqlx::migrate::Migrator {
-        migrations: sqlx::migrate!("src/store/migrations").migrations.iter().take(1).cloned().collect(),
-        ..sqlx::migrate::Migrator::DEFAULT
-    };
-    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
-    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
-    before.run(&pool).await.unwrap();
+    let connection = sqlite::older_file(&path, 1);
     let doc = |id: &JobId| serde_json::to_string(&Job::new(id.clone(), Vec::new())).unwrap();
-    for (id, token, state, ended_ms) in [(&live, 1, "running", None), (&ended, 2, "succeeded", Some(7))] {
-        sqlx::query("INSERT INTO jobs VALUES (?, ?, 'ada', ?, ?, 0, ?, 'a', 1, 1000, 500, 0, 0)")
-            .bind(id.as_str())
-            .bind([token; 32].as_slice())
-            .bind(state)
-            .bind(doc(id))
-            .bind(ended_ms)
-            .execute(&pool)
-            .await
-            .unwrap();
+    for (id, token, state, ended_ms) in [(&live, 1_u8, "running", None), (&ended, 2, "succeeded", Some(7))] {
+        let values = rusqlite::params![id.as_str(), [token; 32], state, doc(id), ended_ms];
+        let insert = "INSERT INTO jobs VALUES (?, ?, 'ada', ?, ?, 0, ?, 'a', 1, 1000, 500, 0, 0)";
+        connection.execute(insert, values).unwrap();
     }
-    pool.close().await;
+    drop(connection);
 
     let clock = Arc::new(AtomicI64::new(999));
     let now = Arc::clone(&clock);
@@ -57,7 +45,7 @@ async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
     }
     let [loaded, cancelled, whole] = &ids[..] else { unreachable!() };
     a.update(loaded, None, attempt(), 1).await.unwrap();
-    servers.tamper(&format!("UPDATE jobs SET doc = '{{' WHERE job_id <> '{whole}'")).await;
+    servers.tamper(&format!("UPDATE jobs SET doc = '{{' WHERE job_id <> '{whole}'"));
 
     assert_eq!(b.list(JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().len(), 3);
     assert_eq!(b.claim(claim("b", &["a"])).await.unwrap().len(), 3);
@@ -83,7 +71,7 @@ async fn a_document_that_is_no_text_is_damaged() {
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     servers.a.create(new).await.unwrap();
-    servers.tamper("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT)").await;
+    servers.tamper("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT)");
     let record = servers.b.load(&id).await.unwrap().unwrap();
     assert!(matches!(record.job.state, JobState::Failed(failure) if failure.message.contains("damaged")));
 }
@@ -100,29 +88,29 @@ async fn looking_sees_every_kind_of_document_and_changes_nothing() {
     }
     ids.sort();
     let [damaged, newer, whole] = &ids[..] else { unreachable!() };
-    servers.tamper(&format!("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT) WHERE job_id = '{damaged}'")).await;
-    servers.tamper(&format!("UPDATE jobs SET doc_version = 99 WHERE job_id = '{newer}'")).await;
+    servers.tamper(&format!("UPDATE jobs SET doc = CAST(X'7bff' AS TEXT) WHERE job_id = '{damaged}'"));
+    servers.tamper(&format!("UPDATE jobs SET doc_version = 99 WHERE job_id = '{newer}'"));
 
-    let look = async |path: &Path| {
-        let mut survey = Survey::open(path).await.unwrap();
-        assert_eq!(survey.fault().await.unwrap(), None);
-        let mut seen = survey.jobs("", 2).await.unwrap();
+    let look = |path: &Path| {
+        let mut survey = Survey::open(path).unwrap();
+        assert_eq!(survey.fault().unwrap(), None);
+        let mut seen = survey.jobs("", 2).unwrap();
         let after = seen.last().unwrap().key.clone();
-        seen.extend(survey.jobs(&after, 2).await.unwrap());
+        seen.extend(survey.jobs(&after, 2).unwrap());
         assert_eq!(seen.iter().filter_map(|row| row.id.clone()).collect::<Vec<_>>(), ids);
         assert!(matches!(seen[0].document, SurveyedDocument::Damaged(_)));
         assert!(matches!(seen[1].document, SurveyedDocument::Newer { version: 99, .. }));
         assert!(matches!(seen[2].document, SurveyedDocument::Whole(_)));
         assert_eq!(seen[2].lease, first_lease());
-        assert!(survey.knows(whole).await.unwrap() && !survey.knows(&JobId::generate()).await.unwrap());
-        assert_eq!(survey.servers().await.unwrap(), [ServerLease { server: server("a"), until_ms: 1_000 }]);
-        survey.close().await;
+        assert!(survey.knows(whole).unwrap() && !survey.knows(&JobId::generate()).unwrap());
+        assert_eq!(survey.servers().unwrap(), [ServerLease { server: server("a"), until_ms: 1_000 }]);
+        drop(survey);
     };
     let path = servers.dir.path().join("state.db");
-    look(&path).await;
+    look(&path);
     // A copy without servers.
     let copy = tempfile::tempdir().unwrap();
-    servers.tamper(&format!("VACUUM INTO '{}'", copy.path().join("state.db").display())).await;
+    servers.tamper(&format!("VACUUM INTO '{}'", copy.path().join("state.db").display()));
     // It is in the mode of a server's file from here on.
     SqliteStore::open(&copy.path().join("state.db")).await.unwrap().close().await;
     let files = || {
@@ -130,12 +118,12 @@ async fn looking_sees_every_kind_of_document_and_changes_nothing() {
         files.map(|file| (std::fs::read(&file).unwrap(), file)).collect::<Vec<_>>()
     };
     let before = files();
-    look(&copy.path().join("state.db")).await;
+    look(&copy.path().join("state.db"));
     assert!(files() == before, "no byte is changed, and no file made");
     // As after a server that could not start on a full disk.
     std::fs::write(copy.path().join("state.db-wal"), "").unwrap();
     let before = files();
-    look(&copy.path().join("state.db")).await;
+    look(&copy.path().join("state.db"));
     assert!(files() == before, "no byte is changed, and no file made");
 }
 
@@ -153,12 +141,12 @@ async fn looking_goes_on_when_a_server_comes_meanwhile() {
     let path = dir.path().join("state.db");
     let store = SqliteStore::open(&path).await.unwrap();
     store.close().await;
-    let mut survey = Survey::open(&path).await.unwrap();
-    assert_eq!(survey.jobs("", 9).await.unwrap().len(), 0);
+    let mut survey = Survey::open(&path).unwrap();
+    assert_eq!(survey.jobs("", 9).unwrap().len(), 0);
     assert_eq!(names_in(dir.path()), ["state.db", "state.db.lock"]);
     let store = SqliteStore::open(&path).await.unwrap();
     store.create(new_job([1; 32], 0)).await.unwrap();
-    assert_eq!(survey.jobs("", 9).await.unwrap().len(), 1);
+    assert_eq!(survey.jobs("", 9).unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -166,24 +154,22 @@ async fn looking_refuses_the_file_of_another_version_and_leaves_it_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state.db");
     SqliteStore::open(&path).await.unwrap().close().await;
-    let tamper = async |sql: &'static str| {
-        let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
-        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
-        pool.close().await;
-        Survey::open(&path).await.err().unwrap()
+    let tamper = |sql: &str| {
+        fixture::tamper(&path, sql);
+        Survey::open(&path).err().unwrap()
     };
     let future =
         "INSERT INTO _sqlx_migrations VALUES (9999, 'of the future', CURRENT_TIMESTAMP, TRUE, X'00', 0)";
-    assert!(matches!(tamper(future).await, SurveyError::Newer { found: 9999, .. }));
+    assert!(matches!(tamper(future), SurveyError::Newer { found: 9999, .. }));
     let other =
         "DELETE FROM _sqlx_migrations WHERE version = 9999; UPDATE _sqlx_migrations SET checksum = X'00'";
-    assert!(matches!(tamper(other).await, SurveyError::Other { version: 1, .. }));
+    assert!(matches!(tamper(other), SurveyError::Other { version: 1, .. }));
     assert!(matches!(
-        tamper("DELETE FROM _sqlx_migrations WHERE version > 1").await,
+        tamper("DELETE FROM _sqlx_migrations WHERE version > 1"),
         SurveyError::Older { found: 1, .. }
     ));
-    assert!(matches!(tamper("DROP TABLE _sqlx_migrations").await, SurveyError::Foreign(_)));
-    assert!(matches!(Survey::open(&dir.path().join("other.db")).await, Err(SurveyError::Missing(_))));
+    assert!(matches!(tamper("DROP TABLE _sqlx_migrations"), SurveyError::Foreign(_)));
+    assert!(matches!(Survey::open(&dir.path().join("other.db")), Err(SurveyError::Missing(_))));
     assert_eq!(names_in(dir.path()), ["state.db", "state.db.lock"]);
 }
 
@@ -194,13 +180,13 @@ async fn a_document_of_a_newer_server_is_read_and_not_written() {
     let new = new_job([1; 32], 0);
     let id = new.job.id.clone();
     a.create(new).await.unwrap();
-    servers.tamper("UPDATE jobs SET doc_version = 99").await;
+    servers.tamper("UPDATE jobs SET doc_version = 99");
     assert!(!b.load(&id).await.unwrap().unwrap().job.state.is_final());
     let refused = b.update(&id, None, attempt(), 1).await.unwrap_err();
     assert!(refused.to_string().contains("upgrade this server"), "{refused}");
     assert_eq!(b.claim(claim("b", &["a"])).await.unwrap(), [], "a newer server drives it");
     // What this server cannot read is not damaged.
-    servers.tamper("UPDATE jobs SET doc = '{\"of\": \"the future\"}'").await;
+    servers.tamper("UPDATE jobs SET doc = '{\"of\": \"the future\"}'");
     assert!(matches!(b.load(&id).await, Err(StoreError::Newer { version: 99, .. })));
     assert_eq!(b.list(JobFilter { limit: 9, ..JobFilter::default() }).await.unwrap().len(), 1);
 }
@@ -210,12 +196,9 @@ async fn the_file_of_a_newer_server_is_refused() {
     let Servers { dir, a, .. } = servers().await;
     drop(a);
     let path = dir.path().join("state.db");
-    let pool = sqlx::SqlitePool::connect(path.to_str().unwrap()).await.unwrap();
-    sqlx::query(
-        "INSERT INTO _sqlx_migrations VALUES (9999, 'of the future', CURRENT_TIMESTAMP, TRUE, X'00', 0)",
-    )
-    .execute(&pool)
-    .await
-    .unwrap();
-    assert!(SqliteStore::open(&path).await.is_err());
+    let future =
+        "INSERT INTO _sqlx_migrations VALUES (9999, 'of the future', CURRENT_TIMESTAMP, TRUE, X'00', 0)";
+    fixture::tamper(&path, future);
+    let refused = SqliteStore::open(&path).await.err().unwrap().to_string();
+    assert!(refused.contains("of a newer server: its version is 9999"), "{refused}");
 }

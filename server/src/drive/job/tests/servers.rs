@@ -100,9 +100,7 @@ async fn a_job_whose_attempt_runs_elsewhere_is_left_to_others_until_it_changes()
 #[tokio::test]
 async fn a_job_that_a_newer_server_wrote_is_left_to_newer_servers() {
     let world = world(None).await;
-    let url = format!("sqlite://{}", world.state_file().display());
-    let state = sqlx::SqlitePool::connect(&url).await.unwrap();
-    sqlx::query("UPDATE jobs SET doc_version = 99").execute(&state).await.unwrap();
+    fixture::tamper(&world.state_file(), "UPDATE jobs SET doc_version = 99");
     world.drive();
     world.drives_nothing().await;
     assert_eq!(world.store.held(world.driver.server(), None, 1).await.unwrap(), []);
