@@ -38,6 +38,8 @@ const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 /// Of Pods: sidecars and network policies may let the first connections through late.
 const POD_ATTACH_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long the end of a server waits for the state to be closed.
+const CLOSE_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a server until `shutdown` is cancelled. Jobs go on without it. `open_files` is the soft limit of open files for
 /// what agents on this machine run; `None`: this process's own.
@@ -68,6 +70,7 @@ pub async fn run(
 
     let sqlite =
         SqliteStore::open(&state_dir.join("state.db")).await.context("could not open the server's state")?;
+    let state = sqlite.clone();
     let store: Arc<dyn Store> = Arc::new(MeasuredStore::new(Arc::new(sqlite), metrics.clone()));
     let segments = SegmentLog::open(LogOptions {
         dir: state_dir.join("log"),
@@ -164,6 +167,8 @@ pub async fn run(
     if let Some(sending) = sending {
         sending.finish().await;
     }
+    // The last server leaves one file, with all that is in the write-ahead log.
+    let _ = tokio::time::timeout(CLOSE_TIME, state.close()).await;
     served.map(|_| ())
 }
 

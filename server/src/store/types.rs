@@ -224,7 +224,7 @@ pub enum StoreError {
     #[error("the server's state could not be read in time; see whether the disk of the state folder answers")]
     Slow,
     /// Anything else: the database is locked, damaged, not there.
-    #[error("the server's state could not be read or written")]
+    #[error("the server's state could not be read or written{}", code(.0))]
     Database(#[source] Arc<rusqlite::Error>),
     /// What is stored does not have the form it should.
     #[error("the stored state of job {0} is damaged")]
@@ -245,6 +245,11 @@ pub enum StoreError {
     /// The work was abandoned because the process is ending.
     #[error("the server is shutting down")]
     Closing,
+}
+
+/// SQLite's own words leave out which of its errors it was.
+fn code(error: &rusqlite::Error) -> String {
+    error.sqlite_extended_error_code().map(|code| format!(" (SQLite's code {code})")).unwrap_or_default()
 }
 
 impl From<rusqlite::Error> for StoreError {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 
 use super::database::open_to_read;
 use crate::store::types::StoreError;
@@ -45,16 +46,21 @@ impl Readers {
             }
             result
         });
-        // It panicked, or the runtime ends.
-        read.await.unwrap_or(Err(StoreError::Closing))
+        match read.await.map_err(JoinError::try_into_panic) {
+            Ok(result) => result,
+            Err(Ok(panic)) => std::panic::resume_unwind(panic),
+            // The runtime ends.
+            Err(Err(_)) => Err(StoreError::Closing),
+        }
     }
 
     /// Waits for reads that go on, and takes no more.
     pub(super) async fn close(&self) {
         let all = u32::try_from(READERS).unwrap_or(u32::MAX);
-        let _ = self.turns.acquire_many(all).await;
+        let all = self.turns.acquire_many(all).await;
         self.turns.close();
         self.idle().clear();
+        drop(all);
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {

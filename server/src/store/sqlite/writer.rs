@@ -23,6 +23,8 @@ const QUEUE: usize = 1024;
 /// processes for its end.
 const GROUP: usize = 256;
 const GROUP_TIME: Duration = Duration::from_millis(20);
+/// A transaction that takes longer is said in the log: another process writes, or the disk is slow.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// Which write goes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +118,13 @@ impl Writer {
         if let Some(thread) = thread {
             let _ = thread.await;
         }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread ends, and with it the connection.
+        self.closing.cancel();
     }
 }
 
@@ -299,8 +308,12 @@ struct Groups {
 impl Groups {
     fn run(mut self) {
         while futures::executor::block_on(self.queue.wait()).is_some() {
-            let mut group = Vec::new();
+            let (begun, mut group) = (Instant::now(), Vec::new());
             let end = self.group(&mut group);
+            let millis = begun.elapsed().as_millis();
+            if millis >= SLOW.as_millis() {
+                tracing::warn!(millis, writes = group.len(), "writing the state takes long");
+            }
             for write in group {
                 write.settle(end.clone());
             }
