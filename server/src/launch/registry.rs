@@ -281,6 +281,13 @@ mod tests {
         assert!(is_gone(&other_cluster, at("kubernetes", "a, authority 12")).await);
         assert!(!is_gone(&other_cluster, at("kubernetes", "a, authority 34")).await);
         assert!(is_gone(&other_cluster, at("kubernetes", "a")).await, "it was recorded without");
+        assert!(!is_gone(&other_cluster, at("kubernetes", "b, authority 12")).await);
+        let rotating = Launchers::only(Arc::new(At("kubernetes", "a, authority 56+12")));
+        assert!(
+            is_gone(&rotating, at("kubernetes", "a, authority 12")).await,
+            "its authority is being replaced"
+        );
+        assert!(is_gone(&launchers, at("kubernetes", "a, authority 12")).await, "this server knows of none");
     }
 
     #[test]

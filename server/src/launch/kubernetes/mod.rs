@@ -78,11 +78,13 @@ pub struct KubernetesOptions {
 }
 
 /// What tells a cluster from others: its certificate authority. Inside of Pods each cluster has the same URL, and a state
-/// folder may be restored beside another one. `None`: the cluster is known by a public authority, or by none.
+/// folder may be restored beside another one. While an authority is replaced, the old one and the new one are both there.
+/// `None`: the cluster is known by a public authority, or by none.
 #[must_use]
 pub fn authority(cluster: &kube::Config) -> Option<String> {
-    let certificate = cluster.root_cert.as_ref()?.first()?;
-    Some(hex(&Sha256::digest(certificate)[..8]))
+    let certificates = cluster.root_cert.as_ref().filter(|it| !it.is_empty())?;
+    let names = certificates.iter().take(AUTHORITIES).map(|it| hex(&Sha256::digest(it)[..8]));
+    Some(names.collect::<Vec<_>>().join(Place::OR))
 }
 
 /// Starts Pods and watches them.
@@ -102,6 +104,9 @@ pub struct KubernetesLauncher {
 
 /// A call that waits this long is given up; the apiserver ends watches by itself before.
 const WATCH_TIMEOUT_SECONDS: u32 = 240;
+
+/// Certificates of a cluster's authority that count.
+const AUTHORITIES: usize = 8;
 
 /// How often a Pod may change under our hands before it is left for later.
 const CONFLICTS: usize = 5;
