@@ -105,6 +105,15 @@ def test_only_where_it_is_certain_a_refused_statement_was_not_executed(
         for is_certain, dsn, *statements in (
             (True, f"sqlite://{sqlite}", "PRAGMA busy_timeout = 0", "CREATE TABLE t (x)"),
             (True, postgresql_dsn, "BEGIN", failing_function("40P01"), "SELECT refuse()"),
+            # It leaves an invalid index.
+            (
+                False,
+                postgresql_dsn,
+                "CREATE TABLE indexed (x int)",
+                "INSERT INTO indexed VALUES (1)",
+                failing_function("40P01").replace("refuse()", "refuse_at(x int)") + " IMMUTABLE",
+                "CREATE INDEX CONCURRENTLY i ON indexed (refuse_at(x))",
+            ),
             # It may have committed on its way.
             (False, postgresql_dsn, "DO $$ BEGIN RAISE EXCEPTION 'for now' USING ERRCODE = '40P01'; END $$"),
             (False, mysql_dsn, "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'deadlock'"),

@@ -31,8 +31,12 @@ MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 GONE = ("08", "57P")
 # Resources, serialization failure, deadlock.
 BUSY = ("53", "40001", "40P01")
-# Statements that are executed as a whole or not at all. CALL and DO may commit on their way.
-ATOMIC = re.compile(r"\s*(ALTER|CREATE|DELETE|DROP|INSERT|MERGE|SELECT|TRUNCATE|UPDATE|WITH)\b", re.IGNORECASE)
+# Statements that are executed as a whole or not at all. CALL and DO may commit on their way, and so does what is done
+# CONCURRENTLY.
+ATOMIC = re.compile(
+    r"(?!.*\bCONCURRENTLY\b)\s*(ALTER|CREATE|DELETE|DROP|INSERT|MERGE|SELECT|TRUNCATE|UPDATE|WITH)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class PostgreSQLDatabase(Database):
