@@ -305,3 +305,16 @@ async fn only_what_must_be_durable_waits_for_the_disk_and_takes_the_others_along
     }
     assert_eq!((together, world.commits() - before), (vec![1, 2, 2], 2));
 }
+
+#[tokio::test]
+async fn a_writer_that_is_dropped_ends_its_thread() {
+    let World { writer, waits, .. } = world().await;
+    drop(writer);
+    // The thread holds the other one.
+    let ended = async {
+        while Arc::strong_count(&waits) > 1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(MINUTE, ended).await.expect("the thread ends");
+}
