@@ -54,6 +54,8 @@ pub(super) fn of_next(shifts: &[Shift], position: u64, floor: u64) -> u64 {
 /// Notes that a record has this shift; 0: nothing is known of it.
 pub(super) fn note(shifts: &mut Vec<Shift>, from: u64, by: u64) {
     if by > last_of(shifts) {
+        // A repair may have noted one for the position before there was a record.
+        shifts.pop_if(|last| last.from == from);
         shifts.push(Shift { from, by });
     }
 }
@@ -77,6 +79,15 @@ mod tests {
             [0, 1, 10, 11, 1_010, 1_011, 1_020, 1_021, 5_020, 5_021, 9_999].map(|it| stored(&shifts, it));
         assert_eq!(found, [0, 1, 10, 10, 10, 11, 20, 20, 20, 21, 4_999]);
         assert_eq!([0, u64::MAX].map(|it| stored(&[], it)), [0, u64::MAX]);
+    }
+
+    #[test]
+    fn of_two_shifts_from_one_position_the_higher_stays() {
+        let mut shifts = vec![Shift { from: 3, by: 5 }];
+        note(&mut shifts, 11, 1_000);
+        note(&mut shifts, 11, 5_000);
+        assert_eq!(shifts, [Shift { from: 3, by: 5 }, Shift { from: 11, by: 5_000 }]);
+        assert!(are_possible(&shifts));
     }
 
     /// A log, and the clock that its servers go by.
