@@ -6,6 +6,7 @@ mod clean_up;
 mod executor;
 mod ids;
 mod next;
+mod place;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,8 @@ pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
 pub use executor::ExecutorRef;
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
+pub use place::Place;
 pub use state::{
-    Attempt, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Place, Reason,
-    Role, Step,
+    Attempt, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Role,
+    Step,
 };
