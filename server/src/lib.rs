@@ -7,6 +7,7 @@
 mod accept;
 pub mod api;
 
+mod blocking;
 pub mod clock;
 pub mod codegen;
 pub mod config;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::Semaphore;
-use tokio::task::JoinError;
 
 use super::database::open_to_read;
+use crate::blocking;
 use crate::store::types::StoreError;
 
 /// Reads at the same time; each has a connection, and a thread for as long as it takes.
@@ -35,7 +35,7 @@ impl Readers {
         let turn = tokio::time::timeout(TURN_TIMEOUT, Arc::clone(&self.turns).acquire_owned()).await;
         let turn = turn.map_err(|_| StoreError::Slow)?.map_err(|_| StoreError::Closing)?;
         let this = Arc::clone(self);
-        let read = tokio::task::spawn_blocking(move || {
+        let read = blocking::run(move || {
             let _turn = turn;
             let idle = this.idle().pop();
             let connection = idle.map_or_else(|| open_to_read(&this.path), Ok)?;
@@ -46,12 +46,7 @@ impl Readers {
             }
             result
         });
-        match read.await.map_err(JoinError::try_into_panic) {
-            Ok(result) => result,
-            Err(Ok(panic)) => std::panic::resume_unwind(panic),
-            // The runtime ends.
-            Err(Err(_)) => Err(StoreError::Closing),
-        }
+        read.await.unwrap_or(Err(StoreError::Closing))
     }
 
     /// Waits for reads that go on, and takes no more.
