@@ -9,8 +9,8 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Token, get_job_request::By};
 use sqlflow_tests::client::Client;
 use sqlflow_tests::server::Server;
+use sqlflow_tests::sqlite_lock;
 use sqlflow_tests::stand_in::{self, STEP};
-use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::silent::Stopped;
 
@@ -136,15 +136,6 @@ async fn a_stopped_server_that_holds_a_log_and_the_agents_socket_stops_nobody_el
     client.follow(&client.clone().run(STEP).await.unwrap()).await.unwrap().expect_success();
 }
 
-/// Begins to write, says so, and waits to be ended.
-const WRITER: &str = "
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute('BEGIN IMMEDIATE')
-print('writes', flush=True)
-time.sleep(3600)
-";
-
 /// As a server that is stopped in the middle of a transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named() {
@@ -156,15 +147,7 @@ async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named
     // Nobody has fetched yet, and the launch needs no write any more.
     until_there(&dir.path().join("first")).await;
 
-    let mut writer = tokio::process::Command::new(sqlflow_tests::python::program())
-        .args(["-c", WRITER])
-        .arg(setup.state_dir.join("state.db"))
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(writer.stdout.take().unwrap()).lines();
-    assert_eq!(lines.next_line().await.unwrap().as_deref(), Some("writes"));
+    let mut writer = sqlite_lock::hold(&setup.state_dir.join("state.db")).await.unwrap();
     let pid = i32::try_from(writer.id().unwrap()).unwrap();
     let stopped = Stopped::new(nix::unistd::Pid::from_raw(pid));
 

@@ -12,7 +12,7 @@ use sqlflow_proto::v1::{Cause, GetJobRequest, Session, Token, get_job_request::B
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
-use tokio::io::{AsyncBufReadExt as _, BufReader};
+use sqlflow_tests::sqlite_lock;
 
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -76,15 +76,6 @@ async fn an_insert_that_the_database_refuses_has_failed_and_nothing_else() {
     assert!(!ended.status.message.contains("may have executed"), "{:?}", ended.status);
 }
 
-/// Locks the file at the path, says so, and waits to be ended.
-const LOCKER: &str = "
-import sqlite3, sys, time
-connection = sqlite3.connect(sys.argv[1], isolation_level=None)
-connection.execute('BEGIN IMMEDIATE')
-print('locked', flush=True)
-time.sleep(3600)
-";
-
 /// A lock is a refusal as well, though the same statement may succeed later.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_insert_into_a_locked_database_has_failed_and_nothing_else() {
@@ -92,15 +83,7 @@ async fn an_insert_into_a_locked_database_has_failed_and_nothing_else() {
     let setup = setup(dir.path());
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
-    let mut locker = tokio::process::Command::new(python::program())
-        .args(["-c", LOCKER])
-        .arg(dir.path().join("iris.db"))
-        .stdout(std::process::Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(locker.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
+    let _writer = sqlite_lock::hold(&dir.path().join("iris.db")).await.unwrap();
     let token = client.run("PRAGMA busy_timeout = 1; INSERT INTO iris SELECT * FROM iris;").await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.cause(), Cause::StatementFailed, "{:?}", ended.status);

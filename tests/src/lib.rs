@@ -18,5 +18,6 @@ pub mod server;
 pub mod services;
 pub mod slow_link;
 pub mod spans;
+pub mod sqlite_lock;
 pub mod stand_in;
 pub mod tcp_relay;
