@@ -62,12 +62,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
 /// # Errors
 /// Its outcome cannot be read.
 pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
-    let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| Outcome::decode(bytes.as_slice()));
-    // After a power failure the file may have its name and not its bytes.
-    let outcome = outcome.map(|it| match it {
-        Ok(outcome) if outcome.reason() == outcome::Reason::Unspecified => Err("it has no reason".to_owned()),
-        decoded => decoded.map_err(|error| error.to_string()),
-    });
+    let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| decode(&bytes));
     let last_words = match &outcome {
         Some(Ok(_)) => String::new(),
         Some(Err(what)) => damaged(what),
@@ -75,6 +70,16 @@ pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
     };
     let end = outcome.and_then(Result::ok).map_or(End::Unknown, End::Reported);
     Ok(Remains { end, ..with_records(dir, last_words) })
+}
+
+/// The outcome, or what is wrong with it.
+fn decode(bytes: &[u8]) -> Result<Outcome, String> {
+    let outcome = Outcome::decode(bytes).map_err(|error| error.to_string())?;
+    if outcome.reason() == outcome::Reason::Unspecified {
+        // After a power failure the file may have its name and not its bytes.
+        return Err("it has no reason".to_owned());
+    }
+    Ok(outcome)
 }
 
 /// Whether an agent has ended there and said how.

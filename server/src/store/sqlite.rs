@@ -28,6 +28,8 @@ use tokio::sync::watch;
 use self::changes::Own;
 use self::database::open_to_write;
 use self::listing::listing;
+#[cfg(test)]
+pub(super) use self::migrations::older_file;
 use self::readers::Readers;
 use self::rows::{RECORD_COLUMNS, job_id, json, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
@@ -216,14 +218,6 @@ fn open_up_to_date(path: &Path) -> anyhow::Result<Connection> {
     let mut connection = open_to_write(path)?;
     migrations::run(&mut connection, path)?;
     Ok(connection)
-}
-
-/// A file as a server of this version made it.
-#[cfg(test)]
-pub(super) fn older_file(path: &Path, version: i64) -> Connection {
-    let mut connection = Connection::open(path).unwrap();
-    migrations::run_to(&mut connection, path, version).unwrap();
-    connection
 }
 
 #[async_trait]

@@ -1,4 +1,4 @@
-//! What brings the file to the version that this server knows, and how it is told which one it has.
+//! Brings the state file to the version that this server knows, and finds out which version a file has.
 //!
 //! The table of what was applied is that of the library which earlier servers used (sqlx). So they refuse a file of this one
 //! when it has a version that they do not know, and this one knows theirs.
@@ -91,4 +91,12 @@ pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Res
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// A file as a server of this version made it.
+#[cfg(test)]
+pub(in crate::store) fn older_file(path: &Path, version: i64) -> Connection {
+    let mut connection = Connection::open(path).unwrap();
+    run_to(&mut connection, path, version).unwrap();
+    connection
 }
