@@ -236,7 +236,7 @@ impl Attempt {
         let mut actions = Vec::new();
         match event {
             // It was given up too early.
-            Event::Exited(exit) => self.exit = Some(exit),
+            Event::Exited(exit) => self.exited(exit),
             Event::Alone => drain.alone = true,
             Event::StreamsEnded { open } => {
                 self.streams_ended = true;

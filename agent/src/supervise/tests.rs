@@ -104,10 +104,7 @@ impl World {
                 self.timers.retain(|set| set != timer);
                 self.given_up |= *timer == Timer::GiveUp;
             }
-            Event::Granted => {
-                self.granted = true;
-                self.granted_to_command |= self.is_running;
-            }
+            Event::Granted => self.granted = true,
             Event::Committed(_) => self.committed = true,
             _ => {}
         }
@@ -192,6 +189,7 @@ impl World {
                         self.pending.push(Event::OutcomeAcked);
                     }
                 }
+                Action::AnswerSubmitter(answer) => self.granted_to_command |= answer.is_ok(),
                 Action::SetTimer(timer, _) => {
                     self.timers.retain(|set| *set != timer);
                     self.timers.push(timer);

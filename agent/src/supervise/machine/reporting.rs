@@ -33,7 +33,7 @@ impl Attempt {
         match event {
             Event::Flushed { unwritten, unlogged } => self.flushed(unwritten, unlogged),
             Event::Exited(exit) => {
-                self.exit = Some(exit);
+                self.exited(exit);
                 Vec::new()
             }
             Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryFlush],

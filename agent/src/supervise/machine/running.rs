@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::super::event::{Action, Event, Timer};
-use super::super::verdict::End;
+use super::super::verdict::{End, Exit};
 use super::{Attempt, Drain, SETTLE, State};
 
 /// What was done to end the command.
@@ -31,13 +31,7 @@ impl Attempt {
         match event {
             Event::StartFailed { message, may_pass } => self.start_failed(message, may_pass),
             Event::Exited(exit) => {
-                self.exit = Some(exit);
-                if !exit.is_success() {
-                    // A command that still says that all went well is taken at its word.
-                    self.end_by_termination();
-                } else if self.is_granted && !self.plan.publishes {
-                    self.forget_cancel();
-                }
+                self.exited(exit);
                 let drain = Drain { alone: false, termed: false, stopping: false };
                 self.state = State::Draining(drain);
                 vec![
@@ -64,10 +58,12 @@ impl Attempt {
                 self.streams_ended = true;
                 Vec::new()
             }
-            Event::CommitAsked => match &self.end {
-                None => vec![Action::AskCommit(Vec::new())],
-                Some(_) => vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))],
-            },
+            Event::CommitAsked if self.end.is_none() => vec![Action::AskCommit(Vec::new())],
+            // The grant was on its way when the end began. To let the command commit now would have an attempt that
+            // is cancelled change something.
+            Event::CommitAsked | Event::Granted if self.end.is_some() => {
+                vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))]
+            }
             Event::Granted => {
                 self.is_granted = true;
                 vec![Action::AnswerSubmitter(Ok(()))]
@@ -107,6 +103,16 @@ impl Attempt {
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
             _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn exited(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        if !exit.is_success() {
+            // A command that still says that all went well is taken at its word.
+            self.end_by_termination();
+        } else if self.is_granted && !self.plan.publishes {
+            self.forget_cancel();
         }
     }
 

@@ -178,6 +178,27 @@ fn verdict_on(mut machine: Attempt, exit: Event) -> Verdict {
     verdict.expect("it is over")
 }
 
+#[test]
+fn a_grant_that_comes_after_a_cancel_is_kept_from_the_command() {
+    let mut machine = running(false);
+    machine.apply(Event::CommitAsked);
+    machine.apply(cancel());
+    let answer = machine.apply(Event::Granted);
+    assert!(matches!(answer.as_slice(), [Action::AnswerSubmitter(Err(_))]), "{answer:?}");
+    assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Cancelled);
+}
+
+/// KILL takes its time, and its effect was visible before.
+#[test]
+fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
+    let mut machine = running(true);
+    machine.apply(cancel());
+    machine.apply(Event::TimeUp(Timer::Grace));
+    machine.apply(Event::TimeUp(Timer::Grace));
+    assert_eq!(machine.apply(Event::TimeUp(Timer::GiveUp)), [Action::StopReading]);
+    assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
+}
+
 /// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
 #[test]
 fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
