@@ -112,6 +112,10 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_RETAIN_OUTPUT", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
     pub retain_output: u64,
 
+    /// A job's log of up to so many bytes is kept in the state's database, a longer one in a folder of its own
+    #[arg(long, env = "SQLFLOW_SMALL_LOG", value_name = "SIZE", default_value = "64KiB", value_parser = bytes)]
+    pub small_log: u64,
+
     /// All that a job's log may hold, rows included; a job that says more fails
     #[arg(long, env = "SQLFLOW_MAX_LOG", value_name = "SIZE", default_value = "16GiB", value_parser = bytes)]
     pub max_log: u64,

@@ -21,7 +21,7 @@ use crate::drive::{Context, Driver, Housekeeping, Limits};
 use crate::dsn;
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions, authority};
 use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions};
-use crate::log::{LogOptions, ResultLog, SegmentLog};
+use crate::log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::presence::Presence;
@@ -80,7 +80,8 @@ pub async fn run(
         opened_micros: clock::now_micros(),
         fsync: true,
     })?;
-    let log: Arc<dyn ResultLog> = Arc::new(MeasuredLog::new(Arc::new(segments), metrics.clone()));
+    let logs = TieredLog::new(Arc::new(state.clone()), segments, options.small_log.min(SEGMENT_BYTES));
+    let log: Arc<dyn ResultLog> = Arc::new(MeasuredLog::new(Arc::new(logs), metrics.clone()));
     let own_url = || pages.local_addr().map(|address| format!("http://{address}"));
     let public_url = options.public_url.clone().map_or_else(own_url, Ok)?;
     let links = Links::open(&state_dir.join("links.key"), &public_url)

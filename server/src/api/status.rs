@@ -29,7 +29,8 @@ pub(super) fn of_log(error: LogError) -> Status {
         LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Code::ResourceExhausted
         }
-        LogError::Io { .. } | LogError::Busy { .. } => Code::Unavailable,
+        LogError::Small(error) if error.is_full => Code::ResourceExhausted,
+        LogError::Io { .. } | LogError::Busy { .. } | LogError::Small(_) => Code::Unavailable,
         LogError::Sealed { .. } => Code::FailedPrecondition,
         LogError::Gap { .. } => Code::InvalidArgument,
     };

@@ -100,6 +100,8 @@ pub(super) enum Remedy {
     GiveBack(JobId, Lease),
     /// Puts gap records where records of the job's log are lost.
     RepairLog(JobId),
+    /// Move a log out of the database into a folder, and repair it there.
+    RepairSmallLog(JobId),
     /// Sets the log in this folder aside.
     SetLogAside(std::path::PathBuf),
     /// Deletes what is left in this folder.

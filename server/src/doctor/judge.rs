@@ -139,6 +139,18 @@ pub(super) fn damaged_log(job: &JobId, damage: &Damage, written_ms: Option<i64>)
     }
 }
 
+/// A small log with a fault.
+pub(super) fn damaged_small_log(job: &JobId, database: &Path, what: &str) -> Finding {
+    Finding {
+        kind: Kind::DamagedLog,
+        job: Some(job.to_string()),
+        what: format!("the log in {}: {what}", database.display()),
+        since_ms: None,
+        fix: format!("check the disk, then {NEEDS_REPAIR}, which keeps all that can be read"),
+        remedy: Remedy::RepairSmallLog(job.clone()),
+    }
+}
+
 /// Something that cannot be read.
 pub(super) fn unreadable(job: Option<&JobId>, why: String) -> Finding {
     Finding {
@@ -165,7 +177,7 @@ pub(super) fn missing_log(row: &Surveyed, folder: &Path) -> Finding {
     Finding {
         kind: Kind::MissingLog,
         job: Some(row.key.clone()),
-        what: format!("it has no log: {} is not there", folder.display()),
+        what: format!("it has no log: state.db has none, and {} is not there", folder.display()),
         since_ms: Some(row.ended_ms.unwrap_or(row.created_ms)),
         fix: "what it said is lost: restore that folder from a backup while no server runs, or leave it to --retain-jobs"
             .to_owned(),
@@ -194,7 +206,10 @@ pub(super) fn half_removed(folder: PathBuf, since_ms: Option<i64>) -> Finding {
     Finding {
         kind: Kind::HalfRemovedLog,
         job: folder.file_stem().map(|name| name.to_string_lossy().into_owned()),
-        what: format!("{} is what is left of a log whose deletion was broken off", folder.display()),
+        what: format!(
+            "{} is what is left of a log whose deletion, or move to a folder, was broken off",
+            folder.display()
+        ),
         since_ms,
         fix: format!("{NEEDS_REPAIR}, which deletes the rest"),
         remedy: Remedy::FinishRemoval(folder),

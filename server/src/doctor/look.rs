@@ -133,15 +133,25 @@ impl<W: Write> Look<W> {
             Ok(Some(Health::Damaged(damage))) => {
                 self.found(judge::damaged_log(id, &damage, modified_ms(&damage.file))).await
             }
-            Ok(Some(Health::Missing)) => {
-                // Retention deletes the log first, and the job after that.
-                if judge::should_have_log(row) && self.is_known_after_a_moment(id).await? {
-                    self.found(judge::missing_log(row, &logs.path(id))).await?;
-                }
-                Ok(())
-            }
+            Ok(Some(Health::Missing)) => self.log_without_folder(row, id, &logs.path(id)).await,
             Err(error) => self.found(judge::unreadable(Some(id), describe(&error))).await,
         }
+    }
+
+    async fn log_without_folder(&mut self, row: &Surveyed, id: &JobId, folder: &Path) -> Result<(), Stop> {
+        let small = self.survey.small_log(id)?;
+        if small.length > 0 {
+            self.report.counts.logs += 1;
+            return match small.fault() {
+                Some(what) => self.found(judge::damaged_small_log(id, &self.state.database(), what)).await,
+                None => Ok(()),
+            };
+        }
+        // Retention deletes the log first, and the job after that. Or the log moved to its folder just now.
+        if judge::should_have_log(row) && self.is_known_after_a_moment(id).await? && !folder.exists() {
+            self.found(judge::missing_log(row, folder)).await?;
+        }
+        Ok(())
     }
 
     /// Looks again at jobs that seemed stuck: beside servers they may only have been between two of them.

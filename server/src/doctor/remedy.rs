@@ -4,6 +4,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 
@@ -11,7 +12,7 @@ use super::finding::{Done, Remedy};
 use super::state::State;
 use crate::job::{JobId, JobState};
 use crate::launch::Agent;
-use crate::log::{Health, Moved, free_name};
+use crate::log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, free_name};
 use crate::store::{Lease, SqliteStore, Store as _, StoreError};
 
 /// What becomes of logs and folders of no job.
@@ -42,6 +43,7 @@ impl Repairs {
             Remedy::EndJob(id) => self.end_job(state, id).await,
             Remedy::GiveBack(id, lease) => self.give_back(state, id, lease).await,
             Remedy::RepairLog(id) => blocking(state, id.clone(), |state, id| repair_log(&state, &id)).await,
+            Remedy::RepairSmallLog(id) => self.repair_small_log(state, id).await,
             Remedy::SetLogAside(log) => {
                 let orphans = self.orphans;
                 blocking(state, log.clone(), move |state, log| remove_log(&state, &log, orphans)).await
@@ -68,6 +70,14 @@ impl Repairs {
                 Ok(none.insert(opened.context("cannot write to state.db")?))
             }
         }
+    }
+
+    /// To read a small log that is damaged is to move it, by servers as well.
+    async fn repair_small_log(&mut self, state: &State, id: &JobId) -> anyhow::Result<String> {
+        let store = self.store(state).await?.clone();
+        let log = TieredLog::new(Arc::new(store), SegmentLog::open(state.log_options())?, 0);
+        log.read(id, 0, 0).await?;
+        blocking(state, id.clone(), |state, id| repair_log(&state, &id)).await
     }
 
     /// To load a job whose document is damaged is to end it, by servers as well.

@@ -8,9 +8,10 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{anyhow, bail};
 
+use crate::clock;
 use crate::job::Place;
 use crate::launch::{LocalLauncher, RunFolders};
-use crate::log::Upkeep;
+use crate::log::{LogOptions, Upkeep};
 use crate::store::{Survey, SurveyError};
 
 /// Where repairs put what belongs to no job.
@@ -82,7 +83,19 @@ impl State {
     }
 
     pub(super) fn logs(&self) -> Upkeep {
-        Upkeep::of(&self.dir.join("log"))
+        Upkeep::of(&self.log_options().dir)
+    }
+
+    /// For logs that are read and repaired as a server would; nothing is added to them.
+    pub(super) fn log_options(&self) -> LogOptions {
+        LogOptions {
+            dir: self.dir.join("log"),
+            segment_bytes: u64::MAX,
+            retain_output_bytes_per_job: u64::MAX,
+            max_bytes_per_job: u64::MAX,
+            opened_micros: clock::now_micros(),
+            fsync: true,
+        }
     }
 
     pub(super) fn run_folders(&self) -> RunFolders {

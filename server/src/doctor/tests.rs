@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,7 +18,7 @@ use super::state::State;
 use crate::clock;
 use crate::fixture;
 use crate::job::{Job, JobId, TokenHash};
-use crate::log::{BadBlocks, Entry, LogOptions, Producer, ResultLog as _, SegmentLog, Upkeep};
+use crate::log::{BadBlocks, Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
 use crate::presence::Presence;
 use crate::store::{NewJob, ServerId, SqliteStore, Store as _};
 
@@ -172,6 +173,37 @@ async fn a_state_that_is_well_has_no_finding() {
     let said = folder.doctor(None).await;
     assert_eq!(said.findings, Vec::<Value>::new());
     assert_eq!((said.counts.jobs, said.counts.logs), (1, 1));
+}
+
+/// A log in the database is one, and is repaired as others are: in a folder.
+#[tokio::test]
+async fn a_small_log_is_checked_and_repaired() {
+    let mut folder = Folder::new().await;
+    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let id = folder.job(here.id()).await;
+    let store = SqliteStore::open(&folder.path("state.db")).await.unwrap();
+    let log = TieredLog::new(Arc::new(store.clone()), folder.log(), 1 << 20);
+    for number in 0..3 {
+        let notice = Notice { text: format!("{number}"), ..Notice::default() };
+        let record = Record { payload: Some(Payload::Notice(notice)), ..Record::default() };
+        log.append(&id, vec![Entry { producer: Producer::server(0), record }]).await.unwrap();
+    }
+    store.close().await;
+    folder.tamper("UPDATE jobs SET ended_ms = 5");
+    let said = folder.doctor(None).await;
+    assert_eq!((said.kinds(), said.counts.logs), (kinds(&[]), 1));
+    folder.tamper(
+        "UPDATE small_logs SET bytes = CAST(substr(bytes, 1, 12) || X'FF' || substr(bytes, 14) AS BLOB)
+         WHERE first_byte = (SELECT MIN(first_byte) FROM small_logs WHERE first_byte > 0)",
+    );
+    let before = contents(folder.dir.path());
+    assert_eq!(folder.doctor(None).await.kinds(), kinds(&[("damaged-log", &[&id])]));
+    assert!(contents(folder.dir.path()) == before, "looking changes nothing");
+    let (is_repaired, what) = folder.doctor(Some(Orphans::SetAside)).await.repair("damaged-log");
+    assert!(is_repaired, "{what}");
+    assert_eq!(folder.doctor(None).await.kinds(), kinds(&[("kept-aside", &[&id])]));
+    let records = folder.log().read(&id, 0, 1000).await.unwrap().records;
+    assert_eq!(records.len(), 3, "a gap stands for the one that is lost");
 }
 
 #[tokio::test]

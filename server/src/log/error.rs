@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::Producer;
 use super::disk;
+use super::{Producer, SmallLogError};
 
 /// What is wrong with bytes that cannot be read.
 pub(super) const UNREADABLE: &str = "the disk cannot read it";
@@ -46,6 +46,9 @@ pub enum LogError {
         /// The process that holds it, if the kernel says so.
         holder: Option<u32>,
     },
+    /// The place of small logs could not be read or written. Nothing that was acknowledged is lost.
+    #[error(transparent)]
+    Small(#[from] SmallLogError),
     /// The file system failed, perhaps for lack of space. Nothing that was acknowledged is lost.
     #[error("could not {what} {}", path.display())]
     Io {
@@ -95,6 +98,7 @@ impl LogError {
                 Self::Corrupt { file: file.clone(), offset: *offset, what }
             }
             Self::Busy { lock, holder } => Self::Busy { lock: lock.clone(), holder: *holder },
+            Self::Small(error) => Self::Small(error.clone()),
             Self::Io { what, path, source } => {
                 let source = match source.raw_os_error() {
                     Some(code) => io::Error::from_raw_os_error(code),

@@ -2,7 +2,7 @@
 //!
 //! Locks are taken in this order: the log's lock (between processes), then `view` (short, within this process).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,27 +12,20 @@ use tokio::time::Instant;
 
 use super::blocking::run_blocking;
 use super::folder::Folder;
+use super::known::KnownLog;
 use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
-use super::plan::plan_append;
 use super::read::PagePlan;
 use super::repair::{fill_holes, repair_end, repair_file};
 use super::retention::Retention;
 use super::shift;
-use super::summary::SealedAttempt;
 use super::view::View;
-use super::write::Batch;
-use super::{Appended, Entry, LogError, LogOptions, Missing, Page, Producer};
+use super::write::{Addition, Batch};
+use super::{Appended, LogError, LogOptions, Page, Producer};
 
 /// Bytes of records that one write takes at the most, unless a single append has more.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// How often a page is planned again because retention replaced a file or damage was repaired.
 const READ_TRIES: u32 = 32;
-
-/// What to add.
-pub(super) enum Addition {
-    Entries(Vec<Entry>),
-    Seal(SealedAttempt, Option<Missing>),
-}
 
 type Reply = oneshot::Sender<Result<Appended, LogError>>;
 
@@ -72,8 +65,7 @@ pub(super) struct JobLog {
     position: watch::Sender<u64>,
     /// Readers see no lower position of what this process appends.
     floor: AtomicU64,
-    /// When it was last asked for, by the clock of `SegmentLog`.
-    pub(super) used: AtomicU64,
+    used: AtomicU64,
 }
 
 impl JobLog {
@@ -94,23 +86,9 @@ impl JobLog {
         self.position.subscribe()
     }
 
-    pub(super) fn is_watched(&self) -> bool {
-        self.position.receiver_count() > 0
-    }
-
-    /// Whether the job's end is in the log, or nothing is, as far as this process knows.
-    pub(super) fn has_ended(&self) -> bool {
-        lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.mark.is_none())
-    }
-
     /// Adds to the log, together with what others add at the same time.
     pub(super) async fn add(self: &Arc<Self>, addition: Addition) -> Result<Appended, LogError> {
-        let bytes = match &addition {
-            Addition::Entries(entries) => {
-                entries.iter().map(|entry| prost::Message::encoded_len(&entry.record)).sum()
-            }
-            Addition::Seal(..) => 0,
-        };
+        let bytes = addition.bytes();
         let (reply, answer) = oneshot::channel();
         let must_serve = {
             let mut queue = lock(&self.queue);
@@ -245,7 +223,7 @@ impl JobLog {
         };
         let mut accepted: Vec<(Reply, Vec<Producer>)> = Vec::new();
         for Request { addition, reply, .. } in group {
-            match self.take(&mut batch, addition) {
+            match batch.take(addition, self.options.max_bytes_per_job) {
                 Ok(producers) => accepted.push((reply, producers)),
                 Err(error) => {
                     let _ = reply.send(Err(error));
@@ -261,44 +239,11 @@ impl JobLog {
             return;
         }
         for (reply, producers) in accepted {
-            let last_seqs: BTreeMap<_, _> =
-                producers.into_iter().map(|producer| (producer, summary.last_seq(producer))).collect();
             // The caller may have gone.
-            let _ = reply.send(Ok(Appended {
-                last_position: summary.shown_last(),
-                last_seqs,
-                is_full: summary.is_full,
-            }));
+            let _ = reply.send(Ok(Appended::of(&summary, producers)));
         }
         if begins_segment {
             self.retain(summary.removable_bytes, &held);
-        }
-    }
-
-    /// Plans an addition; returns the producers that it is about.
-    fn take(&self, batch: &mut Batch, addition: Addition) -> Result<Vec<Producer>, LogError> {
-        match addition {
-            Addition::Entries(entries) => {
-                let producers = entries.iter().map(|it| it.producer);
-                let mut producers: Vec<_> = producers.filter(Producer::is_agent).collect();
-                producers.dedup();
-                let records = plan_append(&batch.summary, entries, self.options.max_bytes_per_job)?;
-                batch.add(records);
-                Ok(producers)
-            }
-            Addition::Seal(seal, missing) => {
-                let producer = seal.producer();
-                if !batch.summary.is_sealed(producer) {
-                    if let Some(Missing { gap, .. }) =
-                        missing.filter(|it| batch.summary.last_seq(producer) < it.said)
-                    {
-                        let gap = vec![Entry { producer, record: gap }];
-                        batch.add(plan_append(&batch.summary, gap, self.options.max_bytes_per_job)?);
-                    }
-                    batch.seal(seal);
-                }
-                Ok(batch.summary.last_seqs(producer).map(|(producer, _)| producer).collect())
-            }
         }
     }
 
@@ -494,14 +439,14 @@ impl JobLog {
                 }
             };
             let Some(plan) = &planned.plan else {
-                return Ok(Looked::Answer(planned.page(Vec::new(), true)));
+                return Ok(Looked::Answer(planned.wanted.page(Vec::new(), true)));
             };
             match plan.read(&self.folder, max_bytes as u64) {
                 Ok(found) => {
                     if let (Some((name, index)), Some(view)) = (found.index, lock(&self.view).as_mut()) {
                         view.cache_index(name, index);
                     }
-                    return Ok(Looked::Answer(planned.page(found.records, true)));
+                    return Ok(Looked::Answer(planned.wanted.page(found.records, true)));
                 }
                 // Retention replaced a file, or the log was deleted: look again at what there is.
                 Err(error) if error.is_not_found() && tries < READ_TRIES => *lock(&self.view) = None,
@@ -532,12 +477,12 @@ impl JobLog {
     fn read_to_old_mark(&self, after: u64, max_bytes: usize) -> Result<Option<Page>, LogError> {
         let Some(view) = View::of_old_mark(&self.folder)? else { return Ok(None) };
         let planned = PagePlan::new(&view, after);
-        if planned.is_beyond_end() {
+        if planned.wanted.is_beyond_end() {
             return Ok(None);
         }
-        let Some(plan) = &planned.plan else { return Ok(Some(planned.page(Vec::new(), false))) };
+        let Some(plan) = &planned.plan else { return Ok(Some(planned.wanted.page(Vec::new(), false))) };
         match plan.read(&self.folder, max_bytes as u64) {
-            Ok(found) => Ok(Some(planned.page(found.records, false))),
+            Ok(found) => Ok(Some(planned.wanted.page(found.records, false))),
             // It was replaced, or is damaged: who has the lock can tell, or repairs it.
             Err(error) if error.is_not_found() => Ok(None),
             Err(LogError::Corrupt { .. }) => Ok(None),
@@ -570,6 +515,20 @@ impl JobLog {
             *known = last.max(*known);
             is_news
         });
+    }
+}
+
+impl KnownLog for JobLog {
+    fn is_watched(&self) -> bool {
+        self.position.receiver_count() > 0
+    }
+
+    fn has_ended(&self) -> bool {
+        lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.mark.is_none())
+    }
+
+    fn used(&self) -> &AtomicU64 {
+        &self.used
     }
 }
 

@@ -4,7 +4,9 @@
 //! Positions are those that readers see: they rise, and none is given twice, also where a log was restored from an older
 //! copy. In the files, and so inside of this module, they are 1, 2, 3 and so on; `shift` leads from one to the other.
 //!
-//! [`SegmentLog`] is its home in a folder, which several server processes may use at the same time. What lives where:
+//! A log is at home in one of two places. A small one is with the state of the jobs ([`SmallLogs`]); a longer one is in a
+//! folder of its own ([`SegmentLog`]). Several server processes may use both at the same time, and [`TieredLog`] decides which
+//! it is. What lives where:
 //! - pure: `frame` (bytes of a file), `summary` (what must be known of all earlier records), `plan` (which records
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
 //!   file a position is), `order` (what may follow what in a file), `shift` (what readers see of positions);
@@ -12,8 +14,11 @@
 //!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `view` (the log as
 //!   this process knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
+//! - `small` is what small logs are, `tiered` puts them and the folders together, `adopt` makes a folder of a small log, `known`
+//!   is what a process keeps of logs in memory;
 //! - `inspect` checks a whole log without its lock, and `upkeep` is what an operator's tool may do with logs.
 
+mod adopt;
 #[cfg(test)]
 mod bad_blocks;
 mod blocking;
@@ -26,6 +31,7 @@ mod frame;
 mod index;
 mod inspect;
 mod job_log;
+mod known;
 mod lock;
 mod order;
 mod plan;
@@ -37,9 +43,11 @@ mod salvage;
 mod scan;
 mod segment_log;
 mod shift;
+mod small;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod tiered;
 mod upkeep;
 mod view;
 mod write;
@@ -56,6 +64,8 @@ pub use error::LogError;
 pub use inspect::{Damage, Health};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
+pub use small::{Durability, SmallLog, SmallLogError, SmallLogs};
+pub use tiered::TieredLog;
 pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 
 use crate::job::{AttemptId, Evidence, JobId};

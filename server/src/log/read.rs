@@ -8,6 +8,7 @@ use super::folder::{self, Folder, SegmentName};
 use super::frame::{Checked, Content, Frames, HEADER, Next};
 use super::index::{Index, SPACING};
 use super::shift::{self, Shift};
+use super::summary::Summary;
 use super::view::View;
 use super::{LogError, Page};
 
@@ -18,17 +19,30 @@ pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 pub(super) struct PagePlan {
     /// `None`: there is nothing to read.
     pub(super) plan: Option<ReadPlan>,
-    after: u64,
-    last_position: u64,
-    shifts: Vec<Shift>,
+    pub(super) wanted: Wanted,
 }
 
 impl PagePlan {
     /// Of what is behind `after`, a position as readers see it.
     pub(super) fn new(view: &View, after: u64) -> Self {
-        let shifts = view.summary.shifts.clone();
-        let after = shift::stored(&shifts, after);
-        Self { plan: ReadPlan::new(view, after), after, last_position: view.summary.last_position, shifts }
+        let wanted = Wanted::after(&view.summary, after);
+        Self { plan: ReadPlan::new(view, wanted.after), wanted }
+    }
+}
+
+/// What a reader wants, as of one moment.
+pub(super) struct Wanted {
+    /// The records behind this position.
+    pub(super) after: u64,
+    last_position: u64,
+    shifts: Vec<Shift>,
+}
+
+impl Wanted {
+    /// What is behind `after`, a position as readers see it.
+    pub(super) fn after(summary: &Summary, after: u64) -> Self {
+        let shifts = summary.shifts.clone();
+        Self { after: shift::stored(&shifts, after), last_position: summary.last_position, shifts }
     }
 
     /// Whether the log ends before what the reader has read.

@@ -1,9 +1,8 @@
 //! The logs of all jobs in one folder.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -12,16 +11,12 @@ use tokio::sync::watch;
 use super::blocking::run_blocking;
 use super::disk::Disk;
 use super::folder::{self, Folder};
-use super::job_log::{Addition, JobLog, lock};
+use super::job_log::{JobLog, lock};
+use super::known::Known;
 use super::summary::SealedAttempt;
+use super::write::Addition;
 use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
 use crate::job::{AttemptId, Evidence, JobId};
-
-/// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
-/// longest. Between two appends a log is idle too, and what was forgotten of it costs a read of its whole tail.
-pub(super) const IDLE_LOGS: usize = 8 * 1024;
-/// So many come before those that have ended are forgotten.
-pub(super) const ENDED_LOGS: usize = 512;
 
 /// Where the logs are, and how much they may hold.
 #[derive(Debug, Clone)]
@@ -54,16 +49,7 @@ pub struct SegmentLog {
 struct Inner {
     options: Arc<LogOptions>,
     disk: Disk,
-    jobs: Mutex<Jobs>,
-    clock: AtomicU64,
-}
-
-/// Logs whose state is in memory.
-#[derive(Default)]
-struct Jobs {
-    logs: HashMap<JobId, Arc<JobLog>>,
-    /// How many there were when those that had ended were forgotten last.
-    left: usize,
+    jobs: Mutex<Known<JobLog>>,
 }
 
 impl SegmentLog {
@@ -78,68 +64,57 @@ impl SegmentLog {
         let disk = Disk::new(options.fsync);
         // Its own name is in no folder that an append syncs.
         options.dir.parent().map_or(Ok(()), |parent| disk.sync_folder(parent))?;
-        let (options, jobs, clock) = (Arc::new(options), Mutex::default(), AtomicU64::new(0));
-        Ok(Self { inner: Arc::new(Inner { options, disk, jobs, clock }) })
+        let (options, jobs) = (Arc::new(options), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { options, disk, jobs }) })
     }
 
     fn job(&self, id: &JobId) -> Arc<JobLog> {
-        let now = self.inner.clock.fetch_add(1, Ordering::Relaxed);
-        let mut jobs = lock(&self.inner.jobs);
-        if !jobs.logs.contains_key(id) && jobs.logs.len() >= jobs.left + ENDED_LOGS {
-            jobs.forget();
-        }
-        let log = jobs.logs.entry(id.clone()).or_insert_with(|| {
-            let folder = Folder::of(&self.inner.options.dir, id, self.inner.disk.clone());
-            Arc::new(JobLog::new(folder, Arc::clone(&self.inner.options)))
-        });
-        log.used.store(now, Ordering::Relaxed);
-        Arc::clone(log)
+        let make = || JobLog::new(self.folder(id), Arc::clone(&self.inner.options));
+        lock(&self.inner.jobs).get(id, make)
+    }
+
+    pub(super) fn folder(&self, id: &JobId) -> Folder {
+        Folder::of(&self.inner.options.dir, id, self.inner.disk.clone())
+    }
+
+    /// Readers see no lower position of what this process appends.
+    pub(super) fn floor(&self, id: &JobId) -> u64 {
+        self.folder(id).floor(self.inner.options.opened_micros)
+    }
+
+    pub(super) fn max_bytes_per_job(&self) -> u64 {
+        self.inner.options.max_bytes_per_job
+    }
+
+    pub(super) async fn add(&self, id: &JobId, addition: Addition) -> Result<Appended, LogError> {
+        self.job(id).add(addition).await
     }
 
     #[cfg(test)]
     pub(super) fn fail_syncs(&self, count: u32) {
-        self.inner.disk.syncs_to_fail.store(count, Ordering::SeqCst);
+        self.inner.disk.syncs_to_fail.store(count, std::sync::atomic::Ordering::SeqCst);
     }
 
     #[cfg(test)]
     pub(super) fn known_jobs(&self) -> usize {
-        lock(&self.inner.jobs).logs.len()
+        lock(&self.inner.jobs).len()
     }
 
     #[cfg(test)]
     pub(super) fn knows(&self, job: &JobId) -> bool {
-        lock(&self.inner.jobs).logs.contains_key(job)
+        lock(&self.inner.jobs).contains(job)
     }
 
     #[cfg(test)]
     pub(super) fn folder_of(&self, id: &JobId) -> PathBuf {
-        Folder::of(&self.inner.options.dir, id, self.inner.disk.clone()).path
-    }
-}
-
-impl Jobs {
-    /// Drops the logs that have ended and that nobody uses, then, if there are still too many, the older half of the others
-    /// that nobody uses, so that this is done seldom.
-    fn forget(&mut self) {
-        // No other can take hold of one: that needs the map.
-        let is_idle = |log: &Arc<JobLog>| Arc::strong_count(log) == 1 && !log.is_watched();
-        self.logs.retain(|_, log| !(is_idle(log) && log.has_ended()));
-        if self.logs.len() >= IDLE_LOGS {
-            let idle = self.logs.values().filter(|log| is_idle(log));
-            let mut idle: Vec<u64> = idle.map(|log| log.used.load(Ordering::Relaxed)).collect();
-            idle.sort_unstable();
-            if let Some(&median) = idle.get(idle.len() / 2) {
-                self.logs.retain(|_, log| !is_idle(log) || log.used.load(Ordering::Relaxed) > median);
-            }
-        }
-        self.left = self.logs.len();
+        self.folder(id).path
     }
 }
 
 #[async_trait]
 impl ResultLog for SegmentLog {
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
-        self.job(job).add(Addition::Entries(entries)).await
+        self.add(job, Addition::Entries(entries)).await
     }
 
     async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
@@ -153,8 +128,8 @@ impl ResultLog for SegmentLog {
         missing: Option<Missing>,
     ) -> Result<BTreeMap<u32, u64>, LogError> {
         let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
-        let sealed = self.job(&attempt.job).add(Addition::Seal(seal, missing)).await?;
-        Ok(sealed.last_seqs.into_iter().map(|(producer, seq)| (producer.rank, seq)).collect())
+        let sealed = self.add(&attempt.job, Addition::Seal(seal, missing)).await?;
+        Ok(sealed.by_rank())
     }
 
     async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
@@ -179,7 +154,7 @@ impl ResultLog for SegmentLog {
 
     async fn delete(&self, job: &JobId) -> Result<(), LogError> {
         self.job(job).delete().await?;
-        lock(&self.inner.jobs).logs.remove(job);
+        lock(&self.inner.jobs).remove(job);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::LogError;
+use super::adopt::MOVING;
 use super::disk::Disk;
 use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Health, inspect};
@@ -37,7 +38,7 @@ pub enum Found {
         /// Whether it is where servers look for it.
         is_in_place: bool,
     },
-    /// What is left of a log whose deletion was broken off.
+    /// What is left of a log whose deletion, or move to a folder, was broken off.
     HalfRemoved(PathBuf),
 }
 
@@ -100,7 +101,7 @@ impl Upkeep {
             if let Ok(job) = name.parse::<JobId>() {
                 let is_in_place = self.path(&job) == path;
                 entries.push(Found::Log { job, path, is_in_place });
-            } else if path.extension().is_some_and(|it| it == REMOVED) {
+            } else if path.extension().is_some_and(|it| it == REMOVED || it == MOVING) {
                 entries.push(Found::HalfRemoved(path));
             }
         }

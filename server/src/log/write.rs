@@ -1,18 +1,50 @@
 //! Adding to a log: one write and one sync for all that a group of appends adds.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
 use sqlflow_proto::record::StoredRecord;
 
-use super::LogError;
 use super::folder::{Folder, SegmentName};
 use super::frame::{self, HEADER};
 use super::lock::{JobLock, Mark};
+use super::plan::plan_append;
 use super::scan::to_usize;
 use super::shift;
-use super::summary::{SealedAttempt, Summary};
+use super::small::Durability;
+use super::summary::{SealedAttempt, Summary, is_end};
 use super::view::View;
+use super::{Appended, Entry, LogError, Missing, Producer};
+
+/// What to add.
+#[derive(Debug, Clone)]
+pub(super) enum Addition {
+    Entries(Vec<Entry>),
+    Seal(SealedAttempt, Option<Missing>),
+}
+
+impl Addition {
+    /// Bytes of its records; a seal has hardly any.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Entries(entries) => {
+                entries.iter().map(|entry| prost::Message::encoded_len(&entry.record)).sum()
+            }
+            Self::Seal(..) => 0,
+        }
+    }
+
+    /// The job's end follows from what is durable already: who does not find it says it again.
+    pub(super) fn durability(&self) -> Durability {
+        match self {
+            Self::Entries(entries) if entries.iter().all(|entry| is_end(&entry.record)) => {
+                Durability::Unsynced
+            }
+            Self::Entries(_) | Self::Seal(..) => Durability::Synced,
+        }
+    }
+}
 
 /// Frames that belong at the end of a log, encoded once.
 pub(super) struct Batch {
@@ -42,6 +74,15 @@ impl Batch {
             Some(mark) => (mark.birth, summary.last_position + 1, 0),
             None => (rand::random(), 1, 0),
         };
+        Self::at(summary, birth, segment, offset, floor)
+    }
+
+    /// An empty batch behind the first `length` bytes of the first segment, which add up to this summary.
+    pub(super) fn of_first_segment(summary: Summary, length: u64, floor: u64) -> Self {
+        Self::at(summary, 0, 1, length, floor)
+    }
+
+    fn at(summary: Summary, birth: u64, segment: u64, offset: u64, floor: u64) -> Self {
         let mut buffer = Vec::new();
         if offset == 0 {
             buffer.extend_from_slice(&HEADER);
@@ -51,8 +92,35 @@ impl Batch {
         Self { summary, birth, segment, offset, buffer, places: Vec::new(), has_frames: false, floor }
     }
 
+    /// Plans an addition; returns the producers that it is about. `limit`: see [`plan_append`].
+    pub(super) fn take(&mut self, addition: Addition, limit: u64) -> Result<Vec<Producer>, LogError> {
+        match addition {
+            Addition::Entries(entries) => {
+                let producers = entries.iter().map(|it| it.producer);
+                let mut producers: Vec<_> = producers.filter(Producer::is_agent).collect();
+                producers.dedup();
+                let records = plan_append(&self.summary, entries, limit)?;
+                self.add(records);
+                Ok(producers)
+            }
+            Addition::Seal(seal, missing) => {
+                let producer = seal.producer();
+                if !self.summary.is_sealed(producer) {
+                    if let Some(Missing { gap, .. }) =
+                        missing.filter(|it| self.summary.last_seq(producer) < it.said)
+                    {
+                        let gap = vec![Entry { producer, record: gap }];
+                        self.add(plan_append(&self.summary, gap, limit)?);
+                    }
+                    self.seal(seal);
+                }
+                Ok(self.summary.last_seqs(producer).map(|(producer, _)| producer).collect())
+            }
+        }
+    }
+
     /// Adds records that are planned for this place.
-    pub(super) fn add(&mut self, mut records: Vec<StoredRecord>) {
+    fn add(&mut self, mut records: Vec<StoredRecord>) {
         if let Some(first) = records.first() {
             let shift = shift::of_next(&self.summary.shifts, first.position, self.floor);
             // Each has it: damage or retention may take any of them.
@@ -68,7 +136,7 @@ impl Batch {
         }
     }
 
-    pub(super) fn seal(&mut self, seal: SealedAttempt) {
+    fn seal(&mut self, seal: SealedAttempt) {
         frame::push_seal(&mut self.buffer, &seal);
         self.summary.note_seal(seal);
         self.has_frames = true;
@@ -116,11 +184,21 @@ impl Batch {
         let mark = Mark {
             birth: self.birth,
             segment: self.segment.first,
-            length: self.offset + self.buffer.len() as u64,
+            length: self.end(),
             last_position: self.summary.last_position,
         };
         lock.set_mark(mark)?;
         Ok(mark)
+    }
+
+    /// The bytes to append.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.buffer
+    }
+
+    /// How many bytes the segment has with it.
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.buffer.len() as u64
     }
 
     /// Takes what was written into the view of the log.
@@ -137,5 +215,23 @@ impl Batch {
         }
         view.summary = self.summary;
         view.mark = Some(mark);
+    }
+}
+
+/// The mark of a log that is one segment of so many bytes.
+pub(super) fn first_mark(summary: &Summary, length: u64) -> Mark {
+    Mark { birth: rand::random(), segment: 1, length, last_position: summary.last_position }
+}
+
+impl Appended {
+    /// What an append by these producers came to that led to this summary.
+    pub(super) fn of(summary: &Summary, producers: Vec<Producer>) -> Self {
+        let seqs = producers.into_iter().map(|producer| (producer, summary.last_seq(producer)));
+        Self { last_position: summary.shown_last(), last_seqs: seqs.collect(), is_full: summary.is_full }
+    }
+
+    /// The last seqs of the producers of one attempt.
+    pub(super) fn by_rank(self) -> BTreeMap<u32, u64> {
+        self.last_seqs.into_iter().map(|(producer, seq)| (producer.rank, seq)).collect()
     }
 }

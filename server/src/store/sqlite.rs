@@ -9,6 +9,7 @@ mod migrating;
 mod migrations;
 mod readers;
 mod rows;
+mod small_logs;
 mod survey;
 mod transactions;
 mod writability;

@@ -8,6 +8,7 @@ mod locks;
 mod model;
 mod processes;
 mod restored;
+mod tiered;
 mod unreadable;
 mod upkeep;
 
@@ -17,7 +18,7 @@ use bytes::Bytes;
 use sqlflow_proto::record::{Notice, Output, Record, StatementStarted, StoredRecord, gap, record::Payload};
 use sqlflow_proto::v1::{Progress, Rows};
 
-use super::{Entry, LogError, LogOptions, Producer, ResultLog as _, SegmentLog};
+use super::{Entry, LogError, LogOptions, Producer, ResultLog, SegmentLog};
 use crate::job::{AttemptId, JobId};
 
 fn options(dir: &Path) -> LogOptions {
@@ -88,7 +89,7 @@ fn retained_gap(stored: &StoredRecord) -> Option<u64> {
 }
 
 /// Everything in the log, read in pages of so many bytes.
-async fn read_all(log: &SegmentLog, job: &JobId, page_bytes: usize) -> Vec<StoredRecord> {
+async fn read_all(log: &impl ResultLog, job: &JobId, page_bytes: usize) -> Vec<StoredRecord> {
     let mut all: Vec<StoredRecord> = Vec::new();
     loop {
         let after = all.last().map_or(0, |stored| stored.position);

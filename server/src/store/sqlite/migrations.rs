@@ -17,11 +17,12 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration { version: 1, name: "jobs", sql: include_str!("../migrations/0001_jobs.sql") },
     Migration { version: 2, name: "servers", sql: include_str!("../migrations/0002_servers.sql") },
     Migration { version: 3, name: "revisions", sql: include_str!("../migrations/0003_revisions.sql") },
     Migration { version: 4, name: "shifts", sql: include_str!("../migrations/0004_shifts.sql") },
+    Migration { version: 5, name: "small logs", sql: include_str!("../migrations/0005_small_logs.sql") },
 ];
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (

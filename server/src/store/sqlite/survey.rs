@@ -16,7 +16,9 @@ use super::beside;
 use super::database::BUSY_TIMEOUT;
 use super::migrations::{self, Versions};
 use super::rows::{Document, check_version, document, job_id};
+use super::small_logs::{self, Parts};
 use crate::job::{Job, JobId};
+use crate::log::SmallLog;
 use crate::store::types::{Lease, ServerId, StoreError};
 
 /// A store that is looked at.
@@ -215,6 +217,18 @@ impl Survey {
     pub fn knows(&mut self, id: &JobId) -> Result<bool, SurveyError> {
         let found = self.read("SELECT 1 FROM jobs WHERE job_id = ?", [id.as_str()], |_| Ok(()))?;
         Ok(!found.is_empty())
+    }
+
+    /// What there is of a job's log among the small ones.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn small_log(&mut self, id: &JobId) -> Result<SmallLog, SurveyError> {
+        let parts =
+            self.read(small_logs::PARTS, [id.as_str()], |row| Ok(row.get::<_, Option<Vec<u8>>>(0)?))?;
+        let mut log = Parts::default();
+        parts.iter().for_each(|part| log.add(part.as_deref()));
+        Ok(log.into_log())
     }
 
     /// The leases of all servers.

@@ -1,0 +1,374 @@
+//! The logs of all jobs, small or not. A log begins as a small one, and moves to a folder when it outgrows that.
+//!
+//! A move has three steps, and whoever meets a log between two of them takes the next one: the small log is frozen, so that
+//! nobody appends to it; the folder is made, and gets its name when all of it is durable; the bytes of the small log are
+//! dropped. A folder that is there counts, whatever there is of a small log.
+//!
+//! Nothing here waits for another process: an append names the length that it expects, and is planned again if that is
+//! another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use super::adopt::adopt;
+use super::blocking::run_blocking;
+use super::job_log::lock;
+use super::known::{Known, KnownLog};
+use super::small::{SmallLog, SmallLogs, SmallView, page};
+use super::summary::{SealedAttempt, Summary};
+use super::write::Addition;
+use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
+use crate::job::{AttemptId, Evidence, JobId};
+
+/// How often an addition is planned again because another process, or another task, appended in between.
+const TRIES: u32 = 32;
+
+/// Small logs in one place, all others in folders. Cheap to clone.
+///
+/// Memory: for each job that is known the summary of a small log, or what `SegmentLog` states.
+#[derive(Clone)]
+pub struct TieredLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    small: Arc<dyn SmallLogs>,
+    folders: SegmentLog,
+    /// A log with more bytes is in a folder.
+    small_bytes: u64,
+    known: Mutex<Known<TieredJobLog>>,
+}
+
+/// One job's log in this process.
+#[derive(Default)]
+struct TieredJobLog {
+    /// What was last seen of it as a small log.
+    view: Mutex<Option<SmallView>>,
+    is_in_folder: AtomicBool,
+    position: watch::Sender<u64>,
+    used: AtomicU64,
+}
+
+/// Where a log is.
+enum Home {
+    /// `is_frozen`: it is about to be in a folder.
+    Small {
+        view: SmallView,
+        is_frozen: bool,
+    },
+    Folder,
+}
+
+impl TieredLog {
+    /// Logs of up to `small_bytes` bytes in `small`, longer ones in `folders`.
+    #[must_use]
+    pub fn new(small: Arc<dyn SmallLogs>, folders: SegmentLog, small_bytes: u64) -> Self {
+        Self { inner: Arc::new(Inner { small, folders, small_bytes, known: Mutex::default() }) }
+    }
+
+    fn log(&self, job: &JobId) -> Arc<TieredJobLog> {
+        lock(&self.inner.known).get(job, TieredJobLog::default)
+    }
+
+    /// Where the log is now.
+    async fn home(&self, job: &JobId, log: &TieredJobLog) -> Result<Home, LogError> {
+        if log.is_in_folder() {
+            return Ok(Home::Folder);
+        }
+        let seen = log.seen();
+        let is_new = seen.is_none();
+        let mut view = seen.unwrap_or_default();
+        let found = self.inner.small.read(job, view.length).await?;
+        if self.has_moved(job, log, &found, is_new).await? {
+            return Ok(Home::Folder);
+        }
+        if let Err(what) = view.follow(&found) {
+            self.move_damaged(job, log, &found, what).await?;
+            return Ok(Home::Folder);
+        }
+        log.saw(&view);
+        Ok(Home::Small { view, is_frozen: found.is_frozen })
+    }
+
+    /// Whether a log of which this was found is in a folder. It may be if it is frozen, or was not seen before.
+    async fn has_moved(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        found: &SmallLog,
+        is_new: bool,
+    ) -> Result<bool, LogError> {
+        let has_no_bytes = found.is_frozen && found.length == 0;
+        let has_moved = has_no_bytes || (found.is_frozen || is_new) && self.has_folder(job).await?;
+        if has_moved {
+            log.is_in_folder.store(true, Ordering::Relaxed);
+        }
+        Ok(has_moved)
+    }
+
+    /// Damage is repaired in a folder.
+    async fn move_damaged(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        found: &SmallLog,
+        what: &'static str,
+    ) -> Result<(), LogError> {
+        tracing::error!(%job, what, "a small result log is damaged, and moves to a folder to be repaired");
+        self.inner.small.freeze(job, found.length).await?;
+        self.move_frozen(job, log).await
+    }
+
+    async fn has_folder(&self, job: &JobId) -> Result<bool, LogError> {
+        let path = self.inner.folders.folder(job).path;
+        run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
+    }
+
+    /// Brings a frozen log to its folder.
+    async fn move_frozen(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
+        let found = self.inner.small.read(job, 0).await?;
+        if !found.is_frozen {
+            // It was deleted.
+            *lock(&log.view) = None;
+            return Ok(());
+        }
+        let folder = self.inner.folders.folder(job);
+        run_blocking(move || adopt(&folder, &found.bytes)).await?;
+        self.inner.small.empty(job).await?;
+        *lock(&log.view) = None;
+        log.is_in_folder.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn add(&self, job: &JobId, addition: Addition) -> Result<Appended, LogError> {
+        let log = self.log(job);
+        // The first try goes by what was seen before; what it cannot decide is decided on what there is now.
+        let mut seen = log.seen();
+        for _ in 0..TRIES {
+            let is_current = seen.is_none();
+            let view = match seen.take() {
+                Some(view) if !log.is_in_folder() => view,
+                _ => match self.home(job, &log).await? {
+                    Home::Folder => {
+                        let appended = self.inner.folders.add(job, addition).await?;
+                        log.notify(appended.last_position);
+                        return Ok(appended);
+                    }
+                    Home::Small { is_frozen: true, .. } => {
+                        self.move_frozen(job, &log).await?;
+                        continue;
+                    }
+                    Home::Small { view, is_frozen: false } => view,
+                },
+            };
+            if let Some(appended) = self.add_to_small(job, &log, view, &addition, is_current).await? {
+                return Ok(appended);
+            }
+        }
+        let busy = std::io::Error::other("others append to it all the time");
+        Err(LogError::io("append to", &self.inner.folders.folder(job).path)(busy))
+    }
+
+    /// `None`: the log is not as `view` says, or has moved; look again. `is_current`: it was just read.
+    async fn add_to_small(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        view: SmallView,
+        addition: &Addition,
+        is_current: bool,
+    ) -> Result<Option<Appended>, LogError> {
+        let Inner { small, folders, small_bytes, .. } = &*self.inner;
+        let mut batch = view.batch(folders.floor(job));
+        let is_long = view.length + addition.bytes() as u64 > *small_bytes;
+        let producers = if is_long {
+            Vec::new()
+        } else {
+            match batch.take(addition.clone(), folders.max_bytes_per_job()) {
+                Ok(producers) if !batch.is_empty() || is_current => producers,
+                Err(error) if is_current => return Err(error),
+                Ok(_) | Err(_) => return Ok(None),
+            }
+        };
+        let appended = Appended::of(&batch.summary, producers);
+        if is_long || batch.end() > *small_bytes && !batch.is_empty() {
+            if small.freeze(job, view.length).await? {
+                self.move_frozen(job, log).await?;
+            }
+            return Ok(None);
+        }
+        if batch.is_empty() {
+            return Ok(Some(appended));
+        }
+        let next = SmallView { length: batch.end(), summary: batch.summary.clone() };
+        if !small.append(job, view.length, batch.into_bytes(), addition.durability()).await? {
+            return Ok(None);
+        }
+        log.saw(&next);
+        Ok(Some(appended))
+    }
+
+    /// Asks the summary of a small log, or the folder.
+    async fn look<T>(
+        &self,
+        job: &JobId,
+        small: impl FnOnce(&Summary) -> T,
+        folder: impl AsyncFnOnce(&SegmentLog) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        match self.home(job, &self.log(job)).await? {
+            Home::Small { view, .. } => Ok(small(&view.summary)),
+            Home::Folder => folder(&self.inner.folders).await,
+        }
+    }
+
+    /// `None`: the log is in a folder.
+    async fn read_small(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        after: u64,
+        max_bytes: usize,
+    ) -> Result<Option<Page>, LogError> {
+        if log.is_in_folder() {
+            return Ok(None);
+        }
+        let found = self.inner.small.read(job, 0).await?;
+        if self.has_moved(job, log, &found, log.seen().is_none()).await? {
+            return Ok(None);
+        }
+        let read = SmallView::of(&found.bytes)
+            .and_then(|view| Ok((page(&view.summary, &found.bytes, after, max_bytes as u64)?, view)));
+        match read {
+            Ok((page, view)) => {
+                log.saw(&view);
+                Ok(Some(page))
+            }
+            Err(what) => {
+                self.move_damaged(job, log, &found, what).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn known_jobs(&self) -> usize {
+        lock(&self.inner.known).len()
+    }
+}
+
+impl TieredJobLog {
+    fn is_in_folder(&self) -> bool {
+        self.is_in_folder.load(Ordering::Relaxed)
+    }
+
+    fn seen(&self) -> Option<SmallView> {
+        lock(&self.view).clone()
+    }
+
+    /// Remembers what there is, unless somebody has seen more.
+    fn saw(&self, view: &SmallView) {
+        let mut seen = lock(&self.view);
+        if seen.as_ref().is_none_or(|seen| seen.length <= view.length) {
+            *seen = Some(view.clone());
+        }
+        drop(seen);
+        self.notify(view.summary.shown_last());
+    }
+
+    fn notify(&self, last: u64) {
+        self.position.send_if_modified(|known| {
+            let is_news = *known < last;
+            *known = last.max(*known);
+            is_news
+        });
+    }
+}
+
+impl KnownLog for TieredJobLog {
+    fn is_watched(&self) -> bool {
+        self.position.receiver_count() > 0
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_in_folder()
+            || lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.length == 0)
+    }
+
+    fn used(&self) -> &AtomicU64 {
+        &self.used
+    }
+}
+
+#[async_trait]
+impl ResultLog for TieredLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        self.add(job, Addition::Entries(entries)).await
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        let producer = Producer::agent(attempt, rank);
+        let folder = async |log: &SegmentLog| log.last_seq(attempt, rank).await;
+        self.look(&attempt.job, |summary| summary.last_seq(producer), folder).await
+    }
+
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
+        let sealed = self.add(&attempt.job, Addition::Seal(seal, missing)).await?;
+        Ok(sealed.by_rank())
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        let folder = async |log: &SegmentLog| log.evidence(job, step).await;
+        self.look(job, |summary| summary.evidence(step), folder).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        let log = self.log(job);
+        let page = match self.read_small(job, &log, after, max_bytes).await? {
+            Some(page) => page,
+            None => self.inner.folders.read(job, after, max_bytes).await?,
+        };
+        log.notify(page.last_position);
+        Ok(page)
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        let folder = async |log: &SegmentLog| log.last_position(job).await;
+        self.look(job, Summary::shown_last, folder).await
+    }
+
+    async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
+        let before =
+            |summary: &Summary| shift::shown(&summary.shifts, summary.last_position.saturating_sub(count));
+        self.look(job, before, async |log: &SegmentLog| log.tail(job, count).await).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.log(job).position.subscribe()
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        self.inner.folders.delete(job).await?;
+        self.inner.small.delete(job).await?;
+        lock(&self.inner.known).remove(job);
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), LogError> {
+        self.inner.folders.ready().await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        let mut jobs = BTreeSet::from_iter(self.inner.folders.jobs().await?);
+        jobs.extend(self.inner.small.jobs().await?);
+        Ok(jobs.into_iter().collect())
+    }
+}
