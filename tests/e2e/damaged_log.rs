@@ -13,7 +13,9 @@ WITH objective = \"multi:softmax\", num_class = 3, train.num_boost_round = 10000
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_with_a_damaged_log_can_be_cancelled_and_shows_a_gap() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).flag("--grace=2s");
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+        .flag("--grace=2s")
+        .flag("--small-log=0");
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(LONG).await.unwrap();

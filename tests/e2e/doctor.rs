@@ -26,8 +26,9 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let setup =
-            Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap()).flag("--grace=2s");
+        let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap())
+            .flag("--grace=2s")
+            .flag("--small-log=0");
         Self { dir, setup }
     }
 

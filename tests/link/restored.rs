@@ -1,11 +1,12 @@
 //! A result log that is older than what its server has acknowledged: somebody restored a copy.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Response, Token};
 use sqlflow_tests::client::{Client, is_over};
+use sqlflow_tests::server::Setup;
 use sqlflow_tests::stand_in::{self, STEP};
 
 use super::streams::Reading;
@@ -26,17 +27,75 @@ for n in range(4, 20):
     print('line', n)
 ";
 
-fn copy(from: &Path, to: &Path) {
-    let status = Command::new("cp").arg("-a").args([from, to]).status().unwrap();
-    assert!(status.success(), "{status}");
+/// What is restored.
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    /// The folder of logs, with all logs in it. The state stays.
+    Logs,
+    /// The state, with the small logs in it.
+    State,
+}
+
+/// A backup of a state folder, without a server.
+struct Backup {
+    state_dir: PathBuf,
+    dir: PathBuf,
+    what: What,
+}
+
+impl Backup {
+    fn of(setup: &Setup, dir: PathBuf, what: What) -> Self {
+        std::fs::create_dir(&dir).unwrap();
+        Self { state_dir: setup.state_dir.clone(), dir, what }
+    }
+
+    fn take(&self) {
+        self.copy(&self.state_dir, &self.dir);
+    }
+
+    fn restore(&self) {
+        for name in self.names() {
+            let path = self.state_dir.join(name);
+            let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+        }
+        self.copy(&self.dir, &self.state_dir);
+    }
+
+    fn copy(&self, from: &Path, to: &Path) {
+        for from in self.names().iter().map(|name| from.join(name)).filter(|path| path.exists()) {
+            let status = Command::new("cp").arg("-a").args([&from, to]).status().unwrap();
+            assert!(status.success(), "{status}");
+        }
+    }
+
+    fn names(&self) -> &[&str] {
+        match self.what {
+            What::Logs => &["log"],
+            What::State => &["state.db", "state.db-wal", "state.db-shm"],
+        }
+    }
+}
+
+fn setup(dir: &Path, code: &str, what: What) -> Setup {
+    let setup = stand_in::setup(dir, code, None);
+    if what == What::Logs { setup.flag("--small-log=0") } else { setup }
 }
 
 /// The agent has dropped what was acknowledged; a gap stands for it, and what comes later is there.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
+    gap_for_what_is_missing(What::Logs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_stands_for_what_a_restored_small_log_does_not_have() {
+    gap_for_what_is_missing(What::State).await;
+}
+
+async fn gap_for_what_is_missing(what: What) {
     let dir = tempfile::tempdir().unwrap();
-    let setup = stand_in::setup(dir.path(), CODE, None);
-    let (log, backup) = (setup.state_dir.join("log"), dir.path().join("backup"));
+    let setup = setup(dir.path(), CODE, what);
+    let backup = Backup::of(&setup, dir.path().join("backup"), what);
     let go = |n: u32| std::fs::write(dir.path().join(format!("go-{n}")), "").unwrap();
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -44,7 +103,7 @@ async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
     let mut reading = Reading::of(&token);
     reading.until(&mut client, |it| it.says("line 0\n")).await;
     server.kill();
-    copy(&log, &backup);
+    backup.take();
 
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -53,8 +112,7 @@ async fn a_gap_stands_for_what_a_restored_log_does_not_have() {
         reading.until(&mut client, |it| it.says(&format!("line {n}\n"))).await;
     }
     server.kill();
-    std::fs::remove_dir_all(&log).unwrap();
-    copy(&backup, &log);
+    backup.restore();
 
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -111,9 +169,18 @@ impl Reader {
 /// The positions that both have read are given to other records, unless the server sees to that.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_who_was_further_than_a_restored_log_sees_all_that_comes_then() {
+    reader_who_was_further(What::Logs).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_was_further_than_a_restored_small_log_sees_all_that_comes_then() {
+    reader_who_was_further(What::State).await;
+}
+
+async fn reader_who_was_further(what: What) {
     let dir = tempfile::tempdir().unwrap();
-    let setup = stand_in::setup(dir.path(), &format!("{CODE}{TALKATIVE}"), None);
-    let (log, backup) = (setup.state_dir.join("log"), dir.path().join("backup"));
+    let setup = setup(dir.path(), &format!("{CODE}{TALKATIVE}"), what);
+    let backup = Backup::of(&setup, dir.path().join("backup"), what);
     let go = |n: u32| std::fs::write(dir.path().join(format!("go-{n}")), "").unwrap();
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -128,7 +195,7 @@ async fn a_reader_who_was_further_than_a_restored_log_sees_all_that_comes_then()
         reader.until(&mut client, "line 0\n").await;
     }
     server.kill();
-    copy(&log, &backup);
+    backup.take();
 
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -139,8 +206,7 @@ async fn a_reader_who_was_further_than_a_restored_log_sees_all_that_comes_then()
         }
     }
     server.kill();
-    std::fs::remove_dir_all(&log).unwrap();
-    copy(&backup, &log);
+    backup.restore();
 
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
