@@ -409,7 +409,8 @@ impl Pending {
             return Some(Message::Records(RecordBatch { records }));
         }
         let outcome = self.outcome.as_ref()?;
-        if sent.outcome || self.outbox.acked() < self.outbox.last_seq() {
+        // Right behind the records, so that the server can make both durable at once. It takes it only with all of them.
+        if sent.outcome || sent.next_seq <= self.outbox.last_seq() {
             return None;
         }
         sent.outcome = true;

@@ -68,7 +68,7 @@ pub use small::{Durability, SmallLog, SmallLogError, SmallLogs};
 pub use tiered::TieredLog;
 pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 
-use crate::job::{AttemptId, Evidence, JobId};
+use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId};
 
 /// A record on its way into the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +88,17 @@ pub struct Appended {
     pub last_seqs: BTreeMap<Producer, u64>,
     /// The log has reached its limit, and a result was not taken: the job cannot succeed any more.
     pub is_full: bool,
+}
+
+/// What an append came to, and the event that was applied with it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Both {
+    /// Of the append.
+    pub appended: Appended,
+    /// The job after the event.
+    pub job: Job,
+    /// Whether the event changed it.
+    pub change: Change,
 }
 
 /// What an agent said more than the log may hold, and what stands for it there.
@@ -117,7 +128,8 @@ pub struct Page {
 /// The logs of all jobs. A log begins with its first record; one without records is empty, not an error.
 #[async_trait]
 pub trait ResultLog: Send + Sync + 'static {
-    /// Adds the entries, all or none; they are durable when it returns, and may become so when the caller is dropped.
+    /// Adds the entries, all or none; they are durable when it returns, and may become so when the caller is dropped. Only the
+    /// job's end may be taken back by a power failure: it follows from the outcomes of the attempts, and is said again.
     ///
     /// After the job's end nothing is added: entries that servers made are dropped, new ones of attempts are
     /// [`LogError::Sealed`]. Before it, entries that servers made are always added. Of an agent's entries, those whose seq is there already are
@@ -125,6 +137,18 @@ pub trait ResultLog: Send + Sync + 'static {
     /// own), then anything new of a sealed attempt is
     /// [`LogError::Sealed`]. Where results would make the log longer than its limit, a gap stands for each.
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError>;
+
+    /// Adds the entries and applies the event to the job, both or neither, where one transaction can do both. `None`: neither
+    /// was done, for they are in different places, or one of them is refused. Then the caller does one after the other.
+    async fn append_and_apply(
+        &self,
+        _job: &JobId,
+        _entries: &[Entry],
+        _event: Event,
+        _now_ms: i64,
+    ) -> Result<Option<Both>, LogError> {
+        Ok(None)
+    }
 
     /// The last durable seq of the attempt's agent of this rank; 0 when there is none.
     async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError>;

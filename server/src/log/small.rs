@@ -7,7 +7,7 @@ mod view;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::job::JobId;
+use crate::job::{Change, Event, Job, JobId};
 
 pub(super) use pages::page;
 pub(super) use view::SmallView;
@@ -26,6 +26,16 @@ pub trait SmallLogs: Send + Sync + 'static {
         bytes: Vec<u8>,
         durability: Durability,
     ) -> Result<bool, SmallLogError>;
+
+    /// Appends the bytes as `append` does, and applies the event to the job: both or neither. `None`: neither.
+    async fn append_and_apply(
+        &self,
+        job: &JobId,
+        length: u64,
+        bytes: Vec<u8>,
+        event: Event,
+        now_ms: i64,
+    ) -> Result<Option<(Job, Change)>, SmallLogError>;
 
     /// Lets nothing more be appended, if the log has exactly `length` bytes. False: it has not, or is frozen already.
     async fn freeze(&self, job: &JobId, length: u64) -> Result<bool, SmallLogError>;

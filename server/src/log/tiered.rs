@@ -21,8 +21,8 @@ use super::known::{Known, KnownLog};
 use super::small::{SmallLog, SmallLogs, SmallView, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
-use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
-use crate::job::{AttemptId, Evidence, JobId};
+use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
+use crate::job::{AttemptId, Event, Evidence, JobId};
 
 /// How often an addition is planned again because another process, or another task, appended in between.
 const TRIES: u32 = 32;
@@ -307,6 +307,34 @@ impl KnownLog for TieredJobLog {
 impl ResultLog for TieredLog {
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
         self.add(job, Addition::Entries(entries)).await
+    }
+
+    async fn append_and_apply(
+        &self,
+        job: &JobId,
+        entries: &[Entry],
+        event: Event,
+        now_ms: i64,
+    ) -> Result<Option<Both>, LogError> {
+        let log = self.log(job);
+        let Inner { small, folders, small_bytes, .. } = &*self.inner;
+        let Some(view) = log.seen().filter(|_| !log.is_in_folder()) else { return Ok(None) };
+        let addition = Addition::Entries(entries.to_vec());
+        if view.length + addition.bytes() as u64 > *small_bytes {
+            return Ok(None);
+        }
+        let mut batch = view.batch(folders.floor(job));
+        let Ok(producers) = batch.take(addition, folders.max_bytes_per_job()) else { return Ok(None) };
+        // A job whose log is full is cancelled first.
+        if batch.is_empty() || batch.end() > *small_bytes || batch.summary.is_full {
+            return Ok(None);
+        }
+        let appended = Appended::of(&batch.summary, producers);
+        let next = SmallView { length: batch.end(), summary: batch.summary.clone() };
+        let applied = small.append_and_apply(job, view.length, batch.into_bytes(), event, now_ms).await?;
+        let Some((job, change)) = applied else { return Ok(None) };
+        log.saw(&next);
+        Ok(Some(Both { appended, job, change }))
     }
 
     async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {

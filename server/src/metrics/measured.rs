@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::{Metrics, Operation};
 use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
-use crate::log::{Appended, Entry, LogError, Missing, Page, ResultLog};
+use crate::log::{Appended, Both, Entry, LogError, Missing, Page, ResultLog};
 use crate::store::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
     Store, StoreError, Unfetched, UpdateError,
@@ -194,17 +194,42 @@ impl MeasuredLog {
     pub fn new(inner: Arc<dyn ResultLog>, metrics: Metrics) -> Self {
         Self { inner, metrics }
     }
+
+    fn note_append(&self, begun: Instant, bytes: usize) {
+        self.metrics.0.log_appends.observe(begun.elapsed().as_secs_f64());
+        self.metrics.0.log_bytes.inc_by(bytes as u64);
+    }
+}
+
+fn bytes_of(entries: &[Entry]) -> usize {
+    entries.iter().map(|entry| prost::Message::encoded_len(&entry.record)).sum()
 }
 
 #[async_trait]
 impl ResultLog for MeasuredLog {
     async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
-        let bytes: usize = entries.iter().map(|entry| prost::Message::encoded_len(&entry.record)).sum();
-        let begun = Instant::now();
+        let (begun, bytes) = (Instant::now(), bytes_of(&entries));
         let appended = self.inner.append(job, entries).await?;
-        self.metrics.0.log_appends.observe(begun.elapsed().as_secs_f64());
-        self.metrics.0.log_bytes.inc_by(bytes as u64);
+        self.note_append(begun, bytes);
         Ok(appended)
+    }
+
+    async fn append_and_apply(
+        &self,
+        job: &JobId,
+        entries: &[Entry],
+        event: Event,
+        now_ms: i64,
+    ) -> Result<Option<Both>, LogError> {
+        let begun = Instant::now();
+        let both = self.inner.append_and_apply(job, entries, event.clone(), now_ms).await?;
+        if let Some(Both { job, change, .. }) = &both {
+            self.note_append(begun, bytes_of(entries));
+            if *change == Change::Changed {
+                self.metrics.note_event(&event, job, now_ms);
+            }
+        }
+        Ok(both)
     }
 
     async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fixture;
+use crate::job::{Change, Event, Failure};
 use crate::log::adopt::adopt;
 use crate::log::{SmallLogs as _, TieredLog};
 use crate::store::{ServerId, SqliteStore, Store as _};
@@ -186,6 +187,32 @@ async fn logs_that_nobody_uses_are_forgotten() {
         log.last_position(&JobId::generate()).await.unwrap();
     }
     assert!(log.known_jobs() <= super::super::known::ENDED_LOGS);
+}
+
+/// What an agent says last, and that it has ended, are made durable at once.
+#[tokio::test]
+async fn records_and_an_event_are_both_there_or_neither_is() {
+    let state = State::new().await;
+    let (log, other) = (state.log(), state.log());
+    let cancelled = || Event::CancelRequested(Failure::over_limit());
+    let is_cancelled = async || state.store.load(&state.job).await.unwrap().unwrap().job.cancel.is_some();
+    let both = async |log: &TieredLog, entries: &[Entry], event| {
+        log.append_and_apply(&state.job, entries, event, 0).await.unwrap()
+    };
+    assert_eq!(both(&log, &[rows(0, 1, 1)], cancelled()).await, None, "it is not known where the log is");
+    log.append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
+    other.append(&state.job, vec![rows(0, 1, 2)]).await.unwrap();
+    assert_eq!(both(&log, &[rows(0, 1, 2)], cancelled()).await, None, "another server has appended");
+    assert_eq!(both(&other, &[output(0, 1, 3, 5000)], cancelled()).await, None, "it must move");
+    let unknown = Event::AttemptLaunched { attempt: attempt(&state.job, 0, 7), tracker_url: None };
+    assert_eq!(both(&other, &[rows(0, 1, 3)], unknown).await, None, "the event is rejected");
+    assert!(!is_cancelled().await);
+    assert_eq!(log.last_position(&state.job).await.unwrap(), 2);
+
+    let done = both(&log, &[rows(0, 1, 3)], cancelled()).await.unwrap();
+    assert_eq!((done.appended.last_position, done.change), (3, Change::Changed));
+    assert!(done.job.cancel.is_some() && is_cancelled().await);
+    assert_eq!(state.log().last_position(&state.job).await.unwrap(), 3);
 }
 
 #[derive(Debug, Clone)]

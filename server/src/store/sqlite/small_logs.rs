@@ -6,10 +6,11 @@ use rusqlite::{Connection, ErrorCode, params};
 
 use super::SqliteStore;
 use super::rows::job_id;
+use super::transactions::apply;
 use super::writer::Turn;
-use crate::job::JobId;
+use crate::job::{Change, Event, Job, JobId};
 use crate::log::{Durability, SmallLog, SmallLogError, SmallLogs};
-use crate::store::types::StoreError;
+use crate::store::types::{StoreError, UpdateError};
 use crate::text::with_causes;
 
 #[async_trait]
@@ -33,6 +34,28 @@ impl SmallLogs for SqliteStore {
         let job = job.clone();
         let append = move |tx: &Connection| add(tx, &job, length, Some(&bytes));
         Ok(self.inner.writer.write(turn, append).await?)
+    }
+
+    async fn append_and_apply(
+        &self,
+        job: &JobId,
+        length: u64,
+        bytes: Vec<u8>,
+        event: Event,
+        now_ms: i64,
+    ) -> Result<Option<(Job, Change)>, SmallLogError> {
+        let id = job.clone();
+        let both = move |tx: &Connection| {
+            if !add(tx, &id, length, Some(&bytes))? {
+                return Err(UpdateError::Fenced);
+            }
+            apply(tx, &id, None, event, now_ms)
+        };
+        match self.write(both).await {
+            Ok((after, written)) => Ok(Some((after, self.wrote(job, written)))),
+            Err(UpdateError::Store(error)) => Err(error.into()),
+            Err(UpdateError::NotFound | UpdateError::Fenced | UpdateError::Rejected(_)) => Ok(None),
+        }
     }
 
     async fn freeze(&self, job: &JobId, length: u64) -> Result<bool, SmallLogError> {
