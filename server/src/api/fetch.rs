@@ -17,7 +17,7 @@ use crate::clock;
 use crate::job::{CursorToken, JobId};
 use crate::log::{Page, ResultLog};
 use crate::reader::Reader;
-use crate::store::{JobRecord, Store};
+use crate::store::{JobRecord, KnownJob, Store};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
@@ -190,7 +190,7 @@ impl Fetcher {
     async fn wait_for_page(
         &self,
         mut record: JobRecord,
-        mut changes: watch::Receiver<u64>,
+        mut changes: watch::Receiver<KnownJob>,
         cursor: &mut u64,
         reading: Option<&Reading<'_>>,
         wait: Duration,

@@ -33,7 +33,7 @@ use crate::clock;
 use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Next, Role};
 use crate::launch::Waiting;
 use crate::log::{Entry, LogError, Producer};
-use crate::store::{JobRecord, Lease, StoreError, UpdateError};
+use crate::store::{JobRecord, KnownJob, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
 use cleaning::Cleaned;
@@ -287,7 +287,7 @@ impl JobDriver {
 }
 
 /// Tells that the job's state changed.
-type Changes = tokio::sync::watch::Receiver<u64>;
+type Changes = tokio::sync::watch::Receiver<KnownJob>;
 
 fn attempts_of(job: &Job) -> Vec<AttemptId> {
     let id = |step, number| AttemptId { job: job.id.clone(), step, number };

@@ -11,8 +11,8 @@ use super::{Metrics, Operation};
 use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
 use crate::log::{Appended, Both, Entry, LogError, Missing, Page, ResultLog};
 use crate::store::{
-    Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
-    Store, StoreError, Unfetched, UpdateError,
+    Changes, Claim, Created, EndedJob, JobFilter, JobRecord, KnownJob, Lease, NewJob, Revision, Secret,
+    ServerId, Store, StoreError, Unfetched, UpdateError,
 };
 
 /// A store whose transactions are timed, and whose events are counted.
@@ -170,7 +170,7 @@ impl Store for MeasuredStore {
         self.plain("changes", self.inner.changes(since, limit)).await
     }
 
-    fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
+    fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
         self.inner.watch(id)
     }
 

@@ -1,37 +1,61 @@
-//! Wakes waiters in this process when a job changes, in this process or another.
+//! Wakes waiters in this process when a job changes, in this process or another, and keeps what is known of jobs that
+//! somebody watches.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use crate::job::JobId;
+use super::Revision;
+use super::known_job::KnownJob;
+use crate::job::{Job, JobId};
 use crate::watched::Watched;
 
 #[derive(Default)]
 pub(super) struct Hub {
-    jobs: Mutex<Watched<JobId, u64>>,
+    jobs: Mutex<Watched<JobId, KnownJob>>,
 }
 
 impl Hub {
-    pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
-        self.lock().subscribe(id, 0)
+    pub(super) fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
+        self.lock().subscribe(id, KnownJob::default())
     }
 
-    pub(super) fn changed(&self, id: &JobId) {
+    /// This process wrote the job, which is this one since.
+    pub(super) fn wrote(&self, job: &Job, revision: Revision) {
+        self.changed(&job.id, |known| known.wrote(revision, job));
+    }
+
+    /// The job was written, and this process does not have the result.
+    pub(super) fn written(&self, id: &JobId, revision: Revision) {
+        self.changed(id, |known| known.written(revision));
+    }
+
+    /// This process loaded the job. That wakes nobody.
+    pub(super) fn loaded(&self, job: &Job, revision: Revision) {
+        if let Some(sender) = self.lock().get(&job.id) {
+            sender.send_if_modified(|known| {
+                known.loaded(revision, job);
+                false
+            });
+        }
+    }
+
+    /// The store has become older: any job may have changed.
+    pub(super) fn restored(&self) {
+        self.lock().all().for_each(|sender| sender.send_modify(KnownJob::restored));
+    }
+
+    fn changed(&self, id: &JobId, note: impl FnOnce(&mut KnownJob)) {
         let mut jobs = self.lock();
         match jobs.get(id) {
+            // Nobody watches, so nothing is kept: what is known would be old when somebody does.
             Some(sender) if sender.is_closed() => jobs.remove(id),
-            Some(sender) => sender.send_modify(|version| *version += 1),
+            Some(sender) => sender.send_modify(note),
             None => {}
         }
     }
 
-    /// Any job may have changed.
-    pub(super) fn all_changed(&self) {
-        self.lock().all().for_each(|sender| sender.send_modify(|version| *version += 1));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Watched<JobId, u64>> {
+    fn lock(&self) -> MutexGuard<'_, Watched<JobId, KnownJob>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -40,6 +64,8 @@ impl Hub {
 mod tests {
     use super::*;
     use crate::watched::SPARE;
+
+    const REVISION: Revision = Revision(1);
 
     #[test]
     fn jobs_that_nobody_watches_any_more_are_forgotten() {
@@ -50,7 +76,7 @@ mod tests {
             drop(hub.watch(&JobId::generate()));
         }
         assert!(hub.jobs.lock().unwrap().len() <= 2 + SPARE);
-        hub.changed(&watched);
+        hub.written(&watched, REVISION);
         assert!(receiver.has_changed().unwrap(), "one that is watched stays");
         receiver.mark_unchanged();
     }
@@ -60,13 +86,13 @@ mod tests {
         let hub = Hub::default();
         let (job, other) = (JobId::generate(), JobId::generate());
         let (early, of_other) = (hub.watch(&job), hub.watch(&other));
-        hub.changed(&job);
-        hub.changed(&job);
+        hub.written(&job, REVISION);
+        hub.written(&job, REVISION);
         let late = hub.watch(&job);
         assert!(
             early.has_changed().unwrap() && !late.has_changed().unwrap() && !of_other.has_changed().unwrap()
         );
-        hub.all_changed();
+        hub.restored();
         assert!(late.has_changed().unwrap() && of_other.has_changed().unwrap());
     }
 }

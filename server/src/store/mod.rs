@@ -2,11 +2,13 @@
 //! here, so that any of them may die or take over at any moment. The result log has an interface of its own (`log`).
 
 mod hub;
+pub mod known_job;
 mod sqlite;
 #[cfg(test)]
 mod tests;
 mod types;
 
+pub use known_job::KnownJob;
 pub use sqlite::{ServerLease, SqliteStore, Survey, SurveyError, Surveyed, SurveyedDocument};
 pub use types::{
     Changed, Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, RequestHash, Revision,
@@ -133,6 +135,7 @@ pub trait Store: Send + Sync + 'static {
     async fn changes(&self, since: Revision, limit: u32) -> Result<Changes, StoreError>;
 
     /// Changes after each write of the job's state: at once if this process wrote it, within about a second if another
-    /// did. Who watches first and loads then misses nothing.
-    fn watch(&self, id: &JobId) -> watch::Receiver<u64>;
+    /// did. A watcher that subscribes first and loads then misses nothing. The value is what this process knows of the
+    /// job; see [`known_job`].
+    fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob>;
 }

@@ -39,6 +39,7 @@ use self::writability::Writability;
 use self::writer::{Turn, WriteError, Writer};
 use super::Store;
 use super::hub::Hub;
+use super::known_job::KnownJob;
 use super::types::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
     StoreError, Unfetched, UpdateError,
@@ -129,32 +130,38 @@ impl SqliteStore {
             .writer
             .write(turn, move |tx| apply(tx, &owned_id, lease.as_ref(), event, now_ms))
             .await?;
-        Ok((job, self.wrote(id, written)))
+        let Some(revision) = written else { return Ok((job, Change::Unchanged)) };
+        self.inner.own.note(revision);
+        self.inner.hub.wrote(&job, revision);
+        Ok((job, Change::Changed))
     }
 
     /// Wakes those who watch the job, if its state was written.
-    fn wrote(&self, id: &JobId, written: Option<Revision>) -> Change {
-        let Some(revision) = written else { return Change::Unchanged };
-        self.inner.own.note(revision);
-        self.inner.hub.changed(id);
-        Change::Changed
+    fn written(&self, id: &JobId, written: Option<Revision>) {
+        if let Some(revision) = written {
+            self.inner.own.note(revision);
+            self.inner.hub.written(id, revision);
+        }
     }
 
     async fn record(&self, id: &JobId) -> Result<Option<JobRecord>, StoreError> {
         let id = id.clone();
-        self.read(move |connection| {
-            let mut query =
-                connection.prepare_cached(&format!("SELECT {RECORD_COLUMNS} FROM jobs WHERE job_id = ?"))?;
-            query.query_one([id.as_str()], |row| Ok(record(row))).optional()?.transpose()
-        })
-        .await
+        let read = self.read(move |connection| {
+            let sql = format!("SELECT {RECORD_COLUMNS}, revision FROM jobs WHERE job_id = ?");
+            let mut query = connection.prepare_cached(&sql)?;
+            let read = |row: &Row<'_>| Ok::<_, StoreError>((record(row)?, Revision(row.get("revision")?)));
+            query.query_one([id.as_str()], |row| Ok(read(row))).optional()?.transpose()
+        });
+        let Some((record, revision)) = read.await? else { return Ok(None) };
+        self.inner.hub.loaded(&record.job, revision);
+        Ok(Some(record))
     }
 
     async fn end_damaged(&self, id: &JobId, error: &StoreError) -> Result<(), StoreError> {
         tracing::error!(job = %id, %error, "the job ends: its stored state cannot be read");
         let (owned_id, now_ms) = (id.clone(), self.now_ms());
         let written = self.write(move |tx| end_damaged(tx, &owned_id, now_ms)).await?;
-        self.wrote(id, written);
+        self.written(id, written);
         Ok(())
     }
 
@@ -226,7 +233,7 @@ impl Store for SqliteStore {
     async fn create(&self, new: NewJob) -> Result<Created, StoreError> {
         let (id, now_ms) = (new.job.id.clone(), self.now_ms());
         let (created, written) = self.write(move |tx| insert(tx, &new, now_ms)).await?;
-        self.wrote(&id, written);
+        self.written(&id, written);
         Ok(created)
     }
 
@@ -442,7 +449,7 @@ impl Store for SqliteStore {
         self.inner.changes(since, limit).await
     }
 
-    fn watch(&self, id: &JobId) -> watch::Receiver<u64> {
+    fn watch(&self, id: &JobId) -> watch::Receiver<KnownJob> {
         self.inner.hub.watch(id)
     }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use super::*;
 use crate::fixture;
-use crate::job::{AttemptId, Cause, Failure, JobState, Place, Rejection, Role};
+use crate::job::{AttemptId, Basis, Cause, Failure, JobState, Outcome, Place, Reason, Rejection, Role};
 
 struct Servers {
     dir: tempfile::TempDir,

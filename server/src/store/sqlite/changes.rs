@@ -103,11 +103,11 @@ impl Inner {
             let changes = self.changes(seen, PAGE).await?;
             if changes.is_older {
                 tracing::warn!("the store has become older, as a restored copy is: all jobs are looked at");
-                self.hub.all_changed();
+                self.hub.restored();
             }
             for changed in &changes.jobs {
                 if !self.own.wrote(changed.revision) {
-                    self.hub.changed(&changed.id);
+                    self.hub.written(&changed.id, changed.revision);
                 }
             }
             seen = changes.upto;

@@ -17,7 +17,7 @@ async fn changes(store: &SqliteStore, mut since: Revision, page: u32) -> (Vec<Jo
 }
 
 /// Waits until the watched job is said to have changed.
-async fn told(mut watch: watch::Receiver<u64>) {
+async fn told(mut watch: watch::Receiver<KnownJob>) {
     let changed = tokio::time::timeout(Duration::from_secs(30), watch.changed());
     changed.await.expect("it is told").unwrap();
 }
@@ -105,4 +105,49 @@ async fn a_servers_own_writes_wake_it_once() {
     b.update(&others_id, None, attempt(), 1).await.unwrap();
     told(others_watch).await;
     assert!(!own_watch.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn what_a_process_wrote_or_loaded_it_knows_until_another_writes() {
+    let Servers { a, b, dir: _dir, .. } = servers().await;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    a.create(new).await.unwrap();
+    let mut watch = a.watch(&id);
+    assert_eq!(known_job::seen(&mut watch), None);
+    let (job, _) = a.update(&id, None, attempt(), 1).await.unwrap();
+    assert_eq!(known_job::seen(&mut watch).as_deref(), Some(&job));
+
+    let (job, _) = b.update(&id, None, Event::CancelRequested(Failure::over_limit()), 1).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(30), watch.changed()).await.expect("it is told").unwrap();
+    assert_eq!(known_job::seen(&mut watch), None);
+    assert_eq!(known_job::current(&a, &id, &mut watch).await.unwrap().as_deref(), Some(&job));
+    assert_eq!(known_job::seen(&mut watch).as_deref(), Some(&job), "it was loaded");
+    assert!(!watch.has_changed().unwrap(), "and that is no change");
+
+    // What the other wrote is in this process's next write.
+    let first = AttemptId { job: id.clone(), step: 0, number: 1 };
+    let launched = Event::AttemptLaunched { attempt: first.clone(), tracker_url: None };
+    let (_, change) = b.update(&id, None, launched, 1).await.unwrap();
+    assert_eq!(change, Change::Changed);
+    let outcome = Outcome::by_server(Reason::LaunchFailed, "it does not start", true);
+    let ended = Event::AttemptFoundEnded { attempt: first, outcome, basis: Basis::NeverAttached };
+    let (job, _) = a.update(&id, None, ended, 1).await.unwrap();
+    let seen = known_job::current(&a, &id, &mut watch).await.unwrap().unwrap();
+    assert_eq!((&*seen, &seen.state), (&job, &JobState::Running));
+}
+
+/// Nobody would learn of a later write.
+#[tokio::test]
+async fn what_nobody_watches_is_not_known() {
+    let Servers { a, dir: _dir, .. } = servers().await;
+    let new = new_job([1; 32], 0);
+    let id = new.job.id.clone();
+    a.create(new).await.unwrap();
+    let mut watch = a.watch(&id);
+    let (job, _) = a.update(&id, None, attempt(), 1).await.unwrap();
+    assert_eq!(known_job::seen(&mut watch).as_deref(), Some(&job));
+    drop(watch);
+    a.update(&id, None, Event::CancelRequested(Failure::over_limit()), 1).await.unwrap();
+    assert_eq!(known_job::seen(&mut a.watch(&id)), None);
 }
