@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::job::{Job, JobId, Step, TokenHash};
 use crate::log::{LogOptions, SegmentLog};
+use crate::metrics::Metrics;
 use crate::store::{NewJob, ServerId};
 pub use hooked_log::{HookedLog, LogHooks};
 
@@ -49,6 +50,13 @@ pub fn new_job(job: Job, owner: &ServerId) -> NewJob {
         created_ms: 0,
         request: None,
     }
+}
+
+/// How often a job was loaded through the [`MeasuredStore`](crate::metrics::MeasuredStore) of these metrics.
+pub fn loads(metrics: &Metrics) -> u64 {
+    let name = "sqlflow_store_operation_duration_seconds_count{operation=\"load\"} ";
+    let text = metrics.text();
+    text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.parse().unwrap())
 }
 
 /// A log without limits, which does not sync.

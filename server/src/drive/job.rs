@@ -30,10 +30,11 @@ use super::Context;
 use super::given_back::GivenBack;
 use super::reported::Reported;
 use crate::clock;
-use crate::job::{Again, AttemptId, Event, Evidence, Job, JobId, Next, Role};
+use crate::job::{Again, AttemptId, Change, Event, Evidence, Job, JobId, Next, Role};
 use crate::launch::Waiting;
 use crate::log::{Entry, LogError, Producer};
-use crate::store::{JobRecord, KnownJob, Lease, StoreError, UpdateError};
+use crate::store::known_job::{self, KnownJob};
+use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
 use cleaning::Cleaned;
@@ -54,6 +55,10 @@ pub(super) struct JobDriver {
     given_back: Arc<GivenBack>,
     id: JobId,
     lease: Lease,
+    /// Tells of the job's changes. Those up to the last look are seen.
+    changes: Changes,
+    /// Since the last look this driver has changed the job, and its last update was one that did.
+    has_changed_job: bool,
     /// What this driver has seen of the attempt that it drives.
     at_hand: Option<AtHand>,
     /// Its log lines have the trace's id.
@@ -62,6 +67,22 @@ pub(super) struct JobDriver {
     cleaned: Cleaned,
     /// Clean-ups that failed and were logged.
     reported: Reported<AttemptId>,
+}
+
+/// The job as it stands.
+struct Looked {
+    job: Arc<Job>,
+    source: Source,
+}
+
+/// Where the driver has the job from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// The store, which also said that the lease is the driver's.
+    Loaded,
+    /// What this process knows after an update of the driver, which checked the lease. What another process has written
+    /// since, within the last second, may be missing.
+    OwnUpdate,
 }
 
 /// Why driving stops before the job's end.
@@ -99,6 +120,8 @@ impl From<LogError> for Stop {
 impl JobDriver {
     pub(super) fn new(context: Arc<Context>, given_back: Arc<GivenBack>, id: JobId, lease: Lease) -> Self {
         Self {
+            changes: context.store.watch(&id),
+            has_changed_job: false,
             context,
             given_back,
             id,
@@ -117,7 +140,12 @@ impl JobDriver {
 
     async fn drive(mut self) {
         loop {
-            match self.advance().await {
+            let advanced = self.advance().await;
+            if advanced.is_err() {
+                // Time passes before the next look, so that one checks the lease again.
+                self.has_changed_job = false;
+            }
+            match advanced {
                 Ok(()) => {}
                 Err(Stop::Over) => return,
                 Err(Stop::Fenced) => {
@@ -145,8 +173,8 @@ impl JobDriver {
 
     /// One look, one action.
     async fn advance(&mut self) -> Result<(), Stop> {
-        let mut changes = self.context.store.watch(&self.id);
-        let job = self.load().await?;
+        let Looked { job, source } = self.look_at_job().await?;
+        let mut changes = self.changes.clone();
         if !self.is_named {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.tracer.is_on());
@@ -158,6 +186,10 @@ impl JobDriver {
         {
             return self.leave(attempt, &waiting, &mut changes).await;
         }
+        // Why a job that was not loaded will do: `Job::apply` and the lease judge what is recorded. Launching twice is
+        // harmless, and an agent of a cancelled job may not attach. Once a job is cancelled, whether its attempt has an agent
+        // and a grant changes no more, so `end` hurries no commit. An attempt or a job that has ended stays so, and its
+        // clean-up is due.
         match next {
             Next::Create { step, after } => self.create(&job, step, after).await,
             Next::CleanUp { step, tried } => self.clean_up_database(step, tried).await,
@@ -175,6 +207,8 @@ impl JobDriver {
                 }
                 Ok(())
             }
+            // Nothing rejects END, which closes the log for good: another server may drive the job by now.
+            Next::Finish(_) if source == Source::OwnUpdate => Ok(()),
             Next::Finish(state) => self.finish(&job, state).await,
             Next::Nothing => {
                 self.clean_up(&job).await;
@@ -183,7 +217,19 @@ impl JobDriver {
         }
     }
 
-    /// The job as it stands, while this driver holds its lease.
+    /// The job as it stands. It is not loaded right after this driver has changed it. A change by somebody else says nothing
+    /// about the lease, and after an update that did not change the job the driver's copy was old.
+    async fn look_at_job(&mut self) -> Result<Looked, Stop> {
+        let known = known_job::seen(&mut self.changes);
+        if std::mem::take(&mut self.has_changed_job)
+            && let Some(job) = known
+        {
+            return Ok(Looked { job, source: Source::OwnUpdate });
+        }
+        Ok(Looked { job: Arc::new(self.load().await?), source: Source::Loaded })
+    }
+
+    /// The job as the store has it, while this driver holds its lease.
     async fn load(&self) -> Result<Job, Stop> {
         let JobRecord { job, lease_epoch, .. } =
             self.context.store.load(&self.id).await?.ok_or(Stop::Over)?;
@@ -236,14 +282,11 @@ impl JobDriver {
     async fn pause(&self, pause: Duration) -> Result<bool, Stop> {
         let end = tokio::time::sleep(pause);
         tokio::pin!(end);
-        let mut changes = self.context.store.watch(&self.id);
+        // The look before found no cancel.
+        let mut changes = self.changes.clone();
         loop {
-            let job = self.load().await?;
-            if job.cancel.is_some() {
-                return Ok(false);
-            }
             tokio::select! {
-                _ = changes.changed() => {}
+                _ = changes.changed() => if self.load().await?.cancel.is_some() { return Ok(false) },
                 () = &mut end => return Ok(true),
             }
         }
@@ -270,13 +313,15 @@ impl JobDriver {
         Ok(())
     }
 
-    async fn update(&self, event: Event) -> Result<(), Stop> {
+    async fn update(&mut self, event: Event) -> Result<(), Stop> {
         self.try_update(event).await.map(drop)
     }
 
     /// False: the event was rejected, for the job moved on meanwhile. The next look sees where it is.
-    async fn try_update(&self, event: Event) -> Result<bool, Stop> {
-        match self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await {
+    async fn try_update(&mut self, event: Event) -> Result<bool, Stop> {
+        let updated = self.context.store.update(&self.id, Some(&self.lease), event, clock::now_ms()).await;
+        self.has_changed_job = matches!(updated, Ok((_, Change::Changed)));
+        match updated {
             Ok(_) => Ok(true),
             Err(UpdateError::Rejected(_)) => Ok(false),
             Err(UpdateError::NotFound) => Err(Stop::Over),

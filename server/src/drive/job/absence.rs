@@ -79,7 +79,7 @@ impl JobDriver {
 
     /// False: the agent is attached to another server by now, or the attempt is over.
     async fn report_silence(
-        &self,
+        &mut self,
         attempt: &AttemptId,
         server: Option<ServerId>,
         text: String,

@@ -160,7 +160,7 @@ impl JobDriver {
     }
 
     /// Records what the platform tells of the attempt's start, once.
-    pub(super) async fn note_milestones(&self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
+    pub(super) async fn note_milestones(&mut self, job: &Job, attempt: AttemptId) -> Result<(), Stop> {
         if job.attempt(&attempt).is_none_or(|it| it.milestones.is_complete()) {
             return Ok(());
         }

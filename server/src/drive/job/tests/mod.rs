@@ -4,6 +4,7 @@
 mod agents;
 mod cleaning;
 mod launcher;
+mod loads;
 mod news;
 mod servers;
 mod verdicts;
@@ -24,7 +25,7 @@ use crate::job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, 
 use crate::launch::{Launchers, Observation, RecordSource, Remains};
 use crate::log::{ResultLog, SegmentLog};
 use crate::memory_peaks::MemoryPeaks;
-use crate::metrics::Metrics;
+use crate::metrics::{MeasuredStore, Metrics};
 use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
 use crate::store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
@@ -47,6 +48,7 @@ struct World {
     launcher: Arc<AlwaysRunning>,
     driver: Driver,
     memory_peaks: MemoryPeaks,
+    metrics: Metrics,
     servers: std::path::PathBuf,
     attempt: AttemptId,
     _dir: tempfile::TempDir,
@@ -67,18 +69,20 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let servers = dir.path().join("servers");
     let presence = Presence::announce(&servers).unwrap();
     let memory_peaks = MemoryPeaks::default();
+    let metrics = Metrics::default();
+    let measured = Arc::new(MeasuredStore::new(store.clone(), metrics.clone()));
     let second = Duration::from_secs(1);
     let context = Context {
-        store: store.clone(),
+        store: measured.clone(),
         log: log.clone(),
         launchers: Launchers::only(launcher.clone()),
-        assigner: Assigner::idle(store.clone()),
+        assigner: Assigner::idle(measured),
         refusals,
         memory_peaks: memory_peaks.clone(),
         presence,
         limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second, silence: second },
         tracer: Tracer::default(),
-        metrics: Metrics::default(),
+        metrics: metrics.clone(),
     };
     let driver = Driver::new(context, CancellationToken::new());
     let job = fixture::job(repeatable);
@@ -92,7 +96,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         ..fixture::new_job(job, driver.server())
     };
     store.create(new).await.unwrap();
-    World { store, log, launcher, driver, memory_peaks, servers, attempt, _dir: dir }
+    World { store, log, launcher, driver, memory_peaks, metrics, servers, attempt, _dir: dir }
 }
 
 impl World {
@@ -220,6 +224,18 @@ impl World {
         self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
     }
 
+    /// Another server takes the job.
+    async fn lose_lease(&self) {
+        let claim = Claim {
+            owner: ServerId::generate(),
+            dead: vec![self.driver.server().clone()],
+            except: Vec::new(),
+            lease: Duration::from_secs(60),
+            limit: 1,
+        };
+        assert_eq!(self.store.claim(claim).await.unwrap().len(), 1);
+    }
+
     async fn drives_nothing(&self) {
         until("it drives nothing", async || crate::drive::lock(&self.driver.tasks).is_empty()).await;
     }
@@ -227,6 +243,11 @@ impl World {
     fn job_driver(&self) -> JobDriver {
         let Driver { context, given_back, .. } = &self.driver;
         JobDriver::new(Arc::clone(context), Arc::clone(given_back), self.attempt.job.clone(), self.lease())
+    }
+
+    /// How often the server has loaded the job.
+    fn loads(&self) -> u64 {
+        fixture::loads(&self.metrics)
     }
 
     fn lease(&self) -> Lease {

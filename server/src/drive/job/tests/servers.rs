@@ -65,14 +65,7 @@ async fn a_driver_that_lost_its_lease_does_not_wait_for_a_place() {
     world.launcher.full.set(()).unwrap();
     world.drive();
     world.said("waiting for a free place").await;
-    let claim = Claim {
-        owner: ServerId::generate(),
-        dead: vec![world.driver.server().clone()],
-        except: Vec::new(),
-        lease: Duration::from_secs(60),
-        limit: 1,
-    };
-    assert_eq!(world.store.claim(claim).await.unwrap().len(), 1);
+    world.lose_lease().await;
     world.drives_nothing().await;
 }
 
