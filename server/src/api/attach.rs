@@ -18,7 +18,7 @@ use sqlflow_proto::agent::{
     AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
 };
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -29,16 +29,16 @@ use super::status;
 use crate::accept::Bounds;
 use crate::clock;
 use crate::codegen::Assigner;
-use crate::job::{AttemptId, Event, InstanceHash, Rejection};
+use crate::job::{AttemptId, Event, InstanceHash, Job, Rejection};
 use crate::launch::Target;
 use crate::log::{Entry, Producer, ResultLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::{Refusal, Refusals};
 use crate::silence::Silence;
-use crate::store::{ServerId, Store, UpdateError};
+use crate::store::{KnownJob, ServerId, Store, StoreError, UpdateError};
 use absence::Absence;
-use session::Session;
+use session::{Bound, Session};
 use standing::Standing;
 
 /// An executor has this long to say Hello.
@@ -79,6 +79,8 @@ pub(super) struct AttachContext {
 }
 
 type Responses = mpsc::Sender<Result<AttachResponse, Status>>;
+/// Tells of a job's changes.
+type Changes = watch::Receiver<KnownJob>;
 
 #[tonic::async_trait]
 impl Agent for AgentApi {
@@ -117,6 +119,13 @@ enum Admission {
     Reported,
 }
 
+/// An agent that was let in.
+struct Admitted {
+    admission: Admission,
+    /// The job, read after that.
+    job: Arc<Job>,
+}
+
 impl AttachContext {
     /// Serves one stream. An accepted Hello lifts the bounds on its connection. The absence is what to watch after it:
     /// the attempt goes on, and its agent is not here.
@@ -135,8 +144,10 @@ impl AttachContext {
             return (self.keep_waiting(&hello, &peer, bounds, requests, responses).await, None);
         };
         let instance = InstanceHash::of(&hello.instance_key);
-        let admission = match self.admit(&hello, &peer, &attempt, &instance).await {
-            Ok(admission) => admission,
+        // From before the job is read, so that the stream misses no change.
+        let changes = self.store.watch(&attempt.job);
+        let Admitted { admission, job } = match self.admit(&hello, &peer, &attempt, &instance).await {
+            Ok(admitted) => admitted,
             Err(status) => {
                 let refusal =
                     Refusal { why: status.message().to_owned(), may_pass: !status::is_final(status.code()) };
@@ -153,6 +164,7 @@ impl AttachContext {
             attempt: attempt.clone(),
             instance: instance.clone(),
             rank: hello.rank,
+            changes: changes.clone(),
             silence,
             replaced: replaced.clone(),
         };
@@ -174,7 +186,8 @@ impl AttachContext {
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
         let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
-        let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses);
+        let bound = Bound { job, changes: changes.clone() };
+        let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses, bound);
         let served = tokio::select! {
             served = session.run(requests, has_assignment).instrument(span) => served,
             () = replaced.cancelled() => {
@@ -185,16 +198,19 @@ impl AttachContext {
         (served, Some(absence(silence)))
     }
 
-    /// Takes the agent if it is the attempt's.
+    /// Takes the agent if it is the attempt's. The job is read once before that: an attempt keeps its executor, and also the
+    /// key that it is bound to. Whether it may be bound now is decided in the store.
     async fn admit(
         &self,
         hello: &Hello,
         peer: &Peer,
         attempt: &AttemptId,
         instance: &InstanceHash,
-    ) -> Result<Admission, Status> {
-        let is_bound = self.is_bound(attempt, instance).await?;
-        let verify = self.verify(hello, peer, attempt);
+    ) -> Result<Admitted, Status> {
+        let job = self.load(attempt).await.map_err(status::of_store)?;
+        let job = job.as_deref();
+        let is_bound = job.is_some_and(|job| standing::is_bound(job, attempt, instance));
+        let verify = self.verify(hello, peer, attempt, job);
         let verified = if is_bound {
             let late = |_| Err(Status::unavailable("the platform does not answer who it is"));
             tokio::time::timeout(PLATFORM_TIME, verify).await.unwrap_or_else(late)
@@ -225,8 +241,9 @@ impl AttachContext {
         if last_seq == 0 {
             return Ok(());
         }
-        let record = self.store.load(&attempt.job).await.map_err(status::of_store)?;
-        if !record.is_some_and(|record| standing::awaits_agent(&record.job, attempt)) {
+        // After the log: an agent that attached meanwhile may have written these records.
+        let job = self.load(attempt).await.map_err(status::of_store)?;
+        if !job.is_some_and(|job| standing::awaits_agent(&job, attempt)) {
             // To bind it tells what is wrong with it, if anything is.
             return Ok(());
         }
@@ -237,11 +254,16 @@ impl AttachContext {
     }
 
     /// Checks that the executor is the one that runs the attempt.
-    async fn verify(&self, hello: &Hello, peer: &Peer, attempt: &AttemptId) -> Result<(), Status> {
+    async fn verify(
+        &self,
+        hello: &Hello,
+        peer: &Peer,
+        attempt: &AttemptId,
+        job: Option<&Job>,
+    ) -> Result<(), Status> {
         let executor = self.executors.identify(hello, peer).await?;
-        let record = self.store.load(&attempt.job).await.map_err(status::of_store)?;
-        let job = record.ok_or_else(|| Status::not_found("there is no such job"))?.job;
-        self.executors.may_speak(&executor, &Target::of(&job, attempt)).await
+        let job = job.ok_or_else(|| Status::not_found("there is no such job"))?;
+        self.executors.may_speak(&executor, &Target::of(job, attempt)).await
     }
 
     /// Keeps an executor that came without an attempt, until it leaves or this server ends. Nothing is assigned to such
@@ -281,27 +303,27 @@ impl AttachContext {
         }
     }
 
-    async fn is_bound(&self, attempt: &AttemptId, instance: &InstanceHash) -> Result<bool, Status> {
-        let record = self.store.load(&attempt.job).await.map_err(status::of_store)?;
-        Ok(record.is_some_and(|record| standing::is_bound(&record.job, attempt, instance)))
+    /// The attempt's job as the store has it.
+    async fn load(&self, attempt: &AttemptId) -> Result<Option<Arc<Job>>, StoreError> {
+        Ok(self.store.load(&attempt.job).await?.map(|record| Arc::new(record.job)))
     }
 
     /// Binds the agent to the attempt.
-    async fn bind(&self, attempt: &AttemptId, instance: &InstanceHash) -> Result<Admission, Status> {
+    async fn bind(&self, attempt: &AttemptId, instance: &InstanceHash) -> Result<Admitted, Status> {
         let event = Event::AgentAttached {
             attempt: attempt.clone(),
             instance: instance.clone(),
             server: self.server.0.clone(),
         };
         let error = match self.store.update(&attempt.job, None, event, clock::now_ms()).await {
-            Ok(_) => return Ok(Admission::Bound),
+            Ok((job, _)) => return Ok(Admitted { admission: Admission::Bound, job: Arc::new(job) }),
             Err(error) => error,
         };
         if let UpdateError::Rejected(Rejection::AttemptOver | Rejection::JobOver) = &error
-            && let Some(record) = self.store.load(&attempt.job).await.map_err(status::of_store)?
+            && let Some(job) = self.load(attempt).await.map_err(status::of_store)?
         {
-            match Standing::of(&record.job, attempt, instance) {
-                Standing::Reported => return Ok(Admission::Reported),
+            match Standing::of(&job, attempt, instance) {
+                Standing::Reported => return Ok(Admitted { admission: Admission::Reported, job }),
                 Standing::Over(why) => return Err(Status::failed_precondition(why)),
                 Standing::Live | Standing::Cancelled(_) => {}
             }

@@ -47,26 +47,26 @@ impl Assigner {
         Self { store, options }
     }
 
-    /// What the agent of this attempt is to do.
+    /// What the agent of this attempt is to do. Nothing of the job that decides it changes once the attempt is recorded, so any
+    /// copy that has the attempt will do.
     ///
     /// # Errors
     /// NOT_FOUND: there is no such step, or its job has ended. Else the store's.
-    pub async fn assignment(&self, attempt: &AttemptId) -> Result<Assignment, Status> {
+    pub async fn assignment(&self, job: &Job, attempt: &AttemptId) -> Result<Assignment, Status> {
         let unavailable = |error: crate::store::StoreError| Status::unavailable(error.to_string());
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.map_err(unavailable)?;
         let secret = self.store.secret(&attempt.job, DATA_SOURCE).await.map_err(unavailable)?;
-        let record = self.store.load(&attempt.job).await.map_err(unavailable)?;
-        let (Some(spec), Some(secret), Some(record)) = (spec, secret, record) else {
+        let (Some(spec), Some(secret)) = (spec, secret) else {
             return Err(Status::not_found("there is no such step, or its job has ended"));
         };
-        let step = record.job.steps.get(attempt.step as usize);
+        let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
-        let is_clean_up = record.job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
+        let is_clean_up = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
         let clean_up =
             step.filter(|_| is_clean_up).map(|step| CleanUp { granted_attempt: job::unclear_grant(step) });
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
-        let (traceparent, tracestate) = self.trace_of(&record.job, attempt);
+        let (traceparent, tracestate) = self.trace_of(job, attempt);
         let assigned = assign(&self.options, attempt, spec, clean_up, &secret);
         Ok(Assignment { publish_attempt, traceparent, tracestate, ..assigned })
     }

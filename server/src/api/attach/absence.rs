@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::standing::Standing;
-use super::{AttachContext, SAFETY_PERIOD, lock};
+use super::{AttachContext, Changes, SAFETY_PERIOD, lock};
 use crate::clock;
-use crate::job::{AttemptId, InstanceHash};
+use crate::job::{AttemptId, InstanceHash, Job};
 use crate::silence::{News, Silence};
+use crate::store::known_job;
 
 /// How often it is looked whether the agent's records go on at another server.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
@@ -22,6 +23,7 @@ pub(super) struct Absence {
     pub(super) instance: InstanceHash,
     /// Which of the attempt's agents is away.
     pub(super) rank: u32,
+    pub(super) changes: Changes,
     /// Whether it was said already that nothing is heard.
     pub(super) silence: Silence,
     /// A newer stream is there, or the server is to stop.
@@ -60,23 +62,24 @@ impl Absence {
     async fn until_over(&mut self) -> End {
         // A log that cannot be asked now is asked again.
         let mut seq = self.context.log.last_seq(&self.attempt, self.rank).await.ok();
-        let mut changes = self.context.store.watch(&self.attempt.job);
         let mut safety = clock::every(SAFETY_PERIOD);
         let mut look = clock::every(LOOK_PERIOD.min(self.silence.period()));
-        if let Some(end) = self.end().await {
-            return end;
-        }
+        let mut job = self.current().await;
         loop {
-            let may_be_over = tokio::select! {
-                _ = changes.changed() => true,
-                _ = safety.tick() => true,
-                _ = look.tick() => false,
-            };
-            if may_be_over {
-                if let Some(end) = self.end().await {
-                    return end;
+            if let Some(end) = job.take().and_then(|job| self.end(job.as_deref())) {
+                return end;
+            }
+            tokio::select! {
+                _ = self.changes.changed() => {
+                    job = self.current().await;
+                    continue;
                 }
-                continue;
+                // This is for faults of what tells of changes.
+                _ = safety.tick() => {
+                    job = self.context.load(&self.attempt).await.ok();
+                    continue;
+                }
+                _ = look.tick() => {}
             }
             if let Ok(last) = self.context.log.last_seq(&self.attempt, self.rank).await
                 && last > *seq.get_or_insert(last)
@@ -93,15 +96,19 @@ impl Absence {
         }
     }
 
-    /// How the absence has ended, as far as the store can tell now.
-    async fn end(&self) -> Option<End> {
-        let record = self.context.store.load(&self.attempt.job).await.ok()?;
-        let Some(record) = record else { return Some(End::NotAwaited) };
-        match Standing::of(&record.job, &self.attempt, &self.instance) {
+    /// The job, if there is one; `None`: it cannot be read now.
+    async fn current(&mut self) -> Option<Option<Arc<Job>>> {
+        known_job::current(self.context.store.as_ref(), &self.attempt.job, &mut self.changes).await.ok()
+    }
+
+    /// How the absence has ended, by what the job says.
+    fn end(&self, job: Option<&Job>) -> Option<End> {
+        let Some(job) = job else { return Some(End::NotAwaited) };
+        match Standing::of(job, &self.attempt, &self.instance) {
             Standing::Live | Standing::Cancelled(_) => {}
             Standing::Reported | Standing::Over(_) => return Some(End::NotAwaited),
         }
-        match record.job.attached_to(&self.attempt) {
+        match job.attached_to(&self.attempt) {
             Some(server) if server == self.context.server.0 => None,
             Some(_) => Some(End::HeardAgain),
             // The job's driver has reported that no server hears the agent, and will report its return.

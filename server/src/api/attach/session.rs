@@ -1,5 +1,6 @@
 //! One stream, from the agent's Hello to its end.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
@@ -10,7 +11,7 @@ use sqlflow_proto::agent::{
 use tonic::{Status, Streaming};
 
 use super::standing::Standing;
-use super::{AttachContext, Responses, SAFETY_PERIOD};
+use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
@@ -19,7 +20,7 @@ use crate::launch::{Ender, Target};
 use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
 use crate::silence::{Backlog, HEARTBEAT, News, Silence};
-use crate::store::{JobRecord, UpdateError};
+use crate::store::{StoreError, UpdateError, known_job};
 use crate::trace;
 
 /// Records made durable with one write.
@@ -31,6 +32,14 @@ const FEW_BYTES: usize = 64 * 1024;
 const GATHER_TIME: Duration = Duration::from_millis(5);
 const ASSIGNMENT_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// The job of an agent that was let in.
+pub(super) struct Bound {
+    /// As it was then.
+    pub(super) job: Arc<Job>,
+    /// Tells of what has happened to it since, and perhaps of some changes before that.
+    pub(super) changes: Changes,
+}
+
 /// What a stream speaks for.
 pub(super) struct Session<'a> {
     context: &'a AttachContext,
@@ -38,6 +47,9 @@ pub(super) struct Session<'a> {
     instance: InstanceHash,
     producer: Producer,
     responses: &'a Responses,
+    /// As it was read last.
+    job: Arc<Job>,
+    changes: Changes,
     cancel_sent: bool,
     /// No statement of the step waits until its start is durable.
     is_repeatable: bool,
@@ -62,6 +74,7 @@ impl<'a> Session<'a> {
         instance: InstanceHash,
         rank: u32,
         responses: &'a Responses,
+        Bound { job, changes }: Bound,
     ) -> Self {
         Self {
             context,
@@ -69,6 +82,8 @@ impl<'a> Session<'a> {
             attempt,
             instance,
             responses,
+            job,
+            changes,
             cancel_sent: false,
             is_repeatable: false,
             is_named: false,
@@ -96,10 +111,10 @@ impl<'a> Session<'a> {
         let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
         let attached = Attached { acked_seq: self.acked_seq, heartbeat_seconds, takes_compressed: true };
         self.send(Message::Attached(attached)).await?;
-        let mut changes = self.context.store.watch(&self.attempt.job);
+        // It was bound a moment ago.
         let mut standing = self.look().await?;
         if !has_assignment && !self.cancel_sent {
-            let assignment = self.context.assigner.assignment(&self.attempt).await?;
+            let assignment = self.context.assigner.assignment(&self.job, &self.attempt).await?;
             self.send_assignment(&assignment).await?;
         }
 
@@ -112,12 +127,16 @@ impl<'a> Session<'a> {
                 Some(request) => request,
                 None => tokio::select! {
                     request = requests.next() => request,
-                    _ = changes.changed() => {
-                        standing = self.look().await?;
+                    _ = self.changes.changed() => {
+                        let (store, id) = (self.context.store.as_ref(), &self.attempt.job);
+                        let job = known_job::current(store, id, &mut self.changes).await;
+                        standing = self.read(job).await?;
                         continue;
                     }
+                    // This is for faults of what tells of changes.
                     _ = safety.tick() => {
-                        standing = self.look().await?;
+                        let job = self.context.load(&self.attempt).await;
+                        standing = self.read(job).await?;
                         continue;
                     }
                     _ = quiet.tick() => match requests.arrived() {
@@ -228,17 +247,20 @@ impl<'a> Session<'a> {
     }
 
     async fn outcome(&mut self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
-        let durable =
-            self.context.log.last_seq(&self.attempt, self.producer.rank).await.map_err(status::of_log)?;
-        if durable < outcome.last_seq {
-            return Err(Status::invalid_argument(format!(
-                "the outcome speaks of record {}, but only {durable} have arrived",
-                outcome.last_seq
-            )));
+        // Another server may have taken the last ones, and only their acknowledgement was lost.
+        if self.acked_seq < outcome.last_seq {
+            let rank = self.producer.rank;
+            let durable = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
+            if durable < outcome.last_seq {
+                return Err(Status::invalid_argument(format!(
+                    "the outcome speaks of record {}, but only {durable} have arrived",
+                    outcome.last_seq
+                )));
+            }
         }
         let mut converted = convert::outcome(outcome);
         if converted.reason == Reason::Terminated {
-            let target = self.target().await?;
+            let target = Target::of(&self.job, &self.attempt);
             match self.context.executors.who_ended(&target).await {
                 Some(Ender::Cluster(who)) => converted.message = format!("{}: {who}", converted.message),
                 // All else that the agent says stays true: that what it made is kept, too.
@@ -261,19 +283,17 @@ impl<'a> Session<'a> {
         self.send(Message::OutcomeAck(OutcomeAck {})).await
     }
 
-    async fn target(&self) -> Result<Target, Status> {
-        let record = self.context.store.load(&self.attempt.job).await.map_err(status::of_store)?;
-        let job = record.ok_or_else(|| Status::not_found("there is no such job any more"))?.job;
-        Ok(Target::of(&job, &self.attempt))
+    /// Looks at the job that was read.
+    async fn read(&mut self, read: Result<Option<Arc<Job>>, StoreError>) -> Result<Standing, Status> {
+        let job = read.map_err(status::of_store)?;
+        self.job = job.ok_or_else(|| Status::not_found("there is no such job any more"))?;
+        self.look().await
     }
 
     /// Looks whether the agent still has a say, and passes a cancel on. An agent whose attempt a server has ended is
     /// refused for good, so that what it still runs ends.
     async fn look(&mut self) -> Result<Standing, Status> {
-        let record = self.context.store.load(&self.attempt.job).await.map_err(status::of_store)?;
-        let Some(JobRecord { job, .. }) = record else {
-            return Err(Status::not_found("there is no such job any more"));
-        };
+        let job = Arc::clone(&self.job);
         if !self.is_named {
             self.is_named = true;
             trace::name_log_lines(&job, self.context.assigner.is_traced());

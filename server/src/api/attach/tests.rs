@@ -2,6 +2,7 @@
 //! with real store and log.
 
 mod admission;
+mod loads;
 mod silence;
 
 use std::sync::Mutex;
@@ -20,11 +21,13 @@ use super::*;
 use crate::accept::ADMISSION_TIME;
 use crate::api::AgentSocket;
 use crate::api::executors::ExecutorId;
+use crate::codegen::DATA_SOURCE;
 use crate::fixture;
 use crate::job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
 use crate::launch::Ender;
 use crate::log::SegmentLog;
-use crate::store::{ServerId, SqliteStore};
+use crate::metrics::MeasuredStore;
+use crate::store::{NewJob, Secret, ServerId, SqliteStore};
 
 const KEY: &[u8; 16] = b"0123456789abcdef";
 const OTHER_KEY: &[u8; 16] = b"fedcba9876543210";
@@ -71,6 +74,8 @@ struct World {
     store: Arc<SqliteStore>,
     log: Arc<SegmentLog>,
     platform: Arc<Platform>,
+    metrics: Metrics,
+    context: Arc<AttachContext>,
     attempt: AttemptId,
     socket: std::path::PathBuf,
     dir: tempfile::TempDir,
@@ -87,23 +92,25 @@ async fn world() -> World {
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
     let log = fixture::log(&dir.path().join("log"));
     let (log, platform) = (Arc::new(log), Arc::new(Platform::default()));
-    let context = AttachContext {
-        store: store.clone(),
+    let metrics = Metrics::default();
+    let measured = Arc::new(MeasuredStore::new(store.clone(), metrics.clone()));
+    let context = Arc::new(AttachContext {
+        store: measured.clone(),
         log: log.clone(),
         executors: platform.clone(),
         refusals: Refusals::default(),
-        assigner: Assigner::idle(store.clone()),
+        assigner: Assigner::idle(measured),
         grace: Duration::from_secs(1),
         silence: SILENCE,
         server: ServerId("here".to_owned()),
         memory_peaks: MemoryPeaks::default(),
-        metrics: Metrics::default(),
+        metrics: metrics.clone(),
         streams: Mutex::default(),
         waiting: Semaphore::new(1),
         shutdown: CancellationToken::new(),
-    };
+    });
     let socket = dir.path().join("agent.sock");
-    let service = AgentServer::new(AgentApi { context: Arc::new(context) });
+    let service = AgentServer::new(AgentApi { context: context.clone() });
     tokio::spawn(AgentSocket::at(socket.clone()).serve(service, CancellationToken::new()));
     while UnixStream::connect(&socket).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -111,8 +118,15 @@ async fn world() -> World {
 
     let job = fixture::job(true);
     let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
-    store.create(fixture::new_job(job, &ServerId("test".to_owned()))).await.unwrap();
-    let world = World { store, log, platform, attempt, socket, dir };
+    let new = NewJob {
+        step_specs: vec![
+            r#"{"title": "", "replay": [], "statements": [], "inputs": [], "outputs": []}"#.to_owned(),
+        ],
+        secrets: vec![(DATA_SOURCE.to_owned(), Secret::new("sqlite:///a.db"))],
+        ..fixture::new_job(job, &ServerId("test".to_owned()))
+    };
+    store.create(new).await.unwrap();
+    let world = World { store, log, platform, metrics, context, attempt, socket, dir };
     world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
     world
 }

@@ -28,7 +28,7 @@ impl JobDriver {
         match execution.supervision() {
             Supervision::Agent => Ok(Ok(needs)),
             // No agent will ask.
-            Supervision::Controller => match self.context.assigner.assignment(attempt).await {
+            Supervision::Controller => match self.context.assigner.assignment(job, attempt).await {
                 Ok(assignment) => Ok(Ok(Needs { assignment: Some(Box::new(assignment)), ..needs })),
                 Err(status) if status.code() == Code::Unavailable => Err(Stop::Fault(status.into())),
                 Err(status) => {

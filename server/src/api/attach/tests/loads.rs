@@ -1,0 +1,76 @@
+//! How often a stream loads its job: once before the agent is let in, and then when another server has written it.
+
+use super::*;
+
+impl World {
+    fn loads(&self) -> u64 {
+        fixture::loads(&self.metrics)
+    }
+
+    /// Waits until nobody awaits the agent.
+    async fn is_over(&self) {
+        let over = async {
+            while !lock(&self.context.streams).is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), over).await.expect("the agent is awaited");
+    }
+}
+
+fn outcome(last_seq: u64) -> attach_request::Message {
+    let reason = agent::outcome::Reason::Terminated.into();
+    attach_request::Message::Outcome(agent::Outcome { reason, last_seq, ..agent::Outcome::default() })
+}
+
+#[tokio::test]
+async fn an_agents_whole_life_takes_one_load() {
+    let world = world().await;
+    let mut stream = world.attach_with(KEY, false).await.unwrap();
+    assert!(matches!(
+        stream.next().await,
+        Ok(Message::Assignment(agent::AssignmentChunk { last: true, .. }))
+    ));
+    // The job's driver in this process hears of the launch only now.
+    world
+        .update(Event::AttemptLaunched { attempt: world.attempt.clone(), tracker_url: Some("u".to_owned()) })
+        .await;
+    stream.say(attach_request::Message::Commit(CommitRequest::default())).await;
+    assert!(matches!(stream.next().await, Ok(Message::Grant(_))));
+    stream.say(outcome(0)).await;
+    assert!(matches!(stream.next().await, Ok(Message::OutcomeAck(_))));
+    drop(stream);
+    world.is_over().await;
+    assert_eq!(world.loads(), 1);
+}
+
+#[tokio::test]
+async fn what_another_server_writes_is_seen_and_loaded_once() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();
+    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
+    stream.say(attach_request::Message::Commit(CommitRequest::default())).await;
+    let mut told = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
+    told.sort_by_key(|message| matches!(message, Message::Refusal(_)));
+    assert!(matches!(told[..], [Message::Cancel(_), Message::Refusal(_)]), "{told:?}");
+    assert_eq!(world.loads(), 2);
+    world.found_ended().await;
+    assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
+    assert_eq!(world.loads(), 2, "this process wrote last");
+}
+
+/// Whose acknowledgement was lost with the stream.
+#[tokio::test]
+async fn an_outcome_needs_the_agents_records_also_those_that_another_server_took() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
+    let entry = Entry { producer: Producer::agent(&world.attempt, 0), record };
+    world.log.append(&world.attempt.job, vec![entry]).await.unwrap();
+    stream.say(outcome(1)).await;
+    assert!(matches!(stream.next().await, Ok(Message::OutcomeAck(_))));
+    stream.say(outcome(2)).await;
+    assert_eq!(stream.end().await.code(), Code::InvalidArgument);
+}
