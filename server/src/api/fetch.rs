@@ -17,7 +17,7 @@ use crate::clock;
 use crate::job::{CursorToken, JobId};
 use crate::log::{Page, ResultLog};
 use crate::reader::Reader;
-use crate::store::{JobRecord, KnownJob, Store};
+use crate::store::{JobRecord, KnownJob, Store, known_job};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
@@ -199,8 +199,11 @@ impl Fetcher {
         let deadline = Instant::now() + wait;
         loop {
             if changes.has_changed().unwrap_or(false) {
-                changes.mark_unchanged();
-                record = self.load(&id).await?;
+                match known_job::seen(&mut changes) {
+                    // A page needs nothing else of the record that changes with the job's state.
+                    Some(job) => record.job = Arc::unwrap_or_clone(job),
+                    None => record = self.load(&id).await?,
+                }
             }
             let mut appended = self.log.watch(&id);
             // After the state: once that is final the log is complete, so this page can be known to be the last.
@@ -251,6 +254,38 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
+    use crate::job::{AttemptId, Event, Place, Role, Token};
+    use crate::metrics::{MeasuredStore, Metrics};
+    use crate::store::{NewJob, ServerId, SqliteStore};
+
+    #[tokio::test]
+    async fn a_page_has_what_this_process_wrote_while_it_was_waited_for_and_loads_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
+        let metrics = Metrics::default();
+        let measured = Arc::new(MeasuredStore::new(store.clone(), metrics.clone()));
+        let fetcher = Fetcher::new(measured, Arc::new(fixture::log(&dir.path().join("log"))));
+        let job = fixture::job(true);
+        let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
+        let token = Token::generate();
+        let new = NewJob { token: token.hash(), ..fixture::new_job(job, &ServerId("test".to_owned())) };
+        store.create(new).await.unwrap();
+        let updates = async {
+            tokio::time::sleep(LONG_POLL / 4).await;
+            let created = Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") };
+            let launched = Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None };
+            for event in [created, launched] {
+                store.update(&attempt.job, None, event, 0).await.unwrap();
+                tokio::time::sleep(LONG_POLL / 10).await;
+            }
+        };
+        let token = CursorToken { token, cursor: Some(0) };
+        let fetched = fetcher.fetch(token, Call::new(Arc::default(), None), DEFAULT_LARGEST);
+        let (fetched, ()) = tokio::join!(fetched, updates);
+        let status = fetched.unwrap().into_inner().job_status.unwrap();
+        assert_eq!((status.code(), fixture::loads(&metrics)), (v1::job_status::Code::Running, 1));
+    }
 
     #[test]
     fn jobs_that_are_being_read_stay_however_many_they_are() {

@@ -21,6 +21,7 @@ use super::log_text::{LogText, Piece, PieceKind};
 use super::pages::{self, TAIL_RECORDS};
 use crate::job::JobId;
 use crate::reader::Reader;
+use crate::store::known_job;
 
 /// Pages that are kept fresh at the same time; more are refused with 503.
 const MAX_PAGES: usize = 512;
@@ -99,9 +100,14 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
     loop {
         // The state first: once it is final, the log is complete.
         if changes.has_changed().unwrap_or(true) {
-            changes.mark_unchanged();
-            let Ok(Some(changed)) = web.store.load(job).await else { return };
-            record = changed;
+            match known_job::seen(&mut changes) {
+                Some(known) if !known.state.is_final() => record.job = Arc::unwrap_or_clone(known),
+                // When it ended is in the store only.
+                Some(_) | None => {
+                    let Ok(Some(changed)) = web.store.load(job).await else { return };
+                    record = changed;
+                }
+            }
         }
         let mut appended = web.log.watch(job);
         reader.note(&web.store, &record);
