@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::job::{Job, JobId, Step, TokenHash};
-use crate::log::{LogOptions, SegmentLog};
+use crate::log::{LogOptions, SegmentLog, TieredLog};
 use crate::metrics::Metrics;
-use crate::store::{NewJob, ServerId};
+use crate::store::{NewJob, ServerId, SqliteStore};
 pub use hooked_log::{HookedLog, LogHooks};
 
 /// A step of one standard statement, without attempts.
@@ -57,6 +57,11 @@ pub fn loads(metrics: &Metrics) -> u64 {
     let name = "sqlflow_store_operation_duration_seconds_count{operation=\"load\"} ";
     let text = metrics.text();
     text.lines().find_map(|line| line.strip_prefix(name)).map_or(0, |count| count.parse().unwrap())
+}
+
+/// Logs as a server has them: small ones with the state, others below this folder.
+pub fn tiered_log(store: &SqliteStore, dir: &Path) -> TieredLog {
+    TieredLog::new(std::sync::Arc::new(store.clone()), log(dir), 64 << 10)
 }
 
 /// A log without limits, which does not sync.

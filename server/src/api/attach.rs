@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
-use super::executors::{Executors, Peer};
+use super::executors::{ExecutorId, Executors, Peer};
 use super::status;
 use crate::accept::Bounds;
 use crate::clock;
@@ -217,6 +217,7 @@ impl AttachContext {
         } else {
             verify.await
         };
+        let is_local = matches!(verified, Ok(ExecutorId::Process(_)));
         if let Err(status) = verified {
             // A token that is not valid, or cannot be checked now, proves nothing against an agent that shows the key: of
             // the two the key is the stronger proof. A platform that renewed its keys, was restored, is away or hangs ends
@@ -231,7 +232,7 @@ impl AttachContext {
         if !hello.has_assignment {
             self.must_continue_nothing(hello.rank, attempt).await?;
         }
-        self.bind(attempt, instance).await
+        self.bind(attempt, instance, is_local).await
     }
 
     /// Refuses an agent that begins an attempt of which the log has records: it would take those of an earlier agent for its
@@ -260,10 +261,11 @@ impl AttachContext {
         peer: &Peer,
         attempt: &AttemptId,
         job: Option<&Job>,
-    ) -> Result<(), Status> {
+    ) -> Result<ExecutorId, Status> {
         let executor = self.executors.identify(hello, peer).await?;
         let job = job.ok_or_else(|| Status::not_found("there is no such job"))?;
-        self.executors.may_speak(&executor, &Target::of(job, attempt)).await
+        self.executors.may_speak(&executor, &Target::of(job, attempt)).await?;
+        Ok(executor)
     }
 
     /// Keeps an executor that came without an attempt, until it leaves or this server ends. Nothing is assigned to such
@@ -309,11 +311,17 @@ impl AttachContext {
     }
 
     /// Binds the agent to the attempt.
-    async fn bind(&self, attempt: &AttemptId, instance: &InstanceHash) -> Result<Admitted, Status> {
+    async fn bind(
+        &self,
+        attempt: &AttemptId,
+        instance: &InstanceHash,
+        is_local: bool,
+    ) -> Result<Admitted, Status> {
         let event = Event::AgentAttached {
             attempt: attempt.clone(),
             instance: instance.clone(),
             server: self.server.0.clone(),
+            is_local,
         };
         let error = match self.store.update(&attempt.job, None, event, clock::now_ms()).await {
             Ok((job, _)) => return Ok(Admitted { admission: Admission::Bound, job: Arc::new(job) }),

@@ -42,6 +42,8 @@ pub enum Event {
         instance: InstanceHash,
         /// Id of the server that it attaches to.
         server: String,
+        /// It runs on the machine that holds the state.
+        is_local: bool,
     },
     /// No server hears the agent: the one that it attached to has ended, or its lease has run out. The driver reports that, and
     /// only an agent that attaches again is heard again.
@@ -141,9 +143,10 @@ impl Event {
             | Self::AgentUnheard { .. }
             // It follows from the outcomes of the attempts, and the end of the log is there already.
             | Self::Finished(_) => true,
-            // The key that an agent shows counts for more than its platform's word, so it must not be forgotten.
-            Self::AgentAttached { .. }
-            | Self::CancelRequested(_)
+            // The key that an agent shows counts for more than its platform's word, so it must not be forgotten, unless what
+            // makes the store forget it ends the agent too.
+            Self::AgentAttached { is_local, .. } => *is_local,
+            Self::CancelRequested(_)
             | Self::AttemptCreated { .. }
             | Self::CommitRequested { .. }
             | Self::OutcomeReported { .. }
@@ -164,7 +167,7 @@ impl Job {
             Event::AttemptCreated { step, role, place } => self.create_attempt(step, role, place, now_ms),
             Event::AttemptLaunched { attempt, tracker_url } => self.launched(&attempt, tracker_url, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
-            Event::AgentAttached { attempt, instance, server } => {
+            Event::AgentAttached { attempt, instance, server, is_local: _ } => {
                 self.attached(&attempt, instance, server, now_ms)
             }
             Event::AgentUnheard { attempt, server } => self.unheard(&attempt, &server),

@@ -21,7 +21,7 @@ fn id(job: &Job, step: u32, number: u32) -> AttemptId {
 }
 
 fn attach(attempt: AttemptId, key: &[u8]) -> Event {
-    Event::AgentAttached { attempt, instance: InstanceHash::of(key), server: "s".to_owned() }
+    Event::AgentAttached { attempt, instance: InstanceHash::of(key), server: "s".to_owned(), is_local: false }
 }
 
 fn report(attempt: AttemptId, key: &[u8], reason: Reason) -> Event {
@@ -65,6 +65,7 @@ fn the_server_that_an_agent_attached_to_last_is_known() {
         attempt: attempt.clone(),
         instance: InstanceHash::of(KEY),
         server: server.to_owned(),
+        is_local: false,
     };
     assert_eq!(job.apply(attach_to("s"), 4), Ok(Change::Unchanged));
     assert_eq!(job.apply(attach_to("t"), 5), Ok(Change::Changed));

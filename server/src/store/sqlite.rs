@@ -130,10 +130,16 @@ impl SqliteStore {
             .writer
             .write(turn, move |tx| apply(tx, &owned_id, lease.as_ref(), event, now_ms))
             .await?;
-        let Some(revision) = written else { return Ok((job, Change::Unchanged)) };
+        let change = self.applied(&job, written);
+        Ok((job, change))
+    }
+
+    /// Tells those who watch the job how it stands, if its state was written.
+    fn applied(&self, job: &Job, written: Option<Revision>) -> Change {
+        let Some(revision) = written else { return Change::Unchanged };
         self.inner.own.note(revision);
-        self.inner.hub.wrote(&job, revision);
-        Ok((job, Change::Changed))
+        self.inner.hub.wrote(job, revision);
+        Change::Changed
     }
 
     /// Wakes those who watch the job, if its state was written.

@@ -129,7 +129,12 @@ mod tests {
             for event in [
                 Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") },
                 Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None },
-                Event::AgentAttached { attempt: attempt.clone(), instance, server: "s".to_owned() },
+                Event::AgentAttached {
+                    attempt: attempt.clone(),
+                    instance,
+                    server: "s".to_owned(),
+                    is_local: false,
+                },
                 Event::AttemptFoundEnded {
                     attempt,
                     outcome: Outcome::by_server(reason, "so", false),

@@ -158,7 +158,11 @@ impl<'a> Session<'a> {
                 Some(attach_request::Message::Records(batch)) => {
                     let entries;
                     (entries, pending) = self.gather(batch, &mut requests).await;
-                    self.append(entries).await?;
+                    if let Some(outcome) = take_outcome(&mut pending) {
+                        self.append_and_end(entries, &outcome).await?;
+                    } else {
+                        self.append(entries).await?;
+                    }
                 }
                 Some(attach_request::Message::Commit(_)) => self.commit().await?,
                 Some(attach_request::Message::Outcome(outcome)) => self.outcome(&outcome).await?,
@@ -185,7 +189,7 @@ impl<'a> Session<'a> {
             self.context.say(&self.attempt, "the agent is heard again".to_owned()).await;
         }
         if self.is_elsewhere && speaks_now {
-            self.context.bind(&self.attempt, &self.instance).await?;
+            self.context.bind(&self.attempt, &self.instance, false).await?;
             self.is_elsewhere = false;
         }
         Ok(())
@@ -235,6 +239,27 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Takes the last records and the outcome. Where one write can make both durable, it does.
+    async fn append_and_end(
+        &mut self,
+        entries: Vec<Entry>,
+        outcome: &sqlflow_proto::agent::Outcome,
+    ) -> Result<(), Status> {
+        if entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
+            let event = self.outcome_event(outcome).await;
+            let (log, job) = (&self.context.log, &self.attempt.job);
+            let both = log.append_and_apply(job, &entries, event, clock::now_ms()).await;
+            if both.map_err(status::of_log)?.is_some() {
+                self.acked_seq = outcome.last_seq;
+                // Without it the agent would keep them for the next server.
+                self.send(Message::Ack(attach_response::Ack { seq: self.acked_seq })).await?;
+                return self.has_ended(outcome).await;
+            }
+        }
+        self.append(entries).await?;
+        self.outcome(outcome).await
+    }
+
     async fn commit(&mut self) -> Result<(), Status> {
         let event = Event::CommitRequested { attempt: self.attempt.clone(), instance: self.instance.clone() };
         match self.update(event).await {
@@ -258,6 +283,12 @@ impl<'a> Session<'a> {
                 )));
             }
         }
+        let event = self.outcome_event(outcome).await;
+        self.update(event).await.map_err(status::of_update)?;
+        self.has_ended(outcome).await
+    }
+
+    async fn outcome_event(&self, outcome: &sqlflow_proto::agent::Outcome) -> Event {
         let mut converted = convert::outcome(outcome);
         if converted.reason == Reason::Terminated {
             let target = Target::of(&self.job, &self.attempt);
@@ -272,12 +303,15 @@ impl<'a> Session<'a> {
                 None => {}
             }
         }
-        let event = Event::OutcomeReported {
+        Event::OutcomeReported {
             attempt: self.attempt.clone(),
             instance: self.instance.clone(),
             outcome: converted,
-        };
-        self.update(event).await.map_err(status::of_update)?;
+        }
+    }
+
+    /// The outcome is durable.
+    async fn has_ended(&mut self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
         self.context.metrics.note_phases(&outcome.phases);
         tracing::info!(reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
         self.send(Message::OutcomeAck(OutcomeAck {})).await
@@ -360,6 +394,17 @@ impl<'a> Session<'a> {
 
 /// A message, or `None` at the end of the stream.
 type Incoming = Option<Result<AttachRequest, Status>>;
+
+/// The outcome, if that is what came next.
+fn take_outcome(next: &mut Option<Incoming>) -> Option<sqlflow_proto::agent::Outcome> {
+    let is_outcome = |next: &mut Incoming| {
+        matches!(next, Some(Ok(AttachRequest { message: Some(attach_request::Message::Outcome(_)) })))
+    };
+    match next.take_if(is_outcome)?? {
+        Ok(AttachRequest { message: Some(attach_request::Message::Outcome(outcome)) }) => Some(outcome),
+        _ => None,
+    }
+}
 
 /// What the agent says. What arrives while something else is done waits in the stream's window.
 struct Requests(Streaming<AttachRequest>);

@@ -75,6 +75,7 @@ mod tests {
                 attempt: attempt.clone(),
                 instance: instance.clone(),
                 server: "s".to_owned(),
+                is_local: false,
             },
             0,
         )

@@ -25,7 +25,7 @@ use crate::codegen::DATA_SOURCE;
 use crate::fixture;
 use crate::job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
 use crate::launch::Ender;
-use crate::log::SegmentLog;
+use crate::log::TieredLog;
 use crate::metrics::MeasuredStore;
 use crate::store::{NewJob, Secret, ServerId, SqliteStore};
 
@@ -72,7 +72,7 @@ impl Executors for Platform {
 
 struct World {
     store: Arc<SqliteStore>,
-    log: Arc<SegmentLog>,
+    log: Arc<TieredLog>,
     platform: Arc<Platform>,
     metrics: Metrics,
     context: Arc<AttachContext>,
@@ -90,7 +90,7 @@ struct Stream {
 async fn world() -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
-    let log = fixture::log(&dir.path().join("log"));
+    let log = fixture::tiered_log(&store, &dir.path().join("log"));
     let (log, platform) = (Arc::new(log), Arc::new(Platform::default()));
     let metrics = Metrics::default();
     let measured = Arc::new(MeasuredStore::new(store.clone(), metrics.clone()));
@@ -141,6 +141,7 @@ impl World {
             attempt: self.attempt.clone(),
             instance: InstanceHash::of(KEY),
             server: "there".to_owned(),
+            is_local: false,
         })
         .await;
     }

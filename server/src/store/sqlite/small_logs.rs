@@ -52,7 +52,10 @@ impl SmallLogs for SqliteStore {
             apply(tx, &id, None, event, now_ms)
         };
         match self.write(both).await {
-            Ok((after, written)) => Ok(Some((after, self.wrote(job, written)))),
+            Ok((job, written)) => {
+                let change = self.applied(&job, written);
+                Ok(Some((job, change)))
+            }
             Err(UpdateError::Store(error)) => Err(error.into()),
             Err(UpdateError::NotFound | UpdateError::Fenced | UpdateError::Rejected(_)) => Ok(None),
         }

@@ -74,3 +74,29 @@ async fn an_outcome_needs_the_agents_records_also_those_that_another_server_took
     stream.say(outcome(2)).await;
     assert_eq!(stream.end().await.code(), Code::InvalidArgument);
 }
+
+/// It comes right behind its records, and one write makes both durable: the server need not ask its log for them.
+#[tokio::test]
+async fn an_outcome_that_comes_with_the_last_records_is_taken_with_them() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let record = |seq| Record { seq, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
+    let records = |seqs: std::ops::Range<u64>| {
+        attach_request::Message::Records(agent::RecordBatch { records: seqs.map(record).collect() })
+    };
+    for message in [records(1..3), records(3..4), outcome(3)] {
+        stream.requests.send(AttachRequest { message: Some(message) }).await.unwrap();
+    }
+    let mut acked = 0;
+    loop {
+        match stream.next().await.unwrap() {
+            Message::Ack(ack) => acked = ack.seq,
+            Message::OutcomeAck(_) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(acked, 3, "else the agent would keep them for another server");
+    assert_eq!(world.log.last_seq(&world.attempt, 0).await.unwrap(), 3);
+    let job = world.store.load(&world.attempt.job).await.unwrap().unwrap().job;
+    assert!(job.attempt(&world.attempt).unwrap().outcome().is_some());
+}

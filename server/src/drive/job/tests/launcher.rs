@@ -15,7 +15,7 @@ use crate::launch::{
     CleanUp, End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision,
     Target,
 };
-use crate::log::{ResultLog, SegmentLog};
+use crate::log::{ResultLog, TieredLog};
 use crate::refusals::{Refusal, Refusals};
 use crate::store::{SqliteStore, Store};
 
@@ -70,7 +70,7 @@ impl RecordSource for Kept {
 /// While an attempt is looked at, its agent attaches through another server, and dies.
 pub(super) struct Race {
     pub(super) store: Arc<SqliteStore>,
-    pub(super) log: Arc<SegmentLog>,
+    pub(super) log: Arc<TieredLog>,
     /// It also starts a statement.
     pub(super) starts: bool,
 }
@@ -81,6 +81,7 @@ impl Race {
             attempt: attempt.clone(),
             instance: InstanceHash::of(b"elsewhere"),
             server: "s".to_owned(),
+            is_local: false,
         };
         // Later looks come after the attempt's end.
         let _ = self.store.update(&attempt.job, None, event, 0).await;

@@ -23,7 +23,7 @@ use crate::drive::{Driver, Housekeeping, Limits};
 use crate::fixture;
 use crate::job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
 use crate::launch::{Launchers, Observation, RecordSource, Remains};
-use crate::log::{ResultLog, SegmentLog};
+use crate::log::{ResultLog, TieredLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredStore, Metrics};
 use crate::presence::Presence;
@@ -44,7 +44,7 @@ fn started(attempt: &AttemptId) -> Entry {
 /// A server with one job.
 struct World {
     store: Arc<SqliteStore>,
-    log: Arc<SegmentLog>,
+    log: Arc<TieredLog>,
     launcher: Arc<AlwaysRunning>,
     driver: Driver,
     memory_peaks: MemoryPeaks,
@@ -61,7 +61,7 @@ async fn world(refusal: Option<Refusal>) -> World {
 async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
-    let log = fixture::log(&dir.path().join("log"));
+    let log = fixture::tiered_log(&store, &dir.path().join("log"));
     let refusals = Refusals::default();
     let launcher = AlwaysRunning { refusals: refusals.clone(), refusal, ..AlwaysRunning::default() };
     let launcher = Arc::new(launcher);
@@ -174,6 +174,7 @@ impl World {
             attempt: self.attempt.clone(),
             instance: instance.clone(),
             server: server.0.clone(),
+            is_local: false,
         };
         self.update(attached).await;
         instance
@@ -220,6 +221,7 @@ impl World {
             attempt: attempt.clone(),
             instance: InstanceHash::of(b"key"),
             server: "gone".to_owned(),
+            is_local: false,
         };
         self.store.update(&attempt.job, None, attached, now_ms).await.unwrap();
     }
