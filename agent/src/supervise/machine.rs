@@ -60,6 +60,8 @@ pub struct Attempt {
     /// Sum of the pauses between tries to start the command.
     start_paused: Duration,
     failure: Option<Failure>,
+    /// What came over the channel is no frame: what followed is missing.
+    channel_broken: Option<String>,
     /// The channel ended within a frame: a result is missing.
     channel_cut: bool,
     /// Nothing more will be read. Pipes close before the exit is known, so this may come while the command runs.
@@ -99,6 +101,7 @@ impl Attempt {
             exit: None,
             start_paused: Duration::ZERO,
             failure: None,
+            channel_broken: None,
             channel_cut: false,
             streams_ended: false,
             models: Vec::new(),
@@ -261,9 +264,7 @@ impl Attempt {
             }
             Event::SubmitterFailed(failure) => self.failure = Some(failure),
             Event::ChannelBroken(why) => {
-                if self.succeeded() {
-                    self.end_by(End::ChannelBroken(why.clone()));
-                }
+                self.channel_broken = Some(why.clone());
                 actions.push(Action::Warn(why));
             }
             Event::ChannelCut => self.channel_cut = true,
@@ -296,7 +297,13 @@ impl Attempt {
         let mut actions = Vec::new();
         self.is_unended = self.exit.is_none();
         if self.is_unended {
+            self.end_by_termination();
             actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
+        }
+        if let Some(why) = self.channel_broken.clone()
+            && self.succeeded()
+        {
+            self.end_by(End::ChannelBroken(why));
         }
         if self.channel_cut {
             let why = "the submitter channel ended within a frame: a result is missing".to_owned();

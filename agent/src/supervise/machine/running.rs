@@ -45,6 +45,7 @@ impl Attempt {
                 Vec::new()
             }
             Event::ChannelBroken(why) => {
+                self.channel_broken = Some(why.clone());
                 self.end_by(End::ChannelBroken(why.clone()));
                 let mut actions = vec![Action::Warn(why)];
                 actions.extend(self.terminate(stop, self.plan.grace));
@@ -178,7 +179,6 @@ impl Attempt {
 
     /// The attempt ends without its command's end.
     fn give_up(&mut self) -> Vec<Action> {
-        self.end_by_termination();
         self.state = State::Draining(Drain { alone: false, termed: false, stopping: true });
         if self.streams_ended { self.drained() } else { vec![Action::StopReading] }
     }

@@ -199,6 +199,28 @@ fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
     assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
 }
 
+/// Its results are not all there, whatever else ended it.
+#[test]
+fn a_broken_channel_is_no_success_when_the_cancel_is_forgotten() {
+    let mut machine = running(true);
+    machine.apply(cancel());
+    machine.apply(Event::ChannelBroken("no frame".into()));
+    assert_ne!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
+}
+
+#[test]
+fn a_command_that_was_given_up_is_taken_at_its_word_when_it_ends_in_time() {
+    let mut machine = running(true);
+    machine.apply(terminate());
+    machine.apply(Event::TimeUp(Timer::LeaveBy));
+    assert_eq!(machine.apply(Event::TimeUp(Timer::GiveUp)), [Action::StopReading]);
+    assert_eq!(verdict_on(machine.clone(), exited(0)).reason, Reason::Succeeded);
+    let reported = machine.apply(Event::StreamsEnded { open: true });
+    let is_terminated =
+        |it: &Action| matches!(it, Action::Report(verdict, _) if verdict.reason == Reason::Terminated);
+    assert!(reported.iter().any(is_terminated), "{reported:?}");
+}
+
 /// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
 #[test]
 fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
