@@ -30,10 +30,15 @@ impl<K: Clone + Eq + Hash, V> Watched<K, V> {
             return sender.subscribe();
         }
         if self.senders.len() >= self.prune_at.max(SPARE) {
-            self.senders.retain(|_, sender| !sender.is_closed());
-            self.prune_at = 2 * self.senders.len();
+            self.prune();
         }
         self.senders.entry(key.clone()).or_insert(watch::Sender::new(begin)).subscribe()
+    }
+
+    /// Removes the entries that nobody watches.
+    pub fn prune(&mut self) {
+        self.senders.retain(|_, sender| !sender.is_closed());
+        self.prune_at = 2 * self.senders.len();
     }
 
     /// The channel of this key, if there is one.

@@ -32,12 +32,22 @@ impl Hub {
 
     /// This process loaded the job. That wakes nobody.
     pub(super) fn loaded(&self, job: &Job, revision: Revision) {
-        if let Some(sender) = self.lock().get(&job.id) {
-            sender.send_if_modified(|known| {
-                known.loaded(revision, job);
-                false
-            });
+        let mut jobs = self.lock();
+        match jobs.get(&job.id) {
+            Some(sender) if sender.is_closed() => jobs.remove(&job.id),
+            Some(sender) => {
+                sender.send_if_modified(|known| {
+                    known.loaded(revision, job);
+                    false
+                });
+            }
+            None => {}
         }
+    }
+
+    /// Forgets the jobs that nobody watches any more. A job that has ended is never written again, which would do that.
+    pub(super) fn forget_unwatched(&self) {
+        self.lock().prune();
     }
 
     /// The store has become older: any job may have changed.
@@ -76,6 +86,8 @@ mod tests {
             drop(hub.watch(&JobId::generate()));
         }
         assert!(hub.jobs.lock().unwrap().len() <= 2 + SPARE);
+        hub.forget_unwatched();
+        assert_eq!(hub.jobs.lock().unwrap().len(), 1);
         hub.written(&watched, REVISION);
         assert!(receiver.has_changed().unwrap(), "one that is watched stays");
         receiver.mark_unchanged();

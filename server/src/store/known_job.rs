@@ -29,7 +29,10 @@ impl KnownJob {
     /// This process wrote the job. Each writer tells of its own commit, so a later one may come first.
     pub(super) fn wrote(&mut self, revision: Revision, job: &Job) {
         self.written(revision);
-        self.loaded(revision, job);
+        if self.newest == Some(revision) {
+            // Also in place of what was known at the same one: a restored store gives it again.
+            self.job = Some(Arc::new(job.clone()));
+        }
     }
 
     /// The job was written, and this process may not have the result.
@@ -172,6 +175,8 @@ mod tests {
         let [first, second] = states();
         let mut it = KnownJob::default();
         it.wrote(SECOND, &second);
+        it.wrote(SECOND, &first);
+        assert_eq!(known(&it), Some(&first), "the store became older by this one write");
         it.wrote(Revision(1), &first);
         assert_eq!(known(&it), None);
         it.restored();

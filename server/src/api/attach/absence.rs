@@ -65,7 +65,9 @@ impl Absence {
         let mut safety = clock::every(SAFETY_PERIOD);
         let mut look = clock::every(LOOK_PERIOD.min(self.silence.period()));
         let mut job = self.current().await;
+        let mut is_unread;
         loop {
+            is_unread = job.is_none();
             if let Some(end) = job.take().and_then(|job| self.end(job.as_deref())) {
                 return end;
             }
@@ -79,7 +81,13 @@ impl Absence {
                     job = self.context.load(&self.attempt).await.ok();
                     continue;
                 }
-                _ = look.tick() => {}
+                _ = look.tick() => if is_unread {
+                    // A change that could not be read is not told again.
+                    job = self.context.load(&self.attempt).await.ok();
+                    if job.is_some() {
+                        continue;
+                    }
+                }
             }
             if let Ok(last) = self.context.log.last_seq(&self.attempt, self.rank).await
                 && last > *seq.get_or_insert(last)

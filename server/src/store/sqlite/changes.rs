@@ -84,6 +84,7 @@ pub(super) async fn follow(store: Weak<Inner>, mut seen: Revision) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let Some(inner) = store.upgrade() else { return };
+        inner.hub.forget_unwatched();
         match inner.wake_since(seen).await {
             Ok(upto) => (seen, has_failed) = (upto, false),
             Err(error) => {
@@ -104,6 +105,8 @@ impl Inner {
             if changes.is_older {
                 tracing::warn!("the store has become older, as a restored copy is: all jobs are looked at");
                 self.hub.restored();
+                // These revisions are given again, also to others.
+                self.own.forget_upto(Revision(i64::MAX));
             }
             for changed in &changes.jobs {
                 if !self.own.wrote(changed.revision) {
