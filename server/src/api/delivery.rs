@@ -53,6 +53,8 @@ use moved::Moved;
 
 /// Jobs with plain tokens that are remembered at the most; others' pages are repeated.
 const MAX_JOBS: usize = 10_000;
+/// So many are there before those whose jobs have been read to the end are looked for.
+const SPARE_JOBS: usize = 256;
 /// Pages of one job, each on a connection of its own.
 const MAX_PAGES_PER_JOB: usize = 8;
 
@@ -149,7 +151,28 @@ fn parse_timeout(value: &str) -> Option<Duration> {
 /// Pages sent to plain tokens and not yet known to be delivered.
 #[derive(Default)]
 pub(super) struct Deliveries {
-    readers: Mutex<HashMap<JobId, Reader>>,
+    readers: Mutex<Readers>,
+}
+
+#[derive(Default)]
+struct Readers {
+    of: HashMap<JobId, Reader>,
+    /// How many there were when those that are over were forgotten last.
+    left: usize,
+}
+
+impl Readers {
+    /// Makes room for one more. Most clients do not come back after the end of a log, and one that does gets a page again.
+    fn make_room(&mut self) {
+        if self.of.len() >= self.left + SPARE_JOBS {
+            self.of.retain(|_, reader| reader.serving > 0 || !reader.is_over);
+            self.left = self.of.len();
+        }
+        if self.of.len() >= MAX_JOBS {
+            self.of.retain(|_, reader| reader.serving > 0);
+            self.left = self.of.len();
+        }
+    }
 }
 
 /// Who reads a job with its plain token.
@@ -160,6 +183,8 @@ struct Reader {
     /// Fetches so far.
     calls: u64,
     pages: Vec<Page>,
+    /// The log's end was sent, to this reader or another.
+    is_over: bool,
     moved: Moved,
     /// Its place is being written to the store.
     is_recording: Arc<AtomicBool>,
@@ -201,10 +226,10 @@ impl Deliveries {
     /// A plain Fetch of the job begins, which ends when the result is dropped.
     pub(super) fn begin<'a>(&'a self, job: &JobId, call: Call) -> Reading<'a> {
         let mut readers = self.lock();
-        if readers.len() >= MAX_JOBS && !readers.contains_key(job) {
-            readers.retain(|_, reader| reader.serving > 0);
+        if !readers.of.contains_key(job) {
+            readers.make_room();
         }
-        let reader = readers.entry(job.clone()).or_default();
+        let reader = readers.of.entry(job.clone()).or_default();
         for page in &mut reader.pages {
             page.followed.get_or_insert(call.arrived);
         }
@@ -216,7 +241,14 @@ impl Deliveries {
         Reading { deliveries: self, job: job.clone(), call, seen_before, alone_since }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<JobId, Reader>> {
+    /// The end of the job's log is about to be sent.
+    pub(super) fn end(&self, job: &JobId) {
+        if let Some(reader) = self.lock().of.get_mut(job) {
+            reader.is_over = true;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Readers> {
         self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -235,25 +267,25 @@ impl Reading<'_> {
     /// Whether a page from `cursor` counts as delivered now. A reset that is still on its way may change that.
     pub(super) fn has_proof(&self, cursor: u64) -> bool {
         let readers = self.deliveries.lock();
-        let pages = readers.get(&self.job).map_or(&[][..], |reader| &reader.pages);
+        let pages = readers.of.get(&self.job).map_or(&[][..], |reader| &reader.pages);
         pages.iter().any(|it| it.from == cursor && judge(&it.facts(&self.call)) == Verdict::Delivered)
     }
 
     /// Where the plain token is read to, if this is what the store has.
     pub(super) fn place(&self, stored: u64) -> u64 {
         let mut readers = self.deliveries.lock();
-        readers.get_mut(&self.job).map_or(stored, |reader| reader.moved.place(stored))
+        readers.of.get_mut(&self.job).map_or(stored, |reader| reader.moved.place(stored))
     }
 
     /// The place is to be in the store. Set: somebody writes it there now.
     pub(super) fn is_recording(&self) -> Arc<AtomicBool> {
         let readers = self.deliveries.lock();
-        readers.get(&self.job).map(|reader| Arc::clone(&reader.is_recording)).unwrap_or_default()
+        readers.of.get(&self.job).map(|reader| Arc::clone(&reader.is_recording)).unwrap_or_default()
     }
 
     /// The log was restored from a copy that ends there: the token is read no further.
     pub(super) fn restored(&self) {
-        if let Some(reader) = self.deliveries.lock().get_mut(&self.job) {
+        if let Some(reader) = self.deliveries.lock().of.get_mut(&self.job) {
             reader.moved = Moved::default();
         }
     }
@@ -262,7 +294,7 @@ impl Reading<'_> {
     /// before the wait for resets: what proves a page only since then proves nothing yet.
     pub(super) fn delivered(&self, cursor: u64, has_proof: bool) -> Option<u64> {
         let mut readers = self.deliveries.lock();
-        let reader = readers.get_mut(&self.job)?;
+        let reader = readers.of.get_mut(&self.job)?;
         let mut delivered = None;
         reader.pages.retain(|page| {
             if page.from != cursor {
@@ -286,7 +318,7 @@ impl Reading<'_> {
     /// Notes that the page after `from` up to `to` is about to be sent. The mark goes into the response.
     pub(super) fn note(&self, from: u64, to: u64) -> Option<Sent> {
         let mut readers = self.deliveries.lock();
-        let reader = readers.get_mut(&self.job)?;
+        let reader = readers.of.get_mut(&self.job)?;
         // With two calls at once nothing that comes later says which of them was received.
         if self.alone_since != Some(reader.calls) {
             return None;
@@ -310,10 +342,10 @@ impl Reading<'_> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         let mut readers = self.deliveries.lock();
-        if let Some(reader) = readers.get_mut(&self.job) {
+        if let Some(reader) = readers.of.get_mut(&self.job) {
             reader.serving = reader.serving.saturating_sub(1);
             if reader.serving == 0 && reader.pages.is_empty() && !reader.moved.is_ahead() {
-                readers.remove(&self.job);
+                readers.of.remove(&self.job);
             }
         }
     }

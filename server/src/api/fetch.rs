@@ -21,6 +21,8 @@ use crate::store::{JobRecord, KnownJob, Store, known_job};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
+/// How long a page that has the log's end waits for the end of the job's state.
+const END_LAG: Duration = Duration::from_millis(100);
 /// How often the log is asked about records of other processes meanwhile; the store tells of changes by itself.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// Bytes of results in a page, unless a single one is longer. Clients decode [`DEFAULT_LARGEST`] by default.
@@ -131,6 +133,9 @@ impl Fetcher {
         let at_end = page.is_current && next >= page.last_position;
         let status =
             if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
+        if at_end && record.job.state.is_final() {
+            self.deliveries.end(&id);
+        }
         let next_token = CursorToken { token: token.token, cursor: Some(next) };
         let result = v1::Result {
             job_status: Some(status),
@@ -197,6 +202,7 @@ impl Fetcher {
     ) -> Result<(JobRecord, Page), Status> {
         let id = record.job.id.clone();
         let deadline = Instant::now() + wait;
+        let mut end_seen = None;
         loop {
             if changes.has_changed().unwrap_or(false) {
                 match known_job::seen(&mut changes) {
@@ -216,10 +222,15 @@ impl Fetcher {
                     self.record_place(&id, record.plain_cursor, *cursor, reading).await;
                 }
             }
-            if !page.records.is_empty() || record.job.state.is_final() || Instant::now() >= deadline {
+            let now = Instant::now();
+            // The state follows the log's end within a moment. Then this page is the last.
+            let is_ending = page.has_end() && now < *end_seen.get_or_insert(now) + END_LAG;
+            let has_news = !page.records.is_empty() && !is_ending;
+            if has_news || record.job.state.is_final() || now >= deadline {
                 return Ok((record, page));
             }
             tokio::select! {
+                () = tokio::time::sleep(END_LAG), if is_ending => {}
                 _ = changes.changed() => changes.mark_changed(),
                 _ = appended.changed() => {}
                 () = tokio::time::sleep(LOOK_PERIOD) => {}
@@ -253,9 +264,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+
     use super::*;
     use crate::fixture;
-    use crate::job::{AttemptId, Event, Place, Role, Token};
+    use crate::job::{AttemptId, Cause, Event, Failure, JobState, Place, Role, Token};
+    use crate::log::{Entry, Producer};
     use crate::metrics::{MeasuredStore, Metrics};
     use crate::store::{NewJob, ServerId, SqliteStore};
 
@@ -285,6 +299,34 @@ mod tests {
         let (fetched, ()) = tokio::join!(fetched, updates);
         let status = fetched.unwrap().into_inner().job_status.unwrap();
         assert_eq!((status.code(), fixture::loads(&metrics)), (v1::job_status::Code::Running, 1));
+    }
+
+    /// Without that each reader of a short job would ask once more.
+    #[tokio::test]
+    async fn a_page_with_the_logs_end_waits_for_that_of_the_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
+        let log = Arc::new(fixture::tiered_log(&store, &dir.path().join("log")));
+        let fetcher = Fetcher::new(store.clone(), log.clone());
+        let (job, token) = (fixture::job(true), Token::generate());
+        let id = job.id.clone();
+        let new = NewJob { token: token.hash(), ..fixture::new_job(job, &ServerId("test".to_owned())) };
+        store.create(new).await.unwrap();
+        let cancel = Failure::new(Cause::Cancelled, "by a user");
+        store.update(&id, None, Event::CancelRequested(cancel.clone()), 0).await.unwrap();
+        let ends = async {
+            let end = Notice { kind: notice::Kind::End.into(), text: "by a user".to_owned() };
+            let record = Record { payload: Some(Payload::Notice(end)), ..Record::default() };
+            let entry = Entry { producer: Producer::server(0), record };
+            log.append(&id, vec![entry]).await.unwrap();
+            tokio::time::sleep(END_LAG / 4).await;
+            store.update(&id, None, Event::Finished(JobState::Failed(cancel)), 0).await.unwrap();
+        };
+        let token = CursorToken { token, cursor: Some(0) };
+        let fetched = fetcher.fetch(token, Call::new(Arc::default(), None), DEFAULT_LARGEST);
+        let (fetched, ()) = tokio::join!(fetched, ends);
+        let status = fetched.unwrap().into_inner().job_status.unwrap();
+        assert_eq!(status.code(), v1::job_status::Code::Failed);
     }
 
     #[test]

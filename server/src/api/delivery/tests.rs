@@ -123,12 +123,26 @@ fn what_is_remembered_is_bounded() {
     for _ in 0..MAX_JOBS + 10 {
         fetch(&deliveries, &JobId::generate(), &Arc::default(), 0);
     }
-    assert!(deliveries.lock().len() <= MAX_JOBS);
+    assert!(deliveries.lock().of.len() <= MAX_JOBS);
     let job = JobId::generate();
     for _ in 0..20 {
         fetch(&deliveries, &job, &Arc::default(), 0);
     }
-    assert_eq!(deliveries.lock()[&job].pages.len(), MAX_PAGES_PER_JOB);
+    assert_eq!(deliveries.lock().of[&job].pages.len(), MAX_PAGES_PER_JOB);
+}
+
+#[test]
+fn jobs_that_were_read_to_the_end_are_forgotten() {
+    let deliveries = Deliveries::default();
+    let goes_on = JobId::generate();
+    fetch(&deliveries, &goes_on, &Arc::default(), 0);
+    for _ in 0..10 * SPARE_JOBS {
+        let job = JobId::generate();
+        fetch(&deliveries, &job, &Arc::default(), 0);
+        deliveries.end(&job);
+    }
+    let readers = deliveries.lock();
+    assert!(readers.of.len() <= 2 * SPARE_JOBS && readers.of.contains_key(&goes_on));
 }
 
 /// A server of one job, whose pages are all from 0 to 7.
@@ -167,7 +181,7 @@ impl World {
     async fn delivered(&self) -> Option<u64> {
         let has_ended = || {
             let readers = self.deliveries.lock();
-            let mut pages = readers[&self.job].pages.iter();
+            let mut pages = readers.of[&self.job].pages.iter();
             pages.all(|page| page.call.connection.seen().end.is_some())
         };
         while !has_ended() {
@@ -185,7 +199,10 @@ impl World {
         client.write_all(&[PREFACE, &frame(4, 0, 0, &[]), &headers].concat()).await.unwrap();
         let is_handed_over = || {
             let readers = self.deliveries.lock();
-            readers.get(&self.job).is_some_and(|it| it.pages.iter().any(|page| page.sent.receipt().is_some()))
+            readers
+                .of
+                .get(&self.job)
+                .is_some_and(|it| it.pages.iter().any(|page| page.sent.receipt().is_some()))
         };
         while !is_handed_over() {
             tokio::time::sleep(Duration::from_millis(5)).await;
