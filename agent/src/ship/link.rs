@@ -187,7 +187,7 @@ impl Link {
         self.acked.send_replace(pending.outbox.acked());
         self.disk.notify_one();
         self.room.notify_one();
-        // The outcome waits for the last acknowledgement.
+        // The window may be open again.
         self.changed.notify_one();
         if pending.outbox.acked() > acked_before { Acked::New } else { Acked::Known }
     }
@@ -237,7 +237,7 @@ impl Link {
         self.pending().commit.take().is_some()
     }
 
-    /// Reports the outcome, after all records are acknowledged.
+    /// Reports the outcome, behind all records.
     pub fn report(&self, outcome: Outcome) {
         self.pending().outcome = Some(outcome);
         self.changed.notify_one();

@@ -124,6 +124,8 @@ struct Admitted {
     admission: Admission,
     /// The job, read after that.
     job: Arc<Job>,
+    /// The last durable seq of the agent, if the log was asked for it.
+    last_seq: Option<u64>,
 }
 
 impl AttachContext {
@@ -146,7 +148,8 @@ impl AttachContext {
         let instance = InstanceHash::of(&hello.instance_key);
         // From before the job is read, so that the stream misses no change.
         let changes = self.store.watch(&attempt.job);
-        let Admitted { admission, job } = match self.admit(&hello, &peer, &attempt, &instance).await {
+        let Admitted { admission, job, last_seq } = match self.admit(&hello, &peer, &attempt, &instance).await
+        {
             Ok(admitted) => admitted,
             Err(status) => {
                 let refusal =
@@ -186,7 +189,7 @@ impl AttachContext {
         }
         tracing::debug!(%attempt, resumed = hello.has_assignment, "an agent attached");
         let span = tracing::info_span!("attempt", %attempt, trace_id = tracing::field::Empty);
-        let bound = Bound { job, changes: changes.clone() };
+        let bound = Bound { job, changes: changes.clone(), last_seq };
         let mut session = Session::new(self, attempt.clone(), instance.clone(), hello.rank, responses, bound);
         let served = tokio::select! {
             served = session.run(requests, has_assignment).instrument(span) => served,
@@ -229,24 +232,28 @@ impl AttachContext {
             }
             tracing::warn!(%attempt, why = status.message(), "an agent is known by its instance key alone");
         }
-        if !hello.has_assignment {
-            self.must_continue_nothing(hello.rank, attempt).await?;
-        }
-        self.bind(attempt, instance, is_local).await
+        // An agent that has nothing to do yet has said nothing since.
+        let last_seq = if hello.has_assignment {
+            None
+        } else {
+            Some(self.must_continue_nothing(hello.rank, attempt).await?)
+        };
+        let admitted = self.bind(attempt, instance, is_local).await?;
+        Ok(Admitted { last_seq, ..admitted })
     }
 
     /// Refuses an agent that begins an attempt of which the log has records: it would take those of an earlier agent for its
-    /// own acknowledged ones. The state does not know that agent, for it is a restored backup.
-    async fn must_continue_nothing(&self, rank: u32, attempt: &AttemptId) -> Result<(), Status> {
+    /// own acknowledged ones. The state does not know that agent, for it is a restored backup. Gives the last seq of the attempt.
+    async fn must_continue_nothing(&self, rank: u32, attempt: &AttemptId) -> Result<u64, Status> {
         let last_seq = self.log.last_seq(attempt, rank).await.map_err(status::of_log)?;
         if last_seq == 0 {
-            return Ok(());
+            return Ok(0);
         }
         // After the log: an agent that attached meanwhile may have written these records.
         let job = self.load(attempt).await.map_err(status::of_store)?;
         if !job.is_some_and(|job| standing::awaits_agent(&job, attempt)) {
             // To bind it tells what is wrong with it, if anything is.
-            return Ok(());
+            return Ok(last_seq);
         }
         Err(Status::failed_precondition(format!(
             "cannot begin the attempt: the log has {last_seq} records of it from an earlier agent; the server's state is \
@@ -324,14 +331,18 @@ impl AttachContext {
             is_local,
         };
         let error = match self.store.update(&attempt.job, None, event, clock::now_ms()).await {
-            Ok((job, _)) => return Ok(Admitted { admission: Admission::Bound, job: Arc::new(job) }),
+            Ok((job, _)) => {
+                return Ok(Admitted { admission: Admission::Bound, job: Arc::new(job), last_seq: None });
+            }
             Err(error) => error,
         };
         if let UpdateError::Rejected(Rejection::AttemptOver | Rejection::JobOver) = &error
             && let Some(job) = self.load(attempt).await.map_err(status::of_store)?
         {
             match Standing::of(&job, attempt, instance) {
-                Standing::Reported => return Ok(Admitted { admission: Admission::Reported, job }),
+                Standing::Reported => {
+                    return Ok(Admitted { admission: Admission::Reported, job, last_seq: None });
+                }
                 Standing::Over(why) => return Err(Status::failed_precondition(why)),
                 Standing::Live | Standing::Cancelled(_) => {}
             }

@@ -49,7 +49,12 @@ impl Repairs {
                 blocking(state, log.clone(), move |state, log| remove_log(&state, &log, orphans)).await
             }
             Remedy::FinishRemoval(folder) => {
-                blocking(state, folder.clone(), |_, folder| finish_removal(&folder)).await
+                blocking(state, folder.clone(), |state, folder| {
+                    // Under its lock: a server may be about to make use of it.
+                    state.logs().delete(&folder)?;
+                    Ok(format!("deleted {}", folder.display()))
+                })
+                .await
             }
             Remedy::SetRunFolderAside(id) => {
                 let orphans = self.orphans;

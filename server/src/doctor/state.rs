@@ -51,6 +51,7 @@ impl State {
             SurveyError::Newer { .. } => "use the doctor of the server that made it",
             SurveyError::Older { .. }
             | SurveyError::Other { .. }
+            | SurveyError::InUse { .. }
             | SurveyError::Unseen { .. }
             | SurveyError::Store(_) => {
                 "use the doctor of that server, or start this version's server on it first"

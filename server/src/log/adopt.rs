@@ -30,7 +30,9 @@ pub(super) fn adopt(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
         Tried::NoFolder => return Err(LogError::io("make", &made.path)(io::ErrorKind::NotFound.into())),
     };
     if folder.path.try_exists().map_err(LogError::io("look at", &folder.path))? {
-        return remove(&made);
+        remove(&made)?;
+        // Who gave it its name may not have come to that.
+        return folder.sync_path();
     }
     let path = made.file(SegmentName::live(1));
     let file = File::options().write(true).create(true).truncate(true).open(&path);
@@ -39,9 +41,14 @@ pub(super) fn adopt(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
     made.disk.sync_file(&file, &path)?;
     let scan = Scan::of(Contents { bytes: bytes.clone(), unreadable: None }, u64::MAX);
     let mut mark = first_mark(&scan.summary, bytes.len() as u64);
-    if let Some(good) = last_good(bytes, to_usize(scan.good), mark.last_position) {
+    let mut good = to_usize(scan.good);
+    if let Some(last) = last_good(bytes, good, mark.last_position) {
         // Something before it is damaged, and is repaired where it goes.
-        mark.last_position = good.position;
+        (good, mark.last_position) = (last.end, last.position);
+    }
+    if good < bytes.len() {
+        // So is what was last. How many records it was is not known; one is enough for a gap.
+        mark.last_position += 1;
     }
     lock.set_mark(mark)?;
     made.disk.sync_folder(&made.path)?;

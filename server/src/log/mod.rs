@@ -125,6 +125,14 @@ pub struct Page {
     pub is_current: bool,
 }
 
+impl Page {
+    /// Whether the job's end is the last of the records.
+    #[must_use]
+    pub fn has_end(&self) -> bool {
+        self.records.last().and_then(|stored| stored.record.as_ref()).is_some_and(summary::is_end)
+    }
+}
+
 /// The logs of all jobs. A log begins with its first record; one without records is empty, not an error.
 #[async_trait]
 pub trait ResultLog: Send + Sync + 'static {

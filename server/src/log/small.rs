@@ -40,8 +40,8 @@ pub trait SmallLogs: Send + Sync + 'static {
     /// Lets nothing more be appended, if the log has exactly `length` bytes. False: it has not, or is frozen already.
     async fn freeze(&self, job: &JobId, length: u64) -> Result<bool, SmallLogError>;
 
-    /// Drops the bytes of a frozen log. It stays frozen.
-    async fn empty(&self, job: &JobId) -> Result<(), SmallLogError>;
+    /// Drops the bytes of a frozen log. It stays frozen. False: there is none.
+    async fn empty(&self, job: &JobId) -> Result<bool, SmallLogError>;
 
     /// Removes the log. It also goes with its job.
     async fn delete(&self, job: &JobId) -> Result<(), SmallLogError>;

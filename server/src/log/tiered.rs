@@ -10,14 +10,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::adopt::adopt;
 use super::blocking::run_blocking;
 use super::job_log::lock;
 use super::known::{Known, KnownLog};
+use super::lock::LOCK_WAIT;
 use super::small::{SmallLog, SmallLogs, SmallView, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
@@ -26,6 +29,8 @@ use crate::job::{AttemptId, Event, Evidence, JobId};
 
 /// How often an addition is planned again because another process, or another task, appended in between.
 const TRIES: u32 = 32;
+/// Pause until it is looked again whether another has moved a log.
+const MOVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Small logs in one place, all others in folders. Cheap to clone.
 ///
@@ -49,6 +54,8 @@ struct TieredJobLog {
     /// What was last seen of it as a small log.
     view: Mutex<Option<SmallView>>,
     is_in_folder: AtomicBool,
+    /// Its folder was found beside a frozen log: the name may not be durable yet.
+    is_unfinished: AtomicBool,
     position: watch::Sender<u64>,
     used: AtomicU64,
 }
@@ -76,41 +83,46 @@ impl TieredLog {
 
     /// Where the log is now.
     async fn home(&self, job: &JobId, log: &TieredJobLog) -> Result<Home, LogError> {
-        if log.is_in_folder() {
-            return Ok(Home::Folder);
+        for _ in 0..TRIES {
+            if log.is_in_folder() {
+                return Ok(Home::Folder);
+            }
+            let seen = log.seen();
+            let mut view = seen.clone().unwrap_or_default();
+            let found = self.inner.small.read(job, view.length).await?;
+            if found.length < view.length {
+                // It was deleted, and may have begun again.
+                log.forget(&view);
+                continue;
+            }
+            if self.has_moved(job, log, &found).await? {
+                return Ok(Home::Folder);
+            }
+            match view.follow(&found) {
+                Ok(()) => {
+                    log.saw(&view);
+                    return Ok(Home::Small { view, is_frozen: found.is_frozen });
+                }
+                Err(what) => self.move_damaged(job, log, &found, what).await?,
+            }
         }
-        let seen = log.seen();
-        let is_new = seen.is_none();
-        let mut view = seen.unwrap_or_default();
-        let found = self.inner.small.read(job, view.length).await?;
-        if self.has_moved(job, log, &found, is_new).await? {
-            return Ok(Home::Folder);
-        }
-        if let Err(what) = view.follow(&found) {
-            self.move_damaged(job, log, &found, what).await?;
-            return Ok(Home::Folder);
-        }
-        log.saw(&view);
-        Ok(Home::Small { view, is_frozen: found.is_frozen })
+        Err(self.changes_all_the_time(job))
     }
 
-    /// Whether a log of which this was found is in a folder. It may be if it is frozen, or was not seen before.
-    async fn has_moved(
-        &self,
-        job: &JobId,
-        log: &TieredJobLog,
-        found: &SmallLog,
-        is_new: bool,
-    ) -> Result<bool, LogError> {
+    /// Whether a log of which this was found is in a folder. It may be if it is frozen, or was not seen here with bytes.
+    async fn has_moved(&self, job: &JobId, log: &TieredJobLog, found: &SmallLog) -> Result<bool, LogError> {
+        let is_new = log.seen().is_none_or(|seen| seen.length == 0);
         let has_no_bytes = found.is_frozen && found.length == 0;
-        let has_moved = has_no_bytes || (found.is_frozen || is_new) && self.has_folder(job).await?;
-        if has_moved {
-            log.is_in_folder.store(true, Ordering::Relaxed);
+        if !has_no_bytes && !((found.is_frozen || is_new) && self.has_folder(job).await?) {
+            return Ok(false);
         }
-        Ok(has_moved)
+        // Who moved it may have died before the last step.
+        log.is_unfinished.store(found.is_frozen && !has_no_bytes, Ordering::Relaxed);
+        log.is_in_folder.store(true, Ordering::Relaxed);
+        Ok(true)
     }
 
-    /// Damage is repaired in a folder.
+    /// Damage is repaired in a folder. Nothing happens if somebody else does something about the log: look again.
     async fn move_damaged(
         &self,
         job: &JobId,
@@ -120,6 +132,7 @@ impl TieredLog {
     ) -> Result<(), LogError> {
         tracing::error!(%job, what, "a small result log is damaged, and moves to a folder to be repaired");
         self.inner.small.freeze(job, found.length).await?;
+        log.forget(&SmallView::default());
         self.move_frozen(job, log).await
     }
 
@@ -128,20 +141,33 @@ impl TieredLog {
         run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
     }
 
-    /// Brings a frozen log to its folder.
+    /// Brings a frozen log to its folder. Nothing happens to one that is not frozen: look again.
     async fn move_frozen(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
-        let found = self.inner.small.read(job, 0).await?;
-        if !found.is_frozen {
-            // It was deleted.
-            *lock(&log.view) = None;
+        let begun = Instant::now();
+        loop {
+            let found = self.inner.small.read(job, 0).await?;
+            if !found.is_frozen {
+                log.forget(&SmallView::default());
+                return Ok(());
+            }
+            let folder = self.inner.folders.folder(job);
+            let has_bytes = !found.bytes.is_empty();
+            match run_blocking(move || adopt(&folder, &found.bytes)).await {
+                Ok(()) => {}
+                // Another moves it.
+                Err(LogError::Busy { .. }) if begun.elapsed() < LOCK_WAIT => {
+                    tokio::time::sleep(MOVE_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if !self.inner.small.empty(job).await? && has_bytes {
+                // It was deleted meanwhile.
+                return self.inner.folders.delete(job).await;
+            }
+            log.is_in_folder.store(true, Ordering::Relaxed);
             return Ok(());
         }
-        let folder = self.inner.folders.folder(job);
-        run_blocking(move || adopt(&folder, &found.bytes)).await?;
-        self.inner.small.empty(job).await?;
-        *lock(&log.view) = None;
-        log.is_in_folder.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     async fn add(&self, job: &JobId, addition: Addition) -> Result<Appended, LogError> {
@@ -154,6 +180,10 @@ impl TieredLog {
                 Some(view) if !log.is_in_folder() => view,
                 _ => match self.home(job, &log).await? {
                     Home::Folder => {
+                        if log.is_unfinished.swap(false, Ordering::Relaxed) {
+                            // What is acknowledged from here on needs a durable name.
+                            self.move_frozen(job, &log).await?;
+                        }
                         let appended = self.inner.folders.add(job, addition).await?;
                         log.notify(appended.last_position);
                         return Ok(appended);
@@ -169,8 +199,12 @@ impl TieredLog {
                 return Ok(appended);
             }
         }
-        let busy = std::io::Error::other("others append to it all the time");
-        Err(LogError::io("append to", &self.inner.folders.folder(job).path)(busy))
+        Err(self.changes_all_the_time(job))
+    }
+
+    fn changes_all_the_time(&self, job: &JobId) -> LogError {
+        let busy = std::io::Error::other("others change it all the time");
+        LogError::io("use", &self.inner.folders.folder(job).path)(busy)
     }
 
     /// `None`: the log is not as `view` says, or has moved; look again. `is_current`: it was just read.
@@ -233,25 +267,25 @@ impl TieredLog {
         after: u64,
         max_bytes: usize,
     ) -> Result<Option<Page>, LogError> {
-        if log.is_in_folder() {
-            return Ok(None);
-        }
-        let found = self.inner.small.read(job, 0).await?;
-        if self.has_moved(job, log, &found, log.seen().is_none()).await? {
-            return Ok(None);
-        }
-        let read = SmallView::of(&found.bytes)
-            .and_then(|view| Ok((page(&view.summary, &found.bytes, after, max_bytes as u64)?, view)));
-        match read {
-            Ok((page, view)) => {
-                log.saw(&view);
-                Ok(Some(page))
+        for _ in 0..TRIES {
+            if log.is_in_folder() {
+                return Ok(None);
             }
-            Err(what) => {
-                self.move_damaged(job, log, &found, what).await?;
-                Ok(None)
+            let found = self.inner.small.read(job, 0).await?;
+            if self.has_moved(job, log, &found).await? {
+                return Ok(None);
+            }
+            let read = SmallView::of(&found.bytes)
+                .and_then(|view| Ok((page(&view.summary, &found.bytes, after, max_bytes as u64)?, view)));
+            match read {
+                Ok((page, view)) => {
+                    log.saw(&view);
+                    return Ok(Some(page));
+                }
+                Err(what) => self.move_damaged(job, log, &found, what).await?,
             }
         }
+        Err(self.changes_all_the_time(job))
     }
 
     #[cfg(test)]
@@ -267,6 +301,14 @@ impl TieredJobLog {
 
     fn seen(&self) -> Option<SmallView> {
         lock(&self.view).clone()
+    }
+
+    /// Forgets this view and shorter ones; an empty one stands for all.
+    fn forget(&self, view: &SmallView) {
+        let mut seen = lock(&self.view);
+        if view.length == 0 || seen.as_ref().is_some_and(|seen| seen.length <= view.length) {
+            *seen = None;
+        }
     }
 
     /// Remembers what there is, unless somebody has seen more.
@@ -384,8 +426,9 @@ impl ResultLog for TieredLog {
     }
 
     async fn delete(&self, job: &JobId) -> Result<(), LogError> {
-        self.inner.folders.delete(job).await?;
+        // The bytes of a small log may be older than its folder.
         self.inner.small.delete(job).await?;
+        self.inner.folders.delete(job).await?;
         lock(&self.inner.known).remove(job);
         Ok(())
     }

@@ -28,8 +28,9 @@ const APPEND_BYTES: usize = 8 * 1024 * 1024;
 /// So few bytes wait for more to come, so that one sync serves them all: a short program says its few things within
 /// milliseconds.
 const FEW_BYTES: usize = 64 * 1024;
-/// How long they wait. Readers see them later by as much.
+/// How long they wait. Readers see them later by as much. The first ones wait for the end of a short program.
 const GATHER_TIME: Duration = Duration::from_millis(5);
+const FIRST_GATHER_TIME: Duration = Duration::from_millis(50);
 const ASSIGNMENT_CHUNK_BYTES: usize = 1024 * 1024;
 
 /// The job of an agent that was let in.
@@ -38,6 +39,8 @@ pub(super) struct Bound {
     pub(super) job: Arc<Job>,
     /// Tells of what has happened to it since, and perhaps of some changes before that.
     pub(super) changes: Changes,
+    /// The agent's last durable seq, if it is known.
+    pub(super) last_seq: Option<u64>,
 }
 
 /// What a stream speaks for.
@@ -55,8 +58,9 @@ pub(super) struct Session<'a> {
     is_repeatable: bool,
     is_named: bool,
     agent: AttachedAgent,
-    /// The agent's last record that is durable.
+    /// The agent's last record that is durable, once that is known.
     acked_seq: u64,
+    is_acked_known: bool,
     /// When the agent was told something last.
     told: Instant,
     silence: Silence,
@@ -74,7 +78,7 @@ impl<'a> Session<'a> {
         instance: InstanceHash,
         rank: u32,
         responses: &'a Responses,
-        Bound { job, changes }: Bound,
+        Bound { job, changes, last_seq }: Bound,
     ) -> Self {
         Self {
             context,
@@ -88,7 +92,8 @@ impl<'a> Session<'a> {
             is_repeatable: false,
             is_named: false,
             agent: context.metrics.agent(),
-            acked_seq: 0,
+            acked_seq: last_seq.unwrap_or(0),
+            is_acked_known: last_seq.is_some(),
             told: Instant::now(),
             silence: Silence::begin(context.silence, Instant::now()),
             backlog: Backlog::begin(Silence::period_of(context.silence), Instant::now()),
@@ -106,8 +111,10 @@ impl<'a> Session<'a> {
         requests: Streaming<AttachRequest>,
         has_assignment: bool,
     ) -> Result<(), Status> {
-        self.acked_seq =
-            self.context.log.last_seq(&self.attempt, self.producer.rank).await.map_err(status::of_log)?;
+        if !self.is_acked_known {
+            let rank = self.producer.rank;
+            self.acked_seq = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
+        }
         let heartbeat_seconds = u32::try_from(HEARTBEAT.as_secs()).unwrap_or(u32::MAX);
         let attached = Attached { acked_seq: self.acked_seq, heartbeat_seconds, takes_compressed: true };
         self.send(Message::Attached(attached)).await?;
@@ -199,7 +206,8 @@ impl<'a> Session<'a> {
     async fn gather(&self, batch: RecordBatch, requests: &mut Requests) -> (Vec<Entry>, Option<Incoming>) {
         let mut bytes = prost::Message::encoded_len(&batch);
         let mut entries = self.entries(batch);
-        let until = tokio::time::Instant::now() + GATHER_TIME;
+        let time = if self.acked_seq == 0 { FIRST_GATHER_TIME } else { GATHER_TIME };
+        let until = tokio::time::Instant::now() + time;
         while bytes < APPEND_BYTES {
             let mut next = requests.arrived();
             if next.is_none() && self.is_repeatable && bytes < FEW_BYTES {
@@ -245,7 +253,9 @@ impl<'a> Session<'a> {
         entries: Vec<Entry>,
         outcome: &sqlflow_proto::agent::Outcome,
     ) -> Result<(), Status> {
-        if entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
+        // Who ended an agent that was told to stop, the platform may take long to say.
+        let is_told_at_once = convert::outcome(outcome).reason != Reason::Terminated;
+        if is_told_at_once && entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
             let event = self.outcome_event(outcome).await;
             let (log, job) = (&self.context.log, &self.attempt.job);
             let both = log.append_and_apply(job, &entries, event, clock::now_ms()).await;

@@ -155,6 +155,60 @@ async fn damage_of_a_small_log_becomes_a_gap() {
     log.append(&state.job, vec![rows(0, 1, 4)]).await.unwrap();
 }
 
+/// Readers have seen its position, which must not be given again.
+#[tokio::test]
+async fn damage_of_the_last_record_becomes_a_gap_too() {
+    let state = State::new().await;
+    let log = state.log();
+    for seq in 1..4 {
+        log.append(&state.job, vec![rows(0, 1, seq)]).await.unwrap();
+    }
+    let seen = log.last_position(&state.job).await.unwrap();
+    state.tamper(
+        "UPDATE small_logs SET bytes = CAST(substr(bytes, 1, 12) || X'FF' || substr(bytes, 14) AS BLOB)
+         WHERE first_byte = (SELECT MAX(first_byte) FROM small_logs)",
+    );
+    let log = state.log();
+    let all = read_all(&log, &state.job, 1000).await;
+    assert!(matches!(all[2].record.as_ref().unwrap().payload, Some(Payload::Gap(_))), "{all:?}");
+    log.append(&state.job, vec![notice("later")]).await.unwrap();
+    let new = log.read(&state.job, seen, 1000).await.unwrap().records;
+    assert!(!new.is_empty() && new.iter().all(|stored| stored.position > seen), "{new:?}");
+}
+
+/// One server has read all of a log and does not look at it again; the other finds it damaged.
+#[tokio::test]
+async fn servers_that_know_different_parts_of_a_damaged_log_go_on_with_one() {
+    let state = State::new().await;
+    let (knows, other) = (state.log(), state.log());
+    for seq in 1..4 {
+        knows.append(&state.job, vec![rows(0, 1, seq)]).await.unwrap();
+    }
+    state.tamper("UPDATE small_logs SET bytes = CAST(substr(bytes, 1, 12) || X'FF' || substr(bytes, 14) AS BLOB) WHERE first_byte > 0");
+    for (log, seq) in [(&knows, 4), (&other, 5), (&knows, 6)] {
+        log.append(&state.job, vec![rows(0, 1, seq)]).await.unwrap();
+    }
+    for log in [&knows, &other, &state.log()] {
+        assert_eq!(log.last_seq(&attempt(&state.job, 0, 1), 0).await.unwrap(), 6);
+        assert_eq!(read_all(log, &state.job, 1000).await.last().unwrap().record.as_ref().unwrap().seq, 6);
+    }
+}
+
+/// Of two that meet at the limit one waits for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_servers_move_a_log_together() {
+    let state = State::new().await;
+    state.log().append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
+    let appends = (2..10).map(|attempt| {
+        let (log, job) = (state.log(), state.job.clone());
+        tokio::spawn(async move { log.append(&job, vec![output(0, attempt, 1, 500)]).await })
+    });
+    for appended in futures::future::join_all(appends).await {
+        appended.unwrap().unwrap();
+    }
+    assert_eq!(positions(&read_all(&state.log(), &state.job, 1000).await), (1..10).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn a_log_goes_with_its_job_and_none_begins_without_one() {
     let state = State::new().await;
@@ -163,6 +217,18 @@ async fn a_log_goes_with_its_job_and_none_begins_without_one() {
     state.tamper("PRAGMA foreign_keys = ON; DELETE FROM jobs");
     assert_eq!(state.log().last_position(&state.job).await.unwrap(), 0);
     assert!(log.append(&state.job, vec![rows(0, 1, 2)]).await.is_err());
+}
+
+/// It would begin a log in a folder, which counts.
+#[tokio::test]
+async fn a_server_that_knows_no_small_logs_leaves_their_jobs_alone() {
+    let state = State::new().await;
+    state.tamper("UPDATE jobs SET doc_version = 5");
+    state.log().append(&state.job, vec![rows(0, 1, 1)]).await.unwrap();
+    let path = state.dir.path().join("state.db");
+    let connection = rusqlite::Connection::open(path).unwrap();
+    let version: i64 = connection.query_one("SELECT doc_version FROM jobs", [], |row| row.get(0)).unwrap();
+    assert!(version > 5);
 }
 
 #[tokio::test]

@@ -7,6 +7,9 @@ use rusqlite::{Connection, OpenFlags};
 
 /// How long a write waits for one of another process. That one may be stopped, and must not stop this one.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// What a connection keeps of the file in memory, in KiB. What is read is small and was written a moment ago, so it is in the
+/// system's cache anyway.
+const CACHE_KIB: i64 = 512;
 /// Statements that a connection keeps prepared; there are fewer.
 const STATEMENTS: usize = 64;
 
@@ -31,6 +34,7 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "foreign_keys", "ON")?;
     // Savepoints and sorting need no temporary files: a container may have no folder for them.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(connection)
 }

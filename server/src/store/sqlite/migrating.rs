@@ -63,6 +63,7 @@ fn holder(file: &File) -> String {
 mod tests {
     use super::super::{SqliteStore, older_file};
     use super::*;
+    use crate::presence::Presence;
 
     async fn open_together(path: &Path) {
         let opened = futures::future::join_all((0..4).map(|_| SqliteStore::open(path))).await;
@@ -87,6 +88,26 @@ mod tests {
             drop(older_file(&path, 1));
             open_together(&path).await;
         }
+    }
+
+    /// It would take the logs of new jobs for empty, and begin others.
+    #[tokio::test]
+    async fn a_file_on_which_an_older_server_runs_is_left_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let older = older_file(&path, 4);
+        let (runs, ended) = (
+            Presence::announce(&dir.path().join("servers")).unwrap(),
+            Presence::announce(&dir.path().join("servers")).unwrap(),
+        );
+        for server in [&runs, &ended] {
+            older.execute("INSERT INTO servers VALUES (?, 0)", [&server.id().0]).unwrap();
+        }
+        drop(ended);
+        let error = SqliteStore::open(&path).await.map(drop).unwrap_err().to_string();
+        assert!(error.contains(&runs.id().0) && error.contains("stop that server first"), "{error}");
+        drop(runs);
+        SqliteStore::open(&path).await.unwrap();
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use rusqlite::{Connection, params};
 use sha2::{Digest as _, Sha384};
 
 use super::survey::SurveyError;
+use crate::presence::Presence;
+use crate::store::types::ServerId;
 
 /// One step from a version to the next.
 struct Migration {
@@ -24,6 +26,11 @@ const MIGRATIONS: [Migration; 5] = [
     Migration { version: 4, name: "shifts", sql: include_str!("../migrations/0004_shifts.sql") },
     Migration { version: 5, name: "small logs", sql: include_str!("../migrations/0005_small_logs.sql") },
 ];
+
+/// From this version on a file tells which servers there are.
+const SERVERS: i64 = 2;
+/// From this version on logs of jobs are in the file, of which older servers know nothing.
+const SMALL_LOGS: i64 = 5;
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS _sqlx_migrations (
     version BIGINT PRIMARY KEY,
@@ -81,6 +88,12 @@ pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Res
     if let Some(version) = other {
         return Err(SurveyError::Other { path, version });
     }
+    if (SERVERS..SMALL_LOGS).contains(&found)
+        && last >= SMALL_LOGS
+        && let Some(server) = live_server(connection, &path)?
+    {
+        return Err(SurveyError::InUse { path, to: last, server });
+    }
     for migration in MIGRATIONS.iter().filter(|it| (found + 1..=last).contains(&it.version)) {
         let transaction = connection.transaction()?;
         transaction.execute_batch(migration.sql)?;
@@ -92,6 +105,21 @@ pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Res
         transaction.commit()?;
     }
     Ok(())
+}
+
+/// A server that runs on this file. It need not have a lease: it may have been stopped for a while.
+fn live_server(connection: &Connection, path: &Path) -> rusqlite::Result<Option<String>> {
+    let Some(dir) = path.parent().map(|dir| dir.join("servers")) else { return Ok(None) };
+    let mut servers = connection.prepare("SELECT server_id FROM servers")?;
+    let servers = servers.query_map([], |row| row.get(0))?;
+    for server in servers {
+        let server = ServerId(server?);
+        // One that cannot be asked counts as one that runs.
+        if Presence::is_held(&dir, &server).unwrap_or(true) {
+            return Ok(Some(server.0));
+        }
+    }
+    Ok(None)
 }
 
 /// A file as a server of this version made it.

@@ -5,7 +5,7 @@ use bytes::BytesMut;
 use rusqlite::{Connection, ErrorCode, params};
 
 use super::SqliteStore;
-use super::rows::job_id;
+use super::rows::{DOC_VERSION, job_id};
 use super::transactions::apply;
 use super::writer::Turn;
 use crate::job::{Change, Event, Job, JobId};
@@ -67,7 +67,7 @@ impl SmallLogs for SqliteStore {
         Ok(self.inner.writer.write(Turn::Unsynced, move |tx| add(tx, &job, length, None)).await?)
     }
 
-    async fn empty(&self, job: &JobId) -> Result<(), SmallLogError> {
+    async fn empty(&self, job: &JobId) -> Result<bool, SmallLogError> {
         let job = job.clone();
         let empty = move |tx: &Connection| {
             let deleted =
@@ -75,7 +75,7 @@ impl SmallLogs for SqliteStore {
             if deleted > 0 {
                 insert(tx, &job, 0, None)?;
             }
-            Ok::<_, StoreError>(())
+            Ok::<_, StoreError>(deleted > 0)
         };
         Ok(self.inner.writer.write(Turn::Unsynced, empty).await?)
     }
@@ -153,6 +153,11 @@ fn add(tx: &Connection, job: &JobId, length: u64, bytes: Option<&[u8]>) -> Resul
         query.query_one([job.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if is_frozen || u64::try_from(there) != Ok(length) {
         return Ok(false);
+    }
+    if there == 0 {
+        // A server that knows nothing of small logs must not go on with the job: it would begin a log in a folder.
+        tx.prepare_cached("UPDATE jobs SET doc_version = ? WHERE job_id = ? AND doc_version < ?")?
+            .execute(params![DOC_VERSION, job.as_str(), DOC_VERSION])?;
     }
     insert(tx, job, there, bytes)?;
     Ok(true)

@@ -66,6 +66,20 @@ pub enum SurveyError {
         /// The version.
         version: i64,
     },
+    /// A server of an older version runs on it.
+    #[error(
+        "cannot bring {} to version {to}: server {server} of an older version runs on it, and would take the logs of \
+         new jobs for empty; stop that server first",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// The version that it would get.
+        to: i64,
+        /// Who runs.
+        server: String,
+    },
     /// It cannot be looked at.
     #[error("cannot look at {}: {error}", path.display())]
     Unseen {
