@@ -168,7 +168,10 @@ impl JobDriver {
         if milestones == Milestones::default() {
             return Ok(());
         }
-        self.update(Event::MilestonesSeen { attempt, milestones }).await
+        self.update(Event::MilestonesSeen { attempt, milestones }).await?;
+        // The driver goes on with its look, for however long that takes.
+        self.has_changed_job = false;
+        Ok(())
     }
 
     /// What an attempt waits for whose agent runs and is not attached.
@@ -190,6 +193,8 @@ impl JobDriver {
         let outcome = given_up(job, &attempt, why);
         if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
             self.context.launchers.of(job, &attempt).stop(true).await;
+            // That may have taken long enough to lose the lease.
+            self.has_changed_job = false;
         }
         Ok(())
     }
