@@ -87,6 +87,12 @@ impl CachedJobs {
         });
         Arc::clone(entry)
     }
+
+    fn remove(&mut self, id: &JobId) {
+        if let Some(removed) = self.jobs.remove(id) {
+            self.bytes -= removed.bytes();
+        }
+    }
 }
 
 impl CachedJob {
@@ -134,7 +140,9 @@ impl Fetcher {
         let status =
             if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
         if at_end && record.job.state.is_final() {
+            // Most clients do not come back.
             self.deliveries.end(&id);
+            lock(&self.jobs).remove(&id);
         }
         let next_token = CursorToken { token: token.token, cursor: Some(next) };
         let result = v1::Result {
