@@ -89,20 +89,21 @@ async fn what_must_not_be_repeated_is_not_and_the_cause_says_so() {
     assert_eq!(count.unwrap().trim(), "1");
 }
 
-/// A job whose agent ended while there was no server, with rows of so many bytes each: where one is at, and what is left.
+/// A job whose agent ended while there was no server, with rows of so many bytes each: its beginning, and what is left.
 async fn left_behind(world: World, row_bytes: u32) -> (Setup, tempfile::TempDir, Token, PathBuf) {
     let World { setup, server, mut client, _dir: dir, .. } = world;
     let slow = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 3000000)";
     let rows = format!("{slow} SELECT n, printf('%.*c', {row_bytes}, 'x') FROM n WHERE n % 10000 = 0");
     let token = client.run(format!("{rows}; SELECT 7;")).await.unwrap();
-    let cursor = client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
+    client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     server.kill();
     while find_agent(&token.job_id, 0, 1).is_some() {
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     let left = setup.state_dir.join("run").join(&token.job_id).join("0-1");
     assert!(left.join("outcome").is_file());
-    (setup, dir, cursor, left.join("spool"))
+    let begin = Token { token: format!("{}.0", token.token), ..token };
+    (setup, dir, begin, left.join("spool"))
 }
 
 /// What it left is more than the server may take into its memory at once.

@@ -147,8 +147,10 @@ async fn who_is_stopped_in_the_middle_of_a_write_holds_up_no_reader_and_is_named
     let server = setup.start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run(STEP).await.unwrap();
-    // Nobody has fetched yet, and the launch needs no write any more.
-    until_there(&dir.path().join("first")).await;
+    // Nobody has fetched yet, and neither the launch nor the beginning of the log needs a write any more.
+    let shard = &token.job_id[token.job_id.len() - 2..];
+    let log = setup.state_dir.join("log").join(shard).join(&token.job_id);
+    until_there(&log.join(format!("{:020}.log", 1))).await;
 
     let mut writer = sqlite_lock::hold(&setup.state_dir.join("state.db")).await.unwrap();
     let pid = i32::try_from(writer.id().unwrap()).unwrap();

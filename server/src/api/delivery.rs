@@ -183,7 +183,7 @@ struct Reader {
     /// Fetches so far.
     calls: u64,
     pages: Vec<Page>,
-    /// The log's end was sent, to this reader or another.
+    /// The log's end was sent to this reader.
     is_over: bool,
     moved: Moved,
     /// Its place is being written to the store.
@@ -241,10 +241,11 @@ impl Deliveries {
         Reading { deliveries: self, job: job.clone(), call, seen_before, alone_since }
     }
 
-    /// The end of the job's log is about to be sent.
-    pub(super) fn end(&self, job: &JobId) {
+    /// The end of the job's log is about to be sent, to its plain token or to a cursor. Who read with the plain token once only
+    /// goes on with cursors, as most clients do; another reader of it is not at the end yet.
+    pub(super) fn end(&self, job: &JobId, to_plain_token: bool) {
         if let Some(reader) = self.lock().of.get_mut(job) {
-            reader.is_over = true;
+            reader.is_over |= to_plain_token || reader.calls == 1;
         }
     }
 

@@ -141,7 +141,7 @@ impl Fetcher {
             if record.job.state.is_final() && !at_end { running() } else { render::status(&record.job) };
         if at_end && record.job.state.is_final() {
             // Most clients do not come back.
-            self.deliveries.end(&id);
+            self.deliveries.end(&id, reading.is_some());
             lock(&self.jobs).remove(&id);
         }
         let next_token = CursorToken { token: token.token, cursor: Some(next) };

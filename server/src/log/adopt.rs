@@ -30,7 +30,10 @@ pub(super) fn adopt(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
         Tried::NoFolder => return Err(LogError::io("make", &made.path)(io::ErrorKind::NotFound.into())),
     };
     if folder.path.try_exists().map_err(LogError::io("look at", &folder.path))? {
-        remove(&made)?;
+        // What stays of it is harmless, and found by the doctor.
+        if let Err(error) = remove(&made) {
+            tracing::warn!(%error, "what is left of a log's move could not be removed");
+        }
         // Who gave it its name may not have come to that.
         return folder.sync_path();
     }

@@ -116,9 +116,10 @@ impl TieredLog {
         if !has_no_bytes && !((found.is_frozen || is_new) && self.has_folder(job).await?) {
             return Ok(false);
         }
-        // Who moved it may have died before the last step.
-        log.is_unfinished.store(found.is_frozen && !has_no_bytes, Ordering::Relaxed);
-        log.is_in_folder.store(true, Ordering::Relaxed);
+        // Who moved it may have died before the last step, also since the rows were read.
+        let is_finished = has_no_bytes || self.inner.small.read(job, 0).await?.length == 0;
+        log.is_unfinished.store(!is_finished, Ordering::Release);
+        log.is_in_folder.store(true, Ordering::Release);
         Ok(true)
     }
 
@@ -141,13 +142,22 @@ impl TieredLog {
         run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
     }
 
+    /// Takes the last steps of a move of which the folder was found. A power failure may have taken back the first one.
+    async fn finish_move(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
+        let found = self.inner.small.read(job, 0).await?;
+        if !found.is_frozen && found.length > 0 {
+            self.inner.small.freeze(job, found.length).await?;
+        }
+        self.move_frozen(job, log).await
+    }
+
     /// Brings a frozen log to its folder. Nothing happens to one that is not frozen: look again.
     async fn move_frozen(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
         let begun = Instant::now();
         loop {
             let found = self.inner.small.read(job, 0).await?;
             if !found.is_frozen {
-                log.forget(&SmallView::default());
+                log.look_again();
                 return Ok(());
             }
             let folder = self.inner.folders.folder(job);
@@ -163,9 +173,11 @@ impl TieredLog {
             }
             if !self.inner.small.empty(job).await? && has_bytes {
                 // It was deleted meanwhile.
+                log.look_again();
                 return self.inner.folders.delete(job).await;
             }
-            log.is_in_folder.store(true, Ordering::Relaxed);
+            log.is_in_folder.store(true, Ordering::Release);
+            log.is_unfinished.store(false, Ordering::Release);
             return Ok(());
         }
     }
@@ -180,9 +192,10 @@ impl TieredLog {
                 Some(view) if !log.is_in_folder() => view,
                 _ => match self.home(job, &log).await? {
                     Home::Folder => {
-                        if log.is_unfinished.swap(false, Ordering::Relaxed) {
+                        if log.is_unfinished.load(Ordering::Acquire) {
                             // What is acknowledged from here on needs a durable name.
-                            self.move_frozen(job, &log).await?;
+                            self.finish_move(job, &log).await?;
+                            continue;
                         }
                         let appended = self.inner.folders.add(job, addition).await?;
                         log.notify(appended.last_position);
@@ -296,11 +309,18 @@ impl TieredLog {
 
 impl TieredJobLog {
     fn is_in_folder(&self) -> bool {
-        self.is_in_folder.load(Ordering::Relaxed)
+        self.is_in_folder.load(Ordering::Acquire)
     }
 
     fn seen(&self) -> Option<SmallView> {
         lock(&self.view).clone()
+    }
+
+    /// It is to be looked for again.
+    fn look_again(&self) {
+        self.is_in_folder.store(false, Ordering::Release);
+        self.is_unfinished.store(false, Ordering::Release);
+        self.forget(&SmallView::default());
     }
 
     /// Forgets this view and shorter ones; an empty one stands for all.

@@ -65,29 +65,29 @@ impl Absence {
         let mut safety = clock::every(SAFETY_PERIOD);
         let mut look = clock::every(LOOK_PERIOD.min(self.silence.period()));
         let mut job = self.current().await;
-        let mut is_unread;
+        let mut is_unread = job.is_none();
         loop {
-            is_unread = job.is_none();
             if let Some(end) = job.take().and_then(|job| self.end(job.as_deref())) {
                 return end;
             }
             tokio::select! {
                 _ = self.changes.changed() => {
                     job = self.current().await;
+                    is_unread = job.is_none();
                     continue;
                 }
                 // This is for faults of what tells of changes.
                 _ = safety.tick() => {
                     job = self.context.load(&self.attempt).await.ok();
+                    is_unread = job.is_none();
                     continue;
                 }
-                _ = look.tick() => if is_unread {
-                    // A change that could not be read is not told again.
-                    job = self.context.load(&self.attempt).await.ok();
-                    if job.is_some() {
-                        continue;
-                    }
-                }
+                _ = look.tick() => {}
+            }
+            if is_unread {
+                // A change that could not be read is not told again.
+                job = self.context.load(&self.attempt).await.ok();
+                is_unread = job.is_none();
             }
             if let Ok(last) = self.context.log.last_seq(&self.attempt, self.rank).await
                 && last > *seq.get_or_insert(last)

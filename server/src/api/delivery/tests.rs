@@ -139,7 +139,7 @@ fn jobs_that_were_read_to_the_end_are_forgotten() {
     for _ in 0..10 * SPARE_JOBS {
         let job = JobId::generate();
         fetch(&deliveries, &job, &Arc::default(), 0);
-        deliveries.end(&job);
+        deliveries.end(&job, false);
     }
     let readers = deliveries.lock();
     assert!(readers.of.len() <= 2 * SPARE_JOBS && readers.of.contains_key(&goes_on));

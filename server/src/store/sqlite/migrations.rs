@@ -27,8 +27,6 @@ const MIGRATIONS: [Migration; 5] = [
     Migration { version: 5, name: "small logs", sql: include_str!("../migrations/0005_small_logs.sql") },
 ];
 
-/// From this version on a file tells which servers there are.
-const SERVERS: i64 = 2;
 /// From this version on logs of jobs are in the file, of which older servers know nothing.
 const SMALL_LOGS: i64 = 5;
 
@@ -88,9 +86,9 @@ pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Res
     if let Some(version) = other {
         return Err(SurveyError::Other { path, version });
     }
-    if (SERVERS..SMALL_LOGS).contains(&found)
+    if (1..SMALL_LOGS).contains(&found)
         && last >= SMALL_LOGS
-        && let Some(server) = live_server(connection, &path)?
+        && let Some(server) = live_server(&path)
     {
         return Err(SurveyError::InUse { path, to: last, server });
     }
@@ -107,19 +105,14 @@ pub(super) fn run_to(connection: &mut Connection, path: &Path, last: i64) -> Res
     Ok(())
 }
 
-/// A server that runs on this file. It need not have a lease: it may have been stopped for a while.
-fn live_server(connection: &Connection, path: &Path) -> rusqlite::Result<Option<String>> {
-    let Some(dir) = path.parent().map(|dir| dir.join("servers")) else { return Ok(None) };
-    let mut servers = connection.prepare("SELECT server_id FROM servers")?;
-    let servers = servers.query_map([], |row| row.get(0))?;
-    for server in servers {
-        let server = ServerId(server?);
-        // One that cannot be asked counts as one that runs.
-        if Presence::is_held(&dir, &server).unwrap_or(true) {
-            return Ok(Some(server.0));
-        }
-    }
-    Ok(None)
+/// A server that runs on this file, which holds a lock beside it for its whole life. One that was stopped for long is no
+/// longer among those that the file knows.
+fn live_server(path: &Path) -> Option<String> {
+    let dir = path.parent()?.join("servers");
+    let names = std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let servers = names.filter_map(|name| Some(ServerId(name.to_str()?.strip_suffix(".lock")?.to_owned())));
+    // One that cannot be asked counts as one that runs.
+    servers.into_iter().find(|it| Presence::is_held(&dir, it).unwrap_or(true)).map(|server| server.0)
 }
 
 /// A file as a server of this version made it.
