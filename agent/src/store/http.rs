@@ -124,10 +124,17 @@ fn told(error: io::Error) -> io::Error {
     }
 }
 
+/// In Hadoop's message about an offset behind a file's end.
+const SEEK_BEHIND_END: &str = "Cannot seek after EOF";
+
 /// What OpenDAL says, without its contexts, which hold headers and addresses.
 pub(super) fn io_error(error: opendal::Error) -> io::Error {
     let kind = match error.kind() {
         opendal::ErrorKind::NotFound => io::ErrorKind::NotFound,
+        // A read that goes on after its connection broke, in a file that is shorter than the one in which it began.
+        opendal::ErrorKind::RangeNotSatisfied => REPLACED,
+        // So WebHDFS says the same, with status 403.
+        opendal::ErrorKind::PermissionDenied if error.message().contains(SEEK_BEHIND_END) => REPLACED,
         opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
         opendal::ErrorKind::ConditionNotMatch => REPLACED,
         // Where no condition can be asked for, another length is all there is to see.
@@ -157,6 +164,18 @@ fn plain(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A model that was replaced is read anew; one that may not be read fails.
+    #[test]
+    fn an_offset_behind_the_end_is_a_file_that_was_replaced() {
+        let denied = |what: &str| {
+            let error = opendal::Error::new(opendal::ErrorKind::PermissionDenied, what.to_owned());
+            io_error(error).kind()
+        };
+        let seek = r#"WebHdfsError { exception: "EOFException", message: "Cannot seek after EOF", java_class_name: "" }"#;
+        assert_eq!(denied(seek), REPLACED);
+        assert_eq!(denied("AccessControlException"), io::ErrorKind::PermissionDenied);
+    }
 
     #[test]
     fn what_a_store_says_is_a_sentence() {
