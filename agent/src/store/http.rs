@@ -124,6 +124,8 @@ fn told(error: io::Error) -> io::Error {
     }
 }
 
+/// OpenDAL's words for more bytes than the file had when reading began, for fewer, and for either.
+const OTHER_LENGTH: &str = "reader got ";
 /// In Hadoop's message about an offset behind a file's end.
 const SEEK_BEHIND_END: &str = "Cannot seek after EOF";
 
@@ -138,7 +140,7 @@ pub(super) fn io_error(error: opendal::Error) -> io::Error {
         opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
         opendal::ErrorKind::ConditionNotMatch => REPLACED,
         // Where no condition can be asked for, another length is all there is to see.
-        opendal::ErrorKind::Unexpected if error.message().contains("unexpected data size") => REPLACED,
+        opendal::ErrorKind::Unexpected if error.message().starts_with(OTHER_LENGTH) => REPLACED,
         _ => io::ErrorKind::Other,
     };
     io::Error::new(kind, one_line(&error))
@@ -167,7 +169,7 @@ mod tests {
 
     /// A model that was replaced is read anew; one that may not be read fails.
     #[test]
-    fn an_offset_behind_the_end_is_a_file_that_was_replaced() {
+    fn another_length_is_a_file_that_was_replaced() {
         let denied = |what: &str| {
             let error = opendal::Error::new(opendal::ErrorKind::PermissionDenied, what.to_owned());
             io_error(error).kind()
@@ -175,6 +177,14 @@ mod tests {
         let seek = r#"WebHdfsError { exception: "EOFException", message: "Cannot seek after EOF", java_class_name: "" }"#;
         assert_eq!(denied(seek), REPLACED);
         assert_eq!(denied("AccessControlException"), io::ErrorKind::PermissionDenied);
+        let unexpected =
+            |what: &'static str| io_error(opendal::Error::new(opendal::ErrorKind::Unexpected, what)).kind();
+        for what in
+            ["reader got too little data", "reader got too much data", "reader got unexpected data size"]
+        {
+            assert_eq!(unexpected(what), REPLACED);
+        }
+        assert_eq!(unexpected("http response got too little data"), io::ErrorKind::Other);
     }
 
     #[test]
