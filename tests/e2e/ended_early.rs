@@ -89,7 +89,9 @@ async fn a_job_that_nobody_fetches_is_cancelled_and_one_that_is_fetched_goes_on(
     assert_eq!(ended.cause(), Cause::NotFetched, "{ended:?}");
     let going_on = client.api.fetch(cursor).await.unwrap().into_inner().job_status.unwrap();
     assert!(!is_over(&going_on), "{going_on:?}");
-    client.api.cancel(read).await.unwrap();
+    client.api.cancel(read.clone()).await.unwrap();
+    // Without a server its agent would go on for as long as it trains, and then wait for another server.
+    client.follow(&read).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +128,8 @@ print(c.execute('SELECT alive_ms FROM presence').fetchone()[0])"
     let by = GetJobRequest { by: Some(By::Token(token.token.clone())) };
     let job = client.api.get_job(by).await.unwrap().into_inner();
     assert_eq!(job.status.unwrap().cause(), Cause::Unspecified);
-    client.api.cancel(token).await.unwrap();
+    client.api.cancel(token.clone()).await.unwrap();
+    client.follow(&token).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
