@@ -129,26 +129,19 @@ pub(super) fn damaged_log(job: &JobId, damage: &Damage, written_ms: Option<i64>)
         0 | 1 => String::new(),
         more => format!(", and {} more files", more - 1),
     };
-    Finding {
-        kind: Kind::DamagedLog,
-        job: Some(job.to_string()),
-        what: format!("{}, byte {offset}: {what}{more}", file.display()),
-        since_ms: written_ms,
-        fix: format!("check the disk, then {NEEDS_REPAIR}, which keeps all that can be read"),
-        remedy: Remedy::RepairLog(job.clone()),
-    }
+    let what = format!("{}, byte {offset}: {what}{more}", file.display());
+    damaged(job, what, written_ms, Remedy::RepairLog(job.clone()))
 }
 
 /// A small log with a fault.
 pub(super) fn damaged_small_log(job: &JobId, database: &Path, what: &str) -> Finding {
-    Finding {
-        kind: Kind::DamagedLog,
-        job: Some(job.to_string()),
-        what: format!("the log in {}: {what}", database.display()),
-        since_ms: None,
-        fix: format!("check the disk, then {NEEDS_REPAIR}, which keeps all that can be read"),
-        remedy: Remedy::RepairSmallLog(job.clone()),
-    }
+    let what = format!("the log in {}: {what}", database.display());
+    damaged(job, what, None, Remedy::RepairSmallLog(job.clone()))
+}
+
+fn damaged(job: &JobId, what: String, since_ms: Option<i64>, remedy: Remedy) -> Finding {
+    let fix = format!("check the disk, then {NEEDS_REPAIR}, which keeps all that can be read");
+    Finding { kind: Kind::DamagedLog, job: Some(job.to_string()), what, since_ms, fix, remedy }
 }
 
 /// Something that cannot be read.

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::blocking::run_blocking;
 use super::folder::Folder;
-use super::known::KnownLog;
+use super::known::{self, KnownLog};
 use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
 use super::read::PagePlan;
 use super::repair::{fill_holes, repair_end, repair_file};
@@ -509,12 +509,7 @@ impl JobLog {
     }
 
     fn notify(&self, view: &View) {
-        let last = view.summary.shown_last();
-        self.position.send_if_modified(|known| {
-            let is_news = *known < last;
-            *known = last.max(*known);
-            is_news
-        });
+        known::raise(&self.position, view.summary.shown_last());
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tokio::sync::watch;
+
 use crate::job::JobId;
 
 /// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
@@ -22,6 +24,15 @@ pub(super) trait KnownLog {
 
     /// When it was last asked for, by a clock that counts such questions.
     fn used(&self) -> &AtomicU64;
+}
+
+/// Tells those who wait of the log's last position. It never goes back.
+pub(super) fn raise(position: &watch::Sender<u64>, last: u64) {
+    position.send_if_modified(|known| {
+        let is_news = *known < last;
+        *known = last.max(*known);
+        is_news
+    });
 }
 
 /// The logs by their jobs.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::job::{Change, Event, Job, JobId};
 
 pub(super) use pages::page;
-pub(super) use view::SmallView;
+pub(super) use view::{Planned, SmallView};
 
 /// Where small logs are kept. Every method is one transaction.
 #[async_trait]

@@ -19,9 +19,9 @@ use tokio::time::Instant;
 use super::adopt::adopt;
 use super::blocking::run_blocking;
 use super::job_log::lock;
-use super::known::{Known, KnownLog};
+use super::known::{self, Known, KnownLog};
 use super::lock::LOCK_WAIT;
-use super::small::{SmallLog, SmallLogs, SmallView, page};
+use super::small::{Planned, SmallLog, SmallLogs, SmallView, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
 use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
@@ -229,34 +229,30 @@ impl TieredLog {
         addition: &Addition,
         is_current: bool,
     ) -> Result<Option<Appended>, LogError> {
-        let Inner { small, folders, small_bytes, .. } = &*self.inner;
-        let mut batch = view.batch(folders.floor(job));
-        let is_long = view.length + addition.bytes() as u64 > *small_bytes;
-        let producers = if is_long {
-            Vec::new()
-        } else {
-            match batch.take(addition.clone(), folders.max_bytes_per_job()) {
-                Ok(producers) if !batch.is_empty() || is_current => producers,
-                Err(error) if is_current => return Err(error),
-                Ok(_) | Err(_) => return Ok(None),
+        let small = &self.inner.small;
+        match self.plan(job, &view, addition) {
+            Ok(Planned::Append { bytes, next, appended }) => {
+                if !small.append(job, view.length, bytes, addition.durability()).await? {
+                    return Ok(None);
+                }
+                log.saw(&next);
+                Ok(Some(appended))
             }
-        };
-        let appended = Appended::of(&batch.summary, producers);
-        if is_long || batch.end() > *small_bytes && !batch.is_empty() {
-            if small.freeze(job, view.length).await? {
-                self.move_frozen(job, log).await?;
+            Ok(Planned::Nothing(appended)) => Ok(is_current.then_some(appended)),
+            Ok(Planned::TooLong) => {
+                if small.freeze(job, view.length).await? {
+                    self.move_frozen(job, log).await?;
+                }
+                Ok(None)
             }
-            return Ok(None);
+            Err(error) if is_current => Err(error),
+            Err(_) => Ok(None),
         }
-        if batch.is_empty() {
-            return Ok(Some(appended));
-        }
-        let next = SmallView { length: batch.end(), summary: batch.summary.clone() };
-        if !small.append(job, view.length, batch.into_bytes(), addition.durability()).await? {
-            return Ok(None);
-        }
-        log.saw(&next);
-        Ok(Some(appended))
+    }
+
+    fn plan(&self, job: &JobId, view: &SmallView, addition: &Addition) -> Result<Planned, LogError> {
+        let Inner { folders, small_bytes, .. } = &*self.inner;
+        view.plan(addition, folders.floor(job), *small_bytes, folders.max_bytes_per_job())
     }
 
     /// Asks the summary of a small log, or the folder.
@@ -342,11 +338,7 @@ impl TieredJobLog {
     }
 
     fn notify(&self, last: u64) {
-        self.position.send_if_modified(|known| {
-            let is_news = *known < last;
-            *known = last.max(*known);
-            is_news
-        });
+        known::raise(&self.position, last);
     }
 }
 
@@ -379,21 +371,14 @@ impl ResultLog for TieredLog {
         now_ms: i64,
     ) -> Result<Option<Both>, LogError> {
         let log = self.log(job);
-        let Inner { small, folders, small_bytes, .. } = &*self.inner;
         let Some(view) = log.seen().filter(|_| !log.is_in_folder()) else { return Ok(None) };
-        let addition = Addition::Entries(entries.to_vec());
-        if view.length + addition.bytes() as u64 > *small_bytes {
-            return Ok(None);
-        }
-        let mut batch = view.batch(folders.floor(job));
-        let Ok(producers) = batch.take(addition, folders.max_bytes_per_job()) else { return Ok(None) };
+        let planned = self.plan(job, &view, &Addition::Entries(entries.to_vec()));
+        let Ok(Planned::Append { bytes, next, appended }) = planned else { return Ok(None) };
         // A job whose log is full is cancelled first.
-        if batch.is_empty() || batch.end() > *small_bytes || batch.summary.is_full {
+        if appended.is_full {
             return Ok(None);
         }
-        let appended = Appended::of(&batch.summary, producers);
-        let next = SmallView { length: batch.end(), summary: batch.summary.clone() };
-        let applied = small.append_and_apply(job, view.length, batch.into_bytes(), event, now_ms).await?;
+        let applied = self.inner.small.append_and_apply(job, view.length, bytes, event, now_ms).await?;
         let Some((job, change)) = applied else { return Ok(None) };
         log.saw(&next);
         Ok(Some(Both { appended, job, change }))

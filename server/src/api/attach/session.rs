@@ -254,7 +254,7 @@ impl<'a> Session<'a> {
         outcome: &sqlflow_proto::agent::Outcome,
     ) -> Result<(), Status> {
         // Who ended an agent that was told to stop, the platform may take long to say.
-        let is_told_at_once = convert::outcome(outcome).reason != Reason::Terminated;
+        let is_told_at_once = outcome.reason() != sqlflow_proto::agent::outcome::Reason::Terminated;
         if is_told_at_once && entries.last().is_some_and(|last| last.record.seq == outcome.last_seq) {
             let event = self.outcome_event(outcome).await;
             let (log, job) = (&self.context.log, &self.attempt.job);

@@ -6,7 +6,23 @@ use super::SmallLog;
 use crate::log::index::Index;
 use crate::log::scan::{head, note_frames, to_usize};
 use crate::log::summary::Summary;
-use crate::log::write::Batch;
+use crate::log::write::{Addition, Batch};
+use crate::log::{Appended, LogError};
+
+/// What becomes of an addition.
+pub(in crate::log) enum Planned {
+    /// These bytes are appended.
+    Append {
+        bytes: Vec<u8>,
+        /// The log with them.
+        next: SmallView,
+        appended: Appended,
+    },
+    /// All of it is there already, or comes too late.
+    Nothing(Appended),
+    /// The log must move to a folder first.
+    TooLong,
+}
 
 /// What the first bytes of a small log add up to. Bounds: those of a summary.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -25,15 +41,10 @@ impl SmallView {
 
     /// Takes in what was read behind the bytes that it knows. After an error it is of no more use.
     pub(in crate::log) fn follow(&mut self, found: &SmallLog) -> Result<(), &'static str> {
-        if found.length < self.length {
-            // It was deleted.
-            *self = Self::default();
-        }
-        if found.length == self.length {
-            return Ok(());
-        }
-        if found.length - self.length != found.bytes.len() as u64 {
-            return Err("bytes are missing");
+        match found.length.checked_sub(self.length) {
+            Some(0) => return Ok(()),
+            Some(unknown) if unknown == found.bytes.len() as u64 => {}
+            Some(_) | None => return Err("bytes are missing"),
         }
         let mut rest = found.bytes.clone();
         if self.length == 0 {
@@ -48,8 +59,28 @@ impl SmallView {
         }
     }
 
-    /// An empty batch for the end of the log. Readers see no position of it below `floor`.
-    pub(in crate::log) fn batch(&self, floor: u64) -> Batch {
-        Batch::of_first_segment(self.summary.clone(), self.length, floor)
+    /// How to add to the log, which may have up to `small_bytes` bytes here. Readers see no new position below `floor`; `limit`
+    /// is for what attempts say.
+    pub(in crate::log) fn plan(
+        &self,
+        addition: &Addition,
+        floor: u64,
+        small_bytes: u64,
+        limit: u64,
+    ) -> Result<Planned, LogError> {
+        if self.length + addition.bytes() as u64 > small_bytes {
+            return Ok(Planned::TooLong);
+        }
+        let mut batch = Batch::of_first_segment(self.summary.clone(), self.length, floor);
+        let producers = batch.take(addition.clone(), limit)?;
+        let appended = Appended::of(&batch.summary, producers);
+        if batch.is_empty() {
+            return Ok(Planned::Nothing(appended));
+        }
+        if batch.end() > small_bytes {
+            return Ok(Planned::TooLong);
+        }
+        let next = Self { length: batch.end(), summary: batch.summary.clone() };
+        Ok(Planned::Append { bytes: batch.into_bytes(), next, appended })
     }
 }
