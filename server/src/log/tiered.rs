@@ -1,6 +1,6 @@
 //! The logs of all jobs, small or not. A log begins as a small one, and moves to a folder when it outgrows that.
 //!
-//! A move has three steps, and whoever meets a log between two of them takes the next one: the small log is frozen, so that
+//! A move has three steps, and any server that finds a log between two of them carries out the next: the small log is frozen, so that
 //! nobody appends to it; the folder is made, and gets its name when all of it is durable; the bytes of the small log are
 //! dropped. A folder that is there counts, whatever there is of a small log.
 //!

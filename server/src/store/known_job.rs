@@ -2,7 +2,7 @@
 //! written or loaded. Pure, but for [`current`].
 //!
 //! Why this is as good as a load: a job is known at a revision, and then as it stood after all writes up to that revision.
-//! A later write is told later, so the watcher wakes and looks again. The same holds for a load, which another write may
+//! A later write is announced later, so the watcher wakes and looks again. The same holds for a load, which another write may
 //! overtake before its result is used. Where the order of writes cannot be told from their revisions, nothing is known, and
 //! watchers load.
 //!

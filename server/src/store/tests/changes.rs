@@ -19,7 +19,7 @@ async fn changes(store: &SqliteStore, mut since: Revision, page: u32) -> (Vec<Jo
 /// Waits until the watched job is said to have changed.
 async fn told(mut watch: watch::Receiver<KnownJob>) {
     let changed = tokio::time::timeout(Duration::from_secs(30), watch.changed());
-    changed.await.expect("it is told").unwrap();
+    changed.await.expect("the change is announced").unwrap();
 }
 
 #[tokio::test]
@@ -119,7 +119,10 @@ async fn what_a_process_wrote_or_loaded_it_knows_until_another_writes() {
     assert_eq!(known_job::seen(&mut watch).as_deref(), Some(&job));
 
     let (job, _) = b.update(&id, None, Event::CancelRequested(Failure::over_limit()), 1).await.unwrap();
-    tokio::time::timeout(Duration::from_secs(30), watch.changed()).await.expect("it is told").unwrap();
+    tokio::time::timeout(Duration::from_secs(30), watch.changed())
+        .await
+        .expect("the change is announced")
+        .unwrap();
     assert_eq!(known_job::seen(&mut watch), None);
     assert_eq!(known_job::current(&a, &id, &mut watch).await.unwrap().as_deref(), Some(&job));
     assert_eq!(known_job::seen(&mut watch).as_deref(), Some(&job), "it was loaded");

@@ -98,7 +98,7 @@ async fn what_another_process_changes_after_an_update_wakes_the_driver_and_is_lo
     other.update(&world.attempt.job, None, cancel(), 0).await.unwrap();
     if look(&mut driver).await.0.cancel.is_none() {
         let told = tokio::time::timeout(Duration::from_secs(30), driver.changes.changed()).await;
-        told.expect("it is told").unwrap();
+        told.expect("the change is announced").unwrap();
         let (job, source) = look(&mut driver).await;
         assert_eq!((job.cancel.is_some(), source), (true, Source::Loaded));
     }
