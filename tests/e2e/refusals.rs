@@ -62,6 +62,21 @@ async fn what_run_can_know_is_refused_at_once_and_leaves_no_job() {
     let maximize =
         "SELECT * FROM t TO MAXIMIZE SUM(x) CONSTRAINT x > 1 WITH variables=\"x\" USING glpk INTO r;";
     expect_refusal(client.run(maximize).await, invalid, &["not supported yet"]);
+    let late = format!(
+        "{} SELECT * FROM iris TO EVALUATE m WITH validation.metrics=acuracy LABEL class INTO e;",
+        train("m")
+    );
+    expect_refusal(
+        client.run(late).await,
+        invalid,
+        &["metric acuracy does not exist; did you mean accuracy?"],
+    );
+    let two = "SELECT * FROM iris\nTO TRAIN xgboost.gbtree WITH max_dept=2,\neta=7 LABEL class INTO m;";
+    expect_refusal(
+        client.run(two).await,
+        invalid,
+        &["line 2, column 30: attribute max_dept", "\nline 3, column 5: "],
+    );
     let across = format!("CREATE TEMPORARY TABLE t AS SELECT * FROM iris; {} SELECT * FROM t;", train("m"));
     expect_refusal(client.run(across).await, invalid, &["temporary"]);
     let open = format!("BEGIN; INSERT INTO iris SELECT * FROM iris; {} COMMIT;", train("m"));

@@ -29,6 +29,14 @@ def test_bare_columns_and_star_are_derived() -> None:
     assert [made.column for made in starred.features] == ["age"]
 
 
+def test_all_but_some_columns() -> None:
+    assert clause(call("EXCEPT", "city", '"x_.*"', "label")).derived == ["age", "tags", "vector"]
+    both = clause(call("EXCEPT", "age"), call("CATEGORY_HASH", "city", 9))
+    assert both.derived == ["tags", "vector", "x_1", "x_2"]
+    with pytest.raises(UserError, match="column agee does not exist; did you mean age"):
+        clause(call("EXCEPT", "agee"))
+
+
 def test_names_are_found_in_another_case() -> None:
     assert clause("AGE").derived == ["age"]
 

@@ -3,6 +3,7 @@
 
 use super::ast::{Attribute, Body, ColumnClause, Name, Predict, Program, Statement, Train};
 use super::classify::{StandardKind, classify};
+use super::clause::EXCEPT;
 use super::columns::FeatureColumn;
 use super::dialect::Dialect;
 use super::error::SqlError;
@@ -17,33 +18,24 @@ pub const MAX_MODEL_NAME: usize = 1024;
 
 /// Refuses statements that parse but that no submitter can run.
 ///
-/// # Errors
-/// The first of them, at its place.
-pub fn check_supported(program: &Program) -> Result<(), SqlError> {
-    for statement in &program.statements {
-        match &statement.body {
-            Body::Run(_) | Body::Optimize(_) => {
-                let message = format!("{} is not supported yet", statement.body.title());
-                return Err(SqlError::unsupported(statement.position, message));
-            }
-            Body::Standard(_)
-            | Body::Train(_)
-            | Body::Predict(_)
-            | Body::Explain(_)
-            | Body::Evaluate(_)
-            | Body::ShowTrain(_) => {}
-        }
-    }
-    Ok(())
+/// Each at its place.
+#[must_use]
+pub fn check_supported(program: &Program) -> Vec<SqlError> {
+    let refused = program.statements.iter().filter(|it| matches!(it.body, Body::Run(_) | Body::Optimize(_)));
+    let error = |it: &Statement| {
+        SqlError::unsupported(it.position, format!("{} is not supported yet", it.body.title()))
+    };
+    refused.map(error).collect()
 }
 
 /// Refuses statements that cannot mean anything: a SELECT that writes, a result that is no table, a model name that is
 /// no path, an attribute that is no value, a column function with wrong arguments.
 ///
-/// # Errors
-/// The first fault, at its place.
-pub fn check_semantics(program: &Program) -> Result<(), SqlError> {
-    program.statements.iter().try_for_each(|statement| check_statement(statement, program.dialect))
+/// The first fault of each statement, at its place.
+#[must_use]
+pub fn check_semantics(program: &Program) -> Vec<SqlError> {
+    let faults = program.statements.iter().map(|statement| check_statement(statement, program.dialect));
+    faults.filter_map(Result::err).collect()
 }
 
 fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
@@ -92,6 +84,9 @@ fn check_train(train: &Train) -> Result<(), SqlError> {
     }
     check_attributes(&train.attributes)?;
     for column in train.columns.iter().flat_map(|ColumnClause { columns, .. }| columns) {
+        if matches!(&column.expr, Expr::Call { name, .. } if name == EXCEPT) {
+            continue;
+        }
         FeatureColumn::from_expr(&column.expr)
             .map_err(|message| SqlError::meaning(column.position, message))?;
     }
@@ -183,7 +178,8 @@ mod tests {
 
     fn refusal(sql: &str) -> String {
         let program = parse_program(sql, Dialect::Mysql).expect("it parses");
-        check_supported(&program).and_then(|()| check_semantics(&program)).expect_err(sql).to_string()
+        let errors = [check_supported(&program), check_semantics(&program)].concat();
+        errors.first().expect(sql).to_string()
     }
 
     #[test]

@@ -15,6 +15,8 @@ use super::lex::{Lexeme, LexemeKind, Lexer};
 
 /// Name of the columns in a COLUMN clause without FOR.
 pub(super) const DEFAULT_TARGET: &str = "feature_columns";
+/// All columns but these: `* EXCEPT (a, b)`. Not reserved: a column may have that name.
+pub(super) const EXCEPT: &str = "EXCEPT";
 
 /// Reads one extended clause.
 pub(super) struct ClauseParser<'a> {
@@ -175,12 +177,46 @@ impl<'a> ClauseParser<'a> {
     fn column(&mut self) -> Result<Column, SqlError> {
         let position = self.current.position;
         let expr = if self.accept_symbol("*")? {
-            Expr::Ident("*".to_owned())
+            if self.accept(EXCEPT)? { self.all_except()? } else { Expr::Ident("*".to_owned()) }
+        } else if let Some(name) = self.quoted_column()? {
+            name
         } else {
             let name = self.name("a column")?;
             self.call_or_name(name.text)?
         };
         Ok(Column { expr, position })
+    }
+
+    /// `* EXCEPT a`, `* EXCEPT (a, "b c")`.
+    fn all_except(&mut self) -> Result<Expr, SqlError> {
+        let args = if self.accept_symbol("(")? {
+            let names = self.separated(Self::any_column)?;
+            self.require_symbol(")")?;
+            names
+        } else {
+            vec![self.any_column()?]
+        };
+        Ok(Expr::Call { name: EXCEPT.to_owned(), args })
+    }
+
+    fn any_column(&mut self) -> Result<Expr, SqlError> {
+        match self.quoted_column()? {
+            Some(name) => Ok(name),
+            None => self.name("a column").map(|name| Expr::Ident(name.text)),
+        }
+    }
+
+    /// A column's name that is written as a string or in backquotes.
+    fn quoted_column(&mut self) -> Result<Option<Expr>, SqlError> {
+        match self.current.kind {
+            LexemeKind::String => self.string("a column").map(|literal| Some(Expr::String(literal))),
+            LexemeKind::Quoted => {
+                let name = self.current.name().unwrap_or_default();
+                self.take()?;
+                Ok(Some(Expr::Ident(name)))
+            }
+            _ => Ok(None),
+        }
     }
 
     fn label(&mut self) -> Result<Option<Name>, SqlError> {
@@ -190,6 +226,10 @@ impl<'a> ClauseParser<'a> {
         if self.current.kind == LexemeKind::String {
             let position = self.current.position;
             let text = self.string("a column")?.value();
+            return Ok(Some(Name { text, position }));
+        }
+        if let Some(text) = self.current.name() {
+            let position = self.take()?.position;
             return Ok(Some(Name { text, position }));
         }
         self.name("a column").map(Some)

@@ -117,6 +117,8 @@ impl FeatureColumn {
     pub fn from_expr(expr: &Expr) -> Result<Self, String> {
         match expr {
             Expr::Ident(name) => Ok(Self::Numeric(dense(name, Some(vec![1])))),
+            // A name, or a pattern of names.
+            Expr::String(name) => Ok(Self::Numeric(dense(&name.value(), Some(vec![1])))),
             Expr::Call { name, args } => Self::from_call(name, args),
             _ => Err(format!("{} is no column", expr.to_string().trim_start())),
         }

@@ -122,6 +122,50 @@ impl fmt::Display for SqlError {
 
 impl std::error::Error for SqlError {}
 
+/// All the reasons why a program cannot run, in the program's order: a line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SqlErrors(Vec<SqlError>);
+
+impl SqlErrors {
+    /// Most that a message shows.
+    const SHOWN: usize = 20;
+
+    /// Of faults from several checks; at one place only the first counts. `None` when there are none.
+    pub(super) fn of(mut errors: Vec<SqlError>) -> Option<Self> {
+        errors.sort_by_key(|error| (error.line, error.column));
+        errors.dedup_by_key(|error| (error.line, error.column));
+        (!errors.is_empty()).then_some(Self(errors))
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &SqlError> {
+        self.0.iter()
+    }
+}
+
+impl From<SqlError> for SqlErrors {
+    fn from(error: SqlError) -> Self {
+        Self(vec![error])
+    }
+}
+
+impl fmt::Display for SqlErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, error) in self.0.iter().take(Self::SHOWN).enumerate() {
+            if place > 0 {
+                f.write_str("\n")?;
+            }
+            error.fmt(f)?;
+        }
+        match self.0.len().saturating_sub(Self::SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\n{more} more error(s)"),
+        }
+    }
+}
+
+impl std::error::Error for SqlErrors {}
+
 /// What a syntax error found.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Found<'a> {
@@ -178,6 +222,17 @@ mod tests {
             "line 2, column 5: found \"TRIAN\", expected TRAIN, PREDICT or RUN; did you mean TRAIN?"
         );
         assert_eq!(error.caret(sql), "\tTO TRIAN x\n\t   ^");
+    }
+
+    #[test]
+    fn several_errors_have_a_line_each_and_are_bounded() {
+        let at = |line, column| SqlError::meaning(Position { line, column }, format!("{line}.{column}"));
+        assert_eq!(SqlErrors::of(Vec::new()), None);
+        let few = SqlErrors::of(vec![at(2, 1), at(1, 7), at(1, 7)]).expect("there are some");
+        assert_eq!(few.to_string(), "line 1, column 7: 1.7\nline 2, column 1: 2.1");
+        let many = SqlErrors::of((1..=30).map(|line| at(line, 1)).collect()).expect("there are some");
+        assert_eq!(many.to_string().lines().count(), SqlErrors::SHOWN + 1);
+        assert!(many.to_string().ends_with("\n10 more error(s)"));
     }
 
     #[test]

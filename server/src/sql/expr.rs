@@ -236,7 +236,9 @@ impl BinaryOp {
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Number(text) | Self::Ident(text) => f.write_str(text),
+            Self::Number(text) => f.write_str(text),
+            Self::Ident(name) if needs_quotes(name) => write!(f, "`{}`", name.replace('`', "``")),
+            Self::Ident(name) => f.write_str(name),
             Self::String(literal) => f.write_str(&literal.0),
             Self::List(items) => {
                 f.write_str("[")?;
@@ -254,6 +256,12 @@ impl fmt::Display for Expr {
             Self::Binary { op, left, right } => write!(f, "{left} {} {right}", op.symbol()),
         }
     }
+}
+
+/// Whether a name can only be written in backquotes.
+fn needs_quotes(name: &str) -> bool {
+    let is_plain = |c: char| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '-' | '/');
+    name != "*" && !(name.starts_with(char::is_alphabetic) && name.chars().all(is_plain))
 }
 
 fn write_list(f: &mut fmt::Formatter<'_>, items: &[Expr]) -> fmt::Result {

@@ -32,6 +32,8 @@ pub(super) const KEYWORDS: [&str; 20] = [
 pub(super) enum LexemeKind {
     /// A name that is no keyword.
     Name,
+    /// A name in backquotes, which may be any text.
+    Quoted,
     /// One of [`KEYWORDS`], in any case.
     Keyword,
     /// A number.
@@ -63,6 +65,17 @@ impl<'a> Lexeme<'a> {
 
     pub(super) fn is_symbol(&self, symbol: &str) -> bool {
         self.kind == LexemeKind::Symbol && self.text == symbol
+    }
+
+    /// The name that it stands for: without its backquotes, if it has some.
+    pub(super) fn name(&self) -> Option<String> {
+        match self.kind {
+            LexemeKind::Name => Some(self.text.to_owned()),
+            LexemeKind::Quoted => {
+                self.text.strip_prefix('`')?.strip_suffix('`').map(|inner| inner.replace("``", "`"))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn found(&self) -> Found<'a> {
@@ -102,6 +115,12 @@ impl<'a> Lexer<'a> {
                     return Err(SqlError::syntax(position, Found::Text(rest), &[expected]));
                 };
                 (LexemeKind::String, length)
+            }
+            Some('`') => {
+                let Some(length) = quoted_length(rest) else {
+                    return Err(SqlError::syntax(position, Found::Text(rest), &["a closing `"]));
+                };
+                (LexemeKind::Quoted, length)
             }
             Some(c) if c.is_alphabetic() => {
                 let length = name_length(rest);
@@ -151,6 +170,18 @@ fn string_length(rest: &str, quote: char) -> Option<usize> {
         } else if c == quote {
             return Some(at + 1);
         }
+    }
+    None
+}
+
+/// Length of the name in backquotes at the start of `rest`, with them; a doubled one stands for itself.
+fn quoted_length(rest: &str) -> Option<usize> {
+    let mut quotes = rest.match_indices('`').map(|(at, _)| at).skip(1);
+    while let Some(at) = quotes.next() {
+        if !rest[at + 1..].starts_with('`') {
+            return Some(at + 1);
+        }
+        quotes.next();
     }
     None
 }
@@ -205,9 +236,10 @@ mod tests {
 
     #[test]
     fn names_numbers_and_operators() {
-        use LexemeKind::{Keyword, Name, Number, Semicolon, String, Symbol};
-        let got = texts("hub.io/a:v1/Net-x wItH .5e-3<>1.5.2 2e x-- c\nm/* ; */'a\"\\'b';");
+        use LexemeKind::{Keyword, Name, Number, Quoted, Semicolon, String, Symbol};
+        let got = texts("`a b;``c` hub.io/a:v1/Net-x wItH .5e-3<>1.5.2 2e x-- c\nm/* ; */'a\"\\'b';");
         let want = [
+            (Quoted, "`a b;``c`"),
             (Name, "hub.io/a:v1/Net-x"),
             (Keyword, "wItH"),
             (Number, ".5e-3"),

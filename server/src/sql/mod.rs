@@ -7,7 +7,7 @@
 //! program ── scan, turn, routine ──▶ split ──▶ Standard: classify, effects
 //!                                     │
 //!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
-//! Program ──▶ check, columns ──▶ steps, session ──▶ Compiled           Program ──▶ json
+//! Program ──▶ check, columns, estimator ──▶ steps, session ──▶ Compiled           Program ──▶ json
 //! ```
 //!
 //! The two halves of an extended statement have two lexers: `scan` follows the database's rules, because only those
@@ -22,6 +22,7 @@ mod columns;
 mod dialect;
 mod effects;
 mod error;
+mod estimator;
 mod expr;
 mod json;
 mod lex;
@@ -47,7 +48,7 @@ pub use check::{MAX_MODEL_NAME, MAX_MODEL_SEGMENT, check_model_name, check_seman
 pub use classify::{StandardKind, StandardStatement, classify};
 pub use columns::{CategoryKind, CategorySource, CrossKey, FeatureColumn, Field};
 pub use dialect::{Dialect, UnknownDialect};
-pub use error::{SqlError, SqlErrorKind};
+pub use error::{SqlError, SqlErrorKind, SqlErrors};
 pub use expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
 pub use json::{attribute_json, expr_json, to_json};
 pub use pod_wish::PodWish;
@@ -70,20 +71,26 @@ pub struct Compiled {
 /// Parses, checks and plans a program: all that Run does with it before it says yes.
 ///
 /// # Errors
-/// The first reason why the program cannot run, with its place: it is longer than [`MAX_PROGRAM_BYTES`], has no
-/// statement, does not parse, asks for what is not supported, makes no sense, or needs a session across steps.
-pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlError> {
+/// Why the program cannot run, with places. Alone: it is longer than [`MAX_PROGRAM_BYTES`], has no statement, or does not
+/// parse. All at once: what is not supported, makes no sense, or needs a session across steps.
+pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlErrors> {
     if sql.len() > MAX_PROGRAM_BYTES {
         let message =
             format!("the program has {} bytes; {MAX_PROGRAM_BYTES} (16 MiB) is the most", sql.len());
-        return Err(SqlError::too_large(Position::START, message));
+        return Err(SqlError::too_large(Position::START, message).into());
     }
     let program = parse_program(sql, dialect)?;
     if program.statements.is_empty() {
-        return Err(SqlError::new(Position::START, SqlErrorKind::Empty));
+        return Err(SqlError::new(Position::START, SqlErrorKind::Empty).into());
     }
-    check_supported(&program)?;
-    check_semantics(&program)?;
-    let steps = plan_steps(&program)?;
-    Ok(Compiled { program, steps })
+    let mut errors = check_supported(&program);
+    errors.extend(check_semantics(&program));
+    errors.extend(estimator::check_estimators(&program));
+    let steps = plan_steps(&program).map_err(|error| errors.push(error));
+    match (SqlErrors::of(errors), steps) {
+        (None, Ok(steps)) => Ok(Compiled { program, steps }),
+        (Some(errors), _) => Err(errors),
+        // An error of the planner is one of the errors.
+        (None, Err(())) => Err(SqlError::new(Position::START, SqlErrorKind::Empty).into()),
+    }
 }

@@ -16,8 +16,9 @@ from sqlflow_submitter.features.clause import locate, resolve_column
 from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.objectives import Task
-from sqlflow_submitter.xgb.parameters import OURS, as_list, check_attributes
+from sqlflow_submitter.xgb.parameters import as_list, check_attributes
 
 
 def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
@@ -29,7 +30,7 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
         UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there is no row.
     """
     model = UsedModel(statement.model_dir)
-    attributes = check_attributes(statement.attributes, {"validation.metrics": OURS["validation.metrics"]})
+    attributes = check_attributes(statement.attributes, rules.attributes("evaluate"))
     names = [str(name) for name in as_list(attributes.get("validation.metrics", []))]
     chosen = metrics.choose(names, model.meta.classes is not None)
     available = [column.name for column in database.describe(statement.select)]

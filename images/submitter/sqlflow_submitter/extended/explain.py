@@ -20,7 +20,8 @@ from sqlflow_submitter.features.matrix import matrix_width
 from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
-from sqlflow_submitter.xgb.parameters import Rule, check_attributes
+from sqlflow_submitter.xgb import rules
+from sqlflow_submitter.xgb.parameters import check_attributes
 
 Floats = NDArray[np.float64]
 
@@ -37,7 +38,7 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     Raises:
         UserError: an attribute does not exist, a column that the model reads is not in the select, or there is no row.
     """
-    check_attributes(statement.attributes, {"summary.plot_type": Rule(str, choices=("bar",))})
+    check_attributes(statement.attributes, rules.attributes("explain"))
     model = UsedModel(statement.model_dir)
     model.check_columns([column.name for column in database.describe(statement.select)])
     names = unique_names(model.meta.features)

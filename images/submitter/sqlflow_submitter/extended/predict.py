@@ -10,6 +10,7 @@ from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.parameters import check_attributes
 
 
@@ -23,7 +24,7 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     """
     if not statement.result_table or not statement.result_column:
         raise UserError("PREDICT needs a table and a column, as in TO PREDICT d.t.class USING m")
-    check_attributes(statement.attributes, {})
+    check_attributes(statement.attributes, rules.attributes("predict"))
     model = UsedModel(statement.model_dir)
     described = database.describe(statement.select)
     available = [column.name for column in described]

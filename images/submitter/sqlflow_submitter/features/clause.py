@@ -2,7 +2,8 @@
 
 How the language's feature columns are understood here:
 
-- `x`: derived from the data, as without a COLUMN clause; `*`: all columns but the label, and those named beside it.
+- `x`: derived from the data, as without a COLUMN clause; `*`: all columns but the label, and those named beside it;
+  `EXCEPT(a, b)`, which is written `* EXCEPT (a, b)`: the same without some.
 - `DENSE(x[, shape[, separator]])`, `NUMERIC(…)`: numbers; with a shape above 1, a text of so many.
 - `SPARSE(x, size[, separator[, type[, pair separator[, type]]]])`: a text of `index:value`, or of indices (value 1).
 - `BUCKET(x, [b0, b1 …])`: the number of boundaries that are not above the value.
@@ -64,26 +65,31 @@ class Clause:
         self.derived: list[str] = []
         """Columns whose feature is to be derived from the data, in order."""
         stars = False
+        left_out: set[str] = set()
         for expression in expressions:
             if expression.get("ident") == "*" or expression.get("string") == "*":
                 stars = True
+            elif expression.get("call") == "EXCEPT":
+                stars = True
+                left_out.update(*(self._names(argument, may_be_label=True) for argument in expression["args"]))
             elif "ident" in expression or "string" in expression:
                 self.derived += self._names(expression)
             else:
                 self.features += self._function(expression)
         if stars:
             named = set(self.derived).union(*(feature.columns() for feature in self.features))
-            self.derived += [name for name in available if name not in named and name != label]
+            self.derived += [name for name in available if name not in named | left_out and name != label]
         if not self.features and not self.derived:
             raise UserError(f"no feature column is left besides the label {label}")
         check_distinct(self.features, self.derived)
 
-    def _names(self, expression: Expression) -> list[str]:
+    def _names(self, expression: Expression, may_be_label: bool = False) -> list[str]:
+        checked = str if may_be_label else self._checked
         if "ident" in expression:
-            return [self._checked(resolve_column("column", expression["ident"], self._available))]
+            return [checked(resolve_column("column", expression["ident"], self._available))]
         pattern = expression["string"]
         if pattern in self._available:
-            return [self._checked(pattern)]
+            return [checked(pattern)]
         try:
             names = [name for name in self._available if re.fullmatch(pattern, name) and name != self._label]
         except re.error as error:

@@ -1,64 +1,19 @@
-"""XGBoost's objectives and metrics, as its documentation lists them, and what each learns."""
+"""XGBoost's objectives and metrics, and what each learns."""
 
 from __future__ import annotations
 
 from enum import Enum
 
 from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.xgb import rules
 
 
 class Task(Enum):
     """What a model predicts."""
 
-    BINARY = "one of two classes"
-    MULTI = "one of several classes"
-    NUMBER = "a number"
-
-
-OBJECTIVES = {
-    "binary:logistic": Task.BINARY,
-    "binary:logitraw": Task.BINARY,
-    "binary:hinge": Task.BINARY,
-    "multi:softmax": Task.MULTI,
-    "multi:softprob": Task.MULTI,
-    "reg:squarederror": Task.NUMBER,
-    "reg:squaredlogerror": Task.NUMBER,
-    "reg:logistic": Task.NUMBER,
-    "reg:pseudohubererror": Task.NUMBER,
-    "reg:absoluteerror": Task.NUMBER,
-    "reg:quantileerror": Task.NUMBER,
-    "reg:gamma": Task.NUMBER,
-    "reg:tweedie": Task.NUMBER,
-    "count:poisson": Task.NUMBER,
-    "survival:cox": Task.NUMBER,
-}
-
-NOT_YET = {
-    "rank:ndcg": "it needs groups of rows",
-    "rank:map": "it needs groups of rows",
-    "rank:pairwise": "it needs groups of rows",
-    "survival:aft": "it needs two label columns",
-}
-
-EVAL_METRICS = (
-    "rmse",
-    "rmsle",
-    "mae",
-    "mape",
-    "mphe",
-    "logloss",
-    "error",
-    "merror",
-    "mlogloss",
-    "auc",
-    "aucpr",
-    "quantile",
-    "poisson-nloglik",
-    "gamma-nloglik",
-    "gamma-deviance",
-    "cox-nloglik",
-    "tweedie-nloglik",
-)
+    BINARY = "binary"
+    MULTI = "multi"
+    NUMBER = "number"
 
 
 def check_objective(objective: str) -> Task:
@@ -67,14 +22,31 @@ def check_objective(objective: str) -> Task:
     Raises:
         UserError: XGBoost has no such objective, or this program does not offer it.
     """
-    if objective in NOT_YET:
-        raise UserError(f"objective {objective} is not supported yet: {NOT_YET[objective]}")
-    if objective not in OBJECTIVES:
-        raise UserError(unknown("objective", objective, OBJECTIVES))
-    return OBJECTIVES[objective]
+    document = rules.document()
+    if objective in document["unsupported_objectives"]:
+        reason = document["unsupported_objectives"][objective]
+        raise UserError(f"objective {objective} is not supported yet: {reason}")
+    if objective not in document["objectives"]:
+        raise UserError(unknown("objective", objective, document["objectives"]))
+    return Task(document["objectives"][objective]["task"])
 
 
 def check_eval_metric(metric: str) -> None:
     """Raises UserError when XGBoost has no such metric; `error@0.7` is the metric `error` with an argument."""
-    if metric.partition("@")[0] not in EVAL_METRICS:
-        raise UserError(unknown("eval_metric", metric, EVAL_METRICS))
+    name, _, argument = metric.partition("@")
+    known = rules.eval_metrics()
+    if name not in known:
+        raise UserError(unknown("eval_metric", metric, known))
+    if known[name].argument == "required" and not argument:
+        raise UserError(f"eval_metric {name} needs an argument, as in {name}@1.5")
+
+
+def check_fit(metric: str, objective: str) -> None:
+    """Raises UserError when a metric cannot measure what an objective predicts."""
+    name = metric.partition("@")[0]
+    task, known = check_objective(objective), rules.eval_metrics()
+    if task.value not in known[name].tasks:
+        fitting = ", ".join(other for other, rule in known.items() if task.value in rule.tasks)
+        raise UserError(f"eval_metric {name} does not fit objective {objective}; for it there are {fitting}")
+    if known[name].objective not in (None, objective):
+        raise UserError(f"eval_metric {name} is for objective {known[name].objective} only")

@@ -3,105 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlflow_submitter.errors import UserError, unknown
-from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_objective
+from sqlflow_submitter.xgb import rules
+from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_fit, check_objective
+from sqlflow_submitter.xgb.rules import Rule
 
-
-class Rule(NamedTuple):
-    """What an attribute's value must be."""
-
-    type: type
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    open_low: bool = False
-    """True: `low` itself is not allowed."""
-
-
-def _real(low: float | None = None, high: float | None = None, open_low: bool = False) -> Rule:
-    return Rule(float, low, high, (), open_low)
-
-
-def _whole(low: float | None = None, high: float | None = None) -> Rule:
-    return Rule(int, low, high)
-
-
-def _text(*choices: str) -> Rule:
-    return Rule(str, choices=choices)
-
-
-TEXT_OR_LIST = Rule(object)
-
-NATIVE: dict[str, Rule] = {
-    "objective": _text(),
-    "eval_metric": TEXT_OR_LIST,
-    "num_class": _whole(2),
-    "base_score": _real(),
-    "seed": _whole(),
-    "seed_per_iteration": Rule(bool),
-    "nthread": _whole(0),
-    "n_jobs": _whole(0),
-    "verbosity": _whole(0, 3),
-    "device": _text("cpu"),
-    "validate_parameters": Rule(bool),
-    "disable_default_eval_metric": Rule(bool),
-    # trees
-    "eta": _real(0, 1),
-    "learning_rate": _real(0, 1),
-    "gamma": _real(0),
-    "min_split_loss": _real(0),
-    "max_depth": _whole(0),
-    "min_child_weight": _real(0),
-    "max_delta_step": _real(0),
-    "subsample": _real(0, 1, open_low=True),
-    "sampling_method": _text("uniform", "gradient_based"),
-    "colsample_bytree": _real(0, 1, open_low=True),
-    "colsample_bylevel": _real(0, 1, open_low=True),
-    "colsample_bynode": _real(0, 1, open_low=True),
-    "lambda": _real(0),
-    "reg_lambda": _real(0),
-    "alpha": _real(0),
-    "reg_alpha": _real(0),
-    "tree_method": _text("auto", "exact", "approx", "hist"),
-    "scale_pos_weight": _real(0),
-    "refresh_leaf": _whole(0, 1),
-    "process_type": _text("default", "update"),
-    "updater": _text(),
-    "grow_policy": _text("depthwise", "lossguide"),
-    "max_leaves": _whole(0),
-    "max_bin": _whole(2),
-    "num_parallel_tree": _whole(1),
-    "monotone_constraints": TEXT_OR_LIST,
-    "interaction_constraints": TEXT_OR_LIST,
-    "max_cat_to_onehot": _whole(1),
-    "max_cat_threshold": _whole(1),
-    "multi_strategy": _text("one_output_per_tree", "multi_output_tree"),
-    # dart
-    "sample_type": _text("uniform", "weighted"),
-    "normalize_type": _text("tree", "forest"),
-    "rate_drop": _real(0, 1),
-    "one_drop": _whole(0, 1),
-    "skip_drop": _real(0, 1),
-    # gblinear
-    "feature_selector": _text("cyclic", "shuffle", "random", "greedy", "thrifty"),
-    "top_k": _whole(0),
-    # of one objective each
-    "tweedie_variance_power": _real(1, 2),
-    "huber_slope": _real(0, open_low=True),
-    "quantile_alpha": _real(0, 1),
-}
-
-OURS: dict[str, Rule] = {
-    "train.num_boost_round": _whole(1),
-    "train.epoch": _whole(1),
-    "train.batch_size": _whole(-1),
-    "train.num_workers": _whole(1),
-    "train.early_stopping_rounds": _whole(1),
-    "validation.select": _text(),
-    "validation.metrics": TEXT_OR_LIST,
-}
+FAMILIES = ("train.", "validation.")
+"""How the names of attributes begin that are SQLFlow's own and not XGBoost's."""
 
 
 class Parameters:
@@ -115,9 +25,8 @@ class Parameters:
         Raises:
             UserError: an attribute does not exist or has a value it cannot have.
         """
-        known = {**NATIVE, **OURS}
-        values = check_attributes(attributes, known)
-        self.native: dict[str, Any] = {name: value for name, value in values.items() if name in NATIVE}
+        values = check_attributes(attributes, rules.attributes("train"))
+        self.native: dict[str, Any] = {name: value for name, value in values.items() if not name.startswith(FAMILIES)}
         self.native["booster"] = booster
         for constraint in ("monotone_constraints", "interaction_constraints"):
             if isinstance(self.native.get(constraint), list):
@@ -133,6 +42,8 @@ class Parameters:
             check_eval_metric(str(metric))
         if metrics:
             self.native["eval_metric"] = metrics
+        if "objective" in self.native:
+            self._check_objective(self.native["objective"])
         self.rounds: int = values.get("train.num_boost_round", 10)
         self.epochs: int = values.get("train.epoch", 1)
         batch_size: int = values.get("train.batch_size", -1)
@@ -160,6 +71,17 @@ class Parameters:
         """Sets the objective where the program gave none."""
         self.native["objective"] = objective
         self.task = check_objective(objective)
+        self._check_objective(objective)
+
+    def _check_objective(self, objective: str) -> None:
+        """Checks what else the statement says against its objective."""
+        for needed in rules.document()["objectives"][objective].get("needs", ()):
+            if needed not in self.native:
+                raise UserError(f"objective {objective} needs the attribute {needed}")
+        if self.task is not Task.MULTI and "num_class" in self.native:
+            raise UserError(f"attribute num_class is for multi:softmax and multi:softprob, not for {objective}")
+        for metric in self.native.get("eval_metric", []):
+            check_fit(str(metric), objective)
 
 
 def check_attributes(attributes: Mapping[str, Any], known: Mapping[str, Rule]) -> dict[str, Any]:
@@ -181,13 +103,13 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
         raise UserError(unknown("attribute", name, known))
     rule = known[name]
     value = plain(name, value)
-    if rule.type is bool:
+    if rule.type == "boolean":
         if value not in (True, False, 0, 1):
             raise UserError(f"attribute {name} is {value!r}; it must be true or false")
         return bool(value)
-    if rule.type in (int, float):
+    if rule.type in ("number", "whole number"):
         return _checked_number(name, value, rule)
-    if rule.type is str:
+    if rule.type in ("text", "objective"):
         if not isinstance(value, str):
             raise UserError(f"attribute {name} is {value!r}; it must be a text")
         if rule.choices and value not in rule.choices:
@@ -210,14 +132,15 @@ def plain(name: str, value: Any) -> Any:
 
 
 def _checked_number(name: str, value: Any, rule: Rule) -> float:
-    kind = "a whole number" if rule.type is int else "a number"
+    is_whole = rule.type == "whole number"
+    kind = f"a {rule.type}"
     if isinstance(value, str):
         # Older programs quote numbers.
         try:
             value = float(value)
         except ValueError:
             raise UserError(f"attribute {name} is {value!r}; it must be {kind}") from None
-    if isinstance(value, bool) or not isinstance(value, int | float) or (rule.type is int and value != int(value)):
+    if isinstance(value, bool) or not isinstance(value, int | float) or (is_whole and value != int(value)):
         raise UserError(f"attribute {name} is {value!r}; it must be {kind}")
     too_low = rule.low is not None and (value < rule.low or (rule.open_low and value == rule.low))
     if too_low or (rule.high is not None and value > rule.high):
@@ -227,7 +150,7 @@ def _checked_number(name: str, value: Any, rule: Rule) -> float:
         if rule.high is not None:
             bounds.append(f"at most {rule.high:g}")
         raise UserError(f"attribute {name} is {value!r}; it must be {kind}, {' and '.join(bounds)}")
-    return rule.type(value)  # type: ignore[no-any-return]
+    return int(value) if is_whole else float(value)
 
 
 def as_list(value: Any) -> list[Any]:

@@ -173,7 +173,9 @@ fn try_input(sql: &str, dialect: Dialect) {
                 "every statement runs once, in order"
             );
         }
-        Err(error) => assert!(error.line > 0 && error.column > 0 && !error.to_string().is_empty()),
+        Err(error) => {
+            assert!(error.iter().all(|it| it.line > 0 && it.column > 0 && !it.to_string().is_empty()));
+        }
     }
     if let Ok(program) = parse_program(sql, dialect) {
         let mut end = 0;

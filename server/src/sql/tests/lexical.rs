@@ -100,10 +100,10 @@ fn bodies_of_routines_stay_whole() {
 fn not_a_byte_is_changed() {
     let select = "/* ${x} */ SELECT `a;b`, \"q\"\"\", '$(id)', '\\'', '${a.b}' --\r\n\tFROM t\n";
     let program = format!("{select}TO TRAIN E WITH a=\"$(id)\\n`\" LABEL l INTO m;\n\n");
-    let compiled = compile(&program, Mysql).expect("a good program");
-    assert_eq!(compiled.program.statements[0].text, program);
-    assert_eq!(compiled.program.statements[0].body.select(), Some(select));
-    let Body::Train(train) = &compiled.program.statements[0].body else { panic!("it trains") };
+    let parsed = parse_program(&program, Mysql).expect("a good program");
+    assert_eq!(parsed.statements[0].text, program);
+    assert_eq!(parsed.statements[0].body.select(), Some(select));
+    let Body::Train(train) = &parsed.statements[0].body else { panic!("it trains") };
     assert_eq!(train.attributes[0].value.to_string(), "\"$(id)\\n`\"");
     for standard in ["SELECT '${a.b}', $(id), `x`\r\n", "\tINSERT INTO t VALUES ('\u{0}', \"\\\\\")"] {
         whole(standard.trim_end(), Mysql);
@@ -139,8 +139,8 @@ fn messages_say_all_that_could_stand_there() {
             "line 2, column 2: attribute a is given twice",
         ),
         (
-            "SELECT 1 TO TRAIN E WITH a=1 COLUMN DENS(a) LABEL l INTO m",
-            "line 1, column 37: there is no column function DENS; did you mean DENSE?",
+            "SELECT 1 TO TRAIN xgboost.dart WITH eta=1 COLUMN DENS(a) LABEL l INTO m",
+            "line 1, column 50: there is no column function DENS; did you mean DENSE?",
         ),
     ] {
         assert_eq!(compile(sql, Mysql).expect_err(sql).to_string(), message);

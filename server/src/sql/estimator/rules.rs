@@ -1,0 +1,142 @@
+//! Which estimators, attributes, objectives and metrics exist, and what values they take. One document says it for the
+//! server and for the submitter: the server refuses at Run what the submitter would refuse later.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+/// The document, which the submitter's package holds.
+const DOCUMENT: &str = include_str!("../../../../images/submitter/sqlflow_submitter/xgb/rules.json");
+
+static RULES: LazyLock<Option<Rules>> = LazyLock::new(|| serde_json::from_str(DOCUMENT).ok());
+
+/// The document as read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rules {
+    pub(super) estimators: Vec<String>,
+    pub(super) attributes: Attributes,
+    pub(super) objectives: BTreeMap<String, Objective>,
+    /// Objectives of XGBoost that cannot be offered, and why.
+    pub(super) unsupported_objectives: BTreeMap<String, String>,
+    pub(super) eval_metrics: BTreeMap<String, EvalMetric>,
+    pub(super) metrics: Metrics,
+}
+
+/// Attributes by name, for each kind of statement.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Attributes {
+    pub(super) train: BTreeMap<String, Rule>,
+    pub(super) predict: BTreeMap<String, Rule>,
+    pub(super) evaluate: BTreeMap<String, Rule>,
+    pub(super) explain: BTreeMap<String, Rule>,
+}
+
+/// The values of an attribute.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rule {
+    #[serde(rename = "type")]
+    pub(super) kind: RuleType,
+    pub(super) min: Option<f64>,
+    /// Like `min`, but itself not allowed.
+    pub(super) above: Option<f64>,
+    pub(super) max: Option<f64>,
+    #[serde(default)]
+    pub(super) choices: Vec<String>,
+}
+
+/// The type of an attribute's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum RuleType {
+    Number,
+    #[serde(rename = "whole number")]
+    WholeNumber,
+    Boolean,
+    Text,
+    Objective,
+    #[serde(rename = "eval metrics")]
+    EvalMetrics,
+    Metrics,
+    Constraints,
+}
+
+/// What a model predicts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Task {
+    Binary,
+    Multi,
+    Number,
+}
+
+/// An objective that can be trained.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Objective {
+    pub(super) task: Task,
+    /// Attributes without which it cannot be trained.
+    #[serde(default)]
+    pub(super) needs: Vec<String>,
+}
+
+/// A metric that XGBoost computes after each round.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EvalMetric {
+    pub(super) tasks: Vec<Task>,
+    /// The only objective it is for, if there is one.
+    pub(super) objective: Option<String>,
+    /// Whether it takes one, as in `error@0.7`.
+    #[serde(default)]
+    pub(super) argument: Argument,
+}
+
+/// Whether a metric has an argument after `@`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Argument {
+    #[default]
+    None,
+    Optional,
+    Required,
+}
+
+/// Metrics of EVALUATE.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) classes: Vec<String>,
+    pub(super) numbers: Vec<String>,
+    /// Other names of the same.
+    pub(super) aliases: BTreeMap<String, String>,
+}
+
+impl Rules {
+    /// The rules; `None` only in a build whose document cannot be read, which a test refuses.
+    pub(super) fn get() -> Option<&'static Self> {
+        RULES.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_can_be_read_and_agrees_with_itself() {
+        let rules: Rules = serde_json::from_str(DOCUMENT).expect("the document has this shape");
+        for objective in rules.objectives.values() {
+            assert!(objective.needs.iter().all(|it| rules.attributes.train.contains_key(it)));
+        }
+        for metric in rules.eval_metrics.values() {
+            assert!(metric.objective.iter().all(|it| rules.objectives.contains_key(it)));
+        }
+        let metrics = &rules.metrics;
+        let known = |name: &String| metrics.classes.contains(name) || metrics.numbers.contains(name);
+        assert!(metrics.aliases.values().all(known));
+    }
+}

@@ -1,0 +1,280 @@
+//! What a TRAIN statement says must fit together: estimator, objective, metrics, columns.
+
+use serde_json::Value;
+
+use super::super::ast::{Attribute, Column, Train};
+use super::super::classify::{StandardKind, classify};
+use super::super::clause::EXCEPT;
+use super::super::dialect::Dialect;
+use super::super::error::SqlError;
+use super::super::expr::Expr;
+use super::super::json::attribute_json;
+use super::rules::{Argument, Rules, Task};
+use super::{check_attributes, unknown, value};
+
+/// The only target of columns that XGBoost has.
+const FEATURES: &str = "feature_columns";
+/// Column functions that no tree and no linear model can use, and what to write in their place.
+const OF_NO_USE: [(&str, &str); 2] = [
+    ("EMBEDDING", "use INDICATOR or CATEGORY_HASH"),
+    ("SEQ_CATEGORY_ID", "use INDICATOR(CATEGORY_ID(…)), which forgets the order"),
+];
+
+/// Notes the faults; gives what the model predicts, where the statement says it.
+pub(super) fn check(
+    rules: &Rules,
+    train: &Train,
+    dialect: Dialect,
+    errors: &mut Vec<SqlError>,
+) -> Option<Task> {
+    let known = errors.len();
+    check_estimator(rules, train, errors);
+    if errors.len() > known {
+        // Attributes and columns of an estimator that does not exist are nothing to judge.
+        return None;
+    }
+    check_attributes(rules, &rules.attributes.train, &train.attributes, errors);
+    check_columns(train, errors);
+    let mut statement = Statement { rules, train, errors };
+    statement.validation(dialect);
+    statement.early_stopping();
+    statement.workers();
+    let task = statement.objective();
+    statement.eval_metrics(task);
+    task
+}
+
+fn check_estimator(rules: &Rules, train: &Train, errors: &mut Vec<SqlError>) {
+    let (image, class) = train.image_and_class();
+    let estimator = &train.estimator;
+    if image.is_some() {
+        let message = format!(
+            "estimator {} names an image, which is not supported yet; give the image by WITH pod.image",
+            estimator.text
+        );
+        errors.push(SqlError::meaning(estimator.position, message));
+        return;
+    }
+    // The older form names an estimator by what it does: XGBOOSTCLASSIFIER.
+    let is_older = !class.contains('.') && class.to_ascii_uppercase().starts_with("XGBOOST");
+    if !is_older && !rules.estimators.iter().any(|it| it.eq_ignore_ascii_case(class)) {
+        let supported: Vec<_> = rules.estimators.iter().map(String::as_str).collect();
+        let hint = super::nearest(class, &supported).map(|it| format!("; did you mean {it}?"));
+        let message = format!(
+            "estimator {class} is not supported yet; supported: {}{}",
+            supported.join(", "),
+            hint.unwrap_or_default()
+        );
+        errors.push(SqlError::meaning(estimator.position, message));
+    }
+    if train.label.is_none() {
+        errors
+            .push(SqlError::meaning(estimator.position, format!("{class} needs a label, as in LABEL class")));
+    }
+}
+
+/// A column comes once, and the label is none of them.
+fn check_columns(train: &Train, errors: &mut Vec<SqlError>) {
+    let mut seen: Vec<String> = Vec::new();
+    let mut has_star = false;
+    for clause in &train.columns {
+        if clause.target != FEATURES {
+            let position = clause.columns.first().map_or(train.estimator.position, |it| it.position);
+            let message =
+                format!("COLUMN … FOR {}: XGBoost has one set of columns; leave out FOR", clause.target);
+            errors.push(SqlError::meaning(position, message));
+        }
+        for Column { expr, position } in &clause.columns {
+            let mut refuse = |message: String| errors.push(SqlError::meaning(*position, message));
+            if let Some((name, instead)) = function_of_no_use(expr) {
+                refuse(format!("feature column {name} is of no use to XGBoost: {instead}"));
+            }
+            let label = train.label.as_ref().map(|label| label.text.as_str());
+            let excludes = matches!(expr, Expr::Call { name, .. } if name == EXCEPT);
+            if let Some(name) = columns_of(expr).find(|name| Some(name.as_str()) == label && !excludes) {
+                refuse(format!(
+                    "column {name} is the label: the model would be told the answer; leave it out of COLUMN"
+                ));
+            }
+            if excludes || *expr == Expr::Ident("*".to_owned()) {
+                if std::mem::replace(&mut has_star, true) {
+                    refuse("COLUMN has * twice".to_owned());
+                }
+            } else if let Some(name) = name_of(expr) {
+                if seen.contains(&name) {
+                    refuse(format!("column {name} is named twice in COLUMN"));
+                } else {
+                    seen.push(name);
+                }
+            }
+        }
+    }
+}
+
+fn function_of_no_use(expr: &Expr) -> Option<(&'static str, &'static str)> {
+    match expr {
+        Expr::Call { name, args } => OF_NO_USE
+            .into_iter()
+            .find(|(it, _)| it.eq_ignore_ascii_case(name))
+            .or_else(|| args.iter().find_map(function_of_no_use)),
+        Expr::List(items) => items.iter().find_map(function_of_no_use),
+        _ => None,
+    }
+}
+
+/// The column that a name, in whatever quotes, stands for. A string may also be a pattern, which names no column.
+fn name_of(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Ident(name) => Some(name.clone()),
+        Expr::String(literal) => Some(literal.value()),
+        _ => None,
+    }
+}
+
+/// The columns that a feature reads: names in the first place of its functions.
+fn columns_of(expr: &Expr) -> Box<dyn Iterator<Item = String> + '_> {
+    match expr {
+        Expr::Ident(_) | Expr::String(_) => Box::new(name_of(expr).into_iter()),
+        Expr::List(items) => Box::new(items.iter().flat_map(columns_of)),
+        Expr::Call { args, .. } => Box::new(args.first().into_iter().flat_map(columns_of)),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// A statement whose single attributes have been checked.
+struct Statement<'a> {
+    rules: &'a Rules,
+    train: &'a Train,
+    errors: &'a mut Vec<SqlError>,
+}
+
+impl<'a> Statement<'a> {
+    fn attribute(&self, name: &str) -> Option<&'a Attribute> {
+        self.train.attributes.iter().find(|it| it.name.text == name)
+    }
+
+    fn value(&self, name: &str) -> Option<Value> {
+        self.attribute(name).map(|it| attribute_json(&it.value))
+    }
+
+    /// A number, also one in quotes.
+    fn number(&self, name: &str) -> Option<f64> {
+        match self.value(name)? {
+            Value::String(text) => text.trim().parse().ok(),
+            other => other.as_f64(),
+        }
+    }
+
+    fn refuse(&mut self, name: &str, message: impl Into<String>) {
+        let position = self.attribute(name).map_or(self.train.estimator.position, |it| it.position);
+        self.errors.push(SqlError::meaning(position, message));
+    }
+
+    fn validation(&mut self, dialect: Dialect) {
+        let Some(Value::String(select)) = self.value("validation.select") else { return };
+        let standard = classify(&select, dialect);
+        if !standard.repeatable || standard.kind != StandardKind::Query {
+            self.refuse("validation.select", "attribute validation.select must be a SELECT that only reads");
+        }
+    }
+
+    fn early_stopping(&mut self) {
+        const NAME: &str = "train.early_stopping_rounds";
+        if self.attribute(NAME).is_none() {
+            return;
+        }
+        if self.attribute("validation.select").is_none() {
+            self.refuse(NAME, format!("attribute {NAME} needs validation.select, to tell when to stop"));
+        }
+        if self.train.estimator.text.to_ascii_lowercase().contains("gblinear") {
+            let message = format!(
+                "attribute {NAME} is not for gblinear: a linear model cannot go back to an earlier round"
+            );
+            self.refuse(NAME, message);
+        }
+        let trains_often = self.number("train.epoch").is_some_and(|it| it > 1.0)
+            || self.number("train.batch_size").is_some_and(|it| it > 0.0);
+        if trains_often {
+            let message = format!(
+                "attribute {NAME} cannot go with train.epoch or train.batch_size: they train several times"
+            );
+            self.refuse(NAME, message);
+        }
+    }
+
+    fn workers(&mut self) {
+        const NAME: &str = "train.num_workers";
+        if self.number(NAME).is_some_and(|it| it > 1.0) {
+            let message =
+                format!("attribute {NAME} above 1 is not supported yet: training runs in one process");
+            self.refuse(NAME, message);
+        }
+    }
+
+    /// What the objective predicts; `None` where there is none, or none that exists.
+    fn objective(&mut self) -> Option<Task> {
+        let task = match self.value("objective") {
+            Some(Value::String(name)) => self.task_of(&name),
+            _ => None,
+        };
+        if task.is_some_and(|task| task != Task::Multi) && self.attribute("num_class").is_some() {
+            self.refuse("num_class", "attribute num_class is for multi:softmax and multi:softprob only");
+        }
+        task
+    }
+
+    fn task_of(&mut self, name: &str) -> Option<Task> {
+        let rules = self.rules;
+        if let Some(reason) = rules.unsupported_objectives.get(name) {
+            self.refuse("objective", format!("objective {name} is not supported yet: {reason}"));
+            return None;
+        }
+        let Some(objective) = rules.objectives.get(name) else {
+            let known: Vec<_> = rules.objectives.keys().map(String::as_str).collect();
+            self.refuse("objective", unknown("objective", name, &known, "known"));
+            return None;
+        };
+        for needed in &objective.needs {
+            if self.attribute(needed).is_none() {
+                self.refuse("objective", format!("objective {name} needs the attribute {needed}"));
+            }
+        }
+        Some(objective.task)
+    }
+
+    fn eval_metrics(&mut self, task: Option<Task>) {
+        let Some(value) = self.value("eval_metric") else { return };
+        let objective = self.value("objective");
+        for full in value::names(&value) {
+            let (name, argument) =
+                full.split_once('@').map_or((full.as_str(), None), |it| (it.0, Some(it.1)));
+            let Some(metric) = self.rules.eval_metrics.get(name) else { continue };
+            match (metric.argument, argument) {
+                (Argument::Required, None) => {
+                    self.refuse(
+                        "eval_metric",
+                        format!("eval_metric {name} needs an argument, as in {name}@1.5"),
+                    );
+                }
+                (Argument::None, Some(_)) => {
+                    self.refuse("eval_metric", format!("eval_metric {name} takes no argument, found {full}"));
+                }
+                _ => {}
+            }
+            if let Some(task) = task.filter(|task| !metric.tasks.contains(task)) {
+                let fitting = self.rules.eval_metrics.iter().filter(|(_, it)| it.tasks.contains(&task));
+                let fitting: Vec<_> = fitting.map(|(name, _)| name.as_str()).collect();
+                let message = format!(
+                    "eval_metric {name} does not fit the objective; for it there are {}",
+                    fitting.join(", ")
+                );
+                self.refuse("eval_metric", message);
+            } else if let Some(only) = metric.objective.as_deref().filter(|it| {
+                // Without an objective the label decides, and never for this one.
+                objective.as_ref().and_then(Value::as_str) != Some(*it)
+            }) {
+                self.refuse("eval_metric", format!("eval_metric {name} is for objective {only} only"));
+            }
+        }
+    }
+}

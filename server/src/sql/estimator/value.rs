@@ -1,0 +1,97 @@
+//! Is an attribute's value one that its rule allows?
+
+use serde_json::Value;
+
+use super::rules::{Rule, RuleType, Rules};
+use super::unknown;
+
+/// # Errors
+/// One sentence that says what the value must be.
+pub(super) fn check(rules: &Rules, name: &str, rule: &Rule, value: &Value) -> Result<(), String> {
+    match rule.kind {
+        RuleType::Number | RuleType::WholeNumber => check_number(name, rule, value),
+        RuleType::Boolean => match value {
+            Value::Bool(_) => Ok(()),
+            Value::Number(number) if matches!(number.as_f64(), Some(0.0 | 1.0)) => Ok(()),
+            _ => Err(format!("attribute {name} is {}; it must be true or false", shown(value))),
+        },
+        RuleType::Text | RuleType::Objective => match value {
+            Value::String(text) if rule.choices.is_empty() || rule.choices.contains(text) => Ok(()),
+            Value::String(text) => {
+                let choices: Vec<_> = rule.choices.iter().map(String::as_str).collect();
+                Err(unknown(&format!("value of attribute {name}:"), text, &choices, "possible"))
+            }
+            _ => Err(format!("attribute {name} is {}; it must be a text", shown(value))),
+        },
+        RuleType::EvalMetrics => {
+            let known: Vec<_> = rules.eval_metrics.keys().map(String::as_str).collect();
+            names(value)
+                .iter()
+                .map(|it| it.split('@').next().unwrap_or(it))
+                .find(|it| !known.contains(it))
+                .map_or(Ok(()), |it| Err(unknown("eval_metric", it, &known, "known")))
+        }
+        RuleType::Metrics => {
+            let metrics = &rules.metrics;
+            let known: Vec<_> = metrics.classes.iter().chain(&metrics.numbers).map(String::as_str).collect();
+            names(value)
+                .iter()
+                .find(|it| !known.contains(&metric(rules, it).as_str()))
+                .map_or(Ok(()), |it| Err(unknown("metric", it, &known, "known")))
+        }
+        RuleType::Constraints => Ok(()),
+    }
+}
+
+/// A metric of EVALUATE by the name that it has here.
+pub(super) fn metric(rules: &Rules, name: &str) -> String {
+    let folded = name.to_lowercase();
+    rules.metrics.aliases.get(&folded).cloned().unwrap_or(folded)
+}
+
+/// A list's items, or the names that a text parts by commas.
+pub(super) fn names(value: &Value) -> Vec<String> {
+    match value {
+        Value::Array(items) => items.iter().map(plain).collect(),
+        Value::String(text) => {
+            text.split(',').map(|it| it.trim().to_owned()).filter(|it| !it.is_empty()).collect()
+        }
+        other => vec![plain(other)],
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn check_number(name: &str, rule: &Rule, value: &Value) -> Result<(), String> {
+    let whole = rule.kind == RuleType::WholeNumber;
+    let kind = if whole { "a whole number" } else { "a number" };
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        // Older programs quote numbers.
+        Value::String(text) => text.trim().parse().ok().filter(|it: &f64| it.is_finite()),
+        _ => None,
+    };
+    let Some(number) = number.filter(|it| !whole || it.fract() == 0.0) else {
+        return Err(format!("attribute {name} is {}; it must be {kind}", shown(value)));
+    };
+    let too_low = rule.min.is_some_and(|min| number < min) || rule.above.is_some_and(|above| number <= above);
+    if !too_low && rule.max.is_none_or(|max| number <= max) {
+        return Ok(());
+    }
+    let bounds = [
+        rule.above.map(|above| format!("above {above}")),
+        rule.min.map(|min| format!("at least {min}")),
+        rule.max.map(|max| format!("at most {max}")),
+    ];
+    let bounds: Vec<_> = bounds.into_iter().flatten().collect();
+    Err(format!("attribute {name} is {}; it must be {kind}, {}", shown(value), bounds.join(" and ")))
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("'{text}'"),
+        other => other.to_string(),
+    }
+}
