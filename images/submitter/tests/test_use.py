@@ -92,11 +92,68 @@ def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
         assert len(differing) <= 2, differing
 
 
-def test_predict_replaces_an_older_table_and_may_read_it(iris: Here) -> None:
-    iris.sql("CREATE TABLE outcome AS SELECT * FROM iris WHERE class = 1")
-    predict(iris, "SELECT * FROM outcome")
+def test_predict_replaces_its_older_result_and_says_so(iris: Here, capfd: pytest.CaptureFixture[str]) -> None:
+    predict(iris, "SELECT * FROM iris WHERE class = 1")
+    assert "replaced" not in capfd.readouterr().out
+    predict(iris)
+    assert "replaced table outcome (50 rows)\n" in capfd.readouterr().out
+    assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
+    assert tables(iris) == {"outcome"}
+
+
+REPLACE: dict[str, object] = {"result.replace": True}
+
+
+def test_a_table_that_a_person_made_is_replaced_only_when_asked(iris: Here, capfd: pytest.CaptureFixture[str]) -> None:
+    iris.sql("CREATE TABLE outcome (precious INT)", "INSERT INTO outcome VALUES (1), (2)")
+    evaluate = {"kind": "evaluate", "select": "SELECT * FROM iris", "label": "name", "model": "m", "model_dir": "m"}
+    explain = {"kind": "explain", "select": "SELECT * FROM iris", "model": "m", "model_dir": "m"}
+    refused = r"cannot write table outcome: it exists \(2 rows\) and SQLFlow did not make it; .*result\.replace = true"
+    for statement in (evaluate, explain):
+        with pytest.raises(UserError, match=refused):
+            iris.run(**statement, result_table="outcome")
+    with pytest.raises(UserError, match=refused):
+        predict(iris)
+    assert iris.sql("SELECT precious FROM outcome ORDER BY 1") == [("1",), ("2",)]
+    predict(iris, attributes=REPLACE)
+    assert "replaced table outcome (2 rows)\n" in capfd.readouterr().out
+    assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
+    # From now on it is ours, whichever statement made it.
+    for statement in (evaluate, explain):
+        iris.run(**statement, result_table="outcome")
+    predict(iris)
+    assert tables(iris) == {"outcome"}
+
+
+def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Here) -> None:
+    predict(iris)
+    iris.sql("DROP TABLE outcome", "CREATE TABLE outcome (precious INT)")
+    with pytest.raises(UserError, match="SQLFlow did not make it"):
+        predict(iris)
+    assert tables(iris) == {"outcome"}
+
+
+def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here) -> None:
+    schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
+    predict(iris, "SELECT * FROM iris WHERE class = 1")
+    iris.sql("DROP VIEW IF EXISTS seen", "CREATE VIEW seen AS SELECT * FROM outcome")
+    read = "cannot write table .*outcome: the statement reads it; choose another name"
+    for select in (
+        "SELECT * FROM outcome",
+        f"SELECT * FROM {schema}.outcome",
+        "SELECT * FROM iris WHERE class IN (SELECT class FROM outcome AS o)",
+        "SELECT * FROM seen",
+    ):
+        with pytest.raises(UserError, match=read):
+            predict(iris, select)
+        with pytest.raises(UserError, match=read):
+            predict(iris, select, table=f"{schema}.outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
-    predict(iris, "SELECT * FROM outcome WHERE sepal_length > 100")
+    iris.sql("DROP VIEW seen")
+    # A column or an alias of that name is no table.
+    predict(iris, "SELECT outcome.*, class AS outcome FROM iris AS outcome")
+    assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
+    predict(iris, "SELECT * FROM outcome WHERE sepal_length > 100", attributes=REPLACE)
     assert iris.sql("SELECT count(*) FROM outcome") == [("0",)]
     assert tables(iris) == {"outcome"}
 

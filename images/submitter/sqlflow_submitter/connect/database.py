@@ -140,3 +140,15 @@ class Database:
             if isinstance(result, ResultSet):
                 for _ in result.batches():
                     pass
+
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Runs a query of our own that gives few rows; gives their decoded values."""
+        rows: list[tuple[Any, ...]] = []
+        for result in self.execute(sql):
+            if isinstance(result, ResultSet):
+                for batch in result.batches():
+                    columns = [
+                        info.decode(values).values for info, values in zip(result.columns, batch.raw, strict=True)
+                    ]
+                    rows += zip(*columns, strict=True)
+        return rows

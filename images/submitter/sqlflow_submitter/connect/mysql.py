@@ -120,19 +120,25 @@ class MySQLDatabase(Database):
         for _ in self._execute(sql):
             pass
 
-    def table_kind(self, schema: str | None, name: str) -> str | None:
-        """Gives `BASE TABLE`, `VIEW` …, or None where there is no such table."""
+    def table_kind(self, schema: str | None, name: str) -> tuple[str, str] | None:
+        """Gives `BASE TABLE`, `VIEW` …, and the table's comment; None where there is no such table."""
         literals = [f"_utf8mb4 X'{text.encode().hex()}'" for text in (schema or "", name)]
         database = literals[0] if schema else "DATABASE()"
-        sql = (
-            "SELECT table_type FROM information_schema.tables "
+        found = self.rows(
+            "SELECT table_type, table_comment FROM information_schema.tables "
             f"WHERE table_schema = {database} AND table_name = {literals[1]}"
         )
-        kinds: list[str] = []
-        for result in self.execute(sql):
-            if isinstance(result, ResultSet):
-                kinds = [bytes(kind).decode() for batch in result.batches() for kind in batch.raw[0]]
-        return kinds[0] if kinds else None
+        return (str(found[0][0]), str(found[0][1])) if found else None
+
+    def rewritten(self, select: str) -> str:
+        """Gives a select as the server understands it: views resolved, and each table with its database's name."""
+        try:
+            self.run(f"EXPLAIN EXTENDED {select}")
+        except UserError:
+            # MySQL 8 has no such word, and always does so.
+            self.run(f"EXPLAIN {select}")
+        # Level, code and text; the select is the note 1003.
+        return " ".join(str(text) for _, code, text in self.rows("SHOW WARNINGS") if code == 1003)
 
     def writer(self) -> TableWriter:
         from sqlflow_submitter.connect.mysql_writer import MySQLWriter

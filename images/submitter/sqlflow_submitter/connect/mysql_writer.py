@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql_types import bits
-from sqlflow_submitter.connect.writer import TableName, TableWriter
-from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.connect.writer import MARKER, Existing, TableName, TableWriter
+from sqlflow_submitter.errors import SubmitterError
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.mysql import MySQLDatabase
@@ -49,13 +50,32 @@ class MySQLWriter(TableWriter):
         for rows in _pieces(zip(*literals, strict=True)):
             self._database.run_bytes(head + b",".join(rows))
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
-        kind = self._database.table_kind(table.schema, table.name)
-        if kind is None:
+    def mark(self, table: TableName) -> None:
+        self.run(f"ALTER TABLE {self.quoted(table)} COMMENT = '{MARKER}'")
+
+    def existing(self, table: TableName) -> Existing | None:
+        found = self._database.table_kind(table.schema, table.name)
+        if found is None:
+            return None
+        kind, comment = found
+        is_table = kind == "BASE TABLE"
+        return Existing("table" if is_table else kind.lower(), is_table and comment == MARKER)
+
+    def count(self, table: TableName, limit: int) -> int:
+        return int(self._database.rows(self._bounded_count(table, limit))[0][0])
+
+    def reads(self, select: str, table: TableName) -> bool:
+        schema = table.schema or str(self._database.rows("SELECT DATABASE()")[0][0])
+        name = re.escape(f"{self.quote(schema)}.{self.quote(table.name)}")
+        # What a dot follows is a column, perhaps of an alias.
+        return re.search(rf"{name}(?!\.)", self._database.rewritten(select), re.IGNORECASE) is not None
+
+    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+        check()
+        existing = self.existing(table)
+        if existing is None:
             self.run(f"RENAME TABLE {self.quoted(scratch)} TO {self.quoted(table)}")
             return
-        if kind != "BASE TABLE":
-            raise UserError(f"{table} is no table but a {kind.lower()}: it cannot be replaced")
         old = self._old(table, suffix)
         # One statement with both: there is no moment without the table.
         self.run(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.postgresql_types import bools
-from sqlflow_submitter.connect.writer import TableName, TableWriter
+from sqlflow_submitter.connect.writer import MARKER, Existing, TableName, TableWriter
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
 
+KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 NUMBERS = (decode.ints, decode.floats, decode.decimals, bools)
 DECODERS = {Kind.BOOL: bools, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
@@ -45,9 +47,40 @@ class PostgreSQLWriter(TableWriter):
         rows = b"\n".join(map(b"\t".join, zip(*cells, strict=True))) + b"\n"
         self._database.copy_in(f"COPY {self.quoted(table)} FROM STDIN", rows)
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
+    def mark(self, table: TableName) -> None:
+        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS '{MARKER}'")
+
+    def existing(self, table: TableName) -> Existing | None:
+        found = self._database.rows(
+            "SELECT relkind::text, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
+            f"WHERE oid = {self._oid(table)}"
+        )
+        if not found:
+            return None
+        kind = KINDS.get(found[0][0], "relation")
+        return Existing(kind, kind == "table" and found[0][1] == MARKER)
+
+    def count(self, table: TableName, limit: int) -> int:
+        return int(self._database.rows(self._bounded_count(table, limit))[0][0])
+
+    def reads(self, select: str, table: TableName) -> bool:
+        found = self._database.rows(
+            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+            f"WHERE c.oid = {self._oid(table)}"
+        )
+        if not found:
+            return False
+        lines = self._database.rows(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {select}")
+        return found[0] in set(_relations(json.loads("\n".join(str(line) for (line,) in lines))))
+
+    def _oid(self, table: TableName) -> str:
+        quoted = self.quoted(table).replace("'", "''")
+        return f"to_regclass(E'{quoted.replace(chr(92), chr(92) * 2)}')"
+
+    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         self.run("BEGIN")
         try:
+            check()
             self.drop(table)
             self.run(f"ALTER TABLE {self.quoted(scratch)} RENAME TO {self.quote(table.name)}")
         except BaseException:
@@ -57,6 +90,17 @@ class PostgreSQLWriter(TableWriter):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _relations(plan: Any) -> Iterator[tuple[str, str]]:
+    """Names the tables of a plan, each with its schema."""
+    if isinstance(plan, dict):
+        if "Relation Name" in plan:
+            yield plan.get("Schema", ""), plan["Relation Name"]
+        plan = list(plan.values())
+    if isinstance(plan, list):
+        for item in plan:
+            yield from _relations(item)
 
 
 def _copy_cells(column: ColumnInfo, values: Sequence[bytes | None]) -> list[bytes]:

@@ -84,6 +84,22 @@ class SQLiteDatabase(Database):
         names = original_names([row[1] for row in rows])
         return [ColumnInfo(name, row[2], decode) for name, row in zip(names, rows, strict=True)]
 
+    def tables_read(self, select: str) -> set[tuple[str, str]]:
+        """Names the tables that a select reads, each with its schema. SQLite tells while it compiles."""
+        read: set[tuple[str, str]] = set()
+
+        def note(action: int, name: str | None, _column: str | None, schema: str | None, _by: str | None) -> int:
+            if action == sqlite3.SQLITE_READ and name:
+                read.add((schema or "main", name))
+            return sqlite3.SQLITE_OK
+
+        self._connection.set_authorizer(note)
+        try:
+            self.run(f"EXPLAIN {select}")
+        finally:
+            self._connection.set_authorizer(None)
+        return read
+
     def insert(self, sql: str, columns: Sequence[Sequence[Any]]) -> None:
         """Runs a statement with one row of parameters after the other, given by column."""
         with self._errors():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
-from sqlflow_submitter.connect.writer import TableName, TableWriter
+from sqlflow_submitter.connect.writer import MARKER, Existing, TableName, TableWriter
 from sqlflow_submitter.errors import SubmitterError, UserError
 
 if TYPE_CHECKING:
@@ -40,10 +40,36 @@ class SQLiteWriter(TableWriter):
             except UnicodeEncodeError as error:
                 raise UserError("a text of the select is not UTF-8: it cannot be written") from error
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
+    def create(self, table: TableName, columns: Sequence[ColumnInfo]) -> None:
+        # SQLite has no comments on tables, but keeps the text that made one. What a select computes has no type.
+        definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
+        self.run(f"CREATE TABLE {self.quoted(table)} (/* {MARKER} */ {definitions})")
+
+    def create_like(
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]
+    ) -> None:
+        self.create(table, [*columns, *more])
+
+    def existing(self, table: TableName) -> Existing | None:
+        schema = self.quote(table.schema or "main")
+        found = self._database.rows(
+            f"SELECT type, coalesce(sql, '') FROM {schema}.sqlite_master "
+            f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
+        )
+        return Existing(found[0][0], f"(/* {MARKER} */" in found[0][1]) if found else None
+
+    def count(self, table: TableName, limit: int) -> int:
+        return int(self._database.rows(self._bounded_count(table, limit))[0][0])
+
+    def reads(self, select: str, table: TableName) -> bool:
+        wanted = ((table.schema or "main").lower(), table.name.lower())
+        return any((schema.lower(), name.lower()) == wanted for schema, name in self._database.tables_read(select))
+
+    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         # Else a view on the old table would keep the new one from taking the name.
         self.run("PRAGMA legacy_alter_table = ON")
         with self._transaction("BEGIN IMMEDIATE"):
+            check()
             self.drop(table)
             self.run(f"ALTER TABLE {self.quoted(scratch)} RENAME TO {self.quote(table.name)}")
 
@@ -59,3 +85,7 @@ class SQLiteWriter(TableWriter):
             with suppress(SubmitterError):
                 self.run("ROLLBACK")
             raise
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

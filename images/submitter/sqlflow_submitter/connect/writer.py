@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
+
+MARKER = "SQLFlow result table"
+"""What a table's comment says that was made by us, and so may be replaced by us."""
+
+
+class Existing(NamedTuple):
+    """What has a table's name already."""
+
+    kind: str
+    """`table`, `view` …"""
+    ours: bool
+    """True: it is a table with our marker."""
 
 
 class TableName(NamedTuple):
@@ -69,22 +81,45 @@ class TableWriter:
         """Runs a statement."""
         raise NotImplementedError
 
+    def existing(self, table: TableName) -> Existing | None:
+        """Tells what has this name; None: nothing."""
+        raise NotImplementedError
+
+    def count(self, table: TableName, limit: int) -> int:
+        """Counts the rows of a table, up to a limit."""
+        raise NotImplementedError
+
+    def reads(self, select: str, table: TableName) -> bool:
+        """Tells whether a select reads a table, also through a view. The select is not executed."""
+        raise NotImplementedError
+
+    def _bounded_count(self, table: TableName, limit: int) -> str:
+        return f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"
+
     def create(self, table: TableName, columns: Sequence[ColumnInfo]) -> None:
         """Makes an empty table of columns of ours."""
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
         self.run(f"CREATE TABLE {self.quoted(table)} ({definitions})")
+        self.mark(table)
 
-    def create_like(self, table: TableName, select: str, names: Sequence[str], more: Sequence[ColumnInfo]) -> None:
+    def create_like(
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]
+    ) -> None:
         """Makes an empty table with columns of a select, in the database's own types, and columns of ours."""
-        if not names:
+        if not columns:
             self.create(table, more)
             return
-        listed = ", ".join(map(self.quote, names))
+        listed = ", ".join(self.quote(column.name) for column in columns)
         # The line's end keeps a comment at the select's end from swallowing the rest.
         no_rows = f"SELECT {listed} FROM ({select}\n) AS sqlflow_select WHERE 1 = 0"
         self.run(f"CREATE TABLE {self.quoted(table)} AS {no_rows}")
         for column in more:
             self.run(f"ALTER TABLE {self.quoted(table)} ADD COLUMN {self.quote(column.name)} {column.database_type}")
+        self.mark(table)
+
+    def mark(self, table: TableName) -> None:
+        """Puts our marker on a table that was just made."""
+        raise NotImplementedError
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
         """Adds rows, given by column in the driver's raw values."""
@@ -94,8 +129,10 @@ class TableWriter:
         """Drops a table, if it is there."""
         self.run(f"DROP TABLE IF EXISTS {self.quoted(table)}")
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str) -> None:
+    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         """Puts `scratch` in the place of `table`, so that no reader finds neither.
+
+        `check` raises when `table` may not be replaced. It is called within the transaction, where there is one.
 
         Raises:
             UserError: the old table cannot be replaced, e.g. because a view hangs on it; it is still there.

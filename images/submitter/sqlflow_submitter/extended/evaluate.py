@@ -10,7 +10,7 @@ from sqlflow_submitter import metrics
 from sqlflow_submitter.connect.database import Batch, Database, Kind
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import open_select
-from sqlflow_submitter.extended.result_table import result_table
+from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes
 from sqlflow_submitter.features.clause import locate, resolve_column
 from sqlflow_submitter.rows import encode_head, encode_rows
@@ -36,13 +36,14 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     available = [column.name for column in database.describe(statement.select)]
     label = resolve_column("label", statement.label or model.meta.label, available)
     model.check_columns(available)
+    check_result_table(statement, attributes, database)
     channel.say(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
 
     scores = _scores(statement, model, label, database, channel)
     measured = {name: metric(scores) for name, metric in chosen.items()}
     _send(measured, channel)
     if statement.result_table:
-        with result_table(database, statement.result_table, step.scratch_suffix) as table:
+        with result_table(statement, attributes, step.scratch_suffix, database) as table:
             writer = table.writer
             table.create([writer.column("metric", Kind.TEXT), writer.column("value", Kind.FLOAT)])
             table.insert([writer.raw(list(measured)), writer.raw(list(measured.values()))])

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import Database, Kind
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import open_select
-from sqlflow_submitter.extended.result_table import ResultTable, result_table
+from sqlflow_submitter.extended.result_table import ResultTable, check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
 from sqlflow_submitter.features.matrix import matrix_width
 from sqlflow_submitter.features.spec import Feature
@@ -38,13 +38,14 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     Raises:
         UserError: an attribute does not exist, a column that the model reads is not in the select, or there is no row.
     """
-    check_attributes(statement.attributes, rules.attributes("explain"))
+    attributes = check_attributes(statement.attributes, rules.attributes("explain"))
     model = UsedModel(statement.model_dir)
     model.check_columns([column.name for column in database.describe(statement.select)])
+    check_result_table(statement, attributes, database)
     names = unique_names(model.meta.features)
     channel.say(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
     if statement.result_table:
-        with result_table(database, statement.result_table, step.scratch_suffix) as table:
+        with result_table(statement, attributes, step.scratch_suffix, database) as table:
             _create(table, names, model)
             importance = _explain(statement, model, database, channel, table)
             table.publish(channel)

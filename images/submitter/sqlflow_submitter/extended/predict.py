@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import open_select
-from sqlflow_submitter.extended.result_table import result_table
+from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.statement import StatementChannel
@@ -24,12 +24,13 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     """
     if not statement.result_table or not statement.result_column:
         raise UserError("PREDICT needs a table and a column, as in TO PREDICT d.t.class USING m")
-    check_attributes(statement.attributes, rules.attributes("predict"))
+    attributes = check_attributes(statement.attributes, rules.attributes("predict"))
     model = UsedModel(statement.model_dir)
     described = database.describe(statement.select)
     available = [column.name for column in described]
     model.check_columns(available)
-    with result_table(database, statement.result_table, step.scratch_suffix) as table:
+    check_result_table(statement, attributes, database)
+    with result_table(statement, attributes, step.scratch_suffix, database) as table:
         result_column = table.writer.column(table.writer.column_name(statement.result_column), model.result_kind())
         kept = [name for name in available if name.lower() != result_column.name.lower()]
         places = list(locate("column", kept, available).values())

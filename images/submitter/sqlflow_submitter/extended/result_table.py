@@ -2,24 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.connect.writer import TableName, TableWriter
-from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement
+
+REPLACE = "result.replace"
+"""The attribute that lets a statement replace a table which is not one of ours, or which it reads."""
+
+
+COUNTED_ROWS = 1_000_000
+"""Rows of a replaced table are counted up to here: more would hold up the statement."""
+
+
+def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[str], replace: bool) -> None:
+    """Refuses to replace what a person has made, or what the statement reads.
+
+    Args:
+        writer: looks into the database.
+        table: the result table.
+        selects: what the statement reads.
+        replace: the statement says `result.replace = true`.
+
+    Raises:
+        UserError: the table is somebody's own, or is read.
+    """
+    existing = writer.existing(table)
+    if existing is None:
+        return
+    if existing.kind != "table":
+        raise UserError(f"cannot write table {table}: it is a {existing.kind}; choose another name")
+    if replace:
+        return
+    if any(writer.reads(select, table) for select in selects if select):
+        reason = "the statement reads it"
+    elif not existing.ours:
+        reason = f"it exists ({_rows(writer, table)}) and SQLFlow did not make it"
+    else:
+        return
+    raise UserError(
+        f"cannot write table {table}: {reason}; choose another name, or replace it by WITH result.replace = true"
+    )
+
+
+def _rows(writer: TableWriter, table: TableName) -> str:
+    rows = writer.count(table, COUNTED_ROWS + 1)
+    return f"more than {COUNTED_ROWS} rows" if rows > COUNTED_ROWS else f"{rows} row" + "s" * (rows != 1)
 
 
 class ResultTable:
     """A table that is being filled under its scratch name."""
 
-    def __init__(self, writer: TableWriter, name: str, suffix: str) -> None:
+    def __init__(self, writer: TableWriter, name: str, suffix: str, replace: bool) -> None:
         self.writer = writer
         self.name = writer.table_name(name)
         self.rows = 0
         self._suffix = suffix
+        self._replace = replace
         self._scratch = self.name.beside(suffix, writer.name_limit)
         self._columns: list[ColumnInfo] = []
 
@@ -31,7 +75,7 @@ class ResultTable:
     def create_like(self, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]) -> None:
         """Makes the table of columns of a select, and columns of ours after them."""
         self._columns = [*columns, *more]
-        self.writer.create_like(self._scratch, select, [column.name for column in columns], more)
+        self.writer.create_like(self._scratch, select, columns, more)
 
     def insert(self, raw: Sequence[Sequence[Any]]) -> None:
         """Adds rows, given by column in the driver's raw values."""
@@ -39,9 +83,17 @@ class ResultTable:
         self.writer.insert(self._scratch, self._columns, raw)
 
     def publish(self, channel: StatementChannel) -> None:
-        """Asks for leave, then puts the table in the place of the old one."""
+        """Asks for leave, then puts the table in the place of the old one, which must not have become another's."""
+        replaced = _rows(self.writer, self.name) if self.writer.existing(self.name) else None
         channel.commit()
-        self.writer.swap(self._scratch, self.name, self._suffix)
+        self.writer.swap(
+            self._scratch,
+            self.name,
+            self._suffix,
+            lambda: check_replaceable(self.writer, self.name, (), self._replace),
+        )
+        if replaced is not None:
+            channel.say(f"replaced table {self.name} ({replaced})")
 
     def clear(self) -> None:
         """Drops what this attempt, and earlier attempts of the same step, have left behind."""
@@ -57,11 +109,26 @@ def leftovers(writer: TableWriter, table: TableName, suffix: str) -> list[TableN
     return [name for number in range(1, int(attempt) + 1) for name in writer.leftovers(table, f"{step}_{number}")]
 
 
+def check_result_table(statement: Statement, attributes: Mapping[str, Any], database: Database) -> None:
+    """Refuses a result table that must not be replaced, before any work is done.
+
+    Raises:
+        UserError: as of `check_replaceable`.
+    """
+    if statement.result_table:
+        with database.writer() as writer:
+            selects = [statement.select, str(attributes.get("validation.select", ""))]
+            replace = attributes.get(REPLACE, False)
+            check_replaceable(writer, writer.table_name(statement.result_table), selects, replace)
+
+
 @contextmanager
-def result_table(database: Database, name: str, suffix: str) -> Iterator[ResultTable]:
+def result_table(
+    statement: Statement, attributes: Mapping[str, Any], suffix: str, database: Database
+) -> Iterator[ResultTable]:
     """Opens a result table; whatever goes wrong before it is published, its scratch table is dropped."""
     with database.writer() as writer:
-        table = ResultTable(writer, name, suffix)
+        table = ResultTable(writer, statement.result_table or "", suffix, attributes.get(REPLACE, False))
         table.clear()
         try:
             yield table
