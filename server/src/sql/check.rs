@@ -1,7 +1,7 @@
 //! What is well formed and still cannot run: statements without a submitter, names that lead nowhere, values and
 //! columns that mean nothing.
 
-use super::ast::{Attribute, Body, ColumnClause, Name, Predict, Program, Statement, Train};
+use super::ast::{Attribute, Body, ColumnClause, Explain, Name, Predict, Program, Statement, Train};
 use super::classify::{StandardKind, classify};
 use super::clause::EXCEPT;
 use super::columns::FeatureColumn;
@@ -9,7 +9,10 @@ use super::dialect::Dialect;
 use super::error::SqlError;
 use super::expr::Expr;
 use super::pod_wish::PodWish;
+use super::tables_read::tables_read;
 
+/// The attribute by which a statement may replace a table that it reads, or that a person made.
+const REPLACE: &str = "result.replace";
 /// Longest segment of a model name in bytes: file names have 255, and the archive's name and that of the file which is
 /// written before it end in more.
 pub const MAX_MODEL_SEGMENT: usize = 200;
@@ -40,6 +43,7 @@ pub fn check_semantics(program: &Program) -> Vec<SqlError> {
 
 fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
     check_select(statement, dialect)?;
+    check_result(statement, dialect)?;
     match &statement.body {
         Body::Standard(_) | Body::Run(_) | Body::Optimize(_) => Ok(()),
         Body::Train(train) => check_train(train),
@@ -75,6 +79,31 @@ fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
     }
     let message = format!("the SELECT before {} must only read", statement.body.title());
     Err(SqlError::meaning(statement.position, message))
+}
+
+/// A result that certainly takes the place of a table that its own SELECT reads must be asked for. Where the two names
+/// may or may not mean the same, as `t` and `d.t`, the submitter asks the database.
+fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    let (table, position) = match &statement.body {
+        Body::Predict(predict) => match predict.table_and_column() {
+            Some((table, _)) => (table, predict.target.position),
+            None => return Ok(()),
+        },
+        Body::Evaluate(evaluate) => (evaluate.into.text.as_str(), evaluate.into.position),
+        Body::Explain(Explain { into: Some(into), .. }) => (into.text.as_str(), into.position),
+        _ => return Ok(()),
+    };
+    let is_asked_for = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
+    let attributes = statement.body.attributes();
+    let written: Vec<String> = table.to_lowercase().split('.').map(str::to_owned).collect();
+    let select = statement.body.select().unwrap_or_default();
+    if attributes.iter().any(is_asked_for) || !tables_read(select, dialect).contains(&written) {
+        return Ok(());
+    }
+    let message = format!(
+        "cannot write table {table}: the statement reads it; choose another name, or replace it by WITH {REPLACE} = true"
+    );
+    Err(SqlError::meaning(position, message))
 }
 
 fn check_train(train: &Train) -> Result<(), SqlError> {
@@ -193,6 +222,19 @@ mod tests {
     }
 
     #[test]
+    fn a_result_may_have_the_name_of_what_is_not_read_or_be_asked_to_replace() {
+        for sql in [
+            "SELECT t FROM a TO PREDICT t.y USING m",
+            "SELECT * FROM b.t TO PREDICT a.t.y USING m",
+            "SELECT * FROM t TO PREDICT t.y WITH result.replace=true USING m",
+            "SELECT * FROM t TO EVALUATE m WITH result.replace=true LABEL y INTO t",
+        ] {
+            let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+            assert_eq!(check_semantics(&program), [], "{sql}");
+        }
+    }
+
+    #[test]
     fn faults_have_places() {
         for (sql, message) in [
             ("SELECT 1;\nSELECT 1 TO RUN a:1 CMD 'x'", "line 2, column 1: TO RUN is not supported yet"),
@@ -220,6 +262,16 @@ mod tests {
             (
                 "SELECT * FROM t FOR UPDATE TO TRAIN E LABEL l INTO m",
                 "line 1, column 1: the SELECT before TO TRAIN must only read",
+            ),
+            (
+                "SELECT * FROM D.t AS x TO PREDICT d.T.y USING m",
+                "line 1, column 35: cannot write table d.T: the statement reads it; choose another name, or replace it \
+                 by WITH result.replace = true",
+            ),
+            (
+                "SELECT 1 FROM a, b TO EXPLAIN m WITH result.replace=false INTO b",
+                "line 1, column 64: cannot write table b: the statement reads it; choose another name, or replace it \
+                 by WITH result.replace = true",
             ),
             (
                 "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x TO EXPLAIN m",

@@ -35,6 +35,7 @@ mod session;
 mod split;
 mod steps;
 mod suggest;
+mod tables_read;
 mod turn;
 
 #[cfg(test)]

@@ -41,10 +41,10 @@ mod tests {
             format!("SELECT a, y FROM t TO TRAIN xgboost.gbtree {with} LABEL y {using} INTO m;")
         };
         assert!(overwrites(&train("USING m")) && !overwrites(&train("USING n")) && !overwrites(&train("")));
-        assert!(overwrites("SELECT a FROM T TO PREDICT t.y USING m;"));
+        assert!(overwrites("SELECT a FROM T TO PREDICT t.y WITH result.replace=true USING m;"));
         assert!(overwrites("SELECT a FROM b JOIN `t` ON 1=1 TO PREDICT db.t.y USING m;"));
         assert!(!overwrites("SELECT a FROM 't' TO PREDICT s.t USING m;"), "s is not read");
-        assert!(overwrites("SELECT a, y FROM t TO EVALUATE m LABEL y INTO t;"));
+        assert!(overwrites("SELECT a, y FROM t TO EVALUATE m WITH result.replace=true LABEL y INTO t;"));
         assert!(!overwrites("SELECT a, y FROM t TO EVALUATE m LABEL y INTO u;"));
     }
 }

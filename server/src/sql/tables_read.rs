@@ -1,0 +1,108 @@
+//! The tables that a select names where a table stands.
+
+use super::classify::Tokens;
+use super::dialect::Dialect;
+
+/// What a level of brackets has had so far.
+#[derive(Clone, Copy, Default)]
+struct Level {
+    /// A SELECT: without one, `FROM` is a word of a function, as in `TRIM(' ' FROM a)`.
+    has_select: bool,
+    /// Its tables are being named; a comma brings another.
+    in_tables: bool,
+}
+
+/// Words that end the list of tables after FROM.
+const AFTER_TABLES: [&str; 12] = [
+    "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "FETCH", "WINDOW", "UNION", "EXCEPT", "INTERSECT", "FOR",
+];
+/// Words that may stand between FROM or JOIN and a name.
+const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
+
+/// Each table as its parts, in lower case: `d.T` is `["d", "t"]`. What a WITH clause defines is none.
+pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
+    let mut tables: Vec<Vec<String>> = Vec::new();
+    let mut defined: Vec<String> = Vec::new();
+    let mut levels = vec![Level::default()];
+    let mut expects_table = false;
+    let mut tokens = Tokens::new(select, dialect);
+    let mut before = None;
+    while let Some(token) = tokens.next() {
+        let expected = std::mem::take(&mut expects_table);
+        let level = levels.last().copied().unwrap_or_default();
+        let mut now = level;
+        if token.is_symbol('(') {
+            // Tables in brackets: `FROM (a JOIN b)`.
+            levels.push(Level { has_select: expected, in_tables: expected });
+            expects_table = expected;
+            before = Some(token);
+            continue;
+        } else if token.is_symbol(')') {
+            if levels.len() > 1 {
+                levels.pop();
+            }
+            before = Some(token);
+            continue;
+        } else if token.is("SELECT") {
+            now = Level { has_select: true, in_tables: false };
+        } else if token.is("FROM") && level.has_select && !before.is_some_and(|it| it.is("DISTINCT")) {
+            now.in_tables = true;
+            expects_table = true;
+        } else if token.is_one_of(&["JOIN", "STRAIGHT_JOIN"]) || (token.is_symbol(',') && level.in_tables) {
+            expects_table = true;
+        } else if token.is_one_of(&AFTER_TABLES) {
+            now.in_tables = false;
+        } else if expected && token.is_one_of(&BEFORE_NAME) {
+            expects_table = true;
+        } else if let Some(first) = token.name() {
+            if expected {
+                let mut parts = vec![first];
+                while tokens.at_symbol('.') {
+                    tokens.next();
+                    parts.extend(tokens.next().and_then(|part| part.name()));
+                }
+                // A bracket after it makes it a function.
+                if !tokens.at_symbol('(') {
+                    tables.push(parts);
+                }
+            } else if tokens.at(&["AS"]) && !level.in_tables && !level.has_select {
+                defined.push(first);
+            }
+        }
+        if let Some(level) = levels.last_mut() {
+            *level = now;
+        }
+        before = Some(token);
+    }
+    tables.retain(|parts| !matches!(parts.as_slice(), [name] if defined.contains(name)));
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tables(select: &str) -> Vec<String> {
+        tables_read(select, Dialect::Mysql).into_iter().map(|parts| parts.join(".")).collect()
+    }
+
+    #[test]
+    fn tables_are_found_where_tables_stand() {
+        for (select, found) in [
+            ("SELECT a, t FROM T", vec!["t"]),
+            ("SELECT s.a FROM `D`.`t` AS s, u JOIN v ON v.a = t.x, w WHERE x IN (SELECT y FROM z)", {
+                vec!["d.t", "u", "v", "w", "z"]
+            }),
+            ("SELECT * FROM (SELECT * FROM a) s LEFT JOIN (b, c) ON 1 ORDER BY d, e", vec!["a", "b", "c"]),
+            ("SELECT TRIM(' ' FROM t), EXTRACT(YEAR FROM t) FROM u", vec!["u"]),
+            ("SELECT a IS DISTINCT FROM t FROM u", vec!["u"]),
+            ("WITH t AS (SELECT * FROM a) SELECT * FROM t JOIN b ON 1", vec!["a", "b"]),
+            ("SELECT * FROM generate_series(1, 2), t", vec!["t"]),
+            ("SELECT 't' FROM a UNION SELECT 1, t FROM b", vec!["a", "b"]),
+            ("SELECT 1", vec![]),
+            ("", vec![]),
+        ] {
+            assert_eq!(tables(select), found, "{select}");
+        }
+    }
+}
