@@ -60,6 +60,11 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
         return
     from sqlflow_submitter.extended import run_extended
 
+    if step.ahead:
+        from sqlflow_submitter.extended.ahead import check_ahead
+
+        with channel.spans.span("check ahead"):
+            check_ahead(statement, step.ahead, database)
     run_extended(statement, step, database, channel)
     channel.ended(None)
 

@@ -56,6 +56,8 @@ class Step:
         self.clean_up: CleanUp | None = CleanUp(document["clean_up"]) if "clean_up" in document else None
         self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]
         self.statements = [Statement(statement) for statement in document["statements"]]
+        self.ahead = [Statement(statement) for statement in document.get("ahead", ())]
+        """Statements of later steps, to be checked before this step does its work."""
 
 
 def load_step(path: str) -> Step:

@@ -1,6 +1,7 @@
 """TRAIN, on each database and in each way; statements run in the tests' own process, as far as that does not matter."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -343,3 +344,39 @@ def test_a_missing_model_folder_is_told(sqlite_here: Here, tmp_path: Path) -> No
     numbers(sqlite_here, 50)
     with pytest.raises(Exception, match="cannot be read"):
         sqlite_here.train("SELECT a, y FROM numbers", "y", pretrained="nowhere")
+
+
+def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgent, here: Here) -> None:
+    here.sql(*iris_statements(), "DROP TABLE IF EXISTS precious", "CREATE TABLE precious (a INT)")
+    train = {"kind": "train", "select": IRIS, "estimator": "xgboost.gbtree", "label": "class", "model": "m"}
+    first = {**train, "output": "outputs/m", "pretrained": None}
+    use = {"select": "SELECT * FROM iris", "model": "m"}
+    good = [
+        {"index": 1, "kind": "predict", **use, "result_table": "outcome", "result_column": "p"},
+        {"index": 2, "kind": "evaluate", **use, "label": "class", "result_table": "outcome_2"},
+        {"index": 3, "kind": "explain", **use, "result_table": None},
+        {"index": 4, **train, "pretrained": "inputs/other"},
+        {"index": 5, "kind": "predict", **use, "model": "elsewhere", "result_table": "outcome", "result_column": "p"},
+        {"index": 6, "kind": "show_train", "model": "m"},
+    ]
+    agent.run(first, ahead=good).succeeded()
+    narrow = "SELECT sepal_length FROM iris"
+    for statement, told in [
+        ({**good[0], "select": "SELECT * FROM no_such_table"}, r"no_such_table"),
+        ({**good[0], "select": narrow}, r"the model's column \w+ does not exist"),
+        ({**good[1], "label": "clas"}, r"label clas does not exist; did you mean class"),
+        ({**good[1], "result_table": "precious"}, r"cannot write table precious: it exists \(0 rows\)"),
+        ({**train, "index": 7, "label": "clss", "pretrained": None}, r"label clss does not exist; did you mean class"),
+        ({**train, "index": 7, "label": "clss", "pretrained": "inputs/m"}, r"label clss does not exist"),
+        (
+            {**train, "index": 7, "attributes": {"validation.select": narrow}, "pretrained": None},
+            r"validation\.select: column",
+        ),
+    ]:
+        run = agent.run(first, ahead=[statement, good[2]])
+        assert run.kinds() == ["started", "failure"]
+        number, kind = int(str(statement["index"])) + 1, str(statement["kind"]).upper()
+        assert re.match(rf"statement {number} \(TO {kind}\): .*{told}", run.failure().message), run.failure().message
+    twice = agent.run(first, ahead=[{**good[0], "select": narrow}, {**good[1], "label": "clas"}]).failure().message
+    assert re.match(r"statement 2 \(TO PREDICT\): .*; statement 3 \(TO EVALUATE\): ", twice), twice
+    here.sql("DROP TABLE precious")

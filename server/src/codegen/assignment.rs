@@ -123,6 +123,9 @@ fn assign(
         "replay": spec.replay,
         "statements": spec.statements,
     });
+    if !spec.ahead.is_empty() {
+        document["ahead"] = json!(spec.ahead);
+    }
     if let Some(clean_up) = clean_up {
         document["clean_up"] = json!(clean_up);
         spec.inputs.clear();

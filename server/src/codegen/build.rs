@@ -29,19 +29,10 @@ pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
             .kind
             .statements()
             .iter()
-            .any(|&it| writes_table(&compiled.program.statements[it].body)),
+            .any(|&it| compiled.program.statements[it].body.result_table().is_some()),
         attempts: Vec::new(),
     });
     steps.collect()
-}
-
-/// Whether the statement's result replaces a table of the user's database.
-fn writes_table(body: &Body) -> bool {
-    match body {
-        Body::Predict(_) | Body::Evaluate(_) => true,
-        Body::Explain(explain) => explain.into.is_some(),
-        Body::Standard(_) | Body::Train(_) | Body::ShowTrain(_) | Body::Run(_) | Body::Optimize(_) => false,
-    }
 }
 
 fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
@@ -53,12 +44,22 @@ fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
             .map(|&index| ReplaySpec { index: small(index), sql: statements[index].text.clone() })
             .collect(),
         statements: Vec::new(),
+        ahead: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
         pod: BTreeMap::new(),
     };
     for &index in step.kind.statements() {
-        add_statement(&mut spec, index, &statements[index]);
+        let body = &statements[index].body;
+        spec.pod.extend(PodWish::of(body.attributes()).filter(|_| body.select().is_some()));
+        let document = document(index, &statements[index], &mut spec.inputs, &mut spec.outputs);
+        spec.statements.push(Value::Object(document));
+    }
+    for &index in &step.ahead {
+        // Neither its text nor its models are of use there.
+        let mut document = document(index, &statements[index], &mut Vec::new(), &mut Vec::new());
+        document.retain(|name, _| !matches!(name.as_str(), "sql" | "output" | "model_dir"));
+        spec.ahead.push(Value::Object(document));
     }
     spec
 }
@@ -74,7 +75,13 @@ fn title(step: &Step, statements: &[Statement]) -> String {
     }
 }
 
-fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
+/// A statement as the submitter reads it; its models are noted.
+fn document(
+    index: usize,
+    statement: &Statement,
+    inputs: &mut Vec<InputSpec>,
+    outputs: &mut Vec<OutputSpec>,
+) -> Map<String, Value> {
     let body = &statement.body;
     let mut document = Map::from_iter([
         ("index".to_owned(), json!(index)),
@@ -85,7 +92,6 @@ fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
     if let Some(select) = body.select() {
         put("select", json!(select));
         put("attributes", attributes(body.attributes()));
-        spec.pod.extend(PodWish::of(body.attributes()));
     }
     match body {
         Body::Standard(standard) => {
@@ -93,7 +99,7 @@ fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
         }
         Body::Train(train) => {
             let output = format!("outputs/{}", train.into.text);
-            let pretrained = train.using.as_ref().map(|model| add_input(&mut spec.inputs, &model.text));
+            let pretrained = train.using.as_ref().map(|model| add_input(inputs, &model.text));
             put("repeatable", json!(true));
             put("estimator", json!(train.estimator.text));
             put("columns", columns(&train.columns));
@@ -101,7 +107,7 @@ fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
             put("model", json!(train.into.text));
             put("output", json!(output));
             put("pretrained", json!(pretrained));
-            spec.outputs.push(OutputSpec {
+            outputs.push(OutputSpec {
                 model: train.into.text.clone(),
                 directory: output,
                 train_select: statement.text.trim().to_owned(),
@@ -112,28 +118,28 @@ fn add_statement(spec: &mut StepSpec, index: usize, statement: &Statement) {
             put("result_table", json!(table));
             put("result_column", json!(column));
             put("model", json!(predict.model.text));
-            put("model_dir", json!(add_input(&mut spec.inputs, &predict.model.text)));
+            put("model_dir", json!(add_input(inputs, &predict.model.text)));
         }
         Body::Evaluate(evaluate) => {
             put("label", json!(evaluate.label.text));
             put("result_table", json!(evaluate.into.text));
             put("model", json!(evaluate.model.text));
-            put("model_dir", json!(add_input(&mut spec.inputs, &evaluate.model.text)));
+            put("model_dir", json!(add_input(inputs, &evaluate.model.text)));
         }
         Body::Explain(explain) => {
             put("explainer", json!(explain.using.as_ref().map(|explainer| &explainer.text)));
             put("result_table", json!(explain.into.as_ref().map(|table| &table.text)));
             put("model", json!(explain.model.text));
-            put("model_dir", json!(add_input(&mut spec.inputs, &explain.model.text)));
+            put("model_dir", json!(add_input(inputs, &explain.model.text)));
         }
         Body::ShowTrain(show) => {
             put("model", json!(show.model.text));
-            put("model_dir", json!(add_input(&mut spec.inputs, &show.model.text)));
+            put("model_dir", json!(add_input(inputs, &show.model.text)));
         }
         // Refused when the program was compiled.
         Body::Run(_) | Body::Optimize(_) => {}
     }
-    spec.statements.push(Value::Object(document));
+    document
 }
 
 /// Notes a model to fetch, and answers with its folder in the workspace.

@@ -18,6 +18,9 @@ pub struct StepSpec {
     pub replay: Vec<ReplaySpec>,
     /// The statements as the submitter reads them.
     pub statements: Vec<Value>,
+    /// Statements of later steps whose tables and columns are checked before this step does its work.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead: Vec<Value>,
     /// Models that the agent fetches before the submitter starts.
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.

@@ -91,6 +91,19 @@ impl Body {
         }
     }
 
+    /// The table of the user's database that its result is written to.
+    #[must_use]
+    pub fn result_table(&self) -> Option<&str> {
+        match self {
+            Self::Predict(predict) => predict.table_and_column().map(|(table, _)| table),
+            Self::Evaluate(evaluate) => Some(&evaluate.into.text),
+            Self::Explain(explain) => explain.into.as_ref().map(|into| into.text.as_str()),
+            Self::Standard(_) | Self::Train(_) | Self::ShowTrain(_) | Self::Run(_) | Self::Optimize(_) => {
+                None
+            }
+        }
+    }
+
     /// The attributes of its WITH clause, in order.
     #[must_use]
     pub fn attributes(&self) -> &[Attribute] {

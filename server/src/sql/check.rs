@@ -84,15 +84,13 @@ fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
 /// A result that certainly takes the place of a table that its own SELECT reads must be asked for. Where the two names
 /// may or may not mean the same, as `t` and `d.t`, the submitter asks the database.
 fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
-    let (table, position) = match &statement.body {
-        Body::Predict(predict) => match predict.table_and_column() {
-            Some((table, _)) => (table, predict.target.position),
-            None => return Ok(()),
-        },
-        Body::Evaluate(evaluate) => (evaluate.into.text.as_str(), evaluate.into.position),
-        Body::Explain(Explain { into: Some(into), .. }) => (into.text.as_str(), into.position),
+    let position = match &statement.body {
+        Body::Predict(predict) => predict.target.position,
+        Body::Evaluate(evaluate) => evaluate.into.position,
+        Body::Explain(Explain { into: Some(into), .. }) => into.position,
         _ => return Ok(()),
     };
+    let Some(table) = statement.body.result_table() else { return Ok(()) };
     let is_asked_for = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
     let attributes = statement.body.attributes();
     let written: Vec<String> = table.to_lowercase().split('.').map(str::to_owned).collect();

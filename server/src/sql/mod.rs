@@ -7,12 +7,13 @@
 //! program ── scan, turn, routine ──▶ split ──▶ Standard: classify, effects
 //!                                     │
 //!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
-//! Program ──▶ check, columns, estimator ──▶ steps, session ──▶ Compiled           Program ──▶ json
+//! Program ──▶ check, columns, estimator ──▶ steps, session, ahead ──▶ Compiled         Program ──▶ json
 //! ```
 //!
 //! The two halves of an extended statement have two lexers: `scan` follows the database's rules, because only those
 //! say where a string or a comment ends; `lex` follows SQLFlow's own, which are the same everywhere.
 
+mod ahead;
 mod ast;
 mod check;
 mod classify;

@@ -21,8 +21,13 @@ pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {
 
 /// Whether the select has the table's name anywhere, in whatever spelling and database.
 fn names(select: &str, table: &str, dialect: Dialect) -> bool {
-    let name = table.rsplit('.').next().unwrap_or(table).trim_matches(['`', '"', '[', ']']).to_lowercase();
+    let name = bare_name(table);
     Tokens::new(select, dialect).any(|token| token.name().as_deref() == Some(&name))
+}
+
+/// A table's own name, as tokens give names: `d.T` → `t`.
+pub(super) fn bare_name(table: &str) -> String {
+    table.rsplit('.').next().unwrap_or(table).trim_matches(['`', '"', '[', ']']).to_lowercase()
 }
 
 #[cfg(test)]

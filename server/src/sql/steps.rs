@@ -4,6 +4,7 @@
 //! a session of its own. `USE` and `SET` are replayed there; a temporary table, a computed session variable and an open
 //! transaction cannot be, so a program that needs one later is refused before anything runs.
 
+use super::ahead::plan_ahead;
 use super::ast::{Body, Program, Statement};
 use super::classify::StandardKind;
 use super::error::SqlError;
@@ -28,6 +29,8 @@ pub struct Step {
     pub overwrites_input: bool,
     /// The `USE` and `SET` statements of earlier steps, in order, to run first.
     pub replay: Vec<usize>,
+    /// Statements of later steps whose tables and columns are to be checked before this step does its work.
+    pub ahead: Vec<usize>,
 }
 
 /// The statements of a step, by index.
@@ -68,7 +71,9 @@ pub fn plan_steps(program: &Program) -> Result<Vec<Step>, SqlError> {
         planner.statement(index, statement)?;
     }
     planner.close_run()?;
-    Ok(planner.steps)
+    let mut steps = planner.steps;
+    plan_ahead(program, &mut steps);
+    Ok(steps)
 }
 
 struct Planner<'a> {
@@ -164,7 +169,15 @@ impl Planner<'_> {
             return Err(SqlError::too_large(position, message));
         }
         let replay = self.settings.clone();
-        self.steps.push(Step { first_statement: first, kind, repeatable, overwrites_input: false, replay });
+        let ahead = Vec::new();
+        self.steps.push(Step {
+            first_statement: first,
+            kind,
+            repeatable,
+            overwrites_input: false,
+            replay,
+            ahead,
+        });
         Ok(())
     }
 

@@ -14,7 +14,18 @@ struct Level {
 
 /// Words that end the list of tables after FROM.
 const AFTER_TABLES: [&str; 12] = [
-    "WHERE", "GROUP", "HAVING", "ORDER", "LIMIT", "OFFSET", "FETCH", "WINDOW", "UNION", "EXCEPT", "INTERSECT", "FOR",
+    "WHERE",
+    "GROUP",
+    "HAVING",
+    "ORDER",
+    "LIMIT",
+    "OFFSET",
+    "FETCH",
+    "WINDOW",
+    "UNION",
+    "EXCEPT",
+    "INTERSECT",
+    "FOR",
 ];
 /// Words that may stand between FROM or JOIN and a name.
 const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
