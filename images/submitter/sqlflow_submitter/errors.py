@@ -23,6 +23,11 @@ class UserError(SubmitterError):
 
     user_error = True
 
+    def __init__(self, message: str, missing_table: str | None = None) -> None:
+        super().__init__(message)
+        self.missing_table = missing_table
+        """The table that the database does not have, where that is the error."""
+
 
 class DatabaseUnavailable(SubmitterError):
     """The database cannot be reached, or went away."""

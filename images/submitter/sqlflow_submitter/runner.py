@@ -53,11 +53,19 @@ def run_step(path: str) -> None:
 def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
     """Runs one statement, from the frame that says it started to the one that says it ended."""
     channel.started(statement.repeatable)
+    try:
+        channel.ended(_run(statement, step, database, channel))
+    except UserError as error:
+        database.add_near_misses(error)
+        raise
+
+
+def _run(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> int | None:
+    """Runs one statement; gives the number of rows it changed, where it is known."""
     if statement.kind == "standard":
         from sqlflow_submitter.standard import run_standard
 
-        channel.ended(run_standard(statement.sql, database, channel))
-        return
+        return run_standard(statement.sql, database, channel)
     from sqlflow_submitter.extended import run_extended
 
     if step.ahead:
@@ -66,7 +74,7 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
         with channel.spans.span("check ahead"):
             check_ahead(statement, step.ahead, database)
     run_extended(statement, step, database, channel)
-    channel.ended(None)
+    return None
 
 
 def _fail(error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor) -> NoReturn:

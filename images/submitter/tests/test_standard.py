@@ -97,6 +97,16 @@ FAILS_AT_ROW_5000 = {
 }
 
 
+def test_a_misspelt_table_is_told_with_its_near_misses(agent: StandInAgent) -> None:
+    for sql in ("DROP TABLE IF EXISTS flowers", "CREATE TABLE flowers (a INT)"):
+        agent.run({"kind": "standard", "sql": sql}).succeeded()
+    message = agent.run({"kind": "standard", "sql": "SELECT * FROM flowres"}).failure().message
+    assert message.endswith("; did you mean flowers?"), message
+    # Nothing is asked of a transaction that has failed.
+    assert "far_away" in agent.run({"kind": "standard", "sql": "SELECT * FROM far_away"}).failure().message
+    agent.run({"kind": "standard", "sql": "DROP TABLE flowers"}).succeeded()
+
+
 def test_an_error_on_the_way_keeps_the_rows_before_it(agent: StandInAgent) -> None:
     run = agent.run(FAILS_AT_ROW_5000[agent.dsn.partition(":")[0]])
     assert run.failure().user_error

@@ -362,7 +362,7 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
     agent.run(first, ahead=good).succeeded()
     narrow = "SELECT sepal_length FROM iris"
     for statement, told in [
-        ({**good[0], "select": "SELECT * FROM no_such_table"}, r"no_such_table"),
+        ({**good[0], "select": "SELECT * FROM irs"}, r".*irs.*; did you mean iris\?$"),
         ({**good[0], "select": narrow}, r"the model's column \w+ does not exist"),
         ({**good[1], "label": "clas"}, r"label clas does not exist; did you mean class"),
         ({**good[1], "result_table": "precious"}, r"cannot write table precious: it exists \(0 rows\)"),

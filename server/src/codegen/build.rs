@@ -122,7 +122,7 @@ fn document(
         }
         Body::Evaluate(evaluate) => {
             put("label", json!(evaluate.label.text));
-            put("result_table", json!(evaluate.into.text));
+            put("result_table", json!(evaluate.into.as_ref().map(|table| &table.text)));
             put("model", json!(evaluate.model.text));
             put("model_dir", json!(add_input(inputs, &evaluate.model.text)));
         }

@@ -96,7 +96,7 @@ impl Body {
     pub fn result_table(&self) -> Option<&str> {
         match self {
             Self::Predict(predict) => predict.table_and_column().map(|(table, _)| table),
-            Self::Evaluate(evaluate) => Some(&evaluate.into.text),
+            Self::Evaluate(evaluate) => evaluate.into.as_ref().map(|into| into.text.as_str()),
             Self::Explain(explain) => explain.into.as_ref().map(|into| into.text.as_str()),
             Self::Standard(_) | Self::Train(_) | Self::ShowTrain(_) | Self::Run(_) | Self::Optimize(_) => {
                 None
@@ -227,7 +227,7 @@ pub struct Explain {
     pub into: Option<Name>,
 }
 
-/// `select TO EVALUATE model … LABEL label INTO into`.
+/// `select TO EVALUATE model … LABEL label [INTO into]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evaluate {
     /// The SELECT.
@@ -238,8 +238,8 @@ pub struct Evaluate {
     pub attributes: Vec<Attribute>,
     /// LABEL.
     pub label: Name,
-    /// INTO: a table for the result.
-    pub into: Name,
+    /// INTO: a table for the result, which is shown in any case.
+    pub into: Option<Name>,
 }
 
 /// `SHOW TRAIN model`.

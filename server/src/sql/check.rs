@@ -1,7 +1,9 @@
 //! What is well formed and still cannot run: statements without a submitter, names that lead nowhere, values and
 //! columns that mean nothing.
 
-use super::ast::{Attribute, Body, ColumnClause, Explain, Name, Predict, Program, Statement, Train};
+use super::ast::{
+    Attribute, Body, ColumnClause, Evaluate, Explain, Name, Predict, Program, Statement, Train,
+};
 use super::classify::{StandardKind, classify};
 use super::clause::EXCEPT;
 use super::columns::FeatureColumn;
@@ -60,7 +62,7 @@ fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlErr
         Body::Evaluate(evaluate) => {
             check_attributes(&evaluate.attributes)?;
             check_model(&evaluate.model)?;
-            check_table(&evaluate.into)
+            evaluate.into.as_ref().map_or(Ok(()), check_table)
         }
         Body::ShowTrain(show) => check_model(&show.model),
     }
@@ -86,8 +88,8 @@ fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
 fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
     let position = match &statement.body {
         Body::Predict(predict) => predict.target.position,
-        Body::Evaluate(evaluate) => evaluate.into.position,
-        Body::Explain(Explain { into: Some(into), .. }) => into.position,
+        Body::Evaluate(Evaluate { into: Some(into), .. })
+        | Body::Explain(Explain { into: Some(into), .. }) => into.position,
         _ => return Ok(()),
     };
     let Some(table) = statement.body.result_table() else { return Ok(()) };

@@ -100,7 +100,7 @@ impl<'a> ClauseParser<'a> {
         let Some(label) = self.label()? else {
             return Err(self.unexpected());
         };
-        let into = self.required_name("INTO", "a table name")?;
+        let into = self.optional_name("INTO", "a table name")?;
         Ok(Evaluate { select, model, attributes, label, into })
     }
 

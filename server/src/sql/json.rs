@@ -43,7 +43,7 @@ fn body_json(body: &Body) -> Map<String, Value> {
         Body::Evaluate(evaluate) => json!({
             "model": evaluate.model.text,
             "label": evaluate.label.text,
-            "into": evaluate.into.text,
+            "into": optional(evaluate.into.as_ref()),
         }),
         Body::ShowTrain(show) => json!({ "model": show.model.text }),
         Body::Run(run) => json!({

@@ -1,6 +1,6 @@
 //! Statements that put their result in the place of something that they read: run again, they would read that result.
 
-use super::ast::Body;
+use super::ast::{Body, Evaluate, Explain};
 use super::classify::Tokens;
 use super::dialect::Dialect;
 
@@ -11,9 +11,8 @@ pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {
         Body::Predict(predict) => {
             predict.table_and_column().is_some_and(|(table, _)| names(&predict.select, table, dialect))
         }
-        Body::Evaluate(evaluate) => names(&evaluate.select, &evaluate.into.text, dialect),
-        Body::Explain(explain) => {
-            explain.into.as_ref().is_some_and(|into| names(&explain.select, &into.text, dialect))
+        Body::Evaluate(Evaluate { select, into, .. }) | Body::Explain(Explain { select, into, .. }) => {
+            into.as_ref().is_some_and(|into| names(select, &into.text, dialect))
         }
         Body::Standard(_) | Body::ShowTrain(_) | Body::Run(_) | Body::Optimize(_) => false,
     }

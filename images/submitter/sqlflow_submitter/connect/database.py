@@ -12,12 +12,16 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sqlflow_submitter.errors import SubmitterError, UserError, near_misses
+
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.writer import TableWriter
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 512 * 1024
 FIRST_BATCH_ROWS = 100
+MAX_TABLES = 10_000
+"""Tables among which a misspelt one is looked for."""
 
 
 class Kind(Enum):
@@ -117,6 +121,22 @@ class Database:
             UserError: the database refused the select.
         """
         raise NotImplementedError
+
+    tables_query: str
+    """A query that names the tables and views that need no schema, at most MAX_TABLES of them."""
+
+    def add_near_misses(self, error: UserError) -> None:
+        """Adds the tables that may have been meant to an error of a table that does not exist."""
+        if error.missing_table is None:
+            return
+        try:
+            tables = [str(name) for (name,) in self.rows(self.tables_query)]
+        except SubmitterError:
+            # As within a transaction that has failed.
+            return
+        near = near_misses(error.missing_table.rpartition(".")[2], tables)
+        if near:
+            error.args = (f"{error}; did you mean {' or '.join(near)}?",)
 
     def writer(self) -> TableWriter:
         """Gives what writes tables here, also while a result set is being read."""

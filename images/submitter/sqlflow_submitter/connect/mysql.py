@@ -14,7 +14,7 @@ import pymysql
 from pymysql.connections import FieldDescriptorPacket, MySQLResult
 from pymysql.constants import COMMAND
 
-from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, ResultSet
+from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, ResultSet
 from sqlflow_submitter.connect.go_dsn import GoDsn, parse_go_dsn
 from sqlflow_submitter.connect.mysql_rows import RowReader
 from sqlflow_submitter.connect.mysql_types import column_info
@@ -53,6 +53,8 @@ GO_OPTIONS = {
     "writeTimeout",
 }
 
+# Table does not exist.
+NO_SUCH_TABLE = 1146
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
 TRANSIENT = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
 
@@ -61,6 +63,9 @@ class MySQLDatabase(Database):
     """A MySQL server."""
 
     dialect = "mysql"
+    tables_query = (
+        f"SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() LIMIT {MAX_TABLES}"
+    )
 
     def __init__(self, rest: str, replay: Sequence[str]) -> None:
         self._rest = rest
@@ -157,6 +162,9 @@ class MySQLDatabase(Database):
             reason = system.group(1) if system else text
             # A lock too: what a CALL did before, and rows of a table without transactions, stay.
             return DatabaseUnavailable(f"MySQL server at {self._dsn.address()}: {reason}")
+        if code == NO_SUCH_TABLE:
+            missing = re.search("'([^']+)'", text)
+            return UserError(text, missing.group(1) if missing else None)
         line = re.search(r" at line (\d+)$", text)
         return UserError(f"line {line.group(1)}: {text[: line.start()]}" if line else text)
 

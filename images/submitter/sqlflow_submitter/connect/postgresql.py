@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
-from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, ResultSet
+from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, ResultSet
 from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecStatus, OperationalError, pq
 from sqlflow_submitter.connect.postgresql_types import column_info
 from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError, one_line
@@ -27,6 +27,8 @@ PRINTING = b"SET datestyle TO ISO; SET bytea_output TO hex"
 
 MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 
+# SQLSTATE of a table that does not exist.
+NO_SUCH_TABLE = "42P01"
 # Classes of SQLSTATE: connection, operator intervention.
 GONE = ("08", "57P")
 # Resources, serialization failure, deadlock.
@@ -43,6 +45,10 @@ class PostgreSQLDatabase(Database):
     """A PostgreSQL server."""
 
     dialect = "postgresql"
+    tables_query = (
+        "SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_table_is_visible(oid) "
+        f"AND relnamespace <> 'pg_catalog'::regnamespace LIMIT {MAX_TABLES}"
+    )
 
     def __init__(self, rest: str, replay: Sequence[str]) -> None:
         self._rest = rest
@@ -137,7 +143,10 @@ class PostgreSQLDatabase(Database):
         position = field(DiagnosticField.STATEMENT_POSITION)
         # The position counts characters, from 1.
         line = sql.count("\n", 0, int(position) - 1) + 1 if position else 0
-        return UserError(one_line(f"line {line}: {message}" if line else message))
+        missing = re.search('"([^"]+)"', message) if state == NO_SUCH_TABLE else None
+        return UserError(
+            one_line(f"line {line}: {message}" if line else message), missing.group(1) if missing else None
+        )
 
 
 class PostgreSQLResultSet(ResultSet):

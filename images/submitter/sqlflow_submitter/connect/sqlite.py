@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
-from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
+from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class SQLiteDatabase(Database):
     """An SQLite file."""
 
     dialect = "sqlite"
+    tables_query = f"SELECT name FROM sqlite_master WHERE type IN ('table', 'view') LIMIT {MAX_TABLES}"
 
     def __init__(self, rest: str, replay: Sequence[str]) -> None:
         self._path = database_path(rest)
@@ -202,4 +203,6 @@ class _Errors:
             return UserError(f"SQLite file {self._path}: {error}")
         if self._is_new and "no such table" in str(error):
             return UserError(f"{error} (file {self._path} did not exist and was made: is the path right?)")
-        return UserError(str(error))
+        # SQLite has no code of its own for it.
+        missing = re.search(r"no such table: (\S+)", str(error))
+        return UserError(str(error), missing.group(1) if missing else None)

@@ -37,6 +37,7 @@ def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) 
         try:
             _check(statement, database, inputs)
         except UserError as error:
+            database.add_near_misses(error)
             faults.append(f"statement {statement.index + 1} (TO {statement.kind.upper()}): {error}")
     if faults:
         more = f"; and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
