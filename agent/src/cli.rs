@@ -252,7 +252,7 @@ fn parse_output(text: &str) -> Result<Output, String> {
     let (folder, uri) =
         text.split_once('=').ok_or("DIR=URI is needed, such as out=file:///models/m.tar.gz")?;
     let (directory, (uri, name)) = (below_root(folder)?, tarball(uri)?);
-    Ok(Output { uri, name, directory, gob: Default::default() })
+    Ok(Output { uri, name, directory, ..Output::default() })
 }
 
 fn parse_input(text: &str) -> Result<Input, String> {

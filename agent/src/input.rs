@@ -5,13 +5,16 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
-use sqlflow_proto::agent::{AttemptRef, Input};
+use serde_json::json;
+use sqlflow_proto::agent::{AttemptRef, Input, Listing};
 use tar::EntryType;
 
 use crate::cache::{Cache, Fingerprint, Keeping};
 use crate::exhaustion::is_exhaustion;
+use crate::models::{Model, Models};
 use crate::store::{self, ModelPlace, ModelStore, Patience};
 use crate::tarball;
 use crate::workspace::inside;
@@ -64,6 +67,22 @@ pub fn fetch(
         Failure::Storage(error) => unusable(error.into()),
         Failure::Content(cause) => unusable(cause),
     })
+}
+
+/// Writes the list of all models below a folder, for the command.
+///
+/// # Errors
+/// Those of the storage, in one sentence.
+pub fn list(workspace: &Path, listing: &Listing, patience: &Arc<Patience>) -> anyhow::Result<()> {
+    let path = inside(workspace, &listing.path)?;
+    let models = patience.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
+    let entry = |model: &Model| {
+        let since_1970 = model.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+        let published = since_1970.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        json!({ "name": model.name, "size_bytes": model.bytes, "published_ms": published })
+    };
+    let document = serde_json::Value::Array(models.iter().map(entry).collect());
+    std::fs::write(&path, document.to_string()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn fetch_from(

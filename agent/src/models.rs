@@ -15,10 +15,8 @@ use sqlflow_proto::agent::AttemptRef;
 
 use crate::durable;
 use crate::store::{self, ModelPlace, ModelStore, Patience};
-use crate::tarball::{self, GOB};
+use crate::tarball::{self, GOB, META};
 
-/// What a submitter writes about its model.
-const META: &str = "model_meta.json";
 /// How long a storage that fails is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
 

@@ -67,6 +67,8 @@ fn mark(record: &Record) -> Option<Value> {
             "uri": model.uri,
             "bytes": model.size_bytes,
             "sha256": format!("{:x}", model.sha256),
+            "removed": model.removed,
+            "replaced": model.replaced.as_ref().map(|it| json!({ "ms": it.made_ms, "by": it.trained_by })),
         } }),
         _ => return None,
     };

@@ -13,6 +13,12 @@ use tar::{Archive, Entry, EntryType};
 /// What the server made of the statement: first in the tarball, and beside it.
 pub const GOB: &str = "sqlflow.gob";
 
+/// What a submitter writes about its model: right after the gob and its copy.
+pub const META: &str = "model_meta.json";
+/// Entries among which it is looked for, and bytes of one that may be passed over to get there.
+const META_WITHIN: usize = 3;
+const MAX_PASSED: u64 = 1 << 20;
+
 /// Longest metadata or gob, in bytes.
 const MAX_CONTENT: u64 = 64 << 20;
 /// Bytes of what stands before an entry's content: its header, and a long name. A bound of `tar` itself is not known.
@@ -126,6 +132,28 @@ pub fn content(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The metadata of a tarball that has it among its first entries, before anything large; no more is read.
+///
+/// # Errors
+/// It cannot be read, or is no tarball.
+pub fn meta(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
+    let (mut archive, allowed) = open(tarball);
+    let mut entries = archive.entries()?;
+    for _ in 0..META_WITHIN {
+        allowed.set(MAX_HEADER);
+        let Some(mut entry) = entries.next().transpose()? else { break };
+        allowed.set(u64::MAX);
+        if entry.path()?.as_os_str() == META {
+            return content(&mut entry).map(Some);
+        }
+        if entry.size() > MAX_PASSED {
+            break;
+        }
+        io::copy(&mut entry, &mut io::sink())?;
+    }
+    Ok(None)
+}
+
 fn open<R: Read>(tarball: R) -> (Archive<Allowance<R>>, Rc<Cell<u64>>) {
     let left = Rc::new(Cell::new(MAX_HEADER));
     let content = MultiGzDecoder::new(BufReader::with_capacity(64 << 10, tarball));
@@ -194,6 +222,17 @@ mod tests {
         assert_eq!(gob(&b"no tarball"[..]).unwrap(), None);
         let cut = with[..with.len() / 2].chain(Unreadable);
         assert_eq!(gob(cut).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn metadata_is_found_only_before_anything_large() {
+        let entries = |large: u64| {
+            let entry = |name, size| (EntryType::Regular, name, size);
+            tarball(&[entry(GOB, 3), entry("m.gob", large), entry(META, 2), entry("weights", 9)])
+        };
+        assert_eq!(meta(&entries(3)[..]).unwrap(), Some(b"xx".to_vec()));
+        assert_eq!(meta(&entries(MAX_PASSED + 1)[..]).unwrap(), None);
+        assert_eq!(meta(&tarball(&[(EntryType::Regular, "weights", 9)])[..]).unwrap(), None);
     }
 
     struct Unreadable;

@@ -14,6 +14,7 @@ mod first_job;
 mod full_disk;
 mod launching;
 mod model_files;
+mod models;
 mod open_page;
 mod refusals;
 mod run_again;

@@ -22,6 +22,9 @@ struct World {
     dir: tempfile::TempDir,
 }
 
+/// A result of ours, of one row.
+const OLD: &str = "SELECT * FROM iris LIMIT 1 TO PREDICT predicted.class USING m;";
+
 impl World {
     /// A server with the model `m` and a table `predicted` of one row.
     async fn new() -> Self {
@@ -29,7 +32,7 @@ impl World {
         let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
         let server = Setup::new(dir.path(), datasource).flag("--grace=2s").start().unwrap();
         let mut client = server.client().await.unwrap();
-        let program = format!("{TRAIN} CREATE TABLE predicted AS SELECT 'old' AS class;");
+        let program = format!("{TRAIN} {OLD}");
         let token = client.run(program).await.unwrap();
         client.follow(&token).await.unwrap().expect_success();
         Self { _server: server, client, dir }

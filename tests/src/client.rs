@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use sqlflow_proto::v1::column::Values;
 use sqlflow_proto::v1::sql_flow_client::SqlFlowClient;
-use sqlflow_proto::v1::{JobStatus, Request, Response, Session, Token, job_status::Code, response};
+use sqlflow_proto::v1::{
+    Column, JobStatus, Request, Response, Rows, Session, Token, job_status::Code, response,
+};
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -164,9 +167,32 @@ impl Ended {
             .sum()
     }
 
+    /// The cells of all rows of texts and numbers, as text.
+    pub fn rows(&self) -> Vec<Vec<String>> {
+        let batches = self.payloads().filter_map(|payload| match payload {
+            response::Response::Rows(rows) => Some(rows),
+            _ => None,
+        });
+        batches.flat_map(cells).collect()
+    }
+
     /// What was fetched, without the envelope.
     pub fn payloads(&self) -> impl Iterator<Item = &response::Response> {
         self.results.iter().filter_map(|result| result.response.as_ref())
+    }
+}
+
+fn cells(rows: &Rows) -> Vec<Vec<String>> {
+    let columns: Vec<Vec<String>> = rows.columns.iter().map(texts).collect();
+    (0..rows.count as usize).map(|row| columns.iter().map(|column| column[row].clone()).collect()).collect()
+}
+
+fn texts(column: &Column) -> Vec<String> {
+    match column.values.as_ref() {
+        Some(Values::Strings(texts)) => texts.values.clone(),
+        Some(Values::Int64s(numbers)) => numbers.values.iter().map(i64::to_string).collect(),
+        Some(Values::Doubles(numbers)) => numbers.values.iter().map(f64::to_string).collect(),
+        other => panic!("no test has needed {other:?} so far"),
     }
 }
 

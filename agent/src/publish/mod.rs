@@ -3,6 +3,7 @@
 //!
 //! `pack` makes the tarball; what a storage must be able to do is said in [`crate::store`].
 
+mod earlier;
 mod pack;
 
 use std::io::{self, Write as _};
@@ -40,6 +41,7 @@ struct OneModel {
     source: PathBuf,
     tarball: String,
     gob_copy: String,
+    is_first_attempt: bool,
     store: Box<dyn ModelStore>,
 }
 
@@ -75,6 +77,7 @@ impl Publication {
                 source: inside(workspace, &output.directory).map_err(|error| error.to_string())?,
                 tarball: place.tarball(),
                 gob_copy: format!("{}.gob", place.last),
+                is_first_attempt: attempt.attempt <= 1,
                 store: store::open(&place, attempt, &patience)?,
                 output: output.clone(),
             })
@@ -96,8 +99,8 @@ impl Publication {
         let begun = Instant::now();
         let mut staged = committed.clone();
         for model in &self.outputs[committed.len()..] {
-            let digest = self.patiently(|| model.stage(&self.patience));
-            staged.push(model.published(digest.map_err(|cause| model.error(&cause, &committed))?));
+            let made = self.patiently(|| model.prepare(&self.patience));
+            staged.push(made.map_err(|cause| model.error(&cause, &committed))?);
         }
         let bytes: u64 = self.source_bytes().unwrap_or(0);
         self.speed.store((bytes as f64 / begun.elapsed().as_secs_f64().max(1e-3)) as u64, Ordering::Relaxed);
@@ -123,9 +126,12 @@ impl Publication {
         let mut committed = self.committed();
         let left = committed.len();
         for (model, published) in self.outputs.iter().zip(staged).skip(left) {
-            let swap = self.patiently(|| model.store.commit(&model.tarball).map_err(PackError::Io));
+            let swap = self.patiently(|| model.commit().map_err(PackError::Io));
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
+            if model.output.removal.is_some() {
+                continue;
+            }
             if let Err(cause) = model.publish_gob(&self.patience) {
                 let is = if store::may_be_in_place(&cause) { "may be" } else { "is" };
                 let message = format!(
@@ -182,6 +188,36 @@ fn is_overtaken(error: &PackError) -> bool {
 }
 
 impl OneModel {
+    /// Stages it, or looks at what is to be removed; says what there will be.
+    fn prepare(&self, patience: &Patience) -> Result<ModelPublished, PackError> {
+        let replaced = earlier::look(&*self.store, &self.tarball)?;
+        let Output { name, uri, removal, .. } = &self.output;
+        let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
+        if let Some(removal) = removal {
+            // A later attempt finds what an earlier one has removed.
+            if replaced.is_none() && !removal.if_exists && self.is_first_attempt {
+                return Err(PackError::Missing);
+            }
+            return Ok(ModelPublished { removed: true, replaced, ..model });
+        }
+        let digest = self.stage(patience)?;
+        Ok(ModelPublished {
+            size_bytes: digest.size_bytes,
+            sha256: digest.sha256.to_vec().into(),
+            replaced,
+            ..model
+        })
+    }
+
+    /// Puts what was staged in place, or removes what is there: first the tarball, without which there is no model.
+    fn commit(&self) -> io::Result<()> {
+        if self.output.removal.is_none() {
+            return self.store.commit(&self.tarball);
+        }
+        self.store.delete(&self.tarball)?;
+        self.store.delete(GOB)
+    }
+
     fn stage(&self, patience: &Patience) -> Result<Digest, PackError> {
         let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
         let extra = if self.output.gob.is_empty() { &[] } else { &extra[..] };
@@ -229,21 +265,14 @@ impl OneModel {
         found.ok().flatten().map(Bytes::from)
     }
 
-    fn published(&self, digest: Digest) -> ModelPublished {
-        ModelPublished {
-            name: self.output.name.clone(),
-            uri: self.output.uri.clone(),
-            size_bytes: digest.size_bytes,
-            sha256: digest.sha256.to_vec().into(),
-        }
-    }
-
     fn error(&self, cause: &PackError, committed: &[ModelPublished]) -> PublishError {
         let is_overtaken = is_overtaken(cause);
         let Output { name, uri, .. } = &self.output;
         let is_uncertain = matches!(cause, PackError::Io(error) if store::may_be_in_place(error));
         PublishError {
-            message: if is_uncertain {
+            message: if self.output.removal.is_some() {
+                format!("cannot drop model {name} at {uri}: {cause}")
+            } else if is_uncertain {
                 format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
             } else {
                 format!("model {name} could not be published at {uri}: {cause}")

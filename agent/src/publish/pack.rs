@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use crate::store::Patience;
+use crate::tarball::META;
 
 /// Weights hardly shrink; the first level gets most of it at several times the speed.
 const LEVEL: Compression = Compression::new(1);
@@ -31,6 +32,8 @@ pub(super) enum PackError {
     Empty(PathBuf),
     #[error("{} is neither a file nor a folder", .0.display())]
     NotPlain(PathBuf),
+    #[error("it does not exist")]
+    Missing,
     #[error("the attempt was ended")]
     Abandoned,
 }
@@ -56,7 +59,9 @@ pub(super) fn pack(
         let mut header = header(EntryType::Regular, content.len() as u64, 0o644);
         builder.append_data(&mut header, name, *content)?;
     }
-    for (name, kind) in &files {
+    // What tells of the model comes before its weights, so that a look at it reads no more.
+    let meta = files.remove_entry(Path::new(META));
+    for (name, kind) in meta.iter().map(|(name, kind)| (name, kind)).chain(&files) {
         match kind {
             Source::Folder => {
                 builder.append_data(&mut header(EntryType::Directory, 0, 0o755), name, io::empty())?;

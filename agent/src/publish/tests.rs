@@ -5,6 +5,8 @@ use std::io::Read as _;
 
 use flate2::read::GzDecoder;
 use sha2::{Digest as _, Sha256};
+use sqlflow_proto::agent::Removal;
+use sqlflow_proto::record::EarlierModel;
 use tempfile::TempDir;
 
 use super::*;
@@ -30,10 +32,18 @@ impl Bench {
             name: "m".into(),
             directory: "outputs/m".into(),
             gob: "gob".into(),
+            removal: None,
         };
         let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt };
         let workspace = self.dir.path().join("workspace");
         Publication::new(&attempt, &[output], &workspace, Duration::ZERO).unwrap()
+    }
+
+    /// A publication that removes the model.
+    fn removal(&self, attempt: u32, if_exists: bool) -> Publication {
+        let mut publication = self.publication(attempt);
+        publication.outputs[0].output.removal = Some(Removal { if_exists });
+        publication
     }
 
     fn model(&self) -> PathBuf {
@@ -87,6 +97,48 @@ fn nothing_is_visible_before_the_commit_and_all_after() {
     let bytes = fs::read(&tarball).unwrap();
     assert_eq!(committed[0].size_bytes, bytes.len() as u64);
     assert_eq!(committed[0].sha256, Sha256::digest(&bytes).to_vec());
+}
+
+#[test]
+fn what_is_replaced_is_said_as_far_as_it_is_known() {
+    let bench = Bench::new();
+    let publish = |attempt| {
+        let publication = bench.publication(attempt);
+        publication.commit(publication.stage().unwrap()).unwrap().remove(0).replaced
+    };
+    assert_eq!(publish(1), None);
+    let published = publish(2).unwrap();
+    assert!(published.made_ms > 1_700_000_000_000 && published.trained_by.is_empty(), "{published:?}");
+    let meta = bench.dir.path().join("workspace/outputs/m/model_meta.json");
+    fs::write(&meta, "{\"trained_ms\": 1732104131000, \"trained_by\": \"an\\na\"}").unwrap();
+    publish(3);
+    let names: Vec<_> = contents(&bench.model().join("m.tar.gz")).into_iter().map(|it| it.0).collect();
+    assert_eq!(names[..4], ["sqlflow.gob", "m.gob", "model_meta.json", "a.json"], "before the weights");
+    let trained = EarlierModel { made_ms: 1_732_104_131_000, trained_by: "ana".to_owned() };
+    assert_eq!(publish(4), Some(trained));
+    // What is no model is replaced too.
+    fs::write(bench.model().join("m.tar.gz"), "something").unwrap();
+    assert!(publish(5).is_some());
+}
+
+#[test]
+fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() {
+    let bench = Bench::new();
+    let missing = bench.removal(1, false).stage().unwrap_err();
+    assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
+    assert!(missing.message.ends_with("it does not exist") && !missing.may_pass, "{}", missing.message);
+    for publication in [bench.removal(1, true), bench.removal(2, false)] {
+        let removed = publication.commit(publication.stage().unwrap()).unwrap();
+        assert!(removed[0].removed && removed[0].replaced.is_none());
+    }
+    let publication = bench.publication(1);
+    publication.commit(publication.stage().unwrap()).unwrap();
+    let removal = bench.removal(1, false);
+    let staged = removal.stage().unwrap();
+    assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
+    let removed = removal.commit(staged).unwrap();
+    assert!(removed[0].removed && removed[0].replaced.is_some());
+    assert!(!bench.model().exists());
 }
 
 #[test]
@@ -185,6 +237,7 @@ fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
         name: "m".into(),
         directory: "outputs/m".into(),
         gob: "gob".into(),
+        removal: None,
     };
     let workspace = bench.dir.path().join("workspace");
     let publication =

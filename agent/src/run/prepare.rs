@@ -43,6 +43,11 @@ pub(super) fn prepare(
             return Event::InputFailed { message: error.to_string(), user_error };
         }
     }
+    for listing in &assignment.listings {
+        if let Err(error) = input::list(root, listing, patience) {
+            return Event::InputFailed { message: format!("{error:#}"), user_error: false };
+        }
+    }
     Event::Prepared
 }
 

@@ -31,6 +31,9 @@ class ModelMeta:
         classes: list[Any] | None,
         evaluation: dict[str, float],
         created_by: str,
+        trained_by: str = "",
+        trained_ms: int | None = None,
+        job: str = "",
     ) -> None:
         self.original_sql = original_sql
         self.select = select
@@ -46,6 +49,12 @@ class ModelMeta:
         self.evaluation = evaluation
         """The last measurements of training, such as `validate-rmse`."""
         self.created_by = created_by
+        self.trained_by = trained_by
+        """The user whose job trained it; may be empty."""
+        self.trained_ms = trained_ms
+        """When, in milliseconds since 1970 in UTC; None in models of older releases."""
+        self.job = job
+        """The job's id; empty in models of older releases."""
 
     def inputs(self) -> list[str]:
         """Names the columns that the model reads."""

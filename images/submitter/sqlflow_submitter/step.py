@@ -30,6 +30,7 @@ class Statement:
         self.output: str = document.get("output") or ""
         self.pretrained: str | None = document.get("pretrained")
         self.model_dir: str = document.get("model_dir") or ""
+        self.listing: str = document.get("listing") or ""
         self.result_table: str | None = document.get("result_table")
         self.result_column: str | None = document.get("result_column")
 
@@ -52,6 +53,8 @@ class Step:
         self.job: str = document["job"]
         self.step: int = document["step"]
         self.attempt: int = document["attempt"]
+        self.user: str = document.get("user", "")
+        """Who runs the program, as the session says; may be empty."""
         self.scratch_suffix: str = document["scratch_suffix"]
         self.clean_up: CleanUp | None = CleanUp(document["clean_up"]) if "clean_up" in document else None
         self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]

@@ -74,6 +74,13 @@ fn response(stored: StoredRecord, headings: &[String]) -> v1::Response {
             uri: model.uri,
             size_bytes: model.size_bytes,
             sha256: model.sha256,
+            replaced: model.replaced.map(|earlier| v1::EarlierModel {
+                made: Some(earlier.made_ms)
+                    .filter(|ms| *ms != 0)
+                    .map(|ms| timestamp_micros(ms.saturating_mul(1000))),
+                trained_by: earlier.trained_by,
+            }),
+            removed: model.removed,
         }),
     });
     v1::Response {

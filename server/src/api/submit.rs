@@ -138,7 +138,7 @@ impl Submitter {
                 statements.len()
             )));
         }
-        let specs = codegen::step_specs(compiled);
+        let specs = codegen::step_specs(compiled, &user_id);
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let created_ms = clock::now_ms();
         let mut job = Job::new(JobId::generate(), codegen::job_steps(compiled));

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
-use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Output};
+use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
 use super::gob;
@@ -123,6 +124,9 @@ fn assign(
         "replay": spec.replay,
         "statements": spec.statements,
     });
+    if !spec.user.is_empty() {
+        document["user"] = json!(spec.user);
+    }
     if !spec.ahead.is_empty() {
         document["ahead"] = json!(spec.ahead);
     }
@@ -130,6 +134,7 @@ fn assign(
         document["clean_up"] = json!(clean_up);
         spec.inputs.clear();
         spec.outputs.clear();
+        spec.listing = None;
     }
     let files = vec![
         text_file("main.py", program(attempt, &spec.title)),
@@ -141,9 +146,15 @@ fn assign(
         name: input.model,
         directory: input.directory,
     });
+    let listings =
+        spec.listing.into_iter().map(|path| Listing { uri: options.models.clone(), path }).collect();
     let outputs = spec.outputs.into_iter().map(|output| Output {
         uri: model_uri(&output.model),
-        gob: gob::encode_model(&output.train_select).into(),
+        gob: match &output.removal {
+            None => gob::encode_model(&output.train_select).into(),
+            Some(_) => Bytes::new(),
+        },
+        removal: output.removal.map(|removal| Removal { if_exists: removal.if_exists }),
         name: output.model,
         directory: output.directory,
     });
@@ -165,6 +176,7 @@ fn assign(
         tracestate: String::new(),
         spool_bytes: 0,
         publish_attempt: 0,
+        listings,
     }
 }
 

@@ -4,16 +4,19 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::spec::{InputSpec, OutputSpec, ReplaySpec, StepSpec};
+use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 use crate::job;
 use crate::sql::{
     Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, attribute_json, expr_json,
 };
 
+/// The file that lists all models, in the workspace. No model's folder has this name: those are below `inputs`.
+const LISTING: &str = "models.json";
+
 /// The document of each step, in order.
 #[must_use]
-pub fn step_specs(compiled: &Compiled) -> Vec<StepSpec> {
-    compiled.steps.iter().map(|step| step_spec(step, &compiled.program.statements)).collect()
+pub fn step_specs(compiled: &Compiled, user: &str) -> Vec<StepSpec> {
+    compiled.steps.iter().map(|step| step_spec(step, &compiled.program.statements, user)).collect()
 }
 
 /// The steps as the job's state has them at first.
@@ -35,8 +38,9 @@ pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
     steps.collect()
 }
 
-fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
+fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
     let mut spec = StepSpec {
+        user: user.to_owned(),
         title: title(step, statements),
         replay: step
             .replay
@@ -45,6 +49,7 @@ fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
             .collect(),
         statements: Vec::new(),
         ahead: Vec::new(),
+        listing: None,
         inputs: Vec::new(),
         outputs: Vec::new(),
         pod: BTreeMap::new(),
@@ -52,6 +57,9 @@ fn step_spec(step: &Step, statements: &[Statement]) -> StepSpec {
     for &index in step.kind.statements() {
         let body = &statements[index].body;
         spec.pod.extend(PodWish::of(body.attributes()).filter(|_| body.select().is_some()));
+        if matches!(body, Body::ShowModels) {
+            spec.listing = Some(LISTING.to_owned());
+        }
         let document = document(index, &statements[index], &mut spec.inputs, &mut spec.outputs);
         spec.statements.push(Value::Object(document));
     }
@@ -111,6 +119,7 @@ fn document(
                 model: train.into.text.clone(),
                 directory: output,
                 train_select: statement.text.trim().to_owned(),
+                removal: None,
             });
         }
         Body::Predict(predict) => {
@@ -135,6 +144,23 @@ fn document(
         Body::ShowTrain(show) => {
             put("model", json!(show.model.text));
             put("model_dir", json!(add_input(inputs, &show.model.text)));
+        }
+        Body::ShowModels => {
+            put("listing", json!(LISTING));
+        }
+        Body::DescribeModel(describe) => {
+            put("model", json!(describe.model.text));
+            put("model_dir", json!(add_input(inputs, &describe.model.text)));
+        }
+        Body::DropModel(drop) => {
+            put("model", json!(drop.model.text));
+            outputs.push(OutputSpec {
+                model: drop.model.text.clone(),
+                // Nothing is there: an agent that knows no removal fails, rather than publish something.
+                directory: format!("outputs/{}", drop.model.text),
+                train_select: String::new(),
+                removal: Some(RemovalSpec { if_exists: drop.if_exists }),
+            });
         }
         // Refused when the program was compiled.
         Body::Run(_) | Body::Optimize(_) => {}

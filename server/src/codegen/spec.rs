@@ -14,6 +14,9 @@ pub const STEP_VERSION: u32 = 1;
 pub struct StepSpec {
     /// One line for the head of the generated program: what the step does. It never holds SQL text.
     pub title: String,
+    /// Who runs the program, as the session says; a model keeps it. May be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub user: String,
     /// Session statements (`USE`, `SET`) of earlier steps, to be executed first.
     pub replay: Vec<ReplaySpec>,
     /// The statements as the submitter reads them.
@@ -25,6 +28,9 @@ pub struct StepSpec {
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.
     pub outputs: Vec<OutputSpec>,
+    /// Where the agent writes the list of all models before the submitter starts, relative to the workspace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listing: Option<String>,
     /// What the step wishes for its Pod: `memory` → `4Gi`. See [`crate::sql::PodWish`].
     #[serde(default)]
     pub pod: BTreeMap<String, String>,
@@ -57,4 +63,14 @@ pub struct OutputSpec {
     pub directory: String,
     /// The whole text of the statement that trains it, for `sqlflow.gob`.
     pub train_select: String,
+    /// Not published, but removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<RemovalSpec>,
+}
+
+/// How a model is removed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RemovalSpec {
+    /// It is no error when there is none.
+    pub if_exists: bool,
 }

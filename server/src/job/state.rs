@@ -119,7 +119,7 @@ pub struct Step {
     pub first_statement: u32,
     /// How many statements the step has.
     pub statement_count: u32,
-    /// `standard`, `train`, `predict`, `evaluate`, `explain`, `show_train`.
+    /// `standard`, `train`, `predict`, … as [`crate::sql::Body::kind`] names them.
     pub kind: String,
     /// Every statement of the step may be executed twice with the same effect as once.
     pub repeatable: bool,

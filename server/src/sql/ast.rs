@@ -41,6 +41,9 @@ pub enum Body {
     Explain(Explain),
     Evaluate(Evaluate),
     ShowTrain(ShowTrain),
+    ShowModels,
+    DescribeModel(DescribeModel),
+    DropModel(DropModel),
     Run(Run),
     Optimize(Optimize),
 }
@@ -56,6 +59,9 @@ impl Body {
             Self::Explain(_) => "explain",
             Self::Evaluate(_) => "evaluate",
             Self::ShowTrain(_) => "show_train",
+            Self::ShowModels => "show_models",
+            Self::DescribeModel(_) => "describe_model",
+            Self::DropModel(_) => "drop_model",
             Self::Run(_) => "run",
             Self::Optimize(_) => "optimize",
         }
@@ -71,6 +77,9 @@ impl Body {
             Self::Explain(_) => "TO EXPLAIN",
             Self::Evaluate(_) => "TO EVALUATE",
             Self::ShowTrain(_) => "SHOW TRAIN",
+            Self::ShowModels => "SHOW MODELS",
+            Self::DescribeModel(_) => "DESCRIBE MODEL",
+            Self::DropModel(_) => "DROP MODEL",
             Self::Run(_) => "TO RUN",
             Self::Optimize(Optimize { direction: Direction::Maximize, .. }) => "TO MAXIMIZE",
             Self::Optimize(Optimize { direction: Direction::Minimize, .. }) => "TO MINIMIZE",
@@ -81,7 +90,11 @@ impl Body {
     #[must_use]
     pub fn select(&self) -> Option<&str> {
         match self {
-            Self::Standard(_) | Self::ShowTrain(_) => None,
+            Self::Standard(_)
+            | Self::ShowTrain(_)
+            | Self::ShowModels
+            | Self::DescribeModel(_)
+            | Self::DropModel(_) => None,
             Self::Train(Train { select, .. })
             | Self::Predict(Predict { select, .. })
             | Self::Explain(Explain { select, .. })
@@ -98,9 +111,14 @@ impl Body {
             Self::Predict(predict) => predict.table_and_column().map(|(table, _)| table),
             Self::Evaluate(evaluate) => evaluate.into.as_ref().map(|into| into.text.as_str()),
             Self::Explain(explain) => explain.into.as_ref().map(|into| into.text.as_str()),
-            Self::Standard(_) | Self::Train(_) | Self::ShowTrain(_) | Self::Run(_) | Self::Optimize(_) => {
-                None
-            }
+            Self::Standard(_)
+            | Self::Train(_)
+            | Self::ShowTrain(_)
+            | Self::ShowModels
+            | Self::DescribeModel(_)
+            | Self::DropModel(_)
+            | Self::Run(_)
+            | Self::Optimize(_) => None,
         }
     }
 
@@ -108,7 +126,12 @@ impl Body {
     #[must_use]
     pub fn attributes(&self) -> &[Attribute] {
         match self {
-            Self::Standard(_) | Self::ShowTrain(_) | Self::Run(_) => &[],
+            Self::Standard(_)
+            | Self::ShowTrain(_)
+            | Self::ShowModels
+            | Self::DescribeModel(_)
+            | Self::DropModel(_)
+            | Self::Run(_) => &[],
             Self::Train(Train { attributes, .. })
             | Self::Predict(Predict { attributes, .. })
             | Self::Explain(Explain { attributes, .. })
@@ -247,6 +270,22 @@ pub struct Evaluate {
 pub struct ShowTrain {
     /// The model.
     pub model: Name,
+}
+
+/// `DESCRIBE MODEL model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribeModel {
+    /// The model.
+    pub model: Name,
+}
+
+/// `DROP MODEL [IF EXISTS] model`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DropModel {
+    /// The model.
+    pub model: Name,
+    /// It is no error when there is none.
+    pub if_exists: bool,
 }
 
 /// `select TO RUN image CMD … INTO …`.

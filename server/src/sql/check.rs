@@ -47,7 +47,7 @@ fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlErr
     check_select(statement, dialect)?;
     check_result(statement, dialect)?;
     match &statement.body {
-        Body::Standard(_) | Body::Run(_) | Body::Optimize(_) => Ok(()),
+        Body::Standard(_) | Body::ShowModels | Body::Run(_) | Body::Optimize(_) => Ok(()),
         Body::Train(train) => check_train(train),
         Body::Predict(predict) => {
             check_attributes(&predict.attributes)?;
@@ -65,6 +65,8 @@ fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlErr
             evaluate.into.as_ref().map_or(Ok(()), check_table)
         }
         Body::ShowTrain(show) => check_model(&show.model),
+        Body::DescribeModel(describe) => check_model(&describe.model),
+        Body::DropModel(drop) => check_model(&drop.model),
     }
 }
 

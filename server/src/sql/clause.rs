@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use super::ast::{
-    Attribute, Body, Column, ColumnClause, Constraint, Direction, Evaluate, Explain, Name, Optimize, Predict,
-    Run, ShowTrain, Train,
+    Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
+    Explain, Name, Optimize, Predict, Run, ShowTrain, Train,
 };
 use super::error::SqlError;
 use super::expr::{Expr, StringLiteral};
@@ -64,6 +64,28 @@ impl<'a> ClauseParser<'a> {
     pub(super) fn show_train(mut self) -> Result<(Body, usize), SqlError> {
         let model = self.name("a model name")?;
         self.finish(Body::ShowTrain(ShowTrain { model }))
+    }
+
+    /// Reads what follows `SHOW MODELS`: nothing.
+    pub(super) fn show_models(self) -> Result<(Body, usize), SqlError> {
+        self.finish(Body::ShowModels)
+    }
+
+    /// Reads what follows `DESCRIBE MODEL`.
+    pub(super) fn describe_model(mut self) -> Result<(Body, usize), SqlError> {
+        let model = self.name("a model name")?;
+        self.finish(Body::DescribeModel(DescribeModel { model }))
+    }
+
+    /// Reads what follows `DROP MODEL`.
+    pub(super) fn drop_model(mut self) -> Result<(Body, usize), SqlError> {
+        let if_exists = self.accept("IF")?;
+        let model = if if_exists {
+            self.required_name("EXISTS", "a model name")?
+        } else {
+            self.name("a model name")?
+        };
+        self.finish(Body::DropModel(DropModel { model, if_exists }))
     }
 
     fn train(&mut self, select: String) -> Result<Train, SqlError> {

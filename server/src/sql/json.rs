@@ -23,7 +23,7 @@ fn statement_json(statement: &Statement) -> Value {
     if let Some(select) = statement.body.select() {
         object.insert("select".to_owned(), select.into());
     }
-    if !matches!(statement.body, Body::Standard(_) | Body::ShowTrain(_) | Body::Run(_)) {
+    if statement.body.select().is_some() && !matches!(statement.body, Body::Run(_)) {
         object.insert("with".to_owned(), attributes_text(statement.body.attributes()));
     }
     Value::Object(object)
@@ -46,6 +46,9 @@ fn body_json(body: &Body) -> Map<String, Value> {
             "into": optional(evaluate.into.as_ref()),
         }),
         Body::ShowTrain(show) => json!({ "model": show.model.text }),
+        Body::ShowModels => json!({}),
+        Body::DescribeModel(describe) => json!({ "model": describe.model.text }),
+        Body::DropModel(drop) => json!({ "model": drop.model.text, "if_exists": drop.if_exists }),
         Body::Run(run) => json!({
             "image": run.image.text,
             "cmd": absent_if_empty(run.command.iter().map(|argument| argument.as_str().into()).collect()),

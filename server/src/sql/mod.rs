@@ -43,8 +43,8 @@ mod turn;
 mod tests;
 
 pub use ast::{
-    Attribute, Body, Column, ColumnClause, Constraint, Direction, Evaluate, Explain, Name, Optimize, Predict,
-    Program, Run, ShowTrain, Statement, Train,
+    Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
+    Explain, Name, Optimize, Predict, Program, Run, ShowTrain, Statement, Train,
 };
 pub use check::{MAX_MODEL_NAME, MAX_MODEL_SEGMENT, check_model_name, check_semantics, check_supported};
 pub use classify::{StandardKind, StandardStatement, classify};

@@ -14,7 +14,13 @@ pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {
         Body::Evaluate(Evaluate { select, into, .. }) | Body::Explain(Explain { select, into, .. }) => {
             into.as_ref().is_some_and(|into| names(select, &into.text, dialect))
         }
-        Body::Standard(_) | Body::ShowTrain(_) | Body::Run(_) | Body::Optimize(_) => false,
+        Body::Standard(_)
+        | Body::ShowTrain(_)
+        | Body::ShowModels
+        | Body::DescribeModel(_)
+        | Body::DropModel(_)
+        | Body::Run(_)
+        | Body::Optimize(_) => false,
     }
 }
 

@@ -49,14 +49,36 @@ impl<'a> Splitter<'a> {
             }
         };
         let position = self.cursor.advance(first.start);
-        if first.is("SHOW") {
-            let after = self.token(&mut scanner.clone())?.filter(|second| second.is("TRAIN"));
-            if let Some(train) = after {
-                let (body, end) = ClauseParser::new(self.lexer(train.end))?.show_train()?;
-                return Ok(Some(self.extended(first.start, position, body, end)));
-            }
+        if let Some((body, end)) = self.about_models(&first, &scanner)? {
+            return Ok(Some(self.extended(first.start, position, body, end)));
         }
         self.statement(first, position, scanner).map(Some)
+    }
+
+    /// Reads a statement about models that has no SELECT: its two first words say so. No supported database has such
+    /// statements, but for MySQL's `DESCRIBE table column` of a table that is named `model`; in backquotes it is its own.
+    fn about_models(
+        &self,
+        first: &Token<'a>,
+        scanner: &Scanner<'a>,
+    ) -> Result<Option<(Body, usize)>, SqlError> {
+        if !first.is_one_of(&["SHOW", "DESCRIBE", "DESC", "DROP"]) {
+            return Ok(None);
+        }
+        let Some(second) = self.token(&mut scanner.clone())? else { return Ok(None) };
+        let parser = || ClauseParser::new(self.lexer(second.end));
+        let is_model = second.is("MODEL");
+        if first.is("SHOW") && second.is("TRAIN") {
+            parser()?.show_train().map(Some)
+        } else if first.is("SHOW") && second.is("MODELS") {
+            parser()?.show_models().map(Some)
+        } else if first.is("DROP") && is_model {
+            parser()?.drop_model().map(Some)
+        } else if !first.is("SHOW") && is_model {
+            parser()?.describe_model().map(Some)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Reads from the first token to the `;`, or to the clause that makes the statement an extended one.

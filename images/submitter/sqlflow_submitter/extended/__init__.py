@@ -14,7 +14,7 @@ def run_extended(statement: Statement, step: Step, database: Database, channel: 
         case "train":
             from sqlflow_submitter.extended.train import train
 
-            train(statement, database, channel)
+            train(statement, step, database, channel)
         case "predict":
             from sqlflow_submitter.extended.predict import predict
 
@@ -31,5 +31,16 @@ def run_extended(statement: Statement, step: Step, database: Database, channel: 
             from sqlflow_submitter.extended.show_train import show_train
 
             show_train(statement, channel)
+        case "show_models":
+            from sqlflow_submitter.extended.about_models import show_models
+
+            show_models(statement, channel)
+        case "describe_model":
+            from sqlflow_submitter.extended.about_models import describe_model
+
+            describe_model(statement, channel)
+        case "drop_model":
+            # The agent removes it once this program has ended well.
+            pass
         case kind:
             raise SubmitterError(f"this submitter does not know statements of kind {kind}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.extended.plan import TrainPlan
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement
+from sqlflow_submitter.step import Statement, Step
 
 if TYPE_CHECKING:
     from sqlflow_submitter.extended.training_data import TrainingData
@@ -19,7 +20,7 @@ MAX_ROUND_LINES = 50
 """So many rounds are printed at most; all of them go out as metrics."""
 
 
-def train(statement: Statement, database: Database, channel: StatementChannel) -> None:
+def train(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
     """Trains a model and writes it to the statement's output folder.
 
     Raises:
@@ -46,11 +47,13 @@ def train(statement: Statement, database: Database, channel: StatementChannel) -
     with channel.spans.span("save"):
         folder.mkdir(parents=True, exist_ok=True)
         xgb.save(model, folder)
-        _meta(statement, plan, data, rounds.measured[kept - 1]).save(folder)
+        _meta(statement, step, plan, data, rounds.measured[kept - 1]).save(folder)
     channel.say(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
 
 
-def _meta(statement: Statement, plan: TrainPlan, data: TrainingData, evaluation: dict[str, float]) -> ModelMeta:
+def _meta(
+    statement: Statement, step: Step, plan: TrainPlan, data: TrainingData, evaluation: dict[str, float]
+) -> ModelMeta:
     from sqlflow_submitter import __version__
 
     return ModelMeta(
@@ -65,6 +68,9 @@ def _meta(statement: Statement, plan: TrainPlan, data: TrainingData, evaluation:
         classes=data.classes,
         evaluation=evaluation,
         created_by=f"sqlflow_submitter {__version__}",
+        trained_by=step.user,
+        trained_ms=time.time_ns() // 1_000_000,
+        job=step.job,
     )
 
 

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
-use sqlflow_proto::record::{ModelPublished, Record, StatementEnded, StatementStarted, record::Payload};
+use sqlflow_proto::record::{
+    EarlierModel, ModelPublished, Record, StatementEnded, StatementStarted, record::Payload,
+};
 
 use crate::launch::{End, Marks, Remains};
 use crate::text::unhex;
@@ -52,6 +54,11 @@ fn mark(value: &Value) -> Option<Record> {
             uri: value["uri"].as_str()?.to_owned(),
             size_bytes: value["bytes"].as_u64()?,
             sha256: unhex(value["sha256"].as_str()?)?.into(),
+            removed: value["removed"].as_bool().unwrap_or_default(),
+            replaced: value["replaced"]["ms"].as_i64().map(|made_ms| EarlierModel {
+                made_ms,
+                trained_by: value["replaced"]["by"].as_str().unwrap_or_default().to_owned(),
+            }),
         }))
     };
     let payload = if value["started"].is_object() {

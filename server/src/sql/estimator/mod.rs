@@ -46,7 +46,15 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
                     check_metrics(rules, &evaluate.attributes, *task, &mut errors);
                 }
             }
-            Body::Standard(_) | Body::ShowTrain(_) | Body::Run(_) | Body::Optimize(_) => {}
+            Body::DropModel(drop) => {
+                tasks.remove(drop.model.text.as_str());
+            }
+            Body::Standard(_)
+            | Body::ShowTrain(_)
+            | Body::ShowModels
+            | Body::DescribeModel(_)
+            | Body::Run(_)
+            | Body::Optimize(_) => {}
         }
     }
     errors

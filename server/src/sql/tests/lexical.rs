@@ -111,6 +111,33 @@ fn not_a_byte_is_changed() {
 }
 
 #[test]
+fn statements_about_models() {
+    let kinds = |sql: &str| -> Vec<&'static str> {
+        let program = parse_program(sql, Mysql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        program.statements.iter().map(|statement| statement.body.kind()).collect()
+    };
+    let all =
+        "show models; DESCRIBE MODEL team/m; desc model m;\nDROP MODEL m; DROP MODEL IF EXISTS m -- end\n;";
+    assert_eq!(kinds(all), ["show_models", "describe_model", "describe_model", "drop_model", "drop_model"]);
+    let standard = "SHOW TABLES; DESCRIBE `model` a; DESCRIBE models; DROP TABLE model; SELECT 1 FROM model";
+    assert_eq!(kinds(standard), ["standard"; 5]);
+    let Body::DropModel(drop) = &parse_program("DROP MODEL IF EXISTS m", Mysql).unwrap().statements[0].body
+    else {
+        panic!("it drops a model")
+    };
+    assert!(drop.if_exists && drop.model.text == "m");
+    for (sql, message) in [
+        ("SHOW MODELS m", "line 1, column 13: found \"m\", expected \";\""),
+        ("DROP MODEL", "line 1, column 11: found the end of the program, expected IF or a model name"),
+        ("DROP MODEL IF m", "line 1, column 15: found \"m\", expected EXISTS"),
+        ("DESCRIBE MODEL a/../b", "line 1, column 16: the model name \"a/../b\" has the segment"),
+    ] {
+        let error = compile(sql, Mysql).expect_err(sql).to_string();
+        assert!(error.starts_with(message), "{error}");
+    }
+}
+
+#[test]
 fn positions_are_those_of_first_words() {
     let program = parse_program("-- c\n\n  SELECT 1;\u{a0}é;", Mysql).expect("it splits");
     let positions: Vec<_> = program.statements.iter().map(|s| (s.position.line, s.position.column)).collect();

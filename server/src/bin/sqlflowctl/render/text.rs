@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use sqlflow_proto::v1::{
-    Display, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted, response,
+    Display, EarlierModel, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted,
+    response,
 };
 
 use super::progress::{ProgressView, metrics_line};
@@ -170,7 +171,26 @@ pub(crate) fn gap_line(gap: &Gap) -> String {
 }
 
 fn model_line(model: &Model) -> String {
-    format!("model {} published: {} ({})", escaped(&model.name), escaped(&model.uri), size(model.size_bytes))
+    let (name, uri) = (escaped(&model.name), escaped(&model.uri));
+    let earlier = model.replaced.as_ref().map(earlier);
+    match earlier {
+        _ if !model.removed => {
+            let replaced = earlier.map(|it| format!("; replaced model {name}, {it}")).unwrap_or_default();
+            format!("model {name} published: {uri} ({}){replaced}", size(model.size_bytes))
+        }
+        Some(it) => format!("model {name} dropped: {uri}, {it}"),
+        None => format!("model {name} did not exist: {uri}"),
+    }
+}
+
+/// `trained 2026-11-20 by ana`.
+fn earlier(model: &EarlierModel) -> String {
+    let day = super::job::instant(model.made.as_ref()).map(|at| at.strftime("%F").to_string());
+    let day = day.unwrap_or_else(|| "at an unknown time".to_owned());
+    match model.trained_by.as_str() {
+        "" => format!("made {day}"),
+        user => format!("trained {day} by {}", escaped(user)),
+    }
 }
 
 fn time(response: &Response) -> Option<Timestamp> {

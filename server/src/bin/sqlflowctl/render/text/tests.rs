@@ -1,5 +1,5 @@
 use sqlflow_proto::v1::{
-    Column, Head, Int64s, LogChunk, Message, Metric, Progress, Rows, column::Values,
+    Column, EarlierModel, Head, Int64s, LogChunk, Message, Metric, Progress, Rows, column::Values,
     response::Response as Kind,
 };
 
@@ -105,6 +105,25 @@ fn a_model_is_named_with_its_place_and_size() {
     let model =
         Model { name: "m".into(), uri: "file:///models/m".into(), size_bytes: 1_234_567, ..Model::default() };
     assert_eq!(show(true, vec![Kind::Model(model)]).lines, ["model m published: file:///models/m (1.2 MB)"]);
+}
+
+#[test]
+fn what_a_model_replaced_is_named_and_so_is_what_was_dropped() {
+    let earlier = |trained_by: &str| EarlierModel {
+        made: Some(prost_types::Timestamp { seconds: 1_732_104_131, nanos: 0 }),
+        trained_by: trained_by.to_owned(),
+    };
+    let line = |replaced, removed| {
+        let model =
+            Model { name: "m".into(), uri: "file:///m".into(), replaced, removed, ..Model::default() };
+        show(true, vec![Kind::Model(model)]).lines.remove(0)
+    };
+    assert_eq!(
+        line(Some(earlier("ana")), false),
+        "model m published: file:///m (0 B); replaced model m, trained 2024-11-20 by ana"
+    );
+    assert_eq!(line(Some(earlier("")), true), "model m dropped: file:///m, made 2024-11-20");
+    assert_eq!(line(None, true), "model m did not exist: file:///m");
 }
 
 #[test]

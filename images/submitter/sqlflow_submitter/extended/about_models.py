@@ -1,0 +1,64 @@
+"""SHOW MODELS and DESCRIBE MODEL: what is stored, and what one model is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlflow_submitter.connect.database import Batch, ColumnInfo
+from sqlflow_submitter.connect.sqlite import decode
+from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.model import WEIGHTS, ModelMeta
+from sqlflow_submitter.rows import encode_head, encode_rows
+from sqlflow_submitter.statement import StatementChannel
+from sqlflow_submitter.step import Statement
+
+
+def show_models(statement: Statement, channel: StatementChannel) -> None:
+    """Sends a row for each model: its name, its size, and when it was published, in UTC."""
+    try:
+        models = json.loads(Path(statement.listing).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SubmitterError("cannot list the models: the agent is older than the server; update it") from None
+    rows = [(model["name"], model["size_bytes"], _time(model.get("published_ms"))) for model in models]
+    _send(["Model", "Size in bytes", "Published (UTC)"], rows, channel)
+
+
+def _time(published_ms: int | None) -> str | None:
+    if published_ms is None:
+        return None
+    return f"{datetime.fromtimestamp(published_ms // 1000, UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def describe_model(statement: Statement, channel: StatementChannel) -> None:
+    """Sends what is known of a model as rows of a property and its value: the model itself, then each of its columns."""
+    folder = Path(statement.model_dir)
+    meta = ModelMeta.load(folder)
+    classes = None if meta.classes is None else ", ".join(map(str, meta.classes))
+    rows: list[tuple[str, Any]] = [
+        ("model", statement.model),
+        ("estimator", meta.class_name),
+        ("objective", meta.objective),
+        ("label", meta.label),
+        ("classes", classes),
+        *((f"measured {name}", f"{value:.6g}") for name, value in meta.evaluation.items()),
+        *((f"attribute {name}", str(value)) for name, value in meta.attributes.items()),
+        ("weights in bytes", str((folder / WEIGHTS).stat().st_size)),
+        ("select", meta.select),
+        ("trained (UTC)", _time(meta.trained_ms)),
+        ("trained by", meta.trained_by or None),
+        ("job", meta.job or None),
+        ("made by", meta.created_by),
+        *((f"feature {feature.label()}", feature.kind) for feature in meta.features),
+    ]
+    _send(["Property", "Value"], [row for row in rows if row[1] is not None], channel)
+
+
+def _send(names: Sequence[str], rows: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
+    columns = [ColumnInfo(name, "", decode) for name in names]
+    channel.head(encode_head(columns))
+    if rows:
+        channel.rows(encode_rows(columns, Batch(len(rows), list(zip(*rows, strict=True)))))
