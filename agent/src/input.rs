@@ -23,12 +23,14 @@ use crate::workspace::inside;
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
     /// There is no such model.
-    #[error("model {name} does not exist at {uri}")]
+    #[error("model {name} does not exist at {uri}{near}")]
     Missing {
         /// The model's name.
         name: String,
         /// Where it should be.
         uri: String,
+        /// What may have been meant: `; did you mean team/flowers?`, or nothing.
+        near: String,
     },
     /// It is there, but cannot be read or is no model.
     #[error("model {name} cannot be fetched from {uri}: {cause:#}")]
@@ -62,11 +64,36 @@ pub fn fetch(
     let fetched = fetch_from(&*store, &place.tarball(), &folder, input, cache, patience);
     fetched.map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
-            InputError::Missing { name: input.name.clone(), uri: input.uri.clone() }
+            let near = near_misses(&input.name, &input.uri);
+            InputError::Missing { name: input.name.clone(), uri: input.uri.clone(), near }
         }
         Failure::Storage(error) => unusable(error.into()),
         Failure::Content(cause) => unusable(cause),
     })
+}
+
+/// How many models may have been meant, at the most.
+const MAX_NEAR: usize = 3;
+
+/// Finds models in the same storage whose names are like this one. A storage that cannot be asked has none.
+fn near_misses(name: &str, uri: &str) -> String {
+    let Some(root) = uri.strip_suffix(name).map(|root| root.trim_end_matches('/')) else {
+        return String::new();
+    };
+    let models = Models::at(root).and_then(|models| models.list()).unwrap_or_default();
+    // Two slips, more in a long name; or the same name elsewhere, as `flowers` for `team/flowers`.
+    let most = (name.chars().count() / 4).max(2);
+    let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    let mut near: Vec<(usize, String)> = models
+        .into_iter()
+        .filter_map(|model| {
+            let slips = strsim::damerau_levenshtein(&name.to_lowercase(), &model.name.to_lowercase());
+            (slips <= most || last(&model.name) == last(name)).then_some((slips, model.name))
+        })
+        .collect();
+    near.sort();
+    let near: Vec<_> = near.into_iter().take(MAX_NEAR).map(|(_, name)| name).collect();
+    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
 /// Writes the list of all models below a folder, for the command.
@@ -298,6 +325,21 @@ mod tests {
         let patience = Arc::new(Patience::new(Duration::ZERO));
         let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &patience).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
+    }
+
+    #[test]
+    fn a_misspelt_model_is_told_with_those_that_may_have_been_meant() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["team/flowers", "floors", "iris"] {
+            let folder = dir.path().join(name);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(format!("{}.tar.gz", name.rsplit('/').next().unwrap())), "x").unwrap();
+        }
+        let near = |name: &str| near_misses(name, &format!("file://{}/{name}", dir.path().display()));
+        assert_eq!(near("irsi"), "; did you mean iris?");
+        assert_eq!(near("flowers"), "; did you mean floors or team/flowers?");
+        assert_eq!(near("something"), "");
+        assert_eq!(near_misses("m", "file:///no/such/folder/m"), "");
     }
 
     const LARGE: usize = MIB * 2 / 3;

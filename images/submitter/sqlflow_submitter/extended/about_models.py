@@ -34,7 +34,7 @@ def _time(published_ms: int | None) -> str | None:
 
 
 def describe_model(statement: Statement, channel: StatementChannel) -> None:
-    """Sends what is known of a model as rows of a property and its value: the model itself, then each of its columns."""
+    """Sends what is known of a model as rows of a property and its value: first the model, then its features."""
     folder = Path(statement.model_dir)
     meta = ModelMeta.load(folder)
     classes = None if meta.classes is None else ", ".join(map(str, meta.classes))
