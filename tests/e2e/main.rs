@@ -22,6 +22,7 @@ mod scratch_tables;
 mod server_killed;
 mod silent;
 mod slow_peers;
+mod sql_reference;
 mod stopped_server;
 mod two_servers;
 mod verdicts;
