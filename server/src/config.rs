@@ -1,8 +1,16 @@
 //! The server's options: by flag, by environment, or in a TOML file, in this order of precedence.
 
+pub mod address;
+mod check;
+mod file;
+pub mod origin;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -11,6 +19,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::doctor;
+use crate::dsn;
 use crate::store::Secret;
 
 /// Takes SQL programs over gRPC and runs each statement's program outside of itself.
@@ -25,16 +34,21 @@ pub struct Options {
     #[command(subcommand)]
     pub command: Option<Command>,
 
+    /// Read the configuration, say what is wrong with it, and end; nothing is opened or made
+    #[arg(long)]
+    pub check: bool,
+
     /// TOML file with options
     #[arg(long, env = "SQLFLOW_CONFIG", value_name = "FILE", global = true)]
     pub config: Option<PathBuf>,
 
-    /// Address for clients (gRPC). Port 0 takes a free one, which the log then names
-    #[arg(long, env = "SQLFLOW_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    /// Address for clients (gRPC), such as localhost:50051; :50051 is all addresses of this machine. Port 0 takes a free
+    /// one, which the log then names
+    #[arg(long, env = "SQLFLOW_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50051", value_parser = address::listen)]
     pub listen: SocketAddr,
 
     /// Address for browsers and probes (HTTP): job pages, /healthz, /readyz, /metrics. Port 0 takes a free one
-    #[arg(long, env = "SQLFLOW_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50080")]
+    #[arg(long, env = "SQLFLOW_HTTP_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:50080", value_parser = address::listen)]
     pub http_listen: SocketAddr,
 
     /// Where browsers find that address, for the links that clients get, such as https://sqlflow.example.com
@@ -61,7 +75,8 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_MODELS", value_name = "URI")]
     pub models: Option<String>,
 
-    /// Data source of sessions that name none, such as sqlite:///path/to/file.db
+    /// Data source of sessions that name none, such as sqlite:////home/ana/iris.db (the path of a file is absolute, with
+    /// three slashes or four), mysql://user:password@tcp(host:3306)/db or postgresql://user:password@host:5432/db
     #[arg(
         long,
         env = "SQLFLOW_SERVER_DATASOURCE",
@@ -71,9 +86,11 @@ pub struct Options {
     )]
     pub datasource: Secret,
 
-    /// Python that runs submitters; it must be able to import sqlflow_submitter
-    #[arg(long, env = "SQLFLOW_PYTHON", value_name = "PROGRAM", default_value = "python3")]
-    pub python: String,
+    /// Python that runs submitters; it must be able to import sqlflow_submitter [default: the first that can, of the
+    /// active virtual environment (VIRTUAL_ENV), ../lib/sqlflow/venv beside this program's folder, and python3 on PATH; in
+    /// Pods python3]
+    #[arg(long, env = "SQLFLOW_PYTHON", value_name = "PROGRAM")]
+    pub python: Option<String>,
 
     /// The sqlflow-agent program [default: the one beside this program]
     #[arg(long, env = "SQLFLOW_AGENT", value_name = "FILE")]
@@ -128,9 +145,25 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_LOG_FORMAT", value_name = "FORM", default_value = "text")]
     pub log_format: LogFormat,
 
+    /// Where values came from.
+    #[arg(skip)]
+    origins: Origins,
+
     /// Options of the kubernetes launcher. Last, since what follows would have their heading.
     #[command(flatten)]
     pub kubernetes: KubernetesArgs,
+}
+
+/// Where the value of each option came from, for a person.
+#[derive(Debug, Clone, Default)]
+struct Origins(BTreeMap<String, String>);
+
+impl Origins {
+    fn of(matches: &ArgMatches, file: Option<&Path>) -> Self {
+        let command = Options::command();
+        let named = command.get_arguments().filter_map(|arg| Some((arg.get_long()?.to_owned(), arg)));
+        Self(named.map(|(name, arg)| (name, origin::of(matches, arg, file))).collect())
+    }
 }
 
 /// What to do besides running a server.
@@ -160,7 +193,7 @@ const KUBERNETES_ONLY: &str = "With --launcher kubernetes";
 #[command(next_help_heading = KUBERNETES_ONLY)]
 pub struct KubernetesArgs {
     /// Address that agents in Pods attach to, always with TLS
-    #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443")]
+    #[arg(long, env = "SQLFLOW_AGENT_LISTEN", value_name = "ADDRESS", default_value = "0.0.0.0:7443", value_parser = address::listen)]
     pub agent_listen: SocketAddr,
 
     /// Certificate chain of that address (PEM), taken anew when it is renewed; it must be valid for the host of --agent-url
@@ -228,6 +261,20 @@ pub enum LogFormat {
     Json,
 }
 
+impl KubernetesArgs {
+    /// The options that this launcher cannot do without and that are not set.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let needed = [
+            ("--agent-cert: agents are not served without TLS", self.agent_cert.is_none()),
+            ("--agent-key", self.agent_key.is_none()),
+            ("--agent-url", self.agent_url.is_none()),
+            ("--pod-image", self.pod_image.is_none()),
+        ];
+        needed.into_iter().filter(|(_, is_missing)| *is_missing).map(|(name, _)| name).collect()
+    }
+}
+
 impl Options {
     /// Reads the command line, the environment and the file. Ends the process for `--help` and usage errors, as
     /// clap does.
@@ -237,7 +284,7 @@ impl Options {
     /// not read.
     pub fn read() -> anyhow::Result<Self> {
         let args: Vec<OsString> = std::env::args_os().collect();
-        let first = Self::command().get_matches_from(&args);
+        let first = matches(&args, None)?;
         let read = Self::of(args, &first);
         match read {
             // A server that cannot start ends as it always did.
@@ -249,15 +296,28 @@ impl Options {
     }
 
     fn of(args: Vec<OsString>, first: &ArgMatches) -> anyhow::Result<Self> {
-        let options = match first.get_one::<PathBuf>("config") {
+        let file = first.get_one::<PathBuf>("config");
+        let mut options = match file {
             Some(file) => Self::with_file(args, file)?,
             None => Self::from_arg_matches(first)?,
         };
+        options.origins = Origins::of(first, file.map(PathBuf::as_path));
         match options.command {
             Some(_) => Self::refuse_server_flags(first)?,
             None => options.refuse_unread(first)?,
         }
         Ok(options)
+    }
+
+    /// The place that the option with this long name has its value from: the flag, the variable, or the key in the file.
+    #[must_use]
+    pub fn origin(&self, option: &str) -> String {
+        self.origins.0.get(option).cloned().unwrap_or_else(|| format!("--{option}"))
+    }
+
+    /// Says what is wrong with the configuration, for `--check`. Nothing is opened or made.
+    pub async fn check(&self) -> ExitCode {
+        check::run(self).await
     }
 
     /// Refuses flags of a server beside a subcommand.
@@ -270,13 +330,15 @@ impl Options {
         }
     }
 
-    fn with_file(mut args: Vec<OsString>, file: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("could not read the configuration file {}", file.display()))?;
-        let from_file = file_args(&text).with_context(|| format!("in {}", file.display()))?;
+    fn with_file(args: Vec<OsString>, file: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(file).with_context(|| {
+            let origin = Origins::of(&Self::command().get_matches_from(&args), None).0.remove("config");
+            let origin = origin.unwrap_or_default();
+            format!("cannot read the configuration file {} (from {origin})", file.display())
+        })?;
+        let from_file = file::args(&text).with_context(|| format!("in {}", file.display()))?;
         // Flags come later and override what the file says.
-        args.splice(1..1, from_file.into_iter().map(OsString::from));
-        Ok(Self::from_arg_matches(&Self::command().get_matches_from(args))?)
+        Ok(Self::from_arg_matches(&matches(&args, Some((file, &from_file)))?)?)
     }
 
     /// Refuses a flag that the launcher does not read. The file and the environment may serve several.
@@ -295,6 +357,18 @@ impl Options {
         }
     }
 
+    /// Checks the form of `--datasource`, if it is given.
+    ///
+    /// # Errors
+    /// It is of no form that submitters know, or an SQLite file in a folder that does not exist.
+    pub fn check_data_source(&self) -> anyhow::Result<()> {
+        if self.datasource.expose().is_empty() {
+            return Ok(());
+        }
+        let checked = dsn::dialect(self.datasource.expose()).map(drop);
+        checked.with_context(|| format!("cannot use the data source (from {})", self.origin("datasource")))
+    }
+
     /// Where models are.
     ///
     /// # Errors
@@ -309,16 +383,17 @@ impl Options {
                  such as s3://bucket/models, or file:///path of a shared volume that --pod-template mounts"
             ),
         };
+        let from = self.origin("models");
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", &uri));
         if rest.split('/').next().is_some_and(|authority| authority.contains('@')) {
-            bail!("--models holds no credentials; agents have them from their environment");
+            bail!("{from} holds no credentials; agents have them from their environment");
         }
         if !MODEL_STORAGES.contains(&scheme) {
             let known = MODEL_STORAGES.map(|scheme| format!("{scheme}://")).join(", ");
-            bail!("--models {uri} is not supported: it begins with one of {known}");
+            bail!("{from} {uri} is not supported: it begins with one of {known}");
         }
         if scheme == "file" && !rest.starts_with('/') {
-            bail!("--models {uri}: file:// needs an absolute path");
+            bail!("{from} {uri}: file:// needs an absolute path");
         }
         Ok(uri)
     }
@@ -333,25 +408,25 @@ fn is_given(flags: &ArgMatches, arg: &Arg) -> bool {
 /// What the agent can publish to.
 const MODEL_STORAGES: [&str; 7] = ["file", "hdfs", "webhdfs", "s3", "oss", "gs", "azblob"];
 
-/// The file's options as flags, less those that the environment sets.
-fn file_args(text: &str) -> anyhow::Result<Vec<String>> {
-    let table: toml::Table = text.parse()?;
+/// Reads a command line, with what the file says as flags before it. Ends the process for `--help` and for errors, which name the place that a wrong value came from.
+///
+/// # Errors
+/// Never: it has the form that its callers need.
+fn matches(args: &[OsString], file: Option<(&Path, &[String])>) -> anyhow::Result<ArgMatches> {
     let command = Options::command();
-    let mut args = Vec::new();
-    for (key, value) in table {
-        let known = command.get_arguments().find(|arg| arg.get_long() == Some(&key) && key != "config");
-        let Some(arg) = known else { bail!("there is no option {key:?}; see sqlflow-server --help") };
-        let value = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(flag) => flag.to_string(),
-            other => bail!("option {key:?} takes a text or a number, not {}", other.type_str()),
-        };
-        if arg.get_env().is_none_or(|name| std::env::var_os(name).is_none()) {
-            args.push(format!("--{key}={value}"));
+    let from_file = file.map(|(_, flags)| flags).unwrap_or_default();
+    let (program, flags) = args.split_at(args.len().min(1));
+    let all =
+        program.iter().cloned().chain(from_file.iter().map(OsString::from)).chain(flags.iter().cloned());
+    match command.clone().try_get_matches_from(all) {
+        Ok(matches) => Ok(matches),
+        Err(error) if error.use_stderr() => {
+            // Who reads it may be gone.
+            let _ = write!(std::io::stderr(), "{}", origin::named(&error, &command, args, file));
+            std::process::exit(error.exit_code())
         }
+        Err(error) => error.exit(),
     }
-    Ok(args)
 }
 
 /// It goes into links: nothing but a web page may be behind it.
@@ -414,7 +489,7 @@ mod tests {
 
     #[test]
     fn a_flag_overrides_the_file() {
-        let from_file = file_args("listen = \"127.0.0.1:1\"\ngrace = \"3s\"\n").unwrap();
+        let from_file = file::args("listen = \"127.0.0.1:1\"\ngrace = \"3s\"\n").unwrap();
         let args =
             ["sqlflow-server".to_owned()].into_iter().chain(from_file).chain(["--grace=5s".to_owned()]);
         let options = Options::parse_from(args);
@@ -468,13 +543,5 @@ mod tests {
         assert!(error.contains("--models") && error.contains("SQLFLOW_MODELS"), "{error}");
         let shared = uri(&["--launcher=kubernetes", "--models=file:///shared/models"]);
         assert_eq!(shared.as_deref(), Ok("file:///shared/models"));
-    }
-
-    #[test]
-    fn an_unknown_option_in_the_file_is_named() {
-        let error = file_args("grave = 3").unwrap_err().to_string();
-        assert!(error.contains("\"grave\""), "{error}");
-        assert!(file_args("config = 'x'").is_err(), "a file cannot name another");
-        assert!(file_args("grace = [1]").is_err());
     }
 }

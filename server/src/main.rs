@@ -40,6 +40,9 @@ async fn run() -> anyhow::Result<ExitCode> {
     if let Some(Command::Doctor(args)) = &options.command {
         return Ok(doctor::run(&options.state_dir, args).await);
     }
+    if options.check {
+        return Ok(options.check().await);
+    }
     start_logging(options.log_format);
     let open_files = descriptors::raise_limit();
     let shutdown = CancellationToken::new();

@@ -18,9 +18,8 @@ use crate::clock;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};
-use crate::dsn;
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions, authority};
-use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions};
+use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions, Python, pythons};
 use crate::log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
@@ -53,19 +52,17 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
-    if !options.datasource.expose().is_empty() {
-        dsn::dialect(options.datasource.expose()).context("--datasource cannot be used")?;
-    }
-    let clients = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("could not listen on {}", options.listen))?;
+    options.check_data_source()?;
+    let clients = TcpListener::bind(options.listen).await.with_context(|| {
+        format!("could not listen on {} (from {})", options.listen, options.origin("listen"))
+    })?;
     if !options.listen.ip().is_loopback() {
         tracing::warn!("clients' connections are not encrypted; keep this address inside a trusted network");
     }
 
-    let pages = TcpListener::bind(options.http_listen)
-        .await
-        .with_context(|| format!("could not listen on {} (--http-listen)", options.http_listen))?;
+    let pages = TcpListener::bind(options.http_listen).await.with_context(|| {
+        format!("could not listen on {} (from {})", options.http_listen, options.origin("http-listen"))
+    })?;
     let metrics = Metrics::default();
 
     let sqlite =
@@ -88,8 +85,12 @@ pub async fn run(
         .context("could not open the key of the jobs' pages")?;
     let presence =
         Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
+    let python = match options.launcher {
+        LauncherKind::Local => Python::first_of(pythons(options.python.as_deref())),
+        LauncherKind::Kubernetes => Python::elsewhere(options.python.as_deref().unwrap_or("python3")),
+    };
     let (launcher, executors, agents) = match options.launcher {
-        LauncherKind::Local => local(&options, open_files, &state_dir)?,
+        LauncherKind::Local => local(&options, python.clone(), open_files, &state_dir)?,
         LauncherKind::Kubernetes => kubernetes(&options).await?,
     };
     let (tracer, sending) = match collector()? {
@@ -100,7 +101,7 @@ pub async fn run(
         None => (Tracer::default(), None),
     };
     let assign = AssignOptions {
-        python: options.python,
+        python: python.clone(),
         models,
         grace_seconds: u32::try_from(options.grace.as_secs()).unwrap_or(u32::MAX),
         collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
@@ -154,15 +155,18 @@ pub async fn run(
             fetch_timeout_seconds: u32::try_from(options.fetch_timeout.as_secs()).unwrap_or(u32::MAX),
         },
         grace: options.grace,
-        shutdown,
+        shutdown: shutdown.clone(),
     };
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
+    // Nobody waits for it but launches.
+    let looking = tokio::spawn(python.keep_looking(shutdown.clone()));
     let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
     // A listener that fails ends the pages too.
     let served = tokio::try_join!(services.serve(clients, agents), async {
         web.serve(pages).await;
         Ok(())
     });
+    looking.abort();
     housekeeping.abort();
     let _ = housekeeping.await;
     if let Some(sending) = sending {
@@ -188,10 +192,16 @@ fn collector_variables() -> HashMap<String, String> {
 /// Who starts attempts, who tells whether an executor is one of them, and where they attach.
 type Launching = (Arc<dyn Launcher>, Arc<dyn api::Executors>, AgentListener);
 
-fn local(options: &Options, open_files: Option<u64>, state_dir: &Path) -> anyhow::Result<Launching> {
+fn local(
+    options: &Options,
+    python: Python,
+    open_files: Option<u64>,
+    state_dir: &Path,
+) -> anyhow::Result<Launching> {
     let socket = state_dir.join("agent.sock");
     let launcher = LocalLauncher::new(LocalOptions {
         agent: find_agent(options.agent.clone())?,
+        python,
         state_dir: state_dir.to_owned(),
         run_dir: state_dir.join("run"),
         cache: state_dir.join("cache"),
@@ -262,7 +272,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
 }
 
-fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {
+pub(crate) fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
     serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
 }
@@ -288,7 +298,7 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(absolute)
 }
 
-fn find_agent(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+pub(crate) fn find_agent(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     let path = match given {
         Some(path) => path,
         None => std::env::current_exe()?.with_file_name("sqlflow-agent"),

@@ -16,7 +16,7 @@ use sqlflow_proto::v1::{Token, response::Response as Payload};
 use sqlflow_tests::client::Client;
 use sqlflow_tests::http;
 use sqlflow_tests::server::{Server, Setup};
-use sqlflow_tests::stand_in::STEP;
+use sqlflow_tests::stand_in::{self, STEP};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
@@ -37,8 +37,7 @@ const BEFORE_LINE: Duration = Duration::from_millis(100);
 const CLIENTS_PER_CONNECTION: usize = 100;
 
 /// What each job runs: it says something, and then what it is told through a pipe in its folder.
-const PROGRAM: &str = "#!/bin/sh
-mkfifo wake
+const PROGRAM: &str = "mkfifo wake
 echo up
 exec cat <> wake
 ";
@@ -120,7 +119,7 @@ struct Fleet {
 impl Fleet {
     async fn start(folder: &Path) -> anyhow::Result<Self> {
         let dir = TempDir::new_in(folder.canonicalize()?)?;
-        let program = script(&dir, "program", PROGRAM)?;
+        let program = stand_in::python_that(dir.path(), "program", PROGRAM);
         let agent = format!("#!/bin/sh\nexec nice -n 19 {} \"$@\"\n", agent::shipped()?.display());
         let agent = script(&dir, "agent", &agent)?;
         let setup = Setup::new(dir.path(), format!("sqlite://{}", dir.path().join("none.db").display()))

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use sqlflow_tests::server::Setup;
+use sqlflow_tests::stand_in;
 use tempfile::TempDir;
 
 use crate::arguments::Scale;
@@ -24,7 +25,8 @@ pub async fn all(folder: &Path, scale: &Scale) -> anyhow::Result<Vec<Measurement
 
     let dir = TempDir::new_in(folder.canonicalize()?)?;
     let source = format!("sqlite://{}", dir.path().join("none.db").display());
-    let setup = Setup::new(dir.path(), source).flag("--python=/bin/true".to_owned());
+    let python = stand_in::python_that(dir.path(), "python", "exit 0");
+    let setup = Setup::new(dir.path(), source).flag(format!("--python={}", python.display()));
     let server = setup.start()?;
     let pid = u32::try_from(server.pid().as_raw())?;
     let tenth = scale.soak_jobs / 10;

@@ -16,6 +16,7 @@ mod launching;
 mod model_files;
 mod models;
 mod open_page;
+mod python;
 mod refusals;
 mod run_again;
 mod scratch_tables;

@@ -1,6 +1,5 @@
 //! What a job says of its end is true to what was executed, and its end comes when it should.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::sqlite_lock;
+use sqlflow_tests::stand_in;
 
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -125,8 +125,7 @@ async fn an_agent_that_ends_at_once_fails_its_job_at_once() {
 }
 
 /// A submitter that needs six seconds to leave, of a grace of thirty.
-const SLOW_TO_LEAVE: &str = "#!/bin/sh
-trap 'sleep 6; touch \"$0.left\"; exit 3' TERM
+const SLOW_TO_LEAVE: &str = "trap 'sleep 6; touch \"$0.left\"; exit 3' TERM
 touch \"$0.started\"
 while :; do sleep 0.1; done
 ";
@@ -134,9 +133,7 @@ while :; do sleep 0.1; done
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_submitter_has_its_grace_however_often_the_driver_looks() {
     let dir = tempfile::tempdir().unwrap();
-    let program = dir.path().join("submitter");
-    std::fs::write(&program, SLOW_TO_LEAVE).unwrap();
-    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = stand_in::python_that(dir.path(), "submitter", SLOW_TO_LEAVE);
     let server = setup(dir.path()).flag(format!("--python={}", program.display())).start().unwrap();
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT 1;").await.unwrap();

@@ -12,6 +12,7 @@ use tonic::Status;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
 use crate::job::{self, AttemptId, Job, Role, Step};
+use crate::launch::Python;
 use crate::store::{Secret, Store};
 use crate::trace;
 
@@ -21,8 +22,8 @@ pub const DATA_SOURCE: &str = "db_conn_str";
 /// Settings of assignments.
 #[derive(Debug, Clone)]
 pub struct AssignOptions {
-    /// The Python that runs submitters; it must be able to import `sqlflow_submitter`.
-    pub python: String,
+    /// The Python that runs submitters.
+    pub python: Python,
     /// Where models are: a URI without a slash at its end.
     pub models: String,
     /// Seconds between TERM and KILL.
@@ -76,7 +77,7 @@ impl Assigner {
     #[cfg(test)]
     pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
         let options = AssignOptions {
-            python: "python".to_owned(),
+            python: Python::elsewhere("python"),
             models: "file:///models".to_owned(),
             grace_seconds: 1,
             collector: HashMap::new(),
@@ -165,7 +166,7 @@ fn assign(
             attempt: attempt.number,
         }),
         files,
-        command: vec![options.python.clone(), "main.py".to_owned()],
+        command: vec![options.python.program(), "main.py".to_owned()],
         environment: options.collector.clone(),
         secrets: HashMap::from([(DATA_SOURCE.to_owned(), data_source.expose().to_owned())]),
         inputs: inputs.collect(),

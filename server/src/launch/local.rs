@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use super::exits::Exits;
 use super::lock::{Holder, holder, released};
 use super::places::{Place, Places, Ticket, Turn};
+use super::python::{Python, Unusable};
 use super::removal::Unremovable;
 use super::unreadable::Unreadable;
 use super::{
@@ -34,6 +35,8 @@ use crate::job::{AttemptId, ExecutorRef};
 pub struct LocalOptions {
     /// The `sqlflow-agent` program.
     pub agent: PathBuf,
+    /// The Python that agents run submitters with.
+    pub python: Python,
     /// The server's state folder, as an absolute path; it must exist.
     pub state_dir: PathBuf,
     /// Folder in it of the run folders, one for each attempt.
@@ -149,6 +152,8 @@ impl LocalLauncher {
             )
             // The run folder stays until the step is done.
             .arg("--keep-output")
+            // Submitters run in other folders.
+            .envs(self.options.python.path().map(|path| ("PYTHONPATH", path)))
             // Submitters get the data source of their own job only.
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
             // Spans of ours are not theirs.
@@ -213,6 +218,12 @@ impl Launcher for LocalLauncher {
             // That one has ended. A second agent there would pass for the first, should it be killed.
             return Ok(Launched::default());
         }
+        if !needs.only_publishes {
+            self.options.python.usable().await.map_err(|why| match why {
+                Unusable::No(message) => LaunchError::Refused { message, retryable: false },
+                Unusable::NotKnown(message) => LaunchError::Later(message),
+            })?;
+        }
         let place = if needs.cleans_up { Place::uncounted() } else { self.take_place(attempt).await? };
         let child = self.start(target, place)?;
         let places = self.places.clone();
@@ -224,7 +235,8 @@ impl Launcher for LocalLauncher {
     async fn ready(&self) -> Result<(), String> {
         let agent = &self.options.agent;
         nix::unistd::access(agent, nix::unistd::AccessFlags::X_OK)
-            .map_err(|error| format!("the agent {} cannot be started: {error}", agent.display()))
+            .map_err(|error| format!("the agent {} cannot be started: {error}", agent.display()))?;
+        self.options.python.usable().await.map_err(|(Unusable::No(why) | Unusable::NotKnown(why))| why)
     }
 
     async fn observe(&self, target: &Target) -> Observation {

@@ -8,6 +8,7 @@ mod local;
 mod lock;
 mod places;
 mod processes;
+mod python;
 mod records;
 mod registry;
 mod removal;
@@ -29,6 +30,7 @@ pub use left::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
 pub use lock::Holder;
 pub use places::Ticket;
+pub use python::{Candidate, Python, candidates as pythons};
 pub use records::RecordSource;
 pub use registry::{Execution, Launchers};
 pub use spool::Spool;
@@ -46,6 +48,8 @@ pub struct Needs {
     /// It only drops scratch tables, which takes a minute at most: it waits for no free place. Behind a long training its
     /// job, which has failed or was cancelled, could not end.
     pub cleans_up: bool,
+    /// It only publishes what an earlier attempt made, and runs no program.
+    pub only_publishes: bool,
     /// All that it is to do, where no agent will ask for it; see [`Supervision::Controller`].
     pub assignment: Option<Box<Assignment>>,
 }

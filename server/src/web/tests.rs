@@ -14,7 +14,7 @@ use tower::ServiceExt as _;
 use super::*;
 use crate::fixture::{self, HookedLog, LogHooks};
 use crate::job::JobId;
-use crate::launch::{LocalLauncher, LocalOptions};
+use crate::launch::{LocalLauncher, LocalOptions, Python};
 use crate::log::{Entry, Producer};
 use crate::store::{ServerId, SqliteStore};
 
@@ -59,6 +59,7 @@ async fn world() -> World {
 fn launcher(dir: &Path) -> LocalLauncher {
     LocalLauncher::new(LocalOptions {
         agent: dir.join("no-agent"),
+        python: Python::elsewhere("python3"),
         state_dir: dir.to_owned(),
         run_dir: dir.join("run"),
         cache: dir.join("cache"),

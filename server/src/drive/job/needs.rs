@@ -24,7 +24,9 @@ impl JobDriver {
             ..Needs::default()
         });
         let cleans_up = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
-        let needs = Needs { cleans_up, ..needs };
+        let step = job.steps.get(attempt.step as usize);
+        let only_publishes = step.is_some_and(|step| step.kept_output().is_some());
+        let needs = Needs { cleans_up, only_publishes, ..needs };
         match execution.supervision() {
             Supervision::Agent => Ok(Ok(needs)),
             // No agent will ask.

@@ -10,6 +10,7 @@ fn launcher(dir: &Path) -> LocalLauncher {
 fn options(dir: &Path) -> LocalOptions {
     LocalOptions {
         agent: dir.join("agent"),
+        python: Python::elsewhere("python3"),
         state_dir: dir.to_owned(),
         run_dir: dir.join("run"),
         cache: dir.join("cache"),

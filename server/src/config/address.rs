@@ -1,0 +1,122 @@
+//! Addresses as people write them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+
+/// An address to listen on: `127.0.0.1:50051`, `[::1]:50051`, `localhost:50051`, a name of this machine, or `:50051` for all
+/// addresses of it (IPv4).
+///
+/// # Errors
+/// It is not one, in one sentence.
+pub fn listen(text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = host_and_port(text)?;
+    match host {
+        "" => Ok(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port)),
+        "localhost" => Ok(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port)),
+        name => {
+            let found = (name, port).to_socket_addrs().map_err(|error| {
+                format!(
+                    "cannot find the address of {name:?}: {error}; write 127.0.0.1:{port} or localhost:{port}"
+                )
+            })?;
+            let found: Vec<SocketAddr> = found.collect();
+            let first = found.iter().find(|it| it.is_ipv4()).or(found.first());
+            first.copied().ok_or_else(|| format!("{name:?} has no address"))
+        }
+    }
+}
+
+/// A server to connect to, as a URL: `http://HOST:PORT`, `HOST:PORT`, or `:PORT` for this machine.
+///
+/// # Errors
+/// It is not one, in one sentence.
+pub fn server_url(text: &str) -> Result<String, String> {
+    let address = match text.split_once("://") {
+        None => text,
+        Some(("http", rest)) => rest.trim_end_matches('/'),
+        Some(("https", _)) => {
+            return Err("servers do not speak TLS to clients; write http://HOST:PORT or HOST:PORT".to_owned());
+        }
+        Some((scheme, _)) => {
+            return Err(format!("{scheme}:// is not supported; write http://HOST:PORT or HOST:PORT"));
+        }
+    };
+    if address.parse::<IpAddr>().is_ok_and(|it| it.is_ipv6()) {
+        return Err(format!("the port is missing; write [{address}]:50051"));
+    }
+    match host_and_port(address)? {
+        ("", port) => Ok(format!("http://localhost:{port}")),
+        (host, port) => Ok(format!("http://{host}:{port}")),
+    }
+}
+
+fn host_and_port(text: &str) -> Result<(&str, u16), String> {
+    let Some((host, port)) = text.rsplit_once(':') else {
+        let is_port = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let example = if is_port { format!(":{text}") } else { format!("{}:50051", or_localhost(text)) };
+        return Err(format!("the port is missing; write {example}"));
+    };
+    if host.contains(['/', '@', ' ']) || port.contains('/') {
+        return Err("it has the form HOST:PORT".to_owned());
+    }
+    let port = port.parse().map_err(|_| format!("{port:?} is not a port; write HOST:PORT, with a number"))?;
+    Ok((host, port))
+}
+
+fn or_localhost(host: &str) -> &str {
+    if host.is_empty() { "localhost" } else { host }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_listens_where_people_say() {
+        let listen = |text| listen(text).map(|it| it.to_string());
+        for (text, address) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("[::1]:1", "[::1]:1"),
+            ("localhost:50051", "127.0.0.1:50051"),
+            (":50051", "0.0.0.0:50051"),
+            ("localhost:0", "127.0.0.1:0"),
+        ] {
+            assert_eq!(listen(text).as_deref(), Ok(address));
+        }
+        for (text, part) in [
+            ("localhost", "write localhost:50051"),
+            ("50051", "write :50051"),
+            ("", "write localhost:50051"),
+            ("localhost:http", "\"http\" is not a port"),
+            ("localhost:70000", "\"70000\" is not a port"),
+            ("http://localhost:1", "HOST:PORT"),
+        ] {
+            let error = listen(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_client_finds_a_server_where_people_say() {
+        for (text, url) in [
+            ("localhost:50051", "http://localhost:50051"),
+            (":50051", "http://localhost:50051"),
+            ("http://[::1]:1", "http://[::1]:1"),
+            ("http://server:50051/", "http://server:50051"),
+        ] {
+            assert_eq!(server_url(text).as_deref(), Ok(url));
+        }
+        for (text, part) in [
+            ("localhost", "write localhost:50051"),
+            ("https://a:1", "do not speak TLS"),
+            ("unix:///x", "not supported"),
+            ("::1", "write [::1]:50051"),
+            ("a:1/path", "HOST:PORT"),
+        ] {
+            let error = server_url(text).unwrap_err();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `--check`: what a server would find wrong with its configuration, without a server. Nothing is opened or made; only the
+//! Python of local submitters is run, to see whether it can import them.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use sqlflow_agent::trace::Exporter;
+
+use super::{LauncherKind, Options};
+use crate::launch::{Python, pythons};
+use crate::server::{find_agent, read_yaml};
+
+/// Checks all of it, says `ok` or everything that is wrong, and gives the exit status.
+pub(super) async fn run(options: &Options) -> ExitCode {
+    let problems = problems(options).await;
+    // Who reads it may be gone.
+    if problems.is_empty() {
+        let _ = writeln!(std::io::stdout(), "{}", summary(options));
+        return ExitCode::SUCCESS;
+    }
+    for problem in problems {
+        let _ = writeln!(std::io::stderr(), "error: {problem}");
+    }
+    ExitCode::FAILURE
+}
+
+fn summary(options: &Options) -> String {
+    let data_source = match options.datasource.expose().split_once("://") {
+        Some((scheme, _)) => scheme,
+        None => "none",
+    };
+    format!(
+        "ok: listens on {} and {}, state folder {}, data source {data_source}, launcher {:?}",
+        options.listen,
+        options.http_listen,
+        options.state_dir.display(),
+        options.launcher
+    )
+}
+
+async fn problems(options: &Options) -> Vec<String> {
+    let mut problems = Vec::new();
+    let mut take = |checked: anyhow::Result<()>| {
+        problems.extend(checked.err().map(|error| format!("{error:#}")));
+    };
+    take(state_dir(options));
+    take(options.models_uri(Path::new("/")).map(drop));
+    take(options.check_data_source());
+    let exporter = Exporter::from_env(&|name: &str| std::env::var(name).ok());
+    take(exporter.map(drop).map_err(|error| error.context("cannot send spans as the OTEL_* variables say")));
+    match options.launcher {
+        LauncherKind::Local => {
+            take(find_agent(options.agent.clone()).map(drop));
+            let python = Python::first_of(pythons(options.python.as_deref()));
+            take(python.look_once().await.map_err(anyhow::Error::msg));
+        }
+        LauncherKind::Kubernetes => {
+            let given = &options.kubernetes;
+            for missing in given.missing() {
+                take(Err(anyhow::anyhow!("--launcher kubernetes needs {missing}")));
+            }
+            for (flag, file) in [("agent-cert", &given.agent_cert), ("agent-key", &given.agent_key)] {
+                if let Some(file) = file {
+                    let read = std::fs::read(file).map(drop);
+                    take(read.map_err(|error| {
+                        let from = options.origin(flag);
+                        anyhow::anyhow!("cannot read {} (from {from}): {error}", file.display())
+                    }));
+                }
+            }
+            for (flag, file) in
+                [("pod-template", &given.pod_template), ("workspace-claim", &given.workspace_claim)]
+            {
+                if let Some(file) = file {
+                    let from = options.origin(flag);
+                    take(read_yaml(file).map(drop).map_err(|error| error.context(format!("wrong {from}"))));
+                }
+            }
+        }
+    }
+    problems
+}
+
+/// Whether the folder can be used, or made.
+fn state_dir(options: &Options) -> anyhow::Result<()> {
+    let dir = &options.state_dir;
+    let from = options.origin("state-dir");
+    let first = dir.ancestors().find(|it| it.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
+    anyhow::ensure!(
+        first.is_dir() || first.as_os_str().is_empty(),
+        "cannot use the state folder {} (from {from}): {} is not a folder",
+        dir.display(),
+        first.display()
+    );
+    let first = if first.as_os_str().is_empty() { Path::new(".") } else { first };
+    nix::unistd::access(first, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).map_err(
+        |error| {
+            anyhow::anyhow!(
+                "cannot use the state folder {} (from {from}): {} cannot be written: {error}",
+                dir.display(),
+                first.display()
+            )
+        },
+    )
+}

@@ -1,0 +1,141 @@
+//! One look at one Python: can it import the submitter?
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::Command;
+
+use crate::text::escape::escaped;
+
+/// Time after which a Python that still imports is killed. A cold network file system takes a while.
+pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(30);
+/// Bytes that are read of what it says.
+const READ: u64 = 64 * 1024;
+/// Characters of its error that are repeated.
+const REPEATED: usize = 300;
+/// What its answer begins with: packages may print too.
+const ANSWER: &str = "sqlflow ";
+
+/// The import is the one of a job's own program. What only some statements need is looked for, and not imported.
+const PROGRAM: &str = r#"
+import sys
+if sys.version_info < (3, 11):
+    sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0])
+from sqlflow_submitter import run_step
+import importlib.util, json
+import sqlflow_submitter
+needed = ("numpy", "scipy", "xgboost", "matplotlib", "pymysql", "psycopg")
+print("\nsqlflow " + json.dumps({
+    "executable": sys.executable,
+    "version": sys.version.split()[0],
+    "package": sqlflow_submitter.__file__,
+    "missing": [name for name in needed if importlib.util.find_spec(name) is None],
+}))
+"#;
+
+/// A Python that can.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Seen {
+    pub(super) program: PathBuf,
+    pub(super) version: String,
+    /// The package's first file.
+    pub(super) package: PathBuf,
+    /// Packages that some statements need and that are not there.
+    pub(super) missing: Vec<String>,
+}
+
+impl Seen {
+    /// Whether nobody removed it since. Costs next to nothing.
+    pub(super) fn is_still_there(&self) -> bool {
+        self.package.exists() && (!self.program.is_absolute() || self.program.exists())
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    version: String,
+    package: PathBuf,
+    missing: Vec<String>,
+}
+
+/// Looks at one, as a submitter would be started. The error is the rest of a sentence that begins with its name.
+pub(super) async fn at(program: &Path, path: Option<&OsStr>, bound: Duration) -> Result<Seen, String> {
+    let mut command = Command::new(program);
+    command.args(["-c", PROGRAM]).current_dir("/").env_remove("SQLFLOW_SERVER_DATASOURCE");
+    command.envs(path.map(|path| ("PYTHONPATH", path)));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.process_group(0).kill_on_drop(true).spawn();
+    let mut child = child.map_err(|error| format!("cannot be started: {error}"))?;
+    let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let ended = tokio::time::timeout(bound, async {
+        let (out, err) = tokio::join!(beginning(out), beginning(err));
+        (child.wait().await, out, err)
+    });
+    let Ok((status, out, err)) = ended.await else {
+        // It may be a script that waits for another program.
+        let _ = group.map(|group| killpg(group, Signal::SIGKILL));
+        return Err(format!("does not import sqlflow_submitter within {} s", bound.as_secs()));
+    };
+    let status = status.map_err(|error| format!("cannot be waited for: {error}"))?;
+    let answer = out.lines().rev().find_map(|line| line.strip_prefix(ANSWER));
+    match answer.filter(|_| status.success()).and_then(|it| serde_json::from_str::<Answer>(it).ok()) {
+        Some(Answer { version, package, missing }) => {
+            Ok(Seen { program: program.to_owned(), version, package, missing })
+        }
+        None => {
+            let said = err.lines().rev().map(str::trim).find(|line| !line.is_empty());
+            let why = said.map_or_else(|| status.to_string(), |line| line.chars().take(REPEATED).collect());
+            Err(format!("cannot import sqlflow_submitter: {}", escaped(&why)))
+        }
+    }
+}
+
+/// The first bytes of a pipe. One that says more loses its reader.
+async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What was read before an error is worth having.
+        let _ = pipe.take(READ).read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    async fn look_at(script: &str) -> Result<Seen, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("python");
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        at(&program, None, Duration::from_secs(2)).await
+    }
+
+    #[tokio::test]
+    async fn the_reason_is_the_last_line_that_it_says() {
+        let why = look_at("printf 'Traceback:\\n  x\\nImportError: libfoo\\033.so\\n\\n' >&2; exit 1").await;
+        assert_eq!(why.unwrap_err(), "cannot import sqlflow_submitter: ImportError: libfoo\\x1b.so");
+        let why = look_at("exit 7").await.unwrap_err();
+        assert_eq!(why, "cannot import sqlflow_submitter: exit status: 7");
+        let why = at(Path::new("/no/python"), None, Duration::from_secs(1)).await.unwrap_err();
+        assert!(why.starts_with("cannot be started: No such file"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn one_that_hangs_or_says_too_much_is_ended() {
+        let why = look_at("sleep 1000").await.unwrap_err();
+        assert_eq!(why, "does not import sqlflow_submitter within 2 s");
+        assert!(look_at("yes; exit 1").await.is_err());
+    }
+}

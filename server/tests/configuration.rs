@@ -1,0 +1,139 @@
+//! The server's configuration as a person meets it: wrong values, their places, and `--check`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// The server, in a folder of its own and with no option in its environment.
+fn server(dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sqlflow-server"));
+    command.current_dir(dir);
+    for (name, _) in std::env::vars() {
+        if name.starts_with("SQLFLOW_") || name.starts_with("OTEL_") || name == "VIRTUAL_ENV" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn error(output: &Output) -> String {
+    assert!(!output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_wrong_value_names_the_place_that_it_came_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.toml");
+    fs::write(&file, "grace = 'soon'\n").unwrap();
+
+    let on_command_line = error(&server(dir.path()).arg("--grace=soon").output().unwrap());
+    assert!(
+        on_command_line.starts_with("error: invalid value 'soon' for '--grace <TIME>': "),
+        "{on_command_line}"
+    );
+    let in_environment = error(&server(dir.path()).env("SQLFLOW_GRACE", "soon").output().unwrap());
+    let expected =
+        "invalid value 'soon' for '--grace <TIME>' (from the environment variable SQLFLOW_GRACE): ";
+    assert!(in_environment.contains(expected), "{in_environment}");
+    let in_file = error(&server(dir.path()).arg("--config").arg(&file).output().unwrap());
+    let expected = format!("for '--grace <TIME>' (from grace in {}): ", file.display());
+    assert!(in_file.contains(&expected), "{in_file}");
+
+    for (name, value, part) in [
+        (
+            "SQLFLOW_LISTEN",
+            "localhost",
+            "(from the environment variable SQLFLOW_LISTEN): the port is missing",
+        ),
+        ("SQLFLOW_LAUNCHER", "slurm", "(from the environment variable SQLFLOW_LAUNCHER)"),
+        ("SQLFLOW_SERVER_DATASOURCE", "oracle://u:hunter2@h/d", "(from SQLFLOW_SERVER_DATASOURCE)"),
+        ("SQLFLOW_MODELS", "ftp://x/y", "SQLFLOW_MODELS ftp://x/y is not supported"),
+        ("SQLFLOW_CONFIG", "/no/file.toml", "/no/file.toml (from SQLFLOW_CONFIG): No such file"),
+    ] {
+        let said = error(&server(dir.path()).env(name, value).output().unwrap());
+        assert!(said.contains(part) && !said.contains("hunter2"), "{name}: {said}");
+    }
+}
+
+#[test]
+fn an_option_with_an_underscore_in_the_file_is_corrected() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.toml");
+    fs::write(&file, "http_listen = 'localhost:0'\n").unwrap();
+    let said = error(&server(dir.path()).arg("--config").arg(&file).output().unwrap());
+    let expected =
+        format!("error: in {}: there is no option \"http_listen\"; write http-listen\n", file.display());
+    assert_eq!(said, expected);
+}
+
+/// An agent and a Python that are good enough for `--check`.
+fn programs(dir: &Path) -> [String; 2] {
+    use std::os::unix::fs::PermissionsExt as _;
+    let [agent, python] = ["agent", "python"].map(|name| dir.join(name));
+    fs::write(&agent, "").unwrap();
+    let answer = r#"sqlflow {"version": "3.11.0", "package": "/x", "missing": []}"#;
+    fs::write(&python, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+    fs::set_permissions(&python, fs::Permissions::from_mode(0o755)).unwrap();
+    [agent, python].map(|file| file.to_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_good_configuration_is_ok_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let [agent, python] = programs(dir.path());
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listen = taken.local_addr().unwrap().to_string();
+    let output = server(dir.path())
+        .args([
+            "--check",
+            "--agent",
+            &agent,
+            "--python",
+            &python,
+            "--listen",
+            &listen,
+            "--state-dir=new/state",
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.starts_with(&format!("ok: listens on {listen} and ")), "{said}");
+    assert!(!dir.path().join("new").exists(), "a check makes nothing");
+}
+
+#[test]
+fn a_check_says_all_that_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let output = server(dir.path())
+        .args([
+            "--check",
+            "--state-dir=file/state",
+            "--models=ftp://x",
+            "--agent=/no/agent",
+            "--python=/no/python",
+        ])
+        .args(["--datasource=oracle://h/d"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = error(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    for (line, part) in lines.iter().zip([
+        "the state folder file/state (from --state-dir): file is not a folder",
+        "--models ftp://x is not supported",
+        "(from --datasource): the data source's scheme",
+        "the agent /no/agent is not there",
+        "/no/python (--python) cannot be started",
+    ]) {
+        assert!(line.starts_with("error: ") && line.contains(part), "{part}: {line}");
+    }
+    assert_eq!(lines.len(), 5, "{said}");
+
+    let pods = error(&server(dir.path()).args(["--check", "--launcher=kubernetes"]).output().unwrap());
+    for flag in ["--models", "--agent-cert", "--agent-key", "--agent-url", "--pod-image"] {
+        assert!(pods.contains(&format!("needs {flag}")), "{flag}: {pods}");
+    }
+}
