@@ -163,3 +163,13 @@ def test_what_drivers_say_is_redacted(dsn: str) -> None:
     redactor.hide(dsn)
     assert redactor.redact(f"a {dsn} b {ESCAPED} c") == f"a *** b {'***' if ESCAPED in dsn else ESCAPED} c"
     assert redactor.redact(f"x{SECRET}x") == "x***x"
+
+
+def test_an_sqlite_file_is_not_made_where_nobody_meant_it(tmp_path: Path) -> None:
+    said = StandInAgent(tmp_path, "sqlite:///no-such-iris.db").run("SELECT 1").failure().message
+    assert said.startswith("cannot open SQLite file /no-such-iris.db: it does not exist, and the path"), said
+    assert not Path("/no-such-iris.db").exists()
+    said = StandInAgent(tmp_path, f"sqlite://{tmp_path}/typo/iris.db").run("SELECT 1").failure().message
+    assert f"the folder {tmp_path}/typo does not exist" in said
+    StandInAgent(tmp_path, f"sqlite://{tmp_path}/new.db").run("CREATE TABLE t (n INTEGER)")
+    assert (tmp_path / "new.db").exists()

@@ -45,6 +45,24 @@ def database_path(rest: str) -> str:
     return path
 
 
+def refuse_to_make(path: str) -> None:
+    """SQLite makes a file that is not there. One at the root of the file system was meant to be somewhere else.
+
+    Raises:
+        UserError: the file cannot be meant.
+    """
+    folder = os.path.dirname(path)
+    if folder == "/":
+        raise UserError(
+            f"cannot open SQLite file {path}: it does not exist, and the path of a data source is absolute; "
+            f"write sqlite:////folder{path}, or make the file first"
+        )
+    if not os.path.isdir(folder):
+        raise UserError(
+            f"cannot open SQLite file {path}: the folder {folder} does not exist; make it, or correct the path"
+        )
+
+
 class SQLiteDatabase(Database):
     """An SQLite file."""
 
@@ -55,6 +73,8 @@ class SQLiteDatabase(Database):
         self._path = database_path(rest)
         # A file that we make is empty: worth a word when a table is then missing.
         self._is_new = self._path != ":memory:" and not os.path.exists(self._path)
+        if self._is_new:
+            refuse_to_make(self._path)
         try:
             self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
         except sqlite3.Error as error:
