@@ -1,7 +1,7 @@
 //! `sqlflow-server`: reads its options, then serves until TERM or Ctrl+C. Its jobs go on without it. With the subcommand
 //! `doctor` it looks at a state folder instead.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -72,6 +72,9 @@ fn start_logging(format: LogFormat) {
     let lines = tracing_subscriber::fmt()
         .log_internal_errors(false)
         .with_env_filter(filter)
+        .with_ansi(
+            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty()),
+        )
         .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.init(),

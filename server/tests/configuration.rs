@@ -1,5 +1,7 @@
 //! The server's configuration as a person meets it: wrong values, their places, and `--check`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

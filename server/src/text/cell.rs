@@ -52,6 +52,15 @@ impl Cell<'_> {
         }
     }
 
+    /// Appends the value as it is, for a file: the text of a text, nothing for NULL.
+    pub fn push_exact(&self, out: &mut String) {
+        match *self {
+            Self::Null => {}
+            Self::Text(text) | Self::Decimal(text) => out.push_str(text),
+            _ => self.push_text(out),
+        }
+    }
+
     fn text(&self) -> String {
         let mut text = String::new();
         self.push_text(&mut text);
@@ -72,7 +81,8 @@ impl Serialize for Cell<'_> {
                 serializer.serialize_str(if value > 0.0 { "Infinity" } else { "-Infinity" })
             }
             Self::Text(text) | Self::Decimal(text) => serializer.serialize_str(text),
-            Self::Int(_) | Self::Uint(_) | Self::Blob(_) | Self::Date(_) | Self::Timestamp { .. } => {
+            Self::Timestamp { micros, zone } => serializer.serialize_str(&iso_8601(micros, zone)),
+            Self::Int(_) | Self::Uint(_) | Self::Blob(_) | Self::Date(_) => {
                 serializer.serialize_str(&self.text())
             }
         }
@@ -188,12 +198,21 @@ fn push_date(out: &mut String, days: i32) {
     }
 }
 
-/// Appends an ISO 8601 date and time, with `Z` when it is an instant.
+/// Appends a date and time as databases print them: `2026-01-01 00:00:00`, and `2026-01-01 00:00:00+00` for an instant.
 fn push_timestamp(out: &mut String, micros: i64, zone: bool) {
+    let suffix = if zone { "+00" } else { "" };
+    match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
+        Ok(time) => push_formatted(out, format_args!("{} {}{suffix}", time.date(), time.time())),
+        Err(_) => push_formatted(out, format_args!("1970-01-01 00:00:00{micros:+}us{suffix}")),
+    }
+}
+
+/// An ISO 8601 date and time, with `Z` when it is an instant.
+fn iso_8601(micros: i64, zone: bool) -> String {
     let suffix = if zone { "Z" } else { "" };
     match EPOCH.checked_add(SignedDuration::from_micros(micros)) {
-        Ok(time) => push_formatted(out, format_args!("{time}{suffix}")),
-        Err(_) => push_formatted(out, format_args!("1970-01-01T00:00:00{micros:+}us{suffix}")),
+        Ok(time) => format!("{time}{suffix}"),
+        Err(_) => format!("1970-01-01T00:00:00{micros:+}us{suffix}"),
     }
 }
 
@@ -217,11 +236,14 @@ mod tests {
             (Cell::Date(0), "1970-01-01"),
             (Cell::Date(-1), "1969-12-31"),
             (Cell::Date(i32::MAX), "1970-01-01+2147483647d"),
-            (Cell::Timestamp { micros: 1_500_000, zone: false }, "1970-01-01T00:00:01.5"),
-            (Cell::Timestamp { micros: 0, zone: true }, "1970-01-01T00:00:00Z"),
+            (Cell::Timestamp { micros: 1_500_000, zone: false }, "1970-01-01 00:00:01.5"),
+            (Cell::Timestamp { micros: 0, zone: true }, "1970-01-01 00:00:00+00"),
             // The end of time, as databases write it.
-            (Cell::Timestamp { micros: 253_402_300_799_000_000, zone: false }, "9999-12-31T23:59:59"),
-            (Cell::Timestamp { micros: i64::MIN, zone: true }, "1970-01-01T00:00:00-9223372036854775808usZ"),
+            (Cell::Timestamp { micros: 253_402_300_799_000_000, zone: false }, "9999-12-31 23:59:59"),
+            (
+                Cell::Timestamp { micros: i64::MIN, zone: true },
+                "1970-01-01 00:00:00-9223372036854775808us+00",
+            ),
         ];
         for (cell, text) in cases {
             assert_eq!(cell.text(), text, "{cell:?}");
@@ -243,6 +265,8 @@ mod tests {
             (Cell::Text("a\"\u{1b}"), r#""a\"\u001b""#),
             (Cell::Blob(b"\x01"), r#""\\x01""#),
             (Cell::Date(19_000), "\"2022-01-08\""),
+            (Cell::Timestamp { micros: 1_500_000, zone: false }, "\"1970-01-01T00:00:01.5\""),
+            (Cell::Timestamp { micros: 0, zone: true }, "\"1970-01-01T00:00:00Z\""),
         ];
         for (cell, json) in cases {
             assert_eq!(serde_json::to_string(&cell).unwrap(), json, "{cell:?}");
