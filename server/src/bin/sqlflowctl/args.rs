@@ -1,10 +1,14 @@
 //! The command line's arguments.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sqlflow_proto::v1::job_status::Code;
+use sqlflow_server::config::{address, origin};
+
+use crate::render::result_set::Expand;
 
 /// Run SQL programs as jobs of a SQLFlow server, and read what they say.
 #[derive(Debug, Parser)]
@@ -13,16 +17,18 @@ use sqlflow_proto::v1::job_status::Code;
     version,
     arg_required_else_help = true,
     after_help = "\
-A JOB is a token, a token with a cursor (sqlflow….42), the id of a job that was started on this machine, such an id
-with a cursor, or `last` for the newest of them.
+A JOB is a token, a token with a cursor (sqlflow….42), the id of a job that was started on this machine or the first
+characters of one (at least 4), such an id with a cursor, or `last` for the newest of them.
 
 Exit status: 0 the job succeeded; 1 it failed, with the cause on standard error; 2 wrong usage, a program that the
-server refuses, or an unknown job; 3 the server cannot be reached or is at fault; 130 interrupted; 141 standard
-output was closed.
+server refuses, or an unknown job; 3 the server cannot be reached or is at fault; 4 the job was cancelled; 130
+interrupted; 141 standard output was closed.
+
+On a terminal, list, describe, logs, parse and models are shown by $PAGER (less, if it is not set).
 
 Examples:
   sqlflowctl run -f iris.sql
-  sqlflowctl run -e 'SELECT * FROM iris LIMIT 3' --output json
+  sqlflowctl run -e 'SELECT * FROM iris LIMIT 3' --output csv > iris.csv
   TOKEN=$(sqlflowctl run --detach -f train.sql); sqlflowctl fetch $TOKEN
   sqlflowctl logs -f last"
 )]
@@ -33,28 +39,62 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// Reads the command line and the environment. The error is what the person reads, and the exit status.
+    pub(crate) fn read() -> Result<Self, (String, i32)> {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        let command = Self::command();
+        let read = command.clone().try_get_matches_from(&args).and_then(|matches| {
+            let mut cli = Self::from_arg_matches(&matches)?;
+            if let Some(arg) = command.get_arguments().find(|arg| arg.get_id() == "datasource") {
+                cli.global.datasource_origin = origin::of(&matches, arg, None);
+            }
+            Ok(cli)
+        });
+        match read {
+            Ok(cli) => Ok(cli),
+            Err(error) if error.use_stderr() => {
+                Err((origin::named(&error, &command, &args, None), error.exit_code()))
+            }
+            Err(error) => error.exit(),
+        }
+    }
+}
+
 /// What every command takes.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The server's address: http://HOST:PORT or HOST:PORT
+    /// The server's address: HOST:PORT, :PORT for this machine, or http://HOST:PORT
     #[arg(
         long,
         global = true,
-        value_name = "URL",
+        value_name = "ADDRESS",
         env = "SQLFLOW_SERVER",
-        default_value = "http://127.0.0.1:50051"
+        default_value = "http://127.0.0.1:50051",
+        value_parser = address::server_url
     )]
     pub(crate) server: String,
-    /// The data source of a program, such as sqlite:///file.db (for `run`; keep passwords in the environment)
+    /// The data source of a program, such as sqlite:////home/ana/iris.db (the path is absolute, and the server's) or
+    /// mysql://user:password@tcp(host:3306)/db; for `run`. Keep passwords in the environment
     #[arg(long, global = true, value_name = "DSN", env = "SQLFLOW_DATASOURCE", hide_env_values = true)]
     pub(crate) datasource: Option<String>,
     /// When to colour what is printed; auto: on a terminal, unless NO_COLOR is set
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
     pub(crate) color: Color,
     /// text: tables for people. json: one JSON object per line for scripts; integers beyond ±(2^53-1), decimals,
-    /// dates and times are strings, blobs are strings of the form \x00ff
+    /// dates and times (ISO 8601) are strings, blobs are strings of the form \x00ff. csv: rows alone, as RFC 4180 says;
+    /// NULL is an empty field, an empty text is "", and an empty line parts result sets
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
+    /// When to show rows as records, one line for each value; auto: when a table is wider than the terminal
+    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Expand::Auto)]
+    pub(crate) expanded: Expand,
+    /// Do not start a pager
+    #[arg(long, global = true)]
+    pub(crate) no_pager: bool,
+    /// Where the data source came from.
+    #[arg(skip)]
+    pub(crate) datasource_origin: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -68,6 +108,7 @@ pub(crate) enum Color {
 pub(crate) enum Format {
     Text,
     Json,
+    Csv,
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,12 +138,19 @@ pub(crate) enum Command {
     Models(ModelArguments),
     /// Print a program's statements as JSON, without a server
     Parse(Parse),
+    /// Print the commands that teach a shell to complete this command line
+    Completion(Completion),
+    /// Write the manual pages of sqlflowctl, sqlflow-server and sqlflow-agent into a folder
+    Man {
+        /// The folder; it is made
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sqlflowctl run -f iris.sql --datasource sqlite:///iris.db
+  sqlflowctl run -f iris.sql --datasource sqlite:////home/ana/iris.db
   echo 'SHOW TABLES' | sqlflowctl run -f -
   sqlflowctl run -e 'SELECT 1; SELECT 2' --quiet")]
 pub(crate) struct Run {
@@ -111,9 +159,9 @@ pub(crate) struct Run {
     /// Print the job's token on standard output and leave the job to itself
     #[arg(long)]
     pub(crate) detach: bool,
-    /// Who runs the program; shown in listings
-    #[arg(long, env = "SQLFLOW_USER_ID", default_value = "", hide_default_value = true)]
-    pub(crate) user: String,
+    /// Who runs the program; shown in listings [default: $USER]
+    #[arg(long, env = "SQLFLOW_USER_ID")]
+    pub(crate) user: Option<String>,
     /// Let the server cancel the job when nobody has fetched it for so many seconds; 0: never
     #[arg(long, value_name = "SECS")]
     pub(crate) fetch_timeout: Option<u32>,
@@ -131,7 +179,7 @@ pub(crate) struct Program {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// The program itself
-    #[arg(short, long, value_name = "SQL")]
+    #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
     pub(crate) execute: Option<String>,
 }
 
@@ -200,6 +248,7 @@ pub(crate) enum State {
     Running,
     Succeeded,
     Failed,
+    Cancelled,
     Unknown,
 }
 
@@ -209,7 +258,8 @@ impl From<State> for Code {
             State::Pending => Self::Pending,
             State::Running => Self::Running,
             State::Succeeded => Self::Succeeded,
-            State::Failed => Self::Failed,
+            // See its cause.
+            State::Failed | State::Cancelled => Self::Failed,
             State::Unknown => Self::Unknown,
         }
     }
@@ -252,6 +302,17 @@ pub(crate) enum ModelCommand {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sqlflowctl completion bash > ~/.local/share/bash-completion/completions/sqlflowctl
+  sqlflowctl completion zsh > ~/.zfunc/_sqlflowctl
+  sqlflowctl completion fish > ~/.config/fish/completions/sqlflowctl.fish")]
+pub(crate) struct Completion {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Parse {
     /// The program; `-` is standard input
     pub(crate) file: PathBuf,
@@ -266,8 +327,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -284,6 +343,15 @@ mod tests {
             let cli = Cli::try_parse_from(line).unwrap();
             assert_eq!(cli.global.datasource.as_deref(), Some("d"));
         }
+    }
+
+    #[test]
+    fn a_program_may_begin_with_a_comment() {
+        let cli =
+            Cli::try_parse_from(["sqlflowctl", "run", "-e", "-- a comment\nSELECT 1", "--quiet"]).unwrap();
+        let Command::Run(run) = cli.command else { panic!("it is run") };
+        assert_eq!(run.program.execute.as_deref(), Some("-- a comment\nSELECT 1"));
+        assert!(run.reading.quiet);
     }
 
     #[test]

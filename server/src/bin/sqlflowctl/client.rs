@@ -28,10 +28,9 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// A client of the server at `http://HOST:PORT` or `HOST:PORT`.
+    /// A client of the server at `http://HOST:PORT`.
     pub(crate) fn new(server: &str) -> Result<Self, Failure> {
-        let url = address(server)?;
-        let endpoint = Endpoint::from_shared(url.clone())
+        let endpoint = Endpoint::from_shared(server.to_owned())
             .map_err(|error| Failure::Usage(format!("{server:?} is not a server's address: {error}")))?
             .connect_timeout(CONNECT_DEADLINE)
             .http2_keep_alive_interval(KEEP_ALIVE)
@@ -39,7 +38,7 @@ impl Client {
             .keep_alive_while_idle(true)
             .tcp_nodelay(true);
         let calls = SqlFlowClient::new(endpoint.connect_lazy()).max_decoding_message_size(LARGEST_MESSAGE);
-        Ok(Self { calls, server: url })
+        Ok(Self { calls, server: server.to_owned() })
     }
 
     /// The server's address.
@@ -86,29 +85,5 @@ async fn within_deadline<T>(
             Code::DeadlineExceeded,
             format!("no answer within {} s", CALL_DEADLINE.as_secs()),
         )),
-    }
-}
-
-fn address(server: &str) -> Result<String, Failure> {
-    match server.split_once("://") {
-        None if server.contains(':') => Ok(format!("http://{server}")),
-        Some(("http", _)) => Ok(server.to_owned()),
-        _ => Err(Failure::Usage(format!(
-            "{server:?} is not a server's address: it has the form http://HOST:PORT or HOST:PORT"
-        ))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_may_leave_out_the_scheme() {
-        assert_eq!(address("localhost:50051").unwrap(), "http://localhost:50051");
-        assert_eq!(address("http://[::1]:1").unwrap(), "http://[::1]:1");
-        for wrong in ["localhost", "https://a:1", "unix:///x"] {
-            assert_eq!(address(wrong).unwrap_err().exit_status(), 2, "{wrong}");
-        }
     }
 }

@@ -2,14 +2,15 @@
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 use std::path::PathBuf;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::args::Color;
 use crate::failure::Failure;
-use crate::render::progress::{PlainProgress, ProgressView};
+use crate::pager::Pager;
+use crate::render::progress::ProgressView;
+use crate::render::result_set::{Expand, Style};
 use crate::render::{Screen, Tone};
 
 /// While a bar is drawn, the job's output is shown by whole lines; of an unfinished one at most this many bytes wait.
@@ -29,17 +30,17 @@ pub(crate) struct Console {
     mid_line: bool,
     bar: Option<ProgressBar>,
     held_back: Vec<u8>,
-    plain: PlainProgress,
+    pager: Option<Pager>,
 }
 
 impl Console {
     /// The console of this process.
     pub(crate) fn new(color: Color) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
-        let bars = err.is_terminal();
+        let bars = err.is_terminal() && !is_dumb();
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self {
-            shared: out.is_terminal() && bars,
+            shared: (out.is_terminal() && err.is_terminal()) || is_same(&out, &err),
             coloured: match color {
                 Color::Auto => bars && !no_color,
                 Color::Always => true,
@@ -61,13 +62,44 @@ impl Console {
             mid_line: false,
             bar: None,
             held_back: Vec::new(),
-            plain: PlainProgress::default(),
+            pager: None,
         }
     }
 
     /// Keeps displays as files in this folder.
     pub(crate) fn save_displays_in(&mut self, folder: Option<PathBuf>) {
         self.save_displays = folder;
+    }
+
+    /// How result sets look here.
+    pub(crate) fn style(&self, csv: bool, expand: Expand) -> Style {
+        let is_terminal = io::stdout().is_terminal();
+        let width = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));
+        Style { csv, expand, width: width.filter(|_| is_terminal) }
+    }
+
+    /// Results go through the person's pager from here on, if a terminal takes them and there is one.
+    pub(crate) fn page(&mut self, wanted: bool) {
+        if wanted && io::stdout().is_terminal() && !is_dumb() {
+            self.pager = Pager::start();
+        }
+        if let Some(input) = self.pager.as_mut().and_then(Pager::input) {
+            self.out = BufWriter::new(Box::new(input));
+            self.shared = false;
+        }
+    }
+
+    /// Ends the pager, if there is one: waits for the person to leave it.
+    pub(crate) fn end_paging(&mut self, ended: Result<(), Failure>) -> Result<(), Failure> {
+        let Some(pager) = self.pager.take() else { return ended };
+        let flushed = self.out.flush();
+        self.out = BufWriter::new(Box::new(io::stdout()));
+        pager.wait();
+        match ended.and(flushed.map_err(Failure::from)) {
+            // They have seen enough.
+            Err(Failure::ClosedOutput) => Ok(()),
+            ended => ended,
+        }
     }
 
     /// Hands on all results so far.
@@ -116,6 +148,8 @@ impl Console {
         let Some(last) = bytes.last() else { return };
         self.mid_line = *last != b'\n';
         self.suspending(|console| {
+            // One file or pipe may take both. A closed output is reported by the next write of results.
+            let _ = console.out.flush();
             let _ = console.err.write_all(bytes);
         });
     }
@@ -160,10 +194,8 @@ impl Screen for Console {
     }
 
     fn progress(&mut self, view: &ProgressView) {
+        // It is for a person who looks on: the record of what was done is the job's own output.
         if !self.bars {
-            if let Some(line) = self.plain.advance(view, Instant::now()) {
-                self.write_line("2", &line);
-            }
             return;
         }
         let is_new = self.bar.is_none();
@@ -171,14 +203,8 @@ impl Screen for Console {
             self.finish_log_line();
         }
         let bar = self.bar.get_or_insert_with(|| ProgressBar::hidden().with_style(style()));
-        if view.total > 0 {
-            bar.set_length(view.total);
-        } else {
-            bar.unset_length();
-        }
-        bar.set_prefix(view.phase.clone());
-        bar.set_message(format!("{}  {}", view.unit, view.metrics));
-        bar.set_position(view.done);
+        // In one call: each is drawn, and half of what is new would show.
+        bar.set_message(view.bar());
         if is_new {
             // Drawn only now that it has all its parts.
             bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -186,12 +212,8 @@ impl Screen for Console {
     }
 
     fn end_progress(&mut self) {
-        if let Some(line) = self.plain.finish() {
-            self.write_line("2", &line);
-        }
         if let Some(bar) = self.bar.take() {
-            // The full bar stays above what follows, as the record of what was done.
-            bar.abandon();
+            bar.finish_and_clear();
             let rest = std::mem::take(&mut self.held_back);
             self.pass_on(&rest);
         }
@@ -209,10 +231,21 @@ impl Screen for Console {
     }
 }
 
+/// A terminal that knows no escapes.
+fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+/// Whether both write into one terminal, file or pipe, so that their order shows.
+fn is_same(out: &io::Stdout, err: &io::Stderr) -> bool {
+    match (nix::sys::stat::fstat(out), nix::sys::stat::fstat(err)) {
+        (Ok(out), Ok(err)) => (out.st_dev, out.st_ino) == (err.st_dev, err.st_ino),
+        _ => false,
+    }
+}
+
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix} [{bar:24}] {pos}/{len} {msg}")
-        .expect("the template is well formed")
-        .progress_chars("=> ")
+    ProgressStyle::with_template("{msg}").expect("the template is well formed")
 }
 
 #[cfg(test)]

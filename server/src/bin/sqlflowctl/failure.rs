@@ -10,6 +10,9 @@ pub(crate) enum Failure {
     /// The job failed; the sentence names job and cause.
     #[error("{0}")]
     Job(String),
+    /// The job was cancelled; the sentence names it.
+    #[error("{0}")]
+    Cancelled(String),
     /// Wrong usage, or a job that the server does not know.
     #[error("{0}")]
     Usage(String),
@@ -34,6 +37,7 @@ impl Failure {
             Self::Job(_) | Self::Other(_) => 1,
             Self::Usage(_) => 2,
             Self::Server(_) => 3,
+            Self::Cancelled(_) => 4,
             Self::Interrupted(_) => 130,
             Self::ClosedOutput => 141,
         }

@@ -13,6 +13,10 @@ use anyhow::Context as _;
 use crate::failure::Failure;
 use crate::token;
 
+/// Characters of an id that name its job, at least.
+pub(crate) const SHORTEST_PREFIX: usize = 4;
+/// Ids that are listed where a beginning names several.
+const LISTED: usize = 10;
 /// The file keeps this many jobs.
 const REMEMBERED: usize = 1_000;
 
@@ -69,13 +73,41 @@ impl Memory {
         }
     }
 
-    /// The token of a job, or of the newest for `last`.
-    fn token(&self, job: &str) -> io::Result<Option<String>> {
+    /// The token of a job by its id or the beginning of it, or of the newest for `last`.
+    fn find(&self, job: &str) -> io::Result<Found> {
         let text = self.read()?;
-        let mut newest_first = text.lines().rev().filter_map(|line| line.split_once(' '));
-        let found = newest_first.find(|(id, _)| job == "last" || *id == job);
-        Ok(found.map(|(_, token)| token.to_owned()))
+        let newest_first = || text.lines().rev().filter_map(|line| line.split_once(' '));
+        if let Some((_, token)) = newest_first().find(|(id, _)| job == "last" || *id == job) {
+            return Ok(Found::Token(token.to_owned()));
+        }
+        let mut begun: Vec<(&str, &str)> = newest_first().filter(|(id, _)| id.starts_with(job)).collect();
+        begun.dedup_by_key(|(id, _)| *id);
+        Ok(match &begun[..] {
+            _ if job.is_empty() => Found::Nothing,
+            [] => Found::Nothing,
+            _ if job.len() < SHORTEST_PREFIX => Found::TooShort,
+            [(_, token)] => Found::Token((*token).to_owned()),
+            several => Found::Several(several.iter().map(|(id, _)| (*id).to_owned()).collect()),
+        })
     }
+}
+
+/// What is remembered of a name.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    Token(String),
+    /// Jobs whose ids begin so, newest first.
+    Several(Vec<String>),
+    /// There are some, and too little was given to choose by.
+    TooShort,
+    Nothing,
+}
+
+/// The sentence for a beginning that several ids have.
+pub(crate) fn ambiguous(prefix: &str, ids: &[String]) -> Failure {
+    let more = if ids.len() > LISTED { format!(", and {} more", ids.len() - LISTED) } else { String::new() };
+    let listed = ids[..ids.len().min(LISTED)].join(", ");
+    Failure::Usage(format!("{} jobs begin with {prefix:?}: {listed}{more}; give more of the id", ids.len()))
 }
 
 /// The token that `job` names: a token, or a remembered job with or without a cursor; `None` when it is not remembered.
@@ -86,12 +118,17 @@ pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
     let memory = Memory::of_user()?;
     let (id, cursor) = token::split(job);
     let found = memory
-        .token(id)
+        .find(id)
         .with_context(|| format!("cannot read the remembered tokens in {}", memory.file().display()))?;
-    Ok(found.map(|found| match cursor {
-        Some(cursor) => token::at(&found, cursor),
-        None => found,
-    }))
+    match (found, cursor) {
+        (Found::Token(found), Some(cursor)) => Ok(Some(token::at(&found, cursor))),
+        (Found::Token(found), None) => Ok(Some(found)),
+        (Found::Several(ids), _) => Err(ambiguous(id, &ids)),
+        (Found::TooShort, _) => Err(Failure::Usage(format!(
+            "{id:?} is too short for the beginning of a job's id: give at least {SHORTEST_PREFIX} characters"
+        ))),
+        (Found::Nothing, _) => Ok(None),
+    }
 }
 
 /// [`find_token`] for commands that do nothing without it.
@@ -115,16 +152,35 @@ mod tests {
         Memory { folder: folder.path().join("state/sqlflow") }
     }
 
+    fn token(text: &str) -> Found {
+        Found::Token(text.to_owned())
+    }
+
     #[test]
     fn a_job_is_found_by_its_id_and_the_newest_as_last() {
         let folder = tempfile::tempdir().unwrap();
         let memory = memory(&folder);
-        assert_eq!(memory.token("last").unwrap(), None);
+        assert_eq!(memory.find("last").unwrap(), Found::Nothing);
         memory.add("j1", "sqlflow01").unwrap();
         memory.add("j2", "sqlflow02").unwrap();
-        assert_eq!(memory.token("j1").unwrap().as_deref(), Some("sqlflow01"));
-        assert_eq!(memory.token("last").unwrap().as_deref(), Some("sqlflow02"));
-        assert_eq!(memory.token("j3").unwrap(), None);
+        assert_eq!(memory.find("j1").unwrap(), token("sqlflow01"));
+        assert_eq!(memory.find("last").unwrap(), token("sqlflow02"));
+        assert_eq!(memory.find("j3").unwrap(), Found::Nothing);
+        assert_eq!(memory.find("").unwrap(), Found::Nothing);
+    }
+
+    #[test]
+    fn the_beginning_of_an_id_names_one_job() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = memory(&folder);
+        memory.add("01abcd1", "sqlflow01").unwrap();
+        memory.add("01abce2", "sqlflow02").unwrap();
+        memory.add("01abce2", "sqlflow02").unwrap();
+        assert_eq!(memory.find("01abce").unwrap(), token("sqlflow02"));
+        assert_eq!(memory.find("01a").unwrap(), Found::TooShort);
+        let Found::Several(ids) = memory.find("01ab").unwrap() else { panic!("two begin so") };
+        let said = ambiguous("01ab", &ids).to_string();
+        assert_eq!(said, "2 jobs begin with \"01ab\": 01abce2, 01abcd1; give more of the id");
     }
 
     #[test]
@@ -145,7 +201,7 @@ mod tests {
         fs::write(memory.file(), many).unwrap();
         memory.add("new", "sqlflow02").unwrap();
         assert_eq!(memory.read().unwrap().lines().count(), REMEMBERED);
-        assert_eq!(memory.token("k0").unwrap(), None);
-        assert!(memory.token("k1").unwrap().is_some());
+        assert_eq!(memory.find("k0").unwrap(), Found::Nothing);
+        assert!(matches!(memory.find("k1").unwrap(), Found::Token(_)));
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlflow_proto::v1::{GetJobRequest, JobStatus, get_job_request::By};
 
-use super::read::{go_on, read_page, read_to_end, verdict};
+use super::Form;
+use super::read::{conclude, go_on, read_page, read_to_end};
 use crate::args::{Fetch, Logs};
 use crate::client::Client;
 use crate::console::Console;
@@ -25,7 +26,7 @@ const LAST_PAGE: Duration = Duration::from_secs(2);
 
 pub(super) async fn fetch(
     args: &Fetch,
-    json: bool,
+    form: Form,
     mut client: Client,
     console: &mut Console,
 ) -> Result<(), Failure> {
@@ -37,18 +38,22 @@ pub(super) async fn fetch(
         Err(status) => return Err(Failure::from_status(&status, client.server())),
     };
     console.save_displays_in(args.reading.save_displays.clone());
-    let mut view: Box<dyn View> =
-        if json { Box::new(JsonView::default()) } else { Box::new(TextView::new(&job, args.reading.quiet)) };
+    let mut view: Box<dyn View> = if form.json {
+        Box::new(JsonView::default())
+    } else {
+        Box::new(TextView::new(&job, args.reading.quiet, form.style))
+    };
     let mut follower = Follower::new(client, token, args.reading.patience);
     if args.once {
         let status = read_page(&mut follower, view.as_mut(), console).await?;
-        if !job::is_terminal(&status) && !json {
+        view.left(console);
+        if !job::is_terminal(&status) && !form.json {
             console.line(Tone::Dim, &format!("next: {}", follower.next_token()));
         }
-        return verdict(&job, &status);
+        return conclude(&job, &status, args.reading.quiet, console);
     }
     let status = read_until_interrupted(&mut follower, view.as_mut(), console).await?;
-    verdict(&job, &status)
+    conclude(&job, &status, args.reading.quiet, console)
 }
 
 /// Shows a job until it ends or the person has read enough.
@@ -69,7 +74,10 @@ async fn read_until_interrupted(
         };
         match status {
             Some(status) if job::is_terminal(&status) => return Ok(status),
-            _ if interrupts.interrupted() => return Err(Failure::Interrupted(go_on(follower))),
+            _ if interrupts.interrupted() => {
+                view.left(console);
+                return Err(Failure::Interrupted(go_on(follower)));
+            }
             _ => {}
         }
     }

@@ -1,14 +1,16 @@
 //! `cancel`, `list` and `describe`: jobs from outside.
 
-use sqlflow_proto::v1::job_status::Code;
-use sqlflow_proto::v1::{GetJobRequest, Job, ListJobsRequest, get_job_request::By};
+use jiff::Timestamp;
+use sqlflow_proto::v1::{GetJobRequest, Job, ListJobsRequest, get_job_request::By, job_status};
+use tonic::Code;
 
-use crate::args::{JobArgument, List};
+use super::Form;
+use crate::args::{JobArgument, List, State};
 use crate::client::Client;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::remember::{find_token, token_of};
-use crate::render::job::{description, is_terminal, job_json, state_name, write_listing};
+use crate::remember::{SHORTEST_PREFIX, ambiguous, find_token, token_of};
+use crate::render::job::{description, is_cancelled, is_terminal, job_json, state_name, write_listing};
 use crate::render::json::write_line;
 use crate::render::{Screen as _, Tone};
 use crate::token;
@@ -29,7 +31,7 @@ pub(super) async fn cancel(
         write_line(console, &job_json(&job))?;
     } else {
         let status = job.status.clone().unwrap_or_default();
-        let state = state_name(status.code());
+        let state = state_name(&status);
         let line = if is_terminal(&status) {
             format!("job {} has ended: {state}", job.job_id)
         } else {
@@ -50,31 +52,62 @@ pub(super) async fn describe(
     let by = match find_token(&args.job) {
         Ok(Some(token)) => By::Token(token::split(&token).0.to_owned()),
         Ok(None) if args.job == "last" => By::Token(token_of(&args.job)?),
+        Err(failure @ Failure::Usage(_)) => return Err(failure),
         Ok(None) | Err(_) => By::JobId(args.job.clone()),
     };
-    let answer = client.job(GetJobRequest { by: Some(by) }).await;
-    let job = answer.map_err(|status| Failure::from_status(&status, client.server()))?;
+    let is_id = matches!(by, By::JobId(_));
+    let job = match client.job(GetJobRequest { by: Some(by) }).await {
+        Ok(job) => job,
+        Err(status) if is_id && matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
+            match job_that_begins_with(&args.job, &mut client).await? {
+                Some(job) => job,
+                None => return Err(Failure::from_status(&status, client.server())),
+            }
+        }
+        Err(status) => return Err(Failure::from_status(&status, client.server())),
+    };
     if json {
         write_line(console, &job_json(&job))?;
     } else {
-        console.results(description(&job).as_bytes())?;
+        console.results(description(&job, Timestamp::now()).as_bytes())?;
     }
     console.flush()
 }
 
+/// The one job whose id begins so, of the newest that the server lists.
+async fn job_that_begins_with(prefix: &str, client: &mut Client) -> Result<Option<Job>, Failure> {
+    if prefix.len() < SHORTEST_PREFIX {
+        return Ok(None);
+    }
+    let request = ListJobsRequest { page_size: LARGEST_PAGE, ..ListJobsRequest::default() };
+    let listed = client.list(request).await;
+    let listed = listed.map_err(|status| Failure::from_status(&status, client.server()))?;
+    let ids: Vec<String> = listed.jobs.into_iter().map(|job| job.job_id).collect();
+    let begun: Vec<String> = ids.into_iter().filter(|id| id.starts_with(prefix)).collect();
+    match &begun[..] {
+        [] => Ok(None),
+        [id] => {
+            let answer = client.job(GetJobRequest { by: Some(By::JobId(id.clone())) }).await;
+            answer.map(Some).map_err(|status| Failure::from_status(&status, client.server()))
+        }
+        several => Err(ambiguous(prefix, several)),
+    }
+}
+
 pub(super) async fn list(
     args: &List,
-    json: bool,
+    form: Form,
     mut client: Client,
     console: &mut Console,
 ) -> Result<(), Failure> {
     let jobs = newest_jobs(args, &mut client).await?;
-    if json {
+    if form.json {
         for job in &jobs {
             write_line(console, &job_json(job))?;
         }
     } else {
-        write_listing(&jobs, &mut |piece| console.results(piece))?;
+        let width = form.style.width;
+        write_listing(&jobs, Timestamp::now(), form.csv, width, &mut |piece| console.results(piece))?;
     }
     console.flush()
 }
@@ -89,11 +122,11 @@ async fn newest_jobs(args: &List, client: &mut Client) -> Result<Vec<Job>, Failu
             page_size: missing.min(LARGEST_PAGE),
             page_token,
             user_id: args.user.clone(),
-            codes: args.state.iter().map(|&state| Code::from(state).into()).collect(),
+            codes: args.state.iter().map(|&state| job_status::Code::from(state).into()).collect(),
         };
         let answer = client.list(request).await;
         let page = answer.map_err(|status| Failure::from_status(&status, client.server()))?;
-        jobs.extend(page.jobs);
+        jobs.extend(page.jobs.into_iter().filter(|job| is_asked_for(job, &args.state)));
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
@@ -101,4 +134,15 @@ async fn newest_jobs(args: &List, client: &mut Client) -> Result<Vec<Job>, Failu
     }
     jobs.truncate(args.limit as usize);
     Ok(jobs)
+}
+
+/// Whether the person asked for jobs like this one: to the server a cancelled one is one that failed.
+fn is_asked_for(job: &Job, states: &[State]) -> bool {
+    let status = job.status.clone().unwrap_or_default();
+    let matches = |state: &State| match state {
+        State::Cancelled => is_cancelled(&status),
+        State::Failed => status.code() == job_status::Code::Failed && !is_cancelled(&status),
+        other => status.code() == job_status::Code::from(*other),
+    };
+    states.is_empty() || states.iter().any(matches)
 }

@@ -6,25 +6,84 @@ mod models;
 mod parse;
 mod read;
 mod run;
+mod source;
+
+use std::path::Path;
 
 use crate::args::{Cli, Command, Format};
 use crate::client::Client;
 use crate::console::Console;
 use crate::failure::Failure;
+use crate::manual;
+use crate::render::result_set::Style;
+use crate::render::{Screen as _, Tone};
+use source::DataSource;
 
 /// Runs one command.
 pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> {
     let Cli { global, command } = cli;
     let json = global.output == Format::Json;
+    let csv = global.output == Format::Csv;
+    let form = Form { json, csv, style: console.style(csv, global.expanded) };
     let client = || Client::new(&global.server);
-    match command {
-        Command::Run(run) => run::run(&run, global.datasource.as_deref(), json, client()?, console).await,
-        Command::Fetch(fetch) => fetch::fetch(&fetch, json, client()?, console).await,
+    refuse_csv(csv, &command)?;
+    console.page(!global.no_pager && is_paged(&command));
+    let ended = match command {
+        Command::Run(args) => {
+            let source = DataSource { text: global.datasource, origin: global.datasource_origin };
+            run::run(&args, &source, form, client()?, console).await
+        }
+        Command::Fetch(fetch) => fetch::fetch(&fetch, form, client()?, console).await,
         Command::Logs(logs) => fetch::logs(&logs, json, client()?, console).await,
         Command::Cancel(job) => inspect::cancel(&job, json, client()?, console).await,
-        Command::List(list) => inspect::list(&list, json, client()?, console).await,
+        Command::List(list) => inspect::list(&list, form, client()?, console).await,
         Command::Describe(job) => inspect::describe(&job, json, client()?, console).await,
-        Command::Models(args) => models::models(args, json, console).await,
+        Command::Models(args) => models::models(args, form, console).await,
         Command::Parse(parse) => parse::parse(&parse, console),
+        Command::Completion(args) => console.results(&manual::completion(args.shell)).map_err(Failure::from),
+        Command::Man { folder } => man(&folder, console),
+    };
+    console.end_paging(ended)
+}
+
+/// How results are asked for.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    json: bool,
+    csv: bool,
+    style: Style,
+}
+
+/// Commands whose output is complete at once, and may be long. Rows of a job come while it runs, beside its log.
+fn is_paged(command: &Command) -> bool {
+    match command {
+        Command::List(_) | Command::Describe(_) | Command::Models(_) | Command::Parse(_) => true,
+        Command::Logs(logs) => !logs.follow,
+        Command::Run(_)
+        | Command::Fetch(_)
+        | Command::Cancel(_)
+        | Command::Completion(_)
+        | Command::Man { .. } => false,
     }
+}
+
+/// Refuses CSV where there are no rows.
+fn refuse_csv(csv: bool, command: &Command) -> Result<(), Failure> {
+    let name = match command {
+        Command::Logs(_) => "logs",
+        Command::Cancel(_) => "cancel",
+        Command::Describe(_) => "describe",
+        Command::Parse(_) => "parse",
+        _ => return Ok(()),
+    };
+    if csv {
+        return Err(Failure::Usage(format!("{name} has no rows to write as CSV; use --output json")));
+    }
+    Ok(())
+}
+
+fn man(folder: &Path, console: &mut Console) -> Result<(), Failure> {
+    let count = manual::write_pages(folder)?;
+    console.line(Tone::Plain, &format!("{count} manual pages are in {}", folder.display()));
+    Ok(())
 }

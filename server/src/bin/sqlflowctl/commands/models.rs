@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use sqlflow_agent::models::{Content, Model, Models};
 
+use super::Form;
 use crate::args::{ModelArguments, ModelCommand};
 use crate::console::Console;
 use crate::failure::Failure;
@@ -22,11 +23,12 @@ enum Answer {
     Deleted(String),
 }
 
-pub(super) async fn models(args: ModelArguments, json: bool, console: &mut Console) -> Result<(), Failure> {
+pub(super) async fn models(args: ModelArguments, form: Form, console: &mut Console) -> Result<(), Failure> {
     let Some(uri) = args.at else {
         return Err(Failure::Usage("where the models are is needed: --at URI, or SQLFLOW_MODELS".to_owned()));
     };
     let models = Models::at(&uri).map_err(|error| Failure::Usage(error.to_string()))?;
+    let json = form.json;
     // Storages block.
     let asked = tokio::task::spawn_blocking(move || ask(&models, args.command)).await;
     match asked.map_err(|error| anyhow!(error))?? {
@@ -35,7 +37,7 @@ pub(super) async fn models(args: ModelArguments, json: bool, console: &mut Conso
                 write_line(console, &model_json(model))?;
             }
         }
-        Answer::Listed(models) => write_listing(&models, &mut |piece| console.results(piece))?,
+        Answer::Listed(models) => write_listing(&models, form.csv, &mut |piece| console.results(piece))?,
         Answer::Shown(shown) if json => write_line(console, &described(&shown.0, &shown.1))?,
         Answer::Shown(shown) => console.results(description(&uri, &shown.0, &shown.1).as_bytes())?,
         Answer::Copied(name, folder) => {

@@ -14,9 +14,9 @@ use crate::render::program_error::program_error;
 pub(super) fn parse(args: &Parse, console: &mut Console) -> Result<(), Failure> {
     let dialect = Dialect::from_str(&args.dialect).map_err(|error| Failure::Usage(error.to_string()))?;
     let sql = read_program(&args.file)?;
-    // A wrong program is what this command is there to find: exit status 1, as checkers have it.
+    // As `run` ends when the server refuses it.
     let program = parse_program(&sql, dialect)
-        .map_err(|error| Failure::Job(program_error(&error.to_string(), &sql)))?;
+        .map_err(|error| Failure::Usage(program_error(&error.to_string(), &sql)))?;
     let text =
         serde_json::to_string_pretty(&to_json(&program)).map_err(|error| Failure::Other(error.into()))?;
     console.results(format!("{text}\n").as_bytes())?;

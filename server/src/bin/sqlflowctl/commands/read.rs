@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use sqlflow_proto::v1::JobStatus;
+use sqlflow_proto::v1::job_status::Code;
 
 use crate::console::Console;
 use crate::failure::Failure;
@@ -60,7 +61,13 @@ pub(super) async fn read_page(
     view: &mut dyn View,
     console: &mut Console,
 ) -> Result<JobStatus, Failure> {
-    let page = follower.page(&mut |line: &str| console.line(Tone::Warning, line)).await?;
+    let page = match follower.page(&mut |line: &str| console.line(Tone::Warning, line)).await {
+        Ok(page) => page,
+        Err(failure) => {
+            view.left(console);
+            return Err(failure);
+        }
+    };
     for response in &page.results {
         view.show(response, console)?;
     }
@@ -78,7 +85,24 @@ pub(super) fn go_on(follower: &Follower) -> String {
 /// What the job's last state means for the command.
 pub(super) fn verdict(job: &str, status: &JobStatus) -> Result<(), Failure> {
     match status.code() {
-        sqlflow_proto::v1::job_status::Code::Failed => Err(Failure::Job(job::failure_sentence(job, status))),
+        Code::Failed if job::is_cancelled(status) => {
+            Err(Failure::Cancelled(job::failure_sentence(job, status)))
+        }
+        Code::Failed => Err(Failure::Job(job::failure_sentence(job, status))),
         _ => Ok(()),
     }
+}
+
+/// [`verdict`], with a line for a job that succeeded.
+pub(super) fn conclude(
+    job: &str,
+    status: &JobStatus,
+    quiet: bool,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    let ended = verdict(job, status);
+    if status.code() == Code::Succeeded && !quiet {
+        console.line(Tone::Dim, &format!("job {job} succeeded"));
+    }
+    ended
 }

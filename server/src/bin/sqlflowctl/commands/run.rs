@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use sqlflow_proto::v1::{Cause, JobStatus, Request, Session, Token};
+use sqlflow_proto::v1::{JobStatus, Request, Session, Token};
 use sqlflow_server::text::escape::escaped;
 use tonic::{Code, Status};
 
-use super::read::{read_program, read_to_end, verdict};
+use super::Form;
+use super::read::{conclude, read_program, read_to_end};
+use super::source::DataSource;
 use crate::args::Run;
 use crate::client::Client;
 use crate::console::Console;
@@ -28,13 +30,13 @@ const LAST_CALL: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     args: &Run,
-    datasource: Option<&str>,
-    json: bool,
+    source: &DataSource,
+    form: Form,
     client: Client,
     console: &mut Console,
 ) -> Result<(), Failure> {
     let trace = Trace::begin().map_err(|error| Failure::Usage(format!("{error:#}")))?;
-    let ended = traced(args, datasource, json, client, console, &trace).await;
+    let ended = traced(args, source, form, client, console, &trace).await;
     let sent = trace.end(ended.as_ref().err().map(ToString::to_string)).await;
     if let Err(error) = sent {
         console.line(Tone::Warning, &format!("warning: spans are lost: {error:#}"));
@@ -44,8 +46,8 @@ pub(super) async fn run(
 
 async fn traced(
     args: &Run,
-    datasource: Option<&str>,
-    json: bool,
+    source: &DataSource,
+    form: Form,
     mut client: Client,
     console: &mut Console,
     trace: &Trace,
@@ -58,8 +60,8 @@ async fn traced(
     let request = Request {
         sql: sql.clone(),
         session: Some(Session {
-            db_conn_str: datasource.unwrap_or_default().to_owned(),
-            user_id: args.user.clone(),
+            db_conn_str: source.checked(client.server())?,
+            user_id: args.user.clone().unwrap_or_else(login_name),
             exit_on_submit: args.detach,
             fetch_timeout_seconds: args.fetch_timeout,
             ..Session::default()
@@ -76,22 +78,27 @@ async fn traced(
         true => None,
         false => Some(Interrupts::that_cancel(client.clone(), token.token.clone())?),
     };
-    announce(args, &token, json, console)?;
+    announce(args, &token, form.json, console)?;
     let Some(interrupts) = interrupts else { return Ok(()) };
 
     // An explicit cursor: a page that is lost on its way can be had again, and the plain token's place is left alone.
     let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.patience);
     console.save_displays_in(args.reading.save_displays.clone());
-    let mut view: Box<dyn View> = if json {
+    let mut view: Box<dyn View> = if form.json {
         Box::new(JsonView::default())
     } else {
-        Box::new(TextView::new(&token.job_id, args.reading.quiet))
+        Box::new(TextView::new(&token.job_id, args.reading.quiet, form.style))
     };
     match read_to_end(&mut follower, view.as_mut(), console, Some(&interrupts)).await {
         Ok(status) => finished(args, &token.job_id, &status, &interrupts, console),
         Err(Failure::ClosedOutput) => Err(closed_output(args, client, &token, console).await),
         Err(failure) => Err(failure),
     }
+}
+
+/// Who runs it unless they say otherwise.
+fn login_name() -> String {
+    ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
 }
 
 /// Why there is no token.
@@ -158,15 +165,9 @@ fn finished(
     interrupts: &Interrupts,
     console: &mut Console,
 ) -> Result<(), Failure> {
-    match verdict(job, status) {
-        Err(Failure::Job(sentence)) if interrupts.interrupted() && status.cause() == Cause::Cancelled => {
-            Err(Failure::Interrupted(sentence))
-        }
-        Ok(()) if !args.reading.quiet => {
-            console.line(Tone::Dim, &format!("job {job} succeeded"));
-            Ok(())
-        }
-        verdict => verdict,
+    match conclude(job, status, args.reading.quiet, console) {
+        Err(Failure::Cancelled(sentence)) if interrupts.interrupted() => Err(Failure::Interrupted(sentence)),
+        ended => ended,
     }
 }
 

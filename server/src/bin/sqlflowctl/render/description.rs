@@ -21,7 +21,62 @@ pub(super) fn push_program(text: &mut String, sql: &str) {
     }
 }
 
-/// A time to the second, for a person; empty when there is none.
+/// A time to the second, for a person, without its zone, which is UTC; empty when there is none.
 pub(super) fn short_time(time: Option<Timestamp>) -> String {
-    time.map_or(String::new(), |time| time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    time.map_or(String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S").to_string())
+}
+
+/// The same with its zone.
+pub(super) fn full_time(time: Option<Timestamp>) -> String {
+    time.map_or(String::new(), |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string())
+}
+
+/// A time that passed, in two units at most: `0.4 s`, `3 min 12 s`, `2 d 5 h`. Clocks may differ: none is negative.
+pub(super) fn span(from: Timestamp, to: Timestamp) -> String {
+    let seconds = to.duration_since(from).as_secs_f64().max(0.0);
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let seconds = seconds as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours) {
+        (0, 0) => format!("{minutes} min {} s", seconds % 60),
+        (0, _) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+/// How long ago that was: `12 s ago`, `3 min ago`.
+pub(super) fn ago(time: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(time).as_secs().max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s ago"),
+        (0, 0, _) => format!("{minutes} min ago"),
+        (0, _, _) => format!("{hours} h ago"),
+        _ => format!("{days} d ago"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_passed_are_short() {
+        let at = |millis| Timestamp::from_millisecond(millis).unwrap();
+        let spans = [0, 400, 59_900, 60_000, 192_000, 7_500_000, 190_800_000];
+        assert_eq!(
+            spans.map(|it| span(at(0), at(it))),
+            ["0.0 s", "0.4 s", "59.9 s", "1 min 0 s", "3 min 12 s", "2 h 5 min", "2 d 5 h"]
+        );
+        assert_eq!(
+            spans.map(|it| ago(at(0), at(it))),
+            ["0 s ago", "0 s ago", "59 s ago", "1 min ago", "3 min ago", "2 h ago", "2 d ago"]
+        );
+        assert_eq!(
+            (span(at(5_000), at(0)), ago(at(5_000), at(0))),
+            ("0.0 s".to_owned(), "0 s ago".to_owned())
+        );
+    }
 }

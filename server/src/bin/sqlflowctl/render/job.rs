@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use sqlflow_proto::v1::{Cause, Job, JobStatus, Step, job_status::Code};
+use sqlflow_proto::v1::{Attempt, Cause, Job, JobStatus, Step, job_status::Code};
 
-use super::description::{push_field, push_program, short_time};
+use super::description::{ago, full_time, push_field, push_program, short_time, span};
 use super::table::{Write, write_texts};
-use sqlflow_server::text::escape::escaped;
+use sqlflow_server::text::escape::{self, escaped};
 
 /// Whether the job has ended, and its log with it.
 pub(crate) fn is_terminal(status: &JobStatus) -> bool {
@@ -28,9 +28,14 @@ pub(crate) fn failure_sentence(job: &str, status: &JobStatus) -> String {
     }
 }
 
-/// The state's name: `RUNNING`.
-pub(crate) fn state_name(code: Code) -> &'static str {
-    code.as_str_name()
+/// Whether the job ended because somebody cancelled it, or nobody fetched it.
+pub(crate) fn is_cancelled(status: &JobStatus) -> bool {
+    status.code() == Code::Failed && matches!(status.cause(), Cause::Cancelled | Cause::NotFetched)
+}
+
+/// The state's name: `RUNNING`. A job that was cancelled did not fail, though its code says so.
+pub(crate) fn state_name(status: &JobStatus) -> &'static str {
+    if is_cancelled(status) { "CANCELLED" } else { status.code().as_str_name() }
 }
 
 fn cause_name(cause: Cause) -> &'static str {
@@ -38,14 +43,15 @@ fn cause_name(cause: Cause) -> &'static str {
     name.strip_prefix("CAUSE_").unwrap_or(name)
 }
 
-/// `code`, `cause` (null while there is none) and `message`.
+/// `code`, `state` (the same, but CANCELLED for a job that was), `cause` (null while there is none) and `message`.
 pub(crate) fn status_fields(status: &JobStatus) -> Map<String, Value> {
     let cause = match status.cause() {
         Cause::Unspecified => Value::Null,
         cause => cause_name(cause).into(),
     };
     Map::from_iter([
-        ("code".to_owned(), state_name(status.code()).into()),
+        ("code".to_owned(), status.code().as_str_name().into()),
+        ("state".to_owned(), state_name(status).into()),
         ("cause".to_owned(), cause),
         ("message".to_owned(), status.message.clone().into()),
     ])
@@ -62,20 +68,54 @@ pub(crate) fn time_text(time: Option<&prost_types::Timestamp>) -> Option<String>
 }
 
 /// A column of the listing: its name, and what it shows of a job.
-type ListingColumn = (&'static str, fn(&Job) -> String);
+type ListingColumn = (&'static str, fn(&Job, Timestamp) -> String);
 
-/// Jobs as a table.
-pub(crate) fn write_listing(jobs: &[Job], out: &mut Write<'_>) -> std::io::Result<()> {
+/// Jobs as a table. `width`: columns of the terminal, in which the last one is cut to fit.
+pub(crate) fn write_listing(
+    jobs: &[Job],
+    now: Timestamp,
+    csv: bool,
+    width: Option<usize>,
+    out: &mut Write<'_>,
+) -> std::io::Result<()> {
     let columns: [ListingColumn; 6] = [
-        ("job", |job| job.job_id.clone()),
-        ("state", |job| state_name(status(job).code()).to_owned()),
-        ("user", |job| job.user_id.clone()),
-        ("created", |job| short_time(instant(job.created.as_ref()))),
-        ("ended", |job| short_time(instant(job.ended.as_ref()))),
-        ("message", |job| status(job).message),
+        ("job", |job, _| job.job_id.clone()),
+        ("state", |job, _| state_name(&status(job)).to_owned()),
+        ("user", |job, _| job.user_id.clone()),
+        ("created (UTC)", |job, _| short_time(instant(job.created.as_ref()))),
+        ("took", took),
+        ("message", |job, _| status(job).message),
     ];
-    let row = |job: &Job| columns.iter().map(|(_, value)| value(job)).collect();
-    write_texts(&columns.map(|(name, _)| name), jobs.iter().map(row), out)
+    let row = |job: &Job| columns.iter().map(|(_, value)| value(job, now)).collect();
+    let mut rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
+    if let Some(width) = width {
+        cut_last(&columns.map(|(name, _)| name), &mut rows, width);
+    }
+    write_texts(&columns.map(|(name, _)| name), rows.into_iter(), csv, out)
+}
+
+/// Cuts the last column so that each row takes one line.
+fn cut_last(names: &[&str; 6], rows: &mut [Vec<String>], width: usize) {
+    let widest = |column: usize| {
+        let values = rows.iter().map(|row| escape::width(&escaped(&row[column])));
+        values.max().unwrap_or(0).max(names[column].len())
+    };
+    let before: usize = (0..5).map(|column| widest(column) + 3).sum();
+    // A narrow terminal gets its lines broken: the beginning of a message is worth more than the form.
+    let room = width.saturating_sub(before + 1).max(20);
+    for row in rows {
+        let Some(message) = row.last_mut() else { continue };
+        if escape::width(&escaped(message)) > room {
+            while escape::width(&escaped(message)) >= room && message.pop().is_some() {}
+            message.push('…');
+        }
+    }
+}
+
+/// How long the job took, or has taken so far.
+fn took(job: &Job, now: Timestamp) -> String {
+    let (created, ended) = (instant(job.created.as_ref()), instant(job.ended.as_ref()));
+    created.map_or(String::new(), |created| span(created, ended.unwrap_or(now)))
 }
 
 fn status(job: &Job) -> JobStatus {
@@ -83,28 +123,38 @@ fn status(job: &Job) -> JobStatus {
 }
 
 /// All that is known of a job, as text.
-pub(crate) fn description(job: &Job) -> String {
+pub(crate) fn description(job: &Job, now: Timestamp) -> String {
     let status = status(job);
+    let (created, ended) = (instant(job.created.as_ref()), instant(job.ended.as_ref()));
     let mut text = String::new();
     let mut field = |name: &str, value: &str| push_field(&mut text, name, value);
     field("job", &escaped(&job.job_id));
-    field("state", state_name(status.code()));
-    if status.cause() != Cause::Unspecified {
+    field("state", state_name(&status));
+    if status.cause() != Cause::Unspecified && status.cause() != Cause::Cancelled {
         field("cause", cause_name(status.cause()));
     }
     field("message", &escaped(&status.message));
     field("user", &escaped(&job.user_id));
-    field("created", &short_time(instant(job.created.as_ref())));
-    field("ended", &short_time(instant(job.ended.as_ref())));
+    if let Some(created) = created {
+        field("created", &format!("{} ({})", full_time(Some(created)), ago(created, now)));
+    }
+    match (created, ended) {
+        (Some(created), Some(ended)) => {
+            field("ended", &format!("{} (after {})", full_time(Some(ended)), span(created, ended)));
+        }
+        (Some(created), None) => field("takes", &format!("{} so far", span(created, now))),
+        (None, _) => {}
+    }
+    field("page", &escaped(&job.job_tracer_url));
     field("position", &job.last_position.to_string());
     for step in &job.steps {
-        text.push_str(&step_text(step));
+        text.push_str(&step_text(step, now));
     }
     push_program(&mut text, &job.sql);
     text
 }
 
-fn step_text(step: &Step) -> String {
+fn step_text(step: &Step, now: Timestamp) -> String {
     let first = u64::from(step.first_statement) + 1;
     let last = (first + u64::from(step.statement_count)).saturating_sub(1);
     let statements =
@@ -113,36 +163,42 @@ fn step_text(step: &Step) -> String {
         "step {}    {}, {statements}: {}\n",
         step.index,
         escaped(&step.kind),
-        state_name(step.state())
+        step.state().as_str_name()
     );
     for attempt in &step.attempts {
-        let mut said =
-            vec![format!("  attempt {} by {}: {}", attempt.number, attempt.launcher, attempt.state)];
-        if attempt.cleans_up {
-            said.push("removes what killed attempts left in the database".to_owned());
-        }
-        let times =
-            [("created", &attempt.created), ("attached", &attempt.attached), ("ended", &attempt.ended)];
-        for (what, time) in times {
-            if let Some(time) = time {
-                said.push(format!("{what} {}", short_time(instant(Some(time)))));
-            }
-        }
-        if !attempt.tracker_url.is_empty() {
-            said.push(format!("see {}", attempt.tracker_url));
-        }
-        if !attempt.outcome.is_empty() {
-            said.push(attempt.outcome.clone());
-        }
-        text.push_str(&format!("{}\n", escaped(&said.join("; "))));
+        text.push_str(&format!("{}\n", escaped(&attempt_text(attempt, now))));
     }
     text
+}
+
+fn attempt_text(attempt: &Attempt, now: Timestamp) -> String {
+    let time = |time: &Option<prost_types::Timestamp>| instant(time.as_ref());
+    let (created, attached, ended) = (time(&attempt.created), time(&attempt.attached), time(&attempt.ended));
+    let mut said = vec![format!("  attempt {} by {}: {}", attempt.number, attempt.launcher, attempt.state)];
+    if attempt.cleans_up {
+        said.push("removes what killed attempts left in the database".to_owned());
+    }
+    if let Some(created) = created {
+        said.push(format!("created {}", full_time(Some(created))));
+        said.extend(attached.map(|attached| format!("attached after {}", span(created, attached))));
+        said.push(match ended {
+            Some(ended) => format!("took {}", span(created, ended)),
+            None => format!("takes {} so far", span(created, now)),
+        });
+    }
+    if !attempt.tracker_url.is_empty() {
+        said.push(format!("see {}", attempt.tracker_url));
+    }
+    if !attempt.outcome.is_empty() {
+        said.push(attempt.outcome.clone());
+    }
+    said.join("; ")
 }
 
 /// All that is known of a job, as JSON.
 pub(crate) fn job_json(job: &Job) -> Value {
     let time = |time: &Option<prost_types::Timestamp>| time_text(time.as_ref());
-    let attempt = |attempt: &sqlflow_proto::v1::Attempt| {
+    let attempt = |attempt: &Attempt| {
         json!({
             "number": attempt.number,
             "state": attempt.state,
@@ -161,7 +217,7 @@ pub(crate) fn job_json(job: &Job) -> Value {
             "first_statement": step.first_statement,
             "statement_count": step.statement_count,
             "kind": step.kind,
-            "state": state_name(step.state()),
+            "state": step.state().as_str_name(),
             "attempts": step.attempts.iter().map(attempt).collect::<Vec<_>>(),
         })
     };
@@ -173,6 +229,7 @@ pub(crate) fn job_json(job: &Job) -> Value {
         "created": time(&job.created),
         "ended": time(&job.ended),
         "last_position": job.last_position,
+        "page": if job.job_tracer_url.is_empty() { Value::Null } else { job.job_tracer_url.clone().into() },
         "sql": if job.sql.is_empty() { Value::Null } else { job.sql.clone().into() },
         "steps": job.steps.iter().map(step).collect::<Vec<_>>(),
     })
@@ -180,8 +237,6 @@ pub(crate) fn job_json(job: &Job) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_proto::v1::Attempt;
-
     use super::*;
 
     fn failed(cause: Cause, message: &str) -> String {
@@ -227,18 +282,26 @@ mod tests {
         }
     }
 
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(seconds).unwrap()
+    }
+
     #[test]
     fn a_description_tells_steps_and_attempts() {
+        let page = "http://here/jobs/01j?key=x";
+        let job = Job { job_tracer_url: page.into(), ..job() };
         assert_eq!(
-            description(&job()),
+            description(&job, at(192)),
             "\
 job       01j
 state     RUNNING
 user      ann\\x1b
-created   1970-01-01T00:00:00Z
+created   1970-01-01 00:00:00 UTC (3 min ago)
+takes     3 min 12 s so far
+page      http://here/jobs/01j?key=x
 position  0
 step 1    , statements 2-3: PENDING
-  attempt 1 by local: ended; created 1970-01-01T00:00:00Z; ended 1970-01-01T00:00:05Z; see https://cluster/app/1; exit status 1
+  attempt 1 by local: ended; created 1970-01-01 00:00:00 UTC; took 5.0 s; see https://cluster/app/1; exit status 1
 program
   SELECT 1;
   SELECT 2
@@ -247,15 +310,45 @@ program
     }
 
     #[test]
-    fn a_listing_is_a_table() {
+    fn a_cancelled_job_did_not_fail() {
+        let status = |cause: Cause| JobStatus {
+            code: Code::Failed.into(),
+            cause: cause.into(),
+            ..JobStatus::default()
+        };
+        assert_eq!(state_name(&status(Cause::Cancelled)), "CANCELLED");
+        assert_eq!(state_name(&status(Cause::NotFetched)), "CANCELLED");
+        assert_eq!(state_name(&status(Cause::Deadline)), "FAILED");
+        let fields = status_fields(&status(Cause::Cancelled));
+        assert_eq!((&fields["code"], &fields["state"]), (&json!("FAILED"), &json!("CANCELLED")));
+    }
+
+    fn listing(job: Job, width: Option<usize>) -> String {
         let mut text = String::new();
-        write_listing(&[job()], &mut |piece| {
+        write_listing(&[job], at(90), false, width, &mut |piece| {
             text.push_str(std::str::from_utf8(piece).unwrap());
             Ok(())
         })
         .unwrap();
+        text
+    }
+
+    #[test]
+    fn a_listing_is_a_table() {
+        let text = listing(job(), None);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), 3, "{text}");
-        assert!(lines[2].starts_with(" 01j | RUNNING | ann\\x1b | 1970-01-01T00:00:00Z |"), "{text}");
+        assert!(
+            lines[2].starts_with(" 01j | RUNNING | ann\\x1b | 1970-01-01 00:00:00 | 1 min 30 s |"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_listing_takes_a_line_for_each_job() {
+        let status = JobStatus { message: "漢字 ".repeat(50), ..JobStatus::default() };
+        let text = listing(Job { status: Some(status), ..job() }, Some(90));
+        let row = text.lines().last().unwrap();
+        assert!(row.ends_with('…') && escape::width(row) <= 90, "{row}");
     }
 }

@@ -269,7 +269,7 @@ mod tests {
         assert_eq!(parsed.len(), 2);
         assert_eq!(
             parsed[1],
-            json!({"type": "status", "code": "FAILED", "cause": "CANCELLED", "message": "no", "next": "t.3"})
+            json!({"type": "status", "code": "FAILED", "state": "CANCELLED", "cause": "CANCELLED", "message": "no", "next": "t.3"})
         );
     }
 }

@@ -1,12 +1,15 @@
 //! What is shown of a job: records in, text or JSON out. Nothing here does I/O; a [`Screen`] takes what comes out.
 
+mod csv;
 mod description;
+mod expanded;
 pub(crate) mod job;
 pub(crate) mod json;
 pub(crate) mod logs;
 pub(crate) mod model;
 pub(crate) mod program_error;
 pub(crate) mod progress;
+pub(crate) mod result_set;
 pub(crate) mod table;
 pub(crate) mod text;
 
@@ -50,6 +53,8 @@ pub(crate) trait View {
     fn show(&mut self, response: &Response, screen: &mut dyn Screen) -> Result<(), Failure>;
     /// Takes the job's state after each page; `next` is the token to go on with.
     fn status(&mut self, status: &JobStatus, next: &str, screen: &mut dyn Screen) -> Result<(), Failure>;
+    /// Shows what it kept back: the reader leaves before the job's end.
+    fn left(&mut self, _screen: &mut dyn Screen) {}
 }
 
 #[cfg(test)]

@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlflow_agent::models::{Content, Model};
 
-use super::description::{push_field, push_program, short_time};
+use super::description::{full_time, push_field, push_program, short_time};
 use super::table::{Write, write_texts};
 use sqlflow_server::text::escape::escaped;
 
 /// Models as a table.
-pub(crate) fn write_listing(models: &[Model], out: &mut Write<'_>) -> std::io::Result<()> {
+pub(crate) fn write_listing(models: &[Model], csv: bool, out: &mut Write<'_>) -> std::io::Result<()> {
     let row = |model: &Model| vec![model.name.clone(), model.bytes.to_string(), short_time(published(model))];
-    write_texts(&["model", "bytes", "published"], models.iter().map(row), out)
+    write_texts(&["model", "bytes", "published (UTC)"], models.iter().map(row), csv, out)
 }
 
 /// A model for a script.
@@ -36,7 +36,7 @@ pub(crate) fn description(uri: &str, model: &Model, content: &Content) -> String
     field("model", &model.name);
     field("at", uri);
     field("bytes", &model.bytes.to_string());
-    field("published", &short_time(published(model)));
+    field("published", &full_time(published(model)));
     field("estimator", &of_meta("class_name"));
     field("objective", &of_meta("objective"));
     field("label", &of_meta("label"));
@@ -72,7 +72,7 @@ mod tests {
         let content = Content { meta: Some(meta), files: [("model.ubj".to_owned(), 7)].into(), gob: None };
         let text = description("s3://b/models", &model, &content);
         for line in [
-            "published 1970-01-01T00:00:01Z",
+            "published 1970-01-01 00:00:01 UTC",
             "estimator xgboost.gbtree",
             "measured  train-rmse 0.25",
             "file      model.ubj (7 bytes)",

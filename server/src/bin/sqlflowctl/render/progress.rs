@@ -1,7 +1,6 @@
 //! How far a long statement is, in one line.
 
 use std::fmt;
-use std::time::{Duration, Instant};
 
 use sqlflow_proto::v1::{Metric, Progress};
 
@@ -28,6 +27,25 @@ impl ProgressView {
         self.unit = escaped(&progress.unit);
         self.done = progress.done;
         self.total = progress.total;
+    }
+}
+
+/// Characters of a bar.
+const BAR: u64 = 24;
+
+impl ProgressView {
+    /// The line of a terminal, with a bar where the end is known.
+    pub(crate) fn bar(&self) -> String {
+        if self.total == 0 {
+            return self.to_string();
+        }
+        let full =
+            (u128::from(self.done.min(self.total)) * u128::from(BAR) / u128::from(self.total)) as usize;
+        let rest = BAR as usize - full;
+        let Self { phase, done, total, unit, metrics } = self;
+        let line =
+            format!("{phase} [{}{}] {done}/{total} {unit}  {metrics}", "=".repeat(full), " ".repeat(rest));
+        line.trim_end().to_owned()
     }
 }
 
@@ -61,59 +79,18 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// Time between two lines of progress where there is no bar.
-const INTERVAL: Duration = Duration::from_secs(5);
-
-/// Progress as plain lines, for where a bar can't be drawn: the first, then one in a while, then the last.
-#[derive(Debug, Default)]
-pub(crate) struct PlainProgress {
-    printed: Option<Instant>,
-    waiting: Option<String>,
-}
-
-impl PlainProgress {
-    /// Takes progress made at `now`; gives the line to print, if it is time for one.
-    pub(crate) fn advance(&mut self, view: &ProgressView, now: Instant) -> Option<String> {
-        if self.printed.is_some_and(|printed| now.duration_since(printed) < INTERVAL) {
-            self.waiting = Some(view.to_string());
-            return None;
-        }
-        self.printed = Some(now);
-        self.waiting = None;
-        Some(view.to_string())
-    }
-
-    /// Ends the statement; gives its last line, unless that was printed.
-    pub(crate) fn finish(&mut self) -> Option<String> {
-        self.printed = None;
-        self.waiting.take()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn view(done: u64) -> ProgressView {
-        ProgressView {
-            phase: "train".into(),
-            done,
-            total: 9,
-            unit: "rounds".into(),
-            metrics: "loss 0.5".into(),
-        }
-    }
-
     #[test]
-    fn plain_lines_are_few_and_the_last_is_among_them() {
-        let mut plain = PlainProgress::default();
-        let start = Instant::now();
-        assert_eq!(plain.advance(&view(1), start).as_deref(), Some("train 1/9 rounds  loss 0.5"));
-        assert_eq!(plain.advance(&view(2), start), None);
-        assert!(plain.advance(&view(3), start + INTERVAL).is_some());
-        assert_eq!(plain.advance(&view(9), start + INTERVAL), None);
-        assert_eq!(plain.finish().as_deref(), Some("train 9/9 rounds  loss 0.5"));
-        assert_eq!(plain.finish(), None);
+    fn a_bar_is_as_long_as_what_is_done() {
+        let (phase, unit, metrics) = ("load".to_owned(), "rows".to_owned(), String::new());
+        let view = ProgressView { phase, done: 75, total: 150, unit, metrics };
+        assert_eq!(view.bar(), "load [============            ] 75/150 rows");
+        assert_eq!(ProgressView { total: 0, ..view.clone() }.bar(), "load 75 rows");
+        let beyond = ProgressView { done: u64::MAX, total: 1, metrics: "loss 0.5".to_owned(), ..view };
+        assert!(beyond.bar().starts_with("load [========================] "), "{}", beyond.bar());
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io;
 
 use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
 
+use super::result_set::{Expand, ResultSet, Style};
 use sqlflow_server::text::cell::{Batch, Cell};
 use sqlflow_server::text::escape::{escaped, width};
 
@@ -17,10 +18,11 @@ const PIECE: usize = 64 * 1024;
 /// Takes pieces of the table's text.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Writes a whole table of text.
+/// Writes a whole table of text, as CSV if that is asked for.
 pub(crate) fn write_texts(
     names: &[&str],
     texts: impl ExactSizeIterator<Item = Vec<String>>,
+    csv: bool,
     out: &mut Write<'_>,
 ) -> io::Result<()> {
     let count = u32::try_from(texts.len()).unwrap_or(u32::MAX);
@@ -34,7 +36,10 @@ pub(crate) fn write_texts(
     let rows = Rows { count, columns: columns.into_iter().map(column).collect() };
     let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
     let batch = Batch::new(&rows).map_err(|torn| io::Error::other(torn.to_string()))?;
-    Table::new(&names).write_rows(&batch, out)
+    let style = Style { csv, expand: Expand::Never, width: None };
+    let mut set = ResultSet::new(Some(&names), style);
+    set.write_rows(&batch, out)?;
+    set.finish(out)
 }
 
 /// One result set on its way out.
@@ -66,6 +71,12 @@ impl Table {
     /// Rows written so far.
     pub(crate) fn row_count(&self) -> u64 {
         self.rows
+    }
+
+    /// Columns of the terminal that the table takes when this is its first batch.
+    pub(crate) fn measure(&self, batch: &Batch<'_>) -> usize {
+        let layout = Layout::measure(self.names.as_deref(), Some(batch), usize::MAX);
+        layout.widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1)
     }
 
     /// Writes a batch, after the head if it is the first.
@@ -100,14 +111,14 @@ impl Table {
             return Ok(());
         }
         let mut text = String::new();
-        let layout = Layout::measure(self.names.as_deref(), None);
+        let layout = Layout::measure(self.names.as_deref(), None, WIDEST_PADDING);
         self.push_head(&layout, &mut text);
         self.layout = Some(layout);
         out(text.as_bytes())
     }
 
     fn begin(&self, batch: &Batch<'_>, text: &mut String) -> Layout {
-        let layout = Layout::measure(self.names.as_deref(), Some(batch));
+        let layout = Layout::measure(self.names.as_deref(), Some(batch), WIDEST_PADDING);
         self.push_head(&layout, text);
         layout
     }
@@ -127,7 +138,7 @@ impl Table {
 }
 
 impl Layout {
-    fn measure(names: Option<&[String]>, batch: Option<&Batch<'_>>) -> Self {
+    fn measure(names: Option<&[String]>, batch: Option<&Batch<'_>>, widest: usize) -> Self {
         let mut widths: Vec<usize> = names.unwrap_or_default().iter().map(|name| width(name)).collect();
         let mut numeric = Vec::new();
         let mut text = String::new();
@@ -146,7 +157,7 @@ impl Layout {
                 numeric[column] |= cell.is_number();
             }
         }
-        widths.iter_mut().for_each(|width| *width = (*width).min(WIDEST_PADDING));
+        widths.iter_mut().for_each(|width| *width = (*width).min(widest));
         Self { widths, numeric }
     }
 

@@ -1,18 +1,21 @@
-//! A job for a person: tables, progress, and what the job says.
+//! A job for a person: tables, progress, and what the job says. Each thing is said once: a job's last message, and the error
+//! that its program wrote last, are the sentence that the command ends with.
 
 use jiff::Timestamp;
 use sqlflow_proto::v1::{
     Display, EarlierModel, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted,
-    response,
+    log_chunk::Stream, response,
 };
 
 use super::progress::{ProgressView, metrics_line};
-use super::table::Table;
+use super::result_set::{ResultSet, Style};
 use super::{Screen, Tone, View};
 use crate::failure::Failure;
 use sqlflow_server::text::cell::Batch;
 use sqlflow_server::text::escape::{escaped, escaped_lines};
 
+/// Bytes of standard error that are kept back at most: an error is one sentence.
+const HELD_BACK: usize = 8 * 1024;
 /// A statement's text is cut to this many characters where it is only mentioned.
 const MENTION: usize = 72;
 
@@ -21,20 +24,31 @@ const MENTION: usize = 72;
 pub(crate) struct TextView {
     job: String,
     quiet: bool,
-    table: Option<Table>,
+    style: Style,
+    table: Option<ResultSet>,
     tables: u64,
+    /// The end of what the job's programs wrote to standard error: shown a page later, for it may be the job's error.
+    held: Vec<u8>,
+    /// `held` is from the page before.
+    is_old: bool,
+    /// A message that may be the last one: shown with the next record, or at the end of the page.
+    message: Option<String>,
     started: Option<Timestamp>,
     progress: ProgressView,
 }
 
 impl TextView {
     /// A view of `job`. `quiet` leaves out the job's own output, its messages and its progress.
-    pub(crate) fn new(job: &str, quiet: bool) -> Self {
+    pub(crate) fn new(job: &str, quiet: bool, style: Style) -> Self {
         Self {
             job: job.to_owned(),
             quiet,
+            style,
             table: None,
             tables: 0,
+            held: Vec::new(),
+            is_old: false,
+            message: None,
             started: None,
             progress: ProgressView::default(),
         }
@@ -49,13 +63,17 @@ impl TextView {
         }
     }
 
-    fn open_table(&mut self, table: Table, screen: &mut dyn Screen) -> Result<&mut Table, Failure> {
+    fn open_table(
+        &mut self,
+        names: Option<&[String]>,
+        screen: &mut dyn Screen,
+    ) -> Result<&mut ResultSet, Failure> {
         self.close_table(screen)?;
         if self.tables > 0 {
             screen.results(b"\n")?;
         }
         self.tables += 1;
-        Ok(self.table.insert(table))
+        Ok(self.table.insert(ResultSet::new(names, self.style)))
     }
 
     /// Ends the open table, if there is one, and gives its number of rows.
@@ -69,7 +87,7 @@ impl TextView {
         let batch = Batch::new(rows)
             .map_err(|torn| Failure::Server(format!("the server sent rows that make no sense: {torn}")))?;
         if self.table.is_none() {
-            self.open_table(Table::without_head(), screen)?;
+            self.open_table(None, screen)?;
         }
         if let Some(table) = &mut self.table {
             table.write_rows(&batch, &mut |piece| screen.results(piece))?;
@@ -96,6 +114,49 @@ impl TextView {
         };
         screen.line(Tone::Plain, &format!("{what} ({spent:.1} s)"));
         Ok(())
+    }
+
+    /// Keeps the end of standard error back.
+    fn hold(&mut self, data: &[u8], screen: &mut dyn Screen) {
+        if self.held.len() + data.len() > HELD_BACK {
+            screen.log(&std::mem::take(&mut self.held));
+        }
+        if data.len() > HELD_BACK {
+            screen.log(data);
+        } else {
+            self.held.extend_from_slice(data);
+        }
+    }
+
+    /// Shows what was kept back.
+    fn tell_held(&mut self, screen: &mut dyn Screen) {
+        self.is_old = false;
+        if !self.held.is_empty() {
+            screen.log(&std::mem::take(&mut self.held));
+        }
+        self.tell_message(screen);
+    }
+
+    fn tell_message(&mut self, screen: &mut dyn Screen) {
+        if let Some(message) = self.message.take() {
+            screen.line(Tone::Dim, &escaped(&message));
+        }
+    }
+
+    fn forget_what_is_said_at_the_end(&mut self, status: &JobStatus) {
+        let said = &status.message;
+        // A job that succeeded has no sentence of its own; its last message says that it did.
+        self.message.take_if(|message| said.is_empty() || message == said);
+        if said.is_empty() {
+            return;
+        }
+        let written = self.held.trim_ascii_end();
+        if let Some(before) = written.strip_suffix(said.trim_end().as_bytes())
+            && (before.is_empty() || before.ends_with(b"\n"))
+        {
+            let before = before.len();
+            self.held.truncate(before);
+        }
     }
 
     fn metrics(&mut self, metrics: &Metrics, screen: &mut dyn Screen) {
@@ -132,14 +193,26 @@ impl View for TextView {
     fn show(&mut self, response: &Response, screen: &mut dyn Screen) -> Result<(), Failure> {
         use response::Response as Kind;
         match &response.response {
+            Some(Kind::Log(log)) if !self.quiet && log.stream() == Stream::Stderr => {
+                if self.message.is_some() {
+                    self.tell_held(screen);
+                }
+                self.hold(&log.data, screen);
+                return Ok(());
+            }
+            // The job's error, perhaps, behind what its program wrote.
+            Some(Kind::Message(_)) if self.message.is_none() => {}
+            _ => self.tell_held(screen),
+        }
+        match &response.response {
             Some(Kind::Started(started)) => self.started(started, response, screen),
             Some(Kind::Head(head)) => {
-                self.open_table(Table::new(&head.column_names), screen)?;
+                self.open_table(Some(&head.column_names), screen)?;
             }
             Some(Kind::Rows(rows)) => self.rows(rows, screen)?,
             Some(Kind::Eoe(end)) => self.end(end, response, screen)?,
             Some(Kind::Log(log)) if !self.quiet => screen.log(&log.data),
-            Some(Kind::Message(message)) if !self.quiet => screen.line(Tone::Dim, &escaped(&message.message)),
+            Some(Kind::Message(message)) if !self.quiet => self.message = Some(message.message.clone()),
             Some(Kind::Progress(progress)) if !self.quiet => {
                 self.progress.advance(progress);
                 screen.progress(&self.progress);
@@ -158,9 +231,19 @@ impl View for TextView {
     fn status(&mut self, status: &JobStatus, _next: &str, screen: &mut dyn Screen) -> Result<(), Failure> {
         if super::job::is_terminal(status) {
             screen.end_progress();
+            self.forget_what_is_said_at_the_end(status);
+            self.tell_held(screen);
             self.close_table(screen)?;
+        } else if self.is_old || self.message.is_some() {
+            self.tell_held(screen);
+        } else {
+            self.is_old = !self.held.is_empty();
         }
         Ok(())
+    }
+
+    fn left(&mut self, screen: &mut dyn Screen) {
+        self.tell_held(screen);
     }
 }
 
@@ -201,12 +284,26 @@ fn plural(count: u64, word: &str) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
 }
 
-/// The beginning of a statement, on one line.
+/// The beginning of a statement, on one line, without the comments before it.
 fn mention(sql: &str) -> String {
-    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
+    let line = without_comments(sql).split_whitespace().collect::<Vec<_>>().join(" ");
     match line.char_indices().nth(MENTION) {
         Some((cut, _)) => format!("{}…", escaped(&line[..cut])),
         None => escaped(&line),
+    }
+}
+
+/// A statement without the comments that it begins with; all of it, if there is nothing else.
+fn without_comments(sql: &str) -> &str {
+    let mut rest = sql.trim_start();
+    loop {
+        let after = match rest.strip_prefix("/*") {
+            Some(comment) => comment.split_once("*/"),
+            None if rest.starts_with("--") => rest.split_once('\n'),
+            None => return if rest.is_empty() { sql } else { rest },
+        };
+        let Some((_, after)) = after else { return sql };
+        rest = after.trim_start();
     }
 }
 

@@ -7,9 +7,12 @@ mod interrupts;
 mod naming;
 mod results;
 mod stand_in;
+mod terminal;
+mod usage;
 
 use std::process::{Child, Command, Output, Stdio};
 
+use sqlflow_proto::v1::log_chunk::Stream;
 use sqlflow_proto::v1::response::Response as Kind;
 use sqlflow_proto::v1::{Column, Head, Int64s, LogChunk, Rows, column::Values};
 use stand_in::StandIn;
@@ -73,7 +76,11 @@ fn rows(values: impl IntoIterator<Item = i64>) -> Kind {
 }
 
 fn log(bytes: &'static [u8]) -> Kind {
-    Kind::Log(LogChunk { data: bytes.into(), ..LogChunk::default() })
+    log_of(Stream::Stdout, bytes)
+}
+
+fn log_of(stream: Stream, bytes: &'static [u8]) -> Kind {
+    Kind::Log(LogChunk { data: bytes.into(), stream: stream.into(), ..LogChunk::default() })
 }
 
 /// The numbers in the rows of a printed table with one column.

@@ -20,6 +20,20 @@ fn a_detached_job_gives_its_token_alone_to_a_script() {
 }
 
 #[test]
+fn a_job_is_the_users_who_is_logged_in() {
+    let world = World::new();
+    let users = [(None, "bea"), (Some("team"), "team")].map(|(variable, user)| {
+        let mut command = world.command(&["run", "--detach", "-e", "SELECT 1"]);
+        command.env("USER", "bea").envs(variable.map(|value| ("SQLFLOW_USER_ID", value)));
+        assert!(command.status().unwrap().success());
+        user
+    });
+    let runs = world.server.script().runs;
+    let asked: Vec<_> = runs.iter().map(|run| run.session.as_ref().unwrap().user_id.as_str()).collect();
+    assert_eq!(asked, users);
+}
+
+#[test]
 fn a_job_of_this_machine_goes_by_its_id() {
     let world = World::new();
     world.server.change(|script| {
@@ -36,7 +50,32 @@ fn a_job_of_this_machine_goes_by_its_id() {
     assert_eq!(numbers(&stdout(&world.run(&["fetch", JOB]))), [1, 2]);
     assert_eq!(numbers(&stdout(&world.run(&["fetch", &by_id]))), [2]);
     assert_eq!(stdout(&world.run(&["fetch", "last"])), "", "the plain token's place has moved");
+    assert_eq!(numbers(&stdout(&world.run(&["fetch", &JOB[..8], "--from-start"]))), [1, 2]);
+    let output = world.run(&["fetch", &JOB[..3]]);
+    assert_eq!(status(&output), 2);
+    assert!(stderr(&output).contains("at least 4 characters"), "{output:?}");
     assert_eq!(numbers(&stdout(&world.run(&["fetch", "last", "--from-start"]))), [1, 2]);
+}
+
+#[test]
+fn the_beginning_of_an_id_that_several_jobs_have_names_none() {
+    let world = World::new();
+    let folder = world.home.path().join("sqlflow");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("tokens"), format!("01jdaaaa {TOKEN}\n{JOB} {TOKEN}\n")).unwrap();
+    for command in ["fetch", "logs", "cancel", "describe"] {
+        let output = world.run(&[command, "01jd"]);
+        let expected = format!("2 jobs begin with \"01jd\": {JOB}, 01jdaaaa; give more of the id\n");
+        assert_eq!((status(&output), stderr(&output)), (2, expected), "{command}");
+    }
+    assert_eq!(world.server.script().cancels, 0);
+}
+
+#[test]
+fn a_job_of_another_machine_can_be_described_by_the_beginning_of_its_id() {
+    let world = World::new();
+    assert!(stdout(&world.run(&["describe", &JOB[..6]])).starts_with(&format!("job       {JOB}\n")));
+    assert_eq!(status(&world.run(&["describe", "zzzzzz"])), 2);
 }
 
 #[test]

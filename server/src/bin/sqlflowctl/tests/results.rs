@@ -1,9 +1,10 @@
 //! What a job said, and how the command ends.
 
 use sqlflow_proto::v1::job_status::Code;
-use sqlflow_proto::v1::{Cause, Display, EndOfExecution, response::Response as Kind};
+use sqlflow_proto::v1::log_chunk::Stream;
+use sqlflow_proto::v1::{Cause, Display, EndOfExecution, Message, Progress, response::Response as Kind};
 
-use super::{World, head, log, rows, status, stderr, stdout};
+use super::{World, head, log, log_of, rows, status, stderr, stdout};
 
 #[test]
 fn rows_are_on_standard_output_and_all_else_is_not() {
@@ -15,13 +16,13 @@ fn rows_are_on_standard_output_and_all_else_is_not() {
         script.say(Kind::Eoe(EndOfExecution::default()));
         script.end(Code::Succeeded, Cause::Unspecified, "");
     });
-    let output = world.run(&["run", "-e", "SELECT n FROM t", "--datasource", "sqlite:///x"]);
+    let output = world.run(&["run", "-e", "-- a comment\nSELECT n FROM t", "--datasource", "sqlite:///x"]);
     assert_eq!(status(&output), 0, "{output:?}");
     assert_eq!(stdout(&output), "  n\n----\n  1\n 22\n");
     let job = super::stand_in::JOB;
     assert_eq!(stderr(&output), format!("job {job}\nwarming up\n2 rows (0.0 s)\njob {job} succeeded\n"));
     let asked = world.server.script().runs;
-    assert_eq!(asked[0].sql, "SELECT n FROM t");
+    assert_eq!(asked[0].sql, "-- a comment\nSELECT n FROM t");
     assert_eq!(asked[0].session.as_ref().unwrap().db_conn_str, "sqlite:///x");
     assert_eq!(asked[0].session.as_ref().unwrap().fetch_timeout_seconds, None);
 }
@@ -118,6 +119,98 @@ fn parse_needs_no_server() {
     assert_eq!(status(&output), 0, "{output:?}");
     serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();
     let output = world.run(&["parse", "bad.sql"]);
-    assert_eq!((status(&output), stdout(&output).as_str()), (1, ""));
+    assert_eq!((status(&output), stdout(&output).as_str()), (2, ""), "as run ends");
     assert!(stderr(&output).starts_with("line 1, column "), "{output:?}");
+}
+
+#[test]
+fn an_error_is_printed_once() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.say(log_of(Stream::Stderr, b"no such table: nope\n"));
+        script.say(Kind::Message(Message { message: "no such table: nope".into() }));
+        script.end(Code::Failed, Cause::StatementFailed, "no such table: nope");
+    });
+    let output = world.run(&["run", "-e", "SELECT * FROM nope"]);
+    let job = super::stand_in::JOB;
+    let expected = format!("job {job}\njob {job} failed: no such table: nope\n");
+    assert_eq!((status(&output), stderr(&output)), (1, expected));
+    assert_eq!(stdout(&world.run(&["logs", "last"])), "no such table: nope\n", "the log has it too");
+}
+
+#[test]
+fn a_job_that_was_cancelled_did_not_fail() {
+    let world = World::new();
+    world.server.change(|script| script.end(Code::Failed, Cause::Cancelled, ""));
+    let output = world.run(&["run", "-e", "SELECT 1"]);
+    let job = super::stand_in::JOB;
+    assert_eq!((status(&output), stderr(&output)), (4, format!("job {job}\njob {job} was cancelled\n")));
+    assert_eq!(status(&world.run(&["fetch", "last", "--from-start"])), 4);
+    assert!(stdout(&world.run(&["list"])).contains("| CANCELLED |"));
+    assert!(stdout(&world.run(&["list", "--state", "cancelled"])).contains(job));
+    assert!(!stdout(&world.run(&["list", "--state", "failed"])).contains(job));
+    assert!(stdout(&world.run(&["describe", "last"])).contains("\nstate     CANCELLED\n"));
+    let json = stdout(&world.run(&["fetch", "last", "--from-start", "--output", "json"]));
+    assert!(json.contains(r#""code":"FAILED""#) && json.contains(r#""state":"CANCELLED""#), "{json}");
+}
+
+#[test]
+fn rows_as_csv_are_alone_on_standard_output() {
+    let world = World::new();
+    world.server.change(|script| {
+        for _ in 0..2 {
+            script.say(head());
+            script.say(rows([1, 22]));
+            script.say(Kind::Eoe(EndOfExecution::default()));
+        }
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let output = world.run(&["run", "-e", "SELECT n FROM t", "--output", "csv"]);
+    assert_eq!(stdout(&output), "n\n1\n22\n\nn\n1\n22\n");
+    assert!(
+        stdout(&world.run(&["list", "--output", "csv"]))
+            .starts_with("job,state,user,created (UTC),took,message\n")
+    );
+    let output = world.run(&["describe", "last", "--output", "csv"]);
+    assert_eq!((status(&output), stdout(&output).as_str()), (2, ""));
+}
+
+/// In one pipe, as with `2>&1`, lines have the order of the job.
+#[test]
+fn results_and_log_in_one_pipe_keep_their_order() {
+    let world = World::new();
+    world.server.change(|script| {
+        script.say(head());
+        script.say(rows([1]));
+        script.say(log(b"between\n"));
+        script.say(rows([2]));
+        script.say(log(b"half a line"));
+        script.say(rows([3]));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let file = world.home.path().join("both");
+    let out = std::fs::File::create(&file).unwrap();
+    let err = out.try_clone().unwrap();
+    let status = world.command(&["run", "-e", "SELECT 1"]).stdout(out).stderr(err).status().unwrap();
+    assert!(status.success());
+    let job = super::stand_in::JOB;
+    let expected = format!("job {job}\n n\n---\n 1\nbetween\n 2\nhalf a line\n 3\njob {job} succeeded\n");
+    assert_eq!(std::fs::read_to_string(file).unwrap(), expected);
+}
+
+#[test]
+fn progress_is_for_people_who_look_on() {
+    let world = World::new();
+    world.server.change(|script| {
+        for done in [127, 150] {
+            let (phase, unit) = ("load".to_owned(), "rows".to_owned());
+            script.say(Kind::Progress(Progress { phase, done, total: 150, unit }));
+        }
+        script.say(log(b"loaded 150 row(s)\n"));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let output = world.run(&["run", "-e", "SELECT 1"]);
+    let job = super::stand_in::JOB;
+    assert_eq!(stderr(&output), format!("job {job}\nloaded 150 row(s)\njob {job} succeeded\n"));
+    assert!(!output.stderr.contains(&0x1b), "no escapes: {output:?}");
 }

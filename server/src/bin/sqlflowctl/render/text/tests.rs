@@ -1,3 +1,4 @@
+use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::{
     Column, EarlierModel, Head, Int64s, LogChunk, Message, Metric, Progress, Rows, column::Values,
     response::Response as Kind,
@@ -8,7 +9,7 @@ use super::*;
 
 fn show(quiet: bool, kinds: Vec<Kind>) -> TestScreen {
     let mut screen = TestScreen::default();
-    let mut view = TextView::new("01j../x", quiet);
+    let mut view = TextView::new("01j../x", quiet, Style::default());
     for (index, kind) in kinds.into_iter().enumerate() {
         let response = Response {
             position: index as u64 + 1,
@@ -37,6 +38,64 @@ fn end(rows_affected: Option<u64>) -> Kind {
 
 fn log(text: &str) -> Kind {
     Kind::Log(LogChunk { data: text.to_owned().into(), ..LogChunk::default() })
+}
+
+fn message(text: &str) -> Kind {
+    Kind::Message(Message { message: text.into() })
+}
+
+fn stderr(text: &str) -> Kind {
+    Kind::Log(LogChunk { data: text.to_owned().into(), stream: Stream::Stderr.into(), ..LogChunk::default() })
+}
+
+/// What is shown of pages of which the last one ends the job with this message.
+fn pages(pages: Vec<Vec<Kind>>, code: Code, end: &str) -> TestScreen {
+    let mut screen = TestScreen::default();
+    let mut view = TextView::new("01j", false, Style::default());
+    let count = pages.len();
+    for (index, page) in pages.into_iter().enumerate() {
+        for kind in page {
+            let response = Response { response: Some(kind), ..Response::default() };
+            view.show(&response, &mut screen).unwrap();
+        }
+        let status = if index + 1 == count {
+            JobStatus { code: code.into(), message: end.into(), ..JobStatus::default() }
+        } else {
+            JobStatus { code: Code::Running.into(), ..JobStatus::default() }
+        };
+        view.status(&status, "", &mut screen).unwrap();
+    }
+    screen
+}
+
+#[test]
+fn an_error_is_left_to_the_sentence_at_the_end() {
+    let error = "no such table: nope";
+    for said in [
+        vec![vec![stderr(error), stderr("\n"), message(error)]],
+        vec![vec![stderr("no such table: nope\n")], vec![message(error)]],
+        vec![vec![stderr("no such table: "), message(error)], vec![]],
+    ] {
+        let is_whole = said[0].len() != 2;
+        let screen = pages(said, Code::Failed, error);
+        assert_eq!(screen.log.is_empty(), is_whole, "{screen:?}");
+    }
+    let warned =
+        pages(vec![vec![stderr("a warning\nno such table: nope\n"), message(error)]], Code::Failed, error);
+    assert_eq!((warned.log.as_str(), warned.lines.len()), ("a warning\n", 0), "what came before is shown");
+    let other = pages(vec![vec![stderr("one\n"), message("two")]], Code::Failed, "three");
+    assert_eq!((other.log.as_str(), &other.lines[..]), ("one\n", &["two".to_owned()][..]));
+    let won = pages(vec![vec![message("the job succeeded")]], Code::Succeeded, "");
+    assert!(won.lines.is_empty(), "{won:?}");
+}
+
+#[test]
+fn standard_error_waits_for_one_page_at_most_and_keeps_its_order() {
+    let screen = pages(vec![vec![stderr("one ")], vec![stderr("two")], vec![log("!")]], Code::Succeeded, "");
+    assert_eq!(screen.log, "one two!");
+    let large = "x".repeat(HELD_BACK);
+    let screen = pages(vec![vec![stderr("a"), stderr(&large), stderr("b")]], Code::Succeeded, "");
+    assert_eq!(screen.log, format!("a{large}b"));
 }
 
 #[test]
@@ -81,12 +140,12 @@ fn progress_stands_with_the_newest_metrics() {
 
 #[test]
 fn quiet_leaves_results_and_holes() {
-    let message = Kind::Message(Message { message: "waits for a slot".into() });
+    let message = message("waits for a slot");
     let gap = || Kind::Gap(Gap { reason: "retention".into(), bytes: Some(2_500) });
     let screen = show(true, vec![message.clone(), log("x"), gap(), head(), rows(vec![1]), end(None)]);
     assert_eq!(screen.lines, ["[2.5 kB of output is missing here: retention]", "1 row (7.0 s)"]);
     assert_eq!((screen.log.as_str(), screen.results.as_str()), ("", " n\n---\n 1\n"));
-    assert_eq!(show(false, vec![message]).lines, ["waits for a slot"]);
+    assert_eq!(show(false, vec![message, head()]).lines, ["waits for a slot"]);
 }
 
 #[test]
@@ -131,6 +190,14 @@ fn sizes_round_to_the_next_unit() {
     assert_eq!(size(999), "999 B");
     assert_eq!(size(999_999), "1.0 MB");
     assert_eq!(size(u64::MAX), "18446744.1 TB");
+}
+
+#[test]
+fn a_statement_is_mentioned_without_its_comments() {
+    assert_eq!(mention("-- one\n/* two\n */ -- three\nSELECT  1 -- four"), "SELECT 1 -- four");
+    assert_eq!(mention("-- cut in its mid"), "-- cut in its mid");
+    assert_eq!(mention("/* cut"), "/* cut");
+    assert_eq!(mention("-- all\n"), "-- all");
 }
 
 #[test]

@@ -1,0 +1,146 @@
+//! A result set in the form that was asked for, or that fits the terminal.
+
+use std::io;
+
+use clap::ValueEnum;
+use sqlflow_server::text::cell::Batch;
+
+use super::csv::Csv;
+use super::expanded::Expanded;
+use super::table::{Table, Write};
+
+/// When rows are shown as records, one line for each value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Expand {
+    /// When the table is wider than the terminal.
+    #[default]
+    Auto,
+    /// For every table.
+    Always,
+    /// For none.
+    Never,
+}
+
+/// How result sets look.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Style {
+    pub(crate) csv: bool,
+    pub(crate) expand: Expand,
+    /// Columns of the terminal; `None`: it is none.
+    pub(crate) width: Option<usize>,
+}
+
+/// One result set on its way out.
+#[derive(Debug)]
+pub(crate) enum ResultSet {
+    /// The first batch decides.
+    Open {
+        names: Vec<String>,
+        style: Style,
+    },
+    Table(Table),
+    Expanded(Expanded),
+    Csv(Csv),
+}
+
+impl ResultSet {
+    /// One with these column names; without them it begins in its middle, and its head was read by somebody else.
+    pub(crate) fn new(names: Option<&[String]>, style: Style) -> Self {
+        match (names, style) {
+            (names, Style { csv: true, .. }) => Self::Csv(Csv::new(names)),
+            (Some(names), style) => Self::Open { names: names.to_vec(), style },
+            (None, _) => Self::Table(Table::without_head()),
+        }
+    }
+
+    /// Rows written so far.
+    pub(crate) fn row_count(&self) -> u64 {
+        match self {
+            Self::Open { .. } => 0,
+            Self::Table(table) => table.row_count(),
+            Self::Expanded(records) => records.row_count(),
+            Self::Csv(csv) => csv.row_count(),
+        }
+    }
+
+    /// Writes a batch.
+    pub(crate) fn write_rows(&mut self, batch: &Batch<'_>, out: &mut Write<'_>) -> io::Result<()> {
+        if let Self::Open { names, style } = self {
+            let table = Table::new(names);
+            let is_wide = match style.expand {
+                Expand::Always => true,
+                Expand::Never => false,
+                Expand::Auto => style.width.is_some_and(|most| table.measure(batch) > most),
+            };
+            *self = if is_wide { Self::Expanded(Expanded::new(names)) } else { Self::Table(table) };
+        }
+        match self {
+            Self::Open { .. } => Ok(()),
+            Self::Table(table) => table.write_rows(batch, out),
+            Self::Expanded(records) => records.write_rows(batch, out),
+            Self::Csv(csv) => csv.write_rows(batch, out),
+        }
+    }
+
+    /// Ends it: one without rows still shows its head.
+    pub(crate) fn finish(&mut self, out: &mut Write<'_>) -> io::Result<()> {
+        match self {
+            Self::Open { names, .. } => Table::new(names).finish(out),
+            Self::Table(table) => table.finish(out),
+            Self::Expanded(_) => Ok(()),
+            Self::Csv(csv) => csv.finish(out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::v1::{Column, Int64s, Rows, Strings, column::Values};
+
+    use super::*;
+
+    fn shown(style: Style) -> String {
+        let ints = Int64s { values: vec![1, 22] };
+        let texts = Strings { values: vec!["x".repeat(20), "a\nb".to_owned()] };
+        let rows = Rows {
+            count: 2,
+            columns: vec![
+                Column { values: Some(Values::Int64s(ints)), ..Column::default() },
+                Column { values: Some(Values::Strings(texts)), nulls: vec![0].into() },
+            ],
+        };
+        let mut set = ResultSet::new(Some(&["id".to_owned(), "long name".to_owned()]), style);
+        let mut written = Vec::new();
+        let mut out = |piece: &[u8]| {
+            written.extend_from_slice(piece);
+            Ok(())
+        };
+        set.write_rows(&Batch::new(&rows).unwrap(), &mut out).unwrap();
+        set.finish(&mut out).unwrap();
+        assert_eq!(set.row_count(), 2);
+        String::from_utf8(written).unwrap()
+    }
+
+    #[test]
+    fn a_table_wider_than_the_terminal_becomes_records() {
+        let records = "\
+-[ record 1 ]-
+id        | 1
+long name | xxxxxxxxxxxxxxxxxxxx
+-[ record 2 ]-
+id        | 22
+long name | a\\nb
+";
+        let table = " id | long name
+----+----------------------
+  1 | xxxxxxxxxxxxxxxxxxxx
+ 22 | a\\nb
+";
+        let width = |width| Style { width: Some(width), ..Style::default() };
+        assert_eq!(shown(width(26)), records, "one column too narrow");
+        assert_eq!(shown(width(27)), table);
+        assert_eq!(shown(Style::default()), table, "no terminal");
+        assert_eq!(shown(Style { expand: Expand::Always, ..width(80) }), records);
+        assert_eq!(shown(Style { expand: Expand::Never, ..width(9) }), table);
+    }
+}

@@ -1,0 +1,111 @@
+//! On a terminal: pager, records, bars and colours.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::process::Command;
+
+use nix::pty::{Winsize, openpty};
+use sqlflow_proto::v1::job_status::Code;
+use sqlflow_proto::v1::{Cause, EndOfExecution, Progress, response::Response as Kind};
+
+use super::{World, head, log, rows};
+
+/// What the command shows on a terminal of so many columns.
+fn on_terminal(mut command: Command, columns: u16) -> String {
+    let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    let terminal = openpty(&size, None).unwrap();
+    let of_child = File::from(terminal.slave);
+    command.stdin(of_child.try_clone().unwrap()).stdout(of_child.try_clone().unwrap()).stderr(of_child);
+    let mut child = command.env("PATH", std::env::var_os("PATH").unwrap()).spawn().unwrap();
+    // Its copies of the terminal.
+    drop(command);
+    let mut bytes = Vec::new();
+    // At the child's end the terminal fails with EIO.
+    let _ = File::from(terminal.master).read_to_end(&mut bytes);
+    child.wait().unwrap();
+    String::from_utf8(bytes).unwrap().replace("\r\n", "\n")
+}
+
+fn job(world: &World) {
+    world.server.change(|script| {
+        script.say(head());
+        script.say(rows([123_456]));
+        script.say(Kind::Eoe(EndOfExecution::default()));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+}
+
+#[test]
+fn a_listing_goes_through_the_pager_on_a_terminal_only() {
+    let world = World::new();
+    job(&world);
+    let paged = |arguments: &[&str]| {
+        let mut command = world.command(arguments);
+        command.env("PAGER", "sed 's/^/paged: /'");
+        command
+    };
+    let shown = on_terminal(paged(&["list"]), 80);
+    assert!(shown.starts_with("paged:  job "), "{shown}");
+    let shown = on_terminal(paged(&["list", "--no-pager"]), 80);
+    assert!(shown.starts_with(" job "), "{shown}");
+    let shown = on_terminal(paged(&["run", "-e", "SELECT 1"]), 80);
+    assert!(!shown.contains("paged"), "rows come while the job runs: {shown}");
+    let piped = paged(&["list"]).output().unwrap();
+    assert!(piped.stdout.starts_with(b" job "), "{piped:?}");
+}
+
+/// As when a person leaves it before the end.
+#[test]
+fn a_pager_that_reads_nothing_is_no_failure() {
+    let world = World::new();
+    job(&world);
+    let mut command = world.command(&["list"]);
+    command.env("PAGER", "exec true");
+    let shown = on_terminal(command, 80);
+    assert_eq!(shown, "");
+}
+
+#[test]
+fn a_table_wider_than_the_terminal_is_shown_as_records() {
+    let world = World::new();
+    job(&world);
+    let run = |arguments: &[&str]| world.command(&[&["run", "-e", "SELECT 1"], arguments].concat());
+    assert!(on_terminal(run(&[]), 5).contains("-[ record 1 ]-\nn | 123456\n"));
+    assert!(on_terminal(run(&[]), 80).contains("      n\n--------\n 123456\n"));
+    assert!(on_terminal(run(&["--expanded=never"]), 5).contains(" 123456\n"));
+    let piped = run(&[]).output().unwrap();
+    assert_eq!(piped.stdout, b"      n\n--------\n 123456\n");
+}
+
+#[test]
+fn colours_are_for_terminals_without_no_color() {
+    let world = World::new();
+    job(&world);
+    let run = || world.command(&["run", "-e", "SELECT 1"]);
+    assert!(on_terminal(run(), 80).contains("\x1b[2m"));
+    let mut plain = run();
+    plain.env("NO_COLOR", "1");
+    let shown = on_terminal(plain, 80);
+    assert!(!shown.contains('\x1b'), "{shown:?}");
+}
+
+#[test]
+fn a_bar_leaves_nothing_behind() {
+    let world = World::new();
+    world.server.change(|script| {
+        for done in [127, 150] {
+            let (phase, unit) = ("load".to_owned(), "rows".to_owned());
+            script.say(Kind::Progress(Progress { phase, done, total: 150, unit }));
+        }
+        script.say(log(b"loaded 150 row(s)\n"));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let mut command = world.command(&["run", "-e", "SELECT 1"]);
+    command.env("TERM", "xterm");
+    let shown = on_terminal(command, 80);
+    // Erased to the left edge before the sentence at the end.
+    let (_, after) = shown.split_once("loaded 150 row(s)\n").unwrap();
+    let last = after.rsplit("\x1b[2K").next().unwrap();
+    assert!(!last.contains("load "), "{shown:?}");
+    assert!(last.contains("succeeded"), "{shown:?}");
+}
