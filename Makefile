@@ -29,8 +29,11 @@ AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getr
 	$(LLD_FLAGS) -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,--wrap=_Unwind_Backtrace
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
 
+# Where `make install` installs. With INSTALL_PROGRAMS it takes programs from that folder, and builds none.
+PREFIX ?= $(HOME)/.local
+
 .DEFAULT_GOAL := help
-.PHONY: help agent agent-path build quickstart cluster cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
+.PHONY: help agent agent-path build install uninstall quickstart cluster cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +48,18 @@ agent-path:
 
 build: ## Build server, agent and command line
 	cargo build --workspace --bins
+
+install: ## Install programs, Python environment, manual pages into PREFIX (~/.local)
+ifdef INSTALL_PROGRAMS
+	@scripts/install.sh "$(PREFIX)" "$(INSTALL_PROGRAMS)" "$(INSTALL_PROGRAMS)/sqlflow-agent"
+else
+	@$(MAKE) --no-print-directory agent
+	cargo build --release --locked -p sqlflow-server --bins
+	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release" "$(STATIC_AGENT)"
+endif
+
+uninstall: ## Remove what make install installed
+	@scripts/uninstall.sh "$(PREFIX)"
 
 quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a server of its own
 	scripts/quickstart.sh

@@ -7,6 +7,7 @@ mod bytes;
 mod damaged_log;
 mod delivery;
 mod doctor;
+mod documented;
 mod ended_early;
 mod exhausted;
 mod failpoints;

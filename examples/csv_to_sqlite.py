@@ -1,0 +1,51 @@
+"""Loads a CSV file with a head line into a table of an SQLite file: csv_to_sqlite.py FILE.csv DATABASE.db TABLE
+
+A column is INTEGER or REAL when all its values are such numbers, else TEXT; an empty value is NULL. The table must not
+exist yet. Any Python 3 will do.
+"""
+
+import csv
+import re
+import sqlite3
+import sys
+
+
+INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
+REAL = re.compile(r"-?[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]+)?")
+
+
+def column_type(values):
+    given = [value for value in values if value != ""]
+    if given and all(INTEGER.fullmatch(value) for value in given):
+        return "INTEGER"
+    # What begins with a zero, such as 007, is a name.
+    is_number = given and all(REAL.fullmatch(value) for value in given)
+    return "REAL" if is_number and not any(re.match("-?0[0-9]", value) for value in given) else "TEXT"
+
+
+def quoted(name):
+    return '"' + name.replace('"', '""') + '"'
+
+
+def main():
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    file, database, table = sys.argv[1:]
+    with open(file, newline="", encoding="utf-8-sig") as opened:
+        head, *rows = [row for row in csv.reader(opened) if row]
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(head):
+            sys.exit(f"cannot load {file}: row {number} has {len(row)} values, and there are {len(head)} columns")
+    columns = [(name, column_type([row[place] for row in rows])) for place, name in enumerate(head)]
+    connection = sqlite3.connect(database)
+    with connection:
+        definition = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns)
+        connection.execute(f"CREATE TABLE {quoted(table)} ({definition})")
+        places = ", ".join("?" for _ in head)
+        values = ([None if value == "" else value for value in row] for row in rows)
+        connection.executemany(f"INSERT INTO {quoted(table)} VALUES ({places})", values)
+    connection.close()
+    print(f"{len(rows)} rows are in table {table} of {database}")
+
+
+main()

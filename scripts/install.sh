@@ -1,0 +1,56 @@
+#!/usr/bin/env bash
+# install.sh PREFIX PROGRAMS AGENT: installs SQLFlow below a folder: programs that were built, a Python environment with the
+# submitter, manual pages, completion. Called by `make install`. All of it is listed in PREFIX/lib/sqlflow/installed, which
+# uninstall.sh reads. Once more is an upgrade.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+prefix=$1 programs=$2 agent=$3
+submitter=images/submitter
+
+case $prefix in
+    /*) ;;
+    *) echo "cannot install into $prefix: PREFIX must be an absolute path" >&2; exit 2 ;;
+esac
+lib=$prefix/lib/sqlflow
+mkdir -p "$prefix/bin" "$lib"
+
+echo "== the Python environment $lib/venv"
+# What an older Python made is of no use to another.
+if [ -x "$lib/venv/bin/python" ] && ! "$lib/venv/bin/python" -c '' 2> /dev/null; then
+    rm -rf "$lib/venv"
+fi
+scripts/venv.sh "$lib/venv" "$submitter/requirements.txt"
+# From a copy: setuptools builds beside what it reads.
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+cp -R "$submitter/sqlflow_submitter" "$submitter/pyproject.toml" "$copy"
+"$lib/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --force-reinstall "$copy"
+(cd / && PYTHONPATH='' "$lib/venv/bin/python" -c 'import sqlflow_submitter, xgboost')
+
+echo "== programs, manual pages and completion"
+installed=()
+put() { # FILE NAME MODE
+    mkdir -p "$(dirname "$prefix/$2")"
+    # A program that runs is replaced, not written into.
+    install -m "$3" "$1" "$prefix/$2"
+    installed+=("$2")
+}
+put "$programs/sqlflow-server" bin/sqlflow-server 755
+put "$programs/sqlflowctl" bin/sqlflowctl 755
+put "$agent" bin/sqlflow-agent 755
+"$programs/sqlflowctl" man "$copy/man" 2> /dev/null
+for page in "$copy"/man/*.1; do
+    put "$page" "share/man/man1/$(basename "$page")" 644
+done
+for shell in bash:share/bash-completion/completions/sqlflowctl zsh:share/zsh/site-functions/_sqlflowctl \
+    fish:share/fish/vendor_completions.d/sqlflowctl.fish; do
+    "$programs/sqlflowctl" completion "${shell%%:*}" > "$copy/completion"
+    put "$copy/completion" "${shell#*:}" 644
+done
+printf '%s\n' "${installed[@]}" > "$lib/installed"
+
+echo "SQLFlow is installed in $prefix"
+case :$PATH: in
+    *:"$prefix/bin":*) ;;
+    *) echo "its programs are not on your PATH yet: export PATH=\"\$PATH:$prefix/bin\"" ;;
+esac
