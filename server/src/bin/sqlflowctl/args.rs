@@ -136,7 +136,7 @@ pub(crate) enum Command {
     ///
     /// The storage is asked directly, with the credentials of this environment: docs/storage.md names the variables.
     Models(ModelArguments),
-    /// Print a program's statements as JSON, without a server
+    /// Check a program as `run` does, and print its statements as JSON, without a server
     Parse(Parse),
     /// Print the commands that teach a shell to complete this command line
     Completion(Completion),

@@ -37,12 +37,12 @@ impl Console {
     /// The console of this process.
     pub(crate) fn new(color: Color) -> Self {
         let (out, err) = (io::stdout(), io::stderr());
-        let bars = err.is_terminal() && !is_dumb();
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_plain = color == Color::Never || wants_no_color();
+        let bars = err.is_terminal() && !is_dumb() && !is_plain;
         Self {
             shared: (out.is_terminal() && err.is_terminal()) || is_same(&out, &err),
             coloured: match color {
-                Color::Auto => bars && !no_color,
+                Color::Auto => bars,
                 Color::Always => true,
                 Color::Never => false,
             },
@@ -229,6 +229,11 @@ impl Screen for Console {
             .with_context(|| format!("cannot save a display as {}", path.display()))?;
         Ok(format!("saved as {}", path.display()))
     }
+}
+
+/// Whether the person wants no escapes on their terminal.
+pub(crate) fn wants_no_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// A terminal that knows no escapes.

@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::client::Client;
+use crate::console::wants_no_color;
 use crate::failure::{Failure, is_transient};
 
 /// Time between two attempts to cancel while the server does not answer.
@@ -102,6 +103,11 @@ async fn cancel(mut client: Client, token: &str) {
 /// Writes a line beside whatever the command is writing: begins at the left, over a bar if there is one.
 fn say(line: &str) {
     let mut err = std::io::stderr().lock();
-    let clear = if std::io::IsTerminal::is_terminal(&err) { "\r\x1b[K" } else { "" };
+    let is_terminal = std::io::IsTerminal::is_terminal(&err);
+    let clear = match is_terminal {
+        true if wants_no_color() => "\n",
+        true => "\r\x1b[K",
+        false => "",
+    };
     let _ = writeln!(err, "{clear}{line}");
 }

@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use sqlflow_server::sql::{Dialect, parse_program, to_json};
+use sqlflow_server::sql::{Dialect, compile, to_json};
 
 use super::read::read_program;
 use crate::args::Parse;
@@ -14,11 +14,11 @@ use crate::render::program_error::program_error;
 pub(super) fn parse(args: &Parse, console: &mut Console) -> Result<(), Failure> {
     let dialect = Dialect::from_str(&args.dialect).map_err(|error| Failure::Usage(error.to_string()))?;
     let sql = read_program(&args.file)?;
-    // As `run` ends when the server refuses it.
-    let program = parse_program(&sql, dialect)
-        .map_err(|error| Failure::Usage(program_error(&error.to_string(), &sql)))?;
-    let text =
-        serde_json::to_string_pretty(&to_json(&program)).map_err(|error| Failure::Other(error.into()))?;
+    // All that a server refuses at Run, and the same exit status.
+    let compiled =
+        compile(&sql, dialect).map_err(|error| Failure::Usage(program_error(&error.to_string(), &sql)))?;
+    let text = serde_json::to_string_pretty(&to_json(&compiled.program))
+        .map_err(|error| Failure::Other(error.into()))?;
     console.results(format!("{text}\n").as_bytes())?;
     console.flush()
 }

@@ -22,6 +22,10 @@ pub(crate) fn failure_sentence(job: &str, status: &JobStatus) -> String {
         _ => "failed",
     };
     match (status.message.is_empty(), status.cause()) {
+        // The server's sentence says it too.
+        (false, Cause::Cancelled) if status.message.starts_with("the job was cancelled") => {
+            format!("job {job} {}", escaped(status.message.trim_start_matches("the job ")))
+        }
         (false, _) => format!("job {job} {what}: {}", escaped(&status.message)),
         (true, Cause::Unspecified | Cause::Cancelled | Cause::NotFetched) => format!("job {job} {what}"),
         (true, _) => format!("job {job} {what}: {cause}"),
@@ -249,6 +253,8 @@ mod tests {
         assert_eq!(failed(Cause::StatementFailed, "no column\nx"), "job 01j failed: no column\\nx");
         assert_eq!(failed(Cause::OutOfMemory, ""), "job 01j failed: out of memory");
         assert_eq!(failed(Cause::Cancelled, ""), "job 01j was cancelled");
+        let message = "the job was cancelled by its client";
+        assert_eq!(failed(Cause::Cancelled, message), "job 01j was cancelled by its client");
     }
 
     fn job() -> Job {

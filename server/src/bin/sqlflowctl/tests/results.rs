@@ -115,6 +115,13 @@ fn parse_needs_no_server() {
     let world = World::new();
     std::fs::write(world.home.path().join("good.sql"), "SELECT 1;").unwrap();
     std::fs::write(world.home.path().join("bad.sql"), "SELECT * FROM t TO TRAIN;").unwrap();
+    // These can be read, and no server runs them.
+    std::fs::write(world.home.path().join("run.sql"), "SELECT * FROM t TO RUN img INTO u;").unwrap();
+    std::fs::write(world.home.path().join("empty.sql"), "-- nothing\n").unwrap();
+    for refused in ["run.sql", "empty.sql"] {
+        let output = world.run(&["parse", refused]);
+        assert_eq!((status(&output), stdout(&output).as_str()), (2, ""), "{refused}: {output:?}");
+    }
     let output = world.run(&["parse", "good.sql"]);
     assert_eq!(status(&output), 0, "{output:?}");
     serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap();

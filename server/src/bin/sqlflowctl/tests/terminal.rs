@@ -80,13 +80,21 @@ fn a_table_wider_than_the_terminal_is_shown_as_records() {
 #[test]
 fn colours_are_for_terminals_without_no_color() {
     let world = World::new();
+    world.server.change(|script| {
+        let (phase, unit) = ("load".to_owned(), "rows".to_owned());
+        script.say(Kind::Progress(Progress { phase, done: 1, total: 2, unit }));
+    });
     job(&world);
-    let run = || world.command(&["run", "-e", "SELECT 1"]);
-    assert!(on_terminal(run(), 80).contains("\x1b[2m"));
-    let mut plain = run();
+    let run = |arguments: &[&str]| world.command(&[&["run", "-e", "SELECT 1"], arguments].concat());
+    assert!(on_terminal(run(&[]), 80).contains("\x1b[2m"));
+    let mut plain = run(&[]);
     plain.env("NO_COLOR", "1");
-    let shown = on_terminal(plain, 80);
-    assert!(!shown.contains('\x1b'), "{shown:?}");
+    let mut dumb = run(&[]);
+    dumb.env("TERM", "dumb");
+    for command in [plain, dumb, run(&["--color", "never"])] {
+        let shown = on_terminal(command, 80);
+        assert!(shown.contains("succeeded") && !shown.contains('\x1b'), "{shown:?}");
+    }
 }
 
 #[test]
