@@ -360,13 +360,21 @@ impl Options {
     /// Checks the form of `--datasource`, if it is given.
     ///
     /// # Errors
-    /// It is of no form that submitters know, or an SQLite file in a folder that does not exist.
+    /// It is of no form that submitters know.
     pub fn check_data_source(&self) -> anyhow::Result<()> {
         if self.datasource.expose().is_empty() {
             return Ok(());
         }
         let checked = dsn::dialect(self.datasource.expose()).map(drop);
         checked.with_context(|| format!("cannot use the data source (from {})", self.origin("datasource")))
+    }
+
+    /// Why every job that names no data source of its own would fail on this machine; `None`: nothing speaks for it.
+    #[must_use]
+    pub fn missing_data_source(&self) -> Option<String> {
+        let is_local = self.launcher == LauncherKind::Local;
+        let why = dsn::missing_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
+        Some(format!("cannot use the data source (from {}): {why}", self.origin("datasource")))
     }
 
     /// Where models are.

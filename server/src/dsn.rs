@@ -1,16 +1,18 @@
 //! Data sources: `Session.db_conn_str`. Only its form is checked here; the submitter connects.
 
+use std::path::Path;
+
 use crate::sql::Dialect;
 
 /// Why a data source was refused. The message never repeats the text, for it holds a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DataSourceError {
     /// Neither the session nor the server names one.
-    #[error("no data source: set db_conn_str in the session, such as sqlite:///path/to/file.db")]
+    #[error("no data source: set db_conn_str in the session, such as sqlite:////absolute/path/to/file.db")]
     Missing,
     /// There is no `scheme://`.
     #[error(
-        "the data source has no scheme; write sqlite:///path/to/file.db, mysql://user:password@tcp(host:3306)/database or postgresql://user:password@host:5432/database"
+        "the data source has no scheme; write sqlite:////absolute/path/to/file.db, mysql://user:password@tcp(host:3306)/database or postgresql://user:password@host:5432/database"
     )]
     NoScheme,
     /// A database that is not supported.
@@ -24,7 +26,7 @@ pub enum DataSourceError {
     },
 }
 
-const SQLITE_FORM: &str = "sqlite:///path/to/file.db";
+const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
 const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
 const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
 
@@ -58,6 +60,26 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
         }
         _ => Err(DataSourceError::NoScheme),
     }
+}
+
+/// Why a submitter on this machine would not open the SQLite file of a data source: it is not there, and would not be made.
+/// `None`: it would, or it is no SQLite file.
+#[must_use]
+pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
+    let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
+    let path = format!("/{}", rest.split('?').next()?.trim_start_matches('/'));
+    let path = Path::new(&path);
+    let folder = path.parent()?;
+    let is_missing = !path.exists() && path != Path::new("/:memory:");
+    if is_missing && folder == Path::new("/") {
+        return Some(format!(
+            "{} does not exist, and the path of a data source is absolute; write sqlite:////folder{}",
+            path.display(),
+            path.display()
+        ));
+    }
+    let is_lost = is_missing && !folder.is_dir();
+    is_lost.then(|| format!("the folder {} does not exist", folder.display()))
 }
 
 /// Passwords may hold `@` and `/`: the address begins after the last `@`.
@@ -99,6 +121,19 @@ mod tests {
         ] {
             assert_eq!(dialect(text), Ok(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn an_sqlite_file_that_nobody_would_make_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().display();
+        for fine in [format!("sqlite://{dir}/new.db"), "sqlite:///:memory:".into(), "mysql://h/d".into()] {
+            assert_eq!(missing_sqlite_file(&fine), None, "{fine}");
+        }
+        let at_root = missing_sqlite_file("sqlite:///no-such-iris.db").unwrap();
+        assert!(at_root.contains("write sqlite:////folder/no-such-iris.db"), "{at_root}");
+        let typo = missing_sqlite_file(&format!("sqlite://{dir}/typo/iris.db")).unwrap();
+        assert_eq!(typo, format!("the folder {dir}/typo does not exist"));
     }
 
     #[test]

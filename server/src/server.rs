@@ -53,6 +53,10 @@ pub async fn run(
     let state_dir = prepare_state_dir(&options.state_dir)?;
     let models = options.models_uri(&state_dir)?;
     options.check_data_source()?;
+    // A file system may come later.
+    if let Some(why) = options.missing_data_source() {
+        tracing::warn!("{why}; jobs that name no data source of their own fail until then");
+    }
     let clients = TcpListener::bind(options.listen).await.with_context(|| {
         format!("could not listen on {} (from {})", options.listen, options.origin("listen"))
     })?;

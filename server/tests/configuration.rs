@@ -134,6 +134,11 @@ fn a_check_says_all_that_is_wrong() {
     }
     assert_eq!(lines.len(), 5, "{said}");
 
+    let source =
+        server(dir.path()).args(["--check", "--datasource=sqlite:///no-such-iris.db"]).output().unwrap();
+    let expected = "cannot use the data source (from --datasource): /no-such-iris.db does not exist";
+    assert!(error(&source).contains(expected), "{source:?}");
+
     let pods = error(&server(dir.path()).args(["--check", "--launcher=kubernetes"]).output().unwrap());
     for flag in ["--models", "--agent-cert", "--agent-key", "--agent-url", "--pod-image"] {
         assert!(pods.contains(&format!("needs {flag}")), "{flag}: {pods}");

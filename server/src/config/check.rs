@@ -47,6 +47,7 @@ async fn problems(options: &Options) -> Vec<String> {
     take(state_dir(options));
     take(options.models_uri(Path::new("/")).map(drop));
     take(options.check_data_source());
+    take(options.missing_data_source().map_or(Ok(()), |why| Err(anyhow::Error::msg(why))));
     let exporter = Exporter::from_env(&|name: &str| std::env::var(name).ok());
     take(exporter.map(drop).map_err(|error| error.context("cannot send spans as the OTEL_* variables say")));
     match options.launcher {
