@@ -1,5 +1,6 @@
 //! Reads the child's stdout, stderr and channel, and makes records of what comes. One turn looks at the channel
-//! first, so that output is filed under the statement that was just started.
+//! first, so that output is filed under the statement that was just started; but what a statement printed comes before its
+//! end, as the child wrote it.
 //!
 //! When the outbox is full, the child waits, or its output is dropped and a gap record says how much: as the policy
 //! says. What comes over the channel is never dropped.
@@ -28,6 +29,8 @@ use crate::trace::SharedTrace;
 const CHUNK: usize = 64 << 10;
 /// With less room than this left in a block, a new one is begun.
 const WORTHWHILE: usize = 8 << 10;
+/// Reads of a pipe that empty it, if nothing new is written meanwhile.
+const PIPE_READS: usize = 16;
 /// Told to stop: when nothing has come for this long, the pipes are empty.
 const QUIET: Duration = Duration::from_millis(250);
 /// Told to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
@@ -243,7 +246,7 @@ impl Reader {
 
     async fn turn(&mut self, drops: bool) -> usize {
         let mut stop = self.stop.clone();
-        let mut read = if drops { 0 } else { self.channel_turn() };
+        let mut read = if drops { 0 } else { self.channel_turn().await };
         read += self.stdout.turn(&self.link, drops, &mut stop).await;
         read += self.stderr.turn(&self.link, drops, &mut stop).await;
         read
@@ -265,7 +268,7 @@ impl Reader {
         }
     }
 
-    fn channel_turn(&mut self) -> usize {
+    async fn channel_turn(&mut self) -> usize {
         let Some((channel, buffer, _)) = &mut self.channel else { return 0 };
         buffer.reserve(CHUNK);
         match channel.try_read_buf(buffer) {
@@ -277,7 +280,7 @@ impl Reader {
                 0
             }
             Ok(read) => {
-                if let Err(why) = self.take_frames() {
+                if let Err(why) = self.take_frames().await {
                     let _ = self.events.send(Event::ChannelBroken(why));
                     self.channel = None;
                 }
@@ -292,9 +295,22 @@ impl Reader {
         }
     }
 
-    fn take_frames(&mut self) -> Result<(), String> {
+    async fn take_frames(&mut self) -> Result<(), String> {
         let Some((_, buffer, answers)) = &mut self.channel else { return Ok(()) };
+        let mut stop = self.stop.clone();
+        // Once for what was read at a time, so that a child with many short statements cannot have more read than there is
+        // room for.
+        let mut may_drain = true;
         while let Some((statement, ack_id, sorted)) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+            if matches!(sorted, Sorted::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
+                for pipe in [&mut self.stdout, &mut self.stderr] {
+                    for _ in 0..PIPE_READS {
+                        if pipe.turn(&self.link, false, &mut stop).await == 0 {
+                            break;
+                        }
+                    }
+                }
+            }
             let seq = match sorted {
                 Sorted::Record(payload) => self.link.push(statement, payload),
                 Sorted::Failure(failure) => {
@@ -323,5 +339,73 @@ impl Reader {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use nix::fcntl::OFlag;
+    use prost::Message as _;
+    use sqlflow_proto::agent::{SubmitterFrame, submitter_frame::Frame};
+    use sqlflow_proto::record::{StatementEnded, StatementStarted};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn frame(frame: Frame) -> Vec<u8> {
+        SubmitterFrame { statement: Some(0), frame: Some(frame), ..SubmitterFrame::default() }
+            .encode_length_delimited_to_vec()
+    }
+
+    /// All of it is there before the agent reads: only the rules can give the order.
+    #[tokio::test]
+    async fn what_a_statement_printed_comes_before_its_end() {
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
+        let ((out, mut out_of_child), (err, err_of_child)) = (pipe(), pipe());
+        let (channel, mut channel_of_child) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        channel.set_nonblocking(true).expect("it can");
+
+        let write = |file: &mut OwnedFd, text: &str| {
+            let mut file = std::fs::File::from(file.try_clone().expect("a copy"));
+            file.write_all(text.as_bytes()).expect("there is room");
+        };
+        channel_of_child
+            .write_all(&frame(Frame::Started(StatementStarted::default())))
+            .expect("there is room");
+        write(&mut out_of_child, "predicted 150 row(s)\n");
+        channel_of_child.write_all(&frame(Frame::Ended(StatementEnded::default()))).expect("there is room");
+        drop((out_of_child, err_of_child, channel_of_child));
+
+        let link = Arc::new(Link::new(1 << 20));
+        let (events, _events) = mpsc::unbounded_channel();
+        let (answers, _answers) = mpsc::channel(1);
+        let (_stop, stop) = watch::channel(false);
+        let (incoming, _outgoing) = UnixStream::from_std(channel).expect("a socket").into_split();
+        let output = |pipe, stream| OutputPipe::new(pipe, stream, None, MirrorAs::None).expect("a pipe");
+        let reader = Reader {
+            link: link.clone(),
+            events,
+            stdout: output(out, Stream::Stdout),
+            stderr: output(err, Stream::Stderr),
+            channel: Some((incoming, BytesMut::new(), answers)),
+            when_full: WhenFull::Block,
+            trace: None,
+            stop,
+        };
+        reader.run().await;
+        let kinds: Vec<&str> =
+            link.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
+        assert_eq!(kinds, ["started", "output", "ended"]);
+    }
+
+    fn kind(payload: Option<&Payload>) -> &'static str {
+        match payload {
+            Some(Payload::Started(_)) => "started",
+            Some(Payload::Output(_)) => "output",
+            Some(Payload::Ended(_)) => "ended",
+            _ => "other",
+        }
     }
 }
