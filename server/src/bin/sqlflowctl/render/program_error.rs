@@ -1,14 +1,18 @@
 //! What is wrong with a program, with the place in it.
 
-use sqlflow_server::text::escape::{escaped, escaped_lines, width};
+use sqlflow_server::text::escape::{escaped, width};
 
 /// Characters of a line that are shown around the place.
 const SHOWN: usize = 100;
 
-/// The message, and below it the line that it speaks of with a caret, when it begins `line L, column C`; both count
-/// from 1, columns in characters.
+/// The message, one error on a line, and below each the line that it speaks of with a caret, when it begins `line L, column C`;
+/// both count from 1, columns in characters.
 pub(crate) fn program_error(message: &str, sql: &str) -> String {
-    let text = escaped_lines(message);
+    message.lines().map(|line| error_with_place(line, sql)).collect::<Vec<_>>().join("\n")
+}
+
+fn error_with_place(message: &str, sql: &str) -> String {
+    let text = escaped(message);
     let Some((line, column)) = place(message) else { return text };
     let Some(source) = sql.split('\n').nth(line - 1) else { return text };
     let source: Vec<char> = source.trim_end_matches('\r').chars().collect();
@@ -39,6 +43,15 @@ mod tests {
     fn the_caret_stands_below_the_place() {
         let shown = program_error("line 2, column 4: found x, expected y", "SELECT 1;\n漢字 FRM t");
         assert_eq!(shown, "line 2, column 4: found x, expected y\n  |\n2 | 漢字 FRM t\n  |      ^");
+    }
+
+    #[test]
+    fn each_error_has_its_place() {
+        let shown = program_error("line 1, column 1: one\nno place\nline 2, column 3: two", "ab\ncde");
+        assert_eq!(
+            shown,
+            "line 1, column 1: one\n  |\n1 | ab\n  | ^\nno place\nline 2, column 3: two\n  |\n2 | cde\n  |   ^"
+        );
     }
 
     #[test]
