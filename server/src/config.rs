@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use sqlflow_units::duration;
 
 use crate::doctor;
 use crate::dsn;
@@ -442,22 +443,6 @@ fn web_url(text: &str) -> Result<String, String> {
     let is_web =
         ["http://", "https://"].iter().any(|scheme| text.len() > scheme.len() && text.starts_with(scheme));
     is_web.then(|| text.to_owned()).ok_or_else(|| format!("{text:?} does not begin with http:// or https://"))
-}
-
-/// `90`, `90s`, `15m`, `36h`, `7d`; a bare number is seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: f64 =
-        digits.parse().map_err(|_| format!("{text:?} is no time; write 90s, 15m, 36h or 7d"))?;
-    let unit = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86400.0,
-        other => return Err(format!("{other:?} is no unit of time; use ms, s, m, h or d")),
-    };
-    Duration::try_from_secs_f64(number * unit).map_err(|error| error.to_string())
 }
 
 /// `1048576`, `512KiB`, `64MiB`, `1GiB`.

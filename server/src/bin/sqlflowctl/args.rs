@@ -9,6 +9,7 @@ use sqlflow_proto::v1::job_status::Code;
 use sqlflow_server::config::{address, origin};
 
 use crate::render::result_set::Expand;
+use sqlflow_units::{duration, whole_seconds};
 
 /// Run SQL programs as jobs of a SQLFlow server, and read what they say.
 #[derive(Debug, Parser)]
@@ -164,6 +165,11 @@ pub(crate) struct Run {
     pub(crate) user: Option<String>,
     /// Let the server cancel the job when nobody has fetched it for so many seconds; 0: never
     #[arg(long, value_name = "SECS")]
+    /// Who runs the program; shown in listings
+    #[arg(long, env = "SQLFLOW_USER_ID", default_value = "", hide_default_value = true)]
+    pub(crate) user: String,
+    /// Let the server cancel the job when nobody has fetched it for so long (30s, 5m); 0: never
+    #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub(crate) fetch_timeout: Option<u32>,
     /// Keep no record of the job's token (else ~/.local/state/sqlflow/tokens holds the last 1,000)
     #[arg(long)]
@@ -192,8 +198,8 @@ pub(crate) struct Reading {
     /// Save plots and other displays as files sqlflow-JOB-N.EXT in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) save_displays: Option<PathBuf>,
-    /// How long to wait for a server that does not answer, in seconds
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds)]
+    /// How long to wait for a server that does not answer
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) patience: Duration,
 }
 
@@ -218,8 +224,8 @@ pub(crate) struct Logs {
     /// Go on until the job ends
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// How long to wait for a server that does not answer, in seconds
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds)]
+    /// How long to wait for a server that does not answer
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub(crate) patience: Duration,
 }
 
@@ -319,10 +325,6 @@ pub(crate) struct Parse {
     /// How the database reads SQL: mysql, postgresql or sqlite
     #[arg(long, default_value = "mysql")]
     pub(crate) dialect: String,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    text.parse::<u32>().map(|count| Duration::from_secs(count.into())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
