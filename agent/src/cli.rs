@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
+use sqlflow_units::duration;
 use tonic::codegen::http::Uri;
 use tonic::transport::Endpoint;
 use tracing_subscriber::filter::Targets;
@@ -33,10 +34,12 @@ Exit codes:
   the command's own  when it ended by itself
   128+n              when signal n killed it
   64                 wrong usage
-  65                 a fault that the command's code does not tell of: it cannot be started, no input, not published,
-                     no server, refused, what it printed could not be written
+  126, 127           it cannot be executed; it, or its interpreter, is not there
+  65                 a fault that the command's code does not tell of: no input, not published, no server, refused,
+                     what it printed could not be written, no process or memory to start it
   0                  also when another agent runs this attempt already
-Where a flag shows [env: …] it can be given there too. Such variables are not passed on to the command."
+Where a flag shows [env: …] it can be given there too. Such variables are not passed on to the command.
+Times are 500ms, 20s, 5m, 1h30m or 7d; a bare number is seconds."
 )]
 pub struct Cli {
     /// What to do.
@@ -63,7 +66,7 @@ pub struct CommonOptions {
     #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
     pub outcome: Option<PathBuf>,
     /// How long to try again when the storage fails while an output is published
-    #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "SECS", default_value = "60", value_parser = parse_seconds)]
+    #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub publish_retry: Duration,
     /// Keep models that were fetched from HDFS or an object store in this folder, for whoever needs them next; several
     /// agents may share it
@@ -73,8 +76,8 @@ pub struct CommonOptions {
     #[arg(long, env = "SQLFLOW_AGENT_CACHE_SIZE", value_name = "MIB", default_value = "4096", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     pub cache_size: u64,
     /// Time from TERM to the end of all: a Pod's terminationGracePeriodSeconds, less a second or two. It is divided
-    /// between the command, its outputs and its last log records [default: the grace]
-    #[arg(long, env = "SQLFLOW_AGENT_TERMINATION_GRACE", value_name = "SECS", value_parser = parse_seconds)]
+    /// between the command, its outputs and its last log records, whatever the grace is
+    #[arg(long, env = "SQLFLOW_AGENT_TERMINATION_GRACE", value_name = "TIME", value_parser = duration)]
     pub termination_grace: Option<Duration>,
     /// What to do when no more output can be kept because nobody takes it
     #[arg(long, env = "SQLFLOW_AGENT_WHEN_FULL", value_name = "POLICY", default_value = "block")]
@@ -119,7 +122,7 @@ pub struct AttachOptions {
     pub keep_output: bool,
     /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged;
     /// at the end it counts from the last record that a server took
-    #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "SECS", default_value = "600", value_parser = parse_seconds)]
+    #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub linger: Duration,
     /// Soft limit of open files for the command, and so for this agent [default: the one that it inherits]
     #[arg(long, env = "SQLFLOW_AGENT_OPEN_FILES", value_name = "N", value_parser = clap::value_parser!(u64).range(64..))]
@@ -150,14 +153,19 @@ pub struct ExecOptions {
     #[arg(long, value_name = "URI=DIR", value_parser = parse_input)]
     pub input: Vec<Input>,
     /// Send spans to this OpenTelemetry collector by OTLP over gRPC; they join the trace of TRACEPARENT if that is set,
-    /// and the command gets a TRACEPARENT of its own
+    /// and the command gets a TRACEPARENT of its own [default: as OTEL_EXPORTER_OTLP_ENDPOINT and its kin say]
     #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "http://HOST:4317", value_parser = parse_collector)]
     pub trace: Option<String>,
-    /// Time between TERM and KILL
-    #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "SECS", default_value = "10", value_parser = parse_seconds)]
-    pub grace: Duration,
+    /// Let the command send spans too: it gets the collector's address and the headers of OTEL_EXPORTER_OTLP_*, which may
+    /// hold a key, and otherwise none of these variables
+    #[arg(long, env = "SQLFLOW_AGENT_TRACE_COMMAND")]
+    pub trace_command: bool,
+    /// Time between TERM and KILL for the command and all that it started; the agent's own last work comes after it.
+    /// Without this and --termination-grace everything ends within 10s
+    #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "TIME", value_parser = duration)]
+    pub grace: Option<Duration>,
     /// After the command's end, how long to wait for processes that it left behind and for what they still print
-    #[arg(long, env = "SQLFLOW_AGENT_DRAIN", value_name = "SECS", default_value = "5", value_parser = parse_seconds)]
+    #[arg(long, env = "SQLFLOW_AGENT_DRAIN", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub drain: Duration,
     /// See above.
     #[command(flatten)]
@@ -287,11 +295,6 @@ fn parse_collector(url: &str) -> Result<String, String> {
         .ok_or_else(|| "http://host:port is needed; TLS is not supported".to_owned())
 }
 
-fn parse_seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().map_err(|_| "a number of seconds is needed, such as 600 or 0.5".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
-
 /// Prints help or what is wrong, and gives the exit code.
 pub fn usage_error(error: &clap::Error) -> ExitCode {
     // Nobody is there to be told that stderr is closed.
@@ -397,7 +400,7 @@ mod tests {
             "sqlflow-agent",
             "exec",
             "--grace",
-            "3",
+            "3s",
             "--",
             "sh",
             "-c",
@@ -406,6 +409,7 @@ mod tests {
         ]);
         let Command::Exec(options) = cli.unwrap().command else { panic!("not exec") };
         assert_eq!(options.command, ["sh", "-c", "exit 3", "--grace"]);
+        assert_eq!(options.grace, Some(Duration::from_secs(3)));
         assert!(Cli::try_parse_from(["sqlflow-agent", "exec"]).is_err());
         let latin_1 = OsString::from_vec(b"caf\xe9".to_vec());
         let words = ["sqlflow-agent", "exec", "--", "cat"].map(OsString::from);

@@ -3,6 +3,7 @@
 
 #![expect(unsafe_code, reason = "raw calls that no safe wrapper offers; each says why it is sound")]
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -32,25 +33,83 @@ pub struct Inherited {
 /// Signals that the agent and the standard library do not leave as they were: the command would not find them ignored.
 const CHANGED: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGPIPE];
 
-/// Starts `command` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. With
-/// `takes_terminal` its group is put into the foreground of the terminal at stdin. It finds the signals of `inherited` as
-/// they are there.
+/// What is executed: paths that are tried in this order, arguments and the whole environment.
+#[derive(Debug)]
+pub struct Executable {
+    paths: Vec<CString>,
+    arguments: Pointers,
+    environment: Pointers,
+}
+
+/// Texts of C, and the list of pointers to them that ends with none.
+#[derive(Debug)]
+struct Pointers {
+    _texts: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+// SAFETY: the pointers are to the heap memory of the texts beside them, which nobody changes and which moves with neither.
+unsafe impl Send for Pointers {}
+// SAFETY: as above.
+unsafe impl Sync for Pointers {}
+
+impl Pointers {
+    fn new(texts: Vec<CString>) -> Self {
+        let pointers = texts.iter().map(|it| it.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { _texts: texts, pointers }
+    }
+}
+
+impl Executable {
+    /// `environment` has texts `NAME=VALUE`.
+    pub fn new(paths: Vec<CString>, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
+        Self { paths, arguments: Pointers::new(arguments), environment: Pointers::new(environment) }
+    }
+
+    /// As `execvp`, but for one thing: that runs what is no program by a shell. Returns only if it fails.
+    /// Async-signal-safe.
+    fn exec(&self) -> io::Error {
+        let mut found = Errno::ENOENT;
+        for path in &self.paths {
+            // SAFETY: all are texts that end with a zero, and lists of them that end with a null pointer; they live as long as
+            // this call.
+            unsafe {
+                libc::execve(
+                    path.as_ptr(),
+                    self.arguments.pointers.as_ptr(),
+                    self.environment.pointers.as_ptr(),
+                );
+            }
+            match Errno::last() {
+                Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
+                Errno::EACCES => found = Errno::EACCES,
+                other => return other.into(),
+            }
+        }
+        found.into()
+    }
+}
+
+/// Starts `executable` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
+/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its group
+/// is put into the foreground of `terminal`. It finds the signals of `inherited` as they are there. `command` says what else it
+/// finds: its folder and streams.
 ///
 /// # Errors
 /// Those of fork and exec.
 pub fn spawn(
     command: &mut Command,
+    executable: Executable,
     channel: Option<OwnedFd>,
     inherited: Inherited,
-    takes_terminal: bool,
+    terminal: Option<RawFd>,
 ) -> io::Result<Child> {
     let reserved = reserve(CHANNEL_FD)?;
     let agent = getpid();
     let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // fcntl, signal, sigprocmask, tcsetpgrp); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
+    // fcntl, signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
     // below.
     unsafe {
         command.pre_exec(move || {
@@ -59,8 +118,8 @@ pub fn spawn(
                 // The agent died between fork and prctl, so nobody would send the signal.
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            if takes_terminal {
-                take_terminal(libc::getpid());
+            if let Some(terminal) = terminal {
+                take_terminal(terminal, libc::getpid());
             }
             for changed in CHANGED {
                 if inherited.ignored.contains(changed) {
@@ -70,10 +129,12 @@ pub fn spawn(
             inherited.blocked.thread_set_mask()?;
             match channel_fd {
                 // dup2 onto itself would leave close-on-exec set.
-                Some(CHANNEL_FD) => check(libc::fcntl(CHANNEL_FD, libc::F_SETFD, 0)),
-                Some(channel_fd) => check(libc::dup2(channel_fd, CHANNEL_FD)),
-                None => Ok(()),
+                Some(CHANNEL_FD) => check(libc::fcntl(CHANNEL_FD, libc::F_SETFD, 0))?,
+                Some(channel_fd) => check(libc::dup2(channel_fd, CHANNEL_FD))?,
+                None => {}
             }
+            // Here and not in the standard library, which lets the C library run by a shell what is no program.
+            Err(executable.exec())
         });
     }
     let child = command.spawn();
@@ -133,9 +194,8 @@ extern "C" fn look_at_pipe() {
     PIPE_WAS_IGNORED.store(is_ignored(Signal::SIGPIPE), Ordering::Relaxed);
 }
 
-/// Puts a process group into the foreground of the terminal at stdin; nothing happens where there is none.
-/// Async-signal-safe.
-fn take_terminal(group: libc::pid_t) {
+/// Puts a process group into the foreground of a terminal. Async-signal-safe.
+fn take_terminal(terminal: RawFd, group: libc::pid_t) {
     // SAFETY: `sigset_t` is plain data that sigemptyset fills; all pointers are to locals that live through the calls.
     unsafe {
         // A process in the background that does this is stopped by TTOU, unless that is blocked.
@@ -144,7 +204,7 @@ fn take_terminal(group: libc::pid_t) {
         libc::sigemptyset(&mut stop);
         libc::sigaddset(&mut stop, libc::SIGTTOU);
         libc::pthread_sigmask(libc::SIG_BLOCK, &stop, &mut before);
-        libc::tcsetpgrp(libc::STDIN_FILENO, group);
+        libc::tcsetpgrp(terminal, group);
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
     }
 }

@@ -72,7 +72,7 @@ fn the_exit_code_is_the_commands_own() {
 fn the_agents_own_faults_have_codes_of_their_own() {
     assert_eq!(Exec::new().flags(["--no-such-flag"]).shell("exit 0").end().code, Some(64));
     let ended = Exec::new().start(&["/no/such/program"]).end();
-    assert_eq!(ended.code, Some(65));
+    assert_eq!(ended.code, Some(127));
     assert_eq!(ended.outcome["reason"], "start_failed");
     assert!(ended.stderr.contains("/no/such/program"), "{}", ended.stderr);
     let ended = Exec::new().flags(["--log-to", "/proc/nowhere"]).shell("exit 0").end();
@@ -91,6 +91,70 @@ fn the_agents_own_faults_have_codes_of_their_own() {
     }
     // What was refused left nothing behind.
     assert_eq!(exec("log/outcome.json"), (Some(0), 4, String::new()));
+}
+
+/// As shells and container runtimes have it, and with what to do: a program of another machine must not be run as a shell script,
+/// which may even succeed.
+#[test]
+fn what_cannot_be_started_is_named_with_its_cause() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, mode: u32, content: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let mut program = std::fs::read("/bin/true").unwrap();
+    let loader = program.windows(4).position(|it| it == b"/lib").unwrap();
+    program[loader + 1] = b'x';
+    let other_library = file("library", 0o755, &program);
+    program[18..20].copy_from_slice(&20_u16.to_le_bytes());
+    program.truncate(4096);
+    let folder = dir.path().to_str().unwrap().to_owned();
+    for (program, code, said) in [
+        ("/no/such/program".to_owned(), 127, "there is no such file"),
+        ("no-such-program".to_owned(), 127, "not found in any folder of PATH"),
+        ("/etc/passwd/program".to_owned(), 127, "there is no such file"),
+        (String::new(), 127, "its name is empty"),
+        (file("script", 0o755, b"#!/no/such/python -u\nprint(1)\n"), 127, "its interpreter /no/such/python"),
+        (file("crlf", 0o755, b"#!/bin/sh\r\nexit 0\r\n"), 127, "carriage return (Windows line end)"),
+        (other_library, 127, "its loader /xib"),
+        (file("plain", 0o644, b"#!/bin/sh\n"), 126, "not executable; `chmod +x`"),
+        (folder, 126, "it is a folder"),
+        (file("powerpc", 0o755, &program), 126, "it is a program for powerpc, and this machine is"),
+        (file("empty", 0o755, b""), 126, "the file is empty"),
+        (file("no-line", 0o755, b"exit 0\n"), 126, "it has no `#!` line"),
+        (file("windows", 0o755, b"MZ\0\0"), 126, "for Windows"),
+        (file("binary", 0o755, b"\0\x01\x02"), 126, "it is no program"),
+    ] {
+        let ended = Exec::new().start(&[&program]).end();
+        assert_eq!(
+            (ended.code, &ended.outcome["reason"]),
+            (Some(code), &"start_failed".into()),
+            "{program}: {}",
+            ended.stderr
+        );
+        let expected = format!("cannot start {program}: ");
+        assert!(
+            ended.stderr.contains(&expected) && ended.stderr.contains(said),
+            "{program}: {}",
+            ended.stderr
+        );
+    }
+    // `env` finds no `sh\r`, and says it in a way that is easily overlooked.
+    let by_env = Exec::new().start(&[&file("env", 0o755, b"#!/usr/bin/env sh\r\nexit 0\r\n")]).end();
+    assert_eq!(by_env.code, Some(127), "{}", by_env.stderr);
+    assert!(by_env.stderr.contains("carriage return (Windows line end)"), "{}", by_env.stderr);
+    // PATH is searched as ever: past what cannot be executed, and in the working folder where it is empty.
+    for folder in ["first", "second"] {
+        std::fs::create_dir(dir.path().join(folder)).unwrap();
+    }
+    file("first/tool", 0o644, b"");
+    file("second/tool", 0o755, b"#!/bin/sh\necho \"$0 $1\"\n");
+    let path = format!("{0}/first:{0}/second", dir.path().display());
+    let run = Exec::within(&["/usr/bin/env", "--default-signal"]).env("PATH", &path);
+    let ended = run.start(&["tool", "x"]).end();
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("{}/second/tool x\n", dir.path().display()));
 }
 
 /// A#2881

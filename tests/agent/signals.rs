@@ -76,6 +76,68 @@ fn grandchildren_have_their_grace_too() {
     assert_eq!(ended.code, Some(143));
 }
 
+/// A program that saves what it has when it is told to end, and says how often it was told.
+const SAVES: &str = "import os, signal, time
+told = 0
+def tell(*_):
+    global told
+    told += 1
+signal.signal(signal.SIGTERM, tell)
+print('up', flush=True)
+while not told: time.sleep(0.01)
+# For longer than agents waited once, and than a drain is here.
+begun = time.monotonic()
+while time.monotonic() < begun + 1.5: time.sleep(0.01)
+print('saved, told', told, flush=True)";
+
+/// A shell ends at TERM at once. What it had started has the grace that the agent was given, and hears one TERM.
+#[test]
+fn a_program_behind_a_shell_has_the_whole_grace_and_one_term() {
+    for script in [
+        "$PYTHON -c \"$CODE\"; true",
+        "$PYTHON -c \"$CODE\" & wait",
+        "setsid $PYTHON -c \"$CODE\"; true",
+        "sh -c '$PYTHON -c \"$CODE\"; true'; true",
+    ] {
+        let python = sqlflow_tests::python::program();
+        let run = Exec::new().flags(["--grace", "1h", "--drain", "500ms"]).env("CODE", SAVES);
+        let mut running = run.env("PYTHON", python.to_str().unwrap()).shell(script);
+        running.line();
+        running.signal(Signal::SIGTERM);
+        let ended = running.end();
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), "saved, told 1\n", "{script}: {}", ended.stderr);
+        assert_eq!(ended.code, Some(143), "{script}");
+        assert!(!ended.stderr.contains("still running"), "{script}: {}", ended.stderr);
+    }
+}
+
+/// And no more than that: then it is killed, and named.
+#[test]
+fn a_program_behind_a_shell_is_killed_after_the_grace() {
+    let script = "sh -c \"trap 'echo told' TERM; echo up; while :; do sleep 0.01; done\"; true";
+    let mut running = Exec::new().flags(["--grace", "1", "--drain", "1h"]).shell(script);
+    running.line();
+    running.signal(Signal::SIGTERM);
+    let ended = running.end();
+    assert_eq!((ended.stdout.as_slice(), ended.code), (b"told\n".as_slice(), Some(143)));
+    assert!(
+        ended.stderr.contains("still running when its time was up, and killed: sh (pid"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// A background process of a script ignores INT, so that Ctrl+C does not reach it. It hears TERM when its shell has ended.
+#[test]
+fn what_ignores_an_int_is_told_by_term() {
+    let script = "(trap 'echo term; exit' TERM; echo up; while :; do sleep 0.01; done) & wait";
+    let mut running = Exec::new().flags(["--grace", "1h"]).shell(script);
+    running.line();
+    running.signal(Signal::SIGINT);
+    let ended = running.end();
+    assert_eq!((ended.stdout.as_slice(), ended.code), (b"term\n".as_slice(), Some(130)));
+}
+
 /// A command that handles TERM and ends well has ended well.
 #[test]
 fn a_command_that_ends_well_after_term_is_taken_at_its_word() {

@@ -40,17 +40,24 @@ fn talk_to_script(script: &str, steps: &[(&str, &str)]) -> String {
     talk(&["sh", "-c", script, agent.to_str().unwrap()], steps)
 }
 
+/// Types into an interactive shell, as [`talk_to_shell`] does, whose first job is this command line. It finds the agent as
+/// `$AGENT`, and code for Python as `$PYTHON -c "$CODE"`.
+fn talk_to_job(job: &str, code: &str, steps: &[(&str, &str)]) -> String {
+    let agent = format!("AGENT={}", program("sqlflow-agent").display());
+    let python = format!("PYTHON={}", python::program().display());
+    let code = format!("CODE={code}");
+    let job = format!("{job}\n");
+    // With `set -b` the shell says at once that a job in the background has stopped.
+    let start = [("> ", "set -b\n"), ("> ", job.as_str())];
+    let shell = ["env", "TERM=dumb", "PS1=> ", &agent, &python, &code, "bash", "--noprofile", "--norc", "-i"];
+    talk(&shell, &[&start, steps].concat())
+}
+
 /// Types into an interactive shell whose first job is the agent, with this code for Python as its command. In a shell that
 /// runs one command after another Ctrl+Z may be without effect: it cannot stop while it waits for the exec of a child that
 /// was stopped before it.
 fn talk_to_shell(code: &str, steps: &[(&str, &str)]) {
-    let agent = format!("AGENT={}", program("sqlflow-agent").display());
-    let python = format!("PYTHON={}", python::program().display());
-    let code = format!("CODE={code}");
-    // With `set -b` the shell says at once that a job in the background has stopped.
-    let start = [("> ", "set -b\n"), ("> ", "$AGENT exec -- $PYTHON -c \"$CODE\"\n")];
-    let shell = ["env", "TERM=dumb", "PS1=> ", &agent, &python, &code, "bash", "--noprofile", "--norc", "-i"];
-    talk(&shell, &[&start, steps].concat());
+    talk_to_job("$AGENT exec -- $PYTHON -c \"$CODE\"", code, steps);
 }
 
 /// Each command has the terminal while it runs. It has to go back, or the next one would not be in its foreground.
@@ -157,4 +164,133 @@ fn ctrl_z_stops_nothing_where_no_shell_could_continue_it() {
     let (agent, python) = (program("sqlflow-agent"), python::program());
     let command = [agent.to_str().unwrap(), "exec", "--", python.to_str().unwrap(), "-c", READ];
     talk(&command, &[("ready", CTRL_Z), ("continued", "a word\n"), ("got a word", "")]);
+}
+
+/// The same as [`READ`], said on stderr.
+const READ_APART: &str = "import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCONT])
+print('ready', file=sys.stderr)
+signal.sigwait([signal.SIGCONT])
+print('continued', file=sys.stderr)
+print('got', sys.stdin.readline(), file=sys.stderr)
+sys.exit(7)";
+
+/// Where its output goes elsewhere, or is kept, the command is stopped and continued, and reads the terminal, all the same.
+#[test]
+fn a_command_whose_output_goes_elsewhere_is_stopped_and_continued_and_reads_the_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let with_log = format!("$AGENT exec --log-to {}/run -- $PYTHON -c \"$CODE\"", dir.path().display());
+    for (how, code) in [
+        ("$AGENT exec -- $PYTHON -c \"$CODE\" > /dev/null", "code 7"),
+        // The code of a pipeline is that of its last command.
+        ("$AGENT exec -- $PYTHON -c \"$CODE\" | cat", "code 0"),
+        (&with_log, "code 7"),
+        ("sh -c '\"$@\"; exit $?' sh $AGENT exec -- $PYTHON -c \"$CODE\"", "code 7"),
+    ] {
+        let steps = [
+            ("ready", CTRL_Z),
+            ("Stopped", "fg\n"),
+            ("continued", "a word\n"),
+            ("got a word", ""),
+            ("> ", "echo code $?\n"),
+            (code, ""),
+        ];
+        talk_to_job(how, READ_APART, &steps);
+    }
+}
+
+/// Says when it is continued, and reads the terminal.
+const CONTINUED: &str = "import signal, sys
+signal.signal(signal.SIGCONT, lambda *_: print('continued', flush=True))
+print('got', sys.stdin.readline(), flush=True)";
+
+/// Nobody else could continue it: the shell has to see that it wants the terminal.
+#[test]
+fn a_command_in_the_background_that_reads_the_terminal_waits_for_fg() {
+    // First by the shell, and again with the terminal.
+    let steps =
+        [("Stopped", "fg\n"), ("continued", ""), ("continued", "a word\n"), ("got a word", ""), ("> ", "")];
+    talk_to_job("$AGENT exec -- $PYTHON -c \"$CODE\" &", CONTINUED, &steps);
+}
+
+/// A program that a shell does not see as interactive prints no prompt. The agent is the leader of the session here, and
+/// then a job of another shell.
+#[test]
+fn a_shell_has_its_prompt_and_its_jobs() {
+    let steps = [
+        ("in> ", "test -t 0 -a -t 1 -a -t 2 && echo \"interactive $-\" | tr a-z A-Z\n"),
+        ("INTERACTIVE", "$PYTHON -c \"$CODE\"\n"),
+        ("ready", CTRL_Z),
+        ("Stopped", "fg\n"),
+        ("continued", "a word\n"),
+        ("got a word", ""),
+        ("in> ", "sh -c 'printf be%s gun; sleep 600'\n"),
+        ("begun", CTRL_C),
+        ("in> ", "exit 5\n"),
+        ("exit", ""),
+    ];
+    let (agent, python) = (program("sqlflow-agent"), format!("PYTHON={}", python::program().display()));
+    let code = format!("CODE={READ}");
+    let shell = ["TERM=dumb", "PS1=in> ", "bash", "--noprofile", "--norc"];
+    let leader = ["env", &python, &code, agent.to_str().unwrap(), "exec", "--", "env"];
+    talk(&[&leader[..], &shell].concat(), &steps);
+    let job = "$AGENT exec -- env TERM=dumb 'PS1=in> ' bash --noprofile --norc";
+    talk_to_job(job, READ, &[&steps[..], &[("> ", "echo code $?\n"), ("code 5", "")]].concat());
+}
+
+/// As editors and pagers do it: at Ctrl+Z they put the terminal in order and stop themselves, and draw again when they are
+/// continued.
+const EDITOR: &str = "import os, signal, sys, termios, tty
+before = termios.tcgetattr(0)
+def stop(*_):
+    termios.tcsetattr(0, termios.TCSADRAIN, before)
+    print('put in order', flush=True)
+    signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(HOW, signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, stop)
+    draw()
+def draw():
+    tty.setcbreak(0)
+    print('drawn', os.isatty(1), flush=True)
+signal.signal(signal.SIGTSTP, stop)
+draw()
+while True:
+    try:
+        key = os.read(0, 1)
+    except InterruptedError:
+        continue
+    if key == b'q':
+        break
+termios.tcsetattr(0, termios.TCSADRAIN, before)
+sys.exit(9)";
+
+#[test]
+fn an_editor_is_stopped_and_continued() {
+    for how in ["0", "os.getpid()"] {
+        talk_to_shell(
+            &EDITOR.replace("HOW", how),
+            &[
+                ("drawn True", CTRL_Z),
+                ("put in order", ""),
+                ("Stopped", "fg\n"),
+                ("drawn True", CTRL_Z),
+                ("Stopped", "fg\n"),
+                ("drawn True", "q"),
+                ("> ", "echo code $?\n"),
+                ("code 9", ""),
+            ],
+        );
+    }
+}
+
+/// A log keeps what comes through pipes, so a program that wants a terminal has none there: the documentation says so.
+#[test]
+fn with_a_log_the_output_is_piped_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = format!(
+        "\"$0\" exec --log-to {}/run -- sh -c 'test -t 1 || echo piped'; echo over",
+        dir.path().display()
+    );
+    talk_to_script(&script, &[("piped", ""), ("over", "")]);
+    assert_eq!(std::fs::read_to_string(dir.path().join("run/stdout")).unwrap(), "piped\n");
 }

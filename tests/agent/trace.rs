@@ -100,3 +100,57 @@ async fn a_collector_that_is_down_or_a_black_hole_changes_no_exit_code() {
         assert!(ended.stderr.contains("spans are lost"), "{}", ended.stderr);
     }
 }
+
+/// As every program that sends spans is told of its collector. The command is another one, and the headers may hold a key.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_standard_variables_are_for_the_agent_and_for_a_command_only_if_asked_for() {
+    let (address, mut spans) = collector().await;
+    let url = format!("http://{address}");
+    let exec = || {
+        let variables =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()), ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=k")];
+        Exec::new().envs(variables).env("OTEL_RESOURCE_ATTRIBUTES", "team=ml").env("TRACEPARENT", PARENT)
+    };
+    let shows = "env | grep ^OTEL_ | sort";
+    let ended = run(exec(), shows).await;
+    assert_eq!(
+        String::from_utf8(ended.stdout).unwrap(),
+        "OTEL_RESOURCE_ATTRIBUTES=team=ml\n",
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(hex(&spans.try_recv().unwrap().trace_id), PARENT[3..35]);
+    let ended = run(exec().flags(["--trace-command"]), shows).await;
+    let shown = String::from_utf8(ended.stdout).unwrap();
+    assert!(
+        shown.starts_with(&format!(
+            "OTEL_EXPORTER_OTLP_ENDPOINT={url}\nOTEL_EXPORTER_OTLP_HEADERS=api-key=k\n"
+        )),
+        "{shown}"
+    );
+    let named = Exec::new().flags(["--trace-command", "--trace", &url]);
+    let ended = run(named, shows).await;
+    assert_eq!(String::from_utf8(ended.stdout).unwrap(), format!("OTEL_EXPORTER_OTLP_ENDPOINT={url}\n"));
+    // What is meant for another program must not keep the command from running.
+    let other = Exec::new().env("OTEL_EXPORTER_OTLP_ENDPOINT", "no collector");
+    let ended = run(other, "exit 3").await;
+    assert_eq!(ended.code, Some(3));
+    assert!(ended.stderr.contains("spans are not sent"), "{}", ended.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_state_is_nothing_without_its_parent() {
+    let shows = "echo \"<$TRACESTATE>\"";
+    let with = |parent: Option<&str>| {
+        let exec = Exec::new().env("TRACESTATE", "vendor=1");
+        match parent {
+            Some(parent) => exec.env("TRACEPARENT", parent),
+            None => exec,
+        }
+    };
+    let bad = format!("{}zz", &PARENT[..53]);
+    for (parent, shown) in [(None, "<>\n"), (Some(bad.as_str()), "<>\n"), (Some(PARENT), "<vendor=1>\n")] {
+        let ended = run(with(parent), shows).await;
+        assert_eq!(String::from_utf8(ended.stdout).unwrap(), shown, "{parent:?}");
+    }
+}

@@ -29,7 +29,10 @@ pub enum Caught {
     /// HUP from the kernel: the terminal is gone, or the process that started the agent ended while the agent was stopped.
     Hangup,
     /// TSTP: the agent is to stop.
-    Stop,
+    Stop {
+        /// The terminal says so, to all of the agent's group.
+        by_terminal: bool,
+    },
     /// CONT: the agent was stopped and goes on, or it ran already.
     Continue,
 }
@@ -117,7 +120,9 @@ impl Signals {
                     let signal = i32::try_from(info.ssi_signo).ok().and_then(|it| Signal::try_from(it).ok());
                     match signal {
                         Some(Signal::SIGCHLD) => return Caught::Child,
-                        Some(Signal::SIGTSTP) => return Caught::Stop,
+                        Some(Signal::SIGTSTP) => {
+                            return Caught::Stop { by_terminal: info.ssi_code == libc::SI_KERNEL };
+                        }
                         Some(Signal::SIGCONT) => return Caught::Continue,
                         // Shells start the background jobs of a script with INT ignored: Ctrl+C is for the foreground.
                         // A blocked signal arrives here although it is ignored. The command decides for itself.

@@ -1,9 +1,10 @@
 //! Starting the command.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
@@ -13,8 +14,11 @@ use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::earlier;
 use super::signals;
-use super::terminal::Foreground;
-use crate::sys;
+use super::terminal::Terminal;
+use super::unstartable;
+use crate::supervise::StartFault;
+use crate::sys::{self, Executable};
+use crate::trace::TraceContext;
 
 /// Settings of the agent itself begin with this and are kept from the child.
 pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
@@ -35,19 +39,51 @@ const STORAGE_PREFIXES: [&str; 8] = [
 /// Asked of the kernel for stdout and stderr: fewer wake-ups for the same bytes. It may give less.
 const PIPE_BYTES: i32 = 256 << 10;
 
+/// Where the collector of spans is, and the keys for it.
+const COLLECTOR_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
+
+/// Where a program is looked for when nothing says where.
+const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
 /// A command that runs.
 #[derive(Debug)]
 pub struct Started {
     /// The command's process, which is also its group.
     pub pid: Pid,
-    /// Read ends of the command's output.
+    /// Read ends of the command's output. They are at their end already where the command has the terminal itself.
     pub stdout: OwnedFd,
     /// See `stdout`.
     pub stderr: OwnedFd,
     /// The agent's end of a submitter's channel, in non-blocking mode.
     pub channel: Option<UnixStream>,
-    /// What the command's group has now, and has to be taken back when it has ended.
-    pub foreground: Option<Foreground>,
+    /// The terminal whose foreground the command's group may have now, and from which it has to be taken back when it has ended.
+    pub terminal: Option<Terminal>,
+    /// What looks wrong although it runs, for a person.
+    pub warning: Option<String>,
+}
+
+/// A command that does not run.
+#[derive(Debug)]
+pub struct NotStarted {
+    /// What is wrong with it.
+    pub fault: StartFault,
+    /// One sentence that names it.
+    pub error: anyhow::Error,
+}
+
+impl From<anyhow::Error> for NotStarted {
+    fn from(error: anyhow::Error) -> Self {
+        Self { fault: StartFault::Other, error }
+    }
+}
+
+/// Where the command's stdout and stderr go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Streams {
+    /// To the agent, which keeps and repeats what comes.
+    Piped,
+    /// To the agent's own, which are a terminal: the command finds it as without an agent, and nobody keeps a copy.
+    Inherited,
 }
 
 /// How a command is started.
@@ -59,44 +95,97 @@ pub struct Spawning<'a> {
     pub working_dir: &'a Path,
     /// It gets a channel, and nothing on stdin. Otherwise it reads from the agent's own stdin.
     pub is_submitter: bool,
+    /// See [`Streams`].
+    pub streams: Streams,
+    /// It is told where the collector of spans is, and with which headers to speak to it.
+    pub finds_collector: bool,
 }
 
 /// Starts the command. Must be called on the main thread (see [`sys::spawn`]).
 ///
 /// # Errors
-/// One sentence that names the command.
-pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> anyhow::Result<Started> {
+/// See [`NotStarted`].
+pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, NotStarted> {
     let (program, arguments) = how.command.split_first().ok_or_else(|| anyhow!("there is no command"))?;
     let (ours, theirs) = if how.is_submitter { channel()? } else { (None, None) };
 
+    let environment = environment(assignment, how);
+    let paths = paths(program, environment.get(OsStr::new("PATH")));
+    let executable = executable(&paths, program, arguments, &environment)
+        .with_context(|| format!("cannot start {}", program.display()))?;
     let mut command = Command::new(program);
-    command.args(arguments).current_dir(how.working_dir);
+    command.current_dir(how.working_dir);
     command.stdin(if how.is_submitter { Stdio::null() } else { Stdio::inherit() });
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    set_environment(&mut command, assignment, how.is_submitter);
-    if how.is_submitter {
-        command.env("SQLFLOW_CHANNEL_FD", sys::CHANNEL_FD.to_string());
-        command.env("SQLFLOW_ATTEMPT", attempt_path(assignment.attempt.as_ref()));
-    }
+    let output = || match how.streams {
+        Streams::Piped => Stdio::piped(),
+        Streams::Inherited => Stdio::inherit(),
+    };
+    command.stdout(output()).stderr(output());
     // A submitter reads nothing from a terminal, and must not be stopped by one.
-    let foreground = if how.is_submitter { None } else { Foreground::of_self() };
+    let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
     earlier::remember();
-    let spawned =
-        sys::spawn(&mut command, theirs.map(OwnedFd::from), signals::inherited(), foreground.is_some());
-    if let (Err(_), Some(foreground)) = (&spawned, foreground) {
+    let foreground = terminal.as_mut().and_then(Terminal::for_command);
+    let signals = signals::inherited();
+    let spawned = sys::spawn(&mut command, executable, theirs.map(OwnedFd::from), signals, foreground);
+    if let (Err(_), Some(terminal)) = (&spawned, &terminal) {
         // It had it before it was found that it cannot be started.
-        foreground.take_back(None);
+        terminal.take_back(None);
     }
-    let mut child = spawned.with_context(|| format!("cannot start {}", program.display()))?;
+    let found = || unstartable::find(&paths, how.working_dir);
+    let mut child = spawned.map_err(|error| unstartable::explain(error, program, found()))?;
 
     let pid = Pid::from_raw(i32::try_from(child.id()).expect("pids are positive i32 in Linux"));
-    let stdout = OwnedFd::from(child.stdout.take().expect("stdout is piped"));
-    let stderr = OwnedFd::from(child.stderr.take().expect("stderr is piped"));
+    let stdout = read_end(child.stdout.take().map(OwnedFd::from))?;
+    let stderr = read_end(child.stderr.take().map(OwnedFd::from))?;
     for pipe in [&stdout, &stderr] {
         // Only speed depends on it.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
-    Ok(Started { pid, stdout, stderr, channel: ours, foreground })
+    let warning = found().and_then(|file| unstartable::carriage_return(&file));
+    Ok(Started { pid, stdout, stderr, channel: ours, terminal, warning })
+}
+
+/// That of the command's output; or one that has come to its end.
+fn read_end(pipe: Option<OwnedFd>) -> anyhow::Result<OwnedFd> {
+    match pipe {
+        Some(pipe) => Ok(pipe),
+        None => Ok(std::io::pipe().context("cannot make a pipe")?.0.into()),
+    }
+}
+
+/// Where the program may be, in the order in which it is looked for.
+fn paths(program: &OsStr, path: Option<&OsString>) -> Vec<PathBuf> {
+    if program.as_encoded_bytes().contains(&b'/') || program.is_empty() {
+        return vec![program.into()];
+    }
+    let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
+    // An empty one is the working folder.
+    std::env::split_paths(path).map(|folder| Path::new(".").join(folder).join(program)).collect()
+}
+
+fn executable(
+    paths: &[PathBuf],
+    program: &OsStr,
+    arguments: &[OsString],
+    environment: &BTreeMap<OsString, OsString>,
+) -> anyhow::Result<Executable> {
+    let text = |bytes: &OsStr| {
+        CString::new(bytes.as_encoded_bytes()).context("there is a zero in its name or arguments")
+    };
+    let paths = paths.iter().map(|it| text(it.as_os_str())).collect::<anyhow::Result<_>>()?;
+    let arguments = [program]
+        .into_iter()
+        .chain(arguments.iter().map(OsString::as_os_str))
+        .map(text)
+        .collect::<anyhow::Result<_>>()?;
+    let variable = |(name, value): (&OsString, &OsString)| {
+        let mut both = name.clone();
+        both.push("=");
+        both.push(value);
+        text(&both)
+    };
+    let environment = environment.iter().map(variable).collect::<anyhow::Result<_>>()?;
+    Ok(Executable::new(paths, arguments, environment))
 }
 
 fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
@@ -105,24 +194,42 @@ fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
     Ok((Some(ours), Some(theirs)))
 }
 
-fn set_environment(command: &mut Command, assignment: &Assignment, is_submitter: bool) {
-    for (name, _) in std::env::vars_os() {
+/// All that the command finds in its environment.
+fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString, OsString> {
+    let inherited: BTreeMap<_, _> = std::env::vars_os().collect();
+    let mut all = inherited.clone();
+    all.retain(|name, _| {
         let is = |prefix: &&str| name.as_encoded_bytes().starts_with(prefix.as_bytes());
-        if is(&ENV_PREFIX) || (is_submitter && STORAGE_PREFIXES.iter().any(is)) {
-            command.env_remove(name);
+        let is_kept_from_submitters = how.is_submitter && STORAGE_PREFIXES.iter().any(is);
+        !is(&ENV_PREFIX) && !is_kept_from_submitters && (how.finds_collector || !is(&COLLECTOR_PREFIX))
+    });
+    all.entry("PYTHONUNBUFFERED".into()).or_insert_with(|| "1".into());
+    for (name, value) in &assignment.environment {
+        // What the operator gave the agent's container wins.
+        if !inherited.contains_key(OsStr::new(name)) {
+            all.insert(name.into(), value.into());
         }
     }
-    if std::env::var_os("PYTHONUNBUFFERED").is_none() {
-        command.env("PYTHONUNBUFFERED", "1");
+    // The state is of one trace, and says nothing without its parent.
+    let given = |name: &str| inherited.get(OsStr::new(name)).and_then(|it| it.to_str());
+    let (parent, state) = match assignment.tracestate.as_str() {
+        "" if !how.is_submitter => (given("TRACEPARENT"), given("TRACESTATE")),
+        state => (Some(assignment.traceparent.as_str()), Some(state)),
+    };
+    all.remove(OsStr::new("TRACESTATE"));
+    if let Some(state) = state.filter(|it| !it.is_empty())
+        && parent.is_some_and(|it| it.parse::<TraceContext>().is_ok())
+    {
+        all.insert("TRACESTATE".into(), state.into());
     }
-    // What the operator gave the agent's container wins.
-    let given = |name: &String| std::env::var_os(name).is_some();
-    command.envs(assignment.environment.iter().filter(|(name, _)| !given(name)));
-    for (name, value) in [("TRACEPARENT", &assignment.traceparent), ("TRACESTATE", &assignment.tracestate)] {
-        if !value.is_empty() {
-            command.env(name, value);
-        }
+    if !assignment.traceparent.is_empty() {
+        all.insert("TRACEPARENT".into(), assignment.traceparent.clone().into());
     }
+    if how.is_submitter {
+        all.insert("SQLFLOW_CHANNEL_FD".into(), sys::CHANNEL_FD.to_string().into());
+        all.insert("SQLFLOW_ATTEMPT".into(), attempt_path(assignment.attempt.as_ref()).into());
+    }
+    all
 }
 
 /// `<job>/<step>/<attempt>`.

@@ -1,6 +1,6 @@
 //! Who descends from the agent: the attempt's processes, also those that left the command's group.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::{fs, io};
 
 use nix::errno::Errno;
@@ -90,30 +90,89 @@ fn page_bytes() -> u64 {
     page.unsigned_abs()
 }
 
+/// Processes that were told to end, so that none is told twice: a second TERM means "at once" to many programs. A process
+/// number may get a new owner, so the time of its start belongs to it. At most one entry for each process that ran when
+/// the command was told.
+#[derive(Debug, Default)]
+pub struct Told(HashSet<(Pid, u64)>);
+
+impl Told {
+    /// Remembers a process that got this signal, and gives whether it was new here.
+    pub fn note(&mut self, pid: Pid) -> bool {
+        started(pid).is_some_and(|started| self.0.insert((pid, started)))
+    }
+
+    /// Whether this process is among them.
+    pub fn contains(&self, pid: Pid) -> bool {
+        started(pid).is_some_and(|started| self.0.contains(&(pid, started)))
+    }
+
+    /// All that run and could hear it. Whoever ignores the signal was not told: a shell's background job ignores INT.
+    fn note_all(&mut self, all: &[Pid], signal: Signal) {
+        match signal {
+            Signal::SIGTERM => all.iter().for_each(|pid| {
+                self.note(*pid);
+            }),
+            Signal::SIGINT => {
+                all.iter().filter(|pid| !ignores(**pid, signal)).for_each(|pid| {
+                    self.note(*pid);
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// When it was started, in the kernel's ticks since the boot; `None`: it is gone.
+fn started(pid: Pid) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
+    // The 22nd field; after the name, which may hold any byte, come the third and so on.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+fn ignores(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let ignored =
+        status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    ignored.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1)
+}
+
 /// Signals the group of a command that was not reaped yet, and every descendant outside of it. Gives those that are not
 /// ours to signal: another user's.
 ///
 /// # Errors
 /// The descendants outside of the group could not be listed, so none got the signal.
-pub fn signal_command(group: Pid, signal: Signal) -> io::Result<Vec<Process>> {
+pub fn signal_command(group: Pid, signal: Signal, told: &mut Told) -> io::Result<Vec<Process>> {
+    // Whose parent ends at the signal is moved to another while that is looked at.
+    let mut all = descendants().unwrap_or_default();
+    told.note_all(&all, signal);
     // Good if it reached one of the group, so each is asked below.
     let _ = killpg(group, signal);
-    signal_each(|pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal))
+    let after: Vec<_> = descendants()?.into_iter().filter(|pid| !all.contains(pid)).collect();
+    // What a program starts to clean up when it was told counts as told too.
+    told.note_all(&after, signal);
+    all.extend(after);
+    Ok(refusing(all, |pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal)))
 }
 
-/// Signals every descendant, one by one: the command is gone, and the number of its group may have a new owner. Gives
-/// those that are not ours to signal.
+/// Signals every descendant, one by one: the command is gone, and the number of its group may have a new owner. TERM only
+/// those that were not told yet. Gives those that are not ours to signal.
 ///
 /// # Errors
 /// They could not be listed, so none got the signal.
-pub fn signal_descendants(signal: Signal) -> io::Result<Vec<Process>> {
-    signal_each(|_| Some(signal))
+pub fn signal_descendants(signal: Signal, told: &mut Told) -> io::Result<Vec<Process>> {
+    let mut all = descendants()?;
+    if signal == Signal::SIGTERM {
+        all.retain(|pid| told.note(*pid));
+    }
+    Ok(refusing(all, |_| Some(signal)))
 }
 
-/// With no signal it is only asked whether it could be sent.
-fn signal_each(signal: impl Fn(Pid) -> Option<Signal>) -> io::Result<Vec<Process>> {
+/// Those that are not ours to signal. With no signal it is only asked whether it could be sent.
+fn refusing(all: Vec<Pid>, signal: impl Fn(Pid) -> Option<Signal>) -> Vec<Process> {
     let is_refused = |pid: &Pid| kill(*pid, signal(*pid)) == Err(Errno::EPERM);
-    Ok(descendants()?.into_iter().filter(is_refused).filter_map(look).collect())
+    all.into_iter().filter(is_refused).filter_map(look).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_proto::agent::{Assignment, AttemptRef};
@@ -21,7 +21,8 @@ use crate::cache::Cache;
 use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
 use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
 use crate::lock::RunLock;
-use crate::process::spawn::Spawning;
+use crate::process::spawn::{Spawning, Streams};
+use crate::process::terminal;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::standalone::Standalone;
@@ -30,6 +31,8 @@ use crate::trace::{Exporter, Trace};
 use crate::workspace;
 use shell::Shell;
 
+/// Between TERM and KILL when nothing says how long.
+const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 /// How long `exec` waits for its own log to take the last records.
 const EXEC_LINGER: Duration = Duration::from_secs(30);
 
@@ -53,7 +56,7 @@ pub(crate) struct Setting {
     pub keeps_output: bool,
     /// Models that were fetched before.
     pub cache: Option<Cache>,
-    /// From TERM to the end of all; `None`: as long as the command's grace.
+    /// From TERM to the end of all; `None`: the command has its whole grace, and the rest comes after it.
     pub termination_grace: Option<Duration>,
     pub when_full: WhenFull,
     /// Largest size of the overflow file in bytes.
@@ -66,12 +69,22 @@ pub(crate) struct Setting {
     pub trace: Option<Trace>,
     /// The command is a submitter: it has a channel and nothing to read on stdin.
     pub is_submitter: bool,
+    /// Where the command's output goes.
+    pub streams: Streams,
+    /// The command is told where the collector of spans is.
+    pub finds_collector: bool,
 }
 
 impl Setting {
     pub(crate) fn spawning<'a>(&'a self, command: &'a [OsString]) -> Spawning<'a> {
         let command = self.command.as_deref().unwrap_or(command);
-        Spawning { command, working_dir: &self.working_dir, is_submitter: self.is_submitter }
+        Spawning {
+            command,
+            working_dir: &self.working_dir,
+            is_submitter: self.is_submitter,
+            streams: self.streams,
+            finds_collector: self.finds_collector,
+        }
     }
 }
 
@@ -160,21 +173,50 @@ pub fn exec(options: ExecOptions, mirrors: [Mirror; 2]) -> u8 {
 fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     let working_dir = std::env::current_dir().context("cannot tell the working folder")?;
     let variable = |name: &str| std::env::var(name).ok();
-    let exporter = options.trace.as_ref().map(|collector| Exporter::to(collector, &variable)).transpose()?;
+    let exporter = match &options.trace {
+        Some(collector) => Some(Exporter::to(collector, &variable)?),
+        // They may be meant for the command, so it runs whatever they say.
+        None => exporter_from_env(&variable).unwrap_or_else(|error| {
+            tracing::warn!("spans are not sent: {error:#}");
+            None
+        }),
+    };
     // Without spans of ours the command finds what we found.
     let trace = exporter.map(|exporter| Trace::alone(exporter, variable("TRACEPARENT").as_deref()));
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
+    // What a person, or a log, is to get otherwise than as it is printed has to come by way of the agent.
+    let is_seen_as_it_is = options.log_to.is_none()
+        && options.common.when_full == WhenFull::Block
+        && options.common.mirror.is_none_or(|it| it == MirrorAs::Raw);
+    let passes_terminal = is_seen_as_it_is && terminal::is_at_one();
+    let common = setting(&options.common, PathBuf::from("/"));
     let setting = Setting {
+        streams: if passes_terminal { Streams::Inherited } else { Streams::Piped },
+        finds_collector: options.trace_command,
+        termination_grace: match (common.termination_grace, options.grace) {
+            (None, None) => Some(DEFAULT_GRACE),
+            (total, _) => total,
+        },
         command: Some(options.command.clone()),
         working_dir,
         summary: options.common.outcome.clone(),
         linger: EXEC_LINGER,
         trace,
         kept: if options.log_to.is_some() { Kept::InLog } else { Kept::Nowhere },
-        ..setting(&options.common, PathBuf::from("/"))
+        ..common
     };
     let alone = Standalone::new(options, attempt)?;
     run(setting, Home::Alone(Box::new(alone)), mirrors)
+}
+
+/// Only with the one protocol that there is here: the port of another would take the bytes for nonsense.
+fn exporter_from_env(variable: &impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Exporter>> {
+    let exporter = Exporter::from_env(variable)?;
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    match names.iter().find_map(|name| variable(name)).filter(|it| it.starts_with("http")) {
+        Some(protocol) if exporter.is_some() => bail!("{} is {protocol}; only grpc is supported", names[1]),
+        _ => Ok(exporter),
+    }
 }
 
 fn setting(common: &CommonOptions, root: PathBuf) -> Setting {
@@ -196,6 +238,9 @@ fn setting(common: &CommonOptions, root: PathBuf) -> Setting {
         kept: Kept::ByServer,
         mirror: common.mirror.unwrap_or(MirrorAs::Raw),
         is_submitter: false,
+        streams: Streams::Piped,
+        // It is the operator's own, who gave it to the server.
+        finds_collector: true,
     }
 }
 

@@ -22,12 +22,13 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 
 use super::prepare::prepare;
-use super::{Home, Incoming, Setting, attempt_of};
+use super::{DEFAULT_GRACE, Home, Incoming, Setting, attempt_of};
 use crate::channel::answers::Answer;
 use crate::outcome::{Evidence, OutcomeFile};
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
-use crate::process::terminal::Foreground;
+use crate::process::terminal::Terminal;
+use crate::process::tree::Told;
 use crate::publish::Publication;
 use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
@@ -37,10 +38,10 @@ use crate::store::Patience;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{Exporter, SharedTrace, Trace};
 use crate::{failpoint, workspace};
+use job_control::ToldToStop;
 use timers::Timers;
 
 /// When the assignment does not say.
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 /// Everything that actions work on.
 pub(super) struct Shell {
@@ -59,7 +60,13 @@ pub(super) struct Shell {
     command: Command,
     /// Every process that the command started has ended.
     is_alone: bool,
-    foreground: Option<Foreground>,
+    /// The processes that were told to end.
+    told: Told,
+    /// Those that a warning has named.
+    named: Told,
+    /// Where a person may sit who stops and continues the command.
+    terminal: Option<Terminal>,
+    told_to_stop: Option<ToldToStop>,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
     answers: Option<mpsc::Sender<Answer>>,
@@ -106,7 +113,10 @@ impl Shell {
             fetching,
             command: Command::NotStarted,
             is_alone: false,
-            foreground: None,
+            told: Told::default(),
+            named: Told::default(),
+            terminal: None,
+            told_to_stop: None,
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
             answers: None,
@@ -148,8 +158,9 @@ impl Shell {
                         self.stop_with_command();
                         continue;
                     }
-                    Caught::Stop => {
-                        self.stop_signaled();
+                    Caught::Stop { by_terminal } => {
+                        let told = if by_terminal { ToldToStop::ByTerminal } else { ToldToStop::ByProcess };
+                        self.stop_signaled(told);
                         continue;
                     }
                     Caught::Continue => {
@@ -209,14 +220,16 @@ impl Shell {
         tracing::info!(%signal, sender, "told to stop");
         self.evidence.ended_by(&sender);
         let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
-        let total = self.setting.termination_grace.unwrap_or(grace);
         let load = Load {
             unacked_bytes: self.link.unacked_bytes(),
             link_speed: self.link.speed(),
             output_bytes: self.output_bytes().await,
             store_speed: self.publication.as_ref().map_or(0, |it| it.speed()),
         };
-        let budget = Budget::divide(total, &load);
+        let budget = match self.setting.termination_grace {
+            Some(total) => Budget::divide(total, &load),
+            None => Budget::after(grace, &load),
+        };
         tracing::info!(?budget, ?load, "the time that is left is divided");
         Event::Terminate { signal, sender, budget }
     }

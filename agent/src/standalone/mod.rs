@@ -56,7 +56,8 @@ impl Standalone {
             command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             inputs: options.input,
             outputs: options.output,
-            grace_seconds: seconds(options.grace),
+            environment: options.trace.filter(|_| options.trace_command).map(collector).into_iter().collect(),
+            grace_seconds: options.grace.map_or(0, seconds),
             drain_seconds: seconds(options.drain),
             ..Assignment::default()
         };
@@ -144,6 +145,11 @@ impl Standalone {
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
+}
+
+/// What tells a command of the collector that the flags name.
+fn collector(address: String) -> (String, String) {
+    ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), address)
 }
 
 /// Whether the file can be written, or made, as far as one can see without doing it. `coming` is a folder that is about to

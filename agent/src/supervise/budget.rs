@@ -13,6 +13,9 @@ const LEAST_COMMAND: u32 = 5;
 const LEAST_RECORDS: u32 = 20;
 /// The records' share never grows beyond this part.
 const MOST_RECORDS: u32 = 4;
+/// What there is for records, and at least for outputs, after a grace that is the command's alone.
+const LEAST_AFTER: Duration = Duration::from_secs(1);
+const MOST_AFTER: Duration = Duration::from_secs(5);
 
 /// What there is to do, and how fast it went so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -39,12 +42,21 @@ pub struct Budget {
 }
 
 impl Budget {
+    /// Gives the command all of its `grace`. What it leaves behind is done after that, within a few seconds, or within as long
+    /// as the grace where there are outputs.
+    pub fn after(grace: Duration, load: &Load) -> Self {
+        let records = need(load.unacked_bytes, load.link_speed, ASSUMED_LINK).clamp(LEAST_AFTER, MOST_AFTER);
+        let publish = match load.output_bytes {
+            None => Duration::ZERO,
+            Some(bytes) => (need(bytes, load.store_speed, ASSUMED_STORE) * 5 / 4)
+                .clamp(LEAST_AFTER, grace.max(MOST_AFTER)),
+        };
+        let publish = grace.saturating_add(publish);
+        Self { command: grace, publish, leave: publish.saturating_add(records) }
+    }
+
     /// Divides `total`. What one part does not need, the next one has.
     pub fn divide(total: Duration, load: &Load) -> Self {
-        let need = |bytes: u64, speed: u64, assumed: u64| {
-            let speed = if speed == 0 { assumed } else { speed };
-            Duration::from_secs_f64(bytes as f64 / speed as f64)
-        };
         let records = need(load.unacked_bytes, load.link_speed, ASSUMED_LINK)
             .clamp(total / LEAST_RECORDS, total / MOST_RECORDS);
         let rest = total - records;
@@ -56,6 +68,12 @@ impl Budget {
         };
         Self { command: rest - publish, publish: rest, leave: total }
     }
+}
+
+fn need(bytes: u64, speed: u64, assumed: u64) -> Duration {
+    let speed = if speed == 0 { assumed } else { speed };
+    // More than the clock can count is cut to a share anyway, and must not overflow before.
+    Duration::from_secs_f64((bytes as f64 / speed as f64).min(1e15))
 }
 
 #[cfg(test)]
@@ -103,6 +121,9 @@ mod tests {
             let budget = Budget::divide(total, &load);
             prop_assert!(budget.command <= budget.publish && budget.publish <= budget.leave);
             prop_assert!(budget.leave == total);
+            let after = Budget::after(total, &load);
+            prop_assert!(after.command == total && total <= after.publish && after.publish < after.leave);
+            prop_assert!(after.leave <= total + total.max(MOST_AFTER) + MOST_AFTER);
             prop_assert!(budget.command >= total / LEAST_COMMAND - Duration::from_nanos(10).min(total / LEAST_COMMAND));
         }
     }

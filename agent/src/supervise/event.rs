@@ -7,7 +7,7 @@ use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
-use super::verdict::{Exit, Verdict};
+use super::verdict::{Exit, StartFault, Verdict};
 
 /// What the machine needs to know of the assignment and the agent's options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -75,6 +75,8 @@ pub enum Event {
         message: String,
         /// Something is used up, such as processes or memory. It may work later.
         may_pass: bool,
+        /// What is wrong with the command.
+        fault: StartFault,
     },
     /// The command ended.
     Exited(Exit),
@@ -186,7 +188,8 @@ pub enum Action {
     Signal(Signal),
     /// Signal the command's group only.
     Forward(Signal),
-    /// The command has ended: signal what is left of its descendants, and name them in a warning.
+    /// The command has ended: signal what is left of its descendants, and name them in a warning. TERM is only for those
+    /// that had none yet.
     SignalLeftovers(Signal),
     /// Read what is there and no more; answered by `StreamsEnded`.
     StopReading,

@@ -38,13 +38,26 @@ enum State {
 }
 
 /// What is known of the time after the command's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Drain {
     alone: bool,
-    /// Leftovers were told to end.
-    termed: bool,
+    leftovers: Leftovers,
     /// The reader was told to stop.
     stopping: bool,
+}
+
+/// What was said to the processes that outlive their command.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    /// Nothing: the command ended by itself.
+    #[default]
+    Undisturbed,
+    /// The attempt is being ended, and they were told with the command: the rest of its grace is theirs.
+    HaveGrace,
+    /// TERM, because the command has ended.
+    Termed,
+    /// KILL.
+    Killed,
 }
 
 /// An attempt: where it is and what is known of it.
@@ -240,24 +253,48 @@ impl Attempt {
         match event {
             // It was given up too early.
             Event::Exited(exit) => self.exited(exit),
-            Event::Alone => drain.alone = true,
+            Event::Alone => {
+                drain.alone = true;
+                if drain.leftovers == Leftovers::HaveGrace {
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+            }
             Event::StreamsEnded { open } => {
                 self.streams_ended = true;
                 if open {
                     actions.push(Action::RecordGap);
                 }
             }
-            Event::TimeUp(Timer::Settle) if !drain.alone => {
-                drain.termed = true;
-                actions.push(Action::SignalLeftovers(Signal::SIGTERM));
-                actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
-            }
-            Event::TimeUp(Timer::Grace) if drain.termed && !drain.alone => {
-                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
-            }
+            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
+                Leftovers::Undisturbed => {
+                    drain.leftovers = Leftovers::Termed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGTERM));
+                    actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
+                }
+                // For those that came after the first TERM.
+                Leftovers::HaveGrace => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
+                Leftovers::Termed => {}
+                Leftovers::Killed => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
+            },
+            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
+                Leftovers::HaveGrace => {
+                    drain.leftovers = Leftovers::Killed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+                Leftovers::Termed => {
+                    drain.leftovers = Leftovers::Killed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                }
+                Leftovers::Undisturbed | Leftovers::Killed => {}
+            },
+            // A cancelled command has nothing to publish, and its grace has its own timer.
+            Event::TimeUp(Timer::PublishBy)
+                if drain.leftovers == Leftovers::HaveGrace && !drain.alone && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
                 if !drain.alone {
+                    drain.leftovers = Leftovers::Killed;
                     actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 }
                 actions.push(Action::StopReading);
@@ -280,6 +317,7 @@ impl Attempt {
                     self.end_by_termination();
                 }
                 drain.stopping = true;
+                drain.leftovers = Leftovers::Killed;
                 actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 actions.push(Action::StopReading);
             }

@@ -23,4 +23,4 @@ mod verdict;
 pub use budget::{Budget, Load};
 pub use event::{Action, Event, Kept, Plan, Timer};
 pub use machine::Attempt;
-pub use verdict::{EXIT_FAULT, Exit, ExitStatus, Verdict};
+pub use verdict::{EXIT_FAULT, Exit, ExitStatus, StartFault, Verdict};

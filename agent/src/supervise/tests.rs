@@ -244,7 +244,7 @@ fn terminate() -> Event {
 }
 
 fn start_failed(may_pass: bool) -> Event {
-    Event::StartFailed { message: "cannot start python".into(), may_pass }
+    Event::StartFailed { message: "cannot start python".into(), may_pass, fault: StartFault::Other }
 }
 
 fn failed_publish() -> Event {

@@ -12,6 +12,28 @@ pub(super) const UNENDED: &str = "the command did not end after KILL";
 const MESSAGE_LIMIT: usize = 4 << 10;
 const DETAIL_LIMIT: usize = 256 << 10;
 
+/// Why a command cannot be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFault {
+    /// It, or the interpreter that it names, is not there.
+    NotFound,
+    /// It is there, and is nothing that this machine or this user can execute.
+    NotExecutable,
+    /// It is not the command's fault: there is no memory, no process.
+    Other,
+}
+
+impl StartFault {
+    /// As shells and container runtimes have it.
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::NotFound => 127,
+            Self::NotExecutable => 126,
+            Self::Other => EXIT_FAULT,
+        }
+    }
+}
+
 /// How the command ended, as the kernel says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
@@ -73,6 +95,7 @@ pub(super) enum End {
     StartFailed {
         message: String,
         may_pass: bool,
+        fault: StartFault,
     },
     InputFailed {
         message: String,
@@ -172,7 +195,7 @@ pub(super) fn verdict(end: Option<&End>, exit: Option<Exit>, failure: Option<&Fa
             simple(Reason::AgentFailed, why, false, false)
         }
         // Nothing has started, so another attempt can double nothing.
-        Some(End::StartFailed { message, may_pass }) => {
+        Some(End::StartFailed { message, may_pass, .. }) => {
             simple(Reason::StartFailed, message, *may_pass, false)
         }
         Some(End::InputFailed { message, user_error }) => {
@@ -241,6 +264,7 @@ pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
     match (end, child) {
         (Some(End::Superseded(_)), _) => EXIT_FAULT,
         (Some(End::Cancelled(_) | End::Terminated(_)), None | Some(0)) => EXIT_TERMINATED,
+        (Some(End::StartFailed { fault, .. }), None) => fault.exit_code(),
         // What went wrong lies beyond a command that succeeded, or that never ran.
         (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
         (_, Some(code)) => code,
@@ -371,6 +395,12 @@ mod tests {
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
         let publish = End::PublishFailed { message: "no space left".into(), may_pass: true };
         assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
+        for (fault, code) in
+            [(StartFault::NotFound, 127), (StartFault::NotExecutable, 126), (StartFault::Other, 65)]
+        {
+            let end = End::StartFailed { message: "cannot start python".into(), may_pass: false, fault };
+            assert_eq!(exit_code(Some(&end), None), code);
+        }
         let cancelled = End::Cancelled("by the user".into());
         assert_eq!(exit_code(Some(&cancelled), None), 143);
         assert_eq!(exit_code(Some(&cancelled), exited(ExitStatus::Signal(15), 0)), 143);

@@ -17,11 +17,11 @@ use crate::channel::answers::{self, Answer};
 use crate::cli::MirrorAs;
 use crate::exhaustion::is_exhaustion;
 use crate::meter;
-use crate::process::spawn::{self, Started};
+use crate::process::spawn::{self, NotStarted, Started};
 use crate::process::tree;
 use crate::ship::mirror::Mirror;
 use crate::ship::reader::{OutputPipe, Reader};
-use crate::supervise::Event;
+use crate::supervise::{Event, StartFault};
 
 /// More leftovers than this are counted, not named.
 const NAMED_LEFTOVERS: usize = 5;
@@ -31,21 +31,25 @@ impl Shell {
     pub(super) fn start(&mut self) {
         let assignment = self.assignment();
         let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
-        let started = match spawn::spawn(&assignment, &self.setting.spawning(&assigned)) {
+        let mut started = match spawn::spawn(&assignment, &self.setting.spawning(&assigned)) {
             Ok(started) => started,
-            Err(error) => {
+            Err(NotStarted { fault, error }) => {
                 let may_pass = is_exhaustion(&error);
-                return self.send(Event::StartFailed { message: format!("{error:#}"), may_pass });
+                return self.send(Event::StartFailed { message: format!("{error:#}"), may_pass, fault });
             }
         };
+        if let Some(warning) = &started.warning {
+            self.warn(warning.clone());
+        }
         let pid = started.pid;
         self.command = Command::Running(pid);
-        self.foreground = started.foreground;
+        self.terminal = started.terminal.take();
         tracing::info!(pid = pid.as_raw(), "the command runs");
         if let Err(error) = self.listen(started, &assignment) {
             // Nobody hears it. It has begun, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
-            self.send(Event::StartFailed { message: format!("{error:#}"), may_pass: false });
+            let message = format!("{error:#}");
+            self.send(Event::StartFailed { message, may_pass: false, fault: StartFault::Other });
         }
     }
 
@@ -83,8 +87,8 @@ impl Shell {
     }
 
     pub(super) fn take_terminal_back(&self, from: Option<Pid>) {
-        if let Some(foreground) = self.foreground {
-            foreground.take_back(from);
+        if let Some(terminal) = &self.terminal {
+            terminal.take_back(from);
         }
     }
 
@@ -100,19 +104,30 @@ impl Shell {
     }
 
     pub(super) fn signal_leftovers(&mut self, signal: Signal) {
+        let mut leftovers = tree::live().unwrap_or_default();
         if signal == Signal::SIGTERM {
-            let leftovers = tree::live().map(|it| named(&it)).unwrap_or_default();
-            if !leftovers.is_empty() {
-                self.warn(format!("still running when the command had exited, and ended: {leftovers}"));
-            }
+            // The others have the rest of their grace, and are no surprise.
+            leftovers.retain(|it| !self.told.contains(it.pid));
         }
-        self.warn_of_unreached(tree::signal_descendants(signal), signal);
+        leftovers.retain(|it| self.named.note(it.pid));
+        if !leftovers.is_empty() {
+            let leftovers = named(&leftovers);
+            self.warn(match signal {
+                Signal::SIGTERM => {
+                    format!("still running when the command had exited, and ended: {leftovers}")
+                }
+                _ => format!("still running when its time was up, and killed: {leftovers}"),
+            });
+        }
+        let refused = tree::signal_descendants(signal, &mut self.told);
+        self.warn_of_unreached(refused, signal);
     }
 
-    pub(super) fn signal_command(&self, signal: Signal) {
+    pub(super) fn signal_command(&mut self, signal: Signal) {
         let Command::Running(group) = self.command else { return };
         tracing::info!(%signal, "ending the command");
-        self.warn_of_unreached(tree::signal_command(group, signal), signal);
+        let refused = tree::signal_command(group, signal, &mut self.told);
+        self.warn_of_unreached(refused, signal);
     }
 
     /// `refused` are the processes that are not ours to signal. The supervisor sends a stronger signal later, and the

@@ -1,5 +1,5 @@
-//! Ctrl+Z, `fg` and `bg`. A command with the foreground of the terminal is stopped by it, and the agent is not: they have
-//! groups of their own. The shell waits for the agent alone, so agent and command stop and continue together.
+//! Ctrl+Z, `fg` and `bg`. The agent and its command have groups of their own, and the terminal stops only one of them. The
+//! shell waits for the agent alone, so both stop and continue together, whichever was stopped first.
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -7,38 +7,62 @@ use nix::unistd::Pid;
 use super::{Command, Shell};
 use crate::process::reaper;
 use crate::process::stop::{Scope, Stopped, stop};
-use crate::process::terminal::Foreground;
+
+/// Who told the agent to stop, when it passed that on and waits for its command to stop first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ToldToStop {
+    /// The terminal, which tells all of the agent's group.
+    ByTerminal,
+    ByProcess,
+}
 
 impl Shell {
-    /// The command's group and the foreground that it was given. Where it was given none, its stops are not our business.
-    fn foreground_job(&self) -> Option<(Pid, Foreground)> {
+    /// The command's group. A submitter has no terminal, and nobody who continues it.
+    fn job(&self) -> Option<Pid> {
         match self.command {
-            Command::Running(group) => Some((group, self.foreground?)),
-            Command::NotStarted | Command::Ended => None,
+            Command::Running(group) if !self.setting.is_submitter => Some(group),
+            Command::Running(_) | Command::NotStarted | Command::Ended => None,
         }
     }
 
-    /// Follows the command if it has stopped.
-    pub(super) fn stop_with_command(&self) {
-        let Some((group, foreground)) = self.foreground_job() else { return };
+    /// Follows the command if it has stopped. Without a terminal its stops are left to the one who causes them.
+    pub(super) fn stop_with_command(&mut self) {
+        let Some(group) = self.job() else { return };
         let Some(signal) = reaper::stopped_by(group) else { return };
+        let told = self.told_to_stop.take();
+        if self.terminal.is_none() && told.is_none() {
+            return;
+        }
         let wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
         // The shell's `fg` gives the terminal to our group, and sends no CONT when the job runs already.
-        if wants_terminal && foreground.give(group) {
+        if wants_terminal && self.give_terminal(group) {
             let _ = killpg(group, Signal::SIGCONT);
             return;
         }
-        foreground.take_back(Some(group));
+        self.take_terminal_back(Some(group));
         tracing::info!(%signal, "the command stopped");
         let ours = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
+        let scope = match told {
+            Some(ToldToStop::ByTerminal) => Scope::Process,
+            // In a pipeline the others are stopped by the terminal only together with us.
+            Some(ToldToStop::ByProcess) | None => Scope::Group,
+        };
         // Without the agent the terminal would not have stopped the command there either.
-        if stop(Scope::Group, ours) == Stopped::AndContinued {
+        if stop(scope, ours) == Stopped::AndContinued {
             return;
         }
         match signal {
             Signal::SIGTSTP => self.continue_command(),
             // Nobody else could: the terminal is ours by now.
-            _ if wants_terminal && foreground.give(group) => {
+            _ if wants_terminal && self.give_terminal(group) => {
+                let _ = killpg(group, Signal::SIGCONT);
+            }
+            // It would stay so for ever: the kernel tells a group that nobody can continue the same.
+            _ if wants_terminal => {
+                self.warn(format!(
+                    "the command was stopped by {signal}: it uses a terminal that is not its own"
+                ));
+                let _ = killpg(group, Signal::SIGHUP);
                 let _ = killpg(group, Signal::SIGCONT);
             }
             _ => {}
@@ -46,10 +70,11 @@ impl Shell {
     }
 
     /// TSTP came to the agent: its own group has the foreground, or somebody sent it.
-    pub(super) fn stop_signaled(&self) {
-        match self.foreground_job() {
-            // We follow it.
-            Some((group, _)) => {
+    pub(super) fn stop_signaled(&mut self, told: ToldToStop) {
+        match self.job() {
+            // We follow it; a command that takes no notice goes on, and so does the agent.
+            Some(group) => {
+                self.told_to_stop = Some(told);
                 let _ = killpg(group, Signal::SIGTSTP);
             }
             None => {
@@ -59,10 +84,17 @@ impl Shell {
     }
 
     /// The agent was continued, by `fg` or `bg`: then another has the terminal, and the command goes on without it.
-    pub(super) fn continue_command(&self) {
-        if let Some((group, foreground)) = self.foreground_job() {
-            foreground.give(group);
+    pub(super) fn continue_command(&mut self) {
+        self.told_to_stop = None;
+        if let Some(group) = self.job() {
+            if let Some(terminal) = &mut self.terminal {
+                terminal.give_again(group);
+            }
             let _ = killpg(group, Signal::SIGCONT);
         }
+    }
+
+    fn give_terminal(&mut self, group: Pid) -> bool {
+        self.terminal.as_mut().is_some_and(|terminal| terminal.give(group))
     }
 }

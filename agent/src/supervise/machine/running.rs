@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 
 use super::super::event::{Action, Event, Timer};
 use super::super::verdict::{End, Exit};
-use super::{Attempt, Drain, SETTLE, State};
+use super::{Attempt, Drain, Leftovers, SETTLE, State};
 
 /// What was done to end the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,16 +29,21 @@ const LAST_PATIENCE: Duration = Duration::from_secs(1);
 impl Attempt {
     pub(super) fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
         match event {
-            Event::StartFailed { message, may_pass } => self.start_failed(message, may_pass),
+            Event::StartFailed { message, may_pass, fault } => self.start_failed(message, may_pass, fault),
             Event::Exited(exit) => {
                 self.exited(exit);
-                let drain = Drain { alone: false, termed: false, stopping: false };
-                self.state = State::Draining(drain);
-                vec![
-                    Action::ForgetCommit,
-                    Action::SetTimer(Timer::Settle, SETTLE),
-                    Action::SetTimer(Timer::Drain, self.plan.drain),
-                ]
+                let leftovers = match stop {
+                    Stop::No | Stop::Told => Leftovers::Undisturbed,
+                    // A program behind a shell that ended at once has the grace, as one without a shell.
+                    Stop::Termed => Leftovers::HaveGrace,
+                    Stop::Killed | Stop::LastMoment => Leftovers::Killed,
+                };
+                self.state = State::Draining(Drain { leftovers, ..Drain::default() });
+                let mut actions = vec![Action::ForgetCommit, Action::SetTimer(Timer::Settle, SETTLE)];
+                if leftovers != Leftovers::HaveGrace {
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+                actions
             }
             Event::SubmitterFailed(failure) => {
                 self.failure = Some(failure);
@@ -138,7 +143,7 @@ impl Attempt {
         }
     }
 
-    fn is_cancelled(&self) -> bool {
+    pub(super) fn is_cancelled(&self) -> bool {
         matches!(self.end, Some(End::Cancelled(_)))
     }
 
@@ -179,7 +184,7 @@ impl Attempt {
 
     /// The attempt ends without its command's end.
     fn give_up(&mut self) -> Vec<Action> {
-        self.state = State::Draining(Drain { alone: false, termed: false, stopping: true });
+        self.state = State::Draining(Drain { stopping: true, ..Drain::default() });
         if self.streams_ended { self.drained() } else { vec![Action::StopReading] }
     }
 }

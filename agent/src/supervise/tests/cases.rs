@@ -36,6 +36,25 @@ fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
     assert_eq!(world.machine.apply(terminate()), []);
 }
 
+/// A shell ends at TERM at once. What it had started was told too, and is not ended for the end of its shell.
+#[test]
+fn what_outlives_a_command_that_was_told_to_end_has_the_rest_of_its_grace() {
+    for told in [terminate(), cancel()] {
+        let mut machine = running(false);
+        machine.apply(told);
+        let sets_timers = |actions: &[Action]| {
+            actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::Grace | Timer::Drain, _)))
+        };
+        assert!(!sets_timers(&machine.apply(exited(143))));
+        // Only for those that came since.
+        let terms = [Action::SignalLeftovers(Signal::SIGTERM)];
+        assert_eq!(machine.apply(Event::TimeUp(Timer::Settle)), terms);
+        let drain = Action::SetTimer(Timer::Drain, plan(false).drain);
+        let kills = [Action::SignalLeftovers(Signal::SIGKILL), drain];
+        assert_eq!(machine.apply(Event::TimeUp(Timer::Grace)), kills);
+    }
+}
+
 #[test]
 fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
     let mut world = World::new(plan(false), Fails::Nothing, 0, true, true);
