@@ -1,22 +1,21 @@
 //! Models that the command needs: fetched, checked and unpacked before it starts.
 
 use std::cell::Cell;
-use std::fs::File;
+use std::collections::BTreeSet;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::json;
 use sqlflow_proto::agent::{AttemptRef, Input, Listing};
-use tar::EntryType;
 
 use crate::cache::{Cache, Fingerprint, Keeping};
 use crate::exhaustion::is_exhaustion;
 use crate::models::{Model, Models};
 use crate::store::{self, ModelPlace, ModelStore, Patience};
-use crate::tarball;
+use crate::unpack::unpack;
 use crate::workspace::inside;
 
 /// An input cannot be had.
@@ -185,7 +184,7 @@ impl Failure {
 
 /// What a try that failed has made goes again, so that the next one finds the folder as it was.
 fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> {
-    let mut made = Vec::new();
+    let mut made = BTreeSet::new();
     unpack(&mut *tarball, folder, &mut made).map_err(|cause| {
         for file in made {
             let _ = std::fs::remove_file(file);
@@ -195,28 +194,6 @@ fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> 
             Ok(error) => Failure::Content(error.into()),
             Err(cause) => Failure::Content(cause),
         }
-    })
-}
-
-/// Unpacks a gzipped tarball into `folder`. Only files and folders, and only below it. `made` receives the files.
-fn unpack(tarball: impl Read, folder: &Path, made: &mut Vec<PathBuf>) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    tarball::read(tarball, |entry| {
-        let path = entry.path()?.into_owned();
-        match entry.header().entry_type() {
-            EntryType::Directory if path.components().all(|part| part == std::path::Component::CurDir) => {}
-            EntryType::Directory => std::fs::create_dir_all(inside(folder, &path)?)?,
-            EntryType::Regular => {
-                let target = inside(folder, &path)?;
-                std::fs::create_dir_all(target.parent().unwrap_or(folder))?;
-                // New: a name that comes twice must not write through what the first left.
-                let mut file = File::create_new(&target).with_context(|| path.display().to_string())?;
-                made.push(target);
-                io::copy(entry, &mut file).with_context(|| path.display().to_string())?;
-            }
-            other => bail!("{} is neither a file nor a folder ({other:?})", path.display()),
-        }
-        Ok(())
     })
 }
 
@@ -256,65 +233,13 @@ mod tests {
     use crate::small_disk::{self, MIB};
     use crate::store::{FoundFile, Over, StagedFile};
 
-    fn tarball(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+    fn tarball(name: &str, content: &[u8]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-        for (path, kind, content) in entries {
-            let mut header = Header::new_gnu();
-            header.set_entry_type(*kind);
-            header.set_mode(0o644);
-            if matches!(kind, EntryType::Symlink | EntryType::Link) {
-                header.set_size(0);
-                header.set_link_name(content).unwrap();
-            } else {
-                header.set_size(content.len() as u64);
-            }
-            // The raw field, since the setter refuses what a hostile tarball holds.
-            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_cksum();
-            let body = if header.size().unwrap() == 0 { "" } else { content };
-            builder.append(&header, body.as_bytes()).unwrap();
-        }
+        let mut header = Header::new_gnu();
+        header.set_mode(0o644);
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, name, content).unwrap();
         builder.into_inner().unwrap().finish().unwrap()
-    }
-
-    #[test]
-    fn a_model_is_unpacked() {
-        let dir = tempfile::tempdir().unwrap();
-        let good =
-            tarball(&[("./", EntryType::Directory, ""), ("a/model.bin", EntryType::Regular, "weights")]);
-        unpack(&good[..], &dir.path().join("m"), &mut Vec::new()).unwrap();
-        assert_eq!(std::fs::read_to_string(dir.path().join("m/a/model.bin")).unwrap(), "weights");
-    }
-
-    #[test]
-    fn nothing_leaves_the_folder() {
-        for bad in [
-            ("../x", EntryType::Regular, "x"),
-            ("/x", EntryType::Regular, "x"),
-            ("a/../../x", EntryType::Regular, "x"),
-            ("link", EntryType::Symlink, ".."),
-            ("link", EntryType::Link, "/etc/passwd"),
-            ("pipe", EntryType::Fifo, ""),
-        ] {
-            let dir = tempfile::tempdir().unwrap();
-            let error = unpack(&tarball(&[bad])[..], &dir.path().join("m"), &mut Vec::new()).unwrap_err();
-            assert!(
-                !dir.path().join("x").exists() && !dir.path().join("m/link").exists(),
-                "{bad:?}: {error}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_tarball_that_is_cut_or_spoilt_is_no_model() {
-        let dir = tempfile::tempdir().unwrap();
-        let whole = tarball(&[("model.bin", EntryType::Regular, "weights")]);
-        let cut = &whole[..whole.len() - 4];
-        assert!(unpack(cut, &dir.path().join("cut"), &mut Vec::new()).is_err());
-        let mut spoilt = whole.clone();
-        let crc = spoilt.len() - 8;
-        spoilt[crc] ^= 1;
-        assert!(unpack(&spoilt[..], &dir.path().join("spoilt"), &mut Vec::new()).is_err());
     }
 
     #[test]
@@ -352,7 +277,7 @@ mod tests {
             char::from((random >> 57) as u8)
         };
         let weights: String = std::iter::repeat_with(digit).take(LARGE).collect();
-        Stored(tarball(&[("weights", EntryType::Regular, &weights)]))
+        Stored(tarball("weights", weights.as_bytes()))
     }
 
     /// A storage of one tarball, which tells its fingerprint.

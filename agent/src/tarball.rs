@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::io::{self, BufReader, Read};
+use std::path::{Component, Path};
 use std::rc::Rc;
 
 use anyhow::bail;
@@ -51,6 +52,25 @@ impl<R: Read> Read for Allowance<R> {
     }
 }
 
+/// Whether a link of this name, in a folder, may lead out of it. Only such a target does not that goes up no further than the
+/// folder, and only at its beginning: what stands before a later `..` may be another link. The folders of the name must be
+/// none.
+pub fn leads_out(name: &Path, target: &Path) -> bool {
+    let depth = name.components().filter(|it| matches!(it, Component::Normal(_))).count();
+    let mut ups = 0;
+    let mut is_down = false;
+    for part in target.components() {
+        match part {
+            Component::ParentDir if is_down => return true,
+            Component::ParentDir => ups += 1,
+            Component::Normal(_) => is_down = true,
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) => return true,
+        }
+    }
+    ups >= depth.max(1)
+}
+
 /// Shows every entry, in order, and reads on to the end: when this returns without an error the tarball is whole.
 ///
 /// # Errors
@@ -71,7 +91,12 @@ pub fn read<R: Read>(
         if entry.header().entry_type() == EntryType::GNUSparse {
             bail!("{} was packed with holes", entry.path()?.display());
         }
-        names += entry.path_bytes().len() + NAME_OVERHEAD;
+        // Says something of the whole archive, as `git archive` does.
+        if entry.header().entry_type() == EntryType::XGlobalHeader {
+            io::copy(&mut entry, &mut io::sink())?;
+            continue;
+        }
+        names += entry.path_bytes().len() + entry.link_name_bytes().map_or(0, |it| it.len()) + NAME_OVERHEAD;
         if names > MAX_NAMES {
             bail!("there are more files than a model has");
         }
@@ -240,6 +265,25 @@ mod tests {
     impl Read for Unreadable {
         fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
             Err(io::ErrorKind::ConnectionReset.into())
+        }
+    }
+
+    #[test]
+    fn a_link_leads_out_by_its_root_by_too_many_steps_up_and_by_steps_behind_a_name() {
+        for (name, target) in
+            [("a", "b"), ("a", "./b/c"), ("s/a", "../b"), ("s/t/a", "../../b"), ("s/a", ".."), ("a", ".")]
+        {
+            assert!(!leads_out(Path::new(name), Path::new(target)), "{name} {target}");
+        }
+        for (name, target) in [
+            ("a", "/b"),
+            ("a", ".."),
+            ("a", "../b"),
+            ("s/a", "../../b"),
+            ("a", "b/../c"),
+            ("s/a", "./../x/../.."),
+        ] {
+            assert!(leads_out(Path::new(name), Path::new(target)), "{name} {target}");
         }
     }
 

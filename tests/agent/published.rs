@@ -137,3 +137,66 @@ fn what_one_run_publishes_another_one_gets() {
     assert_eq!((missing.code, &missing.outcome["reason"]), (Some(65), &"input_failed".into()));
     assert!(missing.stderr.contains("does not exist"), "{}", missing.stderr);
 }
+
+/// A folder comes back as it was, whatever it holds: also the links in it, a folder that a link leads to, and modes and times.
+#[test]
+fn an_output_keeps_its_modes_times_and_links() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = "mkdir sub && echo tool > sub/tool && chmod 750 sub/tool && touch -d @1000000000 sub/tool
+ln -s sub latest && ln -s /etc/passwd outside && mkfifo pipe && chmod 700 sub";
+    let ended = run(dir.path(), script);
+    assert_eq!((ended.code, &ended.outcome["reason"]), (Some(0), &"succeeded".into()), "{}", ended.stderr);
+    assert!(ended.stderr.contains("outside (a link to /etc/passwd)"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("pipe (a named pipe)"), "{}", ended.stderr);
+    let input = format!("file://{0}/models/m.tar.gz={0}/in", dir.path().display());
+    let script = format!(
+        "cd {}/in && stat -c '%n %a %Y' sub/tool && stat -c '%n %a' sub && cat latest/tool && ls",
+        dir.path().display()
+    );
+    for _ in 0..2 {
+        // The second time the files are there, as when a container is started again.
+        let ended = Exec::new().flags(["--input", &input]).shell(&script).end();
+        let shown = "sub/tool 750 1000000000\nsub 700\ntool\nlatest\nsub\n";
+        assert_eq!(String::from_utf8_lossy(&ended.stdout), shown, "{}", ended.stderr);
+    }
+}
+
+/// What can be known before the command runs is said before, and the folder is there for it.
+#[test]
+fn the_folder_of_an_output_is_made_and_looked_at_before_the_command_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display();
+    let flag = format!("{place}/deep/out=file://{place}/models/m.tar.gz");
+    let command = format!("echo 1 > {place}/deep/out/weights");
+    let ended = Exec::new().flags(["--output", &flag]).shell(&command).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(unpacked(dir.path(), "weights"), "1\n");
+
+    std::os::unix::fs::symlink("/etc", dir.path().join("deep/out/etc")).unwrap();
+    let mut running =
+        Exec::new().flags(["--output", &flag]).shell("until [ -e $DIR/gate ]; do sleep 0.01; done");
+    running.wait_for_error("etc (a link to /etc)");
+    std::fs::write(running.dir().join("gate"), "").unwrap();
+    assert_eq!(running.end().code, Some(0));
+
+    let file = format!("{place}/deep/out/weights=file://{place}/models/n.tar.gz");
+    let ended = Exec::new().flags(["--output", &file]).shell("echo ran").end();
+    assert_eq!((ended.code, ended.stdout.as_slice()), (Some(65), &b""[..]));
+    assert!(ended.stderr.contains("cannot make the folder"), "{}", ended.stderr);
+}
+
+/// The first that is in place must not clear away what the others have staged, which then would have to be packed again.
+#[test]
+fn several_outputs_of_one_folder_are_staged_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().display();
+    let flags = ["a", "b", "c"].map(|it| format!("--output={place}/{it}=file://{place}/models/{it}.tar.gz"));
+    let script = format!("cd {place}; for it in a b c; do echo $it > $it/weights; done");
+    let ended = Exec::new().flags(flags).env("SQLFLOW_AGENT_LOG", "info").shell(&script).end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("staging it again"), "{}", ended.stderr);
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.path().join("models")).unwrap().map(|it| it.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["a.tar.gz", "b.tar.gz", "c.tar.gz"]);
+}

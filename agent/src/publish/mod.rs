@@ -16,10 +16,10 @@ use bytes::Bytes;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
-use crate::store::{self, ModelPlace, ModelStore, Over, Patience};
+use crate::store::{self, ModelPlace, ModelStore, Over, Patience, Scheme};
 use crate::tarball::{self, GOB};
 use crate::workspace::inside;
-use pack::{Digest, PackError};
+use pack::{Contents, Digest, PackError};
 
 /// How often another's model may be found in place of ours before its gob is left to whoever put it there.
 const MAX_OTHERS: u32 = 10;
@@ -43,6 +43,8 @@ struct OneModel {
     gob_copy: String,
     is_first_attempt: bool,
     store: Box<dyn ModelStore>,
+    /// What was last said to be left out.
+    warned: Mutex<Option<String>>,
 }
 
 /// Why models are not, or not all, in place: one sentence, and those that are.
@@ -73,15 +75,29 @@ impl Publication {
         let patience = Arc::new(Patience::new(patience));
         let model = |output: &Output| {
             let place = ModelPlace::new(&output.uri, &output.name)?;
+            let source = inside(workspace, &output.directory).map_err(|error| error.to_string())?;
+            if place.scheme == Scheme::File && Path::new(&place.folder).starts_with(&source) {
+                let source = source.display();
+                return Err(format!("cannot publish {source} into itself; give it a place elsewhere"));
+            }
             Ok(OneModel {
-                source: inside(workspace, &output.directory).map_err(|error| error.to_string())?,
+                source,
                 tarball: place.tarball(),
                 gob_copy: format!("{}.gob", place.last),
                 is_first_attempt: attempt.attempt <= 1,
                 store: store::open(&place, attempt, &patience)?,
                 output: output.clone(),
+                warned: Mutex::default(),
             })
         };
+        for (at, output) in outputs.iter().enumerate() {
+            if outputs[..at].iter().any(|it| (&it.uri, &it.name) == (&output.uri, &output.name)) {
+                let Output { uri, name, .. } = output;
+                return Err(format!(
+                    "cannot publish two outputs as {name} at {uri}; give each a place of its own"
+                ));
+            }
+        }
         Ok(Self {
             outputs: outputs.iter().map(model).collect::<Result<_, String>>()?,
             patience,
@@ -90,16 +106,33 @@ impl Publication {
         })
     }
 
+    /// Makes the folders that will be published, for the command to write into, and tells `warn` what in them would be left out.
+    ///
+    /// # Errors
+    /// One sentence: there cannot be such a folder.
+    pub fn prepare(&self, warn: &dyn Fn(String)) -> Result<(), String> {
+        for model in &self.outputs {
+            let folder = model.source.display();
+            std::fs::create_dir_all(&model.source)
+                .map_err(|error| format!("cannot make the folder {folder} of an output: {error}"))?;
+            // What cannot be read now may be readable when the command is done.
+            if let Some(left_out) = Contents::of(&model.source).ok().and_then(|it| it.left_out()) {
+                model.warn_of(left_out, warn);
+            }
+        }
+        Ok(())
+    }
+
     /// Packs every model that is not in place yet into its staging place, where nobody sees it, and says what there will be.
     ///
     /// # Errors
-    /// A folder without a model in it, or storage that fails for longer than the patience.
-    pub fn stage(&self) -> Result<Vec<ModelPublished>, PublishError> {
+    /// A folder without a model in it, or storage that fails for longer than the patience. `warn` is told what is left out.
+    pub fn stage(&self, warn: &dyn Fn(String)) -> Result<Vec<ModelPublished>, PublishError> {
         let committed = self.committed();
         let begun = Instant::now();
         let mut staged = committed.clone();
         for model in &self.outputs[committed.len()..] {
-            let made = self.patiently(|| model.prepare(&self.patience));
+            let made = self.patiently(|| model.prepare(&self.patience, warn));
             staged.push(made.map_err(|cause| model.error(&cause, &committed))?);
         }
         let bytes: u64 = self.source_bytes().unwrap_or(0);
@@ -189,7 +222,7 @@ fn is_overtaken(error: &PackError) -> bool {
 
 impl OneModel {
     /// Stages it, or looks at what is to be removed; says what there will be.
-    fn prepare(&self, patience: &Patience) -> Result<ModelPublished, PackError> {
+    fn prepare(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
         let replaced = earlier::look(&*self.store, &self.tarball)?;
         let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
@@ -200,7 +233,7 @@ impl OneModel {
             }
             return Ok(ModelPublished { removed: true, replaced, ..model });
         }
-        let digest = self.stage(patience)?;
+        let digest = self.stage(patience, warn)?;
         Ok(ModelPublished {
             size_bytes: digest.size_bytes,
             sha256: digest.sha256.to_vec().into(),
@@ -218,13 +251,27 @@ impl OneModel {
         self.store.delete(GOB)
     }
 
-    fn stage(&self, patience: &Patience) -> Result<Digest, PackError> {
-        let extra = [(GOB, &self.output.gob[..]), (&self.gob_copy, &self.output.gob[..])];
-        let extra = if self.output.gob.is_empty() { &[] } else { &extra[..] };
+    /// Once for the same.
+    fn warn_of(&self, left_out: String, warn: &dyn Fn(String)) {
+        let mut warned = self.warned.lock().expect("nobody panics while holding the lock");
+        if warned.as_ref() != Some(&left_out) {
+            let folder = self.source.display();
+            warn(format!(
+                "left out of what is published of {folder}, since only files, folders and links within it can be: {left_out}"
+            ));
+            *warned = Some(left_out);
+        }
+    }
+
+    fn stage(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<Digest, PackError> {
+        let gob = (!self.output.gob.is_empty()).then_some((&*self.gob_copy, &self.output.gob[..]));
         let size = pack::size_of(&self.source);
         let mut staged = self.store.stage(&self.tarball, Over::WhatIsThere, size)?;
-        let digest = pack::pack(&self.source, extra, &mut staged, patience)?;
+        let (digest, left_out) = pack::pack(&self.source, gob, &mut staged, patience)?;
         staged.finish()?;
+        if let Some(left_out) = left_out {
+            self.warn_of(left_out, warn);
+        }
         Ok(digest)
     }
 

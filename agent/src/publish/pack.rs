@@ -1,19 +1,26 @@
-//! The tarball of a model: the same files give the same bytes, whoever packs them and when.
+//! The tarball of a folder. Of a model, with a gob, the same files give the same bytes, whoever packs them and when; any other
+//! output keeps modes and times.
+//!
+//! Links are kept as links where they stay within the folder. What leads out of it, and what is neither file, folder nor
+//! link, is left out by name: the command has succeeded, and the rest is worth keeping.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::path::{Component, Path, PathBuf};
 
 use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
 use crate::store::Patience;
-use crate::tarball::META;
+use crate::tarball::{GOB, META, leads_out};
 
 /// Weights hardly shrink; the first level gets most of it at several times the speed.
 const LEVEL: Compression = Compression::new(1);
+/// More of what is left out is counted, not named.
+const NAMED: usize = 5;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,44 +37,183 @@ pub(super) enum PackError {
     Io(#[from] io::Error),
     #[error("the command succeeded but left no file in {}", .0.display())]
     Empty(PathBuf),
-    #[error("{} is neither a file nor a folder", .0.display())]
-    NotPlain(PathBuf),
     #[error("it does not exist")]
     Missing,
+    #[error("cannot read {}: {cause}", .path.display())]
+    Unreadable { path: PathBuf, cause: io::Error },
     #[error("the attempt was ended")]
     Abandoned,
 }
 
-/// Streams the `extra` files, in their order, and everything below `source`, sorted by name, into `sink`: without times
-/// or owners.
+impl PackError {
+    fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        |cause| match cause.kind() {
+            io::ErrorKind::PermissionDenied => Self::Unreadable { path: path.to_owned(), cause },
+            kind => Self::Io(io::Error::new(kind, format!("cannot read {}: {cause}", path.display()))),
+        }
+    }
+}
+
+/// What is to be packed, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    sources: BTreeMap<PathBuf, Source>,
+    left_out: Vec<String>,
+    left_out_more: usize,
+}
+
+#[derive(Debug)]
+struct Source {
+    kind: Kind,
+    path: PathBuf,
+    mode: u32,
+    seconds: u64,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Folder,
+    File,
+    /// With what it says.
+    Link(PathBuf),
+}
+
+impl Contents {
+    /// Lists what is below `root`.
+    pub(super) fn of(root: &Path) -> Result<Self, PackError> {
+        let mut contents = Self::default();
+        contents.collect(root, root)?;
+        Ok(contents)
+    }
+
+    fn collect(&mut self, root: &Path, folder: &Path) -> Result<(), PackError> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Err(PackError::Empty(root.to_owned()));
+            }
+            other => other.map_err(PackError::reading(folder))?,
+        };
+        for entry in entries {
+            let path = entry.map_err(PackError::reading(folder))?.path();
+            let name = path.strip_prefix(root).expect("read_dir gives paths below the folder").to_owned();
+            let found = fs::symlink_metadata(&path).map_err(PackError::reading(&path))?;
+            let kind = if found.is_dir() {
+                self.collect(root, &path)?;
+                Kind::Folder
+            } else if found.is_file() {
+                Kind::File
+            } else if found.is_symlink() {
+                let target = fs::read_link(&path).map_err(PackError::reading(&path))?;
+                match link_within(root, &name, &target) {
+                    Some(target) => Kind::Link(target),
+                    None => {
+                        self.leave_out(&name, &format!("a link to {}", target.display()));
+                        continue;
+                    }
+                }
+            } else {
+                self.leave_out(&name, special(&found));
+                continue;
+            };
+            let seconds = u64::try_from(found.mtime()).unwrap_or(0);
+            self.sources.insert(name, Source { kind, path, mode: found.mode() & 0o7777, seconds });
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, name: &Path, what: &str) {
+        if self.left_out.len() < NAMED {
+            self.left_out.push(format!("{} ({what})", name.display()));
+        } else {
+            self.left_out_more += 1;
+        }
+    }
+
+    /// What is left out, by name; `None`: nothing is.
+    pub(super) fn left_out(&self) -> Option<String> {
+        let mut names = self.left_out.join(", ");
+        if self.left_out_more > 0 {
+            names = format!("{names} and {} more", self.left_out_more);
+        }
+        (!names.is_empty()).then_some(names)
+    }
+
+    /// Bytes of the files.
+    fn bytes(&self) -> u64 {
+        let files = self.sources.values().filter(|it| matches!(it.kind, Kind::File));
+        files.map(|it| fs::metadata(&it.path).map_or(0, |it| it.len())).sum()
+    }
+}
+
+/// What the link `name` has to say to lead where it leads, without a path that begins at the root. `None`: that is not
+/// within `root`.
+fn link_within(root: &Path, name: &Path, target: &Path) -> Option<PathBuf> {
+    let root = root.canonicalize().ok()?;
+    let resolved = root.join(name).canonicalize().ok();
+    match resolved {
+        Some(resolved) => {
+            let below = resolved.strip_prefix(&root).ok()?;
+            if !leads_out(name, target) {
+                return Some(target.to_owned());
+            }
+            let up = name.components().skip(1).map(|_| Component::ParentDir.as_os_str());
+            let relative: PathBuf = up.chain(below.iter()).collect();
+            Some(if relative.as_os_str().is_empty() { ".".into() } else { relative })
+        }
+        // It leads nowhere, so it harms nobody.
+        None => (!leads_out(name, target)).then(|| target.to_owned()),
+    }
+}
+
+fn special(found: &Metadata) -> &'static str {
+    let kind = found.file_type();
+    if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+/// Streams `gob`, under its own and the given name, and everything below `source`, sorted by name, into `sink`, without owners.
+/// Gives also what was left out.
 pub(super) fn pack(
     source: &Path,
-    extra: &[(&str, &[u8])],
+    gob: Option<(&str, &[u8])>,
     sink: &mut dyn Write,
     patience: &Patience,
-) -> Result<Digest, PackError> {
-    let mut files = BTreeMap::new();
-    collect(source, source, &mut files)?;
-    if !files.values().any(|kind| matches!(kind, Source::File(_))) {
+) -> Result<(Digest, Option<String>), PackError> {
+    let mut contents = Contents::of(source)?;
+    if !contents.sources.values().any(|it| matches!(it.kind, Kind::File)) {
         return Err(PackError::Empty(source.to_owned()));
     }
+    let left_out = contents.left_out();
     let mut summed = Summed { sink, hasher: Sha256::new(), size_bytes: 0 };
     let gzip = GzBuilder::new().mtime(0).write(&mut summed, LEVEL);
     let mut builder = Builder::new(gzip);
-    for (name, content) in extra {
-        files.remove(Path::new(name));
-        let mut header = header(EntryType::Regular, content.len() as u64, 0o644);
-        builder.append_data(&mut header, name, *content)?;
+    for (name, content) in gob.into_iter().flat_map(|(copy, content)| [(GOB, content), (copy, content)]) {
+        contents.sources.remove(Path::new(name));
+        let mut header = header(EntryType::Regular, content.len() as u64, 0o644, 0);
+        builder.append_data(&mut header, name, content)?;
     }
     // What tells of the model comes before its weights, so that a look at it reads no more.
-    let meta = files.remove_entry(Path::new(META));
-    for (name, kind) in meta.iter().map(|(name, kind)| (name, kind)).chain(&files) {
+    let meta = contents.sources.remove_entry(Path::new(META));
+    let sources = meta.iter().map(|(name, source)| (name, source)).chain(&contents.sources);
+    for (name, Source { kind, path, mode, seconds }) in sources {
+        let header = |kind, size, plain_mode| match gob {
+            Some(_) => header(kind, size, plain_mode, 0),
+            None => header(kind, size, *mode, *seconds),
+        };
         match kind {
-            Source::Folder => {
+            Kind::Folder => {
                 builder.append_data(&mut header(EntryType::Directory, 0, 0o755), name, io::empty())?;
             }
-            Source::File(path) => {
-                let file = File::open(path)?;
+            Kind::Link(target) => {
+                builder.append_link(&mut header(EntryType::Symlink, 0, 0o777), name, target)?;
+            }
+            Kind::File => {
+                let file = File::open(path).map_err(PackError::reading(path))?;
                 let size = file.metadata()?.len();
                 let mut exactly = Exactly { file: file.take(size), left: size, patience };
                 builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
@@ -78,63 +224,24 @@ pub(super) fn pack(
         }
     }
     builder.into_inner()?.finish()?;
-    Ok(Digest { size_bytes: summed.size_bytes, sha256: summed.hasher.finalize().into() })
+    let digest = Digest { size_bytes: summed.size_bytes, sha256: summed.hasher.finalize().into() };
+    Ok((digest, left_out))
 }
 
 /// Bytes of the files below `source`, as far as they can be seen.
 pub(super) fn size_of(source: &Path) -> u64 {
-    let mut files = BTreeMap::new();
+    let mut contents = Contents::default();
     // What is missing here is an error only when it is to be packed.
-    let _ = collect(source, source, &mut files);
-    let size = |kind: &Source| match kind {
-        Source::File(path) => fs::metadata(path).map_or(0, |it| it.len()),
-        Source::Folder => 0,
-    };
-    files.values().map(size).sum()
+    let _ = contents.collect(source, source);
+    contents.bytes()
 }
 
-enum Source {
-    Folder,
-    File(PathBuf),
-}
-
-/// Lists what is below `folder`. A link to a file within `root` counts as the file; unpacking allows no links.
-fn collect(root: &Path, folder: &Path, files: &mut BTreeMap<PathBuf, Source>) -> Result<(), PackError> {
-    let entries = match fs::read_dir(folder) {
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Err(PackError::Empty(root.to_owned()));
-        }
-        other => other?,
-    };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.strip_prefix(root).expect("read_dir gives paths below the folder").to_owned();
-        let kind = fs::symlink_metadata(&path)?.file_type();
-        if kind.is_dir() {
-            files.insert(name, Source::Folder);
-            collect(root, &path, files)?;
-        } else if kind.is_file() || (kind.is_symlink() && leads_to_file_within(root, &path)) {
-            files.insert(name, Source::File(path));
-        } else {
-            return Err(PackError::NotPlain(path));
-        }
-    }
-    Ok(())
-}
-
-fn leads_to_file_within(root: &Path, link: &Path) -> bool {
-    match (root.canonicalize(), link.canonicalize()) {
-        (Ok(root), Ok(target)) => target.starts_with(root) && target.is_file(),
-        _ => false,
-    }
-}
-
-fn header(kind: EntryType, size: u64, mode: u32) -> Header {
+fn header(kind: EntryType, size: u64, mode: u32, seconds: u64) -> Header {
     let mut header = Header::new_gnu();
     header.set_entry_type(kind);
     header.set_size(size);
     header.set_mode(mode);
-    header.set_mtime(0);
+    header.set_mtime(seconds);
     header.set_uid(0);
     header.set_gid(0);
     header

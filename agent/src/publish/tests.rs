@@ -76,7 +76,7 @@ fn contents(tarball: &Path) -> Vec<(String, String)> {
 fn nothing_is_visible_before_the_commit_and_all_after() {
     let bench = Bench::new();
     let publication = bench.publication(1);
-    let staged = publication.stage().unwrap();
+    let staged = publication.stage(&|_| ()).unwrap();
     assert_eq!(bench.files(), [".staging-j-1-1"]);
 
     let committed = publication.commit(staged).unwrap();
@@ -148,7 +148,7 @@ fn the_same_files_give_the_same_bytes() {
         .unwrap()
         .set_modified(std::time::SystemTime::UNIX_EPOCH)
         .unwrap();
-    let sums = [&one, &two].map(|bench| bench.publication(1).stage().unwrap()[0].sha256.clone());
+    let sums = [&one, &two].map(|bench| bench.publication(1).stage(&|_| ()).unwrap()[0].sha256.clone());
     assert_eq!(sums[0], sums[1]);
 }
 
@@ -160,24 +160,82 @@ fn an_output_without_a_file_is_an_error_and_the_old_model_stays() {
         fs::write(bench.model().join("m.tar.gz"), "old").unwrap();
         fs::remove_dir_all(bench.dir.path().join(emptied)).unwrap();
         fs::create_dir_all(bench.dir.path().join("workspace/outputs/m/folder")).unwrap();
-        let error = bench.publication(1).stage().unwrap_err();
+        let error = bench.publication(1).stage(&|_| ()).unwrap_err();
         assert!(error.message.contains("left no file in"), "{}", error.message);
         assert_eq!(fs::read_to_string(bench.model().join("m.tar.gz")).unwrap(), "old");
     }
 }
 
 #[test]
-fn links_out_of_the_output_are_refused_and_links_within_are_files() {
+fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
+    use std::os::unix::fs::symlink;
     let bench = Bench::new();
     let output = bench.dir.path().join("workspace/outputs/m");
-    std::os::unix::fs::symlink("model.bin", output.join("latest")).unwrap();
+    for (target, link) in [
+        ("model.bin", "latest"),
+        ("sub", "folder"),
+        ("../a.json", "sub/up"),
+        ("nowhere", "dangling"),
+        // They lead out, if not by themselves.
+        ("/etc/passwd", "x"),
+        ("../../main.py", "y"),
+        ("x", "by-x"),
+    ] {
+        symlink(target, output.join(link)).unwrap();
+    }
+    symlink(output.join("sub/b.json"), output.join("sub/absolute")).unwrap();
+    fs::write(bench.dir.path().join("workspace/main.py"), "").unwrap();
+    nix::unistd::mkfifo(&output.join("sub/pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    let warnings = Mutex::new(Vec::new());
+    let warn = |text| warnings.lock().unwrap().push(text);
     let publication = bench.publication(1);
-    publication.commit(publication.stage().unwrap()).unwrap();
-    assert!(contents(&bench.model().join("m.tar.gz")).contains(&("latest".into(), "weights".into())));
+    publication.prepare(&warn).unwrap();
+    publication.commit(publication.stage(&warn).unwrap()).unwrap();
+    let warnings = warnings.into_inner().unwrap();
+    assert_eq!(warnings.len(), 1, "the same is said once: {warnings:?}");
+    for left_out in [
+        "by-x (a link to x)",
+        "x (a link to /etc/passwd)",
+        "y (a link to ../../main.py)",
+        "sub/pipe (a named pipe)",
+    ] {
+        assert!(warnings[0].contains(left_out), "{warnings:?}");
+    }
+    let unpacked = bench.dir.path().join("unpacked");
+    let tarball = fs::File::open(bench.model().join("m.tar.gz")).unwrap();
+    crate::unpack::unpack(tarball, &unpacked, &mut Default::default()).unwrap();
+    for (link, target) in [
+        ("latest", "model.bin"),
+        ("folder", "sub"),
+        ("sub/up", "../a.json"),
+        ("dangling", "nowhere"),
+        ("sub/absolute", "../sub/b.json"),
+    ] {
+        assert_eq!(fs::read_link(unpacked.join(link)).unwrap(), Path::new(target));
+    }
+    assert_eq!(fs::read_to_string(unpacked.join("folder/absolute")).unwrap(), "{}");
+    for left_out in ["x", "y", "by-x", "sub/pipe"] {
+        assert!(fs::symlink_metadata(unpacked.join(left_out)).is_err(), "{left_out}");
+    }
+}
 
-    std::os::unix::fs::symlink("/etc/passwd", output.join("x")).unwrap();
-    let error = bench.publication(2).stage().unwrap_err();
-    assert!(error.message.contains("outputs/m/x is neither a file nor a folder"), "{}", error.message);
+#[test]
+fn outputs_that_would_overwrite_each_other_or_hold_themselves_are_refused() {
+    let attempt = AttemptRef::default();
+    let output = |uri: &str, directory: &str| Output {
+        uri: uri.into(),
+        name: "m".into(),
+        directory: directory.into(),
+        ..Output::default()
+    };
+    let refused = |outputs: &[Output]| {
+        Publication::new(&attempt, outputs, Path::new("/"), Duration::ZERO).err().unwrap_or_default()
+    };
+    let twice = refused(&[output("file:///models", "a"), output("file:///models", "b")]);
+    assert!(twice.contains("two outputs"), "{twice}");
+    let itself = refused(&[output("file:///a/models", "a")]);
+    assert!(itself.contains("into itself"), "{itself}");
+    assert_eq!(refused(&[output("file:///models", "a"), output("file:///others", "a")]), "");
 }
 
 #[test]
@@ -187,7 +245,7 @@ fn staging_of_earlier_attempts_goes_and_of_others_stays() {
         fs::create_dir_all(bench.model().join(stale)).unwrap();
     }
     let publication = bench.publication(2);
-    publication.commit(publication.stage().unwrap()).unwrap();
+    publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
     let left = bench.files();
     assert_eq!(left, [".staging-j-1-3", ".staging-j-2-1", ".staging-other-1-1", "m.tar.gz", "sqlflow.gob"]);
 }
@@ -196,11 +254,11 @@ fn staging_of_earlier_attempts_goes_and_of_others_stays() {
 fn what_is_abandoned_leaves_nothing_behind() {
     let bench = Bench::new();
     let publication = bench.publication(1);
-    publication.stage().unwrap();
+    publication.stage(&|_| ()).unwrap();
     publication.abandon();
     publication.clear();
     assert!(bench.files().is_empty());
-    assert!(bench.publication(1).stage().is_ok());
+    assert!(bench.publication(1).stage(&|_| ()).is_ok());
 }
 
 #[test]
@@ -212,7 +270,7 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
     let mut publication = bench.publication(1);
     publication.patience = Arc::new(Patience::new(Duration::from_secs(60)));
     std::thread::scope(|scope| {
-        let staged = scope.spawn(|| publication.stage());
+        let staged = scope.spawn(|| publication.stage(&|_| ()));
         fs::remove_file(bench.model()).unwrap();
         assert!(staged.join().unwrap().is_ok());
     });
@@ -242,7 +300,7 @@ fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
     let workspace = bench.dir.path().join("workspace");
     let publication =
         Publication::new(&AttemptRef::default(), &[output], &workspace, Duration::ZERO).unwrap();
-    let error = publication.commit(publication.stage().unwrap()).unwrap_err();
+    let error = publication.commit(publication.stage(&|_| ()).unwrap()).unwrap_err();
     assert!(
         error.message.starts_with("model m may be in place at file:///proc/self/fd/"),
         "{}",
@@ -265,10 +323,10 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
         publication
     };
     let (late, other) = (publish(1, "late"), publish(2, "other"));
-    late.stage().unwrap();
+    late.stage(&|_| ()).unwrap();
     let tarball = &late.outputs[0].tarball;
     late.outputs[0].store.commit(tarball).unwrap();
-    other.commit(other.stage().unwrap()).unwrap();
+    other.commit(other.stage(&|_| ()).unwrap()).unwrap();
     late.outputs[0].publish_gob(&late.patience).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
 
@@ -285,10 +343,10 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
 fn what_is_not_staged_any_more_is_staged_again() {
     let bench = Bench::new();
     let publication = bench.publication(1);
-    let staged = publication.stage().unwrap();
+    let staged = publication.stage(&|_| ()).unwrap();
     fs::remove_dir_all(bench.model()).unwrap();
     let error = publication.commit(staged).unwrap_err();
     assert!(error.is_overtaken, "{error:?}");
-    publication.commit(publication.stage().unwrap()).unwrap();
+    publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
     assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
 }

@@ -371,9 +371,17 @@ impl Shell {
             Ok(publication) => self.publication = Some(Arc::new(publication)),
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
+        let (publication, link) = (self.publication(), self.link.clone());
         let (patience, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {
-            let _ = events.send(prepare(&setting, &root, &assignment, &patience));
+            let prepared = prepare(&setting, &root, &assignment, &patience);
+            let outputs = match prepared {
+                Event::Prepared if assignment.publish_attempt == 0 => {
+                    publication.prepare(&|text| link.warn(text))
+                }
+                _ => Ok(()),
+            };
+            let _ = events.send(outputs.map_or_else(Event::WorkspaceFailed, |()| prepared));
         });
     }
 

@@ -258,7 +258,7 @@ pub fn open(
     attempt: &AttemptRef,
     patience: &Arc<Patience>,
 ) -> Result<Box<dyn ModelStore>, String> {
-    let staging = Staging::new(attempt);
+    let staging = Staging::new(attempt, place);
     match place.scheme {
         Scheme::File => Ok(Box::new(file::FileStore::new(place.folder.as_str().into(), staging))),
         #[cfg(feature = "hdfs")]

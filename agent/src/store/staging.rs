@@ -4,7 +4,10 @@ use std::cell::LazyCell;
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
+use sha2::{Digest as _, Sha256};
 use sqlflow_proto::agent::AttemptRef;
+
+use super::ModelPlace;
 
 /// No attempt takes so long from the first byte that it stages to its commit. One that does finds nothing to commit, and
 /// stages again.
@@ -14,6 +17,8 @@ pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 
 const PREFIX: &str = ".staging-";
+/// A file system takes names of 255 bytes.
+const LONGEST_SUFFIX: usize = 100;
 
 /// Whether a folder of this name is somebody's staging folder.
 pub(super) fn is_staging(name: &str) -> bool {
@@ -39,16 +44,26 @@ pub(super) struct Staging {
     /// `.staging-<job>-<step>-`
     step: String,
     attempt: u32,
+    /// Follows the number where a folder holds files of several names, so that outputs of one attempt do not share a folder.
+    suffix: String,
 }
 
 impl Staging {
-    pub(super) fn new(attempt: &AttemptRef) -> Self {
-        Self { step: format!("{PREFIX}{}-{}-", attempt.job_id, attempt.step), attempt: attempt.attempt }
+    pub(super) fn new(attempt: &AttemptRef, place: &ModelPlace) -> Self {
+        // A model's folder has its name, and no other's files.
+        let is_models = place.folder.rsplit('/').next() == Some(&place.last) || place.last.is_empty();
+        let suffix = match &place.last {
+            _ if is_models => String::new(),
+            last if last.len() <= LONGEST_SUFFIX => format!("-{last}"),
+            last => format!("-{:x}", Sha256::digest(last)),
+        };
+        let step = format!("{PREFIX}{}-{}-", attempt.job_id, attempt.step);
+        Self { step, attempt: attempt.attempt, suffix }
     }
 
     /// Ours.
     pub(super) fn folder(&self) -> String {
-        format!("{}{}", self.step, self.attempt)
+        format!("{}{}{}", self.step, self.attempt, self.suffix)
     }
 
     /// Removes ours and those of earlier attempts of the same step.
@@ -88,9 +103,9 @@ impl Staging {
         }
     }
 
-    /// Of an attempt of the same step.
+    /// Of an attempt of the same step, and for the same file.
     fn number(&self, folder: &str) -> Option<u32> {
-        folder.strip_prefix(&self.step)?.parse().ok()
+        folder.strip_prefix(&self.step)?.strip_suffix(&self.suffix)?.parse().ok()
     }
 }
 
@@ -132,7 +147,8 @@ mod tests {
     const DAY: u64 = ABANDONED_AFTER.as_secs();
 
     fn storage() -> (Staging, Storage) {
-        let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 });
+        let place = ModelPlace::new("file:///models/m", "m").unwrap();
+        let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 }, &place);
         let folders = vec![
             (".staging-foreign-0-1", DAY + 5),
             (".staging-j-1-2", 0),
@@ -155,6 +171,22 @@ mod tests {
         staging.sweep(&storage);
         let expected = ["foreign-0-1", "j-1-2", "j-1-3", "j-2-1", "new-0-1"];
         assert_eq!(left(&storage), expected.map(|it| format!("{PREFIX}{it}")));
+    }
+
+    #[test]
+    fn two_files_of_one_folder_are_staged_apart() {
+        let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt: 2 };
+        let long = "x".repeat(240);
+        let staging = ["a", "1", "models", &long]
+            .map(|name| Staging::new(&attempt, &ModelPlace::new("file:///models", name).unwrap()));
+        let folders = staging.each_ref().map(Staging::folder);
+        assert_eq!(folders[..3], [".staging-j-1-2-a", ".staging-j-1-2-1", ".staging-j-1-2"]);
+        assert!(folders[3].len() < 255, "{}", folders[3]);
+        for (at, one) in staging.iter().enumerate() {
+            for (other, folder) in folders.iter().enumerate() {
+                assert_eq!(one.number(folder).is_some(), at == other, "{folder}");
+            }
+        }
     }
 
     #[test]

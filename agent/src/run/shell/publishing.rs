@@ -18,8 +18,9 @@ const LARGE: u64 = 1 << 50;
 impl Shell {
     pub(super) fn stage(&mut self) {
         let (publication, events) = (self.publication(), self.events.clone());
+        let link = self.link.clone();
         spawn_blocking(move || {
-            let _ = events.send(match publication.stage() {
+            let _ = events.send(match publication.stage(&|text| link.warn(text)) {
                 Ok(models) => Event::Staged(models),
                 Err(error) => publish_failed(error),
             });

@@ -1,0 +1,324 @@
+//! Unpacks a gzipped tarball into a folder: of this agent, or an ordinary one of `tar czf`. Whoever can write a model's place
+//! can put anything there, so nothing is ever written outside of the folder, nor through a link in it.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, bail};
+use tar::{EntryType, Header};
+
+use crate::tarball::{self, TarEntry, leads_out};
+use crate::workspace::inside;
+
+/// Keeps modes, without set-user-id and the like, and times; not owners. What is there under the name of a file or link is
+/// replaced. `made` receives the files and links.
+///
+/// # Errors
+/// It cannot be read or written; it has something else than files, folders and links that stay within the folder.
+pub(crate) fn unpack(tarball: impl Read, folder: &Path, made: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut unpacking =
+        Unpacking { folder, made, last_folder: folder.to_owned(), links: Vec::new(), folders: Vec::new() };
+    tarball::read(tarball, |entry| {
+        let path = entry.path()?.into_owned();
+        unpacking.entry(&path, entry).with_context(|| format!("cannot unpack {}", path.display()))
+    })?;
+    unpacking.finish()
+}
+
+/// What is known while it is unpacked: names, of which a tarball has so many at the most.
+struct Unpacking<'a> {
+    folder: &'a Path,
+    made: &'a mut BTreeSet<PathBuf>,
+    /// The last one that was found, or made, to be none by way of a link. Entries come folder by folder.
+    last_folder: PathBuf,
+    /// Made last, so that nothing is written through one.
+    links: Vec<(PathBuf, PathBuf)>,
+    /// With their modes and times, set last: one may not be written into, and whatever is made in it changes its time.
+    folders: Vec<(PathBuf, Kept)>,
+}
+
+/// What an entry keeps besides its content.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    mode: Option<u32>,
+    modified: Option<SystemTime>,
+}
+
+impl Kept {
+    fn of(header: &Header) -> Self {
+        // A model's have none.
+        let seconds = header.mtime().ok().filter(|it| *it > 0);
+        Self {
+            mode: header.mode().ok().map(|it| it & 0o777),
+            modified: seconds.and_then(|it| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(it))),
+        }
+    }
+
+    fn set(self, file: &File) -> io::Result<()> {
+        if let Some(modified) = self.modified {
+            // Not every file system can.
+            let _ = file.set_modified(modified);
+        }
+        self.mode.map_or(Ok(()), |mode| file.set_permissions(Permissions::from_mode(mode)))
+    }
+}
+
+impl Unpacking<'_> {
+    fn entry<R: Read>(&mut self, path: &Path, entry: &mut TarEntry<'_, R>) -> anyhow::Result<()> {
+        match entry.header().entry_type() {
+            EntryType::Directory if path.components().all(|part| part == Component::CurDir) => {}
+            EntryType::Directory => {
+                let target = inside(self.folder, path)?;
+                self.make_folder(&target)?;
+                // That of an earlier time may not be written into.
+                fs::set_permissions(&target, Permissions::from_mode(0o700))?;
+                self.folders.push((target, Kept::of(entry.header())));
+            }
+            EntryType::Regular | EntryType::Continuous => {
+                let target = self.room_for(path)?;
+                // New, so that nothing is written through what was there.
+                let mut file = File::create_new(&target)?;
+                self.made.insert(target);
+                io::copy(entry, &mut file)?;
+                Kept::of(entry.header()).set(&file)?;
+            }
+            EntryType::Symlink => {
+                let link = entry.link_name()?.context("it is a link without a target")?.into_owned();
+                if leads_out(path, &link) {
+                    bail!("it is a link that leads out of its folder, to {}", link.display());
+                }
+                self.links.push((path.to_owned(), link));
+            }
+            EntryType::Link => {
+                let link = entry.link_name()?.context("it is a link without a target")?.into_owned();
+                let original = inside(self.folder, &link)?;
+                // Only what was unpacked: anything else that stands there is not the tarball's to give.
+                if !self.made.contains(&original) || inside(self.folder, path)? == original {
+                    bail!("it is a link to {}, which is no file before it", link.display());
+                }
+                let target = self.room_for(path)?;
+                // A file system may have no such links.
+                fs::hard_link(&original, &target).or_else(|_| fs::copy(&original, &target).map(drop))?;
+                self.made.insert(target);
+            }
+            other => bail!("it is neither a file, a folder nor a link ({other:?})"),
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> anyhow::Result<()> {
+        for (path, link) in std::mem::take(&mut self.links) {
+            self.link(&path, &link).with_context(|| format!("cannot unpack {}", path.display()))?;
+        }
+        // The inner ones first.
+        for (folder, kept) in self.folders.into_iter().rev() {
+            File::open(&folder)
+                .and_then(|it| kept.set(&it))
+                .with_context(|| format!("cannot set the mode of {}", folder.display()))?;
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, path: &Path, link: &Path) -> anyhow::Result<()> {
+        let target = self.room_for(path)?;
+        symlink(link, &target)?;
+        self.made.insert(target);
+        Ok(())
+    }
+
+    /// The place of a file or link, with its folder made and nothing in it.
+    fn room_for(&mut self, path: &Path) -> anyhow::Result<PathBuf> {
+        let target = inside(self.folder, path)?;
+        if let Some(parent) = target.parent() {
+            self.make_folder(parent)?;
+        }
+        match fs::symlink_metadata(&target) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error.into()),
+            Ok(found) if found.is_dir() => bail!("there is a folder of this name"),
+            // From an earlier time, or it comes twice: as with `tar` the last one counts.
+            Ok(_) => fs::remove_file(&target)?,
+        }
+        Ok(target)
+    }
+
+    /// Makes a folder below ours, and those that it is in. None of them may be a link, which may lead anywhere.
+    fn make_folder(&mut self, target: &Path) -> anyhow::Result<()> {
+        if target == self.last_folder {
+            return Ok(());
+        }
+        let mut folder = self.folder.to_owned();
+        for part in target.strip_prefix(self.folder)?.components() {
+            folder.push(part);
+            match fs::symlink_metadata(&folder) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&folder)?,
+                Err(error) => return Err(error.into()),
+                Ok(found) if found.is_dir() => {}
+                Ok(_) => bail!("{} is there, and is no folder", folder.display()),
+            }
+        }
+        self.last_folder = folder;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use tar::Builder;
+
+    use super::*;
+
+    fn tarball(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        for (path, kind, content) in entries {
+            let mut header = Header::new_gnu();
+            header.set_entry_type(*kind);
+            header.set_mode(0o644);
+            if matches!(kind, EntryType::Symlink | EntryType::Link) {
+                header.set_size(0);
+                header.set_link_name(content).unwrap();
+            } else {
+                header.set_size(content.len() as u64);
+            }
+            // The raw field, since the setter refuses what a hostile tarball holds.
+            header.as_mut_bytes()[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_cksum();
+            let body = if header.size().unwrap() == 0 { "" } else { content };
+            builder.append(&header, body.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap().finish().unwrap()
+    }
+
+    /// What GNU tar makes of a folder, and what it gives back.
+    #[test]
+    fn an_ordinary_tarball_is_unpacked_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "mkdir -p tree/sub tree/closed && cd tree && echo tool > sub/tool && chmod 751 sub/tool
+ln -s tool sub/link && ln -s sub folder && ln -s ../sub/tool closed/up && ln -s nowhere dangling && ln sub/tool hard
+echo x > closed/x && touch -d @1000000000 sub/tool closed/x && chmod 400 closed/x && touch -d @1000000001 sub && chmod 500 closed
+tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comment=x .";
+        let status =
+            std::process::Command::new("sh").args(["-c", script]).current_dir(&dir).status().unwrap();
+        assert!(status.success());
+        for name in ["tree.tar.gz", "pax.tar.gz"] {
+            let tarball = fs::read(dir.path().join(name)).unwrap();
+            let folder = dir.path().join(format!("of-{name}"));
+            // The second time into the same folder, as when a container is restarted.
+            for _ in 0..2 {
+                unpack(&tarball[..], &folder, &mut BTreeSet::new()).unwrap();
+                let find = |of: &Path| {
+                    let mut find = std::process::Command::new("find");
+                    let format = ["-printf", "%P %y %m %Ts %l\\n"];
+                    let found =
+                        find.args(["!", "-name", "link", "!", "-type", "l"]).args(format).current_dir(of);
+                    let text = String::from_utf8(found.output().unwrap().stdout).unwrap();
+                    // The folder itself is the user's.
+                    let mut lines: Vec<_> =
+                        text.lines().filter(|it| !it.starts_with(' ')).map(str::to_owned).collect();
+                    lines.sort();
+                    lines
+                };
+                assert_eq!(find(&folder), find(&dir.path().join("tree")));
+                for (link, target) in [
+                    ("sub/link", "tool"),
+                    ("folder", "sub"),
+                    ("closed/up", "../sub/tool"),
+                    ("dangling", "nowhere"),
+                ] {
+                    assert_eq!(fs::read_link(folder.join(link)).unwrap(), Path::new(target));
+                }
+                assert_eq!(fs::read_to_string(folder.join("hard")).unwrap(), "tool\n");
+            }
+        }
+    }
+
+    /// A link that only together with another one leads out, and files that would be written through one.
+    #[test]
+    fn nothing_is_written_through_links() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("m");
+        fs::create_dir(dir.path().join("outside")).unwrap();
+        for bad in [
+            &[
+                ("b", EntryType::Symlink, "."),
+                ("a", EntryType::Symlink, "b/../outside"),
+                ("a/x", EntryType::Regular, "x"),
+            ][..],
+            &[("s", EntryType::Symlink, "t"), ("s/x", EntryType::Regular, "x")],
+            &[("hard", EntryType::Link, "../outside")],
+            &[("x", EntryType::Regular, "x"), ("x", EntryType::Link, "x")],
+        ] {
+            let _ = fs::remove_dir_all(&folder);
+            unpack(&tarball(bad)[..], &folder, &mut BTreeSet::new()).unwrap_err();
+            assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
+        }
+        // Somebody's own link in the folder.
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        symlink(dir.path().join("outside"), folder.join("sub")).unwrap();
+        symlink(dir.path().join("outside/y"), folder.join("y")).unwrap();
+        let error =
+            unpack(&tarball(&[("sub/x", EntryType::Regular, "x")])[..], &folder, &mut BTreeSet::new())
+                .unwrap_err();
+        assert!(format!("{error:#}").contains("sub is there, and is no folder"), "{error:#}");
+        unpack(&tarball(&[("y", EntryType::Regular, "y")])[..], &folder, &mut BTreeSet::new()).unwrap();
+        assert_eq!(fs::read_to_string(folder.join("y")).unwrap(), "y");
+        assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
+        // Thousands of folders in one name are no reason to use up the stack.
+        let deep = "d/".repeat(20_000);
+        let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
+        let mut header = Header::new_gnu();
+        header.set_size(0);
+        builder.append_data(&mut header, format!("{deep}x"), io::empty()).unwrap();
+        let deep = builder.into_inner().unwrap().finish().unwrap();
+        unpack(&deep[..], &folder, &mut BTreeSet::new()).unwrap_err();
+    }
+
+    #[test]
+    fn a_model_is_unpacked() {
+        let dir = tempfile::tempdir().unwrap();
+        let good =
+            tarball(&[("./", EntryType::Directory, ""), ("a/model.bin", EntryType::Regular, "weights")]);
+        unpack(&good[..], &dir.path().join("m"), &mut BTreeSet::new()).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("m/a/model.bin")).unwrap(), "weights");
+    }
+
+    #[test]
+    fn nothing_leaves_the_folder() {
+        for bad in [
+            ("../x", EntryType::Regular, "x"),
+            ("/x", EntryType::Regular, "x"),
+            ("a/../../x", EntryType::Regular, "x"),
+            ("link", EntryType::Symlink, ".."),
+            ("link", EntryType::Link, "/etc/passwd"),
+            ("pipe", EntryType::Fifo, ""),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let error =
+                unpack(&tarball(&[bad])[..], &dir.path().join("m"), &mut BTreeSet::new()).unwrap_err();
+            assert!(
+                !dir.path().join("x").exists() && !dir.path().join("m/link").exists(),
+                "{bad:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_tarball_that_is_cut_or_spoilt_is_no_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole = tarball(&[("model.bin", EntryType::Regular, "weights")]);
+        let cut = &whole[..whole.len() - 4];
+        assert!(unpack(cut, &dir.path().join("cut"), &mut BTreeSet::new()).is_err());
+        let mut spoilt = whole.clone();
+        let crc = spoilt.len() - 8;
+        spoilt[crc] ^= 1;
+        assert!(unpack(&spoilt[..], &dir.path().join("spoilt"), &mut BTreeSet::new()).is_err());
+    }
+}
