@@ -1,13 +1,16 @@
 //! A folder that keeps a command's output: `stdout` and `stderr` byte for byte, and `records.jsonl`, a line for every
 //! piece of them, warning and gap, in the order in which they came.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Record, record::Payload};
+
+const FILES: [&str; 2] = ["stdout", "stderr"];
+const RECORDS: &str = "records.jsonl";
 
 /// The files are written as the records come, and synced at the end: what the agent took survives its own death, and
 /// after a good end also the machine's.
@@ -48,14 +51,19 @@ impl Growing {
 }
 
 impl LogFolder {
-    /// Makes the folder, and its files anew.
+    /// Makes the folder and its files. Those of an earlier run, as when a container was started again, get numbers: `stdout.1`.
+    ///
+    /// # Errors
+    /// Those of the file system; another run logs there now.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self {
-            stdout: Growing::create(dir, "stdout")?,
-            stderr: Growing::create(dir, "stderr")?,
-            records: Growing::create(dir, "records.jsonl")?,
-        })
+        // The lock goes with the process that has it, however that ends.
+        let _earlier =
+            lock(OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(RECORDS))?)?;
+        move_aside(dir)?;
+        let mut records = Growing::create(dir, RECORDS)?;
+        records.file = lock(records.file)?;
+        Ok(Self { stdout: Growing::create(dir, "stdout")?, stderr: Growing::create(dir, "stderr")?, records })
     }
 
     /// Appends records. After an error call it again with the same ones.
@@ -94,6 +102,38 @@ impl LogFolder {
         }
         Ok(())
     }
+}
+
+fn lock(file: File) -> io::Result<File> {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "another run logs there now; name another folder",
+        )),
+        // Not every file system has locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+/// Numbers what an earlier run left: the first one is 1.
+fn move_aside(dir: &Path) -> io::Result<()> {
+    if fs::metadata(dir.join(RECORDS))?.len() == 0 && FILES.iter().all(|it| !dir.join(it).exists()) {
+        return fs::remove_file(dir.join(RECORDS));
+    }
+    let mut last = 0;
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|it| it.rsplit_once('.')).and_then(|(_, it)| it.parse().ok());
+        last = last.max(number.unwrap_or(0_u64));
+    }
+    for name in FILES.iter().chain([&RECORDS]) {
+        match fs::rename(dir.join(name), dir.join(format!("{name}.{}", last.saturating_add(1)))) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            moved => moved?,
+        }
+    }
+    tracing::info!(number = last.saturating_add(1), "the log of an earlier run got a number");
+    Ok(())
 }
 
 fn line(record: &Record) -> Value {
@@ -144,10 +184,19 @@ mod tests {
         assert_eq!(streams, [json!("stdout"), json!("stderr"), json!("stdout"), Value::Null]);
     }
 
+    /// A container that is started again finds its folder as it left it.
     #[test]
-    fn a_folder_of_another_run_is_refused() {
+    fn the_logs_of_earlier_runs_stay_and_that_of_one_that_runs_is_not_touched() {
         let dir = tempfile::tempdir().unwrap();
-        LogFolder::create(dir.path()).unwrap();
-        assert_eq!(LogFolder::create(dir.path()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+        for text in ["first", "second", "third"] {
+            let mut log = LogFolder::create(dir.path()).unwrap();
+            log.write(&[output(1, Stream::Stdout, text)]).unwrap();
+            let refused = LogFolder::create(dir.path()).unwrap_err();
+            assert!(refused.to_string().contains("another run logs there now"), "{refused}");
+            assert_eq!(read("stdout"), text);
+        }
+        assert_eq!((&*read("stdout.1"), &*read("stdout.2"), &*read("stdout")), ("first", "second", "third"));
+        assert!(read("records.jsonl.2").contains("output") && read("records.jsonl").contains("output"));
     }
 }
