@@ -90,10 +90,14 @@ const TO_UNIX: &str = "convert the file, with `sed -i 's/\\r$//'`";
 fn missing(file: &Path) -> Option<String> {
     let head = head(file).ok()?;
     if let Some(script) = Script::of(&head) {
-        let interpreter = script.interpreter;
-        return Some(if script.is_crlf {
+        let interpreter = &script.interpreter;
+        return Some(if script.is_crlf && !script.has_arguments {
             format!(
                 "its first line `#!{interpreter}` ends with a carriage return (Windows line end); {TO_UNIX}"
+            )
+        } else if Path::new(interpreter).exists() {
+            format!(
+                "its interpreter {interpreter}, named in its first line, lacks its own interpreter or loader"
             )
         } else {
             format!(
@@ -131,9 +135,22 @@ fn is_executable(file: &Path) -> bool {
 
 /// It is no program of this machine.
 fn foreign(file: &Path) -> String {
+    let what = match head(file).ok().as_deref().and_then(Script::of) {
+        Some(Script { interpreter, .. }) => {
+            format!(
+                "its interpreter {interpreter}, named in its first line: {}",
+                kind(Path::new(&interpreter))
+            )
+        }
+        None => kind(file),
+    };
+    format!("{} ({what})", Errno::ENOEXEC.desc().to_lowercase())
+}
+
+fn kind(file: &Path) -> String {
     let head = head(file).unwrap_or_default();
     let here = std::env::consts::ARCH;
-    let what = match head.as_slice() {
+    match head.as_slice() {
         [] => "the file is empty".to_owned(),
         [0x7f, b'E', b'L', b'F', ..] => match machine(&head) {
             Some(machine) if machine != here => {
@@ -152,8 +169,7 @@ fn foreign(file: &Path) -> String {
             )
         }
         _ => "it is no program".to_owned(),
-    };
-    format!("{} ({what})", Errno::ENOEXEC.desc().to_lowercase())
+    }
 }
 
 fn machine(head: &[u8]) -> Option<String> {
@@ -165,6 +181,7 @@ fn machine(head: &[u8]) -> Option<String> {
 
 struct Script {
     interpreter: String,
+    has_arguments: bool,
     is_crlf: bool,
 }
 
@@ -173,8 +190,9 @@ impl Script {
         let line = head.strip_prefix(b"#!")?.split(|it| *it == b'\n').next()?;
         let is_crlf = line.ends_with(b"\r");
         let line = String::from_utf8_lossy(line);
-        let interpreter = line.split_ascii_whitespace().next()?.to_owned();
-        Some(Self { interpreter, is_crlf })
+        let mut words = line.split_ascii_whitespace();
+        let interpreter = words.next()?.to_owned();
+        Some(Self { interpreter, has_arguments: words.next().is_some(), is_crlf })
     }
 }
 

@@ -357,6 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn times_are_written_as_everywhere() {
+        for (patience, timeout) in [("90", "300"), ("90s", "5m"), ("1m30s", "300s")] {
+            let line =
+                ["sqlflowctl", "run", "-e", "SELECT 1", "--patience", patience, "--fetch-timeout", timeout];
+            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else { unreachable!() };
+            assert_eq!((run.reading.patience, run.fetch_timeout), (Duration::from_secs(90), Some(300)));
+        }
+        let soon = Cli::try_parse_from(["sqlflowctl", "logs", "last", "--patience", "soon"]);
+        assert!(soon.unwrap_err().to_string().contains("is no time; write 20s"));
+    }
+
+    #[test]
     fn run_takes_one_program() {
         assert!(Cli::try_parse_from(["sqlflowctl", "run"]).is_err());
         assert!(Cli::try_parse_from(["sqlflowctl", "run", "-e", "SELECT 1", "-f", "x.sql"]).is_err());
