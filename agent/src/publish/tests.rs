@@ -104,7 +104,7 @@ fn what_is_replaced_is_said_as_far_as_it_is_known() {
     let bench = Bench::new();
     let publish = |attempt| {
         let publication = bench.publication(attempt);
-        publication.commit(publication.stage().unwrap()).unwrap().remove(0).replaced
+        publication.commit(publication.stage(&|_| ()).unwrap()).unwrap().remove(0).replaced
     };
     assert_eq!(publish(1), None);
     let published = publish(2).unwrap();
@@ -124,17 +124,17 @@ fn what_is_replaced_is_said_as_far_as_it_is_known() {
 #[test]
 fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() {
     let bench = Bench::new();
-    let missing = bench.removal(1, false).stage().unwrap_err();
+    let missing = bench.removal(1, false).stage(&|_| ()).unwrap_err();
     assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
     assert!(missing.message.ends_with("it does not exist") && !missing.may_pass, "{}", missing.message);
     for publication in [bench.removal(1, true), bench.removal(2, false)] {
-        let removed = publication.commit(publication.stage().unwrap()).unwrap();
+        let removed = publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
         assert!(removed[0].removed && removed[0].replaced.is_none());
     }
     let publication = bench.publication(1);
-    publication.commit(publication.stage().unwrap()).unwrap();
+    publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
     let removal = bench.removal(1, false);
-    let staged = removal.stage().unwrap();
+    let staged = removal.stage(&|_| ()).unwrap();
     assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
     let removed = removal.commit(staged).unwrap();
     assert!(removed[0].removed && removed[0].replaced.is_some());

@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_server::config::{address, origin};
+use sqlflow_units::{duration, whole_seconds};
 
 use crate::render::result_set::Expand;
-use sqlflow_units::{duration, whole_seconds};
 
 /// Run SQL programs as jobs of a SQLFlow server, and read what they say.
 #[derive(Debug, Parser)]
@@ -163,11 +163,6 @@ pub(crate) struct Run {
     /// Who runs the program; shown in listings [default: $USER]
     #[arg(long, env = "SQLFLOW_USER_ID")]
     pub(crate) user: Option<String>,
-    /// Let the server cancel the job when nobody has fetched it for so many seconds; 0: never
-    #[arg(long, value_name = "SECS")]
-    /// Who runs the program; shown in listings
-    #[arg(long, env = "SQLFLOW_USER_ID", default_value = "", hide_default_value = true)]
-    pub(crate) user: String,
     /// Let the server cancel the job when nobody has fetched it for so long (30s, 5m); 0: never
     #[arg(long, value_name = "TIME", value_parser = whole_seconds)]
     pub(crate) fetch_timeout: Option<u32>,
