@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::SystemTime;
 
+use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::http::{get, get_as};
 use sqlflow_tests::python;
-use sqlflow_tests::server::Setup;
+use sqlflow_tests::server::{Server, Setup};
 
 fn promtool(arguments: &[&str], input: &str) {
     let mut command = Command::new("promtool");
@@ -31,6 +33,23 @@ fn asked(text: &str) -> BTreeSet<String> {
     words.filter(metric).map(|it| it.trim_end_matches("_bucket").to_owned()).collect()
 }
 
+/// As Prometheus' client libraries name them, with values that can be of this process.
+fn expect_process_metrics(text: &str, server: &Server) {
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find_map(|it| it.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("{name} is missing: {text}")).parse().unwrap()
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!(value("process_cpu_seconds_total") > 0.0);
+    assert!((8.0..4096.0).contains(&value("process_open_fds")));
+    assert!(value("process_open_fds") < value("process_max_fds"));
+    let resident = server.resident_bytes().unwrap() as f64;
+    assert!((resident / 2.0..resident * 2.0).contains(&value("process_resident_memory_bytes")));
+    assert!(value("process_virtual_memory_bytes") > value("process_resident_memory_bytes"));
+    assert!((now - 3600.0..now + 2.0).contains(&value("process_start_time_seconds")));
+    assert!(value("process_threads") > 1.0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_counted_and_named_by_prometheus_rules() {
     let dir = tempfile::tempdir().unwrap();
@@ -42,19 +61,27 @@ async fn what_happens_is_counted_and_named_by_prometheus_rules() {
         client.follow(&token).await.unwrap();
     }
     client.run("SELECT * TO TRAIN;").await.unwrap_err();
+    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";
+    let cancelled = client.run(slow).await.unwrap();
+    client.until(&cancelled, |it| matches!(it, Payload::Started(_))).await.unwrap();
+    client.api.cancel(cancelled.clone()).await.unwrap();
+    client.follow(&cancelled).await.unwrap();
     let told = get(&server.http, "/metrics");
     promtool(&["check", "metrics"], &told.body);
     for line in [
         "sqlflow_jobs{state=\"succeeded\"} 1",
         "sqlflow_jobs{state=\"failed\"} 1",
-        "sqlflow_jobs_taken_total 2",
+        "sqlflow_jobs{state=\"cancelled\"} 1",
+        "sqlflow_jobs_ended_total{state=\"failed\"} 1",
+        "sqlflow_jobs_ended_total{state=\"cancelled\"} 1",
+        "sqlflow_jobs_taken_total 3",
         "sqlflow_attempts_ended_total{reason=\"exited\"} 1",
-        "sqlflow_attempt_phase_duration_seconds_count{phase=\"run\"} 2",
+        "sqlflow_attempt_phase_duration_seconds_count{phase=\"run\"} 3",
         "sqlflow_rpc_duration_seconds_count{code=\"invalid_argument\",method=\"Run\"} 1",
-        "sqlflow_store_operation_duration_seconds_count{operation=\"create\"} 2",
+        "sqlflow_store_operation_duration_seconds_count{operation=\"create\"} 3",
         "sqlflow_agents_attached",
         "sqlflow_agent_spool_bytes",
-        "sqlflow_reconcile_lag_seconds_count 2",
+        "sqlflow_reconcile_lag_seconds_count 3",
     ] {
         let labels = |text: &str| {
             // Labels come in any order.
@@ -77,6 +104,8 @@ async fn what_happens_is_counted_and_named_by_prometheus_rules() {
     // No label takes a value that a user could choose; so their number has a bound.
     let series = told.body.lines().filter(|it| !it.starts_with('#')).count();
     assert!(series < 2000, "{series} series");
+
+    expect_process_metrics(&told.body, &server);
 
     // What the dashboard and the alerts ask for is there.
     let monitoring = python::repository().join("manifests/monitoring");

@@ -10,7 +10,7 @@ use super::fetch::{DEFAULT_LARGEST, Fetcher};
 use super::submit::Submitter;
 use super::{render, status};
 use crate::clock;
-use crate::job::{Cause, CursorToken, Event, Failure, JobId, JobState};
+use crate::job::{Cause, CursorToken, Event, Failure, JobId};
 use crate::log::ResultLog;
 use crate::metrics::Metrics;
 use crate::store::{JobFilter, JobRecord, Store, UpdateError};
@@ -104,7 +104,7 @@ impl SqlFlow for TokenApi {
             "" => None,
             id => Some(id.parse().map_err(status::of_token)?),
         };
-        let states: Vec<_> = request.codes().filter_map(state_name).collect();
+        let states: Vec<_> = request.codes().flat_map(state_names).copied().collect();
         if states.is_empty() && !request.codes.is_empty() {
             return Ok(Response::new(v1::ListJobsResponse::default()));
         }
@@ -135,13 +135,13 @@ impl TokenApi {
     }
 }
 
-/// The store's word for a state; none for what no stored job is in.
-fn state_name(code: v1::job_status::Code) -> Option<&'static str> {
+/// The store's words for a state; none for what no stored job is in. To clients a cancelled job has FAILED, with a cause.
+fn state_names(code: v1::job_status::Code) -> &'static [&'static str] {
     match code {
-        v1::job_status::Code::Pending => Some(JobState::Pending.name()),
-        v1::job_status::Code::Running => Some(JobState::Running.name()),
-        v1::job_status::Code::Succeeded => Some(JobState::Succeeded.name()),
-        v1::job_status::Code::Failed => Some("failed"),
-        v1::job_status::Code::Unknown => None,
+        v1::job_status::Code::Pending => &["pending"],
+        v1::job_status::Code::Running => &["running"],
+        v1::job_status::Code::Succeeded => &["succeeded"],
+        v1::job_status::Code::Failed => &["failed", "cancelled"],
+        v1::job_status::Code::Unknown => &[],
     }
 }

@@ -49,13 +49,18 @@ impl JobState {
         }
     }
 
-    /// The word for listings and the store's column.
+    /// All words that [`name`](Self::name) gives.
+    pub const NAMES: [&str; 5] = ["pending", "running", "succeeded", "failed", "cancelled"];
+
+    /// The word for listings, metrics, log lines and the store's column. A cancelled job has one of its own: it is no failure of
+    /// anything.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Pending => "pending",
             Self::Running => "running",
             Self::Succeeded => "succeeded",
+            Self::Failed(failure) if failure.cause.is_cancel() => "cancelled",
             Self::Failed(_) => "failed",
         }
     }
@@ -110,6 +115,43 @@ pub enum Cause {
     Killed,
     /// Took too long.
     Deadline,
+}
+
+impl Cause {
+    /// Somebody, or the fetch timeout, cancelled the job: nothing failed.
+    #[must_use]
+    pub fn is_cancel(self) -> bool {
+        match self {
+            Self::Cancelled | Self::NotFetched => true,
+            Self::StatementFailed
+            | Self::OutOfMemory
+            | Self::Lost
+            | Self::MayHaveExecuted
+            | Self::LaunchFailed
+            | Self::Storage
+            | Self::Limit
+            | Self::Killed
+            | Self::Deadline => false,
+        }
+    }
+
+    /// The kind of failure in a few words, without anything of the program or its data.
+    #[must_use]
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::StatementFailed => "a statement failed",
+            Self::Cancelled => "cancelled",
+            Self::NotFetched => "cancelled, as nobody fetched it",
+            Self::OutOfMemory => "out of memory",
+            Self::Lost => "lost",
+            Self::MayHaveExecuted => "a statement may have executed",
+            Self::LaunchFailed => "could not be started",
+            Self::Storage => "the model's storage failed",
+            Self::Limit => "a limit was reached",
+            Self::Killed => "killed by a signal",
+            Self::Deadline => "took too long",
+        }
+    }
 }
 
 /// What one submitter runs.

@@ -1,9 +1,10 @@
 //! What an operator counts and times, by Prometheus' rules for names and units. Labels take few values, all of them known
 //! here: no job, user or statement is one.
 //!
-//! `measured` puts the counting around store and log, which know nothing of it.
+//! `measured` puts the counting around store and log, which know nothing of it; `process` is what the kernel counts.
 
 mod measured;
+mod process;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -18,7 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use sqlflow_proto::agent::PhaseTime;
 use tonic::{Code, Status};
 
-use crate::job::{Event, Job, Phase};
+use crate::job::{Event, Job, JobState, Phase};
 
 pub use measured::{MeasuredLog, MeasuredStore};
 
@@ -29,6 +30,8 @@ pub struct Metrics(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     registry: Registry,
+    /// Of the process: by names that all programs have in common, without our prefix.
+    common: Registry,
     jobs: Family<State, Gauge>,
     jobs_taken: Counter,
     jobs_ended: Family<State, Counter>,
@@ -104,13 +107,11 @@ impl MetricConstructor<Histogram> for Buckets {
     }
 }
 
-/// States that a job may be in, by the store's words.
-pub const STATES: [&str; 4] = ["pending", "running", "succeeded", "failed"];
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut inner = Inner {
             registry: Registry::with_prefix("sqlflow"),
+            common: Registry::default(),
             jobs: Family::default(),
             jobs_taken: Counter::default(),
             jobs_ended: Family::default(),
@@ -131,7 +132,7 @@ impl Default for Metrics {
             launcher_ready: Gauge::default(),
         };
         inner.register();
-        for state in STATES {
+        for state in JobState::NAMES {
             inner.jobs.get_or_create(&State { state }).set(0);
         }
         Self(Arc::new(inner))
@@ -140,6 +141,7 @@ impl Default for Metrics {
 
 impl Inner {
     fn register(&mut self) {
+        self.common.register_collector(Box::new(process::Process));
         // Not of the kind `info`, which only the newer of the two formats has.
         let build: Family<Version, Gauge> = Family::default();
         build.get_or_create(&Version { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -226,7 +228,10 @@ impl Metrics {
     #[must_use]
     pub fn text(&self) -> String {
         let mut out = String::new();
-        text::encode(&mut out, &self.0.registry).expect("writing to a String does not fail");
+        let encoded = text::encode_registry(&mut out, &self.0.registry)
+            .and_then(|()| text::encode_registry(&mut out, &self.0.common))
+            .and_then(|()| text::encode_eof(&mut out));
+        encoded.expect("writing to a String does not fail");
         out
     }
 
@@ -261,7 +266,7 @@ impl Metrics {
 
     /// How many jobs of each state the store has.
     pub fn set_jobs(&self, counts: &[(String, i64)]) {
-        for state in STATES {
+        for state in JobState::NAMES {
             let count = counts.iter().find(|(name, _)| name == state).map_or(0, |(_, count)| *count);
             self.0.jobs.get_or_create(&State { state }).set(count);
         }

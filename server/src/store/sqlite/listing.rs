@@ -3,20 +3,18 @@
 use rusqlite::types::Value;
 
 use super::rows::RECORD_COLUMNS;
+use crate::job::JobState;
 use crate::store::types::JobFilter;
 
-/// The names of all states.
-const STATES: [&str; 4] = ["pending", "running", "succeeded", "failed"];
-
 /// The newest jobs of each state, by its index, and of these the newest: the rows that are looked at are no more than
-/// four times those that are asked for, however many jobs there are.
+/// five times those that are asked for, however many jobs there are.
 /// The query's text, and what it is asked with.
 pub(super) fn listing(filter: JobFilter) -> (String, Vec<Value>) {
     let (user, before) = (filter.user_id, filter.before.map(|id| id.to_string()));
     let limit = Value::from(i64::from(filter.limit));
     let (mut sql, mut values) = (format!("SELECT {RECORD_COLUMNS} FROM jobs WHERE TRUE"), Vec::new());
     if user.is_some() || !filter.states.is_empty() {
-        let states = if filter.states.is_empty() { STATES.to_vec() } else { filter.states };
+        let states = if filter.states.is_empty() { JobState::NAMES.to_vec() } else { filter.states };
         let mut of_states = Vec::new();
         for state in states {
             let mut one = "SELECT * FROM (SELECT job_id FROM jobs WHERE state = ?".to_owned();

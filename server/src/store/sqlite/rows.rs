@@ -60,6 +60,10 @@ fn without_document(id: JobId, state: &str) -> Job {
         "failed" => {
             failed(Cause::Lost, "the job failed; its stored state is damaged, so the cause cannot be read")
         }
+        "cancelled" => failed(
+            Cause::Cancelled,
+            "the job was cancelled; its stored state is damaged, so nobody knows why",
+        ),
         // Also of a pending one: that it was launched is not synced.
         _ => failed(
             Cause::MayHaveExecuted,
@@ -87,6 +91,9 @@ pub(super) fn listed(row: &Row<'_>) -> Result<JobRecord, StoreError> {
                 "pending" => JobState::Pending,
                 "running" => JobState::Running,
                 "succeeded" => JobState::Succeeded,
+                "cancelled" => {
+                    JobState::Failed(Failure::new(Cause::Cancelled, "a newer server knows who cancelled it"))
+                }
                 _ => JobState::Failed(Failure::new(Cause::Lost, "a newer server knows the cause")),
             };
             with(Job { state, ..job }, row)

@@ -32,6 +32,39 @@ async fn the_file_of_an_older_server_is_brought_up_to_date() {
     assert_eq!(store.load(&live).await.unwrap().unwrap().job.id, live);
 }
 
+/// Servers of before counted and listed a cancelled job as a failed one.
+#[tokio::test]
+async fn cancelled_jobs_of_an_older_server_get_their_own_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let connection = sqlite::older_file(&path, 5);
+    let causes = [Cause::Cancelled, Cause::NotFetched, Cause::Killed, Cause::StatementFailed];
+    let ids = causes.map(|cause| {
+        let id = JobId::generate();
+        let state = JobState::Failed(Failure::new(cause, "why"));
+        let doc = serde_json::to_string(&Job { state, ..Job::new(id.clone(), Vec::new()) }).unwrap();
+        let doc = if cause == Cause::Killed { "{".to_owned() } else { doc };
+        let insert = "INSERT INTO jobs (job_id, token_hash, user_id, state, doc, created_ms, ended_ms, lease_epoch, \
+            lease_until_ms, fetch_timeout_ms, fetched_ms) VALUES (?, ?, 'ada', 'failed', ?, 0, 7, 1, 0, 0, 0)";
+        let token: [u8; 32] = rand::random();
+        connection.execute(insert, rusqlite::params![id.as_str(), token, doc]).unwrap();
+        id
+    });
+    drop(connection);
+    let store = SqliteStore::open(&path).await.unwrap();
+    let counts = store.counts().await.unwrap();
+    let count = |state: &str| counts.iter().find(|it| it.0 == state).map(|it| it.1);
+    assert_eq!((count("failed"), count("cancelled")), (Some(2), Some(2)));
+    let listed = async |state| {
+        let filter = JobFilter { states: vec![state], limit: 9, ..JobFilter::default() };
+        let mut ids: Vec<_> = store.list(filter).await.unwrap().into_iter().map(|it| it.job.id).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(listed("cancelled").await, [ids[0].clone(), ids[1].clone()]);
+    assert_eq!(listed("failed").await, [ids[2].clone(), ids[3].clone()]);
+}
+
 /// One flipped bit stopped listings, and its driver tried for ever.
 #[tokio::test]
 async fn a_damaged_document_fails_its_own_job_and_nothing_else() {

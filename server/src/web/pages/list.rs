@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::fragments::{badge, duration, moment};
 use super::{Refusal, page};
 use crate::clock;
-use crate::metrics::STATES;
+use crate::job::JobState;
 use crate::store::JobFilter;
 use crate::web::Web;
 
@@ -30,7 +30,7 @@ pub(super) async fn list(
 ) -> Result<Html<String>, Refusal> {
     let filter = JobFilter {
         user_id: Some(user.clone()).filter(|it| !it.is_empty()),
-        states: STATES.into_iter().filter(|it| *it == state).collect(),
+        states: JobState::NAMES.into_iter().filter(|it| *it == state).collect(),
         before: before.parse().ok(),
         // One more tells whether there is another page.
         limit: PAGE_JOBS + 1,
@@ -45,7 +45,7 @@ pub(super) async fn list(
             label for="state" { "State" }
             select #state name="state" {
                 option value="" { "all" }
-                @for name in STATES { option value=(name) selected[name == state] { (name) } }
+                @for name in JobState::NAMES { option value=(name) selected[name == state] { (name) } }
             }
             label for="user" { "User" }
             input #user name="user" value=(user);
