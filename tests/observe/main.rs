@@ -1,7 +1,8 @@
-//! What an operator and a user see of jobs: pages in a real browser, metrics, traces in a real Jaeger.
+//! What an operator and a user see of jobs: pages in a real browser, log lines, metrics, traces in a real Jaeger.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod logs;
 mod metrics;
 mod pages;
 mod traces;

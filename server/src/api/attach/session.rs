@@ -15,7 +15,7 @@ use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::clock;
 use crate::convert;
-use crate::job::{AttemptId, Event, Failure, InstanceHash, Job, Reason};
+use crate::job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
 use crate::launch::{Ender, Target};
 use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
@@ -259,11 +259,11 @@ impl<'a> Session<'a> {
             let event = self.outcome_event(outcome).await;
             let (log, job) = (&self.context.log, &self.attempt.job);
             let both = log.append_and_apply(job, &entries, event, clock::now_ms()).await;
-            if both.map_err(status::of_log)?.is_some() {
+            if let Some(both) = both.map_err(status::of_log)? {
                 self.acked_seq = outcome.last_seq;
                 // Without it the agent would keep them for the next server.
                 self.send(Message::Ack(attach_response::Ack { seq: self.acked_seq })).await?;
-                return self.has_ended(outcome).await;
+                return self.has_ended(outcome, &both.job, both.change).await;
             }
         }
         self.append(entries).await?;
@@ -294,8 +294,8 @@ impl<'a> Session<'a> {
             }
         }
         let event = self.outcome_event(outcome).await;
-        self.update(event).await.map_err(status::of_update)?;
-        self.has_ended(outcome).await
+        let (job, change) = self.update(event).await.map_err(status::of_update)?;
+        self.has_ended(outcome, &job, change).await
     }
 
     async fn outcome_event(&self, outcome: &sqlflow_proto::agent::Outcome) -> Event {
@@ -320,10 +320,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The outcome is durable.
-    async fn has_ended(&mut self, outcome: &sqlflow_proto::agent::Outcome) -> Result<(), Status> {
-        self.context.metrics.note_phases(&outcome.phases);
-        tracing::info!(reason = ?outcome.reason(), message = outcome.message, "the attempt has ended");
+    /// The outcome is durable. An agent may report it again; it counts once.
+    async fn has_ended(
+        &mut self,
+        outcome: &sqlflow_proto::agent::Outcome,
+        job: &Job,
+        change: Change,
+    ) -> Result<(), Status> {
+        if change == Change::Changed {
+            self.context.metrics.note_phases(&outcome.phases);
+            if let Some(ended) = job.attempt(&self.attempt).and_then(Attempt::outcome) {
+                tracing::info!(
+                    reason = ended.reason.name(),
+                    outcome = ended.message,
+                    "the attempt has ended"
+                );
+            }
+        }
         self.send(Message::OutcomeAck(OutcomeAck {})).await
     }
 
@@ -390,9 +403,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn update(&self, event: Event) -> Result<Job, UpdateError> {
-        let (job, _) = self.context.store.update(&self.attempt.job, None, event, clock::now_ms()).await?;
-        Ok(job)
+    async fn update(&self, event: Event) -> Result<(Job, Change), UpdateError> {
+        self.context.store.update(&self.attempt.job, None, event, clock::now_ms()).await
     }
 
     async fn send(&mut self, message: Message) -> Result<(), Status> {

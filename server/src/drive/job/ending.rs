@@ -81,9 +81,7 @@ impl JobDriver {
             return self.settle(attempt, remains, known).await;
         }
         let outcome = verdict::without_agent(&remains, known);
-        tracing::info!(%attempt, reason = ?outcome.reason, message = outcome.message, "the attempt has ended without an agent");
-        let basis = Basis::NeverAttached;
-        self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
+        self.found_ended(attempt, outcome, Basis::NeverAttached).await
     }
 
     /// Nothing of an attempt runs any more whose agent had attached: takes over what it left, and records how it ended.
@@ -100,9 +98,22 @@ impl JobDriver {
         let last_seq = last_seqs.get(&LEADER).copied().unwrap_or(0);
         let memory = self.context.memory_peaks.in_words(&attempt);
         let outcome = verdict::of_remains(&remains, last_seq, known, &memory);
-        tracing::info!(%attempt, reason = ?outcome.reason, message = outcome.message, "the attempt has ended");
-        let basis = Basis::Attached;
-        self.update(Event::AttemptFoundEnded { attempt, outcome, basis }).await
+        self.found_ended(attempt, outcome, Basis::Attached).await
+    }
+
+    /// Records how the attempt ended. It is a line of the log only if it counts: an agent may have been faster.
+    async fn found_ended(&mut self, attempt: AttemptId, outcome: Outcome, basis: Basis) -> Result<(), Stop> {
+        let event = Event::AttemptFoundEnded { attempt: attempt.clone(), outcome: outcome.clone(), basis };
+        self.update(event).await?;
+        self.log_end(&attempt, &outcome);
+        Ok(())
+    }
+
+    /// To be called right after the event that ends the attempt.
+    pub(super) fn log_end(&self, attempt: &AttemptId, outcome: &Outcome) {
+        if self.has_changed_job {
+            tracing::info!(%attempt, reason = outcome.reason.name(), outcome = outcome.message, "the attempt has ended");
+        }
     }
 
     /// Logs what the attempt left. The verdict tells of what is not there, or damaged.
@@ -165,7 +176,23 @@ impl JobDriver {
         };
         // The log takes one end only: it may be there already, from a driver that died or lost its lease after that.
         self.say(notice::Kind::End, text).await?;
-        self.update(Event::Finished(state)).await?;
+        self.update(Event::Finished(state.clone())).await?;
+        if self.has_changed_job {
+            let attempts: usize = job.steps.iter().map(|step| step.attempts.len()).sum();
+            match &state {
+                JobState::Failed(failure) => {
+                    tracing::info!(
+                        state = state.name(),
+                        attempts,
+                        why = failure.message,
+                        "the job has ended"
+                    );
+                }
+                JobState::Pending | JobState::Running | JobState::Succeeded => {
+                    tracing::info!(state = state.name(), attempts, "the job has ended");
+                }
+            }
+        }
         if self.context.tracer.is_on()
             && let Some(record) = self.context.store.load(&self.id).await?
         {

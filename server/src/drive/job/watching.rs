@@ -191,7 +191,9 @@ impl JobDriver {
     /// one came just before, the attempt goes on.
     pub(super) async fn give_up(&mut self, job: &Job, attempt: AttemptId, why: String) -> Result<(), Stop> {
         let outcome = given_up(job, &attempt, why);
-        if self.try_update(Event::AttemptGivenUp { attempt: attempt.clone(), outcome }).await? {
+        let event = Event::AttemptGivenUp { attempt: attempt.clone(), outcome: outcome.clone() };
+        if self.try_update(event).await? {
+            self.log_end(&attempt, &outcome);
             self.context.launchers.of(job, &attempt).stop(true).await;
             // That may have taken long enough to lose the lease.
             self.has_changed_job = false;
