@@ -61,9 +61,13 @@ class StatementChannel:
         frame.progress.unit = unit
         self._channel.send(frame)
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Sends measurements of one round, or final ones when `step` is None."""
+    def metrics(self, values: Mapping[str, float], step: int | None = None, kept: bool = False) -> None:
+        """Sends measurements of one round, or final ones when `step` is None.
+
+        `kept`: the model is that of this round, which was measured before.
+        """
         frame = SubmitterFrame(statement=self._index)
+        frame.metrics.kept = kept
         if step is not None:
             frame.metrics.step = step
         for name, value in values.items():

@@ -287,6 +287,8 @@ def test_training_stops_early(sqlite_here: Here) -> None:
     assert meta(sqlite_here).evaluation["validate-rmse"] == best
     kept = xgboost.Booster(model_file=sqlite_here.folder / "m" / WEIGHTS).num_boosted_rounds()
     assert rounds[kept - 1].metrics[1].value == best
+    # Said once more, for curves in which the round is marked.
+    assert [(it.step, it.metrics[1].value) for it in rounds if it.kept] == [(kept, best)]
 
 
 def test_using_an_earlier_model_goes_on_from_it(sqlite_here: Here) -> None:

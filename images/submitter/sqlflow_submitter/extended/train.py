@@ -105,4 +105,5 @@ class _Rounds:
         trained = len(self.measured)
         if kept < trained or trained < self._total:
             self._channel.say(f"stopped after round {trained}, as validation got no better: round {kept} is kept")
+            self._channel.metrics(self.measured[kept - 1], step=kept, kept=True)
             self._channel.progress("train", trained, trained, "rounds")

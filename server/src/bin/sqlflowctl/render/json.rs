@@ -201,7 +201,11 @@ fn log_fields(log: &LogChunk) -> Value {
 fn metrics_fields(metrics: &Metrics) -> Value {
     let values: Map<String, Value> =
         metrics.metrics.iter().map(|metric| (metric.name.clone(), json!(metric.value))).collect();
-    json!({ "step": metrics.step, "values": values })
+    let mut fields = json!({ "step": metrics.step, "values": values });
+    if metrics.kept {
+        fields["kept"] = json!(true);
+    }
+    fields
 }
 
 #[cfg(test)]

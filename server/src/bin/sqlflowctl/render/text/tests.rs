@@ -127,8 +127,9 @@ fn the_end_says_what_changed_and_how_long_it_took() {
 fn progress_stands_with_the_newest_metrics() {
     let progress =
         |done| Kind::Progress(Progress { phase: "train".into(), done, total: 3, unit: "rounds".into() });
-    let metrics =
-        |step, value| Kind::Metrics(Metrics { step, metrics: vec![Metric { name: "loss".into(), value }] });
+    let metrics = |step, value| {
+        Kind::Metrics(Metrics { step, metrics: vec![Metric { name: "loss".into(), value }], kept: false })
+    };
     let screen =
         show(false, vec![progress(1), metrics(Some(1), 0.5), progress(2), metrics(None, 0.25), end(None)]);
     assert_eq!(
