@@ -17,6 +17,7 @@ pub fn step(repeatable: bool) -> Step {
         first_statement: 0,
         statement_count: 1,
         kind: "standard".to_owned(),
+        model: String::new(),
         repeatable,
         writes_table: false,
         overwrites_input: false,

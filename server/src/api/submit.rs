@@ -141,7 +141,8 @@ impl Submitter {
         let specs = codegen::step_specs(compiled, &user_id);
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let created_ms = clock::now_ms();
-        let mut job = Job::new(JobId::generate(), codegen::job_steps(compiled));
+        let steps = codegen::job_steps(compiled);
+        let mut job = Job { title: codegen::title(&sql), ..Job::new(JobId::generate(), steps) };
         if job.current_step().is_some() {
             // With its first attempt: one write is enough for both.
             let first = Event::AttemptCreated { step: 0, role: Role::Run, place: self.driver.first_place() };

@@ -26,6 +26,7 @@ pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
         first_statement: small(step.first_statement),
         statement_count: small(step.kind.statements().len()),
         kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),
+        model: model(&compiled.program.statements[step.first_statement].body).unwrap_or_default().to_owned(),
         repeatable: step.repeatable,
         overwrites_input: step.overwrites_input,
         writes_table: step
@@ -36,6 +37,20 @@ pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
         attempts: Vec::new(),
     });
     steps.collect()
+}
+
+/// The model that the statement makes, uses or names.
+fn model(body: &Body) -> Option<&str> {
+    match body {
+        Body::Train(train) => Some(&train.into.text),
+        Body::Predict(predict) => Some(&predict.model.text),
+        Body::Evaluate(evaluate) => Some(&evaluate.model.text),
+        Body::Explain(explain) => Some(&explain.model.text),
+        Body::ShowTrain(show) => Some(&show.model.text),
+        Body::DescribeModel(describe) => Some(&describe.model.text),
+        Body::DropModel(drop) => Some(&drop.model.text),
+        Body::Standard(_) | Body::ShowModels | Body::Run(_) | Body::Optimize(_) => None,
+    }
 }
 
 fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {

@@ -20,6 +20,9 @@ pub struct Job {
     pub over_limit: bool,
     /// The steps, in order. A step starts when all before it have succeeded.
     pub steps: Vec<Step>,
+    /// The first words of the program, for lists. Jobs of earlier versions have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
     /// The client's trace, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
@@ -48,6 +51,9 @@ impl JobState {
             Self::Succeeded | Self::Failed(_) => true,
         }
     }
+
+    /// What the end of a log says of a job that succeeded. Of others it says why.
+    pub const SUCCEEDED: &str = "the job succeeded";
 
     /// All words that [`name`](Self::name) gives.
     pub const NAMES: [&str; 5] = ["pending", "running", "succeeded", "failed", "cancelled"];
@@ -163,6 +169,9 @@ pub struct Step {
     pub statement_count: u32,
     /// `standard`, `train`, `predict`, … as [`crate::sql::Body::kind`] names them.
     pub kind: String,
+    /// The model that it makes or uses. Standard steps, and jobs of earlier versions, have none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub model: String,
     /// Every statement of the step may be executed twice with the same effect as once.
     pub repeatable: bool,
     /// Its submitter fills a scratch table in the user's database, which replaces the result table after the grant.
@@ -526,7 +535,15 @@ impl Job {
     /// A new job of these steps.
     #[must_use]
     pub fn new(id: JobId, steps: Vec<Step>) -> Self {
-        Self { id, state: JobState::Pending, cancel: None, over_limit: false, steps, origin: None }
+        Self {
+            id,
+            state: JobState::Pending,
+            cancel: None,
+            over_limit: false,
+            steps,
+            title: String::new(),
+            origin: None,
+        }
     }
 
     /// The attempt of this id, if there is one.

@@ -113,6 +113,7 @@ mod tests {
             first_statement: 0,
             statement_count: 1,
             kind: kind.to_owned(),
+            model: String::new(),
             repeatable: true,
             writes_table: false,
             overwrites_input: false,

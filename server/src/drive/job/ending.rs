@@ -172,7 +172,7 @@ impl JobDriver {
         }
         let text = match &state {
             JobState::Failed(failure) => failure.message.clone(),
-            _ => "the job succeeded".to_owned(),
+            _ => JobState::SUCCEEDED.to_owned(),
         };
         // The log takes one end only: it may be there already, from a driver that died or lost its lease after that.
         self.say(notice::Kind::End, text).await?;

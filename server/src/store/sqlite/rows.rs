@@ -10,7 +10,7 @@ use crate::store::types::{JobRecord, StoreError};
 
 /// Version of the documents that this server writes. It rises with every change that an older server would drop when
 /// it writes the document back, or with every change of a job's log that it would not understand.
-pub(super) const DOC_VERSION: i64 = 6;
+pub(super) const DOC_VERSION: i64 = 7;
 
 pub(super) const RECORD_COLUMNS: &str = "job_id, user_id, state, doc, doc_version, lease_epoch, created_ms, ended_ms, plain_cursor, fetch_timeout_ms";
 
