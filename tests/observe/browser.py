@@ -1,14 +1,16 @@
 """Opens a page in a real, headless Chromium and looks at it: browser.py CHECK URL [ARGUMENT …].
 
-Prints what it saw as JSON; what must hold of every page (no overflow on a narrow screen, nothing from another host, usable
-by everybody, in the light and in the dark) is checked here.
+Prints what it saw as JSON; what must hold of every page (no overflow on a narrow screen, nothing from another host,
+usable by everybody, in the light and in the dark) is checked here.
 """
 
+import base64
 import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from axe_core_python.selenium import Axe
 from selenium import webdriver
@@ -35,6 +37,14 @@ def opened(url: str) -> Iterator[webdriver.Chrome]:
         page.quit()
 
 
+def show_in(page: webdriver.Chrome, scheme: str, width: int | None = None) -> None:
+    feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+    if width is not None:
+        metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
 def must_hold(page: webdriver.Chrome) -> None:
     complaints = [it["message"] for it in page.get_log("browser") if it["level"] == "SEVERE"]
     assert not complaints, complaints
@@ -44,15 +54,20 @@ def must_hold(page: webdriver.Chrome) -> None:
     )
     assert not hosts, f"from other hosts: {hosts}"
     for scheme in ("light", "dark"):
-        feature = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        page.execute_cdp_cmd("Emulation.setEmulatedMedia", feature)
+        show_in(page, scheme)
         found = Axe().run(page)["violations"]
         told = [(it["id"], it["nodes"][0]["html"], it["nodes"][0].get("failureSummary")) for it in found]
         assert not told, f"in the {scheme}: {told}"
-    metrics = {"width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    show_in(page, "light", 360)
     width = page.execute_script("return document.documentElement.scrollWidth")
     assert width <= 360, f"{width} wide on a screen of 360"
+    # All of the list, without scrolling sideways.
+    hidden = page.execute_script(
+        "return [...document.querySelectorAll('.jobs td')]"
+        ".filter(it => it.textContent && (!it.checkVisibility() || it.getBoundingClientRect().right > 360))"
+        ".map(it => it.textContent)"
+    )
+    assert not hidden, f"not seen on a screen of 360: {hidden}"
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
@@ -112,13 +127,28 @@ def large(url: str, end: str) -> dict[str, object]:
 
 
 def still(url: str, screenshot: str) -> dict[str, object]:
-    """A page that does not change."""
+    """A page that does not change, pictured whole: on a screen and a phone, in the light and in the dark."""
     with opened(url) as page:
         must_hold(page)
-        page.save_screenshot(screenshot)
+        for width in (1280, 360):
+            for scheme in ("light", "dark"):
+                show_in(page, scheme, width)
+                picture = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
+                target = Path(screenshot).with_suffix(f".{width}.{scheme}.png")
+                target.write_bytes(base64.b64decode(picture["data"]))
+        broken = page.execute_script("return [...document.images].filter(it => !it.naturalWidth).map(it => it.src)")
+        assert not broken, f"pictures that are not shown: {broken}"
         return {"text": page.find_element(By.TAG_NAME, "main").text}
 
 
+def listed(url: str, job: str) -> dict[str, object]:
+    """Opens a job's page by its key, then by the list, which has no keys."""
+    with opened(url) as page:
+        page.find_element(By.CSS_SELECTOR, "header a").click()
+        page.find_element(By.CSS_SELECTOR, f'a[href="/jobs/{job}"]').click()
+        return {"title": page.find_element(By.TAG_NAME, "h1").text}
+
+
 if __name__ == "__main__":
-    check = {"live": live, "large": large, "still": still}[sys.argv[1]]
+    check = {"live": live, "large": large, "still": still, "listed": listed}[sys.argv[1]]
     print(json.dumps(check(*sys.argv[2:])))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use sqlflow_tests::http::{get, post};
+use sqlflow_tests::http::{get, get_with_cookie, post};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
 
@@ -137,12 +137,142 @@ async fn the_essentials_need_no_javascript_and_a_key() {
     assert_eq!(entered.code, 303);
     assert!(entered.headers.contains(path), "{}", entered.headers);
 
+    // The cause is in one place: not again in the timeline, at the statement, or as the end of the log.
+    let above = page.body.split("id=\"log-title\"").next().unwrap();
+    assert_eq!(above.matches("no such column").count(), 1, "{above}");
+    assert_eq!(page.body.matches("the job has ended; why is said above").count(), 1, "{}", page.body);
+    for failed in [
+        "<li class=\"failed\">",
+        "<span class=\"badge failed\">failed</span> <code>SELECT",
+        "href=\"#statement-3\"",
+    ] {
+        assert!(above.contains(failed), "{failed}: {above}");
+    }
+
+    // The list says what a job is, without what is only for those who have its key, and leads on.
+    client.follow(&other).await.unwrap();
     let list = get(&server.http, "/jobs?state=failed");
     assert!(list.body.contains(&token.job_id) && !list.body.contains(&other.job_id), "{}", list.body);
     assert!(!list.body.contains(key) && !list.body.contains("no_such_column"), "{}", list.body);
+    for words in [
+        "SELECT * FROM iris LIMIT 3; SELECT * FROM iris TO TRAIN",
+        "standard, train, standard",
+        "a statement failed, in step 3 (standard)",
+        "a_model",
+    ] {
+        assert!(list.body.contains(words), "{words}: {}", list.body);
+    }
+    let cookie = page.headers.split("set-cookie: ").nth(1).unwrap().split(';').next().unwrap();
+    assert_eq!(cookie, format!("sqlflow_page={key}"));
+    let known = get_with_cookie(&server.http, job, cookie);
+    assert!(known.code == 307 || known.code == 303, "{known:?}");
+    assert!(known.headers.contains(path), "{}", known.headers);
+    let unknown = get_with_cookie(&server.http, &format!("/jobs/{}", other.job_id), cookie);
+    assert_eq!((unknown.code, unknown.body), (403, theirs.body));
     let _machine = MACHINE.lock().await;
+    let seen = browser(&["listed", &token.job_tracer_url, &token.job_id]).await;
+    assert!(seen["title"].as_str().is_some_and(|it| it.starts_with("SELECT * FROM iris LIMIT 3;")), "{seen}");
     browser(&["still", &token.job_tracer_url, &screenshot("failed.png")]).await;
     browser(&["still", &format!("{base}/jobs"), &screenshot("list.png")]).await;
+}
+
+const RESULTS: &str = "SELECT class, count(*) AS n FROM iris GROUP BY class;
+SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3, eta = 0.9,
+  train.num_boost_round = 300, train.early_stopping_rounds = 2,
+  validation.select = \"SELECT * FROM iris WHERE sepal_length > 6\" LABEL class INTO stopped;
+SELECT * FROM iris TO EVALUATE stopped WITH validation.metrics = \"accuracy_score\" LABEL class INTO scores;
+SELECT * FROM iris TO EXPLAIN stopped;
+SELECT sepal_length AS s FROM iris LIMIT 30;";
+
+/// Every statement's result is on the page, not the newest one alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_what_each_statement_came_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup::new(dir.path(), python::iris(&dir.path().join("iris.db")).unwrap());
+    let server = setup.start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(RESULTS).await.unwrap();
+    let ended = client.follow(&token).await.unwrap();
+    ended.expect_success();
+    let path = &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..];
+    let page = get(&server.http, path).body;
+    let parts: Vec<_> = page.split("id=\"statement-").collect();
+    let [_, select, train, evaluate, explain, last] = parts[..] else {
+        panic!("{} parts: {page}", parts.len())
+    };
+    for (part, words) in [
+        (select, &[">n</th>", "50</td>", "3 rows"][..]),
+        (
+            train,
+            &["mlogloss", "line-0", "line-1", " is kept</text>", ">round</text>", "TO TRAIN xgboost.gbtree"],
+        ),
+        (evaluate, &["accuracy", "TO EVALUATE stopped"]),
+        (explain, &["<img src=\"/jobs/"]),
+        (last, &["The first 20 rows of 30"]),
+    ] {
+        for words in words {
+            assert!(part.contains(words), "{words}: {part}");
+        }
+    }
+    assert_eq!(train.matches("<figure>").count(), 1, "train and validation are lines of one chart: {train}");
+
+    let picture =
+        explain.split("<img src=\"").nth(1).unwrap().split('"').next().unwrap().replace("&amp;", "&");
+    let shown = get(&server.http, &picture);
+    assert_eq!(shown.code, 200);
+    assert!(
+        shown.headers.contains("content-type: image/png") && shown.body.contains("PNG"),
+        "{}",
+        shown.headers
+    );
+    let (without_key, _) = picture.split_once('?').unwrap();
+    assert_eq!(get(&server.http, without_key).code, 403);
+    let key = path.split_once("?key=").unwrap().1;
+    for nothing in [0_u64, 1, 1 << 40, u64::MAX] {
+        let answer = get(&server.http, &format!("/jobs/{}/display/{nothing}?key={key}", token.job_id));
+        assert_eq!(answer.code, 404, "{nothing}");
+    }
+    let _machine = MACHINE.lock().await;
+    browser(&["still", &token.job_tracer_url, &screenshot("results.png")]).await;
+}
+
+/// A page begins with the last 500 lines, whatever else is in the log, also of one that is longer than what is read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_begins_with_the_last_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let code = "for i in range(100_000): print('line', i)";
+    let server = stand_in::setup(dir.path(), code, None).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    client.follow(&token).await.unwrap().expect_success();
+    let page = get(&server.http, &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..]).body;
+    let lines: Vec<_> =
+        page.split("<span class=\"out\">").skip(1).map(|it| it.split('\n').next().unwrap()).collect();
+    let expected: Vec<_> = (99_501..100_000).map(|it| format!("line {it}")).collect();
+    assert_eq!(lines, expected, "and the notice of the end");
+    assert!(page.contains("The last 500 lines"), "{page}");
+}
+
+/// It is no failure: not in the list, not on its page.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_job_is_never_shown_as_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = stand_in::setup(dir.path(), "import time\ntime.sleep(600)", None).start().unwrap();
+    let mut client = server.client().await.unwrap();
+    let token = client.run(stand_in::STEP).await.unwrap();
+    client.api.cancel(token.clone()).await.unwrap();
+    client.follow(&token).await.unwrap();
+    let path = &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..];
+    let page = get(&server.http, path).body;
+    let list = get(&server.http, "/jobs?state=cancelled").body;
+    let (_, rows) = list.split_once("<tbody").unwrap();
+    assert!(rows.contains(&token.job_id), "{list}");
+    assert!(page.contains("Why it was cancelled") && page.contains("cancelled by its client"), "{page}");
+    for text in [page.as_str(), rows] {
+        assert!(text.contains("<span class=\"badge cancelled\">cancelled</span>"), "{text}");
+        assert!(!text.contains("failed"), "{text}");
+    }
+    assert!(!get(&server.http, "/jobs?state=failed").body.contains(&token.job_id));
 }
 
 /// What a job says is text, on a page too.

@@ -25,6 +25,11 @@ pub fn get_as(address: &str, path: &str, accept: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: {accept}\r\n\r\n"))
 }
 
+/// `GET path`, with this cookie.
+pub fn get_with_cookie(address: &str, path: &str, cookie: &str) -> Answer {
+    ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nCookie: {cookie}\r\n\r\n"))
+}
+
 /// `POST path` of a form.
 pub fn post(address: &str, path: &str, form: &str) -> Answer {
     let kind = "application/x-www-form-urlencoded";

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use axum::http::{HeaderMap, header};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
@@ -16,6 +17,9 @@ use crate::text::unhex;
 /// Bytes of the secret, and of a key.
 const SECRET_BYTES: usize = 32;
 const KEY_BYTES: usize = 16;
+/// Name of a cookie with a page's key, and how long a browser keeps it: 30 days.
+const COOKIE: &str = "sqlflow_page";
+const COOKIE_SECONDS: u32 = 30 * 24 * 3600;
 
 /// Makes links, and knows them again.
 #[derive(Clone)]
@@ -80,6 +84,27 @@ impl Links {
         format!("{}{}", self.public_url, self.path(job))
     }
 
+    /// With this a browser that has opened a job's page finds it again in the list, which has no keys. It is sent for this
+    /// page only, never from another site, and no script reads it.
+    #[must_use]
+    pub fn cookie(&self, job: &JobId) -> String {
+        let secure = if self.public_url.starts_with("https://") { "; Secure" } else { "" };
+        let key = self.key(job);
+        format!(
+            "{COOKIE}={key}; Path=/jobs/{job}; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}"
+        )
+    }
+
+    /// The job, if the browser has opened its page before.
+    #[must_use]
+    pub fn remembered(&self, job: &str, headers: &HeaderMap) -> Option<JobId> {
+        let job: JobId = job.parse().ok()?;
+        let cookies = headers.get_all(header::COOKIE).iter().filter_map(|it| it.to_str().ok());
+        let mut pairs = cookies.flat_map(|it| it.split(';')).filter_map(|it| it.trim().split_once('='));
+        let is_known = pairs.any(|(name, key)| name == COOKIE && self.opens(key, &job));
+        is_known.then_some(job)
+    }
+
     /// The same, on this server.
     #[must_use]
     pub fn path(&self, job: &JobId) -> String {
@@ -124,5 +149,22 @@ mod tests {
         }
         assert_eq!(links.url(&job), format!("https://host/jobs/{job}?key={key}"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_browser_that_has_opened_a_page_finds_that_one_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let links = Links::open(&dir.path().join("links.key"), "https://host").unwrap();
+        let (job, other) = (JobId::generate(), JobId::generate());
+        let cookie = links.cookie(&job);
+        assert!(cookie.contains(&format!("; Path=/jobs/{job};")) && cookie.ends_with("; Secure"), "{cookie}");
+        let sent = |text: &str| HeaderMap::from_iter([(header::COOKIE, text.parse().unwrap())]);
+        let pair = cookie.split(';').next().unwrap();
+        assert_eq!(links.remembered(job.as_str(), &sent(&format!("a=b; {pair}"))), Some(job.clone()));
+        for wrong in ["", "sqlflow_page=", "sqlflow_page=00", &pair[1..]] {
+            assert_eq!(links.remembered(job.as_str(), &sent(wrong)), None, "{wrong}");
+        }
+        assert_eq!(links.remembered(other.as_str(), &sent(pair)), None);
+        assert_eq!(links.remembered("no id", &sent(pair)), None);
     }
 }

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
-use super::pages::{self, TAIL_RECORDS};
+use super::pages;
 use crate::job::JobId;
 use crate::reader::Reader;
 use crate::store::known_job;
@@ -31,6 +31,10 @@ const PACE: Duration = Duration::from_millis(100);
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Between two summaries, which cost more than a line.
 const SUMMARY_PERIOD: Duration = Duration::from_millis(500);
+/// How long a summary may read on in a log that is not read yet: lines wait for that.
+const READ_TIME: Duration = Duration::from_millis(250);
+/// A page that is further behind than this jumps so close to the end: at most 4 MB, mostly far less.
+const TAIL_RECORDS: u64 = 64;
 /// Bytes of records that are read for one page at one look: some 5 MB/s at the most. What is more is left out, and
 /// said to be: nobody reads that fast, and a browser has to keep up.
 const LOOK_BYTES: usize = 512 << 10;
@@ -121,14 +125,15 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             let left_out = "… more than can be read; download the log for all of it".to_owned();
             pieces.push(Piece { kind: PieceKind::Notice, text: left_out });
         }
-        let is_over = record.job.state.is_final() && behind == 0 && page.is_current;
+        let mut is_over = record.job.state.is_final() && behind == 0 && page.is_current;
         if !pieces.is_empty() && events.send(Ok(log_event(&pieces, after))).await.is_err() {
             return;
         }
         if tokio::time::Instant::now() >= summary_due || is_over {
             summary_due = tokio::time::Instant::now() + SUMMARY_PERIOD;
-            let Ok(summary) = pages::summary(web, &record, &view).await else { return };
-            let summary = summary.into_string();
+            let Ok(summary) = pages::summary(web, &record, &view, READ_TIME).await else { return };
+            is_over &= summary.is_whole;
+            let summary = summary.markup.into_string();
             if summary != told {
                 told.clone_from(&summary);
                 if events.send(Ok(Event::default().event("summary").data(summary))).await.is_err() {

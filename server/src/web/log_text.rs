@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use sqlflow_proto::record::{StoredRecord, gap, notice, output::Stream, record::Payload};
 
+use crate::job::JobState;
+
 /// Streams whose torn characters are remembered at the most: two of each attempt that runs.
 const MAX_STREAMS: usize = 64;
 
@@ -54,6 +56,10 @@ impl LogText {
             }
             Payload::Notice(told) if told.kind() == notice::Kind::Warning => {
                 notice(format!("warning: {}", told.text))
+            }
+            // Why it failed is said in one place of the page, above the log.
+            Payload::Notice(told) if told.kind() == notice::Kind::End && told.text != JobState::SUCCEEDED => {
+                notice("the job has ended; why is said above".to_owned())
             }
             Payload::Notice(told) => notice(told.text.clone()),
             Payload::Gap(gap) if gap.reason() == gap::Reason::Retention => {

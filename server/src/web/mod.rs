@@ -1,15 +1,18 @@
 //! The HTTP side: probes and metrics for who runs the server, pages for who waits for a job.
 //!
-//! `access` says who may see a job's page, `view` reads its log for it, `pages` writes HTML, `live` keeps it fresh, which `reader` notes;
-//! `serve` is the protocol.
+//! `access` says who may see a job's page. `view` reads its log for it, of which `statements`, `series` and `bar` are parts, and
+//! `tail` finds its last lines. `pages` writes HTML, `live` keeps it fresh, which `reader` notes; `serve` is the protocol.
 
 mod access;
+mod bar;
 mod live;
 mod log_text;
 mod pages;
 mod probes;
 mod series;
 mod serve;
+mod statements;
+mod tail;
 #[cfg(test)]
 mod tests;
 mod view;

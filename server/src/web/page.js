@@ -70,17 +70,41 @@
     // In a tab that is not seen nothing is drawn.
     if (waiting.length > 2 * MOST_PIECES) waiting = waiting.slice(-MOST_PIECES);
   });
+  // Only what has changed is replaced: the rest stays scrolled, unfolded and selected as it is, and pictures are not loaded again.
+  const holdsText = (it) => [...it.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim() !== "");
+  function patch(old, fresh) {
+    if (old.isEqualNode(fresh)) return;
+    const isSame = old.tagName === fresh.tagName && old.id === fresh.id;
+    if (!isSame || holdsText(old) || holdsText(fresh) || fresh.childElementCount === 0) {
+      old.replaceWith(fresh);
+      return;
+    }
+    // Whether it is unfolded is the reader's choice.
+    for (const name of fresh.getAttributeNames()) if (name !== "open") old.setAttribute(name, fresh.getAttribute(name));
+    patchAll(old, fresh);
+  }
+  function patchAll(old, fresh) {
+    const [before, after] = [[...old.children], [...fresh.children]];
+    for (const [at, it] of after.entries()) at < before.length ? patch(before[at], it) : old.append(it);
+    for (const it of before.slice(after.length)) it.remove();
+  }
   let newest;
   function renew() {
     // Nobody loses the place where the keyboard is, or what is being copied.
     const selection = getSelection();
     const isCopied = selection.type === "Range" && summary.contains(selection.anchorNode);
-    if (newest === undefined || isCopied || summary.contains(document.activeElement)) return;
-    const open = summary.querySelector("details[open]") !== null;
+    if (newest === undefined || isCopied) return;
+    const active = document.activeElement;
+    const focused = summary.contains(active) ? active.closest("[id]") : undefined;
+    const isHeading = active.tagName === "SUMMARY";
+    if (focused && focused !== active && !isHeading) return;
     // The server escapes what jobs say; it is the same fragment that the page was made of.
-    summary.innerHTML = newest;
+    const fragment = document.createElement("template");
+    fragment.innerHTML = newest;
     newest = undefined;
-    if (open) summary.querySelector("details")?.setAttribute("open", "");
+    patchAll(summary, fragment.content);
+    const again = focused && document.getElementById(focused.id);
+    (isHeading ? again?.querySelector("summary") : again)?.focus({ preventScroll: true });
   }
   source.addEventListener("summary", (event) => {
     newest = event.data;
@@ -91,7 +115,7 @@
   source.addEventListener("end", (event) => {
     source.close();
     // For who listens to the page: its state only, and only when it changes.
-    document.getElementById("announced").textContent = `The job has ${event.data}`;
+    document.getElementById("announced").textContent = `The job is over: ${event.data}`;
     document.title = document.title.replace(/ · \w+ · /, ` · ${event.data} · `);
   });
   // Scrolling up stops following, and the end takes it up again.

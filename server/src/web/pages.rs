@@ -1,13 +1,18 @@
-//! Pages, whole without JavaScript; `fragments` has what changes while a job runs.
+//! Pages, whole without JavaScript; `summary` has what changes while a job runs.
 
-mod fragments;
+mod chart;
+mod display;
 mod list;
+mod statements;
+mod summary;
+mod timeline;
+mod words;
 
 use axum::Form;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::get;
 use futures::stream;
@@ -15,20 +20,18 @@ use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 use sqlflow_proto::record::record::Payload;
 
-use super::log_text::{Lines, LogText, Piece, PieceKind};
+use super::log_text::{LogText, Piece, PieceKind};
+use super::tail::{Tail, tail};
+use super::view::READ_TIME;
 use super::{Web, assets};
 use crate::job::{CursorToken, JobId};
 use crate::log::ResultLog;
 use crate::store::JobRecord;
 
-pub(super) use fragments::summary;
+pub(super) use summary::summary;
 
 /// Bytes of records that are read at once.
 const PAGE_BYTES: usize = 256 << 10;
-/// Records from the end of the log that a page begins with: at most 4 MB, mostly far less.
-pub(super) const TAIL_RECORDS: u64 = 64;
-/// Lines that a page begins with at the most.
-const SHOWN_LINES: usize = 2000;
 /// Lines that a search shows.
 const FOUND_LINES: usize = 200;
 /// Bytes of a line that is searched.
@@ -42,6 +45,7 @@ pub(super) fn routes() -> Router<Web> {
         .route("/jobs", get(list::list))
         .route("/jobs/{id}", get(job).post(enter))
         .route("/jobs/{id}/log", get(download))
+        .route("/jobs/{id}/display/{position}", get(display::display))
         .route("/jobs/{id}/search", get(search))
         .merge(assets())
 }
@@ -89,7 +93,10 @@ impl Web {
 fn locked() -> Refusal {
     let body = html! {
         h1 { "This job's page needs its key" }
-        p { "Open it by the link that came with the job, or show the job's token:" }
+        p {
+            "Open it by the link that came with the job, which " code { "sqlflowctl describe" } " prints again. This browser then "
+            "finds it in the list for a month. Or show the job's token:"
+        }
         form method="post" {
             label for="token" { "Token" }
             input #token name="token" type="password" required autocomplete="off";
@@ -119,19 +126,24 @@ async fn job(
     State(web): State<Web>,
     Path(id): Path<String>,
     Query(Key { key }): Query<Key>,
-) -> Result<Html<String>, Refusal> {
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    if key.is_empty()
+        && let Some(known) = web.links.remembered(&id, &headers)
+    {
+        return Ok(Redirect::to(&web.links.path(&known)).into_response());
+    }
     let record = web.open(&id, &key).await?;
     let view = web.views.of(&record.job.id);
-    let summary = summary(&web, &record, &view).await.map_err(|error| Refusal::fault(&error))?;
-    let begin = web.log.tail(&record.job.id, TAIL_RECORDS).await.map_err(|error| Refusal::fault(&error))?;
-    let (pieces, next) =
-        tail(web.log.as_ref(), &record.job.id, begin).await.map_err(|error| Refusal::fault(&error))?;
+    let fault = |error: crate::log::LogError| Refusal::fault(&error);
+    let summary = summary(&web, &record, &view, READ_TIME).await.map_err(fault)?;
+    let Tail { lines, next, is_cut } = tail(web.log.as_ref(), &record.job.id).await.map_err(fault)?;
     let sql =
         web.store.program(&record.job.id).await.map_err(|error| Refusal::fault(&error))?.unwrap_or_default();
-    let is_over = record.job.state.is_final();
+    let is_live = !(record.job.state.is_final() && summary.is_whole);
     let body = html! {
         p #announced .for-listeners role="status" {}
-        div #summary { (summary) }
+        div #summary { (summary.markup) }
         section aria-labelledby="log-title" {
             h2 #log-title { "Log" }
             form .tools role="search" action={ "/jobs/" (id) "/search" } {
@@ -142,19 +154,21 @@ async fn job(
                 label .script-only hidden { input #follow type="checkbox" checked; " Follow" }
                 a href={ "/jobs/" (id) "/log?key=" (key) } download={ (id) ".log" } { "Download" }
             }
-            @if begin > 0 || pieces.len() >= SHOWN_LINES { p .dim { "The end of the log; download it for all." } }
+            @if is_cut { p .dim { "The last " (words::counted(lines.len() as u64, "line")) "; download the log for all." } }
             div #log tabindex="0" role="log" aria-live="off" aria-label="Output of the job"
-                data-live=[(!is_over).then(|| format!("/jobs/{id}/live?key={key}&after={next}"))] {
-                @for piece in &pieces { span class=(piece.kind.name()) { (piece.text) } }
+                data-live=[is_live.then(|| format!("/jobs/{id}/live?key={key}&after={next}"))] {
+                @for piece in &lines { span class=(piece.kind.name()) { (piece.text) } }
             }
         }
         section aria-labelledby="sql-title" {
             h2 #sql-title { "Program" }
-            pre #sql tabindex="0" { (&sql[..sql.floor_char_boundary(SHOWN_SQL)]) }
+            pre #sql tabindex="0" { (sql[..sql.floor_char_boundary(SHOWN_SQL)].trim()) }
         }
-        @if !is_over { noscript { p { a href={ "/jobs/" (id) "?key=" (key) } { "Load again" } } } }
+        @if is_live { noscript { p { a href={ "/jobs/" (id) "?key=" (key) } { "Load again" } } } }
     };
-    Ok(Html(page(&format!("Job {id}"), Some(&record), &body).into_string()))
+    let title = if record.job.title.is_empty() { format!("Job {id}") } else { record.job.title.clone() };
+    let html = Html(page(&title, Some(&record), &body).into_string());
+    Ok(([(header::SET_COOKIE, web.links.cookie(&record.job.id))], html).into_response())
 }
 
 /// A whole document.
@@ -177,20 +191,6 @@ fn page(title: &str, record: Option<&JobRecord>, body: &Markup) -> Markup {
             }
         }
     }
-}
-
-/// The log from a position to its end, and where it ends; as much as one read gives.
-async fn tail(
-    log: &dyn ResultLog,
-    job: &JobId,
-    begin: u64,
-) -> Result<(Vec<Piece>, u64), crate::log::LogError> {
-    let mut text = LogText::default();
-    let page = log.read(job, begin, PAGE_BYTES * 16).await?;
-    let next = page.records.last().map_or(begin, |it| it.position);
-    let mut lines = Lines::of(page.records.iter().filter_map(|it| text.take(it)));
-    lines.drain(..lines.len().saturating_sub(SHOWN_LINES));
-    Ok((lines, next))
 }
 
 /// The output of all attempts, byte for byte, in the order of the log.

@@ -1,7 +1,11 @@
 //! Measurements over rounds, thinned out so that any training fits into a small curve.
 
+use sqlflow_proto::v1::Metric;
+
 /// Points that are kept at the most.
-const MAX_POINTS: usize = 512;
+const MAX_POINTS: usize = 256;
+/// Characters of a name.
+const NAME_CHARACTERS: usize = 100;
 
 /// One measurement over the rounds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -11,6 +15,73 @@ pub(super) struct Series {
     last: Option<(u64, f64)>,
     /// Only every so many-th round is kept.
     stride: u64,
+}
+
+/// All measurements of one statement, by what is measured and on which data: those of one measure are one chart.
+#[derive(Debug, Default)]
+pub(super) struct Curves {
+    all: Vec<(Name, Series)>,
+    /// The round that the model keeps, where it is not the last one.
+    pub(super) kept: Option<u64>,
+}
+
+/// Such as `logloss` on the data `train`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    pub(super) measure: String,
+    pub(super) data: String,
+}
+
+impl Name {
+    /// As libraries name their measurements: `train-rmse` and `validate-rmse`, or `rmse` and `val_rmse`.
+    fn parse(name: &str) -> Self {
+        const DATA: [&str; 6] = ["train", "validate", "validation", "valid", "eval", "test"];
+        let short = |text: &str| text.chars().take(NAME_CHARACTERS).collect();
+        let (data, measure) = match (name.split_once('-'), name.strip_prefix("val_")) {
+            (Some((data, measure)), _) if DATA.contains(&data) && !measure.is_empty() => (data, measure),
+            (_, Some(measure)) if !measure.is_empty() => ("validate", measure),
+            _ => ("", name),
+        };
+        Self { measure: short(measure), data: short(data) }
+    }
+}
+
+impl Curves {
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Measurements of a round; so many series may be new.
+    pub(super) fn push(&mut self, round: u64, metrics: Vec<Metric>, room: usize) {
+        let most = self.all.len() + room;
+        for Metric { name, value } in metrics {
+            let name = Name::parse(&name);
+            let at = self.all.iter().position(|(it, _)| *it == name).unwrap_or(self.all.len());
+            if at == self.all.len() && at < most {
+                self.all.push((name, Series::default()));
+            }
+            if let Some((_, series)) = self.all.get_mut(at) {
+                series.push(round, value);
+            }
+        }
+    }
+
+    /// For each measure, the data that it was taken on, in the order in which they came.
+    pub(super) fn charts(&self) -> Vec<(&str, Vec<(&str, &Series)>)> {
+        let mut charts: Vec<(&str, Vec<(&str, &Series)>)> = Vec::new();
+        for (name, series) in &self.all {
+            let line = (name.data.as_str(), series);
+            match charts.iter_mut().find(|(measure, _)| *measure == name.measure) {
+                Some((_, lines)) => lines.push(line),
+                None => charts.push((&name.measure, vec![line])),
+            }
+        }
+        // Beside `val_loss`, `loss` is that of the training.
+        for (_, lines) in charts.iter_mut().filter(|(_, lines)| lines.len() > 1) {
+            lines.iter_mut().filter(|line| line.0.is_empty()).for_each(|line| line.0 = "train");
+        }
+        charts
+    }
 }
 
 impl Series {
@@ -45,6 +116,13 @@ impl Series {
     pub(super) fn last(&self) -> Option<(u64, f64)> {
         self.last
     }
+
+    /// The value in this round, or in the last one before it that is kept.
+    pub(super) fn at(&self, round: u64) -> Option<f64> {
+        let points = self.points();
+        let end = points.partition_point(|(it, _)| *it <= round);
+        Some(points.get(end.checked_sub(1)?)?.1)
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +143,28 @@ mod tests {
         assert_eq!(series.points(), [(1, 7.0)]);
         series.push(2, f64::NAN);
         assert_eq!(series.points(), [(1, 7.0)]);
+        assert_eq!((series.at(0), series.at(1), series.at(9)), (None, Some(7.0), Some(7.0)));
+    }
+
+    #[test]
+    fn train_and_validation_are_lines_of_one_chart() {
+        let mut curves = Curves::default();
+        let names = ["train-mlogloss", "train-merror", "validate-mlogloss", "loss", "val_loss", "per-class"];
+        let metrics = |value| names.map(|name| Metric { name: name.to_owned(), value }).to_vec();
+        curves.push(1, metrics(0.5), 6);
+        curves.push(2, metrics(0.4), 0);
+        curves.push(2, vec![Metric { name: "one-more".into(), value: 0.0 }], 0);
+        let charts = curves.charts().into_iter().map(|(measure, lines)| {
+            let data: Vec<_> =
+                lines.iter().map(|(data, series)| format!("{data} {}", series.points().len())).collect();
+            format!("{measure}: {}", data.join(", "))
+        });
+        let expected = [
+            "mlogloss: train 2, validate 2",
+            "merror: train 2",
+            "loss: train 2, validate 2",
+            "per-class:  2",
+        ];
+        assert_eq!(charts.collect::<Vec<_>>(), expected);
     }
 }

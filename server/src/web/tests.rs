@@ -178,3 +178,30 @@ async fn a_server_that_cannot_write_its_heartbeat_says_so_until_it_can() {
     world.heartbeat().await;
     can_record(&world).await;
 }
+
+/// Of a log of gigabytes a page shows what was read in time, and goes on with that.
+#[tokio::test]
+async fn a_long_log_is_read_in_parts() {
+    let world = world().await;
+    let job = world.job().await;
+    for text in ["first", "last"] {
+        world.say(&job, text).await;
+        world.say(&job, &"x".repeat(3 << 20)).await;
+    }
+    let view = world.web.views.of(&job);
+    let record = world.web.store.load(&job).await.unwrap().unwrap();
+    let mut parts = Vec::new();
+    loop {
+        let part = pages::summary(&world.web, &record, &view, Duration::ZERO).await.unwrap();
+        let is_told = part.markup.into_string().contains("still being read");
+        assert_eq!(is_told, !part.is_whole);
+        parts.push(view.lock().await.unread);
+        if part.is_whole {
+            break;
+        }
+    }
+    assert!(parts.len() > 2 && parts.is_sorted_by(|a, b| a > b), "{parts:?}");
+    assert_eq!(world.log.hooks.0.lock().unwrap()[&job], 1, "nothing is read twice");
+    let longest = view.lock().await.notices.iter().map(|(_, notice)| notice.text.len()).max();
+    assert!(longest < Some(1100), "{longest:?}");
+}

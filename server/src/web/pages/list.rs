@@ -1,15 +1,16 @@
-//! The list of jobs: what anyone may see who reaches this server. It opens no page.
+//! The list of jobs: what anyone may see who reaches this server. It opens no page, and shows nothing of the data: of a
+//! program its first words without quoted text, of a failure its kind.
 
 use axum::extract::{Query, State};
 use axum::response::Html;
-use maud::html;
+use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::fragments::{badge, duration, moment};
+use super::words::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
 use crate::clock;
 use crate::job::JobState;
-use crate::store::JobFilter;
+use crate::store::{JobFilter, JobRecord};
 use crate::web::Web;
 
 const PAGE_JOBS: u32 = 50;
@@ -39,6 +40,7 @@ pub(super) async fn list(
     let more = records.len() > PAGE_JOBS as usize;
     records.truncate(PAGE_JOBS as usize);
     let now = clock::now_ms();
+    let address = |before: &str| format!("/jobs?state={}&user={}{before}", encoded(&state), encoded(&user));
     let body = html! {
         h1 { "Jobs" }
         form .tools role="search" {
@@ -51,30 +53,61 @@ pub(super) async fn list(
             input #user name="user" value=(user);
             button { "Filter" }
         }
-        @if records.is_empty() { p { "No such job." } } @else {
-            div .scrolls tabindex="0" role="region" aria-label="Jobs" {
-                table {
-                    thead { tr { th scope="col" { "Job" } th scope="col" { "State" } th scope="col" { "User" }
-                        th scope="col" { "Begun" } th scope="col" { "Took" } } }
-                    tbody {
-                        @for record in &records {
-                            tr {
-                                td { a href={ "/jobs/" (record.job.id) } { code { (record.job.id) } } }
-                                td { (badge(&record.job)) }
-                                td { (record.user_id) }
-                                td { (moment(record.created_ms)) }
-                                td { (duration(record.ended_ms.unwrap_or(now) - record.created_ms)) }
-                            }
-                        }
-                    }
-                }
+        @if records.is_empty() {
+            p { @if before.is_empty() && state.is_empty() && user.is_empty() {
+                "There is no job yet. Run one: " code { "sqlflowctl run -e 'SELECT 1'" }
+            } @else { "No such job." } }
+        } @else {
+            // On a narrow screen rows become blocks, which are a table to those who do not see it only by these roles.
+            table .jobs role="table" {
+                thead role="rowgroup" { tr role="row" {
+                    @for name in ["State", "Job", "Models", "User", "Begun", "Took"] { th scope="col" role="columnheader" { (name) } }
+                } }
+                tbody role="rowgroup" { @for record in &records { (row(record, now)) } }
             }
         }
-        @if let Some(last) = records.last().filter(|_| more) {
-            p { a href={ "/jobs?state=" (state) "&user=" (encoded(&user)) "&before=" (last.job.id) } { "Older" } }
+        nav .paging aria-label="Pages of the list" {
+            @if !before.is_empty() { a href=(address("")) { "Newest" } }
+            @if let Some(last) = records.last().filter(|_| more) {
+                a rel="next" href=(address(&format!("&before={}", last.job.id))) { "Older" }
+            }
         }
     };
     Ok(Html(page("Jobs", None, &body).into_string()))
+}
+
+fn row(record: &JobRecord, now: i64) -> Markup {
+    let job = &record.job;
+    let title = if job.title.is_empty() { job.id.as_str() } else { &job.title };
+    let models = models(job).join(", ");
+    html! {
+        tr role="row" {
+            td role="cell" { (badge(job.state.name())) }
+            td .what role="cell" {
+                a href={ "/jobs/" (job.id) } { (title) }
+                p .dim { (kinds(job)) " · " code { (job.id) } }
+                @if let Some(why) = failure(record) { p class=(job.state.name()) { (why) } }
+            }
+            td role="cell" data-name="Models" { (models) }
+            td role="cell" data-name="User" { (record.user_id) }
+            td role="cell" data-name="Begun" { (moment(record.created_ms)) }
+            td role="cell" data-name="Took" { (duration(record.ended_ms.unwrap_or(now) - record.created_ms)) }
+        }
+    }
+}
+
+/// What kind of failure it was, and in which step.
+fn failure(record: &JobRecord) -> Option<String> {
+    let JobState::Failed(failure) = &record.job.state else { return None };
+    let words = failure.cause.in_words();
+    let place = record.job.current_step().and_then(|index| {
+        let step = record.job.steps.get(index as usize)?;
+        Some(step_name(index as usize, step))
+    });
+    match place {
+        Some(place) => Some(format!("{words}, in {place}")),
+        None => Some(words.to_owned()),
+    }
 }
 
 fn encoded(text: &str) -> String {

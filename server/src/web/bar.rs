@@ -1,0 +1,75 @@
+//! Progress bars that programs draw by themselves, such as tqdm's.
+
+/// Bytes of the line that a bar is looked for in.
+const LINE_BYTES: usize = 512;
+
+/// A bar as it was drawn last.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Bar {
+    pub(super) percent: u8,
+    pub(super) text: String,
+}
+
+/// Finds them in standard error, piece by piece.
+#[derive(Debug, Default)]
+pub(super) struct Bars {
+    pub(super) newest: Option<Bar>,
+    line: Vec<u8>,
+}
+
+impl Bars {
+    /// Bars write their line over with carriage returns.
+    pub(super) fn take(&mut self, data: &[u8]) {
+        let tail = &data[data.len().saturating_sub(LINE_BYTES)..];
+        self.line.extend_from_slice(tail);
+        if let Some(end) = self.line.iter().rposition(|byte| *byte == b'\n') {
+            self.line.drain(..=end);
+        }
+        if self.line.len() > LINE_BYTES {
+            self.line.drain(..self.line.len() - LINE_BYTES);
+        }
+        let line = String::from_utf8_lossy(&self.line);
+        let newest = line.rsplit('\r').map(str::trim).find(|it| !it.is_empty());
+        self.newest =
+            newest.and_then(bar).or_else(|| if tail.ends_with(b"\n") { None } else { self.newest.take() });
+    }
+}
+
+/// `45%|███   | 45/100 [00:10<00:12, 4.5it/s]`, perhaps with a title before it.
+fn bar(line: &str) -> Option<Bar> {
+    let (before, after) = line.split_once("%|")?;
+    let digits = before.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+    let percent: u8 = digits.parse().ok().filter(|it| *it <= 100)?;
+    let title = before[..before.len() - digits.len()].trim().trim_end_matches(':');
+    let figures = after.split_once('|').map_or("", |(_, figures)| figures.trim());
+    let text = [title, figures].into_iter().filter(|it| !it.is_empty()).collect::<Vec<_>>().join(" ");
+    Some(Bar { percent, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_are_read_as_they_are_drawn() {
+        let told = bar("epoch 3:  45%|████▌     | 45/100 [00:10<00:12,  4.50it/s]").unwrap();
+        assert_eq!(told, Bar { percent: 45, text: "epoch 3 45/100 [00:10<00:12,  4.50it/s]".into() });
+        assert_eq!(bar("  7%|▋ | 7/100").unwrap().percent, 7);
+        for none in ["", "100 %", "a 500%| |", "50% done", "%|"] {
+            assert_eq!(bar(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_newest_bar_counts_and_goes_with_its_line() {
+        let mut bars = Bars::default();
+        for part in ["\r 10%|█", "    | 1/10", "\r 20%|██   | 2/10 [00:0"] {
+            bars.take(part.as_bytes());
+        }
+        assert_eq!(bars.newest.as_ref().unwrap().percent, 20);
+        bars.take(b"\r100%|##| 10/10 [00:01<00:00]\n");
+        assert_eq!(bars.newest, None);
+        bars.take(&[b'x'; 100_000]);
+        assert!(bars.line.len() <= LINE_BYTES);
+    }
+}

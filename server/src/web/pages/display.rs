@@ -1,0 +1,52 @@
+//! What a statement showed, such as a plot: from the log, one record at a time.
+
+use std::sync::LazyLock;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use maud::html;
+use sqlflow_proto::record::record::Payload;
+use tokio::sync::Semaphore;
+
+use super::statements::PICTURES;
+use super::{Key, Refusal};
+use crate::web::Web;
+
+/// Displays that are read at the same time: each is one record, of at most 17 MiB.
+const MAX_READ: usize = 4;
+static READS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(MAX_READ));
+
+/// The display at a position of the log. A picture is shown as what it says it is; all else is only for a file.
+pub(super) async fn display(
+    State(web): State<Web>,
+    Path((id, position)): Path<(String, u64)>,
+    Query(Key { key }): Query<Key>,
+) -> Result<Response, Refusal> {
+    let record = web.open(&id, &key).await?;
+    let Some(before) = position.checked_sub(1) else { return Err(nothing()) };
+    let _turn = READS.acquire().await.map_err(|_| nothing())?;
+    let page = web.log.read(&record.job.id, before, 1).await.map_err(|error| Refusal::fault(&error))?;
+    let stored = page.records.into_iter().next().filter(|it| it.position == position);
+    let Some(Payload::Display(display)) = stored.and_then(|it| it.record?.payload) else {
+        return Err(nothing());
+    };
+    // It never changes.
+    let kept = (header::CACHE_CONTROL, "private, max-age=86400, immutable".to_owned());
+    let response = match PICTURES.into_iter().find(|it| *it == display.media_type) {
+        Some(kind) => ([(header::CONTENT_TYPE, kind.to_owned()), kept], display.data).into_response(),
+        None => {
+            let name = format!("attachment; filename=\"{id}-{position}\"");
+            let kind = (header::CONTENT_TYPE, "application/octet-stream".to_owned());
+            ([kind, kept, (header::CONTENT_DISPOSITION, name)], display.data).into_response()
+        }
+    };
+    Ok(response)
+}
+
+fn nothing() -> Refusal {
+    Refusal(
+        StatusCode::NOT_FOUND,
+        html! { h1 { "Nothing to see" } p { "The log has nothing to look at there." } },
+    )
+}

@@ -1,0 +1,209 @@
+//! What changes on a job's page while it runs: state, progress, results, phases, models, and why it failed.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+
+use super::statements::{self, Course};
+use super::timeline::timeline;
+use super::words::{badge, duration, kinds, moment, size};
+use crate::clock;
+use crate::job::{Attempt, Failure, Job, JobState, Phase, Step};
+use crate::log::LogError;
+use crate::store::JobRecord;
+use crate::trace;
+use crate::web::Web;
+use crate::web::view::{Progress, SharedView, View};
+
+/// A summary, and whether it is of the whole log.
+pub(in crate::web) struct Summary {
+    pub(in crate::web) markup: Markup,
+    pub(in crate::web) is_whole: bool,
+}
+
+/// All of it, from the record and what the log tells: the view is the job's. Reads the log for so long at the most.
+pub(in crate::web) async fn summary(
+    web: &Web,
+    record: &JobRecord,
+    view: &SharedView,
+    time: Duration,
+) -> Result<Summary, LogError> {
+    let mut view = view.lock().await;
+    view.refresh(&record.job.id, web.log.as_ref(), time).await?;
+    name_statements(web, record, &mut view).await;
+    let view = &*view;
+    let page = format!("/jobs/{}", record.job.id);
+    let key = web.links.key(&record.job.id);
+    let markup = html! {
+        (head(web, record, view))
+        @if let JobState::Failed(failure) = &record.job.state { (end(record, view, failure)) }
+        (progress(record, view))
+        (statements::statements(record, view, &|position| format!("{page}/display/{position}?key={key}")))
+        (timeline(record))
+        (models(view))
+        (notices(view))
+    };
+    Ok(Summary { markup, is_whole: view.unread == 0 })
+}
+
+/// Looks up the first words of statements that have begun. Without them a page has their numbers.
+async fn name_statements(web: &Web, record: &JobRecord, view: &mut View) {
+    if view.statements.nameless().next().is_none() {
+        return;
+    }
+    let Ok(headings) = web.store.headings(&record.job.id).await else { return };
+    for (index, heading) in view.statements.nameless() {
+        *heading = Some(headings.get(index as usize).cloned().unwrap_or_default());
+    }
+}
+
+fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
+    let job = &record.job;
+    let now = record.ended_ms.unwrap_or_else(clock::now_ms);
+    let all: u32 = job.steps.iter().map(|it| it.statement_count).sum();
+    html! {
+        h1 { @if job.title.is_empty() { "Job " code { (job.id) } } @else { (job.title) } }
+        p .state { (badge(job.state.name())) " " (sentence(job, view)) }
+        @if view.unread > 0 {
+            p .dim role="note" { "The log is still being read: " (view.unread) " records of it are not in what follows." }
+        }
+        dl .facts {
+            dt { "Job" } dd { code { (job.id) } }
+            dt { "Does" } dd { (kinds(job)) }
+            dt { "Begun" } dd { (moment(record.created_ms)) }
+            dt { @if record.ended_ms.is_some() { "Took" } @else { "For" } } dd { (duration(now - record.created_ms)) }
+            dt { "Statements" } dd { (view.statements.done()) " of " (all) " done" }
+            @if !record.user_id.is_empty() { dt { "User" } dd { (record.user_id) } }
+            @if let Some(url) = trace_url(web, job) { dt { "Trace" } dd { a href=(url) { "Show" } } }
+        }
+    }
+}
+
+/// Why it waits, or what it does.
+fn sentence(job: &Job, view: &View) -> String {
+    match &job.state {
+        JobState::Succeeded | JobState::Failed(_) => return String::new(),
+        JobState::Pending | JobState::Running => {}
+    }
+    if let Some(failure) = &job.cancel {
+        return format!("is being ended: {}", failure.message);
+    }
+    let attempt = job.current_step().and_then(|step| job.steps.get(step as usize)?.attempts.last());
+    let runs = attempt.is_some_and(|it| matches!(it.phase, Phase::Attached { .. }));
+    match view.notices.back() {
+        // Once it runs it waits for nothing.
+        Some((_, notice)) if !runs => notice.text.clone(),
+        _ if runs => String::new(),
+        _ => "waits to be started".to_owned(),
+    }
+}
+
+/// Why it did not succeed: the one place that says so.
+fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
+    let job = &record.job;
+    let is_cancel = failure.cause.is_cancel();
+    let outcome = job.steps.iter().filter_map(Step::last_run).next_back().and_then(Attempt::outcome);
+    let stopped = view.statements.iter().rev().find(|(_, it)| it.duration_micros.is_none());
+    html! {
+        section class=(if is_cancel { "end cancelled" } else { "end failed" }) aria-labelledby="end-title" {
+            h2 #end-title { @if is_cancel { "Why it was cancelled" } @else { "Why it failed" } }
+            p .why { (failure.message) }
+            @if let Some((index, statement)) = stopped {
+                p { "In " a href={ "#statement-" (index + 1) } { "statement " (index + 1) }
+                    @if let Some(heading) = statement.heading.as_ref().filter(|it| !it.is_empty()) {
+                        ": " code { (statements::mention(heading)) }
+                    }
+                }
+            }
+            @if let Some(outcome) = outcome {
+                @if !outcome.evidence.is_empty() { p .dim { (outcome.evidence) } }
+                @if !outcome.detail.is_empty() {
+                    details #traceback { summary { "Traceback" } pre tabindex="0" { (outcome.detail) } }
+                }
+            }
+        }
+    }
+}
+
+fn progress(record: &JobRecord, view: &View) -> Markup {
+    if record.job.state.is_final() || (view.progress.is_empty() && view.bar().is_none()) {
+        return html! {};
+    }
+    html! {
+        section aria-labelledby="progress-title" {
+            h2 #progress-title { "Progress" }
+            @if let Some(newest) = view.progress.back() { (bar(newest)) }
+            @if let Some(told) = view.bar() {
+                p .bar {
+                    progress max="100" value=(told.percent) aria-label="The program's own bar" {}
+                    span { (told.percent) " % " (told.text) }
+                }
+            }
+        }
+    }
+}
+
+fn bar(told: &Progress) -> Markup {
+    let left =
+        told.seconds_left().map(|it| format!(", {} left", duration(i64::try_from(it).unwrap_or(0) * 1000)));
+    html! {
+        p .bar {
+            @if told.total > 0 {
+                progress max=(told.total) value=(told.done) aria-label=(told.phase) {}
+            } @else { progress aria-label=(told.phase) {} }
+            span {
+                (told.phase) ": " (told.done)
+                @if told.total > 0 { " of " (told.total) }
+                " " (told.unit) @if let Some(left) = left { (left) }
+            }
+        }
+    }
+}
+
+fn models(view: &View) -> Markup {
+    html! {
+        @if !view.models.is_empty() {
+            section aria-labelledby="models-title" {
+                h2 #models-title { "Models" }
+                @for model in &view.models {
+                    @let last = model.name.rsplit('/').next().unwrap_or_default();
+                    h3 { (model.name) }
+                    dl .facts {
+                        dt { "Folder" } dd { code { (model.uri) } }
+                        dt { "Files" } dd { code { (last) ".tar.gz" } " (" (size(model.size_bytes)) "), " code { "sqlflow.gob" } }
+                        dt { "SHA-256" } dd { code { (format!("{:x}", model.sha256)) } }
+                        dt { "More" } dd { code { "sqlflowctl models show " (model.name) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn notices(view: &View) -> Markup {
+    html! {
+        @if !view.notices.is_empty() {
+            section aria-labelledby="notices-title" {
+                h2 #notices-title { "What happened" }
+                ol .notices {
+                    @for (micros, notice) in &view.notices { li { (moment(micros / 1000)) " " (notice.text) } }
+                }
+            }
+        }
+    }
+}
+
+/// Where the job's trace is shown, if it is anywhere.
+fn trace_url(web: &Web, job: &Job) -> Option<String> {
+    (!web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
+}
+
+/// How the job stands, as its statements see it.
+pub(super) fn course(job: &Job) -> Course {
+    match &job.state {
+        JobState::Pending | JobState::Running => Course::Running,
+        JobState::Succeeded => Course::Over,
+        JobState::Failed(failure) if failure.cause.is_cancel() => Course::Cancelled,
+        JobState::Failed(_) => Course::Failed,
+    }
+}
