@@ -101,6 +101,7 @@ async fn each_jobs_end_is_one_line_and_each_line_is_strict_json() {
     expected.insert(token.job_id, "cancelled".to_owned());
     server.stop().unwrap();
 
+    serde_json::from_str::<Strict>(r#"{"a": {"b": 1, "b": 2}}"#).unwrap_err();
     let log = std::fs::read_to_string(dir.path().join("state/server.log")).unwrap();
     let mut ended = BTreeMap::new();
     let mut attempts = 0;
@@ -120,4 +121,37 @@ async fn each_jobs_end_is_one_line_and_each_line_is_strict_json() {
         }
     }
     assert_eq!((ended, attempts), (expected, 3), "{log}");
+}
+
+/// Also of lines that no test writes: the text of a line is its field `message`, and a span's name its field `name`.
+#[test]
+fn no_field_of_a_line_has_a_name_that_is_taken() {
+    let mut folders = vec![python::repository().join("server/src")];
+    let mut lines = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            for part in text.split("tracing::").skip(1) {
+                let Some((macro_name, rest)) = part.split_once("!(") else { continue };
+                let taken = match macro_name {
+                    "info" | "warn" | "error" | "debug" => "message",
+                    "info_span" | "debug_span" => "name",
+                    _ => continue,
+                };
+                lines += 1;
+                // Fields come before the text.
+                let fields = rest.split(['"', ';']).next().unwrap();
+                let mut names = fields
+                    .split(',')
+                    .map(|it| it.split('=').next().unwrap().trim().trim_start_matches(['%', '?']));
+                assert!(!names.any(|it| it == taken), "{}: {fields}", path.display());
+            }
+        }
+    }
+    assert!(lines > 50, "{lines}");
 }

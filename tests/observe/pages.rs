@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use sqlflow_proto::v1::{ListJobsRequest, job_status};
 use sqlflow_tests::http::{get, get_with_cookie, post};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
@@ -273,6 +274,16 @@ async fn a_cancelled_job_is_never_shown_as_failed() {
         assert!(!text.contains("failed"), "{text}");
     }
     assert!(!get(&server.http, "/jobs?state=failed").body.contains(&token.job_id));
+    // To clients it has FAILED, and its cause says the rest.
+    let codes = vec![job_status::Code::Failed.into()];
+    let asked = ListJobsRequest { codes, ..ListJobsRequest::default() };
+    let jobs = client.api.list_jobs(asked).await.unwrap().into_inner().jobs;
+    assert_eq!(jobs.iter().map(|it| it.job_id.as_str()).collect::<Vec<_>>(), [token.job_id.as_str()]);
+
+    for (wrong, words) in [("state=bogus", "there are pending, running"), ("before=x", "is no job id")] {
+        let answer = get(&server.http, &format!("/jobs?{wrong}"));
+        assert!(answer.code == 400 && answer.body.contains(words), "{wrong}: {answer:?}");
+    }
 }
 
 /// What a job says is text, on a page too.

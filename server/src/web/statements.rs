@@ -62,7 +62,10 @@ pub(super) struct Table {
     pub(super) rows: Vec<Vec<String>>,
     /// Columns beyond those that are shown.
     pub(super) more_columns: usize,
+    /// Which of them have numbers only.
     pub(super) numbers: Vec<bool>,
+    /// There was no room for a row: none of those behind it is shown.
+    is_full: bool,
 }
 
 /// Something to look at, which stays in the log.
@@ -135,16 +138,17 @@ impl Statements {
             head.column_names.into_iter().take(SHOWN_COLUMNS).map(|it| shortened(&it)).collect();
         self.add(index, bytes_of(&names), |statement| {
             let numbers = vec![true; names.len()];
-            statement.table = Some(Table { names, rows: Vec::new(), more_columns, numbers });
+            statement.table = Some(Table { names, more_columns, numbers, ..Table::default() });
         });
     }
 
     pub(super) fn take_rows(&mut self, index: u32, rows: &Rows) {
         let Some(statement) = self.kept.get_mut(&index) else { return };
         statement.rows += u64::from(rows.count);
-        let shown = statement.table.as_ref().map_or(SHOWN_ROWS, |it| it.rows.len());
+        let room =
+            statement.table.as_ref().filter(|it| !it.is_full).map_or(0, |it| SHOWN_ROWS - it.rows.len());
         let Ok(batch) = Batch::new(rows) else { return };
-        for row in 0..batch.row_count().min(SHOWN_ROWS - shown) {
+        for row in 0..batch.row_count().min(room) {
             let mut numbers = Vec::new();
             let cells: Vec<String> = batch
                 .row(row)
@@ -156,7 +160,7 @@ impl Statements {
                     shortened(&text)
                 })
                 .collect();
-            self.add(index, bytes_of(&cells), |statement| {
+            let has_room = self.add(index, bytes_of(&cells), |statement| {
                 if let Some(table) = &mut statement.table {
                     table.rows.push(cells);
                     for (all, one) in table.numbers.iter_mut().zip(numbers) {
@@ -164,6 +168,12 @@ impl Statements {
                     }
                 }
             });
+            if !has_room {
+                if let Some(table) = self.kept.get_mut(&index).and_then(|it| it.table.as_mut()) {
+                    table.is_full = true;
+                }
+                return;
+            }
         }
     }
 
@@ -203,10 +213,10 @@ impl Statements {
     }
 
     /// Adds something of so many bytes to a statement, if there is room for it.
-    fn add(&mut self, index: u32, bytes: usize, add: impl FnOnce(&mut Statement)) {
-        let Some(statement) = self.kept.get_mut(&index) else { return };
+    fn add(&mut self, index: u32, bytes: usize, add: impl FnOnce(&mut Statement)) -> bool {
+        let Some(statement) = self.kept.get_mut(&index) else { return false };
         if statement.bytes + bytes > STATEMENT_BYTES {
-            return;
+            return false;
         }
         statement.bytes += bytes;
         add(statement);
@@ -218,6 +228,7 @@ impl Statements {
             self.bytes -= std::mem::take(&mut other.bytes);
             (other.table, other.texts) = (None, Vec::new());
         }
+        true
     }
 }
 
@@ -262,6 +273,14 @@ mod tests {
             assert_eq!((statement.rows, table.rows.len(), table.more_columns), (30, 20, 6));
             assert_eq!(table.rows[0][0], format!("of {index}"));
         }
+        // A row that does not fit ends what is shown, also where a later one would fit.
+        all.start(2);
+        all.take_head(2, head(24));
+        all.take_rows(2, &rows(15, 24, &"é".repeat(99)));
+        let shown = all.kept[&2].table.as_ref().unwrap().rows.len();
+        assert!((2..15).contains(&shown), "{shown}");
+        all.take_rows(2, &rows(1, 24, ""));
+        assert_eq!((all.kept[&2].table.as_ref().unwrap().rows.len(), all.kept[&2].rows), (shown, 16));
         // It is run again: what it said before counts no more.
         all.end(1, &StatementEnded::default());
         assert_eq!(all.done(), 1);

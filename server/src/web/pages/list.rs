@@ -2,6 +2,7 @@
 //! program its first words without quoted text, of a failure its kind.
 
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::Html;
 use maud::{Markup, html};
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use serde::Deserialize;
 use super::words::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
 use crate::clock;
-use crate::job::JobState;
+use crate::job::{JobId, JobState};
 use crate::store::{JobFilter, JobRecord};
 use crate::web::Web;
 
@@ -29,10 +30,19 @@ pub(super) async fn list(
     State(web): State<Web>,
     Query(Filter { state, user, before }): Query<Filter>,
 ) -> Result<Html<String>, Refusal> {
+    if !state.is_empty() && !JobState::NAMES.contains(&state.as_str()) {
+        return Err(wrong(&format!("there is no state “{state}”; there are {}", JobState::NAMES.join(", "))));
+    }
+    let oldest: Option<JobId> = match before.as_str() {
+        "" => None,
+        id => Some(
+            id.parse().map_err(|_| wrong(&format!("“{id}” is no job id; follow the links of the list")))?,
+        ),
+    };
     let filter = JobFilter {
         user_id: Some(user.clone()).filter(|it| !it.is_empty()),
         states: JobState::NAMES.into_iter().filter(|it| *it == state).collect(),
-        before: before.parse().ok(),
+        before: oldest,
         // One more tells whether there is another page.
         limit: PAGE_JOBS + 1,
     };
@@ -74,6 +84,11 @@ pub(super) async fn list(
         }
     };
     Ok(Html(page("Jobs", None, &body).into_string()))
+}
+
+fn wrong(why: &str) -> Refusal {
+    let body = html! { h1 { "Cannot list jobs" } p { (why) } p { a href="/jobs" { "All jobs" } } };
+    Refusal(StatusCode::BAD_REQUEST, body)
 }
 
 fn row(record: &JobRecord, now: i64) -> Markup {

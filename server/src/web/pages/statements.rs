@@ -69,6 +69,9 @@ fn statement(
     if one.rows > 0 || one.table.is_some() {
         facts.push(counted(one.rows, "row"));
     }
+    if one.rows > 0 && one.table.is_none() {
+        facts.push("not kept here".to_owned());
+    }
     if let Some(changed) = one.rows_affected {
         facts.push(format!("{} changed", counted(changed, "row")));
     }
