@@ -117,10 +117,13 @@ fn attempt(row: &Row<'_>, record: &JobRecord, now: i64, scale: &Scale) -> Markup
         li class=(state) {
             p {
                 span .what {
-                    (capital(&name)) @if *number > 1 { ", attempt " (number) }
+                    (capital(&name)) @if of.attempts.len() > 1 { ", attempt " (number) }
                     @if attempt.role == Role::CleanUp { ", cleans up" }
                 } " "
                 @if state != "succeeded" { (badge(state)) " " }
+                @if let Some(outcome) = attempt.outcome().filter(|_| state == "failed") {
+                    (outcome.reason.name().replace('_', " ")) " "
+                }
                 span .dim {
                     "from " (duration(from - begun_ms)) ", " b { (duration(to - from)) } ": "
                     @for (at, (name, from, to)) in all.iter().enumerate() {
