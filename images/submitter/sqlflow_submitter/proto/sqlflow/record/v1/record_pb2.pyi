@@ -130,13 +130,25 @@ class Notice(_message.Message):
     def __init__(self, kind: _Optional[_Union[Notice.Kind, str]] = ..., text: _Optional[str] = ...) -> None: ...
 
 class ModelPublished(_message.Message):
-    __slots__ = ("name", "uri", "size_bytes", "sha256")
+    __slots__ = ("name", "uri", "size_bytes", "sha256", "replaced", "removed")
     NAME_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
     SHA256_FIELD_NUMBER: _ClassVar[int]
+    REPLACED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
     name: str
     uri: str
     size_bytes: int
     sha256: bytes
-    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+    replaced: EarlierModel
+    removed: bool
+    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ..., replaced: _Optional[_Union[EarlierModel, _Mapping]] = ..., removed: _Optional[bool] = ...) -> None: ...
+
+class EarlierModel(_message.Message):
+    __slots__ = ("made_ms", "trained_by")
+    MADE_MS_FIELD_NUMBER: _ClassVar[int]
+    TRAINED_BY_FIELD_NUMBER: _ClassVar[int]
+    made_ms: int
+    trained_by: str
+    def __init__(self, made_ms: _Optional[int] = ..., trained_by: _Optional[str] = ...) -> None: ...
