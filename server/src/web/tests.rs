@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::StatusCode;
 use futures::StreamExt as _;
-use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use sqlflow_proto::record::{EarlierModel, ModelPublished, Notice, Record, notice, record::Payload};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -204,4 +204,30 @@ async fn a_long_log_is_read_in_parts() {
     assert_eq!(world.log.hooks.0.lock().unwrap()[&job], 1, "nothing is read twice");
     let longest = view.lock().await.notices.iter().map(|(_, notice)| notice.text.len()).max();
     assert!(longest < Some(1100), "{longest:?}");
+}
+
+/// A model that was removed has no files.
+#[tokio::test]
+async fn a_page_says_what_a_model_replaced_and_that_one_was_removed() {
+    let world = world().await;
+    let job = world.job().await;
+    let earlier = EarlierModel { made_ms: 1_700_000_000_000, trained_by: "ana".to_owned() };
+    let published = ModelPublished {
+        name: "kept".to_owned(),
+        uri: "file:///models/kept".to_owned(),
+        replaced: Some(earlier.clone()),
+        ..ModelPublished::default()
+    };
+    let removed = ModelPublished { name: "gone".to_owned(), removed: true, ..published.clone() };
+    for model in [published, removed] {
+        let record = Record { payload: Some(Payload::Model(model)), ..Record::default() };
+        world.log.append(&job, vec![Entry { producer: Producer::server(0), record }]).await.unwrap();
+    }
+    let record = world.web.store.load(&job).await.unwrap().unwrap();
+    let view = world.web.views.of(&job);
+    let page = pages::summary(&world.web, &record, &view, Duration::MAX).await.unwrap().markup.into_string();
+    let (kept, gone) = page.split_once("<h3>gone</h3>").unwrap();
+    assert!(kept.contains("Replaced</dt><dd>a model trained") && kept.contains("by ana"), "{kept}");
+    assert!(kept.contains("kept.tar.gz") && !kept.contains("removed"), "{kept}");
+    assert!(gone.contains("removed") && gone.contains("2023-11-14") && !gone.contains("tar.gz"), "{gone}");
 }

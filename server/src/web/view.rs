@@ -160,6 +160,7 @@ impl View {
             }
             Some(Payload::Model(mut model)) if self.models.len() < MAX_MODELS => {
                 [&mut model.name, &mut model.uri].into_iter().for_each(cut);
+                model.replaced.iter_mut().for_each(|it| cut(&mut it.trained_by));
                 self.models.retain(|it| it.name != model.name);
                 self.models.push(model);
             }

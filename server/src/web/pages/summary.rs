@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use maud::{Markup, html};
+use sqlflow_proto::record::EarlierModel;
 
 use super::statements::{self, Course};
 use super::timeline::timeline;
@@ -170,13 +171,27 @@ fn models(view: &View) -> Markup {
                     h3 { (model.name) }
                     dl .facts {
                         dt { "Folder" } dd { code { (model.uri) } }
-                        dt { "Files" } dd { code { (last) ".tar.gz" } " (" (size(model.size_bytes)) "), " code { "sqlflow.gob" } }
+                        @if model.removed { dt { "State" } dd { "removed" } }
+                        @if let Some(earlier) = &model.replaced {
+                            dt { @if model.removed { "It was" } @else { "Replaced" } }
+                            dd { (earlier_model(earlier)) }
+                        }
+                        @if !model.removed { dt { "Files" } dd { code { (last) ".tar.gz" } " (" (size(model.size_bytes)) "), " code { "sqlflow.gob" } }
                         dt { "SHA-256" } dd { code { (format!("{:x}", model.sha256)) } }
-                        dt { "More" } dd { code { "sqlflowctl models show " (model.name) } }
+                        dt { "More" } dd { code { "sqlflowctl models show " (model.name) } } }
                     }
                 }
             }
         }
+    }
+}
+
+/// What had a model's name before.
+fn earlier_model(earlier: &EarlierModel) -> Markup {
+    html! {
+        "a model"
+        @if earlier.made_ms > 0 { " trained " (moment(earlier.made_ms)) }
+        @if !earlier.trained_by.is_empty() { " by " (earlier.trained_by) }
     }
 }
 
