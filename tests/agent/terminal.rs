@@ -213,6 +213,13 @@ fn a_command_in_the_background_that_reads_the_terminal_waits_for_fg() {
     talk_to_job("$AGENT exec -- $PYTHON -c \"$CODE\" &", CONTINUED, &steps);
 }
 
+/// Its shell has gone, so no `fg` comes: without the agent the kernel gives such a reader an error.
+#[test]
+fn a_command_that_waits_for_a_terminal_for_ever_is_ended() {
+    let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGHUP", "")];
+    talk_to_job("($AGENT exec -- cat < /dev/tty &)", "", &steps);
+}
+
 /// A program that a shell does not see as interactive prints no prompt. The agent is the leader of the session here, and
 /// then a job of another shell.
 #[test]
@@ -224,7 +231,8 @@ fn a_shell_has_its_prompt_and_its_jobs() {
         ("Stopped", "fg\n"),
         ("continued", "a word\n"),
         ("got a word", ""),
-        ("in> ", "sh -c 'printf be%s gun; sleep 600'\n"),
+        // A shell may miss a Ctrl+C just before it starts a program.
+        ("in> ", "$PYTHON -c \"import time; print('be' + 'gun'); time.sleep(600)\"\n"),
         ("begun", CTRL_C),
         ("in> ", "exit 5\n"),
         ("exit", ""),

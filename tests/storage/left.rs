@@ -69,9 +69,8 @@ fn what_fails_leaves_nothing_behind_in_a_slow_storage() {
     let relay = HttpRelay::start(Hdfs::shared().http_port);
     relay.set(Mood::Late(Duration::from_millis(200)));
     let out = tempfile::tempdir().unwrap();
-    std::os::unix::fs::symlink("/etc/passwd", out.path().join("link")).unwrap();
     let ended = publish_through(&relay, out.path(), "slow");
-    assert!(ended.stderr.contains("neither a file nor a folder"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("left no file"), "{}", ended.stderr);
     assert_eq!(place.list(), ["m.tar.gz"]);
     assert_eq!(place.weights(), b"old");
 }
