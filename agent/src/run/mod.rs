@@ -49,6 +49,10 @@ pub(crate) struct Setting {
     pub working_dir: PathBuf,
     /// Where the outcome is written as JSON; it may be a file that cannot be replaced, such as a Pod's termination log.
     pub summary: Option<PathBuf>,
+    /// Between TERM and KILL; `None`: as the assignment says, which counts whole seconds.
+    pub grace: Option<Duration>,
+    /// For what the command leaves behind; `None`: the same.
+    pub drain: Option<Duration>,
     /// How long to wait for a server when nothing runs.
     pub linger: Duration,
     pub publish_retry: Duration,
@@ -197,6 +201,8 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
             (None, None) => Some(DEFAULT_GRACE),
             (total, _) => total,
         },
+        grace: options.grace.map(at_least_some),
+        drain: Some(at_least_some(options.drain)),
         command: Some(options.command.clone()),
         working_dir,
         summary: options.common.outcome.clone(),
@@ -207,6 +213,11 @@ fn try_exec(options: ExecOptions, mirrors: [Mirror; 2]) -> anyhow::Result<u8> {
     };
     let alone = Standalone::new(options, attempt)?;
     run(setting, Home::Alone(Box::new(alone)), mirrors)
+}
+
+/// No time at all would cut off what a command has just printed.
+fn at_least_some(time: Duration) -> Duration {
+    if time.is_zero() { Duration::from_secs(1) } else { time }
 }
 
 /// Only with the one protocol that there is here: the port of another would take the bytes for nonsense.
@@ -226,6 +237,8 @@ fn setting(common: &CommonOptions, root: PathBuf) -> Setting {
         command: None,
         working_dir: root.clone(),
         root,
+        grace: None,
+        drain: None,
         linger: Duration::ZERO,
         publish_retry: common.publish_retry,
         // In the folder that the user named.

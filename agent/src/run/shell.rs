@@ -247,8 +247,8 @@ impl Shell {
             is_publish_only: assignment.publish_attempt > 0,
             keeps_output: self.setting.keeps_output,
             kept: self.setting.kept,
-            grace: seconds(assignment.grace_seconds, DEFAULT_GRACE),
-            drain: seconds(assignment.drain_seconds, DEFAULT_DRAIN),
+            grace: self.setting.grace.unwrap_or(seconds(assignment.grace_seconds, DEFAULT_GRACE)),
+            drain: self.setting.drain.unwrap_or(seconds(assignment.drain_seconds, DEFAULT_DRAIN)),
         };
         if assignment.spool_bytes > 0 {
             self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));

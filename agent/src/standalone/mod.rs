@@ -47,9 +47,6 @@ impl Standalone {
             .log_to
             .map(|dir| LogFolder::create(&dir).with_context(|| format!("cannot log to {}", dir.display())))
             .transpose()?;
-        // 0 would mean the default, and an assignment counts whole seconds.
-        let seconds =
-            |time: Duration| u32::try_from(time.as_secs_f64().ceil() as u64).unwrap_or(u32::MAX).max(1);
         let assignment = Assignment {
             attempt: Some(attempt),
             // For those who tell of it.
@@ -57,8 +54,6 @@ impl Standalone {
             inputs: options.input,
             outputs: options.output,
             environment: options.trace.filter(|_| options.trace_command).map(collector).into_iter().collect(),
-            grace_seconds: options.grace.map_or(0, seconds),
-            drain_seconds: seconds(options.drain),
             ..Assignment::default()
         };
         Ok(Self { assignment, log })
