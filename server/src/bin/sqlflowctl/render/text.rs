@@ -14,6 +14,8 @@ use crate::failure::Failure;
 use sqlflow_server::text::cell::Batch;
 use sqlflow_server::text::escape::{escaped, escaped_lines};
 
+/// Columns of the table that EVALUATE shows its metrics in.
+const METRICS_TABLE: [&str; 2] = ["metric", "value"];
 /// Bytes of standard error that are kept back at most: an error is one sentence.
 const HELD_BACK: usize = 8 * 1024;
 /// A statement's text is cut to this many characters where it is only mentioned.
@@ -34,6 +36,8 @@ pub(crate) struct TextView {
     /// A message that may be the last one: shown with the next record, or at the end of the page.
     message: Option<String>,
     started: Option<Timestamp>,
+    /// The statement's result is its measurements.
+    shows_metrics: bool,
     progress: ProgressView,
 }
 
@@ -50,6 +54,7 @@ impl TextView {
             is_old: false,
             message: None,
             started: None,
+            shows_metrics: false,
             progress: ProgressView::default(),
         }
     }
@@ -57,6 +62,7 @@ impl TextView {
     fn started(&mut self, started: &StatementStarted, response: &Response, screen: &mut dyn Screen) {
         self.started = time(response);
         self.progress = ProgressView::default();
+        self.shows_metrics = false;
         if !self.quiet {
             let number = response.statement.map_or(String::new(), |index| format!(" {}", index + 1));
             screen.line(Tone::Dim, &format!("statement{number}: {}", mention(&started.sql)));
@@ -165,7 +171,9 @@ impl TextView {
             // A final value: what led to it is over, and stands above it.
             screen.end_progress();
             self.progress = ProgressView::default();
-            screen.line(Tone::Plain, &line);
+            if !self.shows_metrics {
+                screen.line(Tone::Plain, &line);
+            }
         } else if !self.quiet {
             self.progress.metrics = line;
             // Metrics alone are no progress: they stand beside it.
@@ -207,6 +215,7 @@ impl View for TextView {
         match &response.response {
             Some(Kind::Started(started)) => self.started(started, response, screen),
             Some(Kind::Head(head)) => {
+                self.shows_metrics |= head.column_names == METRICS_TABLE;
                 self.open_table(Some(&head.column_names), screen)?;
             }
             Some(Kind::Rows(rows)) => self.rows(rows, screen)?,

@@ -140,6 +140,18 @@ fn progress_stands_with_the_newest_metrics() {
 }
 
 #[test]
+fn metrics_that_are_in_a_table_are_not_repeated() {
+    let accuracy = || {
+        Kind::Metrics(Metrics { step: None, metrics: vec![Metric { name: "accuracy".into(), value: 1.0 }] })
+    };
+    let column_names = METRICS_TABLE.map(str::to_owned).to_vec();
+    let table = Kind::Head(Head { column_names, column_types: vec![] });
+    let next = Kind::Started(StatementStarted { sql: "SELECT".into() });
+    let screen = show(false, vec![table, accuracy(), end(None), next, accuracy()]);
+    assert_eq!(screen.lines, ["0 rows (7.0 s)", "statement 1: SELECT", "accuracy 1"]);
+}
+
+#[test]
 fn quiet_leaves_results_and_holes() {
     let message = message("waits for a slot");
     let gap = || Kind::Gap(Gap { reason: "retention".into(), bytes: Some(2_500) });
