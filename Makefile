@@ -51,11 +51,11 @@ build: ## Build server, agent and command line
 
 install: ## Install programs, Python environment, manual pages into PREFIX (~/.local)
 ifdef INSTALL_PROGRAMS
-	@scripts/install.sh "$(PREFIX)" "$(INSTALL_PROGRAMS)" "$(INSTALL_PROGRAMS)/sqlflow-agent"
+	@scripts/install.sh "$(PREFIX)" "$(INSTALL_PROGRAMS)"
 else
-	@$(MAKE) --no-print-directory agent
-	cargo build --release --locked -p sqlflow-server --bins
-	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release" "$(STATIC_AGENT)"
+	@# Not the static agent, for which all that both need would be built a second time.
+	cargo build --release --locked -p sqlflow-server -p sqlflow-agent --bins
+	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release"
 endif
 
 uninstall: ## Remove what make install installed

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# install.sh PREFIX PROGRAMS AGENT: installs SQLFlow below a folder: programs that were built, a Python environment with the
+# install.sh PREFIX PROGRAMS: installs SQLFlow below a folder: programs that were built, a Python environment with the
 # submitter, manual pages, completion. Called by `make install`. All of it is listed in PREFIX/lib/sqlflow/installed, which
 # uninstall.sh reads. Once more is an upgrade.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-prefix=$1 programs=$2 agent=$3
+prefix=$1 programs=$2
 submitter=images/submitter
 
 case $prefix in
@@ -37,7 +37,7 @@ put() { # FILE NAME MODE
 }
 put "$programs/sqlflow-server" bin/sqlflow-server 755
 put "$programs/sqlflowctl" bin/sqlflowctl 755
-put "$agent" bin/sqlflow-agent 755
+put "$programs/sqlflow-agent" bin/sqlflow-agent 755
 "$programs/sqlflowctl" man "$copy/man" 2> /dev/null
 for page in "$copy"/man/*.1; do
     put "$page" "share/man/man1/$(basename "$page")" 644
