@@ -5,13 +5,15 @@ from __future__ import annotations
 import glob
 import os
 import pwd
+import re
 import shutil
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 PASSWORD = "pass/w@rd:secret"
 START_LIMIT_SECONDS = 60
@@ -179,3 +181,42 @@ def postgresql() -> Iterator[str]:
             stop(process, 2)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def cut_after(dsn: str, size: int, is_reset: bool) -> Iterator[str]:
+    """Gives the same data source through a relay that ends a connection when so many bytes came from the server."""
+    match = re.search(r"127\.0\.0\.1:(\d+)", dsn)
+    assert match is not None
+    port = match.group(1)
+
+    def down(client: socket.socket, server: socket.socket) -> None:
+        left = size
+        while left > 0 and (data := server.recv(min(left, 65536))):
+            client.sendall(data)
+            left -= len(data)
+        if is_reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Wakes the other thread, which would keep the socket.
+        client.shutdown(socket.SHUT_RD if is_reset else socket.SHUT_RDWR)
+        client.close()
+        server.shutdown(socket.SHUT_RDWR)
+
+    def up(client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while data := client.recv(65536):
+                server.sendall(data)
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                server = socket.create_connection(("127.0.0.1", int(port)))
+                for relay in (down, up):
+                    threading.Thread(target=relay, args=(client, server), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        yield dsn.replace(match.group(), f"127.0.0.1:{listener.getsockname()[1]}")
+        # Else `accept` would go on with a closed listener.
+        listener.shutdown(socket.SHUT_RDWR)

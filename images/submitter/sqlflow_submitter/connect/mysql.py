@@ -14,6 +14,7 @@ import pymysql
 from pymysql.connections import FieldDescriptorPacket, MySQLResult
 from pymysql.constants import COMMAND
 
+from sqlflow_submitter.connect import encoding
 from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, ResultSet
 from sqlflow_submitter.connect.go_dsn import GoDsn, parse_go_dsn
 from sqlflow_submitter.connect.mysql_rows import RowReader
@@ -53,6 +54,8 @@ GO_OPTIONS = {
     "writeTimeout",
 }
 
+ENCODING = re.compile(r"\s*SET\b.*\b(NAMES|CHARSET|CHARACTER\s+SET|character_set_\w+)\b", re.IGNORECASE | re.DOTALL)
+
 # Table does not exist.
 NO_SUCH_TABLE = 1146
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
@@ -80,7 +83,11 @@ class MySQLDatabase(Database):
             self.run(sql)
 
     def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
-        return self._execute(sql.encode())
+        yield from self._execute(sql.encode())
+        if ENCODING.match(sql) and "utf8mb4" not in sql.lower():
+            # Texts travel as UTF-8 here, whatever a person's terminal would have.
+            self.run_bytes(b"SET NAMES utf8mb4")
+            encoding.tell()
 
     def _execute(self, sql: bytes) -> Iterator[ResultSet | int | None]:
         try:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from pymysql.connections import MAX_PACKET_LEN
+from pymysql.constants import CR
+from pymysql.err import OperationalError
 from pymysql.protocol import EOFPacketWrapper, MysqlPacket
 
 from sqlflow_submitter.connect.database import BATCH_BYTES, BATCH_ROWS, FIRST_BATCH_ROWS, Batch
@@ -35,6 +37,15 @@ class RowReader:
         Raises:
             pymysql.MySQLError: the query failed on the way, or the connection was lost.
         """
+        try:
+            return self._read_batch()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise OperationalError(
+                CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query: {reason}"
+            ) from error
+
+    def _read_batch(self) -> Batch | None:
         flat: list[bytes | None] = []
         append = flat.append
         rows = size = 0

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from sqlflow_submitter.connect import encoding
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, ResultSet
 from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecStatus, OperationalError, pq
@@ -77,6 +78,10 @@ class PostgreSQLDatabase(Database):
             else:
                 yield self._outcome(result, sql)
                 result = self.connection.get_result()
+        if self.connection.parameter_status(b"client_encoding") not in (b"UTF8", None):
+            # Texts travel as UTF-8 here, whatever a person's terminal would have.
+            self.simple(b"SET client_encoding TO 'UTF8'")
+            encoding.tell()
 
     def describe(self, select: str) -> list[ColumnInfo]:
         text = select.encode()
@@ -96,8 +101,11 @@ class PostgreSQLDatabase(Database):
         """Runs a `COPY … FROM STDIN` with rows in its text form."""
         started = self.connection.exec_(sql.encode())
         self.check(started, sql)
-        self.connection.put_copy_data(rows)
-        self.connection.put_copy_end()
+        try:
+            self.connection.put_copy_data(rows)
+            self.connection.put_copy_end()
+        except OperationalError as error:
+            raise DatabaseUnavailable(f"PostgreSQL server at {self._address}: {one_line(str(error))}") from error
         while (result := self.connection.get_result()) is not None:
             self.check(result, sql)
 
@@ -138,6 +146,8 @@ class PostgreSQLDatabase(Database):
                 message += f" ({field(extra)})"
         is_gone = not state or state.startswith(GONE) or self.connection.status != ConnStatus.OK
         if is_gone or state.startswith(BUSY):
+            # What libpq supposes after that helps nobody.
+            message = message.partition("This probably means")[0]
             kind = DatabaseUnavailable if is_gone or not ATOMIC.match(sql) else DatabaseBusy
             return kind(f"PostgreSQL server at {self._address}: {one_line(message)}")
         position = field(DiagnosticField.STATEMENT_POSITION)
