@@ -11,7 +11,9 @@ from sqlflow_submitter.features.spec import Feature
 
 META = "model_meta.json"
 WEIGHTS = "model.ubj"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
+"""Format 1 has features without `form`, `offset`, `scale` and `canonical`, and no `columns`."""
 
 
 class ModelMeta:
@@ -34,6 +36,8 @@ class ModelMeta:
         trained_by: str = "",
         trained_ms: int | None = None,
         job: str = "",
+        columns: list[dict[str, Any]] | None = None,
+        objective_reason: str = "",
     ) -> None:
         self.original_sql = original_sql
         self.select = select
@@ -55,6 +59,10 @@ class ModelMeta:
         """When, in milliseconds since 1970 in UTC; None in models of older releases."""
         self.job = job
         """The job's id; empty in models of older releases."""
+        self.columns = columns or []
+        """What each column of the training data was taken for, the label first: `ColumnReport.to_json`."""
+        self.objective_reason = objective_reason
+        """Why the objective was chosen."""
 
     def inputs(self) -> list[str]:
         """Names the columns that the model reads."""
@@ -76,8 +84,10 @@ class ModelMeta:
         path = folder / META
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            if document.pop("format") != FORMAT:
-                raise SubmitterError(f"model in {folder} has another format than this submitter reads ({FORMAT})")
+            found = document.pop("format")
+            if found not in READABLE:
+                readable = " and ".join(map(str, READABLE))
+                raise SubmitterError(f"model in {folder} has format {found}, this submitter reads {readable}")
             document["features"] = [Feature.from_json(feature) for feature in document["features"]]
             return cls(**document)
         except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,9 +8,11 @@ import pytest
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.derive import derive
-from sqlflow_submitter.features.encode import MAX_VOCABULARY, Encoder, SparseBlock
-from sqlflow_submitter.features.matrix import MatrixBuilder
+from sqlflow_submitter.features.collect import MAX_VOCABULARY, Collector, Learned
+from sqlflow_submitter.features.encode import Encoder, SparseBlock
+from sqlflow_submitter.features.learn import Learner
+from sqlflow_submitter.features.matrix import FixedFeatures
+from sqlflow_submitter.features.numbers import Numbers
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORY_HASH,
@@ -22,12 +24,20 @@ from sqlflow_submitter.features.spec import (
     VOCABULARY,
     Feature,
 )
+from sqlflow_submitter.features.store import NumberStore
 
 NAN = math.nan
 
 
 def texts(*values: Any) -> Values:
     return Values(Kind.TEXT, values)
+
+
+def collected(*batches: Values, database_type: str = "") -> Learned:
+    collector = Collector("x", database_type)
+    for batch in batches:
+        collector.add({"x": batch})
+    return collector.finish()
 
 
 @pytest.mark.parametrize(
@@ -41,22 +51,101 @@ def texts(*values: Any) -> Values:
         (texts("3:0.5 9:1", "2:1"), SPARSE, 10),
         (texts("1,2", "1,2,3"), VOCABULARY, 1),
         (texts("red", None, "blue"), VOCABULARY, 1),
-        (Values(Kind.MIXED, [1, "red"]), VOCABULARY, 1),
+        (Values(Kind.MIXED, [1, "2.5", ""]), DENSE, 1),
     ],
 )
 def test_derivation(values: Values, kind: str, width: int) -> None:
-    feature = derive("x", values)
+    feature = collected(values).feature
+    assert feature is not None
     assert (feature.kind, feature.width, feature.column) == (kind, width, "x")
 
 
-@pytest.mark.parametrize("values", [Values(Kind.BLOB, [b"x"]), texts(None, None), Values(Kind.MIXED, [1, b"x"])])
+@pytest.mark.parametrize(
+    "values", [Values(Kind.BLOB, [b"x"]), Values(Kind.MIXED, [1, b"x"]), Values(Kind.MIXED, [1, "red"])]
+)
 def test_what_cannot_be_a_feature_is_named(values: Values) -> None:
-    with pytest.raises(UserError, match="column x"):
-        derive("x", values)
+    with pytest.raises(UserError, match="column x, row"):
+        collected(values)
+
+
+def test_numbers_and_words_in_one_column_are_an_error_in_any_order() -> None:
+    for order in ([Values(Kind.INT, [1]), texts("red")], [texts("red"), Values(Kind.INT, [1])]):
+        with pytest.raises(UserError, match=r"column x, row [12]: 'red' is not a number"):
+            collected(*order)
+
+
+def whole(*values: int) -> Values:
+    return Values(Kind.INT, list(values))
+
+
+@pytest.mark.parametrize(
+    ("batches", "offset", "expected"),
+    [
+        ([whole(5, 3)], 0, [5, 3]),
+        ([whole(20180111, 20180112), whole(20180113, 7)], 20180112, [-1, 0, 1, -20180105]),
+        ([Values(Kind.FLOAT, [20180111.0, None, 20180113.0])], 20180113, [-2, NAN, 0]),
+        ([whole(2**62 + 1, 2**62 + 3), whole(2**62 + 2)], 2**62 + 2, [-1, 1, 0]),
+        # Not far enough apart to matter, as the values differ in 32 bits too.
+        ([Values(Kind.FLOAT, [11.03, 11.84])], 0, [11.03, 11.84]),
+        ([Values(Kind.FLOAT, [5e6 + 0.125, 5e6 + 0.25, 5e6 + 0.375])], 5e6 + 0.25, [-0.125, 0, 0.125]),
+        # Two moments of a day.
+        ([Values(Kind.TIMESTAMP, [86_400_000_000, 86_400_000_000 + 21_600_000_000])], 86_400_000_000, [0, 0.25]),
+        ([Values(Kind.DATE, [3]), Values(Kind.TIMESTAMP, [86_400_000_000])], 0, [3, 1]),
+    ],
+)
+def test_numbers_that_32_bits_do_not_hold_are_moved(
+    batches: list[Values], offset: float, expected: list[float]
+) -> None:
+    learned = collected(*batches)
+    assert learned.feature is not None
+    assert learned.feature.offset == offset
+    np.testing.assert_array_equal(learned.block, np.array([expected], dtype=np.float32).T)  # type: ignore[arg-type]
+    # What a model does with it later is the same.
+    again = Encoder(Feature.from_json(learned.feature.to_json()))
+    blocks = [again.encode({"x": batch}) for batch in batches]
+    np.testing.assert_array_equal(np.concatenate(blocks), learned.block)  # type: ignore[arg-type]
+
+
+def test_a_step_that_all_numbers_share_is_taken_out() -> None:
+    values = [k * 1_000_003 for k in range(-5, 6)] + [2**40 * 1_000_003 + k * 1_000_003 for k in range(3)]
+    learned = collected(whole(*reversed(values)))
+    assert learned.report.warnings == ["loses precision"]
+    values = [10**9 + k * 1_000_003 for k in range(0, 40_000, 7)]
+    learned = collected(whole(*values))
+    assert learned.report.warnings == ["looks like an id"]
+    assert len(np.unique(learned.block)) == len(values)  # type: ignore[arg-type]
+
+
+def test_numbers_that_32_bits_hold_are_kept_in_32_bits() -> None:
+    store = NumberStore(is_date=False)
+    for numbers in (np.arange(4096) / 8, np.arange(4096)):
+        store.add(Numbers(numbers, np.zeros(4096, dtype=np.bool_)))
+    assert store._wide == [None, None]
+
+
+def test_dense_fractions_stay_as_they_are() -> None:
+    random = np.random.default_rng(1).random(200_000)
+    learned = collected(Values(Kind.FLOAT, random.tolist()))
+    np.testing.assert_array_equal(learned.block[:, 0], random.astype(np.float32))  # type: ignore[index]
+    assert learned.report.warnings == []
+
+
+def test_many_different_texts_that_are_numbers_need_no_dictionary() -> None:
+    many = [str(k / 7) for k in range(MAX_VOCABULARY + 5)]
+    learned = collected(texts(*many), texts("", None, "12"))
+    assert learned.feature is not None
+    assert learned.feature.form == "number"
+    assert learned.report.missing == 2
+    with pytest.raises(UserError, match="column x, row 10006: 'twelve' is not a number"):
+        collected(texts(*many), texts("twelve"))
+    pairs = [f"{k}:1" for k in range(MAX_VOCABULARY + 5)]
+    learned = collected(texts(*pairs), texts("77777:2"))
+    assert learned.feature is not None
+    assert learned.feature.width == 77778
 
 
 def encode(feature: Feature, **columns: Values) -> Any:
-    return Encoder(feature, learn=False).encode(columns)
+    return Encoder(feature).encode(columns)
 
 
 def assert_dense(block: Any, expected: list[list[float]]) -> None:
@@ -112,7 +201,7 @@ def test_hashes_are_the_same_everywhere_and_below_the_size() -> None:
     ],
 )
 def test_a_value_that_cannot_be_read_is_named_with_its_row(feature: Feature, value: str, message: str) -> None:
-    encoder = Encoder(feature, learn=False)
+    encoder = Encoder(feature)
     encoder.encode({"x": texts(None)})
     with pytest.raises(UserError, match=message):
         encoder.encode({"x": texts(value)})
@@ -121,11 +210,10 @@ def test_a_value_that_cannot_be_read_is_named_with_its_row(feature: Feature, val
 def test_a_vocabulary_is_sorted_whatever_the_order_of_rows() -> None:
     built = []
     for values in (["b", "a", None, "c"], ["c", "b", "a", None]):
-        feature = Feature(VOCABULARY, column="x")
-        builder = MatrixBuilder([feature], learn=True, one_hot=False)
-        builder.add({"x": texts(*values[:2])}, 2)
-        builder.add({"x": texts(*values[2:])}, 2)
-        matrix = builder.build()
+        learner = Learner([], ["x"], {}, one_hot=False)
+        learner.add({"x": texts(*values[:2])})
+        learner.add({"x": texts(*values[2:])})
+        matrix, (feature,), _ = learner.finish()
         assert feature.vocabulary == ["a", "b", "c"]
         assert matrix.types == ["c"]
         built.append(matrix.data[:, 0].tolist())
@@ -138,9 +226,8 @@ def test_a_text_the_model_has_never_seen_is_missing() -> None:
 
 
 def test_a_vocabulary_is_bounded() -> None:
-    encoder = Encoder(Feature(VOCABULARY, column="x"), learn=True)
     with pytest.raises(UserError, match="CATEGORY_HASH"):
-        encoder.encode({"x": texts(*map(str, range(MAX_VOCABULARY + 1)))})
+        collected(texts(*(f"t{number}" for number in range(MAX_VOCABULARY + 1))))
 
 
 def test_dense_and_sparse_side_by_side() -> None:
@@ -151,14 +238,14 @@ def test_dense_and_sparse_side_by_side() -> None:
         Feature(CATEGORY_ID, column="c", width=2),
     ]
     columns = {"x": Values(Kind.INT, [0, None]), "s": texts("2:5", None), "c": Values(Kind.INT, [1, None])}
-    builder = MatrixBuilder(features, learn=False, one_hot=False)
-    builder.add(columns, 2)
+    builder = FixedFeatures(features, one_hot=False)
+    builder.add(columns)
     matrix = builder.build()
     assert matrix.types == ["q"] * 6 + ["c"]
     assert matrix.data.toarray().tolist() == [[0, 0, 0, 5, 0, 1, 1], [0, 0, 0, 0, 0, 0, 0]]
     # A zero that is there is an entry; what is missing is none.
     assert matrix.data.indptr.tolist() == [0, 4, 4]
 
-    builder = MatrixBuilder(features, learn=False, one_hot=True)
-    builder.add(columns, 2)
+    builder = FixedFeatures(features, one_hot=True)
+    builder.add(columns)
     assert builder.build().data.toarray().tolist() == [[0, 0, 0, 5, 0, 1, 0, 1], [0] * 8]

@@ -159,7 +159,7 @@ def test_classes_that_do_not_fit_the_objective(sqlite_here: Here) -> None:
     refused(sqlite_here, "is no class", label="petal_width", attributes=attributes)
     refused(
         sqlite_here,
-        "label name holds 'setosa', which is not a number",
+        "label name, row 1: 'setosa' is not a number",
         f"SELECT {FEATURES}, name FROM iris",
         "name",
         attributes={"objective": "reg:squarederror"},

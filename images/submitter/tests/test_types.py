@@ -66,7 +66,7 @@ MYSQL = [
     ("BIGINT UNSIGNED", "18446744073709551615", "BIGINT UNSIGNED", "uint64s", 2**64 - 1),
     ("YEAR", "2024", "YEAR", "int64s", 2024),
     ("BIT(10)", "b'1000000001'", "BIT(10)", "int64s", 513),
-    ("BOOLEAN", "TRUE", "TINYINT", "int64s", 1),
+    ("BOOLEAN", "TRUE", "TINYINT(1)", "int64s", 1),
     ("DECIMAL(30,4)", "-12345678901234567890.1250", "DECIMAL(30,4)", "decimals", "-12345678901234567890.1250"),
     ("DECIMAL(5,0) UNSIGNED", "7", "DECIMAL(5,0)", "decimals", "7"),
     ("DOUBLE", "0.1", "DOUBLE", "doubles", 0.1),

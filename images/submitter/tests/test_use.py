@@ -335,7 +335,7 @@ def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Here) -> None:
         evaluate(attributes={"validation.metric": "auc"})
     with pytest.raises(UserError, match="label nam does not exist; did you mean name"):
         evaluate(label="nam")
-    with pytest.raises(UserError, match="the model has no class 'rosa'"):
+    with pytest.raises(UserError, match="'rosa' is no class of the model"):
         evaluate(select=f"SELECT {FEATURES}, 'rosa' AS name FROM iris")
     with pytest.raises(UserError, match="no rows"):
         evaluate(select="SELECT * FROM iris WHERE class > 5")

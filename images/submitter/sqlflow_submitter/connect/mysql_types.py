@@ -53,7 +53,10 @@ def column_info(field: FieldDescriptorPacket) -> ColumnInfo:
     """Describes a column as the server announced it."""
     if field.type_code in TYPES:
         name, decoder = TYPES[field.type_code]
-        if field.type_code in WHOLE and field.flags & FLAG.UNSIGNED:
+        if field.type_code == FIELD_TYPE.TINY and field.length == 1:
+            # BOOLEAN is another word for it.
+            name += "(1)"
+        elif field.type_code in WHOLE and field.flags & FLAG.UNSIGNED:
             name += " UNSIGNED"
         elif field.type_code == FIELD_TYPE.NEWDECIMAL:
             name += f"({_precision(field)},{field.scale})"

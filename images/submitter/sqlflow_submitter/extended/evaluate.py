@@ -9,22 +9,22 @@ import numpy as np
 from sqlflow_submitter import metrics
 from sqlflow_submitter.connect.database import Batch, Database, Kind
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.loading import open_select
+from sqlflow_submitter.extended.loading import decoded, open_select, tell
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
-from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes
+from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
+from sqlflow_submitter.features.report import aligned
 from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
-from sqlflow_submitter.xgb.objectives import Task
 from sqlflow_submitter.xgb.parameters import as_list, check_attributes
 
 
 def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Sends the measurements as a result set of (metric, value) and as metrics; writes them INTO a table, if asked.
+    """Sends the measurements as a result set of (metric, value) and as metrics; writes them INTO a table, or the log.
 
-    `validation.metrics` chooses them; else they are those usual for the objective.
+    `validation.metrics` chooses them, and each is called as it is there; else they are those usual for the objective.
 
     Raises:
         UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there is no row.
@@ -42,6 +42,9 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     scores = _scores(statement, model, label, database, channel)
     measured = {name: metric(scores) for name, metric in chosen.items()}
     _send(measured, channel)
+    if not statement.result_table:
+        for line in aligned([("metric", "value"), *((name, f"{value:.6g}") for name, value in measured.items())]):
+            channel.say(line)
     if statement.result_table:
         with result_table(statement, attributes, step.scratch_suffix, database) as table:
             writer = table.writer
@@ -59,11 +62,11 @@ def _scores(
     labels = model.label_reader(label)
     result = open_select(database, statement.select)
     encoder = BatchEncoder(model, result)
-    place = locate("label", [label], result.names())[label]
+    place = locate("label", [label], result.names())
     outputs: list[Any] = []
     rows = 0
     for batch in result.batches():
-        labels.add(result.columns[place].decode(batch.raw[place]))
+        labels.add(decoded(result, batch, place)[label])
         matrix = encoder.encode(batch)
         outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
         rows += batch.rows
@@ -71,20 +74,11 @@ def _scores(
     if not rows:
         raise UserError("the select returned no rows")
     channel.progress("evaluate", rows, rows, "rows")
+    tell(encoder.warnings(), channel)
     truth, output = labels.finish(), np.concatenate(outputs)
     if model.meta.classes is None:
         return metrics.Scores(truth, output.astype(np.float64), None)
     return metrics.Scores(truth, class_codes(output, model.task), probabilities(output, model.task))
-
-
-def probabilities(margins: Any, task: Task) -> Any:
-    """Turns raw scores into the probability of each class."""
-    margins = margins.astype(np.float64)
-    if task is Task.BINARY:
-        positive = 1.0 / (1.0 + np.exp(-margins))
-        return np.column_stack([1.0 - positive, positive])
-    powers = np.exp(margins - margins.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def _send(measured: dict[str, float], channel: StatementChannel) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Database, Kind
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.loading import open_select
+from sqlflow_submitter.extended.loading import open_select, tell
 from sqlflow_submitter.extended.result_table import ResultTable, check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
 from sqlflow_submitter.features.matrix import matrix_width
@@ -54,9 +54,16 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     ranking = sorted(zip(names, importance.tolist(), strict=True), key=lambda item: -item[1])
     _print(ranking, channel)
 
-    from sqlflow_submitter.extended.plot import bar_plot
+    from sqlflow_submitter.extended.plot import MAX_NAMED, bar_plot
 
-    channel.display("image/png", bar_plot(ranking, f"Mean |SHAP value|, model {statement.model}"))
+    picture, missing = bar_plot(ranking, f"Mean |SHAP value|, model {statement.model}")
+    if missing:
+        shown = ", ".join(missing[:MAX_NAMED]) + (" …" if len(missing) > MAX_NAMED else "")
+        channel.say(
+            f"warning: no font at hand has all characters of {shown}: the picture shows boxes in their place; "
+            "install one in the image, such as fonts-noto-cjk"
+        )
+    channel.display("image/png", picture)
 
 
 def unique_names(features: list[Feature]) -> list[str]:
@@ -112,6 +119,7 @@ def _explain(
     if not rows:
         raise UserError("the select returned no rows")
     channel.progress("explain", rows, rows, "rows")
+    tell(encoder.warnings(), channel)
     return total / rows
 
 

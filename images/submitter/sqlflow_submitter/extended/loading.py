@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlflow_submitter.connect.database import Batch, Database, Kind, ResultSet, Values
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import locate
-from sqlflow_submitter.features.derive import SAMPLE_ROWS, derive
+from sqlflow_submitter.features.encode import Columns
 from sqlflow_submitter.features.labels import LabelReader
-from sqlflow_submitter.features.matrix import Matrix, MatrixBuilder
-from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.statement import StatementChannel
 
 
@@ -29,71 +27,52 @@ def open_select(database: Database, select: str) -> ResultSet:
 
 def load(
     result: ResultSet,
-    features: Sequence[Feature],
-    labels: LabelReader | None,
+    columns: Iterable[str],
+    take: Callable[[Columns], None],
+    labels: LabelReader,
     channel: StatementChannel,
-    *,
     phase: str = "load",
-    derived: Sequence[str] = (),
-    learn: bool = False,
-    one_hot: bool = False,
-) -> tuple[Matrix, list[Feature]]:
-    """Reads all rows of a result set.
+) -> None:
+    """Hands all rows of a result set on, batch by batch.
 
     Args:
         result: the opened select.
-        features: what is known beforehand.
-        labels: takes the label column, where there is one.
+        columns: those that are needed, besides the label.
+        take: takes a batch, given by column name.
+        labels: takes the label column.
         channel: told the progress.
         phase: name of the progress.
-        derived: columns whose feature is first derived from a sample.
-        learn: let vocabularies grow.
-        one_hot: give categories a column each.
-
-    Returns the matrix, and the features that made it: those given, then those derived.
 
     Raises:
         UserError: the select returned no row, or a value is none that its feature can read.
     """
-    needed = {name: None for feature in features for name in feature.columns()} | dict.fromkeys(derived)
-    if labels is not None:
-        needed[labels.column] = None
-    places = locate("column", needed, result.names())
-    batches = result.batches()
-    sample, rows = [], 0
-    for batch in batches:
-        sample.append(batch)
+    places = locate("column", dict.fromkeys([*columns, labels.column]), result.names())
+    rows = 0
+    for batch in result.batches():
+        columns_of_batch = decoded(result, batch, places)
+        labels.add(columns_of_batch[labels.column])
+        take(columns_of_batch)
         rows += batch.rows
-        if not derived or rows >= SAMPLE_ROWS:
-            break
+        channel.progress(phase, rows, 0, "rows")
     if not rows:
         raise UserError("the select returned no rows")
-    all_features = list(features)
-    for name in derived:
-        all_features.append(derive(name, _sample(result, sample, places[name])))
-    builder = MatrixBuilder(all_features, learn, one_hot)
-    for batch in _chain(sample, batches):
-        decoded = {name: result.columns[place].decode(batch.raw[place]) for name, place in places.items()}
-        if labels is not None:
-            labels.add(decoded[labels.column])
-        builder.add(decoded, batch.rows)
-        channel.progress(phase, builder.rows, 0, "rows")
-    channel.progress(phase, builder.rows, builder.rows, "rows")
-    return builder.build(), all_features
+    channel.progress(phase, rows, rows, "rows")
 
 
-def _chain(first: list[Batch], rest: Iterator[Batch]) -> Iterator[Batch]:
-    while first:
-        yield first.pop(0)
-    yield from rest
+def decoded(result: ResultSet, batch: Batch, places: Mapping[str, int]) -> dict[str, Values]:
+    """Gives columns of a batch by name, alike in every database."""
+    return {name: _alike(result.columns[place], batch.raw[place]) for name, place in places.items()}
 
 
-def _sample(result: ResultSet, batches: Sequence[Batch], place: int) -> Values:
-    values: list[Any] = []
-    kinds = set()
-    for batch in batches:
-        kind, part = result.columns[place].decode(batch.raw[place])
-        values += part[: SAMPLE_ROWS - len(values)]
-        if any(value is not None for value in part):
-            kinds.add(kind)
-    return Values(kinds.pop() if len(kinds) == 1 else Kind.MIXED, values)
+def _alike(column: ColumnInfo, raw: Sequence[Any]) -> Values:
+    values = column.decode(raw)
+    if column.database_type.startswith("character(") and values.kind is Kind.TEXT:
+        # PostgreSQL pads a CHAR(n) with blanks that mean nothing; others do not show them.
+        return Values(Kind.TEXT, [None if value is None else value.rstrip(" ") for value in values.values])
+    return values
+
+
+def tell(warnings: Iterable[str], channel: StatementChannel) -> None:
+    """Prints what was taken as missing, and the like."""
+    for warning in warnings:
+        channel.say(f"warning: {warning}")

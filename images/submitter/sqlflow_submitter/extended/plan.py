@@ -27,7 +27,10 @@ class TrainPlan:
         for target in statement.columns:
             if target != "feature_columns":
                 raise UserError(f"COLUMN … FOR {target}: XGBoost has one set of columns; leave out FOR")
-        available = [column.name for column in database.describe(statement.select)]
+        described = database.describe(statement.select)
+        available = [column.name for column in described]
+        self.types = {column.name: column.database_type for column in described}
+        """The database's name for each column's declared type."""
         self.label = resolve_column("label", statement.label, available)
         self.earlier = self._earlier(statement)
         expressions = statement.columns.get("feature_columns") or [{"ident": "*"}]

@@ -71,6 +71,8 @@ def _meta(
         trained_by=step.user,
         trained_ms=time.time_ns() // 1_000_000,
         job=step.job,
+        columns=[report.to_json() for report in data.reports],
+        objective_reason=data.objective_reason,
     )
 
 

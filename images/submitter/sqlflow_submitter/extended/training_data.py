@@ -6,13 +6,20 @@ from typing import Any, NamedTuple
 
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.extended.classes import settle_classes
-from sqlflow_submitter.extended.loading import load, open_select
+from sqlflow_submitter.extended.loading import load, open_select, tell
 from sqlflow_submitter.extended.plan import TrainPlan
 from sqlflow_submitter.features.labels import Class, LabelReader
-from sqlflow_submitter.features.matrix import Matrix
+from sqlflow_submitter.features.learn import Learner
+from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
+from sqlflow_submitter.features.report import ColumnReport, table
 from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.xgb.objectives import Task
+from sqlflow_submitter.xgb.parameters import Parameters
+
+METRICS_OF_CLASSES = ("logloss", "error", "merror", "mlogloss")
+METRICS_OF_NUMBERS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
+"""Metrics of XGBoost that fit one of the two only."""
 
 Labelled = tuple[Matrix, Any]
 """Rows, and their labels: class codes or numbers."""
@@ -25,6 +32,9 @@ class TrainingData(NamedTuple):
     """Those of the COLUMN clause, then those derived, vocabularies learned."""
     classes: list[Class] | None
     """Labels by class code; None where labels are numbers."""
+    reports: list[ColumnReport]
+    """What each column was taken for, the label first."""
+    objective_reason: str
 
 
 def load_training_data(plan: TrainPlan, select: str, database: Database, channel: StatementChannel) -> TrainingData:
@@ -35,27 +45,60 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     """
     parameters, earlier = plan.parameters, plan.earlier
     one_hot = plan.booster == "gblinear"
-    as_classes = None if parameters.task is None else parameters.task is not Task.NUMBER
-    reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes)
-    matrix, features = load(
-        open_select(database, select),
-        plan.clause.features,
-        reader,
-        channel,
-        derived=plan.clause.derived,
-        learn=earlier is None,
-        one_hot=one_hot,
-    )
+    is_given = parameters.task is not None
+    as_classes, reason = _asked_for(parameters)
+    label_type = plan.types.get(plan.label, "")
+    reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
+    result = open_select(database, select)
+    features: list[Feature]
+    if earlier is None:
+        learner = Learner(plan.clause.features, plan.clause.derived, plan.types, one_hot)
+        load(result, plan.inputs(), learner.add, reader, channel)
+        labels = reader.finish()
+        matrix, features, reports = learner.finish()
+    else:
+        fixed = FixedFeatures(earlier.features, one_hot)
+        load(result, plan.inputs(), fixed.add, reader, channel)
+        labels = reader.finish()
+        matrix, features, reports = fixed.build(), earlier.features, []
+        tell(fixed.warnings(), channel)
     channel.say(f"loaded {matrix.rows} row(s)")
-    labels = reader.finish()
     classes: list[Class] | None = None
+    reason = reason or reader.reason
+    if earlier is not None:
+        reason = "as the earlier model has it"
     if reader.as_classes:
         classes, labels = settle_classes(plan.label, reader.seen(), labels, parameters)
     elif parameters.task is None:
         parameters.decide("reg:squarederror")
-    if not parameters.validation_select:
-        return TrainingData((matrix, labels), None, features, classes)
-    result = open_select(database, parameters.validation_select)
-    reader = LabelReader(plan.label, classes, reader.as_classes)
-    held_out, _ = load(result, features, reader, channel, phase="load validation", one_hot=one_hot)
-    return TrainingData((matrix, labels), (held_out, reader.finish()), features, classes)
+    reports = [reader.report(), *reports]
+    _show(reports, parameters.native["objective"], reason, not is_given, channel)
+    validation: Labelled | None = None
+    if parameters.validation_select:
+        result = open_select(database, parameters.validation_select)
+        held_out = LabelReader(plan.label, classes, reader.as_classes, label_type)
+        fixed = FixedFeatures(features, one_hot)
+        inputs = [name for feature in features for name in feature.columns()]
+        load(result, inputs, fixed.add, held_out, channel, "load validation")
+        validation = fixed.build(), held_out.finish()
+        tell((f"validation: {text}" for text in fixed.warnings()), channel)
+    return TrainingData((matrix, labels), validation, features, classes, reports, reason)
+
+
+def _asked_for(parameters: Parameters) -> tuple[bool | None, str]:
+    """Says whether the statement asks for classes or for numbers, and by what; None: it does not."""
+    if parameters.task is not None:
+        return parameters.task is not Task.NUMBER, "as the statement says"
+    if "num_class" in parameters.native:
+        return True, "the statement has num_class"
+    for metric in parameters.native.get("eval_metric", ()):
+        name = str(metric).partition("@")[0]
+        if name in METRICS_OF_CLASSES or name in METRICS_OF_NUMBERS:
+            return name in METRICS_OF_CLASSES, f"the statement has eval_metric {metric}"
+    return None, ""
+
+
+def _show(reports: list[ColumnReport], objective: str, reason: str, is_chosen: bool, channel: StatementChannel) -> None:
+    for line in table(reports):
+        channel.say(line)
+    channel.say(f"objective {objective}: {reason}" + ("; set objective to have another" if is_chosen else ""))

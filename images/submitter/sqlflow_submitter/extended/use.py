@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sqlflow_submitter.connect.database import Batch, Kind, ResultSet
+from sqlflow_submitter.extended.loading import decoded
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.labels import LabelReader
-from sqlflow_submitter.features.matrix import Matrix, MatrixBuilder
+from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.objectives import Task, check_objective
+
+
+class Predicted(NamedTuple):
+    """What a model says of some rows."""
+
+    values: list[Any]
+    """A class, or a number, for each row."""
+    margins: Any | None
+    """Raw scores; None for numbers."""
 
 
 class UsedModel:
@@ -44,17 +54,17 @@ class UsedModel:
             return Kind.BOOL
         return Kind.INT if all(isinstance(value, int) for value in self.meta.classes) else Kind.TEXT
 
-    def predict(self, booster: Any, matrix: Matrix) -> list[Any]:
+    def predict(self, booster: Any, matrix: Matrix) -> Predicted:
         """Gives a class, or a number, for each row."""
         from sqlflow_submitter.xgb import booster as xgb
 
         classes = self.meta.classes
         if classes is None:
-            return [float(value) for value in xgb.values(booster, matrix)]
-        codes = class_codes(xgb.margins(booster, matrix), self.task)
+            return Predicted([float(value) for value in xgb.values(booster, matrix)], None)
+        margins = xgb.margins(booster, matrix)
         if self.result_kind() is Kind.TEXT:
             classes = [str(value) for value in classes]
-        return [classes[code] for code in codes.tolist()]
+        return Predicted([classes[code] for code in class_codes(margins, self.task).tolist()], margins)
 
     def label_reader(self, column: str) -> LabelReader:
         return LabelReader(column, self.meta.classes, self.meta.classes is not None)
@@ -67,19 +77,29 @@ def class_codes(margins: Any, task: Task) -> Any:
     return margins.argmax(axis=1)
 
 
+def probabilities(margins: Any, task: Task) -> Any:
+    """Turns raw scores into the probability of each class: (rows, classes)."""
+    margins = margins.astype(np.float64)
+    if task is Task.BINARY:
+        # Not by exp of the margin: a large one would overflow.
+        positive = 0.5 * (1.0 + np.tanh(0.5 * margins))
+        return np.column_stack([1.0 - positive, positive])
+    powers = np.exp(margins - margins.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 class BatchEncoder:
     """Turns the batches of a select into matrices, one by one."""
 
     def __init__(self, model: UsedModel, result: ResultSet) -> None:
-        self._model = model
         self._result = result
         self._places = locate("the model's column", model.meta.inputs(), result.names())
-        self._rows = 0
+        self._features = FixedFeatures(model.meta.features, model.one_hot)
 
     def encode(self, batch: Batch) -> Matrix:
-        builder = MatrixBuilder(self._model.meta.features, learn=False, one_hot=self._model.one_hot)
-        builder.add(
-            {name: self._result.columns[place].decode(batch.raw[place]) for name, place in self._places.items()},
-            batch.rows,
-        )
-        return builder.build()
+        self._features.add(decoded(self._result, batch, self._places))
+        return self._features.build()
+
+    def warnings(self) -> list[str]:
+        """Says, after the last batch, which values were taken as missing."""
+        return self._features.warnings()

@@ -77,6 +77,8 @@ class Clause:
             else:
                 self.features += self._function(expression)
         if stars:
+            # Else they would seem to be named twice in a COLUMN that nobody wrote.
+            locate("column", available, available)
             named = set(self.derived).union(*(feature.columns() for feature in self.features))
             self.derived += [name for name in available if name not in named | left_out and name != label]
         if not self.features and not self.derived:

@@ -1,12 +1,13 @@
-"""Turns a column's values into the numbers of a feature, and learns vocabularies on the way.
+"""Turns a column's values into the numbers of a feature that is fixed: by the clause, or by training.
 
-NULL becomes NaN, which XGBoost treats as missing; so does a category that the model has never seen.
+NULL becomes NaN, which XGBoost treats as missing; so does a category that the model has never seen, which is counted.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features.numbers import DATE_KINDS, UNSEEN, NumberReader, Tally, error
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORY_HASH,
@@ -25,11 +27,10 @@ from sqlflow_submitter.features.spec import (
     VOCABULARY,
     Feature,
 )
+from sqlflow_submitter.features.store import Floats, Recipe
+from sqlflow_submitter.features.texts import Form
 
-Floats = NDArray[np.float32]
-
-MAX_VOCABULARY = 10_000
-MICROS_PER_DAY = 86_400_000_000
+EPOCH = datetime(1970, 1, 1)
 
 
 class SparseBlock:
@@ -56,12 +57,15 @@ def one_hot(codes: Block) -> SparseBlock:
 class Encoder:
     """Encodes batch after batch of one feature; rows are counted for messages."""
 
-    def __init__(self, feature: Feature, learn: bool) -> None:
+    def __init__(self, feature: Feature) -> None:
         self.feature = feature
-        self._inputs = [Encoder(inner, learn) for inner in feature.inputs]
-        self._learn = learn and feature.kind == VOCABULARY
+        self._inputs = [Encoder(inner) for inner in feature.inputs]
         self._codes = {text: code for code, text in enumerate(feature.vocabulary or ())}
         self._rows = 0
+        self._tally = Tally(feature.column)
+        form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
+        advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
+        self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice)
 
     def encode(self, columns: Columns) -> Block:
         """Encodes a batch, given by column name."""
@@ -69,20 +73,15 @@ class Encoder:
         self._rows += len(next(iter(columns.values())).values)
         return block
 
-    def finish(self, blocks: list[Block]) -> list[Block]:
-        """Fixes what was learned: sorts the vocabulary, so that it does not hang on the order of rows."""
-        if not self._learn:
-            return blocks
-        self.feature.vocabulary = sorted(self._codes)
-        places = {text: place for place, text in enumerate(self.feature.vocabulary)}
-        # The last entry stands for "missing".
-        final = np.array([places[text] for text in self._codes] + [np.nan], dtype=np.float32)
-        return [final[np.where(np.isnan(block), len(places), block).astype(np.int64)] for block in blocks]  # type: ignore[arg-type]
+    def tallies(self) -> list[Tally]:
+        """Gives what was taken as missing, by column."""
+        found = [self._tally] if self.feature.column else []
+        return found + [tally for encoder in self._inputs for tally in encoder.tallies()]
 
     def _dense(self, columns: Columns) -> Block:
         values = columns[self.feature.column]
         if self.feature.width == 1:
-            return self._numbers(values).reshape(-1, 1)
+            return self._in_32_bits(values).reshape(-1, 1)
         width = self.feature.width
         matrix = np.full((len(values.values), width), np.nan, dtype=np.float32)
         for row, value in enumerate(values.values):
@@ -95,27 +94,23 @@ class Encoder:
                 matrix[row] = [float(part) for part in parts]
             except ValueError:
                 raise self._error(row, "is no list of numbers", value) from None
+        if np.isinf(matrix).any():
+            row = int(np.argmax(np.isinf(matrix).any(axis=1)))
+            raise self._error(row, "holds a number that is infinite, or too large for 32 bits", values.values[row])
         return matrix
 
-    def _numbers(self, values: Values) -> Floats:
-        try:
-            numbers = np.array(values.values, dtype=np.float64)
-        except (ValueError, TypeError):
-            numbers = np.array([self._number(row, value) for row, value in enumerate(values.values)], dtype=np.float64)
-        if values.kind in (Kind.TIMESTAMP, Kind.TIMESTAMP_UTC):
-            numbers /= MICROS_PER_DAY
-        return numbers.astype(np.float32)
+    def _in_32_bits(self, values: Values) -> Floats:
+        block = Recipe(self.feature.offset, self.feature.scale).apply(self._reader.read(values))
+        if np.isinf(block).any():
+            row = int(np.argmax(np.isinf(block)))
+            raise self._error(row, TOO_LARGE, values.values[row])
+        return block
 
-    def _number(self, row: int, value: Any) -> float:
-        if value is None:
-            return np.nan
-        try:
-            return float(value)
-        except (ValueError, TypeError):
-            raise self._error(row, "is not a number", value, self._advice()) from None
-
-    def _advice(self) -> str:
-        return f"; for text use INDICATOR(CATEGORY_HASH({self.feature.column}, 100)) or CATEGORY_HASH"
+    def _numbers(self, values: Values) -> NDArray[np.float64]:
+        numbers, missing = self._reader.read(values)
+        numbers = numbers.astype(np.float64)
+        numbers[missing] = np.nan
+        return numbers
 
     def _sparse(self, columns: Columns) -> Block:
         width = self.feature.width
@@ -141,20 +136,22 @@ class Encoder:
         for part in _split(text, self.feature.separator):
             index, separator, value = part.partition(self.feature.pair_separator)
             try:
-                number = int(index)
-                if number < 0:
+                number, weight = int(index), float(value) if separator else 1.0
+                if number < 0 or not abs(weight) < 3.4e38:
                     raise ValueError
-                entries[number] = entries.get(number, 0.0) + (float(value) if separator else 1.0)
+                entries[number] = entries.get(number, 0.0) + weight
             except ValueError:
                 raise self._error(row, "is no list of index:value", text) from None
         return dict(sorted(entries.items()))
 
     def _bucket(self, columns: Columns) -> Block:
-        numbers = self._inputs[0].encode(columns)
-        assert isinstance(numbers, np.ndarray), "clause lets only one number into BUCKET"
+        # In 64 bits: a boundary is met exactly, whatever 32 bits make of the value.
+        inner = self._inputs[0]
+        numbers = inner._numbers(columns[inner.feature.column])
+        inner._rows += len(numbers)
         places = np.searchsorted(np.array(self.feature.boundaries), numbers, side="right").astype(np.float32)
         places[np.isnan(numbers)] = np.nan
-        return places
+        return places.reshape(-1, 1)
 
     def _category_id(self, columns: Columns) -> Block:
         numbers = self._numbers(columns[self.feature.column])
@@ -164,28 +161,35 @@ class Encoder:
             row = int(np.argmax(wrong))
             value = columns[self.feature.column].values[row]
             raise self._error(row, f"is no whole number from 0 to {self.feature.width - 1}", value)
-        return numbers.reshape(-1, 1)
+        return numbers.astype(np.float32).reshape(-1, 1)
 
     def _category_hash(self, columns: Columns) -> Block:
-        values = columns[self.feature.column].values
-        hashed = [np.nan if value is None else _hash(str(value)) % self.feature.width for value in values]
+        values = columns[self.feature.column]
+        if self.feature.canonical:
+            texts = [self._text(row, values.kind, value) for row, value in enumerate(values.values)]
+        else:
+            texts = [None if value is None else str(value) for value in values.values]
+        hashed = [np.nan if text is None else _hash(text) % self.feature.width for text in texts]
         return np.array(hashed, dtype=np.float32).reshape(-1, 1)
 
     def _vocabulary(self, columns: Columns) -> Block:
-        codes = self._codes
-        values = columns[self.feature.column].values
-        if self._learn:
-            for value in values:
-                if value is not None and str(value) not in codes:
-                    codes[str(value)] = len(codes)
-            if len(codes) > MAX_VOCABULARY:
-                column = self.feature.column
-                raise UserError(
-                    f"column {column} holds more than {MAX_VOCABULARY} different texts: "
-                    f"leave it out of the select, or use CATEGORY_HASH({column}, {MAX_VOCABULARY})"
-                )
-        found = [np.nan if value is None else codes.get(str(value), np.nan) for value in values]
-        return np.array(found, dtype=np.float32).reshape(-1, 1)
+        kind, values = columns[self.feature.column]
+        found = np.full((len(values), 1), np.nan, dtype=np.float32)
+        for row, value in enumerate(values):
+            text = self._text(row, kind, value)
+            if text is None:
+                continue
+            code = self._codes.get(text)
+            if code is None:
+                self._tally.add(UNSEEN, self._rows + row + 1, text)
+            else:
+                found[row] = code
+        return found
+
+    def _text(self, row: int, kind: Kind, value: Any) -> str | None:
+        if isinstance(value, bytes):
+            raise self._error(row, "is binary data, or text that is not UTF-8", value)
+        return None if value is None else text_of(kind, value)
 
     def _cross(self, columns: Columns) -> Block:
         blocks = [encoder.encode(columns) for encoder in self._inputs]
@@ -200,10 +204,11 @@ class Encoder:
     def _indicator(self, columns: Columns) -> Block:
         return one_hot(self._inputs[0].encode(columns))
 
-    def _error(self, row: int, what: str, value: Any, advice: str = "") -> UserError:
-        shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "…"
-        return UserError(f"column {self.feature.column}, row {self._rows + row + 1}: {shown} {what}{advice}")
+    def _error(self, row: int, what: str, value: Any) -> UserError:
+        return error(f"column {self.feature.column}", self._rows + row + 1, value, what)
 
+
+TOO_LARGE = "is too large for 32 bits: divide the column in the select"
 
 ENCODERS = {
     DENSE: Encoder._dense,
@@ -215,6 +220,21 @@ ENCODERS = {
     CROSS: Encoder._cross,
     INDICATOR: Encoder._indicator,
 }
+
+
+def text_of(kind: Kind, value: Any) -> str:
+    """Writes a value that is read as a category: alike in every database, which may have another type for it."""
+    if kind is Kind.DATE:
+        return str((EPOCH + timedelta(days=value)).date())
+    if kind in DATE_KINDS:
+        return str(EPOCH + timedelta(microseconds=value))
+    if kind is Kind.DECIMAL:
+        value = float(value)
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return str(int(value))
+    return str(value)
 
 
 def _split(text: str, separator: str | None) -> Sequence[str]:

@@ -1,7 +1,16 @@
-"""The label column: numbers as they are, classes as codes with the list that maps them back."""
+"""The label column: numbers as they are, classes as codes with the list that maps them back.
+
+Where no objective says which, the declared type and all values decide; the log shows what was chosen, and why:
+
+- A boolean is a class. So is a text, unless all texts are numbers: then they are taken like numbers.
+- Whole numbers are classes if they have at most MAX_WHOLE_CLASSES different values, and more than two of them only if
+  each comes twice on average. Of one value only, they are a number.
+- Other numbers, dates (as days) and larger sets of whole numbers are numbers.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,51 +19,188 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.derive import NUMERIC_KINDS
+from sqlflow_submitter.features import texts
+from sqlflow_submitter.features.collect import NEARLY_ALL
+from sqlflow_submitter.features.declared import Declared, declared
+from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, error
+from sqlflow_submitter.features.report import ColumnReport
+from sqlflow_submitter.features.store import count_distinct
+from sqlflow_submitter.features.texts import Form
 
 MAX_CLASSES = 10_000
+MAX_WHOLE_CLASSES = 20
+NUMERIC = (Declared.BOOLEAN, Declared.INTEGER, Declared.NUMBER)
+CLASS_OBJECTIVES = "multi:softprob or binary:logistic"
 Class = bool | int | str
 
 
 class LabelReader:
     """Collects a label column, batch after batch."""
 
-    def __init__(self, column: str, classes: Sequence[Class] | None, as_classes: bool | None) -> None:
+    def __init__(
+        self, column: str, classes: Sequence[Class] | None, as_classes: bool | None, database_type: str = ""
+    ) -> None:
         """Args:
         column: name of the label, for messages.
         classes: those of a trained model; None: learn them.
-        as_classes: True: values are classes. False: numbers. None: texts are classes, numbers are numbers.
+        as_classes: True: values are classes. False: numbers. None: `finish` decides.
+        database_type: the database's name for its declared type; empty where it has none.
         """
         self.column = column
         self.as_classes = as_classes
+        """Known after `finish` at the latest."""
+        self.reason = ""
+        """Why it was decided so, where no objective was given."""
+        self._declared = declared(database_type)
         self._learn = classes is None
+        of_model = bool(classes) and all(isinstance(value, bool) for value in classes or ())
+        self._has_booleans = self._declared is Declared.BOOLEAN or of_model
         self._codes: dict[Class, int] = {value: code for code, value in enumerate(classes or ())}
+        self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
+        self._numbers: list[NDArray[Any]] = []
+        self._not_a_number: UserError | None = None
+        self._has_dates = False
+        self._has_fractions = False
+        self._has_too_many = False
+        self._has_texts = False
+        advice = f"; for classes use an objective such as {CLASS_OBJECTIVES}"
+        self._reader = NumberReader(f"label {column}", None, None, advice)
         self._nulls = 0
         self._rows = 0
+        self._report = ColumnReport(column, database_type, "label")
 
     def add(self, values: Values) -> None:
         """Adds a batch."""
-        if self.as_classes is None:
-            self.as_classes = values.kind not in NUMERIC_KINDS and any(isinstance(v, str) for v in values.values)
-        self._nulls += sum(value is None for value in values.values)
-        if self.as_classes and values.kind is Kind.DECIMAL:
-            values = Values(Kind.FLOAT, [None if value is None else float(value) for value in values.values])
-        self._parts.append(self._class_codes(values) if self.as_classes else self._numbers(values))
+        if self._has_booleans and values.kind in (Kind.TEXT, Kind.MIXED):
+            values = Values(Kind.MIXED, list(map(_boolean, values.values)))
+        self._nulls += values.values.count(None)
+        if self.as_classes is not True:
+            self._add_numbers(values)
+        if self.as_classes is not False and not self._has_fractions:
+            self._add_classes(values)
         self._rows += len(values.values)
+
+    def _add_numbers(self, values: Values) -> None:
+        if self._not_a_number is not None:
+            return
+        try:
+            numbers = self._reader.read(values)
+        except UserError as wrong:
+            may_be_words = values.kind in (Kind.TEXT, Kind.MIXED) and self._declared not in NUMERIC
+            if self.as_classes is False or not may_be_words:
+                raise
+            self._not_a_number, self._numbers = wrong, []
+            return
+        self._numbers.append(np.where(numbers.missing, 0, numbers.values))
+        if values.kind in (Kind.TEXT, Kind.MIXED):
+            found = [value for value in values.values if isinstance(value, str)]
+            self._has_texts |= bool(found)
+            self._has_dates |= bool(found) and texts.form_of(found[0]) is Form.DATE
+        self._has_dates |= values.kind in DATE_KINDS
+        is_typed_fraction = values.kind in DATE_KINDS or self._declared is Declared.NUMBER
+        self._has_fractions |= is_typed_fraction or (
+            numbers.values.dtype != np.int64 and not bool(numbers.missing.all())
+        )
+
+    def _add_classes(self, values: Values) -> None:
+        if values.kind is Kind.DECIMAL:
+            values = Values(Kind.FLOAT, [None if value is None else float(value) for value in values.values])
+        self._parts.append(self._class_codes(values))
 
     def finish(self) -> NDArray[np.float64]:
         """Gives the labels of all rows: codes in order of first appearance, or numbers.
 
         Raises:
-            UserError: a label is NULL, or there is no row.
+            UserError: a label is NULL or cannot be used.
         """
         if self._nulls:
             raise UserError(
                 f"label {self.column} is NULL in {self._nulls} of {self._rows} row(s): "
                 f"leave them out, as in WHERE {self.column} IS NOT NULL"
             )
-        return np.concatenate(self._parts) if self._parts else np.empty(0)
+        if self.as_classes is None and self._rows:
+            self._decide()
+        if self.as_classes:
+            if self._learn and self._is_boolean():
+                self._codes = {bool(value): code for value, code in self._codes.items()}
+            self._report.taken_as = f"label, {len(self._codes)} classes"
+            self._report.distinct = len(self._codes)
+            return np.concatenate(self._parts) if self._parts else np.empty(0)
+        labels = np.concatenate(self._numbers).astype(np.float64) if self._numbers else np.empty(0)
+        if (np.abs(labels) > np.finfo(np.float32).max).any():
+            row = int(np.argmax(np.abs(labels) > np.finfo(np.float32).max))
+            raise error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
+        self._report.taken_as = "label, a number"
+        self._report.distinct = count_distinct(labels)
+        return labels
+
+    def report(self) -> ColumnReport:
+        """Describes the label, after `finish`."""
+        return self._report
+
+    def _decide(self) -> None:
+        """Chooses between classes and numbers; all is known."""
+        self.as_classes, self.reason = self._choice()
+
+    def _choice(self) -> tuple[bool, str]:
+        name, count = f"label {self.column}", len(self._codes)
+        if self._has_fractions:
+            return False, f"{name} {self._of_numbers()}"
+        if self._is_boolean():
+            return True, f"{name} is boolean"
+        if self._not_a_number is not None:
+            if self._has_too_many:
+                raise self._too_many()
+            self._check_words()
+            return True, f"{name} holds {count} different texts"
+        kind = "texts that are whole numbers" if self._has_texts else "whole numbers"
+        if count == 1:
+            self._report.warn("constant", "it has the same value in every row: there is nothing to learn")
+            return False, f"{name} holds one whole number only"
+        if count <= MAX_WHOLE_CLASSES and (count == 2 or 2 * count <= self._rows):
+            return True, f"{name} holds {kind} of {count} different values, and up to {MAX_WHOLE_CLASSES} are classes"
+        at_most = f"at most {MAX_WHOLE_CLASSES} that come twice on average"
+        return False, f"{name} holds {kind} of {count} different values, where {at_most} are classes"
+
+    def _of_numbers(self) -> str:
+        if self._has_dates:
+            return "holds dates, which are predicted as days since 1970-01-01"
+        whole = all(bool((part == np.floor(part)).all()) for part in self._numbers)
+        distinct = count_distinct(np.concatenate(self._numbers)) if whole else 0
+        if whole and distinct <= MAX_WHOLE_CLASSES:
+            self._report.warn(
+                "whole numbers",
+                f"its type is one of fractions, but it holds {distinct} different whole numbers: "
+                f"if they are classes, set objective, e.g. to {CLASS_OBJECTIVES}",
+            )
+        return "holds numbers that are not whole by their type or value"
+
+    def _is_boolean(self) -> bool:
+        typed = all(isinstance(value, bool) for value in self._codes)
+        return typed or (self._declared is Declared.BOOLEAN and set(self._codes) <= {0, 1})
+
+    def _check_words(self) -> None:
+        """Refuses words among numbers, and says which classes look like no class."""
+        counts = np.bincount(np.concatenate(self._parts).astype(np.int64), minlength=len(self._codes))
+        total = int(counts.sum())
+        numbers = [isinstance(value, int) or texts.form_of(value) is Form.NUMBER for value in self._codes]
+        most = int(counts[np.array(numbers)].sum())
+        if NEARLY_ALL * total <= most < total:
+            place = numbers.index(False)
+            value = list(self._codes)[place]
+            what = f"is not a number, as {most} of {total} values are; leave such rows out, or set objective"
+            raise error(f"label {self.column}", self._first_rows[place], value, what)
+        blank = [code for code, value in enumerate(self._codes) if isinstance(value, str) and texts.is_missing(value)]
+        if blank:
+            value = list(self._codes)[blank[0]]
+            rows = int(counts[blank[0]])
+            self._report.warn("a class like a missing value", f"{value!r} is one of its classes, in {rows} row(s)")
+        if 2 * len(self._codes) > total and total >= MAX_WHOLE_CLASSES:
+            self._report.warn("nearly unique", f"it has {len(self._codes)} different texts in {total} rows")
+
+    def _too_many(self) -> UserError:
+        return UserError(f"label {self.column} has more than {MAX_CLASSES} different values: are they classes?")
 
     def seen(self) -> list[Class]:
         """Gives the classes that were met, by code."""
@@ -76,40 +222,30 @@ class LabelReader:
 
     def _new_class(self, row: int, value: Class) -> int:
         if not self._learn:
-            raise UserError(
-                f"label {self.column}, row {self._rows + row + 1}: the model has no class {value!r}; "
-                f"it has {', '.join(map(repr, list(self._codes)[:20]))}"
-            )
+            shown = ", ".join(map(repr, list(self._codes)[:20]))
+            what = f"is no class of the model; it has {shown}"
+            raise error(f"label {self.column}", self._rows + row + 1, value, what)
         if len(self._codes) >= MAX_CLASSES:
-            raise UserError(f"label {self.column} has more than {MAX_CLASSES} different values: are they classes?")
+            if self.as_classes is None and self._not_a_number is None:
+                # Numbers then, or nothing.
+                self._has_too_many = True
+                return MAX_CLASSES
+            raise self._too_many()
         code = len(self._codes)
         self._codes[value] = code
+        self._first_rows.append(self._rows + row + 1)
         return code
 
     def _class(self, row: int, value: Any) -> Class:
         if isinstance(value, float):
-            if not value.is_integer():
-                raise UserError(
-                    f"label {self.column}, row {self._rows + row + 1}: {value} is no class: it is not whole"
-                )
+            if not (math.isfinite(value) and value.is_integer()):
+                raise error(f"label {self.column}", self._rows + row + 1, value, "is no class: it is not whole")
             return int(value)
         if isinstance(value, bytes):
-            raise UserError(f"label {self.column} holds binary data: no class can be made of it")
+            what = "is binary data, or text that is not UTF-8: no class can be made of it"
+            raise error(f"label {self.column}", self._rows + row + 1, value, what)
         return value  # type: ignore[no-any-return]
 
-    def _numbers(self, values: Values) -> NDArray[np.float64]:
-        try:
-            return np.array(values.values, dtype=np.float64)
-        except (ValueError, TypeError):
-            wrong = next(value for value in values.values if not _is_number(value))
-            raise UserError(
-                f"label {self.column} holds {wrong!r}, which is not a number; "
-                "for classes use an objective such as multi:softprob or binary:logistic"
-            ) from None
 
-
-def _is_number(value: Any) -> bool:
-    try:
-        return value is None or float(value) is not None
-    except (ValueError, TypeError):
-        return False
+def _boolean(value: Any) -> Any:
+    return texts.BOOLEANS.get(value.strip().lower(), value) if isinstance(value, str) else value

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sqlflow_submitter.features.encode import Block, Columns, Encoder, Floats, SparseBlock, one_hot
+from sqlflow_submitter.features.encode import Block, Columns, Encoder, SparseBlock, one_hot
+from sqlflow_submitter.features.numbers import Tally
 from sqlflow_submitter.features.spec import CATEGORICAL, Feature
 
 
@@ -27,45 +28,78 @@ class Matrix:
         return int(self.data.shape[0])
 
 
-class MatrixBuilder:
-    """Takes batches, gives a matrix. Holds every row: about four bytes per cell, and as much again while it builds."""
+class Encoded:
+    """Encodes batch after batch of one fixed feature, and keeps what it made."""
 
-    def __init__(self, features: Sequence[Feature], learn: bool, one_hot: bool) -> None:
+    def __init__(self, feature: Feature) -> None:
+        self.feature = feature
+        self._encoder = Encoder(feature)
+        self._blocks: list[Block] = []
+
+    def add(self, columns: Columns) -> None:
+        self._blocks.append(self._encoder.encode(columns))
+
+    def take(self) -> Block:
+        """Gives what was made since the last time."""
+        blocks, self._blocks = self._blocks, []
+        return _concatenate(blocks, self.feature)
+
+    def tallies(self) -> list[Tally]:
+        return self._encoder.tallies()
+
+
+class FixedFeatures:
+    """Turns batches into matrices by features that are fixed, as those of a trained model are."""
+
+    def __init__(self, features: Sequence[Feature], one_hot: bool) -> None:
         """Args:
         features: what to encode.
-        learn: let vocabularies grow; else what is not in them is missing.
         one_hot: give categories a column each, for models that would read codes as quantities.
         """
-        self._features = features
-        self._encoders = [Encoder(feature, learn) for feature in features]
-        self._blocks: list[list[Block]] = [[] for _ in features]
+        self.features = list(features)
+        self._sources = [Encoded(feature) for feature in features]
         self._one_hot = one_hot
-        self.rows = 0
 
-    def add(self, columns: Columns, count: int) -> None:
-        """Adds a batch of `count` rows, given by column name."""
-        for encoder, blocks in zip(self._encoders, self._blocks, strict=True):
-            blocks.append(encoder.encode(columns))
-        self.rows += count
+    def add(self, columns: Columns) -> None:
+        """Adds a batch, given by column name."""
+        for source in self._sources:
+            source.add(columns)
 
     def build(self) -> Matrix:
-        """Gives the matrix; the builder is used up."""
-        parts = []
-        for encoder, feature in zip(self._encoders, self._features, strict=True):
-            blocks = encoder.finish(self._blocks.pop(0))
-            part: Block = _concatenate(blocks, feature)
-            if self._one_hot and feature.kind in CATEGORICAL:
-                part = one_hot(part)
-            parts.append(part)
-        types = column_types(self._features, self._one_hot)
-        dense = [part for part in parts if isinstance(part, np.ndarray)]
-        if len(dense) == len(parts):
-            return Matrix(np.hstack(dense), types)
-        import scipy.sparse
+        """Gives the rows that were added since the last time."""
+        return assemble(self.features, [source.take() for source in self._sources], self._one_hot)
 
-        widths = [matrix_width(feature, self._one_hot) for feature in self._features]
-        sparse = [_csr(part, width) for part, width in zip(parts, widths, strict=True)]
-        return Matrix(scipy.sparse.hstack(sparse, format="csr", dtype=np.float32), types)
+    def warnings(self) -> list[str]:
+        """Says which values of all rows were taken as missing, by column."""
+        tallies = [tally for source in self._sources for tally in source.tallies()]
+        found = [f"column {tally.column}: {text}" for tally in tallies for text in tally.sentences()]
+        # A column that several features read says it once.
+        return list(dict.fromkeys(found))
+
+
+def assemble(features: Sequence[Feature], blocks: list[Block], one_hot_codes: bool) -> Matrix:
+    """Puts blocks side by side. They are used up one by one: in all, memory holds eight bytes a number."""
+    types = column_types(features, one_hot_codes)
+    is_expanded = [one_hot_codes and feature.kind in CATEGORICAL for feature in features]
+    dense = [block for block in blocks if isinstance(block, np.ndarray)]
+    if not any(is_expanded) and len(dense) == len(blocks):
+        blocks.clear()
+        data = np.empty((len(dense[0]), len(types)), dtype=np.float32)
+        end = len(types)
+        while dense:
+            block = dense.pop()
+            data[:, end - block.shape[1] : end] = block
+            end -= block.shape[1]
+        return Matrix(data, types)
+    del dense
+    import scipy.sparse
+
+    widths = [matrix_width(feature, one_hot_codes) for feature in features]
+    parts = []
+    for expand, width in zip(is_expanded, widths, strict=True):
+        part = blocks.pop(0)
+        parts.append(_csr(one_hot(part) if expand else part, width))
+    return Matrix(scipy.sparse.hstack(parts, format="csr", dtype=np.float32), types)
 
 
 def matrix_width(feature: Feature, one_hot: bool) -> int:
@@ -83,6 +117,8 @@ def column_types(features: Sequence[Feature], one_hot: bool) -> list[str]:
 
 
 def _concatenate(blocks: list[Block], feature: Feature) -> Block:
+    if len(blocks) == 1:
+        return blocks[0]
     if blocks and isinstance(blocks[0], SparseBlock):
         sparse = [block for block in blocks if isinstance(block, SparseBlock)]
         return SparseBlock(
@@ -90,7 +126,7 @@ def _concatenate(blocks: list[Block], feature: Feature) -> Block:
             np.concatenate([block.indices for block in sparse]),
             np.concatenate([block.values for block in sparse]),
         )
-    dense: list[Floats] = [block for block in blocks if isinstance(block, np.ndarray)]
+    dense = [block for block in blocks if isinstance(block, np.ndarray)]
     return np.concatenate(dense) if dense else np.empty((0, feature.matrix_width()), dtype=np.float32)
 
 

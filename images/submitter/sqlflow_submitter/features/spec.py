@@ -31,6 +31,10 @@ class Feature:
         boundaries: list[float] | None = None,
         vocabulary: list[str] | None = None,
         inputs: list[Feature] | None = None,
+        form: str = "",
+        offset: int | float = 0,
+        scale: int = 1,
+        canonical: bool = False,
     ) -> None:
         self.kind = kind
         self.column = column
@@ -44,6 +48,14 @@ class Feature:
         self.vocabulary = vocabulary
         """VOCABULARY: the texts, sorted; a text's code is its place. None: still to be learned."""
         self.inputs = inputs or []
+        self.form = form
+        """DENSE of one number: `number` or `date`, and nothing else is read; empty: either, dates as days."""
+        self.offset = offset
+        """DENSE of one number: what is taken from each value so that 32 bits hold the rest; microseconds of a date."""
+        self.scale = scale
+        """DENSE of one number: what it is then divided by; that of a date makes days of microseconds."""
+        self.canonical = canonical
+        """CATEGORY_HASH: the text of a value is the same whatever database gave it. False in models of format 1."""
 
     def columns(self) -> list[str]:
         """Names the columns of the select that this feature reads."""
@@ -84,6 +96,11 @@ class Feature:
             document["boundaries"] = self.boundaries
         if self.vocabulary is not None:
             document["vocabulary"] = self.vocabulary
+        for name in ("form", "offset", "canonical"):
+            if getattr(self, name):
+                document[name] = getattr(self, name)
+        if self.scale != 1:
+            document["scale"] = self.scale
         if self.inputs:
             document["inputs"] = [feature.to_json() for feature in self.inputs]
         return document

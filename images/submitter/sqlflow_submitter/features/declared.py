@@ -1,0 +1,50 @@
+"""What a column's declared type says about its values, by the names that each database gives its types.
+
+The declared type decides what a column is taken for; where it leaves that open, all of the column's values do.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class Declared(Enum):
+    """What the declared type promises."""
+
+    BOOLEAN = "boolean"
+    INTEGER = "integer"
+    NUMBER = "number"
+    DATE = "date"
+    """A date or a timestamp. SQLite has neither: there its values decide, but words are refused."""
+    TEXT = "text"
+    OPEN = "open"
+    """Nothing: SQLite's expressions and columns without a type, and types that only a database knows."""
+
+
+_BOOLEAN = re.compile(r"bool(ean)?|tinyint\(1\)")
+_WHOLE_DECIMAL = re.compile(r"(decimal|numeric|number)\s*\(\s*\d+\s*(,\s*0\s*)?\)( unsigned)?")
+_INTEGER = re.compile(
+    r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
+)
+_NUMBER = re.compile(r"(double( precision)?|float\d?|real|decimal|numeric|number|dec)\b.*")
+_DATE = re.compile(r"(date(time)?|timestamp)\b.*")
+_TEXT = re.compile(
+    r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
+)
+
+
+def declared(database_type: str) -> Declared:
+    """Reads the name of a column's type."""
+    name = database_type.strip().lower()
+    if _BOOLEAN.fullmatch(name):
+        return Declared.BOOLEAN
+    if _INTEGER.fullmatch(name) or _WHOLE_DECIMAL.fullmatch(name):
+        return Declared.INTEGER
+    if _NUMBER.fullmatch(name):
+        return Declared.NUMBER
+    if _DATE.fullmatch(name):
+        return Declared.DATE
+    if _TEXT.fullmatch(name):
+        return Declared.TEXT
+    return Declared.OPEN

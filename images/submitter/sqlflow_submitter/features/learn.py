@@ -1,0 +1,130 @@
+"""Learns what the features of a TRAIN are, while it takes in the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlflow_submitter.connect.database import Values
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features.collect import Collector
+from sqlflow_submitter.features.encode import Block, Columns
+from sqlflow_submitter.features.matrix import Encoded, Matrix, assemble
+from sqlflow_submitter.features.report import ColumnReport
+from sqlflow_submitter.features.spec import CATEGORY_HASH, DENSE, Feature
+
+MAX_COUNTED = 10_000
+"""Different values of a column that the clause alone reads; more are not counted."""
+
+
+class Learned(NamedTuple):
+    """All that was learned."""
+
+    matrix: Matrix
+    features: list[Feature]
+    reports: list[ColumnReport]
+
+
+class Learner:
+    """Takes batch after batch. `collect` says how much memory it needs."""
+
+    def __init__(
+        self, features: Sequence[Feature], derived: Sequence[str], types: Mapping[str, str], one_hot: bool
+    ) -> None:
+        """Args:
+        features: those that the COLUMN clause spells out.
+        derived: columns whose feature all of their values decide.
+        types: the database's name for each column's declared type.
+        one_hot: give categories a column each, for models that would read codes as quantities.
+        """
+        self._one_hot = one_hot
+        self._sources: list[Encoded | Collector] = []
+        for feature in features:
+            if feature.kind == DENSE and feature.width == 1:
+                self._sources.append(Collector(feature.column, types.get(feature.column, ""), is_named=True))
+            else:
+                _write_alike(feature)
+                self._sources.append(Encoded(feature))
+        self._sources += [Collector(column, types.get(column, "")) for column in derived]
+        self._counted: dict[str, _Counter] = {}
+        collected = {source.column for source in self._sources if isinstance(source, Collector)}
+        for feature in features:
+            for column in feature.columns():
+                if column not in collected:
+                    counter = self._counted.setdefault(column, _Counter(column, types.get(column, "")))
+                    counter.read_by(feature.kind.upper())
+
+    def add(self, columns: Columns) -> None:
+        """Adds a batch, given by column name."""
+        for source in self._sources:
+            source.add(columns)
+        for column, counter in self._counted.items():
+            counter.add(columns[column])
+
+    def finish(self) -> Learned:
+        """Decides what each column is; the learner is used up.
+
+        Raises:
+            UserError: a value does not fit its column, or no column has any.
+        """
+        features: list[Feature] = []
+        blocks: list[Block] = []
+        reports: dict[str, ColumnReport] = {}
+        sources, self._sources = self._sources, []
+        while sources:
+            source = sources.pop(0)
+            if isinstance(source, Encoded):
+                features.append(source.feature)
+                blocks.append(source.take())
+                for tally in source.tallies():
+                    if tally.total() and tally.column in self._counted:
+                        self._counted[tally.column].tell(tally.sentences())
+                continue
+            learned = source.finish()
+            reports.setdefault(learned.report.name, learned.report)
+            if learned.feature is not None:
+                features.append(learned.feature)
+                blocks.append(learned.block)
+        if not features:
+            raise UserError("no column has a value in any row: there is nothing to learn from")
+        for column, counter in self._counted.items():
+            reports[column] = counter.report()
+        return Learned(assemble(features, blocks, self._one_hot), features, list(reports.values()))
+
+
+class _Counter:
+    """Counts the values of a column that only features of the clause read."""
+
+    def __init__(self, column: str, database_type: str) -> None:
+        self._report = ColumnReport(column, database_type, "")
+        self._seen: set[Any] = set()
+
+    def read_by(self, kind: str) -> None:
+        taken_as = self._report.taken_as
+        if kind not in taken_as.split(", "):
+            self._report.taken_as = f"{taken_as}, {kind}" if taken_as else kind
+
+    def add(self, values: Values) -> None:
+        self._report.missing += values.values.count(None)
+        if not self._report.more_distinct:
+            self._seen.update(values.values)
+            self._seen.discard(None)
+            if len(self._seen) > MAX_COUNTED:
+                self._report.more_distinct, self._seen = True, set()
+
+    def tell(self, sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            if sentence not in self._report.sentences:
+                self._report.warn("values taken as missing", sentence)
+
+    def report(self) -> ColumnReport:
+        self._report.distinct = MAX_COUNTED if self._report.more_distinct else len(self._seen)
+        return self._report
+
+
+def _write_alike(feature: Feature) -> None:
+    """Has hashes made of what a value is, not of how a database writes it."""
+    if feature.kind == CATEGORY_HASH:
+        feature.canonical = True
+    for inner in feature.inputs:
+        _write_alike(inner)

@@ -1,0 +1,210 @@
+"""Reads the numbers and dates of a column, and counts what is taken as missing.
+
+The rules are the same in training and in use, whatever the database:
+
+- NULL is missing. So is, with a warning that has the count: an empty text or one of `texts.MISSING_WORDS` among numbers
+  or dates, NaN, an infinite number or date, and a date that no calendar has.
+- Any other value that is no number, or no date, is an error that names column, row and value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlflow_submitter.connect.database import Kind, Values
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features import texts
+from sqlflow_submitter.features.texts import MICROS_PER_DAY, Form
+
+NUMERIC_KINDS = {Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL}
+DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}
+
+EMPTY = "empty text or word for a missing value"
+NAN = "NaN"
+INFINITE = "infinite value"
+NO_DATE = "date that no calendar has"
+UNSEEN = "value that the model has not seen"
+
+
+class Numbers(NamedTuple):
+    """Some rows of a column: whole numbers as int64, others as float64; dates as microseconds since 1970."""
+
+    values: NDArray[np.int64] | NDArray[np.float64]
+    missing: NDArray[np.bool_]
+
+
+class Tally:
+    """Counts the values of a column that are taken as missing, by reason."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self._found: dict[str, tuple[int, int, str]] = {}
+
+    def add(self, reason: str, row: int, value: Any, count: int = 1) -> None:
+        """Counts a value. `row` counts from 1."""
+        before, first_row, first = self._found.get(reason, (0, row, shown(value)))
+        if row < first_row:
+            first_row, first = row, shown(value)
+        self._found[reason] = (before + count, first_row, first)
+
+    def total(self) -> int:
+        return sum(count for count, _, _ in self._found.values())
+
+    def sentences(self) -> list[str]:
+        """Says what was counted, one sentence for each reason."""
+        return [
+            f"{count} value(s) taken as missing: {reason}, first {value} in row {row}"
+            for reason, (count, row, value) in self._found.items()
+        ]
+
+
+class NumberReader:
+    """Reads batch after batch of one column; rows are counted for messages.
+
+    Args:
+        column: for messages, e.g. `column x`.
+        form: NUMBER, DATE (gives microseconds), or None: either, dates as days.
+        tally: counts what is taken as missing; None: nothing may be, as in a label.
+        advice: what else could be done with a value that is no number.
+    """
+
+    def __init__(self, column: str, form: Form | None, tally: Tally | None, advice: str = "") -> None:
+        self._column = column
+        self.form = form
+        self._tally = tally
+        self._advice = advice
+        self.rows = 0
+        self.nulls = 0
+
+    def read(self, values: Values) -> Numbers:
+        """Reads a batch."""
+        kind, raw = values
+        if kind in NUMERIC_KINDS and self.form is not Form.DATE:
+            numbers = self._typed(kind, raw)
+        elif kind in DATE_KINDS and self.form is not Form.NUMBER:
+            numbers = self._dates(kind, raw)
+        else:
+            numbers = self._each(kind, raw)
+        self.rows += len(raw)
+        return numbers
+
+    def read_texts(self, distinct: Sequence[str], first_rows: Sequence[int], counts: Sequence[int]) -> Numbers:
+        """Reads texts that came earlier, each once; rows are counted already."""
+        found = [self._text(row, text, count) for text, row, count in zip(distinct, first_rows, counts, strict=True)]
+        return _numbers(found)
+
+    def _typed(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
+        if kind is Kind.FLOAT:
+            return self._floats(np.array(raw, dtype=np.float64), raw)
+        if kind is Kind.DECIMAL:
+            try:
+                raw = [None if value is None else int(value) for value in raw]
+            except ValueError:
+                decimals = [math.nan if value is None else float(value) for value in raw]
+                return self._floats(np.array(decimals, dtype=np.float64), raw)
+        missing = np.zeros(len(raw), dtype=np.bool_)
+        if None in raw:
+            missing = np.array([value is None for value in raw], dtype=np.bool_)
+            self.nulls += int(missing.sum())
+            raw = [0 if value is None else value for value in raw]
+        try:
+            return Numbers(np.array(raw, dtype=np.int64), missing)
+        except OverflowError:
+            floats = np.array(raw, dtype=np.float64)
+            floats[missing] = np.nan
+            return Numbers(floats, missing)
+
+    def _floats(self, numbers: NDArray[np.float64], raw: Sequence[Any]) -> Numbers:
+        missing = ~np.isfinite(numbers)
+        if missing.any():
+            for row in np.flatnonzero(missing).tolist():
+                if raw[row] is None:
+                    self.nulls += 1
+                else:
+                    value = float(numbers[row])
+                    self._irregular(NAN if math.isnan(value) else INFINITE, self.rows + row + 1, value)
+            numbers[missing] = np.nan
+        return Numbers(numbers, missing)
+
+    def _dates(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
+        missing = np.array([value is None for value in raw], dtype=np.bool_)
+        self.nulls += int(missing.sum())
+        values = np.array([0 if value is None else value for value in raw], dtype=np.int64)
+        if self.form is None:
+            days = values / (1 if kind is Kind.DATE else MICROS_PER_DAY)
+            days[missing] = np.nan
+            return Numbers(days, missing)
+        return Numbers(values * MICROS_PER_DAY if kind is Kind.DATE else values, missing)
+
+    def _each(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
+        found: list[int | float | None] = []
+        for place, value in enumerate(raw):
+            row = self.rows + place + 1
+            if value is None:
+                self.nulls += 1
+                found.append(None)
+            elif isinstance(value, str) and kind not in NUMERIC_KINDS:
+                found.append(self._text(row, value))
+            elif isinstance(value, bytes):
+                raise error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
+            elif self.form is Form.DATE:
+                raise error(self._column, row, value, "is not a date, as the column's other values are")
+            elif kind in DATE_KINDS:
+                raise error(self._column, row, value, "is a date, where numbers are needed (days since 1970 of a date)")
+            elif isinstance(value, float) and not math.isfinite(value):
+                self._irregular(NAN if math.isnan(value) else INFINITE, row, value)
+                found.append(None)
+            else:
+                found.append(value)
+        return _numbers(found)
+
+    def _text(self, row: int, text: str, count: int = 1) -> int | float | None:
+        number = None if self.form is Form.DATE else texts.number(text)
+        if number is not None and math.isfinite(number):
+            return number
+        if self.form is not Form.NUMBER and (micros := texts.micros(text)) is not None:
+            return micros if self.form is Form.DATE else micros / MICROS_PER_DAY
+        boolean = texts.BOOLEANS.get(text.strip().lower())
+        if boolean is not None and self.form is not Form.DATE:
+            return int(boolean)
+        if texts.is_missing(text):
+            self._irregular(EMPTY, row, text, count)
+        elif texts.NOT_FINITE.fullmatch(text) or texts.NUMBER.fullmatch(text):
+            self._irregular(INFINITE, row, text, count)
+        elif self.form is not Form.NUMBER and texts.NO_CALENDAR_DATE.fullmatch(text):
+            self._irregular(NO_DATE, row, text, count)
+        else:
+            what = "is not a date" if self.form is Form.DATE else "is not a number"
+            raise error(self._column, row, text, what, self._advice)
+        return None
+
+    def _irregular(self, reason: str, row: int, value: Any, count: int = 1) -> None:
+        if self._tally is None:
+            raise error(self._column, row, value, "is not a number")
+        self._tally.add(reason, row, value, count)
+
+
+def _numbers(found: Sequence[int | float | None]) -> Numbers:
+    missing = np.array([value is None for value in found], dtype=np.bool_)
+    filled: list[int | float] = [0 if value is None else value for value in found]
+    if all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in filled):
+        return Numbers(np.array(filled, dtype=np.int64), missing)
+    floats = np.array(filled, dtype=np.float64)
+    floats[missing] = np.nan
+    return Numbers(floats, missing)
+
+
+def error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:
+    """Names a value that cannot be used. `row` counts from 1."""
+    return UserError(f"{column}, row {row}: {shown(value)} {what}{advice}")
+
+
+def shown(value: Any) -> str:
+    """Writes a value for a message, cut to 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,204 @@
+"""Keeps the numbers of a column until all are known, then fits them into 32 bits.
+
+XGBoost's values have 32 bits: above 16,777,216 they hold no odd number, and of a timestamp three minutes. Where values
+of a column would become equal, the column is moved towards zero, and PREDICT moves it likewise.
+
+Memory: 4 bytes a value where 32 bits hold it exactly, else 8 until `settle`, which is done column by column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqlflow_submitter.features.numbers import Numbers
+from sqlflow_submitter.features.texts import MICROS_PER_DAY
+
+EXACT = 2**24
+"""Whole numbers up to here have a place of their own in 32 bits."""
+NOTABLE_LOSS, LARGE_LOSS = 0.01, 0.1
+"""Of fractions, so many different values may become equal before the column is moved, or before it is said."""
+WORTH_IT = 4
+"""A move must keep so many times more values apart: else the numbers stay as they are."""
+
+Floats = NDArray[np.float32]
+Wide = NDArray[np.int64] | NDArray[np.float64]
+
+
+class Recipe(NamedTuple):
+    """How a column's values become 32-bit numbers: (value - offset) / scale. Dates: microseconds, scaled to days."""
+
+    offset: int | float = 0
+    scale: int = 1
+
+    def apply(self, numbers: Numbers) -> Floats:
+        """Gives the numbers of some rows, NaN where missing."""
+        values, offset = numbers.values, self.offset
+        if offset:
+            # Whole numbers are moved exactly, unless int64 would overflow.
+            if values.dtype == np.int64 and isinstance(offset, int) and _can_move(values, offset):
+                values = values - offset
+            else:
+                values = values.astype(np.float64) - offset
+        scaled = values / self.scale if self.scale != 1 else values
+        with np.errstate(over="ignore"):
+            # `astype` always copies, so what is marked is ours.
+            result = scaled.astype(np.float32)
+        result[numbers.missing] = np.nan
+        return result
+
+
+class Settled(NamedTuple):
+    """A column in 32 bits."""
+
+    block: Floats
+    recipe: Recipe
+    distinct: int
+    lost: int
+    """So many different values have become equal to others."""
+    is_row_number: bool
+    """Whole numbers without a gap of missing ones, each larger than the one before."""
+    is_key: bool
+    """Whole numbers, all different, none missing."""
+
+
+class NumberStore:
+    """Takes batch after batch of a column's numbers."""
+
+    def __init__(self, is_date: bool) -> None:
+        self._is_date = is_date
+        self._narrow: list[Floats | None] = []
+        self._wide: list[Numbers | None] = []
+
+    def add(self, numbers: Numbers) -> None:
+        """Adds a batch."""
+        narrow = self._fits(numbers)
+        self._narrow.append(narrow)
+        self._wide.append(numbers if narrow is None else None)
+
+    def _fits(self, numbers: Numbers) -> Floats | None:
+        """Gives a batch in 32 bits, where that is certain to lose nothing that matters; dates in days."""
+        values, missing = numbers
+        if self._is_date:
+            return Recipe(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
+        narrow = Recipe().apply(numbers)
+        with np.errstate(invalid="ignore"):
+            # Compared in the type of the values: as floats, large whole numbers would seem equal.
+            return narrow if bool(((narrow.astype(values.dtype) == values) | missing).all()) else None
+
+    def settle(self) -> Settled:
+        """Fits the column into 32 bits; the store is used up."""
+        base = Recipe(0, MICROS_PER_DAY) if self._is_date else Recipe()
+        if all(wide is None for wide in self._wide):
+            narrow = [block for block in self._narrow if block is not None]
+            block = np.concatenate(narrow) if narrow else np.empty(0, dtype=np.float32)
+            return _settled(block, block[~np.isnan(block)], base, 0, not self._is_date)
+        numbers = self._all()
+        known: Wide = numbers.values[~numbers.missing]
+        if known.dtype == np.float64 and not np.abs(known).max(initial=0) >= 2**53 and _whole(known):
+            known = known.astype(np.int64)
+            numbers = Numbers(np.where(numbers.missing, 0, numbers.values).astype(np.int64), numbers.missing)
+        distinct = count_distinct(known)
+        is_fraction = known.dtype == np.float64
+        lost, recipe = distinct, base
+        for place, candidate in enumerate(_recipes(known, base)):
+            now = 0 if _is_exact(known, candidate) else distinct - count_distinct(candidate.apply(_complete(known)))
+            if not place or now < (lost / WORTH_IT if is_fraction else lost):
+                lost, recipe = now, candidate
+            if lost <= (distinct * NOTABLE_LOSS if is_fraction else 0):
+                break
+        if is_fraction and lost <= distinct * LARGE_LOSS:
+            lost = 0
+        return _settled(recipe.apply(numbers), known, recipe, lost, known.dtype == np.int64 and not self._is_date)
+
+    def _all(self) -> Numbers:
+        """Puts all batches together in 64 bits: whole numbers if all are."""
+        parts = list(self._parts())
+        missing = np.concatenate([part.missing for part in parts])
+        return Numbers(np.concatenate([part.values for part in parts]), missing)
+
+    def _parts(self) -> Iterator[Numbers]:
+        whole = all(part is None or part.values.dtype == np.int64 for part in self._wide)
+        for place, (narrow, wide) in enumerate(zip(self._narrow, self._wide, strict=True)):
+            self._narrow[place] = self._wide[place] = None
+            if wide is not None:
+                yield wide if whole or wide.values.dtype == np.float64 else _as_floats(wide)
+                continue
+            assert narrow is not None, "a batch is kept in one of two ways"
+            missing = np.isnan(narrow)
+            values = np.where(missing, 0, narrow).astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
+            if whole and not _whole(values):
+                raise AssertionError("a store of whole numbers keeps whole numbers")
+            yield Numbers(values.astype(np.int64) if whole else np.where(missing, np.nan, values), missing)
+
+
+def _recipes(known: Wide, base: Recipe) -> Iterator[Recipe]:
+    """Gives what may be tried, the plainest first."""
+    is_date = base.scale != 1
+    if not is_date:
+        yield base
+    if not len(known):
+        yield base
+        return
+    low, high = known.min(), known.max()
+    median = np.partition(known, len(known) // 2)[len(known) // 2]
+    for middle in (median, low / 2 + high / 2):
+        yield Recipe(_offset(middle, known, is_date), base.scale)
+    if known.dtype == np.int64 and not is_date:
+        step = int(np.gcd.reduce(known - low)) if int(high) - int(low) < 2**63 else 1
+        if step > 1:
+            yield Recipe(int(median), step)
+
+
+def _offset(middle: Any, known: Wide, is_date: bool) -> int | float:
+    if is_date:
+        # A whole day: dates without a time stay whole numbers.
+        return int(middle) // MICROS_PER_DAY * MICROS_PER_DAY
+    return int(middle) if known.dtype == np.int64 else float(middle)
+
+
+def _is_exact(known: Wide, recipe: Recipe) -> bool:
+    """Whether each whole number has a place of its own in 32 bits."""
+    if known.dtype != np.int64 or not len(known) or recipe.scale >= MICROS_PER_DAY:
+        return False
+    low, high = int(known.min()) - int(recipe.offset), int(known.max()) - int(recipe.offset)
+    return max(-low, high) <= EXACT * recipe.scale
+
+
+def _can_move(values: Any, offset: int) -> bool:
+    if not len(values):
+        return True
+    low, high = int(values.min()) - offset, int(values.max()) - offset
+    return low >= -(2**63) and high < 2**63
+
+
+def _settled(block: Floats, known: Any, recipe: Recipe, lost: int, is_number: bool) -> Settled:
+    distinct = count_distinct(known)
+    is_key = is_number and distinct == len(block) and _whole(known)
+    rises = is_key and bool((known[1:] > known[:-1]).all())
+    return Settled(block.reshape(-1, 1), recipe, distinct, lost, rises, is_key)
+
+
+def count_distinct(known: Any) -> int:
+    """Counts different values. Not by numpy's `unique`, which takes a second for a million of 64 bits."""
+    if not len(known):
+        return 0
+    ordered = np.sort(known)
+    return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def _complete(known: Wide) -> Numbers:
+    return Numbers(known, np.zeros(len(known), dtype=np.bool_))
+
+
+def _as_floats(numbers: Numbers) -> Numbers:
+    values = numbers.values.astype(np.float64)
+    values[numbers.missing] = np.nan
+    return Numbers(values, numbers.missing)
+
+
+def _whole(values: Any) -> bool:
+    return bool((values == np.floor(values)).all())

@@ -1,0 +1,79 @@
+"""What a text may stand for: a number, a date, a list, or a value that is missing."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from enum import Enum
+
+EPOCH_DAY = datetime(1970, 1, 1).toordinal()
+MICROS_PER_DAY = 86_400_000_000
+
+MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", "."})
+"""Texts that are a missing value where all others are numbers, dates or lists; compared without case and blanks."""
+
+BOOLEANS = {"true": True, "t": True, "yes": True, "false": False, "f": False, "no": False}
+"""Texts that stand for a boolean where the declared type is one: SQLite keeps them as they are written."""
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+NUMBER = re.compile(rf"\s*{_NUMBER}\s*", re.ASCII)
+WHOLE = re.compile(r"\s*[-+]?\d+\s*", re.ASCII)
+NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})+\s*", re.ASCII)
+PAIRS = re.compile(rf"\s*\d+:{_NUMBER}(?:[\s,]+\d+:{_NUMBER})*\s*", re.ASCII)
+NOT_FINITE = re.compile(r"\s*[-+]?inf(?:inity)?\s*", re.IGNORECASE)
+_TIME = r"[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:Z|[-+]\d\d(?::?\d\d)?)?"
+DATE = re.compile(rf"\s*\d{{4}}-\d\d-\d\d(?:{_TIME})?\s*", re.ASCII)
+OTHER_DATE = re.compile(
+    rf"\s*(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}|\d{{4}}[/.]\d{{1,2}}[/.]\d{{1,2}})(?:{_TIME})?\s*", re.ASCII
+)
+"""Dates of which nobody can tell what is the day and what the month, or that are no ISO dates."""
+NO_CALENDAR_DATE = re.compile(rf"\s*\d{{4,6}}-\d\d-\d\d(?:{_TIME})?(?: BC)?\s*", re.ASCII)
+
+
+class Form(Enum):
+    """What a text stands for."""
+
+    NUMBER = "number"
+    DATE = "date"
+    NUMBERS = "list of numbers"
+    PAIRS = "list of index:value"
+    MISSING = "missing value"
+    WORDS = "text"
+
+
+def form_of(text: str) -> Form:
+    """Tells what a text by itself looks like. `infinity` counts as missing: it is no number to learn from."""
+    if NUMBER.fullmatch(text):
+        return Form.NUMBER
+    if is_missing(text) or NOT_FINITE.fullmatch(text):
+        return Form.MISSING
+    if NO_CALENDAR_DATE.fullmatch(text):
+        return Form.DATE
+    if NUMBERS.fullmatch(text):
+        return Form.NUMBERS
+    return Form.PAIRS if PAIRS.fullmatch(text) else Form.WORDS
+
+
+def is_missing(text: str) -> bool:
+    return text.strip().casefold() in MISSING_WORDS
+
+
+def number(text: str) -> int | float | None:
+    """Reads a number; None where the text is none."""
+    if WHOLE.fullmatch(text):
+        return int(text)
+    return float(text) if NUMBER.fullmatch(text) else None
+
+
+def micros(text: str) -> int | None:
+    """Reads an ISO date or timestamp as microseconds since 1970, in UTC where it has a zone; None where it is none."""
+    if not DATE.fullmatch(text):
+        return None
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        return None
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC)
+    seconds = (moment.hour * 60 + moment.minute) * 60 + moment.second
+    return (moment.toordinal() - EPOCH_DAY) * MICROS_PER_DAY + seconds * 1_000_000 + moment.microsecond

@@ -1,0 +1,63 @@
+"""What EVALUATE and PREDICT give on request."""
+
+from typing import Any
+
+import pytest
+from agent import Run
+from conftest import Here
+from data import database, make, trained
+
+from sqlflow_submitter.errors import UserError
+
+
+def test_predict_gives_probabilities(here: Here) -> None:
+    names = ["Yes", "yes", "A b"]
+    rows = [(k, names[k // 40]) for k in range(120)]
+    make(here, "d", {"x": "integer", "y": "text"}, rows)
+    trained(here)
+
+    def predict(select: str = "SELECT x FROM d", **fields: Any) -> Run:
+        attributes = {"predict.probabilities": True}
+        return here.run(
+            kind="predict",
+            select=select,
+            result_table="d_out",
+            result_column="y",
+            model="m",
+            model_dir="m",
+            attributes=attributes,
+            **fields,
+        )
+
+    predict()
+    p = (lambda name: f"`{name}`") if database(here) == "mysql" else (lambda name: f'"{name}"')
+    made = ["p_A b", "p_Yes", "p_yes_2"]
+    if database(here) == "postgresql":
+        made = [name.lower() for name in made]
+    listed = ", ".join(f"min({p(name)}), max({p(name)})" for name in made)
+    values = [float(value) for value in here.sql(f"SELECT {listed} FROM d_out")[0]]
+    assert min(values) > 0
+    assert max(values) < 1
+    total = " + ".join(map(p, made))
+    assert here.sql(f"SELECT count(*) FROM d_out WHERE abs({total} - 1) < 0.000001") == [("120",)]
+    assert here.sql(f"SELECT count(*) FROM d_out WHERE y = 'A b' AND {p(made[0])} > 0.5") == [("40",)]
+    with pytest.raises(UserError, match=r"the select has a column [pP]_[yY]es already"):
+        predict(f"SELECT x, 1 AS {p(made[1])} FROM d")
+    trained(here, attributes={"objective": "reg:squarederror"}, select="x, x AS y")
+    with pytest.raises(UserError, match=r"predict\.probabilities: model m has none, its objective is reg:squarederror"):
+        predict()
+
+
+def test_probabilities_of_two_classes(here: Here) -> None:
+    make(here, "d", {"x": "integer", "y": "boolean"}, [(k, k > 50) for k in range(100)])
+    trained(here)
+    attributes = {"predict.probabilities": True}
+    here.run(
+        kind="predict",
+        select="SELECT x FROM d",
+        result_table="d_out",
+        result_column="y",
+        model_dir="m",
+        attributes=attributes,
+    )
+    assert here.sql("SELECT count(*) FROM d_out WHERE p_true > 0.5 AND p_false < 0.5 AND x > 50") == [("49",)]

@@ -1,0 +1,91 @@
+"""Texts, names and connections that are not as they should be."""
+
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+import pytest
+from agent import StandInAgent
+from conftest import Here
+from data import database, feature, make, meta, refused, trained
+from servers import cut_after
+
+from sqlflow_submitter.errors import UserError
+
+
+def test_texts_that_are_not_utf8(sqlite_here: Here) -> None:
+    path = sqlite_here.dsn.removeprefix("sqlite://")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("CREATE TABLE d (x TEXT, y INT)")
+        connection.executemany("INSERT INTO d VALUES (?, ?)", [(f"t{k % 3}", k % 2) for k in range(150)])
+        connection.execute("UPDATE d SET x = CAST(x'ff41' AS TEXT) WHERE rowid = 120")
+    refused(sqlite_here, r"^column x, row 120: b'\\xffA' is binary data, or text that is not UTF-8")
+    trained(sqlite_here, select="x, y", table="d WHERE rowid <> 120")
+    with pytest.raises(UserError, match=r"^column x, row 120: .* not UTF-8"):
+        sqlite_here.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
+    trained(sqlite_here, select="y AS z, y", table="d")
+    written = {"kind": "predict", "result_table": "d_out", "result_column": "p", "model_dir": "m"}
+    with pytest.raises(UserError, match=r"^column x, row 120: b'\\xffA' is not UTF-8: it cannot be written"):
+        sqlite_here.run(select="SELECT x, y AS z FROM d", **written)
+
+
+def test_the_encoding_of_a_session_changes_no_text(here: Here, agent: StandInAgent) -> None:
+    if database(here) == "sqlite":
+        return
+    make(here, "d", {"x": "text", "y": "integer"}, [(("é", "ü")[k % 2], k % 2) for k in range(50)])
+    for sql in (
+        "SET NAMES latin1" if database(here) == "mysql" else "SET client_encoding TO latin1",
+        "SET NAMES 'latin1'",
+    ):
+        run = agent.run(sql, "SELECT min(x), 'ö' FROM d")
+        assert run.succeeded().rows() == [("é", "ö")]
+        assert "the encoding of the session stays UTF-8" in run.stderr
+        statement = {
+            "kind": "train",
+            "select": "SELECT * FROM d",
+            "estimator": "xgboost.gbtree",
+            "label": "y",
+            "output": "m",
+        }
+        agent.run(statement, replay=(sql,)).succeeded()
+        assert feature(meta(here), "x")["vocabulary"] == ["é", "ü"]
+
+
+def test_a_column_that_comes_twice(here: Here) -> None:
+    make(here, "d", {"x": "integer", "y": "integer"}, [(1, 2)])
+    for select in ("x, x, y", "x, y, y"):
+        refused(here, r"^column [xy] comes 2 times in the select: give each its own name with AS$", select=select)
+
+
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_connection_that_is_lost_among_the_rows_is_one_sentence(
+    is_reset: bool, mysql_dsn: str, postgresql_dsn: str, tmp_path: Any
+) -> None:
+    selects = {
+        mysql_dsn: "SELECT seq AS x, seq % 2 AS y FROM seq_1_to_1000000",
+        postgresql_dsn: "SELECT i AS x, i % 2 AS y FROM generate_series(1, 1000000) AS i",
+    }
+    for dsn, select in selects.items():
+        with cut_after(dsn, 300_000, is_reset) as cut:
+            train = {"kind": "train", "select": select, "estimator": "xgboost.gbtree", "label": "y", "output": "m"}
+            failure = StandInAgent(tmp_path, cut).run(train).failure()
+        assert failure.transient
+        assert failure.message.startswith(("MySQL server at 127.0.0.1:", "PostgreSQL server at 127.0.0.1:"))
+        for wrong in (".py", "Traceback", "probably"):
+            assert wrong not in failure.message
+
+
+def test_characters_that_no_font_has_are_said_once(sqlite_here: Here, capfd: pytest.CaptureFixture[str]) -> None:
+    make(
+        sqlite_here,
+        "d",
+        {'"列"': "integer", '"b$c$"': "integer", "y": "integer"},
+        [(k, k % 3, k % 2) for k in range(50)],
+    )
+    trained(sqlite_here)
+    capfd.readouterr()
+    run = sqlite_here.run(kind="explain", select="SELECT * FROM d", model="m", model_dir="m")
+    assert run.of("display")[0].data.startswith(b"\x89PNG")
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("no font") <= 1
+    assert "UserWarning" not in said.err
