@@ -148,7 +148,7 @@ ALIASES = {
 
 
 def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
-    """Gives the metrics of these names, or the usual ones when there are none.
+    """Gives the metrics of these names, by the names that were given, or the usual ones when there are none.
 
     Raises:
         UserError: a name is not known, or is not for this kind of model.
@@ -161,5 +161,5 @@ def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
         folded = ALIASES.get(name.lower(), name.lower())
         if folded not in known:
             raise UserError(unknown("metric", name, known, "for this model there are"))
-        chosen[folded] = known[folded]
+        chosen[name] = known[folded]
     return chosen

@@ -326,7 +326,7 @@ def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Here) -> None:
         return sqlite_iris.run(kind="evaluate", **{**defaults, **fields})
 
     run = evaluate(attributes={"validation.metrics": "accuracy_score, log_loss"})
-    assert [name for name, _ in run.rows()] == ["accuracy", "log_loss"]
+    assert [name for name, _ in run.rows()] == ["accuracy_score", "log_loss"]
     with pytest.raises(UserError, match="metric rmse does not exist"):
         evaluate(attributes={"validation.metrics": ["rmse"]})
     with pytest.raises(
