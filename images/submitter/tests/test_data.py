@@ -43,6 +43,20 @@ def test_a_word_among_numbers_is_named_with_column_row_and_value(
     assert "first '' in row 17" in said
 
 
+def test_a_word_that_many_rows_have_among_numbers_is_named(here: Here) -> None:
+    rows = [("unknown" if k % 7 == 3 else f"{k}.5", k % 2) for k in range(ROWS)]
+    make(here, "d", {"x": "text", "y": "integer"}, rows)
+    refused(here, "^column x, row 4: 'unknown' is not a number, as 171 of 200 values are")
+    # A few codes of which one is a letter are words.
+    make(here, "d", {"x": "text", "y": "integer"}, [("12X"[k % 3], k % 2) for k in range(ROWS)])
+    assert column(trained(here), "x")["warnings"] == ["not only words"]
+
+
+def test_decimal_commas_are_warned_of(here: Here) -> None:
+    make(here, "d", {"x": "text", "y": "integer"}, [(f"{k},5", k % 2) for k in range(ROWS)])
+    assert column(trained(here), "x")["warnings"] == ["decimal commas?"]
+
+
 def test_an_empty_text_in_a_numeric_column_of_sqlite(sqlite_here: Here) -> None:
     make(sqlite_here, "d", {"x": "REAL", "y": "integer"}, halves(""))
     document = trained(sqlite_here)

@@ -6,8 +6,8 @@ What a column is taken for:
 - Of a text, and of what has no declared type (SQLite's expressions), all values decide. Only numbers: a number. Only
   ISO dates: days. Only lists like `1,2,3`, all as long: a vector. Only texts like `3:0.5 9:1`: sparse, as wide as the
   highest index of all rows says. Else the texts are categories, a *vocabulary*.
-- Values in NEARLY_ALL of the rows that look like numbers, dates or lists are not taken for words because of a few that
-  do not: an empty text and the like is missing, with a warning; any other value is an error.
+- Where NEARLY_ALL of the rows, or of the different texts, look like numbers, dates or lists, a few that do not make no
+  vocabulary of them: an empty text and the like is missing, with a warning; any other value is an error.
 - Numbers and words in one column are an error.
 - A column that is missing in every row is left out, with a warning.
 
@@ -184,11 +184,12 @@ class Collector:
     def _settle_texts(self) -> None:
         """Decides what the texts are; leaves `_reader` and `_lists` empty where they are words, or there are none."""
         texts = self._texts
-        rows = Counter[Form]()
+        rows, texts_of = Counter[Form](), Counter[Form]()
         first: dict[Form, int] = {}
         for (text, code), count in zip(texts.codes.items(), texts.counts(), strict=True):
             form = form_of(text)
             rows[form] += count
+            texts_of[form] += 1
             first.setdefault(form, code)
         total = sum(rows.values()) - rows[Form.MISSING]
         if not total:
@@ -199,7 +200,9 @@ class Collector:
         if most == total and form in (Form.NUMBERS, Form.PAIRS) and not self._must_be_number:
             self._check_vocabulary()
             return
-        is_nearly = form is not Form.WORDS and NEARLY_ALL * total <= most < total
+        different, all_different = texts_of[form], sum(texts_of.values()) - texts_of[Form.MISSING]
+        looks_so = most >= NEARLY_ALL * total or different >= NEARLY_ALL * all_different
+        is_nearly = form is not Form.WORDS and most < total and looks_so
         if self._must_be_number or is_nearly:
             self._refuse(form, most, total)
         self._check_vocabulary()
@@ -274,7 +277,7 @@ class Collector:
         if irregular:
             report.warn(f"{irregular} value(s) taken as missing", "; ".join(self._tally.sentences()))
         if report.missing == self._rows and not self._is_named:
-            report.taken_as = "left out"
+            report.taken_as, report.distinct = "left out", 0
             report.warn("no values", "it has no value in any row, and is left out")
             return Learned(None, learned.block, report)
         if report.distinct == 1 and not report.more_distinct and self._rows >= FEW_ROWS:
@@ -328,6 +331,11 @@ class Collector:
         else:
             block = np.concatenate([block for block in blocks if isinstance(block, np.ndarray)])
             report = self._report(f"{feature.width} numbers", None)
+            if feature.width == 2:
+                report.warn(
+                    "decimal commas?",
+                    "each text is read as two numbers: if the comma is a decimal one, REPLACE it by a point",
+                )
         report.missing = self._nulls
         return Learned(feature, block, report)
 

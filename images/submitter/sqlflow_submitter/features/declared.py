@@ -27,7 +27,7 @@ _WHOLE_DECIMAL = re.compile(r"(decimal|numeric|number)\s*\(\s*\d+\s*(,\s*0\s*)?\
 _INTEGER = re.compile(
     r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
 )
-_NUMBER = re.compile(r"(double( precision)?|float\d?|real|decimal|numeric|number|dec)\b.*")
+_NUMBER = re.compile(r"(double( precision)?|float\d?|real|decimal|numeric|number|dec|money)\b.*")
 _DATE = re.compile(r"(date(time)?|timestamp)\b.*")
 _TEXT = re.compile(
     r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
