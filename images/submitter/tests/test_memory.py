@@ -1,9 +1,14 @@
-"""A result set of a million rows goes through in bounded memory."""
+"""A result set of a million rows goes through in bounded memory; TRAIN keeps eight bytes a number."""
 
+import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pytest
 from agent import StandInAgent
+
+from sqlflow_submitter.connect.database import Kind, Values
+from sqlflow_submitter.features.learn import Learner
 
 ROWS = 1_000_000
 LIMIT_BYTES = 64 * 1024 * 1024
@@ -22,3 +27,29 @@ def test_a_million_rows_in_bounded_memory(database: str, tmp_path: Path, request
     run = agent.run(SELECTS[database]).succeeded()
     assert agent.row_count == ROWS
     assert 0 < run.peak_rss < LIMIT_BYTES
+
+
+def test_train_keeps_eight_bytes_a_number_at_most() -> None:
+    batches, rows, columns = 50, 4096, [*"abcd", *(f"f{place}" for place in range(16))]
+    random = np.random.default_rng(1)
+    learner = Learner([], columns, {"d": "text"}, one_hot=False)
+    tracemalloc.start()
+    try:
+        for number in range(batches):
+            learner.add(
+                {
+                    "a": Values(Kind.FLOAT, random.normal(size=rows).tolist()),
+                    "b": Values(Kind.INT, random.integers(2**40, size=rows).tolist()),
+                    "c": Values(Kind.TIMESTAMP, [number * 10**12 + row * 1_000_003 for row in range(rows)]),
+                    "d": Values(Kind.TEXT, ["ab"[row % 2] for row in range(rows)]),
+                    **{name: Values(Kind.FLOAT, random.normal(size=rows).tolist()) for name in columns[4:]},
+                }
+            )
+        matrix = learner.finish().matrix
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert matrix.data.shape == (batches * rows, len(columns))
+    numbers = batches * rows * len(columns)
+    # And a few copies of the one column that is being fitted into 32 bits, and a batch.
+    assert peak < 8 * numbers + 6 * 8 * batches * rows
