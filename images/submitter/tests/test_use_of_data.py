@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import Here
-from data import accuracy, database, make, trained
+from data import accuracy, database, make, meta, trained
 
 from sqlflow_submitter.errors import UserError
 
@@ -54,3 +54,15 @@ def test_a_model_of_the_first_format_is_still_read(here: Here) -> None:
     if database(here) != "sqlite":
         # There a date was a vocabulary of texts.
         assert accuracy(here) == before
+
+
+def test_going_on_from_a_model_shows_the_columns_too(here: Here) -> None:
+    rows = [(k, ("red", "blue")[k % 2], k % 2) for k in range(100)]
+    make(here, "d", {"x": "integer", "colour": "text", "y": "integer"}, rows)
+    trained(here)
+    here.sql("UPDATE d SET colour = NULL WHERE x < 10")
+    before = {column["name"]: column["taken_as"] for column in meta(here)["columns"]}
+    document = trained(here, pretrained="m")
+    assert {column["name"]: column["taken_as"] for column in document["columns"]} == before
+    assert [column["missing"] for column in document["columns"]] == [0, 0, 10]
+    assert document["objective_reason"] == "as the earlier model has it"

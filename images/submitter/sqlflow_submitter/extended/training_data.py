@@ -8,8 +8,9 @@ from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.extended.classes import settle_classes
 from sqlflow_submitter.extended.loading import load, open_select, tell
 from sqlflow_submitter.extended.plan import TrainPlan
+from sqlflow_submitter.features.encode import Columns
 from sqlflow_submitter.features.labels import Class, LabelReader
-from sqlflow_submitter.features.learn import Learner
+from sqlflow_submitter.features.learn import ColumnCounter, Learner
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.features.report import ColumnReport, table
 from sqlflow_submitter.features.spec import Feature
@@ -58,9 +59,19 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
         matrix, features, reports = learner.finish()
     else:
         fixed = FixedFeatures(earlier.features, one_hot)
-        load(result, plan.inputs(), fixed.add, reader, channel)
+        taken_as = {column["name"]: column["taken_as"] for column in earlier.columns}
+        counters = [
+            ColumnCounter(name, plan.types.get(name, ""), taken_as.get(name, "as before")) for name in plan.inputs()
+        ]
+
+        def take(columns: Columns) -> None:
+            fixed.add(columns)
+            for counter, name in zip(counters, plan.inputs(), strict=True):
+                counter.add(columns[name])
+
+        load(result, plan.inputs(), take, reader, channel)
         labels = reader.finish()
-        matrix, features, reports = fixed.build(), earlier.features, []
+        matrix, features, reports = fixed.build(), earlier.features, [counter.report() for counter in counters]
         tell(fixed.warnings(), channel)
     channel.say(f"loaded {matrix.rows} row(s)")
     classes: list[Class] | None = None

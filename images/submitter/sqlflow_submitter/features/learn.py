@@ -14,7 +14,7 @@ from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import CATEGORY_HASH, DENSE, Feature
 
 MAX_COUNTED = 10_000
-"""Different values of a column that the clause alone reads; more are not counted."""
+"""Different values of a column whose features are fixed beforehand; more are not counted."""
 
 
 class Learned(NamedTuple):
@@ -46,12 +46,12 @@ class Learner:
                 _write_alike(feature)
                 self._sources.append(Encoded(feature))
         self._sources += [Collector(column, types.get(column, "")) for column in derived]
-        self._counted: dict[str, _Counter] = {}
+        self._counted: dict[str, ColumnCounter] = {}
         collected = {source.column for source in self._sources if isinstance(source, Collector)}
         for feature in features:
             for column in feature.columns():
                 if column not in collected:
-                    counter = self._counted.setdefault(column, _Counter(column, types.get(column, "")))
+                    counter = self._counted.setdefault(column, ColumnCounter(column, types.get(column, "")))
                     counter.read_by(feature.kind.upper())
 
     def add(self, columns: Columns) -> None:
@@ -92,11 +92,11 @@ class Learner:
         return Learned(assemble(features, blocks, self._one_hot), features, list(reports.values()))
 
 
-class _Counter:
-    """Counts the values of a column that only features of the clause read."""
+class ColumnCounter:
+    """Counts the values of a column whose features are fixed beforehand."""
 
-    def __init__(self, column: str, database_type: str) -> None:
-        self._report = ColumnReport(column, database_type, "")
+    def __init__(self, column: str, database_type: str, taken_as: str = "") -> None:
+        self._report = ColumnReport(column, database_type, taken_as)
         self._seen: set[Any] = set()
 
     def read_by(self, kind: str) -> None:
