@@ -39,7 +39,11 @@ pub(crate) fn description(uri: &str, model: &Model, content: &Content) -> String
     field("published", &full_time(published(model)));
     field("estimator", &of_meta("class_name"));
     field("objective", &of_meta("objective"));
+    field("because", &of_meta("objective_reason"));
     field("label", &of_meta("label"));
+    for column in meta["columns"].as_array().into_iter().flatten() {
+        field("column", &column_line(column));
+    }
     field("made by", &of_meta("created_by"));
     for (name, value) in meta["evaluation"].as_object().into_iter().flatten() {
         field("measured", &format!("{name} {value}"));
@@ -49,6 +53,28 @@ pub(crate) fn description(uri: &str, model: &Model, content: &Content) -> String
     }
     push_program(&mut text, &of_meta("original_sql"));
     text
+}
+
+/// `age integer: number, 40 different, 3 missing; looks like an id`.
+fn column_line(column: &Value) -> String {
+    let text = |name: &str| column[name].as_str().unwrap_or_default();
+    let mut line = text("name").to_owned();
+    if !text("declared").is_empty() {
+        line.push_str(&format!(" {}", text("declared")));
+    }
+    line.push_str(&format!(": {}", text("taken_as")));
+    if let Some(distinct) = column["distinct"].as_u64() {
+        let more = if column["more_distinct"].as_bool() == Some(true) { "more than " } else { "" };
+        line.push_str(&format!(", {more}{distinct} different"));
+    }
+    if let Some(missing) = column["missing"].as_u64().filter(|it| *it > 0) {
+        line.push_str(&format!(", {missing} missing"));
+    }
+    for warning in column["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        line.push_str("; ");
+        line.push_str(warning);
+    }
+    line
 }
 
 /// When it was published, if the storage says so.
@@ -68,6 +94,13 @@ mod tests {
             modified: Some(std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1)),
         };
         let meta = json!({ "class_name": "xgboost.gbtree", "evaluation": { "train-rmse": 0.25 },
+            "objective_reason": "label y is boolean",
+            "columns": [
+                { "name": "age", "declared": "integer", "taken_as": "number", "distinct": 40, "missing": 3,
+                    "more_distinct": false, "warnings": ["looks like an id"] },
+                { "name": "tag", "declared": "", "taken_as": "CATEGORY_HASH", "distinct": 10000, "missing": 0,
+                    "more_distinct": true, "warnings": [] },
+            ],
             "original_sql": "SELECT 1\nTO TRAIN x;" });
         let content = Content { meta: Some(meta), files: [("model.ubj".to_owned(), 7)].into(), gob: None };
         let text = description("s3://b/models", &model, &content);
@@ -75,6 +108,9 @@ mod tests {
             "published 1970-01-01 00:00:01 UTC",
             "estimator xgboost.gbtree",
             "measured  train-rmse 0.25",
+            "because   label y is boolean",
+            "column    age integer: number, 40 different, 3 missing; looks like an id",
+            "column    tag: CATEGORY_HASH, more than 10000 different",
             "file      model.ubj (7 bytes)",
             "  TO TRAIN x;",
         ] {
