@@ -142,7 +142,11 @@ fn progress_stands_with_the_newest_metrics() {
 #[test]
 fn metrics_that_are_in_a_table_are_not_repeated() {
     let accuracy = || {
-        Kind::Metrics(Metrics { step: None, metrics: vec![Metric { name: "accuracy".into(), value: 1.0 }] })
+        Kind::Metrics(Metrics {
+            kept: false,
+            step: None,
+            metrics: vec![Metric { name: "accuracy".into(), value: 1.0 }],
+        })
     };
     let column_names = METRICS_TABLE.map(str::to_owned).to_vec();
     let table = Kind::Head(Head { column_names, column_types: vec![] });
