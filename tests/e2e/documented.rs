@@ -201,7 +201,7 @@ fn the_readme_leads_from_a_clone_to_a_model() {
 
     let served = person.serve(&block("README.md", "sqlflow-server --state-dir"));
     let said = person.run(&block("README.md", "sqlflowctl run -f"), &clone);
-    assert!(said.contains(" accuracy |   1.0"), "{said}");
+    assert!(said.contains(" accuracy_score |   1.0"), "{said}");
     assert!(said.contains("\nsepal_length,sepal_width,petal_length,petal_width,class\n"), "as CSV: {said}");
     assert!(said.contains("\nstate     SUCCEEDED\n") && said.contains("\n iris_model | "), "{said}");
 

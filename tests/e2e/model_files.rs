@@ -30,7 +30,7 @@ async fn go_decodes_the_gob_and_tar_lists_the_weights() {
     let said = decode_with_go(&folder.join("sqlflow.gob"));
     assert_eq!(said.trim_end_matches(';'), TRAIN.trim_end_matches(';'));
     let files = tar(&["tzf", "m.tar.gz"], &folder);
-    assert_eq!(files.lines().collect::<Vec<_>>(), ["sqlflow.gob", "m.gob", "model.ubj", "model_meta.json"]);
+    assert_eq!(files.lines().collect::<Vec<_>>(), ["sqlflow.gob", "m.gob", "model_meta.json", "model.ubj"]);
     let unpacked = tempfile::tempdir().unwrap();
     tar(&["xzf", folder.join("m.tar.gz").to_str().unwrap()], unpacked.path());
     for copy in ["m.gob", "sqlflow.gob"] {

@@ -58,6 +58,7 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
         ("objective", "multi:softmax"),
         ("label", "class"),
         ("trained by", "bob"),
+        ("objective chosen", "as the statement says"),
     ] {
         assert!(has(name, value), "{name}: {:?}", described.rows());
     }

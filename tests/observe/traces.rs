@@ -45,7 +45,7 @@ async fn a_program_is_one_tree_of_spans_from_the_client_to_python() {
     let train = spans.one("train");
     let within: Vec<_> =
         spans.parts_of(spans.one("statement train")).map(|it| it["operationName"].clone()).collect();
-    assert_eq!(within, ["derive", "load", "train", "save"]);
+    assert_eq!(within, ["check ahead", "derive", "load", "train", "save"]);
     let rounds = train["logs"].as_array().unwrap();
     assert!(rounds.len() > 1 && rounds[0].to_string().contains("train-"), "{rounds:?}");
 }
