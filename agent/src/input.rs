@@ -71,6 +71,23 @@ pub fn fetch(
     })
 }
 
+/// Looks whether a model exists that a later step needs. A storage that does not say so is believed to have it: the step
+/// itself will see.
+///
+/// # Errors
+/// [`InputError::Missing`]
+pub fn require(model: &Input, attempt: &AttemptRef, patience: &Arc<Patience>) -> Result<(), InputError> {
+    let Ok(place) = ModelPlace::new(&model.uri, &model.name) else { return Ok(()) };
+    let Ok(store) = store::open(&place, attempt, patience) else { return Ok(()) };
+    match store.read(&place.tarball()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let near = near_misses(&model.name, &model.uri);
+            Err(InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How many models may have been meant, at the most.
 const MAX_NEAR: usize = 3;
 
@@ -250,6 +267,24 @@ mod tests {
         let patience = Arc::new(Patience::new(Duration::ZERO));
         let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &patience).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
+    }
+
+    #[test]
+    fn a_model_that_a_later_step_needs_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("m")).unwrap();
+        std::fs::write(dir.path().join("m/m.tar.gz"), "x").unwrap();
+        let patience = Arc::new(Patience::new(Duration::ZERO));
+        let require = |name: &str| {
+            let uri = format!("file://{}/{name}", dir.path().display());
+            require(
+                &Input { uri, name: name.into(), directory: String::new() },
+                &AttemptRef::default(),
+                &patience,
+            )
+        };
+        require("m").unwrap();
+        assert!(require("mm").unwrap_err().to_string().ends_with("; did you mean m?"));
     }
 
     #[test]

@@ -63,6 +63,19 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
         assert!(has(name, value), "{name}: {:?}", described.rows());
     }
 
+    // What a later statement needs is looked for before the first one trains.
+    let train = TRAIN.replace("team/flowers", "other");
+    let program = format!("{train} SELECT * FROM iris TO PREDICT p.class USING team/flowrs;");
+    let refused = run(&mut client, &program, "").await;
+    assert_eq!(refused.status.cause(), Cause::Storage, "{}", refused.status.message);
+    let message = &refused.status.message;
+    assert!(
+        message.starts_with("a later statement cannot run: model team/flowrs does not exist at"),
+        "{message}"
+    );
+    assert!(message.ends_with("; did you mean team/flowers?"), "{message}");
+    assert_eq!(succeed(&mut client, "SHOW MODELS;", "").await.rows().len(), 1, "nothing was trained");
+
     let dropped = succeed(&mut client, "DROP MODEL team/flowers;", "").await;
     let gone = model(&dropped);
     assert!(gone.removed && gone.replaced.unwrap().trained_by == "bob");

@@ -12,14 +12,30 @@ use crate::tarball;
 /// Longest name of a user that is repeated, in characters.
 const MAX_USER: usize = 100;
 
-/// `None`: there is no model.
-///
-/// # Errors
-/// Those of the storage.
-pub(super) fn look(store: &dyn ModelStore, tarball: &str) -> io::Result<Option<EarlierModel>> {
+/// What a look at a model's place finds.
+pub(super) enum Found {
+    Nothing,
+    Model(EarlierModel),
+    /// The storage does not say. Some keys may write and not read, and some storages refuse to say that a file is absent: a
+    /// model can be published there, and what fails for all calls is told better by the one that writes.
+    Unknown(io::Error),
+}
+
+impl Found {
+    pub(super) fn model(self) -> Option<EarlierModel> {
+        match self {
+            Self::Model(model) => Some(model),
+            Self::Nothing | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// Reads the beginning of the tarball, no more.
+pub(super) fn look(store: &dyn ModelStore, tarball: &str) -> Found {
     let content = match store.read(tarball) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        other => other?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
+        Err(error) => return Found::Unknown(error),
+        Ok(content) => content,
     };
     // What cannot be read can be replaced all the same.
     let meta = tarball::meta(content).ok().flatten().unwrap_or_default();
@@ -27,17 +43,62 @@ pub(super) fn look(store: &dyn ModelStore, tarball: &str) -> io::Result<Option<E
     let user = meta["trained_by"].as_str().unwrap_or_default();
     let made_ms = match meta["trained_ms"].as_i64() {
         Some(trained) => trained,
-        None => published_ms(store, tarball)?.unwrap_or(0),
+        None => published_ms(store, tarball).unwrap_or(0),
     };
     // It stands in a line of text, whatever somebody wrote there.
     let trained_by = user.chars().filter(|c| !c.is_control()).take(MAX_USER).collect();
-    Ok(Some(EarlierModel { made_ms, trained_by }))
+    Found::Model(EarlierModel { made_ms, trained_by })
 }
 
-fn published_ms(store: &dyn ModelStore, tarball: &str) -> io::Result<Option<i64>> {
-    let file = store.list()?.into_iter().find(|file| file.path == tarball);
-    let since_1970 = file
-        .and_then(|file| file.modified?.duration_since(SystemTime::UNIX_EPOCH).ok())
-        .map(|it| it.as_millis());
-    Ok(since_1970.and_then(|it| i64::try_from(it).ok()))
+/// `None`: the storage does not tell, or does not let us ask.
+fn published_ms(store: &dyn ModelStore, tarball: &str) -> Option<i64> {
+    let file = store.list().unwrap_or_default().into_iter().find(|file| file.path == tarball);
+    let since_1970 = file?.modified?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    i64::try_from(since_1970.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::store::{FoundFile, Over, StagedFile};
+
+    /// A storage that answers each look with this kind of error.
+    #[derive(Debug)]
+    struct Refusing(io::ErrorKind);
+
+    impl ModelStore for Refusing {
+        fn stage(&self, _: &str, _: Over, _: u64) -> io::Result<Box<dyn StagedFile>> {
+            unreachable!()
+        }
+
+        fn commit(&self, _: &str) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn clear(&self) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn list(&self) -> io::Result<Vec<FoundFile>> {
+            Err(self.0.into())
+        }
+
+        fn delete(&self, _: &str) -> io::Result<()> {
+            unreachable!()
+        }
+
+        fn read(&self, _: &str) -> io::Result<Box<dyn Read + Send>> {
+            Err(self.0.into())
+        }
+    }
+
+    #[test]
+    fn a_storage_that_may_not_be_read_can_be_published_to() {
+        let look = |kind| look(&Refusing(kind), "m.tar.gz");
+        assert!(matches!(look(io::ErrorKind::PermissionDenied), Found::Unknown(_)));
+        assert!(matches!(look(io::ErrorKind::ConnectionReset), Found::Unknown(_)));
+        assert!(matches!(look(io::ErrorKind::NotFound), Found::Nothing));
+    }
 }

@@ -19,6 +19,7 @@ use sqlflow_proto::record::ModelPublished;
 use crate::store::{self, ModelPlace, ModelStore, Over, Patience, Scheme};
 use crate::tarball::{self, GOB};
 use crate::workspace::inside;
+use earlier::Found;
 use pack::{Contents, Digest, PackError};
 
 /// How often another's model may be found in place of ours before its gob is left to whoever put it there.
@@ -159,7 +160,7 @@ impl Publication {
         let mut committed = self.committed();
         let left = committed.len();
         for (model, published) in self.outputs.iter().zip(staged).skip(left) {
-            let swap = self.patiently(|| model.commit().map_err(PackError::Io));
+            let swap = self.patiently(|| model.commit(&self.patience).map_err(PackError::Io));
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
             if model.output.removal.is_some() {
@@ -223,32 +224,38 @@ fn is_overtaken(error: &PackError) -> bool {
 impl OneModel {
     /// Stages it, or looks at what is to be removed; says what there will be.
     fn prepare(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
-        let replaced = earlier::look(&*self.store, &self.tarball)?;
+        let found = earlier::look(&*self.store, &self.tarball);
         let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
         if let Some(removal) = removal {
-            // A later attempt finds what an earlier one has removed.
-            if replaced.is_none() && !removal.if_exists && self.is_first_attempt {
-                return Err(PackError::Missing);
-            }
-            return Ok(ModelPublished { removed: true, replaced, ..model });
+            return match found {
+                // A later attempt finds what an earlier one has removed.
+                Found::Nothing if !removal.if_exists && self.is_first_attempt => Err(PackError::Missing),
+                Found::Unknown(error) => Err(error.into()),
+                found => Ok(ModelPublished { removed: true, replaced: found.model(), ..model }),
+            };
         }
         let digest = self.stage(patience, warn)?;
         Ok(ModelPublished {
             size_bytes: digest.size_bytes,
             sha256: digest.sha256.to_vec().into(),
-            replaced,
+            replaced: found.model(),
             ..model
         })
     }
 
     /// Puts what was staged in place, or removes what is there: first the tarball, without which there is no model.
-    fn commit(&self) -> io::Result<()> {
+    fn commit(&self, patience: &Patience) -> io::Result<()> {
         if self.output.removal.is_none() {
             return self.store.commit(&self.tarball);
         }
         self.store.delete(&self.tarball)?;
-        self.store.delete(GOB)
+        self.store.delete(GOB)?;
+        // Of a model that was published in between, the gob may have gone with the old one.
+        match self.gob_in_place(patience) {
+            Some(gob) => self.put_gob(&gob),
+            None => Ok(()),
+        }
     }
 
     /// Once for the same.

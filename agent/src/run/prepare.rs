@@ -43,6 +43,15 @@ pub(super) fn prepare(
             return Event::InputFailed { message: error.to_string(), user_error };
         }
     }
+    for model in &assignment.required {
+        if let Err(error) = input::require(model, &attempt_of(assignment), patience) {
+            let user_error = matches!(error, InputError::Missing { .. });
+            return Event::InputFailed {
+                message: format!("a later statement cannot run: {error}"),
+                user_error,
+            };
+        }
+    }
     for listing in &assignment.listings {
         if let Err(error) = input::list(root, listing, patience) {
             return Event::InputFailed { message: format!("{error:#}"), user_error: false };

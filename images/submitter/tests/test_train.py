@@ -382,3 +382,15 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
     twice = agent.run(first, ahead=[{**good[0], "select": narrow}, {**good[1], "label": "clas"}]).failure().message
     assert re.match(r"statement 2 \(TO PREDICT\): .*; statement 3 \(TO EVALUATE\): ", twice), twice
     here.sql("DROP TABLE precious")
+
+
+def test_a_column_that_training_leaves_out_is_not_needed_by_what_follows(agent: StandInAgent, here: Here) -> None:
+    here.sql(*iris_statements())
+    select = f"SELECT {FEATURES}, CASE WHEN class < 0 THEN 1.5 END AS empty, class FROM iris"
+    first = {"kind": "train", "select": select, "estimator": "xgboost.gbtree", "label": "class", "model": "m"}
+    use = {"kind": "explain", "model": "m", "index": 1, "result_table": None}
+    run = agent.run({**first, "output": "outputs/m"}, ahead=[{**use, "select": f"SELECT {FEATURES} FROM iris"}])
+    run.succeeded()
+    short = FEATURES.rpartition(",")[0]
+    run = agent.run({**first, "output": "outputs/m"}, ahead=[{**use, "select": f"SELECT {short} FROM iris"}])
+    assert "the model's column petal_width does not exist" in run.failure().message

@@ -108,7 +108,7 @@ def test_a_table_that_a_person_made_is_replaced_only_when_asked(iris: Here, capf
     iris.sql("CREATE TABLE outcome (precious INT)", "INSERT INTO outcome VALUES (1), (2)")
     evaluate = {"kind": "evaluate", "select": "SELECT * FROM iris", "label": "name", "model": "m", "model_dir": "m"}
     explain = {"kind": "explain", "select": "SELECT * FROM iris", "model": "m", "model_dir": "m"}
-    refused = r"cannot write table outcome: it exists \(2 rows\) and SQLFlow did not make it; .*result\.replace = true"
+    refused = r"cannot write table outcome: it exists \(2 rows\) and this release .* did not make it; .*replace = true"
     for statement in (evaluate, explain):
         with pytest.raises(UserError, match=refused):
             iris.run(**statement, result_table="outcome")
@@ -133,6 +133,20 @@ def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Here) -> None:
     assert tables(iris) == {"outcome"}
 
 
+def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Here) -> None:
+    predict(iris)
+    iris.sql("ALTER TABLE outcome RENAME TO outcome_kept")
+    copy = {"sqlite": "AS SELECT * FROM outcome_kept"}.get(iris.dsn.partition(":")[0])
+    copy = copy or ("LIKE outcome_kept" if "mysql" in iris.dsn else "(LIKE outcome_kept INCLUDING ALL)")
+    iris.sql("DROP TABLE IF EXISTS outcome_copy", f"CREATE TABLE outcome_copy {copy}")
+    for table in ("outcome_kept", "outcome_copy"):
+        with pytest.raises(UserError, match="SQLFlow did not make it"):
+            predict(iris, table=table)
+    predict(iris)
+    assert tables(iris) == {"outcome", "outcome_kept", "outcome_copy"}
+    iris.sql("DROP TABLE outcome_kept", "DROP TABLE outcome_copy")
+
+
 def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
     predict(iris, "SELECT * FROM iris WHERE class = 1")
@@ -150,7 +164,9 @@ def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here
             predict(iris, select, table=f"{schema}.outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     iris.sql("DROP VIEW seen")
-    # A column or an alias of that name is no table.
+    # A column or an alias of that name is no table, nor is an alias that is named like the schema.
+    alias = schema if schema != "main" else "m"
+    predict(iris, f"SELECT {alias}.*, {alias}.class AS outcome FROM iris AS {alias} WHERE ({alias}.class = 1)")
     predict(iris, "SELECT outcome.*, class AS outcome FROM iris AS outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     predict(iris, "SELECT * FROM outcome WHERE sepal_length > 100", attributes=REPLACE)

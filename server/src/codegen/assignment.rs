@@ -136,6 +136,7 @@ fn assign(
         spec.inputs.clear();
         spec.outputs.clear();
         spec.listing = None;
+        spec.required.clear();
     }
     let files = vec![
         text_file("main.py", program(attempt, &spec.title)),
@@ -149,6 +150,9 @@ fn assign(
     });
     let listings =
         spec.listing.into_iter().map(|path| Listing { uri: options.models.clone(), path }).collect();
+    let required =
+        spec.required.into_iter().map(|name| Input { uri: model_uri(&name), name, directory: String::new() });
+    let required = required.collect();
     let outputs = spec.outputs.into_iter().map(|output| Output {
         uri: model_uri(&output.model),
         gob: match &output.removal {
@@ -178,6 +182,7 @@ fn assign(
         spool_bytes: 0,
         publish_attempt: 0,
         listings,
+        required,
     }
 }
 

@@ -1,13 +1,13 @@
 //! From a compiled program to the documents of its steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 use crate::job;
 use crate::sql::{
-    Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, attribute_json, expr_json,
+    Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, StepKind, attribute_json, expr_json,
 };
 
 /// The file that lists all models, in the workspace. No model's folder has this name: those are below `inputs`.
@@ -16,7 +16,29 @@ const LISTING: &str = "models.json";
 /// The document of each step, in order.
 #[must_use]
 pub fn step_specs(compiled: &Compiled, user: &str) -> Vec<StepSpec> {
-    compiled.steps.iter().map(|step| step_spec(step, &compiled.program.statements, user)).collect()
+    let statements = &compiled.program.statements;
+    let mut specs: Vec<_> = compiled.steps.iter().map(|step| step_spec(step, statements, user)).collect();
+    // A program whose first training takes hours must not end in a misspelt model.
+    let first = compiled.steps.iter().position(|step| matches!(step.kind, StepKind::Extended(_)));
+    if let Some(first) = first {
+        specs[first].required = models_needed_after(&specs, first);
+    }
+    specs
+}
+
+/// The models that the steps after `first` use and no step before them makes or removes, each once.
+fn models_needed_after(specs: &[StepSpec], first: usize) -> Vec<String> {
+    let mut own: HashSet<&str> = HashSet::new();
+    let mut needed = Vec::new();
+    for (place, spec) in specs.iter().enumerate() {
+        for input in spec.inputs.iter().filter(|_| place > first) {
+            if own.insert(&input.model) {
+                needed.push(input.model.clone());
+            }
+        }
+        own.extend(spec.outputs.iter().map(|output| output.model.as_str()));
+    }
+    needed
 }
 
 /// The steps as the job's state has them at first.
@@ -65,6 +87,7 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
         statements: Vec::new(),
         ahead: Vec::new(),
         listing: None,
+        required: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
         pod: BTreeMap::new(),
@@ -207,4 +230,25 @@ fn columns(clauses: &[ColumnClause]) -> Value {
 /// Programs have far fewer statements than that.
 fn small(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::{Dialect, compile};
+
+    #[test]
+    fn the_first_extended_step_requires_the_models_that_the_program_does_not_make() {
+        let required = |sql: &str| -> Vec<Vec<String>> {
+            let compiled = compile(sql, Dialect::Mysql).expect("a good program");
+            step_specs(&compiled, "").into_iter().map(|spec| spec.required).collect()
+        };
+        let train = "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y INTO m;";
+        let use_of = |model: &str| format!("SELECT * FROM t TO PREDICT p.y USING {model};");
+        let program = format!("SELECT 1; {train} {} {} SELECT 2; {}", use_of("m"), use_of("n"), use_of("n"));
+        assert_eq!(required(&program), [vec![], vec!["n".to_owned()], vec![], vec![], vec![], vec![]]);
+        // What the first itself uses, its own inputs say.
+        assert_eq!(required(&[use_of("n"), train.to_owned()].concat()), [Vec::<String>::new(), vec![]]);
+        assert_eq!(required("SELECT 1; SHOW TABLES;"), [Vec::<String>::new()]);
+    }
 }

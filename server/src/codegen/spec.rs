@@ -28,6 +28,9 @@ pub struct StepSpec {
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.
     pub outputs: Vec<OutputSpec>,
+    /// Models that later steps use and that no step before them makes: they must exist before this step begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub required: Vec<String>,
     /// Where the agent writes the list of all models before the submitter starts, relative to the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<String>,

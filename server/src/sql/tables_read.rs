@@ -2,6 +2,7 @@
 
 use super::classify::Tokens;
 use super::dialect::Dialect;
+use super::scan::{Token, TokenKind};
 
 /// What a level of brackets has had so far.
 #[derive(Clone, Copy, Default)]
@@ -27,6 +28,8 @@ const AFTER_TABLES: [&str; 12] = [
     "INTERSECT",
     "FOR",
 ];
+/// Tokens of a list of columns that are looked at, which keeps the time linear.
+const MAX_LOOKAHEAD: usize = 1000;
 /// Words that may stand between FROM or JOIN and a name.
 const BEFORE_NAME: [&str; 2] = ["ONLY", "LATERAL"];
 
@@ -65,18 +68,18 @@ pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
             now.in_tables = false;
         } else if expected && token.is_one_of(&BEFORE_NAME) {
             expects_table = true;
-        } else if let Some(first) = token.name() {
+        } else if let Some(first) = name_of(&token, dialect) {
             if expected {
                 let mut parts = vec![first];
                 while tokens.at_symbol('.') {
                     tokens.next();
-                    parts.extend(tokens.next().and_then(|part| part.name()));
+                    parts.extend(tokens.next().and_then(|part| name_of(&part, dialect)));
                 }
                 // A bracket after it makes it a function.
                 if !tokens.at_symbol('(') {
                     tables.push(parts);
                 }
-            } else if tokens.at(&["AS"]) && !level.in_tables && !level.has_select {
+            } else if !level.in_tables && !level.has_select && is_defined_here(&tokens) {
                 defined.push(first);
             }
         }
@@ -87,6 +90,23 @@ pub(super) fn tables_read(select: &str, dialect: Dialect) -> Vec<Vec<String>> {
     }
     tables.retain(|parts| !matches!(parts.as_slice(), [name] if defined.contains(name)));
     tables
+}
+
+/// `AS`, or `(a, b) AS`, follows a name that a WITH clause defines.
+fn is_defined_here(tokens: &Tokens<'_>) -> bool {
+    let mut ahead = tokens.clone();
+    if ahead.at_symbol('(') {
+        ahead.by_ref().take(MAX_LOOKAHEAD).find(|token| token.is_symbol(')'));
+    }
+    ahead.at(&["AS"])
+}
+
+/// A name as the database compares it: in PostgreSQL a quoted one keeps its case.
+fn name_of(token: &Token<'_>, dialect: Dialect) -> Option<String> {
+    let name = token.name()?;
+    let is_exact = dialect == Dialect::Postgresql && token.kind == TokenKind::Quoted;
+    // What is not in lower case is no name that is written without quotes.
+    Some(if is_exact { token.text.trim_matches('"').to_owned() } else { name })
 }
 
 #[cfg(test)]
@@ -108,6 +128,7 @@ mod tests {
             ("SELECT TRIM(' ' FROM t), EXTRACT(YEAR FROM t) FROM u", vec!["u"]),
             ("SELECT a IS DISTINCT FROM t FROM u", vec!["u"]),
             ("WITH t AS (SELECT * FROM a) SELECT * FROM t JOIN b ON 1", vec!["a", "b"]),
+            ("WITH t(x, y) AS (SELECT 1, 2), u AS (SELECT * FROM a) SELECT * FROM t, u", vec!["a"]),
             ("SELECT * FROM generate_series(1, 2), t", vec!["t"]),
             ("SELECT 't' FROM a UNION SELECT 1, t FROM b", vec!["a", "b"]),
             ("SELECT 1", vec![]),
@@ -115,5 +136,12 @@ mod tests {
         ] {
             assert_eq!(tables(select), found, "{select}");
         }
+    }
+
+    #[test]
+    fn a_quoted_name_keeps_its_case_where_the_database_keeps_it() {
+        let found = |dialect| tables_read("SELECT * FROM \"T\", u, \"v\"", dialect).concat();
+        assert_eq!(found(Dialect::Postgresql), ["T", "u", "v"]);
+        assert_eq!(found(Dialect::Sqlite), ["t", "u", "v"]);
     }
 }

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql_types import bits
-from sqlflow_submitter.connect.writer import MARKER, Existing, TableName, TableWriter
-from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.errors import SubmitterError, UserError
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.mysql import MySQLDatabase
@@ -30,7 +30,7 @@ class MySQLWriter(TableWriter):
     def __init__(self, database: MySQLDatabase) -> None:
         self._database = database
         # Whatever the session that reads is set to: what is written must be seen.
-        self.run("SET autocommit = 1")
+        self.run("SET autocommit = 1, sql_notes = 1")
 
     def quote(self, name: str) -> str:
         return "`" + name.replace("`", "``") + "`"
@@ -50,8 +50,9 @@ class MySQLWriter(TableWriter):
         for rows in _pieces(zip(*literals, strict=True)):
             self._database.run_bytes(head + b",".join(rows))
 
-    def mark(self, table: TableName) -> None:
-        self.run(f"ALTER TABLE {self.quoted(table)} COMMENT = '{MARKER}'")
+    def mark(self, table: TableName, name: str) -> None:
+        text = marker(name).replace("\\", "\\\\").replace("'", "''")
+        self.run(f"ALTER TABLE {self.quoted(table)} COMMENT = '{text}'")
 
     def existing(self, table: TableName) -> Existing | None:
         found = self._database.table_kind(table.schema, table.name)
@@ -59,7 +60,7 @@ class MySQLWriter(TableWriter):
             return None
         kind, comment = found
         is_table = kind == "BASE TABLE"
-        return Existing("table" if is_table else kind.lower(), is_table and comment == MARKER)
+        return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
 
     def count(self, table: TableName, limit: int) -> int:
         return int(self._database.rows(self._bounded_count(table, limit))[0][0])
@@ -67,8 +68,13 @@ class MySQLWriter(TableWriter):
     def reads(self, select: str, table: TableName) -> bool:
         schema = table.schema or str(self._database.rows("SELECT DATABASE()")[0][0])
         name = re.escape(f"{self.quote(schema)}.{self.quote(table.name)}")
-        # What a dot follows is a column, perhaps of an alias.
-        return re.search(rf"{name}(?!\.)", self._database.rewritten(select), re.IGNORECASE) is not None
+        try:
+            rewritten = self._database.rewritten(select)
+        except UserError:
+            # EXPLAIN needs a right to the views that SELECT does not need. The select's own text tells less.
+            return re.search(rf"\b{re.escape(table.name)}\b", select, re.IGNORECASE) is not None
+        # The server names all tables after `from` and `join`; elsewhere this may be an alias and a column.
+        return re.search(rf"\b(from|join)\s*\(*{name}(?!\.)", rewritten, re.IGNORECASE) is not None
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         check()

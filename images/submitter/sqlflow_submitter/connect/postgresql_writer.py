@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.postgresql_types import bools
-from sqlflow_submitter.connect.writer import MARKER, Existing, TableName, TableWriter
+from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
@@ -47,18 +47,18 @@ class PostgreSQLWriter(TableWriter):
         rows = b"\n".join(map(b"\t".join, zip(*cells, strict=True))) + b"\n"
         self._database.copy_in(f"COPY {self.quoted(table)} FROM STDIN", rows)
 
-    def mark(self, table: TableName) -> None:
-        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS '{MARKER}'")
+    def mark(self, table: TableName, name: str) -> None:
+        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {_literal(marker(name))}")
 
     def existing(self, table: TableName) -> Existing | None:
         found = self._database.rows(
-            "SELECT relkind::text, coalesce(obj_description(oid, 'pg_class'), '') FROM pg_class "
+            "SELECT relkind::text, coalesce(obj_description(oid, 'pg_class'), ''), relname::text FROM pg_class "
             f"WHERE oid = {self._oid(table)}"
         )
         if not found:
             return None
         kind = KINDS.get(found[0][0], "relation")
-        return Existing(kind, kind == "table" and found[0][1] == MARKER)
+        return Existing(kind, kind == "table" and found[0][1] == marker(found[0][2]))
 
     def count(self, table: TableName, limit: int) -> int:
         return int(self._database.rows(self._bounded_count(table, limit))[0][0])
@@ -74,8 +74,7 @@ class PostgreSQLWriter(TableWriter):
         return found[0] in set(_relations(json.loads("\n".join(str(line) for (line,) in lines))))
 
     def _oid(self, table: TableName) -> str:
-        quoted = self.quoted(table).replace("'", "''")
-        return f"to_regclass(E'{quoted.replace(chr(92), chr(92) * 2)}')"
+        return f"to_regclass({_literal(self.quoted(table))})"
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         self.run("BEGIN")
@@ -90,6 +89,11 @@ class PostgreSQLWriter(TableWriter):
 
     def close(self) -> None:
         self._database.close()
+
+
+def _literal(text: str) -> str:
+    """Writes a text so that no setting of the session changes how it is read."""
+    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _relations(plan: Any) -> Iterator[tuple[str, str]]:

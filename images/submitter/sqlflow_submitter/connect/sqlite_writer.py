@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
-from sqlflow_submitter.connect.writer import MARKER, Existing, TableName, TableWriter
+from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
 
 if TYPE_CHECKING:
@@ -40,23 +40,23 @@ class SQLiteWriter(TableWriter):
             except UnicodeEncodeError as error:
                 raise UserError("a text of the select is not UTF-8: it cannot be written") from error
 
-    def create(self, table: TableName, columns: Sequence[ColumnInfo]) -> None:
+    def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:
         # SQLite has no comments on tables, but keeps the text that made one. What a select computes has no type.
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
-        self.run(f"CREATE TABLE {self.quoted(table)} (/* {MARKER} */ {definitions})")
+        self.run(f"CREATE TABLE {self.quoted(table)} ({_comment(name)} {definitions})")
 
     def create_like(
-        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo], name: str
     ) -> None:
-        self.create(table, [*columns, *more])
+        self.create(table, [*columns, *more], name)
 
     def existing(self, table: TableName) -> Existing | None:
         schema = self.quote(table.schema or "main")
         found = self._database.rows(
-            f"SELECT type, coalesce(sql, '') FROM {schema}.sqlite_master "
+            f"SELECT type, coalesce(sql, ''), name FROM {schema}.sqlite_master "
             f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
         )
-        return Existing(found[0][0], f"(/* {MARKER} */" in found[0][1]) if found else None
+        return Existing(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
 
     def count(self, table: TableName, limit: int) -> int:
         return int(self._database.rows(self._bounded_count(table, limit))[0][0])
@@ -85,6 +85,10 @@ class SQLiteWriter(TableWriter):
             with suppress(SubmitterError):
                 self.run("ROLLBACK")
             raise
+
+
+def _comment(name: str) -> str:
+    return f"/* {marker(name).replace('*/', '* /')} */"
 
 
 def _literal(text: str) -> str:

@@ -10,7 +10,14 @@ from typing import Any, ClassVar, NamedTuple
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 
 MARKER = "SQLFlow result table"
-"""What a table's comment says that was made by us, and so may be replaced by us."""
+
+
+def marker(name: str) -> str:
+    """Gives the comment of a table that was made by us, and so may be replaced by us.
+
+    It has the table's own name: a table that a person has renamed, or made like ours, is the person's.
+    """
+    return f"{MARKER} {name.lower()}"
 
 
 class Existing(NamedTuple):
@@ -96,18 +103,18 @@ class TableWriter:
     def _bounded_count(self, table: TableName, limit: int) -> str:
         return f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"
 
-    def create(self, table: TableName, columns: Sequence[ColumnInfo]) -> None:
-        """Makes an empty table of columns of ours."""
+    def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:
+        """Makes an empty table of columns of ours, marked as the one that will have this name."""
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
         self.run(f"CREATE TABLE {self.quoted(table)} ({definitions})")
-        self.mark(table)
+        self.mark(table, name)
 
     def create_like(
-        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo], name: str
     ) -> None:
         """Makes an empty table with columns of a select, in the database's own types, and columns of ours."""
         if not columns:
-            self.create(table, more)
+            self.create(table, more, name)
             return
         listed = ", ".join(self.quote(column.name) for column in columns)
         # The line's end keeps a comment at the select's end from swallowing the rest.
@@ -115,10 +122,10 @@ class TableWriter:
         self.run(f"CREATE TABLE {self.quoted(table)} AS {no_rows}")
         for column in more:
             self.run(f"ALTER TABLE {self.quoted(table)} ADD COLUMN {self.quote(column.name)} {column.database_type}")
-        self.mark(table)
+        self.mark(table, name)
 
-    def mark(self, table: TableName) -> None:
-        """Puts our marker on a table that was just made."""
+    def mark(self, table: TableName, name: str) -> None:
+        """Puts the marker of a name on a table that was just made."""
         raise NotImplementedError
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:

@@ -3,7 +3,8 @@ in a misspelt column of the next statement."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import UserError
@@ -18,6 +19,13 @@ MAX_TOLD = 10
 """Faults that one message names."""
 
 
+class Plan(NamedTuple):
+    """A TRAIN statement, and what was found out about it."""
+
+    statement: Statement
+    plan: TrainPlan
+
+
 def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) -> None:
     """Checks statements that will run in later steps, as far as the database can tell now.
 
@@ -29,13 +37,13 @@ def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) 
     Raises:
         UserError: some cannot run; with the number of each statement.
     """
-    inputs: dict[str, list[str]] = {}
+    plans: dict[str, Plan] = {}
     if now.kind == "train":
-        inputs[now.model] = TrainPlan(now, database).inputs()
+        plans[now.model] = Plan(now, TrainPlan(now, database))
     faults = []
     for statement in ahead:
         try:
-            _check(statement, database, inputs)
+            _check(statement, database, plans)
         except UserError as error:
             database.add_near_misses(error)
             faults.append(f"statement {statement.index + 1} (TO {statement.kind.upper()}): {error}")
@@ -44,11 +52,34 @@ def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) 
         raise UserError("; ".join(faults[:MAX_TOLD]) + more)
 
 
-def _check(statement: Statement, database: Database, inputs: dict[str, list[str]]) -> None:
+def _check_columns(trained: Plan, available: Sequence[str], database: Database) -> None:
+    """Refuses a select that lacks a column which the model will read."""
+    derived = set(trained.plan.clause.derived)
+    folded = {name.lower() for name in available}
+    for name in trained.plan.inputs():
+        if name.lower() in folded or (name in derived and not _has_values(trained.statement.select, name, database)):
+            continue
+        locate("the model's column", [name], available)
+
+
+def _has_values(select: str, column: str, database: Database) -> bool:
+    """Tells whether a column has a value: one without is left out. Asked only of what a later select lacks."""
+    with database.writer() as writer:
+        quoted = writer.quote(column)
+        try:
+            return bool(
+                database.rows(f"SELECT 1 FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT 1")
+            )
+        except UserError:
+            # Such as a column that comes twice: training will say so.
+            return False
+
+
+def _check(statement: Statement, database: Database, plans: dict[str, Plan]) -> None:
     if statement.kind == "train":
-        inputs.pop(statement.model, None)
+        plans.pop(statement.model, None)
         if statement.pretrained is None:
-            inputs[statement.model] = TrainPlan(statement, database).inputs()
+            plans[statement.model] = Plan(statement, TrainPlan(statement, database))
         elif statement.label:
             # Which columns the model reads hangs on the earlier model, which is not here.
             available = [column.name for column in database.describe(statement.select)]
@@ -57,7 +88,9 @@ def _check(statement: Statement, database: Database, inputs: dict[str, list[str]
     if statement.kind not in ("predict", "evaluate", "explain"):
         return
     available = [column.name for column in database.describe(statement.select)]
-    locate("the model's column", inputs.get(statement.model, ()), available)
+    plan = plans.get(statement.model)
+    if plan is not None:
+        _check_columns(plan, available, database)
     if statement.kind == "evaluate" and statement.label:
         resolve_column("label", statement.label, available)
     check_result_table(statement, check_attributes(statement.attributes, rules.attributes(statement.kind)), database)

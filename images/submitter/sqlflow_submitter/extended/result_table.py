@@ -39,10 +39,10 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         raise UserError(f"cannot write table {table}: it is a {existing.kind}; choose another name")
     if replace:
         return
-    if any(writer.reads(select, table) for select in selects if select):
+    if not existing.ours:
+        reason = f"it exists ({_rows(writer, table)}) and this release of SQLFlow did not make it"
+    elif any(writer.reads(select, table) for select in selects if select):
         reason = "the statement reads it"
-    elif not existing.ours:
-        reason = f"it exists ({_rows(writer, table)}) and SQLFlow did not make it"
     else:
         return
     raise UserError(
@@ -70,12 +70,12 @@ class ResultTable:
     def create(self, columns: Sequence[ColumnInfo]) -> None:
         """Makes the table of columns of ours."""
         self._columns = list(columns)
-        self.writer.create(self._scratch, columns)
+        self.writer.create(self._scratch, columns, self.name.name)
 
     def create_like(self, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]) -> None:
         """Makes the table of columns of a select, and columns of ours after them."""
         self._columns = [*columns, *more]
-        self.writer.create_like(self._scratch, select, columns, more)
+        self.writer.create_like(self._scratch, select, columns, more, self.name.name)
 
     def insert(self, raw: Sequence[Sequence[Any]]) -> None:
         """Adds rows, given by column in the driver's raw values."""
