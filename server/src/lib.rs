@@ -20,6 +20,7 @@ mod exhaustion;
 mod failpoint;
 #[cfg(test)]
 mod fixture;
+pub mod inherited;
 pub mod job;
 pub mod launch;
 pub mod log;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sqlflow_server::config::{Command, LogFormat, Options};
-use sqlflow_server::{descriptors, doctor};
+use sqlflow_server::{descriptors, doctor, inherited};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -53,11 +53,18 @@ async fn run() -> anyhow::Result<ExitCode> {
 
 fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut interrupt =
+        if inherited::ignores_interrupt() { None } else { Some(signal(SignalKind::interrupt())?) };
     tokio::spawn(async move {
+        let interrupted = async {
+            match interrupt.as_mut() {
+                Some(interrupt) => interrupt.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = interrupted => {}
         }
         shutdown.cancel();
         tracing::info!("shutting down; jobs go on");

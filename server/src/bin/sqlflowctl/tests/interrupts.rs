@@ -27,6 +27,19 @@ fn ctrl_c_cancels_and_still_shows_the_end() {
 }
 
 #[test]
+fn ctrl_c_is_not_for_what_a_script_left_in_the_background() {
+    let world = World::new();
+    world.server.change(|script| script.say(head()));
+    let child = world.background(&["run", "-e", "SELECT 1"]);
+    world.server.wait(|script| script.fetches.len() > 1);
+    interrupt(&child);
+    world.server.wait(|script| script.fetches.len() > 3);
+    assert_eq!(world.server.script().cancels, 0);
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    child.wait_with_output().unwrap();
+}
+
+#[test]
 fn a_second_ctrl_c_leaves_at_once_and_says_how_to_go_on() {
     let world = World::new();
     world.server.change(|script| {

@@ -31,16 +31,31 @@ impl World {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sqlflowctl"));
+        self.with(&mut command);
+        command.args(arguments);
+        command
+    }
+
+    /// With SIGINT ignored, as a script starts what it leaves in the background.
+    fn background(&self, arguments: &[&str]) -> Child {
+        let mut command = Command::new("/usr/bin/env");
+        self.with(&mut command);
+        command
+            .args(["--ignore-signal=INT", env!("CARGO_BIN_EXE_sqlflowctl")])
+            .args(arguments)
+            .spawn()
+            .unwrap()
+    }
+
+    fn with(&self, command: &mut Command) {
         command
             .env_clear()
             .env("SQLFLOW_SERVER", self.server.address.to_string())
             .env("XDG_STATE_HOME", self.home.path())
             .current_dir(self.home.path())
-            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        command
     }
 
     fn spawn(&self, arguments: &[&str]) -> Child {
