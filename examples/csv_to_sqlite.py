@@ -31,20 +31,31 @@ def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
     file, database, table = sys.argv[1:]
-    with open(file, newline="", encoding="utf-8-sig") as opened:
-        head, *rows = [row for row in csv.reader(opened) if row]
+    try:
+        with open(file, newline="", encoding="utf-8-sig") as opened:
+            rows = [row for row in csv.reader(opened) if row]
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"cannot read {file}: {error}")
+    if len(rows) < 2:
+        sys.exit(f"cannot load {file}: it needs a head line and a row")
+    head, *rows = rows
+    if len(head) == 1 and ";" in head[0]:
+        sys.exit(f"cannot load {file}: its columns are separated by ';', not by ','")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(head):
             sys.exit(f"cannot load {file}: row {number} has {len(row)} values, and there are {len(head)} columns")
     columns = [(name, column_type([row[place] for row in rows])) for place, name in enumerate(head)]
-    connection = sqlite3.connect(database)
-    with connection:
-        definition = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns)
-        connection.execute(f"CREATE TABLE {quoted(table)} ({definition})")
-        places = ", ".join("?" for _ in head)
-        values = ([None if value == "" else value for value in row] for row in rows)
-        connection.executemany(f"INSERT INTO {quoted(table)} VALUES ({places})", values)
-    connection.close()
+    definition = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns)
+    places = ", ".join("?" for _ in head)
+    values = ([None if value == "" else value for value in row] for row in rows)
+    try:
+        connection = sqlite3.connect(database)
+        with connection:
+            connection.execute(f"CREATE TABLE {quoted(table)} ({definition})")
+            connection.executemany(f"INSERT INTO {quoted(table)} VALUES ({places})", values)
+        connection.close()
+    except sqlite3.Error as error:
+        sys.exit(f"cannot load {file} into {database}: {error}")
     print(f"{len(rows)} rows are in table {table} of {database}")
 
 

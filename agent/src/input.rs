@@ -92,7 +92,7 @@ pub fn require(model: &Input, attempt: &AttemptRef, patience: &Arc<Patience>) ->
 const MAX_NEAR: usize = 3;
 
 /// Finds models in the same storage whose names are like this one. A storage that cannot be asked has none.
-fn near_misses(name: &str, uri: &str) -> String {
+pub(crate) fn near_misses(name: &str, uri: &str) -> String {
     let Some(root) = uri.strip_suffix(name).map(|root| root.trim_end_matches('/')) else {
         return String::new();
     };

@@ -16,6 +16,7 @@ use bytes::Bytes;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
+use crate::input::near_misses;
 use crate::store::{self, ModelPlace, ModelStore, Over, Patience, Scheme};
 use crate::tarball::{self, GOB};
 use crate::workspace::inside;
@@ -325,7 +326,9 @@ impl OneModel {
         let is_uncertain = matches!(cause, PackError::Io(error) if store::may_be_in_place(error));
         PublishError {
             message: if self.output.removal.is_some() {
-                format!("cannot drop model {name} at {uri}: {cause}")
+                let near =
+                    if matches!(cause, PackError::Missing) { near_misses(name, uri) } else { String::new() };
+                format!("cannot drop model {name} at {uri}: {cause}{near}")
             } else if is_uncertain {
                 format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
             } else {

@@ -56,7 +56,9 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
     try:
         channel.ended(_run(statement, step, database, channel))
     except UserError as error:
-        database.add_near_misses(error)
+        # Who drops a table that is not there shall not be led to another one.
+        if not statement.sql.lstrip().upper().startswith("DROP"):
+            database.add_near_misses(error)
         raise
 
 

@@ -103,7 +103,8 @@ fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError>
         return Ok(());
     }
     let message = format!(
-        "cannot write table {table}: the statement reads it; choose another name, or replace it by WITH {REPLACE} = true"
+        "cannot write table {table}: the statement reads it; choose another name (WITH {REPLACE} = true replaces it: what it \
+         holds now is lost)"
     );
     Err(SqlError::meaning(position, message))
 }
@@ -267,13 +268,13 @@ mod tests {
             ),
             (
                 "SELECT * FROM D.t AS x TO PREDICT d.T.y USING m",
-                "line 1, column 35: cannot write table d.T: the statement reads it; choose another name, or replace it \
-                 by WITH result.replace = true",
+                "line 1, column 35: cannot write table d.T: the statement reads it; choose another name (WITH result.replace \
+                 = true replaces it: what it holds now is lost)",
             ),
             (
                 "SELECT 1 FROM a, b TO EXPLAIN m WITH result.replace=false INTO b",
-                "line 1, column 64: cannot write table b: the statement reads it; choose another name, or replace it \
-                 by WITH result.replace = true",
+                "line 1, column 64: cannot write table b: the statement reads it; choose another name (WITH result.replace \
+                 = true replaces it: what it holds now is lost)",
             ),
             (
                 "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x TO EXPLAIN m",

@@ -13,12 +13,14 @@ from sqlflow_submitter.extended.loading import decoded, open_select, tell
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
-from sqlflow_submitter.features.report import aligned
 from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.parameters import as_list, check_attributes
+
+ONE_SIDED = {"precision", "recall", "f1", "precision_score", "recall_score", "f1_score"}
+"""Metrics that, of two classes, measure the second only."""
 
 
 def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
@@ -42,9 +44,8 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     scores = _scores(statement, model, label, database, channel)
     measured = {name: metric(scores) for name, metric in chosen.items()}
     _send(measured, channel)
-    if not statement.result_table:
-        for line in aligned([("metric", "value"), *((name, f"{value:.6g}") for name, value in measured.items())]):
-            channel.say(line)
+    if model.meta.classes is not None and len(model.meta.classes) == 2 and ONE_SIDED & {*measured, *chosen}:
+        channel.say(f"precision, recall and f1 are those of class {model.meta.classes[1]}")
     if statement.result_table:
         with result_table(statement, attributes, step.scratch_suffix, database) as table:
             writer = table.writer

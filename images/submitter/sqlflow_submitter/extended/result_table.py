@@ -39,14 +39,16 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         raise UserError(f"cannot write table {table}: it is a {existing.kind}; choose another name")
     if replace:
         return
+    rows = _rows(writer, table)
     if not existing.ours:
-        reason = f"it exists ({_rows(writer, table)}) and this release of SQLFlow did not make it"
+        reason = f"it exists ({rows}) and this release of SQLFlow did not make it"
     elif any(writer.reads(select, table) for select in selects if select):
         reason = "the statement reads it"
     else:
         return
     raise UserError(
-        f"cannot write table {table}: {reason}; choose another name, or replace it by WITH result.replace = true"
+        f"cannot write table {table}: {reason}; choose another name "
+        f"(WITH {REPLACE} = true replaces it: what it holds now, {rows}, is lost)"
     )
 
 
