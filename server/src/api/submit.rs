@@ -142,7 +142,8 @@ impl Submitter {
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let created_ms = clock::now_ms();
         let steps = codegen::job_steps(compiled);
-        let mut job = Job { title: codegen::title(&sql), ..Job::new(JobId::generate(), steps) };
+        let mut job =
+            Job { title: sql::first_words(&sql, &compiled.program), ..Job::new(JobId::generate(), steps) };
         if job.current_step().is_some() {
             // With its first attempt: one write is enough for both.
             let first = Event::AttemptCreated { step: 0, role: Role::Run, place: self.driver.first_place() };

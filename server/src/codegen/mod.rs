@@ -5,9 +5,7 @@ mod assignment;
 mod build;
 pub mod gob;
 mod spec;
-mod title;
 
 pub use assignment::{AssignOptions, Assigner, DATA_SOURCE};
 pub use build::{job_steps, step_specs};
 pub use spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, STEP_VERSION, StepSpec};
-pub use title::title;

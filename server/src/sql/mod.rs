@@ -7,7 +7,7 @@
 //! program ── scan, turn, routine ──▶ split ──▶ Standard: classify, effects
 //!                                     │
 //!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
-//! Program ──▶ check, columns, estimator ──▶ steps, session, ahead ──▶ Compiled         Program ──▶ json
+//! Program ──▶ check, columns, estimator ──▶ steps, session, ahead ──▶ Compiled         Program ──▶ json, first_words
 //! ```
 //!
 //! The two halves of an extended statement have two lexers: `scan` follows the database's rules, because only those
@@ -25,6 +25,7 @@ mod effects;
 mod error;
 mod estimator;
 mod expr;
+mod first_words;
 mod json;
 mod lex;
 mod overwrites;
@@ -52,6 +53,7 @@ pub use columns::{CategoryKind, CategorySource, CrossKey, FeatureColumn, Field};
 pub use dialect::{Dialect, UnknownDialect};
 pub use error::{SqlError, SqlErrorKind, SqlErrors};
 pub use expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
+pub use first_words::first_words;
 pub use json::{attribute_json, expr_json, to_json};
 pub use pod_wish::PodWish;
 pub use position::Position;

@@ -107,14 +107,22 @@ impl<'a> Scanner<'a> {
                 TokenKind::Executed
             }
             c if c.is_ascii_digit() => {
-                self.take_while(|c| is_word(c) || c == '.');
+                // In PostgreSQL a `$` ends a number: `1$$x$$` has a string.
+                let dollar = self.dialect != Dialect::Postgresql;
+                self.take_while(|c| c == '.' || (is_word(c) && (dollar || c != '$')));
                 TokenKind::Number
             }
             'e' | 'E' if self.dialect == Dialect::Postgresql && self.rest()[1..].starts_with('\'') => {
                 self.pos += 1;
-                self.string(start, true)?
+                self.string(start, true)?;
+                // A string may go on behind a line break, by the rules of its beginning.
+                while let Some(at) = self.continuation() {
+                    self.pos = at;
+                    self.string(start, true)?;
+                }
+                TokenKind::String
             }
-            c if is_word(c) => {
+            c if is_word(c) && !(c == '$' && self.dialect == Dialect::Postgresql) => {
                 self.take_while(is_word);
                 TokenKind::Word
             }
@@ -198,6 +206,21 @@ impl<'a> Scanner<'a> {
         Ok(TokenKind::String)
     }
 
+    /// Where PostgreSQL continues the string that ends here: behind blanks with a line break among them, and comments to the
+    /// end of a line.
+    fn continuation(&self) -> Option<usize> {
+        let mut ahead = self.clone();
+        loop {
+            ahead.take_while(char::is_whitespace);
+            if !ahead.at_line_comment() {
+                break;
+            }
+            ahead.take_while(|c| c != '\n');
+        }
+        let has_break = self.sql[self.pos..ahead.pos].contains(['\n', '\r']);
+        (has_break && ahead.rest().starts_with('\'')).then_some(ahead.pos)
+    }
+
     /// Passes a quoted piece that begins at `pos`; a doubled quote is data.
     fn quoted(
         &mut self,
@@ -243,8 +266,7 @@ impl<'a> Scanner<'a> {
     /// PostgreSQL's `$tag$ … $tag$`; `$1` is a parameter and none of it.
     fn dollar_quoted(&mut self) -> Result<bool, Unclosed> {
         let rest = self.rest();
-        let tag =
-            rest[1..].find(|c: char| !(c.is_alphanumeric() || c == '_')).map_or("", |end| &rest[1..=end]);
+        let tag = rest[1..].find(|c: char| c == '$' || !is_word(c)).map_or("", |end| &rest[1..=end]);
         let opening = tag.len() + 2;
         if !rest[1 + tag.len()..].starts_with('$') || tag.starts_with(|c: char| c.is_ascii_digit()) {
             return Ok(false);
@@ -260,7 +282,8 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// May `c` be part of a bare word? `$` may in all three dialects, though not begin one in PostgreSQL.
+/// May `c` be part of a bare word? `$` may in all three dialects, though not begin one in PostgreSQL. So may all that is not
+/// ASCII, as an emoji or the signs of an Indic script, but we keep to the blanks of Unicode.
 fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '$'
+    c.is_alphanumeric() || c == '_' || c == '$' || !(c.is_ascii() || c.is_whitespace() || c.is_control())
 }

@@ -32,6 +32,8 @@ fn quotes_of_each_dialect() {
     splits(r"SELECT '\', `a;`, [b;c];", "SELECT 2", Sqlite);
     splits("SELECT [a\n;", "SELECT 2", Sqlite);
     splits("SELECT $1, $$a;$x$;$$, $t$;$$;$u$;$t$, a$b$;", "SELECT 2", Postgresql);
+    splits("SELECT 1$$a;$$, $1$$;$$, $\u{1f980}$;$\u{1f980}$, \u{1f980}$$;", "SELECT 2", Postgresql);
+    splits("SELECT E'a' -- b;\n 'it\\'s;';", "SELECT E'a' 'b\\'", Postgresql);
 }
 
 #[test]

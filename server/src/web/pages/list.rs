@@ -1,5 +1,5 @@
 //! The list of jobs: what anyone may see who reaches this server. It opens no page, and shows nothing of the data: of a
-//! program its first words without quoted text, of a failure its kind.
+//! program its first words without strings and comments, of a failure its kind.
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
