@@ -67,7 +67,8 @@ async fn an_attempt_is_one_tree_of_spans_in_the_trace_that_it_was_given() {
     let find = |name: &str| all.iter().find(|it| it.name == name).unwrap_or_else(|| panic!("no span {name}"));
     let attempt = find("attempt");
     assert_eq!(hex(&attempt.parent_span_id), PARENT[36..52]);
-    assert_eq!(attempt.status.as_ref().unwrap().code, 2);
+    let status = attempt.status.as_ref().unwrap();
+    assert_eq!((status.code, status.message.as_str()), (2, "exited"), "the kind of its end, and no message");
     let phases: Vec<_> = ["fetch", "run", "drain", "report"].map(find).into();
     assert!(phases.iter().all(|it| it.parent_span_id == attempt.span_id));
     // They follow each other and make up the whole.

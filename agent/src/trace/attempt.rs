@@ -128,7 +128,7 @@ impl Trace {
 /// How the command ended.
 fn exit(span: Span, command: &[String], outcome: &Outcome) -> Span {
     let reason = outcome.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
-    let mut span = span.text("sqlflow.outcome.reason", reason);
+    let mut span = span.text("sqlflow.outcome.reason", reason.clone());
     if let Some(program) = command.first() {
         span = span.text("process.command", program);
     }
@@ -136,7 +136,8 @@ fn exit(span: Span, command: &[String], outcome: &Outcome) -> Span {
         span = span.integer("process.exit.code", code.into());
     }
     if outcome.reason() != Reason::Succeeded {
-        span.error = Some(outcome.message.clone());
+        // Not the message: it may quote the program and the data.
+        span.error = Some(reason);
     }
     span
 }

@@ -43,7 +43,8 @@ fn root(job: &Job, user: &str, times: (i64, i64)) -> Span {
     }
     span.kind = Kind::Server;
     if let JobState::Failed(failure) = &job.state {
-        span.error = Some(failure.message.clone());
+        // Not the message: a database's words quote the program and the data, and anybody may see the collector.
+        span.error = Some(failure.cause.in_words().to_owned());
     }
     span
 }
@@ -57,7 +58,7 @@ fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, en
         .integer("sqlflow.statements", one.statement_count.into());
     if !one.succeeded() {
         let outcome = one.last_run().and_then(Attempt::outcome);
-        itself.error = Some(outcome.map_or_else(|| "it did not end".to_owned(), |it| it.message.clone()));
+        itself.error = Some(outcome.map_or("it did not end", |it| it.reason.name()).to_owned());
     }
     all.push(itself);
     let mut at = begin;
@@ -85,7 +86,7 @@ fn attempt_spans(
         .text("sqlflow.launcher", &one.place.launcher);
     if let Some(outcome) = one.outcome() {
         itself = itself.text("sqlflow.outcome.reason", outcome.reason.name());
-        itself.error = (!outcome.succeeded()).then(|| outcome.message.clone());
+        itself.error = (!outcome.succeeded()).then(|| outcome.reason.name().to_owned());
     }
     all.push(itself);
     for (name, from, to) in one.way_to_agent(end) {
@@ -102,7 +103,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-    use crate::job::{Event, InstanceHash, JobId, Outcome, Place, Reason, Role};
+    use crate::job::{Cause, Event, Failure, InstanceHash, JobId, Outcome, Place, Reason, Role};
     use crate::trace::Origin;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -182,6 +183,17 @@ mod tests {
                 all.iter().filter(|it| it.parent == Some(whole.context.span_id)).map(length).sum();
             assert_eq!(parts, length(whole), "{}", whole.name);
         }
+    }
+
+    #[test]
+    fn errors_have_their_kind_and_no_words_of_a_database() {
+        let mut record = record();
+        record.job.state = JobState::Failed(Failure::new(Cause::StatementFailed, "near 'secret'"));
+        for step in &mut record.job.steps {
+            step.attempts.pop();
+        }
+        let errors: Vec<_> = spans(&record, 0).into_iter().filter_map(|it| it.error).collect();
+        assert_eq!(errors, ["a statement failed", "lost", "lost"]);
     }
 
     #[test]

@@ -43,6 +43,19 @@ impl Failure {
         }
     }
 
+    /// What kind it is, in words without anything of the program or the data.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Job(_) => "the job failed",
+            Self::Cancelled(_) => "the job was cancelled",
+            Self::Usage(_) => "wrong usage",
+            Self::Server(_) => "the server did not answer, or is at fault",
+            Self::Interrupted(_) => "interrupted",
+            Self::ClosedOutput => "standard output was closed",
+            Self::Other(_) => "an error of this machine",
+        }
+    }
+
     /// The failure that a server's answer means; `server` is its address.
     pub(crate) fn from_status(status: &Status, server: &str) -> Self {
         let message = status.message();
@@ -101,6 +114,12 @@ mod tests {
         assert!(!is_transient(&Status::internal("a bug")));
         let lost = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));
         assert!(is_transient(&lost), "{lost:?}");
+    }
+
+    #[test]
+    fn a_kind_has_nothing_of_the_message() {
+        let refused = Failure::from_status(&Status::invalid_argument("found \"secret\""), "http://a:1");
+        assert_eq!(refused.kind(), "wrong usage");
     }
 
     #[test]

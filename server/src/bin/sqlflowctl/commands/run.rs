@@ -37,7 +37,8 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     let trace = Trace::begin().map_err(|error| Failure::Usage(format!("{error:#}")))?;
     let ended = traced(args, source, form, client, console, &trace).await;
-    let sent = trace.end(ended.as_ref().err().map(ToString::to_string)).await;
+    // Not the message: it may quote the program and the data.
+    let sent = trace.end(ended.as_ref().err().map(|failure| failure.kind().to_owned())).await;
     if let Err(error) = sent {
         console.line(Tone::Warning, &format!("warning: spans are lost: {error:#}"));
     }
