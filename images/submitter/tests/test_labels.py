@@ -1,10 +1,16 @@
 """What a label is taken for."""
 
+from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import pytest
 from conftest import Here
 from data import accuracy, column, database, make, refused, trained
+
+from sqlflow_submitter.connect.database import Kind, Values
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features.labels import MAX_CLASSES, LabelReader
 
 
 def test_a_boolean_label_is_classified(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,3 +78,76 @@ def test_a_metric_tells_what_is_asked_for(sqlite_here: Here, metric: str, object
         objective,
         f"the statement has eval_metric {metric}",
     )
+
+
+def label_of(batches: Sequence[Values], declared: str = "TEXT") -> tuple[Any, ...]:
+    """Reads a label; gives what it is taken for, and the labels of all rows as they were."""
+    reader = LabelReader("y", None, None, declared)
+    for batch in batches:
+        reader.add(batch)
+    try:
+        labels = reader.finish()
+    except UserError as wrong:
+        return "error", str(wrong).partition(",")[0]
+    seen = reader.seen()
+    return reader.as_classes, reader.reason, [seen[int(code)] if reader.as_classes else code for code in labels]
+
+
+FRACTIONS = Values(Kind.TEXT, ["1.0", "1.1", "2.0"])
+DATES = Values(Kind.TEXT, ["2024-01-01", "2024-01-02"])
+WHOLE = Values(Kind.TEXT, ["3", "4", "3", "4"])
+WORDS = Values(Kind.TEXT, ["beta", "rc", "beta"])
+WHOLE_NUMBERS = Values(Kind.INT, [1, 2, 1, 2])
+FLOATS = Values(Kind.FLOAT, [0.5, 2.0])
+MANY = Values(Kind.TEXT, [str(k) for k in range(MAX_CLASSES + 1)])
+
+
+@pytest.mark.parametrize(
+    ("declared", "batches", "as_classes"),
+    [
+        ("TEXT", (FRACTIONS, WORDS), True),
+        ("TEXT", (DATES, WORDS), True),
+        ("TEXT", (FRACTIONS, DATES, WHOLE, WORDS), True),
+        ("TEXT", (FRACTIONS, WHOLE), False),
+        ("", (WHOLE_NUMBERS, WORDS), True),
+        ("", (WHOLE_NUMBERS, FLOATS), False),
+        ("", (FLOATS, WORDS), "error"),
+        ("", (FRACTIONS, WHOLE_NUMBERS, WORDS), True),
+        ("TEXT", (MANY, Values(Kind.TEXT, ["a"] * 5000)), "error"),
+        ("TEXT", (MANY, FRACTIONS), False),
+    ],
+)
+def test_the_order_of_rows_does_not_matter(declared: str, batches: tuple[Values, ...], as_classes: Any) -> None:
+    for order in permutations(batches):
+        found = label_of(order, declared)
+        assert found[0] == as_classes
+        if as_classes == "error":
+            continue
+        expected = [value for batch in order for value in batch.values]
+        assert found[1] == label_of(batches, declared)[1]
+        assert found[2] == (expected if as_classes else [float(value) for value in expected])
+
+
+def test_words_that_come_late_make_classes(here: Here) -> None:
+    rows = [(k, ("1.0", "1.1", "2.0")[k % 3] if k < 1500 else ("beta", "rc")[k % 2]) for k in range(2500)]
+    for ordered in (rows, rows[::-1]):
+        make(here, "d", {"x": "integer", "y": "text"}, ordered)
+        assert trained(here)["classes"] == ["1.0", "1.1", "2.0", "beta", "rc"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "objective"),
+    [
+        ("numeric", [0, 1], "binary:logistic"),
+        ("numeric(10,2)", [0, 1, 2], "multi:softprob"),
+        ("decimal(20,0)", [0, 1, 2], "multi:softprob"),
+        ("numeric(10,2)", [0.5, 1, 2], "reg:squarederror"),
+    ],
+)
+def test_whole_decimals_are_whole_numbers_in_every_database(
+    here: Here, kind: str, values: list[Any], objective: str
+) -> None:
+    make(here, "d", {"x": "integer", "y": kind}, [(k, values[k % len(values)]) for k in range(60)])
+    document = trained(here)
+    assert document["objective"] == objective
+    assert document["classes"] == (None if objective.startswith("reg") else values)

@@ -114,7 +114,7 @@ class Collector:
         self._store: NumberStore | None = None
         self._lists: Encoder | None = None
         self._list_blocks: list[Block] = []
-        if self._declared in (Declared.BOOLEAN, Declared.INTEGER, Declared.NUMBER):
+        if self._declared in (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER):
             self._become(Form.NUMBER)
 
     def add(self, columns: Columns) -> None:

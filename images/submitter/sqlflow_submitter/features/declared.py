@@ -14,6 +14,8 @@ class Declared(Enum):
 
     BOOLEAN = "boolean"
     INTEGER = "integer"
+    DECIMAL = "decimal"
+    """A decimal number: whole if all of its values are. `NUMERIC` alone has no fraction in MySQL, and may elsewhere."""
     NUMBER = "number"
     DATE = "date"
     """A date or a timestamp. SQLite has neither: there its values decide, but words are refused."""
@@ -23,11 +25,11 @@ class Declared(Enum):
 
 
 _BOOLEAN = re.compile(r"bool(ean)?|tinyint\(1\)")
-_WHOLE_DECIMAL = re.compile(r"(decimal|numeric|number)\s*\(\s*\d+\s*(,\s*0\s*)?\)( unsigned)?")
+_DECIMAL = re.compile(r"(decimal|numeric|number|dec|fixed)\b.*")
 _INTEGER = re.compile(
     r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
 )
-_NUMBER = re.compile(r"(double( precision)?|float\d?|real|decimal|numeric|number|dec|money)\b.*")
+_NUMBER = re.compile(r"(double( precision)?|float\d?|real|money)\b.*")
 _DATE = re.compile(r"(date(time)?|timestamp)\b.*")
 _TEXT = re.compile(
     r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
@@ -39,8 +41,10 @@ def declared(database_type: str) -> Declared:
     name = database_type.strip().lower()
     if _BOOLEAN.fullmatch(name):
         return Declared.BOOLEAN
-    if _INTEGER.fullmatch(name) or _WHOLE_DECIMAL.fullmatch(name):
+    if _INTEGER.fullmatch(name):
         return Declared.INTEGER
+    if _DECIMAL.fullmatch(name):
+        return Declared.DECIMAL
     if _NUMBER.fullmatch(name):
         return Declared.NUMBER
     if _DATE.fullmatch(name):

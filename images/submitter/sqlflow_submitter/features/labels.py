@@ -6,6 +6,9 @@ Where no objective says which, the declared type and all values decide; the log 
 - Whole numbers are classes if they have at most MAX_WHOLE_CLASSES different values, and more than two of them only if
   each comes twice on average. Of one value only, they are a number.
 - Other numbers, dates (as days) and larger sets of whole numbers are numbers.
+
+What early rows look like settles nothing: the order of rows never matters. So codes of classes are kept beside numbers
+until all is known, where the declared type allows both.
 """
 
 from __future__ import annotations
@@ -29,9 +32,12 @@ from sqlflow_submitter.features.texts import Form
 
 MAX_CLASSES = 10_000
 MAX_WHOLE_CLASSES = 20
-NUMERIC = (Declared.BOOLEAN, Declared.INTEGER, Declared.NUMBER)
+NO_WORDS = (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER, Declared.DATE)
+"""Declared types of which a word is an error."""
 CLASS_OBJECTIVES = "multi:softprob or binary:logistic"
 Class = bool | int | str
+Seen = Class | float
+"""Fractions are no classes, but may come before the word that says that the label has classes."""
 
 
 class LabelReader:
@@ -55,7 +61,7 @@ class LabelReader:
         self._learn = classes is None
         of_model = bool(classes) and all(isinstance(value, bool) for value in classes or ())
         self._has_booleans = self._declared is Declared.BOOLEAN or of_model
-        self._codes: dict[Class, int] = {value: code for code, value in enumerate(classes or ())}
+        self._codes: dict[Seen, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
         self._numbers: list[NDArray[Any]] = []
@@ -77,7 +83,8 @@ class LabelReader:
         self._nulls += values.values.count(None)
         if self.as_classes is not True:
             self._add_numbers(values)
-        if self.as_classes is not False and not self._has_fractions:
+        is_open = self.as_classes is None and not (self._has_fractions and self._declared in NO_WORDS)
+        if self.as_classes or is_open:
             self._add_classes(values)
         self._rows += len(values.values)
 
@@ -87,7 +94,7 @@ class LabelReader:
         try:
             numbers = self._reader.read(values)
         except UserError as wrong:
-            may_be_words = values.kind in (Kind.TEXT, Kind.MIXED) and self._declared not in NUMERIC
+            may_be_words = values.kind in (Kind.TEXT, Kind.MIXED) and self._declared not in NO_WORDS
             if self.as_classes is False or not may_be_words:
                 raise
             self._not_a_number, self._numbers = wrong, []
@@ -96,16 +103,20 @@ class LabelReader:
         if values.kind in (Kind.TEXT, Kind.MIXED):
             found = [value for value in values.values if isinstance(value, str)]
             self._has_texts |= bool(found)
-            self._has_dates |= bool(found) and texts.form_of(found[0]) is Form.DATE
+            self._has_dates = self._has_dates or any(texts.form_of(text) is Form.DATE for text in found)
         self._has_dates |= values.kind in DATE_KINDS
-        is_typed_fraction = values.kind in DATE_KINDS or self._declared is Declared.NUMBER
-        self._has_fractions |= is_typed_fraction or (
-            numbers.values.dtype != np.int64 and not bool(numbers.missing.all())
-        )
+        known = numbers.values[~numbers.missing]
+        if values.kind in DATE_KINDS or self._declared is Declared.NUMBER:
+            self._has_fractions = True
+        elif self._declared is Declared.DECIMAL:
+            # Databases differ in what they print of it: 1, 1.0 or 1.00.
+            self._has_fractions |= bool((known != np.floor(known)).any())
+        else:
+            self._has_fractions |= known.dtype != np.int64 and bool(len(known))
 
     def _add_classes(self, values: Values) -> None:
         if values.kind is Kind.DECIMAL:
-            values = Values(Kind.FLOAT, [None if value is None else float(value) for value in values.values])
+            values = Values(Kind.MIXED, list(map(_whole_or_float, values.values)))
         self._parts.append(self._class_codes(values))
 
     def finish(self) -> NDArray[np.float64]:
@@ -145,15 +156,15 @@ class LabelReader:
 
     def _choice(self) -> tuple[bool, str]:
         name, count = f"label {self.column}", len(self._codes)
-        if self._has_fractions:
-            return False, f"{name} {self._of_numbers()}"
-        if self._is_boolean():
-            return True, f"{name} is boolean"
         if self._not_a_number is not None:
             if self._has_too_many:
                 raise self._too_many()
             self._check_words()
             return True, f"{name} holds {count} different texts"
+        if self._has_fractions:
+            return False, f"{name} {self._of_numbers()}"
+        if self._is_boolean():
+            return True, f"{name} is boolean"
         kind = "texts that are whole numbers" if self._has_texts else "whole numbers"
         if count == 1:
             self._report.warn("constant", "it has the same value in every row: there is nothing to learn")
@@ -177,20 +188,23 @@ class LabelReader:
         return "holds numbers that are not whole by their type or value"
 
     def _is_boolean(self) -> bool:
-        typed = all(isinstance(value, bool) for value in self._codes)
+        typed = bool(self._codes) and all(isinstance(value, bool) for value in self._codes)
         return typed or (self._declared is Declared.BOOLEAN and set(self._codes) <= {0, 1})
 
     def _check_words(self) -> None:
         """Refuses words among numbers, and says which classes look like no class."""
         counts = np.bincount(np.concatenate(self._parts).astype(np.int64), minlength=len(self._codes))
         total = int(counts.sum())
-        numbers = [isinstance(value, int) or texts.form_of(value) is Form.NUMBER for value in self._codes]
+        numbers = [not isinstance(value, str) or texts.form_of(value) is Form.NUMBER for value in self._codes]
         most = int(counts[np.array(numbers)].sum())
         if NEARLY_ALL * total <= most < total:
             place = numbers.index(False)
             value = list(self._codes)[place]
             what = f"is not a number, as {most} of {total} values are; leave such rows out, or set objective"
             raise error(f"label {self.column}", self._first_rows[place], value, what)
+        for value, row in zip(self._codes, self._first_rows, strict=True):
+            if isinstance(value, float):
+                raise self._not_whole(row, value)
         blank = [code for code, value in enumerate(self._codes) if isinstance(value, str) and texts.is_missing(value)]
         if blank:
             value = list(self._codes)[blank[0]]
@@ -202,9 +216,12 @@ class LabelReader:
     def _too_many(self) -> UserError:
         return UserError(f"label {self.column} has more than {MAX_CLASSES} different values: are they classes?")
 
+    def _not_whole(self, row: int, value: float) -> UserError:
+        return error(f"label {self.column}", row, value, "is no class: it is not whole")
+
     def seen(self) -> list[Class]:
         """Gives the classes that were met, by code."""
-        return list(self._codes)
+        return [value for value in self._codes if not isinstance(value, float)]
 
     def _class_codes(self, values: Values) -> NDArray[np.float64]:
         codes = self._codes
@@ -220,13 +237,13 @@ class LabelReader:
             found[row] = code
         return found
 
-    def _new_class(self, row: int, value: Class) -> int:
+    def _new_class(self, row: int, value: Seen) -> int:
         if not self._learn:
             shown = ", ".join(map(repr, list(self._codes)[:20]))
             what = f"is no class of the model; it has {shown}"
             raise error(f"label {self.column}", self._rows + row + 1, value, what)
         if len(self._codes) >= MAX_CLASSES:
-            if self.as_classes is None and self._not_a_number is None:
+            if self.as_classes is None:
                 # Numbers then, or nothing.
                 self._has_too_many = True
                 return MAX_CLASSES
@@ -236,15 +253,26 @@ class LabelReader:
         self._first_rows.append(self._rows + row + 1)
         return code
 
-    def _class(self, row: int, value: Any) -> Class:
+    def _class(self, row: int, value: Any) -> Seen:
         if isinstance(value, float):
-            if not (math.isfinite(value) and value.is_integer()):
-                raise error(f"label {self.column}", self._rows + row + 1, value, "is no class: it is not whole")
-            return int(value)
+            if math.isfinite(value) and value.is_integer():
+                return int(value)
+            if self.as_classes:
+                raise self._not_whole(self._rows + row + 1, value)
+            return value
         if isinstance(value, bytes):
             what = "is binary data, or text that is not UTF-8: no class can be made of it"
             raise error(f"label {self.column}", self._rows + row + 1, value, what)
         return value  # type: ignore[no-any-return]
+
+
+def _whole_or_float(decimal: str | None) -> int | float | None:
+    if decimal is None:
+        return None
+    try:
+        return int(decimal)
+    except ValueError:
+        return float(decimal)
 
 
 def _boolean(value: Any) -> Any:
