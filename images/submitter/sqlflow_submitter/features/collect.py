@@ -158,7 +158,8 @@ class Collector:
                 if self._declared is Declared.OPEN
                 else f"; for words use CATEGORY_HASH({column}, 100)"
             )
-        self._reader = NumberReader(f"column {column}", form, self._tally, advice)
+        is_boolean = self._declared is Declared.BOOLEAN
+        self._reader = NumberReader(f"column {column}", form, self._tally, advice, is_boolean)
         self._reader.rows, self._reader.nulls = self._rows, self._nulls
         self._store = NumberStore(form is Form.DATE)
         if not self._rows:
@@ -295,6 +296,7 @@ class Collector:
         taken_as = "date, in days" if is_date else "number"
         form = Form.DATE.value if is_date else Form.NUMBER.value
         feature = Feature(DENSE, column=self.column, form=form, offset=recipe.offset, scale=recipe.scale)
+        feature.boolean = self._declared is Declared.BOOLEAN
         report = self._report(taken_as, settled.distinct)
         report.missing = self._reader.nulls + self._tally.total()
         if settled.lost:

@@ -65,7 +65,7 @@ class Encoder:
         self._tally = Tally(feature.column)
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
-        self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice)
+        self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, feature.boolean)
 
     def encode(self, columns: Columns) -> Block:
         """Encodes a batch, given by column name."""

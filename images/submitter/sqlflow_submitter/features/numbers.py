@@ -4,7 +4,8 @@ The rules are the same in training and in use, whatever the database:
 
 - NULL is missing. So is, with a warning that has the count: an empty text or one of `texts.MISSING_WORDS` among numbers
   or dates, NaN, an infinite number or date, and a date that no calendar has.
-- Any other value that is no number, or no date, is an error that names column, row and value.
+- Any other value that is no number, or no date, is an error that names column, row and value. Words such as `yes` and
+  `false` are numbers only in a column that is declared boolean: SQLite keeps such words there.
 """
 
 from __future__ import annotations
@@ -71,13 +72,17 @@ class NumberReader:
         form: NUMBER, DATE (gives microseconds), or None: either, dates as days.
         tally: counts what is taken as missing; None: nothing may be, as in a label.
         advice: what else could be done with a value that is no number.
+        is_boolean: words for true and false are 1 and 0.
     """
 
-    def __init__(self, column: str, form: Form | None, tally: Tally | None, advice: str = "") -> None:
+    def __init__(
+        self, column: str, form: Form | None, tally: Tally | None, advice: str = "", is_boolean: bool = False
+    ) -> None:
         self._column = column
         self.form = form
         self._tally = tally
         self._advice = advice
+        self._is_boolean = is_boolean
         self.rows = 0
         self.nulls = 0
 
@@ -169,8 +174,7 @@ class NumberReader:
             return number
         if self.form is not Form.NUMBER and (micros := texts.micros(text)) is not None:
             return micros if self.form is Form.DATE else micros / MICROS_PER_DAY
-        boolean = texts.BOOLEANS.get(text.strip().lower())
-        if boolean is not None and self.form is not Form.DATE:
+        if self._is_boolean and (boolean := texts.BOOLEANS.get(text.strip().lower())) is not None:
             return int(boolean)
         if texts.is_missing(text):
             self._irregular(EMPTY, row, text, count)

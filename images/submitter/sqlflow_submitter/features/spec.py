@@ -35,6 +35,7 @@ class Feature:
         offset: int | float = 0,
         scale: int = 1,
         canonical: bool = False,
+        boolean: bool = False,
     ) -> None:
         self.kind = kind
         self.column = column
@@ -56,6 +57,8 @@ class Feature:
         """DENSE of one number: what it is then divided by; that of a date makes days of microseconds."""
         self.canonical = canonical
         """CATEGORY_HASH: the text of a value is the same whatever database gave it. False in models of format 1."""
+        self.boolean = boolean
+        """DENSE of one number: the column was declared boolean, and words such as `true` are numbers."""
 
     def columns(self) -> list[str]:
         """Names the columns of the select that this feature reads."""
@@ -96,7 +99,7 @@ class Feature:
             document["boundaries"] = self.boundaries
         if self.vocabulary is not None:
             document["vocabulary"] = self.vocabulary
-        for name in ("form", "offset", "canonical"):
+        for name in ("form", "offset", "canonical", "boolean"):
             if getattr(self, name):
                 document[name] = getattr(self, name)
         if self.scale != 1:
