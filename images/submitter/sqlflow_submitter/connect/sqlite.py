@@ -166,11 +166,14 @@ class SQLiteResultSet(ResultSet):
 
 
 def original_names(names: Sequence[str]) -> list[str]:
-    """Undoes what a view does to a name that comes again: `a`, `a:1` → `a`, `a`."""
-    return [
-        match.group(1) if (match := re.fullmatch(r"(.*):\d+", name)) and match.group(1) in names[:place] else name
-        for place, name in enumerate(names)
-    ]
+    """Undoes what a view does to a name that comes again, in any case: `a`, `A:1` → `a`, `A`."""
+    found: list[str] = []
+    before: set[str] = set()
+    for name in names:
+        match = re.fullmatch(r"(.*):\d+", name, re.DOTALL)
+        found.append(match.group(1) if match and match.group(1).lower() in before else name)
+        before.add(name.lower())
+    return found
 
 
 def decode(raw: Sequence[Any]) -> Values:
