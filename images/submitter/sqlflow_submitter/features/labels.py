@@ -60,6 +60,9 @@ class LabelReader:
         self._declared = declared(database_type)
         self._learn = classes is None
         of_model = bool(classes) and all(isinstance(value, bool) for value in classes or ())
+        types_of_model = set(map(type, classes or ()))
+        self._has_whole_classes = types_of_model == {int}
+        self._has_text_classes = types_of_model == {str}
         self._has_booleans = self._declared is Declared.BOOLEAN or of_model
         self._codes: dict[Seen, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
@@ -197,6 +200,9 @@ class LabelReader:
         total = int(counts.sum())
         numbers = [not isinstance(value, str) or texts.form_of(value) is Form.NUMBER for value in self._codes]
         most = int(counts[np.array(numbers)].sum())
+        if most == total and self._not_a_number is not None:
+            # A number that no computer type holds.
+            raise self._not_a_number
         if NEARLY_ALL * total <= most < total:
             place = numbers.index(False)
             value = list(self._codes)[place]
@@ -232,6 +238,8 @@ class LabelReader:
                 continue
             known = self._class(row, value)
             code = codes.get(known)
+            if code is None and not self._learn:
+                code = codes.get(self._class_of_model(known))
             if code is None:
                 code = self._new_class(row, known)
             found[row] = code
@@ -253,6 +261,15 @@ class LabelReader:
         self._first_rows.append(self._rows + row + 1)
         return code
 
+    def _class_of_model(self, value: Any) -> Any:
+        """Reads a class that another type of column holds: a text of a whole number, or the number of such a text."""
+        if isinstance(value, bool | float):
+            return value
+        if isinstance(value, str) and self._has_whole_classes:
+            number = texts.number(value)
+            return number if isinstance(number, int) else value
+        return str(value) if isinstance(value, int) and self._has_text_classes else value
+
     def _class(self, row: int, value: Any) -> Seen:
         if isinstance(value, float):
             if math.isfinite(value) and value.is_integer():
@@ -269,10 +286,8 @@ class LabelReader:
 def _whole_or_float(decimal: str | None) -> int | float | None:
     if decimal is None:
         return None
-    try:
-        return int(decimal)
-    except ValueError:
-        return float(decimal)
+    number = texts.number(decimal)
+    return float(decimal) if number is None else number
 
 
 def _boolean(value: Any) -> Any:

@@ -107,11 +107,10 @@ class NumberReader:
         if kind is Kind.FLOAT:
             return self._floats(np.array(raw, dtype=np.float64), raw)
         if kind is Kind.DECIMAL:
-            try:
-                raw = [None if value is None else int(value) for value in raw]
-            except ValueError:
+            if not all(value is None or _is_whole_decimal(value) for value in raw):
                 decimals = [math.nan if value is None else float(value) for value in raw]
                 return self._floats(np.array(decimals, dtype=np.float64), raw)
+            raw = [None if value is None else int(value) for value in raw]
         missing = np.zeros(len(raw), dtype=np.bool_)
         if None in raw:
             missing = np.array([value is None for value in raw], dtype=np.bool_)
@@ -191,6 +190,10 @@ class NumberReader:
         if self._tally is None:
             raise error(self._column, row, value, "is not a number")
         self._tally.add(reason, row, value, count)
+
+
+def _is_whole_decimal(text: str) -> bool:
+    return len(text) <= texts.MAX_EXACT_DIGITS and texts.WHOLE.fullmatch(text) is not None
 
 
 def _numbers(found: Sequence[int | float | None]) -> Numbers:

@@ -58,9 +58,13 @@ def is_missing(text: str) -> bool:
     return text.strip().casefold() in MISSING_WORDS
 
 
+MAX_EXACT_DIGITS = 300
+"""Longer whole numbers are read as floats: infinite ones, but for leading zeros."""
+
+
 def number(text: str) -> int | float | None:
-    """Reads a number; None where the text is none."""
-    if WHOLE.fullmatch(text):
+    """Reads a number, infinite where it is too large for 64 bits; None where the text is none."""
+    if WHOLE.fullmatch(text) and len(text) <= MAX_EXACT_DIGITS:
         return int(text)
     return float(text) if NUMBER.fullmatch(text) else None
 
@@ -71,9 +75,10 @@ def micros(text: str) -> int | None:
         return None
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # Before the year 1, or after 9999, in UTC.
         return None
-    if moment.tzinfo is not None:
-        moment = moment.astimezone(UTC)
     seconds = (moment.hour * 60 + moment.minute) * 60 + moment.second
     return (moment.toordinal() - EPOCH_DAY) * MICROS_PER_DAY + seconds * 1_000_000 + moment.microsecond
