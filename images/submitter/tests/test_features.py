@@ -138,7 +138,14 @@ def test_many_different_texts_that_are_numbers_need_no_dictionary() -> None:
     assert learned.report.missing == 2
     with pytest.raises(UserError, match="column x, row 10006: 'twelve' is not a number"):
         collected(texts(*many), texts("twelve"))
+    with pytest.raises(UserError, match=r"column x, row 10006: '01' has leading zeros, as codes have"):
+        collected(texts(*many), texts("01"))
+    with pytest.raises(UserError, match=r"column x holds more than 10000 different .*, or DENSE"):
+        collected(texts("01"), texts(*many))
     pairs = [f"{k}:1" for k in range(MAX_VOCABULARY + 5)]
+    with pytest.raises(UserError, match=r"^column x holds more than 10000 different .*, or SPARSE\(x, size\) if"):
+        collected(texts(*pairs))
+    pairs[0] += " 1:1"
     learned = collected(texts(*pairs), texts("77777:2"))
     assert learned.feature is not None
     assert learned.feature.width == 77778

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 from conftest import Here
-from data import accuracy, column, database, feature, make, refused, trained
+from data import accuracy, column, database, feature, make, meta, refused, trained
+from expressions import call
 
 from sqlflow_submitter.connect.sqlite import original_names
 from sqlflow_submitter.errors import UserError
@@ -94,3 +95,93 @@ def test_names_that_differ_in_case_only(sqlite_here: Here) -> None:
     document = trained(sqlite_here, select='x, -x AS "X", y')
     assert [feature["column"] for feature in document["features"]] == ["x", "X"]
     sqlite_here.run(kind="evaluate", select='SELECT x, -x AS "X", y FROM d', label="y", model_dir="m")
+
+
+@pytest.mark.parametrize(
+    ("values", "warnings"),
+    [
+        (["9:30", "10:45", "23:00"], ["times of a day"]),
+        (["09:30:00", "10:45:59", "23:00:00.5"], ["times of a day"]),
+        (["16:9", "3:2", "4:3"], []),
+        (["01", "1", "2"], ["leading zeros"]),
+        (["01234", "90210", "60601"], ["leading zeros"]),
+        (["00.5", "7", "x"], ["leading zeros"]),
+    ],
+)
+def test_what_only_looks_like_a_number_or_a_list_is_a_category(
+    here: Here, values: list[str], warnings: list[str]
+) -> None:
+    make(here, "d", {"x": "text", "y": "integer"}, [(values[k % 3], int(k % 3 == 0)) for k in range(ROWS)])
+    document = trained(here)
+    assert feature(document, "x")["vocabulary"] == sorted(values)
+    assert column(document, "x")["warnings"] == warnings
+    assert accuracy(here) == 1
+
+
+@pytest.mark.parametrize("values", [["0", "0.5", "-0.25"], ["1", "10", "0"]])
+def test_a_zero_alone_makes_no_code(here: Here, values: list[str]) -> None:
+    make(here, "d", {"x": "text", "y": "integer"}, [(values[k % 3], int(k % 3 == 0)) for k in range(ROWS)])
+    assert column(trained(here), "x")["taken_as"] == "number"
+
+
+def test_a_time_is_the_same_in_every_database(here: Here) -> None:
+    moments = ["10:30:00", "00:00:00", "23:59:59"]
+    make(here, "d", {"x": "time", "y": "integer"}, [(moments[k % 3], int(k % 3 == 0)) for k in range(ROWS)])
+    assert feature(trained(here), "x")["vocabulary"] == sorted(moments)
+
+
+def test_dense_reads_codes_as_numbers(here: Here) -> None:
+    make(here, "d", {"x": "text", "y": "integer"}, [(f"{k:03}", int(k >= 50)) for k in range(ROWS)])
+    trained(here, columns={"feature_columns": [call("DENSE", "x")]})
+    assert feature(meta(here), "x")["form"] == "number"
+    assert accuracy(here) == 1
+
+
+def test_codes_are_classes_of_a_label(here: Here) -> None:
+    rows = [(k, ("01", "1", "2.5")[k % 3]) for k in range(ROWS)]
+    make(here, "d", {"x": "integer", "y": "text"}, rows)
+    assert trained(here)["classes"] == ["01", "1", "2.5"]
+
+
+LISTS = [
+    (None, ["1,2,3", "4,5,6"]),
+    (None, ["3:0.5 9:1", "4:1"]),
+    (call("DENSE", "x", 3), ["1,2,3", "4,5,6"]),
+    (call("SPARSE", "x", 10), ["3:0.5 9:1", "4:1"]),
+]
+
+
+@pytest.mark.parametrize(("spelled", "values"), LISTS)
+def test_missing_lists_are_missing_in_use_too(
+    here: Here, spelled: Any, values: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(["", "NA", None, *values * 9][k % 21], k % 2) for k in range(ROWS)]
+    make(here, "d", {"x": "text", "y": "integer"}, rows)
+    fields = {"columns": {"feature_columns": [spelled]}} if spelled else {}
+    trained(here, attributes={"validation.select": "SELECT * FROM d"}, **fields)
+    said = "10 value(s) taken as missing: empty text or word for a missing value, first '' in row 1"
+    output = capsys.readouterr().out
+    assert f"column x: {said}" in output
+    assert f"validation: column x: {said}" in output
+    for statement in (
+        {"kind": "predict", "result_table": "d_out", "result_column": "y"},
+        {"kind": "evaluate", "label": "y"},
+    ):
+        here.run(select="SELECT * FROM d", model="m", model_dir="m", **statement)
+        assert f"column x: {said}" in capsys.readouterr().out
+
+
+def test_an_index_that_training_has_not_seen_is_missing(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(f"{k % 2}:1 199:2", k % 2) for k in range(ROWS)]
+    make(here, "d", {"x": "text", "y": "integer"}, rows)
+    trained(here)
+    make(here, "d", {"x": "text", "y": "integer"}, [*rows, ("1:1 500:2 501:1", 1)])
+    capsys.readouterr()
+    assert accuracy(here) == 1
+    said = "2 value(s) taken as missing: index that the model has not seen, first '1:1 500:2 501:1' in row 101"
+    assert f"column x: {said}" in capsys.readouterr().out
+    refused(
+        here,
+        "^column x, row 101: .* has the index 501, the size is 200",
+        columns={"feature_columns": [call("SPARSE", "x", 200)]},
+    )

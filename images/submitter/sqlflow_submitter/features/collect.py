@@ -6,6 +6,8 @@ What a column is taken for:
 - Of a text, and of what has no declared type (SQLite's expressions), all values decide. Only numbers: a number. Only
   ISO dates: days. Only lists like `1,2,3`, all as long: a vector. Only texts like `3:0.5 9:1`: sparse, as wide as the
   highest index of all rows says. Else the texts are categories, a *vocabulary*.
+- Texts of one pair each, such as `16:9` and `10:30`, are categories like other times and ratios. So are numbers among
+  which some have leading zeros: they are codes, of which `01` and `1` are two.
 - Where NEARLY_ALL of the rows, or of the different texts, look like numbers, dates or lists, a few that do not make no
   vocabulary of them: an empty text and the like is missing, with a warning; any other value is an error.
 - Numbers and words in one column are an error.
@@ -33,7 +35,7 @@ from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, NUMERIC_KINDS,
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, SPARSE, VOCABULARY, Feature
 from sqlflow_submitter.features.store import NumberStore
-from sqlflow_submitter.features.texts import OTHER_DATE, Form, form_of
+from sqlflow_submitter.features.texts import OTHER_DATE, TIME, Form, form_of
 
 MAX_VOCABULARY = 10_000
 MAX_CHARACTERS = 64 * 1024 * 1024
@@ -110,6 +112,7 @@ class Collector:
         self._tally = Tally(column)
         self._nulls = 0
         self._texts = Texts()
+        self._read_as: dict[Form, Form] = {}
         self._reader: NumberReader | None = None
         self._store: NumberStore | None = None
         self._lists: Encoder | None = None
@@ -159,7 +162,10 @@ class Collector:
                 else f"; for words use CATEGORY_HASH({column}, 100)"
             )
         is_boolean = self._declared is Declared.BOOLEAN
-        self._reader = NumberReader(f"column {column}", form, self._tally, advice, is_boolean)
+        may_be_codes = self._declared in (Declared.TEXT, Declared.OPEN) and not self._must_be_number
+        self._reader = NumberReader(
+            f"column {column}", form, self._tally, advice, is_boolean=is_boolean, refuses_codes=may_be_codes
+        )
         self._reader.rows, self._reader.nulls = self._rows, self._nulls
         self._store = NumberStore(form is Form.DATE)
         if not self._rows:
@@ -187,8 +193,10 @@ class Collector:
         texts = self._texts
         rows, texts_of = Counter[Form](), Counter[Form]()
         first: dict[Form, int] = {}
-        for (text, code), count in zip(texts.codes.items(), texts.counts(), strict=True):
-            form = form_of(text)
+        found = [form_of(text) for text in texts.codes]
+        self._read_as = self._readings(set(found))
+        for code, (form, count) in enumerate(zip(found, texts.counts(), strict=True)):
+            form = self._read_as.get(form, form)
             rows[form] += count
             texts_of[form] += 1
             first.setdefault(form, code)
@@ -207,6 +215,15 @@ class Collector:
         if self._must_be_number or is_nearly:
             self._refuse(form, most, total)
         self._check_vocabulary()
+
+    def _readings(self, found: set[Form]) -> dict[Form, Form]:
+        """Says what codes and single pairs count as, which hangs on what else there is."""
+        readings = {Form.PAIR: Form.PAIRS if Form.PAIRS in found else Form.WORDS}
+        if self._must_be_number:
+            readings[Form.CODE] = Form.NUMBER
+        elif Form.CODE in found:
+            readings |= {Form.CODE: Form.WORDS, Form.NUMBER: Form.WORDS}
+        return readings
 
     def _become_what_all_are(self, form: Form) -> bool:
         """Goes on as numbers, dates or lists; False where lists differ in length."""
@@ -240,9 +257,13 @@ class Collector:
         else:
             what = f"is not a {form.value}, as {most} of {total} values are"
         texts = zip(self._texts.codes, self._texts.first_rows, strict=True)
-        text, row = next((text, row) for text, row in texts if form_of(text) not in (form, Form.MISSING))
+        text, row = next((text, row) for text, row in texts if self._form_of(text) not in (form, Form.MISSING))
         advice = f"; leave such rows out, or for words use CATEGORY_HASH({self.column}, 100)"
         raise error(f"column {self.column}", row, text, what, advice)
+
+    def _form_of(self, text: str) -> Form:
+        form = form_of(text)
+        return self._read_as.get(form, form)
 
     def _check_vocabulary(self) -> None:
         if self._texts.is_full():
@@ -253,8 +274,13 @@ class Collector:
             )
             raise UserError(
                 f"column {self.column} holds more than {what}: "
-                f"leave it out of the select, or use CATEGORY_HASH({self.column}, {MAX_VOCABULARY})"
+                f"leave it out of the select, or use CATEGORY_HASH({self.column}, {MAX_VOCABULARY}){self._other_ways()}"
             )
+
+    def _other_ways(self) -> str:
+        forms = {form_of(text) for text in self._texts.codes}
+        ways = f", or DENSE({self.column}) if its numbers with leading zeros are no codes" if Form.CODE in forms else ""
+        return ways + (f", or SPARSE({self.column}, size) if it holds index:value" if Form.PAIR in forms else "")
 
     def finish(self) -> Learned:
         """Decides what the column is; the collector is used up.
@@ -324,6 +350,7 @@ class Collector:
             sparse = [block for block in blocks if isinstance(block, SparseBlock)]
             indices = np.concatenate([block.indices for block in sparse])
             feature.width = int(indices.max(initial=0)) + 1
+            feature.drops_unseen = True
             block = SparseBlock(
                 np.concatenate([block.counts for block in sparse]),
                 indices,
@@ -370,7 +397,21 @@ class Collector:
                 "not ISO dates",
                 "its texts look like dates, but are categories as they are: write them as 2024-12-31 in the select",
             )
-        numbers = sum(form_of(text) is not Form.WORDS for text in vocabulary)
+        forms = Counter(form_of(text) for text in vocabulary)
+        codes = forms[Form.CODE]
+        if codes:
+            report.warn(
+                "leading zeros",
+                f"{codes} of its {len(vocabulary)} different texts are numbers with leading zeros: all are taken as "
+                f"categories, as codes are; for numbers use DENSE({self.column})",
+            )
+        if sum(TIME.fullmatch(text) is not None for text in vocabulary) >= NEARLY_ALL * len(vocabulary):
+            report.warn(
+                "times of a day",
+                "its texts look like times, and are categories as they are: for numbers, compute seconds in the select",
+            )
+        others = (Form.WORDS, Form.PAIR, Form.CODE, *((Form.NUMBER,) if codes else ()))
+        numbers = sum(count for form, count in forms.items() if form not in others)
         if numbers:
             report.warn(
                 "not only words",

@@ -1,6 +1,7 @@
 """Turns a column's values into the numbers of a feature that is fixed: by the clause, or by training.
 
 NULL becomes NaN, which XGBoost treats as missing; so does a category that the model has never seen, which is counted.
+So is an index beyond a width that was learned, and a word for a missing value among lists.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.numbers import DATE_KINDS, UNSEEN, NumberReader, Tally, error
+from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, error
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORY_HASH,
@@ -28,7 +29,7 @@ from sqlflow_submitter.features.spec import (
     Feature,
 )
 from sqlflow_submitter.features.store import Floats, Recipe
-from sqlflow_submitter.features.texts import Form
+from sqlflow_submitter.features.texts import Form, form_of
 
 EPOCH = datetime(1970, 1, 1)
 
@@ -65,7 +66,7 @@ class Encoder:
         self._tally = Tally(feature.column)
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
-        self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, feature.boolean)
+        self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, is_boolean=feature.boolean)
 
     def encode(self, columns: Columns) -> Block:
         """Encodes a batch, given by column name."""
@@ -84,7 +85,7 @@ class Encoder:
             return self._in_32_bits(values).reshape(-1, 1)
         width = self.feature.width
         matrix = np.full((len(values.values), width), np.nan, dtype=np.float32)
-        for row, value in enumerate(values.values):
+        for row, value in enumerate(self._lists(values)):
             if value is None:
                 continue
             parts = _split(str(value), self.feature.separator)
@@ -98,6 +99,15 @@ class Encoder:
             row = int(np.argmax(np.isinf(matrix).any(axis=1)))
             raise self._error(row, "holds a number that is infinite, or too large for 32 bits", values.values[row])
         return matrix
+
+    def _lists(self, values: Values) -> Sequence[Any]:
+        """Gives the values of a column of lists: what is a missing value in TRAIN is one in use too."""
+        found = list(values.values)
+        for row, value in enumerate(found):
+            if isinstance(value, str) and form_of(value) is Form.MISSING:
+                self._tally.add(EMPTY, self._rows + row + 1, value)
+                found[row] = None
+        return found
 
     def _in_32_bits(self, values: Values) -> Floats:
         block = Recipe(self.feature.offset, self.feature.scale).apply(self._reader.read(values))
@@ -117,10 +127,14 @@ class Encoder:
         counts: list[int] = []
         indices: list[int] = []
         weights: list[float] = []
-        for row, value in enumerate(columns[self.feature.column].values):
+        for row, value in enumerate(self._lists(columns[self.feature.column])):
             entries = {} if value is None else self._entries(row, str(value))
             if entries and max(entries) >= width:
-                raise self._error(row, f"has the index {max(entries)}, the size is {width}", value)
+                if not self.feature.drops_unseen:
+                    raise self._error(row, f"has the index {max(entries)}, the size is {width}", value)
+                unseen = [index for index in entries if index >= width]
+                self._tally.add(UNSEEN_INDEX, self._rows + row + 1, value, len(unseen))
+                entries = {index: weight for index, weight in entries.items() if index < width}
             counts.append(len(entries))
             indices += entries.keys()
             weights += entries.values()

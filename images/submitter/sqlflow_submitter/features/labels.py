@@ -2,7 +2,8 @@
 
 Where no objective says which, the declared type and all values decide; the log shows what was chosen, and why:
 
-- A boolean is a class. So is a text, unless all texts are numbers: then they are taken like numbers.
+- A boolean is a class. So is a text, unless all texts are numbers: then they are taken like numbers. Among numbers with
+  leading zeros all are classes, as codes are.
 - Whole numbers are classes if they have at most MAX_WHOLE_CLASSES different values, and more than two of them only if
   each comes twice on average. Of one value only, they are a number.
 - Other numbers, dates (as days) and larger sets of whole numbers are numbers.
@@ -73,6 +74,7 @@ class LabelReader:
         self._has_fractions = False
         self._has_too_many = False
         self._has_texts = False
+        self._has_codes = False
         advice = f"; for classes use an objective such as {CLASS_OBJECTIVES}"
         self._reader = NumberReader(f"label {column}", None, None, advice)
         self._nulls = 0
@@ -106,6 +108,7 @@ class LabelReader:
         if values.kind in (Kind.TEXT, Kind.MIXED):
             found = [value for value in values.values if isinstance(value, str)]
             self._has_texts |= bool(found)
+            self._has_codes = self._has_codes or (self._declared not in NO_WORDS and any(map(_is_code, found)))
             self._has_dates = self._has_dates or any(texts.form_of(text) is Form.DATE for text in found)
         self._has_dates |= values.kind in DATE_KINDS
         known = numbers.values[~numbers.missing]
@@ -159,10 +162,11 @@ class LabelReader:
 
     def _choice(self) -> tuple[bool, str]:
         name, count = f"label {self.column}", len(self._codes)
-        if self._not_a_number is not None:
+        is_code = any(isinstance(value, str) and _is_code(value) for value in self._codes)
+        if self._not_a_number is not None or self._has_codes or is_code:
             if self._has_too_many:
                 raise self._too_many()
-            self._check_words()
+            self._check_words(self._has_codes or is_code)
             return True, f"{name} holds {count} different texts"
         if self._has_fractions:
             return False, f"{name} {self._of_numbers()}"
@@ -194,8 +198,8 @@ class LabelReader:
         typed = bool(self._codes) and all(isinstance(value, bool) for value in self._codes)
         return typed or (self._declared is Declared.BOOLEAN and set(self._codes) <= {0, 1})
 
-    def _check_words(self) -> None:
-        """Refuses words among numbers, and says which classes look like no class."""
+    def _check_words(self, has_codes: bool) -> None:
+        """Refuses words among numbers, unless some are codes, and says which classes look like no class."""
         counts = np.bincount(np.concatenate(self._parts).astype(np.int64), minlength=len(self._codes))
         total = int(counts.sum())
         numbers = [not isinstance(value, str) or texts.form_of(value) is Form.NUMBER for value in self._codes]
@@ -203,7 +207,7 @@ class LabelReader:
         if most == total and self._not_a_number is not None:
             # A number that no computer type holds.
             raise self._not_a_number
-        if NEARLY_ALL * total <= most < total:
+        if NEARLY_ALL * total <= most < total and not has_codes:
             place = numbers.index(False)
             value = list(self._codes)[place]
             what = f"is not a number, as {most} of {total} values are; leave such rows out, or set objective"
@@ -281,6 +285,10 @@ class LabelReader:
             what = "is binary data, or text that is not UTF-8: no class can be made of it"
             raise error(f"label {self.column}", self._rows + row + 1, value, what)
         return value  # type: ignore[no-any-return]
+
+
+def _is_code(text: str) -> bool:
+    return texts.form_of(text) is Form.CODE
 
 
 def _whole_or_float(decimal: str | None) -> int | float | None:

@@ -30,6 +30,7 @@ NAN = "NaN"
 INFINITE = "infinite value"
 NO_DATE = "date that no calendar has"
 UNSEEN = "value that the model has not seen"
+UNSEEN_INDEX = "index that the model has not seen"
 
 
 class Numbers(NamedTuple):
@@ -73,16 +74,25 @@ class NumberReader:
         tally: counts what is taken as missing; None: nothing may be, as in a label.
         advice: what else could be done with a value that is no number.
         is_boolean: words for true and false are 1 and 0.
+        refuses_codes: numbers with leading zeros are an error.
     """
 
     def __init__(
-        self, column: str, form: Form | None, tally: Tally | None, advice: str = "", is_boolean: bool = False
+        self,
+        column: str,
+        form: Form | None,
+        tally: Tally | None,
+        advice: str = "",
+        *,
+        is_boolean: bool = False,
+        refuses_codes: bool = False,
     ) -> None:
         self._column = column
         self.form = form
         self._tally = tally
         self._advice = advice
         self._is_boolean = is_boolean
+        self._refuses_codes = refuses_codes
         self.rows = 0
         self.nulls = 0
 
@@ -170,6 +180,9 @@ class NumberReader:
     def _text(self, row: int, text: str, count: int = 1) -> int | float | None:
         number = None if self.form is Form.DATE else texts.number(text)
         if number is not None and math.isfinite(number):
+            if self._refuses_codes and texts.CODE.match(text):
+                what = "has leading zeros, as codes have, and others are numbers; CAST the column if it holds numbers"
+                raise error(self._column, row, text, what, self._advice)
             return number
         if self.form is not Form.NUMBER and (micros := texts.micros(text)) is not None:
             return micros if self.form is Form.DATE else micros / MICROS_PER_DAY

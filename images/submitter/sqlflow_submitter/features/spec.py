@@ -36,6 +36,7 @@ class Feature:
         scale: int = 1,
         canonical: bool = False,
         boolean: bool = False,
+        drops_unseen: bool = False,
     ) -> None:
         self.kind = kind
         self.column = column
@@ -59,6 +60,8 @@ class Feature:
         """CATEGORY_HASH: the text of a value is the same whatever database gave it. False in models of format 1."""
         self.boolean = boolean
         """DENSE of one number: the column was declared boolean, and words such as `true` are numbers."""
+        self.drops_unseen = drops_unseen
+        """SPARSE: its width was learned, and indices beyond it are missing, not wrong."""
 
     def columns(self) -> list[str]:
         """Names the columns of the select that this feature reads."""
@@ -99,7 +102,7 @@ class Feature:
             document["boundaries"] = self.boundaries
         if self.vocabulary is not None:
             document["vocabulary"] = self.vocabulary
-        for name in ("form", "offset", "canonical", "boolean"):
+        for name in ("form", "offset", "canonical", "boolean", "drops_unseen"):
             if getattr(self, name):
                 document[name] = getattr(self, name)
         if self.scale != 1:

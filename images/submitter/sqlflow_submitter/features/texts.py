@@ -20,6 +20,10 @@ NUMBER = re.compile(rf"\s*{_NUMBER}\s*", re.ASCII)
 WHOLE = re.compile(r"\s*[-+]?\d+\s*", re.ASCII)
 NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})+\s*", re.ASCII)
 PAIRS = re.compile(rf"\s*\d+:{_NUMBER}(?:[\s,]+\d+:{_NUMBER})*\s*", re.ASCII)
+PAIR = re.compile(rf"\s*\d+:{_NUMBER}\s*", re.ASCII)
+CODE = re.compile(r"\s*[-+]?0\d", re.ASCII)
+"""How a number begins that is a code, such as 007: as numbers, 01 and 1 would be the same."""
+TIME = re.compile(r"\s*-?\d{1,3}:\d\d(?::\d\d(?:\.\d+)?)?(?:[-+]\d\d(?::?\d\d)?)?\s*", re.ASCII)
 NOT_FINITE = re.compile(r"\s*[-+]?inf(?:inity)?\s*", re.IGNORECASE)
 _TIME = r"[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:Z|[-+]\d\d(?::?\d\d)?)?"
 DATE = re.compile(rf"\s*\d{{4}}-\d\d-\d\d(?:{_TIME})?\s*", re.ASCII)
@@ -36,6 +40,9 @@ class Form(Enum):
     NUMBER = "number"
     DATE = "date"
     NUMBERS = "list of numbers"
+    CODE = "number with leading zeros"
+    PAIR = "single index:value"
+    """By itself, it may as well be a time or a ratio."""
     PAIRS = "list of index:value"
     MISSING = "missing value"
     WORDS = "text"
@@ -44,13 +51,15 @@ class Form(Enum):
 def form_of(text: str) -> Form:
     """Tells what a text by itself looks like. `infinity` counts as missing: it is no number to learn from."""
     if NUMBER.fullmatch(text):
-        return Form.NUMBER
+        return Form.CODE if CODE.match(text) else Form.NUMBER
     if is_missing(text) or NOT_FINITE.fullmatch(text):
         return Form.MISSING
     if NO_CALENDAR_DATE.fullmatch(text):
         return Form.DATE
     if NUMBERS.fullmatch(text):
         return Form.NUMBERS
+    if PAIR.fullmatch(text):
+        return Form.PAIR
     return Form.PAIRS if PAIRS.fullmatch(text) else Form.WORDS
 
 
