@@ -9,7 +9,7 @@ import pytest
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.collect import MAX_VOCABULARY, Collector, Learned
-from sqlflow_submitter.features.encode import Encoder, SparseBlock
+from sqlflow_submitter.features.encode import Encoder, SparseBlock, text_of
 from sqlflow_submitter.features.learn import Learner
 from sqlflow_submitter.features.matrix import FixedFeatures
 from sqlflow_submitter.features.numbers import Numbers
@@ -256,3 +256,54 @@ def test_dense_and_sparse_side_by_side() -> None:
     builder = FixedFeatures(features, one_hot=True)
     builder.add(columns)
     assert builder.build().data.toarray().tolist() == [[0, 0, 0, 5, 0, 1, 0, 1], [0] * 8]
+
+
+BIG = 10**19
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"), [(Kind.INT, int), (Kind.DECIMAL, str), (Kind.TEXT, str)], ids=["int", "decimal", "text"]
+)
+def test_whole_numbers_beyond_64_bits_keep_their_precision(kind: Kind, write: Any) -> None:
+    numbers = [BIG + 100 * k for k in range(1000)]
+    first = Values(kind, [write(value) for value in numbers[:500]])
+    # Those of the second batch are larger, and some are missing.
+    rest = Values(kind, [None, *(write(value) for value in numbers[500:])])
+    for batches in ((first, rest), (rest, first)):
+        learned = collected(*batches)
+        assert (learned.report.distinct, learned.report.missing) == (1000, 1)
+        assert "loses precision" not in learned.report.warnings
+        assert len(np.unique(learned.block[~np.isnan(learned.block)])) == 1000
+        assert learned.feature is not None
+        used = np.concatenate([encode(learned.feature, x=batch) for batch in batches])
+        np.testing.assert_array_equal(used, learned.block)
+        # In use, values of 64 bits are as far away as they are.
+        (found,) = encode(learned.feature, x=Values(Kind.INT, [9 * 10**18, None]))[:1]
+        assert found == np.float32(9 * 10**18 - learned.feature.offset)
+
+
+def test_one_value_beyond_64_bits_changes_no_count() -> None:
+    numbers = [10**18 + k for k in range(1000)]
+    outlier = 10**30
+    for batches in (
+        [Values(Kind.DECIMAL, [*map(str, numbers), str(outlier)])],
+        [Values(Kind.INT, numbers), Values(Kind.DECIMAL, [str(outlier)])],
+        [Values(Kind.DECIMAL, [str(outlier)]), Values(Kind.INT, numbers)],
+    ):
+        learned = collected(*batches)
+        assert learned.report.distinct == 1001
+        assert "loses precision" in learned.report.warnings
+
+
+def test_fractions_that_become_equal_are_warned_of() -> None:
+    # The differences of one in twenty are too small for 32 bits, so far from each other are the others.
+    values = [float(k * 1000) + 0.5 for k in range(950)] + [0.25 + 1e-12 * k for k in range(50)]
+    learned = collected(Values(Kind.FLOAT, values))
+    assert learned.report.distinct == 1000
+    assert learned.report.warnings == ["loses precision"]
+
+
+def test_a_moment_before_the_first_year_has_a_name() -> None:
+    assert text_of(Kind.TIMESTAMP_UTC, 0) == "1970-01-01 00:00:00"
+    before = -62_135_596_800_000_000 - 3_600_000_000
+    assert text_of(Kind.TIMESTAMP_UTC, before) == str(before)

@@ -176,7 +176,7 @@ class Collector:
         # The last entry stands for NULL.
         values = np.append(numbers.values, 0)
         missing = np.append(numbers.missing, True)
-        self._store.add(type(numbers)(values[rows], missing[rows]))
+        self._store.add(numbers._replace(values=values[rows], missing=missing[rows]))
 
     def _without_missing(self, values: Values) -> Values:
         found = []

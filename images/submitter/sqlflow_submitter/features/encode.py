@@ -117,8 +117,8 @@ class Encoder:
         return block
 
     def _numbers(self, values: Values) -> NDArray[np.float64]:
-        numbers, missing = self._reader.read(values)
-        numbers = numbers.astype(np.float64)
+        read = self._reader.read(values).plain()
+        numbers, missing = read.values.astype(np.float64), read.missing
         numbers[missing] = np.nan
         return numbers
 
@@ -238,10 +238,14 @@ ENCODERS = {
 
 def text_of(kind: Kind, value: Any) -> str:
     """Writes a value that is read as a category: alike in every database, which may have another type for it."""
-    if kind is Kind.DATE:
-        return str((EPOCH + timedelta(days=value)).date())
-    if kind in DATE_KINDS:
-        return str(EPOCH + timedelta(microseconds=value))
+    try:
+        if kind is Kind.DATE:
+            return str((EPOCH + timedelta(days=value)).date())
+        if kind in DATE_KINDS:
+            return str(EPOCH + timedelta(microseconds=value))
+    except OverflowError:
+        # Before the year 1, or after 9999, in UTC: the number is as good a name.
+        return str(value)
     if kind is Kind.DECIMAL:
         value = float(value)
     if isinstance(value, bool):

@@ -97,7 +97,7 @@ class LabelReader:
         if self._not_a_number is not None:
             return
         try:
-            numbers = self._reader.read(values)
+            numbers = self._reader.read(values).plain()
         except UserError as wrong:
             may_be_words = values.kind in (Kind.TEXT, Kind.MIXED) and self._declared not in NO_WORDS
             if self.as_classes is False or not may_be_words:

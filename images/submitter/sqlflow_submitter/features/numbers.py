@@ -38,6 +38,18 @@ class Numbers(NamedTuple):
 
     values: NDArray[np.int64] | NDArray[np.float64]
     missing: NDArray[np.bool_]
+    base: int = 0
+    """Is to be added to each value: whole numbers beyond 64 bits are kept by their distance from it."""
+    lost: int = 0
+    """So many different whole numbers became equal to others, as neither 64 bits nor a base hold them all."""
+
+    def plain(self) -> Numbers:
+        """Gives the numbers without a base, as floats where there was one."""
+        if not self.base:
+            return self
+        values = self.values.astype(np.float64) + float(self.base)
+        values[self.missing] = np.nan
+        return Numbers(values, self.missing)
 
 
 class Tally:
@@ -129,9 +141,7 @@ class NumberReader:
         try:
             return Numbers(np.array(raw, dtype=np.int64), missing)
         except OverflowError:
-            floats = np.array(raw, dtype=np.float64)
-            floats[missing] = np.nan
-            return Numbers(floats, missing)
+            return _large(raw, missing)
 
     def _floats(self, numbers: NDArray[np.float64], raw: Sequence[Any]) -> Numbers:
         missing = ~np.isfinite(numbers)
@@ -212,11 +222,32 @@ def _is_whole_decimal(text: str) -> bool:
 def _numbers(found: Sequence[int | float | None]) -> Numbers:
     missing = np.array([value is None for value in found], dtype=np.bool_)
     filled: list[int | float] = [0 if value is None else value for value in found]
-    if all(isinstance(value, int) and -(2**63) <= value < 2**63 for value in filled):
-        return Numbers(np.array(filled, dtype=np.int64), missing)
+    whole = [value for value in filled if isinstance(value, int)]
+    if len(whole) == len(filled):
+        if all(-(2**63) <= value < 2**63 for value in whole):
+            return Numbers(np.array(whole, dtype=np.int64), missing)
+        return _large(whole, missing)
     floats = np.array(filled, dtype=np.float64)
     floats[missing] = np.nan
-    return Numbers(floats, missing)
+    return Numbers(floats, missing, lost=_lost(whole))
+
+
+def _lost(whole: Sequence[int]) -> int:
+    """Says how many different whole numbers become equal to others as floats."""
+    large = {value for value in whole if abs(value) >= 2**53}
+    return len(large) - len(set(map(float, large)))
+
+
+def _large(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
+    """Keeps whole numbers of which some are beyond 64 bits: by a base if it can be, else as floats."""
+    known = [value for value, is_missing in zip(whole, missing.tolist(), strict=True) if not is_missing]
+    base = min(known)
+    if max(known) - base < 2**63:
+        shifted = [0 if is_missing else value - base for value, is_missing in zip(whole, missing.tolist(), strict=True)]
+        return Numbers(np.array(shifted, dtype=np.int64), missing, base)
+    floats = np.array([float(value) for value in whole])
+    floats[missing] = np.nan
+    return Numbers(floats, missing, lost=_lost(known))
 
 
 def error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:

@@ -1,7 +1,9 @@
 """Keeps the numbers of a column until all are known, then fits them into 32 bits.
 
 XGBoost's values have 32 bits: above 16,777,216 they hold no odd number, and of a timestamp three minutes. Where values
-of a column would become equal, the column is moved towards zero, and PREDICT moves it likewise.
+of a column would become equal, the column is moved towards zero, and PREDICT moves it likewise. Whole numbers beyond 64
+bits come with a base, and stay exact as long as all are less than 2^63 away from it; else they are counted before they
+become floats, so that what is lost is known (a value that comes in several batches may count more than once).
 
 Memory: 4 bytes a value where 32 bits hold it exactly, else 8 until `settle`, which is done column by column.
 """
@@ -19,8 +21,8 @@ from sqlflow_submitter.features.texts import MICROS_PER_DAY
 
 EXACT = 2**24
 """Whole numbers up to here have a place of their own in 32 bits."""
-NOTABLE_LOSS, LARGE_LOSS = 0.01, 0.1
-"""Of fractions, so many different values may become equal before the column is moved, or before it is said."""
+NOTABLE_LOSS = 0.01
+"""Of fractions, so many different values may become equal before the column is moved, or else it is said."""
 WORTH_IT = 4
 """A move must keep so many times more values apart: else the numbers stay as they are."""
 
@@ -36,13 +38,11 @@ class Recipe(NamedTuple):
 
     def apply(self, numbers: Numbers) -> Floats:
         """Gives the numbers of some rows, NaN where missing."""
-        values, offset = numbers.values, self.offset
+        values, offset = numbers.values, self.offset - numbers.base
         if offset:
             # Whole numbers are moved exactly, unless int64 would overflow.
-            if values.dtype == np.int64 and isinstance(offset, int) and _can_move(values, offset):
-                values = values - offset
-            else:
-                values = values.astype(np.float64) - offset
+            moved = _moved(numbers, self.offset) if isinstance(self.offset, int) else None
+            values = values.astype(np.float64) - float(offset) if moved is None else moved
         scaled = values / self.scale if self.scale != 1 else values
         with np.errstate(over="ignore"):
             # `astype` always copies, so what is marked is ours.
@@ -81,7 +81,9 @@ class NumberStore:
 
     def _fits(self, numbers: Numbers) -> Floats | None:
         """Gives a batch in 32 bits, where that is certain to lose nothing that matters; dates in days."""
-        values, missing = numbers
+        values, missing = numbers.values, numbers.missing
+        if numbers.base or numbers.lost:
+            return None
         if self._is_date:
             return Recipe(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
         narrow = Recipe().apply(numbers)
@@ -96,7 +98,10 @@ class NumberStore:
             narrow = [block for block in self._narrow if block is not None]
             block = np.concatenate(narrow) if narrow else np.empty(0, dtype=np.float32)
             return _settled(block, block[~np.isnan(block)], base, 0, not self._is_date)
-        numbers = self._all()
+        numbers, lost_before = self._all()
+        base_value = numbers.base
+        # From here on, all is told by its distance from the base.
+        numbers = numbers._replace(base=0)
         known: Wide = numbers.values[~numbers.missing]
         if known.dtype == np.float64 and not np.abs(known).max(initial=0) >= 2**53 and _whole(known):
             known = known.astype(np.int64)
@@ -110,22 +115,42 @@ class NumberStore:
                 lost, recipe = now, candidate
             if lost <= (distinct * NOTABLE_LOSS if is_fraction else 0):
                 break
-        if is_fraction and lost <= distinct * LARGE_LOSS:
+        if is_fraction and lost <= distinct * NOTABLE_LOSS:
             lost = 0
-        return _settled(recipe.apply(numbers), known, recipe, lost, known.dtype == np.int64 and not self._is_date)
+        is_number = known.dtype == np.int64 and not self._is_date
+        settled = _settled(recipe.apply(numbers), known, recipe, lost, is_number)
+        return settled._replace(
+            recipe=recipe._replace(offset=recipe.offset + base_value),
+            distinct=distinct + lost_before,
+            lost=lost + lost_before,
+        )
 
-    def _all(self) -> Numbers:
-        """Puts all batches together in 64 bits: whole numbers if all are."""
+    def _all(self) -> tuple[Numbers, int]:
+        """Puts all batches together in 64 bits: whole numbers if all are. Tells how many became equal by that."""
+        lost = sum(wide.lost for wide in self._wide if wide is not None)
         parts = list(self._parts())
         missing = np.concatenate([part.missing for part in parts])
-        return Numbers(np.concatenate([part.values for part in parts]), missing)
+        base = next((part.base for part in parts if part.base), 0)
+        if base:
+            moved = [_moved(part, base) for part in parts]
+            if all(part is not None for part in moved):
+                whole = np.concatenate([part for part in moved if part is not None])
+                return Numbers(whole, missing, base), lost
+        if any(part.values.dtype != np.int64 for part in parts) or base:
+            for place, part in enumerate(parts):
+                if part.values.dtype == np.int64:
+                    # Counted before they become floats: then it would be too late.
+                    known = part.values[~part.missing]
+                    parts[place] = _as_floats(part)
+                    lost += count_distinct(known) - count_distinct(parts[place].values[~part.missing])
+        return Numbers(np.concatenate([part.values for part in parts]), missing), lost
 
     def _parts(self) -> Iterator[Numbers]:
         whole = all(part is None or part.values.dtype == np.int64 for part in self._wide)
         for place, (narrow, wide) in enumerate(zip(self._narrow, self._wide, strict=True)):
             self._narrow[place] = self._wide[place] = None
             if wide is not None:
-                yield wide if whole or wide.values.dtype == np.float64 else _as_floats(wide)
+                yield wide
                 continue
             assert narrow is not None, "a batch is kept in one of two ways"
             missing = np.isnan(narrow)
@@ -169,10 +194,8 @@ def _is_exact(known: Wide, recipe: Recipe) -> bool:
 
 
 def _can_move(values: Any, offset: int) -> bool:
-    if not len(values):
-        return True
     low, high = int(values.min()) - offset, int(values.max()) - offset
-    return low >= -(2**63) and high < 2**63
+    return low >= -(2**63) and high < 2**63 and abs(offset) < 2**64 - 2
 
 
 def _settled(block: Floats, known: Any, recipe: Recipe, lost: int, is_number: bool) -> Settled:
@@ -195,9 +218,25 @@ def _complete(known: Wide) -> Numbers:
 
 
 def _as_floats(numbers: Numbers) -> Numbers:
-    values = numbers.values.astype(np.float64)
+    values = numbers.values.astype(np.float64) + float(numbers.base)
     values[numbers.missing] = np.nan
     return Numbers(values, numbers.missing)
+
+
+def _moved(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
+    """Gives whole numbers by their distance from the base; None where 64 bits do not hold it."""
+    if numbers.values.dtype != np.int64:
+        return None
+    # Missing ones are 0, which may be far away.
+    values = np.where(numbers.missing, numbers.values[~numbers.missing].max(initial=-(2**63)), numbers.values)
+    shift = base - numbers.base
+    if numbers.missing.all():
+        return values * 0
+    if not _can_move(values, shift):
+        return None
+    # In two steps: the shift itself may be beyond 64 bits.
+    half = shift // 2
+    return values - half - (shift - half)
 
 
 def _whole(values: Any) -> bool:
