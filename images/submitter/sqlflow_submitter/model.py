@@ -13,7 +13,7 @@ META = "model_meta.json"
 WEIGHTS = "model.ubj"
 FORMAT = 2
 READABLE = (1, 2)
-"""Format 1 has features without `form`, `offset`, `scale` and `canonical`, and no `columns`."""
+"""Format 1 has features without `form` and all that comes after it in `Feature`, and no `columns`."""
 
 
 class ModelMeta:
