@@ -337,7 +337,7 @@ class Collector:
         if settled.is_key and self._rows >= FEW_ROWS and (settled.is_row_number or is_named):
             report.warn(
                 "looks like an id",
-                "it has another whole number in each row, as an id has: what is learned from it holds for no other "
+                "each row has a different whole number, like an id: what the model learns from it helps with no other "
                 "row; leave it out of the select or of COLUMN if it is one",
             )
         return Learned(feature, block, report)

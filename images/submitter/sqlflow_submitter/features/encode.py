@@ -66,6 +66,8 @@ class Encoder:
         self._tally = Tally(feature.column)
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
+        if form is Form.DATE:
+            advice = "; write dates as 2024-12-31"
         self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, is_boolean=feature.boolean)
 
     def encode(self, columns: Columns) -> Block:
