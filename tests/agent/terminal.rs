@@ -10,7 +10,7 @@ import json, os, pty, select, signal, sys
 steps, command = json.loads(sys.argv[1]), sys.argv[2:]
 pid, tty = pty.fork()
 if pid == 0:
-    for number in signal.SIGINT, signal.SIGTSTP:
+    for number in signal.SIGINT, signal.SIGTSTP, signal.SIGHUP:
         signal.signal(number, signal.SIG_DFL)
     os.execvp(command[0], command)
 shown, heard = b'', 0
@@ -218,6 +218,10 @@ fn a_command_in_the_background_that_reads_the_terminal_waits_for_fg() {
 fn a_command_that_waits_for_a_terminal_for_ever_is_ended() {
     let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGHUP", "")];
     talk_to_job("($AGENT exec -- cat < /dev/tty &)", "", &steps);
+    let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGTERM", "")];
+    talk_to_job("(trap '' HUP; $AGENT exec -- cat < /dev/tty &)", "", &steps);
+    let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGKILL", "")];
+    talk_to_job("(trap '' HUP TERM; $AGENT exec -- cat < /dev/tty &)", "", &steps);
 }
 
 /// A program that a shell does not see as interactive prints no prompt. The agent is the leader of the session here, and

@@ -67,6 +67,8 @@ pub(super) struct Shell {
     /// Where a person may sit who stops and continues the command.
     terminal: Option<Terminal>,
     told_to_stop: Option<ToldToStop>,
+    /// How often the command was told to end because it waits for a terminal that it cannot have.
+    ends_tried: usize,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
     answers: Option<mpsc::Sender<Answer>>,
@@ -117,6 +119,7 @@ impl Shell {
             named: Told::default(),
             terminal: None,
             told_to_stop: None,
+            ends_tried: 0,
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
             answers: None,

@@ -152,6 +152,7 @@ pub(super) fn job(record: &JobRecord, with_steps: bool) -> v1::Job {
         sql: String::new(),
         job_tracer_url: String::new(),
         last_position: 0,
+        title: record.job.title.clone(),
     }
 }
 

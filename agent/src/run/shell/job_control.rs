@@ -57,16 +57,23 @@ impl Shell {
             _ if wants_terminal && self.give_terminal(group) => {
                 let _ = killpg(group, Signal::SIGCONT);
             }
-            // It would stay so for ever: the kernel tells a group that nobody can continue the same.
-            _ if wants_terminal => {
-                self.warn(format!(
-                    "the command was stopped by {signal}: it uses a terminal that is not its own"
-                ));
-                let _ = killpg(group, Signal::SIGHUP);
-                let _ = killpg(group, Signal::SIGCONT);
-            }
+            _ if wants_terminal => self.end_for_want_of_terminal(group, signal),
             _ => {}
         }
+    }
+
+    /// The command would stay stopped for ever, or be stopped and continued without end. The kernel sends HUP to a group that
+    /// nobody can continue; a command that ignores it, as with nohup, gets TERM, and then KILL.
+    fn end_for_want_of_terminal(&mut self, group: Pid, stopped_by: Signal) {
+        const ENDS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGKILL];
+        if self.ends_tried == 0 {
+            self.warn(format!(
+                "the command was stopped by {stopped_by}: it uses a terminal that is not its own"
+            ));
+        }
+        let _ = killpg(group, ENDS[self.ends_tried.min(ENDS.len() - 1)]);
+        let _ = killpg(group, Signal::SIGCONT);
+        self.ends_tried += 1;
     }
 
     /// TSTP came to the agent: its own group has the foreground, or somebody sent it.

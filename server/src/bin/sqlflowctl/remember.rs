@@ -135,7 +135,7 @@ pub(crate) fn find_token(job: &str) -> Result<Option<String>, Failure> {
 pub(crate) fn token_of(job: &str) -> Result<String, Failure> {
     find_token(job)?.ok_or_else(|| {
         Failure::Usage(if job == "last" {
-            "no job was started on this machine yet, or none is remembered: name it by its token".to_owned()
+            "no job of this user is remembered on this machine; name it by its id or token, see sqlflowctl list".to_owned()
         } else {
             format!("the token of job {job:?} is not remembered on this machine: name it by its token")
         })

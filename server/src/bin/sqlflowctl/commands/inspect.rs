@@ -61,6 +61,12 @@ pub(super) async fn describe(
         Err(status) if is_id && matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
             match job_that_begins_with(&args.job, &mut client).await? {
                 Some(job) => job,
+                None if looks_like_an_id(&args.job) => {
+                    return Err(Failure::Usage(format!(
+                        "no job begins with {:?}; see sqlflowctl list",
+                        args.job
+                    )));
+                }
                 None => return Err(Failure::from_status(&status, client.server())),
             }
         }
@@ -72,6 +78,15 @@ pub(super) async fn describe(
         console.results(description(&job, Timestamp::now()).as_bytes())?;
     }
     console.flush()
+}
+
+/// Characters of a job's id.
+const ID_LENGTH: usize = 26;
+
+/// Letters and digits, fewer than an id has.
+fn looks_like_an_id(text: &str) -> bool {
+    (SHORTEST_PREFIX..ID_LENGTH).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// The one job whose id begins so, of the newest that the server lists.

@@ -72,7 +72,9 @@ pub(crate) fn time_text(time: Option<&prost_types::Timestamp>) -> Option<String>
 }
 
 /// A column of the listing: its name, and what it shows of a job.
-type ListingColumn = (&'static str, fn(&Job, Timestamp) -> String);
+type ListingColumn<'a> = (&'static str, &'a dyn Fn(&Job) -> String);
+/// Characters of a program that a terminal shows.
+const MAX_PROGRAM: usize = 40;
 
 /// Jobs as a table. `width`: columns of the terminal, in which the last one is cut to fit.
 pub(crate) fn write_listing(
@@ -82,29 +84,39 @@ pub(crate) fn write_listing(
     width: Option<usize>,
     out: &mut Write<'_>,
 ) -> std::io::Result<()> {
-    let columns: [ListingColumn; 6] = [
-        ("job", |job, _| job.job_id.clone()),
-        ("state", |job, _| state_name(&status(job)).to_owned()),
-        ("user", |job, _| job.user_id.clone()),
-        ("created (UTC)", |job, _| short_time(instant(job.created.as_ref()))),
-        ("took", took),
-        ("message", |job, _| status(job).message),
+    // CSV and wide terminals show all of it.
+    let program = |job: &Job| match width {
+        Some(_) if job.title.chars().count() > MAX_PROGRAM => {
+            let begin: String = job.title.chars().take(MAX_PROGRAM - 1).collect();
+            format!("{begin}…")
+        }
+        _ => job.title.clone(),
+    };
+    let columns: [ListingColumn<'_>; 7] = [
+        ("job", &|job| job.job_id.clone()),
+        ("state", &|job| state_name(&status(job)).to_owned()),
+        ("user", &|job| job.user_id.clone()),
+        ("created (UTC)", &|job| short_time(instant(job.created.as_ref()))),
+        ("took", &|job| took(job, now)),
+        ("program", &program),
+        ("message", &|job| status(job).message),
     ];
-    let row = |job: &Job| columns.iter().map(|(_, value)| value(job, now)).collect();
+    let row = |job: &Job| columns.iter().map(|(_, value)| value(job)).collect();
     let mut rows: Vec<Vec<String>> = jobs.iter().map(row).collect();
+    let names = columns.map(|(name, _)| name);
     if let Some(width) = width {
-        cut_last(&columns.map(|(name, _)| name), &mut rows, width);
+        cut_last(&names, &mut rows, width);
     }
-    write_texts(&columns.map(|(name, _)| name), rows.into_iter(), csv, out)
+    write_texts(&names, rows.into_iter(), csv, out)
 }
 
 /// Cuts the last column so that each row takes one line.
-fn cut_last(names: &[&str; 6], rows: &mut [Vec<String>], width: usize) {
+fn cut_last(names: &[&str; 7], rows: &mut [Vec<String>], width: usize) {
     let widest = |column: usize| {
         let values = rows.iter().map(|row| escape::width(&escaped(&row[column])));
         values.max().unwrap_or(0).max(names[column].len())
     };
-    let before: usize = (0..5).map(|column| widest(column) + 3).sum();
+    let before: usize = (0..6).map(|column| widest(column) + 3).sum();
     // A narrow terminal gets its lines broken: the beginning of a message is worth more than the form.
     let room = width.saturating_sub(before + 1).max(20);
     for row in rows {
@@ -139,6 +151,10 @@ pub(crate) fn description(job: &Job, now: Timestamp) -> String {
     }
     field("message", &escaped(&status.message));
     field("user", &escaped(&job.user_id));
+    if job.sql.is_empty() {
+        // All that may be shown of it without the job's token.
+        field("program", &escaped(&job.title));
+    }
     if let Some(created) = created {
         field("created", &format!("{} ({})", full_time(Some(created)), ago(created, now)));
     }
@@ -152,13 +168,13 @@ pub(crate) fn description(job: &Job, now: Timestamp) -> String {
     field("page", &escaped(&job.job_tracer_url));
     field("position", &job.last_position.to_string());
     for step in &job.steps {
-        text.push_str(&step_text(step, now));
+        text.push_str(&step_text(step, is_cancelled(&status), now));
     }
     push_program(&mut text, &job.sql);
     text
 }
 
-fn step_text(step: &Step, now: Timestamp) -> String {
+fn step_text(step: &Step, is_cancelled: bool, now: Timestamp) -> String {
     let first = u64::from(step.first_statement) + 1;
     let last = (first + u64::from(step.statement_count)).saturating_sub(1);
     let statements =
@@ -167,7 +183,8 @@ fn step_text(step: &Step, now: Timestamp) -> String {
         "step {}    {}, {statements}: {}\n",
         step.index,
         escaped(&step.kind),
-        step.state().as_str_name()
+        // The step in which a job was cancelled did not fail.
+        if is_cancelled && step.state() == Code::Failed { "CANCELLED" } else { step.state().as_str_name() }
     );
     for attempt in &step.attempts {
         text.push_str(&format!("{}\n", escaped(&attempt_text(attempt, now))));
@@ -230,6 +247,7 @@ pub(crate) fn job_json(job: &Job) -> Value {
         "job": job.job_id,
         "status": status_fields(&status(job)),
         "user": job.user_id,
+        "title": job.title,
         "created": time(&job.created),
         "ended": time(&job.ended),
         "last_position": job.last_position,
@@ -351,10 +369,30 @@ program
     }
 
     #[test]
+    fn a_listing_says_what_each_job_runs() {
+        let title = "SELECT * FROM iris TO TRAIN xgboost.gbtree";
+        let named = || Job { title: title.into(), ..job() };
+        assert!(listing(named(), None).contains(&format!("| {title} |")));
+        let cut = listing(named(), Some(200));
+        assert!(cut.contains(&format!("| {}… |", &title[..MAX_PROGRAM - 1])), "{cut}");
+        let described = description(&Job { sql: String::new(), ..named() }, at(9));
+        assert!(described.contains(&format!("\nprogram   {title}\n")), "{described}");
+    }
+
+    #[test]
+    fn the_step_in_which_a_job_was_cancelled_did_not_fail() {
+        let failed =
+            JobStatus { code: Code::Failed.into(), cause: Cause::Cancelled.into(), ..JobStatus::default() };
+        let step = Step { state: Code::Failed.into(), kind: "train".into(), ..Step::default() };
+        let cancelled = Job { status: Some(failed), steps: vec![step], ..job() };
+        assert!(description(&cancelled, at(9)).contains("train, statement 1: CANCELLED\n"));
+    }
+
+    #[test]
     fn a_listing_takes_a_line_for_each_job() {
         let status = JobStatus { message: "漢字 ".repeat(50), ..JobStatus::default() };
-        let text = listing(Job { status: Some(status), ..job() }, Some(90));
+        let text = listing(Job { status: Some(status), ..job() }, Some(110));
         let row = text.lines().last().unwrap();
-        assert!(row.ends_with('…') && escape::width(row) <= 90, "{row}");
+        assert!(row.ends_with('…') && escape::width(row) <= 110, "{row}");
     }
 }

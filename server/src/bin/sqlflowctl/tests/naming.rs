@@ -75,7 +75,9 @@ fn the_beginning_of_an_id_that_several_jobs_have_names_none() {
 fn a_job_of_another_machine_can_be_described_by_the_beginning_of_its_id() {
     let world = World::new();
     assert!(stdout(&world.run(&["describe", &JOB[..6]])).starts_with(&format!("job       {JOB}\n")));
-    assert_eq!(status(&world.run(&["describe", "zzzzzz"])), 2);
+    let none = world.run(&["describe", "zzzzzz"]);
+    let expected = "no job begins with \"zzzzzz\"; see sqlflowctl list\n";
+    assert_eq!((status(&none), stderr(&none).as_str()), (2, expected));
 }
 
 #[test]

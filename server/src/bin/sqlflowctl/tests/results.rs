@@ -176,7 +176,7 @@ fn rows_as_csv_are_alone_on_standard_output() {
     assert_eq!(stdout(&output), "n\n1\n22\n\nn\n1\n22\n");
     assert!(
         stdout(&world.run(&["list", "--output", "csv"]))
-            .starts_with("job,state,user,created (UTC),took,message\n")
+            .starts_with("job,state,user,created (UTC),took,program,message\n")
     );
     let output = world.run(&["describe", "last", "--output", "csv"]);
     assert_eq!((status(&output), stdout(&output).as_str()), (2, ""));
