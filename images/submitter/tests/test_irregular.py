@@ -1,5 +1,6 @@
 """Values that look like something else, or that no computer type holds."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -184,4 +185,54 @@ def test_an_index_that_training_has_not_seen_is_missing(here: Here, capsys: pyte
         here,
         "^column x, row 101: .* has the index 501, the size is 200",
         columns={"feature_columns": [call("SPARSE", "x", 200)]},
+    )
+
+
+def test_fractions_and_whole_numbers_too_large_for_32_bits_go_together(sqlite_here: Here) -> None:
+    parts: list[list[Any]] = [[k + 0.5 for k in range(6000)], [3] * 6000, [20180111 + k for k in range(6000)]]
+    found = []
+    for order in ((0, 1, 2), (2, 1, 0), (2, 0, 1)):
+        values = [value for place in order for value in parts[place]]
+        make(sqlite_here, "d", {"x": "NUMERIC", "y": "integer"}, [(x, int(x > 9000)) for x in values])
+        described = column(trained(sqlite_here), "x")
+        found.append((described["taken_as"], described["distinct"], described["missing"]))
+        # XGBoost's histogram has fewer bins than there are values.
+        assert accuracy(sqlite_here) > 0.99
+    assert [(distinct, missing) for _, distinct, missing in found] == [(12001, 0)] * 3
+    assert {taken_as.partition(",")[0] for taken_as, _, _ in found} == {"number"}
+
+
+def test_one_list_of_another_length_is_named(here: Here) -> None:
+    rows = [("1,2" if k == 6 else f"{k},{k % 7},{k % 3}", int(k >= ROWS // 2)) for k in range(ROWS)]
+    make(here, "d", {"x": "text", "y": "integer"}, rows)
+    refused(here, r"^column x, row 7: '1,2' holds 2 number\(s\), where 99 of 100 values hold 3; leave such rows out")
+
+
+def test_a_label_that_32_bits_cannot_tell_apart_is_warned_of(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+    make(here, "d", {"x": "integer", "y": "integer"}, [(k, 20180111 + k) for k in range(ROWS)])
+    assert column(trained(here), "y")["warnings"] == ["loses precision"]
+    assert "warning: column y: 50 of its 100 different values become equal" in capsys.readouterr().out
+
+
+def test_early_stopping_of_a_model_that_goes_on_counts_its_own_rounds(sqlite_here: Here) -> None:
+    rows = [(k, (k * 7919) % 13, (k * k) % 2) for k in range(200)]
+    make(sqlite_here, "d", {"x": "integer", "z": "integer", "y": "integer"}, rows)
+    attributes: dict[str, Any] = {"objective": "binary:logistic", "train.num_boost_round": 10}
+    trained(sqlite_here, attributes=attributes)
+    attributes |= {"validation.select": "SELECT * FROM d WHERE x > 150", "train.early_stopping_rounds": 2}
+    run = sqlite_here.train("SELECT * FROM d WHERE x <= 150", "y", attributes=attributes, pretrained="m", output="n")
+    measured = [{one.name: one.value for one in it.metrics} for it in run.of("metrics") if it.HasField("step")]
+    rounds = [it for it in measured if it][: len(measured)]
+    best = min(range(len(rounds)), key=lambda place: rounds[place]["validate-logloss"])
+    kept = json.loads((sqlite_here.folder / "n/model_meta.json").read_text())["evaluation"]
+    assert kept == rounds[best]
+
+
+def test_num_class_is_what_the_label_has(sqlite_here: Here) -> None:
+    make(sqlite_here, "d", {"x": "integer", "y": "text"}, [(k, "ab"[k % 2]) for k in range(ROWS)])
+    assert trained(sqlite_here, attributes={"num_class": 2})["objective"] == "multi:softprob"
+    refused(
+        sqlite_here,
+        r"^attribute num_class is 5, but label y has 2 classes: a, b; leave it out$",
+        attributes={"num_class": 5},
     )

@@ -34,7 +34,9 @@ def settle_classes(
         UserError: the classes do not fit the objective or `num_class`.
     """
     if parameters.task is None:
-        parameters.decide("binary:logistic" if len(seen) <= 2 else "multi:softprob")
+        # Only those of several classes have a number of them.
+        is_binary = len(seen) <= 2 and "num_class" not in parameters.native
+        parameters.decide("binary:logistic" if is_binary else "multi:softprob")
     objective = parameters.native["objective"]
     shown = ", ".join(str(value) for value in sorted(seen, key=_order)[:10]) + (" …" if len(seen) > 10 else "")
     given: int | None = parameters.native.get("num_class")
@@ -53,6 +55,10 @@ def settle_classes(
     classes = _classes(seen, wanted)
     if len(classes) < 2:
         raise UserError(f"label {label} has one class only, {shown}: there is nothing to learn")
+    if given is not None and given > len(classes):
+        raise UserError(
+            f"attribute num_class is {given}, but label {label} has {len(classes)} classes: {shown}; leave it out"
+        )
     if parameters.task is Task.MULTI:
         parameters.native["num_class"] = max(wanted, len(classes))
     places = {value: code for code, value in enumerate(classes)}

@@ -233,12 +233,11 @@ class Collector:
         if self._must_be_number:
             return False
         texts = list(self._texts.codes)
-        kept = [text for text in texts if form_of(text) is form]
         if form is Form.NUMBERS:
-            widths = {text.count(",") + 1 for text in kept}
-            if len(widths) > 1:
+            width = self._common_width()
+            if width is None:
                 return False
-            feature = Feature(DENSE, column=self.column, width=widths.pop(), separator=",")
+            feature = Feature(DENSE, column=self.column, width=width, separator=",")
         else:
             feature = Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH)
         self._lists = Encoder(feature)
@@ -249,6 +248,29 @@ class Collector:
         self._list_blocks.append(self._lists.encode({self.column: self._without_missing(Values(Kind.TEXT, values))}))
         self._rows = after
         return True
+
+    def _common_width(self) -> int | None:
+        """Gives the length that all lists have; None where most have no common one.
+
+        Raises:
+            UserError: nearly all have it.
+        """
+        widths = [text.count(",") + 1 if form_of(text) is Form.NUMBERS else 0 for text in self._texts.codes]
+        rows = Counter[int]()
+        for width, count in zip(widths, self._texts.counts(), strict=True):
+            rows[width] += count
+        del rows[0]
+        width, most = rows.most_common(1)[0]
+        total = sum(rows.values())
+        if most == total:
+            return width
+        if most < NEARLY_ALL * total:
+            return None
+        texts = zip(self._texts.codes, self._texts.first_rows, widths, strict=True)
+        text, row, found = next((text, row, found) for text, row, found in texts if found not in (0, width))
+        what = f"holds {found} number(s), where {most} of {total} values hold {width}"
+        advice = f"; leave such rows out, or for words use CATEGORY_HASH({self.column}, 100)"
+        raise error(f"column {self.column}", row, text, what, advice)
 
     def _refuse(self, form: Form, most: int, total: int) -> None:
         """Names the first value that keeps the column from being what it is mostly, or must be."""

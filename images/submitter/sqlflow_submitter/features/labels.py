@@ -150,7 +150,17 @@ class LabelReader:
             raise error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
         self._report.taken_as = "label, a number"
         self._report.distinct = count_distinct(labels)
+        self._warn_of_lost(labels)
         return labels
+
+    def _warn_of_lost(self, labels: NDArray[np.float64]) -> None:
+        lost = (self._report.distinct or 0) - count_distinct(labels.astype(np.float32))
+        if lost > 0:
+            self._report.warn(
+                "loses precision",
+                f"{lost} of its {self._report.distinct} different values become equal to others in XGBoost's 32 bits: "
+                "subtract a constant from it in the select, or take a larger unit",
+            )
 
     def report(self) -> ColumnReport:
         """Describes the label, after `finish`."""

@@ -146,7 +146,10 @@ class NumberStore:
         return Numbers(np.concatenate([part.values for part in parts]), missing), lost
 
     def _parts(self) -> Iterator[Numbers]:
-        whole = all(part is None or part.values.dtype == np.int64 for part in self._wide)
+        # Batches that 32 bits hold may have fractions, or be whole numbers that were kept as fractions.
+        whole = all(part is None or part.values.dtype == np.int64 for part in self._wide) and (
+            self._is_date or all(block is None or _whole(block[~np.isnan(block)]) for block in self._narrow)
+        )
         for place, (narrow, wide) in enumerate(zip(self._narrow, self._wide, strict=True)):
             self._narrow[place] = self._wide[place] = None
             if wide is not None:
@@ -155,8 +158,6 @@ class NumberStore:
             assert narrow is not None, "a batch is kept in one of two ways"
             missing = np.isnan(narrow)
             values = np.where(missing, 0, narrow).astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
-            if whole and not _whole(values):
-                raise AssertionError("a store of whole numbers keeps whole numbers")
             yield Numbers(values.astype(np.int64) if whole else np.where(missing, np.nan, values), missing)
 
 

@@ -71,6 +71,7 @@ def fit(
     Returns the booster, and how many of the rounds reported it keeps: fewer than all after an early stop.
     """
     booster: Any = earlier
+    before = earlier.num_boosted_rounds() if earlier is not None else 0
     held_out = [(to_dmatrix(*validation), "validate")] if validation else []
     whole = to_dmatrix(*train) if parameters.batch_size is None else None
     rounds = 0
@@ -91,8 +92,9 @@ def fit(
                 )
                 rounds += parameters.rounds
         if parameters.early_stopping_rounds:
-            rounds = booster.best_iteration + 1
-            booster = booster[:rounds]
+            # Counted with the rounds of the earlier model.
+            booster = booster[: booster.best_iteration + 1]
+            rounds = booster.num_boosted_rounds() - before
     return booster, rounds
 
 
