@@ -362,6 +362,8 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
         {"index": 6, "kind": "show_train", "model": "m"},
     ]
     agent.run(first, ahead=good).succeeded()
+    replaced = {**good[0], "result_table": "precious", "attributes": {"result.replace": True}}
+    agent.run(first, ahead=[replaced, {**good[0], "index": 2, "result_table": "precious"}]).succeeded()
     narrow = "SELECT sepal_length FROM iris"
     for statement, told in [
         ({**good[0], "select": "SELECT * FROM irs"}, r".*irs.*; did you mean iris\?$"),

@@ -63,6 +63,14 @@ class PostgreSQLWriter(TableWriter):
     def count(self, table: TableName, limit: int) -> int:
         return int(self._database.rows(self._bounded_count(table, limit))[0][0])
 
+    def dependents(self, table: TableName) -> list[str]:
+        found = self._database.rows(
+            "SELECT DISTINCT c.relname::text FROM pg_depend d "
+            "JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid "
+            f"JOIN pg_class c ON c.oid = r.ev_class WHERE d.refobjid = {self._oid(table)} AND c.oid <> d.refobjid"
+        )
+        return sorted(str(name) for (name,) in found)
+
     def reads(self, select: str, table: TableName) -> bool:
         found = self._database.rows(
             "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "

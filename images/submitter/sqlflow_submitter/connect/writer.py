@@ -96,6 +96,10 @@ class TableWriter:
         """Counts the rows of a table, up to a limit."""
         raise NotImplementedError
 
+    def dependents(self, table: TableName) -> list[str]:
+        """Names what would keep a table from being replaced, such as views; none where nothing does."""
+        return []
+
     def reads(self, select: str, table: TableName) -> bool:
         """Tells whether a select reads a table, also through a view. The select is not executed."""
         raise NotImplementedError

@@ -40,10 +40,13 @@ def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) 
     plans: dict[str, Plan] = {}
     if now.kind == "train":
         plans[now.model] = Plan(now, TrainPlan(now, database))
+    # A table that an earlier statement makes is SQLFlow's own by then.
+    made = {(now.result_table or "").lower()}
     faults = []
     for statement in ahead:
         try:
-            _check(statement, database, plans)
+            _check(statement, database, plans, made)
+            made.add((statement.result_table or "").lower())
         except UserError as error:
             database.add_near_misses(error)
             faults.append(f"statement {statement.index + 1} (TO {statement.kind.upper()}): {error}")
@@ -75,7 +78,7 @@ def _has_values(select: str, column: str, database: Database) -> bool:
             return False
 
 
-def _check(statement: Statement, database: Database, plans: dict[str, Plan]) -> None:
+def _check(statement: Statement, database: Database, plans: dict[str, Plan], made: set[str]) -> None:
     if statement.kind == "train":
         plans.pop(statement.model, None)
         if statement.pretrained is None:
@@ -93,4 +96,6 @@ def _check(statement: Statement, database: Database, plans: dict[str, Plan]) -> 
         _check_columns(plan, available, database)
     if statement.kind == "evaluate" and statement.label:
         resolve_column("label", statement.label, available)
-    check_result_table(statement, check_attributes(statement.attributes, rules.attributes(statement.kind)), database)
+    attributes = check_attributes(statement.attributes, rules.attributes(statement.kind))
+    if (statement.result_table or "").lower() not in made:
+        check_result_table(statement, attributes, database)

@@ -37,6 +37,12 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         return
     if existing.kind != "table":
         raise UserError(f"cannot write table {table}: it is a {existing.kind}; choose another name")
+    dependents = writer.dependents(table)
+    if dependents:
+        raise UserError(
+            f"cannot write table {table}: {', '.join(dependents)} depends on it, and the database would not let it be "
+            "replaced; drop that first, or choose another name"
+        )
     if replace:
         return
     rows = _rows(writer, table)
