@@ -24,7 +24,7 @@ class Label(NamedTuple):
 
 def labels(name: str, target: Any, names: Any) -> dict[str, Label]:
     """Makes a label of each kind that the data set allows; no objective is given for any of them."""
-    above = [bool(value) for value in target > np.median(target)]
+    above = [bool(value) for value in target >= np.median(target)]
     found = {"y_boolean": Label("boolean", above, "binary:logistic", [False, True])}
     if name == "diabetes":
         found["y_number"] = Label("number", target.tolist(), "reg:squarederror", None)

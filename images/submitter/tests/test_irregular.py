@@ -236,3 +236,11 @@ def test_num_class_is_what_the_label_has(sqlite_here: Here) -> None:
         r"^attribute num_class is 5, but label y has 2 classes: a, b; leave it out$",
         attributes={"num_class": 5},
     )
+
+
+@pytest.mark.parametrize(("kind", "value"), [("boolean", True), ("text", "yes"), ("integer", 1)])
+def test_a_label_of_one_class_is_refused(here: Here, kind: str, value: Any) -> None:
+    make(here, "d", {"x": "integer", "y": kind}, [(k, value) for k in range(ROWS)])
+    refused(here, r"^label y has one class only, \S+: there is nothing to learn$", attributes={"num_class": 2})
+    if kind != "integer":
+        refused(here, r"^label y has one class only")

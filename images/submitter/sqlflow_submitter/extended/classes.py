@@ -53,7 +53,7 @@ def settle_classes(
             raise UserError(f"attribute num_class is {given}, but label {label} has {len(seen)} classes: {shown}")
         wanted = given or len(seen)
     classes = _classes(seen, wanted)
-    if len(classes) < 2:
+    if len(seen) < 2:
         raise UserError(f"label {label} has one class only, {shown}: there is nothing to learn")
     if given is not None and given > len(classes):
         raise UserError(
