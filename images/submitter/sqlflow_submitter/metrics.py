@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.xgb import rules
 
 Array = NDArray[Any]
 
@@ -129,23 +130,6 @@ OF_NUMBERS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse,
 DEFAULT_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "auc")
 DEFAULT_OF_NUMBERS = ("rmse", "mae", "r2")
 
-# Names by which Keras, scikit-learn and upstream call the same.
-ALIASES = {
-    "accuracy_score": "accuracy",
-    "precision_score": "precision",
-    "recall_score": "recall",
-    "f1_score": "f1",
-    "f1score": "f1",
-    "roc_auc_score": "auc",
-    "logloss": "log_loss",
-    "rootmeansquarederror": "rmse",
-    "meansquarederror": "mse",
-    "mean_squared_error": "mse",
-    "meanabsoluteerror": "mae",
-    "mean_absolute_error": "mae",
-    "r2_score": "r2",
-}
-
 
 def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
     """Gives the metrics of these names, by the names that were given, or the usual ones when there are none.
@@ -156,9 +140,10 @@ def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
     known = OF_CLASSES if of_classes else OF_NUMBERS
     if not names:
         return {name: known[name] for name in (DEFAULT_OF_CLASSES if of_classes else DEFAULT_OF_NUMBERS)}
+    aliases = rules.document()["metrics"]["aliases"]
     chosen = {}
     for name in names:
-        folded = ALIASES.get(name.lower(), name.lower())
+        folded = aliases.get(name.lower(), name.lower())
         if folded not in known:
             raise UserError(unknown("metric", name, known, "for this model there are"))
         chosen[name] = known[folded]

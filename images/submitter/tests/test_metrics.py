@@ -10,6 +10,7 @@ from sklearn import metrics as sk
 from sqlflow_submitter import metrics
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.metrics import Scores
+from sqlflow_submitter.xgb import rules
 
 RANDOM = np.random.default_rng(7)
 
@@ -67,3 +68,10 @@ def test_names() -> None:
         metrics.choose(["acuracy"], True)
     with pytest.raises(UserError, match="metric accuracy does not exist"):
         metrics.choose(["accuracy"], False)
+
+
+def test_the_metrics_are_those_that_the_server_knows() -> None:
+    known = rules.document()["metrics"]
+    assert list(metrics.OF_CLASSES) == known["classes"]
+    assert list(metrics.OF_NUMBERS) == known["numbers"]
+    assert set(known["aliases"].values()) <= {*metrics.OF_CLASSES, *metrics.OF_NUMBERS}

@@ -27,8 +27,10 @@ class MySQLWriter(TableWriter):
     name_limit = 64
     types: ClassVar = {Kind.BOOL: "BOOLEAN", Kind.INT: "BIGINT", Kind.FLOAT: "DOUBLE", Kind.TEXT: "TEXT"}
 
+    _database: MySQLDatabase
+
     def __init__(self, database: MySQLDatabase) -> None:
-        self._database = database
+        super().__init__(database)
         # Whatever the session that reads is set to: what is written must be seen.
         self.run("SET autocommit = 1, sql_notes = 1")
 
@@ -40,9 +42,6 @@ class MySQLWriter(TableWriter):
 
     def raw(self, values: Sequence[Any]) -> Sequence[Any]:
         return [_raw(value) for value in values]
-
-    def run(self, sql: str) -> None:
-        self._database.run(sql)
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
         literals = [map(_literal(column), values) for column, values in zip(columns, raw, strict=True)]
@@ -61,9 +60,6 @@ class MySQLWriter(TableWriter):
         kind, comment = found
         is_table = kind == "BASE TABLE"
         return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
-
-    def count(self, table: TableName, limit: int) -> int:
-        return int(self._database.rows(self._bounded_count(table, limit))[0][0])
 
     def reads(self, select: str, table: TableName) -> bool:
         schema = table.schema or str(self._database.rows("SELECT DATABASE()")[0][0])

@@ -24,8 +24,7 @@ class PostgreSQLWriter(TableWriter):
     name_limit = 63
     types: ClassVar = {Kind.BOOL: "boolean", Kind.INT: "bigint", Kind.FLOAT: "double precision", Kind.TEXT: "text"}
 
-    def __init__(self, database: PostgreSQLDatabase) -> None:
-        self._database = database
+    _database: PostgreSQLDatabase
 
     def table_name(self, text: str) -> TableName:
         return super().table_name(text.lower())
@@ -38,9 +37,6 @@ class PostgreSQLWriter(TableWriter):
 
     def raw(self, values: Sequence[Any]) -> Sequence[Any]:
         return [_raw(value) for value in values]
-
-    def run(self, sql: str) -> None:
-        self._database.run(sql)
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
         cells = [_copy_cells(column, values) for column, values in zip(columns, raw, strict=True)]
@@ -59,9 +55,6 @@ class PostgreSQLWriter(TableWriter):
             return None
         kind = KINDS.get(found[0][0], "relation")
         return Existing(kind, kind == "table" and found[0][1] == marker(found[0][2]))
-
-    def count(self, table: TableName, limit: int) -> int:
-        return int(self._database.rows(self._bounded_count(table, limit))[0][0])
 
     def dependents(self, table: TableName) -> list[str]:
         found = self._database.rows(

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 class SQLiteWriter(TableWriter):
     types: ClassVar = {Kind.BOOL: "INTEGER", Kind.INT: "INTEGER", Kind.FLOAT: "REAL", Kind.TEXT: "TEXT"}
 
-    def __init__(self, database: SQLiteDatabase) -> None:
-        self._database = database
+    _database: SQLiteDatabase
 
     def column(self, name: str, kind: Kind) -> ColumnInfo:
         from sqlflow_submitter.connect.sqlite import decode
@@ -28,9 +27,6 @@ class SQLiteWriter(TableWriter):
 
     def raw(self, values: Sequence[Any]) -> Sequence[Any]:
         return [None if isinstance(value, float) and math.isnan(value) else value for value in values]
-
-    def run(self, sql: str) -> None:
-        self._database.run(sql)
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
         places = ", ".join("?" * len(columns))
@@ -57,9 +53,6 @@ class SQLiteWriter(TableWriter):
             f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
         )
         return Existing(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
-
-    def count(self, table: TableName, limit: int) -> int:
-        return int(self._database.rows(self._bounded_count(table, limit))[0][0])
 
     def reads(self, select: str, table: TableName) -> bool:
         wanted = ((table.schema or "main").lower(), table.name.lower())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
-from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 
 MARKER = "SQLFlow result table"
 
@@ -84,9 +84,12 @@ class TableWriter:
         """Turns bool, int, float, str and None into the driver's raw values; NaN becomes NULL."""
         raise NotImplementedError
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
     def run(self, sql: str) -> None:
         """Runs a statement."""
-        raise NotImplementedError
+        self._database.run(sql)
 
     def existing(self, table: TableName) -> Existing | None:
         """Tells what has this name; None: nothing."""
@@ -94,7 +97,8 @@ class TableWriter:
 
     def count(self, table: TableName, limit: int) -> int:
         """Counts the rows of a table, up to a limit."""
-        raise NotImplementedError
+        sql = f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"
+        return int(self._database.rows(sql)[0][0])
 
     def dependents(self, table: TableName) -> list[str]:
         """Names what would keep a table from being replaced, such as views; none where nothing does."""
@@ -103,9 +107,6 @@ class TableWriter:
     def reads(self, select: str, table: TableName) -> bool:
         """Tells whether a select reads a table, also through a view. The select is not executed."""
         raise NotImplementedError
-
-    def _bounded_count(self, table: TableName, limit: int) -> str:
-        return f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"
 
     def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:
         """Makes an empty table of columns of ours, marked as the one that will have this name."""

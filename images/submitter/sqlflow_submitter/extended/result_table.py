@@ -45,13 +45,12 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         )
     if replace:
         return
-    rows = _rows(writer, table)
-    if not existing.ours:
-        reason = f"it exists ({rows}) and this release of SQLFlow did not make it"
-    elif any(writer.reads(select, table) for select in selects if select):
-        reason = "the statement reads it"
-    else:
+    if existing.ours and not any(writer.reads(select, table) for select in selects if select):
         return
+    rows = _rows(writer, table)
+    reason = (
+        "the statement reads it" if existing.ours else f"it exists ({rows}) and this release of SQLFlow did not make it"
+    )
     raise UserError(
         f"cannot write table {table}: {reason}; choose another name "
         f"(WITH {REPLACE} = true replaces it: what it holds now, {rows}, is lost)"

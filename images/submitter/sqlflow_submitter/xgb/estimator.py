@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from sqlflow_submitter.errors import UserError, near_misses
-
-BOOSTERS = ("gbtree", "gblinear", "dart")
-SUPPORTED = tuple(f"xgboost.{booster}" for booster in BOOSTERS)
+from sqlflow_submitter.xgb import rules
 
 # The older form names an estimator by what it does, e.g. XGBOOSTCLASSIFIER.
 OLDER_PREFIX = "XGBOOST"
@@ -17,12 +15,12 @@ def resolve_booster(estimator: str) -> str:
     Raises:
         UserError: the estimator is none of XGBoost's.
     """
-    family, _, booster = estimator.partition(".")
-    if family.lower() == "xgboost" and booster.lower() in BOOSTERS:
-        return booster.lower()
+    supported = rules.document()["estimators"]
+    if estimator.lower() in supported:
+        return estimator.lower().partition(".")[2]
     if estimator.upper().startswith(OLDER_PREFIX) and "." not in estimator:
         older = estimator.upper().removeprefix(OLDER_PREFIX).lower()
         return next((name for name in ("gblinear", "dart") if name in older), "gbtree")
-    near = near_misses(estimator, SUPPORTED)
+    near = near_misses(estimator, supported)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise UserError(f"estimator {estimator} is not supported yet; supported: {', '.join(SUPPORTED)}{hint}")
+    raise UserError(f"estimator {estimator} is not supported yet; supported: {', '.join(supported)}{hint}")
