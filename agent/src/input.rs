@@ -62,10 +62,7 @@ pub fn fetch(
     let folder = inside(workspace, &input.directory).map_err(&unusable)?;
     let fetched = fetch_from(&*store, &place.tarball(), &folder, input, cache, patience);
     fetched.map_err(|failure| match failure {
-        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => {
-            let near = near_misses(&input.name, &input.uri);
-            InputError::Missing { name: input.name.clone(), uri: input.uri.clone(), near }
-        }
+        Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => missing(input),
         Failure::Storage(error) => unusable(error.into()),
         Failure::Content(cause) => unusable(cause),
     })
@@ -80,12 +77,14 @@ pub fn require(model: &Input, attempt: &AttemptRef, patience: &Arc<Patience>) ->
     let Ok(place) = ModelPlace::new(&model.uri, &model.name) else { return Ok(()) };
     let Ok(store) = store::open(&place, attempt, patience) else { return Ok(()) };
     match store.read(&place.tarball()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let near = near_misses(&model.name, &model.uri);
-            Err(InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near })
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model)),
         _ => Ok(()),
     }
+}
+
+fn missing(model: &Input) -> InputError {
+    let near = near_misses(&model.name, &model.uri);
+    InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near }
 }
 
 /// How many models may have been meant, at the most.

@@ -115,7 +115,7 @@ pub fn read<R: Read>(
 /// It cannot be read.
 pub fn gob(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
     let failed = Rc::new(Cell::new(false));
-    match first_if_gob(Watched { from: tarball, failed: failed.clone() }) {
+    match find(Watched { from: tarball, failed: failed.clone() }, GOB, 1) {
         Err(error) if !failed.get() => {
             tracing::warn!(%error, "the model in place is spoilt");
             Ok(None)
@@ -136,14 +136,6 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-fn first_if_gob(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
-    let (mut archive, allowed) = open(tarball);
-    allowed.set(MAX_HEADER);
-    let Some(mut first) = archive.entries()?.next().transpose()? else { return Ok(None) };
-    allowed.set(u64::MAX);
-    if first.path()?.as_os_str() == GOB { content(&mut first).map(Some) } else { Ok(None) }
-}
-
 /// The whole content of metadata or a gob.
 ///
 /// # Errors
@@ -162,16 +154,21 @@ pub fn content(entry: &mut impl Read) -> io::Result<Vec<u8>> {
 /// # Errors
 /// It cannot be read, or is no tarball.
 pub fn meta(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
+    find(tarball, META, META_WITHIN)
+}
+
+/// The content of the entry with this name, if it is one of the first.
+fn find(tarball: impl Read, name: &str, within: usize) -> io::Result<Option<Vec<u8>>> {
     let (mut archive, allowed) = open(tarball);
     let mut entries = archive.entries()?;
-    for _ in 0..META_WITHIN {
+    for left in (0..within).rev() {
         allowed.set(MAX_HEADER);
         let Some(mut entry) = entries.next().transpose()? else { break };
         allowed.set(u64::MAX);
-        if entry.path()?.as_os_str() == META {
+        if entry.path()?.as_os_str() == name {
             return content(&mut entry).map(Some);
         }
-        if entry.size() > MAX_PASSED {
+        if left == 0 || entry.size() > MAX_PASSED {
             break;
         }
         io::copy(&mut entry, &mut io::sink())?;

@@ -231,7 +231,9 @@ impl OneModel {
         if let Some(removal) = removal {
             return match found {
                 // A later attempt finds what an earlier one has removed.
-                Found::Nothing if !removal.if_exists && self.is_first_attempt => Err(PackError::Missing),
+                Found::Nothing if !removal.if_exists && self.is_first_attempt => {
+                    Err(PackError::Missing(near_misses(name, uri)))
+                }
                 Found::Unknown(error) => Err(error.into()),
                 found => Ok(ModelPublished { removed: true, replaced: found.model(), ..model }),
             };
@@ -326,9 +328,7 @@ impl OneModel {
         let is_uncertain = matches!(cause, PackError::Io(error) if store::may_be_in_place(error));
         PublishError {
             message: if self.output.removal.is_some() {
-                let near =
-                    if matches!(cause, PackError::Missing) { near_misses(name, uri) } else { String::new() };
-                format!("cannot drop model {name} at {uri}: {cause}{near}")
+                format!("cannot drop model {name} at {uri}: {cause}")
             } else if is_uncertain {
                 format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
             } else {

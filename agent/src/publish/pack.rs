@@ -37,8 +37,9 @@ pub(super) enum PackError {
     Io(#[from] io::Error),
     #[error("the command succeeded but left no file in {}", .0.display())]
     Empty(PathBuf),
-    #[error("it does not exist")]
-    Missing,
+    /// With what may have been meant: `; did you mean m?`, or nothing.
+    #[error("it does not exist{0}")]
+    Missing(String),
     #[error("cannot read {}: {cause}", .path.display())]
     Unreadable { path: PathBuf, cause: io::Error },
     #[error("the attempt was ended")]
