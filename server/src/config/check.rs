@@ -89,12 +89,11 @@ fn state_dir(options: &Options) -> anyhow::Result<()> {
     let from = options.origin("state-dir");
     let first = dir.ancestors().find(|it| it.symlink_metadata().is_ok()).unwrap_or(Path::new("."));
     anyhow::ensure!(
-        first.is_dir() || first.as_os_str().is_empty(),
+        first.is_dir(),
         "cannot use the state folder {} (from {from}): {} is not a folder",
         dir.display(),
         first.display()
     );
-    let first = if first.as_os_str().is_empty() { Path::new(".") } else { first };
     nix::unistd::access(first, nix::unistd::AccessFlags::W_OK | nix::unistd::AccessFlags::X_OK).map_err(
         |error| {
             anyhow::anyhow!(

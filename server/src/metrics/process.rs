@@ -18,7 +18,7 @@ pub(super) struct Process;
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut tell = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn Encode| {
+        let mut tell = |name: &str, help: &str, unit: Option<Unit>, metric: &dyn EncodeMetric| {
             let kind = metric.metric_type();
             metric.encode(encoder.encode_descriptor(name, help, unit.as_ref(), kind)?)
         };
@@ -59,10 +59,6 @@ impl Collector for Process {
         Ok(())
     }
 }
-
-/// A metric that is told of once.
-trait Encode: EncodeMetric {}
-impl<T: EncodeMetric> Encode for T {}
 
 fn gauge(value: f64) -> ConstGauge<f64> {
     ConstGauge::new(value)

@@ -5,7 +5,6 @@ use std::collections::HashSet;
 
 use super::ast::{Body, Program, Statement};
 use super::classify::{StandardKind, Tokens};
-use super::expr::Expr;
 use super::overwrites::bare_name;
 use super::steps::{Step, StepKind};
 
@@ -54,11 +53,7 @@ fn mentions(body: &Body, program: &Program, made: &HashSet<String>) -> bool {
     let has = |sql: &str| {
         Tokens::new(sql, program.dialect).any(|token| token.name().is_some_and(|name| made.contains(&name)))
     };
-    let in_attribute = body.attributes().iter().any(|it| match &it.value {
-        Expr::String(sql) if it.name.text.ends_with("select") => has(&sql.value()),
-        _ => false,
-    });
-    in_attribute || body.select().is_some_and(has)
+    body.selects().any(|sql| has(&sql))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a program is made of, once read.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::classify::StandardStatement;
@@ -102,6 +103,15 @@ impl Body {
             | Self::Run(Run { select, .. })
             | Self::Optimize(Optimize { select, .. }) => Some(select),
         }
+    }
+
+    /// All its SELECTs: the one before TO, then those in attributes such as `validation.select`.
+    pub(super) fn selects(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let in_attributes = self.attributes().iter().filter_map(|it| match &it.value {
+            Expr::String(sql) if it.name.text.ends_with("select") => Some(Cow::Owned(sql.value())),
+            _ => None,
+        });
+        self.select().map(Cow::Borrowed).into_iter().chain(in_attributes)
     }
 
     /// The table of the user's database that its result is written to.

@@ -91,11 +91,12 @@ pub fn compile(sql: &str, dialect: Dialect) -> Result<Compiled, SqlErrors> {
     let mut errors = check_supported(&program);
     errors.extend(check_semantics(&program));
     errors.extend(estimator::check_estimators(&program));
-    let steps = plan_steps(&program).map_err(|error| errors.push(error));
-    match (SqlErrors::of(errors), steps) {
-        (None, Ok(steps)) => Ok(Compiled { program, steps }),
-        (Some(errors), _) => Err(errors),
-        // An error of the planner is one of the errors.
-        (None, Err(())) => Err(SqlError::new(Position::START, SqlErrorKind::Empty).into()),
+    let steps = plan_steps(&program).unwrap_or_else(|error| {
+        errors.push(error);
+        Vec::new()
+    });
+    match SqlErrors::of(errors) {
+        None => Ok(Compiled { program, steps }),
+        Some(errors) => Err(errors),
     }
 }

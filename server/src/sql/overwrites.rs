@@ -1,6 +1,6 @@
 //! Statements that put their result in the place of something that they read: run again, they would read that result.
 
-use super::ast::{Body, Evaluate, Explain};
+use super::ast::Body;
 use super::classify::Tokens;
 use super::dialect::Dialect;
 
@@ -8,19 +8,10 @@ use super::dialect::Dialect;
 pub(super) fn overwrites_input(body: &Body, dialect: Dialect) -> bool {
     match body {
         Body::Train(train) => train.using.as_ref().is_some_and(|using| using.text == train.into.text),
-        Body::Predict(predict) => {
-            predict.table_and_column().is_some_and(|(table, _)| names(&predict.select, table, dialect))
-        }
-        Body::Evaluate(Evaluate { select, into, .. }) | Body::Explain(Explain { select, into, .. }) => {
-            into.as_ref().is_some_and(|into| names(select, &into.text, dialect))
-        }
-        Body::Standard(_)
-        | Body::ShowTrain(_)
-        | Body::ShowModels
-        | Body::DescribeModel(_)
-        | Body::DropModel(_)
-        | Body::Run(_)
-        | Body::Optimize(_) => false,
+        _ => body
+            .select()
+            .zip(body.result_table())
+            .is_some_and(|(select, table)| names(select, table, dialect)),
     }
 }
 

@@ -102,13 +102,8 @@ impl Planner<'_> {
             return Ok(());
         }
         self.cross(index)?;
-        self.refuse_lost(statement.body.select().unwrap_or_default(), statement)?;
-        for attribute in statement.body.attributes() {
-            if let (true, super::expr::Expr::String(sql)) =
-                (attribute.name.text.ends_with("select"), &attribute.value)
-            {
-                self.refuse_lost(&sql.value(), statement)?;
-            }
+        for sql in statement.body.selects() {
+            self.refuse_lost(&sql, statement)?;
         }
         self.push(index, StepKind::Extended(index), true)?;
         if let Some(step) = self.steps.last_mut() {

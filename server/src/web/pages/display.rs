@@ -1,7 +1,5 @@
 //! What a statement showed, such as a plot: from the log, one record at a time.
 
-use std::sync::LazyLock;
-
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -15,7 +13,7 @@ use crate::web::Web;
 
 /// Displays that are read at the same time: each is one record, of at most 17 MiB.
 const MAX_READ: usize = 4;
-static READS: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(MAX_READ));
+static READS: Semaphore = Semaphore::const_new(MAX_READ);
 
 /// The display at a position of the log. A picture is shown as what it says it is; all else is only for a file.
 pub(super) async fn display(
