@@ -243,10 +243,10 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use sqlflow_os::small_disk::{self, MIB};
     use tar::{Builder, Header};
 
     use super::*;
-    use crate::small_disk::{self, MIB};
     use crate::store::{FoundFile, Over, StagedFile};
 
     fn tarball(name: &str, content: &[u8]) -> Vec<u8> {

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::Context as _;
+use sqlflow_os::durable;
 
-use crate::durable;
 use crate::supervise::EXIT_FAULT;
 
 /// Copies this program to `<dir>/sqlflow-agent`, whole or not at all; gives the exit code.

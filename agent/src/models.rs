@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use sqlflow_os::durable;
 use sqlflow_proto::agent::AttemptRef;
 
-use crate::durable;
 use crate::store::{self, ModelPlace, ModelStore, Patience};
 use crate::tarball::{self, GOB, META};
 

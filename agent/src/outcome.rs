@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use prost::Message as _;
+use sqlflow_os::durable;
 use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
 
-use crate::durable;
 use crate::meter::{self, Largest, reaped_usage};
 use crate::process::cgroup::MemoryGroup;
 use crate::process::tree::Process;

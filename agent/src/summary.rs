@@ -5,10 +5,10 @@ use std::io::{self, Write as _};
 use std::path::Path;
 
 use serde_json::{Value, json};
+use sqlflow_os::durable;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{Record, record::Payload};
 
-use crate::durable;
 use crate::ship::marks::Marks;
 
 /// What Kubernetes keeps of a termination message.

@@ -99,8 +99,9 @@ pub fn inside(folder: &Path, relative: impl AsRef<Path>) -> anyhow::Result<PathB
 mod tests {
     use std::time::Duration;
 
+    use sqlflow_os::small_disk;
+
     use super::*;
-    use crate::small_disk;
 
     fn patience() -> Patience {
         Patience::new(Duration::from_secs(60))

@@ -7,8 +7,6 @@
 mod accept;
 pub mod api;
 
-mod blocking;
-pub mod clock;
 pub mod codegen;
 pub mod config;
 mod convert;
@@ -16,8 +14,6 @@ pub mod descriptors;
 pub mod doctor;
 pub mod drive;
 pub mod dsn;
-mod exhaustion;
-mod failpoint;
 #[cfg(test)]
 mod fixture;
 pub mod inherited;
@@ -27,7 +23,6 @@ pub mod log;
 pub mod memory_peaks;
 pub mod metrics;
 pub mod presence;
-mod proc_locks;
 mod reader;
 pub mod refusals;
 pub mod server;
@@ -36,5 +31,4 @@ pub mod sql;
 pub mod store;
 pub mod text;
 pub mod trace;
-mod watched;
 pub mod web;

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlflow_agent::trace::Exporter;
+use sqlflow_os::clock;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, AgentListener, Api, SubmitOptions};
-use crate::clock;
 use crate::codegen::{AssignOptions, Assigner};
 use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};

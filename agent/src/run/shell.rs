@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
 use tokio::sync::{mpsc, watch};
@@ -37,7 +38,7 @@ use crate::ship::overflow::Overflow;
 use crate::store::Patience;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{Exporter, SharedTrace, Trace};
-use crate::{failpoint, workspace};
+use crate::workspace;
 use job_control::ToldToStop;
 use timers::Timers;
 
@@ -310,7 +311,7 @@ impl Shell {
             }
             Action::Stage => self.stage(),
             Action::AskCommit(models) => {
-                failpoint::reach("ask-commit");
+                failpoint::agent("ask-commit");
                 self.staged.clone_from(&models);
                 self.link.ask_commit(CommitRequest { models });
             }
@@ -319,7 +320,7 @@ impl Shell {
             }
             Action::AnswerSubmitter(answer) => self.answer(answer),
             Action::Commit => {
-                failpoint::reach("granted");
+                failpoint::agent("granted");
                 self.commit();
             }
             Action::HurryPublish => {
@@ -331,7 +332,7 @@ impl Shell {
             Action::Warn(text) => self.warn(text),
             Action::RecordGap => self.record_gap(),
             Action::RecordModels(models) => {
-                failpoint::reach("committed");
+                failpoint::agent("committed");
                 for model in models {
                     self.link.push_output(Payload::Model(model));
                 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use sqlflow_os::errno::says_damage;
 use tokio::task::spawn_blocking;
 
 use super::link::Link;
 use super::tail::{DiskWork, Reading};
-use crate::errno::says_damage;
 
 /// Between tries on a disk that is full, or cannot be read now.
 const RETRY: Duration = Duration::from_secs(1);

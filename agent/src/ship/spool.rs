@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use prost::Message as _;
+use sqlflow_os::durable;
 
 use super::link::Unacked;
 use super::overflow::{Copied, Overflow};
-use crate::durable;
 use crate::exhaustion::outlast;
 
 /// Name in the run folder.
@@ -62,10 +62,10 @@ fn write_all(file: &mut impl io::Write, unacked: &Unacked, overflow: Option<&Ove
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_os::small_disk;
     use sqlflow_proto::record::{Output, Record, record::Payload};
 
     use super::*;
-    use crate::small_disk;
 
     #[test]
     fn on_a_small_disk() {

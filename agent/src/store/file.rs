@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::SystemTime;
 
+use sqlflow_os::{durable, failpoint};
+
 use super::staging::{Folders, Staging, is_staging};
 use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, Uncertain, kind};
-use crate::{durable, failpoint};
 
 /// Writes wait for this much, so that a tarball costs few system calls.
 const BUFFER: usize = 256 << 10;
@@ -50,14 +51,14 @@ impl ModelStore for FileStore {
 
     fn commit(&self, name: &str) -> io::Result<()> {
         if !self.renamed().contains(name) {
-            failpoint::reach(&format!("{}-before-rename", kind(name)));
+            failpoint::agent(&format!("{}-before-rename", kind(name)));
             fs::rename(self.staging().join(name), self.folder.join(name)).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::NotFound => Overtaken::not_staged(name),
                     _ => error,
                 }
             })?;
-            failpoint::reach(&format!("{}-after-rename", kind(name)));
+            failpoint::agent(&format!("{}-after-rename", kind(name)));
             self.renamed().insert(name.to_owned());
         }
         durable::sync_folder(&self.folder)
@@ -67,7 +68,7 @@ impl ModelStore for FileStore {
     }
 
     fn clear(&self) -> io::Result<()> {
-        failpoint::reach("clear");
+        failpoint::agent("clear");
         self.staging.clear(self)
     }
 
@@ -164,7 +165,7 @@ impl Write for Staged {
 
 impl StagedFile for Staged {
     fn finish(self: Box<Self>) -> io::Result<()> {
-        failpoint::reach("staged");
+        failpoint::agent("staged");
         self.0.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use hdfs_native::client::FileStatus;
 use hdfs_native::file::{FileReader, FileWriter};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
+use sqlflow_os::failpoint;
 
 use super::kerberos;
 use super::patience::Waiting;
@@ -21,7 +22,6 @@ use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, kind,
 };
 use crate::cache::{Fingerprint, TRAILER};
-use crate::failpoint;
 
 /// Bytes that are gathered before they are given to the pipeline of datanodes.
 const BUFFER: usize = 1 << 20;
@@ -125,14 +125,14 @@ impl ModelStore for HdfsStore {
 
     fn commit(&self, name: &str) -> io::Result<()> {
         let client = self.client()?;
-        failpoint::reach(&format!("{}-before-rename", kind(name)));
+        failpoint::agent(&format!("{}-before-rename", kind(name)));
         self.waiting.wait(self.rename(&client, name))?;
-        failpoint::reach(&format!("{}-after-rename", kind(name)));
+        failpoint::agent(&format!("{}-after-rename", kind(name)));
         Ok(())
     }
 
     fn clear(&self) -> io::Result<()> {
-        failpoint::reach("clear");
+        failpoint::agent("clear");
         self.staging.clear(self)
     }
 

@@ -240,7 +240,7 @@ impl<S: Sink> StagedFile for Pieces<S> {
         if !self.piece.is_empty() {
             self.send()?;
         }
-        crate::failpoint::reach("staged");
+        sqlflow_os::failpoint::agent("staged");
         self.sink.finish()
     }
 }

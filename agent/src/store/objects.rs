@@ -13,6 +13,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use opendal::{Buffer, Builder, Operator, Writer};
+use sqlflow_os::failpoint;
 use sqlflow_proto::agent::AttemptRef;
 
 use super::parts::{PART, part_of};
@@ -22,7 +23,6 @@ use super::{
     Uncertain, below, http, kind,
 };
 use crate::cache::Fingerprint;
-use crate::failpoint;
 
 /// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
 /// filled they are the bound on memory: 36 MiB, and what the HTTP client holds of them. All but the last two are what may
@@ -307,15 +307,15 @@ impl ModelStore for ObjectStore {
         let Some(upload) = uploads.get_mut(name).filter(|it| it.is_whole) else {
             return Err(io::Error::other(format!("{name} was not staged")));
         };
-        failpoint::reach(&format!("{}-before-rename", kind(name)));
+        failpoint::agent(&format!("{}-before-rename", kind(name)));
         self.complete(&self.path(name), upload)?;
         uploads.remove(name);
-        failpoint::reach(&format!("{}-after-rename", kind(name)));
+        failpoint::agent(&format!("{}-after-rename", kind(name)));
         Ok(())
     }
 
     fn clear(&self) -> io::Result<()> {
-        failpoint::reach("clear");
+        failpoint::agent("clear");
         let names: Vec<_> = lock(&self.uploads).keys().cloned().collect();
         names.iter().for_each(|name| self.abort(name));
         Ok(())

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
+use sqlflow_os::failpoint;
 
 use super::patience::Waiting;
 use super::staging::{Folders, Staging, is_staging};
@@ -18,7 +19,6 @@ use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, http, kind,
 };
 use crate::cache::Fingerprint;
-use crate::failpoint;
 
 /// Bytes of one APPEND.
 const PIECE: usize = 4 << 20;
@@ -149,15 +149,15 @@ impl ModelStore for WebhdfsStore {
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
-        failpoint::reach(&format!("{}-before-rename", kind(name)));
+        failpoint::agent(&format!("{}-before-rename", kind(name)));
         let operator = self.operator()?;
         self.waiting.wait(self.rename(&operator, name))?;
-        failpoint::reach(&format!("{}-after-rename", kind(name)));
+        failpoint::agent(&format!("{}-after-rename", kind(name)));
         Ok(())
     }
 
     fn clear(&self) -> io::Result<()> {
-        failpoint::reach("clear");
+        failpoint::agent("clear");
         self.staging.clear(self)
     }
 

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
 };
@@ -27,7 +28,6 @@ use tracing::Instrument as _;
 use super::executors::{ExecutorId, Executors, Peer};
 use super::status;
 use crate::accept::Bounds;
-use crate::clock;
 use crate::codegen::Assigner;
 use crate::job::{AttemptId, Event, InstanceHash, Job, Rejection};
 use crate::launch::Target;

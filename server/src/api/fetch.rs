@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
+use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -13,7 +14,6 @@ use tonic::{Response, Status};
 
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
-use crate::clock;
 use crate::job::{CursorToken, JobId};
 use crate::log::{Page, ResultLog};
 use crate::reader::Reader;

@@ -1,9 +1,9 @@
 //! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
 
+use sqlflow_os::exhaustion;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::exhaustion;
 use crate::job::{ParseIdError, Rejection};
 use crate::log::LogError;
 use crate::sql::MAX_PROGRAM_BYTES;

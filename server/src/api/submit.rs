@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use tonic::Status;
 
 use super::request_id::{self, NamedRequest};
 use super::status;
-use crate::clock;
 use crate::codegen::{self, DATA_SOURCE};
 use crate::drive::Driver;
 use crate::dsn;

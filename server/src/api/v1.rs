@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sqlflow_os::clock;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
 use tonic::{Request, Response, Status};
 
@@ -9,7 +10,6 @@ use super::delivery::{Call, Connection};
 use super::fetch::{DEFAULT_LARGEST, Fetcher};
 use super::submit::Submitter;
 use super::{render, status};
-use crate::clock;
 use crate::job::{Cause, CursorToken, Event, Failure, JobId};
 use crate::log::ResultLog;
 use crate::metrics::Metrics;

@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
 use super::finding::{Finding, Kind, Remedy};
@@ -17,7 +18,6 @@ use super::judge::{self, Scene, Servers, Sign};
 use super::remedy::Repairs;
 use super::report::Report;
 use super::state::{State, modified_ms};
-use crate::clock;
 use crate::job::JobId;
 use crate::log::{Found, Health, LogError, Upkeep};
 use crate::presence::Presence;

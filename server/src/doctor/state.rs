@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{anyhow, bail};
+use sqlflow_os::clock;
 
-use crate::clock;
 use crate::job::Place;
 use crate::launch::{LocalLauncher, RunFolders};
 use crate::log::{LogOptions, Upkeep};

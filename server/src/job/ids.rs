@@ -214,7 +214,7 @@ mod tests {
         let second = JobId::generate();
         assert!(first < second);
         assert!(first.created_ms() < second.created_ms());
-        let now = crate::clock::now_ms();
+        let now = sqlflow_os::clock::now_ms();
         assert!((now - 60_000..=now).contains(&second.created_ms()), "{}", second.created_ms());
         assert_eq!(first.as_str().parse::<JobId>(), Ok(first));
         assert!("../../etc/passwd-aaaaaaaaaa".parse::<JobId>().is_err());

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
+use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use tokio::process::{Child, Command};
 
 use super::exits::Exits;
@@ -27,7 +28,6 @@ use super::{
     ATTACH, CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes,
     removal, run_folder, scope,
 };
-use crate::exhaustion::{is_exhaustion, with_remedy};
 use crate::job::{AttemptId, ExecutorRef};
 
 /// Settings of the local launcher.

@@ -15,9 +15,9 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sqlflow_os::exhaustion::with_remedy;
 use tokio::sync::watch;
 
-use crate::exhaustion::with_remedy;
 use crate::job::AttemptId;
 
 /// How often the first in the queue looks whether an agent that another server started has left its place. Exits of this

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::exhaustion::is_exhaustion;
+use sqlflow_os::exhaustion::is_exhaustion;
+
 use crate::job::ExecutorRef;
 
 /// How long a read may fail by an error that may pass, such as EIO, before the file is taken for damaged.

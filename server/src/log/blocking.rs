@@ -3,8 +3,9 @@
 use std::io;
 use std::path::Path;
 
+use sqlflow_sync::blocking;
+
 use super::LogError;
-use crate::blocking;
 
 /// Does the work on such a thread.
 pub(super) async fn run_blocking<T: Send + 'static>(

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::errno::Errno;
-use sqlflow_agent::errno::says_damage;
+use sqlflow_os::errno::says_damage;
 
 use super::LogError;
 

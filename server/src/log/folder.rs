@@ -17,10 +17,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use sqlflow_os::clock;
 
 use super::LogError;
 use super::disk::{self, Disk};
-use crate::clock;
 use crate::job::JobId;
 
 /// Name of a file of records.

@@ -12,11 +12,11 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sqlflow_os::locks::{self, Kind};
 use tokio::time::Instant;
 
 use super::LogError;
 use super::folder::{self, Folder};
-use crate::proc_locks::{self, Kind};
 
 /// Up to where a log is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,7 +254,7 @@ fn try_flock(file: &File, path: &Path) -> Result<bool, LogError> {
 
 /// The process that took the file's lock.
 fn holder(file: &File) -> Option<u32> {
-    let holder = proc_locks::holder(Kind::Flock, file.metadata().ok()?.ino())?;
+    let holder = locks::holder(Kind::Flock, file.metadata().ok()?.ino())?;
     u32::try_from(holder).ok()
 }
 

@@ -3,12 +3,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sqlflow_sync::watched::Watched;
 use tokio::sync::watch;
 
 use super::Revision;
 use super::known_job::KnownJob;
 use crate::job::{Job, JobId};
-use crate::watched::Watched;
 
 #[derive(Default)]
 pub(super) struct Hub {
@@ -72,8 +72,9 @@ impl Hub {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_sync::watched::SPARE;
+
     use super::*;
-    use crate::watched::SPARE;
 
     const REVISION: Revision = Revision(1);
 

@@ -34,6 +34,8 @@ pub(super) use self::migrations::older_file;
 use self::readers::Readers;
 use self::rows::{RECORD_COLUMNS, job_id, json, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
+use sqlflow_os::clock;
+
 use self::transactions::{apply, end_damaged, insert};
 use self::writability::Writability;
 use self::writer::{Turn, WriteError, Writer};
@@ -44,7 +46,6 @@ use super::types::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
     StoreError, Unfetched, UpdateError,
 };
-use crate::clock;
 use crate::job::{Change, Event, Job, JobId, TokenHash};
 
 /// How long a write waits for those of this process.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::ModelPublished;
 use tokio::sync::oneshot;
@@ -10,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::Shell;
 use crate::ship::spool;
 use crate::supervise::{Kept, Verdict};
-use crate::{failpoint, summary, workspace};
+use crate::{summary, workspace};
 
 /// How long the exit waits for work with files that was begun.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ impl Shell {
                     outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
                 }
             }
-            failpoint::reach("before-outcome");
+            failpoint::agent("before-outcome");
             if let Some(file) = &file {
                 file.write(&outcome);
                 if outcome.output_kept {
@@ -68,7 +69,7 @@ impl Shell {
             {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }
-            failpoint::reach("after-outcome");
+            failpoint::agent("after-outcome");
             link.report(outcome);
         }));
         if let Some(file) = self.outcome_file.clone() {
@@ -111,11 +112,11 @@ impl Shell {
             return;
         }
         let Some(dir) = &self.setting.run_dir else { return };
-        failpoint::reach("before-spool");
+        failpoint::agent("before-spool");
         tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
         if let Err(error) = spool::leave(LAST_WORK, dir, &unacked, self.overflow.as_ref()) {
             tracing::error!("cannot write the spool: {error:#}");
         }
-        failpoint::reach("after-spool");
+        failpoint::agent("after-spool");
     }
 }

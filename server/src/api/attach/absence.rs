@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
 use super::standing::Standing;
 use super::{AttachContext, Changes, SAFETY_PERIOD, lock};
-use crate::clock;
 use crate::job::{AttemptId, InstanceHash, Job};
 use crate::silence::{News, Silence};
 use crate::store::known_job;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
+use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
     OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
@@ -13,7 +14,6 @@ use tonic::{Status, Streaming};
 use super::standing::Standing;
 use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
-use crate::clock;
 use crate::convert;
 use crate::job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
 use crate::launch::{Ender, Target};

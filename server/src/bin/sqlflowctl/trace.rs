@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use sqlflow_agent::trace::{Exporter, Kind, Span, TraceContext};
-use sqlflow_server::clock::now_micros;
+use sqlflow_os::clock::now_micros;
 use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";

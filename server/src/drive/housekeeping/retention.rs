@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
+use sqlflow_os::clock;
 
 use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
-use crate::clock;
 use crate::drive::Context;
 use crate::drive::reported::Reported;
 use crate::job::JobId;

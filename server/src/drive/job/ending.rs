@@ -3,13 +3,13 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use sqlflow_os::clock;
+use sqlflow_os::exhaustion::is_exhaustion;
 use sqlflow_proto::record::{Record, notice};
 
 use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
-use crate::clock;
 use crate::drive::verdict;
-use crate::exhaustion::is_exhaustion;
 use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reason, Role};
 use crate::launch::{Execution, Observation, Remains, Supervision};
 use crate::log::{Entry, LogError, Missing, Producer};

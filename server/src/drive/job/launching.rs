@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use sqlflow_os::clock;
+use sqlflow_os::failpoint;
+
 use super::waits::Queued;
 use super::{Changes, JobDriver, LOOK_PERIOD, Stop};
-use crate::clock;
-use crate::failpoint;
 use crate::job::{AttemptId, Basis, Event, Job, Outcome, Reason};
 use crate::launch::{Execution, LaunchError, Launched, Needs, Ticket, Waiting};
 
@@ -41,7 +42,7 @@ impl JobDriver {
         let Some(launched) = launched else { return Ok(()) };
         match launched {
             Ok(Launched { tracker_url }) => {
-                failpoint::reach("after-launch");
+                failpoint::server("after-launch");
                 self.update(Event::AttemptLaunched { attempt, tracker_url }).await
             }
             Err(LaunchError::Refused { message, retryable }) => {

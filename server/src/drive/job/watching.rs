@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use sqlflow_os::clock;
+
 use super::launching::LAUNCH_PATIENCE;
 use super::stopping::Agent;
 use super::{Changes, JobDriver, LOOK_PERIOD, SAFETY_PERIOD, Stop};
-use crate::clock;
 use crate::job::{AttemptId, Event, Job, Milestones, Outcome, Reason, Role};
 use crate::launch::{Execution, Observation, Supervision, Waiting};
 use crate::silence::Silence;

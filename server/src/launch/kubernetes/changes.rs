@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::watched::Watched;
+use sqlflow_sync::watched::Watched;
 
 /// Whether each Pod may have changed, by its name.
 #[derive(Clone, Default)]
@@ -54,9 +54,9 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
+    use sqlflow_sync::watched::SPARE;
 
     use super::*;
-    use crate::watched::SPARE;
 
     fn has_changed(changes: &Changes, pod: &str) -> bool {
         changes.changed(pod).now_or_never().is_some()

@@ -6,9 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use sqlflow_os::locks::{self, Kind};
 
 use super::beside;
-use crate::proc_locks::{self, Kind};
 use crate::store::types::StoreError;
 
 /// Where in the `-shm` file the lock of the one who writes is: `WAL_WRITE_LOCK` of SQLite's "WAL-mode File Format".
@@ -28,8 +28,8 @@ fn why(path: &Path) -> String {
     match holder(path) {
         None => "other writes take all the time".to_owned(),
         Some(pid) => {
-            let fix = if proc_locks::is_stopped(pid) { ": continue or end that process" } else { "" };
-            format!("{} is in the middle of a write{fix}", proc_locks::in_words(pid))
+            let fix = if locks::is_stopped(pid) { ": continue or end that process" } else { "" };
+            format!("{} is in the middle of a write{fix}", locks::in_words(pid))
         }
     }
 }
@@ -37,5 +37,5 @@ fn why(path: &Path) -> String {
 /// The process that writes just now.
 fn holder(path: &Path) -> Option<i32> {
     let shm = fs::metadata(beside(path, "-shm")).ok()?;
-    proc_locks::holder(Kind::PosixWrite(WRITE_LOCK_BYTE), shm.ino())
+    locks::holder(Kind::PosixWrite(WRITE_LOCK_BYTE), shm.ino())
 }

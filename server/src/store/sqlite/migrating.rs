@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use sqlflow_os::locks::{self, Kind};
 
 use super::beside;
-use crate::proc_locks::{self, Kind};
 
 /// Timeout for a server that has the lock. A migration of a large file takes seconds.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
@@ -55,8 +55,8 @@ fn lock_path(state_file: &Path) -> PathBuf {
 
 /// Who holds the lock, for a person.
 fn holder(file: &File) -> String {
-    let pid = file.metadata().ok().and_then(|it| proc_locks::holder(Kind::Flock, it.ino()));
-    pid.map_or_else(|| "another process".to_owned(), proc_locks::in_words)
+    let pid = file.metadata().ok().and_then(|it| locks::holder(Kind::Flock, it.ino()));
+    pid.map_or_else(|| "another process".to_owned(), locks::in_words)
 }
 
 #[cfg(test)]

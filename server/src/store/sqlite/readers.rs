@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
+use sqlflow_sync::blocking;
 use tokio::sync::Semaphore;
 
 use super::database::open_to_read;
-use crate::blocking;
 use crate::store::types::StoreError;
 
 /// Reads at the same time; each has a connection, and a thread for as long as it takes.

@@ -4,9 +4,9 @@
 //! phone.
 
 use maud::{Markup, html};
+use sqlflow_os::clock;
 
 use super::words::{badge, duration, step_name};
-use crate::clock;
 use crate::job::{Attempt, Job, Reason, Role, Step};
 use crate::store::JobRecord;
 

@@ -65,8 +65,14 @@ impl<K: Clone + Eq + Hash, V> Watched<K, V> {
     }
 
     /// How many there are.
-    #[cfg(test)]
+    #[must_use]
     pub fn len(&self) -> usize {
         self.senders.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.senders.is_empty()
     }
 }

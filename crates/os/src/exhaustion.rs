@@ -2,8 +2,8 @@
 
 use std::io;
 
+use crate::errno::says_exhaustion;
 use nix::errno::Errno;
-use sqlflow_agent::errno::says_exhaustion;
 
 /// Whether the error says that descriptors, memory, processes, disk space or locks are used up.
 #[must_use]

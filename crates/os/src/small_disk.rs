@@ -1,5 +1,7 @@
 //! Tests on a disk that has no room. A mount namespace of the test's own has a small one; the test runs itself in it.
 
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, clippy::print_stdout, reason = "for tests")]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

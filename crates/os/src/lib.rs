@@ -1,0 +1,10 @@
+//! What the server and the agent ask of the operating system.
+
+pub mod clock;
+pub mod durable;
+pub mod errno;
+pub mod exhaustion;
+pub mod failpoint;
+pub mod locks;
+#[cfg(feature = "test-support")]
+pub mod small_disk;
