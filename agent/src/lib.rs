@@ -3,7 +3,7 @@
 //! [`run`] is the shell around [`supervise`], which decides everything and touches nothing. `attach` talks to the
 //! server, `standalone` stands in for it where there is none, `ship` and `channel` carry what the child says, `process`
 //! and `sys` know of processes, `workspace`, `input`, `unpack`, `publish`, `tarball` and `cache` know of files, `store` of
-//! storages and [`trace`] of collectors. The agent knows nothing of SQL. [`models`] is for people who look into a storage.
+//! storages and `trace` of collectors. The agent knows nothing of SQL. [`models`] is for people who look into a storage.
 //!
 //! Everything runs on one thread, the main one; only packing, unpacking and other slow work with files goes to others.
 
@@ -28,6 +28,6 @@ mod summary;
 mod supervise;
 mod sys;
 mod tarball;
-pub mod trace;
+mod trace;
 mod unpack;
 mod workspace;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlflow_agent::trace::Exporter;
 use sqlflow_os::clock;
+use sqlflow_telemetry::Exporter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

@@ -11,6 +11,7 @@ use anyhow::{Context as _, anyhow};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
+use sqlflow_telemetry::TraceContext;
 
 use super::earlier;
 use super::signals;
@@ -18,7 +19,6 @@ use super::terminal::Terminal;
 use super::unstartable;
 use crate::supervise::StartFault;
 use crate::sys::{self, Executable};
-use crate::trace::TraceContext;
 
 /// Settings of the agent itself begin with this and are kept from the child.
 pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";

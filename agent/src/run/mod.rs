@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_proto::agent::{Assignment, AttemptRef};
+use sqlflow_telemetry::Exporter;
 use tokio::sync::mpsc;
 
 use crate::attach::{Attach, Proof};
@@ -27,7 +28,7 @@ use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::standalone::Standalone;
 use crate::supervise::{EXIT_FAULT, Event, Kept};
-use crate::trace::{Exporter, Trace};
+use crate::trace::Trace;
 use crate::workspace;
 use shell::Shell;
 

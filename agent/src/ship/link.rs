@@ -4,6 +4,7 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use sqlflow_os::clock::now_micros;
 use sqlflow_proto::agent::{
     AttachRequest, CommitRequest, Heartbeat, Outcome, Phase, RecordBatch, attach_request::Message,
 };
@@ -12,7 +13,6 @@ use sqlflow_proto::record::{Gap, Notice, Record, gap, notice, record::Payload};
 use tokio::sync::{Notify, watch};
 
 use super::marks::Marks;
-use super::now_unix_micros;
 use super::outbox::Outbox;
 use super::sent::Sent;
 use super::speed::Speed;
@@ -143,7 +143,7 @@ impl Link {
             kept.extend(&output.data[output.data.len().saturating_sub(LAST_WORDS_BYTES)..]);
             kept.drain(..kept.len().saturating_sub(LAST_WORDS_BYTES));
         }
-        let seq = pending.outbox.push(now_unix_micros(), statement, payload);
+        let seq = pending.outbox.push(now_micros(), statement, payload);
         self.pushed();
         seq
     }
@@ -165,7 +165,7 @@ impl Link {
         if matches!(payload, Payload::Started(_)) {
             pending.outbox.set_statement(statement);
         }
-        let seq = pending.outbox.push(now_unix_micros(), statement, payload);
+        let seq = pending.outbox.push(now_micros(), statement, payload);
         self.pushed();
         seq
     }
@@ -397,7 +397,7 @@ impl Pending {
             sent.next_seq = seq + 1;
             let gap = Gap { reason: gap::Reason::LogRestored.into(), bytes: None };
             let payload = Some(Payload::Gap(gap));
-            let record = Record { seq, time_unix_micros: now_unix_micros(), statement: None, payload };
+            let record = Record { seq, time_unix_micros: now_micros(), statement: None, payload };
             return Some(Message::Records(RecordBatch { records: vec![record] }));
         }
         if !sent.window.is_open() {

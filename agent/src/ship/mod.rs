@@ -20,9 +20,3 @@ pub mod spool;
 mod starts;
 mod tail;
 mod window;
-
-/// Microseconds since the Unix epoch, by this machine's clock.
-pub fn now_unix_micros() -> i64 {
-    let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(elapsed.as_micros()).unwrap_or(i64::MAX)
-}

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use sqlflow_agent::trace::Exporter;
+use sqlflow_telemetry::Exporter;
 
 use super::{LauncherKind, Options};
 use crate::launch::{Python, pythons};

@@ -7,7 +7,7 @@ mod spans;
 mod tracer;
 
 use serde::{Deserialize, Serialize};
-use sqlflow_agent::trace::TraceContext;
+use sqlflow_telemetry::TraceContext;
 
 use crate::job::{AttemptId, Job};
 

@@ -11,7 +11,7 @@
 //!       …                 the agent's own: fetch, run, drain, publish, report
 //! ```
 
-use sqlflow_agent::trace::{Kind, Span, TraceContext};
+use sqlflow_telemetry::{Kind, Span, TraceContext};
 
 use super::{attempt, client, run, step};
 use crate::job::{Attempt, AttemptId, Job, JobState, Step};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use sqlflow_agent::trace::{Exporter, Span};
+use sqlflow_telemetry::{Exporter, Span};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 

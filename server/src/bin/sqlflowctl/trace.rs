@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sqlflow_agent::trace::{Exporter, Kind, Span, TraceContext};
 use sqlflow_os::clock::now_micros;
+use sqlflow_telemetry::{Exporter, Kind, Span, TraceContext};
 use tonic::metadata::MetadataMap;
 
 const SERVICE: &str = "sqlflowctl";

@@ -1,8 +1,8 @@
-//! In place of `otlp`: this program was built without the feature `trace`.
+//! In place of `otlp`, for a program without the feature of that name.
 
 use std::time::Duration;
 
-use super::Span;
+use crate::Span;
 
 /// Sends nothing.
 #[derive(Debug, Clone)]
@@ -30,6 +30,6 @@ impl Exporter {
     /// # Errors
     /// Always.
     pub async fn send(&self, _: Vec<(&'static str, Vec<Span>)>) -> anyhow::Result<()> {
-        anyhow::bail!("this agent was built without the feature `trace`")
+        anyhow::bail!("this program was built without OTLP")
     }
 }

@@ -1,6 +1,6 @@
 //! A span, before it is anyone's message.
 
-use super::TraceContext;
+use crate::TraceContext;
 
 /// A part of a trace. Times are microseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq)]

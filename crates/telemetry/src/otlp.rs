@@ -13,7 +13,7 @@ use tonic::Request;
 use tonic::metadata::{Ascii, MetadataKey, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
-use super::{Kind, Span, Value};
+use crate::{Kind, Span, Value};
 
 /// The specification's default.
 const TIMEOUT: Duration = Duration::from_secs(10);

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use sqlflow_proto::agent::{self, Outcome, Phase, outcome::Reason};
 
-use super::{Event, Exporter, Span, TraceContext, Value};
-use crate::ship::now_unix_micros;
+use sqlflow_os::clock::now_micros;
+use sqlflow_telemetry::{Event, Exporter, Span, TraceContext, Value};
 
 /// For all of it, at the exit.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -88,7 +88,7 @@ impl Trace {
 
     /// Sends the spans of an attempt that has just ended. Errors are logged.
     pub async fn export(self, command: &[String], outcome: &Outcome) {
-        let agents = self.spans(command, outcome, now_unix_micros());
+        let agents = self.spans(command, outcome, now_micros());
         let groups = vec![(AGENT, agents), (SUBMITTER, self.submitter)];
         if let Err(error) = self.exporter.send(groups).await {
             tracing::warn!("spans are lost: {error:#}");
