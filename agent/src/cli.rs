@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use sqlflow_model_storage::ModelPlace;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use sqlflow_units::duration;
 use tonic::codegen::http::Uri;
@@ -18,7 +19,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::exhaustion::LAUNCH_TIMEOUT;
 use crate::ship::mirror::Mirror;
-use crate::store::ModelPlace;
 use crate::supervise::EXIT_FAULT;
 
 /// Exit code for wrong usage.

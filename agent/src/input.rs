@@ -9,14 +9,14 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use serde_json::json;
+use sqlflow_model_storage::cache::{Cache, Fingerprint, Keeping};
+use sqlflow_model_storage::models::{Model, Models};
+use sqlflow_model_storage::unpack::unpack;
+use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Patience};
+use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Input, Listing};
 
-use crate::cache::{Cache, Fingerprint, Keeping};
 use crate::exhaustion::is_exhaustion;
-use crate::models::{Model, Models};
-use crate::store::{self, ModelPlace, ModelStore, Patience};
-use crate::unpack::unpack;
-use crate::workspace::inside;
 
 /// An input cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub fn fetch(
     let refused = |why| unusable(anyhow::Error::msg(why));
     let place = ModelPlace::new(&input.uri, &input.name).map_err(refused)?;
     let store = store::open(&place, attempt, patience).map_err(refused)?;
-    let folder = inside(workspace, &input.directory).map_err(&unusable)?;
+    let folder = inside(workspace, &input.directory).map_err(|error| unusable(error.into()))?;
     let fetched = fetch_from(&*store, &place.tarball(), &folder, input, cache, patience);
     fetched.map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => missing(input),
@@ -243,11 +243,11 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use sqlflow_model_storage::{FoundFile, Over, StagedFile};
     use sqlflow_os::small_disk::{self, MIB};
     use tar::{Builder, Header};
 
     use super::*;
-    use crate::store::{FoundFile, Over, StagedFile};
 
     fn tarball(name: &str, content: &[u8]) -> Vec<u8> {
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));

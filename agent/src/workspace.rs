@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
+use sqlflow_model_storage::Patience;
+use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::File;
 
 use crate::exhaustion::is_exhaustion;
-use crate::store::Patience;
 
 const PRIVATE: u32 = 0o600;
 /// Its name in an attempt's run folder.
@@ -71,28 +72,6 @@ fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
         let _ = fs::remove_file(&path);
     }
     Ok(written?)
-}
-
-/// `relative` within `folder`.
-///
-/// # Errors
-/// The path is empty or absolute, or has `..` in it.
-pub fn inside(folder: &Path, relative: impl AsRef<Path>) -> anyhow::Result<PathBuf> {
-    let relative = relative.as_ref();
-    let mut path = folder.to_owned();
-    for component in relative.components() {
-        match component {
-            Component::Normal(name) => path.push(name),
-            Component::CurDir => {}
-            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                bail!("the path {} leads out of its folder", relative.display())
-            }
-        }
-    }
-    if path == folder {
-        bail!("the path {:?} names nothing", relative.display());
-    }
-    Ok(path)
 }
 
 #[cfg(test)]

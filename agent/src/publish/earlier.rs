@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use serde_json::Value;
 use sqlflow_proto::record::EarlierModel;
 
-use crate::store::ModelStore;
-use crate::tarball;
+use sqlflow_model_storage::ModelStore;
+use sqlflow_model_storage::tarball;
 
 /// Longest name of a user that is repeated, in characters.
 const MAX_USER: usize = 100;
@@ -61,8 +61,9 @@ fn published_ms(store: &dyn ModelStore, tarball: &str) -> Option<i64> {
 mod tests {
     use std::io::Read;
 
+    use sqlflow_model_storage::{FoundFile, Over, StagedFile};
+
     use super::*;
-    use crate::store::{FoundFile, Over, StagedFile};
 
     /// A storage that answers each look with this kind of error.
     #[derive(Debug)]

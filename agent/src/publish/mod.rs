@@ -1,10 +1,9 @@
 //! Publishing models: packed and staged beside their destination, granted, then swapped in. At every moment the
 //! model's name holds all of the old version or all of the new.
 //!
-//! `pack` makes the tarball; what a storage must be able to do is said in [`crate::store`].
+//! `pack` makes the tarball; what a storage must be able to do is said in [`sqlflow_model_storage`].
 
 mod earlier;
-mod pack;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,15 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sqlflow_model_storage::pack::{self, Contents, Digest, PackError};
+use sqlflow_model_storage::tarball::{self, GOB};
+use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Over, Patience, Scheme};
+use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
 use crate::input::near_misses;
-use crate::store::{self, ModelPlace, ModelStore, Over, Patience, Scheme};
-use crate::tarball::{self, GOB};
-use crate::workspace::inside;
 use earlier::Found;
-use pack::{Contents, Digest, PackError};
 
 /// How often another's model may be found in place of ours before its gob is left to whoever put it there.
 const MAX_OTHERS: u32 = 10;

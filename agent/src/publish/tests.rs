@@ -203,7 +203,7 @@ fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
     }
     let unpacked = bench.dir.path().join("unpacked");
     let tarball = fs::File::open(bench.model().join("m.tar.gz")).unwrap();
-    crate::unpack::unpack(tarball, &unpacked, &mut Default::default()).unwrap();
+    sqlflow_model_storage::unpack::unpack(tarball, &unpacked, &mut Default::default()).unwrap();
     for (link, target) in [
         ("latest", "model.bin"),
         ("folder", "sub"),

@@ -13,12 +13,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sqlflow_model_storage::cache::Cache;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 use sqlflow_telemetry::Exporter;
 use tokio::sync::mpsc;
 
 use crate::attach::{Attach, Proof};
-use crate::cache::Cache;
 use crate::cli::{AttachOptions, CommonOptions, ExecOptions, MirrorAs, WhenFull};
 use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
 use crate::lock::RunLock;

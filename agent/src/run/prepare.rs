@@ -4,11 +4,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sqlflow_model_storage::Patience;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::{Setting, attempt_of};
 use crate::input::{self, InputError};
-use crate::store::Patience;
 use crate::supervise::Event;
 use crate::workspace;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use sqlflow_model_storage::Patience;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
@@ -36,7 +37,6 @@ use crate::ship::link::Link;
 use crate::ship::mirror::Mirror;
 use crate::ship::outbox::DEFAULT_LIMIT;
 use crate::ship::overflow::Overflow;
-use crate::store::Patience;
 use crate::supervise::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{SharedTrace, Trace};
 use crate::workspace;

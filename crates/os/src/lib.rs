@@ -6,5 +6,6 @@ pub mod errno;
 pub mod exhaustion;
 pub mod failpoint;
 pub mod locks;
+pub mod paths;
 #[cfg(feature = "test-support")]
 pub mod small_disk;

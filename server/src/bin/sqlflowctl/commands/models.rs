@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use anyhow::anyhow;
-use sqlflow_agent::models::{Content, Model, Models};
+use sqlflow_model_storage::models::{Content, Model, Models};
 
 use super::Form;
 use crate::args::{ModelArguments, ModelCommand};

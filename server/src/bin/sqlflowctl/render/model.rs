@@ -2,11 +2,11 @@
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use sqlflow_agent::models::{Content, Model};
+use sqlflow_model_storage::models::{Content, Model};
+use sqlflow_server::text::escape::escaped;
 
 use super::description::{full_time, push_field, push_program, short_time};
 use super::table::{Write, write_texts};
-use sqlflow_server::text::escape::escaped;
 
 /// Models as a table.
 pub(crate) fn write_listing(models: &[Model], csv: bool, out: &mut Write<'_>) -> std::io::Result<()> {

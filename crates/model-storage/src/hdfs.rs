@@ -16,7 +16,7 @@ use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 use sqlflow_os::failpoint;
 
 use super::kerberos;
-use super::patience::Waiting;
+use super::retry::Waiting;
 use super::staging::{Folders, Staging, is_staging};
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, kind,

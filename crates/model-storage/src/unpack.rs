@@ -9,17 +9,17 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
+use sqlflow_os::paths::inside;
 use tar::{EntryType, Header};
 
 use crate::tarball::{self, TarEntry, leads_out};
-use crate::workspace::inside;
 
 /// Keeps modes, without set-user-id and the like, and times; not owners. What is there under the name of a file or link is
 /// replaced. `made` receives the files and links.
 ///
 /// # Errors
 /// It cannot be read or written; it has something else than files, folders and links that stay within the folder.
-pub(crate) fn unpack(tarball: impl Read, folder: &Path, made: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
+pub fn unpack(tarball: impl Read, folder: &Path, made: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let mut unpacking =
         Unpacking { folder, made, last_folder: folder.to_owned(), links: Vec::new(), folders: Vec::new() };

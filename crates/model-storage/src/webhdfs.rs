@@ -13,7 +13,7 @@ use bytes::Bytes;
 use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
 use sqlflow_os::failpoint;
 
-use super::patience::Waiting;
+use super::retry::Waiting;
 use super::staging::{Folders, Staging, is_staging};
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, http, kind,

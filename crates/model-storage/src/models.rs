@@ -14,8 +14,8 @@ use anyhow::{Context as _, bail};
 use sqlflow_os::durable;
 use sqlflow_proto::agent::AttemptRef;
 
-use crate::store::{self, ModelPlace, ModelStore, Patience};
 use crate::tarball::{self, GOB, META};
+use crate::{ModelPlace, ModelStore, Patience};
 
 /// How long a storage that fails is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -125,7 +125,7 @@ impl Models {
         durable::replace(&folder.join(place.tarball()), |copy| {
             let copied = content(Copying { from: tarball, to: copy });
             let kind = |error: &anyhow::Error| {
-                if was_replaced(error) { store::REPLACED } else { io::ErrorKind::Other }
+                if was_replaced(error) { crate::REPLACED } else { io::ErrorKind::Other }
             };
             gob = copied.map_err(|error| io::Error::new(kind(&error), error))?.gob;
             Ok(())
@@ -164,7 +164,7 @@ impl Models {
 
     fn open(&self, place: &ModelPlace) -> anyhow::Result<Box<dyn ModelStore>> {
         let patience = Arc::new(Patience::new(PATIENCE));
-        store::open(place, &AttemptRef::default(), &patience).map_err(anyhow::Error::msg)
+        crate::open(place, &AttemptRef::default(), &patience).map_err(anyhow::Error::msg)
     }
 
     fn tarball(
@@ -188,11 +188,11 @@ fn anew<T>(
     store: &dyn ModelStore,
     mut read: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    store::anew(name, &mut 0, was_replaced, || store.fingerprint(&place.tarball()), |_| read())
+    crate::anew(name, &mut 0, was_replaced, || store.fingerprint(&place.tarball()), |_| read())
 }
 
 fn was_replaced(error: &anyhow::Error) -> bool {
-    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|it| it.kind() == store::REPLACED)
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|it| it.kind() == crate::REPLACED)
 }
 
 /// `team/flowers/flowers.tar.gz` → `team/flowers`. What is staged has no model's name.

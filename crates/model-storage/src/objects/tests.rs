@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-use crate::store::may_be_in_place;
+use crate::may_be_in_place;
 
 /// What comes of committing an object of five bytes to a store that answers its PUT and the looks at it (HEAD) with these.
 async fn commit(put: &'static str, head: &'static str) -> io::Result<()> {

@@ -17,7 +17,7 @@ use sqlflow_os::failpoint;
 use sqlflow_proto::agent::AttemptRef;
 
 use super::parts::{PART, part_of};
-use super::patience::Waiting;
+use super::retry::Waiting;
 use super::{
     FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
     Uncertain, below, http, kind,

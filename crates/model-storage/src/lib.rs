@@ -1,8 +1,13 @@
-//! Storages of models, one URI each: files, HDFS and object stores.
+//! Model storages, one URI each: files, HDFS and object stores.
 //!
-//! `place` reads a URI, `patience` says how long a storage that fails is waited for; each other file is one kind of
-//! storage. All of them keep one promise: at every moment a name holds all of an old file or all of a new one.
+//! A storage implements [`ModelStore`]: `location` parses a URI, `retry` states how long a failing storage is retried;
+//! each other private module is one kind of storage. All of them keep one promise: at every moment a name holds all of an
+//! old file or all of a new one.
+//!
+//! A model is a tarball: [`pack`] writes it, [`unpack`] and [`tarball`] read it, [`cache`] keeps it on this machine.
+//! [`models`] lists, describes, copies and deletes models for people.
 
+pub mod cache;
 mod file;
 #[cfg(feature = "hdfs")]
 mod hdfs;
@@ -10,13 +15,17 @@ mod hdfs;
 mod http;
 #[cfg(feature = "hdfs")]
 mod kerberos;
+mod location;
+pub mod models;
 #[cfg(feature = "objects")]
 mod objects;
+pub mod pack;
 #[cfg(feature = "objects")]
 mod parts;
-mod patience;
-mod place;
+mod retry;
 mod staging;
+pub mod tarball;
+pub mod unpack;
 #[cfg(feature = "s3")]
 mod uploads;
 #[cfg(feature = "webhdfs")]
@@ -32,8 +41,8 @@ use sqlflow_proto::agent::AttemptRef;
 use crate::cache::Fingerprint;
 use staging::Staging;
 
-pub use patience::Patience;
-pub use place::{ModelPlace, Scheme};
+pub use location::{ModelPlace, Scheme};
+pub use retry::Patience;
 
 /// One model's place in a storage. Names are file names within it. All methods block.
 pub trait ModelStore: Debug + Send + Sync {

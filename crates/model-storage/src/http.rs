@@ -14,7 +14,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use crate::cache::{Fingerprint, TRAILER};
 
 use super::REPLACED;
-use super::patience::Waiting;
+use super::retry::Waiting;
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// A part of a large file must be through in this time.

@@ -14,7 +14,7 @@ use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::store::Patience;
+use crate::Patience;
 use crate::tarball::{GOB, META, leads_out};
 
 /// Weights hardly shrink; the first level gets most of it at several times the speed.
@@ -24,14 +24,14 @@ const NAMED: usize = 5;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Digest {
-    pub(super) size_bytes: u64,
-    pub(super) sha256: [u8; 32],
+pub struct Digest {
+    pub size_bytes: u64,
+    pub sha256: [u8; 32],
 }
 
 /// Why there is no tarball.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum PackError {
+pub enum PackError {
     /// Trying again may help.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -57,7 +57,7 @@ impl PackError {
 
 /// What is to be packed, and what is not.
 #[derive(Debug, Default)]
-pub(super) struct Contents {
+pub struct Contents {
     sources: BTreeMap<PathBuf, Source>,
     left_out: Vec<String>,
     left_out_more: usize,
@@ -81,7 +81,7 @@ enum Kind {
 
 impl Contents {
     /// Lists what is below `root`.
-    pub(super) fn of(root: &Path) -> Result<Self, PackError> {
+    pub fn of(root: &Path) -> Result<Self, PackError> {
         let mut contents = Self::default();
         contents.collect(root, root)?;
         Ok(contents)
@@ -131,7 +131,7 @@ impl Contents {
     }
 
     /// What is left out, by name; `None`: nothing is.
-    pub(super) fn left_out(&self) -> Option<String> {
+    pub fn left_out(&self) -> Option<String> {
         let mut names = self.left_out.join(", ");
         if self.left_out_more > 0 {
             names = format!("{names} and {} more", self.left_out_more);
@@ -179,7 +179,7 @@ fn special(found: &Metadata) -> &'static str {
 
 /// Streams `gob`, under its own and the given name, and everything below `source`, sorted by name, into `sink`, without owners.
 /// Gives also what was left out.
-pub(super) fn pack(
+pub fn pack(
     source: &Path,
     gob: Option<(&str, &[u8])>,
     sink: &mut dyn Write,
@@ -230,7 +230,7 @@ pub(super) fn pack(
 }
 
 /// Bytes of the files below `source`, as far as they can be seen.
-pub(super) fn size_of(source: &Path) -> u64 {
+pub fn size_of(source: &Path) -> u64 {
     let mut contents = Contents::default();
     // What is missing here is an error only when it is to be packed.
     let _ = contents.collect(source, source);
