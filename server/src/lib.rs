@@ -29,6 +29,5 @@ pub mod server;
 pub mod silence;
 pub mod sql;
 pub mod store;
-pub mod text;
 pub mod trace;
 pub mod web;

@@ -1,6 +1,7 @@
 //! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
 
 use sqlflow_os::exhaustion;
+use sqlflow_text::with_causes;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
@@ -8,7 +9,6 @@ use crate::job::{ParseIdError, Rejection};
 use crate::log::LogError;
 use crate::sql::MAX_PROGRAM_BYTES;
 use crate::store::{StoreError, UpdateError};
-use crate::text::with_causes;
 
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {

@@ -1,10 +1,10 @@
 //! What the doctor finds, and how it is written down: pure.
 
 use serde::Serialize;
+use sqlflow_text::escape::escaped;
 
 use crate::job::JobId;
 use crate::store::Lease;
-use crate::text::escape::escaped;
 
 /// Kinds of findings. Their names are part of the interface: scripts look for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,8 +11,6 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use crate::job::JobId;
-use crate::text::cell::hex;
-use crate::text::unhex;
 
 /// Bytes of the secret, and of a key.
 const SECRET_BYTES: usize = 32;
@@ -68,14 +66,17 @@ impl Links {
     #[must_use]
     pub fn key(&self, job: &JobId) -> String {
         let mac = self.mac(job).finalize().into_bytes();
-        hex(&mac[..KEY_BYTES])
+        hex::encode(&mac[..KEY_BYTES])
     }
 
     /// Whether it is the key of this job's page; it takes the same time for every wrong one.
     #[must_use]
     pub fn opens(&self, key: &str, job: &JobId) -> bool {
         let is_whole = |it: &Vec<u8>| it.len() == KEY_BYTES && key.len() == 2 * KEY_BYTES;
-        unhex(key).filter(is_whole).is_some_and(|it| self.mac(job).verify_truncated_left(&it).is_ok())
+        hex::decode(key)
+            .ok()
+            .filter(is_whole)
+            .is_some_and(|it| self.mac(job).verify_truncated_left(&it).is_ok())
     }
 
     /// Address of a job's page.

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use sqlflow_proto::record::StatementEnded;
 use sqlflow_proto::v1::{Display, Head, Metrics, Rows};
+use sqlflow_text::cell::Batch;
 
 use super::series::Curves;
-use crate::text::cell::Batch;
 
 /// Statements that are kept; when there are more, those go that began first.
 const MAX_STATEMENTS: usize = 100;

@@ -6,7 +6,7 @@ use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 
-use crate::text::with_causes;
+use sqlflow_text::with_causes;
 
 /// How long a call may take.
 pub(super) const CALL_TIME: Duration = Duration::from_secs(10);

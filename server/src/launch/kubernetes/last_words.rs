@@ -7,7 +7,6 @@ use sqlflow_proto::record::{
 };
 
 use crate::launch::{End, Marks, Remains};
-use crate::text::unhex;
 
 /// The outcome, and the marks that a success has with it. `None`: no agent wrote this.
 pub(super) fn read(message: &str) -> Option<Remains> {
@@ -53,7 +52,7 @@ fn mark(value: &Value) -> Option<Record> {
             name: value["name"].as_str()?.to_owned(),
             uri: value["uri"].as_str()?.to_owned(),
             size_bytes: value["bytes"].as_u64()?,
-            sha256: unhex(value["sha256"].as_str()?)?.into(),
+            sha256: hex::decode(value["sha256"].as_str()?).ok()?.into(),
             removed: value["removed"].as_bool().unwrap_or_default(),
             replaced: value["replaced"]["ms"].as_i64().map(|made_ms| EarlierModel {
                 made_ms,

@@ -31,7 +31,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
 use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
-use crate::text::cell::hex;
 
 use bounded::{CALL_TIME, bounded};
 use changes::Changes;
@@ -83,7 +82,7 @@ pub struct KubernetesOptions {
 #[must_use]
 pub fn authority(cluster: &kube::Config) -> Option<String> {
     let certificates = cluster.root_cert.as_ref().filter(|it| !it.is_empty())?;
-    let names = certificates.iter().take(AUTHORITIES).map(|it| hex(&Sha256::digest(it)[..8]));
+    let names = certificates.iter().take(AUTHORITIES).map(|it| hex::encode(&Sha256::digest(it)[..8]));
     Some(names.collect::<Vec<_>>().join(Place::OR))
 }
 

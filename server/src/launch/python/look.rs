@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::Command;
 
-use crate::text::escape::escaped;
+use sqlflow_text::escape::escaped;
 
 /// Time after which a Python that still imports is killed. A cold network file system takes a while.
 pub(super) const LONGEST_LOOK: Duration = Duration::from_secs(30);

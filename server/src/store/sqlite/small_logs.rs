@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::BytesMut;
 use rusqlite::{Connection, ErrorCode, params};
+use sqlflow_text::with_causes;
 
 use super::SqliteStore;
 use super::rows::{DOC_VERSION, job_id};
@@ -11,7 +12,6 @@ use super::writer::Turn;
 use crate::job::{Change, Event, Job, JobId};
 use crate::log::{Durability, SmallLog, SmallLogError, SmallLogs};
 use crate::store::types::{StoreError, UpdateError};
-use crate::text::with_causes;
 
 #[async_trait]
 impl SmallLogs for SqliteStore {

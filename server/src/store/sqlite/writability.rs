@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::statvfs::statvfs;
 use nix::unistd::Uid;
+use sqlflow_text::with_causes;
 
 use crate::store::types::StoreError;
-use crate::text::with_causes;
 
 /// Age of the last heartbeat from which on writing is no longer believed to work. A write that waits for another process
 /// fails earlier, and says for whom it waited.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sqlflow_proto::v1::{JobStatus, Request, Session, Token};
-use sqlflow_server::text::escape::escaped;
+use sqlflow_text::escape::escaped;
 use tonic::{Code, Status};
 
 use super::Form;

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use sqlflow_server::text::cell::{Batch, Cell};
+use sqlflow_text::cell::{Batch, Cell};
 
 use super::table::Write;
 

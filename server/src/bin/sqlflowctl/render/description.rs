@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use sqlflow_server::text::escape::escaped_lines;
+use sqlflow_text::escape::escaped_lines;
 
 /// Appends a line with a name and a value, which is safe to show; nothing when the value is empty.
 pub(super) fn push_field(text: &mut String, name: &str, value: &str) {

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use sqlflow_server::text::cell::Batch;
-use sqlflow_server::text::escape::{escaped, width};
+use sqlflow_text::cell::Batch;
+use sqlflow_text::escape::{escaped, width};
 
 use super::table::Write;
 

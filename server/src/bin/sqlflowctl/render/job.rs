@@ -3,10 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sqlflow_proto::v1::{Attempt, Cause, Job, JobStatus, Step, job_status::Code};
+use sqlflow_text::escape::{self, escaped};
 
 use super::description::{ago, full_time, push_field, push_program, short_time, span};
 use super::table::{Write, write_texts};
-use sqlflow_server::text::escape::{self, escaped};
 
 /// Whether the job has ended, and its log with it.
 pub(crate) fn is_terminal(status: &JobStatus) -> bool {

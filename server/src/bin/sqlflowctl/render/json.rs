@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 use sqlflow_proto::v1::{
     Head, JobStatus, LogChunk, Metrics, Response, log_chunk::Stream, response::Response as Kind,
 };
+use sqlflow_text::cell::Batch;
 
 use super::{Screen, View, job};
 use crate::failure::Failure;
-use sqlflow_server::text::cell::{Batch, hex};
 
 /// Shows a job as JSON lines.
 #[derive(Debug, Default)]
@@ -154,14 +154,14 @@ fn small(kind: &Kind) -> Value {
         }),
         Kind::Metrics(metrics) => metrics_fields(metrics),
         Kind::Display(display) => {
-            json!({ "media_type": display.media_type, "hex": hex(&display.data) })
+            json!({ "media_type": display.media_type, "hex": hex::encode(&display.data) })
         }
         Kind::Gap(gap) => json!({ "reason": gap.reason, "bytes": gap.bytes }),
         Kind::Model(model) => json!({
             "name": model.name,
             "uri": model.uri,
             "size_bytes": model.size_bytes,
-            "sha256": hex(&model.sha256),
+            "sha256": hex::encode(&model.sha256),
         }),
         Kind::Started(started) => json!({ "sql": started.sql }),
     }
@@ -192,7 +192,7 @@ fn log_fields(log: &LogChunk) -> Value {
         "text": String::from_utf8_lossy(&log.data),
     });
     if std::str::from_utf8(&log.data).is_err() {
-        fields["hex"] = hex(&log.data).into();
+        fields["hex"] = hex::encode(&log.data).into();
     }
     fields
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use sqlflow_model_storage::models::{Content, Model};
-use sqlflow_server::text::escape::escaped;
+use sqlflow_text::escape::escaped;
 
 use super::description::{full_time, push_field, push_program, short_time};
 use super::table::{Write, write_texts};

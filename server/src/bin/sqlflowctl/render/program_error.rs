@@ -1,6 +1,6 @@
 //! What is wrong with a program, with the place in it.
 
-use sqlflow_server::text::escape::{escaped, width};
+use sqlflow_text::escape::{escaped, width};
 
 /// Characters of a line that are shown around the place.
 const SHOWN: usize = 100;

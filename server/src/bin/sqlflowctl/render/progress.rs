@@ -4,7 +4,7 @@ use std::fmt;
 
 use sqlflow_proto::v1::{Metric, Progress};
 
-use sqlflow_server::text::escape::escaped;
+use sqlflow_text::escape::escaped;
 
 /// The newest progress of a statement, with the newest metrics beside it.
 #[derive(Debug, Clone, Default, PartialEq)]

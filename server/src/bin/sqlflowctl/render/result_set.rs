@@ -3,7 +3,7 @@
 use std::io;
 
 use clap::ValueEnum;
-use sqlflow_server::text::cell::Batch;
+use sqlflow_text::cell::Batch;
 
 use super::csv::Csv;
 use super::expanded::Expanded;

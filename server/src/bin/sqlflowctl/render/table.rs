@@ -3,10 +3,10 @@
 use std::io;
 
 use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
+use sqlflow_text::cell::{Batch, Cell};
+use sqlflow_text::escape::{escaped, width};
 
 use super::result_set::{Expand, ResultSet, Style};
-use sqlflow_server::text::cell::{Batch, Cell};
-use sqlflow_server::text::escape::{escaped, width};
 
 /// Rows of the first batch that are measured.
 const MEASURED_ROWS: usize = 1_000;

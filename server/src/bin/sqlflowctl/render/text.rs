@@ -6,13 +6,13 @@ use sqlflow_proto::v1::{
     Display, EarlierModel, EndOfExecution, Gap, JobStatus, Metrics, Model, Response, StatementStarted,
     log_chunk::Stream, response,
 };
+use sqlflow_text::cell::Batch;
+use sqlflow_text::escape::{escaped, escaped_lines};
 
 use super::progress::{ProgressView, metrics_line};
 use super::result_set::{ResultSet, Style};
 use super::{Screen, Tone, View};
 use crate::failure::Failure;
-use sqlflow_server::text::cell::Batch;
-use sqlflow_server::text::escape::{escaped, escaped_lines};
 
 /// Columns of the table that EVALUATE shows its metrics in.
 const METRICS_TABLE: [&str; 2] = ["metric", "value"];

@@ -177,14 +177,7 @@ fn mixed(value: &Value) -> Cell<'_> {
 /// Appends `\x` and two digits for each byte, as PostgreSQL writes a blob.
 fn push_hex(out: &mut String, bytes: &[u8]) {
     out.push_str("\\x");
-    out.push_str(&hex(bytes));
-}
-
-/// Two lower-case hexadecimal digits for each byte.
-pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+    out.push_str(&hex::encode(bytes));
 }
 
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
