@@ -2,7 +2,7 @@
 
 use sqlflow_proto::agent::{self, outcome::Reason as WireReason};
 
-use crate::job::{Outcome, Reason};
+use sqlflow_job::{Outcome, Reason};
 
 /// The part of an agent's outcome that a job's course depends on.
 #[must_use]

@@ -5,30 +5,12 @@ mod hooked_log;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::job::{Job, JobId, Step, TokenHash};
 use crate::log::{LogOptions, SegmentLog, TieredLog};
 use crate::metrics::Metrics;
 use crate::store::{NewJob, ServerId, SqliteStore};
 pub use hooked_log::{HookedLog, LogHooks};
-
-/// A step of one standard statement, without attempts.
-pub fn step(repeatable: bool) -> Step {
-    Step {
-        first_statement: 0,
-        statement_count: 1,
-        kind: "standard".to_owned(),
-        model: String::new(),
-        repeatable,
-        writes_table: false,
-        overwrites_input: false,
-        attempts: Vec::new(),
-    }
-}
-
-/// A job of one such step.
-pub fn job(repeatable: bool) -> Job {
-    Job::new(JobId::generate(), vec![step(repeatable)])
-}
+pub use sqlflow_job::fixture::{job, step};
+use sqlflow_job::{Job, TokenHash};
 
 /// Changes the state file behind the servers' back.
 pub fn tamper(state_file: &Path, sql: &str) {

@@ -17,7 +17,6 @@ pub mod dsn;
 #[cfg(test)]
 mod fixture;
 pub mod inherited;
-pub mod job;
 pub mod launch;
 pub mod log;
 pub mod memory_peaks;

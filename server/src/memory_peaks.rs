@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::job::AttemptId;
+use sqlflow_job::AttemptId;
 
 /// One entry for each attempt whose agent is attached to this server, or was, and is awaited.
 #[derive(Debug, Clone, Default)]
@@ -42,8 +42,9 @@ impl MemoryPeaks {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::JobId;
+
     use super::*;
-    use crate::job::JobId;
 
     #[test]
     fn the_largest_is_known_until_the_attempt_is_forgotten() {

@@ -49,8 +49,9 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::{Job, JobId, JobState};
+
     use super::*;
-    use crate::job::{Job, JobId, JobState};
 
     #[test]
     fn a_reader_is_noted_often_enough_for_the_jobs_timeout_and_no_more() {

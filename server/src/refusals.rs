@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use crate::job::AttemptId;
+use sqlflow_job::AttemptId;
 
 /// Why an agent was not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +72,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::JobId;
+
     use super::*;
-    use crate::job::JobId;
 
     #[test]
     fn only_what_somebody_waits_for_is_kept() {

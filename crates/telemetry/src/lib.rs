@@ -3,10 +3,12 @@
 //! [`Exporter`] sends spans to a collector.
 
 mod context;
+mod origin;
 #[cfg_attr(not(feature = "otlp"), path = "no_otlp.rs")]
 mod otlp;
 mod span;
 
 pub use context::TraceContext;
+pub use origin::Origin;
 pub use otlp::Exporter;
 pub use span::{Event, Kind, Span, Value};

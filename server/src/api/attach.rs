@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlflow_job::{AttemptId, Event, InstanceHash, Job, Rejection};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
@@ -29,7 +30,6 @@ use super::executors::{ExecutorId, Executors, Peer};
 use super::status;
 use crate::accept::Bounds;
 use crate::codegen::Assigner;
-use crate::job::{AttemptId, Event, InstanceHash, Job, Rejection};
 use crate::launch::Target;
 use crate::log::{Entry, Producer, ResultLog};
 use crate::memory_peaks::MemoryPeaks;

@@ -45,11 +45,11 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::job::JobId;
 pub(super) use connection::{Connection, TrackedStream};
 use connection::{End, Seen};
 pub(super) use handover::{DeliveryLayer, Sent};
 use moved::Moved;
+use sqlflow_job::JobId;
 
 /// Jobs with plain tokens that are remembered at the most; others' pages are repeated.
 const MAX_JOBS: usize = 10_000;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
+use sqlflow_job::{CursorToken, JobId};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use tokio::sync::watch;
@@ -14,7 +15,6 @@ use tonic::{Response, Status};
 
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
-use crate::job::{CursorToken, JobId};
 use crate::log::{Page, ResultLog};
 use crate::reader::Reader;
 use crate::store::{JobRecord, KnownJob, Store, known_job};
@@ -272,11 +272,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::{AttemptId, Cause, Event, Failure, JobState, Place, Role, Token};
     use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 
     use super::*;
     use crate::fixture;
-    use crate::job::{AttemptId, Cause, Event, Failure, JobState, Place, Role, Token};
     use crate::log::{Entry, Producer};
     use crate::metrics::{MeasuredStore, Metrics};
     use crate::store::{NewJob, ServerId, SqliteStore};

@@ -1,10 +1,10 @@
 //! Records of the result log, as API v1 shows them.
 
 use prost::Message as _;
+use sqlflow_job::{Cause, Job, JobState};
 use sqlflow_proto::record::{self, StoredRecord, notice, record::Payload};
 use sqlflow_proto::v1::{self, response};
 
-use crate::job::{Cause, Job, JobState};
 use crate::store::JobRecord;
 
 /// Records as API v1 shows them, from the first one on as many as take `max_bytes` together, but at least one.
@@ -157,7 +157,7 @@ pub(super) fn job(record: &JobRecord, with_steps: bool) -> v1::Job {
 }
 
 fn steps(job: &Job) -> Vec<v1::Step> {
-    let step = |(index, step): (u32, &crate::job::Step)| v1::Step {
+    let step = |(index, step): (u32, &sqlflow_job::Step)| v1::Step {
         index,
         first_statement: step.first_statement,
         statement_count: step.statement_count,
@@ -168,7 +168,7 @@ fn steps(job: &Job) -> Vec<v1::Step> {
     (0_u32..).zip(&job.steps).map(step).collect()
 }
 
-fn step_code(job: &Job, step: &crate::job::Step) -> v1::job_status::Code {
+fn step_code(job: &Job, step: &sqlflow_job::Step) -> v1::job_status::Code {
     match step.attempts.last() {
         None => v1::job_status::Code::Pending,
         Some(_) if step.succeeded() => v1::job_status::Code::Succeeded,
@@ -177,7 +177,7 @@ fn step_code(job: &Job, step: &crate::job::Step) -> v1::job_status::Code {
     }
 }
 
-fn attempt((number, attempt): (u32, &crate::job::Attempt)) -> v1::Attempt {
+fn attempt((number, attempt): (u32, &sqlflow_job::Attempt)) -> v1::Attempt {
     v1::Attempt {
         number,
         state: attempt.phase.name().to_owned(),
@@ -186,7 +186,7 @@ fn attempt((number, attempt): (u32, &crate::job::Attempt)) -> v1::Attempt {
         attached: attempt.attached_ms.map(timestamp),
         ended: attempt.ended_ms.map(timestamp),
         outcome: attempt.outcome().map(|outcome| outcome.message.clone()).unwrap_or_default(),
-        cleans_up: attempt.role == crate::job::Role::CleanUp,
+        cleans_up: attempt.role == sqlflow_job::Role::CleanUp,
         tracker_url: attempt.tracker_url.clone().unwrap_or_default(),
     }
 }

@@ -2,10 +2,10 @@
 //! token again. Nothing is stored but the token's hash and a hash of what was asked, both keyed by a secret of the
 //! state folder.
 
+use sqlflow_job::Token;
 use sqlflow_proto::v1;
 use tonic::Status;
 
-use crate::job::Token;
 use crate::store::RequestHash;
 use crate::web::Links;
 

@@ -1,11 +1,11 @@
 //! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
 
+use sqlflow_job::{ParseIdError, Rejection};
 use sqlflow_os::exhaustion;
 use sqlflow_text::with_causes;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::job::{ParseIdError, Rejection};
 use crate::log::LogError;
 use crate::sql::MAX_PROGRAM_BYTES;
 use crate::store::{StoreError, UpdateError};

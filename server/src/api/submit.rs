@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use sqlflow_job::{Event, Job, JobId, Role, Token};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
+use sqlflow_telemetry::Origin;
 use tonic::Status;
 
 use super::request_id::{self, NamedRequest};
@@ -11,10 +13,8 @@ use super::status;
 use crate::codegen::{self, DATA_SOURCE};
 use crate::drive::Driver;
 use crate::dsn;
-use crate::job::{Event, Job, JobId, Role, Token};
 use crate::sql::{self, Compiled};
 use crate::store::{Created, Lease, NewJob, Secret, Store};
-use crate::trace::Origin;
 use crate::web::Links;
 
 /// Statements of a program at the most.

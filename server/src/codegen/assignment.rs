@@ -6,12 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
+use sqlflow_job::{self, AttemptId, Job, Role, Step};
 use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::job::{self, AttemptId, Job, Role, Step};
 use crate::launch::Python;
 use crate::store::{Secret, Store};
 use crate::trace;
@@ -64,8 +64,9 @@ impl Assigner {
         let step = job.steps.get(attempt.step as usize);
         let publish_attempt = step.and_then(Step::kept_output).unwrap_or(0);
         let is_clean_up = job.attempt(attempt).is_some_and(|it| it.role == Role::CleanUp);
-        let clean_up =
-            step.filter(|_| is_clean_up).map(|step| CleanUp { granted_attempt: job::unclear_grant(step) });
+        let clean_up = step
+            .filter(|_| is_clean_up)
+            .map(|step| CleanUp { granted_attempt: sqlflow_job::unclear_grant(step) });
         let spec = serde_json::from_str(&spec)
             .map_err(|error| Status::data_loss(format!("the step's document is damaged: {error}")))?;
         let (traceparent, tracestate) = self.trace_of(job, attempt);

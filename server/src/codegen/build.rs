@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
-use crate::job;
 use crate::sql::{
     Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, StepKind, attribute_json, expr_json,
 };
@@ -43,8 +42,8 @@ fn models_needed_after(specs: &[StepSpec], first: usize) -> Vec<String> {
 
 /// The steps as the job's state has them at first.
 #[must_use]
-pub fn job_steps(compiled: &Compiled) -> Vec<job::Step> {
-    let steps = compiled.steps.iter().map(|step| job::Step {
+pub fn job_steps(compiled: &Compiled) -> Vec<sqlflow_job::Step> {
+    let steps = compiled.steps.iter().map(|step| sqlflow_job::Step {
         first_statement: small(step.first_statement),
         statement_count: small(step.kind.statements().len()),
         kind: compiled.program.statements[step.first_statement].body.kind().to_owned(),

@@ -1,9 +1,9 @@
 //! What the doctor finds, and how it is written down: pure.
 
 use serde::Serialize;
+use sqlflow_job::JobId;
 use sqlflow_text::escape::escaped;
 
-use crate::job::JobId;
 use crate::store::Lease;
 
 /// Kinds of findings. Their names are part of the interface: scripts look for them.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use sqlflow_job::{Attempt, Job, JobId, Phase, Place};
+
 use super::finding::{Finding, Kind, Remedy};
-use crate::job::{Attempt, Job, JobId, Phase, Place};
 use crate::launch::Agent;
 use crate::log::{Aside, Damage};
 use crate::store::{ServerId, Surveyed, SurveyedDocument};
@@ -360,9 +361,10 @@ fn live_attempt(job: &Job) -> Option<&Attempt> {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::{Event, Role};
+
     use super::*;
     use crate::fixture;
-    use crate::job::{Event, Role};
     use crate::store::Lease;
 
     const NOW: i64 = 10_000_000;

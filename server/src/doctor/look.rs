@@ -10,6 +10,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use sqlflow_job::JobId;
 use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +19,6 @@ use super::judge::{self, Scene, Servers, Sign};
 use super::remedy::Repairs;
 use super::report::Report;
 use super::state::{State, modified_ms};
-use crate::job::JobId;
 use crate::log::{Found, Health, LogError, Upkeep};
 use crate::presence::Presence;
 use crate::store::{Survey, SurveyError, Surveyed, SurveyedDocument};

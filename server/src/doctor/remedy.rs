@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
+use sqlflow_job::{JobId, JobState};
 
 use super::finding::{Done, Remedy};
 use super::state::State;
-use crate::job::{JobId, JobState};
 use crate::launch::Agent;
 use crate::log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, free_name};
 use crate::store::{Lease, SqliteStore, Store as _, StoreError};

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{anyhow, bail};
+use sqlflow_job::Place;
 use sqlflow_os::clock;
 
-use crate::job::Place;
 use crate::launch::{LocalLauncher, RunFolders};
 use crate::log::{LogOptions, Upkeep};
 use crate::store::{Survey, SurveyError};

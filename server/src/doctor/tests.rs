@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use serde_json::Value;
+use sqlflow_job::{Job, JobId, TokenHash};
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, record::Payload};
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,6 @@ use super::remedy::{Orphans, Repairs};
 use super::report::{Counts, Form, Report};
 use super::state::State;
 use crate::fixture;
-use crate::job::{Job, JobId, TokenHash};
 use crate::log::{BadBlocks, Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
 use crate::presence::Presence;
 use crate::store::{NewJob, ServerId, SqliteStore, Store as _};

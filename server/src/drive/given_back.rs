@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::job::{AttemptId, JobId};
+use sqlflow_job::{AttemptId, JobId};
 
 /// How long a job is left to other servers.
 pub(super) const REST: Duration = Duration::from_secs(60);

@@ -23,6 +23,7 @@ mod watching;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlflow_job::{Again, AttemptId, Change, Event, Evidence, Job, JobId, Next, Role};
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
 use tracing::Instrument as _;
@@ -30,7 +31,6 @@ use tracing::Instrument as _;
 use super::Context;
 use super::given_back::GivenBack;
 use super::reported::Reported;
-use crate::job::{Again, AttemptId, Change, Event, Evidence, Job, JobId, Next, Role};
 use crate::launch::Waiting;
 use crate::log::{Entry, LogError, Producer};
 use crate::store::known_job::{self, KnownJob};

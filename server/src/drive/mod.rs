@@ -18,11 +18,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use given_back::GivenBack;
+use sqlflow_job::{JobId, Place};
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::codegen::Assigner;
-use crate::job::{JobId, Place};
 use crate::launch::Launchers;
 use crate::log::ResultLog;
 use crate::memory_peaks::MemoryPeaks;
@@ -31,8 +32,6 @@ use crate::presence::Presence;
 use crate::refusals::Refusals;
 use crate::store::{Lease, ServerId, Store};
 use crate::trace::Tracer;
-
-use given_back::GivenBack;
 pub use housekeeping::Housekeeping;
 
 /// What driving needs.

@@ -1,9 +1,9 @@
 //! How an attempt ended whose agent cannot say so any more: from what it left, and from what is durable.
 
+use sqlflow_job::{Outcome, Reason};
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::convert;
-use crate::job::{Outcome, Reason};
 use crate::launch::{End, Remains};
 
 /// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the driver knows

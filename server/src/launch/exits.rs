@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::process::Child;
 use tokio::sync::watch;
 
-use crate::job::ExecutorRef;
+use sqlflow_job::ExecutorRef;
 
 /// A caller that learned of an exit and could not act on it is woken again after this.
 const REPEAT_PAUSE: Duration = Duration::from_millis(100);
@@ -121,11 +121,11 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
+    use sqlflow_job::{AttemptId, JobId};
     use tokio::process::Command;
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::job::{AttemptId, JobId};
 
     fn executor() -> ExecutorRef {
         ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 })

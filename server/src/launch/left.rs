@@ -3,10 +3,11 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sqlflow_job::{ExecutorRef, JobId};
+
 use super::lock::{Holder, holder};
 use super::processes;
 use super::run_folder::{self, attempts_of};
-use crate::job::{ExecutorRef, JobId};
 
 /// The run folders below one folder, which need not exist.
 #[derive(Debug, Clone)]

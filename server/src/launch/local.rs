@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
+use sqlflow_job::{AttemptId, ExecutorRef};
 use sqlflow_os::exhaustion::{is_exhaustion, with_remedy};
 use tokio::process::{Child, Command};
 
@@ -28,7 +29,6 @@ use super::{
     ATTACH, CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes,
     removal, run_folder, scope,
 };
-use crate::job::{AttemptId, ExecutorRef};
 
 /// Settings of the local launcher.
 #[derive(Debug, Clone)]
@@ -76,8 +76,8 @@ const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 impl LocalLauncher {
     /// Where a launcher with this state folder, which is an absolute path, starts attempts.
     #[must_use]
-    pub fn place_of(state_dir: &Path) -> crate::job::Place {
-        crate::job::Place { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
+    pub fn place_of(state_dir: &Path) -> sqlflow_job::Place {
+        sqlflow_job::Place { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
     }
 
     /// A launcher with these settings.

@@ -24,7 +24,7 @@ use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
 use sqlflow_proto::record::Record;
 
-use crate::job::{AttemptId, ExecutorRef, Job, Milestones, Place};
+use sqlflow_job::{AttemptId, ExecutorRef, Job, Milestones, Place};
 
 pub use left::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};

@@ -18,7 +18,7 @@ use std::time::Duration;
 use sqlflow_os::exhaustion::with_remedy;
 use tokio::sync::watch;
 
-use crate::job::AttemptId;
+use sqlflow_job::AttemptId;
 
 /// How often the first in the queue looks whether an agent that another server started has left its place. Exits of this
 /// process's own agents wake it at once.
@@ -241,9 +241,9 @@ fn about(path: &Path, error: &io::Error) -> io::Error {
 #[cfg(test)]
 mod tests {
     use futures::FutureExt as _;
+    use sqlflow_job::JobId;
 
     use super::*;
-    use crate::job::JobId;
 
     fn places(dir: &Path, limit: usize) -> Places {
         Places::new(dir.join("places"), NonZeroUsize::new(limit))

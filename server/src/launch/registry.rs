@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Job, Milestones, Place};
 
 use super::{
     CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Supervision, Target, Ticket, Waiting,
 };
-use crate::job::{AttemptId, Job, Milestones, Place};
 
 /// The kind of wait for a server that can ask after the attempt.
 const ELSEWHERE: &str = "elsewhere";
@@ -201,9 +201,10 @@ impl Launcher for Elsewhere {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::Event;
+
     use super::*;
     use crate::fixture;
-    use crate::job::Event;
 
     /// A launcher of which only the place matters.
     struct At(&'static str, &'static str);
@@ -254,7 +255,7 @@ mod tests {
     /// A job whose attempt was created there.
     fn job_at(place: Place) -> (Job, AttemptId) {
         let mut job = fixture::job(true);
-        job.apply(Event::AttemptCreated { step: 0, role: crate::job::Role::Run, place }, 0).unwrap();
+        job.apply(Event::AttemptCreated { step: 0, role: sqlflow_job::Role::Run, place }, 0).unwrap();
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         (job, attempt)
     }

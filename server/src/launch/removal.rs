@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::job::ExecutorRef;
+use sqlflow_job::ExecutorRef;
 
 /// How many executors are remembered. With more that memory starts over, at the cost of looking for their processes again.
 const MOST: usize = 1024;
@@ -95,9 +95,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use nix::errno::Errno;
+    use sqlflow_job::{AttemptId, JobId};
 
     use super::*;
-    use crate::job::{AttemptId, JobId};
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

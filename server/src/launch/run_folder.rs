@@ -6,10 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
+use sqlflow_job::{AttemptId, ExecutorRef, JobId};
 use sqlflow_proto::agent::{Outcome, outcome};
 
 use super::{End, RecordSource, Remains, Spool};
-use crate::job::{AttemptId, ExecutorRef, JobId};
 
 /// How much of the agent's own log is kept when it dies without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;

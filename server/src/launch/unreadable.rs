@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use sqlflow_os::exhaustion::is_exhaustion;
 
-use crate::job::ExecutorRef;
+use sqlflow_job::ExecutorRef;
 
 /// How long a read may fail by an error that may pass, such as EIO, before the file is taken for damaged.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -49,9 +49,9 @@ impl Unreadable {
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
+    use sqlflow_job::{AttemptId, JobId};
 
     use super::*;
-    use crate::job::{AttemptId, JobId};
 
     fn executor() -> ExecutorRef {
         ExecutorRef::of_attempt(&AttemptId { job: JobId::generate(), step: 0, number: 1 })

@@ -17,11 +17,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use sqlflow_job::JobId;
 use sqlflow_os::clock;
 
 use super::LogError;
 use super::disk::{self, Disk};
-use crate::job::JobId;
 
 /// Name of a file of records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

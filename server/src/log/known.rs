@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 
-use crate::job::JobId;
+use sqlflow_job::JobId;
 
 /// Logs whose state is kept in memory though nobody uses them; about 1 KiB each, 16 KiB at the most for all but the
 /// longest. Between two appends a log is idle too, and what was forgotten of it costs a read of its whole tail.

@@ -68,7 +68,7 @@ pub use small::{Durability, SmallLog, SmallLogError, SmallLogs};
 pub use tiered::TieredLog;
 pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 
-use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId};
+use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId};
 
 /// A record on its way into the log.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sqlflow_proto::record::StoredRecord;
 
-use crate::job::AttemptId;
+use sqlflow_job::AttemptId;
 
 /// Who said a record. Each producer that is an agent numbers its records from 1, without gaps, so that the log takes each of
 /// them once.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Evidence, JobId};
 use tokio::sync::watch;
 
 use super::blocking::run_blocking;
@@ -16,7 +17,6 @@ use super::known::Known;
 use super::summary::SealedAttempt;
 use super::write::Addition;
 use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
-use crate::job::{AttemptId, Evidence, JobId};
 
 /// Where the logs are, and how much they may hold.
 #[derive(Debug, Clone)]

@@ -7,7 +7,7 @@ mod view;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::job::{Change, Event, Job, JobId};
+use sqlflow_job::{Change, Event, Job, JobId};
 
 pub(super) use pages::page;
 pub(super) use view::{Planned, SmallView};

@@ -4,11 +4,11 @@
 //! Bounds: about 16 bytes for each agent of each attempt, 6 for each step of the job and 12 for each start of a server
 //! while the job is alive.
 
+use sqlflow_job::Evidence;
 use sqlflow_proto::record::{Record, StoredRecord, gap, notice, record::Payload};
 
 use super::Producer;
 use super::shift::{self, Shift};
-use crate::job::Evidence;
 
 /// The state that a log's records add up to. It is kept in files as this protobuf message.
 #[derive(Clone, PartialEq, prost::Message)]

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Event, Evidence, JobId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -25,7 +26,6 @@ use super::small::{Planned, SmallLog, SmallLogs, SmallView, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
 use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
-use crate::job::{AttemptId, Event, Evidence, JobId};
 
 /// How often an addition is planned again because another process, or another task, appended in between.
 const TRIES: u32 = 32;

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sqlflow_job::JobId;
+
 use super::LogError;
 use super::adopt::MOVING;
 use super::disk::Disk;
@@ -14,7 +16,6 @@ use super::folder::{Folder, read_dir_if_there};
 use super::inspect::{Health, inspect};
 use super::lock::{JobLock, Tried};
 use super::repair::repair_all;
-use crate::job::JobId;
 
 /// What a deletion that was broken off leaves of a job's folder has this extension.
 const REMOVED: &str = "removed";

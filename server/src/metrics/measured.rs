@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
 use tokio::sync::watch;
 
 use super::{Metrics, Operation};
-use crate::job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
 use crate::log::{Appended, Both, Entry, LogError, Missing, Page, ResultLog};
 use crate::store::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, KnownJob, Lease, NewJob, Revision, Secret,

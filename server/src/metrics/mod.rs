@@ -19,7 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 use sqlflow_proto::agent::PhaseTime;
 use tonic::{Code, Status};
 
-use crate::job::{Event, Job, JobState, Phase};
+use sqlflow_job::{Event, Job, JobState, Phase};
 
 pub use measured::{MeasuredLog, MeasuredStore};
 
@@ -298,7 +298,7 @@ impl Metrics {
         }
     }
 
-    fn note_attempt(&self, job: &Job, id: &crate::job::AttemptId) {
+    fn note_attempt(&self, job: &Job, id: &sqlflow_job::AttemptId) {
         let Some(attempt) = job.attempt(id) else { return };
         let Phase::Ended { outcome, .. } = &attempt.phase else { return };
         self.0.attempts_ended.get_or_create(&Reason { reason: outcome.reason.name() }).inc();

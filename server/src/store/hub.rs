@@ -3,12 +3,12 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use sqlflow_job::{Job, JobId};
 use sqlflow_sync::watched::Watched;
 use tokio::sync::watch;
 
 use super::Revision;
 use super::known_job::KnownJob;
-use crate::job::{Job, JobId};
 
 #[derive(Default)]
 pub(super) struct Hub {

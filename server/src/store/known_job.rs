@@ -11,10 +11,10 @@
 
 use std::sync::Arc;
 
+use sqlflow_job::{Job, JobId};
 use tokio::sync::watch;
 
 use super::{Revision, Store, StoreError};
-use crate::job::{Job, JobId};
 
 /// The state of a watched job, as far as this process knows it.
 #[derive(Debug, Default)]
@@ -83,9 +83,10 @@ pub async fn current(
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::Failure;
+
     use super::*;
     use crate::fixture;
-    use crate::job::Failure;
 
     const FIRST: Revision = Revision(7);
     const SECOND: Revision = Revision(9);

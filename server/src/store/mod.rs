@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::watch;
 
-use crate::job::{Change, Event, Job, JobId, TokenHash};
+use sqlflow_job::{Change, Event, Job, JobId, TokenHash};
 
 /// The state of all jobs. Every method is one transaction; it either happened or it did not, also when the caller
 /// is dropped. What was written is there after the death of any process. After a power failure of the machine this may be

@@ -34,6 +34,7 @@ pub(super) use self::migrations::older_file;
 use self::readers::Readers;
 use self::rows::{RECORD_COLUMNS, job_id, json, listed, readable, record, stored};
 pub use self::survey::{ServerLease, Survey, SurveyError, Surveyed, SurveyedDocument};
+use sqlflow_job::{Change, Event, Job, JobId, TokenHash};
 use sqlflow_os::clock;
 
 use self::transactions::{apply, end_damaged, insert};
@@ -46,7 +47,6 @@ use super::types::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, Lease, NewJob, Revision, Secret, ServerId,
     StoreError, Unfetched, UpdateError,
 };
-use crate::job::{Change, Event, Job, JobId, TokenHash};
 
 /// How long a write waits for those of this process.
 const TURN_TIMEOUT: Duration = Duration::from_secs(10);

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use sqlflow_job::{AttemptId, Basis, Cause, Failure, JobState, Outcome, Place, Reason, Rejection, Role};
+
 use super::*;
 use crate::fixture;
-use crate::job::{AttemptId, Basis, Cause, Failure, JobState, Outcome, Place, Reason, Rejection, Role};
 
 struct Servers {
     dir: tempfile::TempDir,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rusqlite::ErrorCode;
 
-use crate::job::{Job, JobId, Rejection, TokenHash};
+use sqlflow_job::{Job, JobId, Rejection, TokenHash};
 
 /// One process of the server: a new one at every start.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -11,10 +11,10 @@
 //!       …                 the agent's own: fetch, run, drain, publish, report
 //! ```
 
+use sqlflow_job::{Attempt, AttemptId, Job, JobState, Step};
 use sqlflow_telemetry::{Kind, Span, TraceContext};
 
 use super::{attempt, client, run, step};
-use crate::job::{Attempt, AttemptId, Job, JobState, Step};
 use crate::store::JobRecord;
 
 /// The spans of a job that has ended, or ends at `now_ms`.
@@ -102,9 +102,10 @@ fn span(name: &str, context: TraceContext, parent: Option<TraceContext>, (begin,
 mod tests {
     use std::collections::HashSet;
 
+    use sqlflow_job::{Cause, Event, Failure, InstanceHash, JobId, Outcome, Place, Reason, Role};
+    use sqlflow_telemetry::Origin;
+
     use super::*;
-    use crate::job::{Cause, Event, Failure, InstanceHash, JobId, Outcome, Place, Reason, Role};
-    use crate::trace::Origin;
 
     const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
@@ -140,7 +141,7 @@ mod tests {
                 Event::AttemptFoundEnded {
                     attempt,
                     outcome: Outcome::by_server(reason, "so", false),
-                    basis: crate::job::Basis::Attached,
+                    basis: sqlflow_job::Basis::Attached,
                 },
             ] {
                 now += 10;

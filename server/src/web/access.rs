@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
-use crate::job::JobId;
+use sqlflow_job::JobId;
 
 /// Bytes of the secret, and of a key.
 const SECRET_BYTES: usize = 32;

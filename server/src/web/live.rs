@@ -13,13 +13,13 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::Stream;
 use serde::Deserialize;
+use sqlflow_job::JobId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
-use crate::job::JobId;
 use crate::reader::Reader;
 use crate::store::known_job;
 

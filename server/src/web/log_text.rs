@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlflow_proto::record::{StoredRecord, gap, notice, output::Stream, record::Payload};
 
-use crate::job::JobState;
+use sqlflow_job::JobState;
 
 /// Streams whose torn characters are remembered at the most: two of each attempt that runs.
 const MAX_STREAMS: usize = 64;

@@ -18,13 +18,13 @@ use axum::routing::get;
 use futures::stream;
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
+use sqlflow_job::{CursorToken, JobId};
 use sqlflow_proto::record::record::Payload;
 
 use super::log_text::{LogText, Piece, PieceKind};
 use super::tail::{Tail, tail};
 use super::view::READ_TIME;
 use super::{Web, assets};
-use crate::job::{CursorToken, JobId};
 use crate::log::ResultLog;
 use crate::store::JobRecord;
 

@@ -6,10 +6,10 @@
 
 use std::collections::VecDeque;
 
+use sqlflow_job::JobId;
 use sqlflow_proto::record::{StoredRecord, record::Payload};
 
 use super::log_text::{Lines, LogText, Piece};
-use crate::job::JobId;
 use crate::log::{LogError, ResultLog};
 
 /// Lines that a page begins with.

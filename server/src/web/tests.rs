@@ -8,12 +8,12 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::StatusCode;
 use futures::StreamExt as _;
+use sqlflow_job::JobId;
 use sqlflow_proto::record::{EarlierModel, ModelPublished, Notice, Record, notice, record::Payload};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::fixture::{self, HookedLog, LogHooks};
-use crate::job::JobId;
 use crate::launch::{LocalLauncher, LocalOptions, Python};
 use crate::log::{Entry, Producer};
 use crate::store::{ServerId, SqliteStore};
@@ -77,7 +77,7 @@ impl World {
         let job = fixture::job(true);
         let id = job.id.clone();
         let mut new = fixture::new_job(job, &ServerId("test".to_owned()));
-        new.token = crate::job::TokenHash(rand::random());
+        new.token = sqlflow_job::TokenHash(rand::random());
         self.web.store.create(new).await.unwrap();
         self.say(&id, "begins").await;
         id

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use sqlflow_job::JobId;
 use sqlflow_proto::record::{ModelPublished, Notice, StoredRecord, notice, output::Stream, record::Payload};
 
 use super::bar::{Bar, Bars};
 use super::statements::Statements;
-use crate::job::JobId;
 use crate::log::{LogError, ResultLog};
 
 /// Jobs that are kept without an open page; the one that was looked at longest ago goes first. With the jobs of open pages

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sqlflow_job::{AttemptId, InstanceHash, Job};
 use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
 use super::standing::Standing;
 use super::{AttachContext, Changes, SAFETY_PERIOD, lock};
-use crate::job::{AttemptId, InstanceHash, Job};
 use crate::silence::{News, Silence};
 use crate::store::known_job;
 

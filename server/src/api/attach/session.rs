@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
+use sqlflow_job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
@@ -15,7 +16,6 @@ use super::standing::Standing;
 use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::convert;
-use crate::job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
 use crate::launch::{Ender, Target};
 use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;

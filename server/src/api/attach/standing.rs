@@ -1,6 +1,6 @@
 //! What a job's record says about an agent that speaks, or wants to speak, for one of its attempts. Pure.
 
-use crate::job::{AttemptId, EndedBy, Failure, InstanceHash, Job, Phase, Role};
+use sqlflow_job::{AttemptId, EndedBy, Failure, InstanceHash, Job, Phase, Role};
 
 /// How the agent of a stream stands.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,9 +61,10 @@ pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::{Basis, Cause, Event, Outcome, Place, Reason};
+
     use super::*;
     use crate::fixture;
-    use crate::job::{Basis, Cause, Event, Outcome, Place, Reason};
 
     fn attached() -> (Job, AttemptId, InstanceHash) {
         let mut job = fixture::job(true);

@@ -8,6 +8,7 @@ mod silence;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
+use sqlflow_job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
@@ -23,7 +24,6 @@ use crate::api::AgentSocket;
 use crate::api::executors::ExecutorId;
 use crate::codegen::DATA_SOURCE;
 use crate::fixture;
-use crate::job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
 use crate::launch::Ender;
 use crate::log::TieredLog;
 use crate::metrics::MeasuredStore;
@@ -297,7 +297,7 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
 async fn a_verdict_reaches_an_agent_that_was_cancelled_before() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
-    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     world.update(Event::CancelRequested(cancel)).await;
     assert!(matches!(stream.next().await, Ok(Message::Cancel(_))));
     world.found_ended().await;
@@ -350,7 +350,7 @@ async fn what_another_server_records_reaches_an_open_stream() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();
-    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     let cancelled = async { while !matches!(stream.next().await.unwrap(), Message::Cancel(_)) {} };
     tokio::time::timeout(SAFETY_PERIOD / 10, cancelled).await.expect("it is told");

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use async_trait::async_trait;
+use sqlflow_job::JobId;
 
 use super::task::{Progress, Work};
 use crate::drive::Driver;
-use crate::job::JobId;
 use crate::store::Claim;
 
 /// Claimed in one pass at the most, so that servers that start together share what there is.

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::FutureExt as _;
+use sqlflow_job::{AttemptId, JobId};
 
 use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
 use crate::drive::Context;
 use crate::drive::reported::Reported;
-use crate::job::{AttemptId, JobId};
 use crate::launch::Execution;
 
 /// Time to list what was left behind.

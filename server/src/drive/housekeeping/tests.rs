@@ -5,13 +5,13 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
 use crate::fixture::{self, HookedLog, LogHooks};
-use crate::job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
 use crate::launch::{
     CleanUp, LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting,
 };

@@ -6,11 +6,11 @@
 
 use std::time::Instant;
 
+use sqlflow_job::{AttemptId, Event, Job};
 use sqlflow_proto::record::notice;
 
 use super::watching::Look;
 use super::{JobDriver, Stop};
-use crate::job::{AttemptId, Event, Job};
 use crate::silence::{News, Silence};
 use crate::store::ServerId;
 

@@ -3,8 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use sqlflow_job::AttemptId;
+
 use super::waits::{Lasted, Waits};
-use crate::job::AttemptId;
 use crate::refusals::Awaited;
 use crate::silence::Silence;
 

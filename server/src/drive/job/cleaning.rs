@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use sqlflow_job::{AttemptId, Job};
+
 use super::{JobDriver, LOOK_PERIOD, attempts_of};
-use crate::job::{AttemptId, Job};
 use crate::launch::{CleanUp, Execution, Observation};
 
 /// Pause before another try, after a clean-up failed or nothing was known of the attempt.

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use sqlflow_job::AttemptId;
+
 use super::{Changes, JobDriver, LOOK_PERIOD, Stop};
 use crate::drive::given_back::REST;
-use crate::job::AttemptId;
 use crate::launch::Waiting;
 
 impl JobDriver {

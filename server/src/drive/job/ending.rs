@@ -3,6 +3,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use sqlflow_job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reason, Role};
 use sqlflow_os::clock;
 use sqlflow_os::exhaustion::is_exhaustion;
 use sqlflow_proto::record::{Record, notice};
@@ -10,7 +11,6 @@ use sqlflow_proto::record::{Record, notice};
 use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::drive::verdict;
-use crate::job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reason, Role};
 use crate::launch::{Execution, Observation, Remains, Supervision};
 use crate::log::{Entry, LogError, Missing, Producer};
 use crate::trace;

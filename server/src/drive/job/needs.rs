@@ -1,10 +1,10 @@
 //! What a launcher is told of an attempt.
 
+use sqlflow_job::{Job, Role};
 use tonic::Code;
 
 use super::{JobDriver, Stop};
 use crate::codegen::StepSpec;
-use crate::job::{Job, Role};
 use crate::launch::{Execution, LaunchError, Needs, Supervision};
 
 impl JobDriver {

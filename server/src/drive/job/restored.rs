@@ -2,9 +2,10 @@
 //! after a backup was restored. A second agent would take the records of the first for its own acknowledged ones, and
 //! execute again what may have been executed.
 
+use sqlflow_job::{AttemptId, Event};
+
 use super::ending::LEADER;
 use super::{JobDriver, LOOK_PERIOD, Stop};
-use crate::job::{AttemptId, Event};
 use crate::launch::{Execution, Observation};
 
 impl JobDriver {

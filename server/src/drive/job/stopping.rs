@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::job::{AttemptId, Job, Phase};
+use sqlflow_job::{AttemptId, Job, Phase};
 
 /// Time in which an attached agent may begin its end before its platform is asked to end it.
 const ASK_AFTER: Duration = Duration::from_secs(3);

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use sqlflow_job::AttemptId;
 use sqlflow_proto::record::notice;
 
 use super::{JobDriver, Stop};
-use crate::job::AttemptId;
 use crate::launch::{Observation, Waiting};
 
 /// The kind of wait for the platform's word.

@@ -3,9 +3,9 @@
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use serde_json::{Value, json};
+use sqlflow_job::AttemptId;
 
 use super::pod::{ATTEMPT, JOB, MANAGED_BY, MANAGER, STEP, attempt_of_labels, merge};
-use crate::job::AttemptId;
 use crate::launch::Target;
 
 /// `sqlflow-<job>-<step>`: all attempts of a step have one.

@@ -3,10 +3,10 @@
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
 use kube::ResourceExt as _;
 use kube::api::{Api, PostParams};
+use sqlflow_job::ExecutorRef;
 
 use super::KubernetesLauncher;
 use super::pod::{self, AUDIENCE};
-use crate::job::ExecutorRef;
 
 /// Who a Pod's token speaks for.
 #[derive(Debug, Clone, PartialEq, Eq)]

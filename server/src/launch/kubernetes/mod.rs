@@ -20,22 +20,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use bounded::{CALL_TIME, bounded};
+use changes::Changes;
+use deletions::Deletions;
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
+use orphans::Orphans;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use sqlflow_job::{AttemptId, ExecutorRef, Milestones, Place};
 
 use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
-use crate::job::{AttemptId, ExecutorRef, Milestones, Place};
-
-use bounded::{CALL_TIME, bounded};
-use changes::Changes;
-use deletions::Deletions;
-use orphans::Orphans;
 
 pub(crate) use bounded::in_words;
 pub use identity::PodIdentity;

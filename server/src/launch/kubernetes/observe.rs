@@ -6,12 +6,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     ContainerStateTerminated, ContainerStateWaiting, ContainerStatus, Pod, PodCondition,
 };
+use sqlflow_job::Milestones;
 use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::agent::outcome::Reason;
 
 use super::last_words;
 use super::pod::CONTAINER;
-use crate::job::Milestones;
 use crate::launch::{End, Ender, Observation, Remains, Waiting};
 
 /// A scheduler may find room yet; more is a matter for whoever runs the cluster.

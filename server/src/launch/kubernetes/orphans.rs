@@ -3,7 +3,8 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::job::ExecutorRef;
+use sqlflow_job::ExecutorRef;
+
 use crate::launch::Target;
 
 /// Executors that were reported; no more than there are Pods and claims.
@@ -32,8 +33,9 @@ impl Orphans {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_job::{AttemptId, JobId};
+
     use super::*;
-    use crate::job::{AttemptId, JobId};
 
     #[test]
     fn an_orphan_is_reported_once_and_forgotten_when_it_is_gone() {

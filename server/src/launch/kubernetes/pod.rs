@@ -5,9 +5,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
+use sqlflow_job::{AttemptId, ExecutorRef};
 
 use super::{KubernetesOptions, claim};
-use crate::job::{AttemptId, ExecutorRef};
 use crate::launch::{Needs, Target, Wishes};
 
 /// Says whose Pods they are; its value is [`MANAGER`].

@@ -1,5 +1,6 @@
+use sqlflow_job::JobId;
+
 use super::*;
-use crate::job::JobId;
 use crate::launch::End;
 use crate::launch::lock::write_lock;
 

@@ -15,11 +15,11 @@ mod upkeep;
 use std::path::Path;
 
 use bytes::Bytes;
+use sqlflow_job::{AttemptId, JobId};
 use sqlflow_proto::record::{Notice, Output, Record, StatementStarted, StoredRecord, gap, record::Payload};
 use sqlflow_proto::v1::{Progress, Rows};
 
 use super::{Entry, LogError, LogOptions, Producer, ResultLog, SegmentLog};
-use crate::job::{AttemptId, JobId};
 
 fn options(dir: &Path) -> LogOptions {
     LogOptions {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use sqlflow_job::{Change, Event, Failure};
 
 use super::*;
 use crate::fixture;
-use crate::job::{Change, Event, Failure};
 use crate::log::adopt::adopt;
 use crate::log::{SmallLogs as _, TieredLog};
 use crate::store::{ServerId, SqliteStore, Store as _};

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sqlflow_job::JobId;
 
 use super::rows::{DOC_VERSION, job_id, json, readable};
-use crate::job::JobId;
 use crate::store::types::{Claim, Lease, ServerId, StoreError};
 
 /// Owner of a job that was given back.

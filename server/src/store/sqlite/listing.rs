@@ -1,9 +1,9 @@
 //! The query for a list of jobs.
 
 use rusqlite::types::Value;
+use sqlflow_job::JobState;
 
 use super::rows::RECORD_COLUMNS;
-use crate::job::JobState;
 use crate::store::types::JobFilter;
 
 /// The newest jobs of each state, by its index, and of these the newest: the rows that are looked at are no more than

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rusqlite::types::Type;
 use rusqlite::{Row, Rows};
+use sqlflow_job::{Cause, Failure, Job, JobId, JobState};
 
-use crate::job::{Cause, Failure, Job, JobId, JobState};
 use crate::store::types::{JobRecord, StoreError};
 
 /// Version of the documents that this server writes. It rises with every change that an older server would drop when

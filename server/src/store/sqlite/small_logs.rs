@@ -3,13 +3,13 @@
 use async_trait::async_trait;
 use bytes::BytesMut;
 use rusqlite::{Connection, ErrorCode, params};
+use sqlflow_job::{Change, Event, Job, JobId};
 use sqlflow_text::with_causes;
 
 use super::SqliteStore;
 use super::rows::{DOC_VERSION, job_id};
 use super::transactions::apply;
 use super::writer::Turn;
-use crate::job::{Change, Event, Job, JobId};
 use crate::log::{Durability, SmallLog, SmallLogError, SmallLogs};
 use crate::store::types::{StoreError, UpdateError};
 

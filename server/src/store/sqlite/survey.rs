@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, Params, Row, params};
+use sqlflow_job::{Job, JobId};
 
 use super::beside;
 use super::database::BUSY_TIMEOUT;
 use super::migrations::{self, Versions};
 use super::rows::{Document, check_version, document, job_id};
 use super::small_logs::{self, Parts};
-use crate::job::{Job, JobId};
 use crate::log::SmallLog;
 use crate::store::types::{Lease, ServerId, StoreError};
 

@@ -1,11 +1,11 @@
 //! What is done in one transaction.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
+use sqlflow_job::{Change, Event, Job, JobId};
 
 use super::changes::next_revision;
 use super::leases::{prolong, until};
 use super::rows::{DOC_VERSION, Document, check_version, document, job_id, json};
-use crate::job::{Change, Event, Job, JobId};
 use crate::store::types::{Created, Lease, NewJob, Revision, StoreError, UpdateError};
 
 /// Records a job. Gives the revision of this write, if there was one.

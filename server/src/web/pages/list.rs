@@ -6,11 +6,11 @@ use axum::http::StatusCode;
 use axum::response::Html;
 use maud::{Markup, html};
 use serde::Deserialize;
+use sqlflow_job::{JobId, JobState};
 use sqlflow_os::clock;
 
 use super::words::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
-use crate::job::{JobId, JobState};
 use crate::store::{JobFilter, JobRecord};
 use crate::web::Web;
 

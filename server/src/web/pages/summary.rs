@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use maud::{Markup, html};
+use sqlflow_job::{Attempt, Failure, Job, JobState, Phase, Step};
 use sqlflow_os::clock;
 use sqlflow_proto::record::EarlierModel;
 
 use super::statements::{self, Course};
 use super::timeline::timeline;
 use super::words::{badge, duration, kinds, moment, size};
-use crate::job::{Attempt, Failure, Job, JobState, Phase, Step};
 use crate::log::LogError;
 use crate::store::JobRecord;
 use crate::trace;

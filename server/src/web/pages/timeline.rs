@@ -4,10 +4,10 @@
 //! phone.
 
 use maud::{Markup, html};
+use sqlflow_job::{Attempt, Job, Reason, Role, Step};
 use sqlflow_os::clock;
 
 use super::words::{badge, duration, step_name};
-use crate::job::{Attempt, Job, Reason, Role, Step};
 use crate::store::JobRecord;
 
 /// Width of a bar's drawing, in its own units, and its height.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::job::{Job, Step};
+use sqlflow_job::{Job, Step};
 
 /// Kinds of steps that a list shows of a job.
 const MAX_KINDS: usize = 8;

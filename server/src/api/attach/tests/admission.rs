@@ -92,7 +92,7 @@ async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
     go_on.notify_one();
     // Nothing tells that the held up one was dropped; if it took over, it does so at once.
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     world.update(Event::CancelRequested(cancel)).await;
     assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
 }

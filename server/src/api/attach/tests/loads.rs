@@ -49,7 +49,7 @@ async fn what_another_server_writes_is_seen_and_loaded_once() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();
-    let cancel = crate::job::Failure::new(crate::job::Cause::Cancelled, "by a user");
+    let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     stream.say(attach_request::Message::Commit(CommitRequest::default())).await;
     let mut told = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];

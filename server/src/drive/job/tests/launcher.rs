@@ -4,13 +4,13 @@ use std::io;
 use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
+use sqlflow_job::InstanceHash;
 use sqlflow_proto::agent;
 use sqlflow_proto::v1::Head;
 use tokio::sync::watch;
 
 use super::super::*;
 use super::{MANY, started};
-use crate::job::InstanceHash;
 use crate::launch::{
     CleanUp, End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision,
     Target,

@@ -12,6 +12,7 @@ mod verdicts;
 use std::io;
 
 use async_trait::async_trait;
+use sqlflow_job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
 use sqlflow_proto::agent;
 use sqlflow_proto::record::{StatementStarted, gap};
 use sqlflow_proto::v1::Head;
@@ -21,7 +22,6 @@ use super::*;
 use crate::codegen::{Assigner, DATA_SOURCE};
 use crate::drive::{Driver, Housekeeping, Limits};
 use crate::fixture;
-use crate::job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
 use crate::launch::{Launchers, Observation, RecordSource, Remains};
 use crate::log::{ResultLog, TieredLog};
 use crate::memory_peaks::MemoryPeaks;

@@ -1,9 +1,9 @@
 //! The state of a job, its steps and their attempts, as the store keeps it.
 
 use serde::{Deserialize, Serialize};
+use sqlflow_telemetry::Origin;
 
 use super::{AttemptId, ExecutorRef, JobId, Place};
-use crate::trace::Origin;
 
 /// A job as it stands. Everything else about it (the program, its secrets, its log) does not change or is kept apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

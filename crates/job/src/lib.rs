@@ -4,6 +4,8 @@
 mod apply;
 mod clean_up;
 mod executor;
+#[cfg(any(test, feature = "test-support"))]
+pub mod fixture;
 mod ids;
 mod next;
 mod place;

@@ -10,7 +10,7 @@ pub const MAX_CLEAN_UPS: u32 = 3;
 
 /// What is left of a step's scratch tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Scratch {
+pub(crate) enum Scratch {
     /// Nothing.
     Clean,
     /// A killed attempt may have left a table. So many attempts to clean up have failed.
@@ -23,7 +23,7 @@ pub(super) enum Scratch {
 }
 
 /// What the attempts of a step left, all of which have ended.
-pub(super) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
+pub(crate) fn scratch(step: &Step, evidence: Evidence) -> Scratch {
     let runs = step.attempts.iter().filter(|attempt| attempt.role == Role::Run);
     // Each attempt begins by dropping what earlier ones left.
     let left = runs.filter_map(what_is_left).next_back();

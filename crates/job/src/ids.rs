@@ -54,7 +54,7 @@ pub struct ParseIdError {
 }
 
 impl ParseIdError {
-    pub(super) fn new(what: &'static str, text: &str) -> Self {
+    pub(crate) fn new(what: &'static str, text: &str) -> Self {
         Self { what, text: text.chars().take(64).collect() }
     }
 }
