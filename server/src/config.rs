@@ -17,11 +17,11 @@ use anyhow::{Context as _, bail};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use sqlflow_job_store::Secret;
 use sqlflow_units::duration;
 
 use crate::doctor;
 use crate::dsn;
-use crate::store::Secret;
 
 /// Takes SQL programs over gRPC and runs each statement's program outside of itself.
 ///

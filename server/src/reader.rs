@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use crate::store::{JobRecord, Store};
+use sqlflow_job_store::{JobRecord, Store};
 
 /// A reader is noted at most this often, and four times within the time that the job allows.
 const PERIOD: Duration = Duration::from_secs(5);

@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use sqlflow_job_store::Membership;
+use sqlflow_job_store::{SqliteStore, Store};
 use sqlflow_os::clock;
+use sqlflow_result_log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use sqlflow_telemetry::Exporter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,13 +23,10 @@ use crate::config::{LauncherKind, Options};
 use crate::drive::{Context, Driver, Housekeeping, Limits};
 use crate::launch::kubernetes::{KubernetesLauncher, KubernetesOptions, authority};
 use crate::launch::{Launcher, Launchers, LocalLauncher, LocalOptions, Python, pythons};
-use crate::log::{LogOptions, ResultLog, SegmentLog, TieredLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
-use crate::presence::Presence;
 use crate::refusals::Refusals;
 use crate::silence::SILENCE;
-use crate::store::{SqliteStore, Store};
 use crate::trace::Tracer;
 use crate::web::{Links, Views, Web};
 
@@ -87,8 +87,8 @@ pub async fn run(
     let public_url = options.public_url.clone().map_or_else(own_url, Ok)?;
     let links = Links::open(&state_dir.join("links.key"), &public_url)
         .context("could not open the key of the jobs' pages")?;
-    let presence =
-        Presence::announce(&state_dir.join("servers")).context("could not announce this server")?;
+    let membership =
+        Membership::join(&state_dir.join("servers")).context("could not announce this server")?;
     let python = match options.launcher {
         LauncherKind::Local => Python::first_of(pythons(options.python.as_deref())),
         LauncherKind::Kubernetes => Python::elsewhere(options.python.as_deref().unwrap_or("python3")),
@@ -121,7 +121,7 @@ pub async fn run(
             assigner: assigner.clone(),
             refusals: refusals.clone(),
             memory_peaks: memory_peaks.clone(),
-            presence,
+            membership,
             limits: Limits {
                 lease: options.lease,
                 attach: options.attach_timeout.unwrap_or(ATTACH_TIMEOUT),

@@ -15,11 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Event, InstanceHash, Job, Rejection};
+use sqlflow_job_store::{KnownJob, ServerId, Store, StoreError, UpdateError};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
 };
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use sqlflow_result_log::{Entry, Producer, ResultLog};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -31,12 +33,10 @@ use super::status;
 use crate::accept::Bounds;
 use crate::codegen::Assigner;
 use crate::launch::Target;
-use crate::log::{Entry, Producer, ResultLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::{Refusal, Refusals};
 use crate::silence::Silence;
-use crate::store::{KnownJob, ServerId, Store, StoreError, UpdateError};
 use absence::Absence;
 use session::{Bound, Session};
 use standing::Standing;

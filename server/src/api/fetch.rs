@@ -7,17 +7,17 @@ use std::time::Duration;
 
 use prost::Message as _;
 use sqlflow_job::{CursorToken, JobId};
+use sqlflow_job_store::{JobRecord, KnownJob, Store, known_job};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
+use sqlflow_result_log::{Page, ResultLog};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::{Response, Status};
 
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
-use crate::log::{Page, ResultLog};
 use crate::reader::Reader;
-use crate::store::{JobRecord, KnownJob, Store, known_job};
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
@@ -273,13 +273,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use sqlflow_job::{AttemptId, Cause, Event, Failure, JobState, Place, Role, Token};
+    use sqlflow_job_store::{NewJob, ServerId, SqliteStore};
     use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+    use sqlflow_result_log::{Entry, Producer};
 
     use super::*;
     use crate::fixture;
-    use crate::log::{Entry, Producer};
     use crate::metrics::{MeasuredStore, Metrics};
-    use crate::store::{NewJob, ServerId, SqliteStore};
 
     #[tokio::test]
     async fn a_page_has_what_this_process_wrote_while_it_was_waited_for_and_loads_once() {

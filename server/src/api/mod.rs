@@ -20,8 +20,10 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::StreamExt as _;
+use sqlflow_job_store::Store;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::v1::sql_flow_server::SqlFlowServer;
+use sqlflow_result_log::ResultLog;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -31,13 +33,11 @@ use tonic::transport::Server;
 use crate::accept::{self, Prompt};
 use crate::codegen::Assigner;
 use crate::drive::Driver;
-use crate::log::ResultLog;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::silence::SILENCE;
 use crate::sql;
-use crate::store::Store;
 use crate::web::Links;
 
 pub use agent_socket::AgentSocket;

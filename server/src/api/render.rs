@@ -5,7 +5,7 @@ use sqlflow_job::{Cause, Job, JobState};
 use sqlflow_proto::record::{self, StoredRecord, notice, record::Payload};
 use sqlflow_proto::v1::{self, response};
 
-use crate::store::JobRecord;
+use sqlflow_job_store::JobRecord;
 
 /// Records as API v1 shows them, from the first one on as many as take `max_bytes` together, but at least one.
 pub(super) fn page(

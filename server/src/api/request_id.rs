@@ -3,10 +3,10 @@
 //! state folder.
 
 use sqlflow_job::Token;
+use sqlflow_job_store::RequestHash;
 use sqlflow_proto::v1;
 use tonic::Status;
 
-use crate::store::RequestHash;
 use crate::web::Links;
 
 /// Shorter ids could be guessed, and who has the id has the token.

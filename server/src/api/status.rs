@@ -1,14 +1,14 @@
 //! Errors as gRPC codes. The person gets one sentence; what it rests on goes to the server's log.
 
 use sqlflow_job::{ParseIdError, Rejection};
+use sqlflow_job_store::{StoreError, UpdateError};
 use sqlflow_os::exhaustion;
+use sqlflow_result_log::LogError;
 use sqlflow_text::with_causes;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::log::LogError;
 use crate::sql::MAX_PROGRAM_BYTES;
-use crate::store::{StoreError, UpdateError};
 
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use sqlflow_job::{Event, Job, JobId, Role, Token};
+use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
 use sqlflow_telemetry::Origin;
@@ -14,7 +15,6 @@ use crate::codegen::{self, DATA_SOURCE};
 use crate::drive::Driver;
 use crate::dsn;
 use crate::sql::{self, Compiled};
-use crate::store::{Created, Lease, NewJob, Secret, Store};
 use crate::web::Links;
 
 /// Statements of a program at the most.

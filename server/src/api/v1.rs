@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use sqlflow_job::{Cause, CursorToken, Event, Failure, JobId};
+use sqlflow_job_store::{JobFilter, JobRecord, Store, UpdateError};
 use sqlflow_os::clock;
 use sqlflow_proto::v1::{self, sql_flow_server::SqlFlow};
+use sqlflow_result_log::ResultLog;
 use sqlflow_telemetry::Origin;
 use tonic::{Request, Response, Status};
 
@@ -12,9 +14,7 @@ use super::delivery::{Call, Connection};
 use super::fetch::{DEFAULT_LARGEST, Fetcher};
 use super::submit::Submitter;
 use super::{render, status};
-use crate::log::ResultLog;
 use crate::metrics::Metrics;
-use crate::store::{JobFilter, JobRecord, Store, UpdateError};
 use crate::web::Links;
 
 const DEFAULT_LISTED: u32 = 50;

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 use sqlflow_job::{self, AttemptId, Job, Role, Step};
+use sqlflow_job_store::{Secret, Store};
 use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
 use crate::launch::Python;
-use crate::store::{Secret, Store};
 use crate::trace;
 
 /// Name of the secret that holds the data source.
@@ -55,7 +55,7 @@ impl Assigner {
     /// # Errors
     /// NOT_FOUND: there is no such step, or its job has ended. Else the store's.
     pub async fn assignment(&self, job: &Job, attempt: &AttemptId) -> Result<Assignment, Status> {
-        let unavailable = |error: crate::store::StoreError| Status::unavailable(error.to_string());
+        let unavailable = |error: sqlflow_job_store::StoreError| Status::unavailable(error.to_string());
         let spec = self.store.step_spec(&attempt.job, attempt.step).await.map_err(unavailable)?;
         let secret = self.store.secret(&attempt.job, DATA_SOURCE).await.map_err(unavailable)?;
         let (Some(spec), Some(secret)) = (spec, secret) else {

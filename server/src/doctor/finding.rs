@@ -4,7 +4,7 @@ use serde::Serialize;
 use sqlflow_job::JobId;
 use sqlflow_text::escape::escaped;
 
-use crate::store::Lease;
+use sqlflow_job_store::Lease;
 
 /// Kinds of findings. Their names are part of the interface: scripts look for them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

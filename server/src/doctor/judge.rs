@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sqlflow_job::{Attempt, Job, JobId, Phase, Place};
+use sqlflow_job_store::{ServerId, Surveyed, SurveyedDocument};
+use sqlflow_result_log::{Aside, Damage};
 
 use super::finding::{Finding, Kind, Remedy};
 use crate::launch::Agent;
-use crate::log::{Aside, Damage};
-use crate::store::{ServerId, Surveyed, SurveyedDocument};
 
 /// An attempt whose agent is not there after this has been forgotten by its server: the longest wait that a server allows
 /// is one of half an hour.
@@ -362,10 +362,10 @@ fn live_attempt(job: &Job) -> Option<&Attempt> {
 #[cfg(test)]
 mod tests {
     use sqlflow_job::{Event, Role};
+    use sqlflow_job_store::Lease;
 
     use super::*;
     use crate::fixture;
-    use crate::store::Lease;
 
     const NOW: i64 = 10_000_000;
 

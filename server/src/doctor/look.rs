@@ -11,7 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use sqlflow_job::JobId;
+use sqlflow_job_store::Membership;
+use sqlflow_job_store::{Survey, SurveyError, Surveyed, SurveyedDocument};
 use sqlflow_os::clock;
+use sqlflow_result_log::{Found, Health, LogError, Upkeep};
 use tokio_util::sync::CancellationToken;
 
 use super::finding::{Finding, Kind, Remedy};
@@ -19,9 +22,6 @@ use super::judge::{self, Scene, Servers, Sign};
 use super::remedy::Repairs;
 use super::report::Report;
 use super::state::{State, modified_ms};
-use crate::log::{Found, Health, LogError, Upkeep};
-use crate::presence::Presence;
-use crate::store::{Survey, SurveyError, Surveyed, SurveyedDocument};
 
 /// Jobs that are read at once.
 const PAGE: u32 = 64;
@@ -178,7 +178,7 @@ impl<W: Write> Look<W> {
         let mut signs = BTreeMap::new();
         for lease in self.survey.servers()? {
             // One that cannot be asked counts as one that lives: nothing is taken from it.
-            let is_held = Presence::is_held(&dir, &lease.server).unwrap_or(true);
+            let is_held = Membership::is_held(&dir, &lease.server).unwrap_or(true);
             signs.insert(lease.server.0, Sign { until_ms: lease.until_ms, is_held });
         }
         Ok(Servers::new(signs, clock::now_ms()))

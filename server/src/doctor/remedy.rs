@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use sqlflow_job::{JobId, JobState};
+use sqlflow_job_store::{Lease, SqliteStore, Store as _, StoreError};
+use sqlflow_result_log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, free_name};
 
 use super::finding::{Done, Remedy};
 use super::state::State;
 use crate::launch::Agent;
-use crate::log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, free_name};
-use crate::store::{Lease, SqliteStore, Store as _, StoreError};
 
 /// What becomes of logs and folders of no job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use std::time::UNIX_EPOCH;
 
 use anyhow::{anyhow, bail};
 use sqlflow_job::Place;
+use sqlflow_job_store::{Survey, SurveyError};
 use sqlflow_os::clock;
+use sqlflow_result_log::{LogOptions, Upkeep};
 
 use crate::launch::{LocalLauncher, RunFolders};
-use crate::log::{LogOptions, Upkeep};
-use crate::store::{Survey, SurveyError};
 
 /// Where repairs put what belongs to no job.
 const LOST_AND_FOUND: &str = "lost+found";

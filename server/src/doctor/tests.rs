@@ -9,18 +9,18 @@ use std::time::Duration;
 use nix::errno::Errno;
 use serde_json::Value;
 use sqlflow_job::{Job, JobId, TokenHash};
+use sqlflow_job_store::Membership;
+use sqlflow_job_store::{NewJob, ServerId, SqliteStore, Store as _};
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, record::Payload};
+use sqlflow_result_log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
 use tokio_util::sync::CancellationToken;
 
 use super::look::Look;
 use super::remedy::{Orphans, Repairs};
 use super::report::{Counts, Form, Report};
 use super::state::State;
-use crate::fixture;
-use crate::log::{BadBlocks, Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
-use crate::presence::Presence;
-use crate::store::{NewJob, ServerId, SqliteStore, Store as _};
+use crate::fixture::{self, BadBlocks};
 
 /// A state folder.
 struct Folder {
@@ -167,7 +167,7 @@ fn kinds(expected: &[(&str, &[&JobId])]) -> BTreeMap<String, Vec<String>> {
 async fn a_state_that_is_well_has_no_finding() {
     let mut folder = Folder::new().await;
     assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
-    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
     folder.write_log(&id).await;
     let said = folder.doctor(None).await;
@@ -179,7 +179,7 @@ async fn a_state_that_is_well_has_no_finding() {
 #[tokio::test]
 async fn a_small_log_is_checked_and_repaired() {
     let mut folder = Folder::new().await;
-    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
     let store = SqliteStore::open(&folder.path("state.db")).await.unwrap();
     let log = TieredLog::new(Arc::new(store.clone()), folder.log(), 1 << 20);
@@ -209,7 +209,7 @@ async fn a_small_log_is_checked_and_repaired() {
 #[tokio::test]
 async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
     let mut folder = Folder::new().await;
-    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let here = Membership::join(&folder.path("servers")).unwrap();
     let (cut, damaged, newer, lost) = (
         folder.job(here.id()).await,
         folder.job(here.id()).await,
@@ -270,7 +270,7 @@ async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
 #[tokio::test]
 async fn a_log_that_the_disk_cannot_read_is_repaired() {
     let mut folder = Folder::new().await;
-    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
     let files = folder.write_log(&id).await;
     let passing = BadBlocks::at(&files[1], 0..4096, Errno::ENOMEM);
@@ -303,7 +303,7 @@ async fn orphans_are_deleted_only_on_request() {
 #[tokio::test]
 async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
     let mut folder = Folder::new().await;
-    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
     folder.write_log(&id).await;
     let place = folder.path("log/elsewhere").join(id.as_str());
@@ -316,7 +316,7 @@ async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
 #[tokio::test]
 async fn jobs_of_a_server_that_has_ended_are_given_back() {
     let mut folder = Folder::new().await;
-    let gone = Presence::announce(&folder.path("servers")).unwrap();
+    let gone = Membership::join(&folder.path("servers")).unwrap();
     let server = gone.id().clone();
     let id = folder.job(&server).await;
     assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
@@ -336,7 +336,7 @@ async fn jobs_of_a_server_that_has_ended_are_given_back() {
 #[tokio::test]
 async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
     let mut folder = Folder::new().await;
-    let here = Presence::announce(&folder.path("servers")).unwrap();
+    let here = Membership::join(&folder.path("servers")).unwrap();
     let held = folder.job(here.id()).await;
     let free = folder.job(&ServerId("gone".to_owned())).await;
     folder.tamper("UPDATE jobs SET lease_owner = '' WHERE lease_owner = 'gone'");

@@ -24,17 +24,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{Again, AttemptId, Change, Event, Evidence, Job, JobId, Next, Role};
+use sqlflow_job_store::known_job::{self, KnownJob};
+use sqlflow_job_store::{JobRecord, Lease, StoreError, UpdateError};
 use sqlflow_os::clock;
 use sqlflow_proto::record::{Notice, Record, notice, record::Payload};
+use sqlflow_result_log::{Entry, LogError, Producer};
 use tracing::Instrument as _;
 
 use super::Context;
 use super::given_back::GivenBack;
 use super::reported::Reported;
 use crate::launch::Waiting;
-use crate::log::{Entry, LogError, Producer};
-use crate::store::known_job::{self, KnownJob};
-use crate::store::{JobRecord, Lease, StoreError, UpdateError};
 use crate::trace;
 use at_hand::AtHand;
 use cleaning::Cleaned;

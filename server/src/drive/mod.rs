@@ -20,17 +20,17 @@ use std::time::Duration;
 use futures::FutureExt as _;
 use given_back::GivenBack;
 use sqlflow_job::{JobId, Place};
+use sqlflow_job_store::Membership;
+use sqlflow_job_store::{Lease, ServerId, Store};
+use sqlflow_result_log::ResultLog;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::codegen::Assigner;
 use crate::launch::Launchers;
-use crate::log::ResultLog;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
-use crate::presence::Presence;
 use crate::refusals::Refusals;
-use crate::store::{Lease, ServerId, Store};
 use crate::trace::Tracer;
 pub use housekeeping::Housekeeping;
 
@@ -49,7 +49,7 @@ pub struct Context {
     /// What heartbeats said of attempts' memory.
     pub memory_peaks: MemoryPeaks,
     /// This server among others on the same store.
-    pub presence: Presence,
+    pub membership: Membership,
     /// Time limits.
     pub limits: Limits,
     /// Takes the spans of jobs that end.
@@ -145,7 +145,7 @@ impl Driver {
     /// The server that this driver belongs to.
     #[must_use]
     pub fn server(&self) -> &ServerId {
-        self.context.presence.id()
+        self.context.membership.id()
     }
 
     /// Where the first attempt of a new job runs.

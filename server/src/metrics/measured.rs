@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Change, Event, Evidence, Job, JobId, TokenHash};
-use tokio::sync::watch;
-
-use super::{Metrics, Operation};
-use crate::log::{Appended, Both, Entry, LogError, Missing, Page, ResultLog};
-use crate::store::{
+use sqlflow_job_store::{
     Changes, Claim, Created, EndedJob, JobFilter, JobRecord, KnownJob, Lease, NewJob, Revision, Secret,
     ServerId, Store, StoreError, Unfetched, UpdateError,
 };
+use sqlflow_result_log::{Appended, Both, Entry, LogError, Missing, Page, ResultLog};
+use tokio::sync::watch;
+
+use super::{Metrics, Operation};
 
 /// A store whose transactions are timed, and whose events are counted.
 pub struct MeasuredStore {

@@ -12,10 +12,10 @@
 //! ```
 
 use sqlflow_job::{Attempt, AttemptId, Job, JobState, Step};
+use sqlflow_job_store::JobRecord;
 use sqlflow_telemetry::{Kind, Span, TraceContext};
 
 use super::{attempt, client, run, step};
-use crate::store::JobRecord;
 
 /// The spans of a job that has ended, or ends at `now_ms`.
 #[must_use]

@@ -14,6 +14,7 @@ use axum::routing::get;
 use futures::Stream;
 use serde::Deserialize;
 use sqlflow_job::JobId;
+use sqlflow_job_store::known_job;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -21,7 +22,6 @@ use super::Web;
 use super::log_text::{LogText, Piece, PieceKind};
 use super::pages;
 use crate::reader::Reader;
-use crate::store::known_job;
 
 /// Pages that are kept fresh at the same time; more are refused with 503.
 const MAX_PAGES: usize = 512;

@@ -26,14 +26,14 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
+use sqlflow_job_store::Store;
+use sqlflow_result_log::ResultLog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::FIRST_BYTES_TIME;
 use crate::launch::Launcher;
-use crate::log::ResultLog;
 use crate::metrics::Metrics;
-use crate::store::Store;
 
 pub use access::Links;
 

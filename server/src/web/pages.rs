@@ -19,14 +19,14 @@ use futures::stream;
 use maud::{DOCTYPE, Markup, html};
 use serde::Deserialize;
 use sqlflow_job::{CursorToken, JobId};
+use sqlflow_job_store::JobRecord;
 use sqlflow_proto::record::record::Payload;
+use sqlflow_result_log::ResultLog;
 
 use super::log_text::{LogText, Piece, PieceKind};
 use super::tail::{Tail, tail};
 use super::view::READ_TIME;
 use super::{Web, assets};
-use crate::log::ResultLog;
-use crate::store::JobRecord;
 
 pub(super) use summary::summary;
 
@@ -135,7 +135,7 @@ async fn job(
     }
     let record = web.open(&id, &key).await?;
     let view = web.views.of(&record.job.id);
-    let fault = |error: crate::log::LogError| Refusal::fault(&error);
+    let fault = |error: sqlflow_result_log::LogError| Refusal::fault(&error);
     let summary = summary(&web, &record, &view, READ_TIME).await.map_err(fault)?;
     let Tail { lines, next, is_cut } = tail(web.log.as_ref(), &record.job.id).await.map_err(fault)?;
     let sql =
@@ -203,7 +203,7 @@ async fn download(
     let chunks = stream::try_unfold((web, record.job.id, 0), |(web, id, after)| async move {
         let page = web.log.read(&id, after, PAGE_BYTES).await?;
         let Some(last) = page.records.last().map(|it| it.position) else {
-            return Ok::<_, crate::log::LogError>(None);
+            return Ok::<_, sqlflow_result_log::LogError>(None);
         };
         let mut bytes = Vec::new();
         for stored in page.records {
@@ -251,7 +251,11 @@ async fn search(
     Ok(Html(page(&format!("Search in job {id}"), None, &body).into_string()))
 }
 
-async fn find(log: &dyn ResultLog, job: &JobId, what: &str) -> Result<Vec<Piece>, crate::log::LogError> {
+async fn find(
+    log: &dyn ResultLog,
+    job: &JobId,
+    what: &str,
+) -> Result<Vec<Piece>, sqlflow_result_log::LogError> {
     let what = what.to_lowercase();
     let (mut text, mut found, mut after) = (LogText::default(), Vec::new(), 0);
     let mut lines = [(PieceKind::Stdout, String::new()), (PieceKind::Stderr, String::new())];

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use sqlflow_job::JobId;
 use sqlflow_proto::record::{StoredRecord, record::Payload};
+use sqlflow_result_log::{LogError, ResultLog};
 
 use super::log_text::{Lines, LogText, Piece};
-use crate::log::{LogError, ResultLog};
 
 /// Lines that a page begins with.
 pub(super) const SHOWN_LINES: usize = 500;
@@ -162,10 +162,10 @@ impl Window {
 mod tests {
     use sqlflow_proto::record::{Output, Record, output::Stream};
     use sqlflow_proto::v1::{Display, Progress};
+    use sqlflow_result_log::{Entry, Producer, SegmentLog};
 
     use super::*;
     use crate::fixture;
-    use crate::log::{Entry, Producer, SegmentLog};
 
     fn entry(payload: Payload) -> Entry {
         Entry {

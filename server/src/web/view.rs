@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use sqlflow_job::JobId;
 use sqlflow_proto::record::{ModelPublished, Notice, StoredRecord, notice, output::Stream, record::Payload};
+use sqlflow_result_log::{LogError, ResultLog};
 
 use super::bar::{Bar, Bars};
 use super::statements::Statements;
-use crate::log::{LogError, ResultLog};
 
 /// Jobs that are kept without an open page; the one that was looked at longest ago goes first. With the jobs of open pages
 /// there are never more than this, or than those pages need.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, InstanceHash, Job};
+use sqlflow_job_store::known_job;
 use sqlflow_os::clock;
 use tokio_util::sync::CancellationToken;
 
 use super::standing::Standing;
 use super::{AttachContext, Changes, SAFETY_PERIOD, lock};
 use crate::silence::{News, Silence};
-use crate::store::known_job;
 
 /// How often it is looked whether the agent's records go on at another server.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);

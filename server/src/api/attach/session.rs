@@ -5,11 +5,13 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use sqlflow_job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
+use sqlflow_job_store::{StoreError, UpdateError, known_job};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
     OutcomeAck, RecordBatch, attach_request, attach_response, attach_response::Message,
 };
+use sqlflow_result_log::{Entry, Producer};
 use tonic::{Status, Streaming};
 
 use super::standing::Standing;
@@ -17,10 +19,8 @@ use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::convert;
 use crate::launch::{Ender, Target};
-use crate::log::{Entry, Producer};
 use crate::metrics::AttachedAgent;
 use crate::silence::{Backlog, HEARTBEAT, News, Silence};
-use crate::store::{StoreError, UpdateError, known_job};
 use crate::trace;
 
 /// Records made durable with one write.

@@ -9,9 +9,11 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use sqlflow_job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
+use sqlflow_job_store::{NewJob, Secret, ServerId, SqliteStore};
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
+use sqlflow_result_log::TieredLog;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 use tonic::transport::{Channel, Endpoint};
@@ -25,9 +27,7 @@ use crate::api::executors::ExecutorId;
 use crate::codegen::DATA_SOURCE;
 use crate::fixture;
 use crate::launch::Ender;
-use crate::log::TieredLog;
 use crate::metrics::MeasuredStore;
-use crate::store::{NewJob, Secret, ServerId, SqliteStore};
 
 const KEY: &[u8; 16] = b"0123456789abcdef";
 const OTHER_KEY: &[u8; 16] = b"fedcba9876543210";

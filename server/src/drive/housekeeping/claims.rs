@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use sqlflow_job::JobId;
+use sqlflow_job_store::Claim;
 
 use super::task::{Progress, Work};
 use crate::drive::Driver;
-use crate::store::Claim;
 
 /// Claimed in one pass at the most, so that servers that start together share what there is.
 const CLAIM_LIMIT: u32 = 256;
@@ -29,10 +29,10 @@ impl Claims {
 impl Work for Claims {
     async fn pass(&mut self) -> anyhow::Result<Progress> {
         let context = &self.driver.context;
-        let owners = context.store.lease_owners(context.presence.id()).await?;
+        let owners = context.store.lease_owners(context.membership.id()).await?;
         let claim = Claim {
-            owner: context.presence.id().clone(),
-            dead: owners.into_iter().filter(|owner| context.presence.is_gone(owner)).collect(),
+            owner: context.membership.id().clone(),
+            dead: owners.into_iter().filter(|owner| context.membership.is_gone(owner)).collect(),
             except: self.driver.given_back.resting(Instant::now()),
             lease: context.limits.lease,
             limit: CLAIM_LIMIT,
@@ -62,7 +62,7 @@ impl Held {
 impl Work for Held {
     async fn pass(&mut self) -> anyhow::Result<Progress> {
         let context = &self.driver.context;
-        let held = context.store.held(context.presence.id(), self.after.as_ref(), HELD_LIMIT).await?;
+        let held = context.store.held(context.membership.id(), self.after.as_ref(), HELD_LIMIT).await?;
         self.after = held.last().map(|(id, _)| id.clone()).filter(|_| held.len() >= HELD_LIMIT as usize);
         for (id, lease) in held {
             // Nothing happens to a job that is driven.

@@ -24,8 +24,8 @@ impl Heartbeat {
 #[async_trait]
 impl Work for Heartbeat {
     async fn pass(&mut self) -> anyhow::Result<Progress> {
-        let Context { store, presence, limits, .. } = &*self.context;
-        store.heartbeat(presence.id(), limits.lease, TOLERANCE).await?;
+        let Context { store, membership, limits, .. } = &*self.context;
+        store.heartbeat(membership.id(), limits.lease, TOLERANCE).await?;
         Ok(Progress::Done)
     }
 }

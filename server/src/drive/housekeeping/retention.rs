@@ -6,13 +6,13 @@ use std::time::Instant;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use sqlflow_job::JobId;
+use sqlflow_job_store::EndedJob;
 use sqlflow_os::clock;
 
 use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
 use crate::drive::Context;
 use crate::drive::reported::Reported;
-use crate::store::EndedJob;
 
 pub(super) struct Retention {
     context: Arc<Context>,

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
+use sqlflow_job_store::Membership;
+use sqlflow_job_store::{Lease, NewJob, SqliteStore, Store};
+use sqlflow_result_log::LogError;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -15,12 +18,9 @@ use crate::fixture::{self, HookedLog, LogHooks};
 use crate::launch::{
     CleanUp, LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting,
 };
-use crate::log::LogError;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
-use crate::presence::Presence;
 use crate::refusals::Refusals;
-use crate::store::{Lease, NewJob, SqliteStore, Store};
 use crate::trace::Tracer;
 
 /// For what must happen at some time.
@@ -121,7 +121,7 @@ async fn world(disk: BadDisk, jobs: &[JobId]) -> World {
         assigner: Assigner::idle(store.clone()),
         refusals: Refusals::default(),
         memory_peaks: MemoryPeaks::default(),
-        presence: Presence::announce(&dir.path().join("servers")).unwrap(),
+        membership: Membership::join(&dir.path().join("servers")).unwrap(),
         limits: Limits {
             lease: DEADLINE,
             attach: DEADLINE,

@@ -7,12 +7,12 @@
 use std::time::Instant;
 
 use sqlflow_job::{AttemptId, Event, Job};
+use sqlflow_job_store::ServerId;
 use sqlflow_proto::record::notice;
 
 use super::watching::Look;
 use super::{JobDriver, Stop};
 use crate::silence::{News, Silence};
-use crate::store::ServerId;
 
 /// The server that is to hear the agent, or to report that it does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl JobDriver {
 
     /// Whether this server hears the agent, or says that it does not.
     pub(super) fn is_heard_here(&self, job: &Job, attempt: &AttemptId) -> bool {
-        job.attached_to(attempt) == Some(&self.context.presence.id().0)
+        job.attached_to(attempt) == Some(&self.context.membership.id().0)
     }
 
     /// Asks the store only about another server that holds its lock: one that is stopped does.
@@ -111,7 +111,7 @@ impl JobDriver {
         }
         let Some(server) = job.attached_to(attempt) else { return Ok(Listener::Nobody) };
         let server = ServerId(server.to_owned());
-        if self.context.presence.is_gone(&server) {
+        if self.context.membership.is_gone(&server) {
             return Ok(Listener::Ended(server));
         }
         let is_there = self.context.store.lease_lasts(&server).await?;

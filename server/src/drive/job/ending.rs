@@ -7,12 +7,12 @@ use sqlflow_job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reas
 use sqlflow_os::clock;
 use sqlflow_os::exhaustion::is_exhaustion;
 use sqlflow_proto::record::{Record, notice};
+use sqlflow_result_log::{Entry, LogError, Missing, Producer};
 
 use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::drive::verdict;
 use crate::launch::{Execution, Observation, Remains, Supervision};
-use crate::log::{Entry, LogError, Missing, Producer};
 use crate::trace;
 
 /// The agent that speaks for an attempt.

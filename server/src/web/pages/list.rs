@@ -7,11 +7,11 @@ use axum::response::Html;
 use maud::{Markup, html};
 use serde::Deserialize;
 use sqlflow_job::{JobId, JobState};
+use sqlflow_job_store::{JobFilter, JobRecord};
 use sqlflow_os::clock;
 
 use super::words::{badge, duration, kinds, models, moment, step_name};
 use super::{Refusal, page};
-use crate::store::{JobFilter, JobRecord};
 use crate::web::Web;
 
 const PAGE_JOBS: u32 = 50;

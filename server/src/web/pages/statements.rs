@@ -1,11 +1,11 @@
 //! The statements of a program that have begun, each with the beginning of what it came to.
 
 use maud::{Markup, html};
+use sqlflow_job_store::JobRecord;
 
 use super::chart::chart;
 use super::summary::course;
 use super::words::{counted, duration, size};
-use crate::store::JobRecord;
 use crate::web::statements::{Picture, Statement, Table};
 use crate::web::view::View;
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use maud::{Markup, html};
 use sqlflow_job::{Attempt, Failure, Job, JobState, Phase, Step};
+use sqlflow_job_store::JobRecord;
 use sqlflow_os::clock;
 use sqlflow_proto::record::EarlierModel;
+use sqlflow_result_log::LogError;
 
 use super::statements::{self, Course};
 use super::timeline::timeline;
 use super::words::{badge, duration, kinds, moment, size};
-use crate::log::LogError;
-use crate::store::JobRecord;
 use crate::trace;
 use crate::web::Web;
 use crate::web::view::{Progress, SharedView, View};

@@ -5,10 +5,10 @@
 
 use maud::{Markup, html};
 use sqlflow_job::{Attempt, Job, Reason, Role, Step};
+use sqlflow_job_store::JobRecord;
 use sqlflow_os::clock;
 
 use super::words::{badge, duration, step_name};
-use crate::store::JobRecord;
 
 /// Width of a bar's drawing, in its own units, and its height.
 const WIDTH: f64 = 1000.0;

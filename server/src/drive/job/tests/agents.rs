@@ -64,7 +64,7 @@ async fn an_agent_that_attached_to_an_earlier_server_is_not_judged() {
 #[tokio::test]
 async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
     let (world, other) = (world(None).await, world_of(None, true).await);
-    let living = Presence::announce(&other.servers).unwrap();
+    let living = Membership::join(&other.servers).unwrap();
     other.store.heartbeat(living.id(), LONG, LONG).await.unwrap();
     other.update(World::created()).await;
     other.attach_to(living.id()).await;
@@ -84,7 +84,7 @@ async fn an_agent_that_does_not_come_back_after_its_server_ended_is_silent() {
 #[tokio::test]
 async fn an_agent_whose_server_is_stopped_is_silent_until_it_attaches() {
     let world = world(None).await;
-    let stopped = Presence::announce(&world.servers).unwrap();
+    let stopped = Membership::join(&world.servers).unwrap();
     world.update(World::created()).await;
     world.attach_to(stopped.id()).await;
     world.drive();

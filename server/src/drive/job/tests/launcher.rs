@@ -5,8 +5,10 @@ use std::sync::{Mutex, OnceLock};
 
 use async_trait::async_trait;
 use sqlflow_job::InstanceHash;
+use sqlflow_job_store::{SqliteStore, Store};
 use sqlflow_proto::agent;
 use sqlflow_proto::v1::Head;
+use sqlflow_result_log::{ResultLog, TieredLog};
 use tokio::sync::watch;
 
 use super::super::*;
@@ -15,9 +17,7 @@ use crate::launch::{
     CleanUp, End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision,
     Target,
 };
-use crate::log::{ResultLog, TieredLog};
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{SqliteStore, Store};
 
 /// So many of the first clean-ups fail.
 const BAD_CLEAN_UPS: usize = 2;

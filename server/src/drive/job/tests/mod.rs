@@ -13,9 +13,12 @@ use std::io;
 
 use async_trait::async_trait;
 use sqlflow_job::{Basis, Cause, Failure, InstanceHash, JobState, Outcome, Phase, Place, Reason};
+use sqlflow_job_store::Membership;
+use sqlflow_job_store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use sqlflow_proto::agent;
 use sqlflow_proto::record::{StatementStarted, gap};
 use sqlflow_proto::v1::Head;
+use sqlflow_result_log::{ResultLog, TieredLog};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -23,12 +26,9 @@ use crate::codegen::{Assigner, DATA_SOURCE};
 use crate::drive::{Driver, Housekeeping, Limits};
 use crate::fixture;
 use crate::launch::{Launchers, Observation, RecordSource, Remains};
-use crate::log::{ResultLog, TieredLog};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredStore, Metrics};
-use crate::presence::Presence;
 use crate::refusals::{Refusal, Refusals};
-use crate::store::{Claim, NewJob, Secret, ServerId, SqliteStore, Store};
 use crate::trace::Tracer;
 use launcher::{AlwaysRunning, Call, Kept, Race};
 
@@ -67,7 +67,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
     let launcher = Arc::new(launcher);
     let log = Arc::new(log);
     let servers = dir.path().join("servers");
-    let presence = Presence::announce(&servers).unwrap();
+    let membership = Membership::join(&servers).unwrap();
     let memory_peaks = MemoryPeaks::default();
     let metrics = Metrics::default();
     let measured = Arc::new(MeasuredStore::new(store.clone(), metrics.clone()));
@@ -79,7 +79,7 @@ async fn world_of(refusal: Option<Refusal>, repeatable: bool) -> World {
         assigner: Assigner::idle(measured),
         refusals,
         memory_peaks: memory_peaks.clone(),
-        presence,
+        membership,
         limits: Limits { lease: second, attach: second, grace: second, retain_jobs: second, silence: second },
         tracer: Tracer::default(),
         metrics: metrics.clone(),

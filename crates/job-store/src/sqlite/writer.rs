@@ -1,0 +1,403 @@
+//! The one connection of this process that writes, and its thread. Writes that come while a commit is on its way to the disk share the next
+//! one (group commit): one transaction and one sync serve them all, and one that fails is undone alone. Everybody hears of
+//! the end of the transaction, also who was refused: a refusal may rest on what another write of the group did.
+
+use std::collections::VecDeque;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::busy;
+use crate::types::{StoreError, UpdateError};
+
+/// Writes that wait for their turn. Who comes then waits to be let in, no longer than for a turn.
+const QUEUE: usize = 1024;
+/// A transaction takes no more writes than this, and none after so long: those in it wait for its commit, and other
+/// processes for its end.
+const GROUP: usize = 256;
+const GROUP_TIME: Duration = Duration::from_millis(20);
+/// A transaction that takes longer is said in the log: another process writes, or the disk is slow.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Which write goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Before all that wait, and in a transaction of its own, so that no other write makes it fail. For the heartbeat: while
+    /// it is late, other servers may take this one for dead.
+    First,
+    /// In the order in which they come.
+    InOrder,
+    /// The same, but the commit waits for no disk: a power failure of the machine may take the write back, the death of the
+    /// server does not. The next commit that does wait makes it durable too. So it is with the first turn.
+    Unsynced,
+}
+
+/// Opens a connection, to the same file each time.
+pub(super) type Open = Box<dyn Fn() -> rusqlite::Result<Connection> + Send>;
+
+/// Hands writes to the thread that has the connection.
+pub(super) struct Writer {
+    first: mpsc::Sender<Box<dyn Write>>,
+    in_order: mpsc::Sender<Box<dyn Write>>,
+    closing: CancellationToken,
+    /// Ends with the thread.
+    thread: Mutex<Option<oneshot::Receiver<()>>>,
+    /// How long a write waits until it begins.
+    turn_timeout: Duration,
+    path: PathBuf,
+}
+
+impl Writer {
+    /// With an open connection to the database at `path`. One that fails is replaced by another. A write that has not begun
+    /// within `turn_timeout` is refused.
+    ///
+    /// # Errors
+    /// The system gives no thread.
+    pub(super) fn begin(
+        connection: Connection,
+        open: Open,
+        path: PathBuf,
+        turn_timeout: Duration,
+    ) -> io::Result<Self> {
+        let (first, firsts) = mpsc::channel(QUEUE);
+        let (in_order, in_orders) = mpsc::channel(QUEUE);
+        let closing = CancellationToken::new();
+        let queue = Queue { firsts, in_orders, closing: closing.clone(), waiting: VecDeque::new() };
+        let groups =
+            Groups { queue, connection: Some(connection), is_synced: None, open, path: path.clone() };
+        let (ended, thread) = oneshot::channel();
+        std::thread::Builder::new().name("state-writer".to_owned()).spawn(move || {
+            groups.run();
+            drop(ended);
+        })?;
+        Ok(Self { first, in_order, closing, thread: Mutex::new(Some(thread)), turn_timeout, path })
+    }
+
+    /// Does the work in a transaction, also when the caller is dropped meanwhile, and returns once that is durable.
+    pub(super) async fn write<T, E, F>(&self, turn: Turn, work: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: WriteError + Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    {
+        let queue = match turn {
+            Turn::First => &self.first,
+            Turn::InOrder | Turn::Unsynced => &self.in_order,
+        };
+        let (told, mut result) = oneshot::channel();
+        let start = Start::within(self.turn_timeout);
+        let write = Work { work: Some(work), done: None, told, start: start.clone(), turn };
+        let begin_in_time = async {
+            queue.send(Box::new(write)).await.map_err(|_| StoreError::Closing)?;
+            Ok::<_, StoreError>((&mut result).await)
+        };
+        let told = match tokio::time::timeout(self.turn_timeout, begin_in_time).await {
+            Ok(told) => told?,
+            // It has not begun, and never will.
+            Err(_) if start.take() => return Err(busy::refusal(&self.path).into()),
+            Err(_) => result.await,
+        };
+        told.unwrap_or_else(|_| {
+            // It came to its turn too late, or never.
+            let is_closing = self.closing.is_cancelled();
+            Err(if is_closing { StoreError::Closing } else { busy::refusal(&self.path) }.into())
+        })
+    }
+
+    /// Takes no more writes, and returns once those that it took have ended.
+    pub(super) async fn close(&self) {
+        self.closing.cancel();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let _ = thread.await;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // The thread ends, and with it the connection.
+        self.closing.cancel();
+    }
+}
+
+/// Why a write failed.
+pub(crate) trait WriteError: From<StoreError> {
+    /// The store's error, if it is one. Anything else is an answer: what was asked for is refused.
+    fn of_store(&self) -> Option<&StoreError>;
+}
+
+impl WriteError for StoreError {
+    fn of_store(&self) -> Option<&StoreError> {
+        Some(self)
+    }
+}
+
+impl WriteError for UpdateError {
+    fn of_store(&self) -> Option<&StoreError> {
+        match self {
+            Self::Store(error) => Some(error),
+            Self::NotFound | Self::Fenced | Self::Rejected(_) => None,
+        }
+    }
+}
+
+/// Whether a write has begun, or who asked for it has given up: whichever takes it first.
+#[derive(Clone)]
+struct Start {
+    taken: Arc<AtomicBool>,
+    until: Instant,
+}
+
+impl Start {
+    fn within(timeout: Duration) -> Self {
+        Self { taken: Arc::default(), until: Instant::now() + timeout }
+    }
+
+    /// Whether nobody has taken it before.
+    fn take(&self) -> bool {
+        !self.taken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether the write may begin now. Also one whose caller is gone does not begin late.
+    fn begin(&self) -> bool {
+        Instant::now() < self.until && self.take()
+    }
+}
+
+/// One write, and who waits for it.
+trait Write: Send {
+    /// Whether it may begin now.
+    fn begin(&self) -> bool;
+    fn turn(&self) -> Turn;
+    /// Does it, within a transaction; gives whether it is to stay.
+    fn run(&mut self, connection: &Connection) -> bool;
+    /// The store's error that it met.
+    fn failure(&self) -> Option<&StoreError>;
+    /// Tells who waits. `end` is that of the transaction, or why it was not begun.
+    fn settle(self: Box<Self>, end: Result<(), StoreError>);
+}
+
+struct Work<T, E, F> {
+    work: Option<F>,
+    done: Option<Result<T, E>>,
+    told: oneshot::Sender<Result<T, E>>,
+    start: Start,
+    turn: Turn,
+}
+
+impl<T, E, F> Write for Work<T, E, F>
+where
+    T: Send,
+    E: WriteError + Send,
+    F: FnOnce(&Connection) -> Result<T, E> + Send,
+{
+    fn begin(&self) -> bool {
+        self.start.begin()
+    }
+
+    fn turn(&self) -> Turn {
+        self.turn
+    }
+
+    fn run(&mut self, connection: &Connection) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        self.done = catch_unwind(AssertUnwindSafe(|| work(connection))).ok();
+        self.done.as_ref().is_some_and(Result::is_ok)
+    }
+
+    fn failure(&self) -> Option<&StoreError> {
+        self.done.as_ref()?.as_ref().err()?.of_store()
+    }
+
+    fn settle(self: Box<Self>, end: Result<(), StoreError>) {
+        let has_failed = self.failure().is_some();
+        let result = match (self.done, end) {
+            (Some(Err(error)), _) if has_failed => Err(error),
+            (_, Err(error)) => Err(error.into()),
+            (Some(done), Ok(())) => done,
+            // It panicked.
+            (None, Ok(())) => Err(StoreError::Closing.into()),
+        };
+        // Who waited may be gone.
+        let _ = self.told.send(result);
+    }
+}
+
+/// Writes that nobody has begun.
+struct Queue {
+    firsts: mpsc::Receiver<Box<dyn Write>>,
+    in_orders: mpsc::Receiver<Box<dyn Write>>,
+    /// No more writes are taken.
+    closing: CancellationToken,
+    /// Taken out of the channels, in the order in which they are written.
+    waiting: VecDeque<Box<dyn Write>>,
+}
+
+impl Queue {
+    /// Waits until there is a write; `None`: there will be none.
+    async fn wait(&mut self) -> Option<()> {
+        while self.waiting.is_empty() {
+            tokio::select! {
+                biased;
+                Some(write) = self.firsts.recv() => self.waiting.push_back(write),
+                Some(write) = self.in_orders.recv() => self.waiting.push_back(write),
+                () = self.closing.cancelled(), if !(self.firsts.is_closed() && self.in_orders.is_closed()) => {
+                    self.firsts.close();
+                    self.in_orders.close();
+                }
+                else => return None,
+            }
+        }
+        Some(())
+    }
+
+    /// Whether one is there that goes before all others.
+    fn has_first(&self) -> bool {
+        !self.firsts.is_empty()
+    }
+
+    /// Whether the next group has a write that must be durable when it is answered.
+    fn asks_for_sync(&mut self) -> bool {
+        self.fill();
+        let is_first = self.waiting.front().is_some_and(|write| write.turn() == Turn::First);
+        !is_first && self.waiting.iter().any(|write| write.turn() == Turn::InOrder)
+    }
+
+    /// The next one that is there, may begin, and has no need of a sync if there is none.
+    fn take(&mut self, is_synced: bool) -> Option<Box<dyn Write>> {
+        if let Ok(first) = self.firsts.try_recv() {
+            self.waiting.push_front(first);
+        }
+        self.fill();
+        loop {
+            let write = self.waiting.pop_front_if(|write| is_synced || write.turn() != Turn::InOrder)?;
+            if write.begin() {
+                return Some(write);
+            }
+        }
+    }
+
+    fn fill(&mut self) {
+        while self.waiting.len() < GROUP
+            && let Ok(write) = self.in_orders.try_recv()
+        {
+            self.waiting.push_back(write);
+        }
+    }
+}
+
+/// The thread that writes.
+struct Groups {
+    queue: Queue,
+    /// `None`: the last one failed.
+    connection: Option<Connection>,
+    /// Whether commits of the connection wait for the disk; `None`: it was not told.
+    is_synced: Option<bool>,
+    open: Open,
+    path: PathBuf,
+}
+
+impl Groups {
+    fn run(mut self) {
+        while futures::executor::block_on(self.queue.wait()).is_some() {
+            let (begun, mut group) = (Instant::now(), Vec::new());
+            let end = self.group(&mut group);
+            let millis = begun.elapsed().as_millis();
+            if millis >= SLOW.as_millis() {
+                tracing::warn!(millis, writes = group.len(), "writing the state takes long");
+            }
+            for write in group {
+                write.settle(end.clone());
+            }
+        }
+    }
+
+    /// Writes what is there, in one transaction. `group`: those who are to hear how it ended.
+    fn group(&mut self, group: &mut Vec<Box<dyn Write>>) -> Result<(), StoreError> {
+        let is_synced = self.queue.asks_for_sync();
+        let connection = match self.begin(is_synced) {
+            Ok(connection) => connection,
+            Err(error) => {
+                group.extend(self.queue.take(true));
+                return Err(busy::explained(error, &self.path));
+            }
+        };
+        self.transaction(&connection, is_synced, group)?;
+        self.connection = Some(connection);
+        Ok(())
+    }
+
+    fn begin(&mut self, is_synced: bool) -> rusqlite::Result<Connection> {
+        let (connection, known) = match self.connection.take() {
+            Some(connection) => (connection, self.is_synced),
+            None => ((self.open)()?, None),
+        };
+        if known != Some(is_synced) {
+            let pragma = if is_synced { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            execute(&connection, pragma)?;
+        }
+        self.is_synced = Some(is_synced);
+        execute(&connection, "BEGIN IMMEDIATE")?;
+        Ok(connection)
+    }
+
+    /// After an error the connection may still be in the transaction, and must go: on a full disk SQLite ends the
+    /// transaction by itself, and with this connection nothing more could be written.
+    fn transaction(
+        &mut self,
+        connection: &Connection,
+        is_synced: bool,
+        group: &mut Vec<Box<dyn Write>>,
+    ) -> Result<(), StoreError> {
+        let path = self.path.clone();
+        let explained = |error| busy::explained(error, &path);
+        let (begun, mut staying) = (Instant::now(), 0);
+        while group.is_empty() || !self.queue.has_first() {
+            let Some(mut write) = self.queue.take(is_synced) else { break };
+            // What comes first needs no savepoint: until then the transaction holds nothing else.
+            let is_alone = staying == 0;
+            let saved = if is_alone { Ok(()) } else { execute(connection, "SAVEPOINT one") };
+            if let Err(error) = saved {
+                group.push(write);
+                return Err(explained(error));
+            }
+            let stays = write.run(connection);
+            let (failure, is_first) = (write.failure().cloned(), write.turn() == Turn::First);
+            group.push(write);
+            if stays {
+                staying += 1;
+            } else {
+                let undo = if is_alone { "ROLLBACK" } else { "ROLLBACK TO one" };
+                let undone = execute(connection, undo);
+                // Where SQLite has undone everything by itself, the failure says why.
+                undone.map_err(|error| failure.unwrap_or_else(|| explained(error)))?;
+                if is_alone {
+                    return Ok(());
+                }
+            }
+            if !is_alone {
+                execute(connection, "RELEASE one").map_err(explained)?;
+            }
+            if is_first || group.len() >= GROUP || begun.elapsed() >= GROUP_TIME {
+                break;
+            }
+        }
+        let end = if staying == 0 { "ROLLBACK" } else { "COMMIT" };
+        execute(connection, end).map_err(explained)
+    }
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(drop)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Reading files and making bytes durable. One place, so that tests can let the disk fail.
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use nix::errno::Errno;
+use sqlflow_os::errno::says_damage;
+
+use super::LogError;
+
+/// How the log treats its disk.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    fsync: bool,
+    /// Folders whose names are durable; see [`Self::sync_name_once`].
+    named: Arc<Mutex<HashSet<PathBuf>>>,
+    #[cfg(any(test, feature = "test-support"))]
+    pub(super) syncs_to_fail: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl Disk {
+    /// Without `fsync` records survive their server but not their machine.
+    pub(super) fn new(fsync: bool) -> Self {
+        Self {
+            fsync,
+            named: Arc::default(),
+            #[cfg(any(test, feature = "test-support"))]
+            syncs_to_fail: Arc::default(),
+        }
+    }
+
+    /// Makes what was written to the file durable.
+    pub(super) fn sync_file(&self, file: &File, path: &Path) -> Result<(), LogError> {
+        #[cfg(any(test, feature = "test-support"))]
+        self.fail_if_told(path)?;
+        if self.fsync { file.sync_data().map_err(LogError::io("sync", path)) } else { Ok(()) }
+    }
+
+    /// Makes the names in the folder durable.
+    pub(super) fn sync_folder(&self, path: &Path) -> Result<(), LogError> {
+        if !self.fsync {
+            return Ok(());
+        }
+        File::open(path).and_then(|folder| folder.sync_all()).map_err(LogError::io("sync", path))
+    }
+
+    /// Makes the name of a folder durable, unless this process has done so before. It must be one that nobody removes. There
+    /// are no more than 1,024 such folders.
+    pub(super) fn sync_name_once(&self, folder: &Path) -> Result<(), LogError> {
+        let is_named = |named: &HashSet<PathBuf>| named.contains(folder);
+        if !self.fsync || is_named(&self.named.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(());
+        }
+        folder.parent().map_or(Ok(()), |above| self.sync_folder(above))?;
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned());
+        Ok(())
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    fn fail_if_told(&self, path: &Path) -> Result<(), LogError> {
+        use std::sync::atomic::Ordering::SeqCst;
+        let told = self.syncs_to_fail.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        if told { Err(LogError::io("sync", path)(io::Error::from_raw_os_error(5))) } else { Ok(()) }
+    }
+}
+
+/// Opens a file to read it.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    let file = File::open(path)?;
+    #[cfg(any(test, feature = "test-support"))]
+    let file = super::bad_blocks::opened(file)?;
+    Ok(file)
+}
+
+/// Reads from the file at this offset into a part of the buffer, as `FileExt::read_at`.
+pub(super) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    #[cfg(any(test, feature = "test-support"))]
+    let buffer = super::bad_blocks::readable(file, buffer, offset)?;
+    file.read_at(buffer, offset)
+}
+
+/// Whether an error of reading says that the bytes are damaged on the disk; see [`says_damage`].
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| says_damage(Errno::from_raw(code)))
+}

@@ -1,0 +1,170 @@
+//! The logs of all jobs in one folder.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Evidence, JobId};
+use tokio::sync::watch;
+
+use super::blocking::run_blocking;
+use super::disk::Disk;
+use super::folder::{self, Folder};
+use super::job_log::{JobLog, lock};
+use super::known::Known;
+use super::summary::SealedAttempt;
+use super::write::Addition;
+use super::{Appended, Entry, LogError, Missing, Page, Producer, ResultLog};
+
+/// Where the logs are, and how much they may hold.
+#[derive(Debug, Clone)]
+pub struct LogOptions {
+    /// The folder of all logs. It is made if it is not there.
+    pub dir: PathBuf,
+    /// A segment that has reached so many bytes gets no more.
+    pub segment_bytes: u64,
+    /// Bytes that output and progress of a job may take; beyond it the oldest goes, and a gap record says so. Up to a
+    /// segment more may be there.
+    pub retain_output_bytes_per_job: u64,
+    /// Bytes that all else which a job's attempts say may take; beyond it results are not taken.
+    pub max_bytes_per_job: u64,
+    /// When this process began to use the logs, in microseconds since the Unix epoch. Any copy that it works on was
+    /// restored before.
+    pub opened_micros: i64,
+    /// Whether appends wait for the disk. Without it records survive a server's death, but not its machine's.
+    pub fsync: bool,
+}
+
+/// Result logs in segment files below one folder, which several processes may use. Cheap to clone.
+///
+/// Memory: for each job what `view` states; logs that nobody uses are forgotten beyond a number of them. No file
+/// stays open between calls.
+#[derive(Clone)]
+pub struct SegmentLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: Arc<LogOptions>,
+    disk: Disk,
+    jobs: Mutex<Known<JobLog>>,
+}
+
+impl SegmentLog {
+    /// Opens the folder.
+    ///
+    /// # Errors
+    /// It cannot be made, or not durably.
+    pub fn open(options: LogOptions) -> Result<Self, LogError> {
+        // Rows and output are for nobody else's eyes.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&options.dir);
+        made.map_err(LogError::io("make", &options.dir))?;
+        let disk = Disk::new(options.fsync);
+        // Its own name is in no folder that an append syncs.
+        options.dir.parent().map_or(Ok(()), |parent| disk.sync_folder(parent))?;
+        let (options, jobs) = (Arc::new(options), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { options, disk, jobs }) })
+    }
+
+    fn job(&self, id: &JobId) -> Arc<JobLog> {
+        let make = || JobLog::new(self.folder(id), Arc::clone(&self.inner.options));
+        lock(&self.inner.jobs).get(id, make)
+    }
+
+    pub(super) fn folder(&self, id: &JobId) -> Folder {
+        Folder::of(&self.inner.options.dir, id, self.inner.disk.clone())
+    }
+
+    /// Readers see no lower position of what this process appends.
+    pub(super) fn floor(&self, id: &JobId) -> u64 {
+        self.folder(id).floor(self.inner.options.opened_micros)
+    }
+
+    pub(super) fn max_bytes_per_job(&self) -> u64 {
+        self.inner.options.max_bytes_per_job
+    }
+
+    pub(super) async fn add(&self, id: &JobId, addition: Addition) -> Result<Appended, LogError> {
+        self.job(id).add(addition).await
+    }
+
+    #[cfg(test)]
+    pub(super) fn fail_syncs(&self, count: u32) {
+        self.inner.disk.syncs_to_fail.store(count, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn known_jobs(&self) -> usize {
+        lock(&self.inner.jobs).len()
+    }
+
+    #[cfg(test)]
+    pub(super) fn knows(&self, job: &JobId) -> bool {
+        lock(&self.inner.jobs).contains(job)
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn folder_of(&self, id: &JobId) -> PathBuf {
+        self.folder(id).path
+    }
+}
+
+#[async_trait]
+impl ResultLog for SegmentLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        self.add(job, Addition::Entries(entries)).await
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        let producer = Producer::agent(attempt, rank);
+        self.job(&attempt.job).look(move |view| view.summary.last_seq(producer)).await
+    }
+
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
+        let sealed = self.add(&attempt.job, Addition::Seal(seal, missing)).await?;
+        Ok(sealed.by_rank())
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        self.job(job).look(move |view| view.summary.evidence(step)).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        self.job(job).read(after, max_bytes).await
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        self.job(job).position_before(0).await
+    }
+
+    async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
+        self.job(job).position_before(count).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.job(job).watch()
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        self.job(job).delete().await?;
+        lock(&self.inner.jobs).remove(job);
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), LogError> {
+        let dir = self.inner.options.dir.clone();
+        run_blocking(move || std::fs::read_dir(&dir).map(drop).map_err(LogError::io("list", &dir))).await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        let dir = self.inner.options.dir.clone();
+        run_blocking(move || folder::jobs(&dir)).await
+    }
+}

@@ -1,0 +1,197 @@
+//! What an operator's tool does with logs.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::damage::{flip, is_damage, log_of_many_segments};
+use super::*;
+use crate::{Found, Health, Moved, Upkeep};
+
+fn health(dir: &Path, job: &JobId) -> Health {
+    Upkeep::of(dir).inspect(job, &|| true).unwrap().unwrap()
+}
+
+/// Names, lengths and contents of all files below the folder.
+fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        if entry.is_dir() {
+            all.extend(contents(&entry));
+        } else {
+            all.push((entry.clone(), fs::read(&entry).unwrap()));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Logs of every form that is well: empty, of one and of many segments, compacted, torn behind the mark, without a mark.
+#[tokio::test]
+async fn a_log_that_is_well_is_good_in_every_form() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = LogOptions { retain_output_bytes_per_job: 1500, ..options(dir.path()) };
+    let (log, job) = (SegmentLog::open(limits).unwrap(), job_of_the_future());
+    assert_eq!(health(dir.path(), &job), Health::Missing);
+    for seq in 1..60 {
+        log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
+        assert_eq!(health(dir.path(), &job), Health::Good, "after {seq}");
+    }
+    log.seal(&attempt(&job, 0, 1), None).await.unwrap();
+    assert_eq!(health(dir.path(), &job), Health::Good);
+    let folder = log.folder_of(&job);
+    let has = |extension: &str| {
+        contents(&folder).iter().any(|(path, _)| path.extension().is_some_and(|it| it == extension))
+    };
+    assert!(has("kept"));
+
+    let tail = contents(&folder)
+        .into_iter()
+        .rfind(|(path, _)| path.extension().is_some_and(|it| it == "log"))
+        .unwrap();
+    fs::write(&tail.0, [tail.1.clone(), vec![9; 30]].concat()).unwrap();
+    assert_eq!(health(dir.path(), &job), Health::Good, "what is torn behind the mark was not acknowledged");
+    fs::remove_file(folder.join("lock")).unwrap();
+    assert_eq!(health(dir.path(), &job), Health::Good, "servers find the mark again");
+    assert!(!has("damaged") && !folder.join("lock").exists(), "nothing is changed");
+}
+
+#[tokio::test]
+async fn one_flipped_bit_is_found_in_each_file_and_repaired_beside_a_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, files) = log_of_many_segments(dir.path()).await;
+    for number in 0..files.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let (job, files) = log_of_many_segments(dir.path()).await;
+        let server = open(dir.path());
+        let whole = read_all(&server, &job, 1000).await;
+        flip(&files[number], 200);
+        let before = contents(dir.path());
+        let Health::Damaged(damage) = health(dir.path(), &job) else { panic!("file {number} is damaged") };
+        assert_eq!((&damage.file, damage.files), (&files[number], 1));
+        assert!(damage.offset <= 200 && contents(dir.path()) == before);
+
+        assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
+        assert_eq!(Upkeep::of(dir.path()).kept_aside(&job).unwrap().len(), 1);
+        let records = read_all(&server, &job, 1000).await;
+        let lost = |it: &&StoredRecord| !is_damage(it);
+        assert!(records.iter().filter(lost).all(|it| whole.contains(it)));
+        assert_eq!(records.iter().filter(|it| is_damage(it)).count(), 1, "file {number}");
+        assert_eq!(records.len(), whole.len(), "one record is lost");
+    }
+}
+
+#[tokio::test]
+async fn files_that_are_gone_are_found_and_a_gap_stands_for_them() {
+    for gone in [vec![0], vec![1, 2], vec![usize::MAX], vec![0, usize::MAX]] {
+        let dir = tempfile::tempdir().unwrap();
+        let (job, files) = log_of_many_segments(dir.path()).await;
+        let server = open(dir.path());
+        read_all(&server, &job, 1000).await;
+        for number in &gone {
+            fs::remove_file(&files[(*number).min(files.len() - 1)]).unwrap();
+        }
+        // One that comes only now knows nothing of the files, unless it has to repair the end.
+        let later = open(dir.path());
+        if !gone.contains(&usize::MAX) {
+            assert_eq!(later.last_position(&job).await.unwrap(), 39);
+        }
+        let Health::Damaged(damage) = health(dir.path(), &job) else { panic!("{gone:?} are missing") };
+        assert!(damage.files > 0);
+        assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good, "{gone:?}");
+        for log in [server, later, open(dir.path())] {
+            let records = read_all(&log, &job, 1000).await;
+            let mut end = 0;
+            for record in &records {
+                assert!(record.position == end + 1 || is_damage(record), "{gone:?}: {record:?}");
+                end = record.position;
+            }
+            assert_eq!(end, 39, "{gone:?}");
+            assert!(records.iter().any(is_damage), "{gone:?}");
+            assert!(log.append(&job, Vec::new()).await.is_ok());
+        }
+    }
+}
+
+/// As on a full disk.
+#[tokio::test]
+async fn a_repair_that_cannot_write_leaves_the_log_as_it_was_and_can_be_done_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (job, files) = log_of_many_segments(dir.path()).await;
+    for damaged in [&files[1], files.last().unwrap()] {
+        flip(damaged, 200);
+        let logs = Upkeep::of(dir.path());
+        logs.fail_syncs(1);
+        assert!(matches!(logs.repair(&job), Err(LogError::Io { .. })));
+        assert!(matches!(health(dir.path(), &job), Health::Damaged(_)));
+        let unfinished = |(path, _): &(PathBuf, Vec<u8>)| path.extension().is_some_and(|it| it == "tmp");
+        assert!(!contents(dir.path()).iter().any(unfinished), "it would hold the space that is wanting");
+        assert_eq!(logs.repair(&job).unwrap(), Health::Good);
+    }
+    assert_eq!(read_all(&open(dir.path()), &job, 1000).await.iter().filter(|it| is_damage(it)).count(), 2);
+}
+
+/// Servers open it, and so does a tool; where it ends a gap stands for what was there.
+#[tokio::test]
+async fn a_log_that_lost_its_mark_and_its_tail_can_be_used_again() {
+    for by_tool in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = LogOptions { retain_output_bytes_per_job: 700, ..options(dir.path()) };
+        let (log, job) = (SegmentLog::open(limits).unwrap(), job_of_the_future());
+        for seq in 1..40 {
+            log.append(&job, vec![output(0, 1, seq, 100)]).await.unwrap();
+        }
+        for (path, _) in contents(&log.folder_of(&job)) {
+            if path.extension().is_none_or(|it| it == "log") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        assert!(matches!(health(dir.path(), &job), Health::Damaged(_)));
+        if by_tool {
+            assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
+        }
+        let log = open(dir.path());
+        let records = read_all(&log, &job, 1000).await;
+        assert!(records.last().is_some_and(is_damage), "by_tool: {by_tool}");
+        assert!(log.evidence(&job, 0).await.unwrap().started, "what is lost may have said so");
+        let last = records.last().unwrap().position;
+        assert_eq!(log.append(&job, vec![notice("on")]).await.unwrap().last_position, last + 1);
+        assert_eq!(health(dir.path(), &job), Health::Good);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_another_process_holds_is_left_alone_and_the_process_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (job, files) = log_of_many_segments(dir.path()).await;
+    flip(&files[0], 200);
+    let folder = open(dir.path()).folder_of(&job);
+    let lock = fs::File::options().read(true).write(true).open(folder.join("lock")).unwrap();
+    lock.lock().unwrap();
+    let before = contents(dir.path());
+    let (logs, to) = (Upkeep::of(dir.path()), dir.path().join("aside"));
+    fs::create_dir(&to).unwrap();
+    assert!(matches!(health(dir.path(), &job), Health::Damaged(_)), "looking needs no lock");
+    for refused in [logs.repair(&job).err(), logs.set_aside(&folder, &to).err(), logs.delete(&folder).err()] {
+        let Some(LogError::Busy { holder, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(holder, Some(std::process::id()));
+    }
+    assert_eq!(contents(dir.path()), before);
+}
+
+#[tokio::test]
+async fn a_log_that_is_set_aside_is_whole_and_one_of_the_same_name_is_not_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let (job, files) = log_of_many_segments(dir.path()).await;
+    let folder = files[0].parent().unwrap().to_owned();
+    let (logs, to) = (Upkeep::of(dir.path()), dir.path().join("aside"));
+    fs::create_dir_all(to.join(job.as_str())).unwrap();
+    let shard = folder.parent().unwrap();
+    let found = Found::Log { job: job.clone(), path: folder.clone(), is_in_place: true };
+    assert_eq!(logs.entries(shard).unwrap(), [found]);
+    let Moved::To(place) = logs.set_aside(&folder, &to).unwrap() else { panic!("it was there") };
+    assert_eq!(fs::read_dir(place).unwrap().count(), files.len() + 1);
+    assert_eq!(fs::read_dir(to.join(job.as_str())).unwrap().count(), 0);
+    assert_eq!(logs.entries(shard).unwrap(), []);
+    assert_eq!(logs.set_aside(&folder, &to).unwrap(), Moved::Missing);
+    assert!(logs.delete(&folder).is_ok());
+}

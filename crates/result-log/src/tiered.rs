@@ -1,0 +1,450 @@
+//! The logs of all jobs, small or not. A log begins as a small one, and moves to a folder when it outgrows that.
+//!
+//! A move has three steps, and any server that finds a log between two of them carries out the next: the small log is frozen, so that
+//! nobody appends to it; the folder is made, and gets its name when all of it is durable; the bytes of the small log are
+//! dropped. A folder that is there counts, whatever there is of a small log.
+//!
+//! Nothing here waits for another process: an append names the length that it expects, and is planned again if that is
+//! another one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sqlflow_job::{AttemptId, Event, Evidence, JobId};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::adopt::adopt;
+use super::blocking::run_blocking;
+use super::job_log::lock;
+use super::known::{self, Known, KnownLog};
+use super::lock::LOCK_WAIT;
+use super::small::{Planned, SmallLog, SmallLogs, SmallView, page};
+use super::summary::{SealedAttempt, Summary};
+use super::write::Addition;
+use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
+
+/// How often an addition is planned again because another process, or another task, appended in between.
+const TRIES: u32 = 32;
+/// Pause until it is looked again whether another has moved a log.
+const MOVE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Small logs in one place, all others in folders. Cheap to clone.
+///
+/// Memory: for each job that is known the summary of a small log, or what `SegmentLog` states.
+#[derive(Clone)]
+pub struct TieredLog {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    small: Arc<dyn SmallLogs>,
+    folders: SegmentLog,
+    /// A log with more bytes is in a folder.
+    small_bytes: u64,
+    known: Mutex<Known<TieredJobLog>>,
+}
+
+/// One job's log in this process.
+#[derive(Default)]
+struct TieredJobLog {
+    /// What was last seen of it as a small log.
+    view: Mutex<Option<SmallView>>,
+    is_in_folder: AtomicBool,
+    /// Its folder was found beside a frozen log: the name may not be durable yet.
+    is_unfinished: AtomicBool,
+    position: watch::Sender<u64>,
+    used: AtomicU64,
+}
+
+/// Where a log is.
+enum Home {
+    /// `is_frozen`: it is about to be in a folder.
+    Small {
+        view: SmallView,
+        is_frozen: bool,
+    },
+    Folder,
+}
+
+impl TieredLog {
+    /// Logs of up to `small_bytes` bytes in `small`, longer ones in `folders`.
+    #[must_use]
+    pub fn new(small: Arc<dyn SmallLogs>, folders: SegmentLog, small_bytes: u64) -> Self {
+        Self { inner: Arc::new(Inner { small, folders, small_bytes, known: Mutex::default() }) }
+    }
+
+    fn log(&self, job: &JobId) -> Arc<TieredJobLog> {
+        lock(&self.inner.known).get(job, TieredJobLog::default)
+    }
+
+    /// Where the log is now.
+    async fn home(&self, job: &JobId, log: &TieredJobLog) -> Result<Home, LogError> {
+        for _ in 0..TRIES {
+            if log.is_in_folder() {
+                return Ok(Home::Folder);
+            }
+            let seen = log.seen();
+            let mut view = seen.clone().unwrap_or_default();
+            let found = self.inner.small.read(job, view.length).await?;
+            if found.length < view.length {
+                // It was deleted, and may have begun again.
+                log.forget(&view);
+                continue;
+            }
+            if self.has_moved(job, log, &found).await? {
+                return Ok(Home::Folder);
+            }
+            match view.follow(&found) {
+                Ok(()) => {
+                    log.saw(&view);
+                    return Ok(Home::Small { view, is_frozen: found.is_frozen });
+                }
+                Err(what) => self.move_damaged(job, log, &found, what).await?,
+            }
+        }
+        Err(self.changes_all_the_time(job))
+    }
+
+    /// Whether a log of which this was found is in a folder. It may be if it is frozen, or was not seen here with bytes.
+    async fn has_moved(&self, job: &JobId, log: &TieredJobLog, found: &SmallLog) -> Result<bool, LogError> {
+        let is_new = log.seen().is_none_or(|seen| seen.length == 0);
+        let has_no_bytes = found.is_frozen && found.length == 0;
+        if !has_no_bytes && !((found.is_frozen || is_new) && self.has_folder(job).await?) {
+            return Ok(false);
+        }
+        // Who moved it may have died before the last step, also since the rows were read.
+        let is_finished = has_no_bytes || self.inner.small.read(job, 0).await?.length == 0;
+        log.is_unfinished.store(!is_finished, Ordering::Release);
+        log.is_in_folder.store(true, Ordering::Release);
+        Ok(true)
+    }
+
+    /// Damage is repaired in a folder. Nothing happens if somebody else does something about the log: look again.
+    async fn move_damaged(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        found: &SmallLog,
+        what: &'static str,
+    ) -> Result<(), LogError> {
+        tracing::error!(%job, what, "a small result log is damaged, and moves to a folder to be repaired");
+        self.inner.small.freeze(job, found.length).await?;
+        log.forget(&SmallView::default());
+        self.move_frozen(job, log).await
+    }
+
+    async fn has_folder(&self, job: &JobId) -> Result<bool, LogError> {
+        let path = self.inner.folders.folder(job).path;
+        run_blocking(move || path.try_exists().map_err(LogError::io("look at", &path))).await
+    }
+
+    /// Takes the last steps of a move of which the folder was found. A power failure may have taken back the first one.
+    async fn finish_move(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
+        let found = self.inner.small.read(job, 0).await?;
+        if !found.is_frozen && found.length > 0 {
+            self.inner.small.freeze(job, found.length).await?;
+        }
+        self.move_frozen(job, log).await
+    }
+
+    /// Brings a frozen log to its folder. Nothing happens to one that is not frozen: look again.
+    async fn move_frozen(&self, job: &JobId, log: &TieredJobLog) -> Result<(), LogError> {
+        let begun = Instant::now();
+        loop {
+            let found = self.inner.small.read(job, 0).await?;
+            if !found.is_frozen {
+                log.look_again();
+                return Ok(());
+            }
+            let folder = self.inner.folders.folder(job);
+            let has_bytes = !found.bytes.is_empty();
+            match run_blocking(move || adopt(&folder, &found.bytes)).await {
+                Ok(()) => {}
+                // Another moves it.
+                Err(LogError::Busy { .. }) if begun.elapsed() < LOCK_WAIT => {
+                    tokio::time::sleep(MOVE_PAUSE).await;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            if !self.inner.small.empty(job).await? && has_bytes {
+                // It was deleted meanwhile.
+                log.look_again();
+                return self.inner.folders.delete(job).await;
+            }
+            log.is_in_folder.store(true, Ordering::Release);
+            log.is_unfinished.store(false, Ordering::Release);
+            return Ok(());
+        }
+    }
+
+    async fn add(&self, job: &JobId, addition: Addition) -> Result<Appended, LogError> {
+        let log = self.log(job);
+        // The first try goes by what was seen before; what it cannot decide is decided on what there is now.
+        let mut seen = log.seen();
+        for _ in 0..TRIES {
+            let is_current = seen.is_none();
+            let view = match seen.take() {
+                Some(view) if !log.is_in_folder() => view,
+                _ => match self.home(job, &log).await? {
+                    Home::Folder => {
+                        if log.is_unfinished.load(Ordering::Acquire) {
+                            // What is acknowledged from here on needs a durable name.
+                            self.finish_move(job, &log).await?;
+                            continue;
+                        }
+                        let appended = self.inner.folders.add(job, addition).await?;
+                        log.notify(appended.last_position);
+                        return Ok(appended);
+                    }
+                    Home::Small { is_frozen: true, .. } => {
+                        self.move_frozen(job, &log).await?;
+                        continue;
+                    }
+                    Home::Small { view, is_frozen: false } => view,
+                },
+            };
+            if let Some(appended) = self.add_to_small(job, &log, view, &addition, is_current).await? {
+                return Ok(appended);
+            }
+        }
+        Err(self.changes_all_the_time(job))
+    }
+
+    fn changes_all_the_time(&self, job: &JobId) -> LogError {
+        let busy = std::io::Error::other("others change it all the time");
+        LogError::io("use", &self.inner.folders.folder(job).path)(busy)
+    }
+
+    /// `None`: the log is not as `view` says, or has moved; look again. `is_current`: it was just read.
+    async fn add_to_small(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        view: SmallView,
+        addition: &Addition,
+        is_current: bool,
+    ) -> Result<Option<Appended>, LogError> {
+        let small = &self.inner.small;
+        match self.plan(job, &view, addition) {
+            Ok(Planned::Append { bytes, next, appended }) => {
+                if !small.append(job, view.length, bytes, addition.durability()).await? {
+                    return Ok(None);
+                }
+                log.saw(&next);
+                Ok(Some(appended))
+            }
+            Ok(Planned::Nothing(appended)) => Ok(is_current.then_some(appended)),
+            Ok(Planned::TooLong) => {
+                if small.freeze(job, view.length).await? {
+                    self.move_frozen(job, log).await?;
+                }
+                Ok(None)
+            }
+            Err(error) if is_current => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    fn plan(&self, job: &JobId, view: &SmallView, addition: &Addition) -> Result<Planned, LogError> {
+        let Inner { folders, small_bytes, .. } = &*self.inner;
+        view.plan(addition, folders.floor(job), *small_bytes, folders.max_bytes_per_job())
+    }
+
+    /// Asks the summary of a small log, or the folder.
+    async fn look<T>(
+        &self,
+        job: &JobId,
+        small: impl FnOnce(&Summary) -> T,
+        folder: impl AsyncFnOnce(&SegmentLog) -> Result<T, LogError>,
+    ) -> Result<T, LogError> {
+        match self.home(job, &self.log(job)).await? {
+            Home::Small { view, .. } => Ok(small(&view.summary)),
+            Home::Folder => folder(&self.inner.folders).await,
+        }
+    }
+
+    /// `None`: the log is in a folder.
+    async fn read_small(
+        &self,
+        job: &JobId,
+        log: &TieredJobLog,
+        after: u64,
+        max_bytes: usize,
+    ) -> Result<Option<Page>, LogError> {
+        for _ in 0..TRIES {
+            if log.is_in_folder() {
+                return Ok(None);
+            }
+            let found = self.inner.small.read(job, 0).await?;
+            if self.has_moved(job, log, &found).await? {
+                return Ok(None);
+            }
+            let read = SmallView::of(&found.bytes)
+                .and_then(|view| Ok((page(&view.summary, &found.bytes, after, max_bytes as u64)?, view)));
+            match read {
+                Ok((page, view)) => {
+                    log.saw(&view);
+                    return Ok(Some(page));
+                }
+                Err(what) => self.move_damaged(job, log, &found, what).await?,
+            }
+        }
+        Err(self.changes_all_the_time(job))
+    }
+
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn known_jobs(&self) -> usize {
+        lock(&self.inner.known).len()
+    }
+}
+
+impl TieredJobLog {
+    fn is_in_folder(&self) -> bool {
+        self.is_in_folder.load(Ordering::Acquire)
+    }
+
+    fn seen(&self) -> Option<SmallView> {
+        lock(&self.view).clone()
+    }
+
+    /// It is to be looked for again.
+    fn look_again(&self) {
+        self.is_in_folder.store(false, Ordering::Release);
+        self.is_unfinished.store(false, Ordering::Release);
+        self.forget(&SmallView::default());
+    }
+
+    /// Forgets this view and shorter ones; an empty one stands for all.
+    fn forget(&self, view: &SmallView) {
+        let mut seen = lock(&self.view);
+        if view.length == 0 || seen.as_ref().is_some_and(|seen| seen.length <= view.length) {
+            *seen = None;
+        }
+    }
+
+    /// Remembers what there is, unless somebody has seen more.
+    fn saw(&self, view: &SmallView) {
+        let mut seen = lock(&self.view);
+        if seen.as_ref().is_none_or(|seen| seen.length <= view.length) {
+            *seen = Some(view.clone());
+        }
+        drop(seen);
+        self.notify(view.summary.shown_last());
+    }
+
+    fn notify(&self, last: u64) {
+        known::raise(&self.position, last);
+    }
+}
+
+impl KnownLog for TieredJobLog {
+    fn is_watched(&self) -> bool {
+        self.position.receiver_count() > 0
+    }
+
+    fn has_ended(&self) -> bool {
+        self.is_in_folder()
+            || lock(&self.view).as_ref().is_none_or(|view| view.summary.is_closed || view.length == 0)
+    }
+
+    fn used(&self) -> &AtomicU64 {
+        &self.used
+    }
+}
+
+#[async_trait]
+impl ResultLog for TieredLog {
+    async fn append(&self, job: &JobId, entries: Vec<Entry>) -> Result<Appended, LogError> {
+        self.add(job, Addition::Entries(entries)).await
+    }
+
+    async fn append_and_apply(
+        &self,
+        job: &JobId,
+        entries: &[Entry],
+        event: Event,
+        now_ms: i64,
+    ) -> Result<Option<Both>, LogError> {
+        let log = self.log(job);
+        let Some(view) = log.seen().filter(|_| !log.is_in_folder()) else { return Ok(None) };
+        let planned = self.plan(job, &view, &Addition::Entries(entries.to_vec()));
+        let Ok(Planned::Append { bytes, next, appended }) = planned else { return Ok(None) };
+        // A job whose log is full is cancelled first.
+        if appended.is_full {
+            return Ok(None);
+        }
+        let applied = self.inner.small.append_and_apply(job, view.length, bytes, event, now_ms).await?;
+        let Some((job, change)) = applied else { return Ok(None) };
+        log.saw(&next);
+        Ok(Some(Both { appended, job, change }))
+    }
+
+    async fn last_seq(&self, attempt: &AttemptId, rank: u32) -> Result<u64, LogError> {
+        let producer = Producer::agent(attempt, rank);
+        let folder = async |log: &SegmentLog| log.last_seq(attempt, rank).await;
+        self.look(&attempt.job, |summary| summary.last_seq(producer), folder).await
+    }
+
+    async fn seal(
+        &self,
+        attempt: &AttemptId,
+        missing: Option<Missing>,
+    ) -> Result<BTreeMap<u32, u64>, LogError> {
+        let seal = SealedAttempt { step: attempt.step, attempt: attempt.number };
+        let sealed = self.add(&attempt.job, Addition::Seal(seal, missing)).await?;
+        Ok(sealed.by_rank())
+    }
+
+    async fn evidence(&self, job: &JobId, step: u32) -> Result<Evidence, LogError> {
+        let folder = async |log: &SegmentLog| log.evidence(job, step).await;
+        self.look(job, |summary| summary.evidence(step), folder).await
+    }
+
+    async fn read(&self, job: &JobId, after: u64, max_bytes: usize) -> Result<Page, LogError> {
+        let log = self.log(job);
+        let page = match self.read_small(job, &log, after, max_bytes).await? {
+            Some(page) => page,
+            None => self.inner.folders.read(job, after, max_bytes).await?,
+        };
+        log.notify(page.last_position);
+        Ok(page)
+    }
+
+    async fn last_position(&self, job: &JobId) -> Result<u64, LogError> {
+        let folder = async |log: &SegmentLog| log.last_position(job).await;
+        self.look(job, Summary::shown_last, folder).await
+    }
+
+    async fn tail(&self, job: &JobId, count: u64) -> Result<u64, LogError> {
+        let before =
+            |summary: &Summary| shift::shown(&summary.shifts, summary.last_position.saturating_sub(count));
+        self.look(job, before, async |log: &SegmentLog| log.tail(job, count).await).await
+    }
+
+    fn watch(&self, job: &JobId) -> watch::Receiver<u64> {
+        self.log(job).position.subscribe()
+    }
+
+    async fn delete(&self, job: &JobId) -> Result<(), LogError> {
+        // The bytes of a small log may be older than its folder.
+        self.inner.small.delete(job).await?;
+        self.inner.folders.delete(job).await?;
+        lock(&self.inner.known).remove(job);
+        Ok(())
+    }
+
+    async fn ready(&self) -> Result<(), LogError> {
+        self.inner.folders.ready().await
+    }
+
+    async fn jobs(&self) -> Result<Vec<JobId>, LogError> {
+        let mut jobs = BTreeSet::from_iter(self.inner.folders.jobs().await?);
+        jobs.extend(self.inner.small.jobs().await?);
+        Ok(jobs.into_iter().collect())
+    }
+}
