@@ -17,7 +17,6 @@ pub mod dsn;
 #[cfg(test)]
 mod fixture;
 pub mod inherited;
-pub mod launch;
 pub mod memory_peaks;
 pub mod metrics;
 mod reader;

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Event, InstanceHash, Job, Rejection};
 use sqlflow_job_store::{KnownJob, ServerId, Store, StoreError, UpdateError};
+use sqlflow_launcher::Target;
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     AttachRequest, AttachResponse, Hello, Wait, agent_server::Agent, attach_request, attach_response,
@@ -32,7 +33,6 @@ use super::executors::{ExecutorId, Executors, Peer};
 use super::status;
 use crate::accept::Bounds;
 use crate::codegen::Assigner;
-use crate::launch::Target;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::{Refusal, Refusals};

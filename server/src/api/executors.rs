@@ -6,8 +6,8 @@ use sqlflow_proto::agent::{Hello, executor_identity::Identity};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
-use crate::launch::kubernetes::{KubernetesLauncher, PodIdentity, in_words};
-use crate::launch::{Ender, Holder, LocalLauncher, Target};
+use sqlflow_launcher::kubernetes::{KubernetesLauncher, PodIdentity, in_words};
+use sqlflow_launcher::{Ender, Holder, LocalLauncher, Target};
 
 /// What the connection itself shows about who is at its other end.
 pub struct Peer {

@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde_json::json;
 use sqlflow_job::{self, AttemptId, Job, Role, Step};
 use sqlflow_job_store::{Secret, Store};
+use sqlflow_launcher::Python;
 use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
-use crate::launch::Python;
 use crate::trace;
 
 /// Name of the secret that holds the data source.

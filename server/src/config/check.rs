@@ -5,10 +5,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
+use sqlflow_launcher::{Python, pythons};
 use sqlflow_telemetry::Exporter;
 
 use super::{LauncherKind, Options};
-use crate::launch::{Python, pythons};
 use crate::server::{find_agent, read_yaml};
 
 /// Checks all of it, says `ok` or everything that is wrong, and gives the exit status.

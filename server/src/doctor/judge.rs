@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use sqlflow_job::{Attempt, Job, JobId, Phase, Place};
 use sqlflow_job_store::{ServerId, Surveyed, SurveyedDocument};
+use sqlflow_launcher::Agent;
 use sqlflow_result_log::{Aside, Damage};
 
 use super::finding::{Finding, Kind, Remedy};
-use crate::launch::Agent;
 
 /// An attempt whose agent is not there after this has been forgotten by its server: the longest wait that a server allows
 /// is one of half an hour.

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use sqlflow_job::{JobId, JobState};
 use sqlflow_job_store::{Lease, SqliteStore, Store as _, StoreError};
+use sqlflow_launcher::Agent;
 use sqlflow_result_log::{Health, Moved, ResultLog as _, SegmentLog, TieredLog, free_name};
 
 use super::finding::{Done, Remedy};
 use super::state::State;
-use crate::launch::Agent;
 
 /// What becomes of logs and folders of no job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use sqlflow_job_store::{Survey, SurveyError};
 use sqlflow_os::clock;
 use sqlflow_result_log::{LogOptions, Upkeep};
 
-use crate::launch::{LocalLauncher, RunFolders};
+use sqlflow_launcher::{LocalLauncher, RunFolders};
 
 /// Where repairs put what belongs to no job.
 const LOST_AND_FOUND: &str = "lost+found";

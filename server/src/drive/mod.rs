@@ -22,12 +22,12 @@ use given_back::GivenBack;
 use sqlflow_job::{JobId, Place};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Lease, ServerId, Store};
+use sqlflow_launcher::Launchers;
 use sqlflow_result_log::ResultLog;
 use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::codegen::Assigner;
-use crate::launch::Launchers;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;

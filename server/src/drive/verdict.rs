@@ -1,10 +1,10 @@
 //! How an attempt ended whose agent cannot say so any more: from what it left, and from what is durable.
 
 use sqlflow_job::{Outcome, Reason};
+use sqlflow_launcher::{End, Remains};
 use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::convert;
-use crate::launch::{End, Remains};
 
 /// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the driver knows
 /// better than the agent's absence tells (it was cancelled); `memory` is what heartbeats said, see
@@ -117,11 +117,11 @@ pub(super) fn gap(time_unix_micros: i64) -> Record {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_launcher::Marks;
     use sqlflow_proto::agent;
     use sqlflow_proto::record::StatementEnded;
 
     use super::*;
-    use crate::launch::Marks;
 
     /// Ten records, the second a result, the seventh the end of a statement.
     fn succeeded() -> Remains {

@@ -27,12 +27,12 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::get;
 use sqlflow_job_store::Store;
+use sqlflow_launcher::Launcher;
 use sqlflow_result_log::ResultLog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::accept::FIRST_BYTES_TIME;
-use crate::launch::Launcher;
 use crate::metrics::Metrics;
 
 pub use access::Links;

@@ -10,13 +10,13 @@ use axum::http::StatusCode;
 use futures::StreamExt as _;
 use sqlflow_job::JobId;
 use sqlflow_job_store::{ServerId, SqliteStore};
+use sqlflow_launcher::{LocalLauncher, LocalOptions, Python};
 use sqlflow_proto::record::{EarlierModel, ModelPublished, Notice, Record, notice, record::Payload};
 use sqlflow_result_log::{Entry, Producer};
 use tower::ServiceExt as _;
 
 use super::*;
 use crate::fixture::{self, HookedLog, LogHooks};
-use crate::launch::{LocalLauncher, LocalOptions, Python};
 
 /// Counts how often a job's view is read from the log's beginning.
 #[derive(Default)]

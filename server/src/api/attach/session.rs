@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use sqlflow_job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
 use sqlflow_job_store::{StoreError, UpdateError, known_job};
+use sqlflow_launcher::{Ender, Target};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
@@ -18,7 +19,6 @@ use super::standing::Standing;
 use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
 use crate::api::{compressed, status};
 use crate::convert;
-use crate::launch::{Ender, Target};
 use crate::metrics::AttachedAgent;
 use crate::silence::{Backlog, HEARTBEAT, News, Silence};
 use crate::trace;

@@ -10,6 +10,7 @@ use std::sync::Mutex;
 use async_trait::async_trait;
 use sqlflow_job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
 use sqlflow_job_store::{NewJob, Secret, ServerId, SqliteStore};
+use sqlflow_launcher::Ender;
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
@@ -26,7 +27,6 @@ use crate::api::AgentSocket;
 use crate::api::executors::ExecutorId;
 use crate::codegen::DATA_SOURCE;
 use crate::fixture;
-use crate::launch::Ender;
 use crate::metrics::MeasuredStore;
 
 const KEY: &[u8; 16] = b"0123456789abcdef";

@@ -7,12 +7,12 @@ use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use sqlflow_job::{AttemptId, JobId};
+use sqlflow_launcher::Execution;
 
 use super::bounded::{self, PASS_ITEMS};
 use super::task::{Progress, Work};
 use crate::drive::Context;
 use crate::drive::reported::Reported;
-use crate::launch::Execution;
 
 /// Time to list what was left behind.
 const LIST_TIME: Duration = Duration::from_secs(60);

@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use sqlflow_job::{AttemptId, Cause, Event, Failure, Job, JobId, JobState, Token};
 use sqlflow_job_store::Membership;
 use sqlflow_job_store::{Lease, NewJob, SqliteStore, Store};
+use sqlflow_launcher::{
+    CleanUp, LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting,
+};
 use sqlflow_result_log::LogError;
 use tokio_util::sync::CancellationToken;
 
@@ -15,9 +18,6 @@ use super::*;
 use crate::codegen::Assigner;
 use crate::drive::{Context, Limits};
 use crate::fixture::{self, HookedLog, LogHooks};
-use crate::launch::{
-    CleanUp, LaunchError, Launched, Launcher, Launchers, Needs, Observation, Target, Waiting,
-};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Job};
+use sqlflow_launcher::{CleanUp, Execution, Observation};
 
 use super::{JobDriver, LOOK_PERIOD, attempts_of};
-use crate::launch::{CleanUp, Execution, Observation};
 
 /// Pause before another try, after a clean-up failed or nothing was known of the attempt.
 const CLEAN_UP_PAUSE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(30) };

@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use sqlflow_job::AttemptId;
+use sqlflow_launcher::Waiting;
 
 use super::{Changes, JobDriver, LOOK_PERIOD, Stop};
 use crate::drive::given_back::REST;
-use crate::launch::Waiting;
 
 impl JobDriver {
     /// Says where the attempt runs, and gives the job back for a server of that place to claim. Nothing is decided about the

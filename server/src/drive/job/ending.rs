@@ -4,6 +4,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Basis, Event, Failure, Job, JobState, Outcome, Reason, Role};
+use sqlflow_launcher::{Execution, Observation, Remains, Supervision};
 use sqlflow_os::clock;
 use sqlflow_os::exhaustion::is_exhaustion;
 use sqlflow_proto::record::{Record, notice};
@@ -12,7 +13,6 @@ use sqlflow_result_log::{Entry, LogError, Missing, Producer};
 use super::stopping::{self, Agent, Level};
 use super::{JobDriver, Stop, attempts_of};
 use crate::drive::verdict;
-use crate::launch::{Execution, Observation, Remains, Supervision};
 use crate::trace;
 
 /// The agent that speaks for an attempt.

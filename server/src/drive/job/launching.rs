@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Basis, Event, Job, Outcome, Reason};
+use sqlflow_launcher::{Execution, LaunchError, Launched, Needs, Ticket, Waiting};
 use sqlflow_os::clock;
 use sqlflow_os::failpoint;
 
 use super::waits::Queued;
 use super::{Changes, JobDriver, LOOK_PERIOD, Stop};
-use crate::launch::{Execution, LaunchError, Launched, Needs, Ticket, Waiting};
 
 /// How often a job that waits in a queue of this server is read again: nothing tells of a lost lease. 1,000 such jobs cost
 /// 100 reads a second.

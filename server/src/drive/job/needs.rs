@@ -1,11 +1,11 @@
 //! What a launcher is told of an attempt.
 
 use sqlflow_job::{Job, Role};
+use sqlflow_launcher::{Execution, LaunchError, Needs, Supervision};
 use tonic::Code;
 
 use super::{JobDriver, Stop};
 use crate::codegen::StepSpec;
-use crate::launch::{Execution, LaunchError, Needs, Supervision};
 
 impl JobDriver {
     /// What the attempt needs of its platform, or why it cannot be started.

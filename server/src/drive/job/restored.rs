@@ -3,10 +3,10 @@
 //! execute again what may have been executed.
 
 use sqlflow_job::{AttemptId, Event};
+use sqlflow_launcher::{Execution, Observation};
 
 use super::ending::LEADER;
 use super::{JobDriver, LOOK_PERIOD, Stop};
-use crate::launch::{Execution, Observation};
 
 impl JobDriver {
     /// Whether the attempt has had an agent, whatever the state says.

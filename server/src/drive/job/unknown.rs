@@ -4,10 +4,10 @@
 use std::time::{Duration, Instant};
 
 use sqlflow_job::AttemptId;
+use sqlflow_launcher::{Observation, Waiting};
 use sqlflow_proto::record::notice;
 
 use super::{JobDriver, Stop};
-use crate::launch::{Observation, Waiting};
 
 /// The kind of wait for the platform's word.
 const UNKNOWN: &str = "unknown";

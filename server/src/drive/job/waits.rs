@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::launch::Waiting;
+use sqlflow_launcher::Waiting;
 
 /// A wait that is over before this is not told.
 const NEWS_AFTER: Duration = Duration::from_secs(2);

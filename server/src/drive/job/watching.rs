@@ -4,12 +4,12 @@
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Event, Job, Milestones, Outcome, Reason, Role};
+use sqlflow_launcher::{Execution, Observation, Supervision, Waiting};
 use sqlflow_os::clock;
 
 use super::launching::LAUNCH_PATIENCE;
 use super::stopping::Agent;
 use super::{Changes, JobDriver, LOOK_PERIOD, SAFETY_PERIOD, Stop};
-use crate::launch::{Execution, Observation, Supervision, Waiting};
 use crate::silence::Silence;
 
 /// What a look at an attempt came to.

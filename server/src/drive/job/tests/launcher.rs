@@ -6,6 +6,10 @@ use std::sync::{Mutex, OnceLock};
 use async_trait::async_trait;
 use sqlflow_job::InstanceHash;
 use sqlflow_job_store::{SqliteStore, Store};
+use sqlflow_launcher::{
+    CleanUp, End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision,
+    Target,
+};
 use sqlflow_proto::agent;
 use sqlflow_proto::v1::Head;
 use sqlflow_result_log::{ResultLog, TieredLog};
@@ -13,10 +17,6 @@ use tokio::sync::watch;
 
 use super::super::*;
 use super::{MANY, started};
-use crate::launch::{
-    CleanUp, End, LaunchError, Launched, Launcher, Needs, Observation, RecordSource, Remains, Supervision,
-    Target,
-};
 use crate::refusals::{Refusal, Refusals};
 
 /// So many of the first clean-ups fail.

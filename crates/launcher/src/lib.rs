@@ -35,7 +35,7 @@ pub use records::RecordSource;
 pub use registry::{Execution, Launchers};
 pub use spool::Spool;
 
-/// What a step wishes for its Pod, by name: `memory` → `4Gi`. See [`crate::sql::PodWish`].
+/// What a step wishes for its Pod, by name: `memory` → `4Gi`. See the `pod.*` attributes of a statement.
 pub type Wishes = BTreeMap<String, String>;
 
 /// What an attempt needs of its platform.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlflow_job::{AttemptId, ExecutorRef};
 
 use super::{KubernetesOptions, claim};
-use crate::launch::{Needs, Target, Wishes};
+use crate::{Needs, Target, Wishes};
 
 /// Says whose Pods they are; its value is [`MANAGER`].
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

@@ -12,7 +12,7 @@ use sqlflow_proto::agent::outcome::Reason;
 
 use super::last_words;
 use super::pod::CONTAINER;
-use crate::launch::{End, Ender, Observation, Remains, Waiting};
+use crate::{End, Ender, Observation, Remains, Waiting};
 
 /// A scheduler may find room yet; more is a matter for whoever runs the cluster.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30 * 60);

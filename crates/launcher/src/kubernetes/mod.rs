@@ -36,7 +36,7 @@ use sqlflow_job::{AttemptId, ExecutorRef, Milestones, Place};
 
 use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
 
-pub(crate) use bounded::in_words;
+pub use bounded::in_words;
 pub use identity::PodIdentity;
 pub use pod::AUDIENCE;
 

@@ -42,7 +42,7 @@ async fn call(
 }
 
 /// What went wrong with a call, for a person.
-pub(crate) fn in_words(error: &kube::Error) -> String {
+pub fn in_words(error: &kube::Error) -> String {
     match error {
         // The apiserver's own words.
         kube::Error::Api(status) => status.message.clone(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sqlflow_job::ExecutorRef;
 
-use crate::launch::Target;
+use crate::Target;
 
 /// Executors that were reported; no more than there are Pods and claims.
 #[derive(Clone, Default)]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlflow_job::AttemptId;
 
 use super::pod::{ATTEMPT, JOB, MANAGED_BY, MANAGER, STEP, attempt_of_labels, merge};
-use crate::launch::Target;
+use crate::Target;
 
 /// `sqlflow-<job>-<step>`: all attempts of a step have one.
 pub(super) fn name(attempt: &AttemptId) -> String {

@@ -202,9 +202,9 @@ impl Launcher for Elsewhere {
 #[cfg(test)]
 mod tests {
     use sqlflow_job::Event;
+    use sqlflow_job::fixture;
 
     use super::*;
-    use crate::fixture;
 
     /// A launcher of which only the place matters.
     struct At(&'static str, &'static str);

@@ -6,7 +6,7 @@ use sqlflow_proto::record::{
     EarlierModel, ModelPublished, Record, StatementEnded, StatementStarted, record::Payload,
 };
 
-use crate::launch::{End, Marks, Remains};
+use crate::{End, Marks, Remains};
 
 /// The outcome, and the marks that a success has with it. `None`: no agent wrote this.
 pub(super) fn read(message: &str) -> Option<Remains> {

@@ -1,8 +1,8 @@
 use sqlflow_job::JobId;
 
 use super::*;
-use crate::launch::End;
-use crate::launch::lock::write_lock;
+use crate::End;
+use crate::lock::write_lock;
 
 fn launcher(dir: &Path) -> LocalLauncher {
     LocalLauncher::new(options(dir))
