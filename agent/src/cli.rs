@@ -18,8 +18,9 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::exhaustion::LAUNCH_TIMEOUT;
-use crate::ship::mirror::Mirror;
-use crate::supervise::EXIT_FAULT;
+use crate::output::WhenFull;
+use crate::output::tee::{Tee, TeeMode};
+use crate::supervisor::EXIT_FAULT;
 
 /// Exit code for wrong usage.
 pub const EXIT_USAGE: u8 = 64;
@@ -82,10 +83,12 @@ pub struct CommonOptions {
     /// What to do when no more output can be kept because nobody takes it
     #[arg(long, env = "SQLFLOW_AGENT_WHEN_FULL", value_name = "POLICY", default_value = "block")]
     pub when_full: WhenFull,
-    /// How the command's output is repeated on the agent's own stdout and stderr [default: lines for attach, raw for
-    /// exec]
-    #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW")]
-    pub mirror: Option<MirrorAs>,
+    /// How the command's output is copied to the agent's own stdout and stderr [default: lines for attach, raw for exec]
+    #[arg(long, env = "SQLFLOW_AGENT_TEE", value_name = "HOW")]
+    tee: Option<TeeMode>,
+    /// The name of `--tee` until 0.1
+    #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW", hide = true, conflicts_with = "tee")]
+    mirror: Option<TeeMode>,
     /// How the agent's own log lines on stderr look; SQLFLOW_AGENT_LOG says which there are [default: json for attach,
     /// text for exec]
     #[arg(long, env = "SQLFLOW_AGENT_LOG_FORMAT")]
@@ -183,25 +186,11 @@ pub struct InstallOptions {
     pub dir: PathBuf,
 }
 
-/// How the command's output is repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum MirrorAs {
-    /// Byte for byte
-    Raw,
-    /// For readers of lines, such as a container's log: a progress bar, written over with carriage returns, becomes a
-    /// line a second
-    Lines,
-    /// Not at all
-    None,
-}
-
-/// What to do with output that nothing can hold any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum WhenFull {
-    /// The command waits
-    Block,
-    /// Output is dropped, and a record says how much
-    Drop,
+impl CommonOptions {
+    /// How the command's output is copied, if the options say so.
+    pub fn tee(&self) -> Option<TeeMode> {
+        self.tee.or(self.mirror)
+    }
 }
 
 impl AttachOptions {
@@ -332,7 +321,7 @@ impl Command {
 
 /// Log lines go to stderr; SQLFLOW_AGENT_LOG says which: `debug`, `info,opendal_core=off`. (A filter with more to it costs
 /// this program a quarter of a megabyte.)
-pub fn init_logging((format, default): (LogFormat, &str), stderr: Mirror) {
+pub fn init_logging((format, default): (LogFormat, &str), stderr: Tee) {
     let wanted = std::env::var("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| default.to_owned());
     let parsed = wanted.parse::<Targets>();
     let filter =

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use sqlflow_os::durable;
 
-use crate::supervise::EXIT_FAULT;
+use crate::supervisor::EXIT_FAULT;
 
 /// Copies this program to `<dir>/sqlflow-agent`, whole or not at all; gives the exit code.
 pub fn install(dir: &Path) -> u8 {

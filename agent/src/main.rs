@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use sqlflow_agent::cli::{self, Cli, Command, WhenFull};
-use sqlflow_agent::ship::mirror::{Mirror, Role};
-use sqlflow_agent::{exhaustion, install, process, run};
+use sqlflow_agent::cli::{self, Cli, Command};
+use sqlflow_agent::output::WhenFull;
+use sqlflow_agent::output::tee::{Role, Tee};
+use sqlflow_agent::{commands, exhaustion, install, process};
 
 fn main() -> ExitCode {
     // First, since threads inherit it.
@@ -23,21 +24,21 @@ fn main() -> ExitCode {
         Command::Attach(_) | Command::Install(_) => Role::Copy,
     };
     let timeout = cli.command.launch_timeout();
-    let spawned = exhaustion::outlast(timeout, || Ok(Mirror::spawn(std::io::stdout(), "stdout", role)?))
+    let spawned = exhaustion::outlast(timeout, || Ok(Tee::spawn(std::io::stdout(), "stdout", role)?))
         .and_then(|stdout| {
-            let spawn = || Ok(Mirror::spawn(std::io::stderr(), "stderr", role)?);
+            let spawn = || Ok(Tee::spawn(std::io::stderr(), "stderr", role)?);
             Ok([stdout, exhaustion::outlast(timeout, spawn)?])
         });
-    let mirrors = match spawned {
-        Ok(mirrors) => mirrors,
+    let tees = match spawned {
+        Ok(tees) => tees,
         Err(error) => return cli::fault(&format!("cannot start a thread: {error}")),
     };
     // Log lines and the child's stderr share one writer.
-    let stderr = mirrors[1].clone();
+    let stderr = tees[1].clone();
     cli::init_logging(cli.command.logging(), stderr.clone());
     let code = match cli.command {
-        Command::Attach(options) => run::attach(*options, mirrors),
-        Command::Exec(options) => run::exec(*options, mirrors),
+        Command::Attach(options) => commands::attach(*options, tees),
+        Command::Exec(options) => commands::exec(*options, tees),
         Command::Install(options) => install::install(&options.dir),
     };
     stderr.flush_log();

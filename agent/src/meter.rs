@@ -6,8 +6,8 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 use tokio::time::Instant;
 
+use crate::output::link::Link;
 use crate::process::tree::{self, Process};
-use crate::ship::link::Link;
 
 const EVERY: Duration = Duration::from_secs(1);
 /// `getrusage` counts blocks of this size, whatever the device's are.

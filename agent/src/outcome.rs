@@ -1,4 +1,4 @@
-//! The outcome: the verdict with its evidence, and the file that tells of it when no server listens.
+//! The outcome: the report with its evidence, and the file that tells of it when no server listens.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
 
 use crate::meter::{self, Largest, reaped_usage};
+use crate::output::link::Link;
 use crate::process::cgroup::MemoryGroup;
 use crate::process::tree::Process;
-use crate::ship::link::Link;
-use crate::supervise::{ExitStatus, Verdict};
+use crate::supervisor::{ExitReport, ExitStatus};
 
 /// Name in the run folder.
 pub const FILE: &str = "outcome";
@@ -90,12 +90,12 @@ impl Evidence {
     /// `reaped` is the largest process of those that have ended.
     pub fn outcome(
         &self,
-        verdict: Verdict,
+        report: ExitReport,
         models: Vec<ModelPublished>,
         link: &Link,
         reaped: Option<&Process>,
     ) -> Outcome {
-        let (exit_code, signal) = match verdict.status {
+        let (exit_code, signal) = match report.status {
             Some(ExitStatus::Code(code)) => (Some(code), None),
             Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
             None => (None, None),
@@ -118,23 +118,23 @@ impl Evidence {
             }),
         };
         Outcome {
-            reason: verdict.reason.into(),
+            reason: report.reason.into(),
             exit_code,
             signal,
-            message: verdict.message,
-            detail: verdict.detail,
-            retryable: verdict.retryable,
-            user_error: verdict.user_error,
+            message: report.message,
+            detail: report.detail,
+            retryable: report.retryable,
+            user_error: report.user_error,
             models,
             last_seq: link.last_seq(),
             usage: Some(usage),
             phases: self.phase_times(),
             ended_by: self.ended_by.clone(),
-            output_kept: verdict.output_kept,
-            unexplained: verdict.unexplained,
+            output_kept: report.output_kept,
+            unexplained: report.unexplained,
             rank: 0,
             nothing_left: false,
-            not_executed: verdict.not_executed,
+            not_executed: report.not_executed,
         }
     }
 

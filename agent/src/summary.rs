@@ -9,7 +9,7 @@ use sqlflow_os::durable;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{Record, record::Payload};
 
-use crate::ship::marks::Marks;
+use crate::output::marks::Marks;
 
 /// What Kubernetes keeps of a termination message.
 const LIMIT: usize = 4096;

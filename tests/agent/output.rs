@@ -46,7 +46,7 @@ sys.stdout.buffer.write(data)";
         (stdout.len(), &stdout[..4], stderr.as_slice()),
         (4 + (5 << 20), "🦀".as_bytes(), b"\xff".as_slice())
     );
-    assert!(stdout == ended.stdout, "the mirror and the log differ");
+    assert!(stdout == ended.stdout, "the tee and the log differ");
     // Offsets are those of the stream, without a hole.
     let mut offset = 0;
     for output in records.iter().map(|it| &it["output"]).filter(|it| it["stream"] == "stdout") {
@@ -70,7 +70,7 @@ fn an_argument_that_is_no_text_arrives_as_it_is() {
 fn a_line_of_a_hundred_megabytes_is_only_bytes() {
     let script =
         "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo later; echo ready >&2; read wait < $DIR/gate";
-    let run = Exec::shipped().log_to("log").flags(["--mirror", "none"]);
+    let run = Exec::shipped().log_to("log").flags(["--tee", "none"]);
     let gate = run.dir().join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let running = run.shell(script);
@@ -108,7 +108,7 @@ fn progress_without_a_newline_is_seen_at_once() {
 /// A#7671: and there a bar that stands still is seen too, while the program waits.
 #[test]
 fn a_progress_bar_that_stands_is_seen_by_those_who_read_lines() {
-    let run = Exec::new().flags(["--mirror", "lines"]);
+    let run = Exec::new().flags(["--tee", "lines"]);
     let gate = run.dir().join("gate");
     nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
     let mut running = run.shell("printf '\\r 10%%'; read wait < $DIR/gate; printf '\\r100%%'");
@@ -122,7 +122,7 @@ fn a_progress_bar_that_stands_is_seen_by_those_who_read_lines() {
 #[test]
 fn a_progress_bar_becomes_lines_for_those_who_read_lines() {
     let script = "i=0; while [ $i -lt 1000 ]; do printf '\\r%d' $i; i=$((i+1)); done; printf '\\nend\\n'";
-    let (ended, dir) = Exec::new().log_to("log").flags(["--mirror", "lines"]).shell(script).end_in_folder();
+    let (ended, dir) = Exec::new().log_to("log").flags(["--tee", "lines"]).shell(script).end_in_folder();
     let shown = String::from_utf8(ended.stdout).unwrap();
     let states: Vec<u32> =
         shown.strip_suffix("end\n").unwrap().lines().map(|it| it.parse().unwrap()).collect();

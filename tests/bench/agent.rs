@@ -119,7 +119,7 @@ pub fn output(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     let bytes = scale.megabytes << 20;
     let head = ["head".to_owned(), "-c".to_owned(), bytes.to_string(), "/dev/zero".to_owned()];
     for _ in 0..scale.streams {
-        for (measurement, flags) in [(&mut null, &["--mirror", "none"][..]), (&mut mirrored, &[])] {
+        for (measurement, flags) in [(&mut null, &["--tee", "none"][..]), (&mut mirrored, &[])] {
             let begun = Instant::now();
             // The command's last act is to look at the agent; an end of stderr that is not a number fails below.
             let script = "\"$@\"; sed -n 's/^VmHWM:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$PPID/status >&2";
@@ -152,7 +152,7 @@ pub fn output(scale: &Scale) -> anyhow::Result<Vec<Measurement>> {
     for _ in 0..scale.streams {
         let python = python::program();
         for (measurement, mut command) in
-            [(&mut lines, agent(&["--mirror", "none"])?), (&mut bare, in_front(None)?)]
+            [(&mut lines, agent(&["--tee", "none"])?), (&mut bare, in_front(None)?)]
         {
             let begun = Instant::now();
             ensure!(

@@ -87,7 +87,7 @@ async fn an_agent_whose_attempt_was_ended_kills_its_processes_and_leaves() {
 
     let mut agent = Command::new(program("sqlflow-agent"))
         .args(["attach", "--job", "01jc2v3x4y5z6w7q8r9s0t1v2w", "--step", "0", "--attempt", "1"])
-        .args(["--linger", "3600", "--mirror", "none"])
+        .args(["--linger", "3600", "--tee", "none"])
         .arg("--server")
         .arg(format!("unix://{}", socket.display()))
         .arg("--dir")

@@ -91,7 +91,7 @@ fn serve(dir: &Path) -> (mpsc::Receiver<Stream>, JoinHandle<()>) {
 
 fn start_agent(dir: &Path, options: &[&str]) -> Child {
     Command::new(program("sqlflow-agent"))
-        .args(["attach", "--mirror", "none", "--server"])
+        .args(["attach", "--tee", "none", "--server"])
         .arg(format!("unix://{}", dir.join(SOCKET).display()))
         .arg("--dir")
         .arg(dir.join(RUN_DIR))

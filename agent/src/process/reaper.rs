@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use super::earlier;
 use super::tree::{self, Process};
-use crate::supervise::ExitStatus;
+use crate::supervisor::ExitStatus;
 use crate::sys;
 
 /// Collects what has ended, and remembers the largest of it.

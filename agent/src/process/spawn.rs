@@ -17,7 +17,7 @@ use super::earlier;
 use super::signals;
 use super::terminal::Terminal;
 use super::unstartable;
-use crate::supervise::StartFault;
+use crate::supervisor::StartFault;
 use crate::sys::{self, Executable};
 
 /// Settings of the agent itself begin with this and are kept from the child.

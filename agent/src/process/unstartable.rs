@@ -10,7 +10,7 @@ use anyhow::anyhow;
 use nix::errno::Errno;
 
 use super::spawn::NotStarted;
-use crate::supervise::StartFault;
+use crate::supervisor::StartFault;
 
 /// As much as the kernel reads of a `#!` line.
 const HEAD: usize = 256;

@@ -143,7 +143,7 @@ impl LocalLauncher {
             .arg("--cache")
             .arg(&self.options.cache)
             .args(["--linger", &self.options.linger.as_secs().to_string()])
-            .args(["--mirror", "none"])
+            .args(["--tee", "none"])
             .args(
                 self.options
                     .open_files

@@ -1,0 +1,174 @@
+//! The commands `attach` and `exec`: from the command line's options to an attempt that runs. They differ in the control
+//! plane only.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use sqlflow_model_storage::cache::Cache;
+use sqlflow_proto::agent::AttemptRef;
+use sqlflow_telemetry::Exporter;
+
+use crate::cli::{AttachOptions, CommonOptions, ExecOptions};
+use crate::control_plane::ControlPlane;
+use crate::control_plane::local::LocalControlPlane;
+use crate::control_plane::remote::{Credentials, RemoteControlPlane};
+use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
+use crate::lock::RunLock;
+use crate::output::WhenFull;
+use crate::output::tee::{Tee, TeeMode};
+use crate::process::spawn::Streams;
+use crate::process::terminal;
+use crate::runner::{DEFAULT_GRACE, RunConfig, run};
+use crate::supervisor::{EXIT_FAULT, OutputSink};
+use crate::trace::Trace;
+use crate::workspace;
+
+/// How long `exec` waits for its own log to take the last records.
+const EXEC_LINGER: Duration = Duration::from_secs(30);
+
+/// Runs an attempt that a server assigns; gives the exit code. `tees` are stdout and stderr; stderr carries the
+/// agent's log, and takes the command's stderr too.
+pub fn attach(options: AttachOptions, tees: [Tee; 2]) -> u8 {
+    let stdout = tees[0].clone();
+    exit_code(try_attach(options, tees), &stdout)
+}
+
+fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
+    if let Some(limit) = options.open_files {
+        limit_open_files(limit).context("cannot set the limit of open files")?;
+    }
+    // The submitter runs as the same user: it must not read the instance key from our memory, nor the storage's
+    // credentials from our environment.
+    prctl::set_dumpable(false).context("cannot close our memory to others")?;
+    let take_lock = || {
+        workspace::create_run_folder(&options.dir)?;
+        RunLock::take(&options.dir)
+    };
+    let Some(_lock) = outlast(LAUNCH_TIMEOUT, take_lock)? else {
+        tracing::info!(dir = %options.dir.display(), "another agent runs this attempt already");
+        return Ok(0);
+    };
+    let workspace = options.dir.join(workspace::NAME);
+    let attempt = options.attempt_ref();
+    let credentials = Credentials { token: options.token, ca: options.ca };
+    let remote = RemoteControlPlane::new(options.server, credentials, options.dir.clone(), attempt);
+    let config = RunConfig {
+        run_dir: Some(options.dir),
+        summary: options.common.outcome.clone(),
+        working_dir: workspace.clone(),
+        linger: options.linger,
+        spool_disk: options.spool_disk << 20,
+        keeps_output: options.keep_output,
+        is_submitter: true,
+        tee: options.common.tee().unwrap_or(TeeMode::Lines),
+        ..config(&options.common, workspace)
+    };
+    run(config, ControlPlane::Remote(Box::new(remote)), tees)
+}
+
+/// Sets the soft limit, which what this process starts inherits.
+fn limit_open_files(limit: u64) -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, limit.min(hard), hard)
+}
+
+/// Runs the command that the flags name, without any server; gives the exit code.
+pub fn exec(options: ExecOptions, tees: [Tee; 2]) -> u8 {
+    let stdout = tees[0].clone();
+    exit_code(try_exec(options, tees), &stdout)
+}
+
+fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
+    let working_dir = std::env::current_dir().context("cannot tell the working folder")?;
+    let variable = |name: &str| std::env::var(name).ok();
+    let exporter = match &options.trace {
+        Some(collector) => Some(Exporter::to(collector, &variable)?),
+        // They may be meant for the command, so it runs whatever they say.
+        None => exporter_from_env(&variable).unwrap_or_else(|error| {
+            tracing::warn!("spans are not sent: {error:#}");
+            None
+        }),
+    };
+    // Without spans of ours the command finds what we found.
+    let trace = exporter.map(|exporter| Trace::alone(exporter, variable("TRACEPARENT").as_deref()));
+    let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
+    // What a person, or a log, is to get otherwise than as it is printed has to come by way of the agent.
+    let is_seen_as_it_is = options.log_to.is_none()
+        && options.common.when_full == WhenFull::Block
+        && options.common.tee().is_none_or(|it| it == TeeMode::Raw);
+    let passes_terminal = is_seen_as_it_is && terminal::is_at_one();
+    let common = config(&options.common, PathBuf::from("/"));
+    let config = RunConfig {
+        streams: if passes_terminal { Streams::Inherited } else { Streams::Piped },
+        finds_collector: options.trace_command,
+        termination_grace: match (common.termination_grace, options.grace) {
+            (None, None) => Some(DEFAULT_GRACE),
+            (total, _) => total,
+        },
+        grace: options.grace.map(at_least_some),
+        drain: Some(at_least_some(options.drain)),
+        command: Some(options.command.clone()),
+        working_dir,
+        summary: options.common.outcome.clone(),
+        linger: EXEC_LINGER,
+        trace,
+        sink: if options.log_to.is_some() { OutputSink::LogFolder } else { OutputSink::Nowhere },
+        ..common
+    };
+    let local = LocalControlPlane::new(options, attempt)?;
+    run(config, ControlPlane::Local(Box::new(local)), tees)
+}
+
+/// No time at all would cut off what a command has just printed.
+fn at_least_some(time: Duration) -> Duration {
+    if time.is_zero() { Duration::from_secs(1) } else { time }
+}
+
+/// Only with the one protocol that there is here: the port of another would take the bytes for nonsense.
+fn exporter_from_env(variable: &impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Exporter>> {
+    let exporter = Exporter::from_env(variable)?;
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+    match names.iter().find_map(|name| variable(name)).filter(|it| it.starts_with("http")) {
+        Some(protocol) if exporter.is_some() => bail!("{} is {protocol}; only grpc is supported", names[1]),
+        _ => Ok(exporter),
+    }
+}
+
+fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
+    RunConfig {
+        run_dir: None,
+        summary: None,
+        command: None,
+        working_dir: root.clone(),
+        root,
+        grace: None,
+        drain: None,
+        linger: Duration::ZERO,
+        publish_retry: common.publish_retry,
+        // In the folder that the user named.
+        keeps_output: true,
+        cache: common.cache.clone().map(|folder| Cache::new(folder, common.cache_size << 20)),
+        termination_grace: common.termination_grace,
+        when_full: common.when_full,
+        spool_disk: 0,
+        trace: None,
+        sink: OutputSink::Server,
+        tee: common.tee().unwrap_or(TeeMode::Raw),
+        is_submitter: false,
+        streams: Streams::Piped,
+        // It is the operator's own, who gave it to the server.
+        finds_collector: true,
+    }
+}
+
+fn exit_code(ended: anyhow::Result<u8>, stdout: &Tee) -> u8 {
+    let code = ended.unwrap_or_else(|error| {
+        tracing::error!("{error:#}");
+        EXIT_FAULT
+    });
+    stdout.flush_log();
+    code
+}

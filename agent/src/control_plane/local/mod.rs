@@ -1,0 +1,161 @@
+//! What a server does for an attempt, done here for `exec`: it assigns what the flags say, takes the records, grants
+//! every commit and acknowledges the outcome.
+//!
+//! `log` is the folder that keeps the output.
+
+mod log;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use sqlflow_proto::agent::{Assignment, AttemptRef, Outcome, attach_request::Message};
+use sqlflow_proto::record::Record;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use crate::cli::ExecOptions;
+use crate::control_plane::Incoming;
+use crate::output::link::Link;
+use crate::output::sent::Sent;
+use crate::summary;
+use crate::supervisor::Event;
+use log::LogFolder;
+
+/// Between tries to write to a disk that is full, or gone for a while.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Stands in for a server.
+#[derive(Debug)]
+pub(crate) struct LocalControlPlane {
+    assignment: Assignment,
+    log: Option<LogFolder>,
+}
+
+impl LocalControlPlane {
+    /// # Errors
+    /// The log folder cannot be made, or the outcome could not be written: told now, and not after hours.
+    pub(crate) fn new(options: ExecOptions, attempt: AttemptRef) -> anyhow::Result<Self> {
+        if let Some(file) = &options.common.outcome {
+            can_write(file, options.log_to.as_deref())
+                .with_context(|| format!("cannot write the outcome to {}", file.display()))?;
+        }
+        let log = options
+            .log_to
+            .map(|dir| LogFolder::create(&dir).with_context(|| format!("cannot log to {}", dir.display())))
+            .transpose()?;
+        let assignment = Assignment {
+            attempt: Some(attempt),
+            // For those who tell of it.
+            command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+            inputs: options.input,
+            outputs: options.output,
+            environment: options.trace.filter(|_| options.trace_command).map(collector).into_iter().collect(),
+            ..Assignment::default()
+        };
+        Ok(Self { assignment, log })
+    }
+
+    /// Serves the attempt until the agent ends.
+    pub(crate) async fn run(mut self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
+        link.set_attached(true);
+        let _ = incoming.send(Incoming::Assigned(Box::new(std::mem::take(&mut self.assignment))));
+        let mut sent = Sent::resume(0, 0);
+        loop {
+            let message = link.next_message(&mut sent).await.message;
+            message.iter().for_each(|it| sent.sends(it));
+            match message {
+                Some(Message::Records(batch)) => {
+                    let last = batch.records.last().map_or(0, |record| record.seq);
+                    self.keep(batch.records, &link).await;
+                    sent.acked(last);
+                    link.ack(last);
+                }
+                Some(Message::Commit(_)) => {
+                    if link.settle_commit() {
+                        let _ = incoming.send(Incoming::Event(Event::Granted));
+                    }
+                }
+                Some(Message::Outcome(outcome)) => {
+                    let ended = match self.end(outcome).await {
+                        Ok(()) => Event::OutcomeAcked,
+                        Err(why) => Event::LogUnfinished(why),
+                    };
+                    let _ = incoming.send(Incoming::Event(ended));
+                }
+                Some(Message::Hello(_) | Message::Heartbeat(_) | Message::Compressed(_)) | None => {}
+            }
+        }
+    }
+
+    /// Until it is written; meanwhile the outbox fills, and its policy says what becomes of the command. At the end the
+    /// attempt does not wait for ever.
+    async fn keep(&mut self, records: Vec<Record>, link: &Link) {
+        let Some(mut log) = self.log.take() else { return };
+        let records = Arc::new(records);
+        loop {
+            let batch = records.clone();
+            let (returned, written) = match spawn_blocking(move || {
+                let written = log.write(&batch);
+                (log, written)
+            })
+            .await
+            {
+                Ok(done) => done,
+                // The runtime is going down.
+                Err(_) => return,
+            };
+            log = returned;
+            match written {
+                Ok(()) => break,
+                Err(error) => {
+                    if link.stalled().is_none() {
+                        tracing::warn!(%error, "cannot write the log; trying again");
+                    }
+                    link.set_stalled(Some(error.to_string()));
+                }
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+        if link.stalled().is_some() {
+            tracing::warn!("the log is written again");
+            link.set_stalled(None);
+        }
+        self.log = Some(log);
+    }
+
+    /// One sentence on why the log is not whole for certain.
+    async fn end(&mut self, outcome: Outcome) -> Result<(), String> {
+        let Some(mut log) = self.log.take() else { return Ok(()) };
+        match spawn_blocking(move || log.end(&summary::json(&outcome))).await {
+            Ok(Err(error)) => {
+                let why = format!("cannot finish the log: {error}");
+                tracing::error!("{why}");
+                Err(why)
+            }
+            // Or the runtime is going down.
+            Ok(Ok(())) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// What tells a command of the collector that the flags name.
+fn collector(address: String) -> (String, String) {
+    ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), address)
+}
+
+/// Whether the file can be written, or made, as far as one can see without doing it. `coming` is a folder that is about to
+/// be made.
+fn can_write(file: &Path, coming: Option<&Path>) -> nix::Result<()> {
+    let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match access(file, AccessFlags::W_OK) {
+        Ok(()) if file.is_dir() => Err(Errno::EISDIR),
+        // Where a link points nobody is asked.
+        Err(Errno::ENOENT) if file.is_symlink() || coming == Some(folder) => Ok(()),
+        Err(Errno::ENOENT) => access(folder, AccessFlags::W_OK | AccessFlags::X_OK),
+        found => found,
+    }
+}

@@ -1,0 +1,151 @@
+//! The connection to a server: one stream at a time, and a new one after every cut, for as long as the agent lives.
+//!
+//! `backoff` says how long to wait between tries, `session` is one stream from Hello to its end, `run_folder` tells
+//! whether the attempt can still be found.
+
+mod backoff;
+mod run_folder;
+mod session;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlflow_proto::agent::executor_identity::Identity;
+use sqlflow_proto::agent::{AttemptRef, KubernetesPod, LocalProcess};
+use tokio::sync::mpsc;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+
+use crate::control_plane::Incoming;
+use crate::output::link::Link;
+use crate::supervisor::Event;
+use backoff::Backoff;
+use run_folder::RunFolder;
+use session::SessionEnd;
+
+/// A server that has said nothing for this long is asked (PING). A server answers every second heartbeat, so that this is
+/// seldom needed: a PING costs it more than that answer.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// A server that does not answer within this time is gone. Together with the above it is less than the lease of a server and
+/// the silence that is then reported: an agent whose server stops has attached to another one before.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the server's answer to the Hello. It may ask its platform twice, with 10 s for each, and closes a connection of which
+/// it has accepted nothing after 30 s.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// What agent and server show each other. The files are read anew for every connection, since both are renewed.
+#[derive(Debug, Default)]
+pub struct Credentials {
+    /// A Pod's token. Without it the Unix socket proves who we are.
+    pub token: Option<PathBuf>,
+    /// Certificates (PEM) that the server must be signed by.
+    pub ca: Option<PathBuf>,
+}
+
+impl Credentials {
+    fn identity(&self) -> io::Result<Identity> {
+        let Some(file) = &self.token else { return Ok(Identity::Local(LocalProcess {})) };
+        let token = read(file)?.trim().to_owned();
+        Ok(Identity::Kubernetes(KubernetesPod { token }))
+    }
+
+    /// With TLS where the address asks for it.
+    fn secured(&self, endpoint: &Endpoint) -> io::Result<Endpoint> {
+        if endpoint.uri().scheme_str() != Some("https") {
+            return Ok(endpoint.clone());
+        }
+        let ca = self.ca.as_ref().ok_or_else(|| io::Error::other("a server over https:// needs --ca"))?;
+        let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(ca)?));
+        endpoint.clone().tls_config(tls).map_err(io::Error::other)
+    }
+}
+
+fn read(file: &Path) -> io::Result<String> {
+    std::fs::read_to_string(file)
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display())))
+}
+
+/// Who attaches, and to what.
+#[derive(Debug)]
+pub struct RemoteControlPlane {
+    /// The server.
+    pub endpoint: Endpoint,
+    proof: Credentials,
+    /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
+    run_dir: RunFolder,
+    /// The attempt; `None`: the server has not said yet.
+    pub attempt: Option<AttemptRef>,
+    /// Proves that a later stream comes from the same agent. In memory only.
+    instance_key: [u8; 16],
+    /// The assignment has arrived.
+    has_assignment: bool,
+    /// The server of this stream has this agent wait for an attempt, and the assignment is not complete yet.
+    is_kept_waiting: bool,
+    /// The outcome went out on some stream.
+    outcome_sent: bool,
+}
+
+impl RemoteControlPlane {
+    /// With a new instance key.
+    pub fn new(
+        endpoint: Endpoint,
+        proof: Credentials,
+        run_dir: PathBuf,
+        attempt: Option<AttemptRef>,
+    ) -> Self {
+        Self {
+            endpoint: endpoint
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http2_keep_alive_interval(KEEPALIVE)
+                .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+                .keep_alive_while_idle(true),
+            proof,
+            run_dir: RunFolder::new(run_dir),
+            attempt,
+            instance_key: rand::random(),
+            has_assignment: false,
+            is_kept_waiting: false,
+            outcome_sent: false,
+        }
+    }
+
+    /// Attaches again and again; ends only when the server refuses for good, or the run folder is gone.
+    ///
+    /// `link` is shared with reader and supervisor; the server's messages go to `incoming`.
+    pub(crate) async fn run(mut self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
+        let mut backoff = Backoff::default();
+        loop {
+            let end = self.session(&link, &incoming, &mut backoff).await;
+            link.set_attached(false);
+            if std::mem::take(&mut self.is_kept_waiting) {
+                let _ = incoming.send(Incoming::Event(Event::WaitCut));
+            }
+            match end {
+                SessionEnd::Cut(_) if self.run_dir.is_gone().await => {
+                    let why = "the run folder is gone, so no server can find this attempt any more";
+                    self.give_up(&incoming, why.to_owned());
+                    return;
+                }
+                SessionEnd::Cut(why) => {
+                    let wait = backoff.next(rand::random_range(0.0..1.0));
+                    tracing::info!(%why, wait_ms = wait.as_millis(), "not attached; trying again");
+                    tokio::time::sleep(wait).await;
+                }
+                SessionEnd::Refused(status) => {
+                    let why =
+                        format!("the server refused this agent: {} ({})", status.message(), status.code());
+                    self.give_up(&incoming, why);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn give_up(&self, incoming: &mpsc::UnboundedSender<Incoming>, reason: String) {
+        tracing::error!(reason, outcome_sent = self.outcome_sent, "not attached");
+        let _ = incoming.send(Incoming::Event(Event::AttachRefused(reason)));
+    }
+}

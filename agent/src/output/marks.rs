@@ -1,0 +1,88 @@
+//! What an exit report needs of the records when all else of them went with a Pod: whether a result is among them, and the
+//! few that say what became of a statement. They hold no data, so they may stand in a Pod's status.
+
+use std::collections::VecDeque;
+
+use sqlflow_proto::record::{Record, record::Payload};
+
+/// More marks than this do not fit into a termination message anyhow.
+const LIMIT: usize = 32;
+
+/// Of what no server has acknowledged. Pure; at most 32 records without data.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Marks {
+    /// Number of the last record that only its own bytes can stand for; it may be acknowledged. 0: there was none.
+    pub last_result: u64,
+    /// Beginnings and ends of statements, and models, in order.
+    pub records: VecDeque<Record>,
+}
+
+impl Marks {
+    /// A record was numbered.
+    pub fn note(&mut self, record: &Record) {
+        match record.payload {
+            Some(Payload::Started(_) | Payload::Ended(_) | Payload::Model(_))
+                if self.records.len() < LIMIT =>
+            {
+                self.records.push_back(record.clone());
+            }
+            Some(
+                Payload::Head(_)
+                | Payload::Rows(_)
+                | Payload::Display(_)
+                | Payload::Started(_)
+                | Payload::Ended(_)
+                | Payload::Model(_),
+            ) => self.last_result = record.seq,
+            Some(
+                Payload::Output(_)
+                | Payload::Progress(_)
+                | Payload::Metrics(_)
+                | Payload::Gap(_)
+                | Payload::Notice(_),
+            )
+            | None => {}
+        }
+    }
+
+    /// A server holds everything up to `seq`.
+    pub fn ack(&mut self, seq: u64) {
+        while self.records.front().is_some_and(|record| record.seq <= seq) {
+            self.records.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sqlflow_proto::record::{Output, StatementEnded};
+    use sqlflow_proto::v1::Rows;
+
+    use super::*;
+
+    fn record(seq: u64, payload: Payload) -> Record {
+        Record { seq, payload: Some(payload), ..Record::default() }
+    }
+
+    #[test]
+    fn ends_are_kept_until_they_are_acknowledged_and_results_are_only_numbered() {
+        let mut marks = Marks::default();
+        marks.note(&record(1, Payload::Rows(Rows::default())));
+        marks.note(&record(2, Payload::Ended(StatementEnded::default())));
+        marks.note(&record(3, Payload::Output(Output::default())));
+        assert_eq!((marks.last_result, marks.records.len()), (1, 1));
+        marks.ack(1);
+        assert_eq!((marks.last_result, marks.records.len()), (1, 1));
+        marks.ack(2);
+        assert!(marks.records.is_empty());
+    }
+
+    #[test]
+    fn an_end_that_is_not_kept_counts_as_a_result() {
+        let mut marks = Marks::default();
+        for seq in 1..=40 {
+            marks.note(&record(seq, Payload::Ended(StatementEnded::default())));
+        }
+        assert_eq!((marks.last_result, marks.records.len()), (40, LIMIT));
+    }
+}

@@ -1,0 +1,407 @@
+//! Reads the child's stdout, stderr and channel, and makes records of what comes. One turn looks at the channel
+//! first, so that output is filed under the statement that was just started; but what a statement printed comes before its
+//! end, as the child wrote it.
+//!
+//! When the outbox is full, the child waits, or its output is dropped and a gap record says how much: as the policy
+//! says. What comes over the channel is never dropped.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use sqlflow_proto::record::output::Stream;
+use sqlflow_proto::record::{Gap, Output, gap, record::Payload};
+use tokio::net::unix::{OwnedReadHalf, pipe};
+use tokio::sync::{mpsc, watch};
+
+use super::link::Link;
+use super::progress::ProgressLines;
+use super::tee::Tee;
+use crate::channel::answers::Answer;
+use crate::channel::codec::{Sorted, next_frame};
+use crate::output::WhenFull;
+use crate::output::tee::TeeMode;
+use crate::supervisor::Event;
+use crate::trace::SharedTrace;
+
+/// Most bytes in one record of output.
+const CHUNK: usize = 64 << 10;
+/// With less room than this left in a block, a new one is begun.
+const WORTHWHILE: usize = 8 << 10;
+/// Reads of a pipe that empty it, if nothing new is written meanwhile.
+const PIPE_READS: usize = 16;
+/// Told to stop: when nothing has come for this long, the pipes are empty.
+const QUIET: Duration = Duration::from_millis(250);
+/// Told to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
+const LAST_BYTES: usize = 8 << 20;
+
+/// The agent's ends of the child's pipes and channel.
+#[derive(Debug)]
+pub struct Reader {
+    /// Where records go.
+    pub link: Arc<Link>,
+    /// Where frames go that are no records. Unbounded, but emptied after every turn, since all run on one thread.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// The child's stdout.
+    pub stdout: OutputPipe,
+    /// The child's stderr.
+    pub stderr: OutputPipe,
+    /// What the child's library says, and where acknowledgements go that are due later; `None` after its end.
+    pub channel: Option<(OwnedReadHalf, BytesMut, mpsc::Sender<Answer>)>,
+    /// What to do with output when the outbox is full.
+    pub when_full: WhenFull,
+    /// Takes what the submitter tells of its work; `None`: nobody wants to know.
+    pub trace: Option<SharedTrace>,
+    /// Becomes true when only what is there now is to be read.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// One of the child's output streams.
+#[derive(Debug)]
+pub struct OutputPipe {
+    /// `None` after its end.
+    pipe: Option<pipe::Receiver>,
+    stream: Stream,
+    offset: u64,
+    block: BytesMut,
+    tee: Option<Tee>,
+    /// For a tee that is read line by line.
+    progress: Option<ProgressLines>,
+    /// Bytes that were dropped and of which no record tells yet.
+    dropped: u64,
+}
+
+impl OutputPipe {
+    /// # Errors
+    /// `pipe` is none, or cannot be made non-blocking.
+    pub fn new(pipe: OwnedFd, stream: Stream, tee: Option<Tee>, mode: TeeMode) -> io::Result<Self> {
+        let pipe = pipe::Receiver::from_owned_fd(pipe)?;
+        let progress = (mode == TeeMode::Lines).then(|| ProgressLines::new(Instant::now()));
+        Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), tee, progress, dropped: 0 })
+    }
+
+    /// One read, one record, or a piece that is dropped. Gives the bytes read; 0: nothing is there now.
+    async fn turn(&mut self, link: &Link, drops: bool, stop: &mut watch::Receiver<bool>) -> usize {
+        if self.is_held() && !*stop.borrow() {
+            return 0;
+        }
+        let Some(pipe) = &self.pipe else { return 0 };
+        if self.block.capacity() < WORTHWHILE {
+            self.block = BytesMut::with_capacity(CHUNK);
+        }
+        match pipe.try_read_buf(&mut (&mut self.block).limit(CHUNK)) {
+            Ok(0) => self.pipe = None,
+            Ok(read) => {
+                let data = self.block.split().freeze();
+                self.repeat(data.clone(), link, stop).await;
+                if drops {
+                    self.dropped += read as u64;
+                } else {
+                    self.tell_dropped(link);
+                    let output = Output { stream: self.stream.into(), offset: self.offset, data };
+                    link.push_output(Payload::Output(output));
+                }
+                self.offset += read as u64;
+                return read;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::error!(%error, stream = ?self.stream, "cannot read the command's output");
+                self.pipe = None;
+            }
+        }
+        0
+    }
+
+    /// The reader of our own stream is slow, so the child waits at this pipe; at the other one it need not.
+    fn is_held(&self) -> bool {
+        self.tee.as_ref().is_some_and(Tee::holds)
+    }
+
+    /// On our own stdout or stderr.
+    async fn repeat(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
+        let data = match &mut self.progress {
+            Some(progress) => progress.push(&data, Instant::now()).into(),
+            None => data,
+        };
+        self.show(data, link, stop).await;
+    }
+
+    /// Shows the state of a progress bar that has been quiet since.
+    async fn show_progress(&mut self, link: &Link, stop: &mut watch::Receiver<bool>) {
+        if let Some(progress) = &mut self.progress {
+            let state = progress.flush(Instant::now());
+            self.show(state.into(), link, stop).await;
+        }
+    }
+
+    /// A reader that is stuck there does not hold up the last bytes on their way to the records.
+    async fn show(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
+        let Some(tee) = self.tee.as_ref().filter(|_| !data.is_empty()) else { return };
+        tokio::select! {
+            biased;
+            () = tee.room() => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+        tee.pass(data);
+        if let Some(failure) = tee.failure() {
+            link.warn(failure);
+        }
+        if tee.is_over() {
+            self.pipe = None;
+        }
+    }
+
+    /// Waits until that has to be done.
+    async fn progress_due(&self) {
+        match self.progress.as_ref().filter(|_| !self.is_held()).and_then(ProgressLines::due) {
+            Some(due) => tokio::time::sleep_until(due.into()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn tell_dropped(&mut self, link: &Link) {
+        if self.dropped > 0 {
+            let bytes = Some(std::mem::take(&mut self.dropped));
+            link.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
+        }
+    }
+
+    async fn readable(&self) {
+        match (&self.pipe, &self.tee) {
+            (Some(_), Some(tee)) if tee.holds() => tee.room().await,
+            (Some(pipe), _) => {
+                // An error shows at the read.
+                let _ = pipe.readable().await;
+            }
+            (None, _) => std::future::pending().await,
+        }
+    }
+}
+
+impl Reader {
+    /// Reads until everything has ended, or until told to stop and nothing more comes. Says how it ended by an event.
+    pub async fn run(mut self) {
+        let open = self.read_all().await;
+        for pipe in [&mut self.stdout, &mut self.stderr] {
+            pipe.show_progress(&self.link, &mut self.stop).await;
+            pipe.tell_dropped(&self.link);
+        }
+        let _ = self.events.send(Event::StreamsEnded { open });
+    }
+
+    /// True: something still holds a pipe open.
+    async fn read_all(&mut self) -> bool {
+        let mut last_bytes = LAST_BYTES;
+        loop {
+            let stopping = *self.stop.borrow_and_update();
+            if self.all_ended() {
+                return false;
+            }
+            let is_full = !stopping && !self.link.has_room();
+            let drops = is_full && self.when_full == WhenFull::Drop;
+            if is_full && !drops {
+                // The child waits with us.
+                tokio::select! {
+                    () = self.link.room() => {}
+                    _ = self.stop.changed() => {}
+                }
+                continue;
+            }
+            let read = self.turn(drops).await;
+            if read > 0 {
+                if stopping {
+                    match last_bytes.checked_sub(read) {
+                        Some(left) => last_bytes = left,
+                        None => return true,
+                    }
+                }
+                tokio::task::yield_now().await;
+                continue;
+            }
+            if self.all_ended() {
+                return false;
+            }
+            let (mut stop, mut stopped) = (self.stop.clone(), self.stop.clone());
+            tokio::select! {
+                () = self.readable(drops) => {}
+                () = self.link.room(), if drops => {}
+                () = self.stdout.progress_due() => self.stdout.show_progress(&self.link, &mut stop).await,
+                () = self.stderr.progress_due() => self.stderr.show_progress(&self.link, &mut stop).await,
+                _ = stopped.changed(), if !stopping => {}
+                () = tokio::time::sleep(QUIET), if stopping => return true,
+            }
+        }
+    }
+
+    fn all_ended(&self) -> bool {
+        self.stdout.pipe.is_none() && self.stderr.pipe.is_none() && self.channel.is_none()
+    }
+
+    async fn turn(&mut self, drops: bool) -> usize {
+        let mut stop = self.stop.clone();
+        let mut read = if drops { 0 } else { self.channel_turn().await };
+        read += self.stdout.turn(&self.link, drops, &mut stop).await;
+        read += self.stderr.turn(&self.link, drops, &mut stop).await;
+        read
+    }
+
+    async fn readable(&self, drops: bool) {
+        let channel = async {
+            match &self.channel {
+                Some((channel, ..)) if !drops => {
+                    let _ = channel.readable().await;
+                }
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = channel => {}
+            () = self.stdout.readable() => {}
+            () = self.stderr.readable() => {}
+        }
+    }
+
+    async fn channel_turn(&mut self) -> usize {
+        let Some((channel, buffer, _)) = &mut self.channel else { return 0 };
+        buffer.reserve(CHUNK);
+        match channel.try_read_buf(buffer) {
+            Ok(0) => {
+                if !buffer.is_empty() {
+                    let _ = self.events.send(Event::ChannelCut);
+                }
+                self.channel = None;
+                0
+            }
+            Ok(read) => {
+                if let Err(why) = self.take_frames().await {
+                    let _ = self.events.send(Event::ChannelBroken(why));
+                    self.channel = None;
+                }
+                read
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // The child closed its end without reading all of ours: the same end.
+            Err(_) => {
+                self.channel = None;
+                0
+            }
+        }
+    }
+
+    async fn take_frames(&mut self) -> Result<(), String> {
+        let Some((_, buffer, answers)) = &mut self.channel else { return Ok(()) };
+        let mut stop = self.stop.clone();
+        // Once for what was read at a time, so that a child with many short statements cannot have more read than there is
+        // room for.
+        let mut may_drain = true;
+        while let Some((statement, ack_id, sorted)) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+            if matches!(sorted, Sorted::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
+                for pipe in [&mut self.stdout, &mut self.stderr] {
+                    for _ in 0..PIPE_READS {
+                        if pipe.turn(&self.link, false, &mut stop).await == 0 {
+                            break;
+                        }
+                    }
+                }
+            }
+            let seq = match sorted {
+                Sorted::Record(payload) => self.link.push(statement, payload),
+                Sorted::Failure(failure) => {
+                    let _ = self.events.send(Event::SubmitterFailed(failure));
+                    self.link.last_seq()
+                }
+                Sorted::Span(span) => {
+                    if let Some(trace) = &self.trace {
+                        trace.lock().expect("nobody panics while holding the lock").take(statement, span);
+                    }
+                    self.link.last_seq()
+                }
+                Sorted::Commit => {
+                    let _ = self.events.send(Event::CommitAsked);
+                    self.link.last_seq()
+                }
+            };
+            if ack_id != 0 {
+                answers.try_send(Answer::AckAt { seq, ack_id }).or_else(|error| match error {
+                    mpsc::error::TrySendError::Full(_) => Err(
+                        "the submitter channel is broken: the submitter does not read its acknowledgements",
+                    ),
+                    // It closed its end, and so does not care.
+                    mpsc::error::TrySendError::Closed(_) => Ok(()),
+                })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use nix::fcntl::OFlag;
+    use prost::Message as _;
+    use sqlflow_proto::agent::{SubmitterFrame, submitter_frame::Frame};
+    use sqlflow_proto::record::{StatementEnded, StatementStarted};
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    fn frame(frame: Frame) -> Vec<u8> {
+        SubmitterFrame { statement: Some(0), frame: Some(frame), ..SubmitterFrame::default() }
+            .encode_length_delimited_to_vec()
+    }
+
+    /// All of it is there before the agent reads: only the rules can give the order.
+    #[tokio::test]
+    async fn what_a_statement_printed_comes_before_its_end() {
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
+        let ((out, mut out_of_child), (err, err_of_child)) = (pipe(), pipe());
+        let (channel, mut channel_of_child) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        channel.set_nonblocking(true).expect("it can");
+
+        let write = |file: &mut OwnedFd, text: &str| {
+            let mut file = std::fs::File::from(file.try_clone().expect("a copy"));
+            file.write_all(text.as_bytes()).expect("there is room");
+        };
+        channel_of_child
+            .write_all(&frame(Frame::Started(StatementStarted::default())))
+            .expect("there is room");
+        write(&mut out_of_child, "predicted 150 row(s)\n");
+        channel_of_child.write_all(&frame(Frame::Ended(StatementEnded::default()))).expect("there is room");
+        drop((out_of_child, err_of_child, channel_of_child));
+
+        let link = Arc::new(Link::new(1 << 20));
+        let (events, _events) = mpsc::unbounded_channel();
+        let (answers, _answers) = mpsc::channel(1);
+        let (_stop, stop) = watch::channel(false);
+        let (incoming, _outgoing) = UnixStream::from_std(channel).expect("a socket").into_split();
+        let output = |pipe, stream| OutputPipe::new(pipe, stream, None, TeeMode::None).expect("a pipe");
+        let reader = Reader {
+            link: link.clone(),
+            events,
+            stdout: output(out, Stream::Stdout),
+            stderr: output(err, Stream::Stderr),
+            channel: Some((incoming, BytesMut::new(), answers)),
+            when_full: WhenFull::Block,
+            trace: None,
+            stop,
+        };
+        reader.run().await;
+        let kinds: Vec<&str> =
+            link.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
+        assert_eq!(kinds, ["started", "output", "ended"]);
+    }
+
+    fn kind(payload: Option<&Payload>) -> &'static str {
+        match payload {
+            Some(Payload::Started(_)) => "started",
+            Some(Payload::Output(_)) => "output",
+            Some(Payload::Ended(_)) => "ended",
+            _ => "other",
+        }
+    }
+}

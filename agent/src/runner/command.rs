@@ -1,0 +1,170 @@
+//! The command: started, answered, and what it leaves behind.
+
+use std::ffi::OsString;
+use std::io;
+
+use bytes::BytesMut;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use sqlflow_proto::agent::{Assignment, Granted, Refused, Start, agent_frame::Frame};
+use sqlflow_proto::record::output::Stream;
+use sqlflow_proto::record::{Gap, gap, record::Payload};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+
+use super::{Command, Runner};
+use crate::channel::answers::{self, Answer};
+use crate::exhaustion::is_exhaustion;
+use crate::meter;
+use crate::output::reader::{OutputPipe, Reader};
+use crate::output::tee::Tee;
+use crate::output::tee::TeeMode;
+use crate::process::spawn::{self, NotStarted, Started};
+use crate::process::tree;
+use crate::supervisor::{Event, StartFault};
+
+/// More leftovers than this are counted, not named.
+const NAMED_LEFTOVERS: usize = 5;
+
+impl Runner {
+    /// Must run on the main thread: the kernel kills the command when the thread that started it ends.
+    pub(super) fn start(&mut self) {
+        let assignment = self.assignment();
+        let assigned: Vec<_> = assignment.command.iter().map(OsString::from).collect();
+        let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
+            Ok(started) => started,
+            Err(NotStarted { fault, error }) => {
+                let may_pass = is_exhaustion(&error);
+                return self.send(Event::StartFailed { message: format!("{error:#}"), may_pass, fault });
+            }
+        };
+        if let Some(warning) = &started.warning {
+            self.warn(warning.clone());
+        }
+        let pid = started.pid;
+        self.command = Command::Running(pid);
+        self.terminal = started.terminal.take();
+        tracing::info!(pid = pid.as_raw(), "the command runs");
+        if let Err(error) = self.listen(started, &assignment) {
+            // Nobody hears it. It has begun, so a second one must not be started beside it.
+            let _ = killpg(pid, Signal::SIGKILL);
+            let message = format!("{error:#}");
+            self.send(Event::StartFailed { message, may_pass: false, fault: StartFault::Other });
+        }
+    }
+
+    fn listen(&mut self, started: Started, assignment: &Assignment) -> anyhow::Result<()> {
+        let channel = match started.channel {
+            Some(channel) => {
+                let (channel, answer_half) = UnixStream::from_std(channel)?.into_split();
+                let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
+                self.answers = Some(answers.clone());
+                let start = Start { secrets: assignment.secrets.clone() };
+                let acked = self.link.acked();
+                tokio::spawn(async move {
+                    // An error means that the command closed its end; whether that matters shows elsewhere.
+                    let _ = answers::write_answers(answer_half, start, queue, acked).await;
+                });
+                Some((channel, BytesMut::new(), answers))
+            }
+            None => None,
+        };
+        let how = self.config.tee;
+        let copied_to = |tee: &Tee| (how != TeeMode::None).then(|| tee.clone());
+        let reader = Reader {
+            link: self.link.clone(),
+            events: self.events.clone(),
+            stdout: OutputPipe::new(started.stdout, Stream::Stdout, copied_to(&self.tees[0]), how)?,
+            stderr: OutputPipe::new(started.stderr, Stream::Stderr, copied_to(&self.tees[1]), how)?,
+            channel,
+            when_full: self.config.when_full,
+            trace: self.trace.clone(),
+            stop: self.stop_reading.subscribe(),
+        };
+        tokio::spawn(reader.run());
+        tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
+        Ok(())
+    }
+
+    pub(super) fn take_terminal_back(&self, from: Option<Pid>) {
+        if let Some(terminal) = &self.terminal {
+            terminal.take_back(from);
+        }
+    }
+
+    pub(super) fn answer(&mut self, answer: Result<(), String>) {
+        let frame = match answer {
+            Ok(()) => Frame::Granted(Granted {}),
+            Err(reason) => Frame::Refused(Refused { reason }),
+        };
+        if let Some(answers) = &self.answers {
+            // Full or closed: the submitter does not listen, and the grace ends it.
+            let _ = answers.try_send(Answer::Now(frame));
+        }
+    }
+
+    pub(super) fn signal_leftovers(&mut self, signal: Signal) {
+        let mut leftovers = tree::live().unwrap_or_default();
+        if signal == Signal::SIGTERM {
+            // The others have the rest of their grace, and are no surprise.
+            leftovers.retain(|it| !self.told.contains(it.pid));
+        }
+        leftovers.retain(|it| self.named.note(it.pid));
+        if !leftovers.is_empty() {
+            let leftovers = named(&leftovers);
+            self.warn(match signal {
+                Signal::SIGTERM => {
+                    format!("still running when the command had exited, and ended: {leftovers}")
+                }
+                _ => format!("still running when its time was up, and killed: {leftovers}"),
+            });
+        }
+        let refused = tree::signal_descendants(signal, &mut self.told);
+        self.warn_of_unreached(refused, signal);
+    }
+
+    pub(super) fn signal_command(&mut self, signal: Signal) {
+        let Command::Running(group) = self.command else { return };
+        tracing::info!(%signal, "ending the command");
+        let refused = tree::signal_command(group, signal, &mut self.told);
+        self.warn_of_unreached(refused, signal);
+    }
+
+    /// `refused` are the processes that are not ours to signal. The supervisor sends a stronger signal later, and the
+    /// server looks for what is left in the end.
+    fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
+        match refused {
+            Ok(refused) if refused.is_empty() => {}
+            Ok(refused) => {
+                self.warn(format!("{signal} is not ours to send to {}: another user's", named(&refused)));
+            }
+            Err(error) => {
+                self.warn(format!("cannot send {signal} to what the command started: /proc: {error}"));
+            }
+        }
+    }
+
+    pub(super) fn record_gap(&mut self) {
+        let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
+        self.link.push_output(Payload::Gap(gap));
+        let holders = match tree::live() {
+            Ok(holders) if holders.is_empty() => "a process outside of the attempt".to_owned(),
+            Ok(holders) => named(&holders),
+            Err(error) => format!("processes that cannot be listed (/proc: {error})"),
+        };
+        self.warn(format!("gave up reading output that is held open by {holders}"));
+    }
+}
+
+/// `sleep (pid 12), python3 (pid 13) and 7 more`
+fn named(processes: &[tree::Process]) -> String {
+    let mut names: Vec<_> = processes
+        .iter()
+        .take(NAMED_LEFTOVERS)
+        .map(|process| format!("{} (pid {})", process.name, process.pid))
+        .collect();
+    if let Some(more) = processes.len().checked_sub(NAMED_LEFTOVERS).filter(|more| *more > 0) {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}

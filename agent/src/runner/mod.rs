@@ -1,0 +1,436 @@
+//! Runs one attempt. The runner feeds events to the supervisor and carries out its actions; it decides nothing. `command`
+//! starts and signals the command, `job_control` handles its stops at a terminal, `publishing` its models, `flushing` its
+//! output, `timers` the supervisor's timers, `prepare` what the command needs first, `leaving` the end.
+
+mod command;
+mod config;
+mod flushing;
+mod job_control;
+mod leaving;
+mod prepare;
+mod publishing;
+mod runtime;
+mod timers;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use nix::sys::prctl;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use sqlflow_model_storage::Patience;
+use sqlflow_os::failpoint;
+use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
+use sqlflow_proto::record::{ModelPublished, record::Payload};
+use sqlflow_telemetry::Exporter;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::channel::answers::Answer;
+use crate::control_plane::{ControlPlane, Incoming, attempt_of};
+use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
+use crate::outcome::{Evidence, OutcomeFile};
+use crate::output::link::Link;
+use crate::output::outbox::DEFAULT_LIMIT;
+use crate::output::overflow::Overflow;
+use crate::output::tee::Tee;
+use crate::process::reaper;
+use crate::process::signals::{Caught, Sender, Signals};
+use crate::process::terminal::Terminal;
+use crate::process::tree::Told;
+use crate::publish::Publication;
+use crate::supervisor::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
+use crate::trace::{SharedTrace, Trace};
+use crate::workspace;
+pub(crate) use config::RunConfig;
+use job_control::ToldToStop;
+use prepare::prepare;
+use timers::Timers;
+
+/// Between TERM and KILL when nothing says how long.
+pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// When the assignment does not say.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+/// Runs an attempt to its end; returns the exit code.
+///
+/// # Errors
+/// The agent cannot do its work at all.
+pub(crate) fn run(config: RunConfig, home: ControlPlane, tees: [Tee; 2]) -> anyhow::Result<u8> {
+    prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
+    let timeout = match home {
+        ControlPlane::Remote(_) => LAUNCH_TIMEOUT,
+        ControlPlane::Local(_) => Duration::ZERO,
+    };
+    let runtime = outlast(timeout, || runtime::start().context("cannot start a thread"))?;
+    let code = runtime.block_on(async { Runner::new(config, tees).run(home).await });
+    // A thread that is stuck in a disk must not hold the exit.
+    runtime.shutdown_background();
+    code
+}
+
+/// Everything that actions work on.
+struct Runner {
+    config: RunConfig,
+    tees: [Tee; 2],
+    link: Arc<Link>,
+    attempt: Attempt,
+    evidence: Evidence,
+    reaper: reaper::Reaper,
+    plan: Option<Plan>,
+    overflow: Option<Overflow>,
+    events: mpsc::UnboundedSender<Event>,
+    inbox: mpsc::UnboundedReceiver<Event>,
+    assignment: Option<Arc<Assignment>>,
+    fetching: Arc<Patience>,
+    command: Command,
+    /// Every process that the command started has ended.
+    is_alone: bool,
+    /// The processes that were told to end.
+    told: Told,
+    /// Those that a warning has named.
+    named: Told,
+    /// Where a person may sit who stops and continues the command.
+    terminal: Option<Terminal>,
+    told_to_stop: Option<ToldToStop>,
+    /// How often the command was told to end because it waits for a terminal that it cannot have.
+    ends_tried: usize,
+    stop_reading: watch::Sender<bool>,
+    hurry_flush: watch::Sender<bool>,
+    answers: Option<mpsc::Sender<Answer>>,
+    publication: Option<Arc<Publication>>,
+    staged: Vec<ModelPublished>,
+    timers: Timers,
+    /// The last record that was acknowledged when the machine's Linger was set.
+    acked_at_linger: u64,
+    trace: Option<SharedTrace>,
+    outcome: Option<Outcome>,
+    /// Where a server finds the outcome when none listens; `None`: nobody would look for it.
+    outcome_file: Option<Arc<OutcomeFile>>,
+    /// Work with files that the exit waits for.
+    last_work: Vec<JoinHandle<()>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Command {
+    NotStarted,
+    Running(Pid),
+    Ended,
+}
+
+impl Runner {
+    fn new(config: RunConfig, tees: [Tee; 2]) -> Self {
+        // Unbounded, but emptied before anything else runs again: all is one thread.
+        let (events, inbox) = mpsc::unbounded_channel();
+        let (attempt, first) = Attempt::new(config.linger);
+        let fetching = Arc::new(Patience::new(config.publish_retry));
+        let outcome_file = config.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir)));
+        let timers = Timers::new(events.clone());
+        let mut runner = Self {
+            config,
+            tees,
+            link: Arc::new(Link::new(DEFAULT_LIMIT)),
+            attempt,
+            evidence: Evidence::begin(),
+            reaper: reaper::Reaper::default(),
+            plan: None,
+            overflow: None,
+            events,
+            inbox,
+            assignment: None,
+            fetching,
+            command: Command::NotStarted,
+            is_alone: false,
+            told: Told::default(),
+            named: Told::default(),
+            terminal: None,
+            told_to_stop: None,
+            ends_tried: 0,
+            stop_reading: watch::Sender::new(false),
+            hurry_flush: watch::Sender::new(false),
+            answers: None,
+            publication: None,
+            staged: Vec::new(),
+            timers,
+            acked_at_linger: 0,
+            trace: None,
+            outcome: None,
+            outcome_file,
+            last_work: Vec::new(),
+        };
+        for action in first {
+            runner.carry_out(action);
+        }
+        runner
+    }
+
+    async fn run(self, home: ControlPlane) -> anyhow::Result<u8> {
+        let span = tracing::info_span!("attempt", trace_id = tracing::field::Empty);
+        self.supervise(home).instrument(span).await
+    }
+
+    async fn supervise(mut self, home: ControlPlane) -> anyhow::Result<u8> {
+        let signals = Signals::new()?;
+        let (incoming, mut messages) = mpsc::unbounded_channel();
+        self.open_overflow();
+        home.spawn(self.link.clone(), incoming);
+        loop {
+            let event = tokio::select! {
+                Some(event) = self.inbox.recv() => event,
+                Some(message) = messages.recv() => match message {
+                    Incoming::Assigned(assignment) => self.assigned(*assignment),
+                    Incoming::Event(event) => event,
+                },
+                caught = signals.next() => match caught {
+                    Caught::Child => {
+                        self.reap();
+                        self.stop_with_command();
+                        continue;
+                    }
+                    Caught::Stop { by_terminal } => {
+                        let told = if by_terminal { ToldToStop::ByTerminal } else { ToldToStop::ByProcess };
+                        self.stop_signaled(told);
+                        continue;
+                    }
+                    Caught::Continue => {
+                        self.continue_command();
+                        continue;
+                    }
+                    Caught::End(signal, sender) => self.terminated(signal, &sender).await,
+                    Caught::Forward(signal) => Event::Forward(signal),
+                    // A submitter has no terminal, and goes on without the server that started its agent.
+                    Caught::Hangup if self.config.is_submitter => continue,
+                    Caught::Hangup => Event::Forward(Signal::SIGHUP),
+                },
+            };
+            if self.timers.is_stale(&event, Instant::now()) {
+                continue;
+            }
+            if event == Event::TimeUp(Timer::Linger) && self.was_acked_meanwhile() {
+                // If the timer is set again for that, its event has become stale.
+                self.send(Event::AckedMeanwhile);
+                self.send(event);
+                continue;
+            }
+            if event == Event::OutcomeAcked
+                && let Some(file) = &self.outcome_file
+            {
+                file.taken();
+            }
+            let actions = self.attempt.apply(event);
+            let phase = self.attempt.phase();
+            self.link.set_phase(phase);
+            self.evidence.enter(phase);
+            for action in actions {
+                if let Action::Exit(code) = action {
+                    self.leave().await;
+                    return Ok(code);
+                }
+                self.carry_out(action);
+            }
+        }
+    }
+
+    /// Without it the memory's limit is the whole limit.
+    fn open_overflow(&mut self) {
+        let Some(dir) = self.config.run_dir.as_ref().filter(|_| self.config.spool_disk > 0) else { return };
+        match Overflow::create(dir) {
+            Ok(overflow) => {
+                self.link.set_disk_limit(self.config.spool_disk);
+                tokio::spawn(overflow.clone().serve(self.link.clone()));
+                self.overflow = Some(overflow);
+            }
+            Err(error) => tracing::warn!(%error, "no room on disk for records that no server takes"),
+        }
+    }
+
+    async fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
+        let sender = sender.to_string();
+        tracing::info!(%signal, sender, "told to stop");
+        self.evidence.ended_by(&sender);
+        let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
+        let load = Load {
+            unacked_bytes: self.link.unacked_bytes(),
+            link_speed: self.link.speed(),
+            output_bytes: self.output_bytes().await,
+            store_speed: self.publication.as_ref().map_or(0, |it| it.speed()),
+        };
+        let budget = match self.config.termination_grace {
+            Some(total) => Budget::divide(total, &load),
+            None => Budget::after(grace, &load),
+        };
+        tracing::info!(?budget, ?load, "the time that is left is divided");
+        Event::Terminate { signal, sender, budget }
+    }
+
+    fn assigned(&mut self, mut assignment: Assignment) -> Event {
+        if let Some(attached) = self.link.first_attached() {
+            self.evidence.began(attached);
+        }
+        let seconds = |seconds: u32, default| match seconds {
+            0 => default,
+            seconds => Duration::from_secs(seconds.into()),
+        };
+        let plan = Plan {
+            publishes: !assignment.outputs.is_empty(),
+            is_publish_only: assignment.publish_attempt > 0,
+            keeps_output: self.config.keeps_output,
+            sink: self.config.sink,
+            grace: self.config.grace.unwrap_or(seconds(assignment.grace_seconds, DEFAULT_GRACE)),
+            drain: self.config.drain.unwrap_or(seconds(assignment.drain_seconds, DEFAULT_DRAIN)),
+        };
+        if assignment.spool_bytes > 0 {
+            self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
+        }
+        tracing::info!(job = attempt_of(&assignment).job_id, command = ?assignment.command.first(), "assigned");
+        if let Some(trace) = self.config.trace.take().or_else(|| assigned_trace(&assignment)) {
+            assignment.traceparent = trace.traceparent();
+            tracing::Span::current().record("trace_id", trace.trace_id());
+            self.trace = Some(Arc::new(Mutex::new(trace)));
+        }
+        self.plan = Some(plan);
+        self.assignment = Some(Arc::new(assignment));
+        Event::Assigned(plan)
+    }
+
+    fn reap(&mut self) {
+        let reaped = self.reaper.reap();
+        for (pid, status) in reaped.ended {
+            if self.command == Command::Running(pid) {
+                self.command = Command::Ended;
+                self.take_terminal_back(Some(pid));
+                tracing::info!(?status, "the command ended");
+                self.send(Event::Exited(Exit {
+                    status,
+                    oom_kills: self.evidence.oom_kills(),
+                    memory_limit: self.evidence.memory_limit(),
+                    memory_peak: self.evidence.memory_peak(),
+                }));
+            }
+        }
+        if reaped.alone && self.command == Command::Ended {
+            self.is_alone = true;
+            self.send(Event::Alone);
+        }
+    }
+
+    fn send(&self, event: Event) {
+        self.events.send(event).expect("the inbox lives as long as the runner");
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Prepare => self.prepare(),
+            Action::AbandonPrepare => self.fetching.abandon(),
+            Action::Start => self.start(),
+            Action::Signal(signal) => self.signal_command(signal),
+            Action::Forward(signal) => {
+                if let Command::Running(group) = self.command {
+                    // Between its exit and our look it may be gone.
+                    let _ = killpg(group, signal);
+                }
+            }
+            Action::SignalLeftovers(signal) => self.signal_leftovers(signal),
+            Action::StopReading => {
+                self.stop_reading.send_replace(true);
+            }
+            Action::Stage => self.stage(),
+            Action::AskCommit(models) => {
+                failpoint::agent("ask-commit");
+                self.staged.clone_from(&models);
+                self.link.ask_commit(CommitRequest { models });
+            }
+            Action::ForgetCommit => {
+                self.link.settle_commit();
+            }
+            Action::AnswerSubmitter(answer) => self.answer(answer),
+            Action::Commit => {
+                failpoint::agent("granted");
+                self.commit();
+            }
+            Action::HurryPublish => {
+                if let Some(publication) = &self.publication {
+                    publication.hurry();
+                }
+            }
+            Action::AbandonPublish => self.abandon_publish(),
+            Action::Warn(text) => self.warn(text),
+            Action::RecordGap => self.record_gap(),
+            Action::RecordModels(models) => {
+                failpoint::agent("committed");
+                for model in models {
+                    self.link.push_output(Payload::Model(model));
+                }
+            }
+            Action::Flush => self.flush(),
+            Action::HurryFlush => {
+                self.hurry_flush.send_replace(true);
+            }
+            Action::Report(report, models) => self.report(*report, models),
+            Action::SetTimer(timer, after) => {
+                if timer == Timer::Linger {
+                    self.acked_at_linger = self.link.acked_seq();
+                }
+                self.timers.set(timer, after);
+            }
+            Action::Exit(_) => unreachable!("the loop takes it"),
+        }
+    }
+
+    /// Whether records have been acknowledged since Linger was set, or since this was asked.
+    fn was_acked_meanwhile(&mut self) -> bool {
+        let acked = self.link.acked_seq();
+        std::mem::replace(&mut self.acked_at_linger, acked) < acked
+    }
+
+    fn assignment(&self) -> Arc<Assignment> {
+        self.assignment.clone().expect("the machine acts only after the assignment")
+    }
+
+    fn prepare(&mut self) {
+        let assignment = self.assignment();
+        let attempt = attempt_of(&assignment);
+        let config = self.config.clone();
+        // Whose workspace it is that is published.
+        let root = match (&config.run_dir, assignment.publish_attempt) {
+            (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, attempt.step, earlier),
+            _ => config.root.clone(),
+        };
+        match Publication::new(&attempt, &assignment.outputs, &root, config.publish_retry) {
+            Ok(publication) => self.publication = Some(Arc::new(publication)),
+            Err(why) => return self.send(Event::WorkspaceFailed(why)),
+        }
+        let (publication, link) = (self.publication(), self.link.clone());
+        let (patience, events) = (self.fetching.clone(), self.events.clone());
+        spawn_blocking(move || {
+            let prepared = prepare(&config, &root, &assignment, &patience);
+            let outputs = match prepared {
+                Event::Prepared if assignment.publish_attempt == 0 => {
+                    publication.prepare(&|text| link.warn(text))
+                }
+                _ => Ok(()),
+            };
+            let _ = events.send(outputs.map_or_else(Event::WorkspaceFailed, |()| prepared));
+        });
+    }
+
+    fn warn(&self, text: String) {
+        self.link.warn(text);
+    }
+}
+
+/// What the server says of the trace, and what it, or our own environment, says of the collector.
+fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
+    let attempt = assignment.traceparent.parse().ok()?;
+    let variable =
+        |name: &str| std::env::var(name).ok().or_else(|| assignment.environment.get(name).cloned());
+    match Exporter::from_env(&variable) {
+        Ok(exporter) => Some(Trace::of_attempt(exporter?, attempt)),
+        Err(error) => {
+            tracing::warn!("spans are not sent: {error:#}");
+            None
+        }
+    }
+}

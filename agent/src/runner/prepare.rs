@@ -1,0 +1,74 @@
+//! What an attempt needs before its command starts: its workspace and inputs; or, where it only publishes, what an earlier
+//! attempt made.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sqlflow_model_storage::Patience;
+use sqlflow_proto::agent::{Assignment, AttemptRef};
+
+use super::{RunConfig, attempt_of};
+use crate::input::{self, InputError};
+use crate::supervisor::Event;
+use crate::workspace;
+
+/// Makes it ready below `root`. Blocks.
+pub(super) fn prepare(
+    config: &RunConfig,
+    root: &Path,
+    assignment: &Assignment,
+    patience: &Arc<Patience>,
+) -> Event {
+    if let Some(dir) = config.run_dir.as_ref().filter(|_| config.keeps_output) {
+        remove_earlier(dir, &attempt_of(assignment), assignment.publish_attempt);
+    }
+    if assignment.publish_attempt > 0 {
+        return match std::fs::metadata(root) {
+            Ok(_) => Event::Prepared,
+            Err(error) => Event::OutputMissing(format!(
+                "what attempt {} made cannot be published: {}: {error}",
+                assignment.publish_attempt,
+                root.display()
+            )),
+        };
+    }
+    if let Err(error) = workspace::create(root, &assignment.files, patience) {
+        return Event::WorkspaceFailed(format!("{error:#}"));
+    }
+    for input in &assignment.inputs {
+        if let Err(error) =
+            input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), patience)
+        {
+            let user_error = matches!(error, InputError::Missing { .. });
+            return Event::InputFailed { message: error.to_string(), user_error };
+        }
+    }
+    for model in &assignment.required {
+        if let Err(error) = input::require(model, &attempt_of(assignment), patience) {
+            let user_error = matches!(error, InputError::Missing { .. });
+            return Event::InputFailed {
+                message: format!("a later statement cannot run: {error}"),
+                user_error,
+            };
+        }
+    }
+    for listing in &assignment.listings {
+        if let Err(error) = input::list(root, listing, patience) {
+            return Event::InputFailed { message: format!("{error:#}"), user_error: false };
+        }
+    }
+    Event::Prepared
+}
+
+/// Makes room: what earlier attempts had on the same volume, but for what is still to be published.
+fn remove_earlier(run_dir: &Path, attempt: &AttemptRef, but: u32) {
+    for earlier in (1..attempt.attempt).filter(|it| *it != but) {
+        let workspace = workspace::of_attempt(run_dir, attempt.step, earlier);
+        match std::fs::remove_dir_all(&workspace) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(%error, workspace = %workspace.display(), "cannot remove an earlier attempt's workspace");
+            }
+            _ => {}
+        }
+    }
+}

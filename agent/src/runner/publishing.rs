@@ -1,0 +1,91 @@
+//! The command's models on their way out, on threads that may block.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use super::Runner;
+use crate::publish::{Publication, PublishError};
+use crate::supervisor::Event;
+
+/// How long the size of what will be published is looked for when the agent is told to stop. The disk may hang, and the
+/// command is still to be told.
+const SIZE_TIME: Duration = Duration::from_millis(500);
+/// Taken for a size that could not be found out: so much that publishing gets all the time that it may.
+const LARGE: u64 = 1 << 50;
+
+impl Runner {
+    pub(super) fn stage(&mut self) {
+        let (publication, events) = (self.publication(), self.events.clone());
+        let link = self.link.clone();
+        spawn_blocking(move || {
+            let _ = events.send(match publication.stage(&|text| link.warn(text)) {
+                Ok(models) => Event::Staged(models),
+                Err(error) => publish_failed(error),
+            });
+        });
+    }
+
+    pub(super) fn commit(&mut self) {
+        let (publication, events, staged) =
+            (self.publication(), self.events.clone(), std::mem::take(&mut self.staged));
+        spawn_blocking(move || {
+            let _ = events.send(match publication.commit(staged) {
+                Ok(models) => Event::Committed(models),
+                Err(error) => publish_failed(error),
+            });
+        });
+    }
+
+    pub(super) fn abandon_publish(&mut self) {
+        let publication = self.publication();
+        publication.abandon();
+        self.last_work.push(spawn_blocking(move || publication.clear()));
+    }
+
+    /// Bytes of what will be published; `None`: nothing will be.
+    pub(super) async fn output_bytes(&self) -> Option<u64> {
+        let publication = self.publication.clone()?;
+        within(SIZE_TIME, move || publication.source_bytes()).await
+    }
+
+    pub(super) fn publication(&self) -> Arc<Publication> {
+        self.publication.clone().expect("preparing made it")
+    }
+}
+
+async fn within(limit: Duration, size: impl FnOnce() -> Option<u64> + Send + 'static) -> Option<u64> {
+    match tokio::time::timeout(limit, spawn_blocking(size)).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(_)) | Err(_) => {
+            tracing::warn!("cannot tell in time how large the models are that will be published");
+            Some(LARGE)
+        }
+    }
+}
+
+fn publish_failed(error: PublishError) -> Event {
+    let PublishError { message, committed, may_pass, is_overtaken } = error;
+    if is_overtaken {
+        tracing::warn!("{message}; staging it again");
+        return Event::Overtaken { message, committed };
+    }
+    Event::PublishFailed { message, committed, may_pass }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_does_not_hold_up_the_end() {
+        assert_eq!(within(Duration::from_secs(60), || Some(7)).await, Some(7));
+        assert_eq!(within(Duration::from_secs(60), || None).await, None);
+        let (answered, answer) = std::sync::mpsc::channel();
+        // Not for ever: the runtime waits for its threads.
+        let hang = move || answer.recv_timeout(Duration::from_secs(10)).ok();
+        assert_eq!(within(Duration::from_millis(50), hang).await, Some(LARGE));
+        drop(answered);
+    }
+}

@@ -1,0 +1,98 @@
+//! The machine's timers: one of each kind, and config it again moves it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use crate::supervisor::{Event, Timer};
+
+/// Thirty years: the clock's limit is far beyond.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// Sends [`Event::TimeUp`] when a timer's time has come.
+#[derive(Debug)]
+pub(super) struct Timers {
+    set: HashMap<Timer, Due>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+/// A timer that was set.
+#[derive(Debug)]
+struct Due {
+    at: Instant,
+    task: AbortHandle,
+}
+
+impl Timers {
+    pub(super) fn new(events: mpsc::UnboundedSender<Event>) -> Self {
+        Self { set: HashMap::new(), events }
+    }
+
+    pub(super) fn set(&mut self, timer: Timer, after: Duration) {
+        let events = self.events.clone();
+        // Also a grace of centuries has an end that can be computed.
+        let at = Instant::now() + after.min(LONGEST);
+        let task = tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let _ = events.send(Event::TimeUp(timer));
+        });
+        if let Some(earlier) = self.set.insert(timer, Due { at, task: task.abort_handle() }) {
+            earlier.task.abort();
+        }
+    }
+
+    /// Whether the event is of a timer that was set again after it had fired: its time is not up yet. Aborting its
+    /// task does not take back an event that is in the queue already.
+    pub(super) fn is_stale(&self, event: &Event, now: Instant) -> bool {
+        match event {
+            Event::TimeUp(timer) => self.set.get(timer).is_some_and(|due| now < due.at),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GRACE: Event = Event::TimeUp(Timer::Grace);
+
+    #[tokio::test]
+    async fn an_event_of_an_earlier_setting_is_stale() {
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut timers = Timers::new(events);
+        timers.set(Timer::Grace, Duration::ZERO);
+        assert_eq!(inbox.recv().await, Some(GRACE));
+        assert!(!timers.is_stale(&GRACE, Instant::now()));
+
+        // It had fired, and before anybody took the event it was set again.
+        let hour = Duration::from_secs(3600);
+        timers.set(Timer::Grace, hour);
+        assert!(timers.is_stale(&GRACE, Instant::now()));
+        assert!(!timers.is_stale(&GRACE, Instant::now() + hour));
+        assert!(!timers.is_stale(&Event::TimeUp(Timer::Drain), Instant::now()), "another timer's");
+        assert!(!timers.is_stale(&Event::Alone, Instant::now()));
+    }
+
+    #[tokio::test]
+    async fn a_timer_that_is_set_again_fires_once() {
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let mut timers = Timers::new(events);
+        timers.set(Timer::Grace, Duration::from_millis(5));
+        timers.set(Timer::Grace, Duration::from_millis(10));
+        timers.set(Timer::Drain, Duration::from_millis(20));
+        assert_eq!(inbox.recv().await, Some(GRACE));
+        assert_eq!(inbox.recv().await, Some(Event::TimeUp(Timer::Drain)));
+    }
+
+    #[tokio::test]
+    async fn a_grace_of_centuries_can_be_set() {
+        let (events, _inbox) = mpsc::unbounded_channel();
+        let mut timers = Timers::new(events);
+        timers.set(Timer::Grace, Duration::MAX);
+        assert!(timers.is_stale(&GRACE, Instant::now()));
+    }
+}

@@ -1,0 +1,416 @@
+//! How an attempt ended, from all that is known of it.
+
+use sqlflow_proto::agent::{Failure, outcome::Reason};
+
+/// Exit code for faults that are the agent's own or the attempt's, when the child has no code that tells of them.
+pub const EXIT_FAULT: u8 = 65;
+/// What a shell reports for a process that TERM ended.
+const EXIT_TERMINATED: u8 = 128 + 15;
+/// Said of a command that KILL does not end: it hangs in the kernel, or is another user's.
+pub(super) const UNENDED: &str = "the command did not end after KILL";
+/// Longest message and detail that go into an outcome, in bytes.
+const MESSAGE_LIMIT: usize = 4 << 10;
+const DETAIL_LIMIT: usize = 256 << 10;
+
+/// Why a command cannot be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFault {
+    /// It, or the interpreter that it names, is not there.
+    NotFound,
+    /// It is there, and is nothing that this machine or this user can execute.
+    NotExecutable,
+    /// It is not the command's fault: there is no memory, no process.
+    Other,
+}
+
+impl StartFault {
+    /// As shells and container runtimes have it.
+    fn exit_code(self) -> u8 {
+        match self {
+            Self::NotFound => 127,
+            Self::NotExecutable => 126,
+            Self::Other => EXIT_FAULT,
+        }
+    }
+}
+
+/// How the command ended, as the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// This signal killed it.
+    Signal(i32),
+}
+
+/// The end of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exit {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// Processes that the kernel killed for lack of memory since the start.
+    pub oom_kills: u32,
+    /// Limit of the cgroup in bytes; 0: none, or not known.
+    pub memory_limit: u64,
+    /// Largest use of the cgroup in bytes; 0: not known.
+    pub memory_peak: u64,
+}
+
+impl Exit {
+    /// It ended well, and there is nothing more to say.
+    pub(super) const SUCCESS: Self =
+        Self { status: ExitStatus::Code(0), oom_kills: 0, memory_limit: 0, memory_peak: 0 };
+
+    /// Whether the command says that all went well.
+    pub fn is_success(self) -> bool {
+        self.status == ExitStatus::Code(0)
+    }
+
+    /// `the kernel killed 1 process for lack of memory (limit 64 MiB, peak 64 MiB)`
+    pub(super) fn oom_sentence(self) -> String {
+        let mut figures = Vec::new();
+        if self.memory_limit > 0 {
+            figures.push(format!("limit {}", mebibytes(self.memory_limit)));
+        }
+        if self.memory_peak > 0 {
+            figures.push(format!("peak {}", mebibytes(self.memory_peak)));
+        }
+        let processes = if self.oom_kills == 1 { "process" } else { "processes" };
+        let mut text = format!("the kernel killed {} {processes} for lack of memory", self.oom_kills);
+        if !figures.is_empty() {
+            text = format!("{text} ({})", figures.join(", "));
+        }
+        text
+    }
+}
+
+/// Why the attempt ended otherwise than by its command's own exit. The first cause is the one that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum End {
+    Cancelled(String),
+    Terminated(String),
+    Refused(String),
+    Superseded(String),
+    ChannelBroken(String),
+    StartFailed {
+        message: String,
+        may_pass: bool,
+        fault: StartFault,
+    },
+    InputFailed {
+        message: String,
+        user_error: bool,
+    },
+    PublishFailed {
+        message: String,
+        may_pass: bool,
+    },
+    OutputMissing(String),
+    /// The command succeeded; what it printed is nowhere whole.
+    PrintedLost(String),
+    AgentFailed(String),
+}
+
+impl End {
+    /// What the command made, if it succeeded, is worth publishing all the same.
+    pub(super) fn leaves_output(&self) -> bool {
+        matches!(self, Self::PublishFailed { may_pass: true, .. } | Self::Terminated(_))
+    }
+}
+
+/// What the outcome says, less the figures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExitReport {
+    /// The kind of end.
+    pub reason: Reason,
+    /// How the command ended, when it ran.
+    pub status: Option<ExitStatus>,
+    /// One sentence for a person.
+    pub message: String,
+    /// Traceback and the like.
+    pub detail: String,
+    /// The same step may well succeed when it is run again.
+    pub retryable: bool,
+    /// The user can mend it.
+    pub user_error: bool,
+    /// The command succeeded, and what it made is still there to be published.
+    pub output_kept: bool,
+    /// The command exited with a code other than 0, and its submitter did not say what became of the statement that ran.
+    pub unexplained: bool,
+    /// The database did not execute the statement that ran last, or undid it: its own word, by way of the submitter.
+    pub not_executed: bool,
+}
+
+impl ExitReport {
+    /// A finished training is not lost in silence: says whether another attempt can publish it.
+    pub(super) fn say_what_becomes_of_output(&mut self, outlives: bool) {
+        if self.status != Some(ExitStatus::Code(0)) {
+            return;
+        }
+        self.output_kept = outlives;
+        let fate = if outlives { "is kept" } else { "is lost with its workspace" };
+        self.add(&format!("what the command made {fate}"));
+    }
+
+    /// Adds to the message.
+    pub(super) fn add(&mut self, clause: &str) {
+        self.message = head(&format!("{}; {clause}", self.message), MESSAGE_LIMIT);
+    }
+
+    /// Adds what the command said last, when nothing else tells why it exited.
+    pub fn explain(&mut self, last_words: &str) {
+        if let Some(ExitStatus::Code(code)) = self.status
+            && self.message == without_reason(code)
+        {
+            self.message = head(&format!("{}: {last_words}", self.message), MESSAGE_LIMIT);
+        }
+    }
+}
+
+fn without_reason(code: i32) -> String {
+    format!("the command exited with code {code}")
+}
+
+/// The exit report of an attempt.
+pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option<&Failure>) -> ExitReport {
+    let status = exit.map(|exit| exit.status);
+    let detail = failure.map(|failure| tail(&failure.detail, DETAIL_LIMIT)).unwrap_or_default();
+    let simple = |reason, message: &str, retryable, user_error| ExitReport {
+        reason,
+        status,
+        message: head(message, MESSAGE_LIMIT),
+        detail: detail.clone(),
+        retryable,
+        user_error,
+        output_kept: false,
+        unexplained: false,
+        not_executed: false,
+    };
+    match end {
+        Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
+        // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
+        Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
+        Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
+        Some(End::ChannelBroken(why) | End::PrintedLost(why)) => {
+            simple(Reason::AgentFailed, why, false, false)
+        }
+        // Nothing has started, so another attempt can double nothing.
+        Some(End::StartFailed { message, may_pass, .. }) => {
+            simple(Reason::StartFailed, message, *may_pass, false)
+        }
+        Some(End::InputFailed { message, user_error }) => {
+            simple(Reason::InputFailed, message, !user_error, *user_error)
+        }
+        // Training is never repeated because an upload failed.
+        Some(End::PublishFailed { message, .. }) => simple(Reason::PublishFailed, message, false, false),
+        Some(End::OutputMissing(why)) => simple(Reason::InputFailed, why, false, false),
+        Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
+        None => match exit {
+            Some(exit) => own_end(exit, failure, detail),
+            None => simple(Reason::AgentFailed, "the command never ran", true, false),
+        },
+    }
+}
+
+/// The command ended by itself.
+fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport {
+    let said = failure.map(|failure| head(&failure.message, MESSAGE_LIMIT)).filter(|said| !said.is_empty());
+    let is_user_error = failure.is_some_and(|failure| failure.user_error);
+    // The cgroup may be shared, so the process that was killed need not be one of this attempt.
+    let is_explained = is_user_error && matches!(exit.status, ExitStatus::Code(_));
+    let (reason, message, retryable) = match exit.status {
+        ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
+        _ if exit.oom_kills > 0 && !is_explained => {
+            let mut message = format!("out of memory: {}; give it more memory", exit.oom_sentence());
+            if let Some(said) = said {
+                message = head(&format!("{message}; the command failed with: {said}"), MESSAGE_LIMIT);
+            }
+            (Reason::OutOfMemory, message, false)
+        }
+        ExitStatus::Code(code) => {
+            let message = said.unwrap_or_else(|| without_reason(code));
+            (Reason::Exited, message, failure.is_some_and(|failure| failure.transient))
+        }
+        ExitStatus::Signal(signal) => {
+            let name = signal_name(signal);
+            let message = format!("the command was killed by {name}, which the agent did not send");
+            // KILL and TERM come from outside; any other is the program's own fault and comes again.
+            (Reason::Signaled, message, matches!(signal, 9 | 15))
+        }
+    };
+    let mut report = ExitReport {
+        reason,
+        status: Some(exit.status),
+        message,
+        detail,
+        retryable,
+        user_error: reason == Reason::Exited && is_user_error,
+        output_kept: false,
+        unexplained: reason == Reason::Exited && failure.is_none_or(|failure| failure.unclear),
+        not_executed: reason == Reason::Exited && failure.is_some_and(|failure| failure.not_executed),
+    };
+    if exit.oom_kills > 0 && reason == Reason::Exited {
+        report.add(&exit.oom_sentence());
+    }
+    report
+}
+
+/// The agent's exit code.
+pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
+    let child = exit.map(|exit| match exit.status {
+        ExitStatus::Code(code) => u8::try_from(code).unwrap_or(u8::MAX),
+        ExitStatus::Signal(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+    });
+    match (end, child) {
+        (Some(End::Superseded(_)), _) => EXIT_FAULT,
+        (Some(End::Cancelled(_) | End::Terminated(_)), None | Some(0)) => EXIT_TERMINATED,
+        (Some(End::StartFailed { fault, .. }), None) => fault.exit_code(),
+        // What went wrong lies beyond a command that succeeded, or that never ran.
+        (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
+        (_, Some(code)) => code,
+    }
+}
+
+fn signal_name(signal: i32) -> String {
+    match nix::sys::signal::Signal::try_from(signal) {
+        Ok(known) => known.as_str().to_owned(),
+        Err(_) => format!("signal {signal}"),
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+/// At most `limit` bytes from the front, whole characters.
+fn head(text: &str, limit: usize) -> String {
+    text[..text.floor_char_boundary(limit)].to_owned()
+}
+
+/// At most `limit` bytes from the back: a traceback's last lines say most.
+fn tail(text: &str, limit: usize) -> String {
+    text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exited(status: ExitStatus, oom_kills: u32) -> Option<Exit> {
+        Some(Exit { status, oom_kills, memory_limit: 0, memory_peak: 0 })
+    }
+
+    #[test]
+    fn the_submitters_own_words_are_the_message() {
+        let failure = Failure {
+            message: "no such column: `clas`; did you mean `class`?".into(),
+            detail: "Traceback …".into(),
+            user_error: true,
+            transient: false,
+            ..Default::default()
+        };
+        let report = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        assert_eq!(report.reason, Reason::Exited);
+        assert_eq!(report.message, failure.message);
+        assert_eq!(report.detail, "Traceback …");
+        assert!(report.user_error && !report.retryable && !report.unexplained);
+    }
+
+    #[test]
+    fn last_words_explain_only_what_nothing_else_does() {
+        let mut silent = exit_report(None, exited(ExitStatus::Code(1), 0), None);
+        silent.explain("No module named 'x'");
+        assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
+        assert!(silent.unexplained, "last words are no word of the submitter");
+        let unclear =
+            Failure { message: "too large to be shown".into(), unclear: true, ..Default::default() };
+        assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
+        let busy = Failure { transient: true, not_executed: true, ..Default::default() };
+        let refused = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&busy));
+        assert!(refused.retryable && refused.not_executed && !refused.unexplained);
+        let failure = Failure { message: "no such table: t".into(), ..Default::default() };
+        let mut told = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        told.explain("some warning");
+        assert_eq!(told.message, "no such table: t");
+    }
+
+    #[test]
+    fn a_database_that_was_down_may_be_tried_again() {
+        let failure = Failure { message: "connection refused".into(), transient: true, ..Default::default() };
+        assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure)).retryable);
+    }
+
+    #[test]
+    fn an_oom_kill_is_told_whether_python_dies_of_it_or_exits() {
+        for status in [ExitStatus::Signal(9), ExitStatus::Code(1)] {
+            let report = exit_report(None, exited(status, 1), None);
+            assert_eq!((report.reason, report.retryable), (Reason::OutOfMemory, false));
+        }
+    }
+
+    /// The cgroup may be shared, and the process that was killed another job's.
+    #[test]
+    fn an_oom_kill_does_not_hide_the_users_own_error() {
+        let told = |status, user_error| {
+            let failure = Failure { message: "no such table: t".into(), user_error, ..Default::default() };
+            exit_report(None, exited(status, 1), Some(&failure))
+        };
+        let mistaken = told(ExitStatus::Code(1), true);
+        assert_eq!((mistaken.reason, mistaken.user_error), (Reason::Exited, true));
+        let failed = told(ExitStatus::Code(1), false);
+        assert_eq!((failed.reason, failed.user_error), (Reason::OutOfMemory, false));
+        let killed = told(ExitStatus::Signal(9), true);
+        assert_eq!((killed.reason, killed.user_error), (Reason::OutOfMemory, false));
+        for ExitReport { message, .. } in [mistaken, failed, killed] {
+            assert!(
+                message.contains("no such table: t") && message.contains("killed 1 process"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_figures_of_the_cgroup_are_told() {
+        let status = ExitStatus::Signal(9);
+        let exit = Exit { status, oom_kills: 2, memory_limit: 64 << 20, memory_peak: 63 << 20 };
+        let message = exit_report(None, Some(exit), None).message;
+        assert!(
+            message.contains("killed 2 processes") && message.contains("limit 64 MiB, peak 63 MiB"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_kill_from_outside_is_not_the_programs_fault() {
+        let killed = exit_report(None, exited(ExitStatus::Signal(9), 0), None);
+        assert_eq!((killed.reason, killed.retryable), (Reason::Signaled, true));
+        let crashed = exit_report(None, exited(ExitStatus::Signal(11), 0), None);
+        assert_eq!((crashed.message.contains("SIGSEGV"), crashed.retryable), (true, false));
+    }
+
+    #[test]
+    fn exit_codes_are_the_childs_but_never_zero_for_a_failed_attempt() {
+        assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
+        assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
+        assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
+        let publish = End::PublishFailed { message: "no space left".into(), may_pass: true };
+        assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
+        for (fault, code) in
+            [(StartFault::NotFound, 127), (StartFault::NotExecutable, 126), (StartFault::Other, 65)]
+        {
+            let end = End::StartFailed { message: "cannot start python".into(), may_pass: false, fault };
+            assert_eq!(exit_code(Some(&end), None), code);
+        }
+        let cancelled = End::Cancelled("by the user".into());
+        assert_eq!(exit_code(Some(&cancelled), None), 143);
+        assert_eq!(exit_code(Some(&cancelled), exited(ExitStatus::Signal(15), 0)), 143);
+    }
+
+    #[test]
+    fn endless_messages_are_cut_at_a_character() {
+        let failure =
+            Failure { message: "ü".repeat(10_000), detail: "é".repeat(1 << 20), ..Default::default() };
+        let report = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        assert!(report.message.len() <= MESSAGE_LIMIT && report.detail.len() <= DETAIL_LIMIT);
+    }
+}

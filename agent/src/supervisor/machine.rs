@@ -1,0 +1,398 @@
+//! States and transitions of an attempt; those of its command are in `starting` and `running`, those of its publishing in
+//! `publishing`, those of its end in `reporting`.
+
+mod publishing;
+mod reporting;
+mod running;
+mod starting;
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use sqlflow_proto::agent::Failure;
+use sqlflow_proto::record::ModelPublished;
+
+use super::budget::Budget;
+use super::event::{Action, Event, Plan, Timer};
+use super::exit_report::{EXIT_FAULT, End, Exit, UNENDED, exit_code};
+use running::Stop;
+
+/// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
+/// of their pipes. Only what stays longer is ended and named.
+const SETTLE: Duration = Duration::from_millis(200);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Attaching,
+    Preparing,
+    /// Between two tries to start the command.
+    Starting,
+    Running(Stop),
+    Draining(Drain),
+    Staging,
+    Asking,
+    Committing,
+    Flushing,
+    Reporting,
+    Done,
+}
+
+/// What is known of the time after the command's end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Drain {
+    alone: bool,
+    leftovers: Leftovers,
+    /// The reader was told to stop.
+    stopping: bool,
+}
+
+/// What was said to the processes that outlive their command.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    /// Nothing: the command ended by itself.
+    #[default]
+    Undisturbed,
+    /// The attempt is being ended, and they were told with the command: the rest of its grace is theirs.
+    HaveGrace,
+    /// TERM, because the command has ended.
+    Termed,
+    /// KILL.
+    Killed,
+}
+
+/// An attempt: where it is and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    state: State,
+    plan: Plan,
+    linger: Duration,
+    /// A server has this agent wait for an attempt: that may take as long as it wants.
+    is_kept_waiting: bool,
+    end: Option<End>,
+    exit: Option<Exit>,
+    /// Sum of the pauses between tries to start the command.
+    start_paused: Duration,
+    failure: Option<Failure>,
+    /// What came over the channel is no frame: what followed is missing.
+    channel_broken: Option<String>,
+    /// The channel ended within a frame: a result is missing.
+    channel_cut: bool,
+    /// Nothing more will be read. Pipes close before the exit is known, so this may come while the command runs.
+    streams_ended: bool,
+    models: Vec<ModelPublished>,
+    /// TERM or INT that the agent got.
+    terminations: u32,
+    /// Why the agent was told to end, once it was.
+    termination: Option<String>,
+    /// Why no server will listen to this attempt any more.
+    superseded: Option<String>,
+    /// The server asked for the end when the commit was under way already.
+    cancelled: Option<String>,
+    /// How often another's model came in between.
+    overtaken: u32,
+    /// A commit that fails has no time to be made again.
+    hurried: bool,
+    /// Publishing must not begin any more.
+    is_publish_late: bool,
+    /// The time to leave has come.
+    is_late: bool,
+    /// KILL did not end the command.
+    is_unended: bool,
+    /// The submitter's commit was granted: its effect may be visible at any moment.
+    is_granted: bool,
+}
+
+impl Attempt {
+    /// A new attempt, and what to do first.
+    pub fn new(linger: Duration) -> (Self, Vec<Action>) {
+        let attempt = Self {
+            state: State::Attaching,
+            plan: Plan::default(),
+            linger,
+            is_kept_waiting: false,
+            end: None,
+            exit: None,
+            start_paused: Duration::ZERO,
+            failure: None,
+            channel_broken: None,
+            channel_cut: false,
+            streams_ended: false,
+            models: Vec::new(),
+            terminations: 0,
+            termination: None,
+            superseded: None,
+            cancelled: None,
+            overtaken: 0,
+            hurried: false,
+            is_publish_late: false,
+            is_late: false,
+            is_unended: false,
+            is_granted: false,
+        };
+        (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
+    }
+
+    /// The phase that heartbeats tell.
+    pub fn phase(&self) -> sqlflow_proto::agent::Phase {
+        use sqlflow_proto::agent::Phase;
+        match self.state {
+            State::Attaching | State::Preparing => Phase::Fetching,
+            // The first try began this phase; to leave it between two of them would tell nobody anything.
+            State::Starting | State::Running(_) => Phase::Running,
+            State::Draining(_) => Phase::Draining,
+            State::Staging | State::Asking | State::Committing => Phase::Publishing,
+            State::Flushing | State::Reporting | State::Done => Phase::Reporting,
+        }
+    }
+
+    /// Takes in an event and says what to do. Events that come too late for their state change nothing.
+    pub fn apply(&mut self, event: Event) -> Vec<Action> {
+        let deadlines = match &event {
+            Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
+            _ => Vec::new(),
+        };
+        self.is_publish_late |= matches!(event, Event::TimeUp(Timer::PublishBy | Timer::LeaveBy));
+        self.is_late |= event == Event::TimeUp(Timer::LeaveBy);
+        let mut actions = self.apply_in_state(event);
+        if self.state != State::Done {
+            actions.extend(deadlines);
+        }
+        actions
+    }
+
+    /// The first one sets the deadlines, wherever the attempt is.
+    fn count_termination(&mut self, signal: Signal, sender: &str, budget: &Budget) -> Vec<Action> {
+        self.terminations += 1;
+        if self.terminations > 1 {
+            return Vec::new();
+        }
+        self.termination = Some(format!("the agent was told to stop by {signal} from {sender}"));
+        vec![
+            Action::SetTimer(Timer::PublishBy, budget.publish),
+            Action::SetTimer(Timer::LeaveBy, budget.leave),
+        ]
+    }
+
+    fn apply_in_state(&mut self, event: Event) -> Vec<Action> {
+        match self.state {
+            State::Attaching => self.attaching(event),
+            State::Preparing => self.preparing(event),
+            State::Starting => self.starting(event),
+            State::Running(stop) => self.running(stop, event),
+            State::Draining(drain) => self.draining(drain, event),
+            State::Staging => self.staging(event),
+            State::Asking => self.asking(event),
+            State::Committing => self.committing(event),
+            State::Flushing => self.flushing(event),
+            State::Reporting => self.reporting(event),
+            State::Done => Vec::new(),
+        }
+    }
+
+    fn attaching(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Assigned(plan) => {
+                self.plan = plan;
+                // The earlier attempt would not have been asked to keep anything else.
+                self.exit = plan.is_publish_only.then_some(Exit::SUCCESS);
+                self.state = State::Preparing;
+                vec![Action::Prepare]
+            }
+            Event::KeptWaiting => {
+                self.is_kept_waiting = true;
+                Vec::new()
+            }
+            Event::WaitCut => {
+                self.is_kept_waiting = false;
+                vec![Action::SetTimer(Timer::Linger, self.linger)]
+            }
+            Event::TimeUp(Timer::Linger) if self.is_kept_waiting => Vec::new(),
+            // The job was cancelled while the agent attached. It has nothing to run, and reports that.
+            Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
+            Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
+            Event::Terminate { .. } => {
+                self.end_by_termination();
+                self.exit(exit_code(self.end.as_ref(), None))
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn preparing(&mut self, event: Event) -> Vec<Action> {
+        let abandoned = match event {
+            Event::Prepared if self.plan.is_publish_only => {
+                self.state = State::Staging;
+                return vec![Action::Stage];
+            }
+            Event::Prepared => {
+                self.state = State::Running(Stop::No);
+                return vec![Action::Start];
+            }
+            Event::InputFailed { message, user_error } => {
+                return self.report_end(End::InputFailed { message, user_error });
+            }
+            Event::OutputMissing(why) => return self.report_end(End::OutputMissing(why)),
+            Event::WorkspaceFailed(why) => return self.report_end(End::AgentFailed(why)),
+            Event::AttachRefused(why) => self.superseded(why),
+            Event::Cancel { reason, .. } => End::Cancelled(reason),
+            Event::Terminate { .. } => {
+                self.end_by_termination();
+                let mut actions = vec![Action::AbandonPrepare];
+                actions.extend(self.report());
+                return actions;
+            }
+            _ => return Vec::new(),
+        };
+        let mut actions = vec![Action::AbandonPrepare];
+        actions.extend(self.report_end(abandoned));
+        actions
+    }
+
+    fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            // It was given up too early.
+            Event::Exited(exit) => self.exited(exit),
+            Event::Alone => {
+                drain.alone = true;
+                if drain.leftovers == Leftovers::HaveGrace {
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+            }
+            Event::StreamsEnded { open } => {
+                self.streams_ended = true;
+                if open {
+                    actions.push(Action::RecordGap);
+                }
+            }
+            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
+                Leftovers::Undisturbed => {
+                    drain.leftovers = Leftovers::Termed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGTERM));
+                    actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
+                }
+                // For those that came after the first TERM.
+                Leftovers::HaveGrace => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
+                Leftovers::Termed => {}
+                Leftovers::Killed => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
+            },
+            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
+                Leftovers::HaveGrace => {
+                    drain.leftovers = Leftovers::Killed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+                Leftovers::Termed => {
+                    drain.leftovers = Leftovers::Killed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                }
+                Leftovers::Undisturbed | Leftovers::Killed => {}
+            },
+            // A cancelled command has nothing to publish, and its grace has its own timer.
+            Event::TimeUp(Timer::PublishBy)
+                if drain.leftovers == Leftovers::HaveGrace && !drain.alone && self.is_cancelled() => {}
+            Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
+                drain.stopping = true;
+                if !drain.alone {
+                    drain.leftovers = Leftovers::Killed;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                }
+                actions.push(Action::StopReading);
+            }
+            Event::SubmitterFailed(failure) => self.failure = Some(failure),
+            Event::ChannelBroken(why) => {
+                self.channel_broken = Some(why.clone());
+                actions.push(Action::Warn(why));
+            }
+            Event::ChannelCut => self.channel_cut = true,
+            Event::AttachRefused(why) => {
+                let end = self.superseded(why);
+                if self.succeeded() {
+                    self.end_by(end);
+                }
+            }
+            Event::Cancel { reason, .. } => self.cancel_publish(reason),
+            Event::Terminate { .. } if self.terminations > 1 => {
+                if self.succeeded() && self.plan.publishes {
+                    self.end_by_termination();
+                }
+                drain.stopping = true;
+                drain.leftovers = Leftovers::Killed;
+                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                actions.push(Action::StopReading);
+            }
+            _ => {}
+        }
+        self.state = State::Draining(drain);
+        // A process that even KILL does not end is left behind once reading has stopped.
+        if self.streams_ended && (drain.alone || drain.stopping) {
+            actions.extend(self.drained());
+        }
+        actions
+    }
+
+    fn drained(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.is_unended = self.exit.is_none();
+        if self.is_unended {
+            self.end_by_termination();
+            actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
+        }
+        if let Some(why) = self.channel_broken.clone()
+            && self.succeeded()
+        {
+            self.end_by(End::ChannelBroken(why));
+        }
+        if self.channel_cut {
+            let why = "the submitter channel ended within a frame: a result is missing".to_owned();
+            if self.succeeded() {
+                self.end_by(End::ChannelBroken(why.clone()));
+            }
+            actions.push(Action::Warn(why));
+        }
+        if let Some(exit) = self.exit
+            && exit.oom_kills > 0
+            && self.succeeded()
+        {
+            // It may have been another's process in a shared cgroup; but nobody shall miss it.
+            actions.push(Action::Warn(format!("the command succeeded, but {}", exit.oom_sentence())));
+        }
+        if !(self.succeeded() && self.plan.publishes) {
+            actions.extend(self.report());
+        } else if self.is_publish_late {
+            // No timer is left that would end it.
+            actions.extend(self.abandon_by_termination());
+        } else {
+            self.state = State::Staging;
+            actions.push(Action::Stage);
+        }
+        actions
+    }
+
+    fn superseded(&mut self, why: String) -> End {
+        self.superseded = Some(why.clone());
+        End::Superseded(why)
+    }
+
+    fn end_by(&mut self, end: End) {
+        self.end.get_or_insert(end);
+    }
+
+    /// If the agent was told to stop, that is why.
+    fn end_by_termination(&mut self) {
+        if let Some(why) = self.termination.clone() {
+            self.end_by(End::Terminated(why));
+        }
+    }
+
+    /// A cancel after the command's end matters only where it keeps a model from being published.
+    fn cancel_publish(&mut self, reason: String) {
+        if self.succeeded() && self.plan.publishes {
+            self.end_by(End::Cancelled(reason));
+        }
+    }
+
+    fn succeeded(&self) -> bool {
+        self.end.is_none() && self.exit.is_some_and(Exit::is_success)
+    }
+}

@@ -1,0 +1,127 @@
+//! From the command's success to its models in place: staging → asking → committing, and back to staging when another's
+//! model came in between.
+
+use sqlflow_proto::record::ModelPublished;
+
+use super::super::event::{Action, Event, Timer};
+use super::super::exit_report::End;
+use super::{Attempt, State};
+
+/// How often a model is staged again because another's came in between. Each time is somebody's success, so this is a
+/// bound for storages that say so for no reason.
+const MAX_OVERTAKEN: u32 = 10;
+
+impl Attempt {
+    pub(super) fn staging(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Staged(models) => {
+                self.state = State::Asking;
+                vec![Action::AskCommit(models), Action::SetTimer(Timer::Linger, self.linger)]
+            }
+            other => self.before_commit(other),
+        }
+    }
+
+    pub(super) fn asking(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Granted => {
+                self.state = State::Committing;
+                vec![Action::Commit]
+            }
+            Event::CommitRefused(why) => self.abandon(End::Refused(why)),
+            Event::TimeUp(Timer::Linger) => {
+                let why = "no server granted the commit in time; the model was not replaced";
+                self.abandon(End::PublishFailed { message: why.to_owned(), may_pass: true })
+            }
+            other => self.before_commit(other),
+        }
+    }
+
+    /// What may happen before the grant, when nothing is visible yet. A server's Cancel ends it at once; TERM leaves
+    /// it the grace, because a finished training is worth seconds.
+    fn before_commit(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::PublishFailed { message, committed, may_pass } => {
+                self.models = committed;
+                self.abandon(End::PublishFailed { message, may_pass })
+            }
+            Event::AttachRefused(why) => {
+                let end = self.superseded(why);
+                self.abandon(end)
+            }
+            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
+            Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn abandon_by_termination(&mut self) -> Vec<Action> {
+        let why = self.termination.clone().unwrap_or_default();
+        self.abandon(End::Terminated(format!("{why}, before the model was published; it was not replaced")))
+    }
+
+    fn abandon(&mut self, end: End) -> Vec<Action> {
+        let mut actions = vec![Action::ForgetCommit, Action::AbandonPublish];
+        if !self.models.is_empty() {
+            // All but the first of several may be overtaken.
+            actions.push(Action::RecordModels(self.models.clone()));
+        }
+        actions.extend(self.report_end(end));
+        actions
+    }
+
+    /// Granted: it is carried through, whatever comes.
+    pub(super) fn committing(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Committed(models) => {
+                self.models = models.clone();
+                let mut actions = vec![Action::RecordModels(models)];
+                actions.extend(self.report());
+                actions
+            }
+            Event::PublishFailed { message, committed, may_pass } => {
+                self.models = committed.clone();
+                let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
+                actions.extend(self.report_end(End::PublishFailed { message, may_pass }));
+                actions
+            }
+            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::AttachRefused(why) => {
+                self.superseded = Some(why);
+                Vec::new()
+            }
+            Event::Cancel { reason, .. } => {
+                self.cancelled = Some(reason);
+                Vec::new()
+            }
+            Event::Terminate { .. } if self.terminations > 1 => self.hurry(),
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.hurry(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn hurry(&mut self) -> Vec<Action> {
+        self.hurried = true;
+        vec![Action::HurryPublish]
+    }
+
+    /// The grant was for another state of the world: whoever is still allowed to publish goes over the other model, and
+    /// an attempt that was given up meanwhile does not.
+    fn overtaken(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
+        self.models = committed;
+        self.overtaken += 1;
+        if let Some(why) = self.superseded.clone() {
+            return self.abandon(End::Superseded(why));
+        }
+        if let Some(reason) = self.cancelled.take() {
+            return self.abandon(End::Cancelled(reason));
+        }
+        if self.hurried || self.overtaken > MAX_OVERTAKEN {
+            return self.abandon(End::PublishFailed { message, may_pass: true });
+        }
+        self.state = State::Staging;
+        vec![Action::Stage]
+    }
+}

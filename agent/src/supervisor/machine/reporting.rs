@@ -1,0 +1,118 @@
+//! The end of an attempt: what its command printed arrives where it goes, the outcome is told, and the agent leaves.
+
+use std::time::Duration;
+
+use super::super::event::{Action, Event, OutputSink, Timer};
+use super::super::exit_report::{End, UNENDED, exit_code, exit_report};
+use super::{Attempt, State};
+
+/// For the report, when the time to leave has come before it was made.
+const LATE_REPORT: Duration = Duration::from_secs(1);
+
+impl Attempt {
+    pub(super) fn report_end(&mut self, end: End) -> Vec<Action> {
+        self.end_by(end);
+        self.report()
+    }
+
+    /// The exit report has to tell of output that is lost, so it waits until that is known.
+    pub(super) fn report(&mut self) -> Vec<Action> {
+        if self.plan.has_server() {
+            return self.report_now();
+        }
+        self.state = State::Flushing;
+        let mut actions = vec![Action::Flush];
+        if self.is_late || self.terminations > 1 {
+            actions.push(Action::HurryFlush);
+        }
+        actions
+    }
+
+    /// A reader of our stdout may take its time; whoever tells the agent to stop has none.
+    pub(super) fn flushing(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::Flushed { unwritten, unlogged } => self.flushed(unwritten, unlogged),
+            Event::Exited(exit) => {
+                self.exited(exit);
+                Vec::new()
+            }
+            Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryFlush],
+            Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => vec![Action::HurryFlush],
+            _ => Vec::new(),
+        }
+    }
+
+    fn flushed(&mut self, unwritten: Option<String>, unlogged: Option<String>) -> Vec<Action> {
+        let is_logged = unlogged.is_none();
+        let is_lost = !is_logged || self.plan.sink == OutputSink::Nowhere;
+        let missing: Vec<_> = unwritten.into_iter().chain(unlogged).collect();
+        let mut actions = Vec::new();
+        if !missing.is_empty() {
+            let missing = missing.join("; ");
+            if is_lost && self.succeeded() {
+                self.end_by(End::PrintedLost(format!("the command succeeded, but {missing}")));
+            } else {
+                actions.push(Action::Warn(missing));
+            }
+        }
+        actions.extend(self.report_now());
+        if !is_logged {
+            // Nobody takes the outcome where nobody took the records.
+            actions.extend(self.finish());
+        }
+        actions
+    }
+
+    fn report_now(&mut self) -> Vec<Action> {
+        self.state = State::Reporting;
+        let mut report = exit_report(self.end.as_ref(), self.exit, self.failure.as_ref());
+        if self.plan.publishes && self.end.as_ref().is_some_and(End::leaves_output) {
+            report.say_what_becomes_of_output(self.plan.keeps_output);
+        }
+        if self.is_unended && self.exit.is_none() {
+            report.add(UNENDED);
+        }
+        let mut actions = vec![Action::Report(Box::new(report), std::mem::take(&mut self.models))];
+        if self.superseded.is_some() {
+            // No server listens; the outcome and the spool on disk are all there is left to do.
+            actions.extend(self.finish());
+        } else {
+            actions.push(Action::SetTimer(Timer::Linger, self.linger));
+            if self.is_late {
+                actions.push(Action::SetTimer(Timer::LeaveBy, LATE_REPORT));
+            }
+        }
+        actions
+    }
+
+    pub(super) fn reporting(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::OutcomeAcked | Event::AttachRefused(_) => self.finish(),
+            Event::AckedMeanwhile => vec![Action::SetTimer(Timer::Linger, self.linger)],
+            Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
+                // Its records are there, but neither synced nor ended by the outcome.
+                if self.plan.sink == OutputSink::LogFolder && self.succeeded() {
+                    self.end_by(End::PrintedLost("the log could not be finished in time".to_owned()));
+                }
+                self.finish()
+            }
+            Event::LogUnfinished(why) => {
+                if self.succeeded() {
+                    self.end_by(End::PrintedLost(why));
+                }
+                self.finish()
+            }
+            Event::Terminate { .. } if self.terminations > 1 => self.finish(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn finish(&mut self) -> Vec<Action> {
+        self.exit(exit_code(self.end.as_ref(), self.exit))
+    }
+
+    pub(super) fn exit(&mut self, code: u8) -> Vec<Action> {
+        self.state = State::Done;
+        vec![Action::Exit(code)]
+    }
+}

@@ -1,0 +1,63 @@
+//! A command that could not be started. What is used up, such as processes, memory or descriptors, comes back: then the
+//! start is tried again, with growing pauses, as long as a server waits for the attempt.
+
+use std::time::Duration;
+
+use super::super::event::{Action, Event, Timer};
+use super::super::exit_report::{End, StartFault};
+use super::running::Stop;
+use super::{Attempt, State};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Sum of all pauses. Then the outcome says that another attempt may succeed.
+pub(in super::super) const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+impl Attempt {
+    pub(super) fn start_failed(&mut self, message: String, may_pass: bool, fault: StartFault) -> Vec<Action> {
+        if !may_pass {
+            return self.report_end(End::StartFailed { message, may_pass, fault });
+        }
+        // Somebody may have ended the attempt between the start and its failure.
+        self.end_by_termination();
+        // Whoever put `exec` in front of a command waits for it, and can run it again.
+        if self.end.is_some() || !self.plan.has_server() {
+            return self.report_end(End::StartFailed { message, may_pass, fault });
+        }
+        if self.start_paused >= START_TIMEOUT {
+            let message = format!("{message}; tried again for {} s", START_TIMEOUT.as_secs());
+            return self.report_end(End::StartFailed { message, may_pass, fault });
+        }
+        let mut actions = Vec::new();
+        if self.start_paused.is_zero() {
+            let limit = START_TIMEOUT.as_secs();
+            actions.push(Action::Warn(format!("{message}; trying again for up to {limit} s")));
+        }
+        // As long as all before together: each one doubles the time.
+        let pause = self.start_paused.clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        self.start_paused += pause;
+        self.state = State::Starting;
+        actions.push(Action::SetTimer(Timer::StartAgain, pause));
+        actions
+    }
+
+    /// In a pause nothing runs, so whoever ends the attempt ends it at once.
+    pub(super) fn starting(&mut self, event: Event) -> Vec<Action> {
+        match event {
+            Event::TimeUp(Timer::StartAgain) => {
+                self.state = State::Running(Stop::No);
+                vec![Action::Start]
+            }
+            Event::AttachRefused(why) => {
+                let end = self.superseded(why);
+                self.report_end(end)
+            }
+            Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
+            Event::Terminate { .. } => {
+                self.end_by_termination();
+                self.report()
+            }
+            _ => Vec::new(),
+        }
+    }
+}

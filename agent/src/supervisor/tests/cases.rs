@@ -1,0 +1,389 @@
+//! Single cases, each with the order of events that it is about.
+
+use super::*;
+
+#[test]
+fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
+    let mut world = World::unkillable(plan(true));
+    while !world.is_running {
+        world.step(0);
+    }
+    world.happen(terminate());
+    world.happen(Event::TimeUp(Timer::Grace));
+    world.happen(Event::TimeUp(Timer::LeaveBy));
+    assert!(world.reports.is_empty(), "KILL takes a moment");
+    world.happen(Event::TimeUp(Timer::GiveUp));
+    world.happen(Event::StreamsEnded { open: true });
+    let report = &world.reports[0];
+    assert_eq!((report.reason, report.status), (Reason::Terminated, None));
+    assert!(world.timers.contains(&Timer::LeaveBy), "the report has a second, not the linger");
+    world.happen(Event::TimeUp(Timer::LeaveBy));
+    assert_eq!(world.exit, Some(143));
+}
+
+#[test]
+fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
+    let mut world = World::unkillable(plan(false));
+    while !world.is_running {
+        world.step(0);
+    }
+    let given_up = |actions: &[Action]| {
+        actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::GiveUp, after) if *after < LINGER))
+    };
+    world.happen(terminate());
+    assert!(!given_up(&world.machine.apply(terminate())));
+    assert!(given_up(&world.machine.apply(terminate())));
+    assert_eq!(world.machine.apply(terminate()), []);
+}
+
+/// A shell ends at TERM at once. What it had started was told too, and is not ended for the end of its shell.
+#[test]
+fn what_outlives_a_command_that_was_told_to_end_has_the_rest_of_its_grace() {
+    for told in [terminate(), cancel()] {
+        let mut machine = running(false);
+        machine.apply(told);
+        let sets_timers = |actions: &[Action]| {
+            actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::Grace | Timer::Drain, _)))
+        };
+        assert!(!sets_timers(&machine.apply(exited(143))));
+        // Only for those that came since.
+        let terms = [Action::SignalLeftovers(Signal::SIGTERM)];
+        assert_eq!(machine.apply(Event::TimeUp(Timer::Settle)), terms);
+        let drain = Action::SetTimer(Timer::Drain, plan(false).drain);
+        let kills = [Action::SignalLeftovers(Signal::SIGKILL), drain];
+        assert_eq!(machine.apply(Event::TimeUp(Timer::Grace)), kills);
+    }
+}
+
+#[test]
+fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
+    let mut world = World::new(plan(false), Fails::Nothing, 0, true, true);
+    world.happen(Event::Assigned(plan(false)));
+    world.happen(Event::Prepared);
+    world.happen(Event::StreamsEnded { open: false });
+    world.happen(exited(0));
+    assert!(world.reports.is_empty());
+    world.happen(Event::Alone);
+    assert_eq!(world.reports[0].reason, Reason::Succeeded);
+}
+
+#[test]
+fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() {
+    for (keeps_output, fate) in [(true, "is kept"), (false, "is lost with its workspace")] {
+        let mut world = World::new(Plan { keeps_output, ..plan(true) }, Fails::Stage, 0, false, false);
+        while world.step(0) {}
+        let report = &world.reports[0];
+        assert_eq!((report.reason, report.output_kept), (Reason::PublishFailed, keeps_output));
+        assert!(report.message.ends_with(fate), "{}", report.message);
+    }
+}
+
+#[test]
+fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
+    let mut world = World::new(plan(true), Fails::Overtaken(3), 0, false, false);
+    while world.step(0) {}
+    assert!(world.committed);
+    assert_eq!(world.reports[0].reason, Reason::Succeeded);
+
+    let mut world =
+        World::new(Plan { keeps_output: true, ..plan(true) }, Fails::Overtaken(u32::MAX), 0, false, false);
+    while world.step(0) {}
+    let report = &world.reports[0];
+    assert_eq!((report.reason, report.output_kept), (Reason::PublishFailed, true));
+}
+
+#[test]
+fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
+    let lost = || Some("3 bytes are lost".to_owned());
+    for (kept, unwritten, unlogged, code) in [
+        (OutputSink::Nowhere, lost(), None, 65),
+        (OutputSink::LogFolder, lost(), None, 0),
+        (OutputSink::LogFolder, None, lost(), 65),
+        (OutputSink::LogFolder, lost(), lost(), 65),
+        (OutputSink::Nowhere, None, None, 0),
+    ] {
+        let plan = Plan { sink: kept, ..plan(true) };
+        let mut world = World::new(plan, Fails::Nothing, 0, false, false);
+        while !matches!(world.pending[..], [Event::Flushed { .. }]) {
+            world.step(0);
+        }
+        assert!(world.committed, "the model is published all the same");
+        world.pending.clear();
+        world.happen(Event::Flushed { unwritten, unlogged });
+        while world.exit.is_none() {
+            world.step(0);
+        }
+        assert_eq!(world.exit, Some(code));
+        assert_eq!(world.reports[0].message.contains("3 bytes are lost"), code == 65);
+    }
+}
+
+#[test]
+fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
+    for (given_up, reason) in [
+        (Event::AttachRefused("a later attempt runs".into()), Reason::Refused),
+        (Event::Cancel { reason: "by the user".into(), grace: None }, Reason::Cancelled),
+    ] {
+        let mut world = World::new(plan(true), Fails::Overtaken(1), 0, false, false);
+        while !world.granted {
+            world.step(0);
+        }
+        world.happen(given_up);
+        while world.step(0) {}
+        assert!(!world.committed);
+        assert_eq!(world.reports[0].reason, reason);
+    }
+}
+
+#[test]
+fn an_attempt_that_only_publishes_runs_nothing() {
+    let plan = Plan { is_publish_only: true, keeps_output: true, ..plan(true) };
+    let mut world = World::new(plan, Fails::Nothing, 1, false, false);
+    while world.step(0) {}
+    assert!(world.committed);
+    assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
+    let mut world = World::new(plan, Fails::Nothing, 1, false, false);
+    world.step(0);
+    world.happen(terminate());
+    assert_eq!((world.reports[0].reason, world.reports[0].output_kept), (Reason::Terminated, true));
+}
+
+#[test]
+fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does() {
+    let (mut machine, _) = Attempt::new(LINGER);
+    assert_eq!(machine.apply(Event::KeptWaiting), []);
+    assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [], "a server has it wait");
+    assert_eq!(machine.apply(Event::WaitCut), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
+}
+
+/// It has nothing to run then: a server that waits for its outcome would take it for lost.
+#[test]
+fn a_cancel_that_comes_instead_of_the_assignment_is_reported() {
+    let mut world = World::new(plan(true), Fails::Nothing, 0, false, false);
+    world.pending.clear();
+    world.happen(Event::Cancel { reason: "by the user".into(), grace: None });
+    let report = &world.reports[0];
+    assert_eq!((report.reason, report.message.as_str()), (Reason::Cancelled, "by the user"));
+    while world.step(0) {}
+    assert_eq!(world.exit, Some(143));
+}
+
+fn cancel() -> Event {
+    Event::Cancel { reason: "by the user".into(), grace: Some(Duration::from_secs(3)) }
+}
+
+/// A command that runs, and what was made of its wish to make its effect visible.
+fn running(is_granted: bool) -> Attempt {
+    let (mut machine, _) = Attempt::new(LINGER);
+    machine.apply(Event::Assigned(plan(false)));
+    machine.apply(Event::Prepared);
+    if is_granted {
+        assert_eq!(machine.apply(Event::CommitAsked), [Action::AskCommit(Vec::new())]);
+        assert_eq!(machine.apply(Event::Granted), [Action::AnswerSubmitter(Ok(()))]);
+    }
+    machine
+}
+
+/// The exit report when the command ends like this.
+fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
+    machine.apply(exit);
+    machine.apply(Event::Alone);
+    let reported = machine.apply(Event::StreamsEnded { open: false });
+    let report = reported.into_iter().find_map(|it| match it {
+        Action::Report(report, _) => Some(*report),
+        _ => None,
+    });
+    report.expect("it is over")
+}
+
+#[test]
+fn a_grant_that_comes_after_a_cancel_is_kept_from_the_command() {
+    let mut machine = running(false);
+    machine.apply(Event::CommitAsked);
+    machine.apply(cancel());
+    let answer = machine.apply(Event::Granted);
+    assert!(matches!(answer.as_slice(), [Action::AnswerSubmitter(Err(_))]), "{answer:?}");
+    assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Cancelled);
+}
+
+/// KILL takes its time, and its effect was visible before.
+#[test]
+fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
+    let mut machine = running(true);
+    machine.apply(cancel());
+    machine.apply(Event::TimeUp(Timer::Grace));
+    machine.apply(Event::TimeUp(Timer::Grace));
+    assert_eq!(machine.apply(Event::TimeUp(Timer::GiveUp)), [Action::StopReading]);
+    assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
+}
+
+/// Its results are not all there, whatever else ended it.
+#[test]
+fn a_broken_channel_is_no_success_when_the_cancel_is_forgotten() {
+    let mut machine = running(true);
+    machine.apply(cancel());
+    machine.apply(Event::ChannelBroken("no frame".into()));
+    assert_ne!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
+}
+
+#[test]
+fn a_command_that_was_given_up_is_taken_at_its_word_when_it_ends_in_time() {
+    let mut machine = running(true);
+    machine.apply(terminate());
+    machine.apply(Event::TimeUp(Timer::LeaveBy));
+    assert_eq!(machine.apply(Event::TimeUp(Timer::GiveUp)), [Action::StopReading]);
+    assert_eq!(verdict_on(machine.clone(), exited(0)).reason, Reason::Succeeded);
+    let reported = machine.apply(Event::StreamsEnded { open: true });
+    let is_terminated =
+        |it: &Action| matches!(it, Action::Report(report, _) if report.reason == Reason::Terminated);
+    assert!(reported.iter().any(is_terminated), "{reported:?}");
+}
+
+/// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
+#[test]
+fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
+    let mut machine = running(true);
+    assert_eq!(machine.apply(cancel()), [Action::SetTimer(Timer::Grace, Duration::from_secs(3))]);
+    assert_eq!(machine.apply(cancel()), [], "a server repeats its Cancel on every stream");
+    let late = machine.apply(Event::TimeUp(Timer::Grace));
+    assert!(late.contains(&Action::Signal(Signal::SIGTERM)), "{late:?}");
+    let killed = machine.apply(Event::TimeUp(Timer::Grace));
+    assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{killed:?}");
+}
+
+#[test]
+fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
+    for (is_granted, code, reason) in
+        [(true, 0, Reason::Succeeded), (true, 1, Reason::Cancelled), (false, 0, Reason::Cancelled)]
+    {
+        let mut machine = running(is_granted);
+        machine.apply(cancel());
+        assert_eq!(verdict_on(machine, exited(code)).reason, reason, "granted: {is_granted}, code {code}");
+    }
+}
+
+/// The Cancel's grace ends by its own timer; the platform's TERM brings deadlines, and does not shorten it.
+#[test]
+fn a_term_after_a_cancel_does_not_shorten_its_grace() {
+    let mut machine = running(false);
+    machine.apply(cancel());
+    machine.apply(terminate());
+    assert_eq!(machine.apply(Event::TimeUp(Timer::PublishBy)), []);
+    let mut at_grace = machine.clone();
+    for (machine, timer) in [(&mut at_grace, Timer::Grace), (&mut machine, Timer::LeaveBy)] {
+        let killed = machine.apply(Event::TimeUp(timer));
+        assert!(killed.contains(&Action::Signal(Signal::SIGKILL)), "{timer:?}: {killed:?}");
+    }
+}
+
+#[test]
+fn an_agent_whose_records_are_being_taken_lingers_on_until_the_time_to_leave() {
+    let mut world = World::new(plan(false), Fails::Silence, 0, false, false);
+    while world.reports.is_empty() {
+        world.step(0);
+    }
+    let mut machine = world.machine;
+    assert_eq!(machine.apply(Event::AckedMeanwhile), [Action::SetTimer(Timer::Linger, LINGER)]);
+    machine.apply(terminate());
+    assert_eq!(machine.apply(Event::AckedMeanwhile), [Action::SetTimer(Timer::Linger, LINGER)]);
+    for timer in [Timer::Linger, Timer::LeaveBy] {
+        assert_eq!(machine.clone().apply(Event::TimeUp(timer)), [Action::Exit(0)], "{timer:?}");
+    }
+}
+
+/// A finished training whose leftovers hold the pipes, when publishing should have given up already: nothing would bound it.
+#[test]
+fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
+    for late in [Timer::PublishBy, Timer::LeaveBy] {
+        let (mut machine, _) = Attempt::new(LINGER);
+        machine.apply(Event::Assigned(Plan { keeps_output: true, ..plan(true) }));
+        machine.apply(Event::Prepared);
+        machine.apply(terminate());
+        machine.apply(exited(0));
+        assert!(machine.apply(Event::TimeUp(late)).contains(&Action::StopReading));
+        let actions = machine.apply(Event::StreamsEnded { open: true });
+        assert!(!actions.contains(&Action::Stage), "{late:?}: {actions:?}");
+        let report = reported(&actions);
+        assert_eq!((report.reason, report.output_kept), (Reason::Terminated, true));
+        assert!(report.message.contains("before the model was published"), "{}", report.message);
+    }
+}
+
+/// An attempt whose command was started for the first time, and how that went.
+fn starting(kept: OutputSink, may_pass: bool) -> (Attempt, Vec<Action>) {
+    let (mut machine, _) = Attempt::new(LINGER);
+    machine.apply(Event::Assigned(Plan { sink: kept, ..plan(true) }));
+    assert_eq!(machine.apply(Event::Prepared), [Action::Start]);
+    let actions = machine.apply(start_failed(may_pass));
+    (machine, actions)
+}
+
+fn reported(actions: &[Action]) -> &ExitReport {
+    let report = actions.iter().find_map(|it| match it {
+        Action::Report(report, _) => Some(&**report),
+        _ => None,
+    });
+    report.unwrap_or_else(|| panic!("not over: {actions:?}"))
+}
+
+#[test]
+fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_by_another_attempt() {
+    let (mut machine, mut actions) = starting(OutputSink::Server, true);
+    let Action::Warn(said) = actions.remove(0) else { panic!("nothing is said: {actions:?}") };
+    assert_eq!(said, "cannot start python; trying again for up to 60 s");
+    let mut paused = Duration::ZERO;
+    while let [Action::SetTimer(Timer::StartAgain, pause)] = actions[..] {
+        assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(5), "{pause:?}");
+        paused += pause;
+        assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [Action::Start]);
+        actions = machine.apply(start_failed(true));
+    }
+    assert!(paused >= Duration::from_secs(60) && paused < Duration::from_secs(70), "{paused:?}");
+    let report = reported(&actions);
+    assert_eq!((report.reason, report.retryable), (Reason::StartFailed, true));
+    assert_eq!(report.message, "cannot start python; tried again for 60 s");
+}
+
+#[test]
+fn a_command_that_starts_at_last_runs_as_any_other() {
+    let mut world = World::new(plan(true), Fails::StartFor(5), 0, false, false);
+    while world.step(0) {}
+    assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_start() {
+    let (_, actions) = starting(OutputSink::Server, false);
+    let report = reported(&actions);
+    assert_eq!((report.reason, report.retryable), (Reason::StartFailed, false));
+    for kept in [OutputSink::LogFolder, OutputSink::Nowhere] {
+        let (mut machine, actions) = starting(kept, true);
+        assert_eq!(actions, [Action::Flush]);
+        let actions = machine.apply(Event::Flushed { unwritten: None, unlogged: None });
+        let report = reported(&actions);
+        assert_eq!((report.reason, report.retryable), (Reason::StartFailed, true));
+    }
+}
+
+#[test]
+fn a_pause_between_two_starts_ends_at_once_with_the_attempt() {
+    for (event, reason, is_retryable) in [
+        (cancel(), Reason::Cancelled, false),
+        (terminate(), Reason::Terminated, true),
+        (Event::AttachRefused("a later attempt runs".into()), Reason::Refused, false),
+    ] {
+        let (mut machine, _) = starting(OutputSink::Server, true);
+        let actions = machine.apply(event.clone());
+        let report = reported(&actions);
+        assert_eq!((report.reason, report.retryable), (reason, is_retryable));
+        assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [], "it does not start after its end");
+
+        // The same before the failure of a start is known.
+        let (mut machine, _) = starting(OutputSink::Server, true);
+        machine.apply(Event::TimeUp(Timer::StartAgain));
+        machine.apply(event);
+        let actions = machine.apply(start_failed(true));
+        assert_eq!(reported(&actions).reason, reason);
+    }
+}
