@@ -120,7 +120,7 @@ def test_numbers_that_32_bits_hold_are_kept_in_32_bits() -> None:
     store = NumberStore(is_date=False)
     for numbers in (np.arange(4096) / 8, np.arange(4096)):
         store.add(Numbers(numbers, np.zeros(4096, dtype=np.bool_)))
-    assert store._wide == [None, None]
+    assert [batch.dtype for batch in store._batches] == [np.float32, np.float32]  # type: ignore[union-attr]
 
 
 def test_dense_fractions_stay_as_they_are() -> None:

@@ -51,25 +51,24 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
     result = open_select(database, select)
+    inputs = plan.inputs()
     features: list[Feature]
     if earlier is None:
         learner = Learner(plan.clause.features, plan.clause.derived, plan.types, one_hot)
-        load(result, plan.inputs(), learner.add, reader, channel)
+        load(result, inputs, learner.add, reader, channel)
         labels = reader.finish()
         matrix, features, reports = learner.finish()
     else:
         fixed = FixedFeatures(earlier.features, one_hot)
         taken_as = {column["name"]: column["taken_as"] for column in earlier.columns}
-        counters = [
-            ColumnCounter(name, plan.types.get(name, ""), taken_as.get(name, "as before")) for name in plan.inputs()
-        ]
+        counters = [ColumnCounter(name, plan.types.get(name, ""), taken_as.get(name, "as before")) for name in inputs]
 
         def take(columns: Columns) -> None:
             fixed.add(columns)
-            for counter, name in zip(counters, plan.inputs(), strict=True):
+            for counter, name in zip(counters, inputs, strict=True):
                 counter.add(columns[name])
 
-        load(result, plan.inputs(), take, reader, channel)
+        load(result, inputs, take, reader, channel)
         labels = reader.finish()
         matrix, features, reports = fixed.build(), earlier.features, [counter.report() for counter in counters]
         tell(fixed.warnings(), channel)

@@ -119,10 +119,7 @@ class Encoder:
         return block
 
     def _numbers(self, values: Values) -> NDArray[np.float64]:
-        read = self._reader.read(values).plain()
-        numbers, missing = read.values.astype(np.float64), read.missing
-        numbers[missing] = np.nan
-        return numbers
+        return self._reader.read(values).floats()
 
     def _sparse(self, columns: Columns) -> Block:
         width = self.feature.width

@@ -68,7 +68,7 @@ class LabelReader:
         self._codes: dict[Seen, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
-        self._numbers: list[NDArray[Any]] = []
+        self._numbers: list[NDArray[np.float64]] = []
         self._not_a_number: UserError | None = None
         self._has_dates = False
         self._has_fractions = False
@@ -97,28 +97,30 @@ class LabelReader:
         if self._not_a_number is not None:
             return
         try:
-            numbers = self._reader.read(values).plain()
+            numbers = self._reader.read(values)
         except UserError as wrong:
             may_be_words = values.kind in (Kind.TEXT, Kind.MIXED) and self._declared not in NO_WORDS
             if self.as_classes is False or not may_be_words:
                 raise
             self._not_a_number, self._numbers = wrong, []
             return
-        self._numbers.append(np.where(numbers.missing, 0, numbers.values))
+        floats = numbers.floats()
+        self._numbers.append(floats)
         if values.kind in (Kind.TEXT, Kind.MIXED):
             found = [value for value in values.values if isinstance(value, str)]
             self._has_texts |= bool(found)
             self._has_codes = self._has_codes or (self._declared not in NO_WORDS and any(map(_is_code, found)))
             self._has_dates = self._has_dates or any(texts.form_of(text) is Form.DATE for text in found)
         self._has_dates |= values.kind in DATE_KINDS
-        known = numbers.values[~numbers.missing]
+        known = floats[~numbers.missing]
         if values.kind in DATE_KINDS or self._declared is Declared.NUMBER:
             self._has_fractions = True
         elif self._declared is Declared.DECIMAL:
             # Databases differ in what they print of it: 1, 1.0 or 1.00.
             self._has_fractions |= bool((known != np.floor(known)).any())
         else:
-            self._has_fractions |= known.dtype != np.int64 and bool(len(known))
+            is_whole = numbers.values.dtype == np.int64 and not numbers.base
+            self._has_fractions |= not is_whole and bool(len(known))
 
     def _add_classes(self, values: Values) -> None:
         if values.kind is Kind.DECIMAL:
@@ -144,7 +146,7 @@ class LabelReader:
             self._report.taken_as = f"label, {len(self._codes)} classes"
             self._report.distinct = len(self._codes)
             return np.concatenate(self._parts) if self._parts else np.empty(0)
-        labels = np.concatenate(self._numbers).astype(np.float64) if self._numbers else np.empty(0)
+        labels = np.concatenate(self._numbers) if self._numbers else np.empty(0)
         if (np.abs(labels) > np.finfo(np.float32).max).any():
             row = int(np.argmax(np.abs(labels) > np.finfo(np.float32).max))
             raise error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")

@@ -43,13 +43,16 @@ class Numbers(NamedTuple):
     lost: int = 0
     """So many different whole numbers became equal to others, as neither 64 bits nor a base hold them all."""
 
-    def plain(self) -> Numbers:
-        """Gives the numbers without a base, as floats where there was one."""
-        if not self.base:
-            return self
-        values = self.values.astype(np.float64) + float(self.base)
-        values[self.missing] = np.nan
-        return Numbers(values, self.missing)
+    def floats(self) -> NDArray[np.float64]:
+        """Gives the numbers as floats, NaN where missing."""
+        # With a base in Python's integers: the sum of two rounded floats would depend on the base.
+        floats = (
+            np.array([float(value + self.base) for value in self.values.tolist()])
+            if self.base
+            else self.values.astype(np.float64)
+        )
+        floats[self.missing] = np.nan
+        return floats
 
 
 class Tally:

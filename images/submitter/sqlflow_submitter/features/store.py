@@ -70,14 +70,13 @@ class NumberStore:
 
     def __init__(self, is_date: bool) -> None:
         self._is_date = is_date
-        self._narrow: list[Floats | None] = []
-        self._wide: list[Numbers | None] = []
+        self._batches: list[Floats | Numbers] = []
+        """In 32 bits where these hold a batch, else as it came."""
 
     def add(self, numbers: Numbers) -> None:
         """Adds a batch."""
         narrow = self._fits(numbers)
-        self._narrow.append(narrow)
-        self._wide.append(numbers if narrow is None else None)
+        self._batches.append(numbers if narrow is None else narrow)
 
     def _fits(self, numbers: Numbers) -> Floats | None:
         """Gives a batch in 32 bits, where that is certain to lose nothing that matters; dates in days."""
@@ -94,10 +93,14 @@ class NumberStore:
     def settle(self) -> Settled:
         """Fits the column into 32 bits; the store is used up."""
         base = Recipe(0, MICROS_PER_DAY) if self._is_date else Recipe()
-        if all(wide is None for wide in self._wide):
-            narrow = [block for block in self._narrow if block is not None]
+        narrow = [batch for batch in self._batches if not isinstance(batch, Numbers)]
+        if len(narrow) == len(self._batches):
+            self._batches = []
             block = np.concatenate(narrow) if narrow else np.empty(0, dtype=np.float32)
-            return _settled(block, block[~np.isnan(block)], base, 0, not self._is_date)
+            narrow.clear()
+            all_known = block[~np.isnan(block)]
+            return _settled(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
+        del narrow
         numbers, lost_before = self._all()
         base_value = numbers.base
         # From here on, all is told by its distance from the base.
@@ -118,7 +121,7 @@ class NumberStore:
         if is_fraction and lost <= distinct * NOTABLE_LOSS:
             lost = 0
         is_number = known.dtype == np.int64 and not self._is_date
-        settled = _settled(recipe.apply(numbers), known, recipe, lost, is_number)
+        settled = _settled(recipe.apply(numbers), known, distinct, recipe, lost, is_number)
         return settled._replace(
             recipe=recipe._replace(offset=recipe.offset + base_value),
             distinct=distinct + lost_before,
@@ -127,7 +130,7 @@ class NumberStore:
 
     def _all(self) -> tuple[Numbers, int]:
         """Puts all batches together in 64 bits: whole numbers if all are. Tells how many became equal by that."""
-        lost = sum(wide.lost for wide in self._wide if wide is not None)
+        lost = sum(batch.lost for batch in self._batches if isinstance(batch, Numbers))
         parts = list(self._parts())
         missing = np.concatenate([part.missing for part in parts])
         base = next((part.base for part in parts if part.base), 0)
@@ -141,23 +144,25 @@ class NumberStore:
                 if part.values.dtype == np.int64:
                     # Counted before they become floats: then it would be too late.
                     known = part.values[~part.missing]
-                    parts[place] = _as_floats(part)
+                    parts[place] = Numbers(part.floats(), part.missing)
                     lost += count_distinct(known) - count_distinct(parts[place].values[~part.missing])
         return Numbers(np.concatenate([part.values for part in parts]), missing), lost
 
     def _parts(self) -> Iterator[Numbers]:
         # Batches that 32 bits hold may have fractions, or be whole numbers that were kept as fractions.
-        whole = all(part is None or part.values.dtype == np.int64 for part in self._wide) and (
-            self._is_date or all(block is None or _whole(block[~np.isnan(block)]) for block in self._narrow)
+        whole = all(
+            batch.values.dtype == np.int64
+            if isinstance(batch, Numbers)
+            else self._is_date or _whole(batch[~np.isnan(batch)])
+            for batch in self._batches
         )
-        for place, (narrow, wide) in enumerate(zip(self._narrow, self._wide, strict=True)):
-            self._narrow[place] = self._wide[place] = None
-            if wide is not None:
-                yield wide
+        while self._batches:
+            batch = self._batches.pop(0)
+            if isinstance(batch, Numbers):
+                yield batch
                 continue
-            assert narrow is not None, "a batch is kept in one of two ways"
-            missing = np.isnan(narrow)
-            values = np.where(missing, 0, narrow).astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
+            missing = np.isnan(batch)
+            values = np.where(missing, 0, batch).astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
             yield Numbers(values.astype(np.int64) if whole else np.where(missing, np.nan, values), missing)
 
 
@@ -199,8 +204,7 @@ def _can_move(values: Any, offset: int) -> bool:
     return low >= -(2**63) and high < 2**63 and abs(offset) < 2**64 - 2
 
 
-def _settled(block: Floats, known: Any, recipe: Recipe, lost: int, is_number: bool) -> Settled:
-    distinct = count_distinct(known)
+def _settled(block: Floats, known: Any, distinct: int, recipe: Recipe, lost: int, is_number: bool) -> Settled:
     is_key = is_number and distinct == len(block) and _whole(known)
     rises = is_key and bool((known[1:] > known[:-1]).all())
     return Settled(block.reshape(-1, 1), recipe, distinct, lost, rises, is_key)
@@ -216,12 +220,6 @@ def count_distinct(known: Any) -> int:
 
 def _complete(known: Wide) -> Numbers:
     return Numbers(known, np.zeros(len(known), dtype=np.bool_))
-
-
-def _as_floats(numbers: Numbers) -> Numbers:
-    values = numbers.values.astype(np.float64) + float(numbers.base)
-    values[numbers.missing] = np.nan
-    return Numbers(values, numbers.missing)
 
 
 def _moved(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
