@@ -8,7 +8,8 @@ import pytest
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.collect import MAX_VOCABULARY, Collector, Learned
+from sqlflow_submitter.features.collect import Collector, Learned
+from sqlflow_submitter.features.dictionary import MAX_VOCABULARY
 from sqlflow_submitter.features.encode import Encoder, SparseBlock, text_of
 from sqlflow_submitter.features.learn import Learner
 from sqlflow_submitter.features.matrix import FixedFeatures

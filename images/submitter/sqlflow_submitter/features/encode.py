@@ -29,7 +29,7 @@ from sqlflow_submitter.features.spec import (
     Feature,
 )
 from sqlflow_submitter.features.store import Floats, Recipe
-from sqlflow_submitter.features.texts import Form, form_of
+from sqlflow_submitter.features.texts import Form, stands_for_missing
 
 EPOCH = datetime(1970, 1, 1)
 
@@ -56,14 +56,14 @@ def one_hot(codes: Block) -> SparseBlock:
 
 
 class Encoder:
-    """Encodes batch after batch of one feature; rows are counted for messages."""
+    """Encodes batch after batch of one feature; rows are counted for messages, and what is missing in `tally`."""
 
-    def __init__(self, feature: Feature) -> None:
+    def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
         self.feature = feature
         self._inputs = [Encoder(inner) for inner in feature.inputs]
         self._codes = {text: code for code, text in enumerate(feature.vocabulary or ())}
         self._rows = 0
-        self._tally = Tally(feature.column)
+        self._tally = tally or Tally(feature.column)
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
         if form is Form.DATE:
@@ -106,7 +106,7 @@ class Encoder:
         """Gives the values of a column of lists: what is a missing value in TRAIN is one in use too."""
         found = list(values.values)
         for row, value in enumerate(found):
-            if isinstance(value, str) and form_of(value) is Form.MISSING:
+            if isinstance(value, str) and stands_for_missing(value):
                 self._tally.add(EMPTY, self._rows + row + 1, value)
                 found[row] = None
         return found

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
-from sqlflow_submitter.features.collect import NEARLY_ALL
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.store import count_distinct
 from sqlflow_submitter.features.texts import Form
+from sqlflow_submitter.features.vocabulary import NEARLY_ALL
 
 MAX_CLASSES = 10_000
 MAX_WHOLE_CLASSES = 20
@@ -119,7 +119,7 @@ class LabelReader:
             # Databases differ in what they print of it: 1, 1.0 or 1.00.
             self._has_fractions |= bool((known != np.floor(known)).any())
         else:
-            is_whole = numbers.values.dtype == np.int64 and not numbers.base
+            is_whole = numbers.values.dtype == np.int64 and not numbers.base and not numbers.has_fractions
             self._has_fractions |= not is_whole and bool(len(known))
 
     def _add_classes(self, values: Values) -> None:

@@ -18,6 +18,7 @@ BOOLEANS = {"true": True, "t": True, "yes": True, "false": False, "f": False, "n
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 NUMBER = re.compile(rf"\s*{_NUMBER}\s*", re.ASCII)
 WHOLE = re.compile(r"\s*[-+]?\d+\s*", re.ASCII)
+WHOLE_DECIMAL = re.compile(r"[-+]?\d+(?:\.0*)?", re.ASCII)
 NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})+\s*", re.ASCII)
 PAIRS = re.compile(rf"\s*\d+:{_NUMBER}(?:[\s,]+\d+:{_NUMBER})*\s*", re.ASCII)
 PAIR = re.compile(rf"\s*\d+:{_NUMBER}\s*", re.ASCII)
@@ -52,7 +53,7 @@ def form_of(text: str) -> Form:
     """Tells what a text by itself looks like. `infinity` counts as missing: it is no number to learn from."""
     if NUMBER.fullmatch(text):
         return Form.CODE if CODE.match(text) else Form.NUMBER
-    if is_missing(text) or NOT_FINITE.fullmatch(text):
+    if stands_for_missing(text):
         return Form.MISSING
     if NO_CALENDAR_DATE.fullmatch(text):
         return Form.DATE
@@ -65,6 +66,11 @@ def form_of(text: str) -> Form:
 
 def is_missing(text: str) -> bool:
     return text.strip().casefold() in MISSING_WORDS
+
+
+def stands_for_missing(text: str) -> bool:
+    """Whether the form of a text is MISSING."""
+    return is_missing(text) or NOT_FINITE.fullmatch(text) is not None
 
 
 MAX_EXACT_DIGITS = 300
