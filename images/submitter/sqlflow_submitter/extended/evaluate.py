@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from sqlflow_submitter import metrics
-from sqlflow_submitter.connect.database import Database, Kind
+from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import decoded, open_select, tell
 from sqlflow_submitter.extended.own_rows import send
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
+from sqlflow_submitter.features.declared import check_numbers, types_of
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
@@ -32,13 +34,15 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     attributes = check_attributes(statement.attributes, rules.attributes("evaluate"))
     names = [str(name) for name in as_list(attributes.get("validation.metrics", []))]
     chosen = metrics.choose(names, model.meta.classes is not None)
-    available = [column.name for column in database.describe(statement.select)]
-    label = resolve_column("label", statement.label or model.meta.label, available)
-    model.check_columns(available)
+    described = database.describe(statement.select)
+    label = resolve_column("label", statement.label or model.meta.label, [column.name for column in described])
+    model.check_columns(described, database)
+    if model.meta.classes is None:
+        check_numbers([label], types_of(described), database.dialect)
     check_result_table(statement, attributes, database)
     channel.say(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
 
-    scores = _scores(statement, model, label, database, channel)
+    scores = _scores(statement, model, label, described, database, channel)
     measured = {name: metric(scores) for name, metric in chosen.items()}
     send(["metric", "value"], [list(measured), list(measured.values())], channel)
     channel.metrics(measured)
@@ -53,19 +57,25 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
 
 
 def _scores(
-    statement: Statement, model: UsedModel, label: str, database: Database, channel: StatementChannel
+    statement: Statement,
+    model: UsedModel,
+    label: str,
+    described: Sequence[ColumnInfo],
+    database: Database,
+    channel: StatementChannel,
 ) -> metrics.Scores:
     from sqlflow_submitter.xgb import booster as xgb
 
     booster = model.booster()
     labels = model.label_reader(label)
     result = open_select(database, statement.select)
-    encoder = BatchEncoder(model, result)
+    encoder = BatchEncoder(model, result, described)
+    types = types_of(described)
     place = locate("label", [label], result.names())
     outputs: list[Any] = []
     rows = 0
     for batch in result.batches():
-        labels.add(decoded(result, batch, place)[label])
+        labels.add(decoded(result, batch, place, types)[label])
         matrix = encoder.encode(batch)
         outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
         rows += batch.rows

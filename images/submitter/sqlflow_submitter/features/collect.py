@@ -36,7 +36,7 @@ from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY, Text, Texts
 from sqlflow_submitter.features.encode import TOO_LARGE, Block, Columns, SparseBlock
 from sqlflow_submitter.features.matrix import Encoded
-from sqlflow_submitter.features.numbers import DATE_KINDS, NUMERIC_KINDS, NumberReader, Tally, error
+from sqlflow_submitter.features.numbers import DATE_KINDS, HOW_DATES, NUMERIC_KINDS, NumberReader, Tally, error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, SPARSE, Feature
 from sqlflow_submitter.features.store import NumberStore
@@ -120,13 +120,11 @@ class Collector:
     def _become(self, form: Form) -> None:
         """Settles that the column holds numbers, or dates, and reads the texts that came before."""
         column = self.column
-        advice = ""
-        if form is Form.NUMBER:
-            advice = (
-                "; CAST it to one type in the select"
-                if self._declared is Declared.OPEN
-                else f"; for words use CATEGORY_HASH({column}, 100)"
-            )
+        advice = "" if form is Form.DATE else f"; for words use CATEGORY_HASH({column}, 100)"
+        if form is Form.NUMBER and self._declared is Declared.OPEN:
+            advice = "; CAST it to one type in the select"
+        elif form is Form.NUMBER and self._declared is Declared.DATE:
+            advice = f"{HOW_DATES}, or as numbers, in all rows"
         is_boolean = self._declared is Declared.BOOLEAN
         may_be_codes = self._declared in (Declared.TEXT, Declared.OPEN) and not self._must_be_number
         self._reader = NumberReader(
@@ -221,9 +219,12 @@ class Collector:
     def _refuse(self, each: list[Text], form: Form, most: int, total: int) -> None:
         """Names the first value that keeps the column from being what it is mostly, or must be."""
         if self._must_be_number and form not in (Form.NUMBER, Form.DATE):
-            form, what = Form.NUMBER, "is not a number"
+            form = Form.DATE if self._declared is Declared.DATE else Form.NUMBER
+            what = f"is not a {form.value}"
         else:
             what = f"is not a {form.value}, as {most} of {total} values are"
+        if form is Form.DATE:
+            what += HOW_DATES
         wrong = next(text for text in each if text.form not in (form, Form.MISSING))
         raise error(f"column {self.column}", wrong.row, wrong.text, what, self._ways_out())
 

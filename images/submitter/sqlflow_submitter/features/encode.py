@@ -29,7 +29,7 @@ from sqlflow_submitter.features.spec import (
     Feature,
 )
 from sqlflow_submitter.features.store import Floats, Recipe
-from sqlflow_submitter.features.texts import Form, stands_for_missing
+from sqlflow_submitter.features.texts import Form, micros, stands_for_missing
 
 EPOCH = datetime(1970, 1, 1)
 
@@ -67,7 +67,7 @@ class Encoder:
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
         if form is Form.DATE:
-            advice = "; write dates as 2024-12-31"
+            advice = ""
         self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, is_boolean=feature.boolean)
 
     def encode(self, columns: Columns) -> Block:
@@ -237,6 +237,10 @@ ENCODERS = {
 
 def text_of(kind: Kind, value: Any) -> str:
     """Writes a value that is read as a category: alike in every database, which may have another type for it."""
+    if kind in DATE_KINDS and isinstance(value, str):
+        # Outside Python's calendar. With a zone, it is printed in that of the session.
+        moment = micros(value) if kind is Kind.TIMESTAMP_UTC else None
+        return value if moment is None else str(moment)
     try:
         if kind is Kind.DATE:
             return str((EPOCH + timedelta(days=value)).date())

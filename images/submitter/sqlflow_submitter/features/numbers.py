@@ -28,6 +28,9 @@ DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}
 EXACT_FLOAT = 2**53
 """Whole numbers below it are floats of their own."""
 
+HOW_DATES = "; write dates as 2024-12-31 or 2024-12-31 23:59:59"
+BOOLEAN_WORDS = "true, yes, on, 1 or false, no, off, 0"
+
 EMPTY = "empty text or word for a missing value"
 NAN = "NaN"
 INFINITE = "infinite value"
@@ -177,14 +180,26 @@ class NumberReader:
         return Numbers(numbers, missing)
 
     def _dates(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
+        self.nulls += raw.count(None)
+        if str in set(map(type, raw)):
+            raw = [self._odd_date(kind, place, value) for place, value in enumerate(raw)]
         missing = np.array([value is None for value in raw], dtype=np.bool_)
-        self.nulls += int(missing.sum())
         values = np.array([0 if value is None else value for value in raw], dtype=np.int64)
         if self.form is None:
             days = values / (1 if kind is Kind.DATE else MICROS_PER_DAY)
             days[missing] = np.nan
             return Numbers(days, missing)
         return Numbers(values * MICROS_PER_DAY if kind is Kind.DATE else values, missing)
+
+    def _odd_date(self, kind: Kind, place: int, value: int | str | None) -> int | None:
+        # A text is what Python's calendar does not hold, such as `infinity` and the year 44 BC.
+        if not isinstance(value, str):
+            return value
+        micros = texts.micros(value)
+        if micros is None:
+            self._text(self.rows + place + 1, value)
+            return None
+        return micros // MICROS_PER_DAY if kind is Kind.DATE else micros
 
     def _each(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
         found: list[int | float | None] = []
@@ -198,7 +213,7 @@ class NumberReader:
             elif isinstance(value, bytes):
                 raise error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
             elif self.form is Form.DATE:
-                raise error(self._column, row, value, "is not a date, as the column's other values are")
+                raise error(self._column, row, value, "is not a date, as the column's other values are", self._advice)
             elif kind in DATE_KINDS:
                 raise error(self._column, row, value, "is a date, where numbers are needed (days since 1970 of a date)")
             elif isinstance(value, float) and not math.isfinite(value):
@@ -223,16 +238,24 @@ class NumberReader:
             self._irregular(EMPTY, row, text, count)
         elif number is not None or texts.NOT_FINITE.fullmatch(text):
             self._irregular(INFINITE, row, text, count)
-        elif self.form is not Form.NUMBER and texts.NO_CALENDAR_DATE.fullmatch(text):
+        elif self.form is not Form.NUMBER and texts.DATE.fullmatch(text):
             self._irregular(NO_DATE, row, text, count)
         else:
-            what = "is not a date" if self.form is Form.DATE else "is not a number"
-            raise error(self._column, row, text, what, self._advice)
+            raise error(self._column, row, text, self._expected(text), self._advice)
         return None
+
+    def _expected(self, text: str) -> str:
+        if self._is_boolean:
+            return f"is not a boolean ({BOOLEAN_WORDS})"
+        if self.form is Form.DATE or (self.form is None and texts.OTHER_DATE.fullmatch(text)):
+            return f"is not a date{HOW_DATES}"
+        return "is not a number"
 
     def _irregular(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         if self._tally is None:
-            raise error(self._column, row, value, "is not a number")
+            raise error(
+                self._column, row, value, "is no date that 64 bits hold" if reason is NO_DATE else "is not a number"
+            )
         self._tally.add(reason, row, value, count)
 
 
