@@ -12,7 +12,8 @@ from data import accuracy, column, feature, make, refused, trained
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.connect.sqlite import decode
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features import dictionary
+from sqlflow_submitter.features import dictionary, labels
+from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.learn import Learner
 from sqlflow_submitter.features.spec import DENSE, Feature
 
@@ -124,6 +125,50 @@ def test_the_order_of_texts_does_not_matter(declared: str, is_named: bool) -> No
             "",
             "no column has a value in any row: there is nothing to learn from",
         } <= seen
+
+
+def label_outcome(batches: Sequence[Values], rows: Sequence[int], declared: str) -> Any:
+    """Gives what a label is taken for, and the labels in the rows' first order; or that it is an error."""
+    reader = LabelReader("y", None, None, declared)
+    try:
+        for batch in batches:
+            reader.add(batch)
+        labels = reader.finish()
+    except UserError:
+        return "error"
+    seen = reader.seen()
+    found = [seen[int(code)] if reader.as_classes else code for code in labels]
+    report = reader.report()
+    back = [value for _, value in sorted(zip(rows, found, strict=True), key=lambda it: it[0])]
+    form = None if reader.as_classes else reader.form
+    return reader.as_classes, reader.reason, form, back, report.distinct, report.warnings
+
+
+@pytest.mark.parametrize("declared", ["TEXT", "", "DATE", "REAL", "BOOLEAN", "INTEGER"])
+def test_the_order_of_labels_does_not_matter(declared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whole numbers of so many different values are no classes.
+    monkeypatch.setattr(labels, "MAX_WHOLE_CLASSES", 6)
+    monkeypatch.setattr(labels, "MAX_CLASSES", 8)
+    chance = random.Random(declared)
+    pools = TEXTS if declared == "TEXT" else TEXTS | VALUES
+    seen = set()
+    for _ in range(700):
+        chosen = chance.sample([name for name in pools if name != "null"], chance.choice([1, 2, 2, 3]))
+        values = [value for name in chosen for value in chance.choices(pools[name], k=chance.choice([1, 3, 30]))]
+        first = None
+        for trial in range(5):
+            rows = list(range(len(values)))
+            if trial:
+                chance.shuffle(rows)
+            size = chance.choice([1, 2, 5, 100])
+            parts = [[values[row] for row in rows[start : start + size]] for start in range(0, len(rows), size)]
+            found = label_outcome([decode(part) for part in parts], rows, declared)
+            if not trial:
+                first = found
+                seen.add(found[0])
+            assert found == first, (values, declared, rows, size)
+    assert {"e", False} <= seen
+    assert True in seen or declared not in ("TEXT", "")
 
 
 @pytest.mark.parametrize(("kind", "declared", "pool"), TYPED)

@@ -207,7 +207,8 @@ class LabelReader:
 
     def _choice(self) -> tuple[bool, str]:
         name, count = f"label {self.column}", len(self._codes)
-        is_code = any(isinstance(value, str) and _is_code(value) for value in self._codes)
+        found = () if self._declared in NO_WORDS else self._codes
+        is_code = any(isinstance(value, str) and _is_code(value) for value in found)
         if self._not_a_number is not None or self._has_codes or is_code:
             if self._has_too_many:
                 raise self._too_many()

@@ -11,6 +11,7 @@ The rules are the same in training and in use, whatever the database:
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -139,9 +140,9 @@ class NumberReader:
         if kind is Kind.FLOAT:
             return self._floats(np.array(raw, dtype=np.float64), raw)
         if kind is Kind.DECIMAL:
-            if not all(value is None or _is_whole_decimal(value) for value in raw):
+            if not all(value is None or _is_whole(value, texts.WHOLE) for value in raw):
                 return self._decimals(raw)
-            raw = [None if value is None else int(value.partition(".")[0]) for value in raw]
+            raw = [None if value is None else int(value) for value in raw]
         missing = np.zeros(len(raw), dtype=np.bool_)
         if None in raw:
             missing = np.array([value is None for value in raw], dtype=np.bool_)
@@ -163,7 +164,7 @@ class NumberReader:
             elif not math.isfinite(floats[place]):
                 self._irregular(INFINITE, self.rows + place + 1, value)
                 value = None
-            is_whole = value is not None and _is_whole_decimal(value)
+            is_whole = value is not None and _is_whole(value, texts.WHOLE_DECIMAL)
             found.append(None if value is None else int(value.partition(".")[0]) if is_whole else float(value))
         return _numbers(found)
 
@@ -259,8 +260,8 @@ class NumberReader:
         self._tally.add(reason, row, value, count)
 
 
-def _is_whole_decimal(text: str) -> bool:
-    return len(text) <= texts.MAX_EXACT_DIGITS and texts.WHOLE_DECIMAL.fullmatch(text) is not None
+def _is_whole(text: str, pattern: re.Pattern[str]) -> bool:
+    return len(text) <= texts.MAX_EXACT_DIGITS and pattern.fullmatch(text) is not None
 
 
 def _numbers(found: Sequence[int | float | None]) -> Numbers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from enum import Enum
 
 EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -100,16 +100,25 @@ def micros(text: str) -> int | None:
     match = DATE.fullmatch(text)
     if match is None:
         return None
-    year, month, day, clock, before_christ = match.groups()
+    moment: datetime | time
     try:
-        days = _days(1 - int(year) if before_christ else int(year), int(month), int(day))
-        moment = time.fromisoformat(clock[1:].replace(" ", "")) if clock else time()
+        moment = datetime.fromisoformat(text.strip())
+        days = moment.toordinal() - EPOCH_DAY
     except ValueError:
-        return None
+        # Of a year that Python does not have, with a blank before the zone, or wrong.
+        year, month, day, clock, before_christ = match.groups()
+        try:
+            days = _days(1 - int(year) if before_christ else int(year), int(month), int(day))
+            moment = time.fromisoformat(clock[1:].replace(" ", "")) if clock else time()
+        except ValueError:
+            return None
+        if not int(year):
+            return None
     seconds = (moment.hour * 60 + moment.minute) * 60 + moment.second
     found = days * MICROS_PER_DAY + seconds * 1_000_000 + moment.microsecond
-    found -= (moment.utcoffset() or timedelta()) // timedelta(microseconds=1)
-    return found if int(year) and -(2**63) <= found < 2**63 else None
+    if (offset := moment.utcoffset()) is not None:
+        found -= offset // timedelta(microseconds=1)
+    return found if -(2**63) <= found < 2**63 else None
 
 
 def _days(year: int, month: int, day: int) -> int:
