@@ -36,8 +36,10 @@ TEXTS: dict[str, list[Any]] = {
 }
 VALUES: dict[str, list[Any]] = {
     "whole": [0, 1, 2, 20180111, 20180112, -5, 2**40, 2**40 + 1],
-    "large": [2**62 + 1, 2**62 + 2, -(2**62)],
+    "large": [2**62 + 1, 2**62 + 2, 2**62 + 3],
+    "low": [-(2**62), -(2**62) - 1],
     "fraction": [0.5, 2.25, -1e10, 0.1, 1e300 * 1e10],
+    "large float": [2.0**62, 7.0],
     "bytes": [b"x"],
 }
 TYPED: list[tuple[Kind, str, list[Any]]] = [

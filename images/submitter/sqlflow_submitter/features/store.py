@@ -164,6 +164,8 @@ class NumberStore:
 
     def _in_64_bits(self, batch: Floats | Numbers, is_whole: bool) -> Numbers:
         if not isinstance(batch, Numbers):
+            # `_fits` has let whole numbers only be so large.
+            is_whole |= bool((np.abs(batch) >= EXACT_FLOAT).any())
             scaled = batch.astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
             batch = Numbers(scaled, np.isnan(batch))
         if is_whole and batch.values.dtype != np.int64:
