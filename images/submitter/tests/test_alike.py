@@ -1,9 +1,11 @@
 """The same data, however each database writes it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from agent import StandInAgent
 from conftest import Here
 from data import accuracy, column, database, feature, make, meta, refused, trained
 from expressions import call
@@ -51,7 +53,8 @@ def test_a_fraction_of_a_time_ends_in_no_zero(everywhere: list[Here], written: l
     assert found[0] == found[1] == found[2]
     assert found[0][1] == expected
     for here in everywhere:
-        here.run(kind="evaluate", select="SELECT x, x AS y FROM d", label="y", model_dir="m")
+        # Names in another case are the same.
+        here.run(kind="evaluate", select="SELECT x AS X, x AS Y FROM d", label="y", model_dir="m")
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Paris", "America/New_York"])
@@ -261,6 +264,10 @@ def test_names_that_no_table_can_have_both_are_named(here: Here) -> None:
     )
     with pytest.raises(UserError, match=said):
         here.run(result_table="d_out", result_column="p", **written)
+    train = {"kind": "train", "estimator": "xgboost.gbtree", "label": "y", "select": "SELECT * FROM d", "output": "m"}
+    later = {**written, "index": 1, "model": "m", "result_table": "d_out", "result_column": "p"}
+    failure = StandInAgent(here.folder, here.dsn).run({**train, "model": "m"}, ahead=[later]).failure()
+    assert re.match(rf"statement 2 \(TO PREDICT\): {said[1:]}", failure.message), failure.message
     # The result column takes the place of both.
     here.run(result_table="d_out", result_column="x", **written)
 

@@ -204,3 +204,9 @@ def test_a_date_of_a_label_in_another_form_is_named(sqlite_here: Here) -> None:
     refused(
         sqlite_here, "^label y, row 1: '01/02/2024' is not a date; write dates as 2024-12-31 or 2024-12-31 23:59:59"
     )
+
+
+def test_a_label_of_dates_that_no_calendar_has_is_named(here: Here) -> None:
+    rows = [(k, "2023-02-29" if k == 6 else f"2023-02-{k % 28 + 1:02}") for k in range(60)]
+    make(here, "d", {"x": "integer", "y": "text"}, rows)
+    refused(here, "^label y, row 7: '2023-02-29' is a date that no calendar has$")

@@ -15,7 +15,7 @@ from sqlflow_submitter.extended.own_rows import send
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
-from sqlflow_submitter.features.declared import check_numbers, types_of
+from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
@@ -38,7 +38,7 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     label = resolve_column("label", statement.label or model.meta.label, [column.name for column in described])
     model.check_columns(described, database)
     if model.meta.classes is None:
-        check_numbers([label], types_of(described), database.dialect)
+        check_numbers([label], described, database.dialect)
     check_result_table(statement, attributes, database)
     channel.say(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
 
@@ -70,12 +70,11 @@ def _scores(
     labels = model.label_reader(label)
     result = open_select(database, statement.select)
     encoder = BatchEncoder(model, result, described)
-    types = types_of(described)
     place = locate("label", [label], result.names())
     outputs: list[Any] = []
     rows = 0
     for batch in result.batches():
-        labels.add(decoded(result, batch, place, types)[label])
+        labels.add(decoded(result, batch, place, described)[label])
         matrix = encoder.encode(batch)
         outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
         rows += batch.rows

@@ -34,7 +34,7 @@ def open_select(database: Database, select: str) -> ResultSet:
 def load(
     result: ResultSet,
     columns: Iterable[str],
-    types: Mapping[str, str],
+    described: Sequence[ColumnInfo],
     take: Callable[[Columns], None],
     labels: LabelReader,
     channel: StatementChannel,
@@ -45,7 +45,7 @@ def load(
     Args:
         result: the opened select.
         columns: those that are needed, besides the label.
-        types: the database's name for each column's declared type.
+        described: the columns of the select, as the database describes them.
         take: takes a batch, given by column name.
         labels: takes the label column.
         channel: told the progress.
@@ -57,7 +57,7 @@ def load(
     places = locate("column", dict.fromkeys([*columns, labels.column]), result.names())
     rows = 0
     for batch in result.batches():
-        columns_of_batch = decoded(result, batch, places, types)
+        columns_of_batch = decoded(result, batch, places, described)
         labels.add(columns_of_batch[labels.column])
         take(columns_of_batch)
         rows += batch.rows
@@ -67,13 +67,18 @@ def load(
     channel.progress(phase, rows, rows, "rows")
 
 
-def decoded(result: ResultSet, batch: Batch, places: Mapping[str, int], types: Mapping[str, str]) -> dict[str, Values]:
+def decoded(
+    result: ResultSet, batch: Batch, places: Mapping[str, int], described: Sequence[ColumnInfo]
+) -> dict[str, Values]:
     """Gives columns of a batch by name, alike in every database.
 
-    `types` are those that were described: the rows that SQLite gives have none.
+    `described` has the declared types: the rows that SQLite gives have none.
     """
+    types = [column.database_type for column in described]
     return {
-        name: _alike(result.columns[place], types.get(name, ""), batch.raw[place]) for name, place in places.items()
+        # A table may have got a column since.
+        name: _alike(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
+        for name, place in places.items()
     }
 
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
-from sqlflow_submitter.features.declared import check_numbers, types_of
+from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
 from sqlflow_submitter.xgb.estimator import resolve_booster
@@ -40,9 +40,9 @@ class TrainPlan:
         for target in statement.columns:
             if target != "feature_columns":
                 raise UserError(f"COLUMN … FOR {target}: XGBoost has one set of columns; leave out FOR")
-        described = database.describe(statement.select)
-        available = [column.name for column in described]
-        self.types = types_of(described)
+        self.described = database.describe(statement.select)
+        available = [column.name for column in self.described]
+        self.types = {column.name: column.database_type for column in self.described}
         """The database's name for each column's declared type."""
         self.label = resolve_column("label", statement.label, available)
         self.earlier = self._earlier(statement)
@@ -55,15 +55,14 @@ class TrainPlan:
         numbers = [*self.clause.derived, *(name for it in self.clause.features for name in it.number_columns())]
         if not self.parameters.asked_for()[0]:
             numbers.append(self.label)
-        check_numbers(numbers, self.types, database.dialect)
-        self.validation_types: dict[str, str] = {}
-        """The same of `validation.select`."""
+        check_numbers(numbers, self.described, database.dialect)
+        self.validation: list[ColumnInfo] = []
+        """Columns of `validation.select`."""
         if self.parameters.validation_select:
             with of_validation():
-                validation = database.describe(self.parameters.validation_select)
-                locate("column", needed, [column.name for column in validation])
-                self.validation_types = types_of(validation)
-                check_numbers(numbers, self.validation_types, database.dialect)
+                self.validation = database.describe(self.parameters.validation_select)
+                locate("column", needed, [column.name for column in self.validation])
+                check_numbers(numbers, self.validation, database.dialect)
 
     def _earlier(self, statement: Statement) -> ModelMeta | None:
         """Gives the model that USING names."""

@@ -8,6 +8,7 @@ from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.extended.classes import settle_classes
 from sqlflow_submitter.extended.loading import load, open_select, tell
 from sqlflow_submitter.extended.plan import TrainPlan, of_validation
+from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.encode import Columns
 from sqlflow_submitter.features.labels import Class, LabelReader
 from sqlflow_submitter.features.learn import ColumnCounter, Learner
@@ -49,7 +50,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     features: list[Feature]
     if earlier is None:
         learner = Learner(plan.clause.features, plan.clause.derived, plan.types, one_hot)
-        load(result, inputs, plan.types, learner.add, reader, channel)
+        load(result, inputs, plan.described, learner.add, reader, channel)
         labels = reader.finish()
         matrix, features, reports = learner.finish()
     else:
@@ -62,7 +63,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
             for counter, name in zip(counters, inputs, strict=True):
                 counter.add(columns[name])
 
-        load(result, inputs, plan.types, take, reader, channel)
+        load(result, inputs, plan.described, take, reader, channel)
         labels = reader.finish()
         matrix, features, reports = fixed.build(), earlier.features, [counter.report() for counter in counters]
         tell(fixed.warnings(), channel)
@@ -79,9 +80,9 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     _show(reports, parameters.native["objective"], reason, not is_given, channel)
     validation: Labelled | None = None
     if parameters.validation_select:
-        held_out = LabelReader(
-            plan.label, classes, reader.as_classes, plan.validation_types.get(plan.label, ""), reader.form
-        )
+        place = locate("label", [plan.label], [column.name for column in plan.validation])[plan.label]
+        label_type = plan.validation[place].database_type
+        held_out = LabelReader(plan.label, classes, reader.as_classes, label_type, reader.form)
         with of_validation():
             validation = _held_out(plan, FixedFeatures(features, one_hot), held_out, database, channel)
     return TrainingData((matrix, labels), validation, features, classes, reports, reason)
@@ -99,7 +100,7 @@ def _held_out(
     """Loads `validation.select` by the features that were learned."""
     result = open_select(database, plan.parameters.validation_select)
     inputs = [name for feature in features.features for name in feature.columns()]
-    load(result, inputs, plan.validation_types, features.add, labels, channel, "load validation")
+    load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
     found = features.build(), labels.finish()
     tell((f"validation: {text}" for text in features.warnings()), channel)
     return found

@@ -11,7 +11,7 @@ import numpy as np
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
 from sqlflow_submitter.extended.loading import decoded
 from sqlflow_submitter.features.clause import locate
-from sqlflow_submitter.features.declared import check_numbers, types_of
+from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.model import ModelMeta
@@ -41,7 +41,7 @@ class UsedModel:
         """Raises UserError when a select lacks a column that the model reads, or has one that cannot be read."""
         locate("the model's column", self.meta.inputs(), [column.name for column in described])
         numbers = [name for feature in self.meta.features for name in feature.number_columns()]
-        check_numbers(numbers, types_of(described), database.dialect)
+        check_numbers(numbers, described, database.dialect)
 
     def booster(self) -> Any:
         """Loads the weights."""
@@ -97,12 +97,12 @@ class BatchEncoder:
     def __init__(self, model: UsedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
         """`described`: the columns of the select, as the database describes them."""
         self._result = result
-        self._types = types_of(described)
+        self._described = described
         self._places = locate("the model's column", model.meta.inputs(), result.names())
         self._features = FixedFeatures(model.meta.features, model.one_hot)
 
     def encode(self, batch: Batch) -> Matrix:
-        self._features.add(decoded(self._result, batch, self._places, self._types))
+        self._features.add(decoded(self._result, batch, self._places, self._described))
         return self._features.build()
 
     def warnings(self) -> list[str]:

@@ -254,9 +254,7 @@ class NumberReader:
 
     def _irregular(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         if self._tally is None:
-            raise error(
-                self._column, row, value, "is no date that 64 bits hold" if reason is NO_DATE else "is not a number"
-            )
+            raise error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
         self._tally.add(reason, row, value, count)
 
 
