@@ -75,7 +75,7 @@ class Texts:
         return set(self._forms)
 
     def each(self, *, has_codes: bool = True) -> Iterator[Text]:
-        """Gives each text, with what it counts as, which hangs on what else there is.
+        """Gives each text, with what it counts as, which depends on what else there is.
 
         Single pairs are words unless some text has two or more. Where some numbers have leading zeros, all numbers are
         codes, which are words; not so where `has_codes` is false.

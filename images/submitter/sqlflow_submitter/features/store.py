@@ -140,7 +140,7 @@ class NumberStore:
     def _all(self) -> Numbers:
         """Puts all batches together in 64 bits: whole numbers if all are, else floats.
 
-        It hangs on the values alone, not on the batch that each came in.
+        It depends on the values alone, not on the batch that each came in.
         """
         is_whole = all(map(self._is_whole, self._batches))
         parts = []

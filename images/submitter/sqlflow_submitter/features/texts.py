@@ -93,7 +93,7 @@ def number(text: str) -> int | float | None:
 def micros(text: str) -> int | None:
     """Reads an ISO date or timestamp as microseconds since 1970, in UTC where it has a zone.
 
-    The calendar is today's, also for years before 1, which end in BC as PostgreSQL writes them, and after 9999.
+    The calendar is the Gregorian one, also for years before 1, which end in BC as in PostgreSQL, and after 9999.
 
     None where the text is no date, or one that no calendar or 64 bits have.
     """
