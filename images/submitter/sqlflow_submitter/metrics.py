@@ -6,7 +6,7 @@ largest package of the image for a dozen formulas. The tests compare with scikit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -127,8 +127,15 @@ OF_CLASSES: dict[str, Metric] = {
 }
 OF_NUMBERS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
 
+ONE_SIDED = (precision, recall, f1)
+"""Of two classes they measure the second only."""
+
 DEFAULT_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "auc")
 DEFAULT_OF_NUMBERS = ("rmse", "mae", "r2")
+
+
+def has_one_sided(metrics: Iterable[Metric]) -> bool:
+    return any(metric in ONE_SIDED for metric in metrics)
 
 
 def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:

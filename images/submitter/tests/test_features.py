@@ -8,7 +8,8 @@ import pytest
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.collect import MAX_VOCABULARY, Collector, Learned
+from sqlflow_submitter.features.collect import Collector, Learned
+from sqlflow_submitter.features.dictionary import MAX_VOCABULARY
 from sqlflow_submitter.features.encode import Encoder, SparseBlock, text_of
 from sqlflow_submitter.features.learn import Learner
 from sqlflow_submitter.features.matrix import FixedFeatures
@@ -120,7 +121,7 @@ def test_numbers_that_32_bits_hold_are_kept_in_32_bits() -> None:
     store = NumberStore(is_date=False)
     for numbers in (np.arange(4096) / 8, np.arange(4096)):
         store.add(Numbers(numbers, np.zeros(4096, dtype=np.bool_)))
-    assert store._wide == [None, None]
+    assert [batch.dtype for batch in store._batches] == [np.float32, np.float32]  # type: ignore[union-attr]
 
 
 def test_dense_fractions_stay_as_they_are() -> None:

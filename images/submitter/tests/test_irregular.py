@@ -65,15 +65,6 @@ def test_a_decimal_of_very_many_digits_is_infinite(postgresql_dsn: str, tmp_path
             trained(here, select="y AS z, x", label="x")
 
 
-def test_a_moment_before_the_first_year_is_no_date(here: Here) -> None:
-    for odd in ("0001-01-01 00:00+01:00", "9999-12-31 23:30:00-01"):
-        rows = [(odd if k == 6 else f"2024-01-{k % 28 + 1:02} 10:00:00+00:00", k % 2) for k in range(ROWS)]
-        make(here, "d", {"x": "text", "y": "integer"}, rows)
-        document = trained(here)
-        assert (feature(document, "x")["form"], column(document, "x")["missing"]) == ("date", 1)
-        evaluate(here)
-
-
 def test_classes_are_found_in_a_label_of_another_type(here: Here) -> None:
     numbers = [(k, k % 3) for k in range(ROWS)]
     texts = [(k, str(k % 3)) for k in range(ROWS)]

@@ -83,9 +83,9 @@ def test_a_metric_tells_what_is_asked_for(sqlite_here: Here, metric: str, object
 def label_of(batches: Sequence[Values], declared: str = "TEXT") -> tuple[Any, ...]:
     """Reads a label; gives what it is taken for, and the labels of all rows as they were."""
     reader = LabelReader("y", None, None, declared)
-    for batch in batches:
-        reader.add(batch)
     try:
+        for batch in batches:
+            reader.add(batch)
         labels = reader.finish()
     except UserError as wrong:
         return "error", str(wrong).partition(",")[0]
@@ -109,6 +109,12 @@ MANY = Values(Kind.TEXT, [str(k) for k in range(MAX_CLASSES + 1)])
         ("TEXT", (DATES, WORDS), True),
         ("TEXT", (FRACTIONS, DATES, WHOLE, WORDS), True),
         ("TEXT", (FRACTIONS, WHOLE), False),
+        ("TEXT", (DATES, WHOLE), True),
+        ("TEXT", (DATES, FRACTIONS, WHOLE), True),
+        ("", (DATES, WHOLE_NUMBERS), True),
+        ("", (DATES, FLOATS), "error"),
+        ("DATE", (DATES, WHOLE_NUMBERS), "error"),
+        ("INTEGER", (DATES, WHOLE_NUMBERS), "error"),
         ("", (WHOLE_NUMBERS, WORDS), True),
         ("", (WHOLE_NUMBERS, FLOATS), False),
         ("", (FLOATS, WORDS), "error"),
@@ -151,3 +157,56 @@ def test_whole_decimals_are_whole_numbers_in_every_database(
     document = trained(here)
     assert document["objective"] == objective
     assert document["classes"] == (None if objective.startswith("reg") else values)
+
+
+def test_dates_and_numbers_of_a_label_of_texts_are_classes(here: Here) -> None:
+    values = ["2024-01-01", "5", "7"]
+    make(here, "d", {"x": "integer", "y": "text"}, [(k % 3, values[k % 3]) for k in range(99)])
+    document = trained(here)
+    assert document["classes"] == sorted(values)
+    assert document["objective_reason"] == "label y holds 3 different texts"
+    assert accuracy(here) == 1
+    # As numbers, a date would be 19723 of something.
+    said = r"^label y, row 2: '5' is a number, where row 1 has '2024-01-01'; CAST all to one type in the select$"
+    refused(here, said, attributes={"objective": "reg:squarederror"})
+
+
+@pytest.mark.parametrize(("odd", "kind"), [("2024-01-01", "number"), ("5.5", "date")])
+def test_one_date_among_label_numbers_is_named(here: Here, odd: str, kind: str) -> None:
+    usual = {"number": "{}.5", "date": "2024-01-{:02}"}[kind]
+    rows = [(k, odd if k == 6 else usual.format(k % 28 + 1)) for k in range(60)]
+    for ordered in (rows, rows[::-1]):
+        make(here, "d", {"x": "integer", "y": "text"}, ordered)
+        refused(here, rf"^label y, row \d+: '{odd}' is not a {kind}, as 59 of 60 values are; leave such rows out")
+
+
+def test_labels_of_validation_are_what_those_of_train_are(here: Here) -> None:
+    make(here, "d", {"x": "integer", "y": "text"}, [(k, f"{k}.5") for k in range(60)])
+    make(here, "v", {"x": "integer", "y": "text"}, [(k, f"2024-01-{k % 28 + 1:02}") for k in range(60)])
+    refused(
+        here,
+        "^validation.select: label y, row 1: '2024-01-01' is a date, where each label of TRAIN is a number; CAST all",
+        attributes={"validation.select": "SELECT * FROM v"},
+    )
+
+
+def test_dates_as_classes_are_the_same_texts_in_every_database(here: Here) -> None:
+    make(here, "d", {"x": "integer", "y": "date"}, [(k % 2, f"2024-01-0{k % 2 + 1}") for k in range(60)])
+    document = trained(here, attributes={"objective": "binary:logistic"})
+    assert document["classes"] == ["2024-01-01", "2024-01-02"]
+    assert accuracy(here) == 1
+    here.run(kind="predict", select="SELECT x FROM d", result_table="d_out", result_column="y", model_dir="m")
+    assert here.sql("SELECT DISTINCT y FROM d_out ORDER BY y") == [("2024-01-01",), ("2024-01-02",)]
+
+
+def test_a_date_of_a_label_in_another_form_is_named(sqlite_here: Here) -> None:
+    make(sqlite_here, "d", {"x": "integer", "y": "date"}, [(k, "01/02/2024") for k in range(60)])
+    refused(
+        sqlite_here, "^label y, row 1: '01/02/2024' is not a date; write dates as 2024-12-31 or 2024-12-31 23:59:59"
+    )
+
+
+def test_a_label_of_dates_that_no_calendar_has_is_named(here: Here) -> None:
+    rows = [(k, "2023-02-29" if k == 6 else f"2023-02-{k % 28 + 1:02}") for k in range(60)]
+    make(here, "d", {"x": "integer", "y": "text"}, rows)
+    refused(here, "^label y, row 7: '2023-02-29' is a date that no calendar has$")

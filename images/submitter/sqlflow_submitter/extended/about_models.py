@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlflow_submitter.connect.database import Batch, ColumnInfo
-from sqlflow_submitter.connect.sqlite import decode
 from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.extended.own_rows import send
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
-from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement
 
@@ -24,7 +21,7 @@ def show_models(statement: Statement, channel: StatementChannel) -> None:
     except FileNotFoundError:
         raise SubmitterError("cannot list the models: the agent is older than the server; update it") from None
     rows = [(model["name"], model["size_bytes"], _time(model.get("published_ms"))) for model in models]
-    _send(["Model", "Size in bytes", "Published (UTC)"], rows, channel)
+    send(["Model", "Size in bytes", "Published (UTC)"], list(zip(*rows, strict=True)), channel)
 
 
 def _time(published_ms: int | None) -> str | None:
@@ -56,7 +53,7 @@ def describe_model(statement: Statement, channel: StatementChannel) -> None:
         *((f"column {column['name']}", _column(column)) for column in meta.columns),
         *((f"feature {feature.label()}", feature.kind) for feature in meta.features if not meta.columns),
     ]
-    _send(["Property", "Value"], [row for row in rows if row[1] is not None], channel)
+    send(["Property", "Value"], list(zip(*(row for row in rows if row[1] is not None), strict=True)), channel)
 
 
 def _column(column: dict[str, Any]) -> str:
@@ -69,10 +66,3 @@ def _column(column: dict[str, Any]) -> str:
     if column["missing"]:
         words.append(f"{column['missing']} missing")
     return "; ".join([", ".join(words), *column["warnings"]])
-
-
-def _send(names: Sequence[str], rows: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
-    columns = [ColumnInfo(name, "", decode) for name in names]
-    channel.head(encode_head(columns))
-    if rows:
-        channel.rows(encode_rows(columns, Batch(len(rows), list(zip(*rows, strict=True)))))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.plan import TrainPlan
-from sqlflow_submitter.extended.result_table import check_result_table
+from sqlflow_submitter.extended.result_table import check_kept_columns, check_result_table
 from sqlflow_submitter.features.clause import locate, resolve_column
 from sqlflow_submitter.step import Statement
 from sqlflow_submitter.xgb import rules
@@ -96,6 +96,8 @@ def _check(statement: Statement, database: Database, plans: dict[str, Plan], mad
         _check_columns(plan, available, database)
     if statement.kind == "evaluate" and statement.label:
         resolve_column("label", statement.label, available)
+    if statement.kind == "predict":
+        check_kept_columns(statement, available, database)
     attributes = check_attributes(statement.attributes, rules.attributes(statement.kind))
     if (statement.result_table or "").lower() not in made:
         check_result_table(statement, attributes, database)

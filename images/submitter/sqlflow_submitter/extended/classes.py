@@ -45,8 +45,7 @@ def settle_classes(
             raise UserError(
                 f"objective {objective} needs two classes, label {label} has {len(seen)}: {shown}; use multi:softprob"
             )
-        if given is not None:
-            raise UserError(f"attribute num_class is for multi:softmax and multi:softprob, not for {objective}")
+        # `Parameters` has refused num_class.
         wanted = 2
     else:
         if given is not None and len(seen) > given:

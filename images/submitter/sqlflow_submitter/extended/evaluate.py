@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from sqlflow_submitter import metrics
-from sqlflow_submitter.connect.database import Batch, Database, Kind
+from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import decoded, open_select, tell
+from sqlflow_submitter.extended.own_rows import send
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
-from sqlflow_submitter.rows import encode_head, encode_rows
+from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.parameters import as_list, check_attributes
-
-ONE_SIDED = {"precision", "recall", "f1", "precision_score", "recall_score", "f1_score"}
-"""Metrics that, of two classes, measure the second only."""
 
 
 def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
@@ -35,16 +34,19 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
     attributes = check_attributes(statement.attributes, rules.attributes("evaluate"))
     names = [str(name) for name in as_list(attributes.get("validation.metrics", []))]
     chosen = metrics.choose(names, model.meta.classes is not None)
-    available = [column.name for column in database.describe(statement.select)]
-    label = resolve_column("label", statement.label or model.meta.label, available)
-    model.check_columns(available)
+    described = database.describe(statement.select)
+    label = resolve_column("label", statement.label or model.meta.label, [column.name for column in described])
+    model.check_columns(described, database)
+    if model.meta.classes is None:
+        check_numbers([label], described, database.dialect)
     check_result_table(statement, attributes, database)
     channel.say(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
 
-    scores = _scores(statement, model, label, database, channel)
+    scores = _scores(statement, model, label, described, database, channel)
     measured = {name: metric(scores) for name, metric in chosen.items()}
-    _send(measured, channel)
-    if model.meta.classes is not None and len(model.meta.classes) == 2 and ONE_SIDED & {*measured, *chosen}:
+    send(["metric", "value"], [list(measured), list(measured.values())], channel)
+    channel.metrics(measured)
+    if model.meta.classes is not None and len(model.meta.classes) == 2 and metrics.has_one_sided(chosen.values()):
         channel.say(f"precision, recall and f1 are those of class {model.meta.classes[1]}")
     if statement.result_table:
         with result_table(statement, attributes, step.scratch_suffix, database) as table:
@@ -55,19 +57,24 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
 
 
 def _scores(
-    statement: Statement, model: UsedModel, label: str, database: Database, channel: StatementChannel
+    statement: Statement,
+    model: UsedModel,
+    label: str,
+    described: Sequence[ColumnInfo],
+    database: Database,
+    channel: StatementChannel,
 ) -> metrics.Scores:
     from sqlflow_submitter.xgb import booster as xgb
 
     booster = model.booster()
     labels = model.label_reader(label)
     result = open_select(database, statement.select)
-    encoder = BatchEncoder(model, result)
+    encoder = BatchEncoder(model, result, described)
     place = locate("label", [label], result.names())
     outputs: list[Any] = []
     rows = 0
     for batch in result.batches():
-        labels.add(decoded(result, batch, place)[label])
+        labels.add(decoded(result, batch, place, described)[label])
         matrix = encoder.encode(batch)
         outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
         rows += batch.rows
@@ -80,13 +87,3 @@ def _scores(
     if model.meta.classes is None:
         return metrics.Scores(truth, output.astype(np.float64), None)
     return metrics.Scores(truth, class_codes(output, model.task), probabilities(output, model.task))
-
-
-def _send(measured: dict[str, float], channel: StatementChannel) -> None:
-    from sqlflow_submitter.connect.database import ColumnInfo
-    from sqlflow_submitter.connect.sqlite import decode
-
-    columns = [ColumnInfo("metric", "", decode), ColumnInfo("value", "", decode)]
-    channel.head(encode_head(columns))
-    channel.rows(encode_rows(columns, Batch(len(measured), [list(measured), list(measured.values())])))
-    channel.metrics(measured)

@@ -6,12 +6,13 @@ SHAP values add up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.connect.database import Database, Kind
+from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import open_select, tell
 from sqlflow_submitter.extended.result_table import ResultTable, check_result_table, result_table
@@ -40,17 +41,18 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     """
     attributes = check_attributes(statement.attributes, rules.attributes("explain"))
     model = UsedModel(statement.model_dir)
-    model.check_columns([column.name for column in database.describe(statement.select)])
+    described = database.describe(statement.select)
+    model.check_columns(described, database)
     check_result_table(statement, attributes, database)
     names = unique_names(model.meta.features)
     channel.say(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
     if statement.result_table:
         with result_table(statement, attributes, step.scratch_suffix, database) as table:
             _create(table, names, model)
-            importance = _explain(statement, model, database, channel, table)
+            importance = _explain(statement, model, described, database, channel, table)
             table.publish(channel)
     else:
-        importance = _explain(statement, model, database, channel, None)
+        importance = _explain(statement, model, described, database, channel, None)
     ranking = sorted(zip(names, importance.tolist(), strict=True), key=lambda item: -item[1])
     _print(ranking, channel)
 
@@ -97,6 +99,7 @@ def has_classes(model: UsedModel) -> bool:
 def _explain(
     statement: Statement,
     model: UsedModel,
+    described: Sequence[ColumnInfo],
     database: Database,
     channel: StatementChannel,
     table: ResultTable | None,
@@ -108,7 +111,7 @@ def _explain(
     total = np.zeros(len(model.meta.features))
     rows = 0
     with open_select(database, statement.select) as result:
-        encoder = BatchEncoder(model, result)
+        encoder = BatchEncoder(model, result, described)
         for batch in result.batches():
             shap = by_feature(contributions(booster, encoder.encode(batch)), model)
             total += np.abs(shap).sum(axis=0).mean(axis=0)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import locate
+from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import Columns
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.statement import StatementChannel
+
+TIME_TYPE = re.compile(r"time\b", re.IGNORECASE)
+ENDING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
+"""Zeros at the end of a time's fraction, and the whole fraction where it has no other digit."""
 
 
 def open_select(database: Database, select: str) -> ResultSet:
@@ -28,6 +34,7 @@ def open_select(database: Database, select: str) -> ResultSet:
 def load(
     result: ResultSet,
     columns: Iterable[str],
+    described: Sequence[ColumnInfo],
     take: Callable[[Columns], None],
     labels: LabelReader,
     channel: StatementChannel,
@@ -38,6 +45,7 @@ def load(
     Args:
         result: the opened select.
         columns: those that are needed, besides the label.
+        described: the columns of the select, as the database describes them.
         take: takes a batch, given by column name.
         labels: takes the label column.
         channel: told the progress.
@@ -49,7 +57,7 @@ def load(
     places = locate("column", dict.fromkeys([*columns, labels.column]), result.names())
     rows = 0
     for batch in result.batches():
-        columns_of_batch = decoded(result, batch, places)
+        columns_of_batch = decoded(result, batch, places, described)
         labels.add(columns_of_batch[labels.column])
         take(columns_of_batch)
         rows += batch.rows
@@ -59,16 +67,39 @@ def load(
     channel.progress(phase, rows, rows, "rows")
 
 
-def decoded(result: ResultSet, batch: Batch, places: Mapping[str, int]) -> dict[str, Values]:
-    """Gives columns of a batch by name, alike in every database."""
-    return {name: _alike(result.columns[place], batch.raw[place]) for name, place in places.items()}
+def decoded(
+    result: ResultSet, batch: Batch, places: Mapping[str, int], described: Sequence[ColumnInfo]
+) -> dict[str, Values]:
+    """Gives columns of a batch by name, alike in every database.
+
+    `described` has the declared types: the rows that SQLite gives have none.
+    """
+    types = [column.database_type for column in described]
+    return {
+        # A table may have got a column since.
+        name: _alike(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
+        for name, place in places.items()
+    }
 
 
-def _alike(column: ColumnInfo, raw: Sequence[Any]) -> Values:
+def _alike(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values:
     values = column.decode(raw)
-    if column.database_type.startswith("character(") and values.kind is Kind.TEXT:
+    if values.kind is not Kind.TEXT:
+        return values
+    own_type = column.database_type
+    if own_type.startswith("character("):
         # PostgreSQL pads a CHAR(n) with blanks that mean nothing; others do not show them.
         return Values(Kind.TEXT, [None if value is None else value.rstrip(" ") for value in values.values])
+    if own_type == "bit":
+        # PostgreSQL prints binary digits where MySQL has a number.
+        return Values(Kind.INT, [None if value is None else int(value, 2) for value in values.values])
+    if declared(own_type) is Declared.DATE:
+        # One date that Python's calendar does not hold makes texts of a whole batch.
+        return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
+    if TIME_TYPE.match(declared_type):
+        # MySQL and SQLite keep zeros at a fraction's end.
+        times = (value and ENDING_ZEROS.sub(r"\1\2", value) for value in values.values)
+        return Values(Kind.TEXT, list(times))
     return values
 
 

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.connect.database import ColumnInfo, Database
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.clause import Clause, locate, resolve_column
+from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.parameters import Parameters
+
+
+@contextmanager
+def of_validation() -> Iterator[None]:
+    """Says of errors within it that they are of `validation.select`."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (f"validation.select: {error}",)
+        raise
 
 
 class TrainPlan:
@@ -27,9 +40,9 @@ class TrainPlan:
         for target in statement.columns:
             if target != "feature_columns":
                 raise UserError(f"COLUMN … FOR {target}: XGBoost has one set of columns; leave out FOR")
-        described = database.describe(statement.select)
-        available = [column.name for column in described]
-        self.types = {column.name: column.database_type for column in described}
+        self.described = database.describe(statement.select)
+        available = [column.name for column in self.described]
+        self.types = {column.name: column.database_type for column in self.described}
         """The database's name for each column's declared type."""
         self.label = resolve_column("label", statement.label, available)
         self.earlier = self._earlier(statement)
@@ -39,9 +52,17 @@ class TrainPlan:
             self._check_same_inputs(self.earlier, bool(statement.columns))
         needed = [self.label, *self.inputs()]
         locate("column", needed, available)
+        numbers = [*self.clause.derived, *(name for it in self.clause.features for name in it.number_columns())]
+        if not self.parameters.asked_for()[0]:
+            numbers.append(self.label)
+        check_numbers(numbers, self.described, database.dialect)
+        self.validation: list[ColumnInfo] = []
+        """Columns of `validation.select`."""
         if self.parameters.validation_select:
-            validation = [column.name for column in database.describe(self.parameters.validation_select)]
-            locate("validation.select: column", needed, validation)
+            with of_validation():
+                self.validation = database.describe(self.parameters.validation_select)
+                locate("column", needed, [column.name for column in self.validation])
+                check_numbers(numbers, self.validation, database.dialect)
 
     def _earlier(self, statement: Statement) -> ModelMeta | None:
         """Gives the model that USING names."""

@@ -8,7 +8,7 @@ from typing import Any
 from sqlflow_submitter.connect.database import Database, Kind
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.loading import open_select, tell
-from sqlflow_submitter.extended.result_table import check_result_table, result_table
+from sqlflow_submitter.extended.result_table import check_kept_columns, check_result_table, kept_columns, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, probabilities
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.numbers import error as wrong_value
@@ -39,13 +39,14 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     model = UsedModel(statement.model_dir)
     classes = _classes(model, statement.model) if attributes.get("predict.probabilities") else []
     described = database.describe(statement.select)
+    model.check_columns(described, database)
     available = [column.name for column in described]
-    model.check_columns(available)
     check_result_table(statement, attributes, database)
+    check_kept_columns(statement, available, database)
     with result_table(statement, attributes, step.scratch_suffix, database) as table:
         writer = table.writer
         result_column = writer.column(writer.column_name(statement.result_column), model.result_kind())
-        kept = [name for name in available if name.lower() != result_column.name.lower()]
+        kept = kept_columns(statement, available)
         places = list(locate("column", kept, available).values())
         names = probability_names([writer.column_name(f"p_{text}") for text in classes], [*kept, result_column.name])
         made = [result_column, *(writer.column(name, Kind.FLOAT) for name in names)]
@@ -55,18 +56,18 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
             channel.say(f"probabilities: {', '.join(names)}")
         booster = model.booster()
         with open_select(database, statement.select) as result:
-            encoder = BatchEncoder(model, result)
+            encoder = BatchEncoder(model, result, described)
             for batch in result.batches():
                 predicted = model.predict(booster, encoder.encode(batch))
                 columns = [predicted.values]
                 if names:
                     columns += probabilities(predicted.margins, model.task)[:, : len(names)].T.tolist()
-                kept_columns = [batch.raw[place] for place in places]
+                kept_values = [batch.raw[place] for place in places]
                 try:
-                    table.insert([*kept_columns, *map(writer.raw, columns)])
+                    table.insert([*kept_values, *map(writer.raw, columns)])
                 except UserError as error:
                     if isinstance(error.__cause__, UnicodeEncodeError):
-                        raise _not_utf8(kept, kept_columns, table.rows - batch.rows) from error
+                        raise _not_utf8(kept, kept_values, table.rows - batch.rows) from error
                     raise
                 channel.progress("predict", table.rows, 0, "rows")
         channel.progress("predict", table.rows, table.rows, "rows")

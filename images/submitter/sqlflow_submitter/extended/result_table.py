@@ -16,6 +16,9 @@ REPLACE = "result.replace"
 """The attribute that lets a statement replace a table which is not one of ours, or which it reads."""
 
 
+CASELESS = {"sqlite": "SQLite", "mysql": "MySQL"}
+"""Databases that take names of a table's columns for equal where they differ in case only."""
+
 COUNTED_ROWS = 1_000_000
 """Rows of a replaced table are counted up to here: more would hold up the statement."""
 
@@ -127,6 +130,31 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
             selects = [statement.select, str(attributes.get("validation.select", ""))]
             replace = attributes.get(REPLACE, False)
             check_replaceable(writer, writer.table_name(statement.result_table), selects, replace)
+
+
+def kept_columns(statement: Statement, available: Sequence[str]) -> list[str]:
+    """Names the columns of the select that PREDICT writes: all but the result column, if the select has it."""
+    return [name for name in available if name.lower() != (statement.result_column or "").lower()]
+
+
+def check_kept_columns(statement: Statement, available: Sequence[str], database: Database) -> None:
+    """Refuses columns of a select that no table of the database can have both.
+
+    Raises:
+        UserError: two names differ in case only.
+    """
+    if database.dialect not in CASELESS:
+        return
+    seen: dict[str, str] = {}
+    for name in kept_columns(statement, available):
+        # SQLite folds letters of ASCII only.
+        folded = name.lower() if database.dialect != "sqlite" else name.encode().lower().decode()
+        other = seen.setdefault(folded, name)
+        if other != name:
+            raise UserError(
+                f"cannot write table {statement.result_table}: the names of columns {other} and {name} differ in case "
+                f"only, and a table of {CASELESS[database.dialect]} cannot have both; rename one with AS"
+            )
 
 
 @contextmanager

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.extended.classes import settle_classes
 from sqlflow_submitter.extended.loading import load, open_select, tell
-from sqlflow_submitter.extended.plan import TrainPlan
+from sqlflow_submitter.extended.plan import TrainPlan, of_validation
+from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.encode import Columns
 from sqlflow_submitter.features.labels import Class, LabelReader
 from sqlflow_submitter.features.learn import ColumnCounter, Learner
@@ -15,12 +16,6 @@ from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.features.report import ColumnReport, table
 from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.xgb.objectives import Task
-from sqlflow_submitter.xgb.parameters import Parameters
-
-METRICS_OF_CLASSES = ("logloss", "error", "merror", "mlogloss")
-METRICS_OF_NUMBERS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
-"""Metrics of XGBoost that fit one of the two only."""
 
 Labelled = tuple[Matrix, Any]
 """Rows, and their labels: class codes or numbers."""
@@ -47,29 +42,28 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     parameters, earlier = plan.parameters, plan.earlier
     one_hot = plan.booster == "gblinear"
     is_given = parameters.task is not None
-    as_classes, reason = _asked_for(parameters)
+    as_classes, reason = parameters.asked_for()
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
     result = open_select(database, select)
+    inputs = plan.inputs()
     features: list[Feature]
     if earlier is None:
         learner = Learner(plan.clause.features, plan.clause.derived, plan.types, one_hot)
-        load(result, plan.inputs(), learner.add, reader, channel)
+        load(result, inputs, plan.described, learner.add, reader, channel)
         labels = reader.finish()
         matrix, features, reports = learner.finish()
     else:
         fixed = FixedFeatures(earlier.features, one_hot)
         taken_as = {column["name"]: column["taken_as"] for column in earlier.columns}
-        counters = [
-            ColumnCounter(name, plan.types.get(name, ""), taken_as.get(name, "as before")) for name in plan.inputs()
-        ]
+        counters = [ColumnCounter(name, plan.types.get(name, ""), taken_as.get(name, "as before")) for name in inputs]
 
         def take(columns: Columns) -> None:
             fixed.add(columns)
-            for counter, name in zip(counters, plan.inputs(), strict=True):
+            for counter, name in zip(counters, inputs, strict=True):
                 counter.add(columns[name])
 
-        load(result, plan.inputs(), take, reader, channel)
+        load(result, inputs, plan.described, take, reader, channel)
         labels = reader.finish()
         matrix, features, reports = fixed.build(), earlier.features, [counter.report() for counter in counters]
         tell(fixed.warnings(), channel)
@@ -86,30 +80,27 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     _show(reports, parameters.native["objective"], reason, not is_given, channel)
     validation: Labelled | None = None
     if parameters.validation_select:
-        result = open_select(database, parameters.validation_select)
-        held_out = LabelReader(plan.label, classes, reader.as_classes, label_type)
-        fixed = FixedFeatures(features, one_hot)
-        inputs = [name for feature in features for name in feature.columns()]
-        load(result, inputs, fixed.add, held_out, channel, "load validation")
-        validation = fixed.build(), held_out.finish()
-        tell((f"validation: {text}" for text in fixed.warnings()), channel)
+        place = locate("label", [plan.label], [column.name for column in plan.validation])[plan.label]
+        label_type = plan.validation[place].database_type
+        held_out = LabelReader(plan.label, classes, reader.as_classes, label_type, reader.form)
+        with of_validation():
+            validation = _held_out(plan, FixedFeatures(features, one_hot), held_out, database, channel)
     return TrainingData((matrix, labels), validation, features, classes, reports, reason)
-
-
-def _asked_for(parameters: Parameters) -> tuple[bool | None, str]:
-    """Says whether the statement asks for classes or for numbers, and by what; None: it does not."""
-    if parameters.task is not None:
-        return parameters.task is not Task.NUMBER, "as the statement says"
-    if "num_class" in parameters.native:
-        return True, "the statement has num_class"
-    for metric in parameters.native.get("eval_metric", ()):
-        name = str(metric).partition("@")[0]
-        if name in METRICS_OF_CLASSES or name in METRICS_OF_NUMBERS:
-            return name in METRICS_OF_CLASSES, f"the statement has eval_metric {metric}"
-    return None, ""
 
 
 def _show(reports: list[ColumnReport], objective: str, reason: str, is_chosen: bool, channel: StatementChannel) -> None:
     for line in table(reports):
         channel.say(line)
     channel.say(f"objective {objective}: {reason}" + ("; set objective to have another" if is_chosen else ""))
+
+
+def _held_out(
+    plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
+) -> Labelled:
+    """Loads `validation.select` by the features that were learned."""
+    result = open_select(database, plan.parameters.validation_select)
+    inputs = [name for feature in features.features for name in feature.columns()]
+    load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
+    found = features.build(), labels.finish()
+    tell((f"validation: {text}" for text in features.warnings()), channel)
+    return found

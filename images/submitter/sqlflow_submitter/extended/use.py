@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sqlflow_submitter.connect.database import Batch, Kind, ResultSet
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
 from sqlflow_submitter.extended.loading import decoded
 from sqlflow_submitter.features.clause import locate
+from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
 from sqlflow_submitter.model import ModelMeta
@@ -36,9 +37,11 @@ class UsedModel:
         self.task = check_objective(self.meta.objective)
         self.one_hot = resolve_booster(self.meta.class_name) == "gblinear"
 
-    def check_columns(self, available: Sequence[str]) -> None:
-        """Raises UserError when a select lacks a column that the model reads."""
-        locate("the model's column", self.meta.inputs(), available)
+    def check_columns(self, described: Sequence[ColumnInfo], database: Database) -> None:
+        """Raises UserError when a select lacks a column that the model reads, or has one that cannot be read."""
+        locate("the model's column", self.meta.inputs(), [column.name for column in described])
+        numbers = [name for feature in self.meta.features for name in feature.number_columns()]
+        check_numbers(numbers, described, database.dialect)
 
     def booster(self) -> Any:
         """Loads the weights."""
@@ -91,13 +94,15 @@ def probabilities(margins: Any, task: Task) -> Any:
 class BatchEncoder:
     """Turns the batches of a select into matrices, one by one."""
 
-    def __init__(self, model: UsedModel, result: ResultSet) -> None:
+    def __init__(self, model: UsedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
+        """`described`: the columns of the select, as the database describes them."""
         self._result = result
+        self._described = described
         self._places = locate("the model's column", model.meta.inputs(), result.names())
         self._features = FixedFeatures(model.meta.features, model.one_hot)
 
     def encode(self, batch: Batch) -> Matrix:
-        self._features.add(decoded(self._result, batch, self._places))
+        self._features.add(decoded(self._result, batch, self._places, self._described))
         return self._features.build()
 
     def warnings(self) -> list[str]:

@@ -6,7 +6,12 @@ The declared type decides what a column is taken for; where it leaves that open,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from enum import Enum
+
+from sqlflow_submitter.connect.database import ColumnInfo
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.features.clause import locate
 
 
 class Declared(Enum):
@@ -52,3 +57,25 @@ def declared(database_type: str) -> Declared:
     if _TEXT.fullmatch(name):
         return Declared.TEXT
     return Declared.OPEN
+
+
+def check_numbers(names: Iterable[str], described: Sequence[ColumnInfo], dialect: str) -> None:
+    """Refuses columns that are to be numbers, where the database's own type for amounts is none that can be read.
+
+    Args:
+        names: those of the columns, which the select has.
+        described: the columns of the select.
+        dialect: the database.
+
+    Raises:
+        UserError: one is of PostgreSQL's `money`. SQLite, which has no types of values, may have a number there.
+    """
+    if dialect != "postgresql":
+        return
+    for place in locate("column", names, [column.name for column in described]).values():
+        name, database_type, _ = described[place]
+        if database_type == "money":
+            raise UserError(
+                f"cannot read column {name} as a number: its type is money, which PostgreSQL prints with the signs of "
+                f"its locale; write CAST({name} AS numeric) AS {name} in the select"
+            )

@@ -29,7 +29,7 @@ from sqlflow_submitter.features.spec import (
     Feature,
 )
 from sqlflow_submitter.features.store import Floats, Recipe
-from sqlflow_submitter.features.texts import Form, form_of
+from sqlflow_submitter.features.texts import Form, micros, stands_for_missing
 
 EPOCH = datetime(1970, 1, 1)
 
@@ -56,18 +56,18 @@ def one_hot(codes: Block) -> SparseBlock:
 
 
 class Encoder:
-    """Encodes batch after batch of one feature; rows are counted for messages."""
+    """Encodes batch after batch of one feature; rows are counted for messages, and what is missing in `tally`."""
 
-    def __init__(self, feature: Feature) -> None:
+    def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
         self.feature = feature
         self._inputs = [Encoder(inner) for inner in feature.inputs]
         self._codes = {text: code for code, text in enumerate(feature.vocabulary or ())}
         self._rows = 0
-        self._tally = Tally(feature.column)
+        self._tally = tally or Tally(feature.column)
         form = Form(feature.form) if feature.form else Form.NUMBER if feature.kind == CATEGORY_ID else None
         advice = f"; for text use INDICATOR(CATEGORY_HASH({feature.column}, 100)) or CATEGORY_HASH"
         if form is Form.DATE:
-            advice = "; write dates as 2024-12-31"
+            advice = ""
         self._reader = NumberReader(f"column {feature.column}", form, self._tally, advice, is_boolean=feature.boolean)
 
     def encode(self, columns: Columns) -> Block:
@@ -106,7 +106,7 @@ class Encoder:
         """Gives the values of a column of lists: what is a missing value in TRAIN is one in use too."""
         found = list(values.values)
         for row, value in enumerate(found):
-            if isinstance(value, str) and form_of(value) is Form.MISSING:
+            if isinstance(value, str) and stands_for_missing(value):
                 self._tally.add(EMPTY, self._rows + row + 1, value)
                 found[row] = None
         return found
@@ -119,10 +119,7 @@ class Encoder:
         return block
 
     def _numbers(self, values: Values) -> NDArray[np.float64]:
-        read = self._reader.read(values).plain()
-        numbers, missing = read.values.astype(np.float64), read.missing
-        numbers[missing] = np.nan
-        return numbers
+        return self._reader.read(values).floats()
 
     def _sparse(self, columns: Columns) -> Block:
         width = self.feature.width
@@ -240,6 +237,10 @@ ENCODERS = {
 
 def text_of(kind: Kind, value: Any) -> str:
     """Writes a value that is read as a category: alike in every database, which may have another type for it."""
+    if kind in DATE_KINDS and isinstance(value, str):
+        # Outside Python's calendar. With a zone, it is printed in that of the session.
+        moment = micros(value) if kind is Kind.TIMESTAMP_UTC else None
+        return value if moment is None else str(moment)
     try:
         if kind is Kind.DATE:
             return str((EPOCH + timedelta(days=value)).date())

@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
-from sqlflow_submitter.features.collect import NEARLY_ALL
 from sqlflow_submitter.features.declared import Declared, declared
-from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, error
+from sqlflow_submitter.features.encode import text_of
+from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, error, shown
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.store import count_distinct
 from sqlflow_submitter.features.texts import Form
+from sqlflow_submitter.features.vocabulary import NEARLY_ALL
 
 MAX_CLASSES = 10_000
 MAX_WHOLE_CLASSES = 20
@@ -45,15 +46,24 @@ class LabelReader:
     """Collects a label column, batch after batch."""
 
     def __init__(
-        self, column: str, classes: Sequence[Class] | None, as_classes: bool | None, database_type: str = ""
+        self,
+        column: str,
+        classes: Sequence[Class] | None,
+        as_classes: bool | None,
+        database_type: str = "",
+        form: Form | None = None,
     ) -> None:
         """Args:
         column: name of the label, for messages.
         classes: those of a trained model; None: learn them.
         as_classes: True: values are classes. False: numbers. None: `finish` decides.
         database_type: the database's name for its declared type; empty where it has none.
+        form: what other labels are where they are numbers: NUMBER or DATE; None: nothing is known.
         """
         self.column = column
+        self.form = form
+        """Of labels that are numbers: NUMBER or DATE, once one was met."""
+        self._first = ""
         self.as_classes = as_classes
         """Known after `finish` at the latest."""
         self.reason = ""
@@ -68,15 +78,14 @@ class LabelReader:
         self._codes: dict[Seen, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
-        self._numbers: list[NDArray[Any]] = []
+        self._numbers: list[NDArray[np.float64]] = []
         self._not_a_number: UserError | None = None
-        self._has_dates = False
         self._has_fractions = False
         self._has_too_many = False
         self._has_texts = False
         self._has_codes = False
         advice = f"; for classes use an objective such as {CLASS_OBJECTIVES}"
-        self._reader = NumberReader(f"label {column}", None, None, advice)
+        self._reader = NumberReader(f"label {column}", None, None, advice, is_boolean=self._has_booleans)
         self._nulls = 0
         self._rows = 0
         self._report = ColumnReport(column, database_type, "label")
@@ -96,31 +105,57 @@ class LabelReader:
     def _add_numbers(self, values: Values) -> None:
         if self._not_a_number is not None:
             return
+        wrong: UserError | None
         try:
-            numbers = self._reader.read(values).plain()
-        except UserError as wrong:
-            may_be_words = values.kind in (Kind.TEXT, Kind.MIXED) and self._declared not in NO_WORDS
-            if self.as_classes is False or not may_be_words:
+            numbers, wrong = self._reader.read(values), self._mixed(values)
+        except UserError as error:
+            if values.kind not in (Kind.TEXT, Kind.MIXED):
                 raise
+            wrong = error
+        if wrong is not None:
+            if self.as_classes is False or self._declared in NO_WORDS:
+                raise wrong
             self._not_a_number, self._numbers = wrong, []
             return
-        self._numbers.append(np.where(numbers.missing, 0, numbers.values))
+        floats = numbers.floats()
+        self._numbers.append(floats)
         if values.kind in (Kind.TEXT, Kind.MIXED):
             found = [value for value in values.values if isinstance(value, str)]
             self._has_texts |= bool(found)
             self._has_codes = self._has_codes or (self._declared not in NO_WORDS and any(map(_is_code, found)))
-            self._has_dates = self._has_dates or any(texts.form_of(text) is Form.DATE for text in found)
-        self._has_dates |= values.kind in DATE_KINDS
-        known = numbers.values[~numbers.missing]
+        known = floats[~numbers.missing]
         if values.kind in DATE_KINDS or self._declared is Declared.NUMBER:
             self._has_fractions = True
         elif self._declared is Declared.DECIMAL:
             # Databases differ in what they print of it: 1, 1.0 or 1.00.
             self._has_fractions |= bool((known != np.floor(known)).any())
         else:
-            self._has_fractions |= known.dtype != np.int64 and bool(len(known))
+            is_whole = numbers.values.dtype == np.int64 and not numbers.base and not numbers.has_fractions
+            self._has_fractions |= not is_whole and bool(len(known))
+
+    def _mixed(self, values: Values) -> UserError | None:
+        """Finds a date among numbers, which would be read as days, or a number among dates."""
+        for place, value in enumerate(values.values):
+            if value is None:
+                continue
+            is_date = values.kind in DATE_KINDS or (isinstance(value, str) and texts.DATE.fullmatch(value) is not None)
+            form = Form.DATE if is_date else Form.NUMBER
+            row = self._rows + place + 1
+            if self.form is None:
+                self.form, self._first = form, f"row {row} has {shown(value)}"
+            elif form is not self.form:
+                first = self._first or f"each label of TRAIN is a {self.form.value}"
+                what = f"is a {form.value}, where {first}; CAST all to one type in the select"
+                return error(f"label {self.column}", row, value, what)
+            if values.kind not in (Kind.TEXT, Kind.MIXED):
+                # All are alike.
+                break
+        return None
 
     def _add_classes(self, values: Values) -> None:
+        if values.kind in DATE_KINDS:
+            dates = [None if value is None else text_of(values.kind, value) for value in values.values]
+            values = Values(Kind.TEXT, dates)
         if values.kind is Kind.DECIMAL:
             values = Values(Kind.MIXED, list(map(_whole_or_float, values.values)))
         self._parts.append(self._class_codes(values))
@@ -144,7 +179,7 @@ class LabelReader:
             self._report.taken_as = f"label, {len(self._codes)} classes"
             self._report.distinct = len(self._codes)
             return np.concatenate(self._parts) if self._parts else np.empty(0)
-        labels = np.concatenate(self._numbers).astype(np.float64) if self._numbers else np.empty(0)
+        labels = np.concatenate(self._numbers) if self._numbers else np.empty(0)
         if (np.abs(labels) > np.finfo(np.float32).max).any():
             row = int(np.argmax(np.abs(labels) > np.finfo(np.float32).max))
             raise error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
@@ -172,7 +207,8 @@ class LabelReader:
 
     def _choice(self) -> tuple[bool, str]:
         name, count = f"label {self.column}", len(self._codes)
-        is_code = any(isinstance(value, str) and _is_code(value) for value in self._codes)
+        found = () if self._declared in NO_WORDS else self._codes
+        is_code = any(isinstance(value, str) and _is_code(value) for value in found)
         if self._not_a_number is not None or self._has_codes or is_code:
             if self._has_too_many:
                 raise self._too_many()
@@ -192,7 +228,7 @@ class LabelReader:
         return False, f"{name} holds {kind} of {count} different values, where {at_most} are classes"
 
     def _of_numbers(self) -> str:
-        if self._has_dates:
+        if self.form is Form.DATE:
             return "holds dates, which are predicted as days since 1970-01-01"
         whole = all(bool((part == np.floor(part)).all()) for part in self._numbers)
         distinct = count_distinct(np.concatenate(self._numbers)) if whole else 0
@@ -212,16 +248,18 @@ class LabelReader:
         """Refuses words among numbers, unless some are codes, and says which classes look like no class."""
         counts = np.bincount(np.concatenate(self._parts).astype(np.int64), minlength=len(self._codes))
         total = int(counts.sum())
-        numbers = [not isinstance(value, str) or texts.form_of(value) is Form.NUMBER for value in self._codes]
-        most = int(counts[np.array(numbers)].sum())
-        if most == total and self._not_a_number is not None:
-            # A number that no computer type holds.
-            raise self._not_a_number
-        if NEARLY_ALL * total <= most < total and not has_codes:
-            place = numbers.index(False)
-            value = list(self._codes)[place]
-            what = f"is not a number, as {most} of {total} values are; leave such rows out, or set objective"
-            raise error(f"label {self.column}", self._first_rows[place], value, what)
+        forms = [texts.form_of(value) if isinstance(value, str) else Form.NUMBER for value in self._codes]
+        for form in (Form.NUMBER, Form.DATE):
+            is_so = np.array([found is form for found in forms])
+            most = int(counts[is_so].sum())
+            if most == total and self._not_a_number is not None:
+                # A number, or date, that no computer type holds.
+                raise self._not_a_number
+            if NEARLY_ALL * total <= most < total and not has_codes:
+                place = int(np.argmin(is_so))
+                value = list(self._codes)[place]
+                what = f"is not a {form.value}, as {most} of {total} values are; leave such rows out, or set objective"
+                raise error(f"label {self.column}", self._first_rows[place], value, what)
         for value, row in zip(self._codes, self._first_rows, strict=True):
             if isinstance(value, float):
                 raise self._not_whole(row, value)

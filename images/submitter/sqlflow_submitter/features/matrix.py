@@ -31,9 +31,9 @@ class Matrix:
 class Encoded:
     """Encodes batch after batch of one fixed feature, and keeps what it made."""
 
-    def __init__(self, feature: Feature) -> None:
+    def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
         self.feature = feature
-        self._encoder = Encoder(feature)
+        self._encoder = Encoder(feature, tally)
         self._blocks: list[Block] = []
 
     def add(self, columns: Columns) -> None:

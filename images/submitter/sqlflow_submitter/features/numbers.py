@@ -11,7 +11,8 @@ The rules are the same in training and in use, whatever the database:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,12 @@ from sqlflow_submitter.features.texts import MICROS_PER_DAY, Form
 
 NUMERIC_KINDS = {Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL}
 DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}
+
+EXACT_FLOAT = 2**53
+"""Whole numbers below it are floats of their own."""
+
+HOW_DATES = "; write dates as 2024-12-31 or 2024-12-31 23:59:59"
+BOOLEAN_WORDS = "true, yes, on, 1 or false, no, off, 0"
 
 EMPTY = "empty text or word for a missing value"
 NAN = "NaN"
@@ -40,16 +47,21 @@ class Numbers(NamedTuple):
     missing: NDArray[np.bool_]
     base: int = 0
     """Is to be added to each value: whole numbers beyond 64 bits are kept by their distance from it."""
-    lost: int = 0
-    """So many different whole numbers became equal to others, as neither 64 bits nor a base hold them all."""
+    rounded: frozenset[int] = frozenset()
+    """Different whole numbers that became floats, and are so large that others may have become equal to them."""
+    has_fractions: bool = False
+    """Some were fractions such as 1.0, though all are whole."""
 
-    def plain(self) -> Numbers:
-        """Gives the numbers without a base, as floats where there was one."""
-        if not self.base:
-            return self
-        values = self.values.astype(np.float64) + float(self.base)
-        values[self.missing] = np.nan
-        return Numbers(values, self.missing)
+    def floats(self) -> NDArray[np.float64]:
+        """Gives the numbers as floats, NaN where missing."""
+        # With a base in Python's integers: the sum of two rounded floats would depend on the base.
+        floats = (
+            np.array([float(value + self.base) for value in self.values.tolist()])
+            if self.base
+            else self.values.astype(np.float64)
+        )
+        floats[self.missing] = np.nan
+        return floats
 
 
 class Tally:
@@ -120,18 +132,16 @@ class NumberReader:
         self.rows += len(raw)
         return numbers
 
-    def read_texts(self, distinct: Sequence[str], first_rows: Sequence[int], counts: Sequence[int]) -> Numbers:
-        """Reads texts that came earlier, each once; rows are counted already."""
-        found = [self._text(row, text, count) for text, row, count in zip(distinct, first_rows, counts, strict=True)]
-        return _numbers(found)
+    def read_texts(self, distinct: Iterable[tuple[int, str, int]]) -> Numbers:
+        """Reads texts that came earlier, each once, with its first row and how many have it; these are counted."""
+        return _numbers([self._text(row, text, count) for row, text, count in distinct])
 
     def _typed(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
         if kind is Kind.FLOAT:
             return self._floats(np.array(raw, dtype=np.float64), raw)
         if kind is Kind.DECIMAL:
-            if not all(value is None or _is_whole_decimal(value) for value in raw):
-                decimals = [math.nan if value is None else float(value) for value in raw]
-                return self._floats(np.array(decimals, dtype=np.float64), raw)
+            if not all(value is None or _is_whole(value, texts.WHOLE) for value in raw):
+                return self._decimals(raw)
             raw = [None if value is None else int(value) for value in raw]
         missing = np.zeros(len(raw), dtype=np.bool_)
         if None in raw:
@@ -142,6 +152,21 @@ class NumberReader:
             return Numbers(np.array(raw, dtype=np.int64), missing)
         except OverflowError:
             return _large(raw, missing)
+
+    def _decimals(self, raw: Sequence[str | None]) -> Numbers:
+        floats = np.array([math.nan if value is None else float(value) for value in raw])
+        if not (np.abs(floats[np.isfinite(floats)]) >= EXACT_FLOAT).any():
+            return self._floats(floats, raw)
+        found: list[int | float | None] = []
+        for place, value in enumerate(raw):
+            if value is None:
+                self.nulls += 1
+            elif not math.isfinite(floats[place]):
+                self._irregular(INFINITE, self.rows + place + 1, value)
+                value = None
+            is_whole = value is not None and _is_whole(value, texts.WHOLE_DECIMAL)
+            found.append(None if value is None else int(value.partition(".")[0]) if is_whole else float(value))
+        return _numbers(found)
 
     def _floats(self, numbers: NDArray[np.float64], raw: Sequence[Any]) -> Numbers:
         missing = ~np.isfinite(numbers)
@@ -156,14 +181,26 @@ class NumberReader:
         return Numbers(numbers, missing)
 
     def _dates(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
+        self.nulls += raw.count(None)
+        if str in set(map(type, raw)):
+            raw = [self._odd_date(kind, place, value) for place, value in enumerate(raw)]
         missing = np.array([value is None for value in raw], dtype=np.bool_)
-        self.nulls += int(missing.sum())
         values = np.array([0 if value is None else value for value in raw], dtype=np.int64)
         if self.form is None:
             days = values / (1 if kind is Kind.DATE else MICROS_PER_DAY)
             days[missing] = np.nan
             return Numbers(days, missing)
         return Numbers(values * MICROS_PER_DAY if kind is Kind.DATE else values, missing)
+
+    def _odd_date(self, kind: Kind, place: int, value: int | str | None) -> int | None:
+        # A text is what Python's calendar does not hold, such as `infinity` and the year 44 BC.
+        if not isinstance(value, str):
+            return value
+        micros = texts.micros(value)
+        if micros is None:
+            self._text(self.rows + place + 1, value)
+            return None
+        return micros // MICROS_PER_DAY if kind is Kind.DATE else micros
 
     def _each(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
         found: list[int | float | None] = []
@@ -177,7 +214,7 @@ class NumberReader:
             elif isinstance(value, bytes):
                 raise error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
             elif self.form is Form.DATE:
-                raise error(self._column, row, value, "is not a date, as the column's other values are")
+                raise error(self._column, row, value, "is not a date, as the column's other values are", self._advice)
             elif kind in DATE_KINDS:
                 raise error(self._column, row, value, "is a date, where numbers are needed (days since 1970 of a date)")
             elif isinstance(value, float) and not math.isfinite(value):
@@ -200,23 +237,29 @@ class NumberReader:
             return int(boolean)
         if texts.is_missing(text):
             self._irregular(EMPTY, row, text, count)
-        elif texts.NOT_FINITE.fullmatch(text) or texts.NUMBER.fullmatch(text):
+        elif number is not None or texts.NOT_FINITE.fullmatch(text):
             self._irregular(INFINITE, row, text, count)
-        elif self.form is not Form.NUMBER and texts.NO_CALENDAR_DATE.fullmatch(text):
+        elif self.form is not Form.NUMBER and texts.DATE.fullmatch(text):
             self._irregular(NO_DATE, row, text, count)
         else:
-            what = "is not a date" if self.form is Form.DATE else "is not a number"
-            raise error(self._column, row, text, what, self._advice)
+            raise error(self._column, row, text, self._expected(text), self._advice)
         return None
+
+    def _expected(self, text: str) -> str:
+        if self._is_boolean:
+            return f"is not a boolean ({BOOLEAN_WORDS})"
+        if self.form is Form.DATE or (self.form is None and texts.OTHER_DATE.fullmatch(text)):
+            return f"is not a date{HOW_DATES}"
+        return "is not a number"
 
     def _irregular(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         if self._tally is None:
-            raise error(self._column, row, value, "is not a number")
+            raise error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
         self._tally.add(reason, row, value, count)
 
 
-def _is_whole_decimal(text: str) -> bool:
-    return len(text) <= texts.MAX_EXACT_DIGITS and texts.WHOLE.fullmatch(text) is not None
+def _is_whole(text: str, pattern: re.Pattern[str]) -> bool:
+    return len(text) <= texts.MAX_EXACT_DIGITS and pattern.fullmatch(text) is not None
 
 
 def _numbers(found: Sequence[int | float | None]) -> Numbers:
@@ -224,18 +267,24 @@ def _numbers(found: Sequence[int | float | None]) -> Numbers:
     filled: list[int | float] = [0 if value is None else value for value in found]
     whole = [value for value in filled if isinstance(value, int)]
     if len(whole) == len(filled):
-        if all(-(2**63) <= value < 2**63 for value in whole):
-            return Numbers(np.array(whole, dtype=np.int64), missing)
-        return _large(whole, missing)
+        return _whole(whole, missing)
+    large = _large_of(whole)
+    if large and all(value == math.floor(value) and abs(value) < EXACT_FLOAT for value in filled if value not in large):
+        # As floats, the large ones would lose what they keep in a batch of their own.
+        return _whole([int(value) for value in filled], missing)._replace(has_fractions=True)
     floats = np.array(filled, dtype=np.float64)
     floats[missing] = np.nan
-    return Numbers(floats, missing, lost=_lost(whole))
+    return Numbers(floats, missing, rounded=large)
 
 
-def _lost(whole: Sequence[int]) -> int:
-    """Says how many different whole numbers become equal to others as floats."""
-    large = {value for value in whole if abs(value) >= 2**53}
-    return len(large) - len(set(map(float, large)))
+def _large_of(whole: Iterable[int]) -> frozenset[int]:
+    return frozenset(value for value in whole if abs(value) >= EXACT_FLOAT)
+
+
+def _whole(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
+    if all(-(2**63) <= value < 2**63 for value in whole):
+        return Numbers(np.array(whole, dtype=np.int64), missing)
+    return _large(whole, missing)
 
 
 def _large(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
@@ -247,7 +296,7 @@ def _large(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
         return Numbers(np.array(shifted, dtype=np.int64), missing, base)
     floats = np.array([float(value) for value in whole])
     floats[missing] = np.nan
-    return Numbers(floats, missing, lost=_lost(known))
+    return Numbers(floats, missing, rounded=_large_of(known))
 
 
 def error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:

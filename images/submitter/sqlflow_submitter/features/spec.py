@@ -70,6 +70,11 @@ class Feature:
             names += [name for name in feature.columns() if name not in names]
         return names
 
+    def number_columns(self) -> list[str]:
+        """Names the columns whose values must be numbers or dates."""
+        names = [self.column] if self.kind in (DENSE, CATEGORY_ID) else []
+        return names + [name for feature in self.inputs for name in feature.number_columns()]
+
     def matrix_width(self) -> int:
         """Gives the number of columns that this feature takes in the matrix."""
         if self.kind in CATEGORICAL or self.kind == BUCKET:

@@ -2,23 +2,26 @@
 
 XGBoost's values have 32 bits: above 16,777,216 they hold no odd number, and of a timestamp three minutes. Where values
 of a column would become equal, the column is moved towards zero, and PREDICT moves it likewise. Whole numbers beyond 64
-bits come with a base, and stay exact as long as all are less than 2^63 away from it; else they are counted before they
-become floats, so that what is lost is known (a value that comes in several batches may count more than once).
+bits come with a base, and stay exact as long as the largest is less than 2^63 above the smallest; else up to
+MAX_ROUNDED of them are noted before they become floats, so that what is lost is known.
 
 Memory: 4 bytes a value where 32 bits hold it exactly, else 8 until `settle`, which is done column by column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.features.numbers import Numbers
+from sqlflow_submitter.features.numbers import EXACT_FLOAT, Numbers
 from sqlflow_submitter.features.texts import MICROS_PER_DAY
 
+MAX_ROUNDED = 10_000
+"""So many large whole numbers that become floats are kept, to count what is lost."""
 EXACT = 2**24
 """Whole numbers up to here have a place of their own in 32 bits."""
 NOTABLE_LOSS = 0.01
@@ -70,40 +73,49 @@ class NumberStore:
 
     def __init__(self, is_date: bool) -> None:
         self._is_date = is_date
-        self._narrow: list[Floats | None] = []
-        self._wide: list[Numbers | None] = []
+        self._batches: list[Floats | Numbers] = []
+        """In 32 bits where these hold a batch, else as it came."""
+        self._rounded: set[int] = set()
 
     def add(self, numbers: Numbers) -> None:
         """Adds a batch."""
         narrow = self._fits(numbers)
-        self._narrow.append(narrow)
-        self._wide.append(numbers if narrow is None else None)
+        self._round(numbers.rounded)
+        self._batches.append(numbers if narrow is None else narrow)
 
     def _fits(self, numbers: Numbers) -> Floats | None:
         """Gives a batch in 32 bits, where that is certain to lose nothing that matters; dates in days."""
         values, missing = numbers.values, numbers.missing
-        if numbers.base or numbers.lost:
+        if numbers.base or numbers.rounded:
             return None
         if self._is_date:
             return Recipe(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
         narrow = Recipe().apply(numbers)
         with np.errstate(invalid="ignore"):
             # Compared in the type of the values: as floats, large whole numbers would seem equal.
-            return narrow if bool(((narrow.astype(values.dtype) == values) | missing).all()) else None
+            is_same = narrow.astype(values.dtype) == values
+            # What is kept in 32 bits and is as large as this was a whole number, not a float that may be one.
+            is_same &= np.abs(narrow) < (2**63 if values.dtype == np.int64 else EXACT_FLOAT)
+        return narrow if bool((is_same | missing).all()) else None
 
     def settle(self) -> Settled:
         """Fits the column into 32 bits; the store is used up."""
         base = Recipe(0, MICROS_PER_DAY) if self._is_date else Recipe()
-        if all(wide is None for wide in self._wide):
-            narrow = [block for block in self._narrow if block is not None]
+        narrow = [batch for batch in self._batches if not isinstance(batch, Numbers)]
+        if len(narrow) == len(self._batches):
+            self._batches = []
             block = np.concatenate(narrow) if narrow else np.empty(0, dtype=np.float32)
-            return _settled(block, block[~np.isnan(block)], base, 0, not self._is_date)
-        numbers, lost_before = self._all()
+            narrow.clear()
+            all_known = block[~np.isnan(block)]
+            return _settled(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
+        del narrow
+        numbers = self._all()
+        lost_before = len(self._rounded) - len(set(map(float, self._rounded)))
         base_value = numbers.base
         # From here on, all is told by its distance from the base.
         numbers = numbers._replace(base=0)
         known: Wide = numbers.values[~numbers.missing]
-        if known.dtype == np.float64 and not np.abs(known).max(initial=0) >= 2**53 and _whole(known):
+        if known.dtype == np.float64 and not np.abs(known).max(initial=0) >= EXACT_FLOAT and _whole(known):
             known = known.astype(np.int64)
             numbers = Numbers(np.where(numbers.missing, 0, numbers.values).astype(np.int64), numbers.missing)
         distinct = count_distinct(known)
@@ -118,47 +130,59 @@ class NumberStore:
         if is_fraction and lost <= distinct * NOTABLE_LOSS:
             lost = 0
         is_number = known.dtype == np.int64 and not self._is_date
-        settled = _settled(recipe.apply(numbers), known, recipe, lost, is_number)
+        settled = _settled(recipe.apply(numbers), known, distinct, recipe, lost, is_number)
         return settled._replace(
             recipe=recipe._replace(offset=recipe.offset + base_value),
             distinct=distinct + lost_before,
             lost=lost + lost_before,
         )
 
-    def _all(self) -> tuple[Numbers, int]:
-        """Puts all batches together in 64 bits: whole numbers if all are. Tells how many became equal by that."""
-        lost = sum(wide.lost for wide in self._wide if wide is not None)
-        parts = list(self._parts())
-        missing = np.concatenate([part.missing for part in parts])
-        base = next((part.base for part in parts if part.base), 0)
-        if base:
-            moved = [_moved(part, base) for part in parts]
-            if all(part is not None for part in moved):
-                whole = np.concatenate([part for part in moved if part is not None])
-                return Numbers(whole, missing, base), lost
-        if any(part.values.dtype != np.int64 for part in parts) or base:
-            for place, part in enumerate(parts):
-                if part.values.dtype == np.int64:
-                    # Counted before they become floats: then it would be too late.
-                    known = part.values[~part.missing]
-                    parts[place] = _as_floats(part)
-                    lost += count_distinct(known) - count_distinct(parts[place].values[~part.missing])
-        return Numbers(np.concatenate([part.values for part in parts]), missing), lost
+    def _all(self) -> Numbers:
+        """Puts all batches together in 64 bits: whole numbers if all are, else floats.
 
-    def _parts(self) -> Iterator[Numbers]:
-        # Batches that 32 bits hold may have fractions, or be whole numbers that were kept as fractions.
-        whole = all(part is None or part.values.dtype == np.int64 for part in self._wide) and (
-            self._is_date or all(block is None or _whole(block[~np.isnan(block)]) for block in self._narrow)
-        )
-        for place, (narrow, wide) in enumerate(zip(self._narrow, self._wide, strict=True)):
-            self._narrow[place] = self._wide[place] = None
-            if wide is not None:
-                yield wide
-                continue
-            assert narrow is not None, "a batch is kept in one of two ways"
-            missing = np.isnan(narrow)
-            values = np.where(missing, 0, narrow).astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
-            yield Numbers(values.astype(np.int64) if whole else np.where(missing, np.nan, values), missing)
+        It depends on the values alone, not on the batch that each came in.
+        """
+        is_whole = all(map(self._is_whole, self._batches))
+        parts = []
+        while self._batches:
+            parts.append(self._in_64_bits(self._batches.pop(0), is_whole))
+        missing = np.concatenate([part.missing for part in parts])
+        if is_whole:
+            if not any(part.base for part in parts):
+                return Numbers(np.concatenate([part.values for part in parts]), missing)
+            if (joined := _joined(parts, missing)) is not None:
+                return joined
+        for part in parts:
+            self._note(part)
+        return Numbers(np.concatenate([part.floats() for part in parts]), missing)
+
+    def _is_whole(self, batch: Floats | Numbers) -> bool:
+        if not isinstance(batch, Numbers):
+            return self._is_date or _whole(batch[~np.isnan(batch)])
+        known = batch.values[~batch.missing]
+        return known.dtype == np.int64 or (np.abs(known).max(initial=0) < EXACT_FLOAT and _whole(known))
+
+    def _in_64_bits(self, batch: Floats | Numbers, is_whole: bool) -> Numbers:
+        if not isinstance(batch, Numbers):
+            # `_fits` has let whole numbers only be so large.
+            is_whole |= bool((np.abs(batch) >= EXACT_FLOAT).any())
+            scaled = batch.astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
+            batch = Numbers(scaled, np.isnan(batch))
+        if is_whole and batch.values.dtype != np.int64:
+            return Numbers(np.where(batch.missing, 0, batch.values).astype(np.int64), batch.missing)
+        return batch
+
+    def _note(self, part: Numbers) -> None:
+        """Notes the whole numbers that may become equal to others as floats: later it would be too late."""
+        if part.values.dtype == np.int64:
+            known = part.values[~part.missing]
+            if not part.base:
+                known = known[(known >= EXACT_FLOAT) | (known <= -EXACT_FLOAT)]
+            self._round({value + part.base for value in np.unique(known).tolist()})
+
+    def _round(self, values: Collection[int]) -> None:
+        if values and len(self._rounded) < MAX_ROUNDED:
+            self._rounded.update(islice(values, MAX_ROUNDED - len(self._rounded)))
 
 
 def _recipes(known: Wide, base: Recipe) -> Iterator[Recipe]:
@@ -199,8 +223,7 @@ def _can_move(values: Any, offset: int) -> bool:
     return low >= -(2**63) and high < 2**63 and abs(offset) < 2**64 - 2
 
 
-def _settled(block: Floats, known: Any, recipe: Recipe, lost: int, is_number: bool) -> Settled:
-    distinct = count_distinct(known)
+def _settled(block: Floats, known: Any, distinct: int, recipe: Recipe, lost: int, is_number: bool) -> Settled:
     is_key = is_number and distinct == len(block) and _whole(known)
     rises = is_key and bool((known[1:] > known[:-1]).all())
     return Settled(block.reshape(-1, 1), recipe, distinct, lost, rises, is_key)
@@ -214,14 +237,20 @@ def count_distinct(known: Any) -> int:
     return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
+def _joined(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | None:
+    """Gives whole numbers by their distance from the smallest; None where 64 bits do not hold it."""
+    base = next(part.base for part in parts if part.base)
+    moved = [found for part in parts if (found := _moved(part, base)) is not None]
+    if len(moved) < len(parts):
+        return None
+    whole = np.concatenate(moved)
+    known = whole[~missing]
+    low = int(known.min())
+    return Numbers(np.where(missing, 0, whole - low), missing, base + low) if int(known.max()) - low < 2**63 else None
+
+
 def _complete(known: Wide) -> Numbers:
     return Numbers(known, np.zeros(len(known), dtype=np.bool_))
-
-
-def _as_floats(numbers: Numbers) -> Numbers:
-    values = numbers.values.astype(np.float64) + float(numbers.base)
-    values[numbers.missing] = np.nan
-    return Numbers(values, numbers.missing)
 
 
 def _moved(numbers: Numbers, base: int) -> NDArray[np.int64] | None:

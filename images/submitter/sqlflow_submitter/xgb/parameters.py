@@ -10,6 +10,10 @@ from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_fit, check_objective
 from sqlflow_submitter.xgb.rules import Rule
 
+METRICS_OF_CLASSES = ("logloss", "error", "merror", "mlogloss")
+METRICS_OF_NUMBERS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
+"""Metrics of XGBoost that fit one of the two only."""
+
 FAMILIES = ("train.", "validation.")
 """How the names of attributes begin that are SQLFlow's own and not XGBoost's."""
 
@@ -72,6 +76,18 @@ class Parameters:
         self.native["objective"] = objective
         self.task = check_objective(objective)
         self._check_objective(objective)
+
+    def asked_for(self) -> tuple[bool | None, str]:
+        """Says whether the statement asks for classes or for numbers, and by what; None: it does not."""
+        if self.task is not None:
+            return self.task is not Task.NUMBER, "as the statement says"
+        if "num_class" in self.native:
+            return True, "the statement has num_class"
+        for metric in self.native.get("eval_metric", ()):
+            name = str(metric).partition("@")[0]
+            if name in METRICS_OF_CLASSES or name in METRICS_OF_NUMBERS:
+                return name in METRICS_OF_CLASSES, f"the statement has eval_metric {metric}"
+        return None, ""
 
     def _check_objective(self, objective: str) -> None:
         """Checks what else the statement says against its objective."""

@@ -1,0 +1,61 @@
+"""Makes a vocabulary of a column's texts, and says what its user may not expect of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sqlflow_submitter.features.dictionary import Texts
+from sqlflow_submitter.features.report import ColumnReport
+from sqlflow_submitter.features.spec import VOCABULARY, Feature
+from sqlflow_submitter.features.store import Floats
+from sqlflow_submitter.features.texts import OTHER_DATE, TIME, Form
+
+NEARLY_ALL = 0.9
+FEW_ROWS = 10
+"""Below it, nothing is said of keys and nearly unique texts: most columns of few rows are that."""
+
+
+def vocabulary_of(column: str, texts: Texts) -> tuple[Feature, Floats]:
+    """Gives the feature, and the code of each row."""
+    vocabulary = sorted(texts.codes)
+    places = {text: place for place, text in enumerate(vocabulary)}
+    # The last entry stands for NULL.
+    final = np.array([places[text] for text in texts.codes] + [np.nan], dtype=np.float32)
+    return Feature(VOCABULARY, column=column, vocabulary=vocabulary), final[texts.rows()].reshape(-1, 1)
+
+
+def warn_of_texts(report: ColumnReport, texts: Texts, known: int) -> None:
+    """Warns of texts that may be no categories. `known`: rows that have one."""
+    count = len(texts.codes)
+    if known >= FEW_ROWS and 2 * count > known:
+        report.warn(
+            "nearly unique",
+            f"{count} different texts in {known} rows: most say nothing about other rows; "
+            "leave it out of the select or of COLUMN if it is a name or an id",
+        )
+    if sum(OTHER_DATE.fullmatch(text) is not None for text in texts.codes) >= NEARLY_ALL * count:
+        report.warn(
+            "not ISO dates",
+            "its texts look like dates, but are categories as they are: write them as 2024-12-31 in the select",
+        )
+    forms = texts.own_forms()
+    codes = forms[Form.CODE]
+    if codes:
+        report.warn(
+            "leading zeros",
+            f"{codes} of its {count} different texts are numbers with leading zeros: all are taken as "
+            f"categories, as codes are; for numbers use DENSE({report.name})",
+        )
+    if sum(TIME.fullmatch(text) is not None for text in texts.codes) >= NEARLY_ALL * count:
+        report.warn(
+            "times of a day",
+            "its texts look like times, and are categories as they are: for numbers, compute seconds in the select",
+        )
+    others = (Form.WORDS, Form.PAIR, Form.CODE, *((Form.NUMBER,) if codes else ()))
+    numbers = sum(found for form, found in forms.items() if form not in others)
+    if numbers:
+        report.warn(
+            "not only words",
+            f"{numbers} of its {count} different texts are numbers, dates, lists or words for a missing "
+            "value, and are taken as categories like the others",
+        )
