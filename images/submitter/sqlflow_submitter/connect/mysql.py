@@ -142,16 +142,6 @@ class MySQLDatabase(Database):
         )
         return (str(found[0][0]), str(found[0][1])) if found else None
 
-    def rewritten(self, select: str) -> str:
-        """Gives a select as the server understands it: views resolved, and each table with its database's name."""
-        try:
-            self.run(f"EXPLAIN EXTENDED {select}")
-        except UserError:
-            # MySQL 8 has no such word, and always does so.
-            self.run(f"EXPLAIN {select}")
-        # Level, code and text; the select is the note 1003.
-        return " ".join(str(text) for _, code, text in self.rows("SHOW WARNINGS") if code == 1003)
-
     def writer(self) -> TableWriter:
         from sqlflow_submitter.connect.mysql_writer import MySQLWriter
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +10,8 @@ from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql_types import bits
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
-from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.reads import mysql
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.mysql import MySQLDatabase
@@ -61,16 +61,8 @@ class MySQLWriter(TableWriter):
         is_table = kind == "BASE TABLE"
         return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
 
-    def reads(self, select: str, table: TableName) -> bool:
-        schema = table.schema or str(self._database.rows("SELECT DATABASE()")[0][0])
-        name = re.escape(f"{self.quote(schema)}.{self.quote(table.name)}")
-        try:
-            rewritten = self._database.rewritten(select)
-        except UserError:
-            # EXPLAIN needs a right to the views that SELECT does not need. The select's own text tells less.
-            return re.search(rf"\b{re.escape(table.name)}\b", select, re.IGNORECASE) is not None
-        # The server names all tables after `from` and `join`; elsewhere this may be an alias and a column.
-        return re.search(rf"\b(from|join)\s*\(*{name}(?!\.)", rewritten, re.IGNORECASE) is not None
+    def reads(self, select: str, table: TableName) -> str | None:
+        return mysql.reason(select, table.schema, table.name, self._database.rows)
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         check()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.postgresql_types import bools
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.reads import postgresql
+from sqlflow_submitter.reads.postgresql import literal
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
@@ -44,7 +45,7 @@ class PostgreSQLWriter(TableWriter):
         self._database.copy_in(f"COPY {self.quoted(table)} FROM STDIN", rows)
 
     def mark(self, table: TableName, name: str) -> None:
-        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {_literal(marker(name))}")
+        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {literal(marker(name))}")
 
     def existing(self, table: TableName) -> Existing | None:
         found = self._database.rows(
@@ -64,18 +65,11 @@ class PostgreSQLWriter(TableWriter):
         )
         return sorted(str(name) for (name,) in found)
 
-    def reads(self, select: str, table: TableName) -> bool:
-        found = self._database.rows(
-            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            f"WHERE c.oid = {self._oid(table)}"
-        )
-        if not found:
-            return False
-        lines = self._database.rows(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {select}")
-        return found[0] in set(_relations(json.loads("\n".join(str(line) for (line,) in lines))))
+    def reads(self, select: str, table: TableName) -> str | None:
+        return postgresql.reason(select, self.quoted(table), table.name, self._database.rows)
 
     def _oid(self, table: TableName) -> str:
-        return f"to_regclass({_literal(self.quoted(table))})"
+        return f"to_regclass({literal(self.quoted(table))})"
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         self.run("BEGIN")
@@ -90,22 +84,6 @@ class PostgreSQLWriter(TableWriter):
 
     def close(self) -> None:
         self._database.close()
-
-
-def _literal(text: str) -> str:
-    """Writes a text so that no setting of the session changes how it is read."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _relations(plan: Any) -> Iterator[tuple[str, str]]:
-    """Names the tables of a plan, each with its schema."""
-    if isinstance(plan, dict):
-        if "Relation Name" in plan:
-            yield plan.get("Schema", ""), plan["Relation Name"]
-        plan = list(plan.values())
-    if isinstance(plan, list):
-        for item in plan:
-            yield from _relations(item)
 
 
 def _copy_cells(column: ColumnInfo, values: Sequence[bytes | None]) -> list[bytes]:

@@ -104,8 +104,8 @@ class TableWriter:
         """Names what would keep a table from being replaced, such as views; none where nothing does."""
         return []
 
-    def reads(self, select: str, table: TableName) -> bool:
-        """Tells whether a select reads a table, also through a view. The select is not executed."""
+    def reads(self, select: str, table: TableName) -> str | None:
+        """Gives the reason why a select reads a table, or may; None: it does not. The select is not executed."""
         raise NotImplementedError
 
     def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:

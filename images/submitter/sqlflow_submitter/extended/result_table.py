@@ -45,16 +45,25 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         )
     if replace:
         return
-    if existing.ours and not any(writer.reads(select, table) for select in selects if select):
+    reason = _read(writer, table, selects) if existing.ours else "this release of SQLFlow did not make it"
+    if reason is None:
         return
     rows = _rows(writer, table)
-    reason = (
-        "the statement reads it" if existing.ours else f"it exists ({rows}) and this release of SQLFlow did not make it"
-    )
+    if not existing.ours:
+        reason = f"it exists ({rows}) and {reason}"
     raise UserError(
         f"cannot write table {table}: {reason}; choose another name "
         f"(WITH {REPLACE} = true replaces it: what it holds now, {rows}, is lost)"
     )
+
+
+def _read(writer: TableWriter, table: TableName, selects: Sequence[str]) -> str | None:
+    """Gives the reason why one of the selects reads a table, or may; None: none does."""
+    for select in filter(None, selects):
+        reason = writer.reads(select, table)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _rows(writer: TableWriter, table: TableName) -> str:
