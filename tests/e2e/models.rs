@@ -67,7 +67,7 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
     let train = TRAIN.replace("team/flowers", "other");
     let program = format!("{train} SELECT * FROM iris TO PREDICT p.class USING team/flowrs;");
     let refused = run(&mut client, &program, "").await;
-    assert_eq!(refused.status.cause(), Cause::Storage, "{}", refused.status.message);
+    assert_eq!(refused.status.cause(), Cause::StatementFailed, "{}", refused.status.message);
     let message = &refused.status.message;
     assert!(
         message.starts_with("a later statement cannot run: model team/flowrs does not exist at"),
@@ -82,7 +82,7 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
     assert_eq!(succeed(&mut client, "SHOW MODELS;", "").await.rows().len(), 0);
     let missing = run(&mut client, "DROP MODEL team/flowers;", "").await;
     assert_eq!(missing.status.code(), job_status::Code::Failed);
-    assert_eq!(missing.status.cause(), Cause::Storage, "{}", missing.status.message);
+    assert_eq!(missing.status.cause(), Cause::StatementFailed, "{}", missing.status.message);
     assert!(missing.status.message.contains("cannot drop model team/flowers"), "{}", missing.status.message);
     let if_exists = succeed(&mut client, "DROP MODEL IF EXISTS team/flowers;", "").await;
     assert!(model(&if_exists).removed);
