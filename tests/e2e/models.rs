@@ -74,6 +74,21 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
         "{message}"
     );
     assert!(message.ends_with("; did you mean team/flowers?"), "{message}");
+    // So is what the statement cannot do with a model that is there.
+    for (later, why) in [
+        (
+            "SELECT sepal_length, class FROM iris TO PREDICT p.class USING team/flowers;",
+            "statement 2 (TO PREDICT): the model's column ",
+        ),
+        (
+            "SELECT * FROM iris TO EVALUATE team/flowers WITH validation.metrics = \"rmse\" LABEL class;",
+            "statement 2 (TO EVALUATE): metric rmse does not exist",
+        ),
+    ] {
+        let refused = run(&mut client, &format!("{train} {later}"), "").await;
+        assert_eq!(refused.status.cause(), Cause::StatementFailed, "{}", refused.status.message);
+        assert!(refused.status.message.starts_with(why), "{}", refused.status.message);
+    }
     assert_eq!(succeed(&mut client, "SHOW MODELS;", "").await.rows().len(), 1, "nothing was trained");
 
     let dropped = succeed(&mut client, "DROP MODEL team/flowers;", "").await;

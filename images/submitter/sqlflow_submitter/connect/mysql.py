@@ -132,6 +132,11 @@ class MySQLDatabase(Database):
         for _ in self._execute(sql):
             pass
 
+    def has_schema(self, name: str) -> bool:
+        """Tells whether there is a database of this name that the user may see."""
+        literal = f"_utf8mb4 X'{name.encode().hex()}'"
+        return bool(self.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal}"))
+
     def table_kind(self, schema: str | None, name: str) -> tuple[str, str] | None:
         """Gives `BASE TABLE`, `VIEW` …, and the table's comment; None where there is no such table."""
         literals = [f"_utf8mb4 X'{text.encode().hex()}'" for text in (schema or "", name)]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 INSERT_BYTES = 1024 * 1024
 """A statement is sent when it is this long: well below what any server's max_allowed_packet is by default."""
 
+MAX_NAME = 64
+"""Characters of a table's name."""
+
 DECODERS = {Kind.BOOL: decode.ints, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
 
@@ -60,6 +63,15 @@ class MySQLWriter(TableWriter):
         kind, comment = found
         is_table = kind == "BASE TABLE"
         return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
+
+    def cannot_make(self, table: TableName) -> str | None:
+        if len(table.name) > MAX_NAME:
+            return f"its name has {len(table.name)} characters, and the database allows {MAX_NAME}"
+        ((default,),) = self._database.rows("SELECT DATABASE()")
+        schema = table.schema or default
+        if schema is None:
+            return "the data source names no database, and neither does the table"
+        return None if self._database.has_schema(str(schema)) else f"database {schema} does not exist"
 
     def reads(self, select: str, table: TableName) -> str | None:
         return mysql.reason(select, table.schema, table.name, self._database.rows)

@@ -57,6 +57,17 @@ class PostgreSQLWriter(TableWriter):
         kind = KINDS.get(found[0][0], "relation")
         return Existing(kind, kind == "table" and found[0][1] == marker(found[0][2]))
 
+    def cannot_make(self, table: TableName) -> str | None:
+        schema = (table.schema or "").rpartition(".")[2]
+        found = f"to_regnamespace({literal(self.quote(schema))})" if schema else "to_regnamespace(current_schema())"
+        ((oid, may_create),) = self._database.rows(
+            f"SELECT found::oid::text, coalesce(has_schema_privilege(found::oid, 'CREATE'), false)::text "
+            f"FROM (SELECT {found} AS found) AS schema"
+        )
+        if oid is None:
+            return f"schema {schema} does not exist" if schema else "no schema of the search path exists"
+        return None if may_create == "true" else "this user may make no table in its schema"
+
     def dependents(self, table: TableName) -> list[str]:
         found = self._database.rows(
             "SELECT DISTINCT c.relname::text FROM pg_depend d "

@@ -95,6 +95,10 @@ class TableWriter:
         """Tells what has this name; None: nothing."""
         raise NotImplementedError
 
+    def cannot_make(self, table: TableName) -> str | None:
+        """Gives the reason why no table of this name can be made; None: none is known."""
+        return None
+
     def count(self, table: TableName, limit: int) -> int:
         """Counts the rows of a table, up to a limit."""
         sql = f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"

@@ -126,16 +126,20 @@ def leftovers(writer: TableWriter, table: TableName, suffix: str) -> list[TableN
 
 
 def check_result_table(statement: Statement, attributes: Mapping[str, Any], database: Database) -> None:
-    """Refuses a result table that must not be replaced, before any work is done.
+    """Refuses a result table that cannot be made, or must not be replaced, before any work is done.
 
     Raises:
         UserError: as of `check_replaceable`.
     """
     if statement.result_table:
         with database.writer() as writer:
+            table = writer.table_name(statement.result_table)
+            reason = writer.cannot_make(table)
+            if reason is not None:
+                raise UserError(f"cannot write table {table}: {reason}; choose another name")
             selects = [statement.select, str(attributes.get("validation.select", ""))]
             replace = attributes.get(REPLACE, False)
-            check_replaceable(writer, writer.table_name(statement.result_table), selects, replace)
+            check_replaceable(writer, table, selects, replace)
 
 
 @contextmanager
