@@ -4,6 +4,7 @@ use std::io;
 
 use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
 
+use super::PIECE;
 use super::result_set::{Expand, ResultSet, Style};
 use sqlflow_server::text::cell::{Batch, Cell};
 use sqlflow_server::text::escape::{escaped, width};
@@ -12,8 +13,6 @@ use sqlflow_server::text::escape::{escaped, width};
 const MEASURED_ROWS: usize = 1_000;
 /// A column is padded to at most this many columns of the terminal; a longer value makes its own row longer.
 const WIDEST_PADDING: usize = 60;
-/// Text is handed on in pieces of about this many bytes.
-const PIECE: usize = 64 * 1024;
 
 /// Takes pieces of the table's text.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
