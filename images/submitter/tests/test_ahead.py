@@ -99,7 +99,9 @@ def test_a_column_that_comes_twice(source: Here, agent: StandInAgent) -> None:
     passes(agent, use("predict", select=twice, result_column="y"))
     passes(agent, use("explain", select=twice))
     needed = "SELECT a, b, a, y FROM source"
-    assert "statement 2 (TO EXPLAIN): column a comes 2 times in the select" in refused(agent, use("explain", select=needed))
+    assert "statement 2 (TO EXPLAIN): column a comes 2 times in the select" in refused(
+        agent, use("explain", select=needed)
+    )
 
 
 def test_what_is_known_of_an_existing_model_is_held_against_a_use_of_it(source: Here, agent: StandInAgent) -> None:
@@ -173,7 +175,7 @@ def test_queries_are_checked_too(source: Here, agent: StandInAgent) -> None:
     assert "did you mean source?" in refused(agent, query("SELECT a FROM sorce"))
 
 
-def test_a_function_that_may_make_tables_ends_the_check(postgresql_dsn: str, source: Here, agent: StandInAgent) -> None:
+def test_a_function_that_may_make_tables_ends_the_check(source: Here, agent: StandInAgent) -> None:
     if "postgresql" not in source.dsn:
         pytest.skip("functions of others make no tables")
     source.sql(

@@ -158,7 +158,23 @@ def test_a_table_that_a_function_reads_is_read(tables: Here, agent: StandInAgent
         tables.sql(*(f"DROP FUNCTION {name}" for name in ("caller", "plain", "harmless")))
 
 
-def test_a_table_of_a_function_in_standard_sql_is_read(postgresql_dsn: str, tables: Here, agent: StandInAgent) -> None:
+def test_a_table_that_a_function_of_a_package_reads_is_read(tables: Here, agent: StandInAgent) -> None:
+    if dialect(tables) != "mysql":
+        pytest.skip("others have no packages")
+    mode = "SET sql_mode = ORACLE"
+    agent.run(
+        "CREATE PACKAGE pack AS FUNCTION plain RETURN INT; END",
+        "CREATE PACKAGE BODY pack AS FUNCTION plain RETURN INT AS n INT; "
+        "BEGIN SELECT count(*) INTO n FROM outcome; RETURN n; END; END",
+        replay=(mode,),
+    ).succeeded()
+    try:
+        assert "function test.pack names it" in refusal(agent, "SELECT * FROM source WHERE a < test.pack.plain()")
+    finally:
+        agent.run("DROP PACKAGE pack", replay=(mode,)).succeeded()
+
+
+def test_a_table_of_a_function_in_standard_sql_is_read(tables: Here, agent: StandInAgent) -> None:
     if dialect(tables) != "postgresql":
         pytest.skip("others have no such functions")
     # Nothing is left of its text: PostgreSQL has parsed it.

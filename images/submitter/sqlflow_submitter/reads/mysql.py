@@ -68,7 +68,9 @@ def find(wanted: Wanted, ask: Ask) -> list[Object]:
     )
     routines = ask(
         "SELECT 'function', CONCAT(routine_schema, '.', routine_name), routine_definition "
-        f"FROM information_schema.routines WHERE routine_name IN ({_list(wanted.calls)})"
+        f"FROM information_schema.routines WHERE routine_name IN ({_list(wanted.calls)}) "
+        # MariaDB: the functions of a package are in its text.
+        f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(wanted.names)}))"
     )
     return [Object(str(kind), str(name), text) for kind, name, text in [*views, *routines]]
 
