@@ -202,3 +202,14 @@ def test_a_result_table_that_cannot_be_made(source: Here, agent: StandInAgent) -
         assert "its name has 65 characters, and the database allows 64" in told
     else:
         passes(agent, use("predict", result_table=long_name))
+
+
+@pytest.mark.parametrize("value", ["NULL", "''", "'n/a'", "'infinity'"])
+def test_a_column_without_a_value_is_not_needed_later(source: Here, agent: StandInAgent, value: str) -> None:
+    """Training leaves it out, whatever stands for the missing value."""
+    first = {**TRAIN, "select": f"SELECT a, b, y, CASE WHEN a > 0 THEN {value} END AS void FROM source"}
+    assert "left out" in agent.run(first, ahead=[use("explain")]).succeeded().stdout
+    twice = "SELECT a, b, a AS void, b AS void FROM source"
+    passes(agent, use("explain", select=twice), first=first)
+    told = refused(agent, use("explain"), first={**first, "select": "SELECT a, b, y, 'x' AS void FROM source"})
+    assert "the model's column void does not exist" in told

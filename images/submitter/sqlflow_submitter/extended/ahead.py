@@ -14,6 +14,7 @@ from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.extended.plan import TrainPlan, check_continues, check_estimator
 from sqlflow_submitter.extended.result_table import check_result_table
 from sqlflow_submitter.features.clause import locate, resolve_column
+from sqlflow_submitter.features.texts import is_surely_a_value
 from sqlflow_submitter.model import META, ModelMeta
 from sqlflow_submitter.reads.behind_select import behind_selects, may_make_tables, name_any_of
 from sqlflow_submitter.reads.words import Object
@@ -25,6 +26,10 @@ from sqlflow_submitter.xgb.parameters import Parameters, as_list, check_attribut
 
 MAX_TOLD = 10
 """Faults that one message names."""
+
+
+SAMPLED_ROWS = 100
+"""Rows that are looked at for a value of a column."""
 
 
 class Plan(NamedTuple):
@@ -166,19 +171,20 @@ class _Row:
     def _check_inputs(self, trained: Plan, available: Sequence[str]) -> None:
         """Refuses a select that lacks a column which the model will read, or has it twice."""
         derived = set(trained.plan.clause.derived)
-        folded = {name.lower() for name in available}
         for name in trained.plan.inputs():
-            if name in derived and name.lower() not in folded and not self._has_values(trained.select, name):
-                continue
-            locate("the model's column", [name], available)
+            try:
+                locate("the model's column", [name], available)
+            except UserError:
+                if name not in derived or self._has_values(trained.select, name):
+                    raise
 
     def _has_values(self, select: str, column: str) -> bool:
-        """Tells whether a column has a value: one without is left out. Asked only of what a later select lacks."""
+        """Tells whether a column surely has a value: one without is left out. Asked of what a later select lacks."""
         with self._database.writer() as writer:
             quoted = writer.quote(column)
-        sql = f"SELECT 1 FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT 1"
+        sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT {SAMPLED_ROWS}"
         try:
-            return bool(self._database.rows(sql))
+            return any(is_surely_a_value(value) for (value,) in self._database.rows(sql))
         except UserError:
             # Such as a column that comes twice: training will say so.
             return False

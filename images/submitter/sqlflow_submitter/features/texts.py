@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Any
 
 EPOCH_DAY = datetime(1970, 1, 1).toordinal()
 MICROS_PER_DAY = 86_400_000_000
@@ -91,3 +93,16 @@ def micros(text: str) -> int | None:
         return None
     seconds = (moment.hour * 60 + moment.minute) * 60 + moment.second
     return (moment.toordinal() - EPOCH_DAY) * MICROS_PER_DAY + seconds * 1_000_000 + moment.microsecond
+
+
+def is_surely_a_value(value: Any) -> bool:
+    """Tells whether a value of a column is missing by no rule, whatever the others are."""
+    if isinstance(value, str):
+        match form_of(value):
+            case Form.MISSING:
+                return False
+            case Form.DATE:
+                return micros(value) is not None
+            case Form.NUMBER | Form.CODE:
+                value = number(value)
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
