@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use serde_json::json;
 use sqlflow_model_storage::cache::{Cache, Fingerprint, Keeping};
 use sqlflow_model_storage::models::{Model, Models};
+use sqlflow_model_storage::tarball::{self, META};
 use sqlflow_model_storage::unpack::unpack;
 use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Patience};
 use sqlflow_os::paths::inside;
@@ -68,18 +69,37 @@ pub fn fetch(
     })
 }
 
-/// Looks whether a model exists that a later step needs. A storage that does not say so is believed to have it: the step
-/// itself will see.
+/// Looks whether a model exists that a later step needs, and writes what its tarball says of it into its folder, if it has
+/// one. A storage that does not say so is believed to have it: the step itself will see.
 ///
 /// # Errors
 /// [`InputError::Missing`]
-pub fn require(model: &Input, attempt: &AttemptRef, patience: &Arc<Patience>) -> Result<(), InputError> {
+pub fn require(
+    workspace: &Path,
+    model: &Input,
+    attempt: &AttemptRef,
+    patience: &Arc<Patience>,
+) -> Result<(), InputError> {
     let Ok(place) = ModelPlace::new(&model.uri, &model.name) else { return Ok(()) };
     let Ok(store) = store::open(&place, attempt, patience) else { return Ok(()) };
     match store.read(&place.tarball()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model)),
+        Ok(tarball) if !model.directory.is_empty() => {
+            if let Err(error) = describe(workspace, model, tarball) {
+                tracing::warn!(%error, model = model.name, "a later statement's model cannot be looked into");
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+/// Writes a model's metadata, if it has some, into its folder within the workspace.
+fn describe(workspace: &Path, model: &Input, tarball: impl Read) -> anyhow::Result<()> {
+    let Some(meta) = tarball::meta(tarball)? else { return Ok(()) };
+    let folder = inside(workspace, &model.directory)?;
+    std::fs::create_dir_all(&folder)?;
+    Ok(std::fs::write(folder.join(META), meta)?)
 }
 
 fn missing(model: &Input) -> InputError {
@@ -274,16 +294,20 @@ mod tests {
         std::fs::create_dir(dir.path().join("m")).unwrap();
         std::fs::write(dir.path().join("m/m.tar.gz"), "x").unwrap();
         let patience = Arc::new(Patience::new(Duration::ZERO));
-        let require = |name: &str| {
+        let require = |name: &str, directory: &str| {
             let uri = format!("file://{}/{name}", dir.path().display());
-            require(
-                &Input { uri, name: name.into(), directory: String::new() },
-                &AttemptRef::default(),
-                &patience,
-            )
+            let input = Input { uri, name: name.into(), directory: directory.into() };
+            require(dir.path(), &input, &AttemptRef::default(), &patience)
         };
-        require("m").unwrap();
-        assert!(require("mm").unwrap_err().to_string().ends_with("; did you mean m?"));
+        require("m", "").unwrap();
+        assert!(require("mm", "").unwrap_err().to_string().ends_with("; did you mean m?"));
+        // What is no tarball is the later step's to report.
+        require("m", "ahead/m").unwrap();
+        assert!(!dir.path().join("ahead/m").exists());
+        std::fs::write(dir.path().join("m/m.tar.gz"), tarball(META, b"{}")).unwrap();
+        require("m", "ahead/m").unwrap();
+        assert_eq!(std::fs::read(dir.path().join("ahead/m/model_meta.json")).unwrap(), b"{}");
+        require("m", "").unwrap();
     }
 
     #[test]

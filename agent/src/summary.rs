@@ -119,6 +119,9 @@ fn value(outcome: &Outcome, message: &str) -> Value {
     if outcome.output_kept {
         value["output_kept"] = json!(true);
     }
+    if outcome.user_error {
+        value["user_error"] = json!(true);
+    }
     if outcome.unexplained {
         value["unexplained"] = json!(true);
     }

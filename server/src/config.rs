@@ -285,7 +285,7 @@ impl Options {
     /// not read.
     pub fn read() -> anyhow::Result<Self> {
         let args: Vec<OsString> = std::env::args_os().collect();
-        let first = matches(&args, None)?;
+        let first = matches(&args, None);
         let read = Self::of(args, &first);
         match read {
             // A server that cannot start ends as it always did.
@@ -299,7 +299,7 @@ impl Options {
     fn of(args: Vec<OsString>, first: &ArgMatches) -> anyhow::Result<Self> {
         let file = first.get_one::<PathBuf>("config");
         let mut options = match file {
-            Some(file) => Self::with_file(args, file)?,
+            Some(file) => Self::with_file(args, file, first)?,
             None => Self::from_arg_matches(first)?,
         };
         options.origins = Origins::of(first, file.map(PathBuf::as_path));
@@ -331,15 +331,15 @@ impl Options {
         }
     }
 
-    fn with_file(args: Vec<OsString>, file: &Path) -> anyhow::Result<Self> {
+    fn with_file(args: Vec<OsString>, file: &Path, first: &ArgMatches) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(file).with_context(|| {
-            let origin = Origins::of(&Self::command().get_matches_from(&args), None).0.remove("config");
+            let origin = Origins::of(first, None).0.remove("config");
             let origin = origin.unwrap_or_default();
             format!("cannot read the configuration file {} (from {origin})", file.display())
         })?;
         let from_file = file::args(&text).with_context(|| format!("in {}", file.display()))?;
         // Flags come later and override what the file says.
-        Ok(Self::from_arg_matches(&matches(&args, Some((file, &from_file)))?)?)
+        Ok(Self::from_arg_matches(&matches(&args, Some((file, &from_file))))?)
     }
 
     /// Refuses a flag that the launcher does not read. The file and the environment may serve several.
@@ -418,17 +418,14 @@ fn is_given(flags: &ArgMatches, arg: &Arg) -> bool {
 const MODEL_STORAGES: [&str; 7] = ["file", "hdfs", "webhdfs", "s3", "oss", "gs", "azblob"];
 
 /// Reads a command line, with what the file says as flags before it. Ends the process for `--help` and for errors, which name the place that a wrong value came from.
-///
-/// # Errors
-/// Never: it has the form that its callers need.
-fn matches(args: &[OsString], file: Option<(&Path, &[String])>) -> anyhow::Result<ArgMatches> {
+fn matches(args: &[OsString], file: Option<(&Path, &[String])>) -> ArgMatches {
     let command = Options::command();
     let from_file = file.map(|(_, flags)| flags).unwrap_or_default();
     let (program, flags) = args.split_at(args.len().min(1));
     let all =
         program.iter().cloned().chain(from_file.iter().map(OsString::from)).chain(flags.iter().cloned());
     match command.clone().try_get_matches_from(all) {
-        Ok(matches) => Ok(matches),
+        Ok(matches) => matches,
         Err(error) if error.use_stderr() => {
             // Who reads it may be gone.
             let _ = write!(std::io::stderr(), "{}", origin::named(&error, &command, args, file));

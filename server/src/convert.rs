@@ -32,6 +32,7 @@ pub fn outcome(wire: &agent::Outcome) -> Outcome {
         message: wire.message.clone(),
         detail,
         retryable: wire.retryable,
+        user_error: wire.user_error,
         evidence: evidence(wire),
         output_kept: wire.output_kept,
         unexplained: wire.unexplained,

@@ -1,6 +1,6 @@
 //! Data sources: `Session.db_conn_str`. Only its form is checked here; the submitter connects.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sql::Dialect;
 
@@ -62,13 +62,19 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
     }
 }
 
+/// The file of an SQLite data source, as submitters understand it: always absolute. `None`: it is none, or of another form.
+#[must_use]
+pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
+    let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
+    let path = rest.split('?').next()?.strip_prefix('/')?;
+    Some(Path::new("/").join(path.trim_start_matches('/')))
+}
+
 /// Why a submitter on this machine would not open the SQLite file of a data source: it is not there, and would not be made.
 /// `None`: it would, or it is no SQLite file.
 #[must_use]
 pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
-    let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
-    let path = format!("/{}", rest.split('?').next()?.trim_start_matches('/'));
-    let path = Path::new(&path);
+    let path = sqlite_path(data_source)?;
     let folder = path.parent()?;
     let is_missing = !path.exists() && path != Path::new("/:memory:");
     if is_missing && folder == Path::new("/") {

@@ -67,13 +67,28 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
     let train = TRAIN.replace("team/flowers", "other");
     let program = format!("{train} SELECT * FROM iris TO PREDICT p.class USING team/flowrs;");
     let refused = run(&mut client, &program, "").await;
-    assert_eq!(refused.status.cause(), Cause::Storage, "{}", refused.status.message);
+    assert_eq!(refused.status.cause(), Cause::StatementFailed, "{}", refused.status.message);
     let message = &refused.status.message;
     assert!(
         message.starts_with("a later statement cannot run: model team/flowrs does not exist at"),
         "{message}"
     );
     assert!(message.ends_with("; did you mean team/flowers?"), "{message}");
+    // So is what the statement cannot do with a model that is there.
+    for (later, why) in [
+        (
+            "SELECT sepal_length, class FROM iris TO PREDICT p.class USING team/flowers;",
+            "statement 2 (TO PREDICT): the model's column ",
+        ),
+        (
+            "SELECT * FROM iris TO EVALUATE team/flowers WITH validation.metrics = \"rmse\" LABEL class;",
+            "statement 2 (TO EVALUATE): metric rmse does not exist",
+        ),
+    ] {
+        let refused = run(&mut client, &format!("{train} {later}"), "").await;
+        assert_eq!(refused.status.cause(), Cause::StatementFailed, "{}", refused.status.message);
+        assert!(refused.status.message.starts_with(why), "{}", refused.status.message);
+    }
     assert_eq!(succeed(&mut client, "SHOW MODELS;", "").await.rows().len(), 1, "nothing was trained");
 
     let dropped = succeed(&mut client, "DROP MODEL team/flowers;", "").await;
@@ -82,7 +97,7 @@ async fn a_model_is_listed_described_replaced_and_dropped() {
     assert_eq!(succeed(&mut client, "SHOW MODELS;", "").await.rows().len(), 0);
     let missing = run(&mut client, "DROP MODEL team/flowers;", "").await;
     assert_eq!(missing.status.code(), job_status::Code::Failed);
-    assert_eq!(missing.status.cause(), Cause::Storage, "{}", missing.status.message);
+    assert_eq!(missing.status.cause(), Cause::StatementFailed, "{}", missing.status.message);
     assert!(missing.status.message.contains("cannot drop model team/flowers"), "{}", missing.status.message);
     let if_exists = succeed(&mut client, "DROP MODEL IF EXISTS team/flowers;", "").await;
     assert!(model(&if_exists).removed);

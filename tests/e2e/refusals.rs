@@ -167,7 +167,7 @@ async fn a_wrong_name_is_told_with_its_near_misses() {
     let predict = "SELECT * FROM iris TO PREDICT p.class USING no_such_model;";
     let token = client.run(predict).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
-    expect_failure(&ended, Cause::Storage, &["no_such_model"]);
+    expect_failure(&ended, Cause::StatementFailed, &["no_such_model"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,6 +57,8 @@ pub struct PublishError {
     pub committed: Vec<ModelPublished>,
     /// It was the storage's fault, not that of what is published.
     pub may_pass: bool,
+    /// The user can fix it: the storage did what it should.
+    pub user_error: bool,
     /// Somebody else's model came in between, or took away what was staged: stage again, and ask again whether this one
     /// may still go over it.
     pub is_overtaken: bool,
@@ -173,7 +175,13 @@ impl Publication {
                     model.output.name
                 );
                 let committed = committed.clone();
-                return Err(PublishError { message, committed, may_pass: true, is_overtaken: false });
+                return Err(PublishError {
+                    message,
+                    committed,
+                    may_pass: true,
+                    user_error: false,
+                    is_overtaken: false,
+                });
             }
             if let Err(error) = model.store.clear() {
                 tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
@@ -335,6 +343,7 @@ impl OneModel {
             },
             committed: committed.to_owned(),
             may_pass: is_overtaken || may_pass(cause),
+            user_error: cause.is_users(),
             is_overtaken,
         }
     }

@@ -126,7 +126,11 @@ fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() 
     let bench = Bench::new();
     let missing = bench.removal(1, false).stage(&|_| ()).unwrap_err();
     assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
-    assert!(missing.message.ends_with("it does not exist") && !missing.may_pass, "{}", missing.message);
+    assert!(
+        missing.message.ends_with("it does not exist") && !missing.may_pass && missing.user_error,
+        "{}",
+        missing.message
+    );
     for publication in [bench.removal(1, true), bench.removal(2, false)] {
         let removed = publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
         assert!(removed[0].removed && removed[0].replaced.is_none());

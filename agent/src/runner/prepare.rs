@@ -44,7 +44,7 @@ pub(super) fn prepare(
         }
     }
     for model in &assignment.required {
-        if let Err(error) = input::require(model, &attempt_of(assignment), patience) {
+        if let Err(error) = input::require(root, model, &attempt_of(assignment), patience) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed {
                 message: format!("a later statement cannot run: {error}"),

@@ -66,12 +66,12 @@ async fn within(limit: Duration, size: impl FnOnce() -> Option<u64> + Send + 'st
 }
 
 fn publish_failed(error: PublishError) -> Event {
-    let PublishError { message, committed, may_pass, is_overtaken } = error;
+    let PublishError { message, committed, may_pass, user_error, is_overtaken } = error;
     if is_overtaken {
         tracing::warn!("{message}; staging it again");
         return Event::Overtaken { message, committed };
     }
-    Event::PublishFailed { message, committed, may_pass }
+    Event::PublishFailed { message, committed, may_pass, user_error }
 }
 
 #[cfg(test)]

@@ -111,6 +111,8 @@ pub enum Event {
         committed: Vec<ModelPublished>,
         /// It may work later.
         may_pass: bool,
+        /// The user can fix it.
+        user_error: bool,
     },
     /// Somebody else's model came in between staging and commit, and the storage did not put ours over it.
     Overtaken {

@@ -104,6 +104,7 @@ pub(super) enum End {
     PublishFailed {
         message: String,
         may_pass: bool,
+        user_error: bool,
     },
     OutputMissing(String),
     /// The command succeeded; what it printed is nowhere whole.
@@ -131,7 +132,7 @@ pub struct ExitReport {
     pub detail: String,
     /// The same step may well succeed when it is run again.
     pub retryable: bool,
-    /// The user can mend it.
+    /// The user can fix it.
     pub user_error: bool,
     /// The command succeeded, and what it made is still there to be published.
     pub output_kept: bool,
@@ -202,7 +203,9 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
             simple(Reason::InputFailed, message, !user_error, *user_error)
         }
         // Training is never repeated because an upload failed.
-        Some(End::PublishFailed { message, .. }) => simple(Reason::PublishFailed, message, false, false),
+        Some(End::PublishFailed { message, user_error, .. }) => {
+            simple(Reason::PublishFailed, message, false, *user_error)
+        }
         Some(End::OutputMissing(why)) => simple(Reason::InputFailed, why, false, false),
         Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
         None => match exit {
@@ -393,7 +396,8 @@ mod tests {
         assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
         assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
-        let publish = End::PublishFailed { message: "no space left".into(), may_pass: true };
+        let publish =
+            End::PublishFailed { message: "no space left".into(), may_pass: true, user_error: false };
         assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
         for (fault, code) in
             [(StartFault::NotFound, 127), (StartFault::NotExecutable, 126), (StartFault::Other, 65)]

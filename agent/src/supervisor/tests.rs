@@ -248,7 +248,12 @@ fn start_failed(may_pass: bool) -> Event {
 }
 
 fn failed_publish() -> Event {
-    Event::PublishFailed { message: "no space left".into(), committed: Vec::new(), may_pass: true }
+    Event::PublishFailed {
+        message: "no space left".into(),
+        committed: Vec::new(),
+        may_pass: true,
+        user_error: false,
+    }
 }
 
 fn any_outputs() -> impl Strategy<Value = (bool, bool, bool)> {

@@ -204,13 +204,17 @@ fn failure_of(step: &Step, outcome: &Outcome, evidence: Evidence) -> Failure {
         // The command succeeded, in an earlier attempt.
         _ if step.kept_output().is_some() => Cause::Storage,
         _ if may_have_executed(step, Some(outcome), evidence) => Cause::MayHaveExecuted,
-        Reason::Lost | Reason::Terminated => Cause::Lost,
+        Reason::InputFailed | Reason::PublishFailed if outcome.user_error => Cause::StatementFailed,
+        // Another attempt had taken its place.
+        Reason::Lost | Reason::Terminated | Reason::Refused => Cause::Lost,
+        // The agent could not go on.
+        Reason::AgentFailed if evidence.started => Cause::Lost,
         Reason::Exited | Reason::Succeeded => Cause::StatementFailed,
         Reason::Signaled => Cause::Killed,
         Reason::OutOfMemory => Cause::OutOfMemory,
         Reason::Cancelled => Cause::Killed,
         Reason::StartFailed | Reason::LaunchFailed | Reason::AgentFailed => Cause::LaunchFailed,
-        Reason::InputFailed | Reason::PublishFailed | Reason::Refused => Cause::Storage,
+        Reason::InputFailed | Reason::PublishFailed => Cause::Storage,
         Reason::Deadline => Cause::Deadline,
     };
     let message = match cause {

@@ -434,6 +434,9 @@ pub struct Outcome {
     pub detail: String,
     /// The same step may well succeed when it is run again.
     pub retryable: bool,
+    /// The user can fix it, in the program or its data. Outcomes that an earlier version recorded never say this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub user_error: bool,
     /// What is known of its processes, in words: exit code, memory, time. May be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub evidence: String,
@@ -460,6 +463,7 @@ impl Outcome {
             message: message.into(),
             detail: String::new(),
             retryable,
+            user_error: false,
             evidence: String::new(),
             output_kept: false,
             unexplained: false,

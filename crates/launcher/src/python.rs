@@ -48,15 +48,15 @@ struct Shared {
 
 #[derive(Debug)]
 struct Looks {
-    state: watch::Sender<State>,
+    last: watch::Sender<Option<Look>>,
     wanted: Notify,
 }
 
-#[derive(Debug, Clone, Default)]
-struct State {
-    /// How many looks there were.
-    count: u64,
-    last: Option<(Instant, Result<Seen, String>)>,
+/// A look that has ended.
+#[derive(Debug, Clone)]
+struct Look {
+    at: Instant,
+    seen: Result<Seen, String>,
 }
 
 /// Why no Python can be used.
@@ -75,7 +75,7 @@ impl Python {
         let path = env::var_os("PYTHONPATH");
         let folder = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let path = path.map(|path| absolute_entries(&path, &folder));
-        let looks = Looks { state: watch::Sender::default(), wanted: Notify::new() };
+        let looks = Looks { last: watch::Sender::default(), wanted: Notify::new() };
         Self(Arc::new(Shared { candidates, path, looks: Some(looks) }))
     }
 
@@ -89,9 +89,10 @@ impl Python {
     /// The program: the one that can be used, else the first that might.
     #[must_use]
     pub fn program(&self) -> String {
-        let seen = self.0.looks.as_ref().and_then(|looks| match &looks.state.borrow().last {
-            Some((_, Ok(seen))) => Some(seen.program.clone()),
-            _ => None,
+        let seen = self.0.looks.as_ref().and_then(|looks| {
+            let last = looks.last.borrow();
+            let seen = last.as_ref()?.seen.as_ref().ok()?;
+            Some(seen.program.clone())
         });
         let program = seen.or_else(|| self.0.candidates.first().map(|it| it.program.clone()));
         program.map_or_else(|| "python3".to_owned(), |program| program.display().to_string())
@@ -109,19 +110,18 @@ impl Python {
     /// See [`Unusable`].
     pub async fn usable(&self) -> Result<(), Unusable> {
         let Some(looks) = &self.0.looks else { return Ok(()) };
-        let before = looks.state.borrow().clone();
-        match before.last {
-            Some((_, Ok(seen))) if seen.is_still_there() => return Ok(()),
-            Some((at, Err(why))) if at.elapsed() < FRESH => return Err(Unusable::No(why)),
+        let mut news = looks.last.subscribe();
+        let before = news.borrow_and_update().clone();
+        match before {
+            Some(Look { seen: Ok(seen), .. }) if seen.is_still_there() => return Ok(()),
+            Some(Look { at, seen: Err(why) }) if at.elapsed() < FRESH => return Err(Unusable::No(why)),
             Some(_) => looks.wanted.notify_one(),
             // The first look is under way.
             None => {}
         }
-        let mut states = looks.state.subscribe();
-        let news = states.wait_for(|state| state.count > before.count);
-        match tokio::time::timeout(ANSWER_TIME, news).await {
-            Ok(Ok(state)) => match &state.last {
-                Some((_, Err(why))) => Err(Unusable::No(why.clone())),
+        match tokio::time::timeout(ANSWER_TIME, news.changed()).await {
+            Ok(Ok(())) => match news.borrow().as_ref() {
+                Some(Look { seen: Err(why), .. }) => Err(Unusable::No(why.clone())),
                 _ => Ok(()),
             },
             Ok(Err(_)) => Err(Unusable::NotKnown("the server is shutting down".to_owned())),
@@ -138,10 +138,9 @@ impl Python {
         loop {
             let Some(seen) = shutdown.run_until_cancelled(self.look()).await else { return };
             let is_usable = seen.is_ok();
-            looks.state.send_modify(|state| {
-                tell(state.last.as_ref().map(|(_, seen)| seen), &seen);
-                state.count += 1;
-                state.last = Some((Instant::now(), seen));
+            looks.last.send_modify(|last| {
+                tell(last.as_ref().map(|look| &look.seen), &seen);
+                *last = Some(Look { at: Instant::now(), seen });
             });
             tokio::select! {
                 () = shutdown.cancelled() => return,

@@ -33,6 +33,10 @@ class Statement:
         self.listing: str = document.get("listing") or ""
         self.result_table: str | None = document.get("result_table")
         self.result_column: str | None = document.get("result_column")
+        self.using: str | None = document.get("using")
+        """The earlier model of a TRAIN statement that is checked ahead."""
+        self.hangs_on_row: bool = document.get("hangs_on_row", False)
+        """Of one that is checked ahead: its selects name a table that an earlier statement is yet to make."""
 
 
 class CleanUp:

@@ -89,7 +89,7 @@ def mariadb() -> Iterator[str]:
             file.write(
                 "CREATE DATABASE test CHARACTER SET utf8mb4;\n"
                 f"CREATE USER 'u'@'%' IDENTIFIED BY '{PASSWORD}';\n"
-                "GRANT ALL ON *.* TO 'u'@'%';\n"
+                "GRANT ALL ON *.* TO 'u'@'%' WITH GRANT OPTION;\n"
             )
         process = subprocess.Popen(
             [

@@ -173,3 +173,7 @@ def test_an_sqlite_file_is_not_made_where_nobody_meant_it(tmp_path: Path) -> Non
     assert f"the folder {tmp_path}/typo does not exist" in said
     StandInAgent(tmp_path, f"sqlite://{tmp_path}/new.db").run("CREATE TABLE t (n INTEGER)")
     assert (tmp_path / "new.db").exists()
+
+
+def test_a_scheme_that_the_server_takes_is_taken(tmp_path: Path) -> None:
+    StandInAgent(tmp_path, f"sqlite3://{tmp_path}/new.db").run("CREATE TABLE t (n INTEGER)").succeeded()

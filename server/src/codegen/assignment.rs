@@ -12,6 +12,7 @@ use sqlflow_launcher::Python;
 use sqlflow_proto::agent::{Assignment, AttemptRef, File, Input, Listing, Output, Removal};
 use tonic::Status;
 
+use super::build::ahead_folder;
 use super::gob;
 use super::spec::{STEP_VERSION, StepSpec};
 use crate::trace;
@@ -138,6 +139,7 @@ fn assign(
         spec.outputs.clear();
         spec.listing = None;
         spec.required.clear();
+        spec.ahead_models.clear();
     }
     let files = vec![
         text_file("main.py", program(attempt, &spec.title)),
@@ -151,9 +153,13 @@ fn assign(
     });
     let listings =
         spec.listing.into_iter().map(|path| Listing { uri: options.models.clone(), path }).collect();
-    let required =
-        spec.required.into_iter().map(|name| Input { uri: model_uri(&name), name, directory: String::new() });
-    let required = required.collect();
+    let looked_into = |name: &String| spec.ahead_models.contains(name);
+    let required = spec.required.iter().filter(|it| !looked_into(it)).map(|it| (it, String::new()));
+    let looked_into = spec.ahead_models.iter().map(|it| (it, ahead_folder(it)));
+    let required = required
+        .chain(looked_into)
+        .map(|(name, directory)| Input { uri: model_uri(name), name: name.clone(), directory })
+        .collect();
     let outputs = spec.outputs.into_iter().map(|output| Output {
         uri: model_uri(&output.model),
         gob: match &output.removal {

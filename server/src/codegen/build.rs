@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 use crate::sql::{
-    Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, StepKind, attribute_json, expr_json,
+    Ahead, Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, StepKind, Train,
+    attribute_json, expr_json,
 };
 
 /// The file that lists all models, in the workspace. No model's folder has this name: those are below `inputs`.
@@ -25,14 +26,16 @@ pub fn step_specs(compiled: &Compiled, user: &str) -> Vec<StepSpec> {
     specs
 }
 
-/// The models that the steps after `first` use and no step before them makes or removes, each once.
+/// The models that the steps after `first` use or drop and no step before them makes or removes, each once.
 fn models_needed_after(specs: &[StepSpec], first: usize) -> Vec<String> {
     let mut own: HashSet<&str> = HashSet::new();
     let mut needed = Vec::new();
     for (place, spec) in specs.iter().enumerate() {
-        for input in spec.inputs.iter().filter(|_| place > first) {
-            if own.insert(&input.model) {
-                needed.push(input.model.clone());
+        let is_dropped = |it: &&OutputSpec| it.removal.as_ref().is_some_and(|removal| !removal.if_exists);
+        let dropped = spec.outputs.iter().filter(is_dropped).map(|output| &output.model);
+        for model in spec.inputs.iter().map(|input| &input.model).chain(dropped).filter(|_| place > first) {
+            if own.insert(model) {
+                needed.push(model.clone());
             }
         }
         own.extend(spec.outputs.iter().map(|output| output.model.as_str()));
@@ -85,6 +88,7 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
             .collect(),
         statements: Vec::new(),
         ahead: Vec::new(),
+        ahead_models: Vec::new(),
         listing: None,
         required: Vec::new(),
         inputs: Vec::new(),
@@ -100,13 +104,44 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
         let document = document(index, &statements[index], &mut spec.inputs, &mut spec.outputs);
         spec.statements.push(Value::Object(document));
     }
-    for &index in &step.ahead {
-        // Neither its text nor its models are of use there.
-        let mut document = document(index, &statements[index], &mut Vec::new(), &mut Vec::new());
-        document.retain(|name, _| !matches!(name.as_str(), "sql" | "output" | "model_dir"));
+    add_ahead(&mut spec, &step.ahead, statements);
+    spec
+}
+
+/// Adds what follows in the row. What is known of a model is there for those that use one which the row does not make.
+fn add_ahead(spec: &mut StepSpec, ahead: &[Ahead], statements: &[Statement]) {
+    let mut own: HashSet<String> = spec.outputs.iter().map(|output| output.model.clone()).collect();
+    for &Ahead { statement, hangs_on_row } in ahead {
+        let body = &statements[statement].body;
+        let (mut inputs, mut outputs) = (Vec::new(), Vec::new());
+        let mut document = document(statement, &statements[statement], &mut inputs, &mut outputs);
+        let is_query = matches!(body, Body::Standard(_));
+        document.retain(|name, _| match name.as_str() {
+            "output" | "model_dir" | "pretrained" => false,
+            "sql" => is_query,
+            _ => true,
+        });
+        if hangs_on_row {
+            document.insert("hangs_on_row".to_owned(), json!(true));
+        }
+        if let Body::Train(Train { using: Some(using), .. }) = body {
+            document.insert("using".to_owned(), json!(using.text));
+        }
+        for input in inputs.into_iter().filter(|it| body.select().is_some() && !own.contains(&it.model)) {
+            let folder = if matches!(body, Body::Train(_)) { "pretrained" } else { "model_dir" };
+            document.insert(folder.to_owned(), json!(ahead_folder(&input.model)));
+            if !spec.ahead_models.contains(&input.model) {
+                spec.ahead_models.push(input.model);
+            }
+        }
+        own.extend(outputs.into_iter().map(|output| output.model));
         spec.ahead.push(Value::Object(document));
     }
-    spec
+}
+
+/// Where the agent puts what is known of a model that a later statement uses, relative to the workspace.
+pub(super) fn ahead_folder(model: &str) -> String {
+    format!("ahead/{model}")
 }
 
 /// Names kinds and numbers only: the title stands in source code.
@@ -249,5 +284,54 @@ mod tests {
         // What the first itself uses, its own inputs say.
         assert_eq!(required(&[use_of("n"), train.to_owned()].concat()), [Vec::<String>::new(), vec![]]);
         assert_eq!(required("SELECT 1; SHOW TABLES;"), [Vec::<String>::new()]);
+        let drop = format!("{train} DROP MODEL m; DROP MODEL n; DROP MODEL IF EXISTS o;");
+        assert_eq!(required(&drop)[0], ["n"]);
+    }
+
+    #[test]
+    fn what_is_known_of_a_model_goes_to_the_step_that_checks_a_use_of_it() {
+        let train = |using: &str, into: &str| {
+            format!("SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y {using} INTO {into};")
+        };
+        let predict = |model: &str| format!("SELECT * FROM t TO PREDICT p.y USING {model};");
+        let program = [
+            train("", "m"),
+            predict("m"),
+            "SELECT 1;".to_owned(),
+            predict("old"),
+            train("USING old", "old"),
+            predict("old"),
+            "SHOW TRAIN other;".to_owned(),
+            "CREATE TABLE x (a INT);".to_owned(),
+            predict("m"),
+            train("USING old", "n"),
+            predict("n"),
+        ]
+        .concat();
+        let specs = step_specs(&compile(&program, Dialect::Mysql).expect("a good program"), "");
+        let first = &specs[0];
+        assert_eq!(
+            (&first.ahead_models[..], &first.required[..]),
+            (&["old".to_owned()][..], &["old".to_owned(), "other".to_owned()][..])
+        );
+        let folders = |spec: &StepSpec| -> Vec<Value> {
+            spec.ahead
+                .iter()
+                .map(|it| it.get("model_dir").or(it.get("pretrained")).cloned().unwrap_or_default())
+                .collect()
+        };
+        let old = json!("ahead/old");
+        assert_eq!(
+            folders(first),
+            [Value::Null, Value::Null, old.clone(), old.clone(), Value::Null, Value::Null]
+        );
+        assert_eq!((&first.ahead[1]["sql"], first.ahead[0].get("sql")), (&json!("SELECT 1;"), None));
+        assert_eq!(first.ahead[3]["using"], "old");
+        // The next row begins with models that exist by then.
+        let second = specs.iter().rfind(|it| !it.ahead.is_empty()).unwrap();
+        assert_eq!(
+            (folders(second), &second.ahead_models[..]),
+            (vec![old, Value::Null], &["old".to_owned()][..])
+        );
     }
 }

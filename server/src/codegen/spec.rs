@@ -21,9 +21,12 @@ pub struct StepSpec {
     pub replay: Vec<ReplaySpec>,
     /// The statements as the submitter reads them.
     pub statements: Vec<Value>,
-    /// Statements of later steps whose tables and columns are checked before this step does its work.
+    /// Statements of later steps that are checked before this step does its work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ahead: Vec<Value>,
+    /// Models that those use, and that exist before this step: the agent gives the submitter what is known of each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ahead_models: Vec<String>,
     /// Models that the agent fetches before the submitter starts.
     pub inputs: Vec<InputSpec>,
     /// Models that the agent publishes after it.

@@ -200,8 +200,8 @@ impl<'a> ClauseParser<'a> {
         let position = self.current.position;
         let expr = if self.accept_symbol("*")? {
             if self.accept(EXCEPT)? { self.all_except()? } else { Expr::Ident("*".to_owned()) }
-        } else if let Some(name) = self.quoted_column()? {
-            name
+        } else if matches!(self.current.kind, LexemeKind::String | LexemeKind::Quoted) {
+            self.any_column()?
         } else {
             let name = self.name("a column")?;
             self.call_or_name(name.text)?
@@ -221,23 +221,19 @@ impl<'a> ClauseParser<'a> {
         Ok(Expr::Call { name: EXCEPT.to_owned(), args })
     }
 
+    /// A column's name: a word, in backquotes, or a string.
     fn any_column(&mut self) -> Result<Expr, SqlError> {
-        match self.quoted_column()? {
-            Some(name) => Ok(name),
-            None => self.name("a column").map(|name| Expr::Ident(name.text)),
+        if self.current.kind == LexemeKind::String {
+            return self.string("a column").map(Expr::String);
         }
+        self.any_name("a column").map(|name| Expr::Ident(name.text))
     }
 
-    /// A column's name that is written as a string or in backquotes.
-    fn quoted_column(&mut self) -> Result<Option<Expr>, SqlError> {
-        match self.current.kind {
-            LexemeKind::String => self.string("a column").map(|literal| Some(Expr::String(literal))),
-            LexemeKind::Quoted => {
-                let name = self.current.name().unwrap_or_default();
-                self.take()?;
-                Ok(Some(Expr::Ident(name)))
-            }
-            _ => Ok(None),
+    /// A name: a word, or any text in backquotes.
+    pub(super) fn any_name(&mut self, what: &'static str) -> Result<Name, SqlError> {
+        match self.current.name() {
+            Some(text) => Ok(Name { text, position: self.take()?.position }),
+            None => self.name(what),
         }
     }
 
@@ -250,11 +246,7 @@ impl<'a> ClauseParser<'a> {
             let text = self.string("a column")?.value();
             return Ok(Some(Name { text, position }));
         }
-        if let Some(text) = self.current.name() {
-            let position = self.take()?.position;
-            return Ok(Some(Name { text, position }));
-        }
-        self.name("a column").map(Some)
+        self.any_name("a column").map(Some)
     }
 
     /// `item {"," item}`.

@@ -53,11 +53,7 @@ impl ClauseParser<'_> {
                 let name = self.take()?.text.to_owned();
                 self.call_or_name(name)?
             }
-            LexemeKind::Quoted => {
-                let name = self.current.name().unwrap_or_default();
-                self.take()?;
-                Expr::Ident(name)
-            }
+            LexemeKind::Quoted => Expr::Ident(self.any_name("a name")?.text),
             _ if self.current.is("NOT") => self.unary(UnaryOp::Not)?,
             _ if self.current.is_symbol("-") => self.unary(UnaryOp::Minus)?,
             _ if self.current.is_symbol("(") => {

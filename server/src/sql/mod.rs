@@ -43,6 +43,7 @@ mod turn;
 #[cfg(test)]
 mod tests;
 
+pub use ahead::Ahead;
 pub use ast::{
     Attribute, Body, Column, ColumnClause, Constraint, DescribeModel, Direction, DropModel, Evaluate,
     Explain, Name, Optimize, Predict, Program, Run, ShowTrain, Statement, Train,

@@ -4,7 +4,7 @@
 //! a session of its own. `USE` and `SET` are replayed there; a temporary table, a computed session variable and an open
 //! transaction cannot be, so a program that needs one later is refused before anything runs.
 
-use super::ahead::plan_ahead;
+use super::ahead::{Ahead, plan_ahead};
 use super::ast::{Body, Program, Statement};
 use super::classify::StandardKind;
 use super::error::SqlError;
@@ -29,8 +29,8 @@ pub struct Step {
     pub overwrites_input: bool,
     /// The `USE` and `SET` statements of earlier steps, in order, to run first.
     pub replay: Vec<usize>,
-    /// Statements of later steps whose tables and columns are to be checked before this step does its work.
-    pub ahead: Vec<usize>,
+    /// Statements of later steps that are to be checked before this step does its work.
+    pub ahead: Vec<Ahead>,
 }
 
 /// The statements of a step, by index.

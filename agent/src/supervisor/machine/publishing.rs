@@ -31,7 +31,11 @@ impl Attempt {
             Event::CommitRefused(why) => self.abandon(End::Refused(why)),
             Event::TimeUp(Timer::Linger) => {
                 let why = "no server granted the commit in time; the model was not replaced";
-                self.abandon(End::PublishFailed { message: why.to_owned(), may_pass: true })
+                self.abandon(End::PublishFailed {
+                    message: why.to_owned(),
+                    may_pass: true,
+                    user_error: false,
+                })
             }
             other => self.before_commit(other),
         }
@@ -41,9 +45,9 @@ impl Attempt {
     /// it the grace, because a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::PublishFailed { message, committed, may_pass } => {
+            Event::PublishFailed { message, committed, may_pass, user_error } => {
                 self.models = committed;
-                self.abandon(End::PublishFailed { message, may_pass })
+                self.abandon(End::PublishFailed { message, may_pass, user_error })
             }
             Event::AttachRefused(why) => {
                 let end = self.superseded(why);
@@ -81,10 +85,10 @@ impl Attempt {
                 actions.extend(self.report());
                 actions
             }
-            Event::PublishFailed { message, committed, may_pass } => {
+            Event::PublishFailed { message, committed, may_pass, user_error } => {
                 self.models = committed.clone();
                 let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
-                actions.extend(self.report_end(End::PublishFailed { message, may_pass }));
+                actions.extend(self.report_end(End::PublishFailed { message, may_pass, user_error }));
                 actions
             }
             Event::Overtaken { message, committed } => self.overtaken(message, committed),
@@ -119,7 +123,7 @@ impl Attempt {
             return self.abandon(End::Cancelled(reason));
         }
         if self.hurried || self.overtaken > MAX_OVERTAKEN {
-            return self.abandon(End::PublishFailed { message, may_pass: true });
+            return self.abandon(End::PublishFailed { message, may_pass: true, user_error: false });
         }
         self.state = State::Staging;
         vec![Action::Stage]

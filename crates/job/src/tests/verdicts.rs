@@ -85,7 +85,7 @@ const REASONS: [(Reason, Cause); 13] = [
     (Reason::StartFailed, Cause::LaunchFailed),
     (Reason::InputFailed, Cause::Storage),
     (Reason::PublishFailed, Cause::Storage),
-    (Reason::Refused, Cause::Storage),
+    (Reason::Refused, Cause::Lost),
     (Reason::AgentFailed, Cause::LaunchFailed),
     (Reason::Lost, Cause::Lost),
     (Reason::LaunchFailed, Cause::LaunchFailed),
@@ -102,7 +102,9 @@ fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_
     for (reason, cause) in REASONS {
         let outcome = Outcome::by_server(reason, "what happened", false);
         let failed = |repeatable, evidence| failure_after(attached(repeatable), outcome.clone(), evidence);
-        assert_eq!(failed(true, started), Failure::new(cause, "what happened"), "{reason:?}, repeatable");
+        // An agent that fails later was started.
+        let later = if reason == Reason::AgentFailed { Cause::Lost } else { cause };
+        assert_eq!(failed(true, started), Failure::new(later, "what happened"), "{reason:?}, repeatable");
         let nothing = Evidence::default();
         assert_eq!(failed(false, nothing), Failure::new(cause, "what happened"), "{reason:?}, not started");
         let failure = failed(false, started);
@@ -114,6 +116,19 @@ fn a_started_statement_that_must_not_be_repeated_may_have_executed_whatever_the_
                 && failure.message.contains("may have executed");
             assert!(says_both, "{reason:?}: {}", failure.message);
         }
+    }
+}
+
+/// A misspelt model is no failure of its storage.
+#[test]
+fn what_the_user_can_fix_is_a_failure_of_the_statement() {
+    for (reason, cause) in REASONS {
+        let mut outcome = Outcome::by_server(reason, "model m does not exist", false);
+        outcome.user_error = true;
+        let is_fixed_by_user = matches!(reason, Reason::InputFailed | Reason::PublishFailed);
+        let expected = if is_fixed_by_user { Cause::StatementFailed } else { cause };
+        let failure = failure_after(attached(true), outcome, Evidence::default());
+        assert_eq!(failure.cause, expected, "{reason:?}");
     }
 }
 

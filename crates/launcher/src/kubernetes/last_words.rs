@@ -25,6 +25,7 @@ fn outcome(value: &Value) -> Option<Outcome> {
         exit_code: number("exit_code"),
         signal: number("signal"),
         retryable: value["retryable"].as_bool().unwrap_or_default(),
+        user_error: value["user_error"].as_bool().unwrap_or_default(),
         output_kept: value["output_kept"].as_bool().unwrap_or_default(),
         unexplained: value["unexplained"].as_bool().unwrap_or_default(),
         not_executed: value["not_executed"].as_bool().unwrap_or_default(),
@@ -90,6 +91,19 @@ mod tests {
         assert_eq!((marks.last_result, marks.records.len()), (4, 2));
         assert!(matches!(&marks.records[0].payload, Some(Payload::Model(it)) if it.sha256 == [0, 255][..]));
         assert_eq!(marks.records[1].seq, 9);
+    }
+
+    #[test]
+    fn whose_fault_a_failure_was_is_read() {
+        let outcome = |more: Value| {
+            let mut message = json!({ "reason": "input_failed", "message": "model m does not exist" });
+            message.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            match read(&message.to_string()).unwrap().end {
+                End::Reported(outcome) => outcome.user_error,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(outcome(json!({ "user_error": true })) && !outcome(json!({})));
     }
 
     #[test]

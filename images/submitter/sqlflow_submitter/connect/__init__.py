@@ -27,7 +27,7 @@ def connect(dsn: str, replay: Sequence[str] = ()) -> Database:
     # Anything before a missing `://` may well be a password: it is not shown.
     if not separator:
         raise UserError("data source has no scheme; expected sqlite:///…, mysql://… or postgresql://…")
-    if scheme == "sqlite":
+    if scheme in ("sqlite", "sqlite3"):
         from sqlflow_submitter.connect.sqlite import SQLiteDatabase
 
         return SQLiteDatabase(rest, replay)

@@ -7,6 +7,7 @@ turns them into values of one kind. Raw values are kept because PREDICT writes t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from types import TracebackType
@@ -121,6 +122,11 @@ class Database:
             UserError: the database refused the select.
         """
         raise NotImplementedError
+
+    def check_query(self, sql: str) -> None:
+        """Raises UserError when the database would refuse a standard SELECT. Nothing is executed; others pass."""
+        if re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
+            self.describe(sql)
 
     tables_query: str
     """A query that names the tables and views that need no schema, at most MAX_TABLES of them."""

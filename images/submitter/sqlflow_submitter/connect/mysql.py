@@ -132,6 +132,11 @@ class MySQLDatabase(Database):
         for _ in self._execute(sql):
             pass
 
+    def has_schema(self, name: str) -> bool:
+        """Tells whether there is a database of this name that the user may see."""
+        literal = f"_utf8mb4 X'{name.encode().hex()}'"
+        return bool(self.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal}"))
+
     def table_kind(self, schema: str | None, name: str) -> tuple[str, str] | None:
         """Gives `BASE TABLE`, `VIEW` …, and the table's comment; None where there is no such table."""
         literals = [f"_utf8mb4 X'{text.encode().hex()}'" for text in (schema or "", name)]
@@ -141,16 +146,6 @@ class MySQLDatabase(Database):
             f"WHERE table_schema = {database} AND table_name = {literals[1]}"
         )
         return (str(found[0][0]), str(found[0][1])) if found else None
-
-    def rewritten(self, select: str) -> str:
-        """Gives a select as the server understands it: views resolved, and each table with its database's name."""
-        try:
-            self.run(f"EXPLAIN EXTENDED {select}")
-        except UserError:
-            # MySQL 8 has no such word, and always does so.
-            self.run(f"EXPLAIN {select}")
-        # Level, code and text; the select is the note 1003.
-        return " ".join(str(text) for _, code, text in self.rows("SHOW WARNINGS") if code == 1003)
 
     def writer(self) -> TableWriter:
         from sqlflow_submitter.connect.mysql_writer import MySQLWriter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,13 +10,17 @@ from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql_types import bits
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
-from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.errors import SubmitterError
+from sqlflow_submitter.reads import mysql
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.mysql import MySQLDatabase
 
 INSERT_BYTES = 1024 * 1024
 """A statement is sent when it is this long: well below what any server's max_allowed_packet is by default."""
+
+MAX_NAME = 64
+"""Characters of a table's name."""
 
 DECODERS = {Kind.BOOL: decode.ints, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
@@ -61,16 +64,17 @@ class MySQLWriter(TableWriter):
         is_table = kind == "BASE TABLE"
         return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
 
-    def reads(self, select: str, table: TableName) -> bool:
-        schema = table.schema or str(self._database.rows("SELECT DATABASE()")[0][0])
-        name = re.escape(f"{self.quote(schema)}.{self.quote(table.name)}")
-        try:
-            rewritten = self._database.rewritten(select)
-        except UserError:
-            # EXPLAIN needs a right to the views that SELECT does not need. The select's own text tells less.
-            return re.search(rf"\b{re.escape(table.name)}\b", select, re.IGNORECASE) is not None
-        # The server names all tables after `from` and `join`; elsewhere this may be an alias and a column.
-        return re.search(rf"\b(from|join)\s*\(*{name}(?!\.)", rewritten, re.IGNORECASE) is not None
+    def cannot_make(self, table: TableName) -> str | None:
+        if len(table.name) > MAX_NAME:
+            return f"its name has {len(table.name)} characters, and the database allows {MAX_NAME}"
+        ((default,),) = self._database.rows("SELECT DATABASE()")
+        schema = table.schema or default
+        if schema is None:
+            return "the data source names no database, and neither does the table"
+        return None if self._database.has_schema(str(schema)) else f"database {schema} does not exist"
+
+    def reads(self, select: str, table: TableName) -> str | None:
+        return mysql.reason(select, table.schema, table.name, self._database.rows)
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         check()

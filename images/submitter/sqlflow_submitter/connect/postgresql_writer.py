@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.postgresql_types import bools
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.reads import postgresql
+from sqlflow_submitter.reads.postgresql import literal
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
@@ -44,7 +45,7 @@ class PostgreSQLWriter(TableWriter):
         self._database.copy_in(f"COPY {self.quoted(table)} FROM STDIN", rows)
 
     def mark(self, table: TableName, name: str) -> None:
-        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {_literal(marker(name))}")
+        self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {literal(marker(name))}")
 
     def existing(self, table: TableName) -> Existing | None:
         found = self._database.rows(
@@ -56,6 +57,17 @@ class PostgreSQLWriter(TableWriter):
         kind = KINDS.get(found[0][0], "relation")
         return Existing(kind, kind == "table" and found[0][1] == marker(found[0][2]))
 
+    def cannot_make(self, table: TableName) -> str | None:
+        schema = (table.schema or "").rpartition(".")[2]
+        found = f"to_regnamespace({literal(self.quote(schema))})" if schema else "to_regnamespace(current_schema())"
+        ((oid, may_create),) = self._database.rows(
+            f"SELECT found::oid::text, coalesce(has_schema_privilege(found::oid, 'CREATE'), false)::text "
+            f"FROM (SELECT {found} AS found) AS schema"
+        )
+        if oid is None:
+            return f"schema {schema} does not exist" if schema else "no schema of the search path exists"
+        return None if may_create == "true" else "this user may make no table in its schema"
+
     def dependents(self, table: TableName) -> list[str]:
         found = self._database.rows(
             "SELECT DISTINCT c.relname::text FROM pg_depend d "
@@ -64,18 +76,11 @@ class PostgreSQLWriter(TableWriter):
         )
         return sorted(str(name) for (name,) in found)
 
-    def reads(self, select: str, table: TableName) -> bool:
-        found = self._database.rows(
-            "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-            f"WHERE c.oid = {self._oid(table)}"
-        )
-        if not found:
-            return False
-        lines = self._database.rows(f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {select}")
-        return found[0] in set(_relations(json.loads("\n".join(str(line) for (line,) in lines))))
+    def reads(self, select: str, table: TableName) -> str | None:
+        return postgresql.reason(select, self.quoted(table), table.name, self._database.rows)
 
     def _oid(self, table: TableName) -> str:
-        return f"to_regclass({_literal(self.quoted(table))})"
+        return f"to_regclass({literal(self.quoted(table))})"
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         self.run("BEGIN")
@@ -90,22 +95,6 @@ class PostgreSQLWriter(TableWriter):
 
     def close(self) -> None:
         self._database.close()
-
-
-def _literal(text: str) -> str:
-    """Writes a text so that no setting of the session changes how it is read."""
-    return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
-
-
-def _relations(plan: Any) -> Iterator[tuple[str, str]]:
-    """Names the tables of a plan, each with its schema."""
-    if isinstance(plan, dict):
-        if "Relation Name" in plan:
-            yield plan.get("Schema", ""), plan["Relation Name"]
-        plan = list(plan.values())
-    if isinstance(plan, list):
-        for item in plan:
-            yield from _relations(item)
 
 
 def _copy_cells(column: ColumnInfo, values: Sequence[bytes | None]) -> list[bytes]:

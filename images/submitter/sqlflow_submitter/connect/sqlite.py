@@ -105,6 +105,11 @@ class SQLiteDatabase(Database):
         names = original_names([row[1] for row in rows])
         return [ColumnInfo(name, row[2], decode) for name, row in zip(names, rows, strict=True)]
 
+    def check_query(self, sql: str) -> None:
+        if re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
+            # Not as a view, which may have no parameters.
+            self.run(f"EXPLAIN {sql}")
+
     def tables_read(self, select: str) -> set[tuple[str, str]]:
         """Names the tables that a select reads, each with its schema. SQLite tells while it compiles."""
         read: set[tuple[str, str]] = set()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.reads import READS
 
 if TYPE_CHECKING:
     from sqlflow_submitter.connect.sqlite import SQLiteDatabase
@@ -54,9 +55,10 @@ class SQLiteWriter(TableWriter):
         )
         return Existing(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
 
-    def reads(self, select: str, table: TableName) -> bool:
+    def reads(self, select: str, table: TableName) -> str | None:
         wanted = ((table.schema or "main").lower(), table.name.lower())
-        return any((schema.lower(), name.lower()) == wanted for schema, name in self._database.tables_read(select))
+        read = self._database.tables_read(select)
+        return READS if any((schema.lower(), name.lower()) == wanted for schema, name in read) else None
 
     def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         # Else a view on the old table would keep the new one from taking the name.

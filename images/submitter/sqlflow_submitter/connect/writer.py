@@ -95,6 +95,10 @@ class TableWriter:
         """Tells what has this name; None: nothing."""
         raise NotImplementedError
 
+    def cannot_make(self, table: TableName) -> str | None:
+        """Gives the reason why no table of this name can be made; None: none is known."""
+        return None
+
     def count(self, table: TableName, limit: int) -> int:
         """Counts the rows of a table, up to a limit."""
         sql = f"SELECT count(*) FROM (SELECT 1 AS one FROM {self.quoted(table)} LIMIT {limit}) AS counted"
@@ -104,8 +108,8 @@ class TableWriter:
         """Names what would keep a table from being replaced, such as views; none where nothing does."""
         return []
 
-    def reads(self, select: str, table: TableName) -> bool:
-        """Tells whether a select reads a table, also through a view. The select is not executed."""
+    def reads(self, select: str, table: TableName) -> str | None:
+        """Gives the reason why a select reads a table, or may; None: it does not. The select is not executed."""
         raise NotImplementedError
 
     def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:

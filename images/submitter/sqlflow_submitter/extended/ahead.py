@@ -1,28 +1,41 @@
-"""Checks the tables and columns of later statements before a statement does its work: a training of hours must not end
-in a misspelt column of the next statement."""
+"""Checks later statements before a statement does its work: a training of hours must not end in a misspelt column.
+
+Nothing is refused that would work once the earlier statements have run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlflow_submitter.connect.database import Database
-from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.plan import TrainPlan
+from sqlflow_submitter.errors import SubmitterError, UserError
+from sqlflow_submitter.extended.plan import TrainPlan, check_continues, check_estimator
 from sqlflow_submitter.extended.result_table import check_kept_columns, check_result_table
 from sqlflow_submitter.features.clause import locate, resolve_column
+from sqlflow_submitter.features.texts import is_surely_a_value
+from sqlflow_submitter.model import META, ModelMeta
+from sqlflow_submitter.reads.behind_select import behind_selects, may_make_tables, name_any_of
+from sqlflow_submitter.reads.words import Object
 from sqlflow_submitter.step import Statement
 from sqlflow_submitter.xgb import rules
-from sqlflow_submitter.xgb.parameters import check_attributes
+from sqlflow_submitter.xgb.estimator import resolve_booster
+from sqlflow_submitter.xgb.objectives import Task, check_objective
+from sqlflow_submitter.xgb.parameters import Parameters, as_list, check_attributes
 
 MAX_TOLD = 10
 """Faults that one message names."""
 
 
-class Plan(NamedTuple):
-    """A TRAIN statement, and what was found out about it."""
+SAMPLED_ROWS = 100
+"""Rows that are looked at for a value of a column."""
 
-    statement: Statement
+
+class Plan(NamedTuple):
+    """A model that the row itself trains."""
+
+    select: str
     plan: TrainPlan
 
 
@@ -31,73 +44,188 @@ def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) 
 
     Args:
         now: the statement that is about to run; its own faults are its own to report.
-        ahead: the later ones, without their models.
+        ahead: the later ones. Of models that exist, only what is known of them is there.
         database: asked for columns and tables; nothing is executed.
 
     Raises:
         UserError: some cannot run; with the number of each statement.
     """
-    plans: dict[str, Plan] = {}
-    if now.kind == "train":
-        plans[now.model] = Plan(now, TrainPlan(now, database))
-    # A table that an earlier statement makes is SQLFlow's own by then.
-    made = {(now.result_table or "").lower()}
+    row = _Row(now, database)
     faults = []
     for statement in ahead:
+        if row.may_make_tables:
+            # What is there then is not known.
+            break
         try:
-            _check(statement, database, plans, made)
-            made.add((statement.result_table or "").lower())
+            row.check(statement)
         except UserError as error:
-            database.add_near_misses(error)
-            faults.append(f"statement {statement.index + 1} (TO {statement.kind.upper()}): {error}")
+            if not row.hangs(statement):
+                database.add_near_misses(error)
+                faults.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
+        row.follow(statement)
     if faults:
         more = f"; and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
         raise UserError("; ".join(faults[:MAX_TOLD]) + more)
 
 
-def _check_columns(trained: Plan, available: Sequence[str], database: Database) -> None:
-    """Refuses a select that lacks a column which the model will read."""
-    derived = set(trained.plan.clause.derived)
-    folded = {name.lower() for name in available}
-    for name in trained.plan.inputs():
-        if name.lower() in folded or (name in derived and not _has_values(trained.statement.select, name, database)):
-            continue
-        locate("the model's column", [name], available)
+def _title(statement: Statement) -> str:
+    return "SELECT" if statement.kind == "standard" else f"TO {statement.kind.upper()}"
 
 
-def _has_values(select: str, column: str, database: Database) -> bool:
-    """Tells whether a column has a value: one without is left out. Asked only of what a later select lacks."""
-    with database.writer() as writer:
-        quoted = writer.quote(column)
+def _selects(statement: Statement) -> list[str]:
+    if statement.kind == "standard":
+        return [statement.sql]
+    return [select for select in (statement.select, str(statement.attributes.get("validation.select", ""))) if select]
+
+
+class _Row:
+    """What is known of the statements so far."""
+
+    def __init__(self, now: Statement, database: Database) -> None:
+        self._database = database
+        self._plans: dict[str, Plan] = {}
+        # A table that an earlier statement makes is SQLFlow's own by then.
+        self._made: set[str] = set()
+        self.may_make_tables = False
+        """A function was called that may make tables."""
+        if now.kind == "train":
+            self._plans[now.model] = Plan(now.select, TrainPlan(now, database))
+        self.follow(now)
+
+    def follow(self, statement: Statement) -> None:
+        """Notes what a statement will have done."""
+        if statement.result_table:
+            self._made.add(_bare(statement.result_table))
+        if self._database.dialect == "postgresql":
+            self.may_make_tables |= may_make_tables(self._behind(statement), self._database.dialect)
+
+    def hangs(self, statement: Statement) -> bool:
+        """Tells whether a view or function behind a statement needs what the row makes.
+
+        That the statement itself names it, the server has seen.
+        """
+        return bool(self._made) and name_any_of(self._behind(statement), self._made)
+
+    def _behind(self, statement: Statement) -> list[Object]:
+        return behind_selects(_selects(statement), self._database.dialect, self._database.rows)
+
+    def check(self, statement: Statement) -> None:
+        """Raises UserError when a statement cannot run."""
+        match statement.kind:
+            case "standard":
+                if not statement.hangs_on_row:
+                    self._database.check_query(statement.sql)
+            case "train":
+                self._check_train(statement)
+            case "predict" | "evaluate" | "explain":
+                self._check_use(statement)
+            case "drop_model":
+                self._plans.pop(statement.model, None)
+
+    def _check_train(self, statement: Statement) -> None:
+        earlier = self._plans.get(statement.using) if statement.using else None
+        self._plans.pop(statement.model, None)
+        if statement.hangs_on_row:
+            return
+        if earlier is not None:
+            _check_continues(statement, earlier.plan)
+            available = self._columns(statement.select)
+            resolve_column("label", statement.label or "", available)
+            self._check_inputs(earlier, available)
+            self._plans[statement.model] = earlier
+        elif (statement.using or statement.pretrained) and _meta(statement.pretrained) is None:
+            # Which columns the model reads hangs on the earlier model, of which nothing is known.
+            resolve_column("label", statement.label or "", self._columns(statement.select))
+        else:
+            self._plans[statement.model] = Plan(statement.select, TrainPlan(statement, self._database))
+
+    def _check_use(self, statement: Statement) -> None:
+        attributes = check_attributes(statement.attributes, rules.attributes(statement.kind))
+        trained = self._plans.get(statement.model)
+        meta = _meta(statement.model_dir) if trained is None else None
+        task = check_objective(meta.objective) if meta else trained.plan.parameters.task if trained else None
+        if task is not None:
+            _check_task(statement, task)
+        if statement.hangs_on_row:
+            return
+        available = self._columns(statement.select)
+        if trained is not None:
+            self._check_inputs(trained, available)
+        elif meta is not None:
+            locate("the model's column", meta.inputs(), available)
+        if statement.kind == "evaluate" and statement.label:
+            resolve_column("label", statement.label, available)
+        if statement.kind == "predict":
+            from sqlflow_submitter.extended.layout import classes_of, lay_out
+
+            check_kept_columns(statement, available, self._database)
+            wants_probabilities = meta is not None and attributes.get("predict.probabilities")
+            classes = classes_of(meta, statement.model) if meta is not None and wants_probabilities else []
+            with self._database.writer() as writer:
+                lay_out(statement, available, classes, writer)
+        if _bare(statement.result_table or "") not in self._made:
+            check_result_table(statement, attributes, self._database)
+
+    def _columns(self, select: str) -> list[str]:
+        return [column.name for column in self._database.describe(select)]
+
+    def _check_inputs(self, trained: Plan, available: Sequence[str]) -> None:
+        """Refuses a select that lacks a column which the model will read, or has it twice."""
+        derived = set(trained.plan.clause.derived)
+        for name in trained.plan.inputs():
+            try:
+                locate("the model's column", [name], available)
+            except UserError:
+                if name not in derived or self._has_values(trained.select, name):
+                    raise
+
+    def _has_values(self, select: str, column: str) -> bool:
+        """Tells whether a column surely has a value: one without is left out. Asked of what a later select lacks."""
+        with self._database.writer() as writer:
+            quoted = writer.quote(column)
+        sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT {SAMPLED_ROWS}"
         try:
-            return bool(
-                database.rows(f"SELECT 1 FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT 1")
-            )
+            return any(is_surely_a_value(value) for (value,) in self._database.rows(sql))
         except UserError:
             # Such as a column that comes twice: training will say so.
             return False
 
 
-def _check(statement: Statement, database: Database, plans: dict[str, Plan], made: set[str]) -> None:
-    if statement.kind == "train":
-        plans.pop(statement.model, None)
-        if statement.pretrained is None:
-            plans[statement.model] = Plan(statement, TrainPlan(statement, database))
-        elif statement.label:
-            # Which columns the model reads hangs on the earlier model, which is not here.
-            available = [column.name for column in database.describe(statement.select)]
-            resolve_column("label", statement.label, available)
-        return
-    if statement.kind not in ("predict", "evaluate", "explain"):
-        return
-    available = [column.name for column in database.describe(statement.select)]
-    plan = plans.get(statement.model)
-    if plan is not None:
-        _check_columns(plan, available, database)
-    if statement.kind == "evaluate" and statement.label:
-        resolve_column("label", statement.label, available)
-    if statement.kind == "predict":
-        check_kept_columns(statement, available, database)
-    attributes = check_attributes(statement.attributes, rules.attributes(statement.kind))
-    if (statement.result_table or "").lower() not in made:
-        check_result_table(statement, attributes, database)
+def _check_continues(statement: Statement, earlier: TrainPlan) -> None:
+    """Refuses to continue the training of another kind of model, as far as it is known before that is trained."""
+    parameters = Parameters(resolve_booster(statement.estimator), statement.attributes)
+    objective = earlier.parameters.native.get("objective")
+    if objective is not None:
+        check_continues(statement, parameters, earlier.estimator, objective)
+    else:
+        check_estimator(statement, earlier.estimator)
+
+
+def _check_task(statement: Statement, task: Task) -> None:
+    """Refuses what a model cannot give that predicts this."""
+    of_classes = task is not Task.NUMBER
+    if statement.kind == "evaluate" and "validation.metrics" in statement.attributes:
+        from sqlflow_submitter import metrics
+
+        metrics.choose([str(name) for name in as_list(statement.attributes["validation.metrics"])], of_classes)
+    if statement.kind == "predict" and not of_classes and statement.attributes.get("predict.probabilities") is True:
+        raise UserError(f"attribute predict.probabilities: model {statement.model} has none, as it predicts a number")
+
+
+def _meta(folder: str | None) -> ModelMeta | None:
+    """Gives what is known of a model that exists; None: nothing.
+
+    Raises:
+        UserError: this release cannot use it.
+    """
+    if not folder or not (Path(folder) / META).exists():
+        return None
+    try:
+        return ModelMeta.load(Path(folder))
+    except SubmitterError as error:
+        raise UserError(str(error)) from error
+
+
+def _bare(table: str) -> str:
+    """Gives a table's own name, as the server compares it."""
+    return table.rpartition(".")[2].strip('`"[]').lower()

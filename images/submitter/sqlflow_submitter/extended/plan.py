@@ -26,6 +26,25 @@ def of_validation() -> Iterator[None]:
         raise
 
 
+def check_estimator(statement: Statement, class_name: str) -> None:
+    """Raises UserError when USING names a model of another estimator."""
+    if resolve_booster(class_name) != resolve_booster(statement.estimator):
+        raise UserError(f"USING: the earlier model is a {class_name}, not a {statement.estimator}")
+
+
+def check_continues(statement: Statement, parameters: Parameters, class_name: str, objective: str) -> None:
+    """Refuses to continue the training of a model of another kind; takes its objective where there is none.
+
+    Raises:
+        UserError: the estimator or the objective is another.
+    """
+    check_estimator(statement, class_name)
+    if parameters.task is None:
+        parameters.decide(objective)
+    elif parameters.native["objective"] != objective:
+        raise UserError(f"USING: the earlier model has the objective {objective}; this one must have it too")
+
+
 class TrainPlan:
     """A TRAIN statement, checked against the columns of its selects."""
 
@@ -33,6 +52,7 @@ class TrainPlan:
         """Raises:
         UserError: an estimator, attribute, column or label that does not exist, or cannot be used like this.
         """
+        self.estimator = statement.estimator
         self.booster = resolve_booster(statement.estimator)
         self.parameters = Parameters(self.booster, statement.attributes)
         if statement.label is None:
@@ -69,14 +89,7 @@ class TrainPlan:
         if not statement.pretrained:
             return None
         earlier = ModelMeta.load(Path(statement.pretrained))
-        if resolve_booster(earlier.class_name) != self.booster:
-            raise UserError(f"USING: the earlier model is a {earlier.class_name}, not a {statement.estimator}")
-        if self.parameters.task is None:
-            self.parameters.decide(earlier.objective)
-        elif self.parameters.native["objective"] != earlier.objective:
-            raise UserError(
-                f"USING: the earlier model has the objective {earlier.objective}; this one must have it too"
-            )
+        check_continues(statement, self.parameters, earlier.class_name, earlier.objective)
         return earlier
 
     def _check_same_inputs(self, earlier: ModelMeta, has_clause: bool) -> None:

@@ -48,16 +48,25 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         )
     if replace:
         return
-    if existing.ours and not any(writer.reads(select, table) for select in selects if select):
+    reason = _read(writer, table, selects) if existing.ours else "this release of SQLFlow did not make it"
+    if reason is None:
         return
     rows = _rows(writer, table)
-    reason = (
-        "the statement reads it" if existing.ours else f"it exists ({rows}) and this release of SQLFlow did not make it"
-    )
+    if not existing.ours:
+        reason = f"it exists ({rows}) and {reason}"
     raise UserError(
         f"cannot write table {table}: {reason}; choose another name "
         f"(WITH {REPLACE} = true replaces it: what it holds now, {rows}, is lost)"
     )
+
+
+def _read(writer: TableWriter, table: TableName, selects: Sequence[str]) -> str | None:
+    """Gives the reason why one of the selects reads a table, or may; None: none does."""
+    for select in filter(None, selects):
+        reason = writer.reads(select, table)
+        if reason is not None:
+            return reason
+    return None
 
 
 def _rows(writer: TableWriter, table: TableName) -> str:
@@ -120,16 +129,20 @@ def leftovers(writer: TableWriter, table: TableName, suffix: str) -> list[TableN
 
 
 def check_result_table(statement: Statement, attributes: Mapping[str, Any], database: Database) -> None:
-    """Refuses a result table that must not be replaced, before any work is done.
+    """Refuses a result table that cannot be made, or must not be replaced, before any work is done.
 
     Raises:
         UserError: as of `check_replaceable`.
     """
     if statement.result_table:
         with database.writer() as writer:
+            table = writer.table_name(statement.result_table)
+            reason = writer.cannot_make(table)
+            if reason is not None:
+                raise UserError(f"cannot write table {table}: {reason}; choose another name")
             selects = [statement.select, str(attributes.get("validation.select", ""))]
             replace = attributes.get(REPLACE, False)
-            check_replaceable(writer, writer.table_name(statement.result_table), selects, replace)
+            check_replaceable(writer, table, selects, replace)
 
 
 def kept_columns(statement: Statement, available: Sequence[str]) -> list[str]:

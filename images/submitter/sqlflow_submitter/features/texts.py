@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date, datetime, time, timedelta
 from enum import Enum
+from typing import Any
 
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 MICROS_PER_DAY = 86_400_000_000
@@ -125,3 +127,16 @@ def _days(year: int, month: int, day: int) -> int:
     """Gives the days since 1970, of any year: the calendar repeats every 400 years."""
     cycles, year = divmod(year, 400)
     return date(year + 400, month, day).toordinal() + (cycles - 1) * 146_097 - EPOCH_DAY
+
+
+def is_surely_a_value(value: Any) -> bool:
+    """Tells whether a value of a column is missing by no rule, whatever the others are."""
+    if isinstance(value, str):
+        match form_of(value):
+            case Form.MISSING:
+                return False
+            case Form.DATE:
+                return micros(value) is not None
+            case Form.NUMBER | Form.CODE:
+                value = number(value)
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))

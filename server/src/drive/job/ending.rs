@@ -179,19 +179,11 @@ impl JobDriver {
         self.update(Event::Finished(state.clone())).await?;
         if self.has_changed_job {
             let attempts: usize = job.steps.iter().map(|step| step.attempts.len()).sum();
-            match &state {
-                JobState::Failed(failure) => {
-                    tracing::info!(
-                        state = state.name(),
-                        attempts,
-                        why = failure.message,
-                        "the job has ended"
-                    );
-                }
-                JobState::Pending | JobState::Running | JobState::Succeeded => {
-                    tracing::info!(state = state.name(), attempts, "the job has ended");
-                }
-            }
+            let why = match &state {
+                JobState::Failed(failure) => Some(failure.message.as_str()),
+                JobState::Pending | JobState::Running | JobState::Succeeded => None,
+            };
+            tracing::info!(state = state.name(), attempts, why, "the job has ended");
         }
         if self.context.tracer.is_on()
             && let Some(record) = self.context.store.load(&self.id).await?

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use rules::{Rule, Rules, Task};
 
-use super::ast::{Attribute, Body, Program};
+use super::ast::{Attribute, Body, Name, Predict, Program};
 use super::error::SqlError;
 use super::json::attribute_json;
 use super::pod_wish::PodWish;
@@ -28,14 +28,26 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
     let mut errors = Vec::new();
     // What the models that the program itself trains predict, where the program says it.
     let mut tasks: HashMap<&str, Option<Task>> = HashMap::new();
+    // Models that the program itself has dropped, each with the line.
+    let mut dropped: HashMap<&str, usize> = HashMap::new();
     for statement in &program.statements {
+        if let Some(model) = used_model(&statement.body)
+            && let Some(line) = dropped.get(model.text.as_str())
+        {
+            let message = format!("model {} does not exist here: it is dropped on line {line}", model.text);
+            errors.push(SqlError::meaning(model.position, message));
+        }
         match &statement.body {
             Body::Train(train) => {
                 let task = train::check(rules, train, program.dialect, &mut errors);
                 tasks.insert(&train.into.text, task);
+                dropped.remove(train.into.text.as_str());
             }
             Body::Predict(predict) => {
                 check_attributes(rules, &rules.attributes.predict, &predict.attributes, &mut errors);
+                if let Some(Some(Task::Number)) = tasks.get(predict.model.text.as_str()) {
+                    check_probabilities(predict, &mut errors);
+                }
             }
             Body::Explain(explain) => {
                 check_attributes(rules, &rules.attributes.explain, &explain.attributes, &mut errors);
@@ -48,6 +60,7 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
             }
             Body::DropModel(drop) => {
                 tasks.remove(drop.model.text.as_str());
+                dropped.insert(&drop.model.text, statement.position.line);
             }
             Body::Standard(_)
             | Body::ShowTrain(_)
@@ -58,6 +71,33 @@ pub(super) fn check_estimators(program: &Program) -> Vec<SqlError> {
         }
     }
     errors
+}
+
+/// The model that must be there for the statement.
+fn used_model(body: &Body) -> Option<&Name> {
+    match body {
+        Body::Train(train) => train.using.as_ref(),
+        Body::Predict(predict) => Some(&predict.model),
+        Body::Evaluate(evaluate) => Some(&evaluate.model),
+        Body::Explain(explain) => Some(&explain.model),
+        Body::ShowTrain(show) => Some(&show.model),
+        Body::DescribeModel(describe) => Some(&describe.model),
+        Body::DropModel(drop) => (!drop.if_exists).then_some(&drop.model),
+        Body::Standard(_) | Body::ShowModels | Body::Run(_) | Body::Optimize(_) => None,
+    }
+}
+
+/// Only a model of classes has probabilities.
+fn check_probabilities(predict: &Predict, errors: &mut Vec<SqlError>) {
+    let asked =
+        |it: &&Attribute| it.name.text == "predict.probabilities" && it.value.as_bool() != Some(false);
+    if let Some(attribute) = predict.attributes.iter().find(asked) {
+        let message = format!(
+            "attribute predict.probabilities: model {} has none, it predicts a number",
+            predict.model.text
+        );
+        errors.push(SqlError::meaning(attribute.position, message));
+    }
 }
 
 /// Each attribute must exist and have a value that it can have.

@@ -134,3 +134,38 @@ fn every_statement_is_checked_and_every_fault_told_with_its_place() {
         assert!(found.starts_with(begin), "{found}");
     }
 }
+
+#[test]
+fn a_model_that_the_program_has_dropped_cannot_be_used() {
+    for used in [
+        "SELECT * FROM t TO PREDICT p.y USING m;",
+        "SELECT * FROM t TO EVALUATE m LABEL y;",
+        "SELECT * FROM t TO EXPLAIN m;",
+        "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y USING m INTO n;",
+        "SHOW TRAIN m;",
+        "DESCRIBE MODEL m;",
+        "DROP MODEL m;",
+    ] {
+        let found = refusals(&format!("SELECT 1;\nDROP MODEL IF EXISTS m;\n{used}"));
+        assert!(found.len() == 1 && found[0].starts_with("line 3, column "), "{used}: {found:?}");
+        assert!(found[0].ends_with("model m does not exist here: it is dropped on line 2"), "{found:?}");
+        let trained = "SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y INTO m;";
+        let again = compile(&format!("DROP MODEL IF EXISTS m; {trained} {used}"), Dialect::Mysql);
+        assert!(again.is_ok(), "{used}: {again:?}");
+    }
+    compile("DROP MODEL m; DROP MODEL IF EXISTS m;", Dialect::Mysql).unwrap();
+}
+
+#[test]
+fn a_model_of_numbers_has_no_probabilities() {
+    let train = |objective: &str| {
+        format!("SELECT * FROM t TO TRAIN xgboost.gbtree WITH objective=\"{objective}\" LABEL y INTO m;\n")
+    };
+    let predict =
+        |value: &str| format!("SELECT * FROM t TO PREDICT p.y WITH predict.probabilities = {value} USING m;");
+    let found = refusals(&(train("reg:squarederror") + &predict("true")));
+    assert!(found[0].contains("predict.probabilities: model m has none, it predicts a number"), "{found:?}");
+    for good in [train("binary:logistic") + &predict("true"), train("reg:gamma") + &predict("false")] {
+        compile(&good, Dialect::Mysql).unwrap();
+    }
+}

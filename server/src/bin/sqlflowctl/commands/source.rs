@@ -38,10 +38,8 @@ impl DataSource {
 
 /// The path of a file in this folder that was meant by a path from the root, such as `sqlite:///iris.db`.
 fn elsewhere(text: &str, folder: &Path) -> Option<String> {
-    let rest = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite3://"))?;
-    let path = Path::new(rest.split('?').next()?);
-    let relative = path.strip_prefix("/").ok()?;
-    let meant = folder.join(relative);
+    let path = dsn::sqlite_path(text)?;
+    let meant = folder.join(path.strip_prefix("/").ok()?);
     (!path.exists() && meant.is_file()).then(|| meant.display().to_string())
 }
 

@@ -5,10 +5,8 @@ use std::io;
 
 use sqlflow_text::cell::{Batch, Cell};
 
+use super::PIECE;
 use super::table::Write;
-
-/// Text is handed on in pieces of about this many bytes.
-const PIECE: usize = 64 * 1024;
 
 /// One result set on its way out.
 #[derive(Debug, Default)]

@@ -20,6 +20,9 @@ use sqlflow_proto::v1::{JobStatus, Response};
 use crate::failure::Failure;
 use progress::ProgressView;
 
+/// Text of a result set is handed on in pieces of about this many bytes.
+const PIECE: usize = 64 * 1024;
+
 /// How a line for the person is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {

@@ -6,14 +6,13 @@ use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
 use sqlflow_text::cell::{Batch, Cell};
 use sqlflow_text::escape::{escaped, width};
 
+use super::PIECE;
 use super::result_set::{Expand, ResultSet, Style};
 
 /// Rows of the first batch that are measured.
 const MEASURED_ROWS: usize = 1_000;
 /// A column is padded to at most this many columns of the terminal; a longer value makes its own row longer.
 const WIDEST_PADDING: usize = 60;
-/// Text is handed on in pieces of about this many bytes.
-const PIECE: usize = 64 * 1024;
 
 /// Takes pieces of the table's text.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;

@@ -1,0 +1,214 @@
+"""MySQL and MariaDB: the tables that a select reads.
+
+The trace of the optimiser begins with each SELECT as it was parsed, before anything is left out. MariaDB names tables
+there without their databases. So a table is read if the trace names one like it, and the select, or a view behind it,
+has the name where it may mean this table. A server without such a trace, or a user who may not see it, leaves the names
+alone. The texts of stored functions are searched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.reads import READS, Ask, may_read
+from sqlflow_submitter.reads.words import Object, Wanted, behind, named_by_a_function
+
+TRACE_BYTES = 16 * 1024 * 1024
+
+
+class Token(NamedTuple):
+    text: str
+    is_quoted: bool
+
+    def is_word(self, *words: str) -> bool:
+        return not self.is_quoted and self.text.lower() in words
+
+    def is_name(self, name: str) -> bool:
+        return self.text.lower() == name.lower()
+
+
+def reason(select: str, schema: str | None, name: str, ask: Ask) -> str | None:
+    """Says why the result table may not be replaced by what a select gives; None: the select does not read it.
+
+    Args:
+        select: the select; it is not executed.
+        schema: the result table's database; None: the session's.
+        name: its own name.
+        ask: asks the database.
+
+    Raises:
+        UserError: the database refuses the select.
+    """
+    ((default, mode),) = ask("SELECT DATABASE(), @@sql_mode")
+    schema = schema or str(default)
+    escapes = "NO_BACKSLASH_ESCAPES" not in str(mode)
+    parsed = _parsed(select, ask)
+    objects = behind([Object("select", "", select)], lambda wanted: find(wanted, ask))
+    # The server prints texts with backslashes, whatever the session's mode.
+    is_parsed = parsed is None or any(_is_read(tokens(text, escapes=True), name) for text in parsed)
+    for it in objects:
+        if it.kind == "view" and not it.text:
+            return may_read(f"this user may not see the text of view {it.name}")
+        # What a view names without a database is in its own.
+        here = it.name.partition(".")[0] if it.kind == "view" else str(default)
+        if is_parsed and it.kind != "function" and _may_be_meant(it.text or "", schema, name, here, escapes):
+            return READS if parsed is not None else may_read(f"{it.kind} {it.name}".strip() + " names it")
+    return named_by_a_function(objects, name)
+
+
+def find(wanted: Wanted, ask: Ask) -> list[Object]:
+    """Gives the views and the stored functions of some names, in all databases."""
+    # A server opens each table that it is asked about, and a view costs most: only those of these names.
+    named = ask(
+        "SELECT table_schema, table_name FROM information_schema.tables "
+        f"WHERE table_type = 'VIEW' AND table_name IN ({_list(wanted.names)})"
+    )
+    views = [Object("view", f"{schema}.{name}", _view_text(str(schema), str(name), ask)) for schema, name in named]
+    routines = ask(
+        "SELECT CONCAT(routine_schema, '.', routine_name), routine_definition "
+        f"FROM information_schema.routines WHERE routine_name IN ({_list(wanted.calls)}) "
+        # MariaDB: the functions of a package are in its text.
+        f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(wanted.names)}))"
+    )
+    return views + [Object("function", str(name), text) for name, text in routines]
+
+
+def _view_text(schema: str, name: str, ask: Ask) -> str | None:
+    found = ask(
+        "SELECT view_definition FROM information_schema.views "
+        f"WHERE table_schema = {_list([schema])} AND table_name = {_list([name])}"
+    )
+    return str(found[0][0]) if found and found[0][0] else None
+
+
+def _list(names: Any) -> str:
+    return ", ".join(f"_utf8mb4 X'{name.encode().hex()}'" for name in names) or "NULL"
+
+
+def _parsed(select: str, ask: Ask) -> list[str] | None:
+    """Gives each SELECT within a select as the server has parsed it; None: the server does not tell."""
+    try:
+        ask(f"SET optimizer_trace = 'enabled=on', optimizer_trace_max_mem_size = {TRACE_BYTES}")
+        try:
+            ask(f"EXPLAIN {select}")
+            found = ask(
+                "SELECT trace, missing_bytes_beyond_max_mem_size + insufficient_privileges "
+                "FROM information_schema.optimizer_trace"
+            )
+        finally:
+            ask("SET optimizer_trace = 'enabled=off'")
+        ((trace, missing),) = found
+        parsed = list(_expanded(json.loads(trace)))
+    except (UserError, ValueError):
+        return None
+    return parsed if parsed and not int(missing) else None
+
+
+def _expanded(trace: Any) -> Iterator[str]:
+    if isinstance(trace, dict):
+        for key, value in trace.items():
+            if key == "expanded_query":
+                yield str(value)
+            else:
+                yield from _expanded(value)
+    elif isinstance(trace, list):
+        for value in trace:
+            yield from _expanded(value)
+
+
+def tokens(text: str, escapes: bool) -> list[Token]:
+    """Gives names and signs, without texts and comments. What is in double quotes may be a name, and is one here."""
+    inside = r"(?:[^'\\]|\\.|'')*" if escapes else r"(?:[^']|'')*"
+    pattern = (
+        rf"'{inside}'|/\*M?!\d*|/\*.*?\*/|\*/|--(?=\s)[^\n]*|\#[^\n]*"
+        r"|(?P<back>`(?:[^`]|``)*`)|(?P<double>\"(?:[^\"]|\"\")*\")|(?P<word>[\w$]+)|(?P<sign>[^\s'])"
+    )
+    found = []
+    for match in re.finditer(pattern, text, re.DOTALL):
+        kind = match.lastgroup
+        if kind in ("back", "double"):
+            quote = match.group()[0]
+            found.append(Token(match.group()[1:-1].replace(quote * 2, quote), True))
+        elif kind:
+            found.append(Token(match.group(), False))
+    return found
+
+
+def _is_read(parsed: list[Token], name: str) -> bool:
+    """Tells whether a SELECT, as the server prints it, names such a table: each follows `from`, `join` or a bracket."""
+    before: Token | None = None
+    for place, token in enumerate(parsed):
+        if token.text == "(" and not token.is_quoted and before and before.is_word("from", "join", "straight_join"):
+            continue
+        if before and before.is_word("from", "join", "straight_join") and _ends_at(parsed, place, name):
+            return True
+        before = token
+    return False
+
+
+def _ends_at(parsed: list[Token], place: int, name: str) -> bool:
+    """Tells whether a table of this name stands here, with its database or without."""
+    while place + 2 < len(parsed) and parsed[place + 1].text == ".":
+        place += 2
+    return parsed[place].is_name(name)
+
+
+def _may_be_meant(text: str, schema: str, name: str, here: str, escapes: bool) -> bool:
+    """Tells whether a text names a table, other than as a part of another name or as what a WITH clause defines."""
+    found = tokens(text, escapes)
+    for place, token in enumerate(found):
+        if not token.is_name(name) or _text_at(found, place + 1) == ".":
+            continue
+        if _text_at(found, place - 1) == ".":
+            if (_text_at(found, place - 2) or "").lower() == schema.lower():
+                return True
+        elif schema.lower() == here.lower() and not _is_defined(found, place):
+            return True
+    return False
+
+
+def _is_defined(found: list[Token], place: int) -> bool:
+    """Tells whether a name is, or means, what a WITH clause defines."""
+    name = found[place].text
+    for start in range(place + 1):
+        body = _body(found, start) if found[start].is_name(name) else None
+        if body is None:
+            continue
+        if start == place:
+            return True
+        is_recursive = any(token.is_word("recursive") for token in found[:start])
+        begins = body if is_recursive else _closing(found, body)
+        # As far as the brackets around the WITH clause.
+        if begins < place < _closing(found, begins):
+            return True
+    return False
+
+
+def _body(found: list[Token], place: int) -> int | None:
+    """Gives the place of the bracket that opens what a WITH clause defines by the name here; None: it defines none."""
+    if not (found[place - 1].is_word("with", "recursive") or _text_at(found, place - 1) == ",") or place == 0:
+        return None
+    after = place + 1
+    if _text_at(found, after) == "(":
+        after = _closing(found, after) + 1
+    is_body = after + 1 < len(found) and found[after].is_word("as") and found[after + 1].text == "("
+    return after + 1 if is_body else None
+
+
+def _closing(found: list[Token], place: int) -> int:
+    """Gives the place of the bracket that closes the one that opens here, else the one around; or the end."""
+    depth = 1
+    for at in range(place + 1, len(found)):
+        if not found[at].is_quoted:
+            depth += {"(": 1, ")": -1}.get(found[at].text, 0)
+        if depth == 0:
+            return at
+    return len(found)
+
+
+def _text_at(found: list[Token], place: int) -> str | None:
+    return found[place].text if 0 <= place < len(found) else None

@@ -1,0 +1,94 @@
+"""Names in SQL texts, and the views and functions that stand behind a text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+from sqlflow_submitter.reads import may_read
+
+WORD = re.compile(r"[^\W\d][\w$]*")
+CALL = re.compile(r"([^\W\d][\w$]*)[\"`\]]?\s*\(")
+QUOTED = re.compile(r'"([^"]+)"|`([^`]+)`|\[([^\]]+)\]')
+
+NAMES_OF_A_QUESTION = 1_000
+
+
+class Object(NamedTuple):
+    """Something that has a text: the select itself, a view, or a function."""
+
+    kind: str
+    """`select`, `view` or `function`."""
+    name: str
+    text: str | None
+    """None: the database does not show it."""
+
+
+class Wanted(NamedTuple):
+    """Names whose objects are wanted, in lower case."""
+
+    names: Sequence[str]
+    """Views are among these."""
+    calls: Sequence[str]
+    """Functions are among these."""
+
+
+def words(text: str) -> set[str]:
+    """Gives every word, also those in texts and comments, and every quoted name, in lower case."""
+    quoted = {part.lower() for parts in QUOTED.findall(text) for part in parts if part}
+    return {word.lower() for word in WORD.findall(text)} | quoted
+
+
+def mentions(text: str, name: str) -> bool:
+    """Tells whether a name occurs as a word, in any case."""
+    return re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text, re.IGNORECASE) is not None
+
+
+def behind(start: Iterable[Object], find: Callable[[Wanted], Iterable[Object]]) -> list[Object]:
+    """Gives these objects, and all whose names occur in their texts, and so on.
+
+    More may be found than is read, as any word may be meant; never less, but for a name that is put together when the
+    text runs. What looks like no call is no function. Within a function, which may be in another language, any word is.
+
+    Args:
+        start: what is known already.
+        find: gives the views and functions of some names; each name is asked for once.
+    """
+    found: dict[tuple[str, str], Object] = {}
+    asked_names: set[str] = set()
+    asked_calls: set[str] = set()
+    new = list(start)
+    while new:
+        found.update({(it.kind, it.name): it for it in new})
+        names: set[str] = set()
+        calls: set[str] = set()
+        for it in new:
+            here = words(it.text or "")
+            names |= here
+            calls |= here if it.kind == "function" else {call.lower() for call in CALL.findall(it.text or "")}
+        wanted = Wanted(sorted(names - asked_names), sorted(calls - asked_calls))
+        asked_names |= names
+        asked_calls |= calls
+        new = [it for part in _parts(wanted) for it in find(part) if (it.kind, it.name) not in found]
+    return list(found.values())
+
+
+def _parts(wanted: Wanted) -> Iterator[Wanted]:
+    names, calls = iter(wanted.names), iter(wanted.calls)
+    while True:
+        part = Wanted(list(islice(names, NAMES_OF_A_QUESTION)), list(islice(calls, NAMES_OF_A_QUESTION)))
+        if not part.names and not part.calls:
+            return
+        yield part
+
+
+def named_by_a_function(objects: Iterable[Object], name: str) -> str | None:
+    """Gives the reason why a table may be read by a function; None: no function names it."""
+    for it in objects:
+        if it.kind == "function" and it.text is None:
+            return may_read(f"this user may not see the text of function {it.name}")
+        if it.kind == "function" and mentions(it.text or "", name):
+            return may_read(f"function {it.name} names it")
+    return None
