@@ -29,7 +29,7 @@ async fn a_deleted_pod_is_replaced_by_another() {
     });
     client.api.cancel(token.clone()).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
-    for words in ["somebody deleted the Pod", "step 0 is run again (attempt 2)"] {
+    for words in ["somebody deleted the Pod", "step 1 is run again (attempt 2)"] {
         assert!(said(&ended).contains(words), "{}", said(&ended));
     }
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
