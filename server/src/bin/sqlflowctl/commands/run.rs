@@ -53,11 +53,7 @@ async fn traced(
     console: &mut Console,
     trace: &Trace,
 ) -> Result<(), Failure> {
-    let sql = match (&args.program.execute, &args.program.file) {
-        (Some(sql), _) => sql.clone(),
-        (None, Some(file)) => read_program(file)?,
-        (None, None) => return Err(Failure::Usage("run takes a program: -f FILE or -e SQL".to_owned())),
-    };
+    let sql = read_program(&args.program)?;
     let request = Request {
         sql: sql.clone(),
         session: Some(Session {
