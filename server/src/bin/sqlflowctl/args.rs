@@ -87,7 +87,8 @@ pub(crate) struct Global {
     /// NULL is an empty field, an empty text is "", and an empty line parts result sets
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
-    /// When to show rows as records, one line for each value; auto: when a table is wider than the terminal
+    /// When to show rows as records, one line for each value; auto: when a table is wider than the terminal, and has more
+    /// than two columns
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Expand::Auto)]
     pub(crate) expanded: Expand,
     /// Do not start a pager
