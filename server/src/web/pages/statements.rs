@@ -3,7 +3,6 @@
 use maud::{Markup, html};
 
 use super::chart::chart;
-use super::summary::course;
 use super::words::{counted, duration, size};
 use crate::store::JobRecord;
 use crate::web::statements::{Picture, Statement, Table};
@@ -17,28 +16,6 @@ const UNFOLDED_OF_MANY: usize = 3;
 /// Media types that a page shows: they hold no script.
 pub(super) const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
-/// What became of a job, and so of a statement that has not ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Course {
-    Running,
-    Over,
-    Cancelled,
-    Failed,
-}
-
-impl Course {
-    /// The word for a statement of which no end is known.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            // Its end is in a part of the log that was not read yet.
-            Self::Over => "succeeded",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-        }
-    }
-}
-
 /// `display` is the address of what is at a position of the log.
 pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) -> String) -> Markup {
     let count = view.statements.len();
@@ -50,7 +27,7 @@ pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) 
                 @if first > 0 { p .dim { "The last " (count) " that have begun; " code { "sqlflowctl fetch" } " gives all." } }
                 @for (at, (index, one)) in view.statements.iter().enumerate() {
                     @let is_open = count <= UNFOLDED || at + UNFOLDED_OF_MANY >= count;
-                    (statement(index, one, course(&record.job), is_open, display))
+                    (statement(index, one, record.job.state.name(), is_open, display))
                 }
             }
         }
@@ -60,11 +37,13 @@ pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) 
 fn statement(
     index: u32,
     one: &Statement,
-    course: Course,
+    // What became of its job, and so of a statement of which no end is known: that may be in a part of the log that was not
+    // read yet.
+    of_job: &'static str,
     is_open: bool,
     display: &dyn Fn(u64) -> String,
 ) -> Markup {
-    let state = if one.duration_micros.is_some() { "succeeded" } else { course.word() };
+    let state = if one.duration_micros.is_some() { "succeeded" } else { of_job };
     let mut facts = Vec::new();
     if one.rows > 0 || one.table.is_some() {
         facts.push(counted(one.rows, "row"));

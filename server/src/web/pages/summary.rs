@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 use sqlflow_proto::record::EarlierModel;
 
-use super::statements::{self, Course};
+use super::statements;
 use super::timeline::timeline;
 use super::words::{badge, duration, kinds, moment, size};
 use crate::clock;
@@ -211,14 +211,4 @@ fn notices(view: &View) -> Markup {
 /// Where the job's trace is shown, if it is anywhere.
 fn trace_url(web: &Web, job: &Job) -> Option<String> {
     (!web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
-}
-
-/// How the job stands, as its statements see it.
-pub(super) fn course(job: &Job) -> Course {
-    match &job.state {
-        JobState::Pending | JobState::Running => Course::Running,
-        JobState::Succeeded => Course::Over,
-        JobState::Failed(failure) if failure.cause.is_cancel() => Course::Cancelled,
-        JobState::Failed(_) => Course::Failed,
-    }
 }
