@@ -58,7 +58,7 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
     except UserError as error:
         # Who drops a table that is not there shall not be led to another one.
         if not statement.sql.lstrip().upper().startswith("DROP"):
-            database.add_near_misses(error)
+            database.add_near_misses(error, statement.sql)
         raise
 
 

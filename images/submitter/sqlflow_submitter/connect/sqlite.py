@@ -226,6 +226,7 @@ class _Errors:
             return UserError(f"SQLite file {self._path}: {error}")
         if self._is_new and "no such table" in str(error):
             return UserError(f"{error} (file {self._path} did not exist and was made: is the path right?)")
-        # SQLite has no code of its own for it.
-        missing = re.search(r"no such table: (\S+)", str(error))
-        return UserError(str(error), missing.group(1) if missing else None)
+        # SQLite has no code of its own for them.
+        table = re.search(r"no such table: (\S+)", str(error))
+        column = re.search(r"(?:no such column:|has no column named) \"?([^\s\"]+)", str(error))
+        return UserError(str(error), table.group(1) if table else None, column.group(1) if column else None)
