@@ -1,6 +1,6 @@
 //! Data sources: `Session.db_conn_str`. Only its form is checked here; the submitter connects.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sql::Dialect;
 
@@ -62,13 +62,25 @@ pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
     }
 }
 
+/// The SQLite file of a data source that is not there, though its folder is: a submitter on this machine makes it once a program
+/// makes a table. `None`: it is there, or it is no SQLite file.
+#[must_use]
+pub fn new_sqlite_file(data_source: &str) -> Option<PathBuf> {
+    let path = sqlite_file(data_source)?;
+    let is_new = !path.exists() && path != Path::new("/:memory:");
+    (is_new && missing_sqlite_file(data_source).is_none()).then_some(path)
+}
+
+fn sqlite_file(data_source: &str) -> Option<PathBuf> {
+    let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
+    Some(format!("/{}", rest.split('?').next()?.trim_start_matches('/')).into())
+}
+
 /// Why a submitter on this machine would not open the SQLite file of a data source: it is not there, and would not be made.
 /// `None`: it would, or it is no SQLite file.
 #[must_use]
 pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
-    let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
-    let path = format!("/{}", rest.split('?').next()?.trim_start_matches('/'));
-    let path = Path::new(&path);
+    let path = sqlite_file(data_source)?;
     let folder = path.parent()?;
     let is_missing = !path.exists() && path != Path::new("/:memory:");
     if is_missing && folder == Path::new("/") {
@@ -134,6 +146,15 @@ mod tests {
         assert!(at_root.contains("write sqlite:////folder/no-such-iris.db"), "{at_root}");
         let typo = missing_sqlite_file(&format!("sqlite://{dir}/typo/iris.db")).unwrap();
         assert_eq!(typo, format!("the folder {dir}/typo does not exist"));
+
+        let new = |source: &str| new_sqlite_file(source);
+        assert_eq!(new(&format!("sqlite:///{dir}/new.db?x=1")), Some(format!("{dir}/new.db").into()));
+        for other in
+            ["sqlite:///:memory:", "sqlite:///no-such-iris.db", "sqlite:////no/such/iris.db", "mysql://h/d"]
+        {
+            assert_eq!(new(other), None, "{other}");
+        }
+        assert_eq!(new(&format!("sqlite://{dir}")), None, "it is there");
     }
 
     #[test]

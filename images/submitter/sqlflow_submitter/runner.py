@@ -35,7 +35,7 @@ def run_step(path: str) -> None:
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
         redactor.hide(dsn)
-        with connect(dsn, step.replay) as database:
+        with connect(dsn, step.replay, may_make=bool(step.clean_up) or step.makes_something()) as database:
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up
 
