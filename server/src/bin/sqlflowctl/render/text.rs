@@ -275,12 +275,12 @@ fn model_line(model: &Model) -> String {
     }
 }
 
-/// `trained 2026-11-20 by ana`.
+/// `trained 2026-11-20 by ana`, or without the user where none is known.
 fn earlier(model: &EarlierModel) -> String {
     let day = super::job::instant(model.made.as_ref()).map(|at| at.strftime("%F").to_string());
     let day = day.unwrap_or_else(|| "at an unknown time".to_owned());
     match model.trained_by.as_str() {
-        "" => format!("made {day}"),
+        "" => format!("trained {day}"),
         user => format!("trained {day} by {}", escaped(user)),
     }
 }

@@ -198,7 +198,7 @@ fn what_a_model_replaced_is_named_and_so_is_what_was_dropped() {
         line(Some(earlier("ana")), false),
         "model m published: file:///m (0 B); replaced model m, trained 2024-11-20 by ana"
     );
-    assert_eq!(line(Some(earlier("")), true), "model m dropped: file:///m, made 2024-11-20");
+    assert_eq!(line(Some(earlier("")), true), "model m dropped: file:///m, trained 2024-11-20");
     assert_eq!(line(None, true), "model m did not exist: file:///m");
 }
 
