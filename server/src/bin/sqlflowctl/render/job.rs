@@ -391,8 +391,13 @@ program
 
     #[test]
     fn a_listing_takes_a_line_for_each_job() {
-        let status = JobStatus { message: "漢字 ".repeat(50), ..JobStatus::default() };
-        let text = listing(Job { status: Some(status), ..job() }, Some(110));
+        let said = |message: String| {
+            let status = JobStatus { message, ..JobStatus::default() };
+            Job { status: Some(status), ..job() }
+        };
+        let two_lines = listing(said("one\ntwo".to_owned()), None);
+        assert!(two_lines.ends_with("| one\\ntwo\n"), "{two_lines}");
+        let text = listing(said("漢字 ".repeat(50)), Some(110));
         let row = text.lines().last().unwrap();
         assert!(row.ends_with('…') && escape::width(row) <= 110, "{row}");
     }

@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 /// Takes pieces of the table's text.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Writes a whole table of text, as CSV if that is asked for.
+/// Writes a whole table of text with a line for each row, or as CSV if that is asked for.
 pub(crate) fn write_texts(
     names: &[&str],
     texts: impl ExactSizeIterator<Item = Vec<String>>,
@@ -32,7 +32,7 @@ pub(crate) fn write_texts(
     let mut columns = vec![Strings::default(); names.len()];
     for row in texts {
         for (column, text) in columns.iter_mut().zip(row) {
-            column.values.push(text);
+            column.values.push(if csv { text } else { escaped(&text) });
         }
     }
     let column = |strings| Column { values: Some(Values::Strings(strings)), ..Column::default() };
