@@ -14,7 +14,7 @@ from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, o
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
 from sqlflow_submitter.redact import Redactor
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement, Step, load_step
+from sqlflow_submitter.step import Statement, Step, first_word, load_step
 
 SECRET = "db_conn_str"
 MAX_MESSAGE = 2_000
@@ -56,8 +56,9 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
     try:
         channel.ended(_run(statement, step, database, channel))
     except UserError as error:
-        # Who drops a table that is not there shall not be led to another one.
-        if not statement.sql.lstrip().upper().startswith("DROP"):
+        # Who drops a table, or a column, that is not there shall not be led to another one.
+        word = first_word(statement.sql)
+        if word != "DROP" and not (word == "ALTER" and error.missing_column):
             database.add_near_misses(error, statement.sql)
         raise
 

@@ -116,6 +116,7 @@ def test_a_misspelt_table_is_told_with_its_near_misses(agent: StandInAgent) -> N
         ("INSERT INTO flowers (a, petal_lenght) VALUES (1, 2)", "petal_length"),
         ("UPDATE flowers SET petal_lenght = 1", "petal_length"),
         ("SELECT nothing_like_it FROM flowers", None),
+        ("ALTER TABLE flowers DROP COLUMN petal_lenght", None),
     ],
 )
 def test_a_misspelt_column_is_told_with_its_near_misses(agent: StandInAgent, sql: str, meant: str | None) -> None:
