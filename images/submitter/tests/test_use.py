@@ -449,3 +449,13 @@ def test_show_train(sqlite_iris: Here) -> None:
     run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
     assert list(run.of("head")[0].column_names) == ["Model", "Train Statement"]
     assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
+
+
+def test_a_models_sql_keeps_its_lines(sqlite_iris: Here) -> None:
+    select = f"\n\n-- all of it\nSELECT {FEATURES}, name FROM iris\n"
+    sqlite_iris.train(select, "name")
+    # As one line it would be a comment.
+    shown = f"-- all of it\nSELECT {FEATURES}, name FROM iris"
+    assert sqlite_iris.run(kind="show_train", model="m", model_dir="m").rows()[0][1].startswith(f"{shown}\n TO TRAIN")
+    described = dict(sqlite_iris.run(kind="describe_model", model="m", model_dir="m").rows())
+    assert described["select"] == shown

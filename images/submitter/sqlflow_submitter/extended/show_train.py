@@ -18,7 +18,7 @@ def show_train(statement: Statement, channel: StatementChannel) -> None:
         head.column_types.add()
     channel.head(head)
     rows = Rows(count=1)
-    for text in (statement.model, meta.original_sql):
+    for text in (statement.model, meta.original_sql.strip()):
         column = Column()
         column.strings.values.append(text)
         rows.columns.append(column)
