@@ -177,7 +177,8 @@ async fn the_essentials_need_no_javascript_and_a_key() {
     browser(&["still", &format!("{base}/jobs"), &screenshot("list.png")]).await;
 }
 
-const RESULTS: &str = "SELECT class, count(*) AS n FROM iris GROUP BY class;
+const RESULTS: &str = "-- how many of each
+SELECT class, count(*) AS n FROM iris GROUP BY class;
 SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3, eta = 0.9,
   train.num_boost_round = 300, train.early_stopping_rounds = 2,
   validation.select = \"SELECT * FROM iris WHERE sepal_length > 6\" LABEL class INTO stopped;
@@ -203,7 +204,7 @@ async fn a_page_shows_what_each_statement_came_to() {
         panic!("{} parts: {page}", parts.len())
     };
     for (part, words) in [
-        (select, &[">n</th>", "50</td>", "3 rows"][..]),
+        (select, &["<code>SELECT class, count(*)", ">n</th>", "50</td>", "3 rows"][..]),
         (
             train,
             &["mlogloss", "line-0", "line-1", " is kept</text>", ">round</text>", "TO TRAIN xgboost.gbtree"],

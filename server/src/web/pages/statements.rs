@@ -5,11 +5,12 @@ use maud::{Markup, html};
 use super::chart::chart;
 use super::words::{counted, duration, size};
 use crate::store::JobRecord;
+use crate::text::mention::mention;
 use crate::web::statements::{Picture, Statement, Table};
 use crate::web::view::View;
 
 /// Characters of a statement where it is only mentioned.
-const MENTION: usize = 100;
+pub(super) const MENTION: usize = 100;
 /// Up to so many statements are all unfolded; of more, only the last ones and those that did not succeed.
 const UNFOLDED: usize = 12;
 const UNFOLDED_OF_MANY: usize = 3;
@@ -57,7 +58,7 @@ fn statement(
     if let Some(micros) = one.duration_micros {
         facts.push(duration(i64::try_from(micros / 1000).unwrap_or(i64::MAX)));
     }
-    let heading = one.heading.as_deref().map(mention).unwrap_or_default();
+    let heading = one.heading.as_deref().map(|it| mention(it, MENTION)).unwrap_or_default();
     let has_more = one.table.as_ref().is_some_and(|it| !it.rows.is_empty())
         || !(one.measured.is_empty() && one.texts.is_empty() && one.pictures.is_empty())
         || one.curves.len() > 0;
@@ -126,14 +127,5 @@ fn picture(index: u32, at: usize, it: &Picture, display: &dyn Fn(u64) -> String)
         } @else {
             p { a href=(address) download { "Download " (it.media_type) ", " (size(it.bytes as u64)) } }
         }
-    }
-}
-
-/// The beginning of a statement, on one line.
-pub(super) fn mention(sql: &str) -> String {
-    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MENTION) {
-        Some((cut, _)) => format!("{}…", &line[..cut]),
-        None => line,
     }
 }

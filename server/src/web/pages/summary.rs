@@ -12,6 +12,7 @@ use crate::clock;
 use crate::job::{Attempt, Failure, Job, JobState, Phase, Step};
 use crate::log::LogError;
 use crate::store::JobRecord;
+use crate::text::mention::mention;
 use crate::trace;
 use crate::web::Web;
 use crate::web::view::{Progress, SharedView, View};
@@ -112,7 +113,7 @@ fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
             @if let Some((index, statement)) = stopped {
                 p { "In " a href={ "#statement-" (index + 1) } { "statement " (index + 1) }
                     @if let Some(heading) = statement.heading.as_ref().filter(|it| !it.is_empty()) {
-                        ": " code { (statements::mention(heading)) }
+                        ": " code { (mention(heading, statements::MENTION)) }
                     }
                 }
             }

@@ -13,6 +13,7 @@ use super::{Screen, Tone, View};
 use crate::failure::Failure;
 use sqlflow_server::text::cell::Batch;
 use sqlflow_server::text::escape::{escaped, escaped_lines};
+use sqlflow_server::text::mention::mention;
 
 /// Columns of the table that EVALUATE shows its metrics in.
 const METRICS_TABLE: [&str; 2] = ["metric", "value"];
@@ -65,7 +66,8 @@ impl TextView {
         self.shows_metrics = false;
         if !self.quiet {
             let number = response.statement.map_or(String::new(), |index| format!(" {}", index + 1));
-            screen.line(Tone::Dim, &format!("statement{number}: {}", mention(&started.sql)));
+            screen
+                .line(Tone::Dim, &format!("statement{number}: {}", escaped(&mention(&started.sql, MENTION))));
         }
     }
 
@@ -291,29 +293,6 @@ fn time(response: &Response) -> Option<Timestamp> {
 
 fn plural(count: u64, word: &str) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
-}
-
-/// The beginning of a statement, on one line, without the comments before it.
-fn mention(sql: &str) -> String {
-    let line = without_comments(sql).split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MENTION) {
-        Some((cut, _)) => format!("{}…", escaped(&line[..cut])),
-        None => escaped(&line),
-    }
-}
-
-/// A statement without the comments that it begins with; all of it, if there is nothing else.
-fn without_comments(sql: &str) -> &str {
-    let mut rest = sql.trim_start();
-    loop {
-        let after = match rest.strip_prefix("/*") {
-            Some(comment) => comment.split_once("*/"),
-            None if rest.starts_with("--") => rest.split_once('\n'),
-            None => return if rest.is_empty() { sql } else { rest },
-        };
-        let Some((_, after)) = after else { return sql };
-        rest = after.trim_start();
-    }
 }
 
 /// A size as people say it: `812 B`, `3.4 MB`.

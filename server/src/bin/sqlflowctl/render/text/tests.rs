@@ -208,16 +208,3 @@ fn sizes_round_to_the_next_unit() {
     assert_eq!(size(999_999), "1.0 MB");
     assert_eq!(size(u64::MAX), "18446744.1 TB");
 }
-
-#[test]
-fn a_statement_is_mentioned_without_its_comments() {
-    assert_eq!(mention("-- one\n/* two\n */ -- three\nSELECT  1 -- four"), "SELECT 1 -- four");
-    assert_eq!(mention("-- cut in its mid"), "-- cut in its mid");
-    assert_eq!(mention("/* cut"), "/* cut");
-    assert_eq!(mention("-- all\n"), "-- all");
-}
-
-#[test]
-fn a_long_statement_is_only_mentioned() {
-    assert_eq!(mention(&"漢".repeat(100)).chars().count(), MENTION + 1);
-}
