@@ -58,7 +58,7 @@ else
 	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release"
 endif
 
-uninstall: ## Remove what make install installed
+uninstall: ## Remove what make install installed, and say what stays
 	@scripts/uninstall.sh "$(PREFIX)"
 
 quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a server of its own

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# uninstall.sh PREFIX: removes what install.sh installed there. States, logs and models are not below it, and stay.
+# uninstall.sh PREFIX: removes what install.sh installed there. What people made stays: states, logs and models, which
+# are not below it, and the tokens of their jobs, which sqlflowctl keeps and this names.
 set -euo pipefail
 prefix=$1
 list=$prefix/lib/sqlflow/installed
@@ -14,3 +15,9 @@ rm -rf lib/sqlflow/venv
 rm -f "$list"
 rmdir -p --ignore-fail-on-non-empty lib/sqlflow 2> /dev/null || true
 echo "SQLFlow is removed from $prefix"
+# Tokens are secrets that open jobs: nobody else has them.
+memory=${XDG_STATE_HOME:-$HOME/.local/state}/sqlflow
+if [ -e "$memory" ]; then
+    echo "kept: $memory, the tokens of the jobs that you have started; to remove them: rm -r '$memory'"
+fi
+echo "kept: the state folders of servers (--state-dir), with logs and models"

@@ -378,6 +378,18 @@ impl Options {
         Some(format!("cannot use the data source (from {}): {why}", self.origin("datasource")))
     }
 
+    /// What is strange about the data source, and no error.
+    #[must_use]
+    pub fn doubtful_data_source(&self) -> Option<String> {
+        let is_local = self.launcher == LauncherKind::Local;
+        let path = dsn::new_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
+        let from = self.origin("datasource");
+        Some(format!(
+            "SQLite file {} (from {from}) does not exist; the first program that makes a table makes it",
+            path.display()
+        ))
+    }
+
     /// Where models are.
     ///
     /// # Errors

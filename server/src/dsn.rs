@@ -70,6 +70,15 @@ pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
     Some(Path::new("/").join(path.trim_start_matches('/')))
 }
 
+/// The SQLite file of a data source that is not there, though its folder is: a submitter on this machine makes it once a program
+/// makes a table. `None`: it is there, or it is no SQLite file.
+#[must_use]
+pub fn new_sqlite_file(data_source: &str) -> Option<PathBuf> {
+    let path = sqlite_path(data_source)?;
+    let is_new = !path.exists() && path != Path::new("/:memory:");
+    (is_new && missing_sqlite_file(data_source).is_none()).then_some(path)
+}
+
 /// Why a submitter on this machine would not open the SQLite file of a data source: it is not there, and would not be made.
 /// `None`: it would, or it is no SQLite file.
 #[must_use]
@@ -140,6 +149,15 @@ mod tests {
         assert!(at_root.contains("write sqlite:////folder/no-such-iris.db"), "{at_root}");
         let typo = missing_sqlite_file(&format!("sqlite://{dir}/typo/iris.db")).unwrap();
         assert_eq!(typo, format!("the folder {dir}/typo does not exist"));
+
+        let new = |source: &str| new_sqlite_file(source);
+        assert_eq!(new(&format!("sqlite:///{dir}/new.db?x=1")), Some(format!("{dir}/new.db").into()));
+        for other in
+            ["sqlite:///:memory:", "sqlite:///no-such-iris.db", "sqlite:////no/such/iris.db", "mysql://h/d"]
+        {
+            assert_eq!(new(other), None, "{other}");
+        }
+        assert_eq!(new(&format!("sqlite://{dir}")), None, "it is there");
     }
 
     #[test]

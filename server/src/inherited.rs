@@ -1,14 +1,40 @@
 //! What a program was started with and should leave alone.
 
 use std::fs;
+use std::io;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Number of SIGINT.
 const INT: u32 = 2;
 
-/// Whether this process was started with SIGINT ignored, as the background jobs of a script are: then Ctrl+C is not meant
-/// for it. Ask before SIGINT is handled.
-#[must_use]
-pub fn ignores_interrupt() -> bool {
+/// The person's Ctrl+C; none where this process was started with SIGINT ignored, as the background jobs of a script are: it is
+/// not meant for them.
+#[derive(Debug)]
+pub struct CtrlC(Option<Signal>);
+
+impl CtrlC {
+    /// Listens from now on. Once for a process: who asked first handles SIGINT, and so no longer ignores it.
+    ///
+    /// # Errors
+    /// The kernel's, or there is no runtime.
+    pub fn listen() -> io::Result<Self> {
+        let is_ours = !ignores_interrupt();
+        Ok(Self(is_ours.then(|| signal(SignalKind::interrupt())).transpose()?))
+    }
+
+    /// Waits for the next one.
+    pub async fn recv(&mut self) {
+        match self.0.as_mut() {
+            Some(signals) => {
+                signals.recv().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn ignores_interrupt() -> bool {
     fs::read_to_string("/proc/self/status").is_ok_and(|status| is_ignored(&status, INT))
 }
 

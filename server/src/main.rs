@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use sqlflow_server::config::{Command, LogFormat, Options};
-use sqlflow_server::{descriptors, doctor, inherited};
+use sqlflow_server::inherited::CtrlC;
+use sqlflow_server::{descriptors, doctor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -53,18 +54,11 @@ async fn run() -> anyhow::Result<ExitCode> {
 
 fn cancel_on_signal(shutdown: CancellationToken) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt =
-        if inherited::ignores_interrupt() { None } else { Some(signal(SignalKind::interrupt())?) };
+    let mut interrupt = CtrlC::listen()?;
     tokio::spawn(async move {
-        let interrupted = async {
-            match interrupt.as_mut() {
-                Some(interrupt) => interrupt.recv().await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             _ = terminate.recv() => {}
-            _ = interrupted => {}
+            () = interrupt.recv() => {}
         }
         shutdown.cancel();
         tracing::info!("shutting down; jobs go on");

@@ -57,6 +57,9 @@ pub async fn run(
     if let Some(why) = options.missing_data_source() {
         tracing::warn!("{why}; jobs that name no data source of their own fail until then");
     }
+    if let Some(doubt) = options.doubtful_data_source() {
+        tracing::warn!("{doubt}");
+    }
     let clients = TcpListener::bind(options.listen).await.with_context(|| {
         format!("could not listen on {} (from {})", options.listen, options.origin("listen"))
     })?;

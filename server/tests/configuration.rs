@@ -97,9 +97,15 @@ fn a_good_configuration_is_ok_and_nothing_is_made() {
             &listen,
             "--state-dir=new/state",
         ])
+        .arg(format!("--datasource=sqlite:///{}/irs.db", dir.path().display()))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
+    let doubts = format!(
+        "warning: SQLite file {}/irs.db (from --datasource) does not exist; the first program that makes a table makes it\n",
+        dir.path().display()
+    );
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), doubts);
     let said = String::from_utf8(output.stdout).unwrap();
     assert!(said.starts_with(&format!("ok: listens on {listen} and ")), "{said}");
     assert!(!dir.path().join("new").exists(), "a check makes nothing");

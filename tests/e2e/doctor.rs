@@ -11,6 +11,7 @@ use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Response, Token};
 use sqlflow_tests::client::Client;
+use sqlflow_tests::documents;
 use sqlflow_tests::python::{self, repository};
 use sqlflow_tests::server::{Setup, program};
 
@@ -241,9 +242,8 @@ async fn the_documented_commands_do_what_the_page_says() {
     server.stop().unwrap();
     bench.damage_log(&cut);
 
-    let page = fs::read_to_string(repository().join("docs/running-a-server.md")).unwrap();
-    let block = page.split("```sh\n").skip(1).find(|it| it.contains("sqlflow-server doctor")).unwrap();
-    let commands: Vec<&str> = block.split("```").next().unwrap().lines().collect();
+    let block = documents::commands("docs/running-a-server.md", "sqlflow-server doctor");
+    let commands: Vec<&str> = block.lines().collect();
     let folder = program("sqlflow-server").parent().unwrap().display().to_string();
     let path = format!("{folder}:{}", std::env::var("PATH").unwrap());
     let codes = commands.iter().map(|command| {
@@ -262,6 +262,7 @@ async fn the_documented_commands_do_what_the_page_says() {
     assert!(json.text().lines().last().unwrap().contains(r#""kind":"summary""#), "{}", json.text());
 
     // Every kind is on the page.
+    let page = documents::page("docs/running-a-server.md");
     let kinds = fs::read_to_string(repository().join("server/src/doctor/finding.rs")).unwrap();
     let names = kinds.split("=> \"").skip(1).filter_map(|rest| rest.split('"').next());
     for name in

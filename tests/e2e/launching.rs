@@ -8,15 +8,13 @@ use std::time::{Duration, Instant};
 
 use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_proto::v1::{Cause, GetJobRequest, Job, Token, get_job_request::By, job_status::Code};
+use sqlflow_tests::ENDLESS;
 use sqlflow_tests::client::{Client, is_over};
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in::{self, STEP};
 
 use super::agent_killed::kill_agent;
 
-/// Runs until it is ended.
-const ENDLESS: &str =
-    "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) SELECT count(*) FROM n;";
 /// Runs for seconds.
 const LONG: &str =
     "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n LIMIT 30000000) SELECT count(*) FROM n;";

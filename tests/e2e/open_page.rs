@@ -31,8 +31,8 @@ async fn a_job_whose_page_is_open_is_not_cancelled() {
     let mut client = server.client().await.unwrap();
     let session = Session { fetch_timeout_seconds: Some(3), ..Session::default() };
     let watched = client.run_in(PROGRAM, session.clone()).await.unwrap();
-    let (_, page) = watched.job_tracer_url.split_once("/jobs/").unwrap();
-    let (address, path) = (server.http.clone(), format!("/jobs/{}", page.replace('?', "/live?")));
+    let page = http::path_of(&watched.job_tracer_url);
+    let (address, path) = (server.http.clone(), page.replace('?', "/live?"));
     let page = tokio::task::spawn_blocking(move || http::get(&address, &path));
     let unwatched = client.run_in(PROGRAM, session).await.unwrap();
 

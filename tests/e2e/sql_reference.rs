@@ -1,12 +1,11 @@
 //! The SQL reference: its examples run, and it names all that exists.
 
 use serde_json::Value;
+use sqlflow_tests::documents;
 use sqlflow_tests::python::{self, repository};
 use sqlflow_tests::server::Setup;
 
-fn page() -> String {
-    std::fs::read_to_string(repository().join("docs/sql.md")).unwrap()
-}
+const PAGE: &str = "docs/sql.md";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_examples_run_in_order() {
@@ -14,9 +13,7 @@ async fn its_examples_run_in_order() {
     let datasource = python::iris(&dir.path().join("iris.db")).unwrap();
     let server = Setup::new(dir.path(), datasource).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let page = page();
-    let examples: Vec<&str> =
-        page.split("\n```sql\n").skip(1).map(|it| it.split_once("```").unwrap().0).collect();
+    let examples = documents::blocks(PAGE, "sql");
     assert!(examples.len() >= 7);
     let token = client.run(examples.concat()).await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
@@ -26,7 +23,7 @@ async fn its_examples_run_in_order() {
 fn it_names_all_attributes_objectives_and_metrics() {
     let rules = repository().join("images/submitter/sqlflow_submitter/xgb/rules.json");
     let rules: Value = serde_json::from_str(&std::fs::read_to_string(rules).unwrap()).unwrap();
-    let page = page();
+    let page = documents::page(PAGE);
     let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let texts = |value: &Value| {
         value.as_array().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect::<Vec<_>>()

@@ -4,9 +4,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_proto::v1::job_status::Code;
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::ENDLESS;
 use sqlflow_tests::cluster::Namespace;
 
-use crate::{LONG, SQLITE, said};
+use crate::{SQLITE, said};
 
 /// A#2881: a Pod that somebody deletes is no user error. What may be repeated is repeated, in a new Pod, and it is said.
 #[tokio::test(flavor = "multi_thread")]
@@ -14,7 +15,7 @@ async fn a_deleted_pod_is_replaced_by_another() {
     let namespace = Namespace::new("deleted");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     let pod = namespace.running_pod();
     let name = pod["metadata"]["name"].as_str().unwrap();
     assert!(name.ends_with("-0-1"), "{name}");
@@ -28,7 +29,7 @@ async fn a_deleted_pod_is_replaced_by_another() {
     });
     client.api.cancel(token.clone()).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
-    for words in ["somebody deleted the Pod", "step 0 is run again (attempt 2)"] {
+    for words in ["somebody deleted the Pod", "step 1 is run again (attempt 2)"] {
         assert!(said(&ended).contains(words), "{}", said(&ended));
     }
     namespace.wait_for("an empty namespace", || namespace.pods().is_empty());
@@ -40,7 +41,7 @@ async fn what_may_have_happened_is_not_done_again() {
     let namespace = Namespace::new("once");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let insert = format!("CREATE TABLE t AS {LONG}");
+    let insert = format!("CREATE TABLE t AS {ENDLESS}");
     let token = client.run(insert).await.unwrap();
     let pod = namespace.running_pod();
     // Once it has begun.
@@ -59,7 +60,7 @@ async fn a_pod_whose_processes_are_all_killed_at_once_is_lost_and_repeated() {
     let namespace = Namespace::new("killed");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     let pod = namespace.running_pod();
     namespace.wait_for("agent and submitter", || namespace.processes(&pod).len() >= 2);
     for pid in namespace.processes(&pod) {
@@ -141,7 +142,7 @@ async fn a_pod_that_runs_too_long_is_said_to_have() {
     let namespace = Namespace::new("deadline");
     let server = namespace.setup(SQLITE, "{}").flag("--pod-deadline=3s").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     assert_eq!(ended.status.cause(), sqlflow_proto::v1::Cause::Deadline, "{:?}", ended.status);
     assert!(!said(&ended).contains("run again"), "{}", said(&ended));

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+use sqlflow_tests::ENDLESS;
 use sqlflow_tests::cluster::Namespace;
 use sqlflow_tests::server::program;
 
-use crate::{LONG, SQLITE};
+use crate::SQLITE;
 
 /// Runs an agent outside of the cluster with this token; gives what it said.
 fn agent_with(token: &str, pod: &Value, dir: &Path) -> String {
@@ -41,7 +42,7 @@ async fn only_the_attempts_own_agent_is_heard() {
     let namespace = Namespace::new("identity");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     let pod = namespace.running_pod();
     let name = pod["metadata"]["name"].as_str().unwrap();
     namespace.apply(OTHER);

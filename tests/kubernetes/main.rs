@@ -23,9 +23,6 @@ use sqlflow_tests::client::Ended;
 /// Data for Pods that need none: a file of their own.
 const SQLITE: &str = "sqlite:///tmp/own.db";
 
-/// Runs until it is ended; it is a query, so a step of it may be repeated as long as no row came.
-const LONG: &str = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";
-
 /// What a job said: output, notices, and the end.
 fn said(ended: &Ended) -> String {
     let mut text = ended.status.message.clone();

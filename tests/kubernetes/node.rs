@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sqlflow_tests::ENDLESS;
 use sqlflow_tests::cluster::{Cluster, NODE, Namespace};
 
 use crate::without_server::give_up_pods;
-use crate::{LONG, SQLITE, said};
+use crate::{SQLITE, said};
 
 const DRAIN: [&str; 6] =
     ["drain", NODE, "--force", "--delete-emptydir-data", "--ignore-daemonsets", "--timeout=90s"];
@@ -32,7 +33,7 @@ async fn a_drained_node() {
     let cluster = Cluster::shared();
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     namespace.running_pod();
     cluster.kubectl(&DRAIN);
     waits_for_a_node(&namespace);
@@ -55,7 +56,7 @@ async fn a_node_drained_without_a_server() {
     let cluster = Cluster::shared();
     let setup = namespace.setup(SQLITE, "{}");
     let server = setup.start().unwrap();
-    let token = server.client().await.unwrap().run(LONG).await.unwrap();
+    let token = server.client().await.unwrap().run(ENDLESS).await.unwrap();
     namespace.running_pod();
     server.kill();
     let drain = std::thread::spawn(move || cluster.try_kubectl(&DRAIN, ""));
@@ -93,7 +94,7 @@ async fn a_pod_of_higher_priority() {
     let template = "spec: {containers: [{name: submitter, resources: {requests: {cpu: 1200m}}}]}";
     let server = namespace.setup(SQLITE, template).start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     namespace.running_pod();
     let (_, text) = Cluster::shared().try_kubectl(
         &["apply", "-f", "-"],
@@ -133,7 +134,7 @@ async fn a_lost_node() {
     let namespace = Namespace::new("lost");
     let server = namespace.setup(SQLITE, "{}").flag("--grace=1s").start().unwrap();
     let mut client = server.client().await.unwrap();
-    let token = client.run(LONG).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     let first = namespace.running_pod();
     let name = first["metadata"]["name"].as_str().unwrap();
     kill(Pid::from_raw(Cluster::shared().program("kubelet")), Signal::SIGSTOP).unwrap();

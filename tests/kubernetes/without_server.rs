@@ -3,15 +3,13 @@
 use std::process::Command;
 
 use sqlflow_tests::cluster::{Cluster, Namespace};
-use sqlflow_tests::python::repository;
+use sqlflow_tests::{ENDLESS, documents};
 
-use crate::{LONG, SQLITE};
+use crate::SQLITE;
 
 /// Those lines of the page's uninstall commands that are about Pods, for this namespace.
 fn documented(namespace: &Namespace) -> String {
-    let page = std::fs::read_to_string(repository().join("docs/kubernetes.md")).unwrap();
-    let block = page.split("```sh\n").find(|it| it.contains(r#""finalizers":null"#)).unwrap();
-    let commands = block.split("```").next().unwrap();
+    let commands = documents::commands("docs/kubernetes.md", r#""finalizers":null"#);
     let (pods, rest) = commands.split_once("kubectl delete -k").unwrap();
     assert_eq!(rest.trim().lines().count(), 1, "{rest}");
     pods.replace(
@@ -31,7 +29,7 @@ async fn pods_go_by_the_documented_commands() {
     let namespace = Namespace::new("uninstall");
     let server = namespace.setup(SQLITE, "{}").start().unwrap();
     let mut client = server.client().await.unwrap();
-    client.run(LONG).await.unwrap();
+    client.run(ENDLESS).await.unwrap();
     let pod = namespace.running_pod();
     assert!(!pod["metadata"]["finalizers"].as_array().unwrap().is_empty());
     server.kill();
@@ -46,7 +44,7 @@ async fn pods_of_a_lost_store_are_reported() {
     let namespace = Namespace::new("orphans");
     let setup = namespace.setup(SQLITE, "{}");
     let server = setup.start().unwrap();
-    server.client().await.unwrap().run(LONG).await.unwrap();
+    server.client().await.unwrap().run(ENDLESS).await.unwrap();
     let pod = namespace.running_pod();
     server.kill();
     std::fs::remove_dir_all(&setup.state_dir).unwrap();

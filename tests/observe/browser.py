@@ -68,6 +68,12 @@ def must_hold(page: webdriver.Chrome) -> None:
         ".map(it => it.textContent)"
     )
     assert not hidden, f"not seen on a screen of 360: {hidden}"
+    # What is cut at the edge shows that there is more: the scrollbar takes its place, also where others are drawn over.
+    cut = page.execute_script(
+        "return [...document.querySelectorAll('.scrolls')].filter(it => it.scrollWidth > it.clientWidth)"
+        ".map(it => [it.id, it.offsetHeight - it.clientHeight, getComputedStyle(it).backgroundAttachment])"
+    )
+    assert all(bar > 0 and "local" in attached for _, bar, attached in cut), f"cut without a sign: {cut}"
     page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
@@ -138,7 +144,10 @@ def still(url: str, screenshot: str) -> dict[str, object]:
                 target.write_bytes(base64.b64decode(picture["data"]))
         broken = page.execute_script("return [...document.images].filter(it => !it.naturalWidth).map(it => it.src)")
         assert not broken, f"pictures that are not shown: {broken}"
-        return {"text": page.find_element(By.TAG_NAME, "main").text}
+        cut = page.execute_script(
+            "return [...document.querySelectorAll('.scrolls')].filter(it => it.scrollWidth > it.clientWidth).length"
+        )
+        return {"text": page.find_element(By.TAG_NAME, "main").text, "cut": cut}
 
 
 def listed(url: str, job: str) -> dict[str, object]:

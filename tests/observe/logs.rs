@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::ENDLESS;
 use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 
@@ -93,8 +94,7 @@ async fn each_jobs_end_is_one_line_and_each_line_is_strict_json() {
         client.follow(&token).await.unwrap();
         expected.insert(token.job_id, state.to_owned());
     }
-    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";
-    let token = client.run(slow).await.unwrap();
+    let token = client.run(ENDLESS).await.unwrap();
     client.until(&token, |it| matches!(it, Payload::Started(_))).await.unwrap();
     client.api.cancel(token.clone()).await.unwrap();
     client.follow(&token).await.unwrap();

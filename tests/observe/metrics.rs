@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::SystemTime;
 
 use sqlflow_proto::v1::response::Response as Payload;
+use sqlflow_tests::ENDLESS;
 use sqlflow_tests::http::{get, get_as};
 use sqlflow_tests::python;
 use sqlflow_tests::server::{Server, Setup};
@@ -61,8 +62,7 @@ async fn what_happens_is_counted_and_named_by_prometheus_rules() {
         client.follow(&token).await.unwrap();
     }
     client.run("SELECT * TO TRAIN;").await.unwrap_err();
-    let slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";
-    let cancelled = client.run(slow).await.unwrap();
+    let cancelled = client.run(ENDLESS).await.unwrap();
     client.until(&cancelled, |it| matches!(it, Payload::Started(_))).await.unwrap();
     client.api.cancel(cancelled.clone()).await.unwrap();
     client.follow(&cancelled).await.unwrap();

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use sqlflow_proto::v1::{ListJobsRequest, job_status};
-use sqlflow_tests::http::{get, get_with_cookie, post};
+use sqlflow_tests::http::{get, get_with_cookie, path_of, post};
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::{python, stand_in};
 
@@ -95,8 +95,8 @@ async fn the_essentials_need_no_javascript_and_a_key() {
     let mut client = server.client().await.unwrap();
     let token = client.run(PROGRAM).await.unwrap();
     client.follow(&token).await.unwrap();
-    let at = token.job_tracer_url.find("/jobs").unwrap();
-    let (base, path) = token.job_tracer_url.split_at(at);
+    let path = path_of(&token.job_tracer_url);
+    let base = token.job_tracer_url.strip_suffix(path).unwrap();
     assert_eq!(base, format!("http://{}", server.http));
 
     let page = get(&server.http, path);
@@ -177,13 +177,15 @@ async fn the_essentials_need_no_javascript_and_a_key() {
     browser(&["still", &format!("{base}/jobs"), &screenshot("list.png")]).await;
 }
 
-const RESULTS: &str = "SELECT class, count(*) AS n FROM iris GROUP BY class;
+const RESULTS: &str = "-- how many of each
+SELECT class, count(*) AS n FROM iris GROUP BY class;
 SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3, eta = 0.9,
   train.num_boost_round = 300, train.early_stopping_rounds = 2,
   validation.select = \"SELECT * FROM iris WHERE sepal_length > 6\" LABEL class INTO stopped;
 SELECT * FROM iris TO EVALUATE stopped WITH validation.metrics = \"accuracy_score\" LABEL class INTO scores;
 SELECT * FROM iris TO EXPLAIN stopped;
-SELECT sepal_length AS s FROM iris LIMIT 30;";
+SELECT sepal_length AS s FROM iris LIMIT 30;
+SELECT *, sepal_length * petal_length AS a_product_with_a_long_name FROM iris LIMIT 3;";
 
 /// Every statement's result is on the page, not the newest one alone.
 #[tokio::test(flavor = "multi_thread")]
@@ -195,14 +197,14 @@ async fn a_page_shows_what_each_statement_came_to() {
     let token = client.run(RESULTS).await.unwrap();
     let ended = client.follow(&token).await.unwrap();
     ended.expect_success();
-    let path = &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..];
+    let path = path_of(&token.job_tracer_url);
     let page = get(&server.http, path).body;
     let parts: Vec<_> = page.split("id=\"statement-").collect();
-    let [_, select, train, evaluate, explain, last] = parts[..] else {
+    let [_, select, train, evaluate, explain, last, wide] = parts[..] else {
         panic!("{} parts: {page}", parts.len())
     };
     for (part, words) in [
-        (select, &[">n</th>", "50</td>", "3 rows"][..]),
+        (select, &["<code>SELECT class, count(*)", ">n</th>", "50</td>", "3 rows"][..]),
         (
             train,
             &["mlogloss", "line-0", "line-1", " is kept</text>", ">round</text>", "TO TRAIN xgboost.gbtree"],
@@ -210,6 +212,7 @@ async fn a_page_shows_what_each_statement_came_to() {
         (evaluate, &["accuracy", "TO EVALUATE stopped"]),
         (explain, &["<img src=\"/jobs/"]),
         (last, &["The first 20 rows of 30"]),
+        (wide, &["class=\"scrolls\"", "a_product_with_a_long_name</th>"]),
     ] {
         for words in words {
             assert!(part.contains(words), "{words}: {part}");
@@ -234,7 +237,8 @@ async fn a_page_shows_what_each_statement_came_to() {
         assert_eq!(answer.code, 404, "{nothing}");
     }
     let _machine = MACHINE.lock().await;
-    browser(&["still", &token.job_tracer_url, &screenshot("results.png")]).await;
+    let seen = browser(&["still", &token.job_tracer_url, &screenshot("results.png")]).await;
+    assert_eq!(seen["cut"], 1, "the statement with many columns, on a phone: {seen}");
 }
 
 /// A page begins with the last 500 lines, whatever else is in the log, also of one that is longer than what is read.
@@ -246,7 +250,7 @@ async fn a_page_begins_with_the_last_lines() {
     let mut client = server.client().await.unwrap();
     let token = client.run(stand_in::STEP).await.unwrap();
     client.follow(&token).await.unwrap().expect_success();
-    let page = get(&server.http, &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..]).body;
+    let page = get(&server.http, path_of(&token.job_tracer_url)).body;
     let lines: Vec<_> =
         page.split("<span class=\"out\">").skip(1).map(|it| it.split('\n').next().unwrap()).collect();
     let expected: Vec<_> = (99_501..100_000).map(|it| format!("line {it}")).collect();
@@ -263,7 +267,7 @@ async fn a_cancelled_job_is_never_shown_as_failed() {
     let token = client.run(stand_in::STEP).await.unwrap();
     client.api.cancel(token.clone()).await.unwrap();
     client.follow(&token).await.unwrap();
-    let path = &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..];
+    let path = path_of(&token.job_tracer_url);
     let page = get(&server.http, path).body;
     let list = get(&server.http, "/jobs?state=cancelled").body;
     let (_, rows) = list.split_once("<tbody").unwrap();
@@ -296,7 +300,7 @@ async fn what_a_job_says_is_never_markup() {
     let mut client = server.client().await.unwrap();
     let token = client.run("SELECT '<script>alert(3)</script>'").await.unwrap();
     client.follow(&token).await.unwrap();
-    let page = get(&server.http, &token.job_tracer_url[token.job_tracer_url.find("/jobs").unwrap()..]);
+    let page = get(&server.http, path_of(&token.job_tracer_url));
     assert!(page.body.contains("&lt;script&gt;alert(1)") && page.body.contains("&lt;script&gt;alert(3)"));
     assert!(
         !page.body.contains("<script>alert") && !page.body.contains("<img") && !page.body.contains("<b>bold")

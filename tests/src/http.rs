@@ -15,6 +15,12 @@ pub struct Answer {
     pub body: String,
 }
 
+/// What a page's URL has behind the server's address: path and key.
+pub fn path_of(url: &str) -> &str {
+    let address = url.find("://").map_or(0, |scheme| scheme + 3);
+    url[address..].find('/').map_or("/", |path| &url[address + path..])
+}
+
 /// `GET path`
 pub fn get(address: &str, path: &str) -> Answer {
     ask(address, &format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n"))

@@ -7,6 +7,7 @@ pub mod api_relay;
 pub mod cgroup;
 pub mod client;
 pub mod cluster;
+pub mod documents;
 pub mod gob;
 pub mod http;
 pub mod http_relay;
@@ -21,3 +22,7 @@ pub mod spans;
 pub mod sqlite_lock;
 pub mod stand_in;
 pub mod tcp_relay;
+
+/// A program that runs until it is ended. It is a query, so a step of it may be repeated as long as no row came.
+pub const ENDLESS: &str =
+    "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n;";

@@ -5,7 +5,7 @@ use jiff::civil::{Date, DateTime};
 use serde::{Serialize, Serializer};
 use sqlflow_proto::v1::{Column, Rows, Value, column::Values, value};
 
-use super::escape::{push_escaped, push_formatted};
+use super::escape::{escaped_lines, push_escaped, push_formatted};
 
 /// The largest integer of which every smaller one is exact in a JSON reader that has only doubles: 2^53 - 1.
 const LARGEST_EXACT: u64 = (1 << 53) - 1;
@@ -49,6 +49,14 @@ impl Cell<'_> {
             Self::Blob(bytes) => push_hex(out, bytes),
             Self::Date(days) => push_date(out, days),
             Self::Timestamp { micros, zone } => push_timestamp(out, micros, zone),
+        }
+    }
+
+    /// The same with a text's own lines kept, for where a value may take several.
+    pub fn push_lines(&self, out: &mut String) {
+        match *self {
+            Self::Text(text) if text.contains('\n') => out.push_str(&escaped_lines(text)),
+            _ => self.push_text(out),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use unicode_width::UnicodeWidthStr as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 /// Appends `text` with control characters, and characters that reorder a line, written as escapes such as `\n`,
 /// `\x1b` or `\u{202e}`. A backslash stays as it is, so paths read well; JSON output is there for exactness.
@@ -38,6 +38,37 @@ pub fn width(text: &str) -> usize {
     if text.is_ascii() { text.len() } else { text.width() }
 }
 
+/// Breaks a line into lines of at most so many columns of a terminal: between words where that is possible.
+pub fn broken(line: &str, columns: usize) -> Vec<&str> {
+    let mut lines = Vec::new();
+    let mut rest = line;
+    while let Some(fitting) = too_much(rest, columns) {
+        // One character at least, however wide it is.
+        let fitting = fitting.max(rest.chars().next().map_or(0, char::len_utf8));
+        let end_of_word = match rest[fitting..].starts_with(' ') {
+            true => Some(fitting),
+            false => rest[..fitting].rfind(' ').filter(|at| !rest[..*at].trim().is_empty()),
+        };
+        let (line, after) = rest.split_at(end_of_word.unwrap_or(fitting));
+        lines.push(line.trim_end());
+        rest = if end_of_word.is_some() { after.trim_start() } else { after };
+    }
+    if !rest.is_empty() || lines.is_empty() {
+        lines.push(rest);
+    }
+    lines
+}
+
+/// Where the first character begins that has no room in so many columns.
+fn too_much(line: &str, columns: usize) -> Option<usize> {
+    let mut taken = 0;
+    let beyond = line.char_indices().find(|(_, c)| {
+        taken += c.width().unwrap_or(0);
+        taken > columns
+    });
+    beyond.map(|(at, _)| at)
+}
+
 /// Appends what `format_args!` gives; writing to a string can't fail.
 pub fn push_formatted(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a string takes everything");
@@ -63,6 +94,17 @@ mod tests {
     #[test]
     fn lines_are_kept_where_they_may_be() {
         assert_eq!(escaped_lines("a\nb\x07\r\n"), "a\nb\\x07");
+    }
+
+    #[test]
+    fn a_line_is_broken_between_words_or_where_it_must_be() {
+        assert_eq!(broken("one two  three", 7), ["one two", "three"]);
+        assert_eq!(broken("one two", 6), ["one", "two"]);
+        assert_eq!(broken("abcdefg hi", 3), ["abc", "def", "g", "hi"]);
+        assert_eq!(broken("漢字漢", 5), ["漢字", "漢"]);
+        assert_eq!(broken("漢字", 1), ["漢", "字"], "no room at all");
+        assert_eq!(broken("   indented", 6), ["   ind", "ented"]);
+        assert_eq!(broken("", 4), [""]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod cell;
 pub mod escape;
+pub mod mention;
 
 /// An error with its causes: those of libraries often say nothing by themselves.
 #[must_use]

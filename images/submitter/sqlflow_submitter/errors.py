@@ -23,10 +23,12 @@ class UserError(SubmitterError):
 
     user_error = True
 
-    def __init__(self, message: str, missing_table: str | None = None) -> None:
+    def __init__(self, message: str, missing_table: str | None = None, missing_column: str | None = None) -> None:
         super().__init__(message)
         self.missing_table = missing_table
         """The table that the database does not have, where that is the error."""
+        self.missing_column = missing_column
+        """The column that the statement's tables do not have, where that is the error."""
 
 
 class DatabaseUnavailable(SubmitterError):

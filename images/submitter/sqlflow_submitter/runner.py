@@ -14,7 +14,7 @@ from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, o
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import SubmitterFrame
 from sqlflow_submitter.redact import Redactor
 from sqlflow_submitter.statement import StatementChannel
-from sqlflow_submitter.step import Statement, Step, load_step
+from sqlflow_submitter.step import Statement, Step, first_word, load_step
 
 SECRET = "db_conn_str"
 MAX_MESSAGE = 2_000
@@ -35,7 +35,7 @@ def run_step(path: str) -> None:
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
         redactor.hide(dsn)
-        with connect(dsn, step.replay) as database:
+        with connect(dsn, step.replay, may_make=bool(step.clean_up) or step.makes_something()) as database:
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up
 
@@ -56,9 +56,10 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
     try:
         channel.ended(_run(statement, step, database, channel))
     except UserError as error:
-        # Who drops a table that is not there shall not be led to another one.
-        if not statement.sql.lstrip().upper().startswith("DROP"):
-            database.add_near_misses(error)
+        # Who drops a table, or a column, that is not there shall not be led to another one.
+        word = first_word(statement.sql)
+        if word != "DROP" and not (word == "ALTER" and error.missing_column):
+            database.add_near_misses(error, statement.sql)
         raise
 
 

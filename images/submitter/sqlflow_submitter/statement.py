@@ -48,10 +48,13 @@ class StatementChannel:
     def rows(self, rows: Rows) -> None:
         self._channel.send(SubmitterFrame(statement=self._index, rows=rows))
 
-    def progress(self, phase: str, done: int, total: int, unit: str) -> None:
-        """Says how far a phase is; at most ten times a second, but the end of a phase is always said."""
+    def progress(self, phase: str, done: int, total: int, unit: str, always: bool = False) -> None:
+        """Says how far a phase is; at most ten times a second, but the end of a phase is always said.
+
+        `always`: it is said anyway, as where a line says the same: the bar must not stay behind.
+        """
         now = time.monotonic()
-        if done != total and now < self._next_progress_at.get(phase, 0.0):
+        if done != total and not always and now < self._next_progress_at.get(phase, 0.0):
             return
         self._next_progress_at[phase] = now + PROGRESS_INTERVAL_SECONDS
         frame = SubmitterFrame(statement=self._index)

@@ -66,6 +66,31 @@ class Step:
         self.ahead = [Statement(statement) for statement in document.get("ahead", ())]
         """Statements of later steps, to be checked before this step does its work."""
 
+    def makes_something(self) -> bool:
+        """Tells whether a statement may be of use in a database that has no table yet, such as CREATE TABLE.
+
+        Then an SQLite file that is not there may be made: else a misspelt path would leave an empty one.
+        """
+        return any(
+            statement.kind == "standard" and first_word(statement.sql) not in OF_NO_USE for statement in self.statements
+        )
+
+
+OF_NO_USE = {
+    *("SELECT", "WITH", "VALUES", "EXPLAIN", "INSERT", "REPLACE", "UPDATE", "DELETE", "DROP", "ALTER", "ANALYZE"),
+    *("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"),
+}
+"""First words of statements that need a table which is there, or that leave nothing."""
+
+
+def first_word(sql: str) -> str:
+    """Gives the word that a statement begins with, after comments, in capital letters."""
+    rest = sql.lstrip()
+    while rest.startswith(("--", "/*")):
+        rest = rest.partition("\n" if rest.startswith("--") else "*/")[2].lstrip()
+    end = next((place for place, character in enumerate(rest) if not character.isalnum()), len(rest))
+    return rest[:end].upper()
+
 
 def load_step(path: str) -> Step:
     """Reads a step document.

@@ -8,6 +8,7 @@ import pytest
 from agent import Run, StandInAgent
 from servers import PASSWORD, free_port
 
+from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.go_dsn import parse_go_dsn
 from sqlflow_submitter.connect.sqlite import database_path
 from sqlflow_submitter.errors import UserError
@@ -125,9 +126,26 @@ def test_only_where_it_is_certain_a_refused_statement_was_not_executed(
             assert failure.not_executed == is_certain, statements
 
 
-def test_a_new_sqlite_file_is_told_when_a_table_is_missing(sqlite_agent: StandInAgent) -> None:
-    assert "did not exist" in sqlite_agent.run("SELECT * FROM iris").failure().message
-    assert "did not exist" not in sqlite_agent.run("SELECT * FROM iris").failure().message
+def test_a_misspelt_sqlite_file_is_told_and_not_made(sqlite_agent: StandInAgent) -> None:
+    path = Path(sqlite_agent.dsn.removeprefix("sqlite://"))
+    for sql in ("SELECT * FROM iris", "-- all\n/* of it */ DELETE FROM iris", "DROP TABLE iris"):
+        message = sqlite_agent.run(sql).failure().message
+        assert message == f"no such table: iris (SQLite file {path} did not exist: is the path right?)"
+    assert sqlite_agent.run("SELECT 1 AS a").succeeded().rows() == [("1",)]
+    select = {"select": "SELECT 1 AS a", "model": "m", "model_dir": "m"}
+    train = {"kind": "train", "label": "a", "estimator": "xgboost.gbtree", "output": "m", **select}
+    assert "did not exist" in sqlite_agent.run({**train, "select": "SELECT * FROM iris"}).failure().message
+    assert not path.exists()
+    made = sqlite_agent.run("SELECT 1 AS a", "CREATE TABLE t (a)").succeeded()
+    assert made.stdout == f"SQLite file {path} did not exist and is made\n"
+    assert sqlite_agent.run("SELECT * FROM iris").failure().message == "no such table: iris"
+
+
+def test_a_result_is_not_written_into_an_sqlite_file_that_is_not_there(sqlite_dsn: str) -> None:
+    with connect(sqlite_dsn, may_make=False) as database, pytest.raises(UserError) as refused:
+        database.writer()
+    path = sqlite_dsn.removeprefix("sqlite://")
+    assert str(refused.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def test_rows_are_printed(tmp_path: Path, sqlite_dsn: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
+        f"SQLite file {sqlite_dsn.removeprefix('sqlite://')} did not exist and is made",
         "1 row(s) affected",
         "a\tn\tb\tf",
         "1\tNULL\t0x00ff\t1.5",

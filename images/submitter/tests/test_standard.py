@@ -107,6 +107,47 @@ def test_a_misspelt_table_is_told_with_its_near_misses(agent: StandInAgent) -> N
     agent.run({"kind": "standard", "sql": "DROP TABLE flowers"}).succeeded()
 
 
+@pytest.mark.parametrize(
+    ("sql", "meant"),
+    [
+        ("SELECT petal_lenght FROM flowers", "petal_length"),
+        ("SELECT f.petal_lenght FROM flowers AS f", "petal_length"),
+        ("SELECT a FROM flowers -- the first\nWHERE sepal_widht > 2", "sepal_width"),
+        ("INSERT INTO flowers (a, petal_lenght) VALUES (1, 2)", "petal_length"),
+        ("UPDATE flowers SET petal_lenght = 1", "petal_length"),
+        ("SELECT nothing_like_it FROM flowers", None),
+        ("ALTER TABLE flowers DROP COLUMN petal_lenght", None),
+    ],
+)
+def test_a_misspelt_column_is_told_with_its_near_misses(agent: StandInAgent, sql: str, meant: str | None) -> None:
+    columns = "a int, petal_length int, sepal_width int"
+    for make in ("DROP TABLE IF EXISTS flowers", f"CREATE TABLE flowers ({columns})"):
+        agent.run({"kind": "standard", "sql": make}).succeeded()
+    message = agent.run({"kind": "standard", "sql": sql}).failure().message
+    # PostgreSQL often says so itself.
+    own = f'Perhaps you meant to reference the column "flowers.{meant}"', f'the column "f.{meant}"'
+    assert (meant is None) == ("did you mean" not in message and "Perhaps" not in message), message
+    assert meant is None or message.endswith(f"; did you mean {meant}?") or any(text in message for text in own)
+    agent.run({"kind": "standard", "sql": "DROP TABLE flowers"}).succeeded()
+
+
+def test_a_misspelt_column_of_a_training_is_told_too(agent: StandInAgent) -> None:
+    for make in ("DROP TABLE IF EXISTS flowers", "CREATE TABLE flowers (a int, petal_length int)"):
+        agent.run({"kind": "standard", "sql": make}).succeeded()
+    select = "SELECT a, petal_lenght FROM flowers"
+    train = {
+        "kind": "train",
+        "select": select,
+        "sql": f"{select} TO TRAIN …",
+        "label": "a",
+        "model": "m",
+        "output": "m",
+    }
+    train |= {"estimator": "xgboost.gbtree", "attributes": {}, "columns": {}, "pretrained": None, "output": "m"}
+    assert "petal_length" in agent.run(train).failure().message
+    agent.run({"kind": "standard", "sql": "DROP TABLE flowers"}).succeeded()
+
+
 def test_an_error_on_the_way_keeps_the_rows_before_it(agent: StandInAgent) -> None:
     run = agent.run(FAILS_AT_ROW_5000[agent.dsn.partition(":")[0]])
     assert run.failure().user_error

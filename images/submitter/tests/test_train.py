@@ -64,6 +64,8 @@ def test_iris_through_the_agent(agent: StandInAgent, here: Here) -> None:
     assert measured[-1].metrics[0].value < measured[0].metrics[0].value
     progress = {(frame.phase, frame.done, frame.total, frame.unit) for frame in run.of("progress")}
     assert {("load", 150, 150, "rows"), ("train", 5, 5, "rounds")} <= progress
+    # Each round has a line, so a bar beside it must say the same.
+    assert [frame.done for frame in run.of("progress") if frame.phase == "train"] == [1, 2, 3, 4, 5]
     assert "round 5/5  train-mlogloss=" in run.stdout
     folder = agent.folder / "outputs/m"
     assert sorted(path.name for path in folder.iterdir()) == ["model.ubj", "model_meta.json"]

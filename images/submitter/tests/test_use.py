@@ -387,8 +387,33 @@ def test_explain_classes(iris: Here, agent: StandInAgent) -> None:
     assert set(ranking[:2]) == {"petal_length", "petal_width"}
     with connect(iris.dsn) as database:
         names = [column.name for column in database.describe("SELECT * FROM outcome")]
-    assert names == ["row", "class", *COLUMNS]
-    assert iris.sql("SELECT count(*), count(DISTINCT class) FROM outcome") == [("450", "3")]
+    # What the model does not read is carried along; a name that the table needs for itself gets a number.
+    assert names == ["class_2", "name", "row", "class", *COLUMNS]
+    counts = "count(*), count(DISTINCT class), count(DISTINCT class_2), count(DISTINCT name)"
+    assert iris.sql(f"SELECT {counts} FROM outcome") == [("450", "3", "3", "3")]
+    assert iris.sql("SELECT count(*) FROM (SELECT DISTINCT o.row, name FROM outcome AS o) AS q") == [("150",)]
+
+
+def test_explain_keeps_the_selects_key(iris: Here) -> None:
+    number = f"ROW_NUMBER() OVER (ORDER BY {FEATURES}, class)"
+    iris.sql("DROP TABLE IF EXISTS keyed", f"CREATE TABLE keyed AS SELECT {number} AS id, {FEATURES} FROM iris")
+    iris.train(f"SELECT {FEATURES} FROM keyed", "petal_width")
+    predict(iris, "SELECT id, sepal_length, sepal_width, petal_length FROM keyed", column="p")
+    explain = {"kind": "explain", "result_table": "outcome_shap", "model": "m", "model_dir": "m"}
+    iris.run(**explain, select="SELECT * FROM keyed ORDER BY petal_length DESC -- in another order")
+    shap = "s.sepal_length + s.sepal_width + s.petal_length"
+    sums = iris.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s USING (id)")
+    assert len(sums) == 150
+    assert max(float(value) for (value,) in sums) - min(float(value) for (value,) in sums) < 1e-4
+    with pytest.raises(UserError, match="column id comes 2 times in the select: give each its own name with AS"):
+        iris.run(**explain, select="SELECT id, keyed.* FROM keyed")
+    iris.sql("DROP TABLE keyed", "DROP TABLE outcome_shap")
+
+
+def test_explain_names_a_row_that_cannot_be_written(sqlite_iris: Here) -> None:
+    select = "SELECT *, CASE rowid WHEN 7 THEN CAST(x'ff41' AS TEXT) END AS note FROM iris"
+    with pytest.raises(UserError, match=r"^column note, row 7: b'\\xffA' is not UTF-8: it cannot be written"):
+        sqlite_iris.run(kind="explain", select=select, result_table="outcome", model="m", model_dir="m")
 
 
 def biases(here: Here) -> set[float]:
@@ -412,7 +437,7 @@ def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Here) -> None:
     sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
     with connect(sqlite_iris.dsn) as database:
         names = [column.name for column in database.describe("SELECT * FROM outcome_shap")]
-    assert names == ["row", "sepal_length", "sepal_width", "petal_length", "name"]
+    assert names == ["petal_width", "class", "row", "sepal_length", "sepal_width", "petal_length", "name"]
     assert len(biases(sqlite_iris)) == 1
     with pytest.raises(UserError, match="possible: bar"):
         sqlite_iris.run(
@@ -424,3 +449,13 @@ def test_show_train(sqlite_iris: Here) -> None:
     run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
     assert list(run.of("head")[0].column_names) == ["Model", "Train Statement"]
     assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
+
+
+def test_a_models_sql_keeps_its_lines(sqlite_iris: Here) -> None:
+    select = f"\n\n-- all of it\nSELECT {FEATURES}, name FROM iris\n"
+    sqlite_iris.train(select, "name")
+    # As one line it would be a comment.
+    shown = f"-- all of it\nSELECT {FEATURES}, name FROM iris"
+    assert sqlite_iris.run(kind="show_train", model="m", model_dir="m").rows()[0][1].startswith(f"{shown}\n TO TRAIN")
+    described = dict(sqlite_iris.run(kind="describe_model", model="m", model_dir="m").rows())
+    assert described["select"] == shown

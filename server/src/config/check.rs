@@ -16,6 +16,9 @@ pub(super) async fn run(options: &Options) -> ExitCode {
     let problems = problems(options).await;
     // Who reads it may be gone.
     if problems.is_empty() {
+        if let Some(doubt) = options.doubtful_data_source() {
+            let _ = writeln!(std::io::stderr(), "warning: {doubt}");
+        }
         let _ = writeln!(std::io::stdout(), "{}", summary(options));
         return ExitCode::SUCCESS;
     }

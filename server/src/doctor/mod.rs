@@ -24,6 +24,7 @@ use self::look::{Look, Stop};
 use self::remedy::{Orphans, Repairs};
 use self::report::{Form, Report};
 use self::state::State;
+use crate::inherited::CtrlC;
 
 /// Exit code: something is wrong.
 const FOUND: u8 = 1;
@@ -95,14 +96,14 @@ async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
 /// The first TERM or Ctrl+C lets a repair that is under way come to its end, the second ends the process at once.
 fn stop_on_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut interrupt = CtrlC::listen()?;
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     tokio::spawn(async move {
         loop {
             tokio::select! {
                 _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+                () = interrupt.recv() => {}
             }
             if stopped.is_cancelled() {
                 std::process::exit(INTERRUPTED);

@@ -264,7 +264,8 @@ impl JobDriver {
             }
             None => (
                 RETRY_PAUSE.saturating_mul(tried),
-                format!("step {step} is run again (attempt {})", tried + 1),
+                // People count steps from 1; ids, paths and messages of programs from 0.
+                format!("step {} is run again (attempt {})", step + 1, tried + 1),
             ),
         };
         self.say(notice::Kind::Warning, format!("{why}; {what}")).await?;

@@ -156,7 +156,7 @@ impl Statements {
                 .map(|cell| {
                     numbers.push(cell.is_number());
                     let mut text = String::new();
-                    cell.push_text(&mut text);
+                    cell.push_lines(&mut text);
                     shortened(&text)
                 })
                 .collect();
@@ -265,13 +265,13 @@ mod tests {
         for index in 0..2 {
             all.start(index);
             all.take_head(index, head(30));
-            all.take_rows(index, &rows(15, 30, &format!("of {index}")));
+            all.take_rows(index, &rows(15, 30, &format!("of\n{index}")));
             all.take_rows(index, &rows(15, 30, "more"));
         }
         for (index, statement) in all.iter() {
             let table = statement.table.as_ref().unwrap();
             assert_eq!((statement.rows, table.rows.len(), table.more_columns), (30, 20, 6));
-            assert_eq!(table.rows[0][0], format!("of {index}"));
+            assert_eq!(table.rows[0][0], format!("of\n{index}"));
         }
         // A row that does not fit ends what is shown, also where a later one would fit.
         all.start(2);

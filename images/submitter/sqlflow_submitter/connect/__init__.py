@@ -11,8 +11,10 @@ SCHEMES = ("mysql", "postgresql", "sqlite")
 NOT_YET = ("hive", "maxcompute")
 
 
-def connect(dsn: str, replay: Sequence[str] = ()) -> Database:
+def connect(dsn: str, replay: Sequence[str] = (), may_make: bool = True) -> Database:
     """Opens the data source and replays the session statements (USE, SET) of earlier steps.
+
+    An SQLite file that is not there is made where `may_make` says so; else the data source is empty, and stays so.
 
     Forms: `sqlite:///path/to/file.db`, `mysql://u:p@tcp(h:3306)/db?…`, `postgresql://u:p@h:5432/db`. No message that
     this raises holds the DSN's password.
@@ -30,7 +32,7 @@ def connect(dsn: str, replay: Sequence[str] = ()) -> Database:
     if scheme in ("sqlite", "sqlite3"):
         from sqlflow_submitter.connect.sqlite import SQLiteDatabase
 
-        return SQLiteDatabase(rest, replay)
+        return SQLiteDatabase(rest, replay, may_make)
     if scheme == "mysql":
         from sqlflow_submitter.connect.mysql import MySQLDatabase
 

@@ -23,6 +23,8 @@ BATCH_BYTES = 512 * 1024
 FIRST_BATCH_ROWS = 100
 MAX_TABLES = 10_000
 """Tables among which a misspelt one is looked for."""
+MAX_NAMED_TABLES = 20
+"""Tables of a statement whose columns a misspelt one is looked for among."""
 
 
 class Kind(Enum):
@@ -131,18 +133,38 @@ class Database:
     tables_query: str
     """A query that names the tables and views that need no schema, at most MAX_TABLES of them."""
 
-    def add_near_misses(self, error: UserError) -> None:
-        """Adds the tables that may have been meant to an error of a table that does not exist."""
-        if error.missing_table is None:
+    quote_mark = '"'
+    """What stands around a name."""
+
+    def add_near_misses(self, error: UserError, sql: str = "") -> None:
+        """Adds what may have been meant to an error of a table or column that does not exist.
+
+        Columns are looked for in the tables that the statement `sql` names.
+        """
+        missing = error.missing_table or error.missing_column
+        if missing is None:
             return
         try:
-            tables = [str(name) for (name,) in self.rows(self.tables_query)]
+            known = [str(name) for (name,) in self.rows(self.tables_query)]
+            if error.missing_table is None:
+                known = self._columns_of(known, sql)
         except SubmitterError:
             # As within a transaction that has failed.
             return
-        near = near_misses(error.missing_table.rpartition(".")[2], tables)
+        near = near_misses(missing.rpartition(".")[2], known)
         if near:
             error.args = (f"{error}; did you mean {' or '.join(near)}?",)
+
+    def _columns_of(self, tables: Sequence[str], sql: str) -> list[str]:
+        """Names the columns of those tables that a statement names."""
+        words = set(re.findall(r"\w+", sql.lower()))
+        named = [name for name in tables if name.lower() in words][:MAX_NAMED_TABLES]
+        mark = self.quote_mark
+        return [
+            column.name
+            for name in named
+            for column in self.describe(f"SELECT * FROM {mark}{name.replace(mark, 2 * mark)}{mark}")
+        ]
 
     def writer(self) -> TableWriter:
         """Gives what writes tables here, also while a result set is being read."""

@@ -56,8 +56,9 @@ GO_OPTIONS = {
 
 ENCODING = re.compile(r"\s*SET\b.*\b(NAMES|CHARSET|CHARACTER\s+SET|character_set_\w+)\b", re.IGNORECASE | re.DOTALL)
 
-# Table does not exist.
+# Table or column does not exist.
 NO_SUCH_TABLE = 1146
+NO_SUCH_COLUMN = 1054
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
 TRANSIENT = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
 
@@ -66,6 +67,7 @@ class MySQLDatabase(Database):
     """A MySQL server."""
 
     dialect = "mysql"
+    quote_mark = "`"
     tables_query = (
         f"SELECT table_name FROM information_schema.tables WHERE table_schema = DATABASE() LIMIT {MAX_TABLES}"
     )
@@ -164,9 +166,10 @@ class MySQLDatabase(Database):
             reason = system.group(1) if system else text
             # A lock too: what a CALL did before, and rows of a table without transactions, stay.
             return DatabaseUnavailable(f"MySQL server at {self._dsn.address()}: {reason}")
-        if code == NO_SUCH_TABLE:
+        if code in (NO_SUCH_TABLE, NO_SUCH_COLUMN):
             missing = re.search("'([^']+)'", text)
-            return UserError(text, missing.group(1) if missing else None)
+            name = missing.group(1) if missing else None
+            return UserError(text, name) if code == NO_SUCH_TABLE else UserError(text, missing_column=name)
         line = re.search(r" at line (\d+)$", text)
         return UserError(f"line {line.group(1)}: {text[: line.start()]}" if line else text)
 

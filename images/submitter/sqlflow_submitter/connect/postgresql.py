@@ -28,8 +28,9 @@ PRINTING = b"SET datestyle TO ISO; SET bytea_output TO hex"
 
 MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 
-# SQLSTATE of a table that does not exist.
+# SQLSTATE of a table, or column, that does not exist.
 NO_SUCH_TABLE = "42P01"
+NO_SUCH_COLUMN = "42703"
 # Classes of SQLSTATE: connection, operator intervention.
 GONE = ("08", "57P")
 # Resources, serialization failure, deadlock.
@@ -153,9 +154,14 @@ class PostgreSQLDatabase(Database):
         position = field(DiagnosticField.STATEMENT_POSITION)
         # The position counts characters, from 1.
         line = sql.count("\n", 0, int(position) - 1) + 1 if position else 0
-        missing = re.search('"([^"]+)"', message) if state == NO_SUCH_TABLE else None
+        table = re.search('"([^"]+)"', message) if state == NO_SUCH_TABLE else None
+        # Where the server itself says what may have been meant, that is enough.
+        is_open = state == NO_SUCH_COLUMN and not field(DiagnosticField.MESSAGE_HINT)
+        column = re.search(r'column "?([^"\s]+)', message) if is_open else None
         return UserError(
-            one_line(f"line {line}: {message}" if line else message), missing.group(1) if missing else None
+            one_line(f"line {line}: {message}" if line else message),
+            table.group(1) if table else None,
+            column.group(1) if column else None,
         )
 
 

@@ -69,14 +69,18 @@ class SQLiteDatabase(Database):
     dialect = "sqlite"
     tables_query = f"SELECT name FROM sqlite_master WHERE type IN ('table', 'view') LIMIT {MAX_TABLES}"
 
-    def __init__(self, rest: str, replay: Sequence[str]) -> None:
+    def __init__(self, rest: str, replay: Sequence[str], may_make: bool) -> None:
         self._path = database_path(rest)
-        # A file that we make is empty: worth a word when a table is then missing.
-        self._is_new = self._path != ":memory:" and not os.path.exists(self._path)
-        if self._is_new:
+        # Worth a word when a table is then missing: the path may be misspelt.
+        self._was_absent = self._path != ":memory:" and not os.path.exists(self._path)
+        self._is_absent = self._was_absent and not may_make
+        if self._was_absent:
             refuse_to_make(self._path)
+            if may_make:
+                print(f"SQLite file {self._path} did not exist and is made", flush=True)
+        file = ":memory:" if self._is_absent else self._path
         try:
-            self._connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
+            self._connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
         except sqlite3.Error as error:
             raise UserError(f"SQLite file {self._path} cannot be opened: {error}") from error
         # SQLite does not check that text is UTF-8. What is not comes as lone surrogates, and is told apart later.
@@ -134,13 +138,18 @@ class SQLiteDatabase(Database):
     def writer(self) -> TableWriter:
         from sqlflow_submitter.connect.sqlite_writer import SQLiteWriter
 
+        if self._is_absent:
+            raise UserError(
+                f"cannot write into SQLite file {self._path}: it does not exist; correct the path of the data source, "
+                "or make a table in it first"
+            )
         return SQLiteWriter(self)
 
     def close(self) -> None:
         self._connection.close()
 
     def _errors(self) -> _Errors:
-        return _Errors(self._path, self._is_new)
+        return _Errors(self._path, self._was_absent)
 
 
 class SQLiteResultSet(ResultSet):
@@ -211,9 +220,9 @@ def _text_or_bytes(value: Any) -> Any:
 class _Errors:
     """Turns the driver's errors into ours. A class, as a generator-based context manager is slow per batch."""
 
-    def __init__(self, path: str, is_new: bool) -> None:
+    def __init__(self, path: str, was_absent: bool) -> None:
         self._path = path
-        self._is_new = is_new
+        self._was_absent = was_absent
 
     def __enter__(self) -> None:
         return None
@@ -229,8 +238,9 @@ class _Errors:
             return DatabaseBusy(f"SQLite file {self._path}: {error}")
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_FULL")):
             return UserError(f"SQLite file {self._path}: {error}")
-        if self._is_new and "no such table" in str(error):
-            return UserError(f"{error} (file {self._path} did not exist and was made: is the path right?)")
-        # SQLite has no code of its own for it.
-        missing = re.search(r"no such table: (\S+)", str(error))
-        return UserError(str(error), missing.group(1) if missing else None)
+        if self._was_absent and "no such table" in str(error):
+            return UserError(f"{error} (SQLite file {self._path} did not exist: is the path right?)")
+        # SQLite has no code of its own for them.
+        table = re.search(r"no such table: (\S+)", str(error))
+        column = re.search(r"(?:no such column:|has no column named) \"?([^\s\"]+)", str(error))
+        return UserError(str(error), table.group(1) if table else None, column.group(1) if column else None)

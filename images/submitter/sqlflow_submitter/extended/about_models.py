@@ -44,7 +44,8 @@ def describe_model(statement: Statement, channel: StatementChannel) -> None:
         *((f"measured {name}", f"{value:.6g}") for name, value in meta.evaluation.items()),
         *((f"attribute {name}", str(value)) for name, value in meta.attributes.items()),
         ("weights in bytes", str((folder / WEIGHTS).stat().st_size)),
-        ("select", " ".join(meta.select.split())),
+        # With its lines: a comment ends where its line ends.
+        ("select", meta.select.strip()),
         ("trained (UTC)", _time(meta.trained_ms)),
         ("trained by", meta.trained_by or None),
         ("job", meta.job or None),

@@ -6,7 +6,7 @@ SHAP values add up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
 from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.carried import Carried
 from sqlflow_submitter.extended.loading import open_select, tell
-from sqlflow_submitter.extended.result_table import ResultTable, check_result_table, result_table
+from sqlflow_submitter.extended.result_table import ResultTable, check_kept_columns, check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
 from sqlflow_submitter.features.matrix import matrix_width
-from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
@@ -33,8 +33,9 @@ ROW_COLUMN = "row"
 def explain(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
     """Prints a ranking of the features, shows it as a plot, and writes every SHAP value INTO a table, if asked.
 
-    The table has a column `row` (the row's number in the select, from 1), one column for each feature, and with
-    several classes a column `class` and one line for each class of a row.
+    The table has the select's columns that the model does not read, such as a key; a column `row` (the row's number in
+    the select, from 1), one column for each feature, and with several classes a column `class` and one line for each
+    class of a row.
 
     Raises:
         UserError: an attribute does not exist, a column that the model reads is not in the select, or there is no row.
@@ -44,12 +45,14 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     described = database.describe(statement.select)
     model.check_columns(described, database)
     check_result_table(statement, attributes, database)
-    names = unique_names(model.meta.features)
+    names = unique_names(feature.label() for feature in model.meta.features)
     channel.say(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
     if statement.result_table:
         with result_table(statement, attributes, step.scratch_suffix, database) as table:
-            _create(table, names, model)
-            importance = _explain(statement, model, described, database, channel, table)
+            carried = Carried(described, model.meta.inputs())
+            check_kept_columns(statement, carried.names, database)
+            _create(table, carried, names, model, statement.select)
+            importance = _explain(statement, model, described, database, channel, (table, carried))
             table.publish(channel)
     else:
         importance = _explain(statement, model, described, database, channel, None)
@@ -68,27 +71,33 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     channel.display("image/png", picture)
 
 
-def unique_names(features: list[Feature]) -> list[str]:
-    """Names the features; where one column has several, a number tells them apart."""
+def unique_names(wanted: Iterable[str], taken: Iterable[str] = (ROW_COLUMN, CLASS_COLUMN)) -> list[str]:
+    """Names columns; where a name is taken, a number is added: `class_2`."""
     names: list[str] = []
-    taken = {ROW_COLUMN, CLASS_COLUMN}
-    for feature in features:
-        label, number = feature.label(), 1
-        name = label
-        while name.lower() in taken:
+    used = {name.lower() for name in taken}
+    for label in wanted:
+        name, number = label, 1
+        while name.lower() in used:
             number += 1
             name = f"{label}_{number}"
-        taken.add(name.lower())
+        used.add(name.lower())
         names.append(name)
     return names
 
 
-def _create(table: ResultTable, names: list[str], model: UsedModel) -> None:
+def _create(table: ResultTable, carried: Carried, names: list[str], model: UsedModel, select: str) -> None:
     writer = table.writer
-    columns = [writer.column(ROW_COLUMN, Kind.INT)]
+    made = [writer.column(ROW_COLUMN, Kind.INT)]
     if has_classes(model):
-        columns.append(writer.column(CLASS_COLUMN, model.result_kind()))
-    table.create([*columns, *(writer.column(name, Kind.FLOAT) for name in names)])
+        made.append(writer.column(CLASS_COLUMN, model.result_kind()))
+    made += [writer.column(name, Kind.FLOAT) for name in names]
+    kept = unique_names(carried.names, [column.name for column in made])
+    if kept != carried.names:
+        renamed = (f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(carried.names, kept, strict=True))
+        # The line's end keeps a comment at the select's end from swallowing the rest.
+        select = f"SELECT {', '.join(renamed)} FROM ({select}\n) AS sqlflow_carried"
+    columns = [column._replace(name=name) for column, name in zip(carried.columns, kept, strict=True)]
+    table.create_like(select, columns, made)
 
 
 def has_classes(model: UsedModel) -> bool:
@@ -102,7 +111,7 @@ def _explain(
     described: Sequence[ColumnInfo],
     database: Database,
     channel: StatementChannel,
-    table: ResultTable | None,
+    into: tuple[ResultTable, Carried] | None,
 ) -> Floats:
     """Gives the mean absolute SHAP value of each feature; with several classes, the mean over them too."""
     from sqlflow_submitter.xgb.booster import contributions
@@ -115,8 +124,9 @@ def _explain(
         for batch in result.batches():
             shap = by_feature(contributions(booster, encoder.encode(batch)), model)
             total += np.abs(shap).sum(axis=0).mean(axis=0)
-            if table is not None:
-                _insert(table, shap, rows, model)
+            if into is not None:
+                table, carried = into
+                carried.insert(table, batch, _raw(table, shap, rows, model), rows, copies=shap.shape[1])
             rows += batch.rows
             channel.progress("explain", rows, 0, "rows")
     if not rows:
@@ -136,14 +146,15 @@ def by_feature(contributions: Any, model: UsedModel) -> Floats:
     return np.add.reduceat(contributions[:, :, :-1].astype(np.float64), starts, axis=2)
 
 
-def _insert(table: ResultTable, shap: Floats, rows_before: int, model: UsedModel) -> None:
+def _raw(table: ResultTable, shap: Floats, rows_before: int, model: UsedModel) -> list[Sequence[Any]]:
+    """Gives the columns of ours for a batch, as raw values."""
     rows, classes, features = shap.shape
     numbers = np.repeat(np.arange(rows_before + 1, rows_before + rows + 1), classes)
     columns: list[list[Any]] = [numbers.tolist()]
     if has_classes(model):
         columns.append(list(model.meta.classes or []) * rows)
     columns += shap.reshape(rows * classes, features).T.tolist()
-    table.insert([table.writer.raw(column) for column in columns])
+    return [table.writer.raw(column) for column in columns]
 
 
 def _print(ranking: list[tuple[str, float]], channel: StatementChannel) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from sqlflow_submitter.connect.database import Database, Kind
 from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.carried import Carried
 from sqlflow_submitter.extended.layout import classes_of, lay_out
 from sqlflow_submitter.extended.loading import open_select, tell
 from sqlflow_submitter.extended.result_table import check_kept_columns, check_result_table, result_table
 from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, probabilities
-from sqlflow_submitter.features.numbers import error as wrong_value
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
 from sqlflow_submitter.xgb import rules
@@ -39,10 +36,10 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
     check_kept_columns(statement, available, database)
     with result_table(statement, attributes, step.scratch_suffix, database) as table:
         writer = table.writer
-        kept, result_column, names = lay_out(statement, available, classes, writer)
-        places = list(kept.values())
+        _, result_column, names = lay_out(statement, available, classes, writer)
+        carried = Carried(described, [result_column])
         made = [writer.column(result_column, model.result_kind()), *(writer.column(it, Kind.FLOAT) for it in names)]
-        table.create_like(statement.select, [described[place] for place in places], made)
+        table.create_like(statement.select, carried.columns, made)
         channel.say(f"PREDICT {table.name}.{result_column} with model {statement.model}")
         if names:
             channel.say(f"probabilities: {', '.join(names)}")
@@ -54,25 +51,9 @@ def predict(statement: Statement, step: Step, database: Database, channel: State
                 columns = [predicted.values]
                 if names:
                     columns += probabilities(predicted.margins, model.task)[:, : len(names)].T.tolist()
-                kept_values = [batch.raw[place] for place in places]
-                try:
-                    table.insert([*kept_values, *map(writer.raw, columns)])
-                except UserError as error:
-                    if isinstance(error.__cause__, UnicodeEncodeError):
-                        raise _not_utf8(list(kept), kept_values, table.rows - batch.rows) from error
-                    raise
+                carried.insert(table, batch, [*map(writer.raw, columns)], table.rows)
                 channel.progress("predict", table.rows, 0, "rows")
         channel.progress("predict", table.rows, table.rows, "rows")
         tell(encoder.warnings(), channel)
         table.publish(channel)
     channel.say(f"predicted {table.rows} row(s) into {table.name}")
-
-
-def _not_utf8(names: Sequence[str], columns: Sequence[Sequence[Any]], rows_before: int) -> UserError:
-    """Names the first text of a batch that is not UTF-8. SQLite gives its bytes as lone surrogates."""
-    for name, values in zip(names, columns, strict=True):
-        for row, value in enumerate(values):
-            if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
-                shown = value.encode("utf-8", "surrogateescape")
-                return wrong_value(f"column {name}", rows_before + row + 1, shown, "is not UTF-8: it cannot be written")
-    return UserError("a text of the select is not UTF-8: it cannot be written")

@@ -13,4 +13,4 @@ from sqlflow_submitter.step import Statement
 def show_train(statement: Statement, channel: StatementChannel) -> None:
     """Sends one row: the model's name and its whole TRAIN statement."""
     meta = ModelMeta.load(Path(statement.model_dir))
-    send(["Model", "Train Statement"], [[statement.model], [meta.original_sql]], channel)
+    send(["Model", "Train Statement"], [[statement.model], [meta.original_sql.strip()]], channel)

@@ -97,8 +97,9 @@ class _Rounds:
         number = len(self.measured)
         self._channel.metrics(values, step=number)
         self._channel.spans.event("round", {"sqlflow.round": number, **values})
-        self._channel.progress("train", number, self._total, "rounds")
-        if number % self._every == 0 or number in (1, self._total):
+        has_line = number % self._every == 0 or number in (1, self._total)
+        self._channel.progress("train", number, self._total, "rounds", always=has_line)
+        if has_line:
             measured = "  ".join(f"{name}={value:.6g}" for name, value in values.items())
             self._channel.say(f"round {number}/{self._total}  {measured}")
 

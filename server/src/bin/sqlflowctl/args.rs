@@ -1,7 +1,7 @@
 //! The command line's arguments.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
@@ -87,7 +87,8 @@ pub(crate) struct Global {
     /// NULL is an empty field, an empty text is "", and an empty line parts result sets
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) output: Format,
-    /// When to show rows as records, one line for each value; auto: when a table is wider than the terminal
+    /// When to show rows as records, one line for each value; auto: when a table is wider than the terminal, and has more
+    /// than two columns
     #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t = Expand::Auto)]
     pub(crate) expanded: Expand,
     /// Do not start a pager
@@ -151,7 +152,7 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  sqlflowctl run -f iris.sql --datasource sqlite:////home/ana/iris.db
+  sqlflowctl run iris.sql --datasource sqlite:////home/ana/iris.db
   echo 'SHOW TABLES' | sqlflowctl run -f -
   sqlflowctl run -e 'SELECT 1; SELECT 2' --quiet")]
 pub(crate) struct Run {
@@ -176,12 +177,34 @@ pub(crate) struct Run {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 pub(crate) struct Program {
-    /// Read the program from a file; `-` is standard input
+    /// The file of the program; `-` is standard input
+    #[arg(value_name = "FILE")]
+    path: Option<PathBuf>,
+    /// The same, as an option
     #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
+    file: Option<PathBuf>,
     /// The program itself
     #[arg(short, long, value_name = "SQL", allow_hyphen_values = true)]
-    pub(crate) execute: Option<String>,
+    execute: Option<String>,
+}
+
+/// Where a program is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ProgramSource<'a> {
+    /// Here.
+    Text(&'a str),
+    /// In this file, or in standard input for `-`.
+    File(&'a Path),
+}
+
+impl Program {
+    /// Where the program is. One of the arguments is always there.
+    pub(crate) fn source(&self) -> ProgramSource<'_> {
+        match (&self.execute, self.file.as_deref().or(self.path.as_deref())) {
+            (Some(text), _) => ProgramSource::Text(text),
+            (None, file) => ProgramSource::File(file.unwrap_or(Path::new("-"))),
+        }
+    }
 }
 
 /// How results are read and shown.
@@ -315,8 +338,8 @@ pub(crate) struct Completion {
 
 #[derive(Debug, Args)]
 pub(crate) struct Parse {
-    /// The program; `-` is standard input
-    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) program: Program,
     /// How the database reads SQL: mysql, postgresql or sqlite
     #[arg(long, default_value = "mysql")]
     pub(crate) dialect: String,
@@ -347,7 +370,7 @@ mod tests {
         let cli =
             Cli::try_parse_from(["sqlflowctl", "run", "-e", "-- a comment\nSELECT 1", "--quiet"]).unwrap();
         let Command::Run(run) = cli.command else { panic!("it is run") };
-        assert_eq!(run.program.execute.as_deref(), Some("-- a comment\nSELECT 1"));
+        assert_eq!(run.program.source(), ProgramSource::Text("-- a comment\nSELECT 1"));
         assert!(run.reading.quiet);
     }
 
@@ -364,8 +387,28 @@ mod tests {
     }
 
     #[test]
-    fn run_takes_one_program() {
-        assert!(Cli::try_parse_from(["sqlflowctl", "run"]).is_err());
-        assert!(Cli::try_parse_from(["sqlflowctl", "run", "-e", "SELECT 1", "-f", "x.sql"]).is_err());
+    fn run_and_parse_take_one_program_in_the_same_forms() {
+        for command in ["run", "parse"] {
+            let read = |arguments: &[&str]| {
+                Cli::try_parse_from([&["sqlflowctl", command], arguments].concat()).map(|cli| cli.command)
+            };
+            for (arguments, expected) in [
+                (&["x.sql"][..], ProgramSource::File(Path::new("x.sql"))),
+                (&["-f", "x.sql"], ProgramSource::File(Path::new("x.sql"))),
+                (&["-"], ProgramSource::File(Path::new("-"))),
+                (&["-e", "SELECT 1"], ProgramSource::Text("SELECT 1")),
+            ] {
+                let (Command::Run(Run { program, .. }) | Command::Parse(Parse { program, .. })) =
+                    read(arguments).unwrap()
+                else {
+                    panic!("{command} {arguments:?}")
+                };
+                assert_eq!(program.source(), expected);
+            }
+            for wrong in [&[][..], &["-e", "SELECT 1", "-f", "x.sql"], &["x.sql", "-f", "x.sql"], &["a", "b"]]
+            {
+                assert!(read(wrong).is_err(), "{command} {wrong:?}");
+            }
+        }
     }
 }

@@ -6,8 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlflow_server::inherited;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use sqlflow_server::inherited::CtrlC;
 use tokio::sync::Notify;
 
 use crate::client::Client;
@@ -16,20 +15,6 @@ use crate::failure::{Failure, is_transient};
 
 /// Time between two attempts to cancel while the server does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The person's Ctrl+C; none of a command that was started with SIGINT ignored.
-struct CtrlC(Option<Signal>);
-
-impl CtrlC {
-    async fn recv(&mut self) {
-        match self.0.as_mut() {
-            Some(signals) => {
-                signals.recv().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-}
 
 /// What is shared with the task that waits for signals. It runs beside the command, so a second Ctrl+C leaves also
 /// while the command is blocked writing to a pipe that nobody reads.
@@ -72,9 +57,8 @@ impl Interrupts {
     }
 
     fn listen() -> Result<(Arc<Self>, CtrlC), Failure> {
-        let is_ours = !inherited::ignores_interrupt();
-        let signals = is_ours.then(|| signal(SignalKind::interrupt())).transpose();
-        Ok((Arc::new(Self::default()), CtrlC(signals.context("cannot listen for Ctrl+C")?)))
+        let signals = CtrlC::listen().context("cannot listen for Ctrl+C")?;
+        Ok((Arc::new(Self::default()), signals))
     }
 
     fn interrupt(&self) {

@@ -2,42 +2,20 @@
 
 use maud::{Markup, html};
 use sqlflow_job_store::JobRecord;
+use sqlflow_text::mention::mention;
 
 use super::chart::chart;
-use super::summary::course;
 use super::words::{counted, duration, size};
 use crate::web::statements::{Picture, Statement, Table};
 use crate::web::view::View;
 
 /// Characters of a statement where it is only mentioned.
-const MENTION: usize = 100;
+pub(super) const MENTION: usize = 100;
 /// Up to so many statements are all unfolded; of more, only the last ones and those that did not succeed.
 const UNFOLDED: usize = 12;
 const UNFOLDED_OF_MANY: usize = 3;
 /// Media types that a page shows: they hold no script.
 pub(super) const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
-
-/// What became of a job, and so of a statement that has not ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Course {
-    Running,
-    Over,
-    Cancelled,
-    Failed,
-}
-
-impl Course {
-    /// The word for a statement of which no end is known.
-    fn word(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            // Its end is in a part of the log that was not read yet.
-            Self::Over => "succeeded",
-            Self::Cancelled => "cancelled",
-            Self::Failed => "failed",
-        }
-    }
-}
 
 /// `display` is the address of what is at a position of the log.
 pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) -> String) -> Markup {
@@ -50,7 +28,7 @@ pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) 
                 @if first > 0 { p .dim { "The last " (count) " that have begun; " code { "sqlflowctl fetch" } " gives all." } }
                 @for (at, (index, one)) in view.statements.iter().enumerate() {
                     @let is_open = count <= UNFOLDED || at + UNFOLDED_OF_MANY >= count;
-                    (statement(index, one, course(&record.job), is_open, display))
+                    (statement(index, one, record.job.state.name(), is_open, display))
                 }
             }
         }
@@ -60,11 +38,13 @@ pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) 
 fn statement(
     index: u32,
     one: &Statement,
-    course: Course,
+    // What became of its job, and so of a statement of which no end is known: that may be in a part of the log that was not
+    // read yet.
+    of_job: &'static str,
     is_open: bool,
     display: &dyn Fn(u64) -> String,
 ) -> Markup {
-    let state = if one.duration_micros.is_some() { "succeeded" } else { course.word() };
+    let state = if one.duration_micros.is_some() { "succeeded" } else { of_job };
     let mut facts = Vec::new();
     if one.rows > 0 || one.table.is_some() {
         facts.push(counted(one.rows, "row"));
@@ -78,7 +58,7 @@ fn statement(
     if let Some(micros) = one.duration_micros {
         facts.push(duration(i64::try_from(micros / 1000).unwrap_or(i64::MAX)));
     }
-    let heading = one.heading.as_deref().map(mention).unwrap_or_default();
+    let heading = one.heading.as_deref().map(|it| mention(it, MENTION)).unwrap_or_default();
     let has_more = one.table.as_ref().is_some_and(|it| !it.rows.is_empty())
         || !(one.measured.is_empty() && one.texts.is_empty() && one.pictures.is_empty())
         || one.curves.len() > 0;
@@ -147,14 +127,5 @@ fn picture(index: u32, at: usize, it: &Picture, display: &dyn Fn(u64) -> String)
         } @else {
             p { a href=(address) download { "Download " (it.media_type) ", " (size(it.bytes as u64)) } }
         }
-    }
-}
-
-/// The beginning of a statement, on one line.
-pub(super) fn mention(sql: &str) -> String {
-    let line = sql.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MENTION) {
-        Some((cut, _)) => format!("{}…", &line[..cut]),
-        None => line,
     }
 }

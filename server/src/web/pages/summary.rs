@@ -8,8 +8,9 @@ use sqlflow_job_store::JobRecord;
 use sqlflow_os::clock;
 use sqlflow_proto::record::EarlierModel;
 use sqlflow_result_log::LogError;
+use sqlflow_text::mention::mention;
 
-use super::statements::{self, Course};
+use super::statements;
 use super::timeline::timeline;
 use super::words::{badge, duration, kinds, moment, size};
 use crate::trace;
@@ -112,7 +113,7 @@ fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
             @if let Some((index, statement)) = stopped {
                 p { "In " a href={ "#statement-" (index + 1) } { "statement " (index + 1) }
                     @if let Some(heading) = statement.heading.as_ref().filter(|it| !it.is_empty()) {
-                        ": " code { (statements::mention(heading)) }
+                        ": " code { (mention(heading, statements::MENTION)) }
                     }
                 }
             }
@@ -211,14 +212,4 @@ fn notices(view: &View) -> Markup {
 /// Where the job's trace is shown, if it is anywhere.
 fn trace_url(web: &Web, job: &Job) -> Option<String> {
     (!web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
-}
-
-/// How the job stands, as its statements see it.
-pub(super) fn course(job: &Job) -> Course {
-    match &job.state {
-        JobState::Pending | JobState::Running => Course::Running,
-        JobState::Succeeded => Course::Over,
-        JobState::Failed(failure) if failure.cause.is_cancel() => Course::Cancelled,
-        JobState::Failed(_) => Course::Failed,
-    }
 }

@@ -121,8 +121,7 @@ pub(super) async fn list(
             write_line(console, &job_json(job))?;
         }
     } else {
-        let width = form.style.width;
-        write_listing(&jobs, Timestamp::now(), form.csv, width, &mut |piece| console.results(piece))?;
+        write_listing(&jobs, Timestamp::now(), form.style, &mut |piece| console.results(piece))?;
     }
     console.flush()
 }

@@ -24,7 +24,7 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
     let Cli { global, command } = cli;
     let json = global.output == Format::Json;
     let csv = global.output == Format::Csv;
-    let form = Form { json, csv, style: console.style(csv, global.expanded) };
+    let form = Form { json, style: console.style(csv, global.expanded) };
     let client = || Client::new(&global.server);
     refuse_csv(csv, &command)?;
     console.page(!global.no_pager && is_paged(&command));
@@ -50,7 +50,6 @@ pub(crate) async fn run(cli: Cli, console: &mut Console) -> Result<(), Failure> 
 #[derive(Debug, Clone, Copy)]
 struct Form {
     json: bool,
-    csv: bool,
     style: Style,
 }
 

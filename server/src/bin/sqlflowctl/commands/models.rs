@@ -37,7 +37,9 @@ pub(super) async fn models(args: ModelArguments, form: Form, console: &mut Conso
                 write_line(console, &model_json(model))?;
             }
         }
-        Answer::Listed(models) => write_listing(&models, form.csv, &mut |piece| console.results(piece))?,
+        Answer::Listed(models) => {
+            write_listing(&models, form.style.csv, &mut |piece| console.results(piece))?;
+        }
         Answer::Shown(shown) if json => write_line(console, &described(&shown.0, &shown.1))?,
         Answer::Shown(shown) => console.results(description(&uri, &shown.0, &shown.1).as_bytes())?,
         Answer::Copied(name, folder) => {

@@ -7,6 +7,7 @@ use std::path::Path;
 use sqlflow_proto::v1::JobStatus;
 use sqlflow_proto::v1::job_status::Code;
 
+use crate::args::{Program, ProgramSource};
 use crate::console::Console;
 use crate::failure::Failure;
 use crate::follow::Follower;
@@ -16,8 +17,16 @@ use crate::render::{Screen as _, Tone, View, job};
 /// The largest program that a server takes.
 const LARGEST_PROGRAM: u64 = 16 * 1024 * 1024;
 
+/// The program that a command was given.
+pub(super) fn read_program(program: &Program) -> Result<String, Failure> {
+    match program.source() {
+        ProgramSource::Text(sql) => Ok(sql.to_owned()),
+        ProgramSource::File(file) => read_file(file),
+    }
+}
+
 /// The text of a file, or of standard input for `-`.
-pub(super) fn read_program(file: &Path) -> Result<String, Failure> {
+fn read_file(file: &Path) -> Result<String, Failure> {
     let name = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
     let mut bytes = Vec::new();
     let read = if file == Path::new("-") {

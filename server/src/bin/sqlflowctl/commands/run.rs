@@ -53,11 +53,7 @@ async fn traced(
     console: &mut Console,
     trace: &Trace,
 ) -> Result<(), Failure> {
-    let sql = match (&args.program.execute, &args.program.file) {
-        (Some(sql), _) => sql.clone(),
-        (None, Some(file)) => read_program(file)?,
-        (None, None) => return Err(Failure::Usage("run takes a program: -f FILE or -e SQL".to_owned())),
-    };
+    let sql = read_program(&args.program)?;
     let request = Request {
         sql: sql.clone(),
         session: Some(Session {
@@ -70,6 +66,9 @@ async fn traced(
         // 128 random bits: with it a Run whose answer was lost can be repeated, and nobody can guess it.
         request_id: format!("{:032x}", rand::random::<u128>()),
     };
+    if let Some(doubt) = source.doubt(client.server()) {
+        console.line(Tone::Warning, &escaped(&doubt));
+    }
     let token = match run_once(&mut client, request, trace, args.reading.patience).await {
         Ok(token) => token,
         Err(unanswered) => return Err(refused(&unanswered, &sql, client.server())),

@@ -36,6 +36,19 @@ impl DataSource {
     }
 }
 
+impl DataSource {
+    /// What is strange about it, and no error: a server on this machine would not find its file.
+    pub(super) fn doubt(&self, server: &str) -> Option<String> {
+        let text = self.text.as_deref().filter(|_| is_this_machine(server))?;
+        let path = dsn::new_sqlite_file(text)?;
+        Some(format!(
+            "warning: SQLite file {} (from {}) does not exist; it is made if the program makes a table",
+            path.display(),
+            self.origin
+        ))
+    }
+}
+
 /// The path of a file in this folder that was meant by a path from the root, such as `sqlite:///iris.db`.
 fn elsewhere(text: &str, folder: &Path) -> Option<String> {
     let path = dsn::sqlite_path(text)?;

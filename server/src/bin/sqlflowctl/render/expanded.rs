@@ -33,6 +33,7 @@ impl Expanded {
     /// Writes a batch.
     pub(crate) fn write_rows(&mut self, batch: &Batch<'_>, out: &mut Write<'_>) -> io::Result<()> {
         let mut text = String::new();
+        let mut value = String::new();
         for row in 0..batch.row_count() {
             self.rows += 1;
             text.push_str(&format!("-[ record {} ]-\n", self.rows));
@@ -41,8 +42,16 @@ impl Expanded {
                 text.push_str(name);
                 text.extend(std::iter::repeat_n(' ', self.margin.saturating_sub(width(name))));
                 text.push_str(" | ");
-                cell.push_text(&mut text);
-                text.push('\n');
+                value.clear();
+                cell.push_lines(&mut value);
+                for (at, line) in value.split('\n').enumerate() {
+                    if at > 0 {
+                        text.extend(std::iter::repeat_n(' ', self.margin));
+                        text.push_str(" | ");
+                    }
+                    text.push_str(line);
+                    text.push('\n');
+                }
             }
             if text.len() >= PIECE {
                 out(text.as_bytes())?;

@@ -6,6 +6,7 @@ use sqlflow_proto::v1::{Attempt, Cause, Job, JobStatus, Step, job_status::Code};
 use sqlflow_text::escape::{self, escaped};
 
 use super::description::{ago, full_time, push_field, push_program, short_time, span};
+use super::result_set::Style;
 use super::table::{Write, write_texts};
 
 /// Whether the job has ended, and its log with it.
@@ -76,12 +77,11 @@ type ListingColumn<'a> = (&'static str, &'a dyn Fn(&Job) -> String);
 /// Characters of a program that a terminal shows.
 const MAX_PROGRAM: usize = 40;
 
-/// Jobs as a table. `width`: columns of the terminal, in which the last one is cut to fit.
+/// Jobs as a table. On a terminal the last column is cut to fit.
 pub(crate) fn write_listing(
     jobs: &[Job],
     now: Timestamp,
-    csv: bool,
-    width: Option<usize>,
+    Style { csv, width, .. }: Style,
     out: &mut Write<'_>,
 ) -> std::io::Result<()> {
     // CSV and wide terminals show all of it.
@@ -181,7 +181,8 @@ fn step_text(step: &Step, is_cancelled: bool, now: Timestamp) -> String {
         if last <= first { format!("statement {first}") } else { format!("statements {first}-{last}") };
     let mut text = format!(
         "step {}    {}, {statements}: {}\n",
-        step.index,
+        // People count from 1, as on the pages; --output json has the index.
+        u64::from(step.index) + 1,
         escaped(&step.kind),
         // The step in which a job was cancelled did not fail.
         if is_cancelled && step.state() == Code::Failed { "CANCELLED" } else { step.state().as_str_name() }
@@ -324,7 +325,7 @@ created   1970-01-01 00:00:00 UTC (3 min ago)
 takes     3 min 12 s so far
 page      http://here/jobs/01j?key=x
 position  0
-step 1    , statements 2-3: PENDING
+step 2    , statements 2-3: PENDING
   attempt 1 by local: ended; created 1970-01-01 00:00:00 UTC; took 5.0 s; see https://cluster/app/1; exit status 1
 program
   SELECT 1;
@@ -349,7 +350,7 @@ program
 
     fn listing(job: Job, width: Option<usize>) -> String {
         let mut text = String::new();
-        write_listing(&[job], at(90), false, width, &mut |piece| {
+        write_listing(&[job], at(90), Style { width, ..Style::default() }, &mut |piece| {
             text.push_str(std::str::from_utf8(piece).unwrap());
             Ok(())
         })
@@ -390,8 +391,13 @@ program
 
     #[test]
     fn a_listing_takes_a_line_for_each_job() {
-        let status = JobStatus { message: "漢字 ".repeat(50), ..JobStatus::default() };
-        let text = listing(Job { status: Some(status), ..job() }, Some(110));
+        let said = |message: String| {
+            let status = JobStatus { message, ..JobStatus::default() };
+            Job { status: Some(status), ..job() }
+        };
+        let two_lines = listing(said("one\ntwo".to_owned()), None);
+        assert!(two_lines.ends_with("| one\\ntwo\n"), "{two_lines}");
+        let text = listing(said("漢字 ".repeat(50)), Some(110));
         let row = text.lines().last().unwrap();
         assert!(row.ends_with('…') && escape::width(row) <= 110, "{row}");
     }

@@ -12,7 +12,7 @@ use super::table::{Table, Write};
 /// When rows are shown as records, one line for each value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Expand {
-    /// When the table is wider than the terminal.
+    /// When the table is wider than the terminal, and has more than names and values.
     #[default]
     Auto,
     /// For every table.
@@ -66,13 +66,12 @@ impl ResultSet {
     /// Writes a batch.
     pub(crate) fn write_rows(&mut self, batch: &Batch<'_>, out: &mut Write<'_>) -> io::Result<()> {
         if let Self::Open { names, style } = self {
-            let table = Table::new(names);
-            let is_wide = match style.expand {
-                Expand::Always => true,
-                Expand::Never => false,
-                Expand::Auto => style.width.is_some_and(|most| table.measure(batch) > most),
+            let table = match (style.expand, style.width) {
+                (Expand::Always, _) => None,
+                (Expand::Auto, Some(columns)) => Table::fitting(names, batch, columns),
+                (Expand::Auto, None) | (Expand::Never, _) => Some(Table::new(names)),
             };
-            *self = if is_wide { Self::Expanded(Expanded::new(names)) } else { Self::Table(table) };
+            *self = table.map_or_else(|| Self::Expanded(Expanded::new(names)), Self::Table);
         }
         match self {
             Self::Open { .. } => Ok(()),
@@ -99,17 +98,21 @@ mod tests {
 
     use super::*;
 
+    fn texts(values: &[&str]) -> Column {
+        let values = values.iter().map(|&it| it.to_owned()).collect();
+        Column { values: Some(Values::Strings(Strings { values })), ..Column::default() }
+    }
+
     fn shown(style: Style) -> String {
-        let ints = Int64s { values: vec![1, 22] };
-        let texts = Strings { values: vec!["x".repeat(20), "a\nb".to_owned()] };
-        let rows = Rows {
-            count: 2,
-            columns: vec![
-                Column { values: Some(Values::Int64s(ints)), ..Column::default() },
-                Column { values: Some(Values::Strings(texts)), nulls: vec![0].into() },
-            ],
-        };
-        let mut set = ResultSet::new(Some(&["id".to_owned(), "long name".to_owned()]), style);
+        let ints =
+            Column { values: Some(Values::Int64s(Int64s { values: vec![1, 22] })), ..Column::default() };
+        show(&["id", "long name"], vec![ints, texts(&["xxxxxxxxxxxxxxxxxxxx", "a\nb"])], style)
+    }
+
+    fn show(names: &[&str], columns: Vec<Column>, style: Style) -> String {
+        let rows = Rows { count: 2, columns };
+        let names: Vec<String> = names.iter().map(|&it| it.to_owned()).collect();
+        let mut set = ResultSet::new(Some(&names), style);
         let mut written = Vec::new();
         let mut out = |piece: &[u8]| {
             written.extend_from_slice(piece);
@@ -129,12 +132,14 @@ id        | 1
 long name | xxxxxxxxxxxxxxxxxxxx
 -[ record 2 ]-
 id        | 22
-long name | a\\nb
+long name | a
+          | b
 ";
         let table = " id | long name
 ----+----------------------
   1 | xxxxxxxxxxxxxxxxxxxx
- 22 | a\\nb
+ 22 | a                   +
+    | b
 ";
         let width = |width| Style { width: Some(width), ..Style::default() };
         assert_eq!(shown(width(26)), records, "one column too narrow");
@@ -142,5 +147,31 @@ long name | a\\nb
         assert_eq!(shown(Style::default()), table, "no terminal");
         assert_eq!(shown(Style { expand: Expand::Always, ..width(80) }), records);
         assert_eq!(shown(Style { expand: Expand::Never, ..width(9) }), table);
+    }
+
+    #[test]
+    fn names_and_long_values_stay_a_table() {
+        let columns = |first| {
+            vec![texts(&[first, "label"]), texts(&["SELECT a,\n  b FROM iris TO TRAIN x LABEL c", "class"])]
+        };
+        let style = Style { width: Some(33), ..Style::default() };
+        let names = ["Property", "Value"];
+        assert_eq!(
+            show(&names, columns("select"), style),
+            " Property | Value
+----------+----------------------
+ select   | SELECT a,           +
+          |   b FROM iris TO
+          | TRAIN x LABEL c
+ label    | class
+"
+        );
+        for line in show(&names, columns("select"), style).lines() {
+            assert!(line.len() <= 33, "{line}");
+        }
+        let narrower = show(&names, columns("a longer one"), style);
+        assert!(narrower.starts_with("-[ record 1 ]-\nProperty | a longer one\n"), "{narrower}");
+        let three = [columns("select"), vec![texts(&["x", "y"])]].concat();
+        assert!(show(&["a", "b", "c"], three, style).starts_with("-[ record 1 ]-\n"));
     }
 }

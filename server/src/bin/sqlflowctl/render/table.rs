@@ -1,10 +1,13 @@
 //! A result set as an aligned table, in bounded memory: the first batch decides the widths.
+//!
+//! A text with several lines takes several, as psql shows it: `+` says that the value goes on. A table of names and values
+//! that is wider than the terminal has its values broken, without a sign.
 
 use std::io;
 
 use sqlflow_proto::v1::{Column, Rows, Strings, column::Values};
 use sqlflow_text::cell::{Batch, Cell};
-use sqlflow_text::escape::{escaped, width};
+use sqlflow_text::escape::{broken, escaped, width};
 
 use super::PIECE;
 use super::result_set::{Expand, ResultSet, Style};
@@ -17,7 +20,7 @@ const WIDEST_PADDING: usize = 60;
 /// Takes pieces of the table's text.
 pub(crate) type Write<'a> = dyn FnMut(&[u8]) -> io::Result<()> + 'a;
 
-/// Writes a whole table of text, as CSV if that is asked for.
+/// Writes a whole table of text with a line for each row, or as CSV if that is asked for.
 pub(crate) fn write_texts(
     names: &[&str],
     texts: impl ExactSizeIterator<Item = Vec<String>>,
@@ -28,7 +31,7 @@ pub(crate) fn write_texts(
     let mut columns = vec![Strings::default(); names.len()];
     for row in texts {
         for (column, text) in columns.iter_mut().zip(row) {
-            column.values.push(text);
+            column.values.push(if csv { text } else { escaped(&text) });
         }
     }
     let column = |strings| Column { values: Some(Values::Strings(strings)), ..Column::default() };
@@ -47,8 +50,13 @@ pub(crate) struct Table {
     /// Names of the columns; none when the head was read by somebody else, and the table begins in its middle.
     names: Option<Vec<String>>,
     layout: Option<Layout>,
+    /// Columns of the terminal for each line of the last column; `None`: as many as it takes.
+    room: Option<usize>,
     rows: u64,
 }
+
+/// What is broken into lines has room for this much at least: else records are easier to read.
+const LEAST_ROOM: usize = 20;
 
 #[derive(Debug)]
 struct Layout {
@@ -59,23 +67,37 @@ struct Layout {
 impl Table {
     /// A table with these column names.
     pub(crate) fn new(names: &[String]) -> Self {
-        Self { names: Some(names.iter().map(|name| escaped(name)).collect()), layout: None, rows: 0 }
+        Self {
+            names: Some(names.iter().map(|name| escaped(name)).collect()),
+            layout: None,
+            room: None,
+            rows: 0,
+        }
+    }
+
+    /// The same for a terminal with so many columns, its values broken into lines where that is needed. `None`: it would not
+    /// fit, or this is no table of names and values, and records show it better.
+    pub(crate) fn fitting(names: &[String], batch: &Batch<'_>, columns: usize) -> Option<Self> {
+        let table = Self::new(names);
+        let Layout { widths, numeric } = Layout::measure(table.names.as_deref(), Some(batch), usize::MAX);
+        let most = columns.saturating_sub(1);
+        if widths.iter().map(|width| width + 3).sum::<usize>() <= columns + 1 {
+            return Some(table);
+        }
+        let ([name, _], [_, false]) = (&widths[..], &numeric[..]) else { return None };
+        let room = most.checked_sub(name + 4).filter(|room| *room >= LEAST_ROOM)?;
+        let fits = table.names.as_ref().is_some_and(|names| width(&names[1]) <= room);
+        fits.then_some(Self { room: Some(room), ..table })
     }
 
     /// The rest of a table whose head is not known.
     pub(crate) fn without_head() -> Self {
-        Self { names: None, layout: None, rows: 0 }
+        Self { names: None, layout: None, room: None, rows: 0 }
     }
 
     /// Rows written so far.
     pub(crate) fn row_count(&self) -> u64 {
         self.rows
-    }
-
-    /// Columns of the terminal that the table takes when this is its first batch.
-    pub(crate) fn measure(&self, batch: &Batch<'_>) -> usize {
-        let layout = Layout::measure(self.names.as_deref(), Some(batch), usize::MAX);
-        layout.widths.iter().map(|width| width + 3).sum::<usize>().saturating_sub(1)
     }
 
     /// Writes a batch, after the head if it is the first.
@@ -85,14 +107,30 @@ impl Table {
             Some(layout) => layout,
             None => self.begin(batch, &mut text),
         };
-        let mut cell_text = String::new();
+        let mut values: Vec<String> = Vec::new();
         for row in 0..batch.row_count() {
-            let columns = batch.row(row).len();
-            for (column, cell) in batch.row(row).enumerate() {
-                cell_text.clear();
-                cell.push_text(&mut cell_text);
-                let right = layout.right(column, &cell);
-                push_padded(&mut text, &cell_text, layout.width(column), right, column + 1 == columns);
+            values.resize_with(batch.row(row).len(), String::new);
+            for (value, cell) in values.iter_mut().zip(batch.row(row)) {
+                value.clear();
+                cell.push_lines(value);
+            }
+            let count = values.len();
+            let lines: Vec<Vec<Line<'_>>> = if self.is_one_line(&values) {
+                Vec::new()
+            } else {
+                let room = |column| self.room.filter(|_| column + 1 == count);
+                values.iter().enumerate().map(|(column, value)| lines(value, room(column))).collect()
+            };
+            let height = lines.iter().map(Vec::len).max().unwrap_or(1);
+            for at in 0..height {
+                for (column, cell) in batch.row(row).enumerate() {
+                    let line = match lines.get(column) {
+                        Some(lines) => lines.get(at).copied().unwrap_or_default(),
+                        None => Line { text: &values[column], goes_on: false },
+                    };
+                    let right = layout.right(column, &cell);
+                    push_padded(&mut text, line, layout.width(column), right, column + 1 == count);
+                }
             }
             if text.len() >= PIECE {
                 out(text.as_bytes())?;
@@ -116,8 +154,18 @@ impl Table {
         out(text.as_bytes())
     }
 
+    /// Whether a row takes one line, as most do.
+    fn is_one_line(&self, values: &[String]) -> bool {
+        let fits =
+            |value: &String| !value.contains('\n') && self.room.is_none_or(|room| width(value) <= room);
+        values.iter().all(|value| !value.contains('\n')) && values.last().is_none_or(fits)
+    }
+
     fn begin(&self, batch: &Batch<'_>, text: &mut String) -> Layout {
-        let layout = Layout::measure(self.names.as_deref(), Some(batch), WIDEST_PADDING);
+        let mut layout = Layout::measure(self.names.as_deref(), Some(batch), WIDEST_PADDING);
+        if let (Some(room), Some(last)) = (self.room, layout.widths.last_mut()) {
+            *last = (*last).min(room);
+        }
         self.push_head(&layout, text);
         layout
     }
@@ -126,7 +174,8 @@ impl Table {
         let Some(names) = &self.names else { return };
         for (column, name) in names.iter().enumerate() {
             let right = layout.numeric.get(column).copied().unwrap_or(false);
-            push_padded(text, name, layout.width(column), right, column + 1 == names.len());
+            let line = Line { text: name, goes_on: false };
+            push_padded(text, line, layout.width(column), right, column + 1 == names.len());
         }
         for column in 0..names.len() {
             text.push_str(if column == 0 { "" } else { "+" });
@@ -145,14 +194,15 @@ impl Layout {
         for cells in batch.into_iter().flat_map(|batch| (0..rows).map(|row| batch.row(row))) {
             for (column, cell) in cells.enumerate() {
                 text.clear();
-                cell.push_text(&mut text);
+                cell.push_lines(&mut text);
                 if widths.len() <= column {
                     widths.resize(column + 1, 0);
                 }
                 if numeric.len() <= column {
                     numeric.resize(column + 1, false);
                 }
-                widths[column] = widths[column].max(width(&text));
+                let widest = text.split('\n').map(width).max().unwrap_or(0);
+                widths[column] = widths[column].max(widest);
                 numeric[column] |= cell.is_number();
             }
         }
@@ -173,22 +223,45 @@ impl Layout {
     }
 }
 
+/// One line of a value.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Line<'a> {
+    text: &'a str,
+    /// The value has a further line after this one.
+    goes_on: bool,
+}
+
+/// The lines of a value, each broken to the room that there is.
+fn lines(value: &str, room: Option<usize>) -> Vec<Line<'_>> {
+    let mut lines: Vec<Line<'_>> = Vec::new();
+    for text in value.split('\n') {
+        if let Some(before) = lines.last_mut() {
+            before.goes_on = true;
+        }
+        let parts = room.map_or(vec![text], |room| broken(text, room));
+        lines.extend(parts.into_iter().map(|text| Line { text, goes_on: false }));
+    }
+    lines
+}
+
 /// Appends ` text |`, padded to `columns`; the last value of a row ends the line, without blanks behind it.
-fn push_padded(line: &mut String, text: &str, columns: usize, right: bool, last: bool) {
+fn push_padded(out: &mut String, line: Line<'_>, columns: usize, right: bool, last: bool) {
+    let Line { text, goes_on } = line;
     let padding = columns.saturating_sub(width(text));
-    line.push(' ');
+    out.push(' ');
     if right {
-        line.extend(std::iter::repeat_n(' ', padding));
+        out.extend(std::iter::repeat_n(' ', padding));
     }
-    line.push_str(text);
-    if last {
-        line.push('\n');
-        return;
+    out.push_str(text);
+    if !right && (goes_on || !last) {
+        out.extend(std::iter::repeat_n(' ', padding));
     }
-    if !right {
-        line.extend(std::iter::repeat_n(' ', padding));
+    match (goes_on, last) {
+        (true, true) => out.push_str("+\n"),
+        (false, true) => out.push('\n'),
+        (true, false) => out.push_str("+|"),
+        (false, false) => out.push_str(" |"),
     }
-    line.push_str(" |");
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use sqlflow_proto::v1::{
 };
 use sqlflow_text::cell::Batch;
 use sqlflow_text::escape::{escaped, escaped_lines};
+use sqlflow_text::mention::mention;
 
 use super::progress::{ProgressView, metrics_line};
 use super::result_set::{ResultSet, Style};
@@ -65,7 +66,8 @@ impl TextView {
         self.shows_metrics = false;
         if !self.quiet {
             let number = response.statement.map_or(String::new(), |index| format!(" {}", index + 1));
-            screen.line(Tone::Dim, &format!("statement{number}: {}", mention(&started.sql)));
+            screen
+                .line(Tone::Dim, &format!("statement{number}: {}", escaped(&mention(&started.sql, MENTION))));
         }
     }
 
@@ -275,12 +277,12 @@ fn model_line(model: &Model) -> String {
     }
 }
 
-/// `trained 2026-11-20 by ana`.
+/// `trained 2026-11-20 by ana`, or without the user where none is known.
 fn earlier(model: &EarlierModel) -> String {
     let day = super::job::instant(model.made.as_ref()).map(|at| at.strftime("%F").to_string());
     let day = day.unwrap_or_else(|| "at an unknown time".to_owned());
     match model.trained_by.as_str() {
-        "" => format!("made {day}"),
+        "" => format!("trained {day}"),
         user => format!("trained {day} by {}", escaped(user)),
     }
 }
@@ -291,29 +293,6 @@ fn time(response: &Response) -> Option<Timestamp> {
 
 fn plural(count: u64, word: &str) -> String {
     if count == 1 { word.to_owned() } else { format!("{word}s") }
-}
-
-/// The beginning of a statement, on one line, without the comments before it.
-fn mention(sql: &str) -> String {
-    let line = without_comments(sql).split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MENTION) {
-        Some((cut, _)) => format!("{}…", escaped(&line[..cut])),
-        None => escaped(&line),
-    }
-}
-
-/// A statement without the comments that it begins with; all of it, if there is nothing else.
-fn without_comments(sql: &str) -> &str {
-    let mut rest = sql.trim_start();
-    loop {
-        let after = match rest.strip_prefix("/*") {
-            Some(comment) => comment.split_once("*/"),
-            None if rest.starts_with("--") => rest.split_once('\n'),
-            None => return if rest.is_empty() { sql } else { rest },
-        };
-        let Some((_, after)) = after else { return sql };
-        rest = after.trim_start();
-    }
 }
 
 /// A size as people say it: `812 B`, `3.4 MB`.

@@ -98,6 +98,26 @@ fn colours_are_for_terminals_without_no_color() {
 }
 
 #[test]
+fn a_bar_shows_the_newest_that_came() {
+    let world = World::new();
+    world.server.change(|script| {
+        // More in one page than a terminal is drawn anew for.
+        script.page = 39;
+        for done in 1..=39 {
+            let (phase, unit) = ("train".to_owned(), "rounds".to_owned());
+            script.say(Kind::Progress(Progress { phase, done, total: 40, unit }));
+        }
+        script.say(log(b"stopped\n"));
+        script.end(Code::Succeeded, Cause::Unspecified, "");
+    });
+    let mut command = world.command(&["run", "-e", "SELECT 1"]);
+    command.env("TERM", "xterm");
+    let shown = on_terminal(command, 80);
+    let (before, _) = shown.split_once("stopped\n").unwrap();
+    assert!(before.contains(" 39/40 rounds"), "{shown:?}");
+}
+
+#[test]
 fn a_bar_leaves_nothing_behind() {
     let world = World::new();
     world.server.change(|script| {

@@ -37,6 +37,25 @@ fn a_file_beside_the_person_is_not_looked_for_at_the_root() {
 }
 
 #[test]
+fn a_file_that_is_not_there_is_said_before_the_run() {
+    let world = World::new();
+    let file = world.home.path().join("irs.db");
+    let source = format!("sqlite:///{}", file.display());
+    let said = || {
+        let output = world.run(&["run", "--detach", "-e", "SELECT 1", "--datasource", &source]);
+        assert_eq!(status(&output), 0, "{output:?}");
+        stderr(&output)
+    };
+    let expected = format!(
+        "warning: SQLite file {} (from --datasource) does not exist; it is made if the program makes a table\n",
+        file.display()
+    );
+    assert!(said().starts_with(&expected), "{}", said());
+    std::fs::write(&file, "").unwrap();
+    assert!(said().starts_with("job "), "{}", said());
+}
+
+#[test]
 fn a_server_on_this_machine_goes_by_its_port() {
     let world = World::new();
     let port = world.server.address.port();

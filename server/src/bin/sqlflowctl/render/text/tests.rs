@@ -198,7 +198,7 @@ fn what_a_model_replaced_is_named_and_so_is_what_was_dropped() {
         line(Some(earlier("ana")), false),
         "model m published: file:///m (0 B); replaced model m, trained 2024-11-20 by ana"
     );
-    assert_eq!(line(Some(earlier("")), true), "model m dropped: file:///m, made 2024-11-20");
+    assert_eq!(line(Some(earlier("")), true), "model m dropped: file:///m, trained 2024-11-20");
     assert_eq!(line(None, true), "model m did not exist: file:///m");
 }
 
@@ -207,17 +207,4 @@ fn sizes_round_to_the_next_unit() {
     assert_eq!(size(999), "999 B");
     assert_eq!(size(999_999), "1.0 MB");
     assert_eq!(size(u64::MAX), "18446744.1 TB");
-}
-
-#[test]
-fn a_statement_is_mentioned_without_its_comments() {
-    assert_eq!(mention("-- one\n/* two\n */ -- three\nSELECT  1 -- four"), "SELECT 1 -- four");
-    assert_eq!(mention("-- cut in its mid"), "-- cut in its mid");
-    assert_eq!(mention("/* cut"), "/* cut");
-    assert_eq!(mention("-- all\n"), "-- all");
-}
-
-#[test]
-fn a_long_statement_is_only_mentioned() {
-    assert_eq!(mention(&"漢".repeat(100)).chars().count(), MENTION + 1);
 }

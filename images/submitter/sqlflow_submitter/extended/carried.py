@@ -1,0 +1,69 @@
+"""Columns of a select that a result table takes over as they are, in the database's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlflow_submitter.connect.database import BATCH_ROWS, Batch, ColumnInfo
+from sqlflow_submitter.errors import UserError
+from sqlflow_submitter.extended.result_table import ResultTable
+from sqlflow_submitter.features.clause import locate
+from sqlflow_submitter.features.numbers import error as wrong_value
+
+
+class Carried:
+    """Some columns of a select, in its order."""
+
+    def __init__(self, described: Sequence[ColumnInfo], leave_out: Sequence[str]) -> None:
+        """
+        Args:
+            described: the select's columns.
+            leave_out: names of those that are not taken over, in any case.
+
+        Raises:
+            UserError: a column comes twice.
+        """
+        left_out = {name.lower() for name in leave_out}
+        available = [column.name for column in described]
+        self.names = [name for name in available if name.lower() not in left_out]
+        self._places = list(locate("column", self.names, available).values())
+        self.columns = [described[place] for place in self._places]
+
+    def insert(
+        self, table: ResultTable, batch: Batch, more: Sequence[Sequence[Any]], rows_before: int, copies: int = 1
+    ) -> None:
+        """Adds a batch's rows, with more columns of raw values after those of the select.
+
+        Args:
+            table: the table that is being filled.
+            batch: rows of the select.
+            more: the further columns, each with `copies` values for each row.
+            rows_before: rows of the select before this batch.
+            copies: each row of the select is written so many times, in pieces as large as a batch.
+
+        Raises:
+            UserError: a text is not UTF-8; with its column and row.
+        """
+        columns = [batch.raw[place] for place in self._places]
+        size = max(1, BATCH_ROWS // copies)
+        for begin in range(0, batch.rows, size):
+            end = min(begin + size, batch.rows)
+            carried = [[value for value in values[begin:end] for _ in range(copies)] for values in columns]
+            try:
+                table.insert([*carried, *(values[begin * copies : end * copies] for values in more)])
+            except UserError as error:
+                if isinstance(error.__cause__, UnicodeEncodeError):
+                    raise self._not_utf8(columns, rows_before) from error
+                raise
+
+    def _not_utf8(self, columns: Sequence[Sequence[Any]], rows_before: int) -> UserError:
+        """Names the first text of a batch that is not UTF-8. SQLite gives its bytes as lone surrogates."""
+        for name, values in zip(self.names, columns, strict=True):
+            for row, value in enumerate(values):
+                if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
+                    shown = value.encode("utf-8", "surrogateescape")
+                    return wrong_value(
+                        f"column {name}", rows_before + row + 1, shown, "is not UTF-8: it cannot be written"
+                    )
+        return UserError("a text of the select is not UTF-8: it cannot be written")
