@@ -206,8 +206,7 @@ fn the_readme_leads_from_a_clone_to_a_model() {
     assert!(said.contains("\nstate     SUCCEEDED\n") && said.contains("\n iris_model | "), "{said}");
 
     // The SQL of the page, on the same table.
-    let [sql] = &blocks("README.md", "sql")[..] else { panic!("one program shows it all") };
-    fs::write(person.path("page.sql"), sql).unwrap();
+    fs::write(person.path("page.sql"), blocks("README.md", "sql").concat()).unwrap();
     let said = person.run("sqlflowctl run -f ~/page.sql", &clone);
     assert!(said.contains("objective = \"multi:softmax\""), "SHOW TRAIN: {said}");
 
