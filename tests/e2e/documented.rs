@@ -25,7 +25,7 @@ enum By {
 }
 
 /// Each block of commands: its page, something that only it says, and who runs it.
-const BLOCKS: [(&str, &str, By); 16] = [
+const BLOCKS: [(&str, &str, By); 18] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
     ("README.md", "sqlflow-server --state-dir", By::Here),
@@ -46,6 +46,8 @@ const BLOCKS: [(&str, &str, By); 16] = [
     ("docs/kubernetes.md", "finalizers", By::Elsewhere("tests/kubernetes/without_server.rs")),
     ("images/submitter/README.md", "pip install --no-deps", By::Nobody("make install does the same")),
     ("images/submitter/README.md", "pytest", By::Elsewhere("make lint test-submitter")),
+    ("CONTRIBUTING.md", "make build venv", By::Elsewhere("make test")),
+    ("CONTRIBUTING.md", "SQLFLOW_TEST_S3_PYTHON", By::Nobody("make test sets the same variables")),
 ];
 
 fn read(page: &str) -> String {
@@ -74,7 +76,7 @@ fn pages() -> Vec<String> {
     };
     let docs = names("docs").into_iter().map(|name| format!("docs/{name}"));
     let images = names("images").into_iter().map(|name| format!("images/{name}/README.md"));
-    let all = ["README.md", "ARCHITECTURE.md", "manifests/README.md"].map(str::to_owned);
+    let all = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "manifests/README.md"].map(str::to_owned);
     let all = all.into_iter().chain(docs).chain(images);
     all.filter(|page| page.ends_with(".md") && repository().join(page).exists()).collect()
 }
