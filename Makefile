@@ -67,7 +67,7 @@ quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a 
 test: packages lint test-rust test-submitter test-quickstart test-cluster ## Everything, from a fresh clone
 	@tests/cluster/cluster.sh down
 
-lint: venv-dev ## Formatting, lints and types
+lint: venv-dev ## Formatting, lints, types and prose
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --quiet -- -D warnings
 	for alone in trace hdfs webhdfs s3 oss gs azblob; do \
@@ -75,6 +75,8 @@ lint: venv-dev ## Formatting, lints and types
 	cargo clippy -p sqlflow-agent --no-default-features --quiet -- -D warnings
 	cd $(SUBMITTER) && $(VENV)/bin/ruff check --quiet . && $(VENV)/bin/ruff format --quiet --check . && $(VENV)/bin/mypy --no-error-summary
 	cd $(SUBMITTER) && $(VENV)/bin/python generate_protos.py --check
+	python3 scripts/test_check_prose.py
+	scripts/check-prose
 
 test-rust: packages build agent venv ## Unit, property and end-to-end tests
 	cargo test --workspace --exclude sqlflow-tests

@@ -26,7 +26,7 @@ enum By {
 }
 
 /// Each block of commands: its page, something that only it says, and who runs it.
-const BLOCKS: [(&str, &str, By); 16] = [
+const BLOCKS: [(&str, &str, By); 18] = [
     ("README.md", "make quickstart", By::Elsewhere("make test")),
     ("README.md", "make install", By::Here),
     ("README.md", "sqlflow-server --state-dir", By::Here),
@@ -47,6 +47,8 @@ const BLOCKS: [(&str, &str, By); 16] = [
     ("docs/kubernetes.md", "finalizers", By::Elsewhere("tests/kubernetes/without_server.rs")),
     ("images/submitter/README.md", "pip install --no-deps", By::Nobody("make install does the same")),
     ("images/submitter/README.md", "pytest", By::Elsewhere("make lint test-submitter")),
+    ("CONTRIBUTING.md", "make build venv", By::Elsewhere("make test")),
+    ("CONTRIBUTING.md", "SQLFLOW_TEST_S3_PYTHON", By::Nobody("make test sets the same variables")),
 ];
 
 fn pages() -> Vec<String> {
@@ -56,7 +58,7 @@ fn pages() -> Vec<String> {
     };
     let docs = names("docs").into_iter().map(|name| format!("docs/{name}"));
     let images = names("images").into_iter().map(|name| format!("images/{name}/README.md"));
-    let all = ["README.md", "ARCHITECTURE.md", "manifests/README.md"].map(str::to_owned);
+    let all = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "manifests/README.md"].map(str::to_owned);
     let all = all.into_iter().chain(docs).chain(images);
     all.filter(|page| page.ends_with(".md") && repository().join(page).exists()).collect()
 }
@@ -189,8 +191,7 @@ fn the_readme_leads_from_a_clone_to_a_model() {
     assert!(said.contains("\nstate     SUCCEEDED\n") && said.contains("\n iris_model | "), "{said}");
 
     // The SQL of the page, on the same table.
-    let [sql] = &blocks("README.md", "sql")[..] else { panic!("one program shows it all") };
-    fs::write(person.path("page.sql"), sql).unwrap();
+    fs::write(person.path("page.sql"), blocks("README.md", "sql").concat()).unwrap();
     let said = person.run("sqlflowctl run -f ~/page.sql", &clone);
     assert!(said.contains("objective = \"multi:softmax\""), "SHOW TRAIN: {said}");
     assert!(said.contains(" accuracy_score | 0.96666666666666"), "29 of 30: {said}");
