@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sqlflow_model_storage::ModelPlace;
+use sqlflow_model_storage::ModelLocation;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use sqlflow_units::duration;
 use tonic::codegen::http::Uri;
@@ -272,7 +272,7 @@ fn tarball(uri: &str) -> Result<(String, String), String> {
         .strip_suffix(".tar.gz")
         .and_then(|uri| uri.rsplit_once('/'))
         .ok_or_else(|| format!("{uri:?} is not the URI of a .tar.gz file"))?;
-    ModelPlace::new(folder, name)?;
+    ModelLocation::new(folder, name)?;
     Ok((folder.to_owned(), name.to_owned()))
 }
 

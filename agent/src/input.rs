@@ -9,11 +9,11 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use serde_json::json;
-use sqlflow_model_storage::cache::{Cache, Fingerprint, Keeping};
+use sqlflow_model_storage::cache::{Cache, CacheWriter, Fingerprint};
 use sqlflow_model_storage::models::{Model, Models};
 use sqlflow_model_storage::tarball::{self, META};
 use sqlflow_model_storage::unpack::unpack;
-use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Patience};
+use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, RetryPolicy};
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Input, Listing};
 
@@ -54,14 +54,14 @@ pub fn fetch(
     input: &Input,
     attempt: &AttemptRef,
     cache: Option<&Cache>,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Result<(), InputError> {
     let unusable = |cause| InputError::Unusable { name: input.name.clone(), uri: input.uri.clone(), cause };
     let refused = |why| unusable(anyhow::Error::msg(why));
-    let place = ModelPlace::new(&input.uri, &input.name).map_err(refused)?;
-    let store = store::open(&place, attempt, patience).map_err(refused)?;
+    let location = ModelLocation::new(&input.uri, &input.name).map_err(refused)?;
+    let store = store::open(&location, attempt, retry).map_err(refused)?;
     let folder = inside(workspace, &input.directory).map_err(|error| unusable(error.into()))?;
-    let fetched = fetch_from(&*store, &place.tarball(), &folder, input, cache, patience);
+    let fetched = fetch_from(&*store, &location.tarball(), &folder, input, cache, retry);
     fetched.map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => missing(input),
         Failure::Storage(error) => unusable(error.into()),
@@ -78,11 +78,11 @@ pub fn require(
     workspace: &Path,
     model: &Input,
     attempt: &AttemptRef,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Result<(), InputError> {
-    let Ok(place) = ModelPlace::new(&model.uri, &model.name) else { return Ok(()) };
-    let Ok(store) = store::open(&place, attempt, patience) else { return Ok(()) };
-    match store.read(&place.tarball()) {
+    let Ok(location) = ModelLocation::new(&model.uri, &model.name) else { return Ok(()) };
+    let Ok(store) = store::open(&location, attempt, retry) else { return Ok(()) };
+    match store.read(&location.tarball()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model)),
         Ok(tarball) if !model.directory.is_empty() => {
             if let Err(error) = describe(workspace, model, tarball) {
@@ -135,9 +135,9 @@ pub(crate) fn near_misses(name: &str, uri: &str) -> String {
 ///
 /// # Errors
 /// Those of the storage, in one sentence.
-pub fn list(workspace: &Path, listing: &Listing, patience: &Arc<Patience>) -> anyhow::Result<()> {
+pub fn list(workspace: &Path, listing: &Listing, retry: &Arc<RetryPolicy>) -> anyhow::Result<()> {
     let path = inside(workspace, &listing.path)?;
-    let models = patience.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
+    let models = retry.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
     let entry = |model: &Model| {
         let since_1970 = model.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let published = since_1970.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
@@ -153,7 +153,7 @@ fn fetch_from(
     folder: &Path,
     input: &Input,
     cache: Option<&Cache>,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<(), Failure> {
     // Where there is no room for the model, the cache's copy of it would take some more.
     let is_full = Cell::new(false);
@@ -163,7 +163,7 @@ fn fetch_from(
         if let Some((cache, print)) = known
             && let Some(file) = cache.open(&input.uri, print)
         {
-            let mut reading = Reading { file: Box::new(file), patience, failed: false, keeping: None };
+            let mut reading = Reading { file: Box::new(file), retry, failed: false, keeping: None };
             match unpack_from(&mut reading, folder) {
                 Ok(()) => {
                     tracing::info!(model = input.name, "the model is from the cache");
@@ -178,7 +178,7 @@ fn fetch_from(
         }
         let keeping =
             known.filter(|_| !is_full.get()).and_then(|(cache, print)| cache.keep(&input.uri, print));
-        let mut reading = Reading { file: store.read(tarball)?, patience, failed: false, keeping };
+        let mut reading = Reading { file: store.read(tarball)?, retry, failed: false, keeping };
         unpack_from(&mut reading, folder)
             .inspect_err(|failure| is_full.set(is_full.get() || failure.is_exhaustion()))?;
         if let Some(keeping) = reading.keeping {
@@ -191,8 +191,8 @@ fn fetch_from(
     let was_replaced =
         |failure: &Failure| matches!(failure, Failure::Storage(error) if error.kind() == store::REPLACED);
     let look = || store.fingerprint(tarball);
-    let read = || store::anew(&input.name, &mut replaced, was_replaced, look, read);
-    patience.retry(read, Failure::may_pass)
+    let read = || store::retry_if_replaced(&input.name, &mut replaced, was_replaced, look, read);
+    retry.retry(read, Failure::is_retryable)
 }
 
 /// What may pass by itself, and what does not.
@@ -205,7 +205,7 @@ enum Failure {
 }
 
 impl Failure {
-    fn may_pass(&self) -> bool {
+    fn is_retryable(&self) -> bool {
         match self {
             Self::Storage(error) => error.kind() != io::ErrorKind::NotFound,
             Self::Content(_) => self.is_exhaustion(),
@@ -236,15 +236,15 @@ fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> 
 /// Remembers whether the storage failed, or what it gave is no model; and keeps what passes.
 struct Reading<'a> {
     file: Box<dyn Read + Send>,
-    patience: &'a Patience,
+    retry: &'a RetryPolicy,
     failed: bool,
-    keeping: Option<Keeping<'a>>,
+    keeping: Option<CacheWriter<'a>>,
 }
 
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.patience.is_abandoned() {
-            return Err(Patience::abandoned_error());
+        if self.retry.is_abandoned() {
+            return Err(RetryPolicy::abandoned_error());
         }
         let read = self.file.read(buffer);
         self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
@@ -263,7 +263,7 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
-    use sqlflow_model_storage::{FoundFile, Over, StagedFile};
+    use sqlflow_model_storage::{FoundFile, Precondition, StagedFile};
     use sqlflow_os::small_disk::{self, MIB};
     use tar::{Builder, Header};
 
@@ -283,8 +283,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
         let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
-        let patience = Arc::new(Patience::new(Duration::ZERO));
-        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &patience).unwrap_err();
+        let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
+        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &retry).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
     }
 
@@ -293,11 +293,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("m")).unwrap();
         std::fs::write(dir.path().join("m/m.tar.gz"), "x").unwrap();
-        let patience = Arc::new(Patience::new(Duration::ZERO));
+        let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
         let require = |name: &str, directory: &str| {
             let uri = format!("file://{}/{name}", dir.path().display());
             let input = Input { uri, name: name.into(), directory: directory.into() };
-            require(dir.path(), &input, &AttemptRef::default(), &patience)
+            require(dir.path(), &input, &AttemptRef::default(), &retry)
         };
         require("m", "").unwrap();
         assert!(require("mm", "").unwrap_err().to_string().ends_with("; did you mean m?"));
@@ -343,7 +343,7 @@ mod tests {
     struct Stored(Vec<u8>);
 
     impl ModelStore for Stored {
-        fn stage(&self, _: &str, _: Over, _: u64) -> io::Result<Box<dyn StagedFile>> {
+        fn stage(&self, _: &str, _: Precondition, _: u64) -> io::Result<Box<dyn StagedFile>> {
             unreachable!()
         }
 
@@ -356,6 +356,10 @@ mod tests {
         }
 
         fn list(&self) -> io::Result<Vec<FoundFile>> {
+            unreachable!()
+        }
+
+        fn find(&self, _: &str) -> io::Result<FoundFile> {
             unreachable!()
         }
 
@@ -378,8 +382,8 @@ mod tests {
         let Some(disk) = small_disk::here() else { return };
         let (model, folder) = (large_model(), disk.join("m"));
         let fetch = |cache: &Cache, seconds| {
-            let patience = Patience::new(Duration::from_secs(seconds));
-            fetch_from(&model, "m.tar.gz", &folder, &Input::default(), Some(cache), &patience)
+            let retry = RetryPolicy::new(Duration::from_secs(seconds));
+            fetch_from(&model, "m.tar.gz", &folder, &Input::default(), Some(cache), &retry)
         };
         // There is room for the model, and none for a copy in the cache.
         let same = Cache::new(disk.join("cache"), u64::MAX);

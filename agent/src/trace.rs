@@ -9,7 +9,7 @@ use sqlflow_os::clock::now_micros;
 use sqlflow_telemetry::{Event, Exporter, Span, TraceContext, Value};
 
 /// For all of it, at the exit.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 const AGENT: &str = "sqlflow-agent";
 const SUBMITTER: &str = "sqlflow-submitter";
 /// What is kept of a submitter's spans: so many, with so many events together; a text is cut to so many bytes.
@@ -36,7 +36,13 @@ pub type SharedTrace = Arc<Mutex<Trace>>;
 impl Trace {
     /// Spans of an attempt whose own span a server sends.
     pub fn of_attempt(exporter: Exporter, attempt: TraceContext) -> Self {
-        Self { exporter: exporter.within(PATIENCE), attempt, own: None, submitter: Vec::new(), events: 0 }
+        Self {
+            exporter: exporter.within(EXPORT_TIMEOUT),
+            attempt,
+            own: None,
+            submitter: Vec::new(),
+            events: 0,
+        }
     }
 
     /// Spans of an attempt without a server, as a part of the trace that `traceparent` names, or of a new one.

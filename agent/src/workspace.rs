@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sqlflow_model_storage::Patience;
+use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::File;
 
@@ -46,11 +46,11 @@ pub fn sync(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// A path leads out of the workspace, or the file system fails.
-pub fn create(workspace: &Path, files: &[File], patience: &Patience) -> anyhow::Result<()> {
+pub fn create(workspace: &Path, files: &[File], retry: &RetryPolicy) -> anyhow::Result<()> {
     let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(workspace).map_err(Into::into);
-    patience.retry(make, is_exhaustion).with_context(|| format!("cannot make {}", workspace.display()))?;
+    retry.retry(make, is_exhaustion).with_context(|| format!("cannot make {}", workspace.display()))?;
     for file in files {
-        patience
+        retry
             .retry(|| write(workspace, file), is_exhaustion)
             .with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
     }
@@ -82,8 +82,8 @@ mod tests {
 
     use super::*;
 
-    fn patience() -> Patience {
-        Patience::new(Duration::from_secs(60))
+    fn retry() -> RetryPolicy {
+        RetryPolicy::new(Duration::from_secs(60))
     }
 
     fn file(path: &str, mode: u32) -> File {
@@ -94,7 +94,7 @@ mod tests {
     fn files_get_their_folders_and_modes() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = dir.path().join("workspace");
-        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)], &patience()).unwrap();
+        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)], &retry()).unwrap();
         let mode = |path: &str| fs::metadata(workspace.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("main.py"), mode("bin/tool")), (0o600, 0o755));
     }
@@ -103,7 +103,7 @@ mod tests {
     fn nothing_is_written_outside() {
         for path in ["../x", "/x", "a/../../x", "", "."] {
             let dir = tempfile::tempdir().unwrap();
-            let created = create(&dir.path().join("workspace"), &[file(path, 0)], &patience());
+            let created = create(&dir.path().join("workspace"), &[file(path, 0)], &retry());
             assert!(created.is_err(), "{path}");
             assert!(!dir.path().join("x").exists());
         }
@@ -114,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("workspace")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
-        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &patience()).is_err());
+        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &retry()).is_err());
         assert!(!dir.path().join("victim").exists());
     }
 
@@ -125,10 +125,10 @@ mod tests {
         let workspace = disk.join("workspace");
         let large = File { content: vec![b'x'; small_disk::MIB / 2].into(), ..file("bin/large", 0) };
         let files = [large, file("main.py", 0)];
-        let at_once = create(&workspace, &files, &Patience::new(Duration::ZERO));
+        let at_once = create(&workspace, &files, &RetryPolicy::new(Duration::ZERO));
         assert!(is_exhaustion(&at_once.unwrap_err()));
         std::thread::scope(|scope| {
-            let created = scope.spawn(|| create(&workspace, &files, &patience()));
+            let created = scope.spawn(|| create(&workspace, &files, &retry()));
             std::thread::sleep(Duration::from_millis(500));
             assert!(!created.is_finished());
             fs::remove_file(ballast).unwrap();

@@ -34,9 +34,9 @@ impl Compressor {
 
     /// The message to send instead of a batch of records; any other message as it is. `speed` is what the server
     /// acknowledges, in bytes of records a second; 0: not known.
-    pub fn squeeze(&mut self, message: Message, speed: u64) -> Message {
+    pub fn compress(&mut self, message: Message, speed: u64) -> Message {
         match message {
-            Message::Records(batch) if self.pays(batch.encoded_len(), speed) => self.compress(batch),
+            Message::Records(batch) if self.pays(batch.encoded_len(), speed) => self.compress_batch(batch),
             other => other,
         }
     }
@@ -51,7 +51,7 @@ impl Compressor {
         self.skip == 0
     }
 
-    fn compress(&mut self, batch: RecordBatch) -> Message {
+    fn compress_batch(&mut self, batch: RecordBatch) -> Message {
         let raw = batch.encode_to_vec();
         let mut encoder = ZlibEncoder::new(Vec::with_capacity(raw.len() / 2), Compression::fast());
         let data = encoder.write_all(&raw).and_then(|()| encoder.finish()).expect("a Vec grows");
@@ -87,14 +87,14 @@ mod tests {
     fn text_on_a_slow_link_is_compressed_and_stays_so_though_it_arrives_faster() {
         let mut compressor = Compressor::new(true);
         let text = || batch(b"a line of a log\n".repeat(4096));
-        assert!(!is_compressed(&compressor.squeeze(text(), 0)), "nothing is known yet");
-        assert!(!is_compressed(&compressor.squeeze(text(), 500_000_000)), "a socket on one machine");
-        assert!(is_compressed(&compressor.squeeze(text(), 5_000_000)));
+        assert!(!is_compressed(&compressor.compress(text(), 0)), "nothing is known yet");
+        assert!(!is_compressed(&compressor.compress(text(), 500_000_000)), "a socket on one machine");
+        assert!(is_compressed(&compressor.compress(text(), 5_000_000)));
         assert!(
-            is_compressed(&compressor.squeeze(text(), 100_000_000)),
+            is_compressed(&compressor.compress(text(), 100_000_000)),
             "as fast only since it is compressed"
         );
-        assert!(!is_compressed(&Compressor::new(false).squeeze(text(), 5_000_000)), "an older server");
+        assert!(!is_compressed(&Compressor::new(false).compress(text(), 5_000_000)), "an older server");
     }
 
     #[test]
@@ -107,9 +107,9 @@ mod tests {
         })
         .take(64 << 10)
         .collect();
-        assert!(!is_compressed(&compressor.squeeze(batch(noise), 5_000_000)));
+        assert!(!is_compressed(&compressor.compress(batch(noise), 5_000_000)));
         let text = || batch(vec![b'x'; 64 << 10]);
-        let first = (1..100).find(|_| is_compressed(&compressor.squeeze(text(), 5_000_000)));
+        let first = (1..100).find(|_| is_compressed(&compressor.compress(text(), 5_000_000)));
         assert_eq!(first, Some(SKIPPED));
     }
 }

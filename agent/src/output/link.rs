@@ -209,10 +209,10 @@ impl Link {
 
     /// Waits until everything that is there now is acknowledged, as long as something is within `patience`. False: it
     /// is not.
-    pub async fn drained(&self, patience: Duration) -> bool {
+    pub async fn drained(&self, timeout: Duration) -> bool {
         let (last, mut acked) = (self.last_seq(), self.acked());
         while *acked.borrow_and_update() < last {
-            if tokio::time::timeout(patience, acked.changed()).await.is_err() {
+            if tokio::time::timeout(timeout, acked.changed()).await.is_err() {
                 return false;
             }
         }

@@ -18,7 +18,7 @@ const QUEUE: usize = 2 << 20;
 /// What a chunk costs besides its bytes.
 const CHUNK_OVERHEAD: usize = 256;
 /// How long the child's output waits for a stuck reader, once; and the exit for the last of it.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+pub const READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the command's output is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -146,7 +146,7 @@ impl Tee {
         if waits {
             room.await;
         } else if !self.state.is_stuck.load(Ordering::Relaxed) {
-            let came = tokio::time::timeout(PATIENCE, room).await;
+            let came = tokio::time::timeout(READER_TIMEOUT, room).await;
             self.state.is_stuck.store(came.is_err(), Ordering::Relaxed);
         }
     }
@@ -208,7 +208,7 @@ impl Tee {
     /// Waits a moment for the last lines of the log, unless it is known that nobody reads.
     pub fn flush_log(&self) {
         let begun = Instant::now();
-        let waits = || !self.state.given_up.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE;
+        let waits = || !self.state.given_up.load(Ordering::Relaxed) && begun.elapsed() < READER_TIMEOUT;
         while *self.state.waiting.borrow() > 0 && waits() {
             std::thread::sleep(Duration::from_millis(1));
         }

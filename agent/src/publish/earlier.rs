@@ -52,8 +52,8 @@ pub(super) fn look(store: &dyn ModelStore, tarball: &str) -> Found {
 
 /// `None`: the storage does not tell, or does not let us ask.
 fn published_ms(store: &dyn ModelStore, tarball: &str) -> Option<i64> {
-    let file = store.list().unwrap_or_default().into_iter().find(|file| file.path == tarball);
-    let since_1970 = file?.modified?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let modified = store.find(tarball).ok()?.modified?;
+    let since_1970 = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     i64::try_from(since_1970.as_millis()).ok()
 }
 
@@ -61,7 +61,7 @@ fn published_ms(store: &dyn ModelStore, tarball: &str) -> Option<i64> {
 mod tests {
     use std::io::Read;
 
-    use sqlflow_model_storage::{FoundFile, Over, StagedFile};
+    use sqlflow_model_storage::{FoundFile, Precondition, StagedFile};
 
     use super::*;
 
@@ -70,7 +70,7 @@ mod tests {
     struct Refusing(io::ErrorKind);
 
     impl ModelStore for Refusing {
-        fn stage(&self, _: &str, _: Over, _: u64) -> io::Result<Box<dyn StagedFile>> {
+        fn stage(&self, _: &str, _: Precondition, _: u64) -> io::Result<Box<dyn StagedFile>> {
             unreachable!()
         }
 
@@ -83,6 +83,10 @@ mod tests {
         }
 
         fn list(&self) -> io::Result<Vec<FoundFile>> {
+            Err(self.0.into())
+        }
+
+        fn find(&self, _: &str) -> io::Result<FoundFile> {
             Err(self.0.into())
         }
 

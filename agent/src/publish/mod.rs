@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sqlflow_model_storage::pack::{self, Contents, Digest, PackError};
 use sqlflow_model_storage::tarball::{self, GOB};
-use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Over, Patience, Scheme};
+use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, Precondition, RetryPolicy, Scheme};
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
@@ -29,7 +29,7 @@ const MAX_OTHERS: u32 = 10;
 #[derive(Debug)]
 pub struct Publication {
     outputs: Vec<OneModel>,
-    patience: Arc<Patience>,
+    retry: Arc<RetryPolicy>,
     /// Those that are in place, the first ones of `outputs`. Staging and clearing exclude each other.
     committed: Mutex<Vec<ModelPublished>>,
     /// Bytes a second, measured.
@@ -56,12 +56,12 @@ pub struct PublishError {
     /// What was committed before.
     pub committed: Vec<ModelPublished>,
     /// It was the storage's fault, not that of what is published.
-    pub may_pass: bool,
+    pub retryable: bool,
     /// The user can fix it: the storage did what it should.
     pub user_error: bool,
     /// Somebody else's model came in between, or took away what was staged: stage again, and ask again whether this one
     /// may still go over it.
-    pub is_overtaken: bool,
+    pub is_write_conflict: bool,
 }
 
 impl Publication {
@@ -73,22 +73,22 @@ impl Publication {
         attempt: &AttemptRef,
         outputs: &[Output],
         workspace: &Path,
-        patience: Duration,
+        retry: Duration,
     ) -> Result<Self, String> {
-        let patience = Arc::new(Patience::new(patience));
+        let retry = Arc::new(RetryPolicy::new(retry));
         let model = |output: &Output| {
-            let place = ModelPlace::new(&output.uri, &output.name)?;
+            let location = ModelLocation::new(&output.uri, &output.name)?;
             let source = inside(workspace, &output.directory).map_err(|error| error.to_string())?;
-            if place.scheme == Scheme::File && Path::new(&place.folder).starts_with(&source) {
+            if location.scheme == Scheme::File && Path::new(&location.folder).starts_with(&source) {
                 let source = source.display();
                 return Err(format!("cannot publish {source} into itself; give it a place elsewhere"));
             }
             Ok(OneModel {
                 source,
-                tarball: place.tarball(),
-                gob_copy: format!("{}.gob", place.last),
+                tarball: location.tarball(),
+                gob_copy: format!("{}.gob", location.last),
                 is_first_attempt: attempt.attempt <= 1,
-                store: store::open(&place, attempt, &patience)?,
+                store: store::open(&location, attempt, &retry)?,
                 output: output.clone(),
                 warned: Mutex::default(),
             })
@@ -103,7 +103,7 @@ impl Publication {
         }
         Ok(Self {
             outputs: outputs.iter().map(model).collect::<Result<_, String>>()?,
-            patience,
+            retry,
             committed: Mutex::default(),
             speed: AtomicU64::new(0),
         })
@@ -135,7 +135,7 @@ impl Publication {
         let begun = Instant::now();
         let mut staged = committed.clone();
         for model in &self.outputs[committed.len()..] {
-            let made = self.patiently(|| model.prepare(&self.patience, warn));
+            let made = self.with_retries(|| model.prepare(&self.retry, warn));
             staged.push(made.map_err(|cause| model.error(&cause, &committed))?);
         }
         let bytes: u64 = self.source_bytes().unwrap_or(0);
@@ -162,25 +162,25 @@ impl Publication {
         let mut committed = self.committed();
         let left = committed.len();
         for (model, published) in self.outputs.iter().zip(staged).skip(left) {
-            let swap = self.patiently(|| model.commit(&self.patience).map_err(PackError::Io));
+            let swap = self.with_retries(|| model.commit(&self.retry).map_err(PackError::Io));
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
             if model.output.removal.is_some() {
                 continue;
             }
-            if let Err(cause) = model.publish_gob(&self.patience) {
-                let is = if store::may_be_in_place(&cause) { "may be" } else { "is" };
+            if let Err(cause) = model.publish_gob(&self.retry) {
+                let is = if store::is_commit_unknown(&cause) { "may be" } else { "is" };
                 let message = format!(
-                    "model {} is in place, but {GOB} beside it {is} the old one: {cause}",
+                    "model {} is in location, but {GOB} beside it {is} the old one: {cause}",
                     model.output.name
                 );
                 let committed = committed.clone();
                 return Err(PublishError {
                     message,
                     committed,
-                    may_pass: true,
+                    retryable: true,
                     user_error: false,
-                    is_overtaken: false,
+                    is_write_conflict: false,
                 });
             }
             if let Err(error) = model.store.clear() {
@@ -196,12 +196,12 @@ impl Publication {
 
     /// Failures are final from now on.
     pub fn hurry(&self) {
-        self.patience.hurry();
+        self.retry.hurry();
     }
 
     /// Stops staging as soon as can be.
     pub fn abandon(&self) {
-        self.patience.abandon();
+        self.retry.abandon();
     }
 
     /// Removes what was staged.
@@ -215,23 +215,23 @@ impl Publication {
     }
 
     /// Tries again while the storage fails.
-    fn patiently<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
-        self.patience.retry(work, may_pass)
+    fn with_retries<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
+        self.retry.retry(work, is_retryable)
     }
 }
 
 /// What was left out or is not plain does not pass by itself.
-fn may_pass(error: &PackError) -> bool {
-    matches!(error, PackError::Io(_)) && !is_overtaken(error)
+fn is_retryable(error: &PackError) -> bool {
+    matches!(error, PackError::Io(_)) && !is_write_conflict(error)
 }
 
-fn is_overtaken(error: &PackError) -> bool {
-    matches!(error, PackError::Io(error) if store::is_overtaken(error))
+fn is_write_conflict(error: &PackError) -> bool {
+    matches!(error, PackError::Io(error) if store::is_write_conflict(error))
 }
 
 impl OneModel {
     /// Stages it, or looks at what is to be removed; says what there will be.
-    fn prepare(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
+    fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
         let found = earlier::look(&*self.store, &self.tarball);
         let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
@@ -245,7 +245,7 @@ impl OneModel {
                 found => Ok(ModelPublished { removed: true, replaced: found.model(), ..model }),
             };
         }
-        let digest = self.stage(patience, warn)?;
+        let digest = self.stage(retry, warn)?;
         Ok(ModelPublished {
             size_bytes: digest.size_bytes,
             sha256: digest.sha256.to_vec().into(),
@@ -255,14 +255,14 @@ impl OneModel {
     }
 
     /// Puts what was staged in place, or removes what is there: first the tarball, without which there is no model.
-    fn commit(&self, patience: &Patience) -> io::Result<()> {
+    fn commit(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.removal.is_none() {
             return self.store.commit(&self.tarball);
         }
         self.store.delete(&self.tarball)?;
         self.store.delete(GOB)?;
         // Of a model that was published in between, the gob may have gone with the old one.
-        match self.gob_in_place(patience) {
+        match self.gob_in_place(retry) {
             Some(gob) => self.put_gob(&gob),
             None => Ok(()),
         }
@@ -280,11 +280,11 @@ impl OneModel {
         }
     }
 
-    fn stage(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<Digest, PackError> {
+    fn stage(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<Digest, PackError> {
         let gob = (!self.output.gob.is_empty()).then_some((&*self.gob_copy, &self.output.gob[..]));
         let size = pack::size_of(&self.source);
-        let mut staged = self.store.stage(&self.tarball, Over::WhatIsThere, size)?;
-        let (digest, left_out) = pack::pack(&self.source, gob, &mut staged, patience)?;
+        let mut staged = self.store.stage(&self.tarball, Precondition::IfUnchanged, size)?;
+        let (digest, left_out) = pack::pack(&self.source, gob, &mut staged, retry)?;
         staged.finish()?;
         if let Some(left_out) = left_out {
             self.warn_of(left_out, warn);
@@ -294,14 +294,14 @@ impl OneModel {
 
     /// Beside a tarball stands the gob that is in it, whoever comes last: who wrote a gob looks whether the tarball is
     /// another's by now, whose gob may have been there before ours.
-    fn publish_gob(&self, patience: &Patience) -> io::Result<()> {
+    fn publish_gob(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.gob.is_empty() {
             return Ok(());
         }
         let mut gob = self.output.gob.clone();
         for _ in 0..MAX_OTHERS {
-            patience.retry(|| self.put_gob(&gob), |_| true)?;
-            match self.gob_in_place(patience) {
+            retry.retry(|| self.put_gob(&gob), |_| true)?;
+            match self.gob_in_place(retry) {
                 Some(others) if others != gob => gob = others,
                 _ => return Ok(()),
             }
@@ -310,7 +310,7 @@ impl OneModel {
     }
 
     fn put_gob(&self, gob: &[u8]) -> io::Result<()> {
-        let mut staged = self.store.stage(GOB, Over::Anything, gob.len() as u64)?;
+        let mut staged = self.store.stage(GOB, Precondition::None, gob.len() as u64)?;
         staged.write_all(gob)?;
         staged.finish()?;
         self.store.commit(GOB)
@@ -318,21 +318,21 @@ impl OneModel {
 
     /// That of the tarball that is in place now. `None`: it has none, or there is none, or we cannot look; ours is published
     /// all the same.
-    fn gob_in_place(&self, patience: &Patience) -> Option<Bytes> {
-        let may_pass = |error: &io::Error| {
+    fn gob_in_place(&self, retry: &RetryPolicy) -> Option<Bytes> {
+        let is_retryable = |error: &io::Error| {
             !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
         };
         let look = || self.store.read(&self.tarball).and_then(tarball::gob);
-        let found = patience.retry(look, may_pass).inspect_err(|error| {
+        let found = retry.retry(look, is_retryable).inspect_err(|error| {
             tracing::debug!(%error, "cannot look whose model is in place by now");
         });
         found.ok().flatten().map(Bytes::from)
     }
 
     fn error(&self, cause: &PackError, committed: &[ModelPublished]) -> PublishError {
-        let is_overtaken = is_overtaken(cause);
+        let is_write_conflict = is_write_conflict(cause);
         let Output { name, uri, .. } = &self.output;
-        let is_uncertain = matches!(cause, PackError::Io(error) if store::may_be_in_place(error));
+        let is_uncertain = matches!(cause, PackError::Io(error) if store::is_commit_unknown(error));
         PublishError {
             message: if self.output.removal.is_some() {
                 format!("cannot drop model {name} at {uri}: {cause}")
@@ -342,9 +342,9 @@ impl OneModel {
                 format!("model {name} could not be published at {uri}: {cause}")
             },
             committed: committed.to_owned(),
-            may_pass: is_overtaken || may_pass(cause),
+            retryable: is_write_conflict || is_retryable(cause),
             user_error: cause.is_users(),
-            is_overtaken,
+            is_write_conflict,
         }
     }
 }

@@ -127,7 +127,7 @@ fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() 
     let missing = bench.removal(1, false).stage(&|_| ()).unwrap_err();
     assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
     assert!(
-        missing.message.ends_with("it does not exist") && !missing.may_pass && missing.user_error,
+        missing.message.ends_with("it does not exist") && !missing.retryable && missing.user_error,
         "{}",
         missing.message
     );
@@ -272,7 +272,7 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
     fs::create_dir_all(bench.dir.path().join("models")).unwrap();
     fs::write(bench.model(), "in the way").unwrap();
     let mut publication = bench.publication(1);
-    publication.patience = Arc::new(Patience::new(Duration::from_secs(60)));
+    publication.retry = Arc::new(RetryPolicy::new(Duration::from_secs(60)));
     std::thread::scope(|scope| {
         let staged = scope.spawn(|| publication.stage(&|_| ()));
         fs::remove_file(bench.model()).unwrap();
@@ -284,7 +284,7 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
 #[test]
 fn a_stale_handle_passes() {
     let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
-    assert!(may_pass(&error) && !is_overtaken(&error));
+    assert!(is_retryable(&error) && !is_write_conflict(&error));
 }
 
 /// As on a disk that fails: here it is procfs, of which nothing can be synced, that the model's folder is in.
@@ -322,8 +322,8 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
         let mut publication = bench.publication(1);
         let attempt = AttemptRef { job_id: "j".into(), step, attempt: 1 };
         publication.outputs[0].output.gob = gob.into();
-        let place = ModelPlace::new(&publication.outputs[0].output.uri, "m").unwrap();
-        publication.outputs[0].store = store::open(&place, &attempt, &publication.patience).unwrap();
+        let location = ModelLocation::new(&publication.outputs[0].output.uri, "m").unwrap();
+        publication.outputs[0].store = store::open(&location, &attempt, &publication.retry).unwrap();
         publication
     };
     let (late, other) = (publish(1, "late"), publish(2, "other"));
@@ -331,15 +331,15 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
     let tarball = &late.outputs[0].tarball;
     late.outputs[0].store.commit(tarball).unwrap();
     other.commit(other.stage(&|_| ()).unwrap()).unwrap();
-    late.outputs[0].publish_gob(&late.patience).unwrap();
+    late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
 
     // Nobody's, of who wrote there by hand.
     fs::write(bench.model().join(tarball), "spoilt").unwrap();
-    late.outputs[0].publish_gob(&late.patience).unwrap();
+    late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "late");
     fs::remove_file(bench.model().join(tarball)).unwrap();
-    late.outputs[0].publish_gob(&late.patience).unwrap();
+    late.outputs[0].publish_gob(&late.retry).unwrap();
 }
 
 /// Somebody removed the folder, or took it for a dead writer's.
@@ -350,7 +350,7 @@ fn what_is_not_staged_any_more_is_staged_again() {
     let staged = publication.stage(&|_| ()).unwrap();
     fs::remove_dir_all(bench.model()).unwrap();
     let error = publication.commit(staged).unwrap_err();
-    assert!(error.is_overtaken, "{error:?}");
+    assert!(error.is_write_conflict, "{error:?}");
     publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
     assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
 }

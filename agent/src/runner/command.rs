@@ -34,8 +34,8 @@ impl Runner {
         let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
             Ok(started) => started,
             Err(NotStarted { fault, error }) => {
-                let may_pass = is_exhaustion(&error);
-                return self.send(Event::StartFailed { message: format!("{error:#}"), may_pass, fault });
+                let retryable = is_exhaustion(&error);
+                return self.send(Event::StartFailed { message: format!("{error:#}"), retryable, fault });
             }
         };
         if let Some(warning) = &started.warning {
@@ -49,7 +49,7 @@ impl Runner {
             // Nobody hears it. It has begun, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
             let message = format!("{error:#}");
-            self.send(Event::StartFailed { message, may_pass: false, fault: StartFault::Other });
+            self.send(Event::StartFailed { message, retryable: false, fault: StartFault::Other });
         }
     }
 

@@ -7,11 +7,11 @@ use sqlflow_proto::record::record::Payload;
 use super::Runner;
 use crate::output::WhenFull;
 use crate::output::link::{Link, Unacked};
-use crate::output::tee::{PATIENCE, Unwritten};
+use crate::output::tee::{READER_TIMEOUT, Unwritten};
 use crate::supervisor::Event;
 
 /// How long a log that takes nothing is waited for.
-const LOG_PATIENCE: Duration = Duration::from_secs(30);
+const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Runner {
     /// A slow reader is waited for until nobody has time for that, unless it was said that output may be dropped.
@@ -26,7 +26,7 @@ impl Runner {
                     // An error would mean that the runner is gone, and with it anyone who waits here.
                     let _ = hurry.wait_for(|hurry| *hurry).await;
                 }
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(READER_TIMEOUT).await;
             }
         };
         let (printed, errors, log) = (hurried(may_drop), hurried(may_drop), hurried(false));
@@ -34,7 +34,7 @@ impl Runner {
             let logged = async {
                 tokio::select! {
                     biased;
-                    is_drained = link.drained(LOG_PATIENCE) => is_drained,
+                    is_drained = link.drained(LOG_TIMEOUT) => is_drained,
                     () = log => false,
                 }
             };

@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_model_storage::Patience;
+use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
@@ -84,7 +84,7 @@ struct Runner {
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     assignment: Option<Arc<Assignment>>,
-    fetching: Arc<Patience>,
+    fetching: Arc<RetryPolicy>,
     command: Command,
     /// Every process that the command started has ended.
     is_alone: bool,
@@ -125,7 +125,7 @@ impl Runner {
         // Unbounded, but emptied before anything else runs again: all is one thread.
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(config.linger);
-        let fetching = Arc::new(Patience::new(config.publish_retry));
+        let fetching = Arc::new(RetryPolicy::new(config.publish_retry));
         let outcome_file = config.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir)));
         let timers = Timers::new(events.clone());
         let mut runner = Self {
@@ -403,9 +403,9 @@ impl Runner {
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
         let (publication, link) = (self.publication(), self.link.clone());
-        let (patience, events) = (self.fetching.clone(), self.events.clone());
+        let (retry, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {
-            let prepared = prepare(&config, &root, &assignment, &patience);
+            let prepared = prepare(&config, &root, &assignment, &retry);
             let outputs = match prepared {
                 Event::Prepared if assignment.publish_attempt == 0 => {
                     publication.prepare(&|text| link.warn(text))

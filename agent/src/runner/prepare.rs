@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use sqlflow_model_storage::Patience;
+use sqlflow_model_storage::RetryPolicy;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::{RunConfig, attempt_of};
@@ -17,7 +17,7 @@ pub(super) fn prepare(
     config: &RunConfig,
     root: &Path,
     assignment: &Assignment,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Event {
     if let Some(dir) = config.run_dir.as_ref().filter(|_| config.keeps_output) {
         remove_earlier(dir, &attempt_of(assignment), assignment.publish_attempt);
@@ -32,19 +32,17 @@ pub(super) fn prepare(
             )),
         };
     }
-    if let Err(error) = workspace::create(root, &assignment.files, patience) {
+    if let Err(error) = workspace::create(root, &assignment.files, retry) {
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {
-        if let Err(error) =
-            input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), patience)
-        {
+        if let Err(error) = input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }
     }
     for model in &assignment.required {
-        if let Err(error) = input::require(root, model, &attempt_of(assignment), patience) {
+        if let Err(error) = input::require(root, model, &attempt_of(assignment), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed {
                 message: format!("a later statement cannot run: {error}"),
@@ -53,7 +51,7 @@ pub(super) fn prepare(
         }
     }
     for listing in &assignment.listings {
-        if let Err(error) = input::list(root, listing, patience) {
+        if let Err(error) = input::list(root, listing, retry) {
             return Event::InputFailed { message: format!("{error:#}"), user_error: false };
         }
     }

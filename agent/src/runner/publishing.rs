@@ -66,12 +66,12 @@ async fn within(limit: Duration, size: impl FnOnce() -> Option<u64> + Send + 'st
 }
 
 fn publish_failed(error: PublishError) -> Event {
-    let PublishError { message, committed, may_pass, user_error, is_overtaken } = error;
-    if is_overtaken {
+    let PublishError { message, committed, retryable, user_error, is_write_conflict } = error;
+    if is_write_conflict {
         tracing::warn!("{message}; staging it again");
-        return Event::Overtaken { message, committed };
+        return Event::WriteConflict { message, committed };
     }
-    Event::PublishFailed { message, committed, may_pass, user_error }
+    Event::PublishFailed { message, committed, retryable, user_error }
 }
 
 #[cfg(test)]

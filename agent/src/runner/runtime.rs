@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::task::spawn_blocking;
 
 /// A thread that does not come within this time does not come.
-const THREAD_PATIENCE: Duration = Duration::from_secs(1);
+const THREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One thread, and two for work that blocks, which stay: a command may use up the limit of processes, and tokio panics
 /// where it has no such thread and gets none. With one, a publication that has it would wait for ever for a host's
@@ -31,7 +31,7 @@ pub(super) fn start() -> io::Result<Runtime> {
         // The second while the first is held.
         let (release, held) = std::sync::mpsc::channel::<()>();
         spawn_blocking(move || held.recv());
-        let second = tokio::time::timeout(THREAD_PATIENCE, spawn_blocking(|| ())).await;
+        let second = tokio::time::timeout(THREAD_TIMEOUT, spawn_blocking(|| ())).await;
         drop(release);
         second.map_err(|_| Errno::EAGAIN)?.map_err(io::Error::from)
     });

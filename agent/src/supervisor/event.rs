@@ -74,7 +74,7 @@ pub enum Event {
         /// One sentence.
         message: String,
         /// Something is used up, such as processes or memory. It may work later.
-        may_pass: bool,
+        retryable: bool,
         /// What is wrong with the command.
         fault: StartFault,
     },
@@ -110,12 +110,12 @@ pub enum Event {
         /// What was committed before.
         committed: Vec<ModelPublished>,
         /// It may work later.
-        may_pass: bool,
+        retryable: bool,
         /// The user can fix it.
         user_error: bool,
     },
     /// Somebody else's model came in between staging and commit, and the storage did not put ours over it.
-    Overtaken {
+    WriteConflict {
         /// One sentence.
         message: String,
         /// What was committed before.

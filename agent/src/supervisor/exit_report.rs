@@ -94,7 +94,7 @@ pub(super) enum End {
     ChannelBroken(String),
     StartFailed {
         message: String,
-        may_pass: bool,
+        retryable: bool,
         fault: StartFault,
     },
     InputFailed {
@@ -103,7 +103,7 @@ pub(super) enum End {
     },
     PublishFailed {
         message: String,
-        may_pass: bool,
+        retryable: bool,
         user_error: bool,
     },
     OutputMissing(String),
@@ -115,7 +115,7 @@ pub(super) enum End {
 impl End {
     /// What the command made, if it succeeded, is worth publishing all the same.
     pub(super) fn leaves_output(&self) -> bool {
-        matches!(self, Self::PublishFailed { may_pass: true, .. } | Self::Terminated(_))
+        matches!(self, Self::PublishFailed { retryable: true, .. } | Self::Terminated(_))
     }
 }
 
@@ -196,8 +196,8 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
             simple(Reason::AgentFailed, why, false, false)
         }
         // Nothing has started, so another attempt can double nothing.
-        Some(End::StartFailed { message, may_pass, .. }) => {
-            simple(Reason::StartFailed, message, *may_pass, false)
+        Some(End::StartFailed { message, retryable, .. }) => {
+            simple(Reason::StartFailed, message, *retryable, false)
         }
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)
@@ -397,12 +397,12 @@ mod tests {
         assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
         let publish =
-            End::PublishFailed { message: "no space left".into(), may_pass: true, user_error: false };
+            End::PublishFailed { message: "no space left".into(), retryable: true, user_error: false };
         assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
         for (fault, code) in
             [(StartFault::NotFound, 127), (StartFault::NotExecutable, 126), (StartFault::Other, 65)]
         {
-            let end = End::StartFailed { message: "cannot start python".into(), may_pass: false, fault };
+            let end = End::StartFailed { message: "cannot start python".into(), retryable: false, fault };
             assert_eq!(exit_code(Some(&end), None), code);
         }
         let cancelled = End::Cancelled("by the user".into());

@@ -89,7 +89,7 @@ pub struct Attempt {
     /// The server asked for the end when the commit was under way already.
     cancelled: Option<String>,
     /// How often another's model came in between.
-    overtaken: u32,
+    write_conflicts: u32,
     /// A commit that fails has no time to be made again.
     hurried: bool,
     /// Publishing must not begin any more.
@@ -122,7 +122,7 @@ impl Attempt {
             termination: None,
             superseded: None,
             cancelled: None,
-            overtaken: 0,
+            write_conflicts: 0,
             hurried: false,
             is_publish_late: false,
             is_late: false,

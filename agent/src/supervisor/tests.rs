@@ -63,7 +63,7 @@ enum Fails {
     /// The log, or our own streams.
     Flush,
     /// The first commits, so often.
-    Overtaken(u32),
+    WriteConflict(u32),
 }
 
 impl World {
@@ -170,9 +170,9 @@ impl World {
                     assert!(self.granted, "nothing becomes visible without the grant");
                     self.pending.push(match &mut self.fails {
                         Fails::Commit => failed_publish(),
-                        Fails::Overtaken(times @ 1..) => {
+                        Fails::WriteConflict(times @ 1..) => {
                             *times -= 1;
-                            Event::Overtaken { message: "it was replaced".into(), committed: Vec::new() }
+                            Event::WriteConflict { message: "it was replaced".into(), committed: Vec::new() }
                         }
                         _ => Event::Committed(vec![ModelPublished::default()]),
                     });
@@ -243,15 +243,15 @@ fn terminate() -> Event {
     Event::Terminate { signal: Signal::SIGTERM, sender: "pid 1 (init), uid 0".into(), budget }
 }
 
-fn start_failed(may_pass: bool) -> Event {
-    Event::StartFailed { message: "cannot start python".into(), may_pass, fault: StartFault::Other }
+fn start_failed(retryable: bool) -> Event {
+    Event::StartFailed { message: "cannot start python".into(), retryable, fault: StartFault::Other }
 }
 
 fn failed_publish() -> Event {
     Event::PublishFailed {
         message: "no space left".into(),
         committed: Vec::new(),
-        may_pass: true,
+        retryable: true,
         user_error: false,
     }
 }
@@ -276,8 +276,8 @@ fn any_fails() -> impl Strategy<Value = Fails> {
         Grant,
         Silence,
         Flush,
-        Overtaken(2),
-        Overtaken(u32::MAX),
+        WriteConflict(2),
+        WriteConflict(u32::MAX),
     ])
 }
 

@@ -36,7 +36,7 @@ pub struct Cache {
 
 /// A tarball on its way into the cache.
 #[derive(Debug)]
-pub struct Keeping<'a> {
+pub struct CacheWriter<'a> {
     cache: &'a Cache,
     fingerprint: Fingerprint,
     to: PathBuf,
@@ -68,7 +68,7 @@ impl Cache {
     }
 
     /// Begins to keep a tarball. `None`: it is too large, or the folder cannot be written.
-    pub fn keep(&self, uri: &str, fingerprint: &Fingerprint) -> Option<Keeping<'_>> {
+    pub fn keep(&self, uri: &str, fingerprint: &Fingerprint) -> Option<CacheWriter<'_>> {
         if fingerprint.length > self.limit {
             return None;
         }
@@ -76,7 +76,7 @@ impl Cache {
         let file = fs::create_dir_all(&self.folder).and_then(|()| Unfinished::new(&self.folder));
         let file =
             file.inspect_err(|error| tracing::warn!(%error, "the cache of models cannot be used")).ok()?;
-        Some(Keeping {
+        Some(CacheWriter {
             cache: self,
             fingerprint: fingerprint.clone(),
             to,
@@ -134,7 +134,7 @@ fn is_of(file: &mut File, fingerprint: &Fingerprint) -> io::Result<bool> {
     Ok(last == fingerprint.trailer)
 }
 
-impl Keeping<'_> {
+impl CacheWriter<'_> {
     /// The next bytes. False: they cannot be kept, so nothing is.
     pub fn write(&mut self, bytes: &[u8]) -> bool {
         self.length += bytes.len() as u64;

@@ -40,7 +40,7 @@ impl fmt::Display for Scheme {
 
 /// Where a model lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelPlace {
+pub struct ModelLocation {
     /// The kind of storage.
     pub scheme: Scheme,
     /// Host and port of HDFS, where it may be empty; the bucket of an object store; empty for files.
@@ -51,7 +51,7 @@ pub struct ModelPlace {
     pub last: String,
 }
 
-impl ModelPlace {
+impl ModelLocation {
     /// Where models are, by name. `last` is empty.
     ///
     /// # Errors
@@ -118,9 +118,9 @@ mod tests {
 
     #[test]
     fn files_are_named_by_the_last_segment() {
-        let place = ModelPlace::new("file:///models/team/m 100%", "team/m 100%").unwrap();
+        let location = ModelLocation::new("file:///models/team/m 100%", "team/m 100%").unwrap();
         assert_eq!(
-            (place.folder.as_str(), place.tarball().as_str()),
+            (location.folder.as_str(), location.tarball().as_str()),
             ("/models/team/m 100%", "m 100%.tar.gz")
         );
     }
@@ -134,27 +134,27 @@ mod tests {
             ("s3://bucket/a/m/", "bucket", "/a/m"),
             ("gs://bucket", "bucket", ""),
         ] {
-            let place = ModelPlace::new(uri, "m").unwrap();
-            assert_eq!((place.authority.as_str(), place.folder.as_str()), (authority, folder), "{uri}");
-            assert!(uri.starts_with(&format!("{}://", place.scheme)));
+            let location = ModelLocation::new(uri, "m").unwrap();
+            assert_eq!((location.authority.as_str(), location.folder.as_str()), (authority, folder), "{uri}");
+            assert!(uri.starts_with(&format!("{}://", location.scheme)));
         }
     }
 
     #[test]
     fn what_would_leave_the_folder_is_refused() {
         for name in ["", ".", "..", "a/../b", "/a", "a//b", "a/"] {
-            assert!(ModelPlace::new("file:///models", name).is_err(), "{name}");
+            assert!(ModelLocation::new("file:///models", name).is_err(), "{name}");
         }
         for uri in
             ["ftp://host/m", "/models", "file://host/m", "file://", "s3:///m", "webhdfs:///m", "s3://b/../m"]
         {
-            assert!(ModelPlace::new(uri, "m").is_err(), "{uri}");
+            assert!(ModelLocation::new(uri, "m").is_err(), "{uri}");
         }
     }
 
     #[test]
     fn a_password_in_a_uri_is_not_repeated() {
-        let error = ModelPlace::new("s3://key:secret@bucket/m", "m").unwrap_err();
+        let error = ModelLocation::new("s3://key:secret@bucket/m", "m").unwrap_err();
         assert!(!error.contains("secret"), "{error}");
     }
 }

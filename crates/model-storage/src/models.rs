@@ -15,10 +15,10 @@ use sqlflow_os::durable;
 use sqlflow_proto::agent::AttemptRef;
 
 use crate::tarball::{self, GOB, META};
-use crate::{ModelPlace, ModelStore, Patience};
+use crate::{ModelLocation, ModelStore, RetryPolicy};
 
 /// How long a storage that fails is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A storage of models.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Models {
     /// # Errors
     /// One sentence.
     pub fn at(uri: &str) -> anyhow::Result<Self> {
-        ModelPlace::root(uri).map_err(anyhow::Error::msg)?;
+        ModelLocation::root(uri).map_err(anyhow::Error::msg)?;
         Ok(Self { uri: uri.trim_end_matches('/').to_owned() })
     }
 
@@ -64,7 +64,7 @@ impl Models {
     /// # Errors
     /// Those of the storage.
     pub fn list(&self) -> anyhow::Result<Vec<Model>> {
-        let root = ModelPlace::root(&self.uri).map_err(anyhow::Error::msg)?;
+        let root = ModelLocation::root(&self.uri).map_err(anyhow::Error::msg)?;
         let found = self.open(&root)?.list().with_context(|| format!("cannot list {}", self.uri))?;
         let mut models: Vec<_> = found
             .into_iter()
@@ -82,10 +82,13 @@ impl Models {
     /// # Errors
     /// There is none; those of the storage.
     pub fn find(&self, name: &str) -> anyhow::Result<Model> {
-        let (place, store) = self.model(name)?;
-        let files = store.list().with_context(|| format!("model {name} at {} cannot be seen", self.uri))?;
-        let file = files.into_iter().find(|file| file.path == place.tarball());
-        let Some(file) = file else { bail!("model {name} does not exist at {}", self.uri) };
+        let (location, store) = self.model(name)?;
+        let file = match store.find(&location.tarball()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("model {name} does not exist at {}", self.uri)
+            }
+            found => found.with_context(|| format!("model {name} at {} cannot be seen", self.uri))?,
+        };
         Ok(Model { name: name.to_owned(), bytes: file.bytes, modified: file.modified })
     }
 
@@ -94,9 +97,9 @@ impl Models {
     /// # Errors
     /// There is none; it cannot be read; it is not whole.
     pub fn read(&self, name: &str) -> anyhow::Result<Content> {
-        let (place, store) = self.model(name)?;
-        anew(name, &place, &*store, || {
-            content(self.tarball(name, &place, &*store)?)
+        let (location, store) = self.model(name)?;
+        retry_if_replaced(name, &location, &*store, || {
+            content(self.tarball(name, &location, &*store)?)
                 .with_context(|| format!("model {name} at {} is spoilt", self.uri))
         })
     }
@@ -107,22 +110,22 @@ impl Models {
     /// # Errors
     /// As of [`Self::read`]; the folder cannot be written.
     pub fn get(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
-        let (place, store) = self.model(name)?;
-        anew(name, &place, &*store, || self.copy(name, &place, &*store, folder))
+        let (location, store) = self.model(name)?;
+        retry_if_replaced(name, &location, &*store, || self.copy(name, &location, &*store, folder))
     }
 
     fn copy(
         &self,
         name: &str,
-        place: &ModelPlace,
+        location: &ModelLocation,
         store: &dyn ModelStore,
         folder: &Path,
     ) -> anyhow::Result<()> {
-        let tarball = self.tarball(name, place, store)?;
+        let tarball = self.tarball(name, location, store)?;
         let writing = || format!("cannot write in {}", folder.display());
         fs::create_dir_all(folder).with_context(writing)?;
         let mut gob = None;
-        durable::replace(&folder.join(place.tarball()), |copy| {
+        durable::replace(&folder.join(location.tarball()), |copy| {
             let copied = content(Copying { from: tarball, to: copy });
             let kind = |error: &anyhow::Error| {
                 if was_replaced(error) { crate::REPLACED } else { io::ErrorKind::Other }
@@ -147,33 +150,34 @@ impl Models {
     /// # Errors
     /// There is none; the storage refuses.
     pub fn delete(&self, name: &str) -> anyhow::Result<()> {
-        let (place, store) = self.model(name)?;
+        let (location, store) = self.model(name)?;
         self.find(name)?;
         // In this order: without its tarball there is no model.
-        for file in [place.tarball().as_str(), GOB] {
+        for file in [location.tarball().as_str(), GOB] {
             store.delete(file).with_context(|| format!("model {name} cannot be removed"))?;
         }
         Ok(())
     }
 
-    fn model(&self, name: &str) -> anyhow::Result<(ModelPlace, Box<dyn ModelStore>)> {
-        let place = ModelPlace::new(&format!("{}/{name}", self.uri), name).map_err(anyhow::Error::msg)?;
-        let store = self.open(&place)?;
-        Ok((place, store))
+    fn model(&self, name: &str) -> anyhow::Result<(ModelLocation, Box<dyn ModelStore>)> {
+        let location =
+            ModelLocation::new(&format!("{}/{name}", self.uri), name).map_err(anyhow::Error::msg)?;
+        let store = self.open(&location)?;
+        Ok((location, store))
     }
 
-    fn open(&self, place: &ModelPlace) -> anyhow::Result<Box<dyn ModelStore>> {
-        let patience = Arc::new(Patience::new(PATIENCE));
-        crate::open(place, &AttemptRef::default(), &patience).map_err(anyhow::Error::msg)
+    fn open(&self, location: &ModelLocation) -> anyhow::Result<Box<dyn ModelStore>> {
+        let retry = Arc::new(RetryPolicy::new(RETRY_TIMEOUT));
+        crate::open(location, &AttemptRef::default(), &retry).map_err(anyhow::Error::msg)
     }
 
     fn tarball(
         &self,
         name: &str,
-        place: &ModelPlace,
+        location: &ModelLocation,
         store: &dyn ModelStore,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
-        match store.read(&place.tarball()) {
+        match store.read(&location.tarball()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("model {name} does not exist at {}", self.uri)
             }
@@ -182,13 +186,19 @@ impl Models {
     }
 }
 
-fn anew<T>(
+fn retry_if_replaced<T>(
     name: &str,
-    place: &ModelPlace,
+    location: &ModelLocation,
     store: &dyn ModelStore,
     mut read: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    crate::anew(name, &mut 0, was_replaced, || store.fingerprint(&place.tarball()), |_| read())
+    crate::retry_if_replaced(
+        name,
+        &mut 0,
+        was_replaced,
+        || store.fingerprint(&location.tarball()),
+        |_| read(),
+    )
 }
 
 fn was_replaced(error: &anyhow::Error) -> bool {

@@ -8,19 +8,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use opendal::{Buffer, Builder, Operator, Writer};
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::AttemptRef;
+use sqlflow_sync::lock;
 
 use super::parts::{PART, part_of};
-use super::retry::Waiting;
+use super::retry::Calls;
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
-    Uncertain, below, http, kind,
+    CommitUnknown, FoundFile, ModelLocation, ModelStore, Pieces, Precondition, REPLACED, RetryPolicy, Scheme,
+    Sink, StagedFile, WriteConflict, below, http, kind,
 };
 use crate::cache::Fingerprint;
 
@@ -38,7 +39,7 @@ pub(super) struct ObjectStore {
     prefix: String,
     /// Who writes.
     writer: String,
-    waiting: Waiting,
+    calls: Calls,
     uploads: Uploads,
     /// The store refused to write under a condition.
     is_unconditional: AtomicBool,
@@ -46,10 +47,6 @@ pub(super) struct ObjectStore {
 
 /// What was begun and neither completed nor aborted, by name.
 type Uploads = Arc<Mutex<HashMap<String, Upload>>>;
-
-fn lock(uploads: &Uploads) -> MutexGuard<'_, HashMap<String, Upload>> {
-    uploads.lock().expect("nobody panics while holding the lock")
-}
 
 struct Upload {
     operator: Operator,
@@ -93,14 +90,14 @@ impl ObjectStore {
     }
 
     pub(super) fn new(
-        place: &ModelPlace,
+        location: &ModelLocation,
         attempt: &AttemptRef,
-        patience: Arc<Patience>,
+        retry: Arc<RetryPolicy>,
     ) -> Result<Self, String> {
-        let folder = place.folder.trim_start_matches('/');
+        let folder = location.folder.trim_start_matches('/');
         Ok(Self {
-            scheme: place.scheme,
-            bucket: place.authority.clone(),
+            scheme: location.scheme,
+            bucket: location.authority.clone(),
             prefix: if folder.is_empty() { String::new() } else { format!("{folder}/") },
             // Random too: an agent that stands alone has no attempt.
             writer: format!(
@@ -110,7 +107,7 @@ impl ObjectStore {
                 attempt.attempt,
                 rand::random::<u64>()
             ),
-            waiting: Waiting::new(patience)?,
+            calls: Calls::new(retry)?,
             uploads: Arc::default(),
             is_unconditional: AtomicBool::new(false),
         })
@@ -152,7 +149,7 @@ impl ObjectStore {
     fn remove_abandoned(&self, operator: &Operator, path: &str) {
         #[cfg(feature = "s3")]
         if self.scheme == Scheme::S3 {
-            match self.waiting.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
+            match self.calls.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
                 Ok(0) => {}
                 Ok(count) => tracing::info!(path, count, "removed uploads that nobody completed for a day"),
                 Err(error) => tracing::debug!(path, %error, "cannot look for uploads that were abandoned"),
@@ -164,7 +161,7 @@ impl ObjectStore {
     fn abort(&self, name: &str) {
         let Some(mut upload) = lock(&self.uploads).remove(name) else { return };
         let aborting = async { upload.writer.abort().await.map_err(http::io_error) };
-        if let Err(error) = self.waiting.wait_to_clear(aborting) {
+        if let Err(error) = self.calls.wait_for_cleanup(aborting) {
             tracing::debug!(name, %error, "an upload stays behind");
         }
     }
@@ -173,11 +170,11 @@ impl ObjectStore {
         let closed = if upload.is_closed {
             Ok(())
         } else {
-            self.waiting.persist(async || upload.writer.close().await).map(drop)
+            self.calls.wait_with_retries(async || upload.writer.close().await).map(drop)
         };
         upload.is_closed = closed.is_ok();
         let Upload { operator, length, is_conditional, .. } = upload;
-        let found = self.waiting.persist(async || operator.stat(path).await);
+        let found = self.calls.wait_with_retries(async || operator.stat(path).await);
         let is_marked = operator.info().capability().write_with_user_metadata;
         let found = match (closed, found) {
             // Another's went over it at once.
@@ -198,10 +195,10 @@ impl ObjectStore {
                 if error.kind() != io::ErrorKind::PermissionDenied
                     && unknown.kind() != io::ErrorKind::NotFound =>
             {
-                return Err(Uncertain::because(&error, "the store does not tell what it has"));
+                return Err(CommitUnknown::because(&error, "the store does not tell what it has"));
             }
-            (Err(error), _) if self.is_overtaken(&error, *is_conditional) => {
-                return Err(io::Error::other(Overtaken(match error.kind() {
+            (Err(error), _) if self.is_write_conflict(&error, *is_conditional) => {
+                return Err(io::Error::other(WriteConflict(match error.kind() {
                     io::ErrorKind::NotFound => format!("it was removed meanwhile ({error})"),
                     _ => format!("another model came in between ({error})"),
                 })));
@@ -217,24 +214,24 @@ impl ObjectStore {
         )))
     }
 
-    /// Its condition does not hold any more; or what it was to be put over is gone, or the upload itself.
-    fn is_overtaken(&self, error: &io::Error, is_conditional: bool) -> bool {
-        if error.kind() == io::ErrorKind::NotFound {
-            // "NoSuchBucket", "ContainerNotFound": that does not change by staging.
-            let text = error.to_string().to_lowercase();
-            return !text.contains("bucket") && !text.contains("container");
+    /// Whether the precondition does not hold any more, or the upload is gone. Then the file has to be staged again.
+    fn is_write_conflict(&self, error: &io::Error, is_conditional: bool) -> bool {
+        match error.kind() {
+            io::ErrorKind::NotFound => !is_bucket_missing(error),
+            _ => is_conditional && self.is_precondition_failed(error),
         }
-        is_conditional && self.is_refused_for_its_condition(error)
     }
 
-    /// Because it does not hold any more, or because the store knows no conditions; then the next upload has none.
-    fn is_refused_for_its_condition(&self, error: &io::Error) -> bool {
-        let text = error.to_string();
-        if text.contains("NotImplemented") {
-            self.is_unconditional.store(true, Ordering::Relaxed);
-            return true;
+    /// Also for a store without conditional writes; then the next upload has no precondition.
+    fn is_precondition_failed(&self, error: &io::Error) -> bool {
+        match http::code(error) {
+            Some("NotImplemented") => {
+                self.is_unconditional.store(true, Ordering::Relaxed);
+                true
+            }
+            Some("ConditionalRequestConflict") => true,
+            _ => error.kind() == REPLACED,
         }
-        error.kind() == REPLACED || text.contains("ConditionalRequestConflict")
     }
 
     /// What the object must still be when the upload is completed.
@@ -245,14 +242,14 @@ impl ObjectStore {
         {
             return Ok(Condition::None);
         }
-        match self.waiting.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
+        match self.calls.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
             Ok(found) => Ok(found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Condition::IsMissing),
             // Who may not list a bucket is not told that there is nothing; who may not write either is told next.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Condition::None),
             Err(error) => {
                 // That answer has no body that says why.
-                let asked = self.waiting.wait(async {
+                let asked = self.calls.wait(async {
                     operator.read_with(path).range(0..1).await.map(drop).map_err(http::io_error)
                 });
                 Err(asked.err().unwrap_or(error))
@@ -266,7 +263,7 @@ impl ObjectStore {
 }
 
 impl ModelStore for ObjectStore {
-    fn stage(&self, name: &str, over: Over, bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, precondition: Precondition, bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let timed = self.timed_operator()?;
         let operator = http::retried(timed.clone());
         let path = self.path(name);
@@ -277,9 +274,9 @@ impl ModelStore for ObjectStore {
         if operator.info().capability().write_with_user_metadata {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
-        let condition = match over {
-            Over::WhatIsThere => self.condition(&operator, &path)?,
-            Over::Anything => Condition::None,
+        let condition = match precondition {
+            Precondition::IfUnchanged => self.condition(&operator, &path)?,
+            Precondition::None => Condition::None,
         };
         let is_conditional = !matches!(condition, Condition::None);
         writer = match condition {
@@ -287,7 +284,7 @@ impl ModelStore for ObjectStore {
             Condition::Is(tag) => writer.if_match(&tag),
             Condition::IsMissing => writer.if_not_exists(true),
         };
-        let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
+        let writer = self.calls.wait(async { writer.await.map_err(http::io_error) })?;
         let upload =
             Upload { operator, writer, length: 0, is_conditional, is_whole: false, is_closed: false };
         lock(&self.uploads).insert(name.to_owned(), upload);
@@ -297,7 +294,7 @@ impl ModelStore for ObjectStore {
             part,
             held_back: Bytes::new(),
             uploads: self.uploads.clone(),
-            waiting: self.waiting.clone(),
+            calls: self.calls.clone(),
         };
         Ok(Box::new(Pieces::new(staged, part)))
     }
@@ -323,12 +320,12 @@ impl ModelStore for ObjectStore {
 
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
         let operator = self.operator()?;
-        self.waiting.wait(http::fingerprint(&operator, &self.path(name)))
+        self.calls.wait(http::fingerprint(&operator, &self.path(name)))
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
         let operator = self.operator()?;
-        let entries = self.waiting.wait(async {
+        let entries = self.calls.wait(async {
             match operator.list_with(&self.prefix).recursive(true).await {
                 Err(error) if error.kind() == opendal::ErrorKind::NotFound => Ok(Vec::new()),
                 other => other.map_err(http::io_error),
@@ -345,17 +342,25 @@ impl ModelStore for ObjectStore {
         Ok(entries.into_iter().filter(|it| it.metadata().is_file()).filter_map(file).collect())
     }
 
+    fn find(&self, name: &str) -> io::Result<FoundFile> {
+        let operator = self.operator()?;
+        let path = self.path(name);
+        let found = self.calls.wait(async { operator.stat(&path).await.map_err(http::io_error) })?;
+        let modified = found.last_modified().map(SystemTime::from);
+        Ok(FoundFile { path: name.to_owned(), bytes: found.content_length(), modified })
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         let operator = self.operator()?;
         let path = self.path(name);
         self.remove_abandoned(&operator, &path);
-        self.waiting.wait(async { operator.delete(&path).await.map_err(http::io_error) })
+        self.calls.wait(async { operator.delete(&path).await.map_err(http::io_error) })
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let operator = self.operator()?;
         let path = self.path(name);
-        let stream = self.waiting.wait(async {
+        let stream = self.calls.wait(async {
             // Says at once whether it is there.
             let found = operator.stat(&path).await.map_err(http::io_error)?;
             let mut reader = operator.reader_with(&path).chunk(PART).concurrent(2);
@@ -366,7 +371,7 @@ impl ModelStore for ObjectStore {
             let reader = reader.await.map_err(http::io_error)?;
             reader.into_bytes_stream(..).await.map_err(http::io_error)
         })?;
-        Ok(Box::new(http::Reading::new(stream, self.waiting.clone())))
+        Ok(Box::new(http::Reading::new(stream, self.calls.clone())))
     }
 }
 
@@ -377,7 +382,7 @@ struct Staged {
     /// short OpenDAL gathers itself, and loses when sending it fails.
     held_back: Bytes,
     uploads: Uploads,
-    waiting: Waiting,
+    calls: Calls,
 }
 
 impl Sink for Staged {
@@ -401,10 +406,21 @@ impl Sink for Staged {
 impl Staged {
     fn write(&self, part: Buffer) -> io::Result<()> {
         let mut uploads = lock(&self.uploads);
-        let Some(upload) = uploads.get_mut(&self.name) else { return Err(Patience::abandoned_error()) };
-        self.waiting.persist(async || upload.writer.write(part.clone()).await)?;
+        let Some(upload) = uploads.get_mut(&self.name) else { return Err(RetryPolicy::abandoned_error()) };
+        self.calls.wait_with_retries(async || upload.writer.write(part.clone()).await)?;
         upload.length += part.len() as u64;
         Ok(())
+    }
+}
+
+/// Whether the bucket or container does not exist: staging again does not help.
+fn is_bucket_missing(not_found: &io::Error) -> bool {
+    match http::code(not_found) {
+        Some("NoSuchBucket" | "ContainerNotFound") => true,
+        // Google's JSON API, which inserts a whole object and has no other code: only the bucket can be missing. Uploads
+        // in parts use its XML API.
+        Some("404") => true,
+        _ => false,
     }
 }
 

@@ -14,7 +14,7 @@ use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::Patience;
+use crate::RetryPolicy;
 use crate::tarball::{GOB, META, leads_out};
 
 /// Weights hardly shrink; the first level gets most of it at several times the speed.
@@ -191,7 +191,7 @@ pub fn pack(
     source: &Path,
     gob: Option<(&str, &[u8])>,
     sink: &mut dyn Write,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<(Digest, Option<String>), PackError> {
     let mut contents = Contents::of(source)?;
     if !contents.sources.values().any(|it| matches!(it.kind, Kind::File)) {
@@ -224,11 +224,11 @@ pub fn pack(
             Kind::File => {
                 let file = File::open(path).map_err(PackError::reading(path))?;
                 let size = file.metadata()?.len();
-                let mut exactly = Exactly { file: file.take(size), left: size, patience };
+                let mut exactly = Exactly { file: file.take(size), left: size, retry };
                 builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
             }
         }
-        if patience.is_abandoned() {
+        if retry.is_abandoned() {
             return Err(PackError::Abandoned);
         }
     }
@@ -260,13 +260,13 @@ fn header(kind: EntryType, size: u64, mode: u32, seconds: u64) -> Header {
 struct Exactly<'a> {
     file: io::Take<File>,
     left: u64,
-    patience: &'a Patience,
+    retry: &'a RetryPolicy,
 }
 
 impl Read for Exactly<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.patience.is_abandoned() {
-            return Err(Patience::abandoned_error());
+        if self.retry.is_abandoned() {
+            return Err(RetryPolicy::abandoned_error());
         }
         let read = self.file.read(buffer)?;
         self.left -= read as u64;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest as _, Sha256};
 use sqlflow_proto::agent::AttemptRef;
 
-use super::ModelPlace;
+use super::ModelLocation;
 
 /// No attempt takes so long from the first byte that it stages to its commit. One that does finds nothing to commit, and
 /// stages again.
@@ -49,10 +49,11 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    pub(super) fn new(attempt: &AttemptRef, place: &ModelPlace) -> Self {
+    pub(super) fn new(attempt: &AttemptRef, location: &ModelLocation) -> Self {
         // A model's folder has its name, and no other's files.
-        let is_models = place.folder.rsplit('/').next() == Some(&place.last) || place.last.is_empty();
-        let suffix = match &place.last {
+        let is_models =
+            location.folder.rsplit('/').next() == Some(&location.last) || location.last.is_empty();
+        let suffix = match &location.last {
             _ if is_models => String::new(),
             last if last.len() <= LONGEST_SUFFIX => format!("-{last}"),
             last => format!("-{:x}", Sha256::digest(last)),
@@ -147,8 +148,8 @@ mod tests {
     const DAY: u64 = ABANDONED_AFTER.as_secs();
 
     fn storage() -> (Staging, Storage) {
-        let place = ModelPlace::new("file:///models/m", "m").unwrap();
-        let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 }, &place);
+        let location = ModelLocation::new("file:///models/m", "m").unwrap();
+        let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 }, &location);
         let folders = vec![
             (".staging-foreign-0-1", DAY + 5),
             (".staging-j-1-2", 0),
@@ -178,7 +179,7 @@ mod tests {
         let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt: 2 };
         let long = "x".repeat(240);
         let staging = ["a", "1", "models", &long]
-            .map(|name| Staging::new(&attempt, &ModelPlace::new("file:///models", name).unwrap()));
+            .map(|name| Staging::new(&attempt, &ModelLocation::new("file:///models", name).unwrap()));
         let folders = staging.each_ref().map(Staging::folder);
         assert_eq!(folders[..3], [".staging-j-1-2-a", ".staging-j-1-2-1", ".staging-j-1-2"]);
         assert!(folders[3].len() < 255, "{}", folders[3]);

@@ -170,7 +170,7 @@ impl RemoteControlPlane {
                 let permit = requests.reserve().await.ok()?;
                 let mut request = link.next_message(sent).await;
                 // No await from here on: a batch that was taken must go out.
-                request.message = request.message.map(|it| compressor.squeeze(it, link.speed()));
+                request.message = request.message.map(|it| compressor.compress(it, link.speed()));
                 request.message.iter().for_each(|it| sent.sends(it));
                 permit.send(request);
                 Some(())

@@ -9,7 +9,7 @@ use super::{Attempt, State};
 
 /// How often a model is staged again because another's came in between. Each time is somebody's success, so this is a
 /// bound for storages that say so for no reason.
-const MAX_OVERTAKEN: u32 = 10;
+const MAX_WRITE_CONFLICTS: u32 = 10;
 
 impl Attempt {
     pub(super) fn staging(&mut self, event: Event) -> Vec<Action> {
@@ -33,7 +33,7 @@ impl Attempt {
                 let why = "no server granted the commit in time; the model was not replaced";
                 self.abandon(End::PublishFailed {
                     message: why.to_owned(),
-                    may_pass: true,
+                    retryable: true,
                     user_error: false,
                 })
             }
@@ -45,15 +45,15 @@ impl Attempt {
     /// it the grace, because a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::PublishFailed { message, committed, may_pass, user_error } => {
+            Event::PublishFailed { message, committed, retryable, user_error } => {
                 self.models = committed;
-                self.abandon(End::PublishFailed { message, may_pass, user_error })
+                self.abandon(End::PublishFailed { message, retryable, user_error })
             }
             Event::AttachRefused(why) => {
                 let end = self.superseded(why);
                 self.abandon(end)
             }
-            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
             Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
             Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
@@ -85,13 +85,13 @@ impl Attempt {
                 actions.extend(self.report());
                 actions
             }
-            Event::PublishFailed { message, committed, may_pass, user_error } => {
+            Event::PublishFailed { message, committed, retryable, user_error } => {
                 self.models = committed.clone();
                 let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
-                actions.extend(self.report_end(End::PublishFailed { message, may_pass, user_error }));
+                actions.extend(self.report_end(End::PublishFailed { message, retryable, user_error }));
                 actions
             }
-            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
             Event::AttachRefused(why) => {
                 self.superseded = Some(why);
                 Vec::new()
@@ -113,17 +113,17 @@ impl Attempt {
 
     /// The grant was for another state of the world: whoever is still allowed to publish goes over the other model, and
     /// an attempt that was given up meanwhile does not.
-    fn overtaken(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
+    fn write_conflict(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
         self.models = committed;
-        self.overtaken += 1;
+        self.write_conflicts += 1;
         if let Some(why) = self.superseded.clone() {
             return self.abandon(End::Superseded(why));
         }
         if let Some(reason) = self.cancelled.take() {
             return self.abandon(End::Cancelled(reason));
         }
-        if self.hurried || self.overtaken > MAX_OVERTAKEN {
-            return self.abandon(End::PublishFailed { message, may_pass: true, user_error: false });
+        if self.hurried || self.write_conflicts > MAX_WRITE_CONFLICTS {
+            return self.abandon(End::PublishFailed { message, retryable: true, user_error: false });
         }
         self.state = State::Staging;
         vec![Action::Stage]

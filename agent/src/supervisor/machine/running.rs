@@ -22,14 +22,14 @@ pub(super) enum Stop {
 
 /// How long KILL may take. It ends nothing that hangs in the kernel or belongs to another user; a process that gives
 /// back much memory needs a while.
-const KILL_PATIENCE: Duration = Duration::from_secs(120);
+const KILL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The same when it is time to leave: whoever told the agent to stop may kill it a second or two later.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+const LAST_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Attempt {
     pub(super) fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
         match event {
-            Event::StartFailed { message, may_pass, fault } => self.start_failed(message, may_pass, fault),
+            Event::StartFailed { message, retryable, fault } => self.start_failed(message, retryable, fault),
             Event::Exited(exit) => {
                 self.exited(exit);
                 let leftovers = match stop {
@@ -167,7 +167,7 @@ impl Attempt {
         match stop {
             Stop::No | Stop::Told | Stop::Termed => {
                 self.state = State::Running(Stop::Killed);
-                vec![Action::Signal(Signal::SIGKILL), Action::SetTimer(Timer::GiveUp, KILL_PATIENCE)]
+                vec![Action::Signal(Signal::SIGKILL), Action::SetTimer(Timer::GiveUp, KILL_TIMEOUT)]
             }
             Stop::Killed | Stop::LastMoment => Vec::new(),
         }
@@ -177,7 +177,7 @@ impl Attempt {
         let mut actions = self.kill(stop);
         if stop != Stop::LastMoment {
             self.state = State::Running(Stop::LastMoment);
-            actions.push(Action::SetTimer(Timer::GiveUp, LAST_PATIENCE));
+            actions.push(Action::SetTimer(Timer::GiveUp, LAST_KILL_TIMEOUT));
         }
         actions
     }

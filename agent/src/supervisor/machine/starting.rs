@@ -14,19 +14,24 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(in super::super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Attempt {
-    pub(super) fn start_failed(&mut self, message: String, may_pass: bool, fault: StartFault) -> Vec<Action> {
-        if !may_pass {
-            return self.report_end(End::StartFailed { message, may_pass, fault });
+    pub(super) fn start_failed(
+        &mut self,
+        message: String,
+        retryable: bool,
+        fault: StartFault,
+    ) -> Vec<Action> {
+        if !retryable {
+            return self.report_end(End::StartFailed { message, retryable, fault });
         }
         // Somebody may have ended the attempt between the start and its failure.
         self.end_by_termination();
         // Whoever put `exec` in front of a command waits for it, and can run it again.
         if self.end.is_some() || !self.plan.has_server() {
-            return self.report_end(End::StartFailed { message, may_pass, fault });
+            return self.report_end(End::StartFailed { message, retryable, fault });
         }
         if self.start_paused >= START_TIMEOUT {
             let message = format!("{message}; tried again for {} s", START_TIMEOUT.as_secs());
-            return self.report_end(End::StartFailed { message, may_pass, fault });
+            return self.report_end(End::StartFailed { message, retryable, fault });
         }
         let mut actions = Vec::new();
         if self.start_paused.is_zero() {

@@ -80,13 +80,18 @@ fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() 
 
 #[test]
 fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
-    let mut world = World::new(plan(true), Fails::Overtaken(3), 0, false, false);
+    let mut world = World::new(plan(true), Fails::WriteConflict(3), 0, false, false);
     while world.step(0) {}
     assert!(world.committed);
     assert_eq!(world.reports[0].reason, Reason::Succeeded);
 
-    let mut world =
-        World::new(Plan { keeps_output: true, ..plan(true) }, Fails::Overtaken(u32::MAX), 0, false, false);
+    let mut world = World::new(
+        Plan { keeps_output: true, ..plan(true) },
+        Fails::WriteConflict(u32::MAX),
+        0,
+        false,
+        false,
+    );
     while world.step(0) {}
     let report = &world.reports[0];
     assert_eq!((report.reason, report.output_kept), (Reason::PublishFailed, true));
@@ -124,7 +129,7 @@ fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
         (Event::AttachRefused("a later attempt runs".into()), Reason::Refused),
         (Event::Cancel { reason: "by the user".into(), grace: None }, Reason::Cancelled),
     ] {
-        let mut world = World::new(plan(true), Fails::Overtaken(1), 0, false, false);
+        let mut world = World::new(plan(true), Fails::WriteConflict(1), 0, false, false);
         while !world.granted {
             world.step(0);
         }
@@ -311,11 +316,11 @@ fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
 }
 
 /// An attempt whose command was started for the first time, and how that went.
-fn starting(kept: OutputSink, may_pass: bool) -> (Attempt, Vec<Action>) {
+fn starting(kept: OutputSink, retryable: bool) -> (Attempt, Vec<Action>) {
     let (mut machine, _) = Attempt::new(LINGER);
     machine.apply(Event::Assigned(Plan { sink: kept, ..plan(true) }));
     assert_eq!(machine.apply(Event::Prepared), [Action::Start]);
-    let actions = machine.apply(start_failed(may_pass));
+    let actions = machine.apply(start_failed(retryable));
     (machine, actions)
 }
 
