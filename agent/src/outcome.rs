@@ -21,15 +21,15 @@ pub const FILE: &str = "outcome";
 
 /// What is gathered while the attempt lives.
 #[derive(Debug)]
-pub struct Evidence {
+pub struct OutcomeBuilder {
     memory: Option<MemoryGroup>,
     oom_kills_before: u32,
     phases: Vec<(Phase, Instant)>,
     largest: Largest,
-    ended_by: String,
+    terminated_by: String,
 }
 
-impl Evidence {
+impl OutcomeBuilder {
     /// From now on.
     pub fn begin() -> Self {
         let memory = MemoryGroup::of_self();
@@ -39,7 +39,7 @@ impl Evidence {
             oom_kills_before,
             phases: vec![(Phase::Fetching, Instant::now())],
             largest: Largest::default(),
-            ended_by: String::new(),
+            terminated_by: String::new(),
         }
     }
 
@@ -66,9 +66,9 @@ impl Evidence {
     }
 
     /// Who told the agent to stop; the first one counts.
-    pub fn ended_by(&mut self, sender: &str) {
-        if self.ended_by.is_empty() {
-            sender.clone_into(&mut self.ended_by);
+    pub fn terminated_by(&mut self, sender: &str) {
+        if self.terminated_by.is_empty() {
+            sender.clone_into(&mut self.terminated_by);
         }
     }
 
@@ -129,7 +129,7 @@ impl Evidence {
             last_seq: link.last_seq(),
             usage: Some(usage),
             phases: self.phase_times(),
-            ended_by: self.ended_by.clone(),
+            ended_by: self.terminated_by.clone(),
             output_kept: report.output_kept,
             unexplained: report.unexplained,
             rank: 0,

@@ -9,7 +9,7 @@ use sqlflow_os::durable;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::{Record, record::Payload};
 
-use crate::output::marks::Marks;
+use crate::output::terminal_records::TerminalRecords;
 
 /// What Kubernetes keeps of a termination message.
 const LIMIT: usize = 4096;
@@ -20,13 +20,13 @@ pub(crate) fn json(outcome: &Outcome) -> String {
 }
 
 /// The same, with what a server needs to call it a success when everything else is lost.
-pub(crate) fn with_marks(outcome: &Outcome, marks: &Marks) -> String {
+pub(crate) fn with_marks(outcome: &Outcome, terminal_records: &TerminalRecords) -> String {
     if outcome.reason() != Reason::Succeeded {
         return json(outcome);
     }
     let text = cut(outcome, |value| {
-        value["last_result"] = json!(marks.last_result);
-        value["marks"] = marks.records.iter().filter_map(mark).collect();
+        value["last_result"] = json!(terminal_records.last_result);
+        value["marks"] = terminal_records.records.iter().filter_map(mark).collect();
     });
     // Without them it is not a success that nobody has seen, and that is the truth too.
     if text.len() <= LIMIT { text } else { json(outcome) }
@@ -155,13 +155,13 @@ mod tests {
             payload: Some(Payload::Ended(StatementEnded { duration_micros: 5, rows_affected: Some(2) })),
             ..Record::default()
         };
-        let mut marks = Marks { last_result: 3, records: [ended(4)].into() };
-        let value: Value = serde_json::from_str(&with_marks(&outcome, &marks)).unwrap();
+        let mut terminal_records = TerminalRecords { last_result: 3, records: [ended(4)].into() };
+        let value: Value = serde_json::from_str(&with_marks(&outcome, &terminal_records)).unwrap();
         assert_eq!((&value["last_result"], &value["marks"][0]["ended"]["rows"]), (&json!(3), &json!(2)));
 
         let model = ModelPublished { uri: "x".repeat(4000), ..ModelPublished::default() };
-        marks.note(&Record { seq: 5, payload: Some(Payload::Model(model)), ..Record::default() });
-        let text = with_marks(&outcome, &marks);
+        terminal_records.note(&Record { seq: 5, payload: Some(Payload::Model(model)), ..Record::default() });
+        let text = with_marks(&outcome, &terminal_records);
         assert!(text.len() <= LIMIT && !text.contains("marks"), "{text}");
     }
 

@@ -149,12 +149,12 @@ fn exit(span: Span, command: &[String], outcome: &Outcome) -> Span {
 }
 
 fn attributes(told: Vec<agent::Attribute>) -> impl Iterator<Item = (String, Value)> {
-    use agent::attribute::Value as Told;
+    use agent::attribute::Value as SignaledProcesses;
     told.into_iter().take(MAX_ATTRIBUTES).filter_map(|it| {
         let value = match it.value? {
-            Told::Text(text) => Value::Text(cut(text)),
-            Told::Integer(number) => Value::Integer(number),
-            Told::Number(number) => Value::Number(number),
+            SignaledProcesses::Text(text) => Value::Text(cut(text)),
+            SignaledProcesses::Integer(number) => Value::Integer(number),
+            SignaledProcesses::Number(number) => Value::Number(number),
         };
         Some((cut(it.key), value))
     })

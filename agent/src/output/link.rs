@@ -12,14 +12,14 @@ use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, Notice, Record, gap, notice, record::Payload};
 use tokio::sync::{Notify, watch};
 
-use super::marks::Marks;
+use super::terminal_records::TerminalRecords;
 use super::outbox::Outbox;
 use super::sent::Sent;
 use super::speed::Speed;
 use super::tail::{DiskWork, Reading};
 
 /// Bytes kept of what the child says last before its first statement.
-const LAST_WORDS_BYTES: usize = 512;
+const STDERR_TAIL_BYTES: usize = 512;
 
 /// Shared between the reader, the supervisor and the connection; all three run on one thread, so locks are free.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ struct Pending {
     speed: Speed,
     /// The end of stderr before the first statement: what an interpreter says that cannot even begin. Of what comes
     /// later only the log tells, for a user's code may print anything.
-    last_words: Vec<u8>,
+    stderr_tail: Vec<u8>,
     /// Why records are not taken just now.
     stalled: Option<String>,
     first_attached: Option<Instant>,
@@ -100,7 +100,7 @@ impl Link {
             phase: Phase::Fetching,
             memory: Memory::default(),
             speed: Speed::default(),
-            last_words: Vec::new(),
+            stderr_tail: Vec::new(),
             stalled: None,
         };
         Self {
@@ -139,9 +139,9 @@ impl Link {
         if let (None, Payload::Output(output)) = (statement, &payload)
             && output.stream() == Stream::Stderr
         {
-            let kept = &mut pending.last_words;
-            kept.extend(&output.data[output.data.len().saturating_sub(LAST_WORDS_BYTES)..]);
-            kept.drain(..kept.len().saturating_sub(LAST_WORDS_BYTES));
+            let kept = &mut pending.stderr_tail;
+            kept.extend(&output.data[output.data.len().saturating_sub(STDERR_TAIL_BYTES)..]);
+            kept.drain(..kept.len().saturating_sub(STDERR_TAIL_BYTES));
         }
         let seq = pending.outbox.push(now_micros(), statement, payload);
         self.pushed();
@@ -220,8 +220,8 @@ impl Link {
     }
 
     /// What an exit report needs of what no server has acknowledged.
-    pub fn marks(&self) -> Marks {
-        self.pending().outbox.marks().clone()
+    pub fn terminal_records(&self) -> TerminalRecords {
+        self.pending().outbox.terminal_records().clone()
     }
 
     /// Asks for the commit grant, on every stream until it is answered.
@@ -316,12 +316,12 @@ impl Link {
     }
 
     /// The last line of stderr, if no statement was started.
-    pub fn last_words(&self) -> Option<String> {
+    pub fn stderr_tail(&self) -> Option<String> {
         let pending = self.pending();
         if pending.outbox.statement().is_some() {
             return None;
         }
-        let text = String::from_utf8_lossy(&pending.last_words);
+        let text = String::from_utf8_lossy(&pending.stderr_tail);
         let line = text.lines().map(str::trim).rfind(|line| !line.is_empty())?;
         Some(line.chars().filter(|it| !it.is_control()).collect())
     }

@@ -7,12 +7,12 @@
 //!   stands for what is dropped.
 //! - `link` shares the outbox and the attempt's requests with the control plane. `sent` is what one stream has carried,
 //!   `speed` measures the link, `window` bounds the bytes in flight, `compress` makes a slow link carry more.
-//! - `spool` writes what no server took to disk at the end; `marks` remembers what an exit report needs of lost records.
+//! - `spool` writes what no server took to disk at the end; `terminal_records` remembers what an exit report needs of lost records.
 
 pub mod compress;
 mod frame;
 pub mod link;
-pub mod marks;
+pub mod terminal_records;
 pub mod outbox;
 pub mod overflow;
 mod progress;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use prost::Message as _;
 use sqlflow_proto::record::{Record, record::Payload};
 
-use super::marks::Marks;
+use super::terminal_records::TerminalRecords;
 use super::tail::Tail;
 
 /// What a record costs in memory besides its payload's bytes.
@@ -29,7 +29,7 @@ pub struct Outbox {
     spills: bool,
     /// The statement that the child's output belongs to.
     statement: Option<u32>,
-    marks: Marks,
+    terminal_records: TerminalRecords,
 }
 
 impl Outbox {
@@ -44,7 +44,7 @@ impl Outbox {
             tail: Tail::new(0),
             spills: false,
             statement: None,
-            marks: Marks::default(),
+            terminal_records: TerminalRecords::default(),
         }
     }
 
@@ -96,7 +96,7 @@ impl Outbox {
     pub fn push(&mut self, time_unix_micros: i64, statement: Option<u32>, payload: Payload) -> u64 {
         let seq = self.last_seq() + 1;
         let record = Record { seq, time_unix_micros, statement, payload: Some(payload) };
-        self.marks.note(&record);
+        self.terminal_records.note(&record);
         if self.tail.count() > 0 || (self.spills && self.bytes >= self.limit && self.tail.has_room()) {
             self.tail.push(&record);
         } else {
@@ -120,7 +120,7 @@ impl Outbox {
             self.bytes -= size + RECORD_OVERHEAD;
             self.acked += 1;
         }
-        self.marks.ack(self.acked);
+        self.terminal_records.ack(self.acked);
         if self.records.is_empty() {
             // A burst of small records leaves a large ring behind.
             self.records.shrink_to(1024);
@@ -159,8 +159,8 @@ impl Outbox {
     }
 
     /// What an exit report needs of what is not acknowledged.
-    pub fn marks(&self) -> &Marks {
-        &self.marks
+    pub fn terminal_records(&self) -> &TerminalRecords {
+        &self.terminal_records
     }
 
     /// Memory held for unacknowledged records.

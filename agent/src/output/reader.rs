@@ -32,9 +32,9 @@ const CHUNK: usize = 64 << 10;
 const WORTHWHILE: usize = 8 << 10;
 /// Reads of a pipe that empty it, if nothing new is written meanwhile.
 const PIPE_READS: usize = 16;
-/// Told to stop: when nothing has come for this long, the pipes are empty.
+/// SignaledProcesses to stop: when nothing has come for this long, the pipes are empty.
 const QUIET: Duration = Duration::from_millis(250);
-/// Told to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
+/// SignaledProcesses to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
 const LAST_BYTES: usize = 8 << 20;
 
 /// The agent's ends of the child's pipes and channel.

@@ -94,9 +94,9 @@ fn page_bytes() -> u64 {
 /// number may get a new owner, so the time of its start belongs to it. At most one entry for each process that ran when
 /// the command was told.
 #[derive(Debug, Default)]
-pub struct Told(HashSet<(Pid, u64)>);
+pub struct SignaledProcesses(HashSet<(Pid, u64)>);
 
-impl Told {
+impl SignaledProcesses {
     /// Remembers a process that got this signal, and gives whether it was new here.
     pub fn note(&mut self, pid: Pid) -> bool {
         started(pid).is_some_and(|started| self.0.insert((pid, started)))
@@ -143,7 +143,7 @@ fn ignores(pid: Pid, signal: Signal) -> bool {
 ///
 /// # Errors
 /// The descendants outside of the group could not be listed, so none got the signal.
-pub fn signal_command(group: Pid, signal: Signal, told: &mut Told) -> io::Result<Vec<Process>> {
+pub fn signal_command(group: Pid, signal: Signal, told: &mut SignaledProcesses) -> io::Result<Vec<Process>> {
     // Whose parent ends at the signal is moved to another while that is looked at.
     let mut all = descendants().unwrap_or_default();
     told.note_all(&all, signal);
@@ -161,7 +161,7 @@ pub fn signal_command(group: Pid, signal: Signal, told: &mut Told) -> io::Result
 ///
 /// # Errors
 /// They could not be listed, so none got the signal.
-pub fn signal_descendants(signal: Signal, told: &mut Told) -> io::Result<Vec<Process>> {
+pub fn signal_descendants(signal: Signal, told: &mut SignaledProcesses) -> io::Result<Vec<Process>> {
     let mut all = descendants()?;
     if signal == Signal::SIGTERM {
         all.retain(|pid| told.note(*pid));

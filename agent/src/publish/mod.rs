@@ -3,7 +3,7 @@
 //!
 //! `pack` makes the tarball; what a storage must be able to do is said in [`sqlflow_model_storage`].
 
-mod earlier;
+mod existing;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
 
 use crate::input::near_misses;
-use earlier::Found;
+use existing::Found;
 
 /// How often another's model may be found in place of ours before its gob is left to whoever put it there.
 const MAX_OTHERS: u32 = 10;
@@ -28,7 +28,7 @@ const MAX_OTHERS: u32 = 10;
 /// The models of one attempt on their way out. All methods block; call them on threads that may.
 #[derive(Debug)]
 pub struct Publication {
-    outputs: Vec<OneModel>,
+    outputs: Vec<ModelOutput>,
     retry: Arc<RetryPolicy>,
     /// Those that are in place, the first ones of `outputs`. Staging and clearing exclude each other.
     committed: Mutex<Vec<ModelPublished>>,
@@ -37,7 +37,7 @@ pub struct Publication {
 }
 
 #[derive(Debug)]
-struct OneModel {
+struct ModelOutput {
     output: Output,
     source: PathBuf,
     tarball: String,
@@ -83,7 +83,7 @@ impl Publication {
                 let source = source.display();
                 return Err(format!("cannot publish {source} into itself; give it a place elsewhere"));
             }
-            Ok(OneModel {
+            Ok(ModelOutput {
                 source,
                 tarball: location.tarball(),
                 gob_copy: format!("{}.gob", location.last),
@@ -229,10 +229,10 @@ fn is_write_conflict(error: &PackError) -> bool {
     matches!(error, PackError::Io(error) if store::is_write_conflict(error))
 }
 
-impl OneModel {
+impl ModelOutput {
     /// Stages it, or looks at what is to be removed; says what there will be.
     fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
-        let found = earlier::look(&*self.store, &self.tarball);
+        let found = existing::look(&*self.store, &self.tarball);
         let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
         if let Some(removal) = removal {

@@ -82,7 +82,7 @@ impl Runner {
             stop: self.stop_reading.subscribe(),
         };
         tokio::spawn(reader.run());
-        tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
+        tokio::spawn(meter::watch(self.link.clone(), self.outcome_builder.largest()));
         Ok(())
     }
 

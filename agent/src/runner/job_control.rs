@@ -10,7 +10,7 @@ use crate::process::stop::{Scope, Stopped, stop};
 
 /// Who told the agent to stop, when it passed that on and waits for its command to stop first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ToldToStop {
+pub(super) enum StopRequest {
     /// The terminal, which tells all of the agent's group.
     ByTerminal,
     ByProcess,
@@ -29,7 +29,7 @@ impl Runner {
     pub(super) fn stop_with_command(&mut self) {
         let Some(group) = self.job() else { return };
         let Some(signal) = reaper::stopped_by(group) else { return };
-        let told = self.told_to_stop.take();
+        let told = self.stop_request.take();
         if self.terminal.is_none() && told.is_none() {
             return;
         }
@@ -43,9 +43,9 @@ impl Runner {
         tracing::info!(%signal, "the command stopped");
         let ours = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
         let scope = match told {
-            Some(ToldToStop::ByTerminal) => Scope::Process,
+            Some(StopRequest::ByTerminal) => Scope::Process,
             // In a pipeline the others are stopped by the terminal only together with us.
-            Some(ToldToStop::ByProcess) | None => Scope::Group,
+            Some(StopRequest::ByProcess) | None => Scope::Group,
         };
         // Without the agent the terminal would not have stopped the command there either.
         if stop(scope, ours) == Stopped::AndContinued {
@@ -77,11 +77,11 @@ impl Runner {
     }
 
     /// TSTP came to the agent: its own group has the foreground, or somebody sent it.
-    pub(super) fn stop_signaled(&mut self, told: ToldToStop) {
+    pub(super) fn stop_signaled(&mut self, told: StopRequest) {
         match self.job() {
             // We follow it; a command that takes no notice goes on, and so does the agent.
             Some(group) => {
-                self.told_to_stop = Some(told);
+                self.stop_request = Some(told);
                 let _ = killpg(group, Signal::SIGTSTP);
             }
             None => {
@@ -92,7 +92,7 @@ impl Runner {
 
     /// The agent was continued, by `fg` or `bg`: then another has the terminal, and the command goes on without it.
     pub(super) fn continue_command(&mut self) {
-        self.told_to_stop = None;
+        self.stop_request = None;
         if let Some(group) = self.job() {
             if let Some(terminal) = &mut self.terminal {
                 terminal.give_again(group);

@@ -20,8 +20,8 @@ const TAKING_TIME: Duration = Duration::from_secs(1);
 
 impl Runner {
     pub(super) fn report(&mut self, mut report: ExitReport, models: Vec<ModelPublished>) {
-        if let Some(last_words) = self.link.last_words() {
-            report.explain(&last_words);
+        if let Some(stderr_tail) = self.link.stderr_tail() {
+            report.explain(&stderr_tail);
         }
         let kept = self.config.sink;
         match (kept, report.reason) {
@@ -32,11 +32,11 @@ impl Runner {
                 tracing::info!(?reason, message = report.message, "the attempt ended");
             }
         }
-        let mut outcome = self.evidence.outcome(report, models, &self.link, self.reaper.largest());
+        let mut outcome = self.outcome_builder.outcome(report, models, &self.link, self.reaper.largest());
         outcome.nothing_left = self.is_alone || self.command == super::Command::NotStarted;
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
         let summary = self.config.summary.clone();
-        let marks = self.link.marks();
+        let terminal_records = self.link.terminal_records();
         self.outcome = Some(outcome.clone());
         let (written, is_written) = oneshot::channel();
         self.last_work.push(spawn_blocking(move || {
@@ -61,7 +61,7 @@ impl Runner {
             }
             let _ = written.send(());
             let json = match kept {
-                OutputSink::Server => summary::with_marks(&outcome, &marks),
+                OutputSink::Server => summary::with_marks(&outcome, &terminal_records),
                 OutputSink::LogFolder | OutputSink::Nowhere => summary::json(&outcome),
             };
             if let Some(file) = summary
@@ -100,7 +100,7 @@ impl Runner {
     pub(super) async fn export_trace(&mut self) {
         let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
         // Reporting has ended too.
-        outcome.phases = self.evidence.phase_times();
+        outcome.phases = self.outcome_builder.phase_times();
         let trace = trace.lock().expect("nobody panics while holding the lock").clone();
         let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
         trace.export(&command, &outcome).await;

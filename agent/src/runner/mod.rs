@@ -32,7 +32,7 @@ use tracing::Instrument as _;
 use crate::channel::answers::Answer;
 use crate::control_plane::{ControlPlane, Incoming, attempt_of};
 use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
-use crate::outcome::{Evidence, OutcomeFile};
+use crate::outcome::{OutcomeBuilder, OutcomeFile};
 use crate::output::link::Link;
 use crate::output::outbox::DEFAULT_LIMIT;
 use crate::output::overflow::Overflow;
@@ -40,13 +40,13 @@ use crate::output::tee::Tee;
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::terminal::Terminal;
-use crate::process::tree::Told;
+use crate::process::tree::SignaledProcesses;
 use crate::publish::Publication;
 use crate::supervisor::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{SharedTrace, Trace};
 use crate::workspace;
 pub(crate) use config::RunConfig;
-use job_control::ToldToStop;
+use job_control::StopRequest;
 use prepare::prepare;
 use timers::Timers;
 
@@ -58,14 +58,14 @@ const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The agent cannot do its work at all.
-pub(crate) fn run(config: RunConfig, home: ControlPlane, tees: [Tee; 2]) -> anyhow::Result<u8> {
+pub(crate) fn run(config: RunConfig, control_plane: ControlPlane, tees: [Tee; 2]) -> anyhow::Result<u8> {
     prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
-    let timeout = match home {
+    let timeout = match control_plane {
         ControlPlane::Remote(_) => LAUNCH_TIMEOUT,
         ControlPlane::Local(_) => Duration::ZERO,
     };
     let runtime = outlast(timeout, || runtime::start().context("cannot start a thread"))?;
-    let code = runtime.block_on(async { Runner::new(config, tees).run(home).await });
+    let code = runtime.block_on(async { Runner::new(config, tees).run(control_plane).await });
     // A thread that is stuck in a disk must not hold the exit.
     runtime.shutdown_background();
     code
@@ -77,7 +77,7 @@ struct Runner {
     tees: [Tee; 2],
     link: Arc<Link>,
     attempt: Attempt,
-    evidence: Evidence,
+    outcome_builder: OutcomeBuilder,
     reaper: reaper::Reaper,
     plan: Option<Plan>,
     overflow: Option<Overflow>,
@@ -89,12 +89,12 @@ struct Runner {
     /// Every process that the command started has ended.
     is_alone: bool,
     /// The processes that were told to end.
-    told: Told,
+    told: SignaledProcesses,
     /// Those that a warning has named.
-    named: Told,
+    named: SignaledProcesses,
     /// Where a person may sit who stops and continues the command.
     terminal: Option<Terminal>,
-    told_to_stop: Option<ToldToStop>,
+    stop_request: Option<StopRequest>,
     /// How often the command was told to end because it waits for a terminal that it cannot have.
     ends_tried: usize,
     stop_reading: watch::Sender<bool>,
@@ -133,7 +133,7 @@ impl Runner {
             tees,
             link: Arc::new(Link::new(DEFAULT_LIMIT)),
             attempt,
-            evidence: Evidence::begin(),
+            outcome_builder: OutcomeBuilder::begin(),
             reaper: reaper::Reaper::default(),
             plan: None,
             overflow: None,
@@ -143,10 +143,10 @@ impl Runner {
             fetching,
             command: Command::NotStarted,
             is_alone: false,
-            told: Told::default(),
-            named: Told::default(),
+            told: SignaledProcesses::default(),
+            named: SignaledProcesses::default(),
             terminal: None,
-            told_to_stop: None,
+            stop_request: None,
             ends_tried: 0,
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
@@ -166,16 +166,16 @@ impl Runner {
         runner
     }
 
-    async fn run(self, home: ControlPlane) -> anyhow::Result<u8> {
+    async fn run(self, control_plane: ControlPlane) -> anyhow::Result<u8> {
         let span = tracing::info_span!("attempt", trace_id = tracing::field::Empty);
-        self.supervise(home).instrument(span).await
+        self.supervise(control_plane).instrument(span).await
     }
 
-    async fn supervise(mut self, home: ControlPlane) -> anyhow::Result<u8> {
+    async fn supervise(mut self, control_plane: ControlPlane) -> anyhow::Result<u8> {
         let signals = Signals::new()?;
         let (incoming, mut messages) = mpsc::unbounded_channel();
         self.open_overflow();
-        home.spawn(self.link.clone(), incoming);
+        control_plane.spawn(self.link.clone(), incoming);
         loop {
             let event = tokio::select! {
                 Some(event) = self.inbox.recv() => event,
@@ -190,7 +190,7 @@ impl Runner {
                         continue;
                     }
                     Caught::Stop { by_terminal } => {
-                        let told = if by_terminal { ToldToStop::ByTerminal } else { ToldToStop::ByProcess };
+                        let told = if by_terminal { StopRequest::ByTerminal } else { StopRequest::ByProcess };
                         self.stop_signaled(told);
                         continue;
                     }
@@ -222,7 +222,7 @@ impl Runner {
             let actions = self.attempt.apply(event);
             let phase = self.attempt.phase();
             self.link.set_phase(phase);
-            self.evidence.enter(phase);
+            self.outcome_builder.enter(phase);
             for action in actions {
                 if let Action::Exit(code) = action {
                     self.leave().await;
@@ -249,7 +249,7 @@ impl Runner {
     async fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
         let sender = sender.to_string();
         tracing::info!(%signal, sender, "told to stop");
-        self.evidence.ended_by(&sender);
+        self.outcome_builder.terminated_by(&sender);
         let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
         let load = Load {
             unacked_bytes: self.link.unacked_bytes(),
@@ -267,7 +267,7 @@ impl Runner {
 
     fn assigned(&mut self, mut assignment: Assignment) -> Event {
         if let Some(attached) = self.link.first_attached() {
-            self.evidence.began(attached);
+            self.outcome_builder.began(attached);
         }
         let seconds = |seconds: u32, default| match seconds {
             0 => default,
@@ -304,9 +304,9 @@ impl Runner {
                 tracing::info!(?status, "the command ended");
                 self.send(Event::Exited(Exit {
                     status,
-                    oom_kills: self.evidence.oom_kills(),
-                    memory_limit: self.evidence.memory_limit(),
-                    memory_peak: self.evidence.memory_peak(),
+                    oom_kills: self.outcome_builder.oom_kills(),
+                    memory_limit: self.outcome_builder.memory_limit(),
+                    memory_peak: self.outcome_builder.memory_peak(),
                 }));
             }
         }

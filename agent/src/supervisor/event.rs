@@ -49,9 +49,9 @@ pub enum OutputSink {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A server knows this agent and has no attempt for it yet.
-    KeptWaiting,
+    WaitingForAttempt,
     /// The server that kept this agent waiting is gone.
-    WaitCut,
+    WaitInterrupted,
     /// The assignment is here.
     Assigned(Plan),
     /// The server refused this agent for good.

@@ -108,7 +108,7 @@ pub(super) enum End {
     },
     OutputMissing(String),
     /// The command succeeded; what it printed is nowhere whole.
-    PrintedLost(String),
+    OutputLost(String),
     AgentFailed(String),
 }
 
@@ -159,11 +159,11 @@ impl ExitReport {
     }
 
     /// Adds what the command said last, when nothing else tells why it exited.
-    pub fn explain(&mut self, last_words: &str) {
+    pub fn explain(&mut self, stderr_tail: &str) {
         if let Some(ExitStatus::Code(code)) = self.status
             && self.message == without_reason(code)
         {
-            self.message = head(&format!("{}: {last_words}", self.message), MESSAGE_LIMIT);
+            self.message = head(&format!("{}: {stderr_tail}", self.message), MESSAGE_LIMIT);
         }
     }
 }
@@ -192,7 +192,7 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
         // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
         Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
-        Some(End::ChannelBroken(why) | End::PrintedLost(why)) => {
+        Some(End::ChannelBroken(why) | End::OutputLost(why)) => {
             simple(Reason::AgentFailed, why, false, false)
         }
         // Nothing has started, so another attempt can double nothing.

@@ -15,7 +15,7 @@ use sqlflow_proto::record::ModelPublished;
 use super::budget::Budget;
 use super::event::{Action, Event, Plan, Timer};
 use super::exit_report::{EXIT_FAULT, End, Exit, UNENDED, exit_code};
-use running::Stop;
+use running::StopStage;
 
 /// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
 /// of their pipes. Only what stays longer is ended and named.
@@ -27,7 +27,7 @@ enum State {
     Preparing,
     /// Between two tries to start the command.
     Starting,
-    Running(Stop),
+    Running(StopStage),
     Draining(Drain),
     Staging,
     Asking,
@@ -37,27 +37,28 @@ enum State {
     Done,
 }
 
-/// What is known of the time after the command's end.
+/// The time after the command's end.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Drain {
+    /// No process of the attempt is left.
     alone: bool,
     leftovers: Leftovers,
-    /// The reader was told to stop.
+    /// The reader has to stop.
     stopping: bool,
 }
 
-/// What was said to the processes that outlive their command.
+/// Signals that the processes that outlive their command got.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Leftovers {
-    /// Nothing: the command ended by itself.
+    /// None: the command ended by itself.
     #[default]
-    Undisturbed,
-    /// The attempt is being ended, and they were told with the command: the rest of its grace is theirs.
-    HaveGrace,
+    NotSignaled,
+    /// The attempt is being ended, and they got the signal of the command. They have the rest of its grace period.
+    InGracePeriod,
     /// TERM, because the command has ended.
-    Termed,
+    TermSent,
     /// KILL.
-    Killed,
+    KillSent,
 }
 
 /// An attempt: where it is and what is known of it.
@@ -67,7 +68,7 @@ pub struct Attempt {
     plan: Plan,
     linger: Duration,
     /// A server has this agent wait for an attempt: that may take as long as it wants.
-    is_kept_waiting: bool,
+    is_waiting_for_attempt: bool,
     end: Option<End>,
     exit: Option<Exit>,
     /// Sum of the pauses between tries to start the command.
@@ -109,7 +110,7 @@ impl Attempt {
             state: State::Attaching,
             plan: Plan::default(),
             linger,
-            is_kept_waiting: false,
+            is_waiting_for_attempt: false,
             end: None,
             exit: None,
             start_paused: Duration::ZERO,
@@ -198,15 +199,15 @@ impl Attempt {
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
-            Event::KeptWaiting => {
-                self.is_kept_waiting = true;
+            Event::WaitingForAttempt => {
+                self.is_waiting_for_attempt = true;
                 Vec::new()
             }
-            Event::WaitCut => {
-                self.is_kept_waiting = false;
+            Event::WaitInterrupted => {
+                self.is_waiting_for_attempt = false;
                 vec![Action::SetTimer(Timer::Linger, self.linger)]
             }
-            Event::TimeUp(Timer::Linger) if self.is_kept_waiting => Vec::new(),
+            Event::TimeUp(Timer::Linger) if self.is_waiting_for_attempt => Vec::new(),
             // The job was cancelled while the agent attached. It has nothing to run, and reports that.
             Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
@@ -225,7 +226,7 @@ impl Attempt {
                 return vec![Action::Stage];
             }
             Event::Prepared => {
-                self.state = State::Running(Stop::No);
+                self.state = State::Running(StopStage::None);
                 return vec![Action::Start];
             }
             Event::InputFailed { message, user_error } => {
@@ -255,7 +256,7 @@ impl Attempt {
             Event::Exited(exit) => self.exited(exit),
             Event::Alone => {
                 drain.alone = true;
-                if drain.leftovers == Leftovers::HaveGrace {
+                if drain.leftovers == Leftovers::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
             }
@@ -266,35 +267,35 @@ impl Attempt {
                 }
             }
             Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
-                Leftovers::Undisturbed => {
-                    drain.leftovers = Leftovers::Termed;
+                Leftovers::NotSignaled => {
+                    drain.leftovers = Leftovers::TermSent;
                     actions.push(Action::SignalLeftovers(Signal::SIGTERM));
                     actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
                 }
                 // For those that came after the first TERM.
-                Leftovers::HaveGrace => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
-                Leftovers::Termed => {}
-                Leftovers::Killed => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
+                Leftovers::InGracePeriod => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
+                Leftovers::TermSent => {}
+                Leftovers::KillSent => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
             },
             Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
-                Leftovers::HaveGrace => {
-                    drain.leftovers = Leftovers::Killed;
+                Leftovers::InGracePeriod => {
+                    drain.leftovers = Leftovers::KillSent;
                     actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
-                Leftovers::Termed => {
-                    drain.leftovers = Leftovers::Killed;
+                Leftovers::TermSent => {
+                    drain.leftovers = Leftovers::KillSent;
                     actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 }
-                Leftovers::Undisturbed | Leftovers::Killed => {}
+                Leftovers::NotSignaled | Leftovers::KillSent => {}
             },
             // A cancelled command has nothing to publish, and its grace has its own timer.
             Event::TimeUp(Timer::PublishBy)
-                if drain.leftovers == Leftovers::HaveGrace && !drain.alone && self.is_cancelled() => {}
+                if drain.leftovers == Leftovers::InGracePeriod && !drain.alone && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
                 drain.stopping = true;
                 if !drain.alone {
-                    drain.leftovers = Leftovers::Killed;
+                    drain.leftovers = Leftovers::KillSent;
                     actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 }
                 actions.push(Action::StopReading);
@@ -317,7 +318,7 @@ impl Attempt {
                     self.end_by_termination();
                 }
                 drain.stopping = true;
-                drain.leftovers = Leftovers::Killed;
+                drain.leftovers = Leftovers::KillSent;
                 actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 actions.push(Action::StopReading);
             }

@@ -73,7 +73,7 @@ fn read(file: &Path) -> io::Result<String> {
 pub struct RemoteControlPlane {
     /// The server.
     pub endpoint: Endpoint,
-    proof: Credentials,
+    credentials: Credentials,
     /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
     run_dir: RunFolder,
     /// The attempt; `None`: the server has not said yet.
@@ -83,7 +83,7 @@ pub struct RemoteControlPlane {
     /// The assignment has arrived.
     has_assignment: bool,
     /// The server of this stream has this agent wait for an attempt, and the assignment is not complete yet.
-    is_kept_waiting: bool,
+    is_waiting_for_attempt: bool,
     /// The outcome went out on some stream.
     outcome_sent: bool,
 }
@@ -92,7 +92,7 @@ impl RemoteControlPlane {
     /// With a new instance key.
     pub fn new(
         endpoint: Endpoint,
-        proof: Credentials,
+        credentials: Credentials,
         run_dir: PathBuf,
         attempt: Option<AttemptRef>,
     ) -> Self {
@@ -102,12 +102,12 @@ impl RemoteControlPlane {
                 .http2_keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                 .keep_alive_while_idle(true),
-            proof,
+            credentials,
             run_dir: RunFolder::new(run_dir),
             attempt,
             instance_key: rand::random(),
             has_assignment: false,
-            is_kept_waiting: false,
+            is_waiting_for_attempt: false,
             outcome_sent: false,
         }
     }
@@ -120,8 +120,8 @@ impl RemoteControlPlane {
         loop {
             let end = self.session(&link, &incoming, &mut backoff).await;
             link.set_attached(false);
-            if std::mem::take(&mut self.is_kept_waiting) {
-                let _ = incoming.send(Incoming::Event(Event::WaitCut));
+            if std::mem::take(&mut self.is_waiting_for_attempt) {
+                let _ = incoming.send(Incoming::Event(Event::WaitInterrupted));
             }
             match end {
                 SessionEnd::Cut(_) if self.run_dir.is_gone().await => {

@@ -103,8 +103,8 @@ impl RemoteControlPlane {
         backoff: &mut Backoff,
     ) -> Result<(), SessionEnd> {
         let cut = |error: io::Error| SessionEnd::Cut(error.to_string());
-        let endpoint = self.proof.secured(&self.endpoint).map_err(cut)?;
-        let hello = self.hello(self.proof.identity().map_err(cut)?);
+        let endpoint = self.credentials.secured(&self.endpoint).map_err(cut)?;
+        let hello = self.hello(self.credentials.identity().map_err(cut)?);
         let channel = connect(&endpoint, HANDSHAKE_TIMEOUT).await?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (requests, outbound) = mpsc::channel(1);
@@ -145,8 +145,8 @@ impl RemoteControlPlane {
     ) -> Result<Option<AttachResponse>, Status> {
         while matches!(said, Some(AttachResponse { message: Some(Message::Wait(_)) })) {
             tracing::info!("the server has no attempt for this agent yet");
-            self.is_kept_waiting = true;
-            let _ = incoming.send(Incoming::Event(Event::KeptWaiting));
+            self.is_waiting_for_attempt = true;
+            let _ = incoming.send(Incoming::Event(Event::WaitingForAttempt));
             said = inbound.message().await?;
         }
         Ok(said)
@@ -228,7 +228,7 @@ impl RemoteControlPlane {
                 .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
             self.take_attempt(&mut assignment)?;
             self.has_assignment = true;
-            self.is_kept_waiting = false;
+            self.is_waiting_for_attempt = false;
             stream.backoff.reset();
             let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }

@@ -59,11 +59,11 @@ fn a_heartbeat_does_not_wait_for_the_window_and_records_do() {
 #[test]
 fn the_last_words_are_a_line_from_before_the_first_statement() {
     let link = Link::new(1 << 20);
-    assert_eq!(link.last_words(), None);
+    assert_eq!(link.stderr_tail(), None);
     say(&link, &"x".repeat(10_000));
     say(&link, "\nModuleNotFoundError: No module ");
     say(&link, "named 'x'\r\n\n");
-    assert_eq!(link.last_words().unwrap(), "ModuleNotFoundError: No module named 'x'");
+    assert_eq!(link.stderr_tail().unwrap(), "ModuleNotFoundError: No module named 'x'");
     link.push(Some(0), Payload::Started(StatementStarted::default()));
-    assert_eq!(link.last_words(), None);
+    assert_eq!(link.stderr_tail(), None);
 }

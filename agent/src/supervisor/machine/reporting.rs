@@ -50,7 +50,7 @@ impl Attempt {
         if !missing.is_empty() {
             let missing = missing.join("; ");
             if is_lost && self.succeeded() {
-                self.end_by(End::PrintedLost(format!("the command succeeded, but {missing}")));
+                self.end_by(End::OutputLost(format!("the command succeeded, but {missing}")));
             } else {
                 actions.push(Action::Warn(missing));
             }
@@ -92,13 +92,13 @@ impl Attempt {
             Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
                 // Its records are there, but neither synced nor ended by the outcome.
                 if self.plan.sink == OutputSink::LogFolder && self.succeeded() {
-                    self.end_by(End::PrintedLost("the log could not be finished in time".to_owned()));
+                    self.end_by(End::OutputLost("the log could not be finished in time".to_owned()));
                 }
                 self.finish()
             }
             Event::LogUnfinished(why) => {
                 if self.succeeded() {
-                    self.end_by(End::PrintedLost(why));
+                    self.end_by(End::OutputLost(why));
                 }
                 self.finish()
             }

@@ -8,39 +8,40 @@ use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, Exit};
 use super::{Attempt, Drain, Leftovers, SETTLE, State};
 
-/// What was done to end the command.
+/// How far the end of the command has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    No,
-    /// It has the grace to exit by itself: its commit is refused, or was granted before a Cancel came.
-    Told,
-    Termed,
-    Killed,
-    /// The same, and it is nearly time to leave, with it or without it.
+pub(super) enum StopStage {
+    /// Nothing was done to end it.
+    None,
+    /// No signal yet, a grace period to exit by itself: its commit was refused, or was granted before a Cancel came.
+    GracePeriod,
+    TermSent,
+    KillSent,
+    /// KILL was sent, and the time to leave has come.
     LastMoment,
 }
 
-/// How long KILL may take. It ends nothing that hangs in the kernel or belongs to another user; a process that gives
-/// back much memory needs a while.
+/// Timeout for KILL. It does not end a process that hangs in the kernel or belongs to another user; a process that frees
+/// much memory needs a while.
 const KILL_TIMEOUT: Duration = Duration::from_secs(120);
-/// The same when it is time to leave: whoever told the agent to stop may kill it a second or two later.
+/// The same once the agent has to leave: its own KILL may follow a second or two later.
 const LAST_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Attempt {
-    pub(super) fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
+    pub(super) fn running(&mut self, stop: StopStage, event: Event) -> Vec<Action> {
         match event {
             Event::StartFailed { message, retryable, fault } => self.start_failed(message, retryable, fault),
             Event::Exited(exit) => {
                 self.exited(exit);
                 let leftovers = match stop {
-                    Stop::No | Stop::Told => Leftovers::Undisturbed,
+                    StopStage::None | StopStage::GracePeriod => Leftovers::NotSignaled,
                     // A program behind a shell that ended at once has the grace, as one without a shell.
-                    Stop::Termed => Leftovers::HaveGrace,
-                    Stop::Killed | Stop::LastMoment => Leftovers::Killed,
+                    StopStage::TermSent => Leftovers::InGracePeriod,
+                    StopStage::KillSent | StopStage::LastMoment => Leftovers::KillSent,
                 };
                 self.state = State::Draining(Drain { leftovers, ..Drain::default() });
                 let mut actions = vec![Action::ForgetCommit, Action::SetTimer(Timer::Settle, SETTLE)];
-                if leftovers != Leftovers::HaveGrace {
+                if leftovers != Leftovers::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
                 actions
@@ -77,8 +78,8 @@ impl Attempt {
             Event::CommitRefused(why) => {
                 self.end_by(End::Refused(why.clone()));
                 let mut actions = vec![Action::AnswerSubmitter(Err(why))];
-                if stop == Stop::No {
-                    self.state = State::Running(Stop::Told);
+                if stop == StopStage::None {
+                    self.state = State::Running(StopStage::GracePeriod);
                     actions.push(Action::SetTimer(Timer::Grace, self.plan.grace));
                 }
                 actions
@@ -99,12 +100,12 @@ impl Attempt {
             },
             Event::Forward(signal) => vec![Action::Forward(signal)],
             Event::TimeUp(Timer::Grace) => match stop {
-                Stop::No => Vec::new(),
-                Stop::Told => self.terminate(stop, self.plan.grace),
-                Stop::Termed | Stop::Killed | Stop::LastMoment => self.kill(stop),
+                StopStage::None => Vec::new(),
+                StopStage::GracePeriod => self.terminate(stop, self.plan.grace),
+                StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => self.kill(stop),
             },
             // A cancelled command has nothing to publish, and its grace has its own timer.
-            Event::TimeUp(Timer::PublishBy) if stop == Stop::Termed && self.is_cancelled() => Vec::new(),
+            Event::TimeUp(Timer::PublishBy) if stop == StopStage::TermSent && self.is_cancelled() => Vec::new(),
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
@@ -124,14 +125,14 @@ impl Attempt {
 
     /// A commit that was granted has the grace to be completed: a TERM in the middle of it would leave its effect half
     /// made, or made by an attempt that reports that it was cancelled.
-    fn cancel(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+    fn cancel(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         match stop {
-            Stop::No if self.is_granted => {
-                self.state = State::Running(Stop::Told);
+            StopStage::None if self.is_granted => {
+                self.state = State::Running(StopStage::GracePeriod);
                 vec![Action::SetTimer(Timer::Grace, grace)]
             }
             // The same Cancel on a new stream.
-            Stop::Told if self.is_granted => Vec::new(),
+            StopStage::GracePeriod if self.is_granted => Vec::new(),
             _ => self.terminate(stop, grace),
         }
     }
@@ -149,34 +150,34 @@ impl Attempt {
 
     /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
     /// its Cancel on every new stream.
-    fn terminate(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+    fn terminate(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         self.stop(stop, Signal::SIGTERM, grace)
     }
 
-    fn stop(&mut self, stop: Stop, signal: Signal, grace: Duration) -> Vec<Action> {
+    fn stop(&mut self, stop: StopStage, signal: Signal, grace: Duration) -> Vec<Action> {
         match stop {
-            Stop::No | Stop::Told => {
-                self.state = State::Running(Stop::Termed);
+            StopStage::None | StopStage::GracePeriod => {
+                self.state = State::Running(StopStage::TermSent);
                 vec![Action::ForgetCommit, Action::Signal(signal), Action::SetTimer(Timer::Grace, grace)]
             }
-            Stop::Termed | Stop::Killed | Stop::LastMoment => Vec::new(),
+            StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => Vec::new(),
         }
     }
 
-    fn kill(&mut self, stop: Stop) -> Vec<Action> {
+    fn kill(&mut self, stop: StopStage) -> Vec<Action> {
         match stop {
-            Stop::No | Stop::Told | Stop::Termed => {
-                self.state = State::Running(Stop::Killed);
+            StopStage::None | StopStage::GracePeriod | StopStage::TermSent => {
+                self.state = State::Running(StopStage::KillSent);
                 vec![Action::Signal(Signal::SIGKILL), Action::SetTimer(Timer::GiveUp, KILL_TIMEOUT)]
             }
-            Stop::Killed | Stop::LastMoment => Vec::new(),
+            StopStage::KillSent | StopStage::LastMoment => Vec::new(),
         }
     }
 
-    fn kill_and_leave(&mut self, stop: Stop) -> Vec<Action> {
+    fn kill_and_leave(&mut self, stop: StopStage) -> Vec<Action> {
         let mut actions = self.kill(stop);
-        if stop != Stop::LastMoment {
-            self.state = State::Running(Stop::LastMoment);
+        if stop != StopStage::LastMoment {
+            self.state = State::Running(StopStage::LastMoment);
             actions.push(Action::SetTimer(Timer::GiveUp, LAST_KILL_TIMEOUT));
         }
         actions

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, StartFault};
-use super::running::Stop;
+use super::running::StopStage;
 use super::{Attempt, State};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -50,7 +50,7 @@ impl Attempt {
     pub(super) fn starting(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::TimeUp(Timer::StartAgain) => {
-                self.state = State::Running(Stop::No);
+                self.state = State::Running(StopStage::None);
                 vec![Action::Start]
             }
             Event::AttachRefused(why) => {

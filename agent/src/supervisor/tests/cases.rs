@@ -156,9 +156,9 @@ fn an_attempt_that_only_publishes_runs_nothing() {
 #[test]
 fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does() {
     let (mut machine, _) = Attempt::new(LINGER);
-    assert_eq!(machine.apply(Event::KeptWaiting), []);
+    assert_eq!(machine.apply(Event::WaitingForAttempt), []);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [], "a server has it wait");
-    assert_eq!(machine.apply(Event::WaitCut), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(machine.apply(Event::WaitInterrupted), [Action::SetTimer(Timer::Linger, LINGER)]);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
 }
 

@@ -10,14 +10,14 @@ const LIMIT: usize = 32;
 
 /// Of what no server has acknowledged. Pure; at most 32 records without data.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Marks {
+pub struct TerminalRecords {
     /// Number of the last record that only its own bytes can stand for; it may be acknowledged. 0: there was none.
     pub last_result: u64,
     /// Beginnings and ends of statements, and models, in order.
     pub records: VecDeque<Record>,
 }
 
-impl Marks {
+impl TerminalRecords {
     /// A record was numbered.
     pub fn note(&mut self, record: &Record) {
         match record.payload {
@@ -66,23 +66,23 @@ mod tests {
 
     #[test]
     fn ends_are_kept_until_they_are_acknowledged_and_results_are_only_numbered() {
-        let mut marks = Marks::default();
-        marks.note(&record(1, Payload::Rows(Rows::default())));
-        marks.note(&record(2, Payload::Ended(StatementEnded::default())));
-        marks.note(&record(3, Payload::Output(Output::default())));
-        assert_eq!((marks.last_result, marks.records.len()), (1, 1));
-        marks.ack(1);
-        assert_eq!((marks.last_result, marks.records.len()), (1, 1));
-        marks.ack(2);
-        assert!(marks.records.is_empty());
+        let mut terminal_records = TerminalRecords::default();
+        terminal_records.note(&record(1, Payload::Rows(Rows::default())));
+        terminal_records.note(&record(2, Payload::Ended(StatementEnded::default())));
+        terminal_records.note(&record(3, Payload::Output(Output::default())));
+        assert_eq!((terminal_records.last_result, terminal_records.records.len()), (1, 1));
+        terminal_records.ack(1);
+        assert_eq!((terminal_records.last_result, terminal_records.records.len()), (1, 1));
+        terminal_records.ack(2);
+        assert!(terminal_records.records.is_empty());
     }
 
     #[test]
     fn an_end_that_is_not_kept_counts_as_a_result() {
-        let mut marks = Marks::default();
+        let mut terminal_records = TerminalRecords::default();
         for seq in 1..=40 {
-            marks.note(&record(seq, Payload::Ended(StatementEnded::default())));
+            terminal_records.note(&record(seq, Payload::Ended(StatementEnded::default())));
         }
-        assert_eq!((marks.last_result, marks.records.len()), (40, LIMIT));
+        assert_eq!((terminal_records.last_result, terminal_records.records.len()), (40, LIMIT));
     }
 }
