@@ -57,7 +57,7 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     let remote = RemoteControlPlane::new(options.server, credentials, options.dir.clone(), attempt);
     let config = RunConfig {
         run_dir: Some(options.dir),
-        summary: options.common.outcome.clone(),
+        outcome_json: options.common.outcome.clone(),
         working_dir: workspace.clone(),
         linger: options.linger,
         spool_disk: options.spool_disk << 20,
@@ -112,7 +112,7 @@ fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
         drain: Some(at_least_some(options.drain)),
         command: Some(options.command.clone()),
         working_dir,
-        summary: options.common.outcome.clone(),
+        outcome_json: options.common.outcome.clone(),
         linger: EXEC_LINGER,
         trace,
         sink: if options.log_to.is_some() { OutputSink::LogFolder } else { OutputSink::Nowhere },
@@ -140,7 +140,7 @@ fn exporter_from_env(variable: &impl Fn(&str) -> Option<String>) -> anyhow::Resu
 fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
     RunConfig {
         run_dir: None,
-        summary: None,
+        outcome_json: None,
         command: None,
         working_dir: root.clone(),
         root,

@@ -12,11 +12,11 @@ use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, Notice, Record, gap, notice, record::Payload};
 use tokio::sync::{Notify, watch};
 
-use super::terminal_records::TerminalRecords;
 use super::outbox::Outbox;
 use super::sent::Sent;
 use super::speed::Speed;
 use super::tail::{DiskWork, Reading};
+use super::terminal_records::TerminalRecords;
 
 /// Bytes kept of what the child says last before its first statement.
 const STDERR_TAIL_BYTES: usize = 512;

@@ -12,7 +12,6 @@
 pub mod compress;
 mod frame;
 pub mod link;
-pub mod terminal_records;
 pub mod outbox;
 pub mod overflow;
 mod progress;
@@ -23,6 +22,7 @@ pub mod spool;
 mod starts;
 mod tail;
 pub mod tee;
+pub mod terminal_records;
 mod window;
 
 use clap::ValueEnum;

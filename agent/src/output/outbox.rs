@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use prost::Message as _;
 use sqlflow_proto::record::{Record, record::Payload};
 
-use super::terminal_records::TerminalRecords;
 use super::tail::Tail;
+use super::terminal_records::TerminalRecords;
 
 /// What a record costs in memory besides its payload's bytes.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + size_of::<usize>() + 64;

@@ -24,7 +24,7 @@ pub(crate) struct RunConfig {
     /// The command's working folder.
     pub working_dir: PathBuf,
     /// Where the outcome is written as JSON; it may be a file that cannot be replaced, such as a Pod's termination log.
-    pub summary: Option<PathBuf>,
+    pub outcome_json: Option<PathBuf>,
     /// Between TERM and KILL; `None`: as the assignment says, which counts whole seconds.
     pub grace: Option<Duration>,
     /// For what the command leaves behind; `None`: the same.

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::Runner;
 use crate::output::spool;
 use crate::supervisor::{ExitReport, OutputSink};
-use crate::{summary, workspace};
+use crate::{outcome_json, workspace};
 
 /// How long the exit waits for work with files that was begun.
 const LAST_WORK: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ impl Runner {
         let mut outcome = self.outcome_builder.outcome(report, models, &self.link, self.reaper.largest());
         outcome.nothing_left = self.is_alone || self.command == super::Command::NotStarted;
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
-        let summary = self.config.summary.clone();
+        let outcome_json = self.config.outcome_json.clone();
         let terminal_records = self.link.terminal_records();
         self.outcome = Some(outcome.clone());
         let (written, is_written) = oneshot::channel();
@@ -61,11 +61,11 @@ impl Runner {
             }
             let _ = written.send(());
             let json = match kept {
-                OutputSink::Server => summary::with_marks(&outcome, &terminal_records),
-                OutputSink::LogFolder | OutputSink::Nowhere => summary::json(&outcome),
+                OutputSink::Server => outcome_json::encode_with(&outcome, &terminal_records),
+                OutputSink::LogFolder | OutputSink::Nowhere => outcome_json::encode(&outcome),
             };
-            if let Some(file) = summary
-                && let Err(error) = summary::write(&file, &json)
+            if let Some(file) = outcome_json
+                && let Err(error) = outcome_json::write(&file, &json)
             {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }

@@ -19,9 +19,9 @@ use tokio::task::spawn_blocking;
 
 use crate::cli::ExecOptions;
 use crate::control_plane::Incoming;
+use crate::outcome_json;
 use crate::output::link::Link;
 use crate::output::sent::Sent;
-use crate::summary;
 use crate::supervisor::Event;
 use log::LogFolder;
 
@@ -130,7 +130,7 @@ impl LocalControlPlane {
     /// One sentence on why the log is not whole for certain.
     async fn end(&mut self, outcome: Outcome) -> Result<(), String> {
         let Some(mut log) = self.log.take() else { return Ok(()) };
-        match spawn_blocking(move || log.end(&summary::json(&outcome))).await {
+        match spawn_blocking(move || log.end(&outcome_json::encode(&outcome))).await {
             Ok(Err(error)) => {
                 let why = format!("cannot finish the log: {error}");
                 tracing::error!("{why}");

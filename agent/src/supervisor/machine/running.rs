@@ -105,7 +105,9 @@ impl Attempt {
                 StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => self.kill(stop),
             },
             // A cancelled command has nothing to publish, and its grace has its own timer.
-            Event::TimeUp(Timer::PublishBy) if stop == StopStage::TermSent && self.is_cancelled() => Vec::new(),
+            Event::TimeUp(Timer::PublishBy) if stop == StopStage::TermSent && self.is_cancelled() => {
+                Vec::new()
+            }
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
