@@ -27,7 +27,7 @@ pub async fn watch(link: Arc<Link>, largest: Largest) {
         // Without a look the last one stands.
         let Ok(processes) = tree::live() else { continue };
         // Shared pages count once per process.
-        link.observe_memory(processes.iter().map(|it| it.memory).sum());
+        link.attempt.observe_memory(processes.iter().map(|it| it.memory).sum());
         let mut largest = largest.lock().expect("nobody panics while holding the lock");
         *largest = larger(largest.take(), processes.into_iter().max_by_key(|it| it.memory));
     }

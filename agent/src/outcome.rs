@@ -104,7 +104,7 @@ impl OutcomeBuilder {
         let largest = meter::larger(seen, reaped.cloned());
         let reaped = reaped_usage();
         let usage = Usage {
-            memory_peak_bytes: link.memory().peak.max(largest.as_ref().map_or(0, |it| it.memory)),
+            memory_peak_bytes: link.attempt.memory().peak.max(largest.as_ref().map_or(0, |it| it.memory)),
             memory_limit_bytes: self.memory_limit(),
             cpu_micros: reaped.cpu_micros,
             oom_kills: self.oom_kills(),
@@ -126,7 +126,7 @@ impl OutcomeBuilder {
             retryable: report.retryable,
             user_error: report.user_error,
             models,
-            last_seq: link.last_seq(),
+            last_seq: link.outbox.last_seq(),
             usage: Some(usage),
             phases: self.phase_times(),
             ended_by: self.terminated_by.clone(),

@@ -59,15 +59,15 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
     pub async fn serve(self, link: Arc<Link>) {
         let mut is_damage_told = false;
         loop {
-            match link.disk_work().await {
+            match link.outbox.disk_work().await {
                 DiskWork::Write(at, bytes) => {
                     let file = self.0.clone();
                     let written = blocking(move || file.write_all_at(&bytes, at)).await;
-                    link.wrote_to_disk(written.is_ok());
+                    link.outbox.wrote_to_disk(written.is_ok());
                     if let Err(error) = written {
                         tracing::warn!(%error, "cannot spool to disk; the command waits");
                         tokio::time::sleep(RETRY).await;
-                        link.retry_disk();
+                        link.outbox.retry_disk();
                     }
                 }
                 DiskWork::Read(at, length) => {
@@ -77,7 +77,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
                         Ok(Part { bytes, damage: Some(Damage { until, error }) }) => {
                             if !is_damage_told {
                                 is_damage_told = true;
-                                link.warn(format!(
+                                link.outbox.warn(format!(
                                     "cannot read a part of what was spooled to disk: {error}; gap records stand for what is lost"
                                 ));
                             }
@@ -89,7 +89,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
                             Reading::Failed
                         }
                     };
-                    link.read_from_disk(reading);
+                    link.outbox.read_from_disk(reading);
                 }
             }
         }
@@ -202,28 +202,28 @@ mod tests {
     async fn shipped(bad: impl IntoIterator<Item = Range<u64>>) -> Vec<Record> {
         let disk = BadDisk { file: tempfile::tempfile().unwrap(), bad: bad.into_iter().collect() };
         let link = Arc::new(Link::new(1 << 20));
-        link.set_disk_limit(256 << 20);
+        link.outbox.set_disk_limit(256 << 20);
         link.set_attached(false);
         for _ in 0..RECORDS {
-            link.push_output(output());
+            link.outbox.push_output(output());
         }
         tokio::spawn(Overflow(Arc::new(disk)).serve(link.clone()));
-        while !link.unacked().encoded.is_empty() {
-            link.room().await;
+        while !link.outbox.unacked().encoded.is_empty() {
+            link.outbox.room().await;
         }
         link.set_attached(true);
         let (mut sent, _) = link.resume(0);
         let mut shipped: Vec<Record> = Vec::new();
-        while link.acked().borrow().to_owned() < link.last_seq() {
+        while link.outbox.acked().borrow().to_owned() < link.outbox.last_seq() {
             let next = link.next_message(&mut sent);
             let next = tokio::time::timeout(Duration::from_secs(60), next).await.expect("the rest comes");
             let Some(Message::Records(batch)) = next.message else { continue };
             shipped.extend(batch.records);
-            link.ack(shipped.last().map_or(0, |it| it.seq));
+            link.outbox.ack(shipped.last().map_or(0, |it| it.seq));
         }
         assert_eq!(
             shipped.iter().map(|it| it.seq).collect::<Vec<_>>(),
-            (1..=link.last_seq()).collect::<Vec<_>>()
+            (1..=link.outbox.last_seq()).collect::<Vec<_>>()
         );
         shipped
     }

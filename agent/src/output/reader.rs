@@ -101,7 +101,7 @@ impl OutputPipe {
                 } else {
                     self.tell_dropped(link);
                     let output = Output { stream: self.stream.into(), offset: self.offset, data };
-                    link.push_output(Payload::Output(output));
+                    link.outbox.push_output(Payload::Output(output));
                 }
                 self.offset += read as u64;
                 return read;
@@ -147,7 +147,7 @@ impl OutputPipe {
         }
         tee.pass(data);
         if let Some(failure) = tee.failure() {
-            link.warn(failure);
+            link.outbox.warn(failure);
         }
         if tee.is_over() {
             self.pipe = None;
@@ -165,7 +165,7 @@ impl OutputPipe {
     fn tell_dropped(&mut self, link: &Link) {
         if self.dropped > 0 {
             let bytes = Some(std::mem::take(&mut self.dropped));
-            link.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
+            link.outbox.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
         }
     }
 
@@ -200,12 +200,12 @@ impl Reader {
             if self.all_ended() {
                 return false;
             }
-            let is_full = !stopping && !self.link.has_room();
+            let is_full = !stopping && !self.link.outbox.has_room();
             let drops = is_full && self.when_full == WhenFull::Drop;
             if is_full && !drops {
                 // The child waits with us.
                 tokio::select! {
-                    () = self.link.room() => {}
+                    () = self.link.outbox.room() => {}
                     _ = self.stop.changed() => {}
                 }
                 continue;
@@ -227,7 +227,7 @@ impl Reader {
             let (mut stop, mut stopped) = (self.stop.clone(), self.stop.clone());
             tokio::select! {
                 () = self.readable(drops) => {}
-                () = self.link.room(), if drops => {}
+                () = self.link.outbox.room(), if drops => {}
                 () = self.stdout.progress_due() => self.stdout.show_progress(&self.link, &mut stop).await,
                 () = self.stderr.progress_due() => self.stderr.show_progress(&self.link, &mut stop).await,
                 _ = stopped.changed(), if !stopping => {}
@@ -308,20 +308,20 @@ impl Reader {
                 }
             }
             let seq = match sorted {
-                Sorted::Record(payload) => self.link.push(statement, payload),
+                Sorted::Record(payload) => self.link.outbox.push(statement, payload),
                 Sorted::Failure(failure) => {
                     let _ = self.events.send(Event::SubmitterFailed(failure));
-                    self.link.last_seq()
+                    self.link.outbox.last_seq()
                 }
                 Sorted::Span(span) => {
                     if let Some(trace) = &self.trace {
                         trace.lock().expect("nobody panics while holding the lock").take(statement, span);
                     }
-                    self.link.last_seq()
+                    self.link.outbox.last_seq()
                 }
                 Sorted::Commit => {
                     let _ = self.events.send(Event::CommitAsked);
-                    self.link.last_seq()
+                    self.link.outbox.last_seq()
                 }
             };
             if ack_id != 0 {
@@ -392,7 +392,7 @@ mod tests {
         };
         reader.run().await;
         let kinds: Vec<&str> =
-            link.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
+            link.outbox.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
         assert_eq!(kinds, ["started", "output", "ended"]);
     }
 

@@ -60,7 +60,7 @@ impl Runner {
                 let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
                 self.answers = Some(answers.clone());
                 let start = Start { secrets: assignment.secrets.clone() };
-                let acked = self.link.acked();
+                let acked = self.link.outbox.acked();
                 tokio::spawn(async move {
                     // An error means that the command closed its end; whether that matters shows elsewhere.
                     let _ = answers::write_answers(answer_half, start, queue, acked).await;
@@ -146,7 +146,7 @@ impl Runner {
 
     pub(super) fn record_gap(&mut self) {
         let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
-        self.link.push_output(Payload::Gap(gap));
+        self.link.outbox.push_output(Payload::Gap(gap));
         let holders = match tree::live() {
             Ok(holders) if holders.is_empty() => "a process outside of the attempt".to_owned(),
             Ok(holders) => named(&holders),

@@ -6,7 +6,7 @@ use sqlflow_proto::record::record::Payload;
 
 use super::Runner;
 use crate::output::WhenFull;
-use crate::output::link::{Link, Unacked};
+use crate::output::link::{Drained, Link, Unacked};
 use crate::output::tee::{READER_TIMEOUT, Unwritten};
 use crate::supervisor::Event;
 
@@ -34,22 +34,22 @@ impl Runner {
             let logged = async {
                 tokio::select! {
                     biased;
-                    is_drained = link.drained(LOG_TIMEOUT) => is_drained,
-                    () = log => false,
+                    drained = link.outbox.drained(LOG_TIMEOUT) => drained,
+                    () = log => Drained::Stalled,
                 }
             };
-            let (printed, errors, is_logged) =
+            let (printed, errors, logged) =
                 tokio::join!(stdout.finish(printed), stderr.finish(errors), logged);
             for failure in [&stdout, &stderr].into_iter().filter_map(|it| it.failure()) {
-                link.warn(failure);
+                link.outbox.warn(failure);
             }
             let (dropped, unwritten): (Vec<_>, Vec<_>) =
                 [printed, errors].into_iter().flatten().partition(|it| may_drop && it.is_unread());
             for dropped in &dropped {
-                link.warn(format!("the command went on: {dropped}"));
+                link.outbox.warn(format!("the command went on: {dropped}"));
             }
             let unwritten = (!unwritten.is_empty()).then(|| sentences(&unwritten));
-            let unlogged = (!is_logged).then(|| unlogged(&link));
+            let unlogged = (logged == Drained::Stalled).then(|| unlogged(&link));
             let _ = events.send(Event::Flushed { unwritten, unlogged });
         });
     }
@@ -61,12 +61,12 @@ fn sentences(unwritten: &[Unwritten]) -> String {
 
 /// What the log has not taken, and why.
 fn unlogged(link: &Link) -> String {
-    let Unacked { records, .. } = link.unacked();
+    let Unacked { records, .. } = link.outbox.unacked();
     let output = records.iter().filter_map(|it| match &it.payload {
         Some(Payload::Output(output)) => Some(output.data.len()),
         _ => None,
     });
     let bytes: usize = output.sum();
-    let why = link.stalled().unwrap_or_else(|| "there was no time to write them".to_owned());
+    let why = link.connection.stalled().unwrap_or_else(|| "there was no time to write them".to_owned());
     format!("{bytes} bytes of its output are not in the log: {why}")
 }

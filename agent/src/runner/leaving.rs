@@ -20,7 +20,7 @@ const TAKING_TIME: Duration = Duration::from_secs(1);
 
 impl Runner {
     pub(super) fn report(&mut self, mut report: ExitReport, models: Vec<ModelPublished>) {
-        if let Some(stderr_tail) = self.link.stderr_tail() {
+        if let Some(stderr_tail) = self.link.outbox.stderr_tail() {
             report.explain(&stderr_tail);
         }
         let kept = self.config.sink;
@@ -36,7 +36,7 @@ impl Runner {
         outcome.nothing_left = self.is_alone || self.command == super::Command::NotStarted;
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
         let outcome_json = self.config.outcome_json.clone();
-        let terminal_records = self.link.terminal_records();
+        let terminal_records = self.link.outbox.terminal_records();
         self.outcome = Some(outcome.clone());
         let (written, is_written) = oneshot::channel();
         self.last_work.push(spawn_blocking(move || {
@@ -70,7 +70,7 @@ impl Runner {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }
             failpoint::agent("after-outcome");
-            link.report(outcome);
+            link.attempt.report(outcome);
         }));
         if let Some(file) = self.outcome_file.clone() {
             tokio::spawn(async move {
@@ -107,13 +107,16 @@ impl Runner {
     }
 
     pub(super) fn leave_spool(&self) {
-        let unacked = self.link.unacked();
+        let unacked = self.link.outbox.unacked();
         if unacked.is_empty() {
             return;
         }
         let Some(dir) = &self.config.run_dir else { return };
         failpoint::agent("before-spool");
-        tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
+        tracing::warn!(
+            bytes = self.link.outbox.unacked_bytes(),
+            "leaving records that no server took in the spool"
+        );
         if let Err(error) = spool::leave(LAST_WORK, dir, &unacked, self.overflow.as_ref()) {
             tracing::error!("cannot write the spool: {error:#}");
         }

@@ -221,7 +221,7 @@ impl Runner {
             }
             let actions = self.attempt.apply(event);
             let phase = self.attempt.phase();
-            self.link.set_phase(phase);
+            self.link.attempt.set_phase(phase);
             self.outcome_builder.enter(phase);
             for action in actions {
                 if let Action::Exit(code) = action {
@@ -238,7 +238,7 @@ impl Runner {
         let Some(dir) = self.config.run_dir.as_ref().filter(|_| self.config.spool_disk > 0) else { return };
         match Overflow::create(dir) {
             Ok(overflow) => {
-                self.link.set_disk_limit(self.config.spool_disk);
+                self.link.outbox.set_disk_limit(self.config.spool_disk);
                 tokio::spawn(overflow.clone().serve(self.link.clone()));
                 self.overflow = Some(overflow);
             }
@@ -252,8 +252,8 @@ impl Runner {
         self.outcome_builder.terminated_by(&sender);
         let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
         let load = Load {
-            unacked_bytes: self.link.unacked_bytes(),
-            link_speed: self.link.speed(),
+            unacked_bytes: self.link.outbox.unacked_bytes(),
+            link_speed: self.link.outbox.speed(),
             output_bytes: self.output_bytes().await,
             store_speed: self.publication.as_ref().map_or(0, |it| it.speed()),
         };
@@ -266,7 +266,7 @@ impl Runner {
     }
 
     fn assigned(&mut self, mut assignment: Assignment) -> Event {
-        if let Some(attached) = self.link.first_attached() {
+        if let Some(attached) = self.link.connection.first_attached() {
             self.outcome_builder.began(attached);
         }
         let seconds = |seconds: u32, default| match seconds {
@@ -282,7 +282,7 @@ impl Runner {
             drain: self.config.drain.unwrap_or(seconds(assignment.drain_seconds, DEFAULT_DRAIN)),
         };
         if assignment.spool_bytes > 0 {
-            self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
+            self.link.outbox.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
         }
         tracing::info!(job = attempt_of(&assignment).job_id, command = ?assignment.command.first(), "assigned");
         if let Some(trace) = self.config.trace.take().or_else(|| assigned_trace(&assignment)) {
@@ -340,10 +340,10 @@ impl Runner {
             Action::AskCommit(models) => {
                 failpoint::agent("ask-commit");
                 self.staged.clone_from(&models);
-                self.link.ask_commit(CommitRequest { models });
+                self.link.attempt.ask_commit(CommitRequest { models });
             }
             Action::ForgetCommit => {
-                self.link.settle_commit();
+                self.link.attempt.settle_commit();
             }
             Action::AnswerSubmitter(answer) => self.answer(answer),
             Action::Commit => {
@@ -361,7 +361,7 @@ impl Runner {
             Action::RecordModels(models) => {
                 failpoint::agent("committed");
                 for model in models {
-                    self.link.push_output(Payload::Model(model));
+                    self.link.outbox.push_output(Payload::Model(model));
                 }
             }
             Action::Flush => self.flush(),
@@ -371,7 +371,7 @@ impl Runner {
             Action::Report(report, models) => self.report(*report, models),
             Action::SetTimer(timer, after) => {
                 if timer == Timer::Linger {
-                    self.acked_at_linger = self.link.acked_seq();
+                    self.acked_at_linger = self.link.outbox.acked_seq();
                 }
                 self.timers.set(timer, after);
             }
@@ -381,7 +381,7 @@ impl Runner {
 
     /// Whether records have been acknowledged since Linger was set, or since this was asked.
     fn was_acked_meanwhile(&mut self) -> bool {
-        let acked = self.link.acked_seq();
+        let acked = self.link.outbox.acked_seq();
         std::mem::replace(&mut self.acked_at_linger, acked) < acked
     }
 
@@ -408,7 +408,7 @@ impl Runner {
             let prepared = prepare(&config, &root, &assignment, &retry);
             let outputs = match prepared {
                 Event::Prepared if assignment.publish_attempt == 0 => {
-                    publication.prepare(&|text| link.warn(text))
+                    publication.prepare(&|text| link.outbox.warn(text))
                 }
                 _ => Ok(()),
             };
@@ -417,7 +417,7 @@ impl Runner {
     }
 
     fn warn(&self, text: String) {
-        self.link.warn(text);
+        self.link.outbox.warn(text);
     }
 }
 

@@ -20,7 +20,7 @@ impl Runner {
         let (publication, events) = (self.publication(), self.events.clone());
         let link = self.link.clone();
         spawn_blocking(move || {
-            let _ = events.send(match publication.stage(&|text| link.warn(text)) {
+            let _ = events.send(match publication.stage(&|text| link.outbox.warn(text)) {
                 Ok(models) => Event::Staged(models),
                 Err(error) => publish_failed(error),
             });

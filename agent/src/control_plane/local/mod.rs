@@ -20,7 +20,7 @@ use tokio::task::spawn_blocking;
 use crate::cli::ExecOptions;
 use crate::control_plane::Incoming;
 use crate::outcome_json;
-use crate::output::link::Link;
+use crate::output::link::{Link, Settled};
 use crate::output::sent::Sent;
 use crate::supervisor::Event;
 use log::LogFolder;
@@ -72,10 +72,10 @@ impl LocalControlPlane {
                     let last = batch.records.last().map_or(0, |record| record.seq);
                     self.keep(batch.records, &link).await;
                     sent.acked(last);
-                    link.ack(last);
+                    link.outbox.ack(last);
                 }
                 Some(Message::Commit(_)) => {
-                    if link.settle_commit() {
+                    if link.attempt.settle_commit() == Settled::Pending {
                         let _ = incoming.send(Incoming::Event(Event::Granted));
                     }
                 }
@@ -112,17 +112,17 @@ impl LocalControlPlane {
             match written {
                 Ok(()) => break,
                 Err(error) => {
-                    if link.stalled().is_none() {
+                    if link.connection.stalled().is_none() {
                         tracing::warn!(%error, "cannot write the log; trying again");
                     }
-                    link.set_stalled(Some(error.to_string()));
+                    link.connection.set_stalled(Some(error.to_string()));
                 }
             }
             tokio::time::sleep(RETRY).await;
         }
-        if link.stalled().is_some() {
+        if link.connection.stalled().is_some() {
             tracing::warn!("the log is written again");
-            link.set_stalled(None);
+            link.connection.set_stalled(None);
         }
         self.log = Some(log);
     }

@@ -22,7 +22,7 @@ use super::backoff::Backoff;
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, RemoteControlPlane};
 use crate::control_plane::Incoming;
 use crate::output::compress::Compressor;
-use crate::output::link::{Acked, Link};
+use crate::output::link::{Acked, Link, Settled};
 use crate::output::sent::Sent;
 use crate::supervisor::Event;
 
@@ -170,7 +170,7 @@ impl RemoteControlPlane {
                 let permit = requests.reserve().await.ok()?;
                 let mut request = link.next_message(sent).await;
                 // No await from here on: a batch that was taken must go out.
-                request.message = request.message.map(|it| compressor.compress(it, link.speed()));
+                request.message = request.message.map(|it| compressor.compress(it, link.outbox.speed()));
                 request.message.iter().for_each(|it| sent.sends(it));
                 permit.send(request);
                 Some(())
@@ -193,7 +193,7 @@ impl RemoteControlPlane {
         let event = match message {
             Message::Attached(Attached { acked_seq: seq, .. }) | Message::Ack(Ack { seq }) => {
                 stream.sent.acked(seq);
-                stream.progress(stream.link.ack(seq));
+                stream.progress(stream.link.outbox.ack(seq));
                 return Ok(());
             }
             Message::Assignment(chunk) => return self.assign(chunk, stream),
@@ -206,8 +206,10 @@ impl RemoteControlPlane {
             },
             Message::OutcomeAck(_) => Event::OutcomeAcked,
         };
-        // A grant that nobody asked for, or that was asked for on two streams, is no grant.
-        if matches!(event, Event::Granted | Event::CommitRefused(_)) && !stream.link.settle_commit() {
+        // A grant counts only for a pending request: two streams may have carried the same one.
+        if matches!(event, Event::Granted | Event::CommitRefused(_))
+            && stream.link.attempt.settle_commit() == Settled::NotAsked
+        {
             return Ok(());
         }
         let _ = stream.incoming.send(Incoming::Event(event));
