@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_model_storage::cache::Cache;
@@ -15,7 +15,7 @@ use crate::cli::{AttachOptions, CommonOptions, ExecOptions};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::local::LocalControlPlane;
 use crate::control_plane::remote::{Credentials, RemoteControlPlane};
-use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
+use crate::exhaustion::{LAUNCH_TIMEOUT, retry_exhaustion};
 use crate::lock::RunLock;
 use crate::output::WhenFull;
 use crate::output::tee::{Tee, TeeMode};
@@ -47,7 +47,7 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
         workspace::create_run_folder(&options.dir)?;
         RunLock::take(&options.dir)
     };
-    let Some(_lock) = outlast(LAUNCH_TIMEOUT, take_lock)? else {
+    let Some(_lock) = retry_exhaustion(LAUNCH_TIMEOUT, take_lock)? else {
         tracing::info!(dir = %options.dir.display(), "another agent runs this attempt already");
         return Ok(0);
     };
@@ -87,7 +87,7 @@ fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     let exporter = match &options.trace {
         Some(collector) => Some(Exporter::to(collector, &variable)?),
         // They may be meant for the command, so it runs whatever they say.
-        None => exporter_from_env(&variable).unwrap_or_else(|error| {
+        None => Exporter::from_env(&variable).unwrap_or_else(|error| {
             tracing::warn!("spans are not sent: {error:#}");
             None
         }),
@@ -125,16 +125,6 @@ fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
 /// No time at all would cut off what a command has just printed.
 fn at_least_some(time: Duration) -> Duration {
     if time.is_zero() { Duration::from_secs(1) } else { time }
-}
-
-/// Only with the one protocol that there is here: the port of another would take the bytes for nonsense.
-fn exporter_from_env(variable: &impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Exporter>> {
-    let exporter = Exporter::from_env(variable)?;
-    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-    match names.iter().find_map(|name| variable(name)).filter(|it| it.starts_with("http")) {
-        Some(protocol) if exporter.is_some() => bail!("{} is {protocol}; only grpc is supported", names[1]),
-        _ => Ok(exporter),
-    }
 }
 
 fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
