@@ -24,11 +24,12 @@ fn main() -> ExitCode {
         Command::Attach(_) | Command::Install(_) => Role::Copy,
     };
     let timeout = cli.command.launch_timeout();
-    let spawned = exhaustion::outlast(timeout, || Ok(Tee::spawn(std::io::stdout(), "stdout", role)?))
-        .and_then(|stdout| {
-            let spawn = || Ok(Tee::spawn(std::io::stderr(), "stderr", role)?);
-            Ok([stdout, exhaustion::outlast(timeout, spawn)?])
-        });
+    let spawned =
+        exhaustion::retry_exhaustion(timeout, || Ok(Tee::spawn(std::io::stdout(), "stdout", role)?))
+            .and_then(|stdout| {
+                let spawn = || Ok(Tee::spawn(std::io::stderr(), "stderr", role)?);
+                Ok([stdout, exhaustion::retry_exhaustion(timeout, spawn)?])
+            });
     let tees = match spawned {
         Ok(tees) => tees,
         Err(error) => return cli::fault(&format!("cannot start a thread: {error}")),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::sys::resource::{UsageWho, getrusage};
+use sqlflow_sync::lock;
 use tokio::time::Instant;
 
 use crate::output::link::Link;
@@ -28,7 +29,7 @@ pub async fn watch(link: Arc<Link>, largest: Largest) {
         let Ok(processes) = tree::live() else { continue };
         // Shared pages count once per process.
         link.attempt.observe_memory(processes.iter().map(|it| it.memory).sum());
-        let mut largest = largest.lock().expect("nobody panics while holding the lock");
+        let mut largest = lock(&largest);
         *largest = larger(largest.take(), processes.into_iter().max_by_key(|it| it.memory));
     }
 }

@@ -9,6 +9,7 @@ use prost::Message as _;
 use sqlflow_os::durable;
 use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
+use sqlflow_sync::lock;
 
 use crate::meter::{self, Largest, reaped_usage};
 use crate::output::link::Link;
@@ -100,7 +101,7 @@ impl OutcomeBuilder {
             Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
             None => (None, None),
         };
-        let seen = self.largest.lock().expect("nobody panics while holding the lock").clone();
+        let seen = lock(&self.largest).clone();
         let largest = meter::larger(seen, reaped.cloned());
         let reaped = reaped_usage();
         let usage = Usage {
@@ -209,7 +210,7 @@ impl OutcomeFile {
     }
 
     fn untaken(&self) -> MutexGuard<'_, Option<Outcome>> {
-        self.untaken.lock().expect("nobody panics while holding the lock")
+        lock(&self.untaken)
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, Output, gap, record::Payload};
+use sqlflow_sync::lock;
 use tokio::net::unix::{OwnedReadHalf, pipe};
 use tokio::sync::{mpsc, watch};
 
@@ -315,7 +316,7 @@ impl Reader {
                 }
                 Sorted::Span(span) => {
                     if let Some(trace) = &self.trace {
-                        trace.lock().expect("nobody panics while holding the lock").take(statement, span);
+                        lock(trace).take(statement, span);
                     }
                     self.link.outbox.last_seq()
                 }

@@ -10,7 +10,7 @@ use sqlflow_os::durable;
 
 use super::link::Unacked;
 use super::overflow::{Copied, Overflow};
-use crate::exhaustion::outlast;
+use crate::exhaustion::retry_exhaustion;
 
 /// Name in the run folder.
 pub const FILE: &str = "spool";
@@ -27,7 +27,7 @@ pub fn leave(
     unacked: &Unacked,
     overflow: Option<&Overflow>,
 ) -> anyhow::Result<()> {
-    outlast(limit, || Ok(write(dir, unacked, overflow)?))
+    retry_exhaustion(limit, || Ok(write(dir, unacked, overflow)?))
 }
 
 fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {

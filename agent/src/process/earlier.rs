@@ -6,6 +6,7 @@ use std::fs;
 use std::sync::{Mutex, OnceLock};
 
 use nix::unistd::{Pid, getpgid, getpgrp};
+use sqlflow_sync::lock;
 
 /// Children that this process had before it started the command, and that were not reaped yet. Unset: there were none.
 static EARLIER: OnceLock<Mutex<HashSet<Pid>>> = OnceLock::new();
@@ -37,8 +38,4 @@ pub fn forget(child: Pid) {
     if let Some(earlier) = EARLIER.get() {
         lock(earlier).remove(&child);
     }
-}
-
-fn lock(earlier: &Mutex<HashSet<Pid>>) -> std::sync::MutexGuard<'_, HashSet<Pid>> {
-    earlier.lock().expect("nobody panics while holding the lock")
 }

@@ -18,6 +18,7 @@ use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, Preconditi
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
+use sqlflow_sync::lock;
 
 use crate::input::near_misses;
 use existing::Found;
@@ -191,7 +192,7 @@ impl Publication {
     }
 
     fn committed(&self) -> MutexGuard<'_, Vec<ModelPublished>> {
-        self.committed.lock().expect("nobody panics while publishing")
+        lock(&self.committed)
     }
 
     /// Failures are final from now on.
@@ -270,7 +271,7 @@ impl ModelOutput {
 
     /// Once for the same.
     fn warn_of(&self, left_out: String, warn: &dyn Fn(String)) {
-        let mut warned = self.warned.lock().expect("nobody panics while holding the lock");
+        let mut warned = lock(&self.warned);
         if warned.as_ref() != Some(&left_out) {
             let folder = self.source.display();
             warn(format!(

@@ -107,9 +107,9 @@ impl Runner {
         let mut leftovers = tree::live().unwrap_or_default();
         if signal == Signal::SIGTERM {
             // The others have the rest of their grace, and are no surprise.
-            leftovers.retain(|it| !self.told.contains(it.pid));
+            leftovers.retain(|it| !self.signaled.contains(it.pid));
         }
-        leftovers.retain(|it| self.named.note(it.pid));
+        leftovers.retain(|it| self.warned.insert(it.pid));
         if !leftovers.is_empty() {
             let leftovers = named(&leftovers);
             self.warn(match signal {
@@ -119,14 +119,14 @@ impl Runner {
                 _ => format!("still running when its time was up, and killed: {leftovers}"),
             });
         }
-        let refused = tree::signal_descendants(signal, &mut self.told);
+        let refused = tree::signal_descendants(signal, &mut self.signaled);
         self.warn_of_unreached(refused, signal);
     }
 
     pub(super) fn signal_command(&mut self, signal: Signal) {
         let Command::Running(group) = self.command else { return };
         tracing::info!(%signal, "ending the command");
-        let refused = tree::signal_command(group, signal, &mut self.told);
+        let refused = tree::signal_command(group, signal, &mut self.signaled);
         self.warn_of_unreached(refused, signal);
     }
 

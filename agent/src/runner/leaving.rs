@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::ModelPublished;
+use sqlflow_sync::lock;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
@@ -101,7 +102,7 @@ impl Runner {
         let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
         // Reporting has ended too.
         outcome.phases = self.outcome_builder.phase_times();
-        let trace = trace.lock().expect("nobody panics while holding the lock").clone();
+        let trace = lock(&trace).clone();
         let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
         trace.export(&command, &outcome).await;
     }

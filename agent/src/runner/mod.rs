@@ -31,7 +31,7 @@ use tracing::Instrument as _;
 
 use crate::channel::answers::Answer;
 use crate::control_plane::{ControlPlane, Incoming, attempt_of};
-use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
+use crate::exhaustion::{LAUNCH_TIMEOUT, retry_exhaustion};
 use crate::outcome::{OutcomeBuilder, OutcomeFile};
 use crate::output::link::Link;
 use crate::output::outbox::DEFAULT_LIMIT;
@@ -64,7 +64,7 @@ pub(crate) fn run(config: RunConfig, control_plane: ControlPlane, tees: [Tee; 2]
         ControlPlane::Remote(_) => LAUNCH_TIMEOUT,
         ControlPlane::Local(_) => Duration::ZERO,
     };
-    let runtime = outlast(timeout, || runtime::start().context("cannot start a thread"))?;
+    let runtime = retry_exhaustion(timeout, || runtime::start().context("cannot start a thread"))?;
     let code = runtime.block_on(async { Runner::new(config, tees).run(control_plane).await });
     // A thread that is stuck in a disk must not hold the exit.
     runtime.shutdown_background();
@@ -88,10 +88,10 @@ struct Runner {
     command: Command,
     /// Every process that the command started has ended.
     is_alone: bool,
-    /// The processes that were told to end.
-    told: SignaledProcesses,
-    /// Those that a warning has named.
-    named: SignaledProcesses,
+    /// Processes that got the signal to end.
+    signaled: SignaledProcesses,
+    /// Leftovers that a warning has named.
+    warned: SignaledProcesses,
     /// Where a person may sit who stops and continues the command.
     terminal: Option<Terminal>,
     stop_request: Option<StopRequest>,
@@ -143,8 +143,8 @@ impl Runner {
             fetching,
             command: Command::NotStarted,
             is_alone: false,
-            told: SignaledProcesses::default(),
-            named: SignaledProcesses::default(),
+            signaled: SignaledProcesses::default(),
+            warned: SignaledProcesses::default(),
             terminal: None,
             stop_request: None,
             ends_tried: 0,

@@ -130,9 +130,9 @@ impl RemoteControlPlane {
                     return;
                 }
                 SessionEnd::Cut(why) => {
-                    let wait = backoff.next(rand::random_range(0.0..1.0));
-                    tracing::info!(%why, wait_ms = wait.as_millis(), "not attached; trying again");
-                    tokio::time::sleep(wait).await;
+                    let pause = backoff.pause();
+                    tracing::info!(%why, pause_ms = pause.as_millis(), "not attached; retrying");
+                    tokio::time::sleep(pause).await;
                 }
                 SessionEnd::Refused(status) => {
                     let why =
