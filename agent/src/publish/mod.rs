@@ -49,6 +49,13 @@ struct ModelOutput {
     warned: Mutex<Option<String>>,
 }
 
+/// A model that is ready for its commit.
+struct Prepared {
+    published: ModelPublished,
+    /// Bytes that were packed.
+    bytes: u64,
+}
+
 /// Why models are not, or not all, in place: one sentence, and those that are.
 #[derive(Debug)]
 pub struct PublishError {
@@ -110,16 +117,17 @@ impl Publication {
         })
     }
 
-    /// Makes the folders that will be published, for the command to write into, and tells `warn` what in them would be left out.
+    /// Creates the folders that will be published, for the command to write into. Warns of files in them that would be left
+    /// out.
     ///
     /// # Errors
-    /// One sentence: there cannot be such a folder.
+    /// A message: a folder cannot be created.
     pub fn prepare(&self, warn: &dyn Fn(String)) -> Result<(), String> {
-        for model in &self.outputs {
+        for model in self.outputs.iter().filter(|it| it.output.removal.is_none()) {
             let folder = model.source.display();
             std::fs::create_dir_all(&model.source)
-                .map_err(|error| format!("cannot make the folder {folder} of an output: {error}"))?;
-            // What cannot be read now may be readable when the command is done.
+                .map_err(|error| format!("cannot create the folder {folder} of an output: {error}"))?;
+            // A file that cannot be read now may be readable after the command.
             if let Some(left_out) = Contents::of(&model.source).ok().and_then(|it| it.left_out()) {
                 model.warn_of(left_out, warn);
             }
@@ -127,24 +135,27 @@ impl Publication {
         Ok(())
     }
 
-    /// Packs every model that is not in place yet into its staging place, where nobody sees it, and says what there will be.
+    /// Packs and stages every model that is not committed yet, and returns what a commit would publish. Nothing is visible
+    /// yet. Warns of files that are left out.
     ///
     /// # Errors
-    /// A folder without a model in it, or storage that fails for longer than the patience. `warn` is told what is left out.
+    /// A folder without a model in it, or a storage that fails for longer than the retry timeout.
     pub fn stage(&self, warn: &dyn Fn(String)) -> Result<Vec<ModelPublished>, PublishError> {
         let committed = self.committed();
         let begun = Instant::now();
         let mut staged = committed.clone();
+        let mut bytes = 0;
         for model in &self.outputs[committed.len()..] {
             let made = self.with_retries(|| model.prepare(&self.retry, warn));
-            staged.push(made.map_err(|cause| model.error(&cause, &committed))?);
+            let made = made.map_err(|cause| model.error(&cause, &committed))?;
+            staged.push(made.published);
+            bytes += made.bytes;
         }
-        let bytes: u64 = self.source_bytes().unwrap_or(0);
         self.speed.store((bytes as f64 / begun.elapsed().as_secs_f64().max(1e-3)) as u64, Ordering::Relaxed);
         Ok(staged)
     }
 
-    /// Bytes of the folders that will be published, as far as they are there; `None`: nothing will be.
+    /// Bytes of the folders that will be published, as far as they exist; `None`: nothing will be.
     pub fn source_bytes(&self) -> Option<u64> {
         let bytes = || self.outputs.iter().map(|model| pack::size_of(&model.source)).sum();
         (!self.outputs.is_empty()).then(bytes)
@@ -231,28 +242,34 @@ fn is_write_conflict(error: &PackError) -> bool {
 }
 
 impl ModelOutput {
-    /// Stages it, or looks at what is to be removed; says what there will be.
-    fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
+    /// Stages the model, or finds the one to remove.
+    fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<Prepared, PackError> {
         let found = existing::look(&*self.store, &self.tarball);
         let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
         if let Some(removal) = removal {
             return match found {
-                // A later attempt finds what an earlier one has removed.
+                // An earlier attempt may have removed it.
                 Found::Nothing if !removal.if_exists && self.is_first_attempt => {
                     Err(PackError::Missing(near_misses(name, uri)))
                 }
                 Found::Unknown(error) => Err(error.into()),
-                found => Ok(ModelPublished { removed: true, replaced: found.model(), ..model }),
+                found @ (Found::Nothing | Found::Model(_)) => {
+                    let published = ModelPublished { removed: true, replaced: found.model(), ..model };
+                    Ok(Prepared { published, bytes: 0 })
+                }
             };
         }
-        let digest = self.stage(retry, warn)?;
-        Ok(ModelPublished {
+        let contents = Contents::of(&self.source)?;
+        let bytes = contents.bytes();
+        let digest = self.stage(contents, retry, warn)?;
+        let published = ModelPublished {
             size_bytes: digest.size_bytes,
             sha256: digest.sha256.to_vec().into(),
             replaced: found.model(),
             ..model
-        })
+        };
+        Ok(Prepared { published, bytes })
     }
 
     /// Puts what was staged in place, or removes what is there: first the tarball, without which there is no model.
@@ -281,11 +298,16 @@ impl ModelOutput {
         }
     }
 
-    fn stage(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<Digest, PackError> {
+    fn stage(
+        &self,
+        contents: Contents,
+        retry: &RetryPolicy,
+        warn: &dyn Fn(String),
+    ) -> Result<Digest, PackError> {
         let gob = (!self.output.gob.is_empty()).then_some((&*self.gob_copy, &self.output.gob[..]));
-        let size = pack::size_of(&self.source);
-        let mut staged = self.store.stage(&self.tarball, Precondition::IfUnchanged, size)?;
-        let (digest, left_out) = pack::pack(&self.source, gob, &mut staged, retry)?;
+        let left_out = contents.left_out();
+        let mut staged = self.store.stage(&self.tarball, Precondition::IfUnchanged, contents.bytes())?;
+        let digest = contents.pack(gob, &mut staged, retry)?;
         staged.finish()?;
         if let Some(left_out) = left_out {
             self.warn_of(left_out, warn);
@@ -344,7 +366,7 @@ impl ModelOutput {
             },
             committed: committed.to_owned(),
             retryable: is_write_conflict || is_retryable(cause),
-            user_error: cause.is_users(),
+            user_error: cause.is_user_error(),
             is_write_conflict,
         }
     }

@@ -124,7 +124,11 @@ fn what_is_replaced_is_said_as_far_as_it_is_known() {
 #[test]
 fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() {
     let bench = Bench::new();
-    let missing = bench.removal(1, false).stage(&|_| ()).unwrap_err();
+    let removal = bench.removal(1, false);
+    fs::remove_dir_all(&removal.outputs[0].source).unwrap();
+    removal.prepare(&|_| ()).unwrap();
+    assert!(!removal.outputs[0].source.exists(), "a removal has no folder to publish");
+    let missing = removal.stage(&|_| ()).unwrap_err();
     assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
     assert!(
         missing.message.ends_with("it does not exist") && !missing.retryable && missing.user_error,
