@@ -17,6 +17,7 @@ use super::earlier;
 use super::signals;
 use super::terminal::Terminal;
 use super::unstartable;
+use crate::exhaustion::is_exhaustion;
 use crate::supervisor::StartFault;
 use crate::sys::{self, Executable};
 
@@ -73,7 +74,8 @@ pub struct NotStarted {
 
 impl From<anyhow::Error> for NotStarted {
     fn from(error: anyhow::Error) -> Self {
-        Self { fault: StartFault::Other, error }
+        let fault = if is_exhaustion(&error) { StartFault::Exhausted } else { StartFault::Other };
+        Self { fault, error }
     }
 }
 

@@ -66,10 +66,7 @@ pub(super) fn explain(error: io::Error, program: &OsStr, found: Option<PathBuf>)
             ),
             _,
         ) => not(StartFault::NotExecutable, error.to_string()),
-        _ => NotStarted {
-            fault: StartFault::Other,
-            error: anyhow::Error::new(error).context(format!("cannot start {name}")),
-        },
+        _ => anyhow::Error::new(error).context(format!("cannot start {name}")).into(),
     }
 }
 

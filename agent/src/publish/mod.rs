@@ -56,20 +56,39 @@ struct Prepared {
     bytes: u64,
 }
 
-/// Why models are not, or not all, in place: one sentence, and those that are.
+/// Why not all models are published.
 #[derive(Debug)]
 pub struct PublishError {
-    /// For a person.
+    /// A message for people.
     pub message: String,
-    /// What was committed before.
+    /// Models that are published.
     pub committed: Vec<ModelPublished>,
-    /// It was the storage's fault, not that of what is published.
-    pub retryable: bool,
-    /// The user can fix it: the storage did what it should.
-    pub user_error: bool,
-    /// Somebody else's model came in between, or took away what was staged: stage again, and ask again whether this one
-    /// may still go over it.
-    pub is_write_conflict: bool,
+    /// Who can do what about it.
+    pub kind: PublishErrorKind,
+}
+
+/// Kinds of [`PublishError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishErrorKind {
+    /// The storage failed.
+    Storage,
+    /// Another model was published in between, or the staged file is gone. Stage again, and ask again for the grant.
+    WriteConflict,
+    /// The user can fix it.
+    UserError,
+    /// The attempt was ended.
+    Abandoned,
+}
+
+impl From<&PackError> for PublishErrorKind {
+    fn from(error: &PackError) -> Self {
+        match error {
+            PackError::Io(error) if store::is_write_conflict(error) => Self::WriteConflict,
+            PackError::Io(_) => Self::Storage,
+            PackError::Empty(_) | PackError::Missing(_) | PackError::Unreadable { .. } => Self::UserError,
+            PackError::Abandoned => Self::Abandoned,
+        }
+    }
 }
 
 impl Publication {
@@ -187,13 +206,7 @@ impl Publication {
                     model.output.name
                 );
                 let committed = committed.clone();
-                return Err(PublishError {
-                    message,
-                    committed,
-                    retryable: true,
-                    user_error: false,
-                    is_write_conflict: false,
-                });
+                return Err(PublishError { message, committed, kind: PublishErrorKind::Storage });
             }
             if let Err(error) = model.store.clear() {
                 tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
@@ -232,13 +245,8 @@ impl Publication {
     }
 }
 
-/// What was left out or is not plain does not pass by itself.
 fn is_retryable(error: &PackError) -> bool {
-    matches!(error, PackError::Io(_)) && !is_write_conflict(error)
-}
-
-fn is_write_conflict(error: &PackError) -> bool {
-    matches!(error, PackError::Io(error) if store::is_write_conflict(error))
+    PublishErrorKind::from(error) == PublishErrorKind::Storage
 }
 
 impl ModelOutput {
@@ -353,22 +361,16 @@ impl ModelOutput {
     }
 
     fn error(&self, cause: &PackError, committed: &[ModelPublished]) -> PublishError {
-        let is_write_conflict = is_write_conflict(cause);
         let Output { name, uri, .. } = &self.output;
-        let is_uncertain = matches!(cause, PackError::Io(error) if store::is_commit_unknown(error));
-        PublishError {
-            message: if self.output.removal.is_some() {
-                format!("cannot drop model {name} at {uri}: {cause}")
-            } else if is_uncertain {
-                format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
-            } else {
-                format!("model {name} could not be published at {uri}: {cause}")
-            },
-            committed: committed.to_owned(),
-            retryable: is_write_conflict || is_retryable(cause),
-            user_error: cause.is_user_error(),
-            is_write_conflict,
-        }
+        let is_unknown = matches!(cause, PackError::Io(error) if store::is_commit_unknown(error));
+        let message = if self.output.removal.is_some() {
+            format!("cannot drop model {name} at {uri}: {cause}")
+        } else if is_unknown {
+            format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
+        } else {
+            format!("model {name} could not be published at {uri}: {cause}")
+        };
+        PublishError { message, committed: committed.to_owned(), kind: cause.into() }
     }
 }
 

@@ -124,14 +124,14 @@ fn what_is_replaced_is_said_as_far_as_it_is_known() {
 #[test]
 fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() {
     let bench = Bench::new();
-    let removal = bench.removal(1, false);
-    fs::remove_dir_all(&removal.outputs[0].source).unwrap();
+    let mut removal = bench.removal(1, false);
+    removal.outputs[0].source = bench.dir.path().join("workspace/outputs/none");
     removal.prepare(&|_| ()).unwrap();
     assert!(!removal.outputs[0].source.exists(), "a removal has no folder to publish");
     let missing = removal.stage(&|_| ()).unwrap_err();
     assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
     assert!(
-        missing.message.ends_with("it does not exist") && !missing.retryable && missing.user_error,
+        missing.message.ends_with("it does not exist") && missing.kind == PublishErrorKind::UserError,
         "{}",
         missing.message
     );
@@ -288,7 +288,7 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
 #[test]
 fn a_stale_handle_passes() {
     let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
-    assert!(is_retryable(&error) && !is_write_conflict(&error));
+    assert_eq!(PublishErrorKind::from(&error), PublishErrorKind::Storage);
 }
 
 /// As on a disk that fails: here it is procfs, of which nothing can be synced, that the model's folder is in.
@@ -354,7 +354,7 @@ fn what_is_not_staged_any_more_is_staged_again() {
     let staged = publication.stage(&|_| ()).unwrap();
     fs::remove_dir_all(bench.model()).unwrap();
     let error = publication.commit(staged).unwrap_err();
-    assert!(error.is_write_conflict, "{error:?}");
+    assert_eq!(error.kind, PublishErrorKind::WriteConflict, "{error:?}");
     publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
     assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
 }

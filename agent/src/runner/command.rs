@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 
 use super::{Command, Runner};
 use crate::channel::answers::{self, Answer};
-use crate::exhaustion::is_exhaustion;
 use crate::meter;
 use crate::output::reader::{OutputPipe, Reader};
 use crate::output::tee::Tee;
@@ -34,8 +33,7 @@ impl Runner {
         let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
             Ok(started) => started,
             Err(NotStarted { fault, error }) => {
-                let retryable = is_exhaustion(&error);
-                return self.send(Event::StartFailed { message: format!("{error:#}"), retryable, fault });
+                return self.send(Event::StartFailed { message: format!("{error:#}"), fault });
             }
         };
         if let Some(warning) = &started.warning {
@@ -49,7 +47,7 @@ impl Runner {
             // Nobody hears it. It has begun, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
             let message = format!("{error:#}");
-            self.send(Event::StartFailed { message, retryable: false, fault: StartFault::Other });
+            self.send(Event::StartFailed { message, fault: StartFault::Other });
         }
     }
 

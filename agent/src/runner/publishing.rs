@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::Runner;
-use crate::publish::{Publication, PublishError};
-use crate::supervisor::Event;
+use crate::publish::{Publication, PublishError, PublishErrorKind};
+use crate::supervisor::{Event, PublishFault};
 
 /// How long the size of what will be published is looked for when the agent is told to stop. The disk may hang, and the
 /// command is still to be told.
@@ -66,12 +66,17 @@ async fn within(limit: Duration, size: impl FnOnce() -> Option<u64> + Send + 'st
 }
 
 fn publish_failed(error: PublishError) -> Event {
-    let PublishError { message, committed, retryable, user_error, is_write_conflict } = error;
-    if is_write_conflict {
-        tracing::warn!("{message}; staging it again");
-        return Event::WriteConflict { message, committed };
-    }
-    Event::PublishFailed { message, committed, retryable, user_error }
+    let PublishError { message, committed, kind } = error;
+    let fault = match kind {
+        PublishErrorKind::WriteConflict => {
+            tracing::warn!("{message}; staging it again");
+            return Event::WriteConflict { message, committed };
+        }
+        PublishErrorKind::Storage => PublishFault::Retryable,
+        PublishErrorKind::UserError => PublishFault::UserError,
+        PublishErrorKind::Abandoned => PublishFault::Final,
+    };
+    Event::PublishFailed { message, committed, fault }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
-use super::exit_report::{Exit, ExitReport, StartFault};
+use super::exit_report::{Exit, ExitReport, PublishFault, StartFault};
 
 /// What the machine needs to know of the assignment and the agent's options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,9 +73,7 @@ pub enum Event {
     StartFailed {
         /// One sentence.
         message: String,
-        /// Something is used up, such as processes or memory. It may work later.
-        retryable: bool,
-        /// What is wrong with the command.
+        /// What is wrong.
         fault: StartFault,
     },
     /// The command ended.
@@ -109,10 +107,8 @@ pub enum Event {
         message: String,
         /// What was committed before.
         committed: Vec<ModelPublished>,
-        /// It may work later.
-        retryable: bool,
-        /// The user can fix it.
-        user_error: bool,
+        /// What is wrong.
+        fault: PublishFault,
     },
     /// Somebody else's model came in between staging and commit, and the storage did not put ours over it.
     WriteConflict {

@@ -19,19 +19,40 @@ pub enum StartFault {
     NotFound,
     /// It is there, and is nothing that this machine or this user can execute.
     NotExecutable,
-    /// It is not the command's fault: there is no memory, no process.
+    /// The machine, or a limit of the agent, has run out of processes, memory or the like.
+    Exhausted,
+    /// Something else, which is not the command's fault.
     Other,
 }
 
 impl StartFault {
-    /// As shells and container runtimes have it.
+    /// Whether the same start may succeed later.
+    pub(super) fn is_retryable(self) -> bool {
+        match self {
+            Self::Exhausted => true,
+            Self::NotFound | Self::NotExecutable | Self::Other => false,
+        }
+    }
+
+    /// The exit codes of shells and container runtimes.
     fn exit_code(self) -> u8 {
         match self {
             Self::NotFound => 127,
             Self::NotExecutable => 126,
-            Self::Other => EXIT_FAULT,
+            Self::Exhausted | Self::Other => EXIT_FAULT,
         }
     }
+}
+
+/// Why an output cannot be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishFault {
+    /// The storage fails, or no server granted the commit. Another attempt may publish the same output.
+    Retryable,
+    /// The user can fix it; the storage did what it should.
+    UserError,
+    /// The attempt was ended.
+    Final,
 }
 
 /// How the command ended, as the kernel says.
@@ -94,7 +115,6 @@ pub(super) enum End {
     ChannelBroken(String),
     StartFailed {
         message: String,
-        retryable: bool,
         fault: StartFault,
     },
     InputFailed {
@@ -103,8 +123,7 @@ pub(super) enum End {
     },
     PublishFailed {
         message: String,
-        retryable: bool,
-        user_error: bool,
+        fault: PublishFault,
     },
     OutputMissing(String),
     /// The command succeeded; what it printed is nowhere whole.
@@ -115,7 +134,7 @@ pub(super) enum End {
 impl End {
     /// What the command made, if it succeeded, is worth publishing all the same.
     pub(super) fn leaves_output(&self) -> bool {
-        matches!(self, Self::PublishFailed { retryable: true, .. } | Self::Terminated(_))
+        matches!(self, Self::PublishFailed { fault: PublishFault::Retryable, .. } | Self::Terminated(_))
     }
 }
 
@@ -196,15 +215,15 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
             simple(Reason::AgentFailed, why, false, false)
         }
         // Nothing has started, so another attempt can double nothing.
-        Some(End::StartFailed { message, retryable, .. }) => {
-            simple(Reason::StartFailed, message, *retryable, false)
+        Some(End::StartFailed { message, fault }) => {
+            simple(Reason::StartFailed, message, fault.is_retryable(), false)
         }
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)
         }
         // Training is never repeated because an upload failed.
-        Some(End::PublishFailed { message, user_error, .. }) => {
-            simple(Reason::PublishFailed, message, false, *user_error)
+        Some(End::PublishFailed { message, fault }) => {
+            simple(Reason::PublishFailed, message, false, *fault == PublishFault::UserError)
         }
         Some(End::OutputMissing(why)) => simple(Reason::InputFailed, why, false, false),
         Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
@@ -396,13 +415,15 @@ mod tests {
         assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
         assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
-        let publish =
-            End::PublishFailed { message: "no space left".into(), retryable: true, user_error: false };
+        let publish = End::PublishFailed { message: "no space left".into(), fault: PublishFault::Retryable };
         assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
-        for (fault, code) in
-            [(StartFault::NotFound, 127), (StartFault::NotExecutable, 126), (StartFault::Other, 65)]
-        {
-            let end = End::StartFailed { message: "cannot start python".into(), retryable: false, fault };
+        for (fault, code) in [
+            (StartFault::NotFound, 127),
+            (StartFault::NotExecutable, 126),
+            (StartFault::Exhausted, 65),
+            (StartFault::Other, 65),
+        ] {
+            let end = End::StartFailed { message: "cannot start python".into(), fault };
             assert_eq!(exit_code(Some(&end), None), code);
         }
         let cancelled = End::Cancelled("by the user".into());

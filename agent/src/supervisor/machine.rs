@@ -148,10 +148,10 @@ impl Attempt {
 
     /// Takes in an event and says what to do. Events that come too late for their state change nothing.
     pub fn apply(&mut self, event: Event) -> Vec<Action> {
-        let deadlines = match &event {
-            Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
-            _ => Vec::new(),
-        };
+        let mut deadlines = Vec::new();
+        if let Event::Terminate { signal, sender, budget } = &event {
+            deadlines = self.count_termination(*signal, sender, budget);
+        }
         self.is_publish_late |= matches!(event, Event::TimeUp(Timer::PublishBy | Timer::LeaveBy));
         self.is_late |= event == Event::TimeUp(Timer::LeaveBy);
         let mut actions = self.apply_in_state(event);
@@ -215,7 +215,38 @@ impl Attempt {
                 self.end_by_termination();
                 self.exit(exit_code(self.end.as_ref(), None))
             }
-            _ => Vec::new(),
+            Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain
+                | Timer::PublishBy
+                | Timer::LeaveBy,
+            ) => Vec::new(),
         }
     }
 
@@ -242,7 +273,29 @@ impl Attempt {
                 actions.extend(self.report());
                 return actions;
             }
-            _ => return Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(_) => return Vec::new(),
         };
         let mut actions = vec![Action::AbandonPrepare];
         actions.extend(self.report_end(abandoned));
@@ -322,7 +375,30 @@ impl Attempt {
                 actions.push(Action::SignalLeftovers(Signal::SIGKILL));
                 actions.push(Action::StopReading);
             }
-            _ => {}
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger | Timer::Grace | Timer::GiveUp | Timer::Settle | Timer::StartAgain,
+            ) => {}
         }
         self.state = State::Draining(drain);
         // A process that even KILL does not end is left behind once reading has stopped.

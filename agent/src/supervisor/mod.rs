@@ -22,5 +22,5 @@ mod tests;
 
 pub use budget::{Budget, Load};
 pub use event::{Action, Event, OutputSink, Plan, Timer};
-pub use exit_report::{EXIT_FAULT, Exit, ExitReport, ExitStatus, StartFault};
+pub use exit_report::{EXIT_FAULT, Exit, ExitReport, ExitStatus, PublishFault, StartFault};
 pub use machine::Attempt;

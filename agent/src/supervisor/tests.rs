@@ -122,13 +122,13 @@ impl World {
                     _ => Event::Prepared,
                 }),
                 Action::Start if self.fails == Fails::Start => {
-                    self.pending.push(start_failed(false));
+                    self.pending.push(start_failed(StartFault::Other));
                 }
                 Action::Start if matches!(self.fails, Fails::StartFor(1..)) => {
                     assert!(!self.is_running && self.reports.is_empty());
                     let Fails::StartFor(times) = &mut self.fails else { unreachable!() };
                     *times -= 1;
-                    self.pending.push(start_failed(true));
+                    self.pending.push(start_failed(StartFault::Exhausted));
                 }
                 Action::Start => {
                     assert!(!self.is_running && self.reports.is_empty());
@@ -243,16 +243,15 @@ fn terminate() -> Event {
     Event::Terminate { signal: Signal::SIGTERM, sender: "pid 1 (init), uid 0".into(), budget }
 }
 
-fn start_failed(retryable: bool) -> Event {
-    Event::StartFailed { message: "cannot start python".into(), retryable, fault: StartFault::Other }
+fn start_failed(fault: StartFault) -> Event {
+    Event::StartFailed { message: "cannot start python".into(), fault }
 }
 
 fn failed_publish() -> Event {
     Event::PublishFailed {
         message: "no space left".into(),
         committed: Vec::new(),
-        retryable: true,
-        user_error: false,
+        fault: PublishFault::Retryable,
     }
 }
 

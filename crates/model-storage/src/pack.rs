@@ -47,14 +47,6 @@ pub enum PackError {
 }
 
 impl PackError {
-    /// Whether the user can fix it, in the program or its names.
-    pub fn is_user_error(&self) -> bool {
-        match self {
-            Self::Empty(_) | Self::Missing(_) | Self::Unreadable { .. } => true,
-            Self::Io(_) | Self::Abandoned => false,
-        }
-    }
-
     fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |cause| match cause.kind() {
             io::ErrorKind::PermissionDenied => Self::Unreadable { path: path.to_owned(), cause },

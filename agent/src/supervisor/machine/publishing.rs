@@ -4,7 +4,7 @@
 use sqlflow_proto::record::ModelPublished;
 
 use super::super::event::{Action, Event, Timer};
-use super::super::exit_report::End;
+use super::super::exit_report::{End, PublishFault};
 use super::{Attempt, State};
 
 /// How often a model is staged again because another's came in between. Each time is somebody's success, so this is a
@@ -31,11 +31,7 @@ impl Attempt {
             Event::CommitRefused(why) => self.abandon(End::Refused(why)),
             Event::TimeUp(Timer::Linger) => {
                 let why = "no server granted the commit in time; the model was not replaced";
-                self.abandon(End::PublishFailed {
-                    message: why.to_owned(),
-                    retryable: true,
-                    user_error: false,
-                })
+                self.abandon(End::PublishFailed { message: why.to_owned(), fault: PublishFault::Retryable })
             }
             other => self.before_commit(other),
         }
@@ -45,9 +41,9 @@ impl Attempt {
     /// it the grace, because a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::PublishFailed { message, committed, retryable, user_error } => {
+            Event::PublishFailed { message, committed, fault } => {
                 self.models = committed;
-                self.abandon(End::PublishFailed { message, retryable, user_error })
+                self.abandon(End::PublishFailed { message, fault })
             }
             Event::AttachRefused(why) => {
                 let end = self.superseded(why);
@@ -57,7 +53,39 @@ impl Attempt {
             Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
             Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain,
+            ) => Vec::new(),
         }
     }
 
@@ -85,10 +113,10 @@ impl Attempt {
                 actions.extend(self.report());
                 actions
             }
-            Event::PublishFailed { message, committed, retryable, user_error } => {
+            Event::PublishFailed { message, committed, fault } => {
                 self.models = committed.clone();
                 let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
-                actions.extend(self.report_end(End::PublishFailed { message, retryable, user_error }));
+                actions.extend(self.report_end(End::PublishFailed { message, fault }));
                 actions
             }
             Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
@@ -102,7 +130,38 @@ impl Attempt {
             }
             Event::Terminate { .. } if self.terminations > 1 => self.hurry(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.hurry(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain,
+            ) => Vec::new(),
         }
     }
 
@@ -123,7 +182,7 @@ impl Attempt {
             return self.abandon(End::Cancelled(reason));
         }
         if self.hurried || self.write_conflicts > MAX_WRITE_CONFLICTS {
-            return self.abandon(End::PublishFailed { message, retryable: true, user_error: false });
+            return self.abandon(End::PublishFailed { message, fault: PublishFault::Retryable });
         }
         self.state = State::Staging;
         vec![Action::Stage]

@@ -30,7 +30,7 @@ const LAST_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 impl Attempt {
     pub(super) fn running(&mut self, stop: StopStage, event: Event) -> Vec<Action> {
         match event {
-            Event::StartFailed { message, retryable, fault } => self.start_failed(message, retryable, fault),
+            Event::StartFailed { message, fault } => self.start_failed(message, fault),
             Event::Exited(exit) => {
                 self.exited(exit);
                 let leftovers = match stop {
@@ -65,12 +65,11 @@ impl Attempt {
                 self.streams_ended = true;
                 Vec::new()
             }
-            Event::CommitAsked if self.end.is_none() => vec![Action::AskCommit(Vec::new())],
-            // The grant was on its way when the end began. To let the command commit now would have an attempt that
-            // is cancelled change something.
+            // The grant was on its way when the end began. A commit now would let a cancelled attempt change something.
             Event::CommitAsked | Event::Granted if self.end.is_some() => {
                 vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))]
             }
+            Event::CommitAsked => vec![Action::AskCommit(Vec::new())],
             Event::Granted => {
                 self.is_granted = true;
                 vec![Action::AnswerSubmitter(Ok(()))]
@@ -111,7 +110,23 @@ impl Attempt {
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::Alone
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(Timer::Linger | Timer::Settle | Timer::Drain | Timer::StartAgain) => Vec::new(),
         }
     }
 
@@ -135,7 +150,11 @@ impl Attempt {
             }
             // The same Cancel on a new stream.
             StopStage::GracePeriod if self.is_granted => Vec::new(),
-            _ => self.terminate(stop, grace),
+            StopStage::None
+            | StopStage::GracePeriod
+            | StopStage::TermSent
+            | StopStage::KillSent
+            | StopStage::LastMoment => self.terminate(stop, grace),
         }
     }
 

@@ -14,24 +14,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 pub(in super::super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Attempt {
-    pub(super) fn start_failed(
-        &mut self,
-        message: String,
-        retryable: bool,
-        fault: StartFault,
-    ) -> Vec<Action> {
-        if !retryable {
-            return self.report_end(End::StartFailed { message, retryable, fault });
+    pub(super) fn start_failed(&mut self, message: String, fault: StartFault) -> Vec<Action> {
+        if !fault.is_retryable() {
+            return self.report_end(End::StartFailed { message, fault });
         }
         // Somebody may have ended the attempt between the start and its failure.
         self.end_by_termination();
         // Whoever put `exec` in front of a command waits for it, and can run it again.
         if self.end.is_some() || !self.plan.has_server() {
-            return self.report_end(End::StartFailed { message, retryable, fault });
+            return self.report_end(End::StartFailed { message, fault });
         }
         if self.start_paused >= START_TIMEOUT {
             let message = format!("{message}; tried again for {} s", START_TIMEOUT.as_secs());
-            return self.report_end(End::StartFailed { message, retryable, fault });
+            return self.report_end(End::StartFailed { message, fault });
         }
         let mut actions = Vec::new();
         if self.start_paused.is_zero() {
@@ -62,7 +57,41 @@ impl Attempt {
                 self.end_by_termination();
                 self.report()
             }
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::PublishBy
+                | Timer::LeaveBy,
+            ) => Vec::new(),
         }
     }
 }

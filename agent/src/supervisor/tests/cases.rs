@@ -316,11 +316,11 @@ fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
 }
 
 /// An attempt whose command was started for the first time, and how that went.
-fn starting(kept: OutputSink, retryable: bool) -> (Attempt, Vec<Action>) {
+fn starting(kept: OutputSink, fault: StartFault) -> (Attempt, Vec<Action>) {
     let (mut machine, _) = Attempt::new(LINGER);
     machine.apply(Event::Assigned(Plan { sink: kept, ..plan(true) }));
     assert_eq!(machine.apply(Event::Prepared), [Action::Start]);
-    let actions = machine.apply(start_failed(retryable));
+    let actions = machine.apply(start_failed(fault));
     (machine, actions)
 }
 
@@ -334,7 +334,7 @@ fn reported(actions: &[Action]) -> &ExitReport {
 
 #[test]
 fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_by_another_attempt() {
-    let (mut machine, mut actions) = starting(OutputSink::Server, true);
+    let (mut machine, mut actions) = starting(OutputSink::Server, StartFault::Exhausted);
     let Action::Warn(said) = actions.remove(0) else { panic!("nothing is said: {actions:?}") };
     assert_eq!(said, "cannot start python; trying again for up to 60 s");
     let mut paused = Duration::ZERO;
@@ -342,7 +342,7 @@ fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_b
         assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(5), "{pause:?}");
         paused += pause;
         assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [Action::Start]);
-        actions = machine.apply(start_failed(true));
+        actions = machine.apply(start_failed(StartFault::Exhausted));
     }
     assert!(paused >= Duration::from_secs(60) && paused < Duration::from_secs(70), "{paused:?}");
     let report = reported(&actions);
@@ -359,11 +359,11 @@ fn a_command_that_starts_at_last_runs_as_any_other() {
 
 #[test]
 fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_start() {
-    let (_, actions) = starting(OutputSink::Server, false);
+    let (_, actions) = starting(OutputSink::Server, StartFault::Other);
     let report = reported(&actions);
     assert_eq!((report.reason, report.retryable), (Reason::StartFailed, false));
     for kept in [OutputSink::LogFolder, OutputSink::Nowhere] {
-        let (mut machine, actions) = starting(kept, true);
+        let (mut machine, actions) = starting(kept, StartFault::Exhausted);
         assert_eq!(actions, [Action::Flush]);
         let actions = machine.apply(Event::Flushed { unwritten: None, unlogged: None });
         let report = reported(&actions);
@@ -378,17 +378,17 @@ fn a_pause_between_two_starts_ends_at_once_with_the_attempt() {
         (terminate(), Reason::Terminated, true),
         (Event::AttachRefused("a later attempt runs".into()), Reason::Refused, false),
     ] {
-        let (mut machine, _) = starting(OutputSink::Server, true);
+        let (mut machine, _) = starting(OutputSink::Server, StartFault::Exhausted);
         let actions = machine.apply(event.clone());
         let report = reported(&actions);
         assert_eq!((report.reason, report.retryable), (reason, is_retryable));
         assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [], "it does not start after its end");
 
         // The same before the failure of a start is known.
-        let (mut machine, _) = starting(OutputSink::Server, true);
+        let (mut machine, _) = starting(OutputSink::Server, StartFault::Exhausted);
         machine.apply(Event::TimeUp(Timer::StartAgain));
         machine.apply(event);
-        let actions = machine.apply(start_failed(true));
+        let actions = machine.apply(start_failed(StartFault::Exhausted));
         assert_eq!(reported(&actions).reason, reason);
     }
 }
