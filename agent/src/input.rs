@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use serde_json::json;
-use sqlflow_model_storage::cache::{Cache, CacheWriter, Fingerprint};
+use sqlflow_model_storage::cache::{Cache, CacheWrite, CacheWriter, Fingerprint};
 use sqlflow_model_storage::models::{Model, Models};
 use sqlflow_model_storage::tarball::{self, META};
 use sqlflow_model_storage::unpack::unpack;
@@ -163,7 +163,7 @@ fn fetch_from(
         if let Some((cache, print)) = known
             && let Some(file) = cache.open(&input.uri, print)
         {
-            let mut reading = Reading { file: Box::new(file), retry, failed: false, keeping: None };
+            let mut reading = Reading { file: Box::new(file), retry, failed: false, caching: None };
             match unpack_from(&mut reading, folder) {
                 Ok(()) => {
                     tracing::info!(model = input.name, "the model is from the cache");
@@ -172,17 +172,17 @@ fn fetch_from(
                 Err(failure) if failure.is_exhaustion() => return Err(failure),
                 Err(error) => {
                     tracing::warn!(%error, model = input.name, "the cache is spoilt");
-                    cache.forget(&input.uri, print);
+                    cache.remove(&input.uri, print);
                 }
             }
         }
-        let keeping =
-            known.filter(|_| !is_full.get()).and_then(|(cache, print)| cache.keep(&input.uri, print));
-        let mut reading = Reading { file: store.read(tarball)?, retry, failed: false, keeping };
+        let caching =
+            known.filter(|_| !is_full.get()).and_then(|(cache, print)| cache.writer(&input.uri, print));
+        let mut reading = Reading { file: store.read(tarball)?, retry, failed: false, caching };
         unpack_from(&mut reading, folder)
             .inspect_err(|failure| is_full.set(is_full.get() || failure.is_exhaustion()))?;
-        if let Some(keeping) = reading.keeping {
-            keeping.finish();
+        if let Some(caching) = reading.caching {
+            caching.finish();
         }
         Ok(())
     };
@@ -238,7 +238,7 @@ struct Reading<'a> {
     file: Box<dyn Read + Send>,
     retry: &'a RetryPolicy,
     failed: bool,
-    keeping: Option<CacheWriter<'a>>,
+    caching: Option<CacheWriter<'a>>,
 }
 
 impl Read for Reading<'_> {
@@ -249,9 +249,9 @@ impl Read for Reading<'_> {
         let read = self.file.read(buffer);
         self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
         if let Ok(length) = read
-            && self.keeping.as_mut().is_some_and(|keeping| !keeping.write(&buffer[..length]))
+            && self.caching.as_mut().is_some_and(|it| it.write(&buffer[..length]) == CacheWrite::Failed)
         {
-            self.keeping = None;
+            self.caching = None;
         }
         read
     }

@@ -21,7 +21,7 @@ use super::link::Link;
 use super::progress::ProgressLines;
 use super::tee::Tee;
 use crate::channel::answers::Answer;
-use crate::channel::codec::{Sorted, next_frame};
+use crate::channel::codec::{Content, ReceivedFrame, next_frame};
 use crate::output::WhenFull;
 use crate::output::tee::TeeMode;
 use crate::supervisor::Event;
@@ -49,8 +49,8 @@ pub struct Reader {
     pub stdout: OutputPipe,
     /// The child's stderr.
     pub stderr: OutputPipe,
-    /// What the child's library says, and where acknowledgements go that are due later; `None` after its end.
-    pub channel: Option<(OwnedReadHalf, BytesMut, mpsc::Sender<Answer>)>,
+    /// The submitter channel; `None` after its end.
+    pub channel: Option<Channel>,
     /// What to do with output when the outbox is full.
     pub when_full: WhenFull,
     /// Takes what the submitter tells of its work; `None`: nobody wants to know.
@@ -59,7 +59,31 @@ pub struct Reader {
     pub stop: watch::Receiver<bool>,
 }
 
-/// One of the child's output streams.
+/// The agent's end of the submitter channel.
+#[derive(Debug)]
+pub struct Channel {
+    incoming: OwnedReadHalf,
+    /// The beginning of a frame.
+    buffer: BytesMut,
+    /// Acknowledgements that are due later.
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Channel {
+    /// With nothing read yet.
+    pub fn new(incoming: OwnedReadHalf, answers: mpsc::Sender<Answer>) -> Self {
+        Self { incoming, buffer: BytesMut::new(), answers }
+    }
+}
+
+/// Whether something still holds one of the command's pipes open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pipes {
+    Closed,
+    HeldOpen,
+}
+
+/// One of the command's output streams.
 #[derive(Debug)]
 pub struct OutputPipe {
     /// `None` after its end.
@@ -185,21 +209,20 @@ impl OutputPipe {
 impl Reader {
     /// Reads until everything has ended, or until told to stop and nothing more comes. Says how it ended by an event.
     pub async fn run(mut self) {
-        let open = self.read_all().await;
+        let pipes = self.read_all().await;
         for pipe in [&mut self.stdout, &mut self.stderr] {
             pipe.show_progress(&self.link, &mut self.stop).await;
             pipe.tell_dropped(&self.link);
         }
-        let _ = self.events.send(Event::StreamsEnded { open });
+        let _ = self.events.send(Event::StreamsEnded { open: pipes == Pipes::HeldOpen });
     }
 
-    /// True: something still holds a pipe open.
-    async fn read_all(&mut self) -> bool {
+    async fn read_all(&mut self) -> Pipes {
         let mut last_bytes = LAST_BYTES;
         loop {
             let stopping = *self.stop.borrow_and_update();
             if self.all_ended() {
-                return false;
+                return Pipes::Closed;
             }
             let is_full = !stopping && !self.link.outbox.has_room();
             let drops = is_full && self.when_full == WhenFull::Drop;
@@ -216,14 +239,14 @@ impl Reader {
                 if stopping {
                     match last_bytes.checked_sub(read) {
                         Some(left) => last_bytes = left,
-                        None => return true,
+                        None => return Pipes::HeldOpen,
                     }
                 }
                 tokio::task::yield_now().await;
                 continue;
             }
             if self.all_ended() {
-                return false;
+                return Pipes::Closed;
             }
             let (mut stop, mut stopped) = (self.stop.clone(), self.stop.clone());
             tokio::select! {
@@ -232,7 +255,7 @@ impl Reader {
                 () = self.stdout.progress_due() => self.stdout.show_progress(&self.link, &mut stop).await,
                 () = self.stderr.progress_due() => self.stderr.show_progress(&self.link, &mut stop).await,
                 _ = stopped.changed(), if !stopping => {}
-                () = tokio::time::sleep(QUIET), if stopping => return true,
+                () = tokio::time::sleep(QUIET), if stopping => return Pipes::HeldOpen,
             }
         }
     }
@@ -252,8 +275,8 @@ impl Reader {
     async fn readable(&self, drops: bool) {
         let channel = async {
             match &self.channel {
-                Some((channel, ..)) if !drops => {
-                    let _ = channel.readable().await;
+                Some(channel) if !drops => {
+                    let _ = channel.incoming.readable().await;
                 }
                 Some(_) | None => std::future::pending().await,
             }
@@ -266,9 +289,9 @@ impl Reader {
     }
 
     async fn channel_turn(&mut self) -> usize {
-        let Some((channel, buffer, _)) = &mut self.channel else { return 0 };
+        let Some(Channel { incoming, buffer, .. }) = &mut self.channel else { return 0 };
         buffer.reserve(CHUNK);
-        match channel.try_read_buf(buffer) {
+        match incoming.try_read_buf(buffer) {
             Ok(0) => {
                 if !buffer.is_empty() {
                     let _ = self.events.send(Event::ChannelCut);
@@ -293,13 +316,14 @@ impl Reader {
     }
 
     async fn take_frames(&mut self) -> Result<(), String> {
-        let Some((_, buffer, answers)) = &mut self.channel else { return Ok(()) };
+        let Some(Channel { buffer, answers, .. }) = &mut self.channel else { return Ok(()) };
         let mut stop = self.stop.clone();
         // Once for what was read at a time, so that a child with many short statements cannot have more read than there is
         // room for.
         let mut may_drain = true;
-        while let Some((statement, ack_id, sorted)) = next_frame(buffer).map_err(|bad| bad.to_string())? {
-            if matches!(sorted, Sorted::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
+        while let Some(frame) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+            let ReceivedFrame { statement, ack_id, content } = frame;
+            if matches!(content, Content::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
                 for pipe in [&mut self.stdout, &mut self.stderr] {
                     for _ in 0..PIPE_READS {
                         if pipe.turn(&self.link, false, &mut stop).await == 0 {
@@ -308,19 +332,19 @@ impl Reader {
                     }
                 }
             }
-            let seq = match sorted {
-                Sorted::Record(payload) => self.link.outbox.push(statement, payload),
-                Sorted::Failure(failure) => {
+            let seq = match content {
+                Content::Record(payload) => self.link.outbox.push(statement, payload),
+                Content::Failure(failure) => {
                     let _ = self.events.send(Event::SubmitterFailed(failure));
                     self.link.outbox.last_seq()
                 }
-                Sorted::Span(span) => {
+                Content::Span(span) => {
                     if let Some(trace) = &self.trace {
-                        lock(trace).take(statement, span);
+                        lock(trace).add(statement, span);
                     }
                     self.link.outbox.last_seq()
                 }
-                Sorted::Commit => {
+                Content::Commit => {
                     let _ = self.events.send(Event::CommitAsked);
                     self.link.outbox.last_seq()
                 }
@@ -386,7 +410,7 @@ mod tests {
             events,
             stdout: output(out, Stream::Stdout),
             stderr: output(err, Stream::Stderr),
-            channel: Some((incoming, BytesMut::new(), answers)),
+            channel: Some(Channel::new(incoming, answers)),
             when_full: WhenFull::Block,
             trace: None,
             stop,

@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 use std::io;
 
-use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, Granted, Refused, Start, agent_frame::Frame};
@@ -15,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{Command, Runner};
 use crate::channel::answers::{self, Answer};
 use crate::meter;
-use crate::output::reader::{OutputPipe, Reader};
+use crate::output::reader::{Channel, OutputPipe, Reader};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
 use crate::process::spawn::{self, NotStarted, Started};
@@ -63,7 +62,7 @@ impl Runner {
                     // An error means that the command closed its end; whether that matters shows elsewhere.
                     let _ = answers::write_answers(answer_half, start, queue, acked).await;
                 });
-                Some((channel, BytesMut::new(), answers))
+                Some(Channel::new(channel, answers))
             }
             None => None,
         };

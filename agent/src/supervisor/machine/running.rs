@@ -6,7 +6,8 @@ use nix::sys::signal::Signal;
 
 use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, Exit};
-use super::{Attempt, Drain, Leftovers, SETTLE, State};
+use super::draining::{Drain, Leftovers};
+use super::{Attempt, SETTLE, State};
 
 /// How far the end of the command has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
