@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_before_anything_is_done() {
+    fn invalid_flags_are_rejected_when_parsed() {
         assert!(parse("unix:///tmp/agent.sock", "01jx-a", "/tmp").is_ok());
         assert!(parse("http://example.com", "j", "/tmp").is_err());
         assert!(parse("unix:///tmp/agent.sock", "../j", "/tmp").is_err());
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_and_inputs_name_a_folder_and_a_tarball() {
+    fn output_and_input_flags_parse_folder_and_uri() {
         let output = parse_output("/data/out=file:///models/a=b/m.tar.gz").unwrap();
         assert_eq!(
             (&*output.directory, &*output.uri, &*output.name),
@@ -384,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_command_belongs_to_it() {
+    fn arguments_after_dashes_belong_to_the_command() {
         let cli = Cli::try_parse_from([
             "sqlflow-agent",
             "exec",

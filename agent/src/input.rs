@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_model_is_named_with_its_place() {
+    fn missing_model_is_reported_with_its_uri() {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
         let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_model_that_a_later_step_needs_must_exist() {
+    fn model_required_by_a_later_step_must_exist() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("m")).unwrap();
         std::fs::write(dir.path().join("m/m.tar.gz"), "x").unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_model_is_told_with_those_that_may_have_been_meant() {
+    fn misspelt_model_gets_suggestions() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["team/flowers", "floors", "iris"] {
             let folder = dir.path().join(name);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_waited_for() {
+    fn full_disk_is_retried() {
         small_disk::run("input::tests::on_a_small_disk");
     }
 }

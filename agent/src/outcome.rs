@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_that_could_not_be_written_is_written_again() {
+    fn failed_write_of_the_outcome_is_retried() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("0-1");
         let file = OutcomeFile::in_dir(dir.clone());

@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn files_get_their_folders_and_modes() {
+    fn files_are_written_with_folders_and_modes() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = dir.path().join("workspace");
         create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)], &retry()).unwrap();
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_outside() {
+    fn paths_outside_the_workspace_are_rejected() {
         for path in ["../x", "/x", "a/../../x", "", "."] {
             let dir = tempfile::tempdir().unwrap();
             let created = create(&dir.path().join("workspace"), &[file(path, 0)], &retry());
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_in_the_way_is_not_followed() {
+    fn existing_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("workspace")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_waited_for() {
+    fn full_disk_is_retried() {
         small_disk::run("workspace::tests::on_a_small_disk");
     }
 }

@@ -131,7 +131,7 @@ mod tests {
 
         /// Whatever user code writes to the descriptor: an error or a wait, never a panic or a huge buffer.
         #[test]
-        fn garbage_is_refused_calmly(garbage in prop::collection::vec(any::<u8>(), 0..4096)) {
+        fn garbage_never_panics_or_grows_the_buffer(garbage in prop::collection::vec(any::<u8>(), 0..4096)) {
             let mut buffer = BytesMut::from(&garbage[..]);
             while let Ok(Some(_)) = next_frame(&mut buffer) {}
             prop_assert!(buffer.capacity() <= MAX_FRAME + 8192);
@@ -139,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_too_long_is_refused_before_it_is_read() {
+    fn too_long_frame_is_rejected_by_its_length() {
         let mut buffer = BytesMut::new();
         prost::encoding::encode_varint(MAX_FRAME as u64 + 1, &mut buffer);
         assert!(matches!(next_frame(&mut buffer), Err(BadFrame::TooLong(_))));
     }
 
     #[test]
-    fn a_frame_of_a_later_version_is_an_error_not_a_hole() {
+    fn unknown_frame_is_an_error() {
         let mut wire = BytesMut::new();
         SubmitterFrame { ack_id: 1, ..Default::default() }.encode_length_delimited(&mut wire).unwrap();
         assert!(matches!(next_frame(&mut wire), Err(BadFrame::Unknown)));

@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn text_on_a_slow_link_is_compressed_and_stays_so_though_it_arrives_faster() {
+    fn text_on_a_slow_link_is_compressed_steadily() {
         let mut compressor = Compressor::new(true);
         let text = || batch(b"a line of a log\n".repeat(4096));
         assert!(!is_compressed(&compressor.compress(text(), 0)), "nothing is known yet");
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_is_sent_as_it_is_and_seldom_tried() {
+    fn incompressible_records_are_sent_raw_and_rarely_retried() {
         let mut compressor = Compressor::new(true);
         let mut state = 1_u32;
         let noise: Vec<u8> = std::iter::repeat_with(|| {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_rise_from_one_over_all_kinds() {
+    fn sequence_numbers_start_at_one_across_kinds() {
         let mut outbox = Outbox::new(1 << 20);
         assert_eq!(outbox.push(0, None, output(1)), 1);
         assert_eq!(outbox.push(0, Some(3), Payload::Started(Default::default())), 2);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_has_room_again_after_an_ack() {
+    fn acknowledgement_makes_room() {
         let mut outbox = Outbox::new(1000);
         let seq = outbox.push(0, None, output(2000));
         assert!(!outbox.has_room());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn many_tiny_records_fill_it_too() {
+    fn record_overhead_counts_towards_the_limit() {
         let mut outbox = Outbox::new(100 << 10);
         let mut pushed = 0;
         while outbox.has_room() {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_server_it_spills_and_with_one_it_does_not() {
+    fn records_spill_to_disk_only_without_a_server() {
         let mut outbox = Outbox::new(1000);
         outbox.set_disk_limit(1 << 20);
         outbox.push(0, None, output(2000));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_keeps_to_its_size_but_always_moves() {
+    fn batch_is_bounded_but_never_empty() {
         let mut outbox = Outbox::new(1 << 30);
         for _ in 0..3 {
             outbox.push(0, None, output(400));
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_of_what_was_never_sent_drops_only_what_is_there() {
+    fn acknowledgement_beyond_the_last_record_is_clamped() {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(0, None, output(1));
         outbox.ack(u64::MAX);

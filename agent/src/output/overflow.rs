@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gaps_stand_for_what_the_disk_cannot_read_and_the_rest_is_shipped() {
+    async fn unreadable_blocks_become_gaps_and_the_rest_is_shipped() {
         let all = shipped([]).await;
         assert_eq!((all.len() as u64, gaps(&all)), (RECORDS, 0));
         // Two blocks, each within one record or at the border of two.
@@ -257,12 +257,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_reads_nothing_any_more_does_not_hold_up_what_is_in_memory() {
+    async fn unreadable_disk_does_not_block_records_in_memory() {
         assert_only_lost(&shipped(Some(0..u64::MAX)).await, 50..95);
     }
 
     #[test]
-    fn a_part_is_read_up_to_the_first_bad_block() {
+    fn read_stops_at_the_first_bad_block() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[7; 20_000], 0).unwrap();
         let disk = BadDisk { file, bad: vec![9000..9001, 16_000..16_001] };

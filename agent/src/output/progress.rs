@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_shown_once_a_second_and_at_its_end() {
+    fn progress_bar_is_shown_once_a_second_and_at_its_end() {
         let bar: Vec<_> = (0..=100).map(|percent| (percent * 50, format!("\r{percent:3}%"))).collect();
         let mut pieces: Vec<_> = bar.iter().map(|(at, piece)| (*at, piece.as_str())).collect();
         pieces.push((5001, "\ndone\n"));
@@ -140,19 +140,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_state_is_shown_though_nothing_follows() {
+    fn last_state_is_shown_without_more_output() {
         assert_eq!(shown(&[(0, "\r 1%"), (10, "\r 2%"), (20, "\r 3%")]), " 1%\n 3%\n");
     }
 
     #[test]
-    fn a_return_before_a_newline_is_only_that() {
+    fn carriage_return_before_newline_is_a_line_end() {
         assert_eq!(shown(&[(0, "one\r\ntwo\r"), (1, "\nthree\n")]), "one\ntwo\nthree\n");
         assert_eq!(shown(&[(0, "loading"), (1, "\r50%\r\n")]), "loading\n50%\n");
     }
 
     proptest! {
         #[test]
-        fn without_a_return_every_byte_passes_at_once(text in "[^\r]{0,300}", cut in 0_usize..300) {
+        fn text_without_carriage_returns_passes_unchanged(text in "[^\r]{0,300}", cut in 0_usize..300) {
             let mut lines = ProgressLines::new(Instant::now());
             let cut = cut.min(text.len());
             let mut out = lines.push(&text.as_bytes()[..cut], Instant::now());

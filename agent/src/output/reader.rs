@@ -382,7 +382,7 @@ mod tests {
 
     /// All of it is there before the agent reads: only the rules can give the order.
     #[tokio::test]
-    async fn what_a_statement_printed_comes_before_its_end() {
+    async fn output_of_a_statement_precedes_its_end_record() {
         let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
         let ((out, mut out_of_child), (err, err_of_child)) = (pipe(), pipe());
         let (channel, mut channel_of_child) = std::os::unix::net::UnixStream::pair().expect("a pair");

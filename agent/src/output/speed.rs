@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn idle_times_do_not_count() {
+    fn idle_time_does_not_count() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
         let mut speed = Speed::default();

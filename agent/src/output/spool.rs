@@ -87,7 +87,7 @@ mod tests {
 
     /// Nothing shows where the record that is torn ends, so the rest is lost; what was whole before it is not.
     #[test]
-    fn what_is_before_a_part_that_the_disk_cannot_read_is_left() {
+    fn spool_keeps_records_before_an_unreadable_part() {
         let dir = tempfile::tempdir().unwrap();
         let record = |seq| Record { seq, ..Record::default() };
         let encoded = record(3).encode_length_delimited_to_vec().into();
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_waited_for() {
+    fn descriptor_exhaustion_is_retried() {
         small_disk::run("output::spool::tests::without_descriptors");
     }
 
     #[test]
-    fn a_full_disk_keeps_what_it_has_room_for() {
+    fn full_disk_keeps_the_records_that_fit() {
         small_disk::run("output::spool::tests::on_a_small_disk");
     }
 }

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_file_has_no_more_of_them_than_a_small_one() {
+    fn number_of_starts_is_bounded_for_any_file_size() {
         for limit in [256 << 20, 1 << 40] {
             let mut starts = Starts::new(limit);
             for seq in 0..100_000 {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn they_move_with_what_is_left_of_the_file() {
+    fn starts_are_rebased_with_the_file() {
         let mut starts = Starts::new(1 << 20);
         for at in [0, 100, MIN_DISTANCE, 2 * MIN_DISTANCE] {
             starts.note(Start { at, seq: at + 1 });

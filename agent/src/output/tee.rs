@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_no_reader_that_went_away() {
+    async fn full_disk_is_reported_as_a_failure() {
         let tee = Tee::spawn(full(), "stdout", OUTPUT).unwrap();
         tee.pass(Bytes::from_static(b"hi\n"));
         let unwritten = tee.finish(std::future::pending()).await.unwrap();
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_went_away_is_no_failure() {
+    async fn closed_reader_is_not_a_failure() {
         let (read, write) = io::pipe().unwrap();
         drop(read);
         let tee = Tee::spawn(write, "stdout", OUTPUT).unwrap();
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_reads_is_counted_when_it_is_given_up() {
+    async fn unread_bytes_are_counted_after_the_timeout() {
         let (read, write) = io::pipe().unwrap();
         for (role, least) in [(OUTPUT, 40 << 16), (Role::Output { waits: false }, 30 << 16)] {
             let tee = Tee::spawn(write.try_clone().unwrap(), "stderr", role).unwrap();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_somebody_made_non_blocking_is_waited_for() {
+    async fn non_blocking_stream_is_polled() {
         let (mut read, write) = io::pipe().unwrap();
         fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         let tee = Tee::spawn(write, "stdout", OUTPUT).unwrap();

@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_kept_until_they_are_acknowledged_and_results_are_only_numbered() {
+    fn terminal_records_are_kept_until_acknowledged() {
         let mut terminal_records = TerminalRecords::default();
         terminal_records.note(&record(1, Payload::Rows(Rows::default())));
         terminal_records.note(&record(2, Payload::Ended(StatementEnded::default())));
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_is_not_kept_counts_as_a_result() {
+    fn record_beyond_the_limit_counts_as_a_result() {
         let mut terminal_records = TerminalRecords::default();
         for seq in 1..=40 {
             terminal_records.note(&record(seq, Payload::Ended(StatementEnded::default())));

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_link_with_a_long_round_trip_is_filled() {
+    fn window_fills_a_fast_link_with_a_long_round_trip() {
         let mut simulation = Simulation::new();
         let link = Link { bytes_per_second: 10e6, round_trip: 0.4 };
         simulation.run(link, 5.0, 64 << 10, 1.0);
@@ -154,13 +154,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_stream_begins_small() {
+    fn new_stream_starts_with_the_smallest_window() {
         let window = Window::new();
         assert_eq!((window.is_open(), window.batch_bytes()), (true, (64 << 10) / 3));
     }
 
     #[test]
-    fn a_record_that_is_larger_than_the_window_is_sent_alone() {
+    fn record_larger_than_the_window_is_sent_alone() {
         let (mut window, now) = (Window::new(), Instant::now());
         window.sent(now, 1, 16 << 20);
         assert!(!window.is_open());
@@ -172,7 +172,7 @@ mod tests {
         /// Whatever the link, and also when it has become slower: what is said next waits for the target, one batch and
         /// what a smallest window takes.
         #[test]
-        fn what_is_said_next_arrives_soon_and_the_link_is_used(
+        fn heartbeat_delay_is_bounded_and_the_link_is_used(
             rate in 4.0f64..8.0,
             round_trip in 0.0005f64..0.5,
             size in 100usize..(64 << 10),

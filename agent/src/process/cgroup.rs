@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_as_the_kernel_lays_it() {
+    fn cgroup_v1_files_are_read() {
         let root = tempfile::tempdir().unwrap();
         lay(
             root.path(),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_with_a_host_path_that_is_not_mounted() {
+    fn cgroup_v2_with_an_unmounted_host_path() {
         let root = tempfile::tempdir().unwrap();
         lay(
             root.path(),

@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sent_it_is_told_as_far_as_it_is_known() {
+    fn signal_sender_is_described() {
         let sender =
             |pid, name: Option<&str>| Sender { pid, uid: 1000, name: name.map(str::to_owned) }.to_string();
         assert_eq!(sender(17, Some("bash")), "pid 17 (bash), uid 1000");

@@ -247,14 +247,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loader_is_found_in_a_real_program() {
+    fn loader_is_found_in_a_real_program() {
         let found = loader(Path::new("/bin/sh"));
         assert!(found.as_deref().is_none_or(|it| it.starts_with('/') && it.contains("ld")), "{found:?}");
         assert_eq!(loader(Path::new("/etc/passwd")), None);
     }
 
     #[test]
-    fn a_damaged_header_is_no_reason_to_panic() {
+    fn damaged_elf_header_does_not_panic() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("program");
         let mut bytes = fs::read("/bin/true").unwrap();

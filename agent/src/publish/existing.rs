@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storage_that_may_not_be_read_can_be_published_to() {
+    fn unreadable_storage_can_be_published_to() {
         let look = |kind| look(&Refusing(kind), "m.tar.gz");
         assert!(matches!(look(io::ErrorKind::PermissionDenied), Found::Unknown(_)));
         assert!(matches!(look(io::ErrorKind::ConnectionReset), Found::Unknown(_)));

@@ -73,7 +73,7 @@ fn contents(tarball: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn nothing_is_visible_before_the_commit_and_all_after() {
+fn files_become_visible_at_the_commit() {
     let bench = Bench::new();
     let publication = bench.publication(1);
     let staged = publication.stage(&|_| ()).unwrap();
@@ -100,7 +100,7 @@ fn nothing_is_visible_before_the_commit_and_all_after() {
 }
 
 #[test]
-fn what_is_replaced_is_said_as_far_as_it_is_known() {
+fn replaced_model_is_reported() {
     let bench = Bench::new();
     let publish = |attempt| {
         let publication = bench.publication(attempt);
@@ -122,7 +122,7 @@ fn what_is_replaced_is_said_as_far_as_it_is_known() {
 }
 
 #[test]
-fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() {
+fn removal_happens_at_the_commit_and_requires_the_model_unless_if_exists() {
     let bench = Bench::new();
     let mut removal = bench.removal(1, false);
     removal.outputs[0].source = bench.dir.path().join("workspace/outputs/none");
@@ -150,7 +150,7 @@ fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() 
 }
 
 #[test]
-fn the_same_files_give_the_same_bytes() {
+fn tarball_is_reproducible() {
     let (one, two) = (Bench::new(), Bench::new());
     fs::File::open(two.dir.path().join("workspace/outputs/m/model.bin"))
         .unwrap()
@@ -161,7 +161,7 @@ fn the_same_files_give_the_same_bytes() {
 }
 
 #[test]
-fn an_output_without_a_file_is_an_error_and_the_old_model_stays() {
+fn empty_output_is_an_error_and_keeps_the_old_model() {
     for emptied in ["workspace/outputs/m", "workspace/outputs"] {
         let bench = Bench::new();
         fs::create_dir_all(bench.model()).unwrap();
@@ -175,7 +175,7 @@ fn an_output_without_a_file_is_an_error_and_the_old_model_stays() {
 }
 
 #[test]
-fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
+fn inner_links_are_kept_and_outer_links_are_reported() {
     use std::os::unix::fs::symlink;
     let bench = Bench::new();
     let output = bench.dir.path().join("workspace/outputs/m");
@@ -228,7 +228,7 @@ fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
 }
 
 #[test]
-fn outputs_that_would_overwrite_each_other_or_hold_themselves_are_refused() {
+fn conflicting_outputs_are_rejected() {
     let attempt = AttemptRef::default();
     let output = |uri: &str, directory: &str| Output {
         uri: uri.into(),
@@ -247,7 +247,7 @@ fn outputs_that_would_overwrite_each_other_or_hold_themselves_are_refused() {
 }
 
 #[test]
-fn staging_of_earlier_attempts_goes_and_of_others_stays() {
+fn staging_of_earlier_attempts_is_removed() {
     let bench = Bench::new();
     for stale in [".staging-j-1-1", ".staging-j-1-3", ".staging-j-2-1", ".staging-other-1-1"] {
         fs::create_dir_all(bench.model().join(stale)).unwrap();
@@ -259,7 +259,7 @@ fn staging_of_earlier_attempts_goes_and_of_others_stays() {
 }
 
 #[test]
-fn what_is_abandoned_leaves_nothing_behind() {
+fn abandoned_publication_removes_its_staging() {
     let bench = Bench::new();
     let publication = bench.publication(1);
     publication.stage(&|_| ()).unwrap();
@@ -270,7 +270,7 @@ fn what_is_abandoned_leaves_nothing_behind() {
 }
 
 #[test]
-fn storage_that_comes_back_within_the_patience_costs_nothing() {
+fn storage_failure_within_the_timeout_is_retried() {
     let bench = Bench::new();
     // A file where the model's folder should be: every try fails until it is gone.
     fs::create_dir_all(bench.dir.path().join("models")).unwrap();
@@ -286,14 +286,14 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
 
 /// What a network file system says when its server was away is no other writer.
 #[test]
-fn a_stale_handle_passes() {
+fn stale_handle_is_retryable() {
     let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
     assert_eq!(PublishErrorKind::from(&error), PublishErrorKind::Storage);
 }
 
 /// As on a disk that fails: here it is procfs, of which nothing can be synced, that the model's folder is in.
 #[test]
-fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
+fn unsynced_commit_is_reported_as_unknown() {
     use std::os::fd::AsRawFd as _;
     let bench = Bench::new();
     fs::create_dir_all(bench.model()).unwrap();
@@ -320,7 +320,7 @@ fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
 
 /// Whose tarball is in place, his gob stands beside it, whoever is late with his own.
 #[test]
-fn the_gob_beside_a_tarball_is_the_one_in_it() {
+fn gob_matches_the_tarball_after_concurrent_commits() {
     let bench = Bench::new();
     let publish = |step, gob: &'static str| {
         let mut publication = bench.publication(1);
@@ -348,7 +348,7 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
 
 /// Somebody removed the folder, or took it for a dead writer's.
 #[test]
-fn what_is_not_staged_any_more_is_staged_again() {
+fn missing_staged_file_is_a_write_conflict() {
     let bench = Bench::new();
     let publication = bench.publication(1);
     let staged = publication.stage(&|_| ()).unwrap();

@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_disk_that_hangs_does_not_hold_up_the_end() {
+    async fn hanging_disk_does_not_delay_the_end() {
         assert_eq!(within(Duration::from_secs(60), || Some(7)).await, Some(7));
         assert_eq!(within(Duration::from_secs(60), || None).await, None);
         let (answered, answer) = std::sync::mpsc::channel();

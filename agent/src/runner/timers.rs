@@ -61,7 +61,7 @@ mod tests {
     const GRACE: Event = Event::TimeUp(Timer::Grace);
 
     #[tokio::test]
-    async fn an_event_of_an_earlier_setting_is_stale() {
+    async fn event_of_a_reset_timer_is_stale() {
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut timers = Timers::new(events);
         timers.set(Timer::Grace, Duration::ZERO);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_timer_that_is_set_again_fires_once() {
+    async fn reset_timer_fires_once() {
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut timers = Timers::new(events);
         timers.set(Timer::Grace, Duration::from_millis(5));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grace_of_centuries_can_be_set() {
+    async fn huge_grace_period_does_not_overflow() {
         let (events, _inbox) = mpsc::unbounded_channel();
         let mut timers = Timers::new(events);
         timers.set(Timer::Grace, Duration::MAX);

@@ -85,14 +85,14 @@ mod tests {
     const TOTAL: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_command_without_a_model_has_nearly_all_of_it() {
+    fn command_without_outputs_gets_most_of_the_time() {
         let budget = Budget::divide(TOTAL, &Load::default());
         assert_eq!(budget.command, budget.publish);
         assert!(budget.command > TOTAL * 9 / 10 && budget.leave == TOTAL, "{budget:?}");
     }
 
     #[test]
-    fn a_large_model_on_a_slow_store_takes_from_the_command_but_not_all() {
+    fn large_model_leaves_the_command_its_minimum() {
         let load = Load { output_bytes: Some(10 << 30), store_speed: 50 << 20, ..Load::default() };
         let budget = Budget::divide(TOTAL, &load);
         assert_eq!(budget.command, TOTAL / LEAST_COMMAND);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_spool_on_a_slow_link_has_a_quarter() {
+    fn records_get_at_most_a_quarter() {
         let load = Load { unacked_bytes: 1 << 30, link_speed: 1 << 20, ..Load::default() };
         let budget = Budget::divide(TOTAL, &load);
         assert_eq!(budget.leave - budget.publish, TOTAL / MOST_RECORDS);
@@ -109,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_measured_the_deadlines_are_in_order(
+        fn deadlines_are_ordered_for_any_load(
             total_ms in 0_u64..600_000,
             unacked_bytes in any::<u64>(),
             link_speed in any::<u64>(),

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_submitters_own_words_are_the_message() {
+    fn failure_of_the_submitter_is_the_message() {
         let failure = Failure {
             message: "no such column: `clas`; did you mean `class`?".into(),
             detail: "Traceback …".into(),
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn last_words_explain_only_what_nothing_else_does() {
+    fn stderr_tail_explains_only_unexplained_exits() {
         let mut silent = exit_report(None, exited(ExitStatus::Code(1), 0), None);
         silent.explain("No module named 'x'");
         assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
@@ -357,13 +357,13 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_was_down_may_be_tried_again() {
+    fn transient_failure_is_retryable() {
         let failure = Failure { message: "connection refused".into(), transient: true, ..Default::default() };
         assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure)).retryable);
     }
 
     #[test]
-    fn an_oom_kill_is_told_whether_python_dies_of_it_or_exits() {
+    fn oom_kill_is_reported_for_any_exit_status() {
         for status in [ExitStatus::Signal(9), ExitStatus::Code(1)] {
             let report = exit_report(None, exited(status, 1), None);
             assert_eq!((report.reason, report.retryable), (Reason::OutOfMemory, false));
@@ -372,7 +372,7 @@ mod tests {
 
     /// The cgroup may be shared, and the process that was killed another job's.
     #[test]
-    fn an_oom_kill_does_not_hide_the_users_own_error() {
+    fn oom_kill_does_not_hide_a_user_error() {
         let told = |status, user_error| {
             let failure = Failure { message: "no such table: t".into(), user_error, ..Default::default() };
             exit_report(None, exited(status, 1), Some(&failure))
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_the_cgroup_are_told() {
+    fn oom_message_has_limit_and_peak() {
         let status = ExitStatus::Signal(9);
         let exit = Exit { status, oom_kills: 2, memory_limit: 64 << 20, memory_peak: 63 << 20 };
         let message = exit_report(None, Some(exit), None).message;
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_from_outside_is_not_the_programs_fault() {
+    fn external_kill_is_retryable() {
         let killed = exit_report(None, exited(ExitStatus::Signal(9), 0), None);
         assert_eq!((killed.reason, killed.retryable), (Reason::Signaled, true));
         let crashed = exit_report(None, exited(ExitStatus::Signal(11), 0), None);
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_the_childs_but_never_zero_for_a_failed_attempt() {
+    fn exit_code_is_the_commands_and_never_zero_after_a_failure() {
         assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
         assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_messages_are_cut_at_a_character() {
+    fn long_messages_are_cut_at_a_character() {
         let failure =
             Failure { message: "ü".repeat(10_000), detail: "é".repeat(1 << 20), ..Default::default() };
         let report = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));

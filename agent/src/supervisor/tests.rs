@@ -295,7 +295,7 @@ fn interruption(kind: u8) -> Option<Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn every_attempt_ends_once_and_tells_the_truth(
+    fn every_attempt_ends_once_with_a_true_report(
         (publishes, is_publish_only, keeps_output) in any_outputs(),
         fails in any_fails(),
         exit_code in prop::sample::select(vec![0, 0, 1]),

@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_setting_is_found_as_people_write_it() {
+    fn kerberos_setting_is_parsed() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!is_asked_for(dir.path()));
         for (value, is_asked) in [("simple", false), ("kerberos", true), (" kerberos\n", true)] {

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_storage_has_its_place() {
+    fn every_scheme_is_parsed() {
         for (uri, authority, folder) in [
             ("hdfs://nn:9000/models/m", "nn:9000", "/models/m"),
             ("hdfs:///models/m", "", "/models/m"),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_leave_the_folder_is_refused() {
+    fn names_and_uris_outside_the_folder_are_rejected() {
         for name in ["", ".", "..", "a/../b", "/a", "a//b", "a/"] {
             assert!(ModelLocation::new("file:///models", name).is_err(), "{name}");
         }
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_a_uri_is_not_repeated() {
+    fn password_in_a_uri_is_not_shown() {
         let error = ModelLocation::new("s3://key:secret@bucket/m", "m").unwrap_err();
         assert!(!error.contains("secret"), "{error}");
     }

@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_a_tarball_in_a_folder_of_its_name() {
+    fn model_name_is_derived_from_the_tarball_path() {
         assert_eq!(model_of("team/flowers/flowers.tar.gz"), Some("team/flowers"));
         assert_eq!(model_of("flowers/flowers.tar.gz"), Some("flowers"));
         for other in ["flowers.tar.gz", "a/b.tar.gz", "m/.staging-j-0-1/m.tar.gz", "m/sqlflow.gob", "m/m.tar"]

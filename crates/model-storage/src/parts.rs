@@ -17,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_of_a_model_of_any_size_are_as_many_as_a_store_takes() {
+    fn number_of_parts_is_within_the_limit_for_any_size() {
         for bytes in [0, 1, 20 << 30, 52 << 30, 60 << 30, 5 << 40] {
             let part = part_of(bytes) as u64;
             assert!((bytes + bytes / 10).div_ceil(part) <= 10_000 && part >= PART as u64, "{bytes}: {part}");

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stages_removes_what_dead_writers_left() {
+    fn sweep_removes_staging_of_dead_writers() {
         let (staging, storage) = storage();
         staging.sweep(&storage);
         let expected = ["foreign-0-1", "j-1-2", "j-1-3", "j-2-1", "new-0-1"];
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn two_files_of_one_folder_are_staged_apart() {
+    fn files_of_one_folder_have_separate_staging() {
         let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt: 2 };
         let long = "x".repeat(240);
         let staging = ["a", "1", "models", &long]
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_done_removes_its_own_and_what_its_step_left() {
+    fn clear_removes_staging_of_this_and_earlier_attempts() {
         let (staging, storage) = storage();
         staging.clear(&storage).unwrap();
         let others = ["foreign-0-1", "j-1-3", "j-2-1", "dead-0-1", "new-0-1"];

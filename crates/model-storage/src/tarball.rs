@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_nobody_reads_are_passed_over() {
+    fn unread_entries_are_skipped() {
         let large = 3 * MAX_HEADER;
         let found = names(&tarball(&[(EntryType::Regular, "a", large), (EntryType::Regular, "b", 1)]));
         assert_eq!(found.unwrap(), ["a", "b"]);
     }
 
     #[test]
-    fn a_name_may_be_long_but_not_take_the_memory() {
+    fn entry_names_are_bounded() {
         let name = |length| {
             tarball(&[(EntryType::GNULongName, "././@LongLink", length), (EntryType::Regular, "a", 1)])
         };
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_gob_that_stands_first_is_found() {
+    fn gob_is_found_only_as_the_first_entry() {
         let with = tarball(&[(EntryType::Regular, GOB, 3), (EntryType::Regular, "a", 1)]);
         assert_eq!(gob(&with[..]).unwrap(), Some(b"xxx".to_vec()));
         assert_eq!(gob(&tarball(&[(EntryType::Regular, "a", 1)])[..]).unwrap(), None);
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_found_only_before_anything_large() {
+    fn metadata_is_found_only_before_large_entries() {
         let entries = |large: u64| {
             let entry = |name, size| (EntryType::Regular, name, size);
             tarball(&[entry(GOB, 3), entry("m.gob", large), entry(META, 2), entry("weights", 9)])
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_leads_out_by_its_root_by_too_many_steps_up_and_by_steps_behind_a_name() {
+    fn links_that_lead_out_are_detected() {
         for (name, target) in
             [("a", "b"), ("a", "./b/c"), ("s/a", "../b"), ("s/t/a", "../../b"), ("s/a", ".."), ("a", ".")]
         {
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_has_a_longest_length() {
+    fn metadata_length_is_bounded() {
         assert_eq!(content(&mut &b"short"[..]).unwrap(), b"short");
         let long = content(&mut io::repeat(b'x')).unwrap_err();
         assert_eq!(long.to_string(), "a file is too long for metadata");

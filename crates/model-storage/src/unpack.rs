@@ -198,7 +198,7 @@ mod tests {
 
     /// What GNU tar makes of a folder, and what it gives back.
     #[test]
-    fn an_ordinary_tarball_is_unpacked_as_it_was() {
+    fn tarball_of_gnu_tar_is_unpacked_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let script = "mkdir -p tree/sub tree/closed && cd tree && echo tool > sub/tool && chmod 751 sub/tool
 ln -s tool sub/link && ln -s sub folder && ln -s ../sub/tool closed/up && ln -s nowhere dangling && ln sub/tool hard
@@ -282,7 +282,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
     }
 
     #[test]
-    fn a_model_is_unpacked() {
+    fn model_is_unpacked() {
         let dir = tempfile::tempdir().unwrap();
         let good =
             tarball(&[("./", EntryType::Directory, ""), ("a/model.bin", EntryType::Regular, "weights")]);
@@ -291,7 +291,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
     }
 
     #[test]
-    fn nothing_leaves_the_folder() {
+    fn hostile_entries_are_rejected() {
         for bad in [
             ("../x", EntryType::Regular, "x"),
             ("/x", EntryType::Regular, "x"),
@@ -311,7 +311,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
     }
 
     #[test]
-    fn a_tarball_that_is_cut_or_spoilt_is_no_model() {
+    fn truncated_or_corrupted_tarball_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let whole = tarball(&[("model.bin", EntryType::Regular, "weights")]);
         let cut = &whole[..whole.len() - 4];

@@ -147,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_began_long_ago_is_abandoned() {
+    fn only_old_uploads_are_abandoned() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let begun = |initiated: &str| Upload { key: "k".into(), id: "1".into(), initiated: initiated.into() };
         // 2001-09-09T01:46:40Z is now.
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_uploads_is_read() {
+    fn list_of_uploads_is_parsed() {
         let text = r#"<?xml version="1.0"?><ListMultipartUploadsResult><Bucket>b</Bucket><Upload><Key>a &amp; b</Key>
             <UploadId>one</UploadId><Initiator><ID>x</ID></Initiator><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
             <Upload><Initiated>2026-01-01T00:00:00Z</Initiated><UploadId>two</UploadId><Key>c</Key></Upload>

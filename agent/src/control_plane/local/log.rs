@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_apart_and_their_order_is_kept() {
+    fn records_keep_the_order_of_separate_streams() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = LogFolder::create(dir.path()).unwrap();
         log.write(&[output(1, Stream::Stdout, "a"), output(2, Stream::Stderr, "b")]).unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     /// A container that is started again finds its folder as it left it.
     #[test]
-    fn the_logs_of_earlier_runs_stay_and_that_of_one_that_runs_is_not_touched() {
+    fn earlier_logs_are_numbered_and_a_running_one_is_locked() {
         let dir = tempfile::tempdir().unwrap();
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         for text in ["first", "second", "third"] {

@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_system_that_hangs_says_nothing() {
+    async fn hanging_file_system_does_not_mean_gone() {
         let hung = tokio::spawn(std::future::pending());
         let mut folder = RunFolder { path: "/nowhere".into(), looking: Some(hung) };
         assert!(!folder.is_gone().await);

@@ -308,7 +308,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_server_that_is_silent_in_the_tls_handshake_is_given_up() {
+    async fn tls_handshake_has_a_timeout() {
         // The kernel accepts the connection, and nobody ever says a word on it.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("https://{}", silent.local_addr().unwrap());
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_of_all_agents_come_at_the_same_points_of_the_clock() {
+    fn heartbeats_are_aligned_to_the_wall_clock() {
         for now in [Duration::ZERO, Duration::from_nanos(1_764_400_000_123_456_789), BEAT_GRID * 7] {
             let first = now + DEFAULT_HEARTBEAT - beyond_grid(now);
             assert_eq!(beyond_grid(first), Duration::ZERO, "{now:?}");
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_codes_that_the_contract_names_are_final() {
+    fn only_documented_status_codes_are_final() {
         for code in (0..=16).map(Code::from) {
             let end = SessionEnd::from(Status::new(code, ""));
             let is_final = matches!(

@@ -58,7 +58,7 @@ fn full_window_delays_records_and_not_heartbeats() {
 }
 
 #[test]
-fn the_last_words_are_a_line_from_before_the_first_statement() {
+fn stderr_tail_is_the_last_line_before_the_first_statement() {
     let link = Link::new(1 << 20);
     assert_eq!(link.outbox.stderr_tail(), None);
     say(&link, &"x".repeat(10_000));

@@ -39,7 +39,7 @@ impl Disk {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn first_in_first_out_whatever_the_disk_does(
+    fn order_survives_any_disk_failure(
         steps in prop::collection::vec((0_u8..6, 1_usize..3_000_000), 1..60),
     ) {
         let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn the_file_keeps_to_its_limit() {
+fn file_stays_within_its_limit() {
     let (mut tail, mut disk) = (Tail::new(3 << 20), Disk::default());
     let mut seq = 0;
     for _ in 0..100 {
@@ -106,7 +106,7 @@ fn taken(tail: &mut Tail, disk: &mut Disk) -> Vec<(u64, bool)> {
 }
 
 #[test]
-fn a_gap_stands_for_a_record_that_is_damaged() {
+fn damaged_record_becomes_a_gap() {
     let (mut tail, mut disk, starts) = spooled();
     // After the length: a tag that there is not.
     disk.0[starts[1] + 1] = 0xff;
@@ -115,7 +115,7 @@ fn a_gap_stands_for_a_record_that_is_damaged() {
 }
 
 #[test]
-fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
+fn damaged_length_makes_gaps_up_to_the_next_known_start() {
     for damage in [0xff, 0x7f, 0] {
         let (mut tail, mut disk, starts) = spooled();
         disk.0[starts[1]..].fill(damage);
@@ -129,7 +129,7 @@ fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
 }
 
 #[test]
-fn reading_that_fails_asks_for_no_more_the_next_time() {
+fn failed_read_is_repeated_with_the_same_length() {
     let (mut tail, mut disk, _) = spooled();
     tail.push(&record(5, 2 * READ));
     disk.carry_out(&mut tail, false, false);
@@ -166,7 +166,7 @@ fn taken_without(tail: &mut Tail, disk: &mut Disk, bad: std::ops::Range<u64>) ->
 
 /// Small records, whose lengths cannot be followed through a bad block.
 #[test]
-fn behind_a_part_that_cannot_be_read_it_goes_on_at_a_beginning_that_is_known() {
+fn reading_resumes_at_the_next_known_start() {
     const RECORDS: u64 = 20_000;
     for bad in [0..4096, 4096..8192, 1 << 20..(1 << 20) + 4096, 2_000_000..2_300_000] {
         let (mut tail, mut disk) = (Tail::new(256 << 20), Disk::default());

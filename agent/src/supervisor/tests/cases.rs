@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
+fn unkillable_command_is_given_up_and_reported() {
     let mut world = World::unkillable(plan(true));
     while !world.is_running {
         world.step(0);
@@ -22,7 +22,7 @@ fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
 }
 
 #[test]
-fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
+fn third_term_gives_up_an_unkillable_command() {
     let mut world = World::unkillable(plan(false));
     while !world.is_running {
         world.step(0);
@@ -38,7 +38,7 @@ fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
 
 /// A shell ends at TERM at once. What it had started was told too, and is not ended for the end of its shell.
 #[test]
-fn what_outlives_a_command_that_was_told_to_end_has_the_rest_of_its_grace() {
+fn leftovers_of_a_terminated_command_keep_its_grace_period() {
     for told in [terminate(), cancel()] {
         let mut machine = running(false);
         machine.apply(told);
@@ -56,7 +56,7 @@ fn what_outlives_a_command_that_was_told_to_end_has_the_rest_of_its_grace() {
 }
 
 #[test]
-fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
+fn pipes_that_close_before_the_exit_are_not_awaited_again() {
     let mut world = World::new(plan(false), Fails::Nothing, 0, true, true);
     world.happen(Event::Assigned(plan(false)));
     world.happen(Event::Prepared);
@@ -68,7 +68,7 @@ fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
 }
 
 #[test]
-fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() {
+fn unpublished_output_is_kept() {
     for (keeps_output, fate) in [(true, "is kept"), (false, "is lost with its workspace")] {
         let mut world = World::new(Plan { keeps_output, ..plan(true) }, Fails::Stage, 0, false, false);
         while world.step(0) {}
@@ -79,7 +79,7 @@ fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() 
 }
 
 #[test]
-fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
+fn write_conflict_stages_and_asks_again() {
     let mut world = World::new(plan(true), Fails::WriteConflict(3), 0, false, false);
     while world.step(0) {}
     assert!(world.committed);
@@ -98,7 +98,7 @@ fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
 }
 
 #[test]
-fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
+fn lost_output_fails_a_successful_command() {
     let lost = || Some("3 bytes are lost".to_owned());
     for (kept, unwritten, unlogged, code) in [
         (OutputSink::Nowhere, lost(), None, 65),
@@ -124,7 +124,7 @@ fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
 }
 
 #[test]
-fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
+fn cancelled_attempt_does_not_replace_a_newer_model() {
     for (given_up, reason) in [
         (Event::AttachRefused("a later attempt runs".into()), Reason::Refused),
         (Event::Cancel { reason: "by the user".into(), grace: None }, Reason::Cancelled),
@@ -141,7 +141,7 @@ fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
 }
 
 #[test]
-fn an_attempt_that_only_publishes_runs_nothing() {
+fn publish_only_attempt_runs_no_command() {
     let plan = Plan { is_publish_only: true, keeps_output: true, ..plan(true) };
     let mut world = World::new(plan, Fails::Nothing, 1, false, false);
     while world.step(0) {}
@@ -154,7 +154,7 @@ fn an_attempt_that_only_publishes_runs_nothing() {
 }
 
 #[test]
-fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does() {
+fn waiting_agent_has_no_timeout_until_its_server_is_gone() {
     let (mut machine, _) = Attempt::new(LINGER);
     assert_eq!(machine.apply(Event::WaitingForAttempt), []);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [], "a server has it wait");
@@ -164,7 +164,7 @@ fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does
 
 /// It has nothing to run then: a server that waits for its outcome would take it for lost.
 #[test]
-fn a_cancel_that_comes_instead_of_the_assignment_is_reported() {
+fn cancel_before_the_assignment_is_reported() {
     let mut world = World::new(plan(true), Fails::Nothing, 0, false, false);
     world.pending.clear();
     world.happen(Event::Cancel { reason: "by the user".into(), grace: None });
@@ -203,7 +203,7 @@ fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
 }
 
 #[test]
-fn a_grant_that_comes_after_a_cancel_is_kept_from_the_command() {
+fn grant_after_a_cancel_does_not_reach_the_command() {
     let mut machine = running(false);
     machine.apply(Event::CommitAsked);
     machine.apply(cancel());
@@ -214,7 +214,7 @@ fn a_grant_that_comes_after_a_cancel_is_kept_from_the_command() {
 
 /// KILL takes its time, and its effect was visible before.
 #[test]
-fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
+fn granted_command_that_exits_late_has_succeeded() {
     let mut machine = running(true);
     machine.apply(cancel());
     machine.apply(Event::TimeUp(Timer::Grace));
@@ -225,7 +225,7 @@ fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
 
 /// Its results are not all there, whatever else ended it.
 #[test]
-fn a_broken_channel_is_no_success_when_the_cancel_is_forgotten() {
+fn broken_channel_is_no_success_despite_a_grant() {
     let mut machine = running(true);
     machine.apply(cancel());
     machine.apply(Event::ChannelBroken("no frame".into()));
@@ -233,7 +233,7 @@ fn a_broken_channel_is_no_success_when_the_cancel_is_forgotten() {
 }
 
 #[test]
-fn a_command_that_was_given_up_is_taken_at_its_word_when_it_ends_in_time() {
+fn late_exit_of_a_given_up_command_counts() {
     let mut machine = running(true);
     machine.apply(terminate());
     machine.apply(Event::TimeUp(Timer::LeaveBy));
@@ -247,7 +247,7 @@ fn a_command_that_was_given_up_is_taken_at_its_word_when_it_ends_in_time() {
 
 /// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
 #[test]
-fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
+fn cancel_gives_a_granted_commit_its_grace_period() {
     let mut machine = running(true);
     assert_eq!(machine.apply(cancel()), [Action::SetTimer(Timer::Grace, Duration::from_secs(3))]);
     assert_eq!(machine.apply(cancel()), [], "a server repeats its Cancel on every stream");
@@ -258,7 +258,7 @@ fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
 }
 
 #[test]
-fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
+fn granted_commit_succeeds_despite_a_cancel() {
     for (is_granted, code, reason) in
         [(true, 0, Reason::Succeeded), (true, 1, Reason::Cancelled), (false, 0, Reason::Cancelled)]
     {
@@ -270,7 +270,7 @@ fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
 
 /// The Cancel's grace ends by its own timer; the platform's TERM brings deadlines, and does not shorten it.
 #[test]
-fn a_term_after_a_cancel_does_not_shorten_its_grace() {
+fn term_after_a_cancel_keeps_its_grace_period() {
     let mut machine = running(false);
     machine.apply(cancel());
     machine.apply(terminate());
@@ -283,7 +283,7 @@ fn a_term_after_a_cancel_does_not_shorten_its_grace() {
 }
 
 #[test]
-fn an_agent_whose_records_are_being_taken_lingers_on_until_the_time_to_leave() {
+fn acknowledged_records_extend_the_linger_until_the_deadline() {
     let mut world = World::new(plan(false), Fails::Silence, 0, false, false);
     while world.reports.is_empty() {
         world.step(0);
@@ -299,7 +299,7 @@ fn an_agent_whose_records_are_being_taken_lingers_on_until_the_time_to_leave() {
 
 /// A finished training whose leftovers hold the pipes, when publishing should have given up already: nothing would bound it.
 #[test]
-fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
+fn staging_does_not_begin_after_the_publish_deadline() {
     for late in [Timer::PublishBy, Timer::LeaveBy] {
         let (mut machine, _) = Attempt::new(LINGER);
         machine.apply(Event::Assigned(Plan { keeps_output: true, ..plan(true) }));
@@ -333,7 +333,7 @@ fn reported(actions: &[Action]) -> &ExitReport {
 }
 
 #[test]
-fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_by_another_attempt() {
+fn exhausted_start_is_retried_with_one_warning() {
     let (mut machine, mut actions) = starting(OutputSink::Server, StartFault::Exhausted);
     let Action::Warn(said) = actions.remove(0) else { panic!("nothing is said: {actions:?}") };
     assert_eq!(said, "cannot start python; trying again for up to 60 s");
@@ -351,14 +351,14 @@ fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_b
 }
 
 #[test]
-fn a_command_that_starts_at_last_runs_as_any_other() {
+fn retried_start_runs_normally() {
     let mut world = World::new(plan(true), Fails::StartFor(5), 0, false, false);
     while world.step(0) {}
     assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
 }
 
 #[test]
-fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_start() {
+fn start_is_not_retried_without_a_server_or_for_other_faults() {
     let (_, actions) = starting(OutputSink::Server, StartFault::Other);
     let report = reported(&actions);
     assert_eq!((report.reason, report.retryable), (Reason::StartFailed, false));
@@ -372,7 +372,7 @@ fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_st
 }
 
 #[test]
-fn a_pause_between_two_starts_ends_at_once_with_the_attempt() {
+fn end_of_the_attempt_cuts_the_start_backoff() {
     for (event, reason, is_retryable) in [
         (cancel(), Reason::Cancelled, false),
         (terminate(), Reason::Terminated, true),
