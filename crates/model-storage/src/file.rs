@@ -13,15 +13,15 @@ use sqlflow_sync::lock;
 use super::staging::{Folders, Staging, is_staging};
 use super::{CommitUnknown, FoundFile, ModelStore, Precondition, StagedFile, WriteConflict, kind};
 
-/// Writes wait for this much, so that a tarball costs few system calls.
+/// Write buffer, so that a tarball costs few system calls.
 const BUFFER: usize = 256 << 10;
 
-/// A model's folder; files are staged in a folder within it, so that renames stay on one file system.
+/// A model's folder. Files are staged in a folder within it, so that renames stay on one file system.
 #[derive(Debug)]
 pub(super) struct FileStore {
     folder: PathBuf,
     staging: Staging,
-    /// Files whose rename went through: when only the sync after it failed, the next try must not look for them.
+    /// Files that were renamed. If only the sync after it failed, a retry must not rename again.
     renamed: Mutex<HashSet<String>>,
 }
 
@@ -61,7 +61,7 @@ impl ModelStore for FileStore {
         durable::sync_folder(&self.folder)
             // The model's folder may be new.
             .and_then(|()| self.folder.parent().map_or(Ok(()), durable::sync_folder))
-            .map_err(|error| CommitUnknown::because(&error, "its folder could not be synced"))
+            .map_err(|error| CommitUnknown::because(&error, "cannot sync its folder"))
     }
 
     fn clear(&self) -> io::Result<()> {
@@ -75,7 +75,7 @@ impl ModelStore for FileStore {
         while let Some(folder) = folders.pop() {
             for entry in if_there(fs::read_dir(&folder))?.into_iter().flatten() {
                 let path = entry?.path();
-                // Not followed: a link may lead in a circle.
+                // Not followed: links may form a cycle.
                 let Some(metadata) = if_there(fs::symlink_metadata(&path))? else { continue };
                 if metadata.is_dir() {
                     folders.push(path);
@@ -109,7 +109,7 @@ impl ModelStore for FileStore {
         }
         durable::sync_folder(&self.folder)?;
         self.staging.sweep(self);
-        // Only when it is empty.
+        // Succeeds only if it is empty.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Folders for FileStore {
     }
 }
 
-/// Of the folder and what is in it.
+/// Time of the last change in the folder or of an entry of it.
 fn last_change(folder: &Path) -> io::Result<SystemTime> {
     let mut last = fs::metadata(folder)?.modified()?;
     for entry in fs::read_dir(folder)? {
@@ -148,7 +148,7 @@ fn last_change(folder: &Path) -> io::Result<SystemTime> {
     Ok(last)
 }
 
-/// `None`: it is not there, or not any more.
+/// `None`: not found.
 fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -1,7 +1,7 @@
 //! Models in HDFS, by its own protocol.
 //!
-//! OpenDAL's binding of the same client deletes a file before it renames another over it, and keeps its errors' texts
-//! to itself; so the client is used as it is. Its rename is the namenode's `rename2` with OVERWRITE: one transaction.
+//! The client is used without OpenDAL, whose binding of it deletes the target before a rename and hides error messages.
+//! Its rename is the namenode's `rename2` with OVERWRITE: one transaction.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,19 +25,19 @@ use super::{
 };
 use crate::cache::{Fingerprint, TRAILER};
 
-/// Bytes that are gathered before they are given to the pipeline of datanodes.
+/// Bytes that are buffered before they are sent to the pipeline of datanodes.
 const BUFFER: usize = 1 << 20;
 const FOLDER_MODE: u32 = 0o755;
 
-/// A model's folder; files are staged in a folder within it.
+/// A model's folder. Files are staged in a folder within it.
 pub(super) struct HdfsStore {
-    /// `hdfs://host:port`; without host the default one of Hadoop's configuration.
+    /// `hdfs://host:port`; without a host, the default of Hadoop's configuration.
     url: String,
     folder: String,
     staging: Staging,
     calls: Calls,
-    /// What was staged, as the namenode described it: a rename keeps length and time, so that a rename whose answer
-    /// was lost can be told from one that never was.
+    /// Staged files, as the namenode described them. A rename keeps length and time. So a rename whose response was lost
+    /// can be distinguished from one that did not happen.
     staged: Arc<Mutex<HashMap<String, Described>>>,
 }
 
@@ -78,7 +78,7 @@ impl HdfsStore {
         })
     }
 
-    /// A new client has read its configuration, tokens and tickets anew.
+    /// A new client, which reads configuration, tokens and tickets again.
     fn client(&self) -> io::Result<Client> {
         ClientBuilder::new().with_url(&self.url).build().map_err(io_error)
     }
@@ -96,7 +96,7 @@ impl HdfsStore {
         let Err(error) = client.rename(&from, &to, true).await.map_err(io_error) else { return Ok(()) };
         let staged = lock(&self.staged).get(name).copied();
         match (client.get_file_info(&from).await, client.get_file_info(&to).await) {
-            // It went through before, and only its answer was lost.
+            // An earlier rename succeeded, and only its response was lost.
             (Err(HdfsError::FileNotFound(_)), Ok(found)) if staged == Some(Described::from(&found)) => Ok(()),
             (Err(HdfsError::FileNotFound(_)), Ok(_) | Err(HdfsError::FileNotFound(_))) => {
                 Err(WriteConflict::not_staged(name))
@@ -191,7 +191,7 @@ impl ModelStore for HdfsStore {
             Ok(())
         })?;
         self.staging.sweep(self);
-        // Refused as long as something is in it.
+        // Fails unless it is empty.
         let _ = self.calls.wait(async { client.delete(&self.folder, false).await.map_err(io_error) });
         Ok(())
     }
@@ -230,7 +230,7 @@ impl Folders for HdfsStore {
     }
 }
 
-/// What is in a folder; nothing when it is not there, or not any more.
+/// Entries of a folder; none if it does not exist.
 async fn entries(client: &Client, folder: &str) -> io::Result<Vec<FileStatus>> {
     match client.list_status(folder, false).await {
         Err(HdfsError::FileNotFound(_)) => Ok(Vec::new()),
@@ -260,7 +260,7 @@ impl Sink for Staged {
     fn finish(self) -> io::Result<()> {
         let Self { client, path, name, mut writer, staged, calls } = self;
         let described = calls.wait(async {
-            // On the disks of the datanodes, not only in their memory.
+            // Durable on the datanodes, not only in their memory.
             writer.hsync().await.map_err(io_error)?;
             Box::pin(writer.close()).await.map_err(io_error)?;
             client.get_file_info(&path).await.map(|status| Described::from(&status)).map_err(io_error)
@@ -289,7 +289,7 @@ impl Read for Reading {
     }
 }
 
-/// The first line: Java's exceptions bring their stack along.
+/// With the first line of the message: the others are a Java stack trace.
 fn io_error(error: HdfsError) -> io::Error {
     let kind = match &error {
         HdfsError::IOError(error) => error.kind(),
@@ -302,9 +302,9 @@ fn io_error(error: HdfsError) -> io::Error {
     };
     let text = error.to_string();
     let mut text = text.lines().next().unwrap_or_default().to_owned();
-    // All that there is to see of a namenode that asks for Kerberos when we do not know.
+    // The only sign of a namenode that requires Kerberos when the client is not configured for it.
     if text.contains("RPC listener disconnected") {
-        text.push_str(" (or it asks for Kerberos: then HADOOP_CONF_DIR must name its settings)");
+        text.push_str(" (if the namenode requires Kerberos, set HADOOP_CONF_DIR)");
     }
     io::Error::new(kind, text)
 }

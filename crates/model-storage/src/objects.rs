@@ -1,8 +1,8 @@
 //! Models in object stores, where nothing can be renamed.
 //!
-//! A file is staged as an upload in parts that is not completed: nobody sees it, and its completion replaces the
-//! object as a whole. So nothing is copied, and the commit is one small request. An upload whose agent died stays
-//! behind unseen, until a later agent finds that it is old (S3), or the store removes it by a rule of its own.
+//! A file is staged as a multipart upload that is not completed: it is invisible, and its completion replaces the object
+//! atomically. So nothing is copied, and the commit is one small request. The upload of an agent that died stays, invisible,
+//! until a later agent finds that it is old (S3), or a lifecycle rule of the store removes it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -25,11 +25,10 @@ use super::{
 };
 use crate::cache::Fingerprint;
 
-/// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
-/// filled they are the bound on memory: 36 MiB, and what the HTTP client holds of them. All but the last two are what may
-/// still have to be sent when the commit is granted.
+/// Parts that are sent at the same time. Together with a waiting, a held back and a growing part they bound the memory:
+/// 36 MiB, and the copies of the HTTP client. At the grant, all but the last two may still have to be sent.
 const CONCURRENT: usize = 2;
-/// Says in an object's metadata who wrote it.
+/// Key in an object's metadata that identifies the writer.
 const WRITTEN_BY: &str = "sqlflow-writer";
 
 pub(super) struct ObjectStore {
@@ -37,33 +36,33 @@ pub(super) struct ObjectStore {
     bucket: String,
     /// `a/b/`, or nothing.
     prefix: String,
-    /// Who writes.
+    /// Identifies this writer.
     writer: String,
     calls: Calls,
     uploads: Uploads,
-    /// The store refused to write under a condition.
+    /// The store does not support conditional writes.
     is_unconditional: AtomicBool,
 }
 
-/// What was begun and neither completed nor aborted, by name.
+/// Uploads that were begun and neither completed nor aborted, by name.
 type Uploads = Arc<Mutex<HashMap<String, Upload>>>;
 
 struct Upload {
     operator: Operator,
     writer: Writer,
     length: u64,
-    /// It is completed only over what was there.
+    /// It has a precondition.
     is_conditional: bool,
-    /// All was sent; it can be completed.
+    /// All parts were sent; it can be completed.
     is_whole: bool,
-    /// The store said that it is.
+    /// The store confirmed its completion.
     is_closed: bool,
 }
 
-/// Under which an object is replaced.
+/// Condition of a write.
 enum Condition {
     None,
-    /// It has this entity tag.
+    /// The object has this entity tag.
     Is(String),
     IsMissing,
 }
@@ -78,7 +77,7 @@ impl fmt::Debug for ObjectStore {
 }
 
 impl ObjectStore {
-    /// Whether this build knows the storage.
+    /// Whether this build supports the storage.
     pub(super) fn serves(scheme: Scheme) -> bool {
         match scheme {
             Scheme::S3 => cfg!(feature = "s3"),
@@ -99,7 +98,7 @@ impl ObjectStore {
             scheme: location.scheme,
             bucket: location.authority.clone(),
             prefix: if folder.is_empty() { String::new() } else { format!("{folder}/") },
-            // Random too: an agent that stands alone has no attempt.
+            // Random too: `exec` has no attempt.
             writer: format!(
                 "{}/{}/{}/{:x}",
                 attempt.job_id,
@@ -117,7 +116,7 @@ impl ObjectStore {
         Ok(http::retried(self.timed_operator()?))
     }
 
-    /// A new one has read its credentials anew.
+    /// A new operator, which reads credentials again.
     fn timed_operator(&self) -> io::Result<Operator> {
         let operator = match self.scheme {
             #[cfg(feature = "s3")]
@@ -134,7 +133,7 @@ impl ObjectStore {
                     .container(&self.bucket)
                     .endpoint(&variable("AZBLOB_ENDPOINT")),
             )?,
-            other => return Err(io::Error::other(format!("{other}:// is no object store"))),
+            other => return Err(io::Error::other(format!("{other}:// is not an object store"))),
         };
         http::timed(operator)
     }
@@ -143,26 +142,25 @@ impl ObjectStore {
         format!("{}{name}", self.prefix)
     }
 
-    /// Removes uploads that nobody will complete, where that can be done; it is no fault of anybody's when it cannot, such as
-    /// for lack of the right to list them.
-    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "only S3 can be asked"))]
+    /// Removes abandoned uploads, if the store can list them and permits it. Failures do not matter.
+    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "only S3 can list them"))]
     fn remove_abandoned(&self, operator: &Operator, path: &str) {
         #[cfg(feature = "s3")]
         if self.scheme == Scheme::S3 {
             match self.calls.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
                 Ok(0) => {}
-                Ok(count) => tracing::info!(path, count, "removed uploads that nobody completed for a day"),
-                Err(error) => tracing::debug!(path, %error, "cannot look for uploads that were abandoned"),
+                Ok(count) => tracing::info!(path, count, "removed uploads that were abandoned a day ago"),
+                Err(error) => tracing::debug!(path, %error, "cannot list abandoned uploads"),
             }
         }
     }
 
-    /// Aborts an upload that is under way, if there is one.
+    /// Aborts the upload of this name, if there is one.
     fn abort(&self, name: &str) {
         let Some(mut upload) = lock(&self.uploads).remove(name) else { return };
         let aborting = async { upload.writer.abort().await.map_err(http::io_error) };
         if let Err(error) = self.calls.wait_for_cleanup(aborting) {
-            tracing::debug!(name, %error, "an upload stays behind");
+            tracing::debug!(name, %error, "cannot abort an upload");
         }
     }
 
@@ -177,25 +175,28 @@ impl ObjectStore {
         let found = self.calls.wait_with_retries(async || operator.stat(path).await);
         let is_marked = operator.info().capability().write_with_user_metadata;
         let found = match (closed, found) {
-            // Another's went over it at once.
+            // Another writer has already replaced it.
             (Ok(()), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
-            // Who may only write is not told more.
+            // Credentials that may only write cannot verify it.
             (Ok(()), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-            // Somebody removed it.
+            // It was removed since.
             (Ok(()), Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(error),
             (Ok(()), Err(error)) => {
-                tracing::warn!(path, %error, "the store has taken it; that could not be looked at");
+                tracing::warn!(path, %error, "the store confirmed the commit; it could not be verified");
                 return Ok(());
             }
             (Ok(()), Ok(found)) => found,
-            // It was completed before, and only the answer was lost.
+            // An earlier completion succeeded, and only its response was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            // A try without an answer may have completed it. Who may not write has not.
+            // A request without a response may have completed it. Without permission to write it has not.
             (Err(error), Err(unknown))
                 if error.kind() != io::ErrorKind::PermissionDenied
                     && unknown.kind() != io::ErrorKind::NotFound =>
             {
-                return Err(CommitUnknown::because(&error, "the store does not tell what it has"));
+                return Err(CommitUnknown::because(
+                    &error,
+                    "the store does not say whether it was committed",
+                ));
             }
             (Err(error), _) if self.is_write_conflict(&error, *is_conditional) => {
                 return Err(io::Error::other(WriteConflict(match error.kind() {
@@ -234,7 +235,7 @@ impl ObjectStore {
         }
     }
 
-    /// What the object must still be when the upload is completed.
+    /// The condition under which the upload may replace the object.
     fn condition(&self, operator: &Operator, path: &str) -> io::Result<Condition> {
         let can = operator.info().capability();
         if !(can.write_with_if_match && can.write_with_if_not_exists)
@@ -245,10 +246,10 @@ impl ObjectStore {
         match self.calls.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
             Ok(found) => Ok(found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Condition::IsMissing),
-            // Who may not list a bucket is not told that there is nothing; who may not write either is told next.
+            // Without permission to list, a missing object is "permission denied". A missing permission to write shows next.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Condition::None),
             Err(error) => {
-                // That answer has no body that says why.
+                // A response to HEAD has no body that says why.
                 let asked = self.calls.wait(async {
                     operator.read_with(path).range(0..1).await.map(drop).map_err(http::io_error)
                 });
@@ -269,7 +270,7 @@ impl ModelStore for ObjectStore {
         let path = self.path(name);
         self.abort(name);
         self.remove_abandoned(&operator, &path);
-        // Without `chunk`: what OpenDAL has gathered for a chunk is lost when sending it fails.
+        // Without `chunk`: OpenDAL loses what it has buffered for a chunk when sending fails.
         let mut writer = timed.writer_with(&path).concurrent(CONCURRENT);
         if operator.info().capability().write_with_user_metadata {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
@@ -361,10 +362,10 @@ impl ModelStore for ObjectStore {
         let operator = self.operator()?;
         let path = self.path(name);
         let stream = self.calls.wait(async {
-            // Says at once whether it is there.
+            // Reports a missing object now.
             let found = operator.stat(&path).await.map_err(http::io_error)?;
             let mut reader = operator.reader_with(&path).chunk(PART).concurrent(2);
-            // All pieces are of the very object that was looked at, whoever replaces it meanwhile.
+            // All pieces are of this version of the object, even if it is replaced meanwhile.
             if let Some(tag) = found.etag().filter(|_| operator.info().capability().read_with_if_match) {
                 reader = reader.if_match(tag);
             }
@@ -378,8 +379,8 @@ impl ModelStore for ObjectStore {
 struct Staged {
     name: String,
     part: usize,
-    /// The last part so far. What follows may be too short for a part of its own, and then goes with this one: what is
-    /// short OpenDAL gathers itself, and loses when sending it fails.
+    /// The last part so far. A shorter rest is sent together with it: OpenDAL would buffer a short part, and lose it when
+    /// sending fails.
     held_back: Bytes,
     uploads: Uploads,
     calls: Calls,
@@ -428,7 +429,7 @@ fn built(builder: impl Builder) -> io::Result<Operator> {
     Operator::new(builder).map_err(http::io_error)
 }
 
-/// Without any more configuration than other S3 clients need.
+/// With the environment variables of other S3 clients.
 #[cfg(feature = "s3")]
 fn s3(bucket: &str) -> opendal::services::S3 {
     let builder =
@@ -445,7 +446,7 @@ fn region() -> String {
     named.unwrap_or_else(|| "us-east-1".to_owned())
 }
 
-/// Empty when it is not set.
+/// Empty if it is not set.
 #[cfg(any(feature = "s3", feature = "oss", feature = "azblob"))]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()

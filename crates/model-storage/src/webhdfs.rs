@@ -1,7 +1,7 @@
-//! Models in HDFS over HTTP, for where its own protocol does not reach.
+//! Models in HDFS over HTTP, for networks that its own protocol does not cross.
 //!
-//! OpenDAL writes and reads. It cannot rename, so that one request is ours: RENAME with `renameoptions=OVERWRITE`, one
-//! transaction of the namenode.
+//! OpenDAL writes and reads. It cannot rename, so this module sends that request itself: RENAME with
+//! `renameoptions=OVERWRITE`, one transaction of the namenode.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,7 +31,7 @@ pub(super) struct WebhdfsStore {
     folder: String,
     staging: Staging,
     calls: Calls,
-    /// What was staged, as the namenode described it. A rename keeps that.
+    /// Staged files, as the namenode described them. A rename keeps that.
     staged: Arc<Mutex<HashMap<String, Described>>>,
 }
 
@@ -97,7 +97,7 @@ impl WebhdfsStore {
             |found: &opendal::Result<_>| matches!(found, Err(error) if error.kind() == ErrorKind::NotFound);
         let staged = lock(&self.staged).get(name).copied();
         match (operator.stat(&from).await, operator.stat(&to).await) {
-            // It went through before, and only its answer was lost.
+            // An earlier rename succeeded, and only its response was lost.
             (gone, Ok(found)) if is_missing(&gone) && staged == Some(Described::from(&found)) => Ok(()),
             (gone, found) if is_missing(&gone) && (found.is_ok() || is_missing(&found)) => {
                 Err(WriteConflict::not_staged(name))
@@ -126,10 +126,10 @@ impl WebhdfsStore {
         if !status.is_success() {
             return Err(io::Error::other(format!("RENAME: {status}: {}", exception(&text))));
         }
-        // A namenode that overwrites says nothing more. HttpFS knows no such option, and refuses with success.
+        // A namenode that overwrites returns nothing more. HttpFS ignores the option, and refuses with status 200.
         match serde_json::from_str::<serde_json::Value>(&text) {
             Ok(answer) if answer["boolean"] == false => Err(io::Error::other(
-                "RENAME was refused: is this HttpFS? It puts no file over another; name a namenode",
+                "RENAME was refused; HttpFS cannot replace a file: use the address of a namenode",
             )),
             _ => Ok(()),
         }
@@ -141,7 +141,7 @@ impl ModelStore for WebhdfsStore {
         let operator = self.operator()?;
         let path = self.staged_path(name);
         let writer = self.calls.wait(async {
-            // What an earlier try left would be appended to.
+            // Otherwise the file of an earlier try would be appended to.
             operator.delete(&path).await.map_err(http::io_error)?;
             operator.writer_with(&path).append(true).await.map_err(http::io_error)
         })?;
@@ -212,7 +212,7 @@ impl ModelStore for WebhdfsStore {
         let path = self.final_path(name);
         self.calls.wait(async { operator.delete(&path).await.map_err(http::io_error) })?;
         self.staging.sweep(self);
-        // Refused as long as something is in it.
+        // Fails unless it is empty.
         let folder = format!("{}/", self.folder);
         let _ = self.calls.wait(async { operator.delete(&folder).await.map_err(http::io_error) });
         Ok(())
@@ -238,7 +238,7 @@ impl Folders for WebhdfsStore {
         Ok(names.filter(|name| is_staging(name)).collect())
     }
 
-    /// Of folders themselves OpenDAL does not tell it.
+    /// OpenDAL does not report it for the folder itself.
     fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
         let operator = self.operator()?;
         let within = self.calls.wait_for_cleanup(entries(&operator, &format!("{}/{name}", self.folder)))?;
@@ -254,7 +254,7 @@ impl Folders for WebhdfsStore {
     }
 }
 
-/// What is in a folder; nothing when it is not there, or not any more.
+/// Entries of a folder; none if it does not exist.
 async fn entries(operator: &Operator, folder: &str) -> io::Result<Vec<Entry>> {
     let folder = format!("{}/", folder.trim_end_matches('/'));
     let mut found = match operator.list(&folder).await {
@@ -272,7 +272,7 @@ enum User {
     Unknown,
 }
 
-/// Read anew for every request, as tokens are renewed.
+/// Read for every request, since tokens are renewed.
 fn user_of_requests() -> User {
     let variable = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
     match (variable("WEBHDFS_DELEGATION_TOKEN"), variable("HADOOP_USER_NAME")) {
@@ -317,7 +317,7 @@ impl Sink for Staged {
             writer.close().await.map_err(http::io_error)?;
             operator.stat(&path).await.map(|found| Described::from(&found)).map_err(http::io_error)
         })?;
-        // An APPEND whose answer was lost was sent again.
+        // An APPEND whose response was lost was sent twice.
         if found.length != length {
             return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {}", found.length)));
         }
