@@ -84,7 +84,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
                             Reading::Damaged { before: bytes.into(), until }
                         }
                         Err(error) => {
-                            tracing::error!(%error, "cannot read what was spooled to disk; trying again");
+                            tracing::error!(%error, "cannot read what was spooled to disk; retrying");
                             tokio::time::sleep(RETRY).await;
                             Reading::Failed
                         }
@@ -152,7 +152,7 @@ fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
     Ok(Part { bytes, damage: None })
 }
 
-/// Whether the file is damaged, which trying again does not change: as a server's log is, or it is shorter than what was
+/// Whether the file is damaged, which retrying does not change: as a server's log is, or it is shorter than what was
 /// written.
 fn is_unreadable(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof

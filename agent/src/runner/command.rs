@@ -1,4 +1,4 @@
-//! The command: started, answered, and what it leaves behind.
+//! Starts the command, answers its submitter, and signals it and its leftovers.
 
 use std::ffi::OsString;
 use std::io;
@@ -21,7 +21,7 @@ use crate::process::spawn::{self, NotStarted, Started};
 use crate::process::tree;
 use crate::supervisor::{Event, StartFault};
 
-/// More leftovers than this are counted, not named.
+/// Number of leftovers that are named in a warning; further ones are counted.
 const NAMED_LEFTOVERS: usize = 5;
 
 impl Runner {
@@ -43,7 +43,7 @@ impl Runner {
         self.terminal = started.terminal.take();
         tracing::info!(pid = pid.as_raw(), "the command runs");
         if let Err(error) = self.listen(started, &assignment) {
-            // Nobody hears it. It has begun, so a second one must not be started beside it.
+            // Its output cannot be read. It has started, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
             let message = format!("{error:#}");
             self.send(Event::StartFailed { message, fault: StartFault::Other });
@@ -59,7 +59,7 @@ impl Runner {
                 let start = Start { secrets: assignment.secrets.clone() };
                 let acked = self.link.outbox.acked();
                 tokio::spawn(async move {
-                    // An error means that the command closed its end; whether that matters shows elsewhere.
+                    // An error means that the command closed its end, which the reader handles.
                     let _ = answers::write_answers(answer_half, start, queue, acked).await;
                 });
                 Some(Channel::new(channel, answers))
@@ -95,7 +95,7 @@ impl Runner {
             Err(reason) => Frame::Refused(Refused { reason }),
         };
         if let Some(answers) = &self.answers {
-            // Full or closed: the submitter does not listen, and the grace ends it.
+            // Full or closed: the submitter does not read, and is ended after its grace period.
             let _ = answers.try_send(Answer::Now(frame));
         }
     }
@@ -103,7 +103,7 @@ impl Runner {
     pub(super) fn signal_leftovers(&mut self, signal: Signal) {
         let mut leftovers = tree::live().unwrap_or_default();
         if signal == Signal::SIGTERM {
-            // The others have the rest of their grace, and are no surprise.
+            // Signaled processes have the rest of the grace period, and are expected.
             leftovers.retain(|it| !self.signaled.contains(it.pid));
         }
         leftovers.retain(|it| self.warned.insert(it.pid));
@@ -127,16 +127,18 @@ impl Runner {
         self.warn_of_unreached(refused, signal);
     }
 
-    /// `refused` are the processes that are not ours to signal. The supervisor sends a stronger signal later, and the
-    /// server looks for what is left in the end.
+    /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server looks
+    /// for leftovers in the end.
     fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
         match refused {
             Ok(refused) if refused.is_empty() => {}
             Ok(refused) => {
-                self.warn(format!("{signal} is not ours to send to {}: another user's", named(&refused)));
+                self.warn(format!("cannot send {signal} to {}: owned by another user", named(&refused)));
             }
             Err(error) => {
-                self.warn(format!("cannot send {signal} to what the command started: /proc: {error}"));
+                self.warn(format!(
+                    "cannot send {signal} to descendants of the command: cannot read /proc: {error}"
+                ));
             }
         }
     }
@@ -147,7 +149,7 @@ impl Runner {
         let holders = match tree::live() {
             Ok(holders) if holders.is_empty() => "a process outside of the attempt".to_owned(),
             Ok(holders) => named(&holders),
-            Err(error) => format!("processes that cannot be listed (/proc: {error})"),
+            Err(error) => format!("unknown processes (cannot read /proc: {error})"),
         };
         self.warn(format!("gave up reading output that is held open by {holders}"));
     }

@@ -1,4 +1,4 @@
-//! What the command printed, on the last of its way: to the readers of our own streams, and into the log.
+//! Flushes the command's output to the agent's own streams and the log folder.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::output::link::{Drained, Link, Unacked};
 use crate::output::tee::{READER_TIMEOUT, Unwritten};
 use crate::supervisor::Event;
 
-/// How long a log that takes nothing is waited for.
+/// Timeout for a log folder that takes nothing.
 const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Runner {
-    /// A slow reader is waited for until nobody has time for that, unless it was said that output may be dropped.
+    /// Waits for a slow reader until the flush is cut short, unless output may be dropped.
     pub(super) fn flush(&self) {
         let ([stdout, stderr], link, events) = (self.tees.clone(), self.link.clone(), self.events.clone());
         let may_drop = self.config.when_full == WhenFull::Drop;
@@ -23,7 +23,7 @@ impl Runner {
             let mut hurry = hurry.clone();
             async move {
                 if !may_drop {
-                    // An error would mean that the runner is gone, and with it anyone who waits here.
+                    // An error would mean that the runner is gone, and with it this task.
                     let _ = hurry.wait_for(|hurry| *hurry).await;
                 }
                 tokio::time::sleep(READER_TIMEOUT).await;
@@ -46,7 +46,7 @@ impl Runner {
             let (dropped, unwritten): (Vec<_>, Vec<_>) =
                 [printed, errors].into_iter().flatten().partition(|it| may_drop && it.is_unread());
             for dropped in &dropped {
-                link.outbox.warn(format!("the command went on: {dropped}"));
+                link.outbox.warn(format!("output was dropped: {dropped}"));
             }
             let unwritten = (!unwritten.is_empty()).then(|| sentences(&unwritten));
             let unlogged = (logged == Drained::Stalled).then(|| unlogged(&link));
@@ -59,7 +59,7 @@ fn sentences(unwritten: &[Unwritten]) -> String {
     unwritten.iter().map(Unwritten::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// What the log has not taken, and why.
+/// Describes what is missing in the log, and why.
 fn unlogged(link: &Link) -> String {
     let Unacked { records, .. } = link.outbox.unacked();
     let output = records.iter().filter_map(|it| match &it.payload {
@@ -67,6 +67,6 @@ fn unlogged(link: &Link) -> String {
         _ => None,
     });
     let bytes: usize = output.sum();
-    let why = link.connection.stalled().unwrap_or_else(|| "there was no time to write them".to_owned());
+    let why = link.connection.stalled().unwrap_or_else(|| "no time to write them".to_owned());
     format!("{bytes} bytes of its output are not in the log: {why}")
 }

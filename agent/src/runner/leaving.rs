@@ -1,4 +1,4 @@
-//! The end: the outcome is written down and told, and what no server took is left for one.
+//! The end: the outcome is written and reported, and unacknowledged records are spooled.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::output::spool;
 use crate::supervisor::{ExitReport, OutputSink};
 use crate::{outcome_json, workspace};
 
-/// How long the exit waits for work with files that was begun.
+/// Timeout of the exit for file operations that were begun.
 const LAST_WORK: Duration = Duration::from_secs(10);
-/// An outcome that no server has taken after this is made durable.
+/// Time after which an outcome that no server has taken is made durable.
 const TAKING_TIME: Duration = Duration::from_secs(1);
 
 impl Runner {
@@ -26,7 +26,7 @@ impl Runner {
         }
         let kept = self.config.sink;
         match (kept, report.reason) {
-            // Of its own exit the command's exit code tells.
+            // The exit code shows the command's own exit.
             (OutputSink::LogFolder | OutputSink::Nowhere, Reason::Succeeded | Reason::Exited) => {}
             (OutputSink::LogFolder | OutputSink::Nowhere, _) => tracing::warn!("{}", report.message),
             (OutputSink::Server, reason) => {
@@ -44,11 +44,11 @@ impl Runner {
             if outcome.output_kept
                 && let Some(file) = &file
             {
-                // A disk may take longer than this agent has.
+                // The sync may take longer than this agent lives.
                 let message = format!("{}; but it was not made durable", outcome.message);
                 file.write(&Outcome { output_kept: false, message, ..outcome.clone() });
                 if let Err(error) = workspace::sync(file.dir()) {
-                    tracing::error!(%error, "cannot make what the command made durable");
+                    tracing::error!(%error, "cannot make the output durable");
                     outcome.output_kept = false;
                     outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
                 }
@@ -82,25 +82,25 @@ impl Runner {
         }
     }
 
-    /// Leaves nothing undone that a later server needs.
+    /// Completes what a later server needs.
     pub(super) async fn leave(&mut self) {
         for work in self.last_work.drain(..) {
             let _ = tokio::time::timeout(LAST_WORK, work).await;
         }
         if let Some(file) = self.outcome_file.clone() {
-            // Before the spool, which may take all the room that there is.
+            // Before the spool, which may fill the disk.
             let written = spawn_blocking(move || file.make_durable());
             let _ = tokio::time::timeout(LAST_WORK, written).await;
         }
         self.leave_spool();
         self.export_trace().await;
-        // A group that the command gave it to may be over only now.
+        // A group that got the terminal from the command may have ended only now.
         self.take_terminal_back(None);
     }
 
     pub(super) async fn export_trace(&mut self) {
         let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
-        // Reporting has ended too.
+        // With the end of the reporting phase.
         outcome.phases = self.outcome_builder.phase_times();
         let trace = lock(&trace).clone();
         let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
@@ -114,10 +114,7 @@ impl Runner {
         }
         let Some(dir) = &self.config.run_dir else { return };
         failpoint::agent("before-spool");
-        tracing::warn!(
-            bytes = self.link.outbox.unacked_bytes(),
-            "leaving records that no server took in the spool"
-        );
+        tracing::warn!(bytes = self.link.outbox.unacked_bytes(), "spooling records that no server took");
         if let Err(error) = spool::leave(LAST_WORK, dir, &unacked, self.overflow.as_ref()) {
             tracing::error!("cannot write the spool: {error:#}");
         }

@@ -1,6 +1,7 @@
-//! Runs one attempt. The runner feeds events to the supervisor and carries out its actions; it decides nothing. `command`
-//! starts and signals the command, `job_control` handles its stops at a terminal, `publishing` its models, `flushing` its
-//! output, `timers` the supervisor's timers, `prepare` what the command needs first, `leaving` the end.
+//! Runs one attempt: feeds events to the supervisor and carries out its actions. It decides nothing.
+//!
+//! `prepare` makes workspace and inputs, `command` starts and signals the command, `job_control` handles stops at a terminal,
+//! `publishing` models, `flushing` output, `timers` the supervisor's timers, and `leaving` the end.
 
 mod command;
 mod config;
@@ -50,10 +51,11 @@ use job_control::StopRequest;
 use prepare::prepare;
 use timers::Timers;
 
-/// Between TERM and KILL when nothing says how long.
+/// Default grace period.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// When the assignment does not say.
+/// Default drain time.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
 /// Runs an attempt to its end; returns the exit code.
 ///
 /// # Errors
@@ -66,12 +68,12 @@ pub(crate) fn run(config: RunConfig, control_plane: ControlPlane, tees: [Tee; 2]
     };
     let runtime = retry_exhaustion(timeout, || runtime::start().context("cannot start a thread"))?;
     let code = runtime.block_on(async { Runner::new(config, tees).run(control_plane).await });
-    // A thread that is stuck in a disk must not hold the exit.
+    // A thread that hangs in a file operation must not delay the exit.
     runtime.shutdown_background();
     code
 }
 
-/// Everything that actions work on.
+/// State that actions use.
 struct Runner {
     config: RunConfig,
     tees: [Tee; 2],
@@ -86,16 +88,16 @@ struct Runner {
     assignment: Option<Arc<Assignment>>,
     fetching: Arc<RetryPolicy>,
     command: Command,
-    /// Every process that the command started has ended.
+    /// All processes of the command have ended.
     is_alone: bool,
     /// Processes that got the signal to end.
     signaled: SignaledProcesses,
     /// Leftovers that a warning has named.
     warned: SignaledProcesses,
-    /// Where a person may sit who stops and continues the command.
+    /// The controlling terminal, for job control.
     terminal: Option<Terminal>,
     stop_request: Option<StopRequest>,
-    /// How often the command was told to end because it waits for a terminal that it cannot have.
+    /// Number of signals to a command that waits for a terminal that it cannot have.
     ends_tried: usize,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
@@ -103,13 +105,13 @@ struct Runner {
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
     timers: Timers,
-    /// The last record that was acknowledged when the machine's Linger was set.
+    /// Acknowledged sequence number when the Linger timer was set.
     acked_at_linger: u64,
     trace: Option<SharedTrace>,
     outcome: Option<Outcome>,
-    /// Where a server finds the outcome when none listens; `None`: nobody would look for it.
+    /// Outcome file, for a server that comes later; `None`: none would look for it.
     outcome_file: Option<Arc<OutcomeFile>>,
-    /// Work with files that the exit waits for.
+    /// File operations that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
 }
 
@@ -122,7 +124,7 @@ enum Command {
 
 impl Runner {
     fn new(config: RunConfig, tees: [Tee; 2]) -> Self {
-        // Unbounded, but emptied before anything else runs again: all is one thread.
+        // Unbounded, but emptied before other tasks run again: all run on one thread.
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(config.linger);
         let fetching = Arc::new(RetryPolicy::new(config.publish_retry));
@@ -190,8 +192,8 @@ impl Runner {
                         continue;
                     }
                     Caught::Stop { by_terminal } => {
-                        let told = if by_terminal { StopRequest::ByTerminal } else { StopRequest::ByProcess };
-                        self.stop_signaled(told);
+                        let request = if by_terminal { StopRequest::ByTerminal } else { StopRequest::ByProcess };
+                        self.stop_signaled(request);
                         continue;
                     }
                     Caught::Continue => {
@@ -200,7 +202,7 @@ impl Runner {
                     }
                     Caught::End(signal, sender) => self.terminated(signal, &sender).await,
                     Caught::Forward(signal) => Event::Forward(signal),
-                    // A submitter has no terminal, and goes on without the server that started its agent.
+                    // A submitter has no terminal, and outlives the server that started its agent.
                     Caught::Hangup if self.config.is_submitter => continue,
                     Caught::Hangup => Event::Forward(Signal::SIGHUP),
                 },
@@ -209,7 +211,7 @@ impl Runner {
                 continue;
             }
             if event == Event::TimeUp(Timer::Linger) && self.was_acked_meanwhile() {
-                // If the timer is set again for that, its event has become stale.
+                // Makes this event stale if the supervisor sets the timer again.
                 self.send(Event::AckedMeanwhile);
                 self.send(event);
                 continue;
@@ -233,7 +235,7 @@ impl Runner {
         }
     }
 
-    /// Without it the memory's limit is the whole limit.
+    /// Creates the overflow file. Without it, only memory holds records.
     fn open_overflow(&mut self) {
         let Some(dir) = self.config.run_dir.as_ref().filter(|_| self.config.spool_disk > 0) else { return };
         match Overflow::create(dir) {
@@ -242,13 +244,13 @@ impl Runner {
                 tokio::spawn(overflow.clone().serve(self.link.clone()));
                 self.overflow = Some(overflow);
             }
-            Err(error) => tracing::warn!(%error, "no room on disk for records that no server takes"),
+            Err(error) => tracing::warn!(%error, "cannot create the overflow file; records stay in memory"),
         }
     }
 
     async fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
         let sender = sender.to_string();
-        tracing::info!(%signal, sender, "told to stop");
+        tracing::info!(%signal, sender, "got a termination signal");
         self.outcome_builder.terminated_by(&sender);
         let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
         let load = Load {
@@ -261,7 +263,7 @@ impl Runner {
             Some(total) => Budget::divide(total, &load),
             None => Budget::after(grace, &load),
         };
-        tracing::info!(?budget, ?load, "the time that is left is divided");
+        tracing::info!(?budget, ?load, "divided the remaining time");
         Event::Terminate { signal, sender, budget }
     }
 
@@ -328,7 +330,7 @@ impl Runner {
             Action::Signal(signal) => self.signal_command(signal),
             Action::Forward(signal) => {
                 if let Command::Running(group) = self.command {
-                    // Between its exit and our look it may be gone.
+                    // It may have exited since.
                     let _ = killpg(group, signal);
                 }
             }
@@ -379,7 +381,7 @@ impl Runner {
         }
     }
 
-    /// Whether records have been acknowledged since Linger was set, or since this was asked.
+    /// Whether records were acknowledged since the Linger timer was set, or since the last call.
     fn was_acked_meanwhile(&mut self) -> bool {
         let acked = self.link.outbox.acked_seq();
         std::mem::replace(&mut self.acked_at_linger, acked) < acked
@@ -393,7 +395,7 @@ impl Runner {
         let assignment = self.assignment();
         let attempt = attempt_of(&assignment);
         let config = self.config.clone();
-        // Whose workspace it is that is published.
+        // The workspace of the attempt whose output is published.
         let root = match (&config.run_dir, assignment.publish_attempt) {
             (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, attempt.step, earlier),
             _ => config.root.clone(),
@@ -421,7 +423,7 @@ impl Runner {
     }
 }
 
-/// What the server says of the trace, and what it, or our own environment, says of the collector.
+/// Trace of the assignment, with the collector of the assignment or of the agent's environment.
 fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
     let attempt = assignment.traceparent.parse().ok()?;
     let variable =
@@ -429,7 +431,7 @@ fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
     match Exporter::from_env(&variable) {
         Ok(exporter) => Some(Trace::of_attempt(exporter?, attempt)),
         Err(error) => {
-            tracing::warn!("spans are not sent: {error:#}");
+            tracing::warn!("cannot send spans: {error:#}");
             None
         }
     }

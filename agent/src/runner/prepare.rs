@@ -1,5 +1,4 @@
-//! What an attempt needs before its command starts: its workspace and inputs; or, where it only publishes, what an earlier
-//! attempt made.
+//! Prepares an attempt: workspace and inputs of its command, or the kept output that it only publishes.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use crate::input::{self, InputError};
 use crate::supervisor::Event;
 use crate::workspace;
 
-/// Makes it ready below `root`. Blocks.
+/// Prepares everything below `root`. Blocks.
 pub(super) fn prepare(
     config: &RunConfig,
     root: &Path,
@@ -26,7 +25,7 @@ pub(super) fn prepare(
         return match std::fs::metadata(root) {
             Ok(_) => Event::Prepared,
             Err(error) => Event::OutputMissing(format!(
-                "what attempt {} made cannot be published: {}: {error}",
+                "cannot publish the output of attempt {}: {}: {error}",
                 assignment.publish_attempt,
                 root.display()
             )),
@@ -58,7 +57,7 @@ pub(super) fn prepare(
     Event::Prepared
 }
 
-/// Makes room: what earlier attempts had on the same volume, but for what is still to be published.
+/// Removes workspaces of earlier attempts on the same volume, except kept output.
 fn remove_earlier(run_dir: &Path, attempt: &AttemptRef, but: u32) {
     for earlier in (1..attempt.attempt).filter(|it| *it != but) {
         let workspace = workspace::of_attempt(run_dir, attempt.step, earlier);

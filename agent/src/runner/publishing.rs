@@ -1,4 +1,4 @@
-//! The command's models on their way out, on threads that may block.
+//! Publishes models, on threads that may block.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +9,9 @@ use super::Runner;
 use crate::publish::{Publication, PublishError, PublishErrorKind};
 use crate::supervisor::{Event, PublishFault};
 
-/// How long the size of what will be published is looked for when the agent is told to stop. The disk may hang, and the
-/// command is still to be told.
+/// Timeout for the size of the outputs after a termination signal. The disk may hang, and the command must be signaled.
 const SIZE_TIME: Duration = Duration::from_millis(500);
-/// Taken for a size that could not be found out: so much that publishing gets all the time that it may.
+/// Assumed size if it is unknown: publishing then gets its maximum of time.
 const LARGE: u64 = 1 << 50;
 
 impl Runner {
@@ -59,7 +58,7 @@ async fn within(limit: Duration, size: impl FnOnce() -> Option<u64> + Send + 'st
     match tokio::time::timeout(limit, spawn_blocking(size)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("cannot tell in time how large the models are that will be published");
+            tracing::warn!("cannot find the size of the outputs in time");
             Some(LARGE)
         }
     }
@@ -69,7 +68,7 @@ fn publish_failed(error: PublishError) -> Event {
     let PublishError { message, committed, kind } = error;
     let fault = match kind {
         PublishErrorKind::WriteConflict => {
-            tracing::warn!("{message}; staging it again");
+            tracing::warn!("{message}; staging again");
             return Event::WriteConflict { message, committed };
         }
         PublishErrorKind::Storage => PublishFault::Retryable,
@@ -88,7 +87,7 @@ mod tests {
         assert_eq!(within(Duration::from_secs(60), || Some(7)).await, Some(7));
         assert_eq!(within(Duration::from_secs(60), || None).await, None);
         let (answered, answer) = std::sync::mpsc::channel();
-        // Not for ever: the runtime waits for its threads.
+        // With a timeout, since the runtime waits for its threads.
         let hang = move || answer.recv_timeout(Duration::from_secs(10)).ok();
         assert_eq!(within(Duration::from_millis(50), hang).await, Some(LARGE));
         drop(answered);

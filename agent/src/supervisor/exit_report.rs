@@ -1,23 +1,23 @@
-//! How an attempt ended, from all that is known of it.
+//! How an attempt ended.
 
 use sqlflow_proto::agent::{Failure, outcome::Reason};
 
-/// Exit code for faults that are the agent's own or the attempt's, when the child has no code that tells of them.
+/// Exit code for faults of the agent or the attempt that the command's exit code does not show.
 pub const EXIT_FAULT: u8 = 65;
-/// What a shell reports for a process that TERM ended.
+/// Exit code that a shell reports for a process killed by TERM.
 const EXIT_TERMINATED: u8 = 128 + 15;
-/// Said of a command that KILL does not end: it hangs in the kernel, or is another user's.
+/// For a command that KILL does not end: it hangs in the kernel, or belongs to another user.
 pub(super) const UNENDED: &str = "the command did not end after KILL";
-/// Longest message and detail that go into an outcome, in bytes.
+/// Maximum length of message and detail of an outcome, in bytes.
 const MESSAGE_LIMIT: usize = 4 << 10;
 const DETAIL_LIMIT: usize = 256 << 10;
 
 /// Why a command cannot be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartFault {
-    /// It, or the interpreter that it names, is not there.
+    /// It, or its interpreter, does not exist.
     NotFound,
-    /// It is there, and is nothing that this machine or this user can execute.
+    /// This machine or this user cannot execute it.
     NotExecutable,
     /// The machine, or a limit of the agent, has run out of processes, memory or the like.
     Exhausted,
@@ -55,7 +55,7 @@ pub enum PublishFault {
     Final,
 }
 
-/// How the command ended, as the kernel says.
+/// Exit status of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
     /// It exited with this code.
@@ -69,20 +69,20 @@ pub enum ExitStatus {
 pub struct Exit {
     /// How it ended.
     pub status: ExitStatus,
-    /// Processes that the kernel killed for lack of memory since the start.
+    /// OOM kills since the start.
     pub oom_kills: u32,
-    /// Limit of the cgroup in bytes; 0: none, or not known.
+    /// Memory limit of the cgroup in bytes; 0: none, or not known.
     pub memory_limit: u64,
-    /// Largest use of the cgroup in bytes; 0: not known.
+    /// Memory peak of the cgroup in bytes; 0: not known.
     pub memory_peak: u64,
 }
 
 impl Exit {
-    /// It ended well, and there is nothing more to say.
+    /// Success without OOM kills.
     pub(super) const SUCCESS: Self =
         Self { status: ExitStatus::Code(0), oom_kills: 0, memory_limit: 0, memory_peak: 0 };
 
-    /// Whether the command says that all went well.
+    /// Whether the exit code is 0.
     pub fn is_success(self) -> bool {
         self.status == ExitStatus::Code(0)
     }
@@ -105,7 +105,7 @@ impl Exit {
     }
 }
 
-/// Why the attempt ended otherwise than by its command's own exit. The first cause is the one that counts.
+/// Why the attempt ended, if not by its command's own exit. The first cause counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Cancelled(String),
@@ -126,43 +126,43 @@ pub(super) enum End {
         fault: PublishFault,
     },
     OutputMissing(String),
-    /// The command succeeded; what it printed is nowhere whole.
+    /// The command succeeded; its output is complete nowhere.
     OutputLost(String),
     AgentFailed(String),
 }
 
 impl End {
-    /// What the command made, if it succeeded, is worth publishing all the same.
+    /// Whether the output of a successful command is worth publishing later.
     pub(super) fn leaves_output(&self) -> bool {
         matches!(self, Self::PublishFailed { fault: PublishFault::Retryable, .. } | Self::Terminated(_))
     }
 }
 
-/// What the outcome says, less the figures.
+/// The outcome without its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExitReport {
-    /// The kind of end.
+    /// Kind of the end.
     pub reason: Reason,
-    /// How the command ended, when it ran.
+    /// Exit status of the command, if it ran.
     pub status: Option<ExitStatus>,
-    /// One sentence for a person.
+    /// A message for people.
     pub message: String,
     /// Traceback and the like.
     pub detail: String,
-    /// The same step may well succeed when it is run again.
+    /// The same step may succeed in another attempt.
     pub retryable: bool,
     /// The user can fix it.
     pub user_error: bool,
-    /// The command succeeded, and what it made is still there to be published.
+    /// The command succeeded, and its output is kept.
     pub output_kept: bool,
-    /// The command exited with a code other than 0, and its submitter did not say what became of the statement that ran.
+    /// The command failed, and its submitter did not report the result of the running statement.
     pub unexplained: bool,
-    /// The database did not execute the statement that ran last, or undid it: its own word, by way of the submitter.
+    /// The database reported that it did not execute the last statement, or rolled it back.
     pub not_executed: bool,
 }
 
 impl ExitReport {
-    /// A finished training is not lost in silence: says whether another attempt can publish it.
+    /// Reports whether another attempt can publish the output of a finished training.
     pub(super) fn say_what_becomes_of_output(&mut self, outlives: bool) {
         if self.status != Some(ExitStatus::Code(0)) {
             return;
@@ -172,12 +172,12 @@ impl ExitReport {
         self.add(&format!("what the command made {fate}"));
     }
 
-    /// Adds to the message.
+    /// Appends a clause to the message.
     pub(super) fn add(&mut self, clause: &str) {
         self.message = head(&format!("{}; {clause}", self.message), MESSAGE_LIMIT);
     }
 
-    /// Adds what the command said last, when nothing else tells why it exited.
+    /// Appends the stderr tail, if nothing else explains the exit code.
     pub fn explain(&mut self, stderr_tail: &str) {
         if let Some(ExitStatus::Code(code)) = self.status
             && self.message == without_reason(code)
@@ -208,20 +208,20 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
     };
     match end {
         Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
-        // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
+        // Not by a user: for example a drained node, or a preempted spot machine.
         Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
         Some(End::ChannelBroken(why) | End::OutputLost(why)) => {
             simple(Reason::AgentFailed, why, false, false)
         }
-        // Nothing has started, so another attempt can double nothing.
+        // Nothing has started, so another attempt repeats no effect.
         Some(End::StartFailed { message, fault }) => {
             simple(Reason::StartFailed, message, fault.is_retryable(), false)
         }
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)
         }
-        // Training is never repeated because an upload failed.
+        // A training is never repeated for a failed upload.
         Some(End::PublishFailed { message, fault }) => {
             simple(Reason::PublishFailed, message, false, *fault == PublishFault::UserError)
         }
@@ -234,11 +234,11 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
     }
 }
 
-/// The command ended by itself.
+/// Report of a command that ended by itself.
 fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport {
     let said = failure.map(|failure| head(&failure.message, MESSAGE_LIMIT)).filter(|said| !said.is_empty());
     let is_user_error = failure.is_some_and(|failure| failure.user_error);
-    // The cgroup may be shared, so the process that was killed need not be one of this attempt.
+    // In a shared cgroup, the killed process may belong to another attempt.
     let is_explained = is_user_error && matches!(exit.status, ExitStatus::Code(_));
     let (reason, message, retryable) = match exit.status {
         ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
@@ -256,7 +256,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport 
         ExitStatus::Signal(signal) => {
             let name = signal_name(signal);
             let message = format!("the command was killed by {name}, which the agent did not send");
-            // KILL and TERM come from outside; any other is the program's own fault and comes again.
+            // KILL and TERM come from outside. Any other signal is a fault of the program, and will come again.
             (Reason::Signaled, message, matches!(signal, 9 | 15))
         }
     };
@@ -287,7 +287,7 @@ pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
         (Some(End::Superseded(_)), _) => EXIT_FAULT,
         (Some(End::Cancelled(_) | End::Terminated(_)), None | Some(0)) => EXIT_TERMINATED,
         (Some(End::StartFailed { fault, .. }), None) => fault.exit_code(),
-        // What went wrong lies beyond a command that succeeded, or that never ran.
+        // The command succeeded or never ran, so its code does not show the fault.
         (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
         (_, Some(code)) => code,
     }
@@ -304,12 +304,12 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// At most `limit` bytes from the front, whole characters.
+/// At most `limit` bytes from the front, cut at a character.
 fn head(text: &str, limit: usize) -> String {
     text[..text.floor_char_boundary(limit)].to_owned()
 }
 
-/// At most `limit` bytes from the back: a traceback's last lines say most.
+/// At most `limit` bytes from the back: the last lines of a traceback are the most useful.
 fn tail(text: &str, limit: usize) -> String {
     text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
 }
@@ -343,7 +343,7 @@ mod tests {
         let mut silent = exit_report(None, exited(ExitStatus::Code(1), 0), None);
         silent.explain("No module named 'x'");
         assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
-        assert!(silent.unexplained, "last words are no word of the submitter");
+        assert!(silent.unexplained, "stderr is not a report of the submitter");
         let unclear =
             Failure { message: "too large to be shown".into(), unclear: true, ..Default::default() };
         assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
@@ -370,7 +370,7 @@ mod tests {
         }
     }
 
-    /// The cgroup may be shared, and the process that was killed another job's.
+    /// In a shared cgroup, the killed process may belong to another job.
     #[test]
     fn oom_kill_does_not_hide_a_user_error() {
         let told = |status, user_error| {

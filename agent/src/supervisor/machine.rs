@@ -1,5 +1,5 @@
-//! States and transitions of an attempt; those of its command are in `starting` and `running`, those of its publishing in
-//! `publishing`, those of its end in `reporting`.
+//! States and transitions of an attempt: those of its command are in `starting`, `running` and `draining`, those of its
+//! models in `publishing`, those of its end in `reporting`.
 
 mod draining;
 mod publishing;
@@ -19,15 +19,15 @@ use super::exit_report::{EXIT_FAULT, End, Exit, exit_code};
 use draining::Drain;
 use running::StopStage;
 
-/// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
-/// of their pipes. Only what stays longer is ended and named.
+/// Time for leftovers to exit by themselves: Python's helpers notice the end of their pipes. Later they are terminated,
+/// with a warning.
 const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Attaching,
     Preparing,
-    /// Between two tries to start the command.
+    /// In the backoff before the next start of the command.
     Starting,
     Running(StopStage),
     Draining(Drain),
@@ -39,41 +39,41 @@ enum State {
     Done,
 }
 
-/// An attempt: where it is and what is known of it.
+/// An attempt: its state, and the facts about it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     state: State,
     plan: Plan,
     linger: Duration,
-    /// A server has this agent wait for an attempt: that may take as long as it wants.
+    /// A server has no attempt for this agent yet. Then there is no timeout.
     is_waiting_for_attempt: bool,
     end: Option<End>,
     exit: Option<Exit>,
-    /// Sum of the pauses between tries to start the command.
+    /// Sum of all backoff pauses before starts of the command.
     start_paused: Duration,
     failure: Option<Failure>,
-    /// What came over the channel is no frame: what followed is missing.
+    /// The bytes on the channel are not a frame; what follows is missing.
     channel_broken: Option<String>,
     /// The channel ended within a frame: a result is missing.
     channel_cut: bool,
-    /// Nothing more will be read. Pipes close before the exit is known, so this may come while the command runs.
+    /// Nothing more will be read. Pipes may close before the exit is known, so while the command runs.
     streams_ended: bool,
     models: Vec<ModelPublished>,
-    /// TERM or INT that the agent got.
+    /// Number of TERM and INT that the agent got.
     terminations: u32,
-    /// Why the agent was told to end, once it was.
+    /// Why the agent was terminated, if it was.
     termination: Option<String>,
-    /// Why no server will listen to this attempt any more.
+    /// Why servers refuse this attempt for good.
     superseded: Option<String>,
-    /// The server asked for the end when the commit was under way already.
+    /// The server cancelled the attempt during the commit.
     cancelled: Option<String>,
-    /// How often another's model came in between.
+    /// Number of write conflicts.
     write_conflicts: u32,
-    /// A commit that fails has no time to be made again.
+    /// A failed commit is not retried any more.
     hurried: bool,
     /// Publishing must not begin any more.
     is_publish_late: bool,
-    /// The time to leave has come.
+    /// The deadline for leaving has passed.
     is_late: bool,
     /// KILL did not end the command.
     is_unended: bool,
@@ -82,7 +82,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// A new attempt, and what to do first.
+    /// A new attempt, with its first actions.
     pub fn new(linger: Duration) -> (Self, Vec<Action>) {
         let attempt = Self {
             state: State::Attaching,
@@ -111,12 +111,12 @@ impl Attempt {
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
 
-    /// The phase that heartbeats tell.
+    /// The phase for heartbeats.
     pub fn phase(&self) -> sqlflow_proto::agent::Phase {
         use sqlflow_proto::agent::Phase;
         match self.state {
             State::Attaching | State::Preparing => Phase::Fetching,
-            // The first try began this phase; to leave it between two of them would tell nobody anything.
+            // A backoff between starts is part of the phase.
             State::Starting | State::Running(_) => Phase::Running,
             State::Draining(_) => Phase::Draining,
             State::Staging | State::Asking | State::Committing => Phase::Publishing,
@@ -124,7 +124,7 @@ impl Attempt {
         }
     }
 
-    /// Takes in an event and says what to do. Events that come too late for their state change nothing.
+    /// Applies an event and returns the actions. Events that come too late for the state change nothing.
     pub fn apply(&mut self, event: Event) -> Vec<Action> {
         let mut deadlines = Vec::new();
         if let Event::Terminate { signal, sender, budget } = &event {
@@ -139,13 +139,13 @@ impl Attempt {
         actions
     }
 
-    /// The first one sets the deadlines, wherever the attempt is.
+    /// The first one sets the deadlines, in any state.
     fn count_termination(&mut self, signal: Signal, sender: &str, budget: &Budget) -> Vec<Action> {
         self.terminations += 1;
         if self.terminations > 1 {
             return Vec::new();
         }
-        self.termination = Some(format!("the agent was told to stop by {signal} from {sender}"));
+        self.termination = Some(format!("the agent was terminated by {signal} from {sender}"));
         vec![
             Action::SetTimer(Timer::PublishBy, budget.publish),
             Action::SetTimer(Timer::LeaveBy, budget.leave),
@@ -172,7 +172,7 @@ impl Attempt {
         match event {
             Event::Assigned(plan) => {
                 self.plan = plan;
-                // The earlier attempt would not have been asked to keep anything else.
+                // Output is kept only of a command that succeeded.
                 self.exit = plan.is_publish_only.then_some(Exit::SUCCESS);
                 self.state = State::Preparing;
                 vec![Action::Prepare]
@@ -186,7 +186,7 @@ impl Attempt {
                 vec![Action::SetTimer(Timer::Linger, self.linger)]
             }
             Event::TimeUp(Timer::Linger) if self.is_waiting_for_attempt => Vec::new(),
-            // The job was cancelled while the agent attached. It has nothing to run, and reports that.
+            // The job was cancelled while the agent attached.
             Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
             Event::Terminate { .. } => {
@@ -289,14 +289,14 @@ impl Attempt {
         self.end.get_or_insert(end);
     }
 
-    /// If the agent was told to stop, that is why.
+    /// If the agent was terminated, that is the reason.
     fn end_by_termination(&mut self) {
         if let Some(why) = self.termination.clone() {
             self.end_by(End::Terminated(why));
         }
     }
 
-    /// A cancel after the command's end matters only where it keeps a model from being published.
+    /// A cancel after the command's end matters only if it prevents publishing.
     fn cancel_publish(&mut self, reason: String) {
         if self.succeeded() && self.plan.publishes {
             self.end_by(End::Cancelled(reason));

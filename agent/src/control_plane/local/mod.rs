@@ -113,7 +113,7 @@ impl LocalControlPlane {
                 Ok(()) => break,
                 Err(error) => {
                     if link.connection.stalled().is_none() {
-                        tracing::warn!(%error, "cannot write the log; trying again");
+                        tracing::warn!(%error, "cannot write the log; retrying");
                     }
                     link.connection.set_stalled(Some(error.to_string()));
                 }

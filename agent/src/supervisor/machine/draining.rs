@@ -34,7 +34,7 @@ impl Attempt {
     pub(super) fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         match event {
-            // It was given up too early.
+            // The command was given up too early.
             Event::Exited(exit) => self.exited(exit),
             Event::Alone => {
                 drain.alone = true;
@@ -54,7 +54,7 @@ impl Attempt {
                     actions.push(Action::SignalLeftovers(Signal::SIGTERM));
                     actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
                 }
-                // For those that came after the first TERM.
+                // For processes that were started after the first TERM.
                 Leftovers::InGracePeriod => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
                 Leftovers::TermSent => {}
                 Leftovers::KillSent => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
@@ -71,7 +71,7 @@ impl Attempt {
                 }
                 Leftovers::NotSignaled | Leftovers::KillSent => {}
             },
-            // A cancelled command has nothing to publish, and its grace has its own timer.
+            // A cancelled command has nothing to publish, and its grace period has its own timer.
             Event::TimeUp(Timer::PublishBy)
                 if drain.leftovers == Leftovers::InGracePeriod && !drain.alone && self.is_cancelled() => {}
             Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
@@ -160,13 +160,13 @@ impl Attempt {
             && exit.oom_kills > 0
             && self.succeeded()
         {
-            // It may have been another's process in a shared cgroup; but nobody shall miss it.
+            // The process may belong to another attempt in a shared cgroup, but the kill must be reported.
             actions.push(Action::Warn(format!("the command succeeded, but {}", exit.oom_sentence())));
         }
         if !(self.succeeded() && self.plan.publishes) {
             actions.extend(self.report());
         } else if self.is_publish_late {
-            // No timer is left that would end it.
+            // The deadline has passed already, so no timer would end staging.
             actions.extend(self.abandon_by_termination());
         } else {
             self.state = State::Staging;

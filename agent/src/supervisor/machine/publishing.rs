@@ -1,5 +1,5 @@
-//! From the command's success to its models in place: staging → asking → committing, and back to staging when another's
-//! model came in between.
+//! From the command's success to published models: staging → asking → committing, and back to staging after a write
+//! conflict.
 
 use sqlflow_proto::record::ModelPublished;
 
@@ -7,8 +7,8 @@ use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, PublishFault};
 use super::{Attempt, State};
 
-/// How often a model is staged again because another's came in between. Each time is somebody's success, so this is a
-/// bound for storages that say so for no reason.
+/// Number of write conflicts after which publishing fails. Each one is the success of another writer, so this bounds
+/// storages that report conflicts wrongly.
 const MAX_WRITE_CONFLICTS: u32 = 10;
 
 impl Attempt {
@@ -37,8 +37,8 @@ impl Attempt {
         }
     }
 
-    /// What may happen before the grant, when nothing is visible yet. A server's Cancel ends it at once; TERM leaves
-    /// it the grace, because a finished training is worth seconds.
+    /// Events before the grant, when nothing is visible yet. A Cancel of the server ends publishing at once. TERM leaves it
+    /// the time of the budget, since a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::PublishFailed { message, committed, fault } => {
@@ -97,14 +97,14 @@ impl Attempt {
     fn abandon(&mut self, end: End) -> Vec<Action> {
         let mut actions = vec![Action::ForgetCommit, Action::AbandonPublish];
         if !self.models.is_empty() {
-            // All but the first of several may be overtaken.
+            // Those before a write conflict are published.
             actions.push(Action::RecordModels(self.models.clone()));
         }
         actions.extend(self.report_end(end));
         actions
     }
 
-    /// Granted: it is carried through, whatever comes.
+    /// Granted: the commit is carried through, whatever happens.
     pub(super) fn committing(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Committed(models) => {
@@ -170,8 +170,8 @@ impl Attempt {
         vec![Action::HurryPublish]
     }
 
-    /// The grant was for another state of the world: whoever is still allowed to publish goes over the other model, and
-    /// an attempt that was given up meanwhile does not.
+    /// The grant was for replacing another model. An attempt that may still publish asks again; one that was cancelled or
+    /// superseded meanwhile does not.
     fn write_conflict(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
         self.models = committed;
         self.write_conflicts += 1;

@@ -1,4 +1,4 @@
-//! While the command runs: what ends it, and how.
+//! The running command, and how it is ended.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ impl Attempt {
                 self.exited(exit);
                 let leftovers = match stop {
                     StopStage::None | StopStage::GracePeriod => Leftovers::NotSignaled,
-                    // A program behind a shell that ended at once has the grace, as one without a shell.
+                    // The shell in front of a program may end at once. The program keeps the grace period.
                     StopStage::TermSent => Leftovers::InGracePeriod,
                     StopStage::KillSent | StopStage::LastMoment => Leftovers::KillSent,
                 };
@@ -104,7 +104,7 @@ impl Attempt {
                 StopStage::GracePeriod => self.terminate(stop, self.plan.grace),
                 StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => self.kill(stop),
             },
-            // A cancelled command has nothing to publish, and its grace has its own timer.
+            // A cancelled command has nothing to publish, and its grace period has its own timer.
             Event::TimeUp(Timer::PublishBy) if stop == StopStage::TermSent && self.is_cancelled() => {
                 Vec::new()
             }
@@ -134,15 +134,15 @@ impl Attempt {
     pub(super) fn exited(&mut self, exit: Exit) {
         self.exit = Some(exit);
         if !exit.is_success() {
-            // A command that still says that all went well is taken at its word.
+            // A command that exits with 0 despite the termination has succeeded.
             self.end_by_termination();
         } else if self.is_granted && !self.plan.publishes {
             self.forget_cancel();
         }
     }
 
-    /// A commit that was granted has the grace to be completed: a TERM in the middle of it would leave its effect half
-    /// made, or made by an attempt that reports that it was cancelled.
+    /// A granted commit has the grace period to complete. A TERM during it would leave a partial effect, or the effect of an
+    /// attempt that reports to be cancelled.
     fn cancel(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         match stop {
             StopStage::None if self.is_granted => {
@@ -170,8 +170,7 @@ impl Attempt {
         matches!(self.end, Some(End::Cancelled(_)))
     }
 
-    /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
-    /// its Cancel on every new stream.
+    /// TERM, and KILL after the grace period. A command gets TERM only once: a server repeats its Cancel on every new stream.
     fn terminate(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         self.stop(stop, Signal::SIGTERM, grace)
     }
@@ -205,7 +204,7 @@ impl Attempt {
         actions
     }
 
-    /// The attempt ends without its command's end.
+    /// The attempt ends although its command does not.
     fn give_up(&mut self) -> Vec<Action> {
         self.state = State::Draining(Drain { stopping: true, ..Drain::default() });
         if self.streams_ended { self.drained() } else { vec![Action::StopReading] }
