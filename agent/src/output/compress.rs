@@ -1,4 +1,4 @@
-//! Whether to compress, and doing it: only where the link is slower than compressing, and the records shrink.
+//! Compresses records if the link is slower than compressing, and the records shrink.
 
 use std::io::Write as _;
 
@@ -8,32 +8,32 @@ use prost::Message as _;
 use sqlflow_proto::agent::attach_request::Message;
 use sqlflow_proto::agent::{CompressedRecords, RecordBatch};
 
-/// A link that is faster than this is faster than compressing, on any machine that runs a training.
+/// Speed above which a link is faster than compressing, on any machine that runs a training.
 const SLOW_LINK: f64 = 20e6;
-/// Batches that are smaller are sent as they are.
+/// Smaller batches are not compressed.
 const WORTHWHILE: usize = 4 << 10;
-/// Records that do not shrink below this part are not worth the time, and nor are so many batches after them.
+/// Maximum ratio that is worth the time. Otherwise so many batches are skipped.
 const SHRINKS: f64 = 0.8;
 const SKIPPED: u32 = 32;
 
-/// What was learnt of the link and the records.
+/// Measurements of the link and the records.
 #[derive(Debug, Default)]
 pub struct Compressor {
-    /// The server understands it.
+    /// The server supports it.
     enabled: bool,
-    /// Size on the wire by size of the records, of the last batches.
+    /// Compression ratio of the last batches.
     ratio: Option<f64>,
     skip: u32,
 }
 
 impl Compressor {
-    /// For one stream.
+    /// For a new stream.
     pub fn new(enabled: bool) -> Self {
         Self { enabled, ..Self::default() }
     }
 
-    /// The message to send instead of a batch of records; any other message as it is. `speed` is what the server
-    /// acknowledges, in bytes of records a second; 0: not known.
+    /// Compresses a batch of records; returns any other message unchanged. `speed` is the speed of acknowledgements, in
+    /// uncompressed bytes per second; 0: not known.
     pub fn compress(&mut self, message: Message, speed: u64) -> Message {
         match message {
             Message::Records(batch) if self.pays(batch.encoded_len(), speed) => self.compress_batch(batch),
@@ -42,7 +42,7 @@ impl Compressor {
     }
 
     fn pays(&mut self, length: usize, speed: u64) -> bool {
-        // Records that shrink arrive faster than the link carries bytes.
+        // Compressed records arrive faster than the link transfers bytes.
         let on_the_wire = speed as f64 * self.ratio.unwrap_or(1.0);
         if !self.enabled || length < WORTHWHILE || speed == 0 || on_the_wire > SLOW_LINK {
             return false;

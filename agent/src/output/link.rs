@@ -1,5 +1,5 @@
 //! State that the attempt shares with its control plane: unacknowledged records ([`SharedOutbox`]), what the attempt says
-//! and asks ([`AttemptState`]), and what is known of the connection ([`ConnectionState`]).
+//! and asks ([`AttemptState`]), and the state of the connection ([`ConnectionState`]).
 //!
 //! It is level-triggered: a new connection sends what the server does not have, so nothing depends on which stream
 //! carried what.
@@ -23,11 +23,11 @@ pub use shared_outbox::{Acked, Drained, SharedOutbox, Unacked};
 /// Shared between the reader, the runner and the control plane. All of them run on one thread, so locks cost nothing.
 #[derive(Debug)]
 pub struct Link {
-    /// Records on their way out.
+    /// Unacknowledged records.
     pub outbox: SharedOutbox,
     /// What the attempt says and asks.
     pub attempt: AttemptState,
-    /// What is known of the connection.
+    /// State of the connection.
     pub connection: ConnectionState,
     /// There may be something to send. One waiter: the connection.
     changed: Arc<Notify>,

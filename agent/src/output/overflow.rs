@@ -1,5 +1,5 @@
-//! The file behind the outbox's tail: written and read on a thread that may block, so that a slow disk holds up the
-//! records and not the supervisor.
+//! The overflow file of the outbox. It is written and read on a thread that may block, so that a slow disk delays records
+//! and not the supervisor.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -15,13 +15,12 @@ use tokio::task::spawn_blocking;
 use super::link::Link;
 use super::tail::{DiskWork, Reading};
 
-/// Between tries on a disk that is full, or cannot be read now.
+/// Pause before a retry on a disk that is full or fails.
 const RETRY: Duration = Duration::from_secs(1);
-/// The unit in which a part is read again that the disk cannot read as a whole: that of a page cache, and of most file
-/// systems.
+/// Block size for reading around bad blocks: that of the page cache and of most file systems.
 const BLOCK: usize = 4096;
 
-/// The file has no name, so that nothing is left of it when the agent dies; what matters then is written to the spool.
+/// An unlinked file, so that a killed agent leaves nothing. At the end its records go to the spool.
 #[derive(Debug)]
 pub struct Overflow<F = File>(Arc<F>);
 
@@ -31,17 +30,17 @@ impl<F> Clone for Overflow<F> {
     }
 }
 
-/// How much of a part of the file was copied.
+/// Result of copying a part of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Copied {
     /// All.
     Whole,
-    /// What is before the first byte that the disk cannot read.
+    /// The bytes before the first unreadable one.
     Beginning,
 }
 
 impl Overflow {
-    /// Makes the file in `dir`.
+    /// Creates the file in `dir`.
     ///
     /// # Errors
     /// Those of the file system.
@@ -55,9 +54,9 @@ impl Overflow {
 }
 
 impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
-    /// Carries out what the outbox asks for, for as long as the agent lives.
+    /// Does the disk work of the outbox until the agent ends.
     pub async fn serve(self, link: Arc<Link>) {
-        let mut is_damage_told = false;
+        let mut is_damage_reported = false;
         loop {
             match link.outbox.disk_work().await {
                 DiskWork::Write(at, bytes) => {
@@ -65,7 +64,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
                     let written = blocking(move || file.write_all_at(&bytes, at)).await;
                     link.outbox.wrote_to_disk(written.is_ok());
                     if let Err(error) = written {
-                        tracing::warn!(%error, "cannot spool to disk; the command waits");
+                        tracing::warn!(%error, "cannot write records to disk; the command waits");
                         tokio::time::sleep(RETRY).await;
                         link.outbox.retry_disk();
                     }
@@ -75,16 +74,16 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
                     let reading = match blocking(move || read(&*file, at, length)).await {
                         Ok(Part { bytes, damage: None }) => Reading::Whole(bytes.into()),
                         Ok(Part { bytes, damage: Some(Damage { until, error }) }) => {
-                            if !is_damage_told {
-                                is_damage_told = true;
+                            if !is_damage_reported {
+                                is_damage_reported = true;
                                 link.outbox.warn(format!(
-                                    "cannot read a part of what was spooled to disk: {error}; gap records stand for what is lost"
+                                    "cannot read records from disk: {error}; gap records stand for those that are lost"
                                 ));
                             }
                             Reading::Damaged { before: bytes.into(), until }
                         }
                         Err(error) => {
-                            tracing::error!(%error, "cannot read what was spooled to disk; retrying");
+                            tracing::error!(%error, "cannot read records from disk; retrying");
                             tokio::time::sleep(RETRY).await;
                             Reading::Failed
                         }
@@ -95,7 +94,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
         }
     }
 
-    /// Appends a part of the file to another one, up to what the disk cannot read.
+    /// Copies a part of the file to another one, up to the first unreadable byte.
     ///
     /// # Errors
     /// Those of the file system.
@@ -106,7 +105,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
             let Part { bytes, damage } = read(&*self.0, at, length)?;
             target.write_all(&bytes)?;
             if let Some(Damage { error, .. }) = damage {
-                tracing::error!(%error, "cannot read a part of what was spooled to disk; what is behind it is lost too");
+                tracing::error!(%error, "cannot read records from disk; later ones are lost too");
                 return Ok(Copied::Beginning);
             }
             at += length as u64;
@@ -115,19 +114,19 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
     }
 }
 
-/// A part of the file, or what is before the first byte that the disk cannot read.
+/// A part of the file, up to the first unreadable block.
 struct Part {
     bytes: Vec<u8>,
     damage: Option<Damage>,
 }
 
 struct Damage {
-    /// Behind the first block that cannot be read.
+    /// Offset after the unreadable block.
     until: u64,
     error: io::Error,
 }
 
-/// Reads a part of the file. Where the disk cannot read all of it, reads block by block up to the first bad one.
+/// Reads a part of the file. If that fails, reads block by block up to the first unreadable one.
 fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
     let mut bytes = vec![0; length];
     match file.read_exact_at(&mut bytes, at) {
@@ -152,8 +151,7 @@ fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
     Ok(Part { bytes, damage: None })
 }
 
-/// Whether the file is damaged, which retrying does not change: as a server's log is, or it is shorter than what was
-/// written.
+/// Whether the file is damaged, which is not retryable. That includes a file that is shorter than what was written.
 fn is_unreadable(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
         || error.raw_os_error().is_some_and(|code| says_damage(Errno::from_raw(code)))
@@ -172,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with parts that cannot be read.
+    /// A file with unreadable parts.
     struct BadDisk {
         file: File,
         bad: Vec<Range<u64>>,
@@ -198,7 +196,7 @@ mod tests {
         Payload::Output(Output { stream: 1, offset: 0, data: vec![b'x'; 100_000].into() })
     }
 
-    /// Spools records while no server is there, then gives what a server gets.
+    /// Spills records without a server, then returns what a server gets.
     async fn shipped(bad: impl IntoIterator<Item = Range<u64>>) -> Vec<Record> {
         let disk = BadDisk { file: tempfile::tempfile().unwrap(), bad: bad.into_iter().collect() };
         let link = Arc::new(Link::new(1 << 20));
@@ -232,7 +230,7 @@ mod tests {
         records.iter().filter(|it| matches!(it.payload, Some(Payload::Gap(_)))).count()
     }
 
-    /// All records that the disk can read arrive as they were; this is said once, however many are lost.
+    /// All readable records arrive unchanged. One warning reports the lost ones.
     fn assert_only_lost(records: &[Record], lost: Range<usize>) {
         assert!(lost.contains(&gaps(records)), "{} are lost", gaps(records));
         let whole = records.iter().filter(|it| it.payload == Some(output())).count();
@@ -252,7 +250,7 @@ mod tests {
     async fn unreadable_blocks_become_gaps_and_the_rest_is_shipped() {
         let all = shipped([]).await;
         assert_eq!((all.len() as u64, gaps(&all)), (RECORDS, 0));
-        // Two blocks, each within one record or at the border of two.
+        // Two blocks, each within one record or at the boundary of two.
         assert_only_lost(&shipped([1 << 20..(1 << 20) + 1, 5 << 20..(5 << 20) + 4096]).await, 2..5);
     }
 

@@ -1,14 +1,14 @@
-//! Progress bars for readers of lines, such as a container's log: what a program writes over with `\r` is shown once a
-//! second as a line of its own, and its last state always. All other bytes pass as they are. Pure.
+//! Condenses progress bars for readers of lines, such as a container's log. A text that is overwritten with `\r` is shown
+//! as a line once a second, and its last state always. All other bytes pass unchanged. Pure.
 
 use std::time::{Duration, Instant};
 
-/// Between two states of a bar.
+/// Time between two states of a bar.
 const EVERY: Duration = Duration::from_secs(1);
-/// A longer state is no progress bar, and passes.
+/// Maximum length of a state. A longer text is not a progress bar, and passes.
 const LONGEST: usize = 4 << 10;
 
-/// One stream on its way to a reader of lines.
+/// Filter of one stream.
 #[derive(Debug)]
 pub(super) struct ProgressLines {
     begun: Instant,
@@ -24,7 +24,7 @@ pub(super) struct ProgressLines {
 struct Bar {
     /// Since the last `\r`.
     state: Vec<u8>,
-    /// What it wrote over.
+    /// The overwritten state.
     before: Vec<u8>,
     is_shown: bool,
 }
@@ -41,7 +41,7 @@ impl ProgressLines {
         Self { begun, bar: None, after_return: false, is_within_line: false, shown_at: None }
     }
 
-    /// What to show of the next bytes.
+    /// Filters the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         for &byte in bytes {
@@ -87,13 +87,13 @@ impl ProgressLines {
         }
     }
 
-    /// When a state has to be shown, if nothing else comes.
+    /// Time at which a state has to be shown, if nothing else comes.
     pub(super) fn due(&self) -> Option<Instant> {
         self.bar.as_ref().filter(|bar| !bar.is_shown && !bar.latest().is_empty())?;
         Some(self.shown_at.map_or(self.begun, |shown| shown + EVERY))
     }
 
-    /// What to show when that time has come, or at the end of the stream.
+    /// Output for that time, or for the end of the stream.
     pub(super) fn flush(&mut self, now: Instant) -> Vec<u8> {
         let mut out = Vec::new();
         if self.due().is_some() {

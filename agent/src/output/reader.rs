@@ -1,9 +1,8 @@
-//! Reads the child's stdout, stderr and channel, and makes records of what comes. One turn looks at the channel
-//! first, so that output is filed under the statement that was just started; but what a statement printed comes before its
-//! end, as the child wrote it.
+//! Reads the command's stdout, stderr and channel, and makes records. Each turn reads the channel first, so that output
+//! belongs to the statement that was just started. Output of a statement precedes the record of its end.
 //!
-//! When the outbox is full, the child waits, or its output is dropped and a gap record says how much: as the policy
-//! says. What comes over the channel is never dropped.
+//! When the outbox is full, the command waits, or its output is dropped and a gap record counts it, by the policy. Frames
+//! of the channel are never dropped.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,35 +26,35 @@ use crate::output::tee::TeeMode;
 use crate::supervisor::Event;
 use crate::trace::SharedTrace;
 
-/// Most bytes in one record of output.
+/// Maximum length of one record of output.
 const CHUNK: usize = 64 << 10;
-/// With less room than this left in a block, a new one is begun.
+/// Minimum room in a block; with less, a new one is allocated.
 const WORTHWHILE: usize = 8 << 10;
-/// Reads of a pipe that empty it, if nothing new is written meanwhile.
+/// Number of reads that empty a pipe, if nothing is written meanwhile.
 const PIPE_READS: usize = 16;
-/// SignaledProcesses to stop: when nothing has come for this long, the pipes are empty.
+/// Time without output after which the pipes are empty, once reading has to stop.
 const QUIET: Duration = Duration::from_millis(250);
-/// SignaledProcesses to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
+/// Bytes that are still read once reading has to stop, beyond the outbox's limit. More than pipes and socket hold.
 const LAST_BYTES: usize = 8 << 20;
 
-/// The agent's ends of the child's pipes and channel.
+/// The agent's ends of the command's pipes and channel.
 #[derive(Debug)]
 pub struct Reader {
-    /// Where records go.
+    /// Takes the records.
     pub link: Arc<Link>,
-    /// Where frames go that are no records. Unbounded, but emptied after every turn, since all run on one thread.
+    /// Takes other frames. Unbounded, but emptied after every turn, since all tasks run on one thread.
     pub events: mpsc::UnboundedSender<Event>,
-    /// The child's stdout.
+    /// The command's stdout.
     pub stdout: OutputPipe,
-    /// The child's stderr.
+    /// The command's stderr.
     pub stderr: OutputPipe,
     /// The submitter channel; `None` after its end.
     pub channel: Option<Channel>,
-    /// What to do with output when the outbox is full.
+    /// Policy for output when the outbox is full.
     pub when_full: WhenFull,
-    /// Takes what the submitter tells of its work; `None`: nobody wants to know.
+    /// Takes the submitter's spans; `None`: spans are not sent.
     pub trace: Option<SharedTrace>,
-    /// Becomes true when only what is there now is to be read.
+    /// Becomes true when reading has to stop after what the pipes hold.
     pub stop: watch::Receiver<bool>,
 }
 
@@ -92,22 +91,22 @@ pub struct OutputPipe {
     offset: u64,
     block: BytesMut,
     tee: Option<Tee>,
-    /// For a tee that is read line by line.
+    /// For a tee in line mode.
     progress: Option<ProgressLines>,
-    /// Bytes that were dropped and of which no record tells yet.
+    /// Dropped bytes without a gap record yet.
     dropped: u64,
 }
 
 impl OutputPipe {
     /// # Errors
-    /// `pipe` is none, or cannot be made non-blocking.
+    /// `pipe` is not a pipe, or cannot be made non-blocking.
     pub fn new(pipe: OwnedFd, stream: Stream, tee: Option<Tee>, mode: TeeMode) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
         let progress = (mode == TeeMode::Lines).then(|| ProgressLines::new(Instant::now()));
         Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), tee, progress, dropped: 0 })
     }
 
-    /// One read, one record, or a piece that is dropped. Gives the bytes read; 0: nothing is there now.
+    /// Reads once, and records or drops the bytes. Returns their number; 0: nothing is there now.
     async fn turn(&mut self, link: &Link, drops: bool, stop: &mut watch::Receiver<bool>) -> usize {
         if self.is_held() && !*stop.borrow() {
             return 0;
@@ -124,7 +123,7 @@ impl OutputPipe {
                 if drops {
                     self.dropped += read as u64;
                 } else {
-                    self.tell_dropped(link);
+                    self.record_dropped(link);
                     let output = Output { stream: self.stream.into(), offset: self.offset, data };
                     link.outbox.push_output(Payload::Output(output));
                 }
@@ -140,12 +139,12 @@ impl OutputPipe {
         0
     }
 
-    /// The reader of our own stream is slow, so the child waits at this pipe; at the other one it need not.
+    /// Whether the reader of the agent's own stream is slow, so that the command waits at this pipe.
     fn is_held(&self) -> bool {
         self.tee.as_ref().is_some_and(Tee::holds)
     }
 
-    /// On our own stdout or stderr.
+    /// Copies output to the agent's own stream.
     async fn repeat(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
         let data = match &mut self.progress {
             Some(progress) => progress.push(&data, Instant::now()).into(),
@@ -154,7 +153,7 @@ impl OutputPipe {
         self.show(data, link, stop).await;
     }
 
-    /// Shows the state of a progress bar that has been quiet since.
+    /// Shows the state of a progress bar without new output.
     async fn show_progress(&mut self, link: &Link, stop: &mut watch::Receiver<bool>) {
         if let Some(progress) = &mut self.progress {
             let state = progress.flush(Instant::now());
@@ -162,7 +161,7 @@ impl OutputPipe {
         }
     }
 
-    /// A reader that is stuck there does not hold up the last bytes on their way to the records.
+    /// A stuck reader there does not delay the records of the last bytes.
     async fn show(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
         let Some(tee) = self.tee.as_ref().filter(|_| !data.is_empty()) else { return };
         tokio::select! {
@@ -179,7 +178,7 @@ impl OutputPipe {
         }
     }
 
-    /// Waits until that has to be done.
+    /// Waits until that is due.
     async fn progress_due(&self) {
         match self.progress.as_ref().filter(|_| !self.is_held()).and_then(ProgressLines::due) {
             Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -187,7 +186,7 @@ impl OutputPipe {
         }
     }
 
-    fn tell_dropped(&mut self, link: &Link) {
+    fn record_dropped(&mut self, link: &Link) {
         if self.dropped > 0 {
             let bytes = Some(std::mem::take(&mut self.dropped));
             link.outbox.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
@@ -207,12 +206,12 @@ impl OutputPipe {
 }
 
 impl Reader {
-    /// Reads until everything has ended, or until told to stop and nothing more comes. Says how it ended by an event.
+    /// Reads until everything has ended, or until it has to stop and nothing more comes. Sends an event at the end.
     pub async fn run(mut self) {
         let pipes = self.read_all().await;
         for pipe in [&mut self.stdout, &mut self.stderr] {
             pipe.show_progress(&self.link, &mut self.stop).await;
-            pipe.tell_dropped(&self.link);
+            pipe.record_dropped(&self.link);
         }
         let _ = self.events.send(Event::StreamsEnded { open: pipes == Pipes::HeldOpen });
     }
@@ -227,7 +226,7 @@ impl Reader {
             let is_full = !stopping && !self.link.outbox.has_room();
             let drops = is_full && self.when_full == WhenFull::Drop;
             if is_full && !drops {
-                // The child waits with us.
+                // The command waits too.
                 tokio::select! {
                     () = self.link.outbox.room() => {}
                     _ = self.stop.changed() => {}
@@ -307,7 +306,7 @@ impl Reader {
                 read
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // The child closed its end without reading all of ours: the same end.
+            // The command closed its end without reading all answers.
             Err(_) => {
                 self.channel = None;
                 0
@@ -318,8 +317,7 @@ impl Reader {
     async fn take_frames(&mut self) -> Result<(), String> {
         let Some(Channel { buffer, answers, .. }) = &mut self.channel else { return Ok(()) };
         let mut stop = self.stop.clone();
-        // Once for what was read at a time, so that a child with many short statements cannot have more read than there is
-        // room for.
+        // Once per read of the channel, so that many short statements do not make it read more than there is room for.
         let mut may_drain = true;
         while let Some(frame) = next_frame(buffer).map_err(|bad| bad.to_string())? {
             let ReceivedFrame { statement, ack_id, content } = frame;
@@ -354,7 +352,7 @@ impl Reader {
                     mpsc::error::TrySendError::Full(_) => Err(
                         "the submitter channel is broken: the submitter does not read its acknowledgements",
                     ),
-                    // It closed its end, and so does not care.
+                    // It closed its end, so it does not wait for acknowledgements.
                     mpsc::error::TrySendError::Closed(_) => Ok(()),
                 })?;
             }
@@ -380,7 +378,7 @@ mod tests {
             .encode_length_delimited_to_vec()
     }
 
-    /// All of it is there before the agent reads: only the rules can give the order.
+    /// Everything is written before the agent reads, so only the rules of the reader give the order.
     #[tokio::test]
     async fn output_of_a_statement_precedes_its_end_record() {
         let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");

@@ -1,24 +1,24 @@
-//! What an exit report needs of the records when all else of them went with a Pod: whether a result is among them, and the
-//! few that say what became of a statement. They hold no data, so they may stand in a Pod's status.
+//! Terminal records, for the termination message of a Pod whose other records are lost: the few that say what became of a
+//! statement or model, and the position of the last result. They hold no data, so they may be in a Pod's status.
 
 use std::collections::VecDeque;
 
 use sqlflow_proto::record::{Record, record::Payload};
 
-/// More marks than this do not fit into a termination message anyhow.
+/// Maximum number, which is more than fits into a termination message.
 const LIMIT: usize = 32;
 
-/// Of what no server has acknowledged. Pure; at most 32 records without data.
+/// Unacknowledged terminal records. Pure; at most 32 records without data.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TerminalRecords {
-    /// Number of the last record that only its own bytes can stand for; it may be acknowledged. 0: there was none.
+    /// Sequence number of the last record with a result, even if it is acknowledged; 0: there was none.
     pub last_result: u64,
-    /// Beginnings and ends of statements, and models, in order.
+    /// Starts and ends of statements, and models, in order.
     pub records: VecDeque<Record>,
 }
 
 impl TerminalRecords {
-    /// A record was numbered.
+    /// Adds a record.
     pub fn note(&mut self, record: &Record) {
         match record.payload {
             Some(Payload::Started(_) | Payload::Ended(_) | Payload::Model(_))
@@ -45,7 +45,7 @@ impl TerminalRecords {
         }
     }
 
-    /// A server holds everything up to `seq`.
+    /// Drops records: a server holds everything up to `seq`.
     pub fn ack(&mut self, seq: u64) {
         while self.records.front().is_some_and(|record| record.seq <= seq) {
             self.records.pop_front();

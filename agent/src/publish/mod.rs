@@ -1,7 +1,7 @@
-//! Publishing models: packed and staged beside their destination, granted, then swapped in. At every moment the
-//! model's name holds all of the old version or all of the new.
+//! Publishes models: packed and staged beside their destination, then, after the grant, committed by an atomic replacement.
+//! At every moment the model's name holds all of the old version or all of the new.
 //!
-//! `pack` makes the tarball; what a storage must be able to do is said in [`sqlflow_model_storage`].
+//! [`sqlflow_model_storage`] packs and stores; `existing` describes the model that is replaced.
 
 mod existing;
 
@@ -23,17 +23,17 @@ use sqlflow_sync::lock;
 use crate::input::near_misses;
 use existing::Found;
 
-/// How often another's model may be found in place of ours before its gob is left to whoever put it there.
-const MAX_OTHERS: u32 = 10;
+/// Number of concurrent commits after which the gob is left to the other writers.
+const MAX_CONCURRENT_COMMITS: u32 = 10;
 
-/// The models of one attempt on their way out. All methods block; call them on threads that may.
+/// Publication of the models of one attempt. All methods block.
 #[derive(Debug)]
 pub struct Publication {
     outputs: Vec<ModelOutput>,
     retry: Arc<RetryPolicy>,
-    /// Those that are in place, the first ones of `outputs`. Staging and clearing exclude each other.
+    /// The published ones, a prefix of `outputs`. Its lock keeps staging and clearing apart.
     committed: Mutex<Vec<ModelPublished>>,
-    /// Bytes a second, measured.
+    /// Measured bytes per second.
     speed: AtomicU64,
 }
 
@@ -45,7 +45,7 @@ struct ModelOutput {
     gob_copy: String,
     is_first_attempt: bool,
     store: Box<dyn ModelStore>,
-    /// What was last said to be left out.
+    /// The last warning of left-out files.
     warned: Mutex<Option<String>>,
 }
 
@@ -92,10 +92,10 @@ impl From<&PackError> for PublishErrorKind {
 }
 
 impl Publication {
-    /// Prepares to publish `outputs` from the workspace; storage that fails is tried again for `patience`.
+    /// Publishes `outputs` from the workspace. Failures of a storage are retried for the given time.
     ///
     /// # Errors
-    /// A place or folder that cannot be used, in one sentence.
+    /// A message: a location or folder cannot be used.
     pub fn new(
         attempt: &AttemptRef,
         outputs: &[Output],
@@ -108,7 +108,7 @@ impl Publication {
             let source = inside(workspace, &output.directory).map_err(|error| error.to_string())?;
             if location.scheme == Scheme::File && Path::new(&location.folder).starts_with(&source) {
                 let source = source.display();
-                return Err(format!("cannot publish {source} into itself; give it a place elsewhere"));
+                return Err(format!("cannot publish {source} into itself; use another location"));
             }
             Ok(ModelOutput {
                 source,
@@ -124,7 +124,7 @@ impl Publication {
             if outputs[..at].iter().any(|it| (&it.uri, &it.name) == (&output.uri, &output.name)) {
                 let Output { uri, name, .. } = output;
                 return Err(format!(
-                    "cannot publish two outputs as {name} at {uri}; give each a place of its own"
+                    "cannot publish two outputs as {name} at {uri}; use different locations"
                 ));
             }
         }
@@ -180,15 +180,15 @@ impl Publication {
         (!self.outputs.is_empty()).then(bytes)
     }
 
-    /// Bytes of a folder that were packed and stored in a second; 0: not known yet.
+    /// Bytes per second that were packed and stored; 0: not known yet.
     pub fn speed(&self) -> u64 {
         self.speed.load(Ordering::Relaxed)
     }
 
-    /// Swaps every staged model in. Call it only after the grant.
+    /// Commits every staged model. Call it only after the grant.
     ///
     /// # Errors
-    /// Storage that fails for longer than the patience; another model came in between.
+    /// A storage that fails for longer than the retry timeout; a write conflict.
     pub fn commit(&self, staged: Vec<ModelPublished>) -> Result<Vec<ModelPublished>, PublishError> {
         let mut committed = self.committed();
         let left = committed.len();
@@ -202,7 +202,7 @@ impl Publication {
             if let Err(cause) = model.publish_gob(&self.retry) {
                 let is = if store::is_commit_unknown(&cause) { "may be" } else { "is" };
                 let message = format!(
-                    "model {} is in location, but {GOB} beside it {is} the old one: {cause}",
+                    "model {} is in place, but {GOB} beside it {is} the old one: {cause}",
                     model.output.name
                 );
                 let committed = committed.clone();
@@ -219,17 +219,17 @@ impl Publication {
         lock(&self.committed)
     }
 
-    /// Failures are final from now on.
+    /// Makes failures final from now on.
     pub fn hurry(&self) {
         self.retry.hurry();
     }
 
-    /// Stops staging as soon as can be.
+    /// Stops staging as soon as possible.
     pub fn abandon(&self) {
         self.retry.abandon();
     }
 
-    /// Removes what was staged.
+    /// Removes staged files.
     pub fn clear(&self) {
         let _staging = self.committed();
         for model in &self.outputs {
@@ -239,7 +239,7 @@ impl Publication {
         }
     }
 
-    /// Tries again while the storage fails.
+    /// Retries while the storage fails.
     fn with_retries<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
         self.retry.retry(work, is_retryable)
     }
@@ -280,27 +280,27 @@ impl ModelOutput {
         Ok(Prepared { published, bytes })
     }
 
-    /// Puts what was staged in place, or removes what is there: first the tarball, without which there is no model.
+    /// Commits or removes the tarball. A model without its tarball does not exist.
     fn commit(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.removal.is_none() {
             return self.store.commit(&self.tarball);
         }
         self.store.delete(&self.tarball)?;
         self.store.delete(GOB)?;
-        // Of a model that was published in between, the gob may have gone with the old one.
+        // This may have removed the gob of a model that was published in between.
         match self.gob_in_place(retry) {
             Some(gob) => self.put_gob(&gob),
             None => Ok(()),
         }
     }
 
-    /// Once for the same.
+    /// Warns once of the same files.
     fn warn_of(&self, left_out: String, warn: &dyn Fn(String)) {
         let mut warned = lock(&self.warned);
         if warned.as_ref() != Some(&left_out) {
             let folder = self.source.display();
             warn(format!(
-                "left out of what is published of {folder}, since only files, folders and links within it can be: {left_out}"
+                "not published of {folder}, since only files, folders and links within it can be: {left_out}"
             ));
             *warned = Some(left_out);
         }
@@ -323,17 +323,17 @@ impl ModelOutput {
         Ok(digest)
     }
 
-    /// Beside a tarball stands the gob that is in it, whoever comes last: who wrote a gob looks whether the tarball is
-    /// another's by now, whose gob may have been there before ours.
+    /// Writes the gob, and then checks whether another tarball was committed meanwhile: its gob may have been replaced by this
+    /// one. So the gob beside a tarball is the one in it, in any order of writers.
     fn publish_gob(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.gob.is_empty() {
             return Ok(());
         }
         let mut gob = self.output.gob.clone();
-        for _ in 0..MAX_OTHERS {
+        for _ in 0..MAX_CONCURRENT_COMMITS {
             retry.retry(|| self.put_gob(&gob), |_| true)?;
             match self.gob_in_place(retry) {
-                Some(others) if others != gob => gob = others,
+                Some(published) if published != gob => gob = published,
                 _ => return Ok(()),
             }
         }
@@ -347,15 +347,15 @@ impl ModelOutput {
         self.store.commit(GOB)
     }
 
-    /// That of the tarball that is in place now. `None`: it has none, or there is none, or we cannot look; ours is published
-    /// all the same.
+    /// Gob of the tarball that is published now. `None`: it has none, or does not exist, or cannot be read. This model counts
+    /// as published anyway.
     fn gob_in_place(&self, retry: &RetryPolicy) -> Option<Bytes> {
         let is_retryable = |error: &io::Error| {
             !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
         };
         let look = || self.store.read(&self.tarball).and_then(tarball::gob);
         let found = retry.retry(look, is_retryable).inspect_err(|error| {
-            tracing::debug!(%error, "cannot look whose model is in place by now");
+            tracing::debug!(%error, "cannot read the gob of the published model");
         });
         found.ok().flatten().map(Bytes::from)
     }

@@ -116,7 +116,7 @@ fn replaced_model_is_reported() {
     assert_eq!(names[..4], ["sqlflow.gob", "m.gob", "model_meta.json", "a.json"], "before the weights");
     let trained = EarlierModel { made_ms: 1_732_104_131_000, trained_by: "ana".to_owned() };
     assert_eq!(publish(4), Some(trained));
-    // What is no model is replaced too.
+    // A file that is not a model is replaced too.
     fs::write(bench.model().join("m.tar.gz"), "something").unwrap();
     assert!(publish(5).is_some());
 }
@@ -184,7 +184,7 @@ fn inner_links_are_kept_and_outer_links_are_reported() {
         ("sub", "folder"),
         ("../a.json", "sub/up"),
         ("nowhere", "dangling"),
-        // They lead out, if not by themselves.
+        // They lead out, together or alone.
         ("/etc/passwd", "x"),
         ("../../main.py", "y"),
         ("x", "by-x"),
@@ -200,7 +200,7 @@ fn inner_links_are_kept_and_outer_links_are_reported() {
     publication.prepare(&warn).unwrap();
     publication.commit(publication.stage(&warn).unwrap()).unwrap();
     let warnings = warnings.into_inner().unwrap();
-    assert_eq!(warnings.len(), 1, "the same is said once: {warnings:?}");
+    assert_eq!(warnings.len(), 1, "warned once: {warnings:?}");
     for left_out in [
         "by-x (a link to x)",
         "x (a link to /etc/passwd)",
@@ -272,9 +272,9 @@ fn abandoned_publication_removes_its_staging() {
 #[test]
 fn storage_failure_within_the_timeout_is_retried() {
     let bench = Bench::new();
-    // A file where the model's folder should be: every try fails until it is gone.
+    // A file in place of the model's folder: every try fails until it is removed.
     fs::create_dir_all(bench.dir.path().join("models")).unwrap();
-    fs::write(bench.model(), "in the way").unwrap();
+    fs::write(bench.model(), "a file").unwrap();
     let mut publication = bench.publication(1);
     publication.retry = Arc::new(RetryPolicy::new(Duration::from_secs(60)));
     std::thread::scope(|scope| {
@@ -284,14 +284,14 @@ fn storage_failure_within_the_timeout_is_retried() {
     });
 }
 
-/// What a network file system says when its server was away is no other writer.
+/// The error of a network file system after an outage of its server.
 #[test]
 fn stale_handle_is_retryable() {
     let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
     assert_eq!(PublishErrorKind::from(&error), PublishErrorKind::Storage);
 }
 
-/// As on a disk that fails: here it is procfs, of which nothing can be synced, that the model's folder is in.
+/// As on a failing disk: the model's folder is in procfs, which cannot be synced.
 #[test]
 fn unsynced_commit_is_reported_as_unknown() {
     use std::os::fd::AsRawFd as _;
@@ -314,11 +314,11 @@ fn unsynced_commit_is_reported_as_unknown() {
         "{}",
         error.message
     );
-    assert!(error.message.contains("could not be synced"), "{}", error.message);
+    assert!(error.message.contains("cannot sync its folder"), "{}", error.message);
     assert!(bench.files().iter().any(|name| name.ends_with(".tar.gz")), "{:?}", bench.files());
 }
 
-/// Whose tarball is in place, his gob stands beside it, whoever is late with his own.
+/// Also if the writer of an older tarball writes its gob later.
 #[test]
 fn gob_matches_the_tarball_after_concurrent_commits() {
     let bench = Bench::new();
@@ -338,7 +338,7 @@ fn gob_matches_the_tarball_after_concurrent_commits() {
     late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
 
-    // Nobody's, of who wrote there by hand.
+    // A tarball without a gob, written by hand.
     fs::write(bench.model().join(tarball), "spoilt").unwrap();
     late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "late");
@@ -346,7 +346,7 @@ fn gob_matches_the_tarball_after_concurrent_commits() {
     late.outputs[0].publish_gob(&late.retry).unwrap();
 }
 
-/// Somebody removed the folder, or took it for a dead writer's.
+/// The staging folder was removed, for example as that of a dead writer.
 #[test]
 fn missing_staged_file_is_a_write_conflict() {
     let bench = Bench::new();

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use sqlflow_sync::lock;
 
-/// What is known of the connection to the control plane.
+/// State of the connection to the control plane.
 #[derive(Debug, Default)]
 pub struct ConnectionState {
     first_attached: Mutex<Option<Instant>>,
