@@ -1,4 +1,4 @@
-//! Models that the command needs: fetched, checked and unpacked before it starts.
+//! Inputs: models that are fetched, verified and unpacked before the command starts.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -19,33 +19,33 @@ use sqlflow_proto::agent::{AttemptRef, Input, Listing};
 
 use crate::exhaustion::is_exhaustion;
 
-/// An input cannot be had.
+/// An input could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// There is no such model.
+    /// The model does not exist.
     #[error("model {name} does not exist at {uri}{near}")]
     Missing {
         /// The model's name.
         name: String,
-        /// Where it should be.
+        /// Its URI.
         uri: String,
-        /// What may have been meant: `; did you mean team/flowers?`, or nothing.
+        /// Suggestion, such as `; did you mean team/flowers?`, or nothing.
         near: String,
     },
-    /// It is there, but cannot be read or is no model.
-    #[error("model {name} cannot be fetched from {uri}: {cause:#}")]
+    /// The model exists, but cannot be read or is not a model.
+    #[error("cannot fetch model {name} from {uri}: {cause:#}")]
     Unusable {
         /// The model's name.
         name: String,
-        /// Where it is.
+        /// Its URI.
         uri: String,
-        /// Why.
+        /// The cause.
         cause: anyhow::Error,
     },
 }
 
-/// Unpacks the model into its folder within the workspace, from the cache if that has it. A storage that fails is tried
-/// again as patience allows, and so is what fails because the disk is full, or because something else is used up.
+/// Unpacks a model into its folder in the workspace, from the cache if possible. Failures of the storage and exhaustion, such
+/// as of the disk, are retried by the policy.
 ///
 /// # Errors
 /// See [`InputError`].
@@ -69,8 +69,8 @@ pub fn fetch(
     })
 }
 
-/// Looks whether a model exists that a later step needs, and writes what its tarball says of it into its folder, if it has
-/// one. A storage that does not say so is believed to have it: the step itself will see.
+/// Checks that a model exists that a later step needs, and writes its metadata into its folder, if it has one. If the storage
+/// cannot be read, the later step reports it.
 ///
 /// # Errors
 /// [`InputError::Missing`]
@@ -86,7 +86,7 @@ pub fn require(
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model)),
         Ok(tarball) if !model.directory.is_empty() => {
             if let Err(error) = describe(workspace, model, tarball) {
-                tracing::warn!(%error, model = model.name, "a later statement's model cannot be looked into");
+                tracing::warn!(%error, model = model.name, "cannot read the metadata of a model for a later statement");
             }
             Ok(())
         }
@@ -94,7 +94,7 @@ pub fn require(
     }
 }
 
-/// Writes a model's metadata, if it has some, into its folder within the workspace.
+/// Writes the metadata of a model, if there is some, into its folder in the workspace.
 fn describe(workspace: &Path, model: &Input, tarball: impl Read) -> anyhow::Result<()> {
     let Some(meta) = tarball::meta(tarball)? else { return Ok(()) };
     let folder = inside(workspace, &model.directory)?;
@@ -107,16 +107,16 @@ fn missing(model: &Input) -> InputError {
     InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near }
 }
 
-/// How many models may have been meant, at the most.
+/// Maximum number of suggestions.
 const MAX_NEAR: usize = 3;
 
-/// Finds models in the same storage whose names are like this one. A storage that cannot be asked has none.
+/// Suggests models of the same storage with similar names. None if the storage cannot be listed.
 pub(crate) fn near_misses(name: &str, uri: &str) -> String {
     let Some(root) = uri.strip_suffix(name).map(|root| root.trim_end_matches('/')) else {
         return String::new();
     };
     let models = Models::at(root).and_then(|models| models.list()).unwrap_or_default();
-    // Two slips, more in a long name; or the same name elsewhere, as `flowers` for `team/flowers`.
+    // Two edits, more in a long name; or the same last segment, as `flowers` for `team/flowers`.
     let most = (name.chars().count() / 4).max(2);
     let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let mut near: Vec<(usize, String)> = models
@@ -131,10 +131,10 @@ pub(crate) fn near_misses(name: &str, uri: &str) -> String {
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
-/// Writes the list of all models below a folder, for the command.
+/// Writes the list of all models of a storage, for the command.
 ///
 /// # Errors
-/// Those of the storage, in one sentence.
+/// Those of the storage.
 pub fn list(workspace: &Path, listing: &Listing, retry: &Arc<RetryPolicy>) -> anyhow::Result<()> {
     let path = inside(workspace, &listing.path)?;
     let models = retry.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
@@ -155,7 +155,7 @@ fn fetch_from(
     cache: Option<&Cache>,
     retry: &RetryPolicy,
 ) -> Result<(), Failure> {
-    // Where there is no room for the model, the cache's copy of it would take some more.
+    // If the disk has no room for the model, a copy in the cache would need even more.
     let is_full = Cell::new(false);
     let read = |print: io::Result<Option<Fingerprint>>| {
         let print = print?;
@@ -171,7 +171,7 @@ fn fetch_from(
                 }
                 Err(failure) if failure.is_exhaustion() => return Err(failure),
                 Err(error) => {
-                    tracing::warn!(%error, model = input.name, "the cache is spoilt");
+                    tracing::warn!(%error, model = input.name, "the cached model is corrupted");
                     cache.remove(&input.uri, print);
                 }
             }
@@ -186,7 +186,7 @@ fn fetch_from(
         }
         Ok(())
     };
-    // A model that is retrained all the time is no storage that fails; but it must be had some time.
+    // Replacements are not failures of the storage, but their number over all retries is bounded.
     let mut replaced = 0;
     let was_replaced =
         |failure: &Failure| matches!(failure, Failure::Storage(error) if error.kind() == store::REPLACED);
@@ -195,7 +195,7 @@ fn fetch_from(
     retry.retry(read, Failure::is_retryable)
 }
 
-/// What may pass by itself, and what does not.
+/// Failure of a fetch, by its cause.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
@@ -212,13 +212,13 @@ impl Failure {
         }
     }
 
-    /// Whether unpacking failed because something is used up on this machine.
+    /// Whether unpacking failed for exhaustion of this machine.
     fn is_exhaustion(&self) -> bool {
         matches!(self, Self::Content(cause) if is_exhaustion(cause))
     }
 }
 
-/// What a try that failed has made goes again, so that the next one finds the folder as it was.
+/// Unpacks a model. After a failure, removes what was unpacked, so that a retry finds the folder unchanged.
 fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> {
     let mut made = BTreeSet::new();
     unpack(&mut *tarball, folder, &mut made).map_err(|cause| {
@@ -233,7 +233,7 @@ fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> 
     })
 }
 
-/// Remembers whether the storage failed, or what it gave is no model; and keeps what passes.
+/// Reads a model, copies it to the cache, and notes whether the storage failed.
 struct Reading<'a> {
     file: Box<dyn Read + Send>,
     retry: &'a RetryPolicy,
@@ -301,7 +301,7 @@ mod tests {
         };
         require("m", "").unwrap();
         assert!(require("mm", "").unwrap_err().to_string().ends_with("; did you mean m?"));
-        // What is no tarball is the later step's to report.
+        // A file that is not a tarball is reported by the later step.
         require("m", "ahead/m").unwrap();
         assert!(!dir.path().join("ahead/m").exists());
         std::fs::write(dir.path().join("m/m.tar.gz"), tarball(META, b"{}")).unwrap();
@@ -327,7 +327,7 @@ mod tests {
 
     const LARGE: usize = MIB * 2 / 3;
 
-    /// A model that takes two thirds of the small disk, packed hardly less.
+    /// An incompressible model that takes two thirds of the small disk.
     fn large_model() -> Stored {
         let mut random = 1_u64;
         let digit = || {
@@ -338,7 +338,7 @@ mod tests {
         Stored(tarball("weights", weights.as_bytes()))
     }
 
-    /// A storage of one tarball, which tells its fingerprint.
+    /// A storage with one tarball and its fingerprint.
     #[derive(Debug)]
     struct Stored(Vec<u8>);
 
@@ -385,7 +385,7 @@ mod tests {
             let retry = RetryPolicy::new(Duration::from_secs(seconds));
             fetch_from(&model, "m.tar.gz", &folder, &Input::default(), Some(cache), &retry)
         };
-        // There is room for the model, and none for a copy in the cache.
+        // There is room for the model, but not for a copy in the cache.
         let same = Cache::new(disk.join("cache"), u64::MAX);
         let ballast = small_disk::fill(&disk);
         std::thread::scope(|scope| {
@@ -398,7 +398,7 @@ mod tests {
         let weights = folder.join("weights");
         assert_eq!(std::fs::metadata(&weights).unwrap().len(), LARGE as u64);
 
-        // What is in the cache is not spoilt because it cannot be unpacked.
+        // A cached model that cannot be unpacked for lack of room is not removed.
         let elsewhere = tempfile::tempdir().unwrap();
         let cache = Cache::new(elsewhere.path().to_owned(), u64::MAX);
         std::fs::remove_file(&weights).unwrap();

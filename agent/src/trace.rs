@@ -97,7 +97,7 @@ impl Trace {
         let agents = self.spans(command, outcome, now_micros());
         let groups = vec![(AGENT, agents), (SUBMITTER, self.submitter)];
         if let Err(error) = self.exporter.send(groups).await {
-            tracing::warn!("cannot send spans: {error:#}; they are lost");
+            tracing::warn!("cannot send spans: {error:#}; the spans are lost");
         }
     }
 

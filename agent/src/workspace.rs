@@ -13,10 +13,10 @@ use sqlflow_proto::agent::File;
 use crate::exhaustion::is_exhaustion;
 
 const PRIVATE: u32 = 0o600;
-/// Its name in an attempt's run folder.
+/// Name of the workspace in a run folder.
 pub const NAME: &str = "workspace";
 
-/// Makes an attempt's run folder, if it is not there.
+/// Creates the run folder of an attempt, if it does not exist.
 ///
 /// # Errors
 /// The file system fails.
@@ -25,7 +25,7 @@ pub fn create_run_folder(dir: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .with_context(|| format!("cannot make {}", dir.display()))
+        .with_context(|| format!("cannot create {}", dir.display()))
 }
 
 /// The workspace of another attempt of the same step, in a run folder beside `run_dir`.
@@ -33,7 +33,7 @@ pub fn of_attempt(run_dir: &Path, step: u32, attempt: u32) -> PathBuf {
     run_dir.with_file_name(format!("{step}-{attempt}")).join(NAME)
 }
 
-/// Makes what was written below `folder` durable, and everything else on its file system.
+/// Makes the file system of `folder` durable.
 ///
 /// # Errors
 /// The file system fails.
@@ -41,14 +41,14 @@ pub fn sync(folder: &Path) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fs::File::open(folder)?)?)
 }
 
-/// Makes the folder, if it is not there, and writes the files into it. What fails because the disk is full, or because
-/// something else is used up, is tried again as patience allows.
+/// Creates the workspace, if it does not exist, and writes the files into it. Exhaustion, such as of the disk, is retried by
+/// the policy.
 ///
 /// # Errors
 /// A path leads out of the workspace, or the file system fails.
 pub fn create(workspace: &Path, files: &[File], retry: &RetryPolicy) -> anyhow::Result<()> {
     let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(workspace).map_err(Into::into);
-    retry.retry(make, is_exhaustion).with_context(|| format!("cannot make {}", workspace.display()))?;
+    retry.retry(make, is_exhaustion).with_context(|| format!("cannot create {}", workspace.display()))?;
     for file in files {
         retry
             .retry(|| write(workspace, file), is_exhaustion)
@@ -61,14 +61,14 @@ fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
     let path = inside(workspace, &file.path)?;
     fs::create_dir_all(path.parent().unwrap_or(workspace))?;
     let mode = if file.mode == 0 { PRIVATE } else { file.mode & 0o777 };
-    // New, so that no link that is there already is followed.
+    // New, so that no existing link is followed.
     let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
-    // The mode above was cut by the umask.
+    // The umask applied to the mode above.
     let written = target
         .write_all(&file.content)
         .and_then(|()| target.set_permissions(fs::Permissions::from_mode(mode)));
     if written.is_err() {
-        // Another try makes it again.
+        // A retry creates it again.
         let _ = fs::remove_file(&path);
     }
     Ok(written?)

@@ -1,7 +1,5 @@
-//! What a server does for an attempt, done here for `exec`: it assigns what the flags say, takes the records, grants
-//! every commit and acknowledges the outcome.
-//!
-//! `log` is the folder that keeps the output.
+//! Control plane of `exec`: assigns the command of the options, takes the records, grants every commit and acknowledges the
+//! outcome. `log` is the log folder.
 
 mod log;
 
@@ -25,10 +23,10 @@ use crate::output::sent::Sent;
 use crate::supervisor::Event;
 use log::LogFolder;
 
-/// Between tries to write to a disk that is full, or gone for a while.
+/// Pause before a retry on a disk that is full or fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Stands in for a server.
+/// Replaces a server.
 #[derive(Debug)]
 pub(crate) struct LocalControlPlane {
     assignment: Assignment,
@@ -37,7 +35,7 @@ pub(crate) struct LocalControlPlane {
 
 impl LocalControlPlane {
     /// # Errors
-    /// The log folder cannot be made, or the outcome could not be written: told now, and not after hours.
+    /// The log folder cannot be created, or the outcome could not be written at the end.
     pub(crate) fn new(options: ExecOptions, attempt: AttemptRef) -> anyhow::Result<Self> {
         if let Some(file) = &options.common.outcome {
             can_write(file, options.log_to.as_deref())
@@ -49,7 +47,7 @@ impl LocalControlPlane {
             .transpose()?;
         let assignment = Assignment {
             attempt: Some(attempt),
-            // For those who tell of it.
+            // For logs and spans.
             command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             inputs: options.input,
             outputs: options.output,
@@ -70,7 +68,7 @@ impl LocalControlPlane {
             match message {
                 Some(Message::Records(batch)) => {
                     let last = batch.records.last().map_or(0, |record| record.seq);
-                    self.keep(batch.records, &link).await;
+                    self.write(batch.records, &link).await;
                     sent.acked(last);
                     link.outbox.ack(last);
                 }
@@ -91,9 +89,9 @@ impl LocalControlPlane {
         }
     }
 
-    /// Until it is written; meanwhile the outbox fills, and its policy says what becomes of the command. At the end the
-    /// attempt does not wait for ever.
-    async fn keep(&mut self, records: Vec<Record>, link: &Link) {
+    /// Writes records, with retries until it succeeds. Meanwhile the outbox fills, and its policy decides about the command.
+    /// The supervisor bounds the time at the end.
+    async fn write(&mut self, records: Vec<Record>, link: &Link) {
         let Some(mut log) = self.log.take() else { return };
         let records = Arc::new(records);
         loop {
@@ -105,7 +103,7 @@ impl LocalControlPlane {
             .await
             {
                 Ok(done) => done,
-                // The runtime is going down.
+                // The runtime is shutting down.
                 Err(_) => return,
             };
             log = returned;
@@ -121,13 +119,16 @@ impl LocalControlPlane {
             tokio::time::sleep(RETRY).await;
         }
         if link.connection.stalled().is_some() {
-            tracing::warn!("the log is written again");
+            tracing::warn!("the log can be written again");
             link.connection.set_stalled(None);
         }
         self.log = Some(log);
     }
 
-    /// One sentence on why the log is not whole for certain.
+    /// Finishes the log.
+    ///
+    /// # Errors
+    /// A message: the log may be incomplete.
     async fn end(&mut self, outcome: Outcome) -> Result<(), String> {
         let Some(mut log) = self.log.take() else { return Ok(()) };
         match spawn_blocking(move || log.end(&outcome_json::encode(&outcome))).await {
@@ -136,24 +137,23 @@ impl LocalControlPlane {
                 tracing::error!("{why}");
                 Err(why)
             }
-            // Or the runtime is going down.
+            // Or the runtime is shutting down.
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 }
 
-/// What tells a command of the collector that the flags name.
+/// Variable with the collector's address for the command.
 fn collector(address: String) -> (String, String) {
     ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), address)
 }
 
-/// Whether the file can be written, or made, as far as one can see without doing it. `coming` is a folder that is about to
-/// be made.
+/// Checks that the file can be written or created, without doing it. `coming` is a folder that will be created.
 fn can_write(file: &Path, coming: Option<&Path>) -> nix::Result<()> {
     let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match access(file, AccessFlags::W_OK) {
         Ok(()) if file.is_dir() => Err(Errno::EISDIR),
-        // Where a link points nobody is asked.
+        // The target of a link is not checked.
         Err(Errno::ENOENT) if file.is_symlink() || coming == Some(folder) => Ok(()),
         Err(Errno::ENOENT) => access(folder, AccessFlags::W_OK | AccessFlags::X_OK),
         found => found,
