@@ -32,6 +32,6 @@ use clap::ValueEnum;
 pub enum WhenFull {
     /// The command waits
     Block,
-    /// Output is dropped, and a record says how much
+    /// Output is dropped, and a gap record counts it
     Drop,
 }

@@ -25,8 +25,7 @@ pub const READER_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum TeeMode {
     /// Byte for byte
     Raw,
-    /// For readers of lines, such as a container's log: a progress bar, written over with carriage returns, becomes a
-    /// line a second
+    /// For readers of lines, such as a container's log: a progress bar with carriage returns becomes a line per second
     Lines,
     /// Not at all
     None,

@@ -82,7 +82,7 @@ pub fn block() -> nix::Result<()> {
     blocked.add(Signal::SIGTTOU);
     let blocked = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let ignored = sys::ignored_at_start();
-    sys::hear_of_children()?;
+    sys::enable_sigchld()?;
     INHERITED.get_or_init(|| Inherited { blocked, ignored });
     Ok(())
 }

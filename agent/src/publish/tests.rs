@@ -339,7 +339,7 @@ fn gob_matches_the_tarball_after_concurrent_commits() {
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
 
     // A tarball without a gob, written by hand.
-    fs::write(bench.model().join(tarball), "spoilt").unwrap();
+    fs::write(bench.model().join(tarball), "corrupted").unwrap();
     late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "late");
     fs::remove_file(bench.model().join(tarball)).unwrap();

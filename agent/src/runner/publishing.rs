@@ -68,7 +68,7 @@ fn publish_failed(error: PublishError) -> Event {
     let PublishError { message, committed, kind } = error;
     let fault = match kind {
         PublishErrorKind::WriteConflict => {
-            tracing::warn!("{message}; staging again");
+            tracing::warn!("{message}; staging it again");
             return Event::WriteConflict { message, committed };
         }
         PublishErrorKind::Storage => PublishFault::Retryable,

@@ -351,9 +351,9 @@ mod tests {
         let refused = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&busy));
         assert!(refused.retryable && refused.not_executed && !refused.unexplained);
         let failure = Failure { message: "no such table: t".into(), ..Default::default() };
-        let mut told = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
-        told.explain("some warning");
-        assert_eq!(told.message, "no such table: t");
+        let mut explained = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        explained.explain("some warning");
+        assert_eq!(explained.message, "no such table: t");
     }
 
     #[test]
@@ -373,15 +373,15 @@ mod tests {
     /// In a shared cgroup, the killed process may belong to another job.
     #[test]
     fn oom_kill_does_not_hide_a_user_error() {
-        let told = |status, user_error| {
+        let report = |status, user_error| {
             let failure = Failure { message: "no such table: t".into(), user_error, ..Default::default() };
             exit_report(None, exited(status, 1), Some(&failure))
         };
-        let mistaken = told(ExitStatus::Code(1), true);
+        let mistaken = report(ExitStatus::Code(1), true);
         assert_eq!((mistaken.reason, mistaken.user_error), (Reason::Exited, true));
-        let failed = told(ExitStatus::Code(1), false);
+        let failed = report(ExitStatus::Code(1), false);
         assert_eq!((failed.reason, failed.user_error), (Reason::OutOfMemory, false));
-        let killed = told(ExitStatus::Signal(9), true);
+        let killed = report(ExitStatus::Signal(9), true);
         assert_eq!((killed.reason, killed.user_error), (Reason::OutOfMemory, false));
         for ExitReport { message, .. } in [mistaken, failed, killed] {
             assert!(

@@ -41,7 +41,7 @@ struct World {
     /// The time for KILL to end it has run out.
     given_up: bool,
     granted: bool,
-    /// The command was told that it may make its effect visible.
+    /// The command got the commit grant.
     granted_to_command: bool,
     committed: bool,
     reports: Vec<ExitReport>,
@@ -182,7 +182,7 @@ impl World {
                     self.pending.push(Event::Flushed { unwritten, unlogged: None });
                 }
                 Action::Report(report, models) => {
-                    assert_eq!(!models.is_empty(), self.committed, "what was published is told");
+                    assert_eq!(!models.is_empty(), self.committed, "published models are reported");
                     assert_eq!(self.is_running, report.message.ends_with("did not end after KILL"));
                     self.reports.push(*report);
                     if self.fails != Fails::Silence {
@@ -335,7 +335,7 @@ proptest! {
             let succeeded = report.reason == Reason::Succeeded;
             prop_assert!(!succeeded || report.status == Some(ExitStatus::Code(0)));
             prop_assert!(!succeeded || world.committed == publishes, "success means published");
-            prop_assert!(!succeeded || fails != Fails::Flush || kept != OutputSink::Nowhere, "success means told");
+            prop_assert!(!succeeded || fails != Fails::Flush || kept != OutputSink::Nowhere, "success means that the output is known");
             prop_assert!(code != 0 || succeeded);
             prop_assert!(code == 0 || !succeeded || kept == OutputSink::LogFolder, "but for a log that was not finished in time");
             let is_effective = world.granted_to_command && report.status == Some(ExitStatus::Code(0));

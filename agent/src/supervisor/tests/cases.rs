@@ -36,12 +36,12 @@ fn third_term_gives_up_an_unkillable_command() {
     assert_eq!(world.machine.apply(terminate()), []);
 }
 
-/// A shell ends at TERM at once. What it had started was told too, and is not ended for the end of its shell.
+/// A shell ends at TERM at once. Its children got TERM too, and keep their grace period after the end of the shell.
 #[test]
 fn leftovers_of_a_terminated_command_keep_its_grace_period() {
-    for told in [terminate(), cancel()] {
+    for request in [terminate(), cancel()] {
         let mut machine = running(false);
-        machine.apply(told);
+        machine.apply(request);
         let sets_timers = |actions: &[Action]| {
             actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::Grace | Timer::Drain, _)))
         };
@@ -112,7 +112,7 @@ fn lost_output_fails_a_successful_command() {
         while !matches!(world.pending[..], [Event::Flushed { .. }]) {
             world.step(0);
         }
-        assert!(world.committed, "the model is published all the same");
+        assert!(world.committed, "the model is published anyway");
         world.pending.clear();
         world.happen(Event::Flushed { unwritten, unlogged });
         while world.exit.is_none() {
