@@ -1,4 +1,4 @@
-//! The machine in worlds that misbehave in every order: whatever comes, it ends, once, and tells the truth.
+//! Property tests: the supervisor in worlds that misbehave in any order ends once, with a true report.
 
 mod cases;
 
@@ -21,24 +21,24 @@ fn exited(code: i32) -> Event {
     Event::Exited(Exit { status: ExitStatus::Code(code), oom_kills: 0, memory_limit: 0, memory_peak: 0 })
 }
 
-/// What the world around the machine is like, and what it did so far.
+/// A world around the supervisor, with its faults and its past.
 #[derive(Debug)]
 struct World {
     machine: Attempt,
     plan: Plan,
-    /// Events that will come, in any order that the test picks.
+    /// Pending events; the test picks their order.
     pending: Vec<Event>,
     timers: Vec<Timer>,
     /// The command neither ends by itself nor by TERM.
     is_stubborn: bool,
-    /// Nor by KILL.
+    /// And not by KILL.
     is_unkillable: bool,
-    /// Some process holds the pipes open until reading is stopped.
+    /// A process holds the pipes open until reading is stopped.
     holds_pipes: bool,
     fails: Fails,
     exit_code: i32,
     is_running: bool,
-    /// The time for KILL to end it has run out.
+    /// The timeout for KILL has expired.
     given_up: bool,
     granted: bool,
     /// The command got the commit grant.
@@ -54,15 +54,15 @@ enum Fails {
     Input,
     Workspace,
     Start,
-    /// The first starts, so often, for lack of processes.
+    /// This number of starts, for exhaustion.
     StartFor(u32),
     Stage,
     Commit,
     Grant,
     Silence,
-    /// The log, or our own streams.
+    /// The log, or the agent's own streams.
     Flush,
-    /// The first commits, so often.
+    /// This number of commits.
     WriteConflict(u32),
 }
 
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// The kernel closes the pipes first, and then tells of the exit.
+    /// The kernel closes the pipes before it reports the exit.
     fn end_command(&mut self, exit: Event) {
         if !self.holds_pipes {
             self.pending.push(Event::StreamsEnded { open: false });
@@ -212,13 +212,13 @@ impl World {
         self.pending.push(exit);
     }
 
-    /// One thing out of all that may come next. `Alone` may come at any time after the exit.
+    /// One of the possible next events. `Alone` may come at any time after the exit.
     fn step(&mut self, choice: usize) -> bool {
         let choices = self.pending.len() + self.timers.len();
         if choices == 0 {
             return false;
         }
-        // No timer runs out before that is known.
+        // No timer expires before that is known.
         let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed { .. }));
         match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
@@ -307,7 +307,7 @@ proptest! {
     ) {
         let plan = Plan { is_publish_only, keeps_output, sink: kept, ..plan(publishes) };
         let mut world = World::new(plan, fails, exit_code, is_stubborn, holds_pipes);
-        // Such a command has its pipes open.
+        // Such a command holds its pipes open.
         if is_stubborn && holds_pipes {
             world.is_unkillable = is_unkillable;
         }

@@ -1,4 +1,4 @@
-//! Single cases, each with the order of events that it is about.
+//! Single cases, each with a fixed order of events.
 
 use super::*;
 
@@ -46,7 +46,7 @@ fn leftovers_of_a_terminated_command_keep_its_grace_period() {
             actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::Grace | Timer::Drain, _)))
         };
         assert!(!sets_timers(&machine.apply(exited(143))));
-        // Only for those that came since.
+        // Only for processes that were started since.
         let terms = [Action::SignalLeftovers(Signal::SIGTERM)];
         assert_eq!(machine.apply(Event::TimeUp(Timer::Settle)), terms);
         let drain = Action::SetTimer(Timer::Drain, plan(false).drain);
@@ -162,7 +162,7 @@ fn waiting_agent_has_no_timeout_until_its_server_is_gone() {
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
 }
 
-/// It has nothing to run then: a server that waits for its outcome would take it for lost.
+/// Otherwise a server that waits for the outcome would consider the agent lost.
 #[test]
 fn cancel_before_the_assignment_is_reported() {
     let mut world = World::new(plan(true), Fails::Nothing, 0, false, false);
@@ -178,7 +178,7 @@ fn cancel() -> Event {
     Event::Cancel { reason: "by the user".into(), grace: Some(Duration::from_secs(3)) }
 }
 
-/// A command that runs, and what was made of its wish to make its effect visible.
+/// A running command, with the answers to its request to commit.
 fn running(is_granted: bool) -> Attempt {
     let (mut machine, _) = Attempt::new(LINGER);
     machine.apply(Event::Assigned(plan(false)));
@@ -190,7 +190,7 @@ fn running(is_granted: bool) -> Attempt {
     machine
 }
 
-/// The exit report when the command ends like this.
+/// The exit report after this exit status.
 fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
     machine.apply(exit);
     machine.apply(Event::Alone);
@@ -212,7 +212,7 @@ fn grant_after_a_cancel_does_not_reach_the_command() {
     assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Cancelled);
 }
 
-/// KILL takes its time, and its effect was visible before.
+/// KILL takes time, and the effect was visible before.
 #[test]
 fn granted_command_that_exits_late_has_succeeded() {
     let mut machine = running(true);
@@ -223,7 +223,7 @@ fn granted_command_that_exits_late_has_succeeded() {
     assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
 }
 
-/// Its results are not all there, whatever else ended it.
+/// Its results are incomplete, whatever ended it.
 #[test]
 fn broken_channel_is_no_success_despite_a_grant() {
     let mut machine = running(true);
@@ -245,7 +245,7 @@ fn late_exit_of_a_given_up_command_counts() {
     assert!(reported.iter().any(is_terminated), "{reported:?}");
 }
 
-/// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
+/// Its effect may become visible at any moment: a kill would leave it unknown.
 #[test]
 fn cancel_gives_a_granted_commit_its_grace_period() {
     let mut machine = running(true);
@@ -268,7 +268,7 @@ fn granted_commit_succeeds_despite_a_cancel() {
     }
 }
 
-/// The Cancel's grace ends by its own timer; the platform's TERM brings deadlines, and does not shorten it.
+/// The grace period of a Cancel has its own timer. The platform's TERM sets deadlines, and does not shorten it.
 #[test]
 fn term_after_a_cancel_keeps_its_grace_period() {
     let mut machine = running(false);
@@ -297,7 +297,7 @@ fn acknowledged_records_extend_the_linger_until_the_deadline() {
     }
 }
 
-/// A finished training whose leftovers hold the pipes, when publishing should have given up already: nothing would bound it.
+/// A finished training whose leftovers hold the pipes until the publish deadline: nothing would bound its staging.
 #[test]
 fn staging_does_not_begin_after_the_publish_deadline() {
     for late in [Timer::PublishBy, Timer::LeaveBy] {
@@ -315,7 +315,7 @@ fn staging_does_not_begin_after_the_publish_deadline() {
     }
 }
 
-/// An attempt whose command was started for the first time, and how that went.
+/// An attempt after the first start of its command failed.
 fn starting(kept: OutputSink, fault: StartFault) -> (Attempt, Vec<Action>) {
     let (mut machine, _) = Attempt::new(LINGER);
     machine.apply(Event::Assigned(Plan { sink: kept, ..plan(true) }));
@@ -384,7 +384,7 @@ fn end_of_the_attempt_cuts_the_start_backoff() {
         assert_eq!((report.reason, report.retryable), (reason, is_retryable));
         assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [], "it does not start after its end");
 
-        // The same before the failure of a start is known.
+        // The same before the failed start is reported.
         let (mut machine, _) = starting(OutputSink::Server, StartFault::Exhausted);
         machine.apply(Event::TimeUp(Timer::StartAgain));
         machine.apply(event);
