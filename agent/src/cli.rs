@@ -88,7 +88,8 @@ pub struct CommonOptions {
     /// The name of `--tee` until 0.1
     #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW", hide = true, conflicts_with = "tee")]
     mirror: Option<TeeMode>,
-    /// Format of the agent's own log on stderr; SQLFLOW_AGENT_LOG sets its level [default: json for attach, text for exec]
+    /// Format of the agent's own log on stderr; SQLFLOW_AGENT_LOG sets its level [default: json for attach, text for
+    /// exec]
     #[arg(long, env = "SQLFLOW_AGENT_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 }
@@ -121,8 +122,8 @@ pub struct AttachOptions {
     /// if this one cannot
     #[arg(long, env = "SQLFLOW_AGENT_KEEP_OUTPUT")]
     pub keep_output: bool,
-    /// Timeout for a server: before the command starts, for a commit grant, and for the acknowledgement of the end, where
-    /// it counts from the last record that a server took
+    /// Timeout for a server: before the command starts, for a commit grant, and for the acknowledgement of the end,
+    /// where it counts from the last record that a server took
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub linger: Duration,
     /// Soft limit of open files for the command and this agent [default: inherited]
@@ -157,12 +158,12 @@ pub struct ExecOptions {
     /// and the command gets a TRACEPARENT of its own [default: from OTEL_EXPORTER_OTLP_ENDPOINT and related variables]
     #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "http://HOST:4317", value_parser = parse_collector)]
     pub trace: Option<String>,
-    /// Let the command send spans too: it gets the collector's address and the headers of OTEL_EXPORTER_OTLP_*, which may
-    /// contain a key. Without this it gets none of these variables
+    /// Let the command send spans too: it gets the collector's address and the headers of OTEL_EXPORTER_OTLP_*, which
+    /// may contain a key. Without this it gets none of these variables
     #[arg(long, env = "SQLFLOW_AGENT_TRACE_COMMAND")]
     pub trace_command: bool,
-    /// Grace period between TERM and KILL for the command and its descendants; the agent finishes after it. Without this
-    /// and --termination-grace everything ends within 10s
+    /// Grace period between TERM and KILL for the command and its descendants; the agent finishes after it. Without
+    /// this and --termination-grace everything ends within 10s
     #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "TIME", value_parser = duration)]
     pub grace: Option<Duration>,
     /// Timeout after the command's end for its leftover processes and their output
@@ -297,7 +298,8 @@ pub fn fault(why: &str) -> ExitCode {
 }
 
 impl Command {
-    /// Timeout for exhaustion, such as of threads, before it runs. A person or a caller of `exec` rather gets an error at once.
+    /// Timeout for exhaustion, such as of threads, before it runs. A person or a caller of `exec` rather gets an error
+    /// at once.
     pub fn launch_timeout(&self) -> Duration {
         match self {
             Self::Attach(_) => LAUNCH_TIMEOUT,
@@ -315,8 +317,8 @@ impl Command {
     }
 }
 
-/// Starts logging to stderr, with the filter of SQLFLOW_AGENT_LOG: `debug`, `info,opendal_core=off`. (The larger `EnvFilter`
-/// would add a quarter of a megabyte to this program.)
+/// Starts logging to stderr, with the filter of SQLFLOW_AGENT_LOG: `debug`, `info,opendal_core=off`. (The larger
+/// `EnvFilter` would add a quarter of a megabyte to this program.)
 pub fn init_logging((format, default): (LogFormat, &str), stderr: Tee) {
     let wanted = std::env::var("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| default.to_owned());
     let parsed = wanted.parse::<Targets>();

@@ -39,8 +39,8 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     if let Some(limit) = options.open_files {
         limit_open_files(limit).context("cannot set the limit of open files")?;
     }
-    // The submitter runs as the same user. It must not read the instance key from the agent's memory, or storage credentials
-    // from its environment.
+    // The submitter runs as the same user. It must not read the instance key from the agent's memory, or storage
+    // credentials from its environment.
     prctl::set_dumpable(false).context("cannot protect the agent's memory from other processes")?;
     let take_lock = || {
         workspace::create_run_folder(&options.dir)?;

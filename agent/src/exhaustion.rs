@@ -13,8 +13,8 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(Duration::from_secs(1))
     .without_max_times();
 
-/// Timeout for what an agent needs before it can attach: until then it can report nothing. A server retries a launch only
-/// three times, within seconds.
+/// Timeout for what an agent needs before it can attach: until then it can report nothing. A server retries a launch
+/// only three times, within seconds.
 pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether an error in the chain says that something is exhausted; see [`says_exhaustion`].

@@ -44,8 +44,8 @@ pub enum InputError {
     },
 }
 
-/// Unpacks a model into its folder in the workspace, from the cache if possible. Failures of the storage and exhaustion, such
-/// as of the disk, are retried by the policy.
+/// Unpacks a model into its folder in the workspace, from the cache if possible. Failures of the storage and
+/// exhaustion, such as of the disk, are retried by the policy.
 ///
 /// # Errors
 /// See [`InputError`].
@@ -69,8 +69,8 @@ pub fn fetch(
     })
 }
 
-/// Checks that a model exists that a later step needs, and writes its metadata into its folder, if it has one. If the storage
-/// cannot be read, the later step reports it.
+/// Checks that a model exists that a later step needs, and writes its metadata into its folder, if it has one. If the
+/// storage cannot be read, the later step reports it.
 ///
 /// # Errors
 /// [`InputError::Missing`]

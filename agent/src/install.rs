@@ -1,4 +1,5 @@
-//! Copies this program, so that any image can be wrapped: an init container installs it into a volume of the main container.
+//! Copies this program, so that any image can be wrapped: an init container installs it into a volume of the main
+//! container.
 
 use std::fs::{self, Permissions};
 use std::io;

@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-/// Held until the agent ends. The kernel releases a POSIX lock when *any* descriptor of the file is closed, so the file must
-/// not be opened anywhere else in this process.
+/// Held until the agent ends. The kernel releases a POSIX lock when *any* descriptor of the file is closed, so the file
+/// must not be opened anywhere else in this process.
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,

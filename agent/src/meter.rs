@@ -19,7 +19,8 @@ pub type Largest = Arc<Mutex<Option<Process>>>;
 
 /// Samples until it is dropped. Heartbeats carry the result.
 pub async fn watch(link: Arc<Link>, largest: Largest) {
-    // A short command is not sampled: the kernel reports the peak of ended processes, and reading `/proc` makes reaping slower.
+    // A short command is not sampled: the kernel reports the peak of ended processes, and reading `/proc` makes reaping
+    // slower.
     let mut tick = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

@@ -148,8 +148,8 @@ impl OutcomeBuilder {
     }
 }
 
-/// The file `<dir>/outcome`, written atomically, for a server that comes after the agent's end. Most are never read, so at
-/// first it only survives the agent. It is made durable if no server takes the outcome for a while.
+/// The file `<dir>/outcome`, written atomically, for a server that comes after the agent's end. Most are never read, so
+/// at first it only survives the agent. It is made durable if no server takes the outcome for a while.
 #[derive(Debug)]
 pub struct OutcomeFile {
     dir: PathBuf,
@@ -184,7 +184,8 @@ impl OutcomeFile {
         }
     }
 
-    /// Makes it durable, unless it is durable or a server has it. Retries a write that failed before, for example on a full disk.
+    /// Makes it durable, unless it is durable or a server has it. Retries a write that failed before, for example on a
+    /// full disk.
     pub fn make_durable(&self) {
         // Locked meanwhile, so that the exit waits for a writer.
         let mut untaken = self.untaken();

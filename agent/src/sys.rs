@@ -89,9 +89,9 @@ impl Executable {
 }
 
 /// Starts `executable` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its group
-/// is put into the foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and streams of
-/// `command`.
+/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its
+/// group is put into the foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and
+/// streams of `command`.
 ///
 /// # Errors
 /// Those of fork and exec.
@@ -107,8 +107,8 @@ pub fn spawn(
     let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // fcntl, signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
-    // below.
+    // fcntl, signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `channel` outlives the
+    // call of `spawn` below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -131,7 +131,8 @@ pub fn spawn(
                 Some(channel_fd) => check(libc::dup2(channel_fd, CHANNEL_FD))?,
                 None => {}
             }
-            // Not by the standard library, which lets the C library fall back to a shell for files that are not programs.
+            // Not by the standard library, which lets the C library fall back to a shell for files that are not
+            // programs.
             Err(executable.exec())
         });
     }
@@ -140,8 +141,8 @@ pub fn spawn(
     child
 }
 
-/// Makes the kernel report how children end. A process may be started with CHLD ignored; then its children vanish without
-/// an exit status.
+/// Makes the kernel report how children end. A process may be started with CHLD ignored; then its children vanish
+/// without an exit status.
 ///
 /// # Errors
 /// Those of `sigaction`.

@@ -41,8 +41,8 @@ pub fn sync(folder: &Path) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fs::File::open(folder)?)?)
 }
 
-/// Creates the workspace, if it does not exist, and writes the files into it. Exhaustion, such as of the disk, is retried by
-/// the policy.
+/// Creates the workspace, if it does not exist, and writes the files into it. Exhaustion, such as of the disk, is
+/// retried by the policy.
 ///
 /// # Errors
 /// A path leads out of the workspace, or the file system fails.

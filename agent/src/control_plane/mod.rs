@@ -1,6 +1,6 @@
-//! The control plane of an attempt assigns it, takes its records, grants its commit and acknowledges its outcome. `remote` is
-//! a server, `local` replaces one for `exec`. Both send [`Incoming`] to the runner, and share the [`Link`] with it. Neither
-//! depends on the runner.
+//! The control plane of an attempt assigns it, takes its records, grants its commit and acknowledges its outcome.
+//! `remote` is a server, `local` replaces one for `exec`. Both send [`Incoming`] to the runner, and share the [`Link`]
+//! with it. Neither depends on the runner.
 
 pub(crate) mod local;
 pub(crate) mod remote;

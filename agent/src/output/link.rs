@@ -1,5 +1,5 @@
-//! State that the attempt shares with its control plane: unacknowledged records ([`SharedOutbox`]), what the attempt says
-//! and asks ([`AttemptState`]), and the state of the connection ([`ConnectionState`]).
+//! State that the attempt shares with its control plane: unacknowledged records ([`SharedOutbox`]), what the attempt
+//! says and asks ([`AttemptState`]), and the state of the connection ([`ConnectionState`]).
 //!
 //! It is level-triggered: a new connection sends what the server does not have, so nothing depends on which stream
 //! carried what.
@@ -91,7 +91,8 @@ impl Link {
             sent.next_seq = last.seq + 1;
             return Some(Message::Records(RecordBatch { records }));
         }
-        // Directly after the records, so that the server can make both durable at once. It accepts it only with all of them.
+        // Directly after the records, so that the server can make both durable at once. It accepts it only with all of
+        // them.
         if sent.outcome || sent.next_seq <= self.outbox.last_seq() {
             return None;
         }

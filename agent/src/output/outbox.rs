@@ -1,6 +1,7 @@
 //! The outbox: records in one sequence, kept until they are acknowledged. Pure; no clock, no I/O.
 //!
-//! Records that do not fit into memory go to the [`Tail`], and return when there is room. Memory always holds the front.
+//! Records that do not fit into memory go to the [`Tail`], and return when there is room. Memory always holds the
+//! front.
 
 use std::collections::VecDeque;
 
@@ -33,8 +34,8 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty outbox that accepts records while it holds less than `limit` bytes. Its bound is `limit` plus the largest
-    /// record.
+    /// An empty outbox that accepts records while it holds less than `limit` bytes. Its bound is `limit` plus the
+    /// largest record.
     pub fn new(limit: usize) -> Self {
         Self {
             records: VecDeque::new(),
@@ -53,8 +54,8 @@ impl Outbox {
         self.tail = Tail::new(limit);
     }
 
-    /// Whether records may spill to the tail. Only without a server: a command that is faster than its server waits for it,
-    /// and uses no disk.
+    /// Whether records may spill to the tail. Only without a server: a command that is faster than its server waits for
+    /// it, and uses no disk.
     pub fn set_spills(&mut self, spills: bool) {
         self.spills = spills;
     }
@@ -111,8 +112,8 @@ impl Outbox {
         self.records.push_back((record, size));
     }
 
-    /// Drops everything up to `seq`. A number beyond the last record in memory, which no server can have seen, counts as that
-    /// record's.
+    /// Drops everything up to `seq`. A number beyond the last record in memory, which no server can have seen, counts
+    /// as that record's.
     pub fn ack(&mut self, seq: u64) {
         let seq = seq.min(self.acked + self.records.len() as u64);
         while self.acked < seq {

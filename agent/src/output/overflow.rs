@@ -1,5 +1,5 @@
-//! The overflow file of the outbox. It is written and read on a thread that may block, so that a slow disk delays records
-//! and not the supervisor.
+//! The overflow file of the outbox. It is written and read on a thread that may block, so that a slow disk delays
+//! records and not the supervisor.
 
 use std::fs::{File, OpenOptions};
 use std::io;

@@ -1,5 +1,5 @@
-//! Condenses progress bars for readers of lines, such as a container's log. A text that is overwritten with `\r` is shown
-//! as a line once a second, and its last state always. All other bytes pass unchanged. Pure.
+//! Condenses progress bars for readers of lines, such as a container's log. A text that is overwritten with `\r` is
+//! shown as a line once a second, and its last state always. All other bytes pass unchanged. Pure.
 
 use std::time::{Duration, Instant};
 

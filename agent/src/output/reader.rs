@@ -1,8 +1,8 @@
 //! Reads the command's stdout, stderr and channel, and makes records. Each turn reads the channel first, so that output
 //! belongs to the statement that was just started. Output of a statement precedes the record of its end.
 //!
-//! When the outbox is full, the command waits, or its output is dropped and a gap record counts it, by the policy. Frames
-//! of the channel are never dropped.
+//! When the outbox is full, the command waits, or its output is dropped and a gap record counts it, by the policy.
+//! Frames of the channel are never dropped.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -21,8 +21,8 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// A new stream to a server that holds everything up to `acked_seq`. Records up to `dropped` were acknowledged before, and
-    /// the agent does not have them any more.
+    /// A new stream to a server that holds everything up to `acked_seq`. Records up to `dropped` were acknowledged
+    /// before, and the agent does not have them any more.
     pub fn resume(acked_seq: u64, dropped: u64) -> Self {
         let lost_until = (acked_seq < dropped).then_some(dropped);
         let next_seq = acked_seq + 1;

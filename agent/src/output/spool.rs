@@ -15,9 +15,9 @@ use crate::exhaustion::retry_exhaustion;
 /// Name in the run folder.
 pub const FILE: &str = "spool";
 
-/// Writes all unacknowledged records to `<dir>/spool`, or as many of the first ones as can be read and fit on the disk. A
-/// server takes the complete records, and detects a truncated last one. Exhaustion, such as of descriptors, is retried for
-/// `limit`. Blocks.
+/// Writes all unacknowledged records to `<dir>/spool`, or as many of the first ones as can be read and fit on the disk.
+/// A server takes the complete records, and detects a truncated last one. Exhaustion, such as of descriptors, is
+/// retried for `limit`. Blocks.
 ///
 /// # Errors
 /// The file cannot be written durably.

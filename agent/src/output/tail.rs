@@ -1,5 +1,5 @@
-//! The part of the outbox that does not fit into memory: encoded records in a file, first in first out. Pure: it returns
-//! the work with the file, and takes the results.
+//! The part of the outbox that does not fit into memory: encoded records in a file, first in first out. Pure: it
+//! returns the work with the file, and takes the results.
 //!
 //! ```text
 //! memory ←─ [ file: read_at … written ][ being written ][ buffer ] ←─ push
@@ -158,8 +158,8 @@ impl Tail {
         self.is_broken = false;
     }
 
-    /// Takes the result of a read. Returns complete records in order, with a gap for each damaged one. Gaps for records that
-    /// are unreadable or whose start is unknown come from [`Self::take_unwritten`].
+    /// Takes the result of a read. Returns complete records in order, with a gap for each damaged one. Gaps for records
+    /// that are unreadable or whose start is unknown come from [`Self::take_unwritten`].
     pub(super) fn read(&mut self, reading: Reading) -> Vec<Record> {
         self.is_busy = false;
         let (mut bytes, unreadable_until) = match reading {

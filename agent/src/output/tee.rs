@@ -36,8 +36,8 @@ pub enum TeeMode {
 pub enum Role {
     /// A copy: after one bounded wait, bytes are dropped silently.
     Copy,
-    /// The output itself. When the reader is gone, the command gets a closed pipe, as without an agent. After any other failure
-    /// nothing more is written, so that the written output has no hole.
+    /// The output itself. When the reader is gone, the command gets a closed pipe, as without an agent. After any other
+    /// failure nothing more is written, so that the written output has no hole.
     Output {
         /// The command waits for a stuck reader. Otherwise bytes are dropped as from a copy, and counted.
         waits: bool,
@@ -137,8 +137,8 @@ impl Tee {
         Ok(Self { queue, role, state })
     }
 
-    /// Waits until there is room for output, or until the timeout of the reader. Safe to cancel: output may be passed then
-    /// too.
+    /// Waits until there is room for output, or until the timeout of the reader. Safe to cancel: output may be passed
+    /// then too.
     pub async fn room(&self) {
         let waits = self.role == Role::Output { waits: true };
         let room = self.state.waiting_at_most(QUEUE - 1);
@@ -238,7 +238,8 @@ impl State {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                // Another process that shares the stream may have made it non-blocking. An error shows at the next write.
+                // Another process that shares the stream may have made it non-blocking. An error shows at the next
+                // write.
                 Err(Errno::EAGAIN) => {
                     let _ = poll(&mut [PollFd::new(sink.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
                 }

@@ -1,5 +1,5 @@
-//! Terminal records, for the termination message of a Pod whose other records are lost: the few that say what became of a
-//! statement or model, and the position of the last result. They hold no data, so they may be in a Pod's status.
+//! Terminal records, for the termination message of a Pod whose other records are lost: the few that say what became of
+//! a statement or model, and the position of the last result. They hold no data, so they may be in a Pod's status.
 
 use std::collections::VecDeque;
 

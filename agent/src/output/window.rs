@@ -1,11 +1,11 @@
-//! Flow control window: bytes of records in flight on one stream. A heartbeat or PING waits behind them, so they are what
-//! the link transfers in a few seconds. Pure: the caller provides the time.
+//! Flow control window: bytes of records in flight on one stream. A heartbeat or PING waits behind them, so they are
+//! what the link transfers in a few seconds. Pure: the caller provides the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Target time from sending to acknowledgement. Less than a heartbeat's period, and more than the round trip of a link and
-/// the sync of a server.
+/// Target time from sending to acknowledgement. Less than a heartbeat's period, and more than the round trip of a link
+/// and the sync of a server.
 const TARGET: Duration = Duration::from_secs(3);
 /// Smallest and first window.
 const SMALLEST: u64 = 64 << 10;
@@ -14,8 +14,9 @@ const BATCHES: u64 = 3;
 /// Largest batch, in bytes of uncompressed records.
 const LARGEST_BATCH: u64 = 1 << 20;
 
-/// Grows with early acknowledgements, and shrinks with late ones. It needs no other measure of the link: if `n` bytes were
-/// in flight after a batch was sent, and its acknowledgement came after `t`, the link transferred `n` bytes in `t`.
+/// Grows with early acknowledgements, and shrinks with late ones. It needs no other measure of the link: if `n` bytes
+/// were in flight after a batch was sent, and its acknowledgement came after `t`, the link transferred `n` bytes in
+/// `t`.
 #[derive(Debug)]
 pub(super) struct Window {
     bytes: u64,
@@ -166,7 +167,8 @@ mod tests {
     }
 
     proptest! {
-        /// For any link, also one that became slower, a heartbeat waits for the target time, one batch and a smallest window.
+        /// For any link, also one that became slower, a heartbeat waits for the target time, one batch and a smallest
+        /// window.
         #[test]
         fn heartbeat_delay_is_bounded_and_the_link_is_used(
             rate in 4.0f64..8.0,

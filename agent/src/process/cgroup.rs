@@ -18,8 +18,8 @@ impl MemoryGroup {
         Self::find(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))
     }
 
-    /// From the text of `/proc/self/cgroup` and the mount point of cgroups. In a container the path may be that of the host,
-    /// while only the container's cgroup is mounted: then it is the root of the mount.
+    /// From the text of `/proc/self/cgroup` and the mount point of cgroups. In a container the path may be that of the
+    /// host, while only the container's cgroup is mounted: then it is the root of the mount.
     fn find(text: &str, root: &Path) -> Option<Self> {
         let path_of = |controller: &str| {
             text.lines().find_map(|line| {

@@ -1,5 +1,5 @@
-//! Processes older than the command: `sh -c 'sidecar & exec sqlflow-agent …'` makes the sidecar a child of the agent. Neither
-//! it nor its children belong to the attempt.
+//! Processes older than the command: `sh -c 'sidecar & exec sqlflow-agent …'` makes the sidecar a child of the agent.
+//! Neither it nor its children belong to the attempt.
 
 use std::collections::HashSet;
 use std::fs;
@@ -11,8 +11,8 @@ use sqlflow_sync::lock;
 /// Children from before the start of the command that were not reaped yet. Unset: there were none.
 static EARLIER: OnceLock<Mutex<HashSet<Pid>>> = OnceLock::new();
 
-/// Remembers the present children. Call it before the command starts, on the main thread, which has all children from the
-/// start of the process.
+/// Remembers the present children. Call it before the command starts, on the main thread, which has all children from
+/// the start of the process.
 pub fn remember() {
     let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let mut children = children.split_ascii_whitespace().filter_map(|it| it.parse().ok()).peekable();

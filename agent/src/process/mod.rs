@@ -1,6 +1,7 @@
-//! The command and its descendants: `spawn` starts it, `unstartable` explains why it cannot be started, `reaper` owns every
-//! exit status, `tree` lists descendants, without `earlier` processes. `signals` reads signals to the agent, `terminal` moves
-//! the foreground of a terminal, `stop` stops the agent with its command, `cgroup` reads memory limits and OOM kills.
+//! The command and its descendants: `spawn` starts it, `unstartable` explains why it cannot be started, `reaper` owns
+//! every exit status, `tree` lists descendants, without `earlier` processes. `signals` reads signals to the agent,
+//! `terminal` moves the foreground of a terminal, `stop` stops the agent with its command, `cgroup` reads memory limits
+//! and OOM kills.
 
 pub mod cgroup;
 pub mod earlier;

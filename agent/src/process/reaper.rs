@@ -1,5 +1,5 @@
-//! The only owner of exit statuses: nothing else in the agent waits for a process. As subreaper (or PID 1) the agent also
-//! inherits and reaps the command's leftovers.
+//! The only owner of exit statuses: nothing else in the agent waits for a process. As subreaper (or PID 1) the agent
+//! also inherits and reaps the command's leftovers.
 
 use nix::errno::Errno;
 use nix::libc::{WEXITSTATUS, WIFSIGNALED, WTERMSIG};
@@ -23,7 +23,8 @@ pub struct Reaper {
 pub struct Reaped {
     /// Processes that ended.
     pub ended: Vec<(Pid, ExitStatus)>,
-    /// No process of the attempt is left. Without children there are no descendants: orphans become children of the agent.
+    /// No process of the attempt is left. Without children there are no descendants: orphans become children of the
+    /// agent.
     pub alone: bool,
 }
 

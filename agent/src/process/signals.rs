@@ -1,5 +1,5 @@
-//! Signals to the agent, read one by one with their senders. They are blocked for the whole process, which also works for
-//! PID 1: the kernel drops only signals that are neither handled nor blocked.
+//! Signals to the agent, read one by one with their senders. They are blocked for the whole process, which also works
+//! for PID 1: the kernel drops only signals that are neither handled nor blocked.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -70,8 +70,8 @@ fn all() -> SigSet {
 /// Signal settings at the start of the agent, which its command inherits.
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-/// Blocks every signal that [`Signals`] reads, and enables SIGCHLD. Call it before the process has a second thread, since
-/// threads inherit the signal mask.
+/// Blocks every signal that [`Signals`] reads, and enables SIGCHLD. Call it before the process has a second thread,
+/// since threads inherit the signal mask.
 ///
 /// # Errors
 /// Those of `pthread_sigmask` and `sigaction`.
@@ -124,8 +124,8 @@ impl Signals {
                             return Caught::Stop { by_terminal: info.ssi_code == libc::SI_KERNEL };
                         }
                         Some(Signal::SIGCONT) => return Caught::Continue,
-                        // Shells start the background jobs of a script with INT ignored: Ctrl+C is for the foreground. A
-                        // blocked signal arrives here although it is ignored. The command may handle it.
+                        // Shells start the background jobs of a script with INT ignored: Ctrl+C is for the foreground.
+                        // A blocked signal arrives here although it is ignored. The command may handle it.
                         Some(Signal::SIGINT) if self.ignores_interrupts => {
                             return Caught::Forward(Signal::SIGINT);
                         }

@@ -24,8 +24,8 @@ use crate::sys::{self, Executable};
 /// Prefix of the agent's own settings, which the command does not get.
 pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
 
-/// Prefixes of variables with storage credentials. A submitter runs code of users, and does not get them: only the agent
-/// accesses storages. A command of the agent's own user keeps them.
+/// Prefixes of variables with storage credentials. A submitter runs code of users, and does not get them: only the
+/// agent accesses storages. A command of the agent's own user keeps them.
 const STORAGE_PREFIXES: [&str; 8] = [
     "AWS_",
     "ALIBABA_CLOUD_",

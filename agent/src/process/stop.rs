@@ -24,8 +24,8 @@ pub enum Stopped {
     Not,
 }
 
-/// Stops by TSTP, TTIN or TTOU, and returns when this process is continued. Call it on the main thread, with CONT blocked.
-/// STOP would also stop a process that no shell could continue.
+/// Stops by TSTP, TTIN or TTOU, and returns when this process is continued. Call it on the main thread, with CONT
+/// blocked. STOP would also stop a process that no shell could continue.
 pub fn stop(scope: Scope, signal: Signal) -> Stopped {
     let whom = match scope {
         Scope::Process => Pid::this(),

@@ -1,6 +1,6 @@
-//! The controlling terminal. A command at a terminal has the foreground while it runs, so that Ctrl+C goes to it. Then the
-//! foreground goes back to the earlier group. In a pipeline, a pager may read the terminal, and keeps the foreground. The
-//! agent then forwards Ctrl+C, until the command reads the terminal too.
+//! The controlling terminal. A command at a terminal has the foreground while it runs, so that Ctrl+C goes to it. Then
+//! the foreground goes back to the earlier group. In a pipeline, a pager may read the terminal, and keeps the
+//! foreground. The agent then forwards Ctrl+C, until the command reads the terminal too.
 
 use std::fs::{File, OpenOptions};
 use std::io::{IsTerminal as _, stderr, stdin, stdout};
@@ -36,8 +36,8 @@ impl Terminal {
         tcgetpgrp(&tty).is_ok().then(|| Self { tty, own: getpgrp(), is_given: false })
     }
 
-    /// Descriptor by which the command takes the foreground before it begins; `None`: another group has it, or there may be a
-    /// pager.
+    /// Descriptor by which the command takes the foreground before it begins; `None`: another group has it, or there
+    /// may be a pager.
     pub fn for_command(&mut self) -> Option<RawFd> {
         let is_at_terminal = tcgetpgrp(&self.tty) == Ok(self.own) && tcgetpgrp(stdin()).is_ok();
         self.is_given = is_at_terminal && !is_pipe(stdout().as_fd());
@@ -58,8 +58,8 @@ impl Terminal {
         }
     }
 
-    /// Takes it back from the group of a command that has ended or stopped, or from a group without processes, such as one
-    /// that the command gave it to. Any other group keeps it: a shell after `bg`.
+    /// Takes it back from the group of a command that has ended or stopped, or from a group without processes, such as
+    /// one that the command gave it to. Any other group keeps it: a shell after `bg`.
     pub fn take_back(&self, command: Option<Pid>) {
         let Ok(holder) = tcgetpgrp(&self.tty) else { return };
         if Some(holder) == command || killpg(holder, None) == Err(Errno::ESRCH) {

@@ -111,9 +111,9 @@ fn page_bytes() -> u64 {
     page.unsigned_abs()
 }
 
-/// Processes that got a signal, so that none gets it twice: a second TERM means "at once" to many programs. The start time
-/// is part of the key, since a pid may be used again. At most one entry for each process that ran when the command was
-/// signaled.
+/// Processes that got a signal, so that none gets it twice: a second TERM means "at once" to many programs. The start
+/// time is part of the key, since a pid may be used again. At most one entry for each process that ran when the command
+/// was signaled.
 #[derive(Debug, Default)]
 pub struct SignaledProcesses(HashSet<(Pid, u64)>);
 
@@ -155,8 +155,8 @@ fn ignores(pid: Pid, signal: Signal) -> bool {
     ignored.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1)
 }
 
-/// Signals the group of a command that was not reaped yet, and every descendant outside of it. Returns the processes that
-/// refuse the signal, since they belong to another user.
+/// Signals the group of a command that was not reaped yet, and every descendant outside of it. Returns the processes
+/// that refuse the signal, since they belong to another user.
 ///
 /// # Errors
 /// The descendants outside of the group could not be listed, so none of them got the signal.
@@ -177,8 +177,8 @@ pub fn signal_command(
     Ok(refusing(all, |pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal)))
 }
 
-/// Signals every descendant, one by one: the command is gone, and its group's number may be used again. TERM is only for
-/// those that had no signal yet. Returns the processes that refuse the signal.
+/// Signals every descendant, one by one: the command is gone, and its group's number may be used again. TERM is only
+/// for those that had no signal yet. Returns the processes that refuse the signal.
 ///
 /// # Errors
 /// The descendants could not be listed, so none of them got the signal.

@@ -16,8 +16,8 @@ const MAX_USER: usize = 100;
 pub(super) enum Found {
     Nothing,
     Model(EarlierModel),
-    /// The storage cannot be read. Some credentials may only write, and some storages deny access to a missing file: a model
-    /// can be published there. An outage is reported by the write.
+    /// The storage cannot be read. Some credentials may only write, and some storages deny access to a missing file: a
+    /// model can be published there. An outage is reported by the write.
     Unknown(io::Error),
 }
 

@@ -1,5 +1,5 @@
-//! Publishes models: packed and staged beside their destination, then, after the grant, committed by an atomic replacement.
-//! At every moment the model's name holds all of the old version or all of the new.
+//! Publishes models: packed and staged beside their destination, then, after the grant, committed by an atomic
+//! replacement. At every moment the model's name holds all of the old version or all of the new.
 //!
 //! [`sqlflow_model_storage`] packs and stores; `existing` describes the model that is replaced.
 
@@ -136,8 +136,8 @@ impl Publication {
         })
     }
 
-    /// Creates the folders that will be published, for the command to write into. Warns of files in them that would be left
-    /// out.
+    /// Creates the folders that will be published, for the command to write into. Warns of files in them that would be
+    /// left out.
     ///
     /// # Errors
     /// A message: a folder cannot be created.
@@ -154,8 +154,8 @@ impl Publication {
         Ok(())
     }
 
-    /// Packs and stages every model that is not committed yet, and returns what a commit would publish. Nothing is visible
-    /// yet. Warns of files that are left out.
+    /// Packs and stages every model that is not committed yet, and returns what a commit would publish. Nothing is
+    /// visible yet. Warns of files that are left out.
     ///
     /// # Errors
     /// A folder without a model in it, or a storage that fails for longer than the retry timeout.
@@ -323,8 +323,8 @@ impl ModelOutput {
         Ok(digest)
     }
 
-    /// Writes the gob, and then checks whether another tarball was committed meanwhile: its gob may have been replaced by this
-    /// one. So the gob beside a tarball is the one in it, in any order of writers.
+    /// Writes the gob, and then checks whether another tarball was committed meanwhile: its gob may have been replaced
+    /// by this one. So the gob beside a tarball is the one in it, in any order of writers.
     fn publish_gob(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.gob.is_empty() {
             return Ok(());
@@ -347,8 +347,8 @@ impl ModelOutput {
         self.store.commit(GOB)
     }
 
-    /// Gob of the tarball that is published now. `None`: it has none, or does not exist, or cannot be read. This model counts
-    /// as published anyway.
+    /// Gob of the tarball that is published now. `None`: it has none, or does not exist, or cannot be read. This model
+    /// counts as published anyway.
     fn gob_in_place(&self, retry: &RetryPolicy) -> Option<Bytes> {
         let is_retryable = |error: &io::Error| {
             !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)

@@ -127,8 +127,8 @@ impl Runner {
         self.warn_of_unreached(refused, signal);
     }
 
-    /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server looks
-    /// for leftovers in the end.
+    /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server
+    /// looks for leftovers in the end.
     fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
         match refused {
             Ok(refused) if refused.is_empty() => {}

@@ -1,5 +1,5 @@
-//! Job control: Ctrl+Z, `fg` and `bg`. Agent and command have separate process groups, and the terminal stops only one of
-//! them. The shell waits for the agent alone, so both stop and continue together.
+//! Job control: Ctrl+Z, `fg` and `bg`. Agent and command have separate process groups, and the terminal stops only one
+//! of them. The shell waits for the agent alone, so both stop and continue together.
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -62,8 +62,8 @@ impl Runner {
         }
     }
 
-    /// Ends a command that would stay stopped, or be stopped and continued without end. As the kernel for an orphaned group,
-    /// it sends HUP; a command that ignores HUP, as with nohup, gets TERM, and then KILL.
+    /// Ends a command that would stay stopped, or be stopped and continued without end. As the kernel for an orphaned
+    /// group, it sends HUP; a command that ignores HUP, as with nohup, gets TERM, and then KILL.
     fn end_without_terminal(&mut self, group: Pid, stopped_by: Signal) {
         const ENDS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGKILL];
         if self.ends_tried == 0 {

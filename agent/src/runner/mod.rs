@@ -1,7 +1,7 @@
 //! Runs one attempt: feeds events to the supervisor and carries out its actions. It decides nothing.
 //!
-//! `prepare` makes workspace and inputs, `command` starts and signals the command, `job_control` handles stops at a terminal,
-//! `publishing` models, `flushing` output, `timers` the supervisor's timers, and `leaving` the end.
+//! `prepare` makes workspace and inputs, `command` starts and signals the command, `job_control` handles stops at a
+//! terminal, `publishing` models, `flushing` output, `timers` the supervisor's timers, and `leaving` the end.
 
 mod command;
 mod config;

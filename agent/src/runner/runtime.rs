@@ -12,9 +12,9 @@ use tokio::task::spawn_blocking;
 /// Timeout for the start of a thread.
 const THREAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Starts the main thread's runtime and two permanent threads for blocking work. Later they may not start: a command may
-/// exhaust the limit of processes, and tokio panics without such a thread. One would be too few: a publication on it would
-/// wait forever for the name resolution, which needs another.
+/// Starts the main thread's runtime and two permanent threads for blocking work. Later they may not start: a command
+/// may exhaust the limit of processes, and tokio panics without such a thread. One would be too few: a publication on
+/// it would wait forever for the name resolution, which needs another.
 ///
 /// # Errors
 /// The threads cannot be started.

@@ -44,8 +44,8 @@ impl Timers {
         }
     }
 
-    /// Whether the event belongs to a timer that was set again after it expired. Aborting its task does not remove an event
-    /// from the queue.
+    /// Whether the event belongs to a timer that was set again after it expired. Aborting its task does not remove an
+    /// event from the queue.
     pub(super) fn is_stale(&self, event: &Event, now: Instant) -> bool {
         match event {
             Event::TimeUp(timer) => self.set.get(timer).is_some_and(|due| now < due.at),

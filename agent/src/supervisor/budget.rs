@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Assumed speed of a server before it is measured, in bytes per second. That of a poor link, so that records rather get
-/// too much time than too little.
+/// Assumed speed of a server before it is measured, in bytes per second. That of a poor link, so that records rather
+/// get too much time than too little.
 const ASSUMED_LINK: u64 = 1 << 20;
 /// Assumed speed of the storage before it is measured, including packing.
 const ASSUMED_STORE: u64 = 16 << 20;

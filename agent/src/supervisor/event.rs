@@ -186,8 +186,8 @@ pub enum Action {
     Signal(Signal),
     /// Signal the command's group only.
     Forward(Signal),
-    /// Signal the leftovers of the ended command, with a warning that names them. TERM is only for those that had no signal
-    /// yet.
+    /// Signal the leftovers of the ended command, with a warning that names them. TERM is only for those that had no
+    /// signal yet.
     SignalLeftovers(Signal),
     /// Read what the pipes hold and no more; `StreamsEnded` follows.
     StopReading,

@@ -156,8 +156,8 @@ impl CacheWriter<'_> {
         }
     }
 
-    /// Adds the complete tarball to the cache, unless it does not match the fingerprint: then the model was replaced during
-    /// the read.
+    /// Adds the complete tarball to the cache, unless it does not match the fingerprint: then the model was replaced
+    /// during the read.
     pub fn finish(self) {
         let Self { cache, fingerprint, to, file, length, trailer } = self;
         if length != fingerprint.length || trailer != fingerprint.trailer {

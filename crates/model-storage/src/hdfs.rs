@@ -36,8 +36,8 @@ pub(super) struct HdfsStore {
     folder: String,
     staging: Staging,
     calls: Calls,
-    /// Staged files, as the namenode described them. A rename keeps length and time. So a rename whose response was lost
-    /// can be distinguished from one that did not happen.
+    /// Staged files, as the namenode described them. A rename keeps length and time. So a rename whose response was
+    /// lost can be distinguished from one that did not happen.
     staged: Arc<Mutex<HashMap<String, Described>>>,
 }
 

@@ -26,7 +26,8 @@ const MAX_RETRIES: usize = 3;
 const BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// A client that trusts the certificates in `SSL_CERT_FILE`, or those of the system, or Mozilla's in an image that has none.
+/// A client that trusts the certificates in `SSL_CERT_FILE`, or those of the system, or Mozilla's in an image that has
+/// none.
 pub(super) fn client() -> io::Result<reqwest::Client> {
     // The only place of this library; fails if the program has installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -1,5 +1,5 @@
-//! HDFS that requires Kerberos. Its client loads the system's GSSAPI library, for a ticket and for a delegation token. A
-//! static program such as the released agent would crash.
+//! HDFS that requires Kerberos. Its client loads the system's GSSAPI library, for a ticket and for a delegation token.
+//! A static program such as the released agent would crash.
 
 use std::path::{Path, PathBuf};
 

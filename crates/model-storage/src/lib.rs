@@ -1,8 +1,8 @@
 //! Model storages, one URI each: files, HDFS and object stores.
 //!
-//! A storage implements [`ModelStore`]: `location` parses a URI, `retry` states for how long calls of a storage are retried,
-//! and each other private module is one kind of storage. All of them keep one promise: files are replaced atomically. At
-//! every moment a name holds all of an old file or all of a new one.
+//! A storage implements [`ModelStore`]: `location` parses a URI, `retry` states for how long calls of a storage are
+//! retried, and each other private module is one kind of storage. All of them keep one promise: files are replaced
+//! atomically. At every moment a name holds all of an old file or all of a new one.
 //!
 //! A model is a tarball: [`pack`] writes it, [`unpack`] and [`tarball`] read it, [`cache`] keeps it on this machine.
 //! [`models`] lists, describes, copies and deletes models for people.
@@ -47,19 +47,19 @@ pub use retry::RetryPolicy;
 /// The location of one model in a storage. Names are file names within it. All methods block.
 pub trait ModelStore: Debug + Send + Sync {
     /// Begins to write a file that no reader sees yet. A file of that name that was staged before is replaced.
-    /// Credentials are read again, since those from the start of a long training may have expired. Files of dead writers
-    /// are removed first, since their room may be needed. `bytes` is an estimate of the length.
+    /// Credentials are read again, since those from the start of a long training may have expired. Files of dead
+    /// writers are removed first, since their room may be needed. `bytes` is an estimate of the length.
     ///
     /// # Errors
     /// Those of the storage.
     fn stage(&self, name: &str, precondition: Precondition, bytes: u64) -> io::Result<Box<dyn StagedFile>>;
 
-    /// Atomically replaces the file of this name by the staged one; durable when this returns. May be called again after
-    /// an error.
+    /// Atomically replaces the file of this name by the staged one; durable when this returns. May be called again
+    /// after an error.
     ///
     /// # Errors
-    /// [`WriteConflict`] within: stage the file again. [`CommitUnknown`] within: the file may be committed. After an error
-    /// of the storage, the old file is still in place.
+    /// [`WriteConflict`] within: stage the file again. [`CommitUnknown`] within: the file may be committed. After an
+    /// error of the storage, the old file is still in place.
     fn commit(&self, name: &str) -> io::Result<()>;
 
     /// Removes what this attempt and earlier attempts of the same step staged.
@@ -68,7 +68,8 @@ pub trait ModelStore: Debug + Send + Sync {
     /// Those of the storage.
     fn clear(&self) -> io::Result<()>;
 
-    /// All files below the folder, in no order; none if there is no folder. Files that are removed meanwhile are left out.
+    /// All files below the folder, in no order; none if there is no folder. Files that are removed meanwhile are left
+    /// out.
     ///
     /// # Errors
     /// Those of the storage.
@@ -111,8 +112,8 @@ pub enum Precondition {
     IfUnchanged,
 }
 
-/// A commit was refused and nothing was changed: the precondition does not hold, or the staged file is gone. The file has
-/// to be staged again.
+/// A commit was refused and nothing was changed: the precondition does not hold, or the staged file is gone. The file
+/// has to be staged again.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct WriteConflict(String);
@@ -145,7 +146,8 @@ pub fn is_commit_unknown(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|within| within.is::<CommitUnknown>())
 }
 
-/// Error kind for a file that was replaced while it was read: the bytes read so far are useless, and the new file is there.
+/// Error kind for a file that was replaced while it was read: the bytes read so far are useless, and the new file is
+/// there.
 pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 
 /// Number of times a model may be replaced during one read before that counts as a failure of the storage.

@@ -49,7 +49,8 @@ pub struct Content {
 }
 
 impl Models {
-    /// The models at a URI such as `hdfs://namenode:9000/models`. Needs a tokio runtime around all calls. All methods block.
+    /// The models at a URI such as `hdfs://namenode:9000/models`. Needs a tokio runtime around all calls. All methods
+    /// block.
     ///
     /// # Errors
     /// A message.

@@ -1,8 +1,8 @@
 //! Models in object stores, where nothing can be renamed.
 //!
-//! A file is staged as a multipart upload that is not completed: it is invisible, and its completion replaces the object
-//! atomically. So nothing is copied, and the commit is one small request. The upload of an agent that died stays, invisible,
-//! until a later agent finds that it is old (S3), or a lifecycle rule of the store removes it.
+//! A file is staged as a multipart upload that is not completed: it is invisible, and its completion replaces the
+//! object atomically. So nothing is copied, and the commit is one small request. The upload of an agent that died
+//! stays, invisible, until a later agent finds that it is old (S3), or a lifecycle rule of the store removes it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -246,7 +246,8 @@ impl ObjectStore {
         match self.calls.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
             Ok(found) => Ok(found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Condition::IsMissing),
-            // Without permission to list, a missing object is "permission denied". A missing permission to write shows next.
+            // Without permission to list, a missing object is "permission denied". A missing permission to write shows
+            // next.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Condition::None),
             Err(error) => {
                 // A response to HEAD has no body that says why.
@@ -379,8 +380,8 @@ impl ModelStore for ObjectStore {
 struct Staged {
     name: String,
     part: usize,
-    /// The last part so far. A shorter rest is sent together with it: OpenDAL would buffer a short part, and lose it when
-    /// sending fails.
+    /// The last part so far. A shorter rest is sent together with it: OpenDAL would buffer a short part, and lose it
+    /// when sending fails.
     held_back: Bytes,
     uploads: Uploads,
     calls: Calls,
@@ -418,8 +419,8 @@ impl Staged {
 fn is_bucket_missing(not_found: &io::Error) -> bool {
     match http::code(not_found) {
         Some("NoSuchBucket" | "ContainerNotFound") => true,
-        // Google's JSON API, which inserts a whole object and has no other code: only the bucket can be missing. Uploads
-        // in parts use its XML API.
+        // Google's JSON API, which inserts a whole object and has no other code: only the bucket can be missing.
+        // Uploads in parts use its XML API.
         Some("404") => true,
         _ => false,
     }

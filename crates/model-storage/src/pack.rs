@@ -1,5 +1,5 @@
-//! The tarball of a folder. A model, which has a gob, is packed reproducibly: the same files give the same bytes. Any other
-//! output keeps modes and times.
+//! The tarball of a folder. A model, which has a gob, is packed reproducibly: the same files give the same bytes. Any
+//! other output keeps modes and times.
 //!
 //! Links that stay within the folder are kept as links. Links that lead out of it, and what is neither file, folder nor
 //! link, are left out and reported by name: the command has succeeded, and the rest is worth keeping.

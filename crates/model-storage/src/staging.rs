@@ -75,8 +75,8 @@ impl Staging {
         names.iter().try_for_each(|name| storage.remove(name))
     }
 
-    /// Removes the folders of dead writers, since their room may be needed: of earlier attempts of the same step, which are
-    /// fenced off, and of writers without a change for a day. Failures do not matter.
+    /// Removes the folders of dead writers, since their room may be needed: of earlier attempts of the same step, which
+    /// are fenced off, and of writers without a change for a day. Failures do not matter.
     pub(super) fn sweep(&self, storage: &dyn Folders) {
         let begun = Instant::now();
         let names = storage.names().unwrap_or_else(|error| {

@@ -71,7 +71,8 @@ pub fn leads_out(name: &Path, target: &Path) -> bool {
     ups >= depth.max(1)
 }
 
-/// Calls `each` for every entry in order, and reads to the end. Without an error the tarball is complete and not corrupted.
+/// Calls `each` for every entry in order, and reads to the end. Without an error the tarball is complete and not
+/// corrupted.
 ///
 /// # Errors
 /// Those of `each`; the tarball cannot be read, or is truncated or corrupted; too many or too long names.

@@ -1,5 +1,5 @@
-//! Unpacks a gzipped tarball of this agent or of `tar czf` into a folder. Anyone who can write to the model storage can put
-//! any file there, so nothing is written outside of the folder or through a link.
+//! Unpacks a gzipped tarball of this agent or of `tar czf` into a folder. Anyone who can write to the model storage can
+//! put any file there, so nothing is written outside of the folder or through a link.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};

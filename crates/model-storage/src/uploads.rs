@@ -1,8 +1,8 @@
 //! Abandoned multipart uploads to S3.
 //!
-//! The upload of an agent that was killed is invisible, but occupies paid storage. The store does not record an owner, so
-//! the age decides, by the store's clock. OpenDAL neither lists uploads nor aborts those of other writers; this module
-//! sends both requests.
+//! The upload of an agent that was killed is invisible, but occupies paid storage. The store does not record an owner,
+//! so the age decides, by the store's clock. OpenDAL neither lists uploads nor aborts those of other writers; this
+//! module sends both requests.
 
 use std::io;
 use std::time::{Duration, SystemTime};

@@ -1,5 +1,5 @@
-//! Log folder of a command: `stdout` and `stderr` byte for byte, and `records.jsonl` with a line for every piece of output,
-//! warning and gap, in order.
+//! Log folder of a command: `stdout` and `stderr` byte for byte, and `records.jsonl` with a line for every piece of
+//! output, warning and gap, in order.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -51,8 +51,8 @@ impl Growing {
 }
 
 impl LogFolder {
-    /// Creates the folder and its files. Files of an earlier run, for example before a restart of the container, are renamed:
-    /// `stdout.1`.
+    /// Creates the folder and its files. Files of an earlier run, for example before a restart of the container, are
+    /// renamed: `stdout.1`.
     ///
     /// # Errors
     /// Those of the file system; another run uses the folder now.

@@ -1,5 +1,5 @@
-//! Control plane of `exec`: assigns the command of the options, takes the records, grants every commit and acknowledges the
-//! outcome. `log` is the log folder.
+//! Control plane of `exec`: assigns the command of the options, takes the records, grants every commit and acknowledges
+//! the outcome. `log` is the log folder.
 
 mod log;
 
@@ -89,8 +89,8 @@ impl LocalControlPlane {
         }
     }
 
-    /// Writes records, with retries until it succeeds. Meanwhile the outbox fills, and its policy decides about the command.
-    /// The supervisor bounds the time at the end.
+    /// Writes records, with retries until it succeeds. Meanwhile the outbox fills, and its policy decides about the
+    /// command. The supervisor bounds the time at the end.
     async fn write(&mut self, records: Vec<Record>, link: &Link) {
         let Some(mut log) = self.log.take() else { return };
         let records = Arc::new(records);

@@ -1,7 +1,7 @@
 //! Connection to a server: one stream at a time, and a new one after every failure, until the agent ends.
 //!
-//! `session` is one stream from Hello to its end, `backoff` the pauses between streams, `run_folder` checks whether a server
-//! can still find the attempt.
+//! `session` is one stream from Hello to its end, `backoff` the pauses between streams, `run_folder` checks whether a
+//! server can still find the attempt.
 
 mod backoff;
 mod run_folder;
@@ -24,16 +24,16 @@ use backoff::Backoff;
 use run_folder::RunFolder;
 use session::SessionEnd;
 
-/// Time without a message of the server after which a PING is sent. A server answers every second heartbeat, which costs it
-/// less than a PING, so this is rare.
+/// Time without a message of the server after which a PING is sent. A server answers every second heartbeat, which
+/// costs it less than a PING, so this is rare.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Timeout for the response to a PING. Together with the above it is less than the lease of a server: an agent attaches to
-/// another server before its silence is reported.
+/// Timeout for the response to a PING. Together with the above it is less than the lease of a server: an agent attaches
+/// to another server before its silence is reported.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Timeout for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Timeout for the response to the Hello. The server may ask its platform twice, with 10 s each, and closes a connection
-/// without an accepted Hello after 30 s.
+/// Timeout for the response to the Hello. The server may ask its platform twice, with 10 s each, and closes a
+/// connection without an accepted Hello after 30 s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// Credentials for the connection. The files are read for every connection, since both are renewed.

@@ -20,8 +20,8 @@ impl RunFolder {
         Self { path, looking: None }
     }
 
-    /// Whether the folder certainly does not exist. Other errors and a timeout prove nothing: a healthy training must not end
-    /// for a short outage of its storage.
+    /// Whether the folder certainly does not exist. Other errors and a timeout prove nothing: a healthy training must
+    /// not end for a short outage of its storage.
     pub(super) async fn is_gone(&mut self) -> bool {
         let path = self.path.clone();
         let looking = self

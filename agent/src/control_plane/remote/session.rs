@@ -72,8 +72,8 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Resets the backoff. Attaching alone does not: a server that accepts the Hello and nothing else must not be retried
-    /// without backoff.
+    /// Resets the backoff. Attaching alone does not: a server that accepts the Hello and nothing else must not be
+    /// retried without backoff.
     fn progress(&mut self, acked: Acked) {
         match acked {
             Acked::New => self.backoff.reset(),

@@ -37,8 +37,8 @@ impl Attempt {
         }
     }
 
-    /// Events before the grant, when nothing is visible yet. A Cancel of the server ends publishing at once. TERM leaves it
-    /// the time of the budget, since a finished training is worth seconds.
+    /// Events before the grant, when nothing is visible yet. A Cancel of the server ends publishing at once. TERM
+    /// leaves it the time of the budget, since a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::PublishFailed { message, committed, fault } => {
@@ -170,8 +170,8 @@ impl Attempt {
         vec![Action::HurryPublish]
     }
 
-    /// The grant was for replacing another model. An attempt that may still publish asks again; one that was cancelled or
-    /// superseded meanwhile does not.
+    /// The grant was for replacing another model. An attempt that may still publish asks again; one that was cancelled
+    /// or superseded meanwhile does not.
     fn write_conflict(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
         self.models = committed;
         self.write_conflicts += 1;

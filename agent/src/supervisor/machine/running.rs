@@ -22,8 +22,8 @@ pub(super) enum StopStage {
     LastMoment,
 }
 
-/// Timeout for KILL. It does not end a process that hangs in the kernel or belongs to another user; a process that frees
-/// much memory needs a while.
+/// Timeout for KILL. It does not end a process that hangs in the kernel or belongs to another user; a process that
+/// frees much memory needs a while.
 const KILL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The same once the agent has to leave: its own KILL may follow a second or two later.
 const LAST_KILL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -141,8 +141,8 @@ impl Attempt {
         }
     }
 
-    /// A granted commit has the grace period to complete. A TERM during it would leave a partial effect, or the effect of an
-    /// attempt that reports to be cancelled.
+    /// A granted commit has the grace period to complete. A TERM during it would leave a partial effect, or the effect
+    /// of an attempt that reports to be cancelled.
     fn cancel(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         match stop {
             StopStage::None if self.is_granted => {
@@ -170,7 +170,8 @@ impl Attempt {
         matches!(self.end, Some(End::Cancelled(_)))
     }
 
-    /// TERM, and KILL after the grace period. A command gets TERM only once: a server repeats its Cancel on every new stream.
+    /// TERM, and KILL after the grace period. A command gets TERM only once: a server repeats its Cancel on every new
+    /// stream.
     fn terminate(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         self.stop(stop, Signal::SIGTERM, grace)
     }
