@@ -115,7 +115,7 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_FAULT_SCHEDULES=2000 cargo test -p sqlflow-tests --test faults
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/sqlflow-bench --only soak --out build/soak.json
-	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
+	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-sql fuzz_many
 
 bench: agent venv cluster ## Speed, beside peers in the same run; also as build/bench.json
 	@scripts/test-packages.sh bench

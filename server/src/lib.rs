@@ -13,7 +13,6 @@ mod convert;
 pub mod descriptors;
 pub mod doctor;
 pub mod drive;
-pub mod dsn;
 #[cfg(test)]
 mod fixture;
 pub mod inherited;
@@ -23,6 +22,5 @@ mod reader;
 pub mod refusals;
 pub mod server;
 pub mod silence;
-pub mod sql;
 pub mod trace;
 pub mod web;

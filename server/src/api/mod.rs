@@ -37,7 +37,6 @@ use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
 use crate::refusals::Refusals;
 use crate::silence::SILENCE;
-use crate::sql;
 use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
@@ -103,7 +102,7 @@ impl AgentListener {
 }
 
 /// A request holds a program and little else.
-const MAX_REQUEST_BYTES: usize = sql::MAX_PROGRAM_BYTES + 1024 * 1024;
+const MAX_REQUEST_BYTES: usize = sqlflow_sql::MAX_PROGRAM_BYTES + 1024 * 1024;
 /// A frame of the submitter is at most 16 MiB, and a batch may hold one.
 const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
 /// Bytes from an agent that wait while earlier ones are made durable, so that one sync serves several batches of 1 MiB.

@@ -6,6 +6,7 @@ use sqlflow_job::{Event, Job, JobId, Role, Token};
 use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
+use sqlflow_sql::{self, Compiled};
 use sqlflow_telemetry::Origin;
 use tonic::Status;
 
@@ -13,8 +14,6 @@ use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::codegen::{self, DATA_SOURCE};
 use crate::drive::Driver;
-use crate::dsn;
-use crate::sql::{self, Compiled};
 use crate::web::Links;
 
 /// Statements of a program at the most.
@@ -56,7 +55,7 @@ impl Submitter {
         let named = NamedRequest::of(&request, &self.links)?;
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session)?;
-        let dialect = dsn::dialect(data_source.expose())
+        let dialect = sqlflow_data_source::dialect(data_source.expose())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if session.user_id.len() > MAX_USER_ID_BYTES {
             return Err(Status::invalid_argument(format!(
@@ -65,10 +64,10 @@ impl Submitter {
         }
         let sql = request.sql;
         let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
-            sql::compile(&sql, dialect)
+            sqlflow_sql::compile(&sql, dialect)
         } else {
             let sql = sql.clone();
-            tokio::task::spawn_blocking(move || sql::compile(&sql, dialect))
+            tokio::task::spawn_blocking(move || sqlflow_sql::compile(&sql, dialect))
                 .await
                 .map_err(|_| Status::unavailable("the server is shutting down"))?
         };
@@ -142,8 +141,10 @@ impl Submitter {
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let created_ms = clock::now_ms();
         let steps = codegen::job_steps(compiled);
-        let mut job =
-            Job { title: sql::first_words(&sql, &compiled.program), ..Job::new(JobId::generate(), steps) };
+        let mut job = Job {
+            title: sqlflow_sql::first_words(&sql, &compiled.program),
+            ..Job::new(JobId::generate(), steps)
+        };
         if job.current_step().is_some() {
             // With its first attempt: one write is enough for both.
             let first = Event::AttemptCreated { step: 0, role: Role::Run, place: self.driver.first_place() };

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, HashSet};
 
 use serde_json::{Map, Value, json};
-
-use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
-use crate::sql::{
+use sqlflow_sql::{
     Ahead, Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, StepKind, Train,
     attribute_json, expr_json,
 };
+
+use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 
 /// The file that lists all models, in the workspace. No model's folder has this name: those are below `inputs`.
 const LISTING: &str = "models.json";
@@ -268,8 +268,9 @@ fn small(index: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_sql::{Dialect, compile};
+
     use super::*;
-    use crate::sql::{Dialect, compile};
 
     #[test]
     fn the_first_extended_step_requires_the_models_that_the_program_does_not_make() {

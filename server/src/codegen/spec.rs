@@ -37,7 +37,7 @@ pub struct StepSpec {
     /// Where the agent writes the list of all models before the submitter starts, relative to the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<String>,
-    /// What the step wishes for its Pod: `memory` → `4Gi`. See [`crate::sql::PodWish`].
+    /// What the step wishes for its Pod: `memory` → `4Gi`. See [`sqlflow_sql::PodWish`].
     #[serde(default)]
     pub pod: BTreeMap<String, String>,
 }

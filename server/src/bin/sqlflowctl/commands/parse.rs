@@ -2,7 +2,7 @@
 
 use std::str::FromStr as _;
 
-use sqlflow_server::sql::{Dialect, compile, to_json};
+use sqlflow_sql::{Dialect, compile, to_json};
 
 use super::read::read_program;
 use crate::args::Parse;

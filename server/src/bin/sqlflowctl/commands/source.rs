@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use sqlflow_server::dsn;
-
 use crate::failure::Failure;
 
 /// A data source, and the option or variable that it is from.
@@ -24,7 +22,7 @@ impl DataSource {
         };
         let wrong =
             |why: &str| Failure::Usage(format!("cannot use the data source (from {}): {why}", self.origin));
-        dsn::dialect(text).map_err(|error| wrong(&error.to_string()))?;
+        sqlflow_data_source::dialect(text).map_err(|error| wrong(&error.to_string()))?;
         let folder = std::env::current_dir().unwrap_or_default();
         match elsewhere(text, &folder) {
             Some(meant) if is_this_machine(server) => Err(wrong(&format!(
@@ -40,7 +38,7 @@ impl DataSource {
     /// What is strange about it, and no error: a server on this machine would not find its file.
     pub(super) fn doubt(&self, server: &str) -> Option<String> {
         let text = self.text.as_deref().filter(|_| is_this_machine(server))?;
-        let path = dsn::new_sqlite_file(text)?;
+        let path = sqlflow_data_source::new_sqlite_file(text)?;
         Some(format!(
             "warning: SQLite file {} (from {}) does not exist; it is made if the program makes a table",
             path.display(),
@@ -51,7 +49,7 @@ impl DataSource {
 
 /// The path of a file in this folder that was meant by a path from the root, such as `sqlite:///iris.db`.
 fn elsewhere(text: &str, folder: &Path) -> Option<String> {
-    let path = dsn::sqlite_path(text)?;
+    let path = sqlflow_data_source::sqlite_path(text)?;
     let meant = folder.join(path.strip_prefix("/").ok()?);
     (!path.exists() && meant.is_file()).then(|| meant.display().to_string())
 }

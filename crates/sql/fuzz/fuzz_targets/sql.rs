@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sqlflow_server::sql::{Dialect, compile};
+use sqlflow_sql::{Dialect, compile};
 
 fuzz_target!(|sql: &str| {
     for dialect in Dialect::ALL {

@@ -46,7 +46,7 @@ const TYPED: [(&str, &str); 2] = [
 fn cases() -> Vec<Value> {
     // At run time: the program may have been compiled in another clone that shares the target folder.
     let folder = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
-    let path = Path::new(&folder).join("../tests/data/parser_cases.json");
+    let path = Path::new(&folder).join("../../tests/data/parser_cases.json");
     let text = std::fs::read_to_string(path).expect("the shared cases are in the tree");
     let cases: Value = serde_json::from_str(&text).expect("the shared cases are JSON");
     cases["cases"].as_array().expect("cases is an array").clone()

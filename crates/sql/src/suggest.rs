@@ -4,7 +4,7 @@
 const MAX_WORD: usize = 32;
 
 /// The candidate closest to `word`, if at most two slips apart and shorter slips than the word itself.
-pub(crate) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if word.len() > MAX_WORD {
         return None;
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::sql::Dialect;
+use sqlflow_sql::Dialect;
 
 /// Why a data source was refused. The message never repeats the text, for it holds a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

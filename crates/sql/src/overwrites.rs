@@ -29,7 +29,7 @@ pub(super) fn bare_name(table: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sql::compile;
+    use crate::compile;
 
     #[test]
     fn what_replaces_what_it_reads_is_found_in_any_spelling() {

@@ -1,6 +1,6 @@
 //! Programs that cannot run whatever the data is.
 
-use crate::sql::{Dialect, compile};
+use crate::{Dialect, compile};
 
 const GOOD: &str =
     "SELECT a, y FROM t TO TRAIN xgboost.gbtree WITH objective=\"reg:squarederror\" LABEL y INTO m;";

@@ -60,7 +60,7 @@ pub use pod_wish::PodWish;
 pub use position::Position;
 pub use split::parse_program;
 pub use steps::{MAX_SETTINGS, MAX_STEPS, Step, StepKind, plan_steps};
-pub(crate) use suggest::nearest;
+pub use suggest::nearest;
 
 /// Longest program in bytes.
 pub const MAX_PROGRAM_BYTES: usize = 16 << 20;

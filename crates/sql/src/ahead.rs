@@ -73,7 +73,7 @@ fn mentions(statement: &Statement, program: &Program, made: &HashSet<String>) ->
 
 #[cfg(test)]
 mod tests {
-    use crate::sql::{Dialect, compile};
+    use crate::{Dialect, compile};
 
     #[test]
     fn what_does_not_hang_on_the_row_itself_is_checked_ahead() {
