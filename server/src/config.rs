@@ -1,9 +1,7 @@
 //! The server's options: by flag, by environment, or in a TOML file, in this order of precedence.
 
-pub mod address;
 mod check;
 mod file;
-pub mod origin;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,6 +15,7 @@ use anyhow::{Context as _, bail};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use sqlflow_cli::{address, origin};
 use sqlflow_job_store::Secret;
 use sqlflow_units::duration;
 

@@ -15,7 +15,6 @@ pub mod doctor;
 pub mod drive;
 #[cfg(test)]
 mod fixture;
-pub mod inherited;
 pub mod memory_peaks;
 pub mod metrics;
 mod reader;

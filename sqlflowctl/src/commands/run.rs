@@ -15,12 +15,12 @@ use crate::console::Console;
 use crate::failure::{Failure, is_transient};
 use crate::follow::Follower;
 use crate::interrupt::Interrupts;
-use crate::remember::Memory;
 use crate::render::json::{JsonView, write_line};
 use crate::render::program_error::program_error;
 use crate::render::text::TextView;
 use crate::render::{Screen as _, Tone, View};
 use crate::token;
+use crate::token_store::Memory;
 use crate::trace::Trace;
 
 /// Pause before Run is repeated: a server that restarts is back by then.

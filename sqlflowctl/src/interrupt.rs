@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use sqlflow_server::inherited::CtrlC;
+use sqlflow_cli::ctrl_c::CtrlC;
 use tokio::sync::Notify;
 
 use crate::client::Client;

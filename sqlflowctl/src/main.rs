@@ -14,9 +14,9 @@ mod follow;
 mod interrupt;
 mod manual;
 mod pager;
-mod remember;
 mod render;
 mod token;
+mod token_store;
 mod trace;
 
 use std::io::Write as _;

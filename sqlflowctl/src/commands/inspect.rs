@@ -9,11 +9,11 @@ use crate::args::{JobArgument, List, State};
 use crate::client::Client;
 use crate::console::Console;
 use crate::failure::Failure;
-use crate::remember::{SHORTEST_PREFIX, ambiguous, find_token, token_of};
 use crate::render::job::{description, is_cancelled, is_terminal, job_json, state_name, write_listing};
 use crate::render::json::write_line;
 use crate::render::{Screen as _, Tone};
 use crate::token;
+use crate::token_store::{SHORTEST_PREFIX, ambiguous, find_token, token_of};
 
 /// Jobs in one page of a listing, at most.
 const LARGEST_PAGE: u32 = 1_000;

@@ -13,12 +13,12 @@ use crate::console::Console;
 use crate::failure::Failure;
 use crate::follow::Follower;
 use crate::interrupt::Interrupts;
-use crate::remember::token_of;
 use crate::render::json::JsonView;
 use crate::render::logs::LogsView;
 use crate::render::text::TextView;
 use crate::render::{Screen as _, Tone, View, job};
 use crate::token;
+use crate::token_store::token_of;
 
 /// A page that is on its way when the person interrupts is shown if it comes within this time: the server may have
 /// moved a plain token's place behind it already. Fetch answers within a second.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use sqlflow_cli::{address, origin};
 use sqlflow_proto::v1::job_status::Code;
-use sqlflow_server::config::{address, origin};
 use sqlflow_units::{duration, whole_seconds};
 
 use crate::render::result_set::Expand;
@@ -142,7 +142,7 @@ pub(crate) enum Command {
     Parse(Parse),
     /// Print the commands that teach a shell to complete this command line
     Completion(Completion),
-    /// Write the manual pages of sqlflowctl, sqlflow-server and sqlflow-agent into a folder
+    /// Write the manual pages of sqlflowctl into a folder
     Man {
         /// The folder; it is made
         folder: PathBuf,
