@@ -1,4 +1,4 @@
-//! The life of a job, as a user relies on it. The property test plays a world of agents, drivers and clients in which
+//! The life of a job, as a user relies on it. The property test plays a world of agents, reconcilers and clients in which
 //! everything may happen at any time, and checks what must hold whatever happens.
 
 mod cancels;
@@ -39,11 +39,11 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") }
+    Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") }
 }
 
 fn clean_up(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::CleanUp, place: Place::of("local") }
+    Event::AttemptCreated { step, role: Role::CleanUp, launcher_id: LauncherId::of("local") }
 }
 
 /// A job of one step whose attempt is attached.
@@ -291,7 +291,7 @@ proptest! {
         }
     }
 
-    /// A driver that does what `next` says ends every job, whatever its agents do.
+    /// A reconciler that does what `next` says ends every job, whatever its agents do.
     #[test]
     fn a_job_that_is_driven_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
         let mut job = job(vec![step(true), Step { writes_table: true, ..step(false) }]);

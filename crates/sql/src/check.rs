@@ -10,7 +10,7 @@ use super::columns::FeatureColumn;
 use super::dialect::Dialect;
 use super::error::SqlError;
 use super::expr::Expr;
-use super::pod_wish::PodWish;
+use super::pod_resources::PodResource;
 use super::tables_read::tables_read;
 
 /// The attribute by which a statement may replace a table that it reads, or that a person made.
@@ -128,8 +128,8 @@ fn check_train(train: &Train) -> Result<(), SqlError> {
 
 fn check_attributes(attributes: &[Attribute]) -> Result<(), SqlError> {
     for Attribute { name, value, position } in attributes {
-        if let Some(what) = name.text.strip_prefix(PodWish::PREFIX) {
-            PodWish::check(what, value).map_err(|message| SqlError::meaning(*position, message))?;
+        if let Some(what) = name.text.strip_prefix(PodResource::PREFIX) {
+            PodResource::check(what, value).map_err(|message| SqlError::meaning(*position, message))?;
         }
         if !is_value(value) {
             let message = format!(

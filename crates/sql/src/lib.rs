@@ -4,7 +4,7 @@
 //! re-exported below; [`compile`] is the way in.
 //!
 //! ```text
-//! program ── scan, turn, routine ──▶ split ──▶ Standard: classify, effects
+//! program ── scan, clause_finder, routine ──▶ split ──▶ Standard: classify, effects
 //!                                     │
 //!                                     └──────▶ extended: lex ─▶ clause, clause_expr ─▶ ast, expr
 //! Program ──▶ check, columns, estimator ──▶ steps, session, ahead ──▶ Compiled         Program ──▶ json, first_words
@@ -19,6 +19,7 @@ mod check;
 mod classify;
 mod clause;
 mod clause_expr;
+mod clause_finder;
 mod columns;
 mod dialect;
 mod effects;
@@ -29,7 +30,7 @@ mod first_words;
 mod json;
 mod lex;
 mod overwrites;
-mod pod_wish;
+mod pod_resources;
 mod position;
 mod routine;
 mod scan;
@@ -38,7 +39,6 @@ mod split;
 mod steps;
 mod suggest;
 mod tables_read;
-mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -56,7 +56,7 @@ pub use error::{SqlError, SqlErrorKind, SqlErrors};
 pub use expr::{BinaryOp, Expr, StringLiteral, UnaryOp};
 pub use first_words::first_words;
 pub use json::{attribute_json, expr_json, to_json};
-pub use pod_wish::PodWish;
+pub use pod_resources::PodResource;
 pub use position::Position;
 pub use split::parse_program;
 pub use steps::{MAX_SETTINGS, MAX_STEPS, Step, StepKind, plan_steps};

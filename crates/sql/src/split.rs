@@ -3,13 +3,13 @@
 use super::ast::{Body, Program, Statement};
 use super::classify::classify;
 use super::clause::ClauseParser;
+use super::clause_finder::{ClauseFinder, ClauseStart};
 use super::dialect::Dialect;
 use super::error::{Found, SqlError};
 use super::lex::Lexer;
 use super::position::{Position, PositionCursor};
 use super::routine::RoutineTracker;
 use super::scan::{Scanner, Token, Unclosed};
-use super::turn::{Turn, TurnFinder};
 
 /// Splits `sql` and parses its extended statements. Standard statements go to the database as they are, so they are
 /// only classified, never refused; but a string, quoted name or comment that is never closed is: nobody can say where
@@ -89,12 +89,12 @@ impl<'a> Splitter<'a> {
         mut scanner: Scanner<'a>,
     ) -> Result<Statement, SqlError> {
         let mut routine = RoutineTracker::default();
-        let mut turns = TurnFinder::new(self.sql);
+        let mut turns = ClauseFinder::new(self.sql);
         let mut token = first;
         loop {
             routine.see(&token);
             let turn = turns.see(&token, &scanner).map_err(|fault| fault.at(self.sql))?;
-            if let Some(Turn { select_end, clause }) = turn {
+            if let Some(ClauseStart { select_end, clause }) = turn {
                 let parser = ClauseParser::new(self.lexer(clause))?;
                 let (body, end) = parser.extended(&self.sql[self.pos..select_end])?;
                 return Ok(self.extended(self.pos, position, body, end));

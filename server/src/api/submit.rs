@@ -13,7 +13,7 @@ use tonic::Status;
 use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::codegen::{self, DATA_SOURCE};
-use crate::drive::Driver;
+use crate::reconciler::Reconciler;
 use crate::web::Links;
 
 /// Statements of a program at the most.
@@ -37,14 +37,19 @@ pub struct SubmitOptions {
 /// Takes programs.
 pub(super) struct Submitter {
     store: Arc<dyn Store>,
-    driver: Driver,
+    reconciler: Reconciler,
     links: Links,
     options: SubmitOptions,
 }
 
 impl Submitter {
-    pub(super) fn new(store: Arc<dyn Store>, driver: Driver, links: Links, options: SubmitOptions) -> Self {
-        Self { store, driver, links, options }
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        reconciler: Reconciler,
+        links: Links,
+        options: SubmitOptions,
+    ) -> Self {
+        Self { store, reconciler, links, options }
     }
 
     pub(super) async fn run(
@@ -87,17 +92,17 @@ impl Submitter {
         Ok((token, id))
     }
 
-    /// Records the job and has it driven, also when the caller is gone meanwhile. Of a request that was recorded before
+    /// Records the job and has it reconciled, also when the caller is gone meanwhile. Of a request that was recorded before
     /// it gives that job.
     async fn record(&self, new: NewJob, statements: usize) -> Result<JobId, Status> {
-        let (store, driver) = (Arc::clone(&self.store), self.driver.clone());
+        let (store, reconciler) = (Arc::clone(&self.store), self.reconciler.clone());
         let recording = tokio::spawn(async move {
             let id = new.job.id.clone();
             let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
             match store.create(new).await.map_err(status::of_store)? {
                 Created::New => {
                     tracing::info!(job = %id, statements, "took a program");
-                    driver.drive(id.clone(), lease);
+                    reconciler.reconcile(id.clone(), lease);
                     Ok(id)
                 }
                 Created::Before(before) => {
@@ -147,7 +152,11 @@ impl Submitter {
         };
         if job.current_step().is_some() {
             // With its first attempt: one write is enough for both.
-            let first = Event::AttemptCreated { step: 0, role: Role::Run, place: self.driver.first_place() };
+            let first = Event::AttemptCreated {
+                step: 0,
+                role: Role::Run,
+                launcher_id: self.reconciler.first_launcher_id(),
+            };
             job.apply(first, created_ms).map_err(|error| Status::internal(error.to_string()))?;
         }
         Ok(NewJob {
@@ -158,8 +167,8 @@ impl Submitter {
             step_specs: step_specs.map_err(|error| Status::internal(error.to_string()))?,
             secrets: vec![(DATA_SOURCE.to_owned(), data_source)],
             fetch_timeout_ms: i64::from(fetch_timeout_seconds) * 1000,
-            owner: self.driver.server().clone(),
-            lease: self.driver.lease_duration(),
+            owner: self.reconciler.server().clone(),
+            lease: self.reconciler.lease_duration(),
             created_ms,
             request: None,
             sql,

@@ -15,7 +15,7 @@ use rules::{Rule, Rules, Task};
 use super::ast::{Attribute, Body, Name, Predict, Program};
 use super::error::SqlError;
 use super::json::attribute_json;
-use super::pod_wish::PodWish;
+use super::pod_resources::PodResource;
 use super::suggest::nearest;
 
 /// Names that a message lists: fewer where a near miss is the likely answer.
@@ -108,7 +108,7 @@ fn check_attributes(
     errors: &mut Vec<SqlError>,
 ) {
     for Attribute { name, value, position } in attributes {
-        if name.text.starts_with(PodWish::PREFIX) {
+        if name.text.starts_with(PodResource::PREFIX) {
             continue;
         }
         let Some(rule) = known.get(&name.text) else {

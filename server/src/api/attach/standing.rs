@@ -61,7 +61,7 @@ pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{Basis, Cause, Event, Outcome, Place, Reason};
+    use sqlflow_job::{Basis, Cause, Event, LauncherId, Outcome, Reason};
 
     use super::*;
     use crate::fixture;
@@ -70,7 +70,11 @@ mod tests {
         let mut job = fixture::job(true);
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let instance = InstanceHash::of(b"key");
-        job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }, 0).unwrap();
+        job.apply(
+            Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") },
+            0,
+        )
+        .unwrap();
         job.apply(
             Event::AgentAttached {
                 attempt: attempt.clone(),
