@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -23,6 +23,7 @@ use crate::agent_liveness::SILENCE;
 use crate::api::{self, AgentListener, Api, SubmitOptions};
 use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
+use crate::config::files::{find_agent, read_yaml};
 use crate::config::{LauncherKind, Options};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
@@ -279,11 +280,6 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
 }
 
-pub(crate) fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
-}
-
 /// The folder as an absolute path: agents run elsewhere.
 fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     fs::DirBuilder::new()
@@ -303,17 +299,4 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
         absolute.display()
     );
     Ok(absolute)
-}
-
-pub(crate) fn find_agent(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let path = match given {
-        Some(path) => path,
-        None => std::env::current_exe()?.with_file_name("sqlflow-agent"),
-    };
-    fs::canonicalize(&path).with_context(|| {
-        format!(
-            "the agent {} is not there; name it with --agent, or build it with cargo build -p sqlflow-agent",
-            path.display()
-        )
-    })
 }

@@ -89,8 +89,8 @@ pub enum Event {
     Finished(JobState),
 }
 
-/// What a verdict on an attempt without an outcome is based on. An agent may attach through another server while a
-/// reconciler decides, so a verdict on an attempt that never had an agent does not apply to one that has.
+/// What an inferred outcome is based on. An agent may attach through another server while a
+/// reconciler decides, so an inferred outcome of an attempt that never had an agent does not apply to one that has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// No agent had attached: nothing of the attempt was executed.
@@ -360,7 +360,7 @@ impl Job {
                 attempt.ended_ms = Some(now_ms);
                 Ok(Change::Changed)
             }
-            // The acknowledgement got lost and the agent asks again; the first verdict stands.
+            // The acknowledgement got lost and the agent asks again; the first outcome stands.
             Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if *bound == instance => {
                 Ok(Change::Unchanged)
             }

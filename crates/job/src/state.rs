@@ -341,7 +341,7 @@ pub enum Phase {
 pub enum EndedBy {
     /// Its agent, by reporting the outcome. The same agent may ask for the acknowledgement again.
     Agent,
-    /// A server, by its own verdict. An agent of the attempt that still lives has no say any more.
+    /// A server, by an outcome that it inferred. An agent of the attempt that still lives has no say any more.
     Server,
 }
 

@@ -2,7 +2,7 @@
 //! everything may happen at any time, and checks what must hold whatever happens.
 
 mod cancels;
-mod verdicts;
+mod inferred_outcomes;
 
 use proptest::prelude::*;
 
@@ -153,12 +153,12 @@ fn an_outcome_is_taken_once_and_acknowledged_again() {
     let before = job.clone();
     assert_eq!(job.apply(report(attempt.clone(), KEY, Reason::Succeeded), 5), Ok(Change::Unchanged));
     assert_eq!(job.apply(found(attempt, Reason::Lost, true), 5), Ok(Change::Unchanged));
-    assert_eq!(job, before, "the first verdict stands");
+    assert_eq!(job, before, "the first outcome stands");
 }
 
-/// Whatever the verdict is: it is not the agent's word, and the agent is not heard any more.
+/// Whatever the inferred outcome is: the agent did not report it, and the agent is not heard any more.
 #[test]
-fn an_agent_whose_attempt_was_ended_by_verdict_has_no_say() {
+fn an_agent_whose_attempt_was_ended_by_inferred_outcome_has_no_say() {
     for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::OutOfMemory] {
         let mut job = attached(true);
         let attempt = id(&job, 0, 1);

@@ -6,7 +6,7 @@ use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 
 use crate::wire;
 
-/// The verdict on an attempt that had an agent, of which `last_seq` records are durable. `known` is what the reconciler knows
+/// The inferred outcome of an attempt that had an agent, of which `last_seq` records are durable. `known` is what the reconciler knows
 /// better than the agent's absence tells (it was cancelled); `memory` is what heartbeats said, see
 /// [`crate::memory_peaks::MemoryPeaks::in_words`].
 pub(super) fn of_artifacts(
@@ -175,7 +175,7 @@ mod tests {
 
     /// A Pod past its deadline, killed for memory, evicted: what the platform saw says nothing of records.
     #[test]
-    fn a_verdict_without_the_agents_word_has_a_gap() {
+    fn an_inferred_outcome_comes_with_a_gap_record() {
         for (wire, reason) in [
             (agent::outcome::Reason::Deadline, Reason::Deadline),
             (agent::outcome::Reason::OutOfMemory, Reason::OutOfMemory),
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_heartbeats_said_of_memory_is_in_the_verdict_on_an_agent_that_is_gone() {
+    fn what_heartbeats_said_of_memory_is_in_the_inferred_outcome_of_an_agent_that_is_gone() {
         let memory = "; its processes had used up to 900 MiB of memory";
         let message = |artifacts, known| of_artifacts(&artifacts, 0, known, memory).message;
         assert!(message(AgentArtifacts::default(), None).ends_with(memory));

@@ -2,7 +2,7 @@
 //! each. A task holds nothing that is not in the store: it looks at the job, asks the pure `Job::next` what to do,
 //! does it, records it under its lease, and looks again. It may be killed between any two of these.
 //!
-//! `job` reconciles one job, `verdict` says how an attempt ended that cannot say so itself, `housekeeping` does what is
+//! `job` reconciles one job, `inferred_outcome` says how an attempt ended whose agent cannot report it, `housekeeping` does what is
 //! due from time to time, `released` is about jobs that it leaves to other servers for a while, `log_throttle` limits what is
 //! logged of lasting failures.
 

@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_last_words_are_the_verdict() {
+    fn the_termination_message_is_the_outcome() {
         let said = json!({ "reason": "exited", "exit_code": 3, "message": "no such column", "records": 7 })
             .to_string();
         let outcome = outcome_of(seen(ended(json!({ "exitCode": 3, "message": said }))));

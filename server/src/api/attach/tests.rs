@@ -298,7 +298,7 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
 
 /// The cancel that was passed on ends the looking at nothing.
 #[tokio::test]
-async fn a_verdict_reaches_an_agent_that_was_cancelled_before() {
+async fn an_inferred_outcome_reaches_an_agent_that_was_cancelled_before() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");

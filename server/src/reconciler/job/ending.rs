@@ -119,7 +119,7 @@ impl JobReconciler {
         }
     }
 
-    /// Logs what the attempt left. The verdict tells of what is not there, or damaged.
+    /// Logs what the attempt left. The inferred outcome says what is missing or damaged.
     async fn take_over(&mut self, attempt: &AttemptId, artifacts: &mut AgentArtifacts) -> Result<(), Stop> {
         let durable = self.context.log.last_seq(attempt, LEADER).await?;
         let mut records = inferred_outcome::stand_in(artifacts, durable, clock::now_micros());

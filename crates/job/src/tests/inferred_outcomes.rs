@@ -165,15 +165,15 @@ fn a_cancelled_job_says_that_its_statement_may_have_executed() {
 }
 
 #[test]
-fn a_verdict_on_an_attempt_without_an_agent_does_not_apply_to_one_that_has_an_agent() {
+fn an_inferred_outcome_of_an_attempt_without_an_agent_does_not_apply_to_one_that_has_an_agent() {
     let mut job = attached(false);
     let attempt = id(&job, 0, 1);
     let outcome = Outcome::by_server(Reason::LaunchFailed, "the agent ended before it attached", true);
-    let verdict =
+    let inferred =
         |basis| Event::AttemptFoundEnded { attempt: attempt.clone(), outcome: outcome.clone(), basis };
     let before = job.clone();
-    assert_eq!(job.apply(verdict(Basis::NeverAttached), 4), Err(Rejection::OutOfOrder));
+    assert_eq!(job.apply(inferred(Basis::NeverAttached), 4), Err(Rejection::OutOfOrder));
     assert_eq!(job, before);
-    assert_eq!(job.apply(verdict(Basis::Attached), 4), Ok(Change::Changed));
-    assert_eq!(job.apply(verdict(Basis::NeverAttached), 5), Ok(Change::Unchanged), "it has ended already");
+    assert_eq!(job.apply(inferred(Basis::Attached), 4), Ok(Change::Changed));
+    assert_eq!(job.apply(inferred(Basis::NeverAttached), 5), Ok(Change::Unchanged), "it has ended already");
 }

@@ -15,7 +15,7 @@ pub(crate) enum Planned {
     Append {
         bytes: Vec<u8>,
         /// The log with them.
-        next: SmallView,
+        next: SmallLogState,
         appended: Appended,
     },
     /// All of it is there already, or comes too late.
@@ -26,13 +26,13 @@ pub(crate) enum Planned {
 
 /// What the first bytes of a small log add up to. Bounds: those of a summary.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct SmallView {
+pub(crate) struct SmallLogState {
     /// How many bytes.
     pub(crate) length: u64,
     pub(crate) summary: Summary,
 }
 
-impl SmallView {
+impl SmallLogState {
     /// What all bytes of a log add up to, or what is wrong with them.
     pub(crate) fn of(bytes: &Bytes) -> Result<Self, &'static str> {
         let (mut view, length) = (Self::default(), bytes.len() as u64);

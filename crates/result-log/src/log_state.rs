@@ -13,8 +13,8 @@ use super::contents::Contents;
 use super::disk;
 use super::folder::{self, Folder, SegmentName};
 use super::index::Index;
-use super::lock::{JobLock, Mark, Peek, peek};
-use super::repair::{mark_end_of_kept, repair_end};
+use super::lock::{CommittedOffset, JobLock, Peek, peek};
+use super::repair::{commit_end_of_kept, repair_end};
 use super::salvage::last_good;
 use super::scan::{Scan, note_frames, scan_tail, to_usize};
 use super::summary::Summary;
@@ -22,22 +22,22 @@ use super::summary::Summary;
 /// Indexes of files other than the tail that are kept.
 const CACHED_INDEXES: usize = 4;
 
-/// The log as of its mark.
+/// The log as of its committed offset.
 #[derive(Debug, Default)]
-pub(super) struct View {
-    /// What the log's mark says; `None` as long as it is empty.
-    pub(super) mark: Option<Mark>,
+pub(super) struct LogState {
+    /// What the log's committed offset says; `None` as long as it is empty.
+    pub(super) mark: Option<CommittedOffset>,
     /// The files, in order; the last one is the tail.
     pub(super) segments: Vec<SegmentName>,
-    /// The state at the mark.
+    /// The state at the committed offset.
     pub(super) summary: Summary,
     /// Where records are in the tail.
     pub(super) tail_index: Index,
     indexes: VecDeque<(SegmentName, Index)>,
 }
 
-impl View {
-    /// Brings `slot` up to the mark, without the lock. False: that needs the lock.
+impl LogState {
+    /// Brings `slot` up to the committed offset, without the lock. False: that needs the lock.
     pub(super) fn refresh(slot: &mut Option<Self>, folder: &Folder) -> Result<bool, LogError> {
         let mark = match peek(folder)? {
             Peek::Missing => {
@@ -45,9 +45,9 @@ impl View {
                 return Ok(true);
             }
             Peek::Unclear => return Ok(false),
-            Peek::Mark(mark) => mark,
+            Peek::Committed(mark) => mark,
         };
-        // A mark that follows on one that this process saw before is not from before a power failure. Another may
+        // A committed offset that follows on one that this process saw before is not from before a power failure. Another may
         // speak of less than there is.
         let is_current = slot.as_ref().is_some_and(|view| view.is_of(mark)) || is_complete(folder, mark)?;
         if !is_current {
@@ -62,10 +62,10 @@ impl View {
         }
     }
 
-    /// The log as of its mark, which may speak of less than is durable; `None`: there is no mark to go by. It is for one
-    /// answer: kept, it would pass for a view that follows the mark.
-    pub(super) fn of_old_mark(folder: &Folder) -> Result<Option<Self>, LogError> {
-        let Peek::Mark(mark) = peek(folder)? else { return Ok(None) };
+    /// The log as of its committed offset, which may speak of less than is durable; `None`: there is none. It is for one
+    /// answer: kept, it would pass for a view that follows the committed offset.
+    pub(super) fn of_old_offset(folder: &Folder) -> Result<Option<Self>, LogError> {
+        let Peek::Committed(mark) = peek(folder)? else { return Ok(None) };
         match Self::load(folder, mark) {
             Ok(view) => Ok(Some(view)),
             Err(LogError::Corrupt { .. }) => Ok(None),
@@ -74,8 +74,8 @@ impl View {
         }
     }
 
-    /// Brings `slot` up to the very end, with the lock. What lies behind the mark is made durable, or cut off where it
-    /// is torn: it was never acknowledged, unless a power failure took the mark back.
+    /// Brings `slot` up to the very end, with the lock. What lies behind the committed offset is made durable, or cut off where it
+    /// is torn: it was never acknowledged, unless a power failure took the committed offset back.
     pub(super) fn catch_up<'a>(
         slot: &'a mut Option<Self>,
         folder: &Folder,
@@ -88,7 +88,7 @@ impl View {
                 *slot = None;
                 // It may have been found only now where the log ends.
                 if lock.mark()?.is_none() {
-                    mark_end_of_kept(folder, lock)?;
+                    commit_end_of_kept(folder, lock)?;
                 }
                 let Some(mark) = lock.mark()? else { return Err(error) };
                 repair_end(folder, lock, mark)?;
@@ -103,7 +103,7 @@ impl View {
         slot: &mut Option<Self>,
         folder: &Folder,
         lock: &JobLock,
-        mark: Option<Mark>,
+        mark: Option<CommittedOffset>,
     ) -> Result<(), LogError> {
         let known = slot.as_ref().and_then(|view| view.mark);
         match mark {
@@ -120,12 +120,12 @@ impl View {
         }
     }
 
-    fn is_of(&self, mark: Mark) -> bool {
+    fn is_of(&self, mark: CommittedOffset) -> bool {
         self.mark.is_some_and(|known| known.birth == mark.birth)
     }
 
-    /// Brings `slot` to the mark, with as little reading as will do.
-    fn follow(slot: &mut Option<Self>, folder: &Folder, mark: Mark) -> Result<(), LogError> {
+    /// Brings `slot` to the committed offset, with as little reading as will do.
+    fn follow(slot: &mut Option<Self>, folder: &Folder, mark: CommittedOffset) -> Result<(), LogError> {
         let known = slot.as_ref().and_then(|view| view.mark);
         if known == Some(mark) {
             return Ok(());
@@ -147,7 +147,7 @@ impl View {
     }
 
     /// Takes in what another process added to the tail.
-    fn read_on(mut self, folder: &Folder, from: u64, mark: Mark) -> Result<Self, LogError> {
+    fn read_on(mut self, folder: &Folder, from: u64, mark: CommittedOffset) -> Result<Self, LogError> {
         let path = folder.file(SegmentName::live(mark.segment));
         let (file, _) = folder::open(&path)?;
         let part = folder::read_at(&file, &path, from, mark.length - from)?;
@@ -158,7 +158,7 @@ impl View {
     }
 
     /// Reads the log as of `mark`: the names of all files, and the tail.
-    fn load(folder: &Folder, mark: Mark) -> Result<Self, LogError> {
+    fn load(folder: &Folder, mark: CommittedOffset) -> Result<Self, LogError> {
         let mut segments = folder.list()?.segments;
         segments.retain(|name| name.first <= mark.segment);
         let tail = SegmentName::live(mark.segment);
@@ -171,8 +171,8 @@ impl View {
         Ok(Self::of(mark, segments, scan))
     }
 
-    /// Finds the end of the log after whatever happened, and sets the mark there.
-    fn recover(folder: &Folder, lock: &JobLock, mark: Option<Mark>) -> Result<Self, LogError> {
+    /// Finds the end of the log after whatever happened, and sets the committed offset there.
+    fn recover(folder: &Folder, lock: &JobLock, mark: Option<CommittedOffset>) -> Result<Self, LogError> {
         let mut segments = folder.list()?.segments;
         while let Some(tail) = segments.last().copied() {
             let path = folder.file(tail);
@@ -186,10 +186,10 @@ impl View {
             let good = last_good(&scan.contents.bytes, to_usize(scan.good), known);
             if good.is_some() || scan.contents.unreadable.is_some() {
                 // No torn write: what was written behind it is there, so it was acknowledged, or what cannot be read may
-                // have been. The mark that said so is lost, or older than a power failure.
+                // have been. The committed offset that said so is lost, or older than a power failure.
                 let (length, last_position) =
                     good.map_or((scan.good, known), |good| (good.end as u64, good.position));
-                lock.set_mark(Mark {
+                lock.set_committed(CommittedOffset {
                     birth: mark.map_or_else(rand::random, |mark| mark.birth),
                     segment: tail.first,
                     length,
@@ -206,13 +206,13 @@ impl View {
             if scan.bad.is_some() || scan.good > durable {
                 complete(folder, &path, &scan, durable)?;
             }
-            let mark = Mark {
+            let mark = CommittedOffset {
                 birth: mark.map_or_else(rand::random, |mark| mark.birth),
                 segment: tail.first,
                 length: scan.good,
                 last_position: scan.summary.last_position,
             };
-            lock.set_mark(mark)?;
+            lock.set_committed(mark)?;
             return Ok(Self::of(mark, segments, scan));
         }
         match mark {
@@ -224,7 +224,7 @@ impl View {
         }
     }
 
-    fn of(mark: Mark, segments: Vec<SegmentName>, scan: Scan) -> Self {
+    fn of(mark: CommittedOffset, segments: Vec<SegmentName>, scan: Scan) -> Self {
         let Scan { summary, index, .. } = scan;
         Self { mark: Some(mark), segments, summary, tail_index: index, indexes: VecDeque::new() }
     }
@@ -262,14 +262,14 @@ fn check_durable(path: &Path, good: u64, bad: Option<&'static str>, durable: u64
     Ok(())
 }
 
-/// Whether the log ends at the mark.
-fn is_complete(folder: &Folder, mark: Mark) -> Result<bool, LogError> {
+/// Whether the log ends at the committed offset.
+fn is_complete(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
     let is_last = folder.list()?.segments.last() == Some(&SegmentName::live(mark.segment));
     Ok(is_last && is_untouched(folder, mark)?)
 }
 
-/// Whether nothing was written since the mark, which must not be from before a power failure.
-fn is_untouched(folder: &Folder, mark: Mark) -> Result<bool, LogError> {
+/// Whether nothing was written since the committed offset, which must not be from before a power failure.
+fn is_untouched(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
     let path = folder.file(SegmentName::live(mark.segment));
     let length = match std::fs::metadata(&path) {
         Ok(tail) => Some(tail.len()),
