@@ -10,8 +10,8 @@ use sqlflow_tests::http_relay::{HttpRelay, Mood};
 use sqlflow_tests::services::{Hdfs, S3};
 use tempfile::TempDir;
 
-use crate::looked_at::models;
-use crate::places::Place;
+use crate::locations::Place;
+use crate::models_cli::models;
 
 /// Several parts of a multipart upload, and some blocks' worth of packets.
 const LARGE: usize = 24 << 20;

@@ -5,7 +5,7 @@ use sqlflow_tests::cgroup::Group;
 use sqlflow_tests::server::program;
 use sqlflow_tests::services::{Hdfs, S3};
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// A host's address is asked for by one thread while another one stages: neither may wait for a third.
 #[test]

@@ -5,7 +5,7 @@ use sqlflow_tests::python;
 use sqlflow_tests::server::Setup;
 use sqlflow_tests::services::Hdfs;
 
-use crate::places::Place;
+use crate::locations::Place;
 
 const TRAIN: &str =
     "SELECT * FROM iris TO TRAIN xgboost.gbtree WITH objective = \"multi:softmax\", num_class = 3,

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use sqlflow_tests::agent::{Exec, Running};
 use tempfile::TempDir;
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// A#3761, and the whole kind: at every instant there is one whole model. Each has two files that must agree.
 #[test]

@@ -7,7 +7,7 @@ use nix::unistd::Pid;
 use sqlflow_tests::agent::Exec;
 use sqlflow_tests::server::program;
 
-use crate::places::Place;
+use crate::locations::Place;
 
 type Environment = [(&'static str, String)];
 

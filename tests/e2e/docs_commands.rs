@@ -36,8 +36,8 @@ const BLOCKS: [(&str, &str, By); 18] = [
     ("docs/agent-in-your-image.md", "--output out=file:///models", By::Here),
     ("docs/running-a-server.md", "sqlflow-server doctor", By::Elsewhere("tests/e2e/doctor.rs")),
     ("docs/observing.md", "OTEL_EXPORTER_OTLP_ENDPOINT", By::Elsewhere("tests/observe/traces.rs")),
-    ("docs/kubernetes.md", "docker build", By::Elsewhere("tests/kubernetes/documented.rs")),
-    ("docs/kubernetes.md", "cat >> manifests/overlays", By::Elsewhere("tests/kubernetes/documented.rs")),
+    ("docs/kubernetes.md", "docker build", By::Elsewhere("tests/kubernetes/docs_manifests.rs")),
+    ("docs/kubernetes.md", "cat >> manifests/overlays", By::Elsewhere("tests/kubernetes/docs_manifests.rs")),
     (
         "docs/kubernetes.md",
         "manifests/certificates.sh sqlflow\n",

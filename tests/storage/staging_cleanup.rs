@@ -9,8 +9,8 @@ use sqlflow_tests::agent::{Ended, Exec};
 use sqlflow_tests::http_relay::{HttpRelay, Mood};
 use sqlflow_tests::services::{Hdfs, S3};
 
-use crate::looked_at::models;
-use crate::places::Place;
+use crate::locations::Place;
+use crate::models_cli::models;
 
 /// A#724, and the room that it takes: what a killed agent staged goes with whoever publishes or removes that model a day
 /// later, and not before.

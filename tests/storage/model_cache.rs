@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sqlflow_tests::agent::{Ended, Exec};
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// Reads the model's weights, with a cache; tells whether they came out of it.
 fn read(place: Place, cache: &Path) -> (Vec<u8>, bool) {
