@@ -9,6 +9,7 @@ use sqlflow_proto::v1::response::Response as Payload;
 use sqlflow_tests::client::Client;
 use sqlflow_tests::server::{Server, Setup};
 use sqlflow_tests::stand_in::{self, STEP};
+use sqlflow_tests::until::until;
 
 use super::agent_killed::find_agent;
 use super::stopped_server::{BOUND, holds_log};
@@ -22,9 +23,7 @@ impl Stopped {
     pub(super) fn new(pid: Pid) -> Self {
         kill(pid, Signal::SIGSTOP).unwrap();
         let stopped = Self(pid);
-        while !has_stopped(pid) {
-            std::thread::yield_now();
-        }
+        until("every thread has stopped", || has_stopped(pid));
         stopped
     }
 }

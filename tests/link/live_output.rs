@@ -1,6 +1,7 @@
 //! What is printed is seen while the program runs.
 
 use sqlflow_proto::v1::job_status::Code;
+use sqlflow_tests::gate::Gate;
 use sqlflow_tests::stand_in::{self, STEP};
 
 use super::streams::Reading;
@@ -10,14 +11,14 @@ const GATE: &str = "
 import os, sys, signal
 GATE = sys.argv[1] + '/gate'
 def wait():
-    with open(GATE) as gate: gate.read()
+    with open(GATE) as gate: gate.readline()
 ";
 
 async fn started(
     code: &str,
 ) -> (tempfile::TempDir, sqlflow_tests::server::Server, sqlflow_tests::client::Client, Reading) {
     let dir = tempfile::tempdir().unwrap();
-    nix::unistd::mkfifo(&dir.path().join("gate"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let _gate = Gate::new(&dir.path().join("gate"));
     let server =
         stand_in::setup(dir.path(), &format!("{GATE}{code}"), None).flag("--grace=1s").start().unwrap();
     let mut client = server.client().await.unwrap();
@@ -26,8 +27,8 @@ async fn started(
 }
 
 async fn go(dir: &tempfile::TempDir) {
-    let gate = dir.path().join("gate");
-    tokio::task::spawn_blocking(move || std::fs::write(gate, "go")).await.unwrap().unwrap();
+    let gate = Gate::at(&dir.path().join("gate"));
+    tokio::task::spawn_blocking(move || gate.open()).await.unwrap();
 }
 
 /// SF#1572, SF#1382: each of 10,000 lines arrives, once, while the program waits for the test to have read it.

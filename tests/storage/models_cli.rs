@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::Exec;
 use sqlflow_tests::server::program;
+use sqlflow_tests::until::until;
 
 use crate::locations::Place;
 
@@ -127,9 +128,7 @@ fn a_model_that_is_replaced_meanwhile_is_copied_anew() {
         let entries = std::fs::read_dir(copy.path()).unwrap();
         entries.map(|entry| entry.unwrap().metadata().map_or(0, |it| it.len())).sum::<u64>()
     };
-    while copied() == 0 {
-        std::thread::yield_now();
-    }
+    until("a part of the model is copied", || copied() > 0);
     let pid = Pid::from_raw(i32::try_from(copying.id()).unwrap());
     kill(pid, Signal::SIGSTOP).unwrap();
     assert!(copied() < 40 << 20, "it was stopped too late");
