@@ -1,4 +1,4 @@
-//! Flags and environment.
+//! Command-line options and their environment variables.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use sqlflow_model_storage::ModelPlace;
+use sqlflow_model_storage::ModelLocation;
 use sqlflow_proto::agent::{AttemptRef, Input, Output};
 use sqlflow_units::duration;
 use tonic::codegen::http::Uri;
@@ -25,25 +25,25 @@ use crate::supervisor::EXIT_FAULT;
 /// Exit code for wrong usage.
 pub const EXIT_USAGE: u8 = 64;
 
-/// Supervises one program, ships its output and publishes what it made.
+/// Supervises one program, ships its output and publishes its models.
 #[derive(Debug, Parser)]
 #[command(
     name = "sqlflow-agent",
     version,
     after_help = "\
 Exit codes:
-  the command's own  when it ended by itself
-  128+n              when signal n killed it
+  the command's own  if it ended by itself
+  128+n              if signal n killed it
   64                 wrong usage
-  126, 127           it cannot be executed; it, or its interpreter, is not there
-  65                 a fault that the command's code does not tell of: no input, not published, no server, refused,
-                     what it printed could not be written, no process or memory to start it
-  0                  also when another agent runs this attempt already
-Where a flag shows [env: …] it can be given there too. Such variables are not passed on to the command.
+  126, 127           the command cannot be executed; it, or its interpreter, does not exist
+  65                 a fault that the command's code does not show: input missing, not published, no server, refused,
+                     output not written, no process or memory for the start
+  0                  also if another agent already runs this attempt
+Options with [env: …] can be set by that variable too. The command does not get these variables.
 Times are 500ms, 20s, 5m, 1h30m or 7d; a bare number is seconds."
 )]
 pub struct Cli {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -53,61 +53,60 @@ pub struct Cli {
 pub enum Command {
     /// Run an attempt that a server assigns
     Attach(Box<AttachOptions>),
-    /// Supervise a command without any server
+    /// Supervise a command without a server
     Exec(Box<ExecOptions>),
     /// Copy this program into a folder, as `sqlflow-agent`
     Install(InstallOptions),
 }
 
-/// Flags that every way to run a command has.
+/// Options of all subcommands that run a command.
 #[derive(Debug, Clone, Args)]
 pub struct CommonOptions {
-    /// Write how it ended, with evidence, to this file in a folder that is there: JSON of at most 4 KiB, as a Pod's
-    /// /dev/termination-log takes it
+    /// Write the outcome to this file in an existing folder: JSON of at most 4 KiB, which fits into a Pod's
+    /// /dev/termination-log
     #[arg(long, env = "SQLFLOW_AGENT_OUTCOME", value_name = "FILE")]
     pub outcome: Option<PathBuf>,
-    /// How long to try again when the storage fails while an output is published
+    /// Retry timeout for a storage that fails while inputs are fetched and outputs are published
     #[arg(long, env = "SQLFLOW_AGENT_PUBLISH_RETRY", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub publish_retry: Duration,
-    /// Keep models that were fetched from HDFS or an object store in this folder, for whoever needs them next; several
-    /// agents may share it
+    /// Folder for a cache of models from HDFS or an object store; several agents may share it
     #[arg(long, env = "SQLFLOW_AGENT_CACHE", value_name = "DIR")]
     pub cache: Option<PathBuf>,
-    /// Megabytes of models that are kept; what was used least goes first
+    /// Size limit of the cache in MiB; the least recently used models are evicted
     #[arg(long, env = "SQLFLOW_AGENT_CACHE_SIZE", value_name = "MIB", default_value = "4096", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     pub cache_size: u64,
-    /// Time from TERM to the end of all: a Pod's terminationGracePeriodSeconds, less a second or two. It is divided
-    /// between the command, its outputs and its last log records, whatever the grace is
+    /// Time from TERM to the agent's exit: a Pod's terminationGracePeriodSeconds, less a second or two. It is divided
+    /// among the command, its outputs and its last log records, and overrides the grace period
     #[arg(long, env = "SQLFLOW_AGENT_TERMINATION_GRACE", value_name = "TIME", value_parser = duration)]
     pub termination_grace: Option<Duration>,
-    /// What to do when no more output can be kept because nobody takes it
+    /// Policy for output when all buffers are full
     #[arg(long, env = "SQLFLOW_AGENT_WHEN_FULL", value_name = "POLICY", default_value = "block")]
     pub when_full: WhenFull,
-    /// How the command's output is copied to the agent's own stdout and stderr [default: lines for attach, raw for exec]
+    /// How to copy the command's output to the agent's own stdout and stderr [default: lines for attach, raw for exec]
     #[arg(long, env = "SQLFLOW_AGENT_TEE", value_name = "HOW")]
     tee: Option<TeeMode>,
     /// The name of `--tee` until 0.1
     #[arg(long, env = "SQLFLOW_AGENT_MIRROR", value_name = "HOW", hide = true, conflicts_with = "tee")]
     mirror: Option<TeeMode>,
-    /// How the agent's own log lines on stderr look; SQLFLOW_AGENT_LOG says which there are [default: json for attach,
-    /// text for exec]
+    /// Format of the agent's own log on stderr; SQLFLOW_AGENT_LOG sets its level [default: json for attach, text for
+    /// exec]
     #[arg(long, env = "SQLFLOW_AGENT_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 }
 
-/// Flags of `attach`.
+/// Options of `attach`.
 #[derive(Debug, Clone, Args)]
 pub struct AttachOptions {
     /// Server to attach to: unix:///path/to/agent.sock, or https://host:port
     #[arg(long, env = "SQLFLOW_AGENT_SERVER", value_name = "URL", value_parser = parse_server)]
     pub server: Endpoint,
-    /// Certificates (PEM) that a server over https:// must be signed by
+    /// Certificates (PEM) of the authorities for a server over https://
     #[arg(long, env = "SQLFLOW_AGENT_CA", value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Token that proves which Pod this is: a projected service-account token, read anew for every connection
+    /// Projected service account token that identifies the Pod; read for every connection
     #[arg(long, env = "SQLFLOW_AGENT_TOKEN", value_name = "FILE")]
     pub token: Option<PathBuf>,
-    /// Job of the attempt. Without job, step and attempt the agent waits until the server has an attempt for it
+    /// Job of the attempt. Without job, step and attempt, the agent waits until the server assigns an attempt
     #[arg(long, env = "SQLFLOW_AGENT_JOB", value_name = "JOBID", value_parser = parse_job, requires_all = ["step", "attempt"])]
     pub job: Option<String>,
     /// Step of the attempt, from 0
@@ -116,21 +115,21 @@ pub struct AttachOptions {
     /// Number of the attempt, from 1
     #[arg(long, env = "SQLFLOW_AGENT_ATTEMPT", value_name = "N", requires = "job", value_parser = clap::value_parser!(u32).range(1..))]
     pub attempt: Option<u32>,
-    /// Run folder of the attempt; it, or the folder that it is made in, must exist
+    /// Run folder of the attempt; it, or its parent, must exist
     #[arg(long, env = "SQLFLOW_AGENT_DIR", value_name = "RUN_DIR", value_parser = parse_run_folder)]
     pub dir: PathBuf,
-    /// The run folder is on a volume that outlives this agent: what the command made can be published by another
-    /// attempt when this one cannot
+    /// The run folder is on a volume that outlives this agent, so that a later attempt can publish the command's output
+    /// if this one cannot
     #[arg(long, env = "SQLFLOW_AGENT_KEEP_OUTPUT")]
     pub keep_output: bool,
-    /// How long to wait for a server before the command starts, for a commit grant, and for the end to be acknowledged;
-    /// at the end it counts from the last record that a server took
+    /// Timeout for a server: before the command starts, for a commit grant, and for the acknowledgement of the end,
+    /// where it counts from the last record that a server took
     #[arg(long, env = "SQLFLOW_AGENT_LINGER", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub linger: Duration,
-    /// Soft limit of open files for the command, and so for this agent [default: the one that it inherits]
+    /// Soft limit of open files for the command and this agent [default: inherited]
     #[arg(long, env = "SQLFLOW_AGENT_OPEN_FILES", value_name = "N", value_parser = clap::value_parser!(u64).range(64..))]
     pub open_files: Option<u64>,
-    /// Megabytes in the run folder for records that no server takes, beside 8 MiB in memory
+    /// MiB in the run folder for records that no server takes, besides 8 MiB in memory
     #[arg(long, env = "SQLFLOW_AGENT_SPOOL_DISK", value_name = "MIB", default_value = "256", value_parser = clap::value_parser!(u64).range(..1 << 40))]
     pub spool_disk: u64,
     /// See above.
@@ -138,7 +137,7 @@ pub struct AttachOptions {
     pub common: CommonOptions,
 }
 
-/// Flags of `exec`.
+/// Options of `exec`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Examples:
@@ -146,28 +145,28 @@ Examples:
   sqlflow-agent exec --log-to /logs/run-17 --output out=file:///models/run-17.tar.gz -- python3 train.py
   sqlflow-agent exec --outcome /dev/termination-log --termination-grace 28 -- ./server")]
 pub struct ExecOptions {
-    /// Folder that receives the output: `stdout` and `stderr` byte for byte, `records.jsonl` with times and order
+    /// Folder for the output: `stdout` and `stderr` byte for byte, `records.jsonl` with times and order
     #[arg(long, env = "SQLFLOW_AGENT_LOG_TO", value_name = "DIR")]
     pub log_to: Option<PathBuf>,
-    /// Pack DIR into a tarball at URI when the command succeeded, whole or not at all: out=file:///models/m.tar.gz
+    /// Pack DIR atomically into a tarball at URI if the command succeeds: out=file:///models/m.tar.gz
     #[arg(long, value_name = "DIR=URI", value_parser = parse_output)]
     pub output: Vec<Output>,
     /// Unpack the tarball at URI into DIR before the command starts: file:///models/m.tar.gz=in
     #[arg(long, value_name = "URI=DIR", value_parser = parse_input)]
     pub input: Vec<Input>,
     /// Send spans to this OpenTelemetry collector by OTLP over gRPC; they join the trace of TRACEPARENT if that is set,
-    /// and the command gets a TRACEPARENT of its own [default: as OTEL_EXPORTER_OTLP_ENDPOINT and its kin say]
+    /// and the command gets a TRACEPARENT of its own [default: from OTEL_EXPORTER_OTLP_ENDPOINT and related variables]
     #[arg(long, env = "SQLFLOW_AGENT_TRACE", value_name = "http://HOST:4317", value_parser = parse_collector)]
     pub trace: Option<String>,
-    /// Let the command send spans too: it gets the collector's address and the headers of OTEL_EXPORTER_OTLP_*, which may
-    /// hold a key, and otherwise none of these variables
+    /// Let the command send spans too: it gets the collector's address and the headers of OTEL_EXPORTER_OTLP_*, which
+    /// may contain a key. Without this it gets none of these variables
     #[arg(long, env = "SQLFLOW_AGENT_TRACE_COMMAND")]
     pub trace_command: bool,
-    /// Time between TERM and KILL for the command and all that it started; the agent's own last work comes after it.
-    /// Without this and --termination-grace everything ends within 10s
+    /// Grace period between TERM and KILL for the command and its descendants; the agent finishes after it. Without
+    /// this and --termination-grace everything ends within 10s
     #[arg(long, env = "SQLFLOW_AGENT_GRACE", value_name = "TIME", value_parser = duration)]
     pub grace: Option<Duration>,
-    /// After the command's end, how long to wait for processes that it left behind and for what they still print
+    /// Timeout after the command's end for its leftover processes and their output
     #[arg(long, env = "SQLFLOW_AGENT_DRAIN", value_name = "TIME", default_value = "5s", value_parser = duration)]
     pub drain: Duration,
     /// See above.
@@ -178,32 +177,32 @@ pub struct ExecOptions {
     pub command: Vec<OsString>,
 }
 
-/// Flags of `install`.
+/// Options of `install`.
 #[derive(Debug, Clone, Args)]
 pub struct InstallOptions {
-    /// Where to; it must exist
+    /// Target folder; it must exist
     #[arg(value_name = "DIR", value_parser = parse_folder)]
     pub dir: PathBuf,
 }
 
 impl CommonOptions {
-    /// How the command's output is copied, if the options say so.
+    /// How to copy the command's output, if the options say so.
     pub fn tee(&self) -> Option<TeeMode> {
         self.tee.or(self.mirror)
     }
 }
 
 impl AttachOptions {
-    /// The attempt that the flags name, if they do.
+    /// The attempt of the options, if they name one.
     pub fn attempt_ref(&self) -> Option<AttemptRef> {
         Some(AttemptRef { job_id: self.job.clone()?, step: self.step?, attempt: self.attempt? })
     }
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
     /// For people
     Text,
@@ -217,21 +216,21 @@ fn parse_server(url: &str) -> Result<Endpoint, String> {
         _ if url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty()) => {
             Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())
         }
-        _ => Err("the server must be given as unix:///path/to/agent.sock or https://host:port".to_owned()),
+        _ => Err("the server is unix:///path/to/agent.sock or https://host:port".to_owned()),
     }
 }
 
 /// The id becomes part of folder names.
 fn parse_job(id: &str) -> Result<String, String> {
     let fits = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
-    fits.then(|| id.to_owned()).ok_or_else(|| "a job id is made of letters, digits, `-` and `_`".to_owned())
+    fits.then(|| id.to_owned()).ok_or_else(|| "a job id consists of letters, digits, `-` and `_`".to_owned())
 }
 
 fn parse_folder(path: &str) -> Result<PathBuf, String> {
     let folder = PathBuf::from(path);
     match std::fs::metadata(&folder) {
         Ok(found) if found.is_dir() => std::path::absolute(folder).map_err(|error| error.to_string()),
-        Ok(_) => Err("it is not a folder".to_owned()),
+        Ok(_) => Err("not a folder".to_owned()),
         Err(error) => Err(format!("{error}; it must exist")),
     }
 }
@@ -259,20 +258,20 @@ fn parse_input(text: &str) -> Result<Input, String> {
     Ok(Input { uri, name, directory })
 }
 
-/// `exec` has no workspace: its paths begin at the root.
+/// `exec` has no workspace: its paths are relative to the root.
 fn below_root(folder: &str) -> Result<String, String> {
     let absolute = std::path::absolute(folder).map_err(|error| format!("{folder:?}: {error}"))?;
     let text = absolute.to_str().ok_or("the folder's name is not UTF-8")?;
     Ok(text.trim_start_matches('/').to_owned())
 }
 
-/// The folder and the name of a tarball.
+/// Splits the URI of a tarball into folder and name.
 fn tarball(uri: &str) -> Result<(String, String), String> {
     let (folder, name) = uri
         .strip_suffix(".tar.gz")
         .and_then(|uri| uri.rsplit_once('/'))
         .ok_or_else(|| format!("{uri:?} is not the URI of a .tar.gz file"))?;
-    ModelPlace::new(folder, name)?;
+    ModelLocation::new(folder, name)?;
     Ok((folder.to_owned(), name.to_owned()))
 }
 
@@ -284,23 +283,23 @@ fn parse_collector(url: &str) -> Result<String, String> {
         .ok_or_else(|| "http://host:port is needed; TLS is not supported".to_owned())
 }
 
-/// Prints help or what is wrong, and gives the exit code.
+/// Prints help or a usage error. Returns the exit code.
 pub fn usage_error(error: &clap::Error) -> ExitCode {
-    // Nobody is there to be told that stderr is closed.
+    // An error means that stderr is closed.
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
 }
 
-/// Says why the agent cannot do its work, where no log is there yet.
+/// Prints a fault before logging is initialized. Returns the exit code.
 pub fn fault(why: &str) -> ExitCode {
-    // Nobody is there to be told that stderr is closed.
+    // An error means that stderr is closed.
     let _ = writeln!(std::io::stderr(), "sqlflow-agent: {why}");
     ExitCode::from(EXIT_FAULT)
 }
 
 impl Command {
-    /// How long it may wait for threads and the like that are used up before it runs. In front of somebody's command,
-    /// and where a person waits, an error is of more use.
+    /// Timeout for exhaustion, such as of threads, before it runs. A person or a caller of `exec` rather gets an error
+    /// at once.
     pub fn launch_timeout(&self) -> Duration {
         match self {
             Self::Attach(_) => LAUNCH_TIMEOUT,
@@ -308,8 +307,7 @@ impl Command {
         }
     }
 
-    /// What the agent's own log looks like, and what is in it unless SQLFLOW_AGENT_LOG says otherwise: in front of
-    /// somebody's command only what needs a look.
+    /// Format and default level of the agent's log: `exec` logs only warnings.
     pub fn logging(&self) -> (LogFormat, &'static str) {
         match self {
             Self::Attach(options) => (options.common.log_format.unwrap_or(LogFormat::Json), "info"),
@@ -319,8 +317,8 @@ impl Command {
     }
 }
 
-/// Log lines go to stderr; SQLFLOW_AGENT_LOG says which: `debug`, `info,opendal_core=off`. (A filter with more to it costs
-/// this program a quarter of a megabyte.)
+/// Starts logging to stderr, with the filter of SQLFLOW_AGENT_LOG: `debug`, `info,opendal_core=off`. (The larger
+/// `EnvFilter` would add a quarter of a megabyte to this program.)
 pub fn init_logging((format, default): (LogFormat, &str), stderr: Tee) {
     let wanted = std::env::var("SQLFLOW_AGENT_LOG").unwrap_or_else(|_| default.to_owned());
     let parsed = wanted.parse::<Targets>();
@@ -333,7 +331,7 @@ pub fn init_logging((format, default): (LogFormat, &str), stderr: Tee) {
     };
     tracing_subscriber::registry().with(lines).with(filter).init();
     if let Err(error) = parsed {
-        tracing::warn!("SQLFLOW_AGENT_LOG is ignored: {error}");
+        tracing::warn!("cannot parse SQLFLOW_AGENT_LOG: {error}; using the default");
     }
 }
 
@@ -361,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_before_anything_is_done() {
+    fn invalid_flags_are_rejected_when_parsed() {
         assert!(parse("unix:///tmp/agent.sock", "01jx-a", "/tmp").is_ok());
         assert!(parse("http://example.com", "j", "/tmp").is_err());
         assert!(parse("unix:///tmp/agent.sock", "../j", "/tmp").is_err());
@@ -370,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_and_inputs_name_a_folder_and_a_tarball() {
+    fn output_and_input_flags_parse_folder_and_uri() {
         let output = parse_output("/data/out=file:///models/a=b/m.tar.gz").unwrap();
         assert_eq!(
             (&*output.directory, &*output.uri, &*output.name),
@@ -384,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_the_command_belongs_to_it() {
+    fn arguments_after_dashes_belong_to_the_command() {
         let cli = Cli::try_parse_from([
             "sqlflow-agent",
             "exec",

@@ -1,10 +1,9 @@
-//! The commands `attach` and `exec`: from the command line's options to an attempt that runs. They differ in the control
-//! plane only.
+//! The commands `attach` and `exec`. Both turn options into a running attempt, and differ in the control plane.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sqlflow_model_storage::cache::Cache;
@@ -15,7 +14,7 @@ use crate::cli::{AttachOptions, CommonOptions, ExecOptions};
 use crate::control_plane::ControlPlane;
 use crate::control_plane::local::LocalControlPlane;
 use crate::control_plane::remote::{Credentials, RemoteControlPlane};
-use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
+use crate::exhaustion::{LAUNCH_TIMEOUT, retry_exhaustion};
 use crate::lock::RunLock;
 use crate::output::WhenFull;
 use crate::output::tee::{Tee, TeeMode};
@@ -26,11 +25,11 @@ use crate::supervisor::{EXIT_FAULT, OutputSink};
 use crate::trace::Trace;
 use crate::workspace;
 
-/// How long `exec` waits for its own log to take the last records.
+/// Timeout of `exec` for the last records of its log folder.
 const EXEC_LINGER: Duration = Duration::from_secs(30);
 
-/// Runs an attempt that a server assigns; gives the exit code. `tees` are stdout and stderr; stderr carries the
-/// agent's log, and takes the command's stderr too.
+/// Runs an attempt that a server assigns. Returns the exit code. `tees` are stdout and stderr; the agent's log and the
+/// command's stderr share stderr.
 pub fn attach(options: AttachOptions, tees: [Tee; 2]) -> u8 {
     let stdout = tees[0].clone();
     exit_code(try_attach(options, tees), &stdout)
@@ -40,14 +39,14 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     if let Some(limit) = options.open_files {
         limit_open_files(limit).context("cannot set the limit of open files")?;
     }
-    // The submitter runs as the same user: it must not read the instance key from our memory, nor the storage's
-    // credentials from our environment.
-    prctl::set_dumpable(false).context("cannot close our memory to others")?;
+    // The submitter runs as the same user. It must not read the instance key from the agent's memory, or storage
+    // credentials from its environment.
+    prctl::set_dumpable(false).context("cannot protect the agent's memory from other processes")?;
     let take_lock = || {
         workspace::create_run_folder(&options.dir)?;
         RunLock::take(&options.dir)
     };
-    let Some(_lock) = outlast(LAUNCH_TIMEOUT, take_lock)? else {
+    let Some(_lock) = retry_exhaustion(LAUNCH_TIMEOUT, take_lock)? else {
         tracing::info!(dir = %options.dir.display(), "another agent runs this attempt already");
         return Ok(0);
     };
@@ -57,7 +56,7 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     let remote = RemoteControlPlane::new(options.server, credentials, options.dir.clone(), attempt);
     let config = RunConfig {
         run_dir: Some(options.dir),
-        summary: options.common.outcome.clone(),
+        outcome_json: options.common.outcome.clone(),
         working_dir: workspace.clone(),
         linger: options.linger,
         spool_disk: options.spool_disk << 20,
@@ -69,37 +68,37 @@ fn try_attach(options: AttachOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     run(config, ControlPlane::Remote(Box::new(remote)), tees)
 }
 
-/// Sets the soft limit, which what this process starts inherits.
+/// Sets the soft limit, which the command inherits.
 fn limit_open_files(limit: u64) -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, limit.min(hard), hard)
 }
 
-/// Runs the command that the flags name, without any server; gives the exit code.
+/// Runs the command of the options, without a server. Returns the exit code.
 pub fn exec(options: ExecOptions, tees: [Tee; 2]) -> u8 {
     let stdout = tees[0].clone();
     exit_code(try_exec(options, tees), &stdout)
 }
 
 fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
-    let working_dir = std::env::current_dir().context("cannot tell the working folder")?;
+    let working_dir = std::env::current_dir().context("cannot find the working folder")?;
     let variable = |name: &str| std::env::var(name).ok();
     let exporter = match &options.trace {
         Some(collector) => Some(Exporter::to(collector, &variable)?),
-        // They may be meant for the command, so it runs whatever they say.
-        None => exporter_from_env(&variable).unwrap_or_else(|error| {
-            tracing::warn!("spans are not sent: {error:#}");
+        // The variables may be meant for the command, so an error does not keep it from running.
+        None => Exporter::from_env(&variable).unwrap_or_else(|error| {
+            tracing::warn!("cannot send spans: {error:#}");
             None
         }),
     };
-    // Without spans of ours the command finds what we found.
+    // Without spans of the agent, the command gets the agent's TRACEPARENT.
     let trace = exporter.map(|exporter| Trace::alone(exporter, variable("TRACEPARENT").as_deref()));
     let attempt = AttemptRef { job_id: format!("exec-{:016x}", rand::random::<u64>()), step: 0, attempt: 1 };
-    // What a person, or a log, is to get otherwise than as it is printed has to come by way of the agent.
-    let is_seen_as_it_is = options.log_to.is_none()
+    // Output that is logged, dropped or changed on its way must go through the agent.
+    let is_unchanged = options.log_to.is_none()
         && options.common.when_full == WhenFull::Block
         && options.common.tee().is_none_or(|it| it == TeeMode::Raw);
-    let passes_terminal = is_seen_as_it_is && terminal::is_at_one();
+    let passes_terminal = is_unchanged && terminal::is_at_one();
     let common = config(&options.common, PathBuf::from("/"));
     let config = RunConfig {
         streams: if passes_terminal { Streams::Inherited } else { Streams::Piped },
@@ -108,11 +107,11 @@ fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
             (None, None) => Some(DEFAULT_GRACE),
             (total, _) => total,
         },
-        grace: options.grace.map(at_least_some),
-        drain: Some(at_least_some(options.drain)),
+        grace: options.grace.map(nonzero),
+        drain: Some(nonzero(options.drain)),
         command: Some(options.command.clone()),
         working_dir,
-        summary: options.common.outcome.clone(),
+        outcome_json: options.common.outcome.clone(),
         linger: EXEC_LINGER,
         trace,
         sink: if options.log_to.is_some() { OutputSink::LogFolder } else { OutputSink::Nowhere },
@@ -122,25 +121,15 @@ fn try_exec(options: ExecOptions, tees: [Tee; 2]) -> anyhow::Result<u8> {
     run(config, ControlPlane::Local(Box::new(local)), tees)
 }
 
-/// No time at all would cut off what a command has just printed.
-fn at_least_some(time: Duration) -> Duration {
+/// Zero would cut off output that a command has just printed.
+fn nonzero(time: Duration) -> Duration {
     if time.is_zero() { Duration::from_secs(1) } else { time }
-}
-
-/// Only with the one protocol that there is here: the port of another would take the bytes for nonsense.
-fn exporter_from_env(variable: &impl Fn(&str) -> Option<String>) -> anyhow::Result<Option<Exporter>> {
-    let exporter = Exporter::from_env(variable)?;
-    let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
-    match names.iter().find_map(|name| variable(name)).filter(|it| it.starts_with("http")) {
-        Some(protocol) if exporter.is_some() => bail!("{} is {protocol}; only grpc is supported", names[1]),
-        _ => Ok(exporter),
-    }
 }
 
 fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
     RunConfig {
         run_dir: None,
-        summary: None,
+        outcome_json: None,
         command: None,
         working_dir: root.clone(),
         root,
@@ -148,7 +137,7 @@ fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
         drain: None,
         linger: Duration::ZERO,
         publish_retry: common.publish_retry,
-        // In the folder that the user named.
+        // In the folder that the user gave.
         keeps_output: true,
         cache: common.cache.clone().map(|folder| Cache::new(folder, common.cache_size << 20)),
         termination_grace: common.termination_grace,
@@ -159,7 +148,7 @@ fn config(common: &CommonOptions, root: PathBuf) -> RunConfig {
         tee: common.tee().unwrap_or(TeeMode::Raw),
         is_submitter: false,
         streams: Streams::Piped,
-        // It is the operator's own, who gave it to the server.
+        // The operator gave it to the server.
         finds_collector: true,
     }
 }

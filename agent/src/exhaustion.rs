@@ -1,19 +1,23 @@
-//! Errors that say that the machine, or a limit of ours, has run out of something. They pass, so what failed is tried again.
+//! Exhaustion: the machine, or a limit of the agent, has run out of something. Such errors are retryable.
 
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use nix::errno::Errno;
 
 use sqlflow_os::errno::says_exhaustion;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The timeout is checked apart from it: it includes the time of the work itself.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(1))
+    .without_max_times();
 
-/// Timeout for what an agent needs before it can attach: nobody hears of it until then. A server tries a launch only
-/// three times, within seconds.
+/// Timeout for what an agent needs before it can attach: until then it can report nothing. A server retries a launch
+/// only three times, within seconds.
 pub const LAUNCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the cause is that something is used up; see [`says_exhaustion`].
+/// Whether an error in the chain says that something is exhausted; see [`says_exhaustion`].
 pub fn is_exhaustion(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();
@@ -22,22 +26,24 @@ pub fn is_exhaustion(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Does the work again while it fails for exhaustion, until `limit` has passed since the first failure. Blocks.
+/// Retries the work while it fails for exhaustion, until the timeout. Blocks.
 ///
 /// # Errors
 /// The last one of `work`.
-pub fn outlast<T>(limit: Duration, mut work: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+pub fn retry_exhaustion<T>(
+    timeout: Duration,
+    mut work: impl FnMut() -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
     let begun = Instant::now();
-    let mut pause = FIRST_PAUSE;
+    let mut backoff = BACKOFF.build();
     loop {
-        match work() {
-            Err(error) if is_exhaustion(&error) && begun.elapsed() < limit => {
-                tracing::warn!("{error:#}; trying again");
-            }
+        let error = match work() {
+            Err(error) if is_exhaustion(&error) && begun.elapsed() < timeout => error,
             done => return done,
-        }
+        };
+        let Some(pause) = backoff.next() else { return Err(error) };
+        tracing::warn!("{error:#}; retrying");
         std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
@@ -54,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_passes_is_exhaustion_wherever_it_is_in_the_chain() {
+    fn exhaustion_is_found_anywhere_in_the_chain() {
         let of = |errno: Errno| is_exhaustion(&failed(errno).unwrap_err());
         assert!([Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM, Errno::EAGAIN].map(of).iter().all(|it| *it));
         assert!(of(Errno::ENOBUFS) && of(Errno::ENOSPC) && of(Errno::EDQUOT) && of(Errno::ENOLCK));
@@ -64,10 +70,10 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_tried_again_until_the_limit_and_the_rest_is_final() {
-        let count = |limit, errno, failures: u32| {
+    fn exhaustion_is_retried_until_the_timeout_and_other_errors_are_final() {
+        let count = |timeout, errno, failures: u32| {
             let mut tried = 0;
-            let done = outlast(limit, || {
+            let done = retry_exhaustion(timeout, || {
                 tried += 1;
                 if tried <= failures { failed(errno) } else { Ok(()) }
             });
@@ -76,6 +82,6 @@ mod tests {
         assert_eq!(count(LAUNCH_TIMEOUT, Errno::EAGAIN, 2), (true, 3));
         assert_eq!(count(LAUNCH_TIMEOUT, Errno::ENOENT, 2), (false, 1));
         assert_eq!(count(Duration::from_millis(50), Errno::EAGAIN, u32::MAX), (false, 2));
-        assert_eq!(count(Duration::ZERO, Errno::EAGAIN, 1), (false, 1), "no wait at all");
+        assert_eq!(count(Duration::ZERO, Errno::EAGAIN, 1), (false, 1), "no pause at all");
     }
 }

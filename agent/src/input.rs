@@ -1,4 +1,4 @@
-//! Models that the command needs: fetched, checked and unpacked before it starts.
+//! Inputs: models that are fetched, verified and unpacked before the command starts.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -9,43 +9,43 @@ use std::time::SystemTime;
 
 use anyhow::Context as _;
 use serde_json::json;
-use sqlflow_model_storage::cache::{Cache, Fingerprint, Keeping};
+use sqlflow_model_storage::cache::{Cache, CacheWrite, CacheWriter, Fingerprint};
 use sqlflow_model_storage::models::{Model, Models};
 use sqlflow_model_storage::tarball::{self, META};
 use sqlflow_model_storage::unpack::unpack;
-use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Patience};
+use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, RetryPolicy};
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Input, Listing};
 
 use crate::exhaustion::is_exhaustion;
 
-/// An input cannot be had.
+/// An input could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
-    /// There is no such model.
+    /// The model does not exist.
     #[error("model {name} does not exist at {uri}{near}")]
     Missing {
         /// The model's name.
         name: String,
-        /// Where it should be.
+        /// Its URI.
         uri: String,
-        /// What may have been meant: `; did you mean team/flowers?`, or nothing.
+        /// Suggestion, such as `; did you mean team/flowers?`, or nothing.
         near: String,
     },
-    /// It is there, but cannot be read or is no model.
-    #[error("model {name} cannot be fetched from {uri}: {cause:#}")]
+    /// The model exists, but cannot be read or is not a model.
+    #[error("cannot fetch model {name} from {uri}: {cause:#}")]
     Unusable {
         /// The model's name.
         name: String,
-        /// Where it is.
+        /// Its URI.
         uri: String,
-        /// Why.
+        /// The cause.
         cause: anyhow::Error,
     },
 }
 
-/// Unpacks the model into its folder within the workspace, from the cache if that has it. A storage that fails is tried
-/// again as patience allows, and so is what fails because the disk is full, or because something else is used up.
+/// Unpacks a model into its folder in the workspace, from the cache if possible. Failures of the storage and
+/// exhaustion, such as of the disk, are retried by the policy.
 ///
 /// # Errors
 /// See [`InputError`].
@@ -54,14 +54,14 @@ pub fn fetch(
     input: &Input,
     attempt: &AttemptRef,
     cache: Option<&Cache>,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Result<(), InputError> {
     let unusable = |cause| InputError::Unusable { name: input.name.clone(), uri: input.uri.clone(), cause };
     let refused = |why| unusable(anyhow::Error::msg(why));
-    let place = ModelPlace::new(&input.uri, &input.name).map_err(refused)?;
-    let store = store::open(&place, attempt, patience).map_err(refused)?;
+    let location = ModelLocation::new(&input.uri, &input.name).map_err(refused)?;
+    let store = store::open(&location, attempt, retry).map_err(refused)?;
     let folder = inside(workspace, &input.directory).map_err(|error| unusable(error.into()))?;
-    let fetched = fetch_from(&*store, &place.tarball(), &folder, input, cache, patience);
+    let fetched = fetch_from(&*store, &location.tarball(), &folder, input, cache, retry);
     fetched.map_err(|failure| match failure {
         Failure::Storage(error) if error.kind() == io::ErrorKind::NotFound => missing(input),
         Failure::Storage(error) => unusable(error.into()),
@@ -69,8 +69,8 @@ pub fn fetch(
     })
 }
 
-/// Looks whether a model exists that a later step needs, and writes what its tarball says of it into its folder, if it has
-/// one. A storage that does not say so is believed to have it: the step itself will see.
+/// Checks that a model exists that a later step needs, and writes its metadata into its folder, if it has one. If the
+/// storage cannot be read, the later step reports it.
 ///
 /// # Errors
 /// [`InputError::Missing`]
@@ -78,15 +78,15 @@ pub fn require(
     workspace: &Path,
     model: &Input,
     attempt: &AttemptRef,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Result<(), InputError> {
-    let Ok(place) = ModelPlace::new(&model.uri, &model.name) else { return Ok(()) };
-    let Ok(store) = store::open(&place, attempt, patience) else { return Ok(()) };
-    match store.read(&place.tarball()) {
+    let Ok(location) = ModelLocation::new(&model.uri, &model.name) else { return Ok(()) };
+    let Ok(store) = store::open(&location, attempt, retry) else { return Ok(()) };
+    match store.read(&location.tarball()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing(model)),
         Ok(tarball) if !model.directory.is_empty() => {
             if let Err(error) = describe(workspace, model, tarball) {
-                tracing::warn!(%error, model = model.name, "a later statement's model cannot be looked into");
+                tracing::warn!(%error, model = model.name, "cannot read the metadata of a model for a later statement");
             }
             Ok(())
         }
@@ -94,7 +94,7 @@ pub fn require(
     }
 }
 
-/// Writes a model's metadata, if it has some, into its folder within the workspace.
+/// Writes the metadata of a model, if there is some, into its folder in the workspace.
 fn describe(workspace: &Path, model: &Input, tarball: impl Read) -> anyhow::Result<()> {
     let Some(meta) = tarball::meta(tarball)? else { return Ok(()) };
     let folder = inside(workspace, &model.directory)?;
@@ -107,16 +107,16 @@ fn missing(model: &Input) -> InputError {
     InputError::Missing { name: model.name.clone(), uri: model.uri.clone(), near }
 }
 
-/// How many models may have been meant, at the most.
+/// Maximum number of suggestions.
 const MAX_NEAR: usize = 3;
 
-/// Finds models in the same storage whose names are like this one. A storage that cannot be asked has none.
+/// Suggests models of the same storage with similar names. None if the storage cannot be listed.
 pub(crate) fn near_misses(name: &str, uri: &str) -> String {
     let Some(root) = uri.strip_suffix(name).map(|root| root.trim_end_matches('/')) else {
         return String::new();
     };
     let models = Models::at(root).and_then(|models| models.list()).unwrap_or_default();
-    // Two slips, more in a long name; or the same name elsewhere, as `flowers` for `team/flowers`.
+    // Two edits, more in a long name; or the same last segment, as `flowers` for `team/flowers`.
     let most = (name.chars().count() / 4).max(2);
     let last = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
     let mut near: Vec<(usize, String)> = models
@@ -131,13 +131,13 @@ pub(crate) fn near_misses(name: &str, uri: &str) -> String {
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(" or ")) }
 }
 
-/// Writes the list of all models below a folder, for the command.
+/// Writes the list of all models of a storage, for the command.
 ///
 /// # Errors
-/// Those of the storage, in one sentence.
-pub fn list(workspace: &Path, listing: &Listing, patience: &Arc<Patience>) -> anyhow::Result<()> {
+/// Those of the storage.
+pub fn list(workspace: &Path, listing: &Listing, retry: &Arc<RetryPolicy>) -> anyhow::Result<()> {
     let path = inside(workspace, &listing.path)?;
-    let models = patience.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
+    let models = retry.retry(|| Models::at(&listing.uri)?.list(), |_| true)?;
     let entry = |model: &Model| {
         let since_1970 = model.modified.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
         let published = since_1970.map(|it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
@@ -153,9 +153,9 @@ fn fetch_from(
     folder: &Path,
     input: &Input,
     cache: Option<&Cache>,
-    patience: &Patience,
+    retry: &RetryPolicy,
 ) -> Result<(), Failure> {
-    // Where there is no room for the model, the cache's copy of it would take some more.
+    // If the disk has no room for the model, a copy in the cache would need even more.
     let is_full = Cell::new(false);
     let read = |print: io::Result<Option<Fingerprint>>| {
         let print = print?;
@@ -163,7 +163,7 @@ fn fetch_from(
         if let Some((cache, print)) = known
             && let Some(file) = cache.open(&input.uri, print)
         {
-            let mut reading = Reading { file: Box::new(file), patience, failed: false, keeping: None };
+            let mut reading = Reading { file: Box::new(file), retry, failed: false, caching: None };
             match unpack_from(&mut reading, folder) {
                 Ok(()) => {
                     tracing::info!(model = input.name, "the model is from the cache");
@@ -171,31 +171,31 @@ fn fetch_from(
                 }
                 Err(failure) if failure.is_exhaustion() => return Err(failure),
                 Err(error) => {
-                    tracing::warn!(%error, model = input.name, "the cache is spoilt");
-                    cache.forget(&input.uri, print);
+                    tracing::warn!(%error, model = input.name, "the cached model is corrupted");
+                    cache.remove(&input.uri, print);
                 }
             }
         }
-        let keeping =
-            known.filter(|_| !is_full.get()).and_then(|(cache, print)| cache.keep(&input.uri, print));
-        let mut reading = Reading { file: store.read(tarball)?, patience, failed: false, keeping };
+        let caching =
+            known.filter(|_| !is_full.get()).and_then(|(cache, print)| cache.writer(&input.uri, print));
+        let mut reading = Reading { file: store.read(tarball)?, retry, failed: false, caching };
         unpack_from(&mut reading, folder)
             .inspect_err(|failure| is_full.set(is_full.get() || failure.is_exhaustion()))?;
-        if let Some(keeping) = reading.keeping {
-            keeping.finish();
+        if let Some(caching) = reading.caching {
+            caching.finish();
         }
         Ok(())
     };
-    // A model that is retrained all the time is no storage that fails; but it must be had some time.
+    // Replacements are not failures of the storage, but their number over all retries is bounded.
     let mut replaced = 0;
     let was_replaced =
         |failure: &Failure| matches!(failure, Failure::Storage(error) if error.kind() == store::REPLACED);
     let look = || store.fingerprint(tarball);
-    let read = || store::anew(&input.name, &mut replaced, was_replaced, look, read);
-    patience.retry(read, Failure::may_pass)
+    let read = || store::retry_if_replaced(&input.name, &mut replaced, was_replaced, look, read);
+    retry.retry(read, Failure::is_retryable)
 }
 
-/// What may pass by itself, and what does not.
+/// Failure of a fetch, by its cause.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error("{0}")]
@@ -205,20 +205,20 @@ enum Failure {
 }
 
 impl Failure {
-    fn may_pass(&self) -> bool {
+    fn is_retryable(&self) -> bool {
         match self {
             Self::Storage(error) => error.kind() != io::ErrorKind::NotFound,
             Self::Content(_) => self.is_exhaustion(),
         }
     }
 
-    /// Whether unpacking failed because something is used up on this machine.
+    /// Whether unpacking failed for exhaustion of this machine.
     fn is_exhaustion(&self) -> bool {
         matches!(self, Self::Content(cause) if is_exhaustion(cause))
     }
 }
 
-/// What a try that failed has made goes again, so that the next one finds the folder as it was.
+/// Unpacks a model. After a failure, removes what was unpacked, so that a retry finds the folder unchanged.
 fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> {
     let mut made = BTreeSet::new();
     unpack(&mut *tarball, folder, &mut made).map_err(|cause| {
@@ -233,25 +233,25 @@ fn unpack_from(tarball: &mut Reading<'_>, folder: &Path) -> Result<(), Failure> 
     })
 }
 
-/// Remembers whether the storage failed, or what it gave is no model; and keeps what passes.
+/// Reads a model, copies it to the cache, and notes whether the storage failed.
 struct Reading<'a> {
     file: Box<dyn Read + Send>,
-    patience: &'a Patience,
+    retry: &'a RetryPolicy,
     failed: bool,
-    keeping: Option<Keeping<'a>>,
+    caching: Option<CacheWriter<'a>>,
 }
 
 impl Read for Reading<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.patience.is_abandoned() {
-            return Err(Patience::abandoned_error());
+        if self.retry.is_abandoned() {
+            return Err(RetryPolicy::abandoned_error());
         }
         let read = self.file.read(buffer);
         self.failed |= read.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::Interrupted);
         if let Ok(length) = read
-            && self.keeping.as_mut().is_some_and(|keeping| !keeping.write(&buffer[..length]))
+            && self.caching.as_mut().is_some_and(|it| it.write(&buffer[..length]) == CacheWrite::Failed)
         {
-            self.keeping = None;
+            self.caching = None;
         }
         read
     }
@@ -263,7 +263,7 @@ mod tests {
 
     use flate2::Compression;
     use flate2::write::GzEncoder;
-    use sqlflow_model_storage::{FoundFile, Over, StagedFile};
+    use sqlflow_model_storage::{FoundFile, Precondition, StagedFile};
     use sqlflow_os::small_disk::{self, MIB};
     use tar::{Builder, Header};
 
@@ -279,29 +279,29 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_model_is_named_with_its_place() {
+    fn missing_model_is_reported_with_its_uri() {
         let dir = tempfile::tempdir().unwrap();
         let uri = format!("file://{}/m", dir.path().display());
         let input = Input { uri: uri.clone(), name: "m".into(), directory: "inputs/m".into() };
-        let patience = Arc::new(Patience::new(Duration::ZERO));
-        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &patience).unwrap_err();
+        let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
+        let error = fetch(dir.path(), &input, &AttemptRef::default(), None, &retry).unwrap_err();
         assert_eq!(error.to_string(), format!("model m does not exist at {uri}"));
     }
 
     #[test]
-    fn a_model_that_a_later_step_needs_must_exist() {
+    fn model_required_by_a_later_step_must_exist() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("m")).unwrap();
         std::fs::write(dir.path().join("m/m.tar.gz"), "x").unwrap();
-        let patience = Arc::new(Patience::new(Duration::ZERO));
+        let retry = Arc::new(RetryPolicy::new(Duration::ZERO));
         let require = |name: &str, directory: &str| {
             let uri = format!("file://{}/{name}", dir.path().display());
             let input = Input { uri, name: name.into(), directory: directory.into() };
-            require(dir.path(), &input, &AttemptRef::default(), &patience)
+            require(dir.path(), &input, &AttemptRef::default(), &retry)
         };
         require("m", "").unwrap();
         assert!(require("mm", "").unwrap_err().to_string().ends_with("; did you mean m?"));
-        // What is no tarball is the later step's to report.
+        // A file that is not a tarball is reported by the later step.
         require("m", "ahead/m").unwrap();
         assert!(!dir.path().join("ahead/m").exists());
         std::fs::write(dir.path().join("m/m.tar.gz"), tarball(META, b"{}")).unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_model_is_told_with_those_that_may_have_been_meant() {
+    fn misspelt_model_gets_suggestions() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["team/flowers", "floors", "iris"] {
             let folder = dir.path().join(name);
@@ -327,7 +327,7 @@ mod tests {
 
     const LARGE: usize = MIB * 2 / 3;
 
-    /// A model that takes two thirds of the small disk, packed hardly less.
+    /// An incompressible model that takes two thirds of the small disk.
     fn large_model() -> Stored {
         let mut random = 1_u64;
         let digit = || {
@@ -338,12 +338,12 @@ mod tests {
         Stored(tarball("weights", weights.as_bytes()))
     }
 
-    /// A storage of one tarball, which tells its fingerprint.
+    /// A storage with one tarball and its fingerprint.
     #[derive(Debug)]
     struct Stored(Vec<u8>);
 
     impl ModelStore for Stored {
-        fn stage(&self, _: &str, _: Over, _: u64) -> io::Result<Box<dyn StagedFile>> {
+        fn stage(&self, _: &str, _: Precondition, _: u64) -> io::Result<Box<dyn StagedFile>> {
             unreachable!()
         }
 
@@ -356,6 +356,10 @@ mod tests {
         }
 
         fn list(&self) -> io::Result<Vec<FoundFile>> {
+            unreachable!()
+        }
+
+        fn find(&self, _: &str) -> io::Result<FoundFile> {
             unreachable!()
         }
 
@@ -378,10 +382,10 @@ mod tests {
         let Some(disk) = small_disk::here() else { return };
         let (model, folder) = (large_model(), disk.join("m"));
         let fetch = |cache: &Cache, seconds| {
-            let patience = Patience::new(Duration::from_secs(seconds));
-            fetch_from(&model, "m.tar.gz", &folder, &Input::default(), Some(cache), &patience)
+            let retry = RetryPolicy::new(Duration::from_secs(seconds));
+            fetch_from(&model, "m.tar.gz", &folder, &Input::default(), Some(cache), &retry)
         };
-        // There is room for the model, and none for a copy in the cache.
+        // There is room for the model, but not for a copy in the cache.
         let same = Cache::new(disk.join("cache"), u64::MAX);
         let ballast = small_disk::fill(&disk);
         std::thread::scope(|scope| {
@@ -394,7 +398,7 @@ mod tests {
         let weights = folder.join("weights");
         assert_eq!(std::fs::metadata(&weights).unwrap().len(), LARGE as u64);
 
-        // What is in the cache is not spoilt because it cannot be unpacked.
+        // A cached model that cannot be unpacked for lack of room is not removed.
         let elsewhere = tempfile::tempdir().unwrap();
         let cache = Cache::new(elsewhere.path().to_owned(), u64::MAX);
         std::fs::remove_file(&weights).unwrap();
@@ -407,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_waited_for() {
+    fn full_disk_is_retried() {
         small_disk::run("input::tests::on_a_small_disk");
     }
 }

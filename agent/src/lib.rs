@@ -1,10 +1,10 @@
-//! `sqlflow-agent`: supervises one program, ships its output and publishes what it made.
+//! `sqlflow-agent`: supervises one program, ships its output and publishes its models.
 //!
-//! [`commands`] starts an attempt: a `control_plane` assigns it, the `runner` carries out what the `supervisor` decides,
-//! which does no I/O. `output` and `channel` carry what the command says, `process` and `sys` handle processes,
-//! `workspace`, `input` and `publish` handle files, `trace` makes spans. The agent knows nothing of SQL.
+//! [`commands`] starts an attempt: a `control_plane` assigns it, the `runner` carries out what the `supervisor`
+//! decides, which does no I/O. `output` and `channel` handle the command's output, `process` and `sys` processes,
+//! `workspace`, `input` and `publish` files, `trace` spans. The agent knows nothing of SQL.
 //!
-//! Everything runs on one thread, the main one; only packing, unpacking and other slow work with files goes to others.
+//! Everything runs on the main thread, except packing, unpacking and other slow work with files.
 
 mod channel;
 pub mod cli;
@@ -16,11 +16,11 @@ pub mod install;
 mod lock;
 mod meter;
 mod outcome;
+mod outcome_json;
 pub mod output;
 pub mod process;
 mod publish;
 mod runner;
-mod summary;
 mod supervisor;
 mod sys;
 mod trace;

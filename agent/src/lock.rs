@@ -1,4 +1,4 @@
-//! The lock that says that an attempt has a live agent.
+//! The lock of a run folder: its attempt has a live agent.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -8,8 +8,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
-/// Held for the agent's whole life. The kernel lets go of a POSIX lock when *any* descriptor of the file is closed,
-/// so the file must not be opened anywhere else in this process.
+/// Held until the agent ends. The kernel releases a POSIX lock when *any* descriptor of the file is closed, so the file
+/// must not be opened anywhere else in this process.
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,

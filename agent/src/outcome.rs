@@ -1,4 +1,4 @@
-//! The outcome: the report with its evidence, and the file that tells of it when no server listens.
+//! The outcome: the exit report with its figures, and its file for a server that comes later.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use prost::Message as _;
 use sqlflow_os::durable;
 use sqlflow_proto::agent::{LargestProcess, Outcome, Phase, PhaseTime, Usage};
 use sqlflow_proto::record::ModelPublished;
+use sqlflow_sync::lock;
 
 use crate::meter::{self, Largest, reaped_usage};
 use crate::output::link::Link;
@@ -19,18 +20,18 @@ use crate::supervisor::{ExitReport, ExitStatus};
 /// Name in the run folder.
 pub const FILE: &str = "outcome";
 
-/// What is gathered while the attempt lives.
+/// Gathers the figures of an outcome while the attempt runs.
 #[derive(Debug)]
-pub struct Evidence {
+pub struct OutcomeBuilder {
     memory: Option<MemoryGroup>,
     oom_kills_before: u32,
     phases: Vec<(Phase, Instant)>,
     largest: Largest,
-    ended_by: String,
+    terminated_by: String,
 }
 
-impl Evidence {
-    /// From now on.
+impl OutcomeBuilder {
+    /// Begins to gather.
     pub fn begin() -> Self {
         let memory = MemoryGroup::of_self();
         let oom_kills_before = memory.as_ref().map_or(0, MemoryGroup::oom_kills);
@@ -39,12 +40,11 @@ impl Evidence {
             oom_kills_before,
             phases: vec![(Phase::Fetching, Instant::now())],
             largest: Largest::default(),
-            ended_by: String::new(),
+            terminated_by: String::new(),
         }
     }
 
-    /// Processes killed for lack of memory since the beginning. The cgroup may be shared, so this says something
-    /// about the command only when the command failed too.
+    /// OOM kills since the beginning. In a shared cgroup, they concern the command only if it failed too.
     pub fn oom_kills(&self) -> u32 {
         let now = self.memory.as_ref().map_or(0, MemoryGroup::oom_kills);
         now.saturating_sub(self.oom_kills_before)
@@ -55,39 +55,38 @@ impl Evidence {
         self.memory.as_ref().map_or(0, MemoryGroup::limit_bytes)
     }
 
-    /// Largest use of the cgroup in bytes, also by others and before the attempt; 0: not known.
+    /// Peak of the cgroup in bytes, also by other processes and before the attempt; 0: not known.
     pub fn memory_peak(&self) -> u64 {
         self.memory.as_ref().map_or(0, MemoryGroup::peak_bytes)
     }
 
-    /// Where the largest process that was seen alive is kept.
+    /// The largest process of all samples.
     pub fn largest(&self) -> Largest {
         self.largest.clone()
     }
 
-    /// Who told the agent to stop; the first one counts.
-    pub fn ended_by(&mut self, sender: &str) {
-        if self.ended_by.is_empty() {
-            sender.clone_into(&mut self.ended_by);
+    /// Notes the sender of a termination signal. The first one counts.
+    pub fn terminated_by(&mut self, sender: &str) {
+        if self.terminated_by.is_empty() {
+            sender.clone_into(&mut self.terminated_by);
         }
     }
 
-    /// The attempt began when its agent attached: what was before is no part of it.
+    /// Sets the start of the attempt to the time of its first attach.
     pub fn began(&mut self, attached: Instant) {
         if let [(_, first)] = &mut self.phases[..] {
             *first = attached;
         }
     }
 
-    /// A phase begins, unless it is the one that runs.
+    /// Begins a phase, unless it is the current one.
     pub fn enter(&mut self, phase: Phase) {
         if self.phases.last().is_none_or(|(last, _)| *last != phase) {
             self.phases.push((phase, Instant::now()));
         }
     }
 
-    /// The outcome, with all that is known by now.
-    /// `reaped` is the largest process of those that have ended.
+    /// Makes the outcome. `reaped` is the largest process of those that have ended.
     pub fn outcome(
         &self,
         report: ExitReport,
@@ -100,11 +99,11 @@ impl Evidence {
             Some(ExitStatus::Signal(signal)) => (None, Some(signal)),
             None => (None, None),
         };
-        let seen = self.largest.lock().expect("nobody panics while holding the lock").clone();
+        let seen = lock(&self.largest).clone();
         let largest = meter::larger(seen, reaped.cloned());
         let reaped = reaped_usage();
         let usage = Usage {
-            memory_peak_bytes: link.memory().peak.max(largest.as_ref().map_or(0, |it| it.memory)),
+            memory_peak_bytes: link.attempt.memory().peak.max(largest.as_ref().map_or(0, |it| it.memory)),
             memory_limit_bytes: self.memory_limit(),
             cpu_micros: reaped.cpu_micros,
             oom_kills: self.oom_kills(),
@@ -126,10 +125,10 @@ impl Evidence {
             retryable: report.retryable,
             user_error: report.user_error,
             models,
-            last_seq: link.last_seq(),
+            last_seq: link.outbox.last_seq(),
             usage: Some(usage),
             phases: self.phase_times(),
-            ended_by: self.ended_by.clone(),
+            ended_by: self.terminated_by.clone(),
             output_kept: report.output_kept,
             unexplained: report.unexplained,
             rank: 0,
@@ -138,7 +137,7 @@ impl Evidence {
         }
     }
 
-    /// The phases so far; the last of them lasts until now.
+    /// The phases so far. The last one lasts until now.
     pub fn phase_times(&self) -> Vec<PhaseTime> {
         let ends = self.phases.iter().skip(1).map(|(_, start)| *start).chain([Instant::now()]);
         let time = |((phase, start), end): (&(Phase, Instant), Instant)| PhaseTime {
@@ -149,27 +148,27 @@ impl Evidence {
     }
 }
 
-/// The file `<dir>/outcome`, written whole or not at all. It is for a server that comes when the agent is gone, so most are
-/// never read: at first it only survives the agent, and is made durable when no server has taken the outcome for a while.
+/// The file `<dir>/outcome`, written atomically, for a server that comes after the agent's end. Most are never read, so
+/// at first it only survives the agent. It is made durable if no server takes the outcome for a while.
 #[derive(Debug)]
 pub struct OutcomeFile {
     dir: PathBuf,
-    /// Not durable yet, and no server has it.
+    /// An outcome that is not durable and that no server has.
     untaken: Mutex<Option<Outcome>>,
 }
 
 impl OutcomeFile {
-    /// In this folder, once there is an outcome.
+    /// A file in this folder.
     pub fn in_dir(dir: PathBuf) -> Self {
         Self { dir, untaken: Mutex::new(None) }
     }
 
-    /// Where the file is.
+    /// Folder of the file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Writes it, so that it survives this process.
+    /// Writes the outcome, so that it survives this process.
     pub fn write(&self, outcome: &Outcome) {
         let written =
             durable::replace_unsynced(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
@@ -179,16 +178,16 @@ impl OutcomeFile {
 
     /// A server has recorded the outcome.
     pub fn taken(&self) {
-        // If it is being made durable this moment, that does no harm; a disk that hangs must not hold up who hears this.
+        // If another thread makes it durable now, that is harmless. The caller must not wait for a hanging disk.
         if let Ok(mut untaken) = self.untaken.try_lock() {
             *untaken = None;
         }
     }
 
-    /// Makes it durable, unless it is already or a server has it. One that could not be written before may be now: a full
-    /// disk gets room.
+    /// Makes it durable, unless it is durable or a server has it. Retries a write that failed before, for example on a
+    /// full disk.
     pub fn make_durable(&self) {
-        // Held meanwhile: who leaves waits for one who writes.
+        // Locked meanwhile, so that the exit waits for a writer.
         let mut untaken = self.untaken();
         let Some(outcome) = untaken.as_ref() else { return };
         let written = durable::replace(&self.path(), |file| file.write_all(&outcome.encode_to_vec()));
@@ -209,7 +208,7 @@ impl OutcomeFile {
     }
 
     fn untaken(&self) -> MutexGuard<'_, Option<Outcome>> {
-        self.untaken.lock().expect("nobody panics while holding the lock")
+        lock(&self.untaken)
     }
 }
 
@@ -218,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outcome_that_could_not_be_written_is_written_again() {
+    fn failed_write_of_the_outcome_is_retried() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("0-1");
         let file = OutcomeFile::in_dir(dir.clone());

@@ -1,5 +1,4 @@
-//! The one module with `unsafe`: starting a child with what must happen between fork and exec, and hearing of and
-//! waiting for any child.
+//! The only module with `unsafe`: starts a child with what must happen between fork and exec, and waits for any child.
 
 #![expect(unsafe_code, reason = "raw calls that no safe wrapper offers; each says why it is sound")]
 
@@ -18,22 +17,22 @@ use nix::sys::signalfd::SignalFd;
 use nix::unistd::{Pid, getpid, getppid};
 use tokio::io::unix::AsyncFd;
 
-/// Where the child finds its end of the channel.
+/// Descriptor of the submitter channel in the child.
 pub const CHANNEL_FD: RawFd = 3;
 
-/// What a process is started with of signals, and its command has to find again.
+/// Signal settings at the start of this process, which its command inherits.
 #[derive(Debug, Clone, Copy)]
 pub struct Inherited {
-    /// Those that are blocked.
+    /// Blocked signals.
     pub blocked: SigSet,
-    /// Those that are ignored.
+    /// Ignored signals.
     pub ignored: SigSet,
 }
 
-/// Signals that the agent and the standard library do not leave as they were: the command would not find them ignored.
+/// Signals whose settings the agent and the standard library change, and which must be restored for the command.
 const CHANGED: [Signal; 2] = [Signal::SIGCHLD, Signal::SIGPIPE];
 
-/// What is executed: paths that are tried in this order, arguments and the whole environment.
+/// A program to execute: candidate paths in order, arguments and environment.
 #[derive(Debug)]
 pub struct Executable {
     paths: Vec<CString>,
@@ -41,14 +40,14 @@ pub struct Executable {
     environment: Pointers,
 }
 
-/// Texts of C, and the list of pointers to them that ends with none.
+/// C strings, and a null-terminated list of pointers to them.
 #[derive(Debug)]
 struct Pointers {
     _texts: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
 }
 
-// SAFETY: the pointers are to the heap memory of the texts beside them, which nobody changes and which moves with neither.
+// SAFETY: the pointers are to heap memory of the strings beside them, which is never changed and does not move with them.
 unsafe impl Send for Pointers {}
 // SAFETY: as above.
 unsafe impl Sync for Pointers {}
@@ -61,18 +60,17 @@ impl Pointers {
 }
 
 impl Executable {
-    /// `environment` has texts `NAME=VALUE`.
+    /// `environment` has entries `NAME=VALUE`.
     pub fn new(paths: Vec<CString>, arguments: Vec<CString>, environment: Vec<CString>) -> Self {
         Self { paths, arguments: Pointers::new(arguments), environment: Pointers::new(environment) }
     }
 
-    /// As `execvp`, but for one thing: that runs what is no program by a shell. Returns only if it fails.
+    /// Like `execvp`, but without its fallback to a shell for files that are not programs. Returns only if it fails.
     /// Async-signal-safe.
     fn exec(&self) -> io::Error {
         let mut found = Errno::ENOENT;
         for path in &self.paths {
-            // SAFETY: all are texts that end with a zero, and lists of them that end with a null pointer; they live as long as
-            // this call.
+            // SAFETY: all are null-terminated strings and null-terminated lists of them, which outlive this call.
             unsafe {
                 libc::execve(
                     path.as_ptr(),
@@ -91,9 +89,9 @@ impl Executable {
 }
 
 /// Starts `executable` in a process group of its own, with `channel` as descriptor [`CHANNEL_FD`], so that the kernel
-/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its group
-/// is put into the foreground of `terminal`. It finds the signals of `inherited` as they are there. `command` says what else it
-/// finds: its folder and streams.
+/// kills it when the calling *thread* ends. Call it on a thread that lives as long as the agent: the main one. Its
+/// group is put into the foreground of `terminal`. It gets the signal settings of `inherited`, and working folder and
+/// streams of `command`.
 ///
 /// # Errors
 /// Those of fork and exec.
@@ -109,8 +107,8 @@ pub fn spawn(
     let channel_fd = channel.as_ref().map(|channel| channel.as_raw_fd());
     command.process_group(0);
     // SAFETY: the closure runs in the forked child and calls only async-signal-safe functions (prctl, getppid, dup2,
-    // fcntl, signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `channel` outlives the call of `spawn`
-    // below.
+    // fcntl, signal, sigprocmask, tcsetpgrp, execve); it allocates nothing and takes no lock. `channel` outlives the
+    // call of `spawn` below.
     unsafe {
         command.pre_exec(move || {
             prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -133,7 +131,8 @@ pub fn spawn(
                 Some(channel_fd) => check(libc::dup2(channel_fd, CHANNEL_FD))?,
                 None => {}
             }
-            // Here and not in the standard library, which lets the C library run by a shell what is no program.
+            // Not by the standard library, which lets the C library fall back to a shell for files that are not
+            // programs.
             Err(executable.exec())
         });
     }
@@ -142,13 +141,13 @@ pub fn spawn(
     child
 }
 
-/// From now on the kernel reports how children end. A process may be started with CHLD ignored; then its children vanish
-/// without a report.
+/// Makes the kernel report how children end. A process may be started with CHLD ignored; then its children vanish
+/// without an exit status.
 ///
 /// # Errors
 /// Those of `sigaction`.
-pub fn hear_of_children() -> nix::Result<()> {
-    // SAFETY: no handler is installed, so no code runs where a signal arrives.
+pub fn enable_sigchld() -> nix::Result<()> {
+    // SAFETY: no handler is installed, so no code runs at the arrival of a signal.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.map(drop)
 }
 
@@ -183,9 +182,9 @@ pub fn is_pending(signal: Signal) -> bool {
 
 static PIPE_WAS_IGNORED: AtomicBool = AtomicBool::new(false);
 
-/// The standard library ignores PIPE before it calls `main`. What is in this section runs before that.
+/// The standard library ignores PIPE before it calls `main`. Functions in this section run before that.
 // SAFETY: the C library calls each pointer in the section once, on the only thread. The function makes one system call and
-// stores a byte; it needs nothing of the standard library that is not there yet.
+// stores a byte, and needs nothing that the standard library has not initialized yet.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static LOOK_AT_PIPE: extern "C" fn() = look_at_pipe;
@@ -209,9 +208,9 @@ fn take_terminal(terminal: RawFd, group: libc::pid_t) {
     }
 }
 
-/// Stands where the walk over the stack would be in the program that ships (the Makefile's `--wrap`): that has no
-/// tables to walk by, so with `RUST_BACKTRACE=1` the first error would abort it. The answer is `_URC_END_OF_STACK`.
-// SAFETY: nothing else has this name, which the linker makes up.
+/// Replaces the stack unwinder in the released program (the Makefile's `--wrap`), which has no unwind tables: with
+/// `RUST_BACKTRACE=1` the first error would abort it. Returns `_URC_END_OF_STACK`.
+// SAFETY: nothing else has this name, which the linker derives.
 #[unsafe(no_mangle)]
 extern "C" fn __wrap__Unwind_Backtrace(_frame: *const libc::c_void, _data: *mut libc::c_void) -> libc::c_int {
     5
@@ -227,10 +226,9 @@ pub fn watch(signals: SignalFd) -> io::Result<AsyncFd<SignalFd>> {
     unsafe { AsyncFd::register(signals) }.map_err(io::Error::from)
 }
 
-/// Makes sure that the standard library's own exec-error pipe cannot get the number that the child's channel takes:
-/// if it is free, something is put there.
+/// Reserves the number of the child's channel, so that the exec-error pipe of the standard library cannot get it.
 fn reserve(fd: RawFd) -> io::Result<Option<std::fs::File>> {
-    // SAFETY: F_GETFD on any number only looks.
+    // SAFETY: F_GETFD has no effect on any number.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0 {
         return Ok(None);
     }
@@ -243,11 +241,11 @@ fn reserve(fd: RawFd) -> io::Result<Option<std::fs::File>> {
 pub struct Ended {
     /// The status as `wait(2)` gives it.
     pub status: libc::c_int,
-    /// Largest resident memory of it, or of one of the children that it waited for, in bytes.
+    /// Peak of the resident memory of it or of one of its reaped children, in bytes.
     pub memory_peak: u64,
 }
 
-/// Finds a child that has ended, and leaves it there as a zombie, so that its name can still be read. `None`: none has.
+/// Finds a child that has ended, and leaves it a zombie, so that its name can be read. `None`: none has ended.
 ///
 /// # Errors
 /// `ECHILD`: there is no child at all.

@@ -1,4 +1,4 @@
-//! An attempt's spans: its phases, with the submitter's own in the one that it ran in.
+//! Spans of an attempt: its phases, and below the phase that ran it the submitter's own spans.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,38 +8,44 @@ use sqlflow_proto::agent::{self, Outcome, Phase, outcome::Reason};
 use sqlflow_os::clock::now_micros;
 use sqlflow_telemetry::{Event, Exporter, Span, TraceContext, Value};
 
-/// For all of it, at the exit.
-const PATIENCE: Duration = Duration::from_millis(1500);
+/// Timeout for the export at the exit.
+const EXPORT_TIMEOUT: Duration = Duration::from_millis(1500);
 const AGENT: &str = "sqlflow-agent";
 const SUBMITTER: &str = "sqlflow-submitter";
-/// What is kept of a submitter's spans: so many, with so many events together; a text is cut to so many bytes.
+/// Bounds on a submitter's spans: their number, all their events, bytes of a text.
 const MAX_SPANS: usize = 512;
 const MAX_EVENTS: usize = 4096;
 const MAX_TEXT: usize = 256;
-/// And so many attributes of a span or an event.
+/// Attributes of a span or an event.
 const MAX_ATTRIBUTES: usize = 16;
 
-/// Where an attempt's spans belong, and where they go. At most some 4 MB: see the limits above.
+/// Spans of an attempt, their place in the trace, and their exporter. Memory: about 4 MB, by the bounds above.
 #[derive(Debug, Clone)]
 pub struct Trace {
     exporter: Exporter,
     attempt: TraceContext,
-    /// The attempt's span is sent from here, as a part of this one.
+    /// Set if this agent sends the attempt's span: then with its parent, if there is one.
     own: Option<Option<TraceContext>>,
     submitter: Vec<Span>,
     events: usize,
 }
 
-/// The reader of the channel adds to it.
+/// Shared with the reader of the channel, which adds spans.
 pub type SharedTrace = Arc<Mutex<Trace>>;
 
 impl Trace {
-    /// Spans of an attempt whose own span a server sends.
+    /// For an attempt whose own span a server sends.
     pub fn of_attempt(exporter: Exporter, attempt: TraceContext) -> Self {
-        Self { exporter: exporter.within(PATIENCE), attempt, own: None, submitter: Vec::new(), events: 0 }
+        Self {
+            exporter: exporter.within(EXPORT_TIMEOUT),
+            attempt,
+            own: None,
+            submitter: Vec::new(),
+            events: 0,
+        }
     }
 
-    /// Spans of an attempt without a server, as a part of the trace that `traceparent` names, or of a new one.
+    /// For an attempt without a server: below `traceparent`, or in a new trace.
     pub fn alone(exporter: Exporter, traceparent: Option<&str>) -> Self {
         let parent = traceparent.and_then(|text| text.parse::<TraceContext>().ok());
         let unique = format!("attempt {:016x}", rand::random::<u64>());
@@ -51,7 +57,7 @@ impl Trace {
         self.attempt.child("run")
     }
 
-    /// The trace, as backends write it.
+    /// Trace id.
     pub fn trace_id(&self) -> String {
         self.attempt.trace_name()
     }
@@ -61,22 +67,22 @@ impl Trace {
         self.run().to_string()
     }
 
-    /// Takes in a span that the submitter tells of. What is beyond the limits is left out.
-    pub fn take(&mut self, statement: Option<u32>, told: agent::Span) {
+    /// Adds a span that the submitter reports. What exceeds the limits is left out.
+    pub fn add(&mut self, statement: Option<u32>, reported: agent::Span) {
         if self.submitter.len() >= MAX_SPANS {
             return;
         }
         let of = |id: u32| self.run().child(&format!("submitter {} {id}", statement.unwrap_or(u32::MAX)));
-        let parent = if told.parent == 0 { self.run() } else { of(told.parent) };
-        let times = (told.begin_unix_micros, told.end_unix_micros);
-        let mut span = Span::new(cut(told.name), of(told.id), Some(parent), times);
+        let parent = if reported.parent == 0 { self.run() } else { of(reported.parent) };
+        let times = (reported.begin_unix_micros, reported.end_unix_micros);
+        let mut span = Span::new(cut(reported.name), of(reported.id), Some(parent), times);
         if let Some(statement) = statement {
             span = span.integer("sqlflow.statement", statement.into());
         }
-        span.attributes.extend(attributes(told.attributes));
-        span.error = Some(cut(told.error)).filter(|it| !it.is_empty());
+        span.attributes.extend(attributes(reported.attributes));
+        span.error = Some(cut(reported.error)).filter(|it| !it.is_empty());
         let room = MAX_EVENTS - self.events;
-        let events = told.events.into_iter().take(room).map(|it| Event {
+        let events = reported.events.into_iter().take(room).map(|it| Event {
             name: cut(it.name),
             micros: it.time_unix_micros,
             attributes: attributes(it.attributes).collect(),
@@ -91,11 +97,11 @@ impl Trace {
         let agents = self.spans(command, outcome, now_micros());
         let groups = vec![(AGENT, agents), (SUBMITTER, self.submitter)];
         if let Err(error) = self.exporter.send(groups).await {
-            tracing::warn!("spans are lost: {error:#}");
+            tracing::warn!("cannot send spans: {error:#}; the spans are lost");
         }
     }
 
-    /// The phases follow each other without a gap, and the last of them ends now.
+    /// The phases are contiguous, and the last one ends now.
     fn spans(&self, command: &[String], outcome: &Outcome, now: i64) -> Vec<Span> {
         let micros = |duration: u64| i64::try_from(duration).unwrap_or(i64::MAX);
         let total = outcome.phases.iter().map(|it| micros(it.duration_micros)).sum::<i64>();
@@ -125,7 +131,7 @@ impl Trace {
     }
 }
 
-/// How the command ended.
+/// Adds how the command ended.
 fn exit(span: Span, command: &[String], outcome: &Outcome) -> Span {
     let reason = outcome.reason().as_str_name().trim_start_matches("REASON_").to_lowercase();
     let mut span = span.text("sqlflow.outcome.reason", reason.clone());
@@ -136,19 +142,19 @@ fn exit(span: Span, command: &[String], outcome: &Outcome) -> Span {
         span = span.integer("process.exit.code", code.into());
     }
     if outcome.reason() != Reason::Succeeded {
-        // Not the message: it may quote the program and the data.
+        // Not the message: it may quote the program and its data.
         span.error = Some(reason);
     }
     span
 }
 
-fn attributes(told: Vec<agent::Attribute>) -> impl Iterator<Item = (String, Value)> {
-    use agent::attribute::Value as Told;
-    told.into_iter().take(MAX_ATTRIBUTES).filter_map(|it| {
+fn attributes(reported: Vec<agent::Attribute>) -> impl Iterator<Item = (String, Value)> {
+    use agent::attribute::Value as Reported;
+    reported.into_iter().take(MAX_ATTRIBUTES).filter_map(|it| {
         let value = match it.value? {
-            Told::Text(text) => Value::Text(cut(text)),
-            Told::Integer(number) => Value::Integer(number),
-            Told::Number(number) => Value::Number(number),
+            Reported::Text(text) => Value::Text(cut(text)),
+            Reported::Integer(number) => Value::Integer(number),
+            Reported::Number(number) => Value::Number(number),
         };
         Some((cut(it.key), value))
     })
@@ -169,12 +175,12 @@ mod tests {
     }
 
     #[test]
-    fn a_submitter_that_tells_without_end_is_kept_within_bounds() {
+    fn spans_of_a_submitter_are_bounded() {
         let mut trace = trace();
         let event = || agent::SpanEvent { name: "é".repeat(1000), ..agent::SpanEvent::default() };
         let span = agent::Span { events: vec![event(); 100], ..agent::Span::default() };
         for id in 1..=1000 {
-            trace.take(Some(0), agent::Span { id, ..span.clone() });
+            trace.add(Some(0), agent::Span { id, ..span.clone() });
         }
         assert_eq!(trace.submitter.len(), MAX_SPANS);
         let events: Vec<_> = trace.submitter.iter().flat_map(|it| &it.events).collect();
@@ -183,12 +189,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_told_again_has_the_same_id() {
-        let told = |id, parent| agent::Span { id, parent, ..agent::Span::default() };
+    fn span_ids_are_reproducible() {
+        let span = |id, parent| agent::Span { id, parent, ..agent::Span::default() };
         let (mut one, mut other) = (trace(), trace());
         for trace in [&mut one, &mut other] {
-            trace.take(Some(3), told(1, 0));
-            trace.take(Some(3), told(2, 1));
+            trace.add(Some(3), span(1, 0));
+            trace.add(Some(3), span(2, 1));
         }
         assert_eq!(one.submitter, other.submitter);
         assert_eq!(one.submitter[0].parent, Some(one.run().span_id));

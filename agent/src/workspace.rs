@@ -6,17 +6,17 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sqlflow_model_storage::Patience;
+use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::File;
 
 use crate::exhaustion::is_exhaustion;
 
 const PRIVATE: u32 = 0o600;
-/// Its name in an attempt's run folder.
+/// Name of the workspace in a run folder.
 pub const NAME: &str = "workspace";
 
-/// Makes an attempt's run folder, if it is not there.
+/// Creates the run folder of an attempt, if it does not exist.
 ///
 /// # Errors
 /// The file system fails.
@@ -25,7 +25,7 @@ pub fn create_run_folder(dir: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .with_context(|| format!("cannot make {}", dir.display()))
+        .with_context(|| format!("cannot create {}", dir.display()))
 }
 
 /// The workspace of another attempt of the same step, in a run folder beside `run_dir`.
@@ -33,7 +33,7 @@ pub fn of_attempt(run_dir: &Path, step: u32, attempt: u32) -> PathBuf {
     run_dir.with_file_name(format!("{step}-{attempt}")).join(NAME)
 }
 
-/// Makes what was written below `folder` durable, and everything else on its file system.
+/// Makes the file system of `folder` durable.
 ///
 /// # Errors
 /// The file system fails.
@@ -41,16 +41,16 @@ pub fn sync(folder: &Path) -> io::Result<()> {
     Ok(nix::unistd::syncfs(fs::File::open(folder)?)?)
 }
 
-/// Makes the folder, if it is not there, and writes the files into it. What fails because the disk is full, or because
-/// something else is used up, is tried again as patience allows.
+/// Creates the workspace, if it does not exist, and writes the files into it. Exhaustion, such as of the disk, is
+/// retried by the policy.
 ///
 /// # Errors
 /// A path leads out of the workspace, or the file system fails.
-pub fn create(workspace: &Path, files: &[File], patience: &Patience) -> anyhow::Result<()> {
+pub fn create(workspace: &Path, files: &[File], retry: &RetryPolicy) -> anyhow::Result<()> {
     let make = || fs::DirBuilder::new().recursive(true).mode(0o700).create(workspace).map_err(Into::into);
-    patience.retry(make, is_exhaustion).with_context(|| format!("cannot make {}", workspace.display()))?;
+    retry.retry(make, is_exhaustion).with_context(|| format!("cannot create {}", workspace.display()))?;
     for file in files {
-        patience
+        retry
             .retry(|| write(workspace, file), is_exhaustion)
             .with_context(|| format!("cannot write {:?} into the workspace", file.path))?;
     }
@@ -61,14 +61,14 @@ fn write(workspace: &Path, file: &File) -> anyhow::Result<()> {
     let path = inside(workspace, &file.path)?;
     fs::create_dir_all(path.parent().unwrap_or(workspace))?;
     let mode = if file.mode == 0 { PRIVATE } else { file.mode & 0o777 };
-    // New, so that no link that is there already is followed.
+    // New, so that no existing link is followed.
     let mut target = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&path)?;
-    // The mode above was cut by the umask.
+    // The umask applied to the mode above.
     let written = target
         .write_all(&file.content)
         .and_then(|()| target.set_permissions(fs::Permissions::from_mode(mode)));
     if written.is_err() {
-        // Another try makes it again.
+        // A retry creates it again.
         let _ = fs::remove_file(&path);
     }
     Ok(written?)
@@ -82,8 +82,8 @@ mod tests {
 
     use super::*;
 
-    fn patience() -> Patience {
-        Patience::new(Duration::from_secs(60))
+    fn retry() -> RetryPolicy {
+        RetryPolicy::new(Duration::from_secs(60))
     }
 
     fn file(path: &str, mode: u32) -> File {
@@ -91,30 +91,30 @@ mod tests {
     }
 
     #[test]
-    fn files_get_their_folders_and_modes() {
+    fn files_are_written_with_folders_and_modes() {
         let dir = tempfile::tempdir().unwrap();
         let workspace = dir.path().join("workspace");
-        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)], &patience()).unwrap();
+        create(&workspace, &[file("main.py", 0), file("bin/tool", 0o755)], &retry()).unwrap();
         let mode = |path: &str| fs::metadata(workspace.join(path)).unwrap().permissions().mode() & 0o7777;
         assert_eq!((mode("main.py"), mode("bin/tool")), (0o600, 0o755));
     }
 
     #[test]
-    fn nothing_is_written_outside() {
+    fn paths_outside_the_workspace_are_rejected() {
         for path in ["../x", "/x", "a/../../x", "", "."] {
             let dir = tempfile::tempdir().unwrap();
-            let created = create(&dir.path().join("workspace"), &[file(path, 0)], &patience());
+            let created = create(&dir.path().join("workspace"), &[file(path, 0)], &retry());
             assert!(created.is_err(), "{path}");
             assert!(!dir.path().join("x").exists());
         }
     }
 
     #[test]
-    fn a_link_in_the_way_is_not_followed() {
+    fn existing_link_is_not_followed() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("workspace")).unwrap();
         std::os::unix::fs::symlink(dir.path().join("victim"), dir.path().join("workspace/main.py")).unwrap();
-        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &patience()).is_err());
+        assert!(create(&dir.path().join("workspace"), &[file("main.py", 0)], &retry()).is_err());
         assert!(!dir.path().join("victim").exists());
     }
 
@@ -125,10 +125,10 @@ mod tests {
         let workspace = disk.join("workspace");
         let large = File { content: vec![b'x'; small_disk::MIB / 2].into(), ..file("bin/large", 0) };
         let files = [large, file("main.py", 0)];
-        let at_once = create(&workspace, &files, &Patience::new(Duration::ZERO));
+        let at_once = create(&workspace, &files, &RetryPolicy::new(Duration::ZERO));
         assert!(is_exhaustion(&at_once.unwrap_err()));
         std::thread::scope(|scope| {
-            let created = scope.spawn(|| create(&workspace, &files, &patience()));
+            let created = scope.spawn(|| create(&workspace, &files, &retry()));
             std::thread::sleep(Duration::from_millis(500));
             assert!(!created.is_finished());
             fs::remove_file(ballast).unwrap();
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_waited_for() {
+    fn full_disk_is_retried() {
         small_disk::run("workspace::tests::on_a_small_disk");
     }
 }

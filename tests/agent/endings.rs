@@ -114,19 +114,19 @@ fn what_cannot_be_started_is_named_with_its_cause() {
     program.truncate(4096);
     let folder = dir.path().to_str().unwrap().to_owned();
     for (program, code, said) in [
-        ("/no/such/program".to_owned(), 127, "there is no such file"),
+        ("/no/such/program".to_owned(), 127, "no such file"),
         ("no-such-program".to_owned(), 127, "not found in any folder of PATH"),
-        ("/etc/passwd/program".to_owned(), 127, "there is no such file"),
+        ("/etc/passwd/program".to_owned(), 127, "no such file"),
         (String::new(), 127, "its name is empty"),
         (file("script", 0o755, b"#!/no/such/python -u\nprint(1)\n"), 127, "its interpreter /no/such/python"),
         (file("crlf", 0o755, b"#!/bin/sh\r\nexit 0\r\n"), 127, "carriage return (Windows line end)"),
         (
             file("crlf-arguments", 0o755, b"#!/no/such/python -u\r\n"),
             127,
-            "its interpreter /no/such/python, named in its first line, is not there",
+            "its interpreter /no/such/python, named in its first line, does not exist",
         ),
         (other_library, 127, "its loader /xib"),
-        (file("plain", 0o644, b"#!/bin/sh\n"), 126, "not executable; `chmod +x`"),
+        (file("plain", 0o644, b"#!/bin/sh\n"), 126, "not executable; run `chmod +x`"),
         (folder.clone(), 126, "it is a folder"),
         (file("powerpc", 0o755, &program), 126, "it is a program for powerpc, and this machine is"),
         (
@@ -233,7 +233,7 @@ fn a_command_that_kill_does_not_end_does_not_keep_its_agent() {
     assert_eq!((ended.code, &ended.outcome["reason"]), (Some(143), &"terminated".into()), "{}", ended.stderr);
     let message = ended.outcome["message"].as_str().unwrap();
     assert!(message.ends_with("the command did not end after KILL"), "{message}");
-    let refused = format!("SIGKILL is not ours to send to sleep (pid {pid})");
+    let refused = format!("cannot send SIGKILL to sleep (pid {pid})");
     assert!(ended.stderr.contains(&refused), "{}", ended.stderr);
 }
 

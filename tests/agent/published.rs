@@ -178,7 +178,7 @@ fn the_folder_of_an_output_is_made_and_looked_at_before_the_command_runs() {
     let file = format!("{place}/deep/out/weights=file://{place}/models/n.tar.gz");
     let ended = Exec::new().flags(["--output", &file]).shell("echo ran").end();
     assert_eq!((ended.code, ended.stdout.as_slice()), (Some(65), &b""[..]));
-    assert!(ended.stderr.contains("cannot make the folder"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("cannot create the folder"), "{}", ended.stderr);
 }
 
 /// The first that is in place must not clear away what the others have staged, which then would have to be packed again.

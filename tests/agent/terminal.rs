@@ -216,11 +216,11 @@ fn a_command_in_the_background_that_reads_the_terminal_waits_for_fg() {
 /// Its shell has gone, so no `fg` comes: without the agent the kernel gives such a reader an error.
 #[test]
 fn a_command_that_waits_for_a_terminal_for_ever_is_ended() {
-    let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGHUP", "")];
+    let steps = [("it uses a terminal that it does not own", ""), ("killed by SIGHUP", "")];
     talk_to_job("($AGENT exec -- cat < /dev/tty &)", "", &steps);
-    let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGTERM", "")];
+    let steps = [("it uses a terminal that it does not own", ""), ("killed by SIGTERM", "")];
     talk_to_job("(trap '' HUP; $AGENT exec -- cat < /dev/tty &)", "", &steps);
-    let steps = [("it uses a terminal that is not its own", ""), ("killed by SIGKILL", "")];
+    let steps = [("it uses a terminal that it does not own", ""), ("killed by SIGKILL", "")];
     talk_to_job("(trap '' HUP TERM; $AGENT exec -- cat < /dev/tty &)", "", &steps);
 }
 

@@ -51,7 +51,7 @@ async fn attempts(client: &mut Client, token: &Token) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_cannot_be_forked_is_started_once_there_are_processes_again() {
     let World { group, mut client, token, _server, _dir } = world("no-command", NO_COMMAND).await;
-    let said = ["Resource temporarily unavailable", "trying again"];
+    let said = ["Resource temporarily unavailable", "retrying"];
     let cursor = until_it_says(&mut client, &token, said).await;
     group.set("pids.max", ENOUGH);
     let ended = client.follow(&cursor).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_command_that_cannot_be_forked_is_started_once_there_are_processes_aga
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_that_cannot_be_forked_is_not_waited_for_once_its_job_is_cancelled() {
     let World { group: _group, mut client, token, _server, _dir } = world("cancelled", NO_COMMAND).await;
-    let cursor = until_it_says(&mut client, &token, ["cannot start", "trying again"]).await;
+    let cursor = until_it_says(&mut client, &token, ["cannot start", "retrying"]).await;
     let begun = Instant::now();
     client.api.cancel(token).await.unwrap();
     let ended = client.follow(&cursor).await.unwrap();

@@ -79,7 +79,7 @@ async fn an_upload_that_the_grace_is_too_short_for_is_finished_by_another_pod() 
     let pod = namespace.running_pod();
     let name = pod["metadata"]["name"].as_str().unwrap();
     namespace.wait_for("an upload that is refused", || {
-        namespace.kubectl(&["logs", name]).contains("storage failed; trying again")
+        namespace.kubectl(&["logs", name]).contains("storage failed; retrying")
     });
     namespace.kubectl(&["delete", "pod", name, "--wait=false"]);
     let told = |it: &Payload| matches!(it, Payload::Message(message) if message.message.contains("what attempt 1 made will be published by attempt 2"));

@@ -45,7 +45,7 @@ fn a_datanode_that_is_killed_costs_no_model() {
     hdfs.restart_datanode();
     let ended = writing.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
-    assert!(ended.stderr.contains("trying again"), "it was killed too late: {}", ended.stderr);
+    assert!(ended.stderr.contains("retrying"), "it was killed too late: {}", ended.stderr);
 
     let into = tempfile::tempdir().unwrap();
     let read = exec().flags(["--input", &format!("{uri}={}", into.path().display())]).start(&["true"]).end();
@@ -160,7 +160,7 @@ fn a_store_without_room_is_said_and_waited_for() {
     assert!(stored() == old_weights);
 
     let mut waiting = publish(new.path(), 120);
-    waiting.wait_for_error("trying again");
+    waiting.wait_for_error("retrying");
     std::fs::remove_file(ballast).unwrap();
     let ended = waiting.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);

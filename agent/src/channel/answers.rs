@@ -8,24 +8,24 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, watch};
 
-/// Answers that may wait for a submitter that does not read them. More than that: it never will.
+/// Maximum number of answers that wait for a submitter. One with more does not read them at all.
 pub const MAX_WAITING: usize = 64 << 10;
 
-/// Something to tell the submitter.
+/// An answer to the submitter.
 #[derive(Debug)]
 pub enum Answer {
-    /// When everything up to `seq` is durable, acknowledge the frame with this id.
+    /// Acknowledges a frame once everything up to `seq` is durable.
     AckAt {
-        /// Number of the frame's record.
+        /// Sequence number of the frame's record.
         seq: u64,
-        /// The submitter's own number.
+        /// Id of the acknowledgement, from the submitter.
         ack_id: u64,
     },
     /// Granted or Refused.
     Now(Frame),
 }
 
-/// Writes `start`, then answers as they come due, until the child closes its end or nobody can ask any more.
+/// Writes `start`, then answers as they come due, until the submitter closes its end or no more answers can come.
 pub async fn write_answers(
     mut channel: OwnedWriteHalf,
     start: Start,

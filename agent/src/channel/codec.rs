@@ -5,16 +5,16 @@ use prost::Message as _;
 use sqlflow_proto::agent::{Failure, Span, SubmitterFrame, submitter_frame::Frame};
 use sqlflow_proto::record::record::Payload;
 
-/// Longest frame.
+/// Maximum length of a frame.
 pub const MAX_FRAME: usize = 16 << 20;
 
-/// What came over the channel is no frame; nothing after it can be understood.
+/// The bytes on the channel are not a frame. Nothing after them can be parsed.
 #[derive(Debug, thiserror::Error)]
 pub enum BadFrame {
-    /// Such as text that user code wrote to the descriptor.
+    /// For example text that user code wrote to the descriptor.
     #[error("the submitter channel is broken: a frame of {0} bytes, more than the {MAX_FRAME} allowed")]
     TooLong(u64),
-    /// The length is no varint, or the bytes are no frame.
+    /// The length is not a varint, or the bytes are not a frame.
     #[error("the submitter channel is broken: not a frame ({0})")]
     Malformed(#[from] prost::DecodeError),
     /// A kind that this agent does not know.
@@ -24,28 +24,39 @@ pub enum BadFrame {
     Unknown,
 }
 
-/// A frame, by what has to be done with it.
+/// A frame of the submitter.
 #[derive(Debug, PartialEq)]
-pub enum Sorted {
-    /// Goes into the result log.
+pub struct ReceivedFrame {
+    /// The statement that it belongs to.
+    pub statement: Option<u32>,
+    /// Id of the acknowledgement that the submitter waits for; 0: it does not.
+    pub ack_id: u64,
+    /// What to do with it.
+    pub content: Content,
+}
+
+/// Content of a frame, by what has to be done with it.
+#[derive(Debug, PartialEq)]
+pub enum Content {
+    /// To append to the result log.
     Record(Payload),
-    /// Is kept for the outcome.
+    /// To keep for the outcome.
     Failure(Failure),
-    /// Asks for the commit grant.
+    /// A request for the commit grant.
     Commit,
     /// A part of the trace.
     Span(Span),
 }
 
-/// Takes the next whole frame off the front of `buffer`: statement, ack id and what it is.
+/// Takes the next complete frame from the front of `buffer`; `None`: more bytes are needed.
 ///
 /// # Errors
-/// The bytes are no frame; the buffer is of no more use.
-pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<(Option<u32>, u64, Sorted)>, BadFrame> {
+/// The bytes are not a frame; nothing after them can be parsed.
+pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<ReceivedFrame>, BadFrame> {
     let mut front = &buffer[..];
     let length = match prost::encoding::decode_varint(&mut front) {
         Ok(length) => length,
-        // A varint has at most 10 bytes: with fewer there may be more to come.
+        // A varint has at most 10 bytes: with fewer, more may come.
         Err(_) if buffer.len() < 10 && buffer.iter().all(|byte| byte & 0x80 != 0) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
@@ -58,22 +69,24 @@ pub fn next_frame(buffer: &mut BytesMut) -> Result<Option<(Option<u32>, u64, Sor
     }
     buffer.advance(prefix);
     let frame = SubmitterFrame::decode(buffer.split_to(size).freeze())?;
-    let sorted = sort(frame.frame.ok_or(BadFrame::Unknown)?);
-    Ok(Some((frame.statement, frame.ack_id, sorted)))
+    let content = frame.frame.ok_or(BadFrame::Unknown)?.into();
+    Ok(Some(ReceivedFrame { statement: frame.statement, ack_id: frame.ack_id, content }))
 }
 
-fn sort(frame: Frame) -> Sorted {
-    match frame {
-        Frame::Started(started) => Sorted::Record(Payload::Started(started)),
-        Frame::Head(head) => Sorted::Record(Payload::Head(head)),
-        Frame::Rows(rows) => Sorted::Record(Payload::Rows(rows)),
-        Frame::Ended(ended) => Sorted::Record(Payload::Ended(ended)),
-        Frame::Progress(progress) => Sorted::Record(Payload::Progress(progress)),
-        Frame::Metrics(metrics) => Sorted::Record(Payload::Metrics(metrics)),
-        Frame::Display(display) => Sorted::Record(Payload::Display(display)),
-        Frame::Failure(failure) => Sorted::Failure(failure),
-        Frame::Commit(_) => Sorted::Commit,
-        Frame::Span(span) => Sorted::Span(span),
+impl From<Frame> for Content {
+    fn from(frame: Frame) -> Self {
+        match frame {
+            Frame::Started(started) => Self::Record(Payload::Started(started)),
+            Frame::Head(head) => Self::Record(Payload::Head(head)),
+            Frame::Rows(rows) => Self::Record(Payload::Rows(rows)),
+            Frame::Ended(ended) => Self::Record(Payload::Ended(ended)),
+            Frame::Progress(progress) => Self::Record(Payload::Progress(progress)),
+            Frame::Metrics(metrics) => Self::Record(Payload::Metrics(metrics)),
+            Frame::Display(display) => Self::Record(Payload::Display(display)),
+            Frame::Failure(failure) => Self::Failure(failure),
+            Frame::Commit(_) => Self::Commit,
+            Frame::Span(span) => Self::Span(span),
+        }
     }
 }
 
@@ -106,8 +119,8 @@ mod tests {
                 let (now, later) = rest.split_at((*cut).min(rest.len()));
                 buffer.extend_from_slice(now);
                 rest = later;
-                while let Some((_, ack_id, sorted)) = next_frame(&mut buffer).unwrap() {
-                    let Sorted::Record(Payload::Progress(progress)) = sorted else { panic!("{sorted:?}") };
+                while let Some(ReceivedFrame { ack_id, content, .. }) = next_frame(&mut buffer).unwrap() {
+                    let Content::Record(Payload::Progress(progress)) = content else { panic!("{content:?}") };
                     seen.push((ack_id, progress.phase));
                 }
             }
@@ -118,7 +131,7 @@ mod tests {
 
         /// Whatever user code writes to the descriptor: an error or a wait, never a panic or a huge buffer.
         #[test]
-        fn garbage_is_refused_calmly(garbage in prop::collection::vec(any::<u8>(), 0..4096)) {
+        fn garbage_never_panics_or_grows_the_buffer(garbage in prop::collection::vec(any::<u8>(), 0..4096)) {
             let mut buffer = BytesMut::from(&garbage[..]);
             while let Ok(Some(_)) = next_frame(&mut buffer) {}
             prop_assert!(buffer.capacity() <= MAX_FRAME + 8192);
@@ -126,14 +139,14 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_is_too_long_is_refused_before_it_is_read() {
+    fn too_long_frame_is_rejected_by_its_length() {
         let mut buffer = BytesMut::new();
         prost::encoding::encode_varint(MAX_FRAME as u64 + 1, &mut buffer);
         assert!(matches!(next_frame(&mut buffer), Err(BadFrame::TooLong(_))));
     }
 
     #[test]
-    fn a_frame_of_a_later_version_is_an_error_not_a_hole() {
+    fn unknown_frame_is_an_error() {
         let mut wire = BytesMut::new();
         SubmitterFrame { ack_id: 1, ..Default::default() }.encode_length_delimited(&mut wire).unwrap();
         assert!(matches!(next_frame(&mut wire), Err(BadFrame::Unknown)));

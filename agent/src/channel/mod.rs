@@ -1,6 +1,6 @@
-//! The submitter channel: frames of the child's library, over a socket pair, each preceded by its length as a varint.
+//! The submitter channel: frames over a socket pair, each preceded by its length as a varint.
 //!
-//! `codec` cuts the bytes into frames, `answers` writes the agent's side.
+//! `codec` decodes frames of the submitter, `answers` writes those of the agent.
 
 pub mod answers;
 pub mod codec;

@@ -1,6 +1,6 @@
-//! The control plane of an attempt: who assigns it, takes its records, grants its commit and acknowledges its outcome.
-//! `remote` is a server, `local` takes the place of one for `exec`. Both feed [`Incoming`] to the runner, and share the
-//! [`Link`] with it; neither knows of the runner.
+//! The control plane of an attempt assigns it, takes its records, grants its commit and acknowledges its outcome.
+//! `remote` is a server, `local` replaces one for `exec`. Both send [`Incoming`] to the runner, and share the [`Link`]
+//! with it. Neither depends on the runner.
 
 pub(crate) mod local;
 pub(crate) mod remote;
@@ -15,7 +15,7 @@ use crate::supervisor::Event;
 use local::LocalControlPlane;
 use remote::RemoteControlPlane;
 
-/// A server, or what stands in for it.
+/// A server, or its replacement.
 #[derive(Debug)]
 pub(crate) enum ControlPlane {
     Remote(Box<RemoteControlPlane>),
@@ -37,11 +37,11 @@ impl ControlPlane {
 pub(crate) enum Incoming {
     /// The assignment is complete.
     Assigned(Box<Assignment>),
-    /// Everything else, as the supervisor takes it.
+    /// Any other event.
     Event(Event),
 }
 
-/// The attempt of an assignment. Both control planes set it before they pass an assignment on.
+/// The attempt of an assignment. Both control planes set it.
 pub(crate) fn attempt_of(assignment: &Assignment) -> AttemptRef {
     assignment.attempt.clone().unwrap_or_default()
 }

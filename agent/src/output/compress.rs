@@ -1,4 +1,4 @@
-//! Whether to compress, and doing it: only where the link is slower than compressing, and the records shrink.
+//! Compresses records if the link is slower than compressing, and the records shrink.
 
 use std::io::Write as _;
 
@@ -8,41 +8,41 @@ use prost::Message as _;
 use sqlflow_proto::agent::attach_request::Message;
 use sqlflow_proto::agent::{CompressedRecords, RecordBatch};
 
-/// A link that is faster than this is faster than compressing, on any machine that runs a training.
+/// Speed above which a link is faster than compressing, on any machine that runs a training.
 const SLOW_LINK: f64 = 20e6;
-/// Batches that are smaller are sent as they are.
+/// Smaller batches are not compressed.
 const WORTHWHILE: usize = 4 << 10;
-/// Records that do not shrink below this part are not worth the time, and nor are so many batches after them.
+/// Maximum ratio that is worth the time. Otherwise so many batches are skipped.
 const SHRINKS: f64 = 0.8;
 const SKIPPED: u32 = 32;
 
-/// What was learnt of the link and the records.
+/// Measurements of the link and the records.
 #[derive(Debug, Default)]
 pub struct Compressor {
-    /// The server understands it.
+    /// The server supports it.
     enabled: bool,
-    /// Size on the wire by size of the records, of the last batches.
+    /// Compression ratio of the last batches.
     ratio: Option<f64>,
     skip: u32,
 }
 
 impl Compressor {
-    /// For one stream.
+    /// For a new stream.
     pub fn new(enabled: bool) -> Self {
         Self { enabled, ..Self::default() }
     }
 
-    /// The message to send instead of a batch of records; any other message as it is. `speed` is what the server
-    /// acknowledges, in bytes of records a second; 0: not known.
-    pub fn squeeze(&mut self, message: Message, speed: u64) -> Message {
+    /// Compresses a batch of records; returns any other message unchanged. `speed` is the speed of acknowledgements, in
+    /// uncompressed bytes per second; 0: not known.
+    pub fn compress(&mut self, message: Message, speed: u64) -> Message {
         match message {
-            Message::Records(batch) if self.pays(batch.encoded_len(), speed) => self.compress(batch),
+            Message::Records(batch) if self.pays(batch.encoded_len(), speed) => self.compress_batch(batch),
             other => other,
         }
     }
 
     fn pays(&mut self, length: usize, speed: u64) -> bool {
-        // Records that shrink arrive faster than the link carries bytes.
+        // Compressed records arrive faster than the link transfers bytes.
         let on_the_wire = speed as f64 * self.ratio.unwrap_or(1.0);
         if !self.enabled || length < WORTHWHILE || speed == 0 || on_the_wire > SLOW_LINK {
             return false;
@@ -51,7 +51,7 @@ impl Compressor {
         self.skip == 0
     }
 
-    fn compress(&mut self, batch: RecordBatch) -> Message {
+    fn compress_batch(&mut self, batch: RecordBatch) -> Message {
         let raw = batch.encode_to_vec();
         let mut encoder = ZlibEncoder::new(Vec::with_capacity(raw.len() / 2), Compression::fast());
         let data = encoder.write_all(&raw).and_then(|()| encoder.finish()).expect("a Vec grows");
@@ -84,21 +84,21 @@ mod tests {
     }
 
     #[test]
-    fn text_on_a_slow_link_is_compressed_and_stays_so_though_it_arrives_faster() {
+    fn text_on_a_slow_link_is_compressed_steadily() {
         let mut compressor = Compressor::new(true);
         let text = || batch(b"a line of a log\n".repeat(4096));
-        assert!(!is_compressed(&compressor.squeeze(text(), 0)), "nothing is known yet");
-        assert!(!is_compressed(&compressor.squeeze(text(), 500_000_000)), "a socket on one machine");
-        assert!(is_compressed(&compressor.squeeze(text(), 5_000_000)));
+        assert!(!is_compressed(&compressor.compress(text(), 0)), "nothing is known yet");
+        assert!(!is_compressed(&compressor.compress(text(), 500_000_000)), "a socket on one machine");
+        assert!(is_compressed(&compressor.compress(text(), 5_000_000)));
         assert!(
-            is_compressed(&compressor.squeeze(text(), 100_000_000)),
+            is_compressed(&compressor.compress(text(), 100_000_000)),
             "as fast only since it is compressed"
         );
-        assert!(!is_compressed(&Compressor::new(false).squeeze(text(), 5_000_000)), "an older server");
+        assert!(!is_compressed(&Compressor::new(false).compress(text(), 5_000_000)), "an older server");
     }
 
     #[test]
-    fn what_does_not_shrink_is_sent_as_it_is_and_seldom_tried() {
+    fn incompressible_records_are_sent_raw_and_rarely_retried() {
         let mut compressor = Compressor::new(true);
         let mut state = 1_u32;
         let noise: Vec<u8> = std::iter::repeat_with(|| {
@@ -107,9 +107,9 @@ mod tests {
         })
         .take(64 << 10)
         .collect();
-        assert!(!is_compressed(&compressor.squeeze(batch(noise), 5_000_000)));
+        assert!(!is_compressed(&compressor.compress(batch(noise), 5_000_000)));
         let text = || batch(vec![b'x'; 64 << 10]);
-        let first = (1..100).find(|_| is_compressed(&compressor.squeeze(text(), 5_000_000)));
+        let first = (1..100).find(|_| is_compressed(&compressor.compress(text(), 5_000_000)));
         assert_eq!(first, Some(SKIPPED));
     }
 }

@@ -1,16 +1,16 @@
-//! Length-delimited records that come back from a disk, where they may have been damaged.
+//! Length-delimited records from a disk, where they may have been damaged.
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
 use sqlflow_proto::MAX_RECORD_BYTES;
 use sqlflow_proto::record::Record;
 
-/// Longest length before a record.
+/// Maximum size of the length before a record.
 const MAX_VARINT: usize = 10;
-/// So many bytes hold a whole record, if they begin with one.
+/// Maximum size of a record with its length.
 pub(super) const MAX_FRAME: usize = MAX_RECORD_BYTES + MAX_VARINT;
 
-/// What is at the front of some bytes.
+/// What some bytes begin with.
 #[derive(Debug)]
 pub(super) enum Front {
     Record(Record),
@@ -18,12 +18,12 @@ pub(super) enum Front {
     Damaged,
     /// The beginning of a record.
     Incomplete,
-    /// No record: where the next one begins is not known.
+    /// Not a record; the start of the next one is unknown.
     Unframed,
 }
 
 impl Front {
-    /// Takes it from the front of `bytes`.
+    /// Takes it from `bytes`.
     pub(super) fn take(bytes: &mut Bytes) -> Self {
         let available = bytes.len();
         let length = match prost::decode_length_delimiter(&mut *bytes) {
@@ -38,7 +38,7 @@ impl Front {
     }
 }
 
-/// How many records these bytes are, which never left memory.
+/// Number of records in these bytes, which were not read from a disk.
 pub(super) fn count(mut bytes: &[u8]) -> u64 {
     let mut count = 0;
     while let Ok(length) = prost::decode_length_delimiter(&mut bytes) {

@@ -1,40 +1,41 @@
 //! The outbox: records in one sequence, kept until they are acknowledged. Pure; no clock, no I/O.
 //!
-//! What memory has no room for goes to the [`Tail`], and comes back when there is room. Memory always holds the front.
+//! Records that do not fit into memory go to the [`Tail`], and return when there is room. Memory always holds the
+//! front.
 
 use std::collections::VecDeque;
 
 use prost::Message as _;
 use sqlflow_proto::record::{Record, record::Payload};
 
-use super::marks::Marks;
 use super::tail::Tail;
+use super::terminal_records::TerminalRecords;
 
-/// What a record costs in memory besides its payload's bytes.
+/// Memory overhead of a record besides its payload.
 const RECORD_OVERHEAD: usize = size_of::<Record>() + size_of::<usize>() + 64;
 
-/// Unacknowledged records that may be held when the assignment does not say, in bytes.
+/// Default limit of unacknowledged records in memory, in bytes.
 pub const DEFAULT_LIMIT: usize = 8 << 20;
 
 /// Records in order of `seq`, from the first that is not acknowledged.
 #[derive(Debug)]
 pub struct Outbox {
     records: VecDeque<(Record, usize)>,
-    /// Everything up to here is durable at a server.
+    /// Sequence number up to which a server holds everything.
     acked: u64,
     bytes: usize,
     limit: usize,
     pub(super) tail: Tail,
-    /// The tail may take what memory has no room for: nobody takes records now.
+    /// Records may spill to the tail: no server takes them now.
     spills: bool,
-    /// The statement that the child's output belongs to.
+    /// The statement that the command's output belongs to.
     statement: Option<u32>,
-    marks: Marks,
+    terminal_records: TerminalRecords,
 }
 
 impl Outbox {
-    /// An empty outbox that takes records while it holds less than `limit` bytes. It can hold one record more than
-    /// that, so its bound is `limit` plus the largest record.
+    /// An empty outbox that accepts records while it holds less than `limit` bytes. Its bound is `limit` plus the
+    /// largest record.
     pub fn new(limit: usize) -> Self {
         Self {
             records: VecDeque::new(),
@@ -44,38 +45,38 @@ impl Outbox {
             tail: Tail::new(0),
             spills: false,
             statement: None,
-            marks: Marks::default(),
+            terminal_records: TerminalRecords::default(),
         }
     }
 
-    /// From now on there is a file of at most so many bytes behind it.
+    /// Adds an overflow file of at most `limit` bytes.
     pub fn set_disk_limit(&mut self, limit: u64) {
         self.tail = Tail::new(limit);
     }
 
-    /// Whether the tail may take what memory has no room for. It is for times without a server: a child that is
-    /// faster than its server waits for it, and costs no disk.
+    /// Whether records may spill to the tail. Only without a server: a command that is faster than its server waits for
+    /// it, and uses no disk.
     pub fn set_spills(&mut self, spills: bool) {
         self.spills = spills;
     }
 
-    /// Changes the limit; what is held already stays.
+    /// Changes the limit. Present records stay.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
     }
 
-    /// Whether the next record may be pushed. A caller that must not lose what it has may push all the same.
+    /// Whether the next record may be pushed. A caller that must not lose a record may push it anyway.
     pub fn has_room(&self) -> bool {
         let has_memory = self.tail.count() == 0 && self.bytes < self.limit;
         has_memory || ((self.spills || self.tail.count() > 0) && self.tail.has_room())
     }
 
-    /// Memory should take from the tail what it can.
+    /// Whether memory has room for records of the tail.
     pub fn wants_records(&self) -> bool {
         self.tail.count() > 0 && self.bytes < self.limit / 2
     }
 
-    /// Takes back what came from the tail.
+    /// Appends records that return from the tail.
     pub fn refill(&mut self, records: Vec<Record>) {
         for record in records {
             self.hold(record);
@@ -92,11 +93,11 @@ impl Outbox {
         self.statement
     }
 
-    /// Appends a record and gives its number.
+    /// Appends a record. Returns its sequence number.
     pub fn push(&mut self, time_unix_micros: i64, statement: Option<u32>, payload: Payload) -> u64 {
         let seq = self.last_seq() + 1;
         let record = Record { seq, time_unix_micros, statement, payload: Some(payload) };
-        self.marks.note(&record);
+        self.terminal_records.note(&record);
         if self.tail.count() > 0 || (self.spills && self.bytes >= self.limit && self.tail.has_room()) {
             self.tail.push(&record);
         } else {
@@ -111,8 +112,8 @@ impl Outbox {
         self.records.push_back((record, size));
     }
 
-    /// Drops everything up to `seq`. A number that was never given out, or that no server can have seen since it is not
-    /// in memory, counts as the last one in memory.
+    /// Drops everything up to `seq`. A number beyond the last record in memory, which no server can have seen, counts
+    /// as that record's.
     pub fn ack(&mut self, seq: u64) {
         let seq = seq.min(self.acked + self.records.len() as u64);
         while self.acked < seq {
@@ -120,9 +121,9 @@ impl Outbox {
             self.bytes -= size + RECORD_OVERHEAD;
             self.acked += 1;
         }
-        self.marks.ack(self.acked);
+        self.terminal_records.ack(self.acked);
         if self.records.is_empty() {
-            // A burst of small records leaves a large ring behind.
+            // A burst of small records leaves a large buffer.
             self.records.shrink_to(1024);
         }
     }
@@ -143,24 +144,24 @@ impl Outbox {
         batch
     }
 
-    /// Everything that is not acknowledged, as far as it is in memory.
+    /// Unacknowledged records in memory.
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.iter().map(|(record, _)| record)
     }
 
-    /// Number of the last record that was pushed; 0 before the first.
+    /// Sequence number of the last record; 0: there is none.
     pub fn last_seq(&self) -> u64 {
         self.acked + self.records.len() as u64 + self.tail.count()
     }
 
-    /// Number up to which a server holds everything.
+    /// Sequence number up to which a server holds everything.
     pub fn acked(&self) -> u64 {
         self.acked
     }
 
-    /// What an exit report needs of what is not acknowledged.
-    pub fn marks(&self) -> &Marks {
-        &self.marks
+    /// Unacknowledged terminal records.
+    pub fn terminal_records(&self) -> &TerminalRecords {
+        &self.terminal_records
     }
 
     /// Memory held for unacknowledged records.
@@ -168,7 +169,7 @@ impl Outbox {
         self.bytes
     }
 
-    /// Bytes of all unacknowledged records, those on disk too.
+    /// Bytes of all unacknowledged records, in memory and on disk.
     pub fn unacked_bytes(&self) -> u64 {
         self.bytes as u64 + self.tail.bytes()
     }
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_rise_from_one_over_all_kinds() {
+    fn sequence_numbers_start_at_one_across_kinds() {
         let mut outbox = Outbox::new(1 << 20);
         assert_eq!(outbox.push(0, None, output(1)), 1);
         assert_eq!(outbox.push(0, Some(3), Payload::Started(Default::default())), 2);
@@ -195,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_outbox_has_room_again_after_an_ack() {
+    fn acknowledgement_makes_room() {
         let mut outbox = Outbox::new(1000);
         let seq = outbox.push(0, None, output(2000));
         assert!(!outbox.has_room());
@@ -205,30 +206,30 @@ mod tests {
     }
 
     #[test]
-    fn many_tiny_records_fill_it_too() {
+    fn record_overhead_counts_towards_the_limit() {
         let mut outbox = Outbox::new(100 << 10);
         let mut pushed = 0;
         while outbox.has_room() {
             outbox.push(0, None, output(1));
             pushed += 1;
         }
-        assert!(pushed < 1000, "{pushed} records of one byte were taken as if they cost nothing");
+        assert!(pushed < 1000, "{pushed} records of one byte were accepted");
     }
 
     #[test]
-    fn without_a_server_it_spills_and_with_one_it_does_not() {
+    fn records_spill_to_disk_only_without_a_server() {
         let mut outbox = Outbox::new(1000);
         outbox.set_disk_limit(1 << 20);
         outbox.push(0, None, output(2000));
-        assert!(!outbox.has_room(), "the child waits for its server");
+        assert!(!outbox.has_room(), "the command waits for its server");
         outbox.set_spills(true);
         assert!(outbox.has_room());
         assert_eq!((outbox.push(0, None, output(10)), outbox.last_seq()), (2, 2));
         outbox.set_spills(false);
-        assert!(outbox.has_room(), "what follows stays behind what was spilled");
+        assert!(outbox.has_room(), "later records follow spilled ones");
         assert_eq!((outbox.push(0, None, output(10)), outbox.tail.count()), (3, 2));
         outbox.ack(3);
-        assert_eq!(outbox.acked(), 1, "what is not in memory was never sent");
+        assert_eq!(outbox.acked(), 1, "spilled records were never sent");
         assert!(outbox.wants_records());
         let back = outbox.tail.take_unwritten();
         outbox.refill(back);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_keeps_to_its_size_but_always_moves() {
+    fn batch_is_bounded_but_never_empty() {
         let mut outbox = Outbox::new(1 << 30);
         for _ in 0..3 {
             outbox.push(0, None, output(400));
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ack_of_what_was_never_sent_drops_only_what_is_there() {
+    fn acknowledgement_beyond_the_last_record_is_clamped() {
         let mut outbox = Outbox::new(1 << 20);
         outbox.push(0, None, output(1));
         outbox.ack(u64::MAX);
@@ -256,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        /// A server that takes batches over connections that break at any moment ends with every record once.
+        /// A server that takes batches over connections that break at any moment gets every record once.
         #[test]
         fn every_record_arrives_once_in_order(
             steps in prop::collection::vec((0u8..4, 1usize..3000), 1..200)

@@ -1,4 +1,4 @@
-//! The file behind the outbox's tail: written and read on a thread that may block, so that a slow disk holds up the
+//! The overflow file of the outbox. It is written and read on a thread that may block, so that a slow disk delays
 //! records and not the supervisor.
 
 use std::fs::{File, OpenOptions};
@@ -15,13 +15,12 @@ use tokio::task::spawn_blocking;
 use super::link::Link;
 use super::tail::{DiskWork, Reading};
 
-/// Between tries on a disk that is full, or cannot be read now.
+/// Pause before a retry on a disk that is full or fails.
 const RETRY: Duration = Duration::from_secs(1);
-/// The unit in which a part is read again that the disk cannot read as a whole: that of a page cache, and of most file
-/// systems.
+/// Block size for reading around bad blocks: that of the page cache and of most file systems.
 const BLOCK: usize = 4096;
 
-/// The file has no name, so that nothing is left of it when the agent dies; what matters then is written to the spool.
+/// An unlinked file, so that a killed agent leaves nothing. At the end its records go to the spool.
 #[derive(Debug)]
 pub struct Overflow<F = File>(Arc<F>);
 
@@ -31,17 +30,17 @@ impl<F> Clone for Overflow<F> {
     }
 }
 
-/// How much of a part of the file was copied.
+/// Result of copying a part of the file.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Copied {
     /// All.
     Whole,
-    /// What is before the first byte that the disk cannot read.
+    /// The bytes before the first unreadable one.
     Beginning,
 }
 
 impl Overflow {
-    /// Makes the file in `dir`.
+    /// Creates the file in `dir`.
     ///
     /// # Errors
     /// Those of the file system.
@@ -55,19 +54,19 @@ impl Overflow {
 }
 
 impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
-    /// Carries out what the outbox asks for, for as long as the agent lives.
+    /// Does the disk work of the outbox until the agent ends.
     pub async fn serve(self, link: Arc<Link>) {
-        let mut is_damage_told = false;
+        let mut is_damage_reported = false;
         loop {
-            match link.disk_work().await {
+            match link.outbox.disk_work().await {
                 DiskWork::Write(at, bytes) => {
                     let file = self.0.clone();
                     let written = blocking(move || file.write_all_at(&bytes, at)).await;
-                    link.wrote_to_disk(written.is_ok());
+                    link.outbox.wrote_to_disk(written.is_ok());
                     if let Err(error) = written {
-                        tracing::warn!(%error, "cannot spool to disk; the command waits");
+                        tracing::warn!(%error, "cannot write records to disk; the command waits");
                         tokio::time::sleep(RETRY).await;
-                        link.retry_disk();
+                        link.outbox.retry_disk();
                     }
                 }
                 DiskWork::Read(at, length) => {
@@ -75,27 +74,27 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
                     let reading = match blocking(move || read(&*file, at, length)).await {
                         Ok(Part { bytes, damage: None }) => Reading::Whole(bytes.into()),
                         Ok(Part { bytes, damage: Some(Damage { until, error }) }) => {
-                            if !is_damage_told {
-                                is_damage_told = true;
-                                link.warn(format!(
-                                    "cannot read a part of what was spooled to disk: {error}; gap records stand for what is lost"
+                            if !is_damage_reported {
+                                is_damage_reported = true;
+                                link.outbox.warn(format!(
+                                    "cannot read records from disk: {error}; gap records stand for those that are lost"
                                 ));
                             }
                             Reading::Damaged { before: bytes.into(), until }
                         }
                         Err(error) => {
-                            tracing::error!(%error, "cannot read what was spooled to disk; trying again");
+                            tracing::error!(%error, "cannot read records from disk; retrying");
                             tokio::time::sleep(RETRY).await;
                             Reading::Failed
                         }
                     };
-                    link.read_from_disk(reading);
+                    link.outbox.read_from_disk(reading);
                 }
             }
         }
     }
 
-    /// Appends a part of the file to another one, up to what the disk cannot read.
+    /// Copies a part of the file to another one, up to the first unreadable byte.
     ///
     /// # Errors
     /// Those of the file system.
@@ -106,7 +105,7 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
             let Part { bytes, damage } = read(&*self.0, at, length)?;
             target.write_all(&bytes)?;
             if let Some(Damage { error, .. }) = damage {
-                tracing::error!(%error, "cannot read a part of what was spooled to disk; what is behind it is lost too");
+                tracing::error!(%error, "cannot read records from disk; later ones are lost too");
                 return Ok(Copied::Beginning);
             }
             at += length as u64;
@@ -115,19 +114,19 @@ impl<F: FileExt + Send + Sync + 'static> Overflow<F> {
     }
 }
 
-/// A part of the file, or what is before the first byte that the disk cannot read.
+/// A part of the file, up to the first unreadable block.
 struct Part {
     bytes: Vec<u8>,
     damage: Option<Damage>,
 }
 
 struct Damage {
-    /// Behind the first block that cannot be read.
+    /// Offset after the unreadable block.
     until: u64,
     error: io::Error,
 }
 
-/// Reads a part of the file. Where the disk cannot read all of it, reads block by block up to the first bad one.
+/// Reads a part of the file. If that fails, reads block by block up to the first unreadable one.
 fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
     let mut bytes = vec![0; length];
     match file.read_exact_at(&mut bytes, at) {
@@ -152,8 +151,7 @@ fn read(file: &impl FileExt, at: u64, length: usize) -> io::Result<Part> {
     Ok(Part { bytes, damage: None })
 }
 
-/// Whether the file is damaged, which trying again does not change: as a server's log is, or it is shorter than what was
-/// written.
+/// Whether the file is damaged, which is not retryable. That includes a file that is shorter than what was written.
 fn is_unreadable(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
         || error.raw_os_error().is_some_and(|code| says_damage(Errno::from_raw(code)))
@@ -172,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// A file with parts that cannot be read.
+    /// A file with unreadable parts.
     struct BadDisk {
         file: File,
         bad: Vec<Range<u64>>,
@@ -198,32 +196,32 @@ mod tests {
         Payload::Output(Output { stream: 1, offset: 0, data: vec![b'x'; 100_000].into() })
     }
 
-    /// Spools records while no server is there, then gives what a server gets.
+    /// Spills records without a server, then returns what a server gets.
     async fn shipped(bad: impl IntoIterator<Item = Range<u64>>) -> Vec<Record> {
         let disk = BadDisk { file: tempfile::tempfile().unwrap(), bad: bad.into_iter().collect() };
         let link = Arc::new(Link::new(1 << 20));
-        link.set_disk_limit(256 << 20);
+        link.outbox.set_disk_limit(256 << 20);
         link.set_attached(false);
         for _ in 0..RECORDS {
-            link.push_output(output());
+            link.outbox.push_output(output());
         }
         tokio::spawn(Overflow(Arc::new(disk)).serve(link.clone()));
-        while !link.unacked().encoded.is_empty() {
-            link.room().await;
+        while !link.outbox.unacked().encoded.is_empty() {
+            link.outbox.room().await;
         }
         link.set_attached(true);
         let (mut sent, _) = link.resume(0);
         let mut shipped: Vec<Record> = Vec::new();
-        while link.acked().borrow().to_owned() < link.last_seq() {
+        while link.outbox.acked().borrow().to_owned() < link.outbox.last_seq() {
             let next = link.next_message(&mut sent);
             let next = tokio::time::timeout(Duration::from_secs(60), next).await.expect("the rest comes");
             let Some(Message::Records(batch)) = next.message else { continue };
             shipped.extend(batch.records);
-            link.ack(shipped.last().map_or(0, |it| it.seq));
+            link.outbox.ack(shipped.last().map_or(0, |it| it.seq));
         }
         assert_eq!(
             shipped.iter().map(|it| it.seq).collect::<Vec<_>>(),
-            (1..=link.last_seq()).collect::<Vec<_>>()
+            (1..=link.outbox.last_seq()).collect::<Vec<_>>()
         );
         shipped
     }
@@ -232,7 +230,7 @@ mod tests {
         records.iter().filter(|it| matches!(it.payload, Some(Payload::Gap(_)))).count()
     }
 
-    /// All records that the disk can read arrive as they were; this is said once, however many are lost.
+    /// All readable records arrive unchanged. One warning reports the lost ones.
     fn assert_only_lost(records: &[Record], lost: Range<usize>) {
         assert!(lost.contains(&gaps(records)), "{} are lost", gaps(records));
         let whole = records.iter().filter(|it| it.payload == Some(output())).count();
@@ -249,20 +247,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gaps_stand_for_what_the_disk_cannot_read_and_the_rest_is_shipped() {
+    async fn unreadable_blocks_become_gaps_and_the_rest_is_shipped() {
         let all = shipped([]).await;
         assert_eq!((all.len() as u64, gaps(&all)), (RECORDS, 0));
-        // Two blocks, each within one record or at the border of two.
+        // Two blocks, each within one record or at the boundary of two.
         assert_only_lost(&shipped([1 << 20..(1 << 20) + 1, 5 << 20..(5 << 20) + 4096]).await, 2..5);
     }
 
     #[tokio::test]
-    async fn a_disk_that_reads_nothing_any_more_does_not_hold_up_what_is_in_memory() {
+    async fn unreadable_disk_does_not_block_records_in_memory() {
         assert_only_lost(&shipped(Some(0..u64::MAX)).await, 50..95);
     }
 
     #[test]
-    fn a_part_is_read_up_to_the_first_bad_block() {
+    fn read_stops_at_the_first_bad_block() {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&[7; 20_000], 0).unwrap();
         let disk = BadDisk { file, bad: vec![9000..9001, 16_000..16_001] };

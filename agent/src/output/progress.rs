@@ -1,14 +1,14 @@
-//! Progress bars for readers of lines, such as a container's log: what a program writes over with `\r` is shown once a
-//! second as a line of its own, and its last state always. All other bytes pass as they are. Pure.
+//! Condenses progress bars for readers of lines, such as a container's log. A text that is overwritten with `\r` is
+//! shown as a line once a second, and its last state always. All other bytes pass unchanged. Pure.
 
 use std::time::{Duration, Instant};
 
-/// Between two states of a bar.
+/// Time between two states of a bar.
 const EVERY: Duration = Duration::from_secs(1);
-/// A longer state is no progress bar, and passes.
+/// Maximum length of a state. A longer text is not a progress bar, and passes.
 const LONGEST: usize = 4 << 10;
 
-/// One stream on its way to a reader of lines.
+/// Filter of one stream.
 #[derive(Debug)]
 pub(super) struct ProgressLines {
     begun: Instant,
@@ -24,7 +24,7 @@ pub(super) struct ProgressLines {
 struct Bar {
     /// Since the last `\r`.
     state: Vec<u8>,
-    /// What it wrote over.
+    /// The overwritten state.
     before: Vec<u8>,
     is_shown: bool,
 }
@@ -41,7 +41,7 @@ impl ProgressLines {
         Self { begun, bar: None, after_return: false, is_within_line: false, shown_at: None }
     }
 
-    /// What to show of the next bytes.
+    /// Filters the next bytes.
     pub(super) fn push(&mut self, bytes: &[u8], now: Instant) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         for &byte in bytes {
@@ -87,13 +87,13 @@ impl ProgressLines {
         }
     }
 
-    /// When a state has to be shown, if nothing else comes.
+    /// Time at which a state has to be shown, if nothing else comes.
     pub(super) fn due(&self) -> Option<Instant> {
         self.bar.as_ref().filter(|bar| !bar.is_shown && !bar.latest().is_empty())?;
         Some(self.shown_at.map_or(self.begun, |shown| shown + EVERY))
     }
 
-    /// What to show when that time has come, or at the end of the stream.
+    /// Output for that time, or for the end of the stream.
     pub(super) fn flush(&mut self, now: Instant) -> Vec<u8> {
         let mut out = Vec::new();
         if self.due().is_some() {
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_is_shown_once_a_second_and_at_its_end() {
+    fn progress_bar_is_shown_once_a_second_and_at_its_end() {
         let bar: Vec<_> = (0..=100).map(|percent| (percent * 50, format!("\r{percent:3}%"))).collect();
         let mut pieces: Vec<_> = bar.iter().map(|(at, piece)| (*at, piece.as_str())).collect();
         pieces.push((5001, "\ndone\n"));
@@ -140,19 +140,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_state_is_shown_though_nothing_follows() {
+    fn last_state_is_shown_without_more_output() {
         assert_eq!(shown(&[(0, "\r 1%"), (10, "\r 2%"), (20, "\r 3%")]), " 1%\n 3%\n");
     }
 
     #[test]
-    fn a_return_before_a_newline_is_only_that() {
+    fn carriage_return_before_newline_is_a_line_end() {
         assert_eq!(shown(&[(0, "one\r\ntwo\r"), (1, "\nthree\n")]), "one\ntwo\nthree\n");
         assert_eq!(shown(&[(0, "loading"), (1, "\r50%\r\n")]), "loading\n50%\n");
     }
 
     proptest! {
         #[test]
-        fn without_a_return_every_byte_passes_at_once(text in "[^\r]{0,300}", cut in 0_usize..300) {
+        fn text_without_carriage_returns_passes_unchanged(text in "[^\r]{0,300}", cut in 0_usize..300) {
             let mut lines = ProgressLines::new(Instant::now());
             let cut = cut.min(text.len());
             let mut out = lines.push(&text.as_bytes()[..cut], Instant::now());

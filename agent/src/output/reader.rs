@@ -1,9 +1,8 @@
-//! Reads the child's stdout, stderr and channel, and makes records of what comes. One turn looks at the channel
-//! first, so that output is filed under the statement that was just started; but what a statement printed comes before its
-//! end, as the child wrote it.
+//! Reads the command's stdout, stderr and channel, and makes records. Each turn reads the channel first, so that output
+//! belongs to the statement that was just started. Output of a statement precedes the record of its end.
 //!
-//! When the outbox is full, the child waits, or its output is dropped and a gap record says how much: as the policy
-//! says. What comes over the channel is never dropped.
+//! When the outbox is full, the command waits, or its output is dropped and a gap record counts it, by the policy.
+//! Frames of the channel are never dropped.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use sqlflow_proto::record::output::Stream;
 use sqlflow_proto::record::{Gap, Output, gap, record::Payload};
+use sqlflow_sync::lock;
 use tokio::net::unix::{OwnedReadHalf, pipe};
 use tokio::sync::{mpsc, watch};
 
@@ -20,45 +20,69 @@ use super::link::Link;
 use super::progress::ProgressLines;
 use super::tee::Tee;
 use crate::channel::answers::Answer;
-use crate::channel::codec::{Sorted, next_frame};
+use crate::channel::codec::{Content, ReceivedFrame, next_frame};
 use crate::output::WhenFull;
 use crate::output::tee::TeeMode;
 use crate::supervisor::Event;
 use crate::trace::SharedTrace;
 
-/// Most bytes in one record of output.
+/// Maximum length of one record of output.
 const CHUNK: usize = 64 << 10;
-/// With less room than this left in a block, a new one is begun.
+/// Minimum room in a block; with less, a new one is allocated.
 const WORTHWHILE: usize = 8 << 10;
-/// Reads of a pipe that empty it, if nothing new is written meanwhile.
+/// Number of reads that empty a pipe, if nothing is written meanwhile.
 const PIPE_READS: usize = 16;
-/// Told to stop: when nothing has come for this long, the pipes are empty.
+/// Time without output after which the pipes are empty, once reading has to stop.
 const QUIET: Duration = Duration::from_millis(250);
-/// Told to stop: bytes that are still taken, whatever the outbox's limit says. More than pipes and socket hold.
+/// Bytes that are still read once reading has to stop, beyond the outbox's limit. More than pipes and socket hold.
 const LAST_BYTES: usize = 8 << 20;
 
-/// The agent's ends of the child's pipes and channel.
+/// The agent's ends of the command's pipes and channel.
 #[derive(Debug)]
 pub struct Reader {
-    /// Where records go.
+    /// Takes the records.
     pub link: Arc<Link>,
-    /// Where frames go that are no records. Unbounded, but emptied after every turn, since all run on one thread.
+    /// Takes other frames. Unbounded, but emptied after every turn, since all tasks run on one thread.
     pub events: mpsc::UnboundedSender<Event>,
-    /// The child's stdout.
+    /// The command's stdout.
     pub stdout: OutputPipe,
-    /// The child's stderr.
+    /// The command's stderr.
     pub stderr: OutputPipe,
-    /// What the child's library says, and where acknowledgements go that are due later; `None` after its end.
-    pub channel: Option<(OwnedReadHalf, BytesMut, mpsc::Sender<Answer>)>,
-    /// What to do with output when the outbox is full.
+    /// The submitter channel; `None` after its end.
+    pub channel: Option<Channel>,
+    /// Policy for output when the outbox is full.
     pub when_full: WhenFull,
-    /// Takes what the submitter tells of its work; `None`: nobody wants to know.
+    /// Takes the submitter's spans; `None`: spans are not sent.
     pub trace: Option<SharedTrace>,
-    /// Becomes true when only what is there now is to be read.
+    /// Becomes true when reading has to stop after what the pipes hold.
     pub stop: watch::Receiver<bool>,
 }
 
-/// One of the child's output streams.
+/// The agent's end of the submitter channel.
+#[derive(Debug)]
+pub struct Channel {
+    incoming: OwnedReadHalf,
+    /// The beginning of a frame.
+    buffer: BytesMut,
+    /// Acknowledgements that are due later.
+    answers: mpsc::Sender<Answer>,
+}
+
+impl Channel {
+    /// With nothing read yet.
+    pub fn new(incoming: OwnedReadHalf, answers: mpsc::Sender<Answer>) -> Self {
+        Self { incoming, buffer: BytesMut::new(), answers }
+    }
+}
+
+/// Whether something still holds one of the command's pipes open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pipes {
+    Closed,
+    HeldOpen,
+}
+
+/// One of the command's output streams.
 #[derive(Debug)]
 pub struct OutputPipe {
     /// `None` after its end.
@@ -67,22 +91,22 @@ pub struct OutputPipe {
     offset: u64,
     block: BytesMut,
     tee: Option<Tee>,
-    /// For a tee that is read line by line.
+    /// For a tee in line mode.
     progress: Option<ProgressLines>,
-    /// Bytes that were dropped and of which no record tells yet.
+    /// Dropped bytes without a gap record yet.
     dropped: u64,
 }
 
 impl OutputPipe {
     /// # Errors
-    /// `pipe` is none, or cannot be made non-blocking.
+    /// `pipe` is not a pipe, or cannot be made non-blocking.
     pub fn new(pipe: OwnedFd, stream: Stream, tee: Option<Tee>, mode: TeeMode) -> io::Result<Self> {
         let pipe = pipe::Receiver::from_owned_fd(pipe)?;
         let progress = (mode == TeeMode::Lines).then(|| ProgressLines::new(Instant::now()));
         Ok(Self { pipe: Some(pipe), stream, offset: 0, block: BytesMut::new(), tee, progress, dropped: 0 })
     }
 
-    /// One read, one record, or a piece that is dropped. Gives the bytes read; 0: nothing is there now.
+    /// Reads once, and records or drops the bytes. Returns their number; 0: nothing is there now.
     async fn turn(&mut self, link: &Link, drops: bool, stop: &mut watch::Receiver<bool>) -> usize {
         if self.is_held() && !*stop.borrow() {
             return 0;
@@ -99,9 +123,9 @@ impl OutputPipe {
                 if drops {
                     self.dropped += read as u64;
                 } else {
-                    self.tell_dropped(link);
+                    self.record_dropped(link);
                     let output = Output { stream: self.stream.into(), offset: self.offset, data };
-                    link.push_output(Payload::Output(output));
+                    link.outbox.push_output(Payload::Output(output));
                 }
                 self.offset += read as u64;
                 return read;
@@ -115,12 +139,12 @@ impl OutputPipe {
         0
     }
 
-    /// The reader of our own stream is slow, so the child waits at this pipe; at the other one it need not.
+    /// Whether the reader of the agent's own stream is slow, so that the command waits at this pipe.
     fn is_held(&self) -> bool {
         self.tee.as_ref().is_some_and(Tee::holds)
     }
 
-    /// On our own stdout or stderr.
+    /// Copies output to the agent's own stream.
     async fn repeat(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
         let data = match &mut self.progress {
             Some(progress) => progress.push(&data, Instant::now()).into(),
@@ -129,7 +153,7 @@ impl OutputPipe {
         self.show(data, link, stop).await;
     }
 
-    /// Shows the state of a progress bar that has been quiet since.
+    /// Shows the state of a progress bar without new output.
     async fn show_progress(&mut self, link: &Link, stop: &mut watch::Receiver<bool>) {
         if let Some(progress) = &mut self.progress {
             let state = progress.flush(Instant::now());
@@ -137,7 +161,7 @@ impl OutputPipe {
         }
     }
 
-    /// A reader that is stuck there does not hold up the last bytes on their way to the records.
+    /// A stuck reader there does not delay the records of the last bytes.
     async fn show(&mut self, data: Bytes, link: &Link, stop: &mut watch::Receiver<bool>) {
         let Some(tee) = self.tee.as_ref().filter(|_| !data.is_empty()) else { return };
         tokio::select! {
@@ -147,14 +171,14 @@ impl OutputPipe {
         }
         tee.pass(data);
         if let Some(failure) = tee.failure() {
-            link.warn(failure);
+            link.outbox.warn(failure);
         }
         if tee.is_over() {
             self.pipe = None;
         }
     }
 
-    /// Waits until that has to be done.
+    /// Waits until that is due.
     async fn progress_due(&self) {
         match self.progress.as_ref().filter(|_| !self.is_held()).and_then(ProgressLines::due) {
             Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -162,10 +186,10 @@ impl OutputPipe {
         }
     }
 
-    fn tell_dropped(&mut self, link: &Link) {
+    fn record_dropped(&mut self, link: &Link) {
         if self.dropped > 0 {
             let bytes = Some(std::mem::take(&mut self.dropped));
-            link.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
+            link.outbox.push_output(Payload::Gap(Gap { reason: gap::Reason::SpoolFull.into(), bytes }));
         }
     }
 
@@ -182,30 +206,29 @@ impl OutputPipe {
 }
 
 impl Reader {
-    /// Reads until everything has ended, or until told to stop and nothing more comes. Says how it ended by an event.
+    /// Reads until everything has ended, or until it has to stop and nothing more comes. Sends an event at the end.
     pub async fn run(mut self) {
-        let open = self.read_all().await;
+        let pipes = self.read_all().await;
         for pipe in [&mut self.stdout, &mut self.stderr] {
             pipe.show_progress(&self.link, &mut self.stop).await;
-            pipe.tell_dropped(&self.link);
+            pipe.record_dropped(&self.link);
         }
-        let _ = self.events.send(Event::StreamsEnded { open });
+        let _ = self.events.send(Event::StreamsEnded { open: pipes == Pipes::HeldOpen });
     }
 
-    /// True: something still holds a pipe open.
-    async fn read_all(&mut self) -> bool {
+    async fn read_all(&mut self) -> Pipes {
         let mut last_bytes = LAST_BYTES;
         loop {
             let stopping = *self.stop.borrow_and_update();
             if self.all_ended() {
-                return false;
+                return Pipes::Closed;
             }
-            let is_full = !stopping && !self.link.has_room();
+            let is_full = !stopping && !self.link.outbox.has_room();
             let drops = is_full && self.when_full == WhenFull::Drop;
             if is_full && !drops {
-                // The child waits with us.
+                // The command waits too.
                 tokio::select! {
-                    () = self.link.room() => {}
+                    () = self.link.outbox.room() => {}
                     _ = self.stop.changed() => {}
                 }
                 continue;
@@ -215,23 +238,23 @@ impl Reader {
                 if stopping {
                     match last_bytes.checked_sub(read) {
                         Some(left) => last_bytes = left,
-                        None => return true,
+                        None => return Pipes::HeldOpen,
                     }
                 }
                 tokio::task::yield_now().await;
                 continue;
             }
             if self.all_ended() {
-                return false;
+                return Pipes::Closed;
             }
             let (mut stop, mut stopped) = (self.stop.clone(), self.stop.clone());
             tokio::select! {
                 () = self.readable(drops) => {}
-                () = self.link.room(), if drops => {}
+                () = self.link.outbox.room(), if drops => {}
                 () = self.stdout.progress_due() => self.stdout.show_progress(&self.link, &mut stop).await,
                 () = self.stderr.progress_due() => self.stderr.show_progress(&self.link, &mut stop).await,
                 _ = stopped.changed(), if !stopping => {}
-                () = tokio::time::sleep(QUIET), if stopping => return true,
+                () = tokio::time::sleep(QUIET), if stopping => return Pipes::HeldOpen,
             }
         }
     }
@@ -251,8 +274,8 @@ impl Reader {
     async fn readable(&self, drops: bool) {
         let channel = async {
             match &self.channel {
-                Some((channel, ..)) if !drops => {
-                    let _ = channel.readable().await;
+                Some(channel) if !drops => {
+                    let _ = channel.incoming.readable().await;
                 }
                 Some(_) | None => std::future::pending().await,
             }
@@ -265,9 +288,9 @@ impl Reader {
     }
 
     async fn channel_turn(&mut self) -> usize {
-        let Some((channel, buffer, _)) = &mut self.channel else { return 0 };
+        let Some(Channel { incoming, buffer, .. }) = &mut self.channel else { return 0 };
         buffer.reserve(CHUNK);
-        match channel.try_read_buf(buffer) {
+        match incoming.try_read_buf(buffer) {
             Ok(0) => {
                 if !buffer.is_empty() {
                     let _ = self.events.send(Event::ChannelCut);
@@ -283,7 +306,7 @@ impl Reader {
                 read
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            // The child closed its end without reading all of ours: the same end.
+            // The command closed its end without reading all answers.
             Err(_) => {
                 self.channel = None;
                 0
@@ -292,13 +315,13 @@ impl Reader {
     }
 
     async fn take_frames(&mut self) -> Result<(), String> {
-        let Some((_, buffer, answers)) = &mut self.channel else { return Ok(()) };
+        let Some(Channel { buffer, answers, .. }) = &mut self.channel else { return Ok(()) };
         let mut stop = self.stop.clone();
-        // Once for what was read at a time, so that a child with many short statements cannot have more read than there is
-        // room for.
+        // Once per read of the channel, so that many short statements do not make it read more than there is room for.
         let mut may_drain = true;
-        while let Some((statement, ack_id, sorted)) = next_frame(buffer).map_err(|bad| bad.to_string())? {
-            if matches!(sorted, Sorted::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
+        while let Some(frame) = next_frame(buffer).map_err(|bad| bad.to_string())? {
+            let ReceivedFrame { statement, ack_id, content } = frame;
+            if matches!(content, Content::Record(Payload::Ended(_))) && std::mem::take(&mut may_drain) {
                 for pipe in [&mut self.stdout, &mut self.stderr] {
                     for _ in 0..PIPE_READS {
                         if pipe.turn(&self.link, false, &mut stop).await == 0 {
@@ -307,21 +330,21 @@ impl Reader {
                     }
                 }
             }
-            let seq = match sorted {
-                Sorted::Record(payload) => self.link.push(statement, payload),
-                Sorted::Failure(failure) => {
+            let seq = match content {
+                Content::Record(payload) => self.link.outbox.push(statement, payload),
+                Content::Failure(failure) => {
                     let _ = self.events.send(Event::SubmitterFailed(failure));
-                    self.link.last_seq()
+                    self.link.outbox.last_seq()
                 }
-                Sorted::Span(span) => {
+                Content::Span(span) => {
                     if let Some(trace) = &self.trace {
-                        trace.lock().expect("nobody panics while holding the lock").take(statement, span);
+                        lock(trace).add(statement, span);
                     }
-                    self.link.last_seq()
+                    self.link.outbox.last_seq()
                 }
-                Sorted::Commit => {
+                Content::Commit => {
                     let _ = self.events.send(Event::CommitAsked);
-                    self.link.last_seq()
+                    self.link.outbox.last_seq()
                 }
             };
             if ack_id != 0 {
@@ -329,7 +352,7 @@ impl Reader {
                     mpsc::error::TrySendError::Full(_) => Err(
                         "the submitter channel is broken: the submitter does not read its acknowledgements",
                     ),
-                    // It closed its end, and so does not care.
+                    // It closed its end, so it does not wait for acknowledgements.
                     mpsc::error::TrySendError::Closed(_) => Ok(()),
                 })?;
             }
@@ -355,9 +378,9 @@ mod tests {
             .encode_length_delimited_to_vec()
     }
 
-    /// All of it is there before the agent reads: only the rules can give the order.
+    /// Everything is written before the agent reads, so only the rules of the reader give the order.
     #[tokio::test]
-    async fn what_a_statement_printed_comes_before_its_end() {
+    async fn output_of_a_statement_precedes_its_end_record() {
         let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).expect("a pipe");
         let ((out, mut out_of_child), (err, err_of_child)) = (pipe(), pipe());
         let (channel, mut channel_of_child) = std::os::unix::net::UnixStream::pair().expect("a pair");
@@ -385,14 +408,14 @@ mod tests {
             events,
             stdout: output(out, Stream::Stdout),
             stderr: output(err, Stream::Stderr),
-            channel: Some((incoming, BytesMut::new(), answers)),
+            channel: Some(Channel::new(incoming, answers)),
             when_full: WhenFull::Block,
             trace: None,
             stop,
         };
         reader.run().await;
         let kinds: Vec<&str> =
-            link.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
+            link.outbox.unacked().records.iter().map(|record| kind(record.payload.as_ref())).collect();
         assert_eq!(kinds, ["started", "output", "ended"]);
     }
 

@@ -1,4 +1,4 @@
-//! What one stream to a server has carried.
+//! What was sent on one stream to a server.
 
 use std::time::Instant;
 
@@ -7,11 +7,11 @@ use sqlflow_proto::agent::attach_request::Message;
 
 use super::window::Window;
 
-/// What one stream has carried so far.
+/// What was sent on one stream so far.
 #[derive(Debug)]
 pub struct Sent {
     pub(super) next_seq: u64,
-    /// The server's log has lost records up to this one, which nobody has any more; a gap has to stand for them.
+    /// The server's log has lost records up to this one, which the agent has dropped. A gap record stands for them.
     pub(super) lost_until: Option<u64>,
     pub(super) commits: u64,
     pub(super) outcome: bool,
@@ -21,20 +21,20 @@ pub struct Sent {
 }
 
 impl Sent {
-    /// A new stream to a server that holds everything up to `acked_seq`, when records up to `dropped` are not here any
-    /// more because some server had acknowledged them.
+    /// A new stream to a server that holds everything up to `acked_seq`. Records up to `dropped` were acknowledged
+    /// before, and the agent does not have them any more.
     pub fn resume(acked_seq: u64, dropped: u64) -> Self {
         let lost_until = (acked_seq < dropped).then_some(dropped);
         let next_seq = acked_seq + 1;
         Self { next_seq, lost_until, commits: 0, outcome: false, window: Window::new(), heartbeat_due: true }
     }
 
-    /// Whether the outcome went out on this stream.
+    /// Whether the outcome was sent on this stream.
     pub fn outcome(&self) -> bool {
         self.outcome
     }
 
-    /// The message that was given last goes out in this form.
+    /// Notes that the last message is sent in this form.
     pub fn sends(&mut self, message: &Message) {
         let bytes = match message {
             Message::Records(batch) => batch.encoded_len(),

@@ -1,4 +1,4 @@
-//! Records that no server took, on disk: length-delimited, in order, durable before the agent exits.
+//! The spool: unacknowledged records on disk, length-delimited, in order, durable before the agent exits.
 
 use std::io;
 use std::path::Path;
@@ -10,14 +10,14 @@ use sqlflow_os::durable;
 
 use super::link::Unacked;
 use super::overflow::{Copied, Overflow};
-use crate::exhaustion::outlast;
+use crate::exhaustion::retry_exhaustion;
 
 /// Name in the run folder.
 pub const FILE: &str = "spool";
 
-/// Writes everything that is unacknowledged to `<dir>/spool`, or as much from its beginning as the disk can read and has
-/// room for. A server takes the whole records of that, and notices that the last one is not whole. What fails because
-/// something is used up, such as descriptors, is tried again for `limit`. Blocks.
+/// Writes all unacknowledged records to `<dir>/spool`, or as many of the first ones as can be read and fit on the disk.
+/// A server takes the complete records, and detects a truncated last one. Exhaustion, such as of descriptors, is
+/// retried for `limit`. Blocks.
 ///
 /// # Errors
 /// The file cannot be written durably.
@@ -27,13 +27,13 @@ pub fn leave(
     unacked: &Unacked,
     overflow: Option<&Overflow>,
 ) -> anyhow::Result<()> {
-    outlast(limit, || Ok(write(dir, unacked, overflow)?))
+    retry_exhaustion(limit, || Ok(write(dir, unacked, overflow)?))
 }
 
 fn write(dir: &Path, unacked: &Unacked, overflow: Option<&Overflow>) -> io::Result<()> {
     durable::replace(&dir.join(FILE), |file| match write_all(file, unacked, overflow) {
         Err(error) if is_full(&error) => {
-            tracing::error!(%error, "cannot write all of the spool; what has room is kept");
+            tracing::error!(%error, "cannot write all of the spool; keeping the records that fit");
             Ok(())
         }
         written => written,
@@ -53,7 +53,7 @@ fn write_all(file: &mut impl io::Write, unacked: &Unacked, overflow: Option<&Ove
     if let Some(overflow) = overflow {
         match overflow.copy_to(unacked.on_disk.clone(), file)? {
             Copied::Whole => {}
-            // The spool has no sign of where the next record begins.
+            // The start of the next record would not be found in the spool.
             Copied::Beginning => return Ok(()),
         }
     }
@@ -85,13 +85,13 @@ mod tests {
         small_disk::done();
     }
 
-    /// Nothing shows where the record that is torn ends, so the rest is lost; what was whole before it is not.
+    /// The end of a truncated record is unknown, so later ones are lost. Those before it are kept.
     #[test]
-    fn what_is_before_a_part_that_the_disk_cannot_read_is_left() {
+    fn spool_keeps_records_before_an_unreadable_part() {
         let dir = tempfile::tempdir().unwrap();
         let record = |seq| Record { seq, ..Record::default() };
         let encoded = record(3).encode_length_delimited_to_vec().into();
-        // The overflow file is shorter than what was written to it.
+        // The overflow file is shorter than what was written.
         let overflow = Overflow::create(dir.path()).unwrap();
         let unacked = Unacked { records: vec![record(1)], on_disk: 0..100, encoded };
         write(dir.path(), &unacked, Some(&overflow)).unwrap();
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(spooled, record(1).encode_length_delimited_to_vec());
     }
 
-    /// In a process of its own, whose limit of open files it lowers.
+    /// In a separate process, whose limit of open files it lowers.
     #[test]
     fn without_descriptors() {
         use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -123,12 +123,12 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_waited_for() {
+    fn descriptor_exhaustion_is_retried() {
         small_disk::run("output::spool::tests::without_descriptors");
     }
 
     #[test]
-    fn a_full_disk_keeps_what_it_has_room_for() {
+    fn full_disk_keeps_the_records_that_fit() {
         small_disk::run("output::spool::tests::on_a_small_disk");
     }
 }

@@ -1,23 +1,22 @@
-//! Where records begin in the overflow file, for some of them: behind a part that is lost, reading goes on at the next of
-//! these. Pure.
+//! Offsets of some records in the overflow file. After a lost part, reading resumes at the next one. Pure.
 
 use std::collections::VecDeque;
 
-/// Distance between two in a small file.
+/// Distance between two starts in a small file.
 const MIN_DISTANCE: u64 = 64 << 10;
-/// At most so many for one file, whatever its size.
+/// Maximum number of starts for any file size.
 const MOST: u64 = 4096;
 
-/// The beginning of a record.
+/// Start of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Start {
     /// Offset in the file.
     pub(super) at: u64,
-    /// Number of the record.
+    /// Sequence number of the record.
     pub(super) seq: u64,
 }
 
-/// Beginnings of records, in order.
+/// Starts of records, in order.
 #[derive(Debug)]
 pub(super) struct Starts {
     distance: u64,
@@ -25,19 +24,19 @@ pub(super) struct Starts {
 }
 
 impl Starts {
-    /// For a file of at most so many bytes.
+    /// For a file of at most `limit` bytes.
     pub(super) fn new(limit: u64) -> Self {
         Self { distance: (limit / MOST).max(MIN_DISTANCE), known: VecDeque::new() }
     }
 
-    /// A record begins there. It is kept if the last one is far enough before it.
+    /// Adds a start, if it is far enough from the last one.
     pub(super) fn note(&mut self, start: Start) {
         if self.known.back().is_none_or(|last| start.at - last.at >= self.distance) {
             self.known.push_back(start);
         }
     }
 
-    /// The first one at this offset or behind it. Those before it are not needed any more.
+    /// The first start at or after this offset. Drops those before it.
     pub(super) fn from(&mut self, at: u64) -> Option<Start> {
         let before = self.known.partition_point(|it| it.at < at);
         self.known.drain(..before);
@@ -49,7 +48,7 @@ impl Starts {
         self.known.clear();
     }
 
-    /// What was at this offset is at the beginning of the file now, and nothing before it is left.
+    /// Moves this offset to the beginning of the file. Drops what was before it.
     pub(super) fn rebase(&mut self, at: u64) {
         self.from(at);
         self.known.iter_mut().for_each(|it| it.at -= at);
@@ -61,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_large_file_has_no_more_of_them_than_a_small_one() {
+    fn number_of_starts_is_bounded_for_any_file_size() {
         for limit in [256 << 20, 1 << 40] {
             let mut starts = Starts::new(limit);
             for seq in 0..100_000 {
@@ -73,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn they_move_with_what_is_left_of_the_file() {
+    fn starts_are_rebased_with_the_file() {
         let mut starts = Starts::new(1 << 20);
         for at in [0, 100, MIN_DISTANCE, 2 * MIN_DISTANCE] {
             starts.note(Start { at, seq: at + 1 });

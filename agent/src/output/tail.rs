@@ -1,8 +1,8 @@
-//! The part of the outbox that memory has no room for: encoded records, in a file, first in first out. Pure: it says
-//! what to write and read, and is told what came of it.
+//! The part of the outbox that does not fit into memory: encoded records in a file, first in first out. Pure: it
+//! returns the work with the file, and takes the results.
 //!
 //! ```text
-//! memory ←─ [ file: read_at … written ][ on its way to the file ][ buffer ] ←─ push
+//! memory ←─ [ file: read_at … written ][ being written ][ buffer ] ←─ push
 //! ```
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -12,64 +12,64 @@ use sqlflow_proto::record::{Gap, Record, gap, record::Payload};
 use super::frame::{self, Front, MAX_FRAME};
 use super::starts::{Start, Starts};
 
-/// Bytes that may wait for the file.
+/// Size of the buffer before the file.
 const BUFFER: usize = 1 << 20;
-/// Read at once, unless a record is larger.
+/// Size of one read, unless a record is larger.
 const READ: usize = 1 << 20;
-/// Gaps given at once, since the file may have held millions of records.
+/// Maximum number of gaps in one result, since the file may have held millions of records.
 const MAX_GAPS: u64 = 1000;
 
-/// Something to do with the file; one at a time.
+/// Work with the file; one at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DiskWork {
     /// Write these bytes at this offset.
     Write(u64, Bytes),
-    /// Read so many bytes at this offset.
+    /// Read this number of bytes at this offset.
     Read(u64, usize),
 }
 
-/// What came of a read.
+/// Result of a read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reading {
-    /// All that was asked for.
+    /// All bytes.
     Whole(Bytes),
-    /// The disk cannot read all of it, now or later.
+    /// Some bytes are unreadable for good.
     Damaged {
-        /// What is before the first byte that cannot be read.
+        /// Bytes before the first unreadable one.
         before: Bytes,
-        /// Offset in the file from which on it may be readable again.
+        /// Offset from which on the file may be readable again.
         until: u64,
     },
-    /// It may be read later.
+    /// Retryable.
     Failed,
 }
 
-/// What is not in memory.
+/// Records that are not in memory.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Largest size of the file; 0: there is no file.
+    /// Maximum length of the file; 0: there is no file.
     limit: u64,
-    /// Records, wherever they are.
+    /// Number of records, in file and buffers.
     count: u64,
     read_at: u64,
     written: u64,
-    on_its_way: Option<Bytes>,
+    in_flight: Option<Bytes>,
     buffer: BytesMut,
     is_busy: bool,
     next_read: usize,
-    /// The last write failed; nothing more is taken until it is tried again.
+    /// The last write failed. No records are accepted until its retry.
     is_broken: bool,
-    /// The record before the first of the tail, without its payload.
+    /// The record before the first one of the tail, without its payload.
     previous: Record,
-    /// Records before all others that the file held and did not give back. A gap will stand for each.
+    /// Number of lost records before all others. A gap will stand for each.
     lost: u64,
-    /// Where to go on behind a part of the file that is lost.
+    /// Where reading resumes after a lost part of the file.
     starts: Starts,
 }
 
-/// Where the next record begins.
+/// Start of the next record.
 enum Next {
-    /// At the front of what is left.
+    /// At the front of the remaining bytes.
     Here,
     Unknown,
 }
@@ -81,7 +81,7 @@ impl Tail {
             count: 0,
             read_at: 0,
             written: 0,
-            on_its_way: None,
+            in_flight: None,
             buffer: BytesMut::new(),
             is_busy: false,
             next_read: READ,
@@ -96,17 +96,17 @@ impl Tail {
         self.count
     }
 
-    /// Bytes of it in memory.
+    /// Its bytes in memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.buffer.len() + self.on_its_way.as_ref().map_or(0, Bytes::len)
+        self.buffer.len() + self.in_flight.as_ref().map_or(0, Bytes::len)
     }
 
-    /// Bytes of all of it.
+    /// All its bytes.
     pub(super) fn bytes(&self) -> u64 {
         self.written - self.read_at + self.memory_bytes() as u64
     }
 
-    /// Whether another record may be pushed; one that must not be lost may be pushed all the same.
+    /// Whether another record may be pushed. One that must not be lost may be pushed anyway.
     pub(super) fn has_room(&self) -> bool {
         let end = self.written + self.memory_bytes() as u64;
         !self.is_broken && self.memory_bytes() < BUFFER && end < self.limit
@@ -122,7 +122,7 @@ impl Tail {
         self.count += 1;
     }
 
-    /// The next thing to do with the file. `wants_records`: memory has room.
+    /// The next work with the file. `wants_records`: memory has room.
     pub(super) fn work(&mut self, wants_records: bool) -> Option<DiskWork> {
         if self.is_busy || self.limit == 0 || (wants_records && self.lost > 0) {
             return None;
@@ -132,11 +132,11 @@ impl Tail {
             let left = usize::try_from(self.written - self.read_at).unwrap_or(usize::MAX);
             return Some(DiskWork::Read(self.read_at, self.next_read.min(left)));
         }
-        // What memory will take at once need not go through the file.
-        if self.on_its_way.is_none() && !self.buffer.is_empty() && !wants_records {
-            self.on_its_way = Some(self.buffer.split().freeze());
+        // Records that memory takes at once do not go through the file.
+        if self.in_flight.is_none() && !self.buffer.is_empty() && !wants_records {
+            self.in_flight = Some(self.buffer.split().freeze());
         }
-        let bytes = self.on_its_way.clone()?;
+        let bytes = self.in_flight.clone()?;
         if self.is_broken || (wants_records && self.read_at == self.written) {
             return None;
         }
@@ -144,22 +144,22 @@ impl Tail {
         Some(DiskWork::Write(self.written, bytes))
     }
 
-    /// What became of a write. After a failure nothing is lost: memory keeps it.
+    /// Takes the result of a write. After a failure, memory keeps the records.
     pub(super) fn wrote(&mut self, succeeded: bool) {
         self.is_busy = false;
         self.is_broken = !succeeded;
         if succeeded {
-            self.written += self.on_its_way.take().map_or(0, |bytes| bytes.len() as u64);
+            self.written += self.in_flight.take().map_or(0, |bytes| bytes.len() as u64);
         }
     }
 
-    /// The failed write may be tried again.
+    /// Allows a retry of the failed write.
     pub(super) fn retry(&mut self) {
         self.is_broken = false;
     }
 
-    /// What was read: gives its whole records, in order, and a gap for each that is damaged. Gaps for those that are lost
-    /// since nobody knows where they begin, or the disk cannot read them, come from [`Self::take_unwritten`].
+    /// Takes the result of a read. Returns complete records in order, with a gap for each damaged one. Gaps for records
+    /// that are unreadable or whose start is unknown come from [`Self::take_unwritten`].
     pub(super) fn read(&mut self, reading: Reading) -> Vec<Record> {
         self.is_busy = false;
         let (mut bytes, unreadable_until) = match reading {
@@ -172,7 +172,7 @@ impl Tail {
         let in_file = self.count - self.count_in_memory();
         let (records, next) = self.decode(&mut bytes, in_file);
         let taken = before - bytes.len();
-        // A record that is larger than a piece needs a larger piece.
+        // A record that is larger than one read needs a larger read.
         self.next_read = if taken == 0 { (self.next_read * 2).min(MAX_FRAME) } else { READ };
         self.read_at += taken as u64;
         let is_lost = matches!(next, Next::Unknown) || (is_rest && !bytes.is_empty());
@@ -188,8 +188,7 @@ impl Tail {
         records
     }
 
-    /// Nothing more can be had of the file before `at`. Reading goes on at the first record behind that whose beginning is
-    /// known.
+    /// Skips the file up to `at`. Reading resumes at the first known start after it.
     fn lose_up_to(&mut self, at: u64) {
         self.next_read = READ;
         let next = self.starts.from(at).filter(|it| it.at < self.written && it.seq > self.previous.seq);
@@ -197,7 +196,7 @@ impl Tail {
         self.lost = next.map_or(0, |it| it.seq - self.previous.seq - 1);
     }
 
-    /// Records that need no reading, when the file holds none before them.
+    /// Takes records that are not in the file, if none in the file precedes them.
     pub(super) fn take_unwritten(&mut self) -> Vec<Record> {
         if self.is_busy {
             return Vec::new();
@@ -210,7 +209,7 @@ impl Tail {
         if self.read_at < self.written {
             return Vec::new();
         }
-        let mut bytes = self.on_its_way.take().unwrap_or_default();
+        let mut bytes = self.in_flight.take().unwrap_or_default();
         let (mut records, _) = self.decode(&mut bytes, self.count);
         let mut bytes = self.buffer.split().freeze();
         records.extend(self.decode(&mut bytes, self.count).0);
@@ -220,7 +219,7 @@ impl Tail {
         records
     }
 
-    /// Takes at most `left` records from the front of `bytes`, with gaps for those between them that are damaged.
+    /// Decodes at most `left` records from the front of `bytes`, with gaps for damaged ones between them.
     fn decode(&mut self, bytes: &mut Bytes, mut left: u64) -> (Vec<Record>, Next) {
         let mut records = Vec::new();
         while bytes.has_remaining() {
@@ -235,7 +234,7 @@ impl Tail {
                     records.push(self.take(record));
                     left -= missing + 1;
                 }
-                // The number of the next one tells how many are missing.
+                // The sequence number of the next one shows how many are missing.
                 Front::Damaged => {}
                 Front::Incomplete => return (records, Next::Here),
                 Front::Unframed => return (records, Next::Unknown),
@@ -263,16 +262,16 @@ impl Tail {
         Record { seq, payload: Some(Payload::Gap(gap)), ..self.previous.clone() }
     }
 
-    /// One gap instead of all records that the file did not give back; they are before all others.
+    /// One gap instead of all lost records, which precede all others.
     pub(super) fn gap_for_lost(&self) -> Option<Record> {
         (self.lost > 0).then(|| self.gap(self.lost))
     }
 
     fn count_in_memory(&self) -> u64 {
-        frame::count(self.on_its_way.as_deref().unwrap_or_default()) + frame::count(&self.buffer)
+        frame::count(self.in_flight.as_deref().unwrap_or_default()) + frame::count(&self.buffer)
     }
 
-    /// From its beginning, where nothing is left in it, so that it never grows beyond its limit.
+    /// Writes from the beginning of the file again once it is empty, so that it stays within its limit.
     fn begin_file_again(&mut self) {
         if self.read_at == self.written {
             self.starts.rebase(self.written);
@@ -280,10 +279,10 @@ impl Tail {
         }
     }
 
-    /// Where the rest is: the part of the file, and what comes after it.
+    /// The remaining records: a part of the file, and the bytes after it.
     pub(super) fn rest(&self) -> (std::ops::Range<u64>, Bytes) {
         let mut after = BytesMut::new();
-        after.extend_from_slice(self.on_its_way.as_deref().unwrap_or_default());
+        after.extend_from_slice(self.in_flight.as_deref().unwrap_or_default());
         after.extend_from_slice(&self.buffer);
         (self.read_at..self.written, after.freeze())
     }

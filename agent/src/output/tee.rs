@@ -1,4 +1,4 @@
-//! The child's output and the agent's log on the agent's own stdout and stderr.
+//! Copies the command's output to the agent's own stdout and stderr, beside the agent's log.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,34 +13,33 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tokio::sync::{mpsc, watch};
 
-/// Bytes that may wait, and one chunk more.
+/// Bytes that may be queued, plus one chunk.
 const QUEUE: usize = 2 << 20;
-/// What a chunk costs besides its bytes.
+/// Overhead of a chunk.
 const CHUNK_OVERHEAD: usize = 256;
-/// How long the child's output waits for a stuck reader, once; and the exit for the last of it.
-pub const PATIENCE: Duration = Duration::from_secs(1);
+/// Timeout for a stuck reader of a copy, once; and for the last output at the exit.
+pub const READER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How the command's output is copied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum TeeMode {
     /// Byte for byte
     Raw,
-    /// For readers of lines, such as a container's log: a progress bar, written over with carriage returns, becomes a
-    /// line a second
+    /// For readers of lines, such as a container's log: a progress bar with carriage returns becomes a line per second
     Lines,
     /// Not at all
     None,
 }
 
-/// What the child's output here is, and so what becomes of it when nobody empties a full pipe, or writing fails.
+/// Meaning of the output here. It decides what happens when a full pipe is not read, or writing fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// Somebody else has all of it: a bounded wait once, then bytes are dropped, and nobody needs to know.
+    /// A copy: after one bounded wait, bytes are dropped silently.
     Copy,
-    /// The output itself. When the reader is gone, the child meets a closed pipe, as it would without us. After any
-    /// other failure nothing more is written, so that what is there is a beginning without a hole.
+    /// The output itself. When the reader is gone, the command gets a closed pipe, as without an agent. After any other
+    /// failure nothing more is written, so that the written output has no hole.
     Output {
-        /// The child waits for a stuck reader; otherwise bytes are dropped as from a copy, and counted.
+        /// The command waits for a stuck reader. Otherwise bytes are dropped as from a copy, and counted.
         waits: bool,
     },
 }
@@ -56,22 +55,22 @@ pub struct Tee {
 #[derive(Debug)]
 struct Chunk {
     bytes: Bytes,
-    /// The child's, and not a line of the log.
+    /// Output of the command, not a line of the log.
     is_output: bool,
 }
 
 #[derive(Debug)]
 struct State {
     name: &'static str,
-    /// What the chunks cost that are not written yet.
+    /// Cost of the queued chunks.
     waiting: watch::Sender<usize>,
     is_stuck: AtomicBool,
-    /// Bytes of the child's that were to be written, and that were.
+    /// Bytes of output to write, and of written output.
     offered: AtomicU64,
     written: AtomicU64,
     failure: OnceLock<Errno>,
-    failure_is_told: AtomicBool,
-    /// Nobody waits for the reader any more.
+    failure_is_reported: AtomicBool,
+    /// The agent does not wait for the reader any more.
     given_up: AtomicBool,
 }
 
@@ -81,17 +80,17 @@ impl Chunk {
     }
 }
 
-/// Output of the child's that is not where it should be.
+/// Output that was not written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unwritten {
     stream: &'static str,
     bytes: u64,
-    /// `None`: the reader did not take it. What it took of the last piece is not known.
+    /// `None`: it was not read. How much of the last piece was read is unknown.
     failure: Option<Errno>,
 }
 
 impl Unwritten {
-    /// Writing did not fail: the reader was too slow, or stuck.
+    /// Whether the reader was too slow or stuck, and writing did not fail.
     pub fn is_unread(&self) -> bool {
         self.failure.is_none()
     }
@@ -110,10 +109,10 @@ impl fmt::Display for Unwritten {
 }
 
 impl Tee {
-    /// Writes to `sink`, which is called `name`, from a thread of its own.
+    /// Writes to `sink`, called `name` in messages, from a new thread.
     ///
     /// # Errors
-    /// There is no thread to be had.
+    /// The thread cannot be started.
     pub fn spawn(sink: impl AsFd + Send + 'static, name: &'static str, role: Role) -> io::Result<Self> {
         let (queue, mut chunks) = mpsc::unbounded_channel::<Chunk>();
         let state = Arc::new(State {
@@ -123,35 +122,35 @@ impl Tee {
             offered: AtomicU64::new(0),
             written: AtomicU64::new(0),
             failure: OnceLock::new(),
-            failure_is_told: AtomicBool::new(false),
+            failure_is_reported: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
         });
-        let of_thread = state.clone();
+        let thread_state = state.clone();
         std::thread::Builder::new().spawn(move || {
             while let Some(chunk) = chunks.blocking_recv() {
-                if of_thread.writes(role, &chunk) {
-                    of_thread.write(&sink, &chunk);
+                if thread_state.writes(role, &chunk) {
+                    thread_state.write(&sink, &chunk);
                 }
-                of_thread.waiting.send_modify(|waiting| *waiting -= chunk.cost());
+                thread_state.waiting.send_modify(|waiting| *waiting -= chunk.cost());
             }
         })?;
         Ok(Self { queue, role, state })
     }
 
-    /// Waits until there is room for a piece of output, as long as a reader may take. Safe to cancel: then a piece may be
-    /// passed on all the same.
+    /// Waits until there is room for output, or until the timeout of the reader. Safe to cancel: output may be passed
+    /// then too.
     pub async fn room(&self) {
         let waits = self.role == Role::Output { waits: true };
         let room = self.state.waiting_at_most(QUEUE - 1);
         if waits {
             room.await;
         } else if !self.state.is_stuck.load(Ordering::Relaxed) {
-            let came = tokio::time::timeout(PATIENCE, room).await;
+            let came = tokio::time::timeout(READER_TIMEOUT, room).await;
             self.state.is_stuck.store(came.is_err(), Ordering::Relaxed);
         }
     }
 
-    /// Repeats a piece of output.
+    /// Queues output.
     pub fn pass(&self, bytes: Bytes) {
         self.state.offered.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let has_room = self.has_room();
@@ -163,7 +162,7 @@ impl Tee {
         }
     }
 
-    /// The child has to wait for the reader now.
+    /// Whether the command has to wait for the reader now.
     pub fn holds(&self) -> bool {
         self.role == Role::Output { waits: true } && !self.has_room()
     }
@@ -178,21 +177,22 @@ impl Tee {
         let _ = self.queue.send(chunk);
     }
 
-    /// The child should meet a closed pipe.
+    /// Whether the command should get a closed pipe.
     pub fn is_over(&self) -> bool {
         self.role != Role::Copy && self.state.failure.get() == Some(&Errno::EPIPE)
     }
 
-    /// One sentence on what failed, once. A reader that is gone is no failure.
+    /// A message about a failure, once. A closed reader is not a failure.
     pub fn failure(&self) -> Option<String> {
         let failure = self.state.failure.get().filter(|failure| **failure != Errno::EPIPE)?;
-        let is_told = self.state.failure_is_told.swap(true, Ordering::Relaxed);
+        let is_reported = self.state.failure_is_reported.swap(true, Ordering::Relaxed);
         let (name, why) = (self.state.name, failure.desc());
-        let ends = if self.role == Role::Copy { "" } else { "; the command's output goes no further there" };
-        (!is_told).then(|| format!("cannot write to {name}: {why}{ends}"))
+        let ends =
+            if self.role == Role::Copy { "" } else { "; no more output of the command is written to it" };
+        (!is_reported).then(|| format!("cannot write to {name}: {why}{ends}"))
     }
 
-    /// Waits until everything is written, or `given_up` ends; gives what is missing then.
+    /// Waits until everything is written, or `given_up` ends. Returns what is missing then.
     pub async fn finish(&self, given_up: impl Future<Output = ()>) -> Option<Unwritten> {
         tokio::select! {
             biased;
@@ -205,10 +205,10 @@ impl Tee {
         is_missing.then_some(Unwritten { stream: self.state.name, bytes, failure })
     }
 
-    /// Waits a moment for the last lines of the log, unless it is known that nobody reads.
+    /// Waits for the last lines of the log, up to the timeout of the reader, unless the reader is known to be stuck.
     pub fn flush_log(&self) {
         let begun = Instant::now();
-        let waits = || !self.state.given_up.load(Ordering::Relaxed) && begun.elapsed() < PATIENCE;
+        let waits = || !self.state.given_up.load(Ordering::Relaxed) && begun.elapsed() < READER_TIMEOUT;
         while *self.state.waiting.borrow() > 0 && waits() {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -217,7 +217,7 @@ impl Tee {
 
 impl State {
     async fn waiting_at_most(&self, limit: usize) {
-        // An error would mean that the sender is gone, which is here.
+        // An error would mean that the sender is gone, which `self` holds.
         let _ = self.waiting.subscribe().wait_for(|waiting| *waiting <= limit).await;
     }
 
@@ -238,7 +238,8 @@ impl State {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                // Whoever shares the stream with us may have made it non-blocking. An error shows at the next write.
+                // Another process that shares the stream may have made it non-blocking. An error shows at the next
+                // write.
                 Err(Errno::EAGAIN) => {
                     let _ = poll(&mut [PollFd::new(sink.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
                 }
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_full_disk_is_no_reader_that_went_away() {
+    async fn full_disk_is_reported_as_a_failure() {
         let tee = Tee::spawn(full(), "stdout", OUTPUT).unwrap();
         tee.pass(Bytes::from_static(b"hi\n"));
         let unwritten = tee.finish(std::future::pending()).await.unwrap();
@@ -294,11 +295,11 @@ mod tests {
         assert_eq!(tee.failure(), None, "once");
         let copy = Tee::spawn(full(), "stdout", Role::Copy).unwrap();
         copy.pass(Bytes::from_static(b"hi\n"));
-        assert_eq!(copy.finish(std::future::pending()).await, None, "somebody else has it");
+        assert_eq!(copy.finish(std::future::pending()).await, None, "a copy misses nothing");
     }
 
     #[tokio::test]
-    async fn a_reader_that_went_away_is_no_failure() {
+    async fn closed_reader_is_not_a_failure() {
         let (read, write) = io::pipe().unwrap();
         drop(read);
         let tee = Tee::spawn(write, "stdout", OUTPUT).unwrap();
@@ -308,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_nobody_reads_is_counted_when_it_is_given_up() {
+    async fn unread_bytes_are_counted_after_the_timeout() {
         let (read, write) = io::pipe().unwrap();
         for (role, least) in [(OUTPUT, 40 << 16), (Role::Output { waits: false }, 30 << 16)] {
             let tee = Tee::spawn(write.try_clone().unwrap(), "stderr", role).unwrap();
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_that_somebody_made_non_blocking_is_waited_for() {
+    async fn non_blocking_stream_is_polled() {
         let (mut read, write) = io::pipe().unwrap();
         fcntl(&write, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         let tee = Tee::spawn(write, "stdout", OUTPUT).unwrap();

@@ -1,75 +1,73 @@
-//! How many bytes of records may be under way on one stream. What is said next, a heartbeat or a PING, waits behind them,
-//! so they are what the link carries in a few seconds. Pure: the caller brings the time.
+//! Flow control window: bytes of records in flight on one stream. A heartbeat or PING waits behind them, so they are
+//! what the link transfers in a few seconds. Pure: the caller provides the time.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Time from sending to acknowledgement that the window aims at. Less than a heartbeat's period, and more than what a
-/// link's round trip and a server's sync take.
+/// Target time from sending to acknowledgement. Less than a heartbeat's period, and more than the round trip of a link
+/// and the sync of a server.
 const TARGET: Duration = Duration::from_secs(3);
-/// Smallest window, and the first one.
+/// Smallest and first window.
 const SMALLEST: u64 = 64 << 10;
-/// A batch is this part of the window: the server hears a whole message every second or so.
+/// Number of batches in a window, so that the server gets a complete message about once a second.
 const BATCHES: u64 = 3;
-/// Largest batch, in bytes of records before they are compressed.
+/// Largest batch, in bytes of uncompressed records.
 const LARGEST_BATCH: u64 = 1 << 20;
 
-/// Grows with acknowledgements that come early, and shrinks when they come late. It needs no other measure of the link:
-/// if `n` bytes were under way once a batch was sent, and its acknowledgement came after `t`, the link carried those `n` in
+/// Grows with early acknowledgements, and shrinks with late ones. It needs no other measure of the link: if `n` bytes
+/// were in flight after a batch was sent, and its acknowledgement came after `t`, the link transferred `n` bytes in
 /// `t`.
 #[derive(Debug)]
 pub(super) struct Window {
     bytes: u64,
     /// Oldest first.
     batches: VecDeque<Batch>,
-    under_way: u64,
+    in_flight: u64,
 }
 
-/// Sent, and not acknowledged.
+/// A batch in flight.
 #[derive(Debug)]
 struct Batch {
     last_seq: u64,
     bytes: u64,
     sent: Instant,
-    /// With this batch.
-    under_way: u64,
+    /// Bytes in flight, including this batch.
+    in_flight: u64,
 }
 
 impl Window {
-    /// Of a new stream: nothing is known of its link, which may be another one than before.
+    /// For a new stream, whose link may differ from the last one.
     pub(super) fn new() -> Self {
-        Self { bytes: SMALLEST, batches: VecDeque::new(), under_way: 0 }
+        Self { bytes: SMALLEST, batches: VecDeque::new(), in_flight: 0 }
     }
 
-    /// Whether a batch may be sent. It may be larger than what is left of the window, so at most the window and one batch
-    /// are under way.
+    /// Whether a batch may be sent. It may exceed the window, so at most the window and one batch are in flight.
     pub(super) fn is_open(&self) -> bool {
-        self.under_way < self.bytes
+        self.in_flight < self.bytes
     }
 
-    /// How large the next batch may be. Its records count as they are, however well they are compressed: the next ones
-    /// may not shrink.
+    /// Maximum size of the next batch. Its records count uncompressed, since the next ones may not shrink.
     pub(super) fn batch_bytes(&self) -> usize {
         usize::try_from((self.bytes / BATCHES).min(LARGEST_BATCH)).unwrap_or(usize::MAX)
     }
 
-    /// A batch that ends with this record was sent as so many bytes.
+    /// A batch up to this record was sent as this number of bytes.
     pub(super) fn sent(&mut self, now: Instant, last_seq: u64, bytes: u64) {
-        self.under_way += bytes;
-        self.batches.push_back(Batch { last_seq, bytes, sent: now, under_way: self.under_way });
+        self.in_flight += bytes;
+        self.batches.push_back(Batch { last_seq, bytes, sent: now, in_flight: self.in_flight });
     }
 
-    /// A server has everything up to this record.
+    /// A server holds everything up to this record.
     pub(super) fn acked(&mut self, now: Instant, seq: u64) {
         while let Some(batch) = self.batches.pop_front_if(|it| it.last_seq <= seq) {
-            self.under_way -= batch.bytes;
+            self.in_flight -= batch.bytes;
             let took = now.saturating_duration_since(batch.sent);
-            let aim = batch.under_way as f64 * TARGET.as_secs_f64() / took.as_secs_f64().max(1e-6);
+            let aim = batch.in_flight as f64 * TARGET.as_secs_f64() / took.as_secs_f64().max(1e-6);
             let aim = (aim as u64).max(SMALLEST);
             if took > TARGET {
                 self.bytes = self.bytes.min(aim);
             } else {
-                // Doubles in a round trip at most: a link may be faster for the first bytes than for those after them.
+                // At most doubles in a round trip: a link may be faster for the first bytes.
                 self.bytes = self.bytes.max(aim.min(self.bytes + batch.bytes));
             }
         }
@@ -86,7 +84,7 @@ mod tests {
     #[derive(Debug, Clone, Copy)]
     struct Link {
         bytes_per_second: f64,
-        /// Both ways together, and the server's sync.
+        /// Including the server's sync.
         round_trip: f64,
     }
 
@@ -94,12 +92,12 @@ mod tests {
         window: Window,
         begun: Instant,
         now: f64,
-        /// When the link is done with what was sent so far.
+        /// Time at which the link has transferred everything.
         idle_at: f64,
         last_seq: u64,
-        /// When acknowledgements come, of which record.
+        /// Times and records of acknowledgements.
         acks: VecDeque<(f64, u64)>,
-        /// The longest that a heartbeat sent after a batch would have taken to arrive.
+        /// Longest delay of a heartbeat behind a batch.
         longest_wait: f64,
         acked_bytes: f64,
     }
@@ -118,7 +116,7 @@ mod tests {
             }
         }
 
-        /// Sends all the time until then. Records of `size` shrink to `ratio` of it.
+        /// Sends without pause until then. Records of `size` shrink by `ratio`.
         fn run(&mut self, link: Link, until: f64, size: usize, ratio: f64) {
             while self.now < until {
                 while self.window.is_open() {
@@ -132,9 +130,9 @@ mod tests {
                 }
                 let (at, seq) = self.acks.pop_front().expect("a closed window waits for something");
                 self.now = self.now.max(at);
-                let before = self.window.under_way;
+                let before = self.window.in_flight;
                 self.window.acked(self.at(), seq);
-                self.acked_bytes += (before - self.window.under_way) as f64;
+                self.acked_bytes += (before - self.window.in_flight) as f64;
             }
         }
 
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_link_with_a_long_round_trip_is_filled() {
+    fn window_fills_a_fast_link_with_a_long_round_trip() {
         let mut simulation = Simulation::new();
         let link = Link { bytes_per_second: 10e6, round_trip: 0.4 };
         simulation.run(link, 5.0, 64 << 10, 1.0);
@@ -154,13 +152,13 @@ mod tests {
     }
 
     #[test]
-    fn a_new_stream_begins_small() {
+    fn new_stream_starts_with_the_smallest_window() {
         let window = Window::new();
         assert_eq!((window.is_open(), window.batch_bytes()), (true, (64 << 10) / 3));
     }
 
     #[test]
-    fn a_record_that_is_larger_than_the_window_is_sent_alone() {
+    fn record_larger_than_the_window_is_sent_alone() {
         let (mut window, now) = (Window::new(), Instant::now());
         window.sent(now, 1, 16 << 20);
         assert!(!window.is_open());
@@ -169,10 +167,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the link, and also when it has become slower: what is said next waits for the target, one batch and
-        /// what a smallest window takes.
+        /// For any link, also one that became slower, a heartbeat waits for the target time, one batch and a smallest
+        /// window.
         #[test]
-        fn what_is_said_next_arrives_soon_and_the_link_is_used(
+        fn heartbeat_delay_is_bounded_and_the_link_is_used(
             rate in 4.0f64..8.0,
             round_trip in 0.0005f64..0.5,
             size in 100usize..(64 << 10),
@@ -187,12 +185,12 @@ mod tests {
             let used = simulation.acked_bytes / simulation.now / link.bytes_per_second;
             prop_assert!(used > 0.5, "{used}");
 
-            // Records that do not shrink any more, on the same link.
+            // Incompressible records on the same link.
             simulation.longest_wait = 0.0;
             simulation.run(link, 60.0, size, 1.0);
             prop_assert!(simulation.longest_wait < bound, "{} > {bound}", simulation.longest_wait);
 
-            // A link that is ten times slower: once what is under way has arrived, the window is its own.
+            // A link that is ten times slower, after the window has adapted.
             let slower = Link { bytes_per_second: link.bytes_per_second / 10.0, ..link };
             simulation.run(slower, 200.0, size, 1.0);
             simulation.longest_wait = 0.0;

@@ -1,9 +1,9 @@
-//! Memory limits and out-of-memory kills of the agent's own cgroup, version 1 or 2.
+//! Memory limits and OOM kills of the agent's cgroup, version 1 or 2.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the kernel tells of this cgroup's memory; the files are read anew at each question.
+/// Folder with the memory files of the cgroup, which are read on each call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MemoryGroup {
     /// Version 1: a folder of the memory controller.
@@ -18,8 +18,8 @@ impl MemoryGroup {
         Self::find(&fs::read_to_string("/proc/self/cgroup").ok()?, Path::new("/sys/fs/cgroup"))
     }
 
-    /// From the text of `/proc/self/cgroup` and the folder where cgroups are mounted. In a container the path may be
-    /// the host's while the mount shows only our own part: then the mount's root is ours.
+    /// From the text of `/proc/self/cgroup` and the mount point of cgroups. In a container the path may be that of the
+    /// host, while only the container's cgroup is mounted: then it is the root of the mount.
     fn find(text: &str, root: &Path) -> Option<Self> {
         let path_of = |controller: &str| {
             text.lines().find_map(|line| {
@@ -39,7 +39,7 @@ impl MemoryGroup {
         pick(root.to_owned(), path_of("")?, "memory.events").map(Self::V2)
     }
 
-    /// Processes that were killed for lack of memory since the cgroup was made.
+    /// OOM kills since the cgroup was created.
     pub fn oom_kills(&self) -> u32 {
         let file = match self {
             Self::V1(folder) => folder.join("memory.oom_control"),
@@ -49,7 +49,7 @@ impl MemoryGroup {
         text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// The largest use since the cgroup was made, in bytes; 0: not known (version 2 before Linux 5.19).
+    /// Peak since the cgroup was created, in bytes; 0: not known (version 2 before Linux 5.19).
     pub fn peak_bytes(&self) -> u64 {
         let file = match self {
             Self::V1(folder) => folder.join("memory.max_usage_in_bytes"),
@@ -58,13 +58,13 @@ impl MemoryGroup {
         fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
     }
 
-    /// The limit in bytes; 0: none.
+    /// Limit in bytes; 0: none.
     pub fn limit_bytes(&self) -> u64 {
         let file = match self {
             Self::V1(folder) => folder.join("memory.limit_in_bytes"),
             Self::V2(folder) => folder.join("memory.max"),
         };
-        // `max`, or in version 1 a number near 2^63, stands for none.
+        // `max`, or a number near 2^63 in version 1, means none.
         let limit = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         if limit > 1 << 60 { 0 } else { limit }
     }
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_as_the_kernel_lays_it() {
+    fn cgroup_v1_files_are_read() {
         let root = tempfile::tempdir().unwrap();
         lay(
             root.path(),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn version_2_with_a_host_path_that_is_not_mounted() {
+    fn cgroup_v2_with_an_unmounted_host_path() {
         let root = tempfile::tempdir().unwrap();
         lay(
             root.path(),

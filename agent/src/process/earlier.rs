@@ -1,17 +1,18 @@
-//! Who was there before the command: `sh -c 'sidecar & exec sqlflow-agent …'` makes the sidecar a child of the agent. It is
-//! not the attempt's, and neither is what it starts.
+//! Processes older than the command: `sh -c 'sidecar & exec sqlflow-agent …'` makes the sidecar a child of the agent.
+//! Neither it nor its children belong to the attempt.
 
 use std::collections::HashSet;
 use std::fs;
 use std::sync::{Mutex, OnceLock};
 
 use nix::unistd::{Pid, getpgid, getpgrp};
+use sqlflow_sync::lock;
 
-/// Children that this process had before it started the command, and that were not reaped yet. Unset: there were none.
+/// Children from before the start of the command that were not reaped yet. Unset: there were none.
 static EARLIER: OnceLock<Mutex<HashSet<Pid>>> = OnceLock::new();
 
-/// Remembers the children that there are. Call it on the main thread, which has all that were there at the start, before
-/// the command starts.
+/// Remembers the present children. Call it before the command starts, on the main thread, which has all children from
+/// the start of the process.
 pub fn remember() {
     let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let mut children = children.split_ascii_whitespace().filter_map(|it| it.parse().ok()).peekable();
@@ -20,25 +21,21 @@ pub fn remember() {
     }
 }
 
-/// There were some, so a child that is left need not be the command's.
+/// Whether there were any, so that a remaining child may not belong to the command.
 pub fn were_there() -> bool {
     EARLIER.get().is_some()
 }
 
-/// Whether a process is one of them, or was left behind by one that has ended. That shows by its process group: in a script a
-/// sidecar and its children are in the agent's, and the command has another.
+/// Whether a process is one of them, or an orphan of one. Orphans are recognized by their process group: in a script, a
+/// sidecar and its children are in the agent's group, and the command has another.
 pub fn is_earlier(process: Pid) -> bool {
     let Some(earlier) = EARLIER.get() else { return false };
     lock(earlier).contains(&process) || getpgid(Some(process)) == Ok(getpgrp())
 }
 
-/// A child was reaped, so its number may get a new owner.
+/// Forgets a reaped child, whose pid may be used again.
 pub fn forget(child: Pid) {
     if let Some(earlier) = EARLIER.get() {
         lock(earlier).remove(&child);
     }
-}
-
-fn lock(earlier: &Mutex<HashSet<Pid>>) -> std::sync::MutexGuard<'_, HashSet<Pid>> {
-    earlier.lock().expect("nobody panics while holding the lock")
 }

@@ -1,6 +1,7 @@
-//! The child and all that descends from it: `spawn` starts it, `reaper` owns every exit status, `signals` reads what is
-//! sent to the agent, `terminal` gives it a terminal's foreground and takes that back, `unstartable` says why it cannot be started, `stop` stops the agent with it, `tree`
-//! lists who is there, without those who were there `earlier`, `cgroup` knows of memory limits and out-of-memory kills.
+//! The command and its descendants: `spawn` starts it, `unstartable` explains why it cannot be started, `reaper` owns
+//! every exit status, `tree` lists descendants, without `earlier` processes. `signals` reads signals to the agent,
+//! `terminal` moves the foreground of a terminal, `stop` stops the agent with its command, `cgroup` reads memory limits
+//! and OOM kills.
 
 pub mod cgroup;
 pub mod earlier;

@@ -1,5 +1,5 @@
-//! The one owner of exit statuses: nothing else in the agent waits for a process. As subreaper (or PID 1) the agent
-//! also inherits, and reaps here, whatever the command left behind.
+//! The only owner of exit statuses: nothing else in the agent waits for a process. As subreaper (or PID 1) the agent
+//! also inherits and reaps the command's leftovers.
 
 use nix::errno::Errno;
 use nix::libc::{WEXITSTATUS, WIFSIGNALED, WTERMSIG};
@@ -12,23 +12,24 @@ use super::tree::{self, Process};
 use crate::supervisor::ExitStatus;
 use crate::sys;
 
-/// Collects what has ended, and remembers the largest of it.
+/// Reaps processes, and remembers the largest one.
 #[derive(Debug, Default)]
 pub struct Reaper {
     largest: Option<Process>,
 }
 
-/// What one look found.
+/// Result of one call.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reaped {
     /// Processes that ended.
     pub ended: Vec<(Pid, ExitStatus)>,
-    /// Nobody of the attempt is left. No child means no descendant either: orphans become our children.
+    /// No process of the attempt is left. Without children there are no descendants: orphans become children of the
+    /// agent.
     pub alone: bool,
 }
 
 impl Reaper {
-    /// Collects every process that has ended.
+    /// Reaps every process that has ended.
     pub fn reap(&mut self) -> Reaped {
         let mut ended = Vec::new();
         loop {
@@ -46,7 +47,7 @@ impl Reaper {
 
     fn reap_one(&mut self) -> nix::Result<Option<(Pid, ExitStatus)>> {
         let Some(pid) = sys::ended_child()? else { return Ok(None) };
-        // A zombie still has its name; one that was reaped has not.
+        // The name can be read of a zombie, but not after reaping.
         let name = tree::name(pid);
         let is_earlier = earlier::is_earlier(pid);
         let ended = sys::reap(pid)?;
@@ -61,13 +62,13 @@ impl Reaper {
         Ok(Some((pid, status)))
     }
 
-    /// The process with the largest memory of all that were collected.
+    /// The reaped process with the largest memory.
     pub fn largest(&self) -> Option<&Process> {
         self.largest.as_ref()
     }
 }
 
-/// The signal that has stopped a child since the last look, unless it runs again.
+/// The signal that stopped a child since the last call, unless it runs again.
 pub fn stopped_by(child: Pid) -> Option<Signal> {
     match waitid(Id::Pid(child), WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG) {
         Ok(WaitStatus::Stopped(_, signal)) => Some(signal),

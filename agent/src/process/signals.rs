@@ -1,5 +1,5 @@
-//! Signals to the agent, as data: blocked for the whole process and read one by one, with who sent them. As PID 1 too:
-//! the kernel drops what is sent there only if it is neither handled nor blocked.
+//! Signals to the agent, read one by one with their senders. They are blocked for the whole process, which also works
+//! for PID 1: the kernel drops only signals that are neither handled nor blocked.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use super::tree;
 use crate::sys::{self, Inherited};
 
-/// Passed on to the command's group, and otherwise nothing.
+/// Only forwarded to the command's group.
 const FORWARDED: [Signal; 5] =
     [Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGWINCH];
 
@@ -22,22 +22,22 @@ const FORWARDED: [Signal; 5] =
 pub enum Caught {
     /// A child ended or stopped.
     Child,
-    /// TERM, or INT unless it was ignored at the start: the agent is to end.
+    /// TERM, or INT unless it was ignored at the start: terminates the agent.
     End(Signal, Sender),
-    /// To be passed on to the command.
+    /// To forward to the command.
     Forward(Signal),
-    /// HUP from the kernel: the terminal is gone, or the process that started the agent ended while the agent was stopped.
+    /// HUP from the kernel: the terminal is closed, or the parent of the stopped agent ended.
     Hangup,
-    /// TSTP: the agent is to stop.
+    /// TSTP: stops the agent.
     Stop {
-        /// The terminal says so, to all of the agent's group.
+        /// Sent by the terminal to all of the agent's group.
         by_terminal: bool,
     },
-    /// CONT: the agent was stopped and goes on, or it ran already.
+    /// CONT: the agent continues, or it was not stopped.
     Continue,
 }
 
-/// Who sent a signal.
+/// Sender of a signal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sender {
     pid: i32,
@@ -48,7 +48,7 @@ pub struct Sender {
 impl fmt::Display for Sender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.name, self.pid) {
-            // The kernel shows 0 for a process of another pid namespace: a container's runtime.
+            // The kernel shows 0 for a process of another pid namespace, such as a container runtime.
             (_, 0) => write!(f, "a process outside of the container, uid {}", self.uid),
             (Some(name), pid) => write!(f, "pid {pid} ({name}), uid {}", self.uid),
             (None, pid) => write!(f, "pid {pid}, uid {}", self.uid),
@@ -67,27 +67,27 @@ fn all() -> SigSet {
     signals
 }
 
-/// What the agent was started with: its command inherits that, not what is changed here.
+/// Signal settings at the start of the agent, which its command inherits.
 static INHERITED: OnceLock<Inherited> = OnceLock::new();
 
-/// Blocks every signal that [`Signals`] reads, and sees to it that a child's end is one. Call it before the process has
-/// a second thread, for threads inherit what is blocked.
+/// Blocks every signal that [`Signals`] reads, and enables SIGCHLD. Call it before the process has a second thread,
+/// since threads inherit the signal mask.
 ///
 /// # Errors
 /// Those of `pthread_sigmask` and `sigaction`.
 pub fn block() -> nix::Result<()> {
     let mut blocked = all();
-    // So that a file size limit is an error of the write, and taking the terminal back no reason to stop.
+    // So that a file size limit fails the write, and taking the terminal back does not stop the agent.
     blocked.add(Signal::SIGXFSZ);
     blocked.add(Signal::SIGTTOU);
     let blocked = blocked.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
     let ignored = sys::ignored_at_start();
-    sys::hear_of_children()?;
+    sys::enable_sigchld()?;
     INHERITED.get_or_init(|| Inherited { blocked, ignored });
     Ok(())
 }
 
-/// What a command has to find.
+/// Signal settings for a command.
 pub fn inherited() -> Inherited {
     let none = || Inherited { blocked: SigSet::empty(), ignored: SigSet::empty() };
     INHERITED.get().copied().unwrap_or_else(none)
@@ -101,10 +101,10 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// From now on, and those that are pending.
+    /// Reads pending and future signals.
     ///
     /// # Errors
-    /// There is no descriptor left.
+    /// No descriptor is free.
     pub fn new() -> anyhow::Result<Self> {
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let fd = sys::watch(SignalFd::with_flags(&all(), flags)?)?;
@@ -125,7 +125,7 @@ impl Signals {
                         }
                         Some(Signal::SIGCONT) => return Caught::Continue,
                         // Shells start the background jobs of a script with INT ignored: Ctrl+C is for the foreground.
-                        // A blocked signal arrives here although it is ignored. The command decides for itself.
+                        // A blocked signal arrives here although it is ignored. The command may handle it.
                         Some(Signal::SIGINT) if self.ignores_interrupts => {
                             return Caught::Forward(Signal::SIGINT);
                         }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_sent_it_is_told_as_far_as_it_is_known() {
+    fn signal_sender_is_described() {
         let sender =
             |pid, name: Option<&str>| Sender { pid, uid: 1000, name: name.map(str::to_owned) }.to_string();
         assert_eq!(sender(17, Some("bash")), "pid 17 (bash), uid 1000");

@@ -1,4 +1,4 @@
-//! Starting the command.
+//! Starts the command.
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
@@ -17,14 +17,15 @@ use super::earlier;
 use super::signals;
 use super::terminal::Terminal;
 use super::unstartable;
+use crate::exhaustion::is_exhaustion;
 use crate::supervisor::StartFault;
 use crate::sys::{self, Executable};
 
-/// Settings of the agent itself begin with this and are kept from the child.
+/// Prefix of the agent's own settings, which the command does not get.
 pub const ENV_PREFIX: &str = "SQLFLOW_AGENT_";
 
-/// Variables that open storages. A submitter runs what users wrote, and needs none of them: the agent alone talks to
-/// storages. A command of the agent's own user keeps them.
+/// Prefixes of variables with storage credentials. A submitter runs code of users, and does not get them: only the
+/// agent accesses storages. A command of the agent's own user keeps them.
 const STORAGE_PREFIXES: [&str; 8] = [
     "AWS_",
     "ALIBABA_CLOUD_",
@@ -36,68 +37,69 @@ const STORAGE_PREFIXES: [&str; 8] = [
     "WEBHDFS_DELEGATION_TOKEN",
 ];
 
-/// Asked of the kernel for stdout and stderr: fewer wake-ups for the same bytes. It may give less.
+/// Requested pipe capacity for stdout and stderr, which saves wake-ups. The kernel may give less.
 const PIPE_BYTES: i32 = 256 << 10;
 
-/// Where the collector of spans is, and the keys for it.
+/// Prefix of the variables with the collector of spans and its keys.
 const COLLECTOR_PREFIX: &str = "OTEL_EXPORTER_OTLP_";
 
-/// Where a program is looked for when nothing says where.
+/// PATH if none is set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A command that runs.
+/// A running command.
 #[derive(Debug)]
 pub struct Started {
     /// The command's process, which is also its group.
     pub pid: Pid,
-    /// Read ends of the command's output. They are at their end already where the command has the terminal itself.
+    /// Read end of the command's stdout. At its end already if the command has the terminal itself.
     pub stdout: OwnedFd,
-    /// See `stdout`.
+    /// The same of stderr.
     pub stderr: OwnedFd,
-    /// The agent's end of a submitter's channel, in non-blocking mode.
+    /// The agent's end of the submitter channel, non-blocking.
     pub channel: Option<UnixStream>,
-    /// The terminal whose foreground the command's group may have now, and from which it has to be taken back when it has ended.
+    /// The terminal. The command's group may be in its foreground, and has to be removed from it after its end.
     pub terminal: Option<Terminal>,
-    /// What looks wrong although it runs, for a person.
+    /// A warning about a suspicious program, for people.
     pub warning: Option<String>,
 }
 
-/// A command that does not run.
+/// A command could not be started.
 #[derive(Debug)]
 pub struct NotStarted {
     /// What is wrong with it.
     pub fault: StartFault,
-    /// One sentence that names it.
+    /// A message that names the command.
     pub error: anyhow::Error,
 }
 
 impl From<anyhow::Error> for NotStarted {
     fn from(error: anyhow::Error) -> Self {
-        Self { fault: StartFault::Other, error }
+        let fault = if is_exhaustion(&error) { StartFault::Exhausted } else { StartFault::Other };
+        Self { fault, error }
     }
 }
 
-/// Where the command's stdout and stderr go.
+/// Target of the command's stdout and stderr.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Streams {
-    /// To the agent, which keeps and repeats what comes.
+    /// The agent, which records and copies the output.
     Piped,
-    /// To the agent's own, which are a terminal: the command finds it as without an agent, and nobody keeps a copy.
+    /// The agent's own, which are a terminal: the command has it as without an agent, and the output is not recorded.
     Inherited,
 }
 
 /// How a command is started.
 #[derive(Debug, Clone, Copy)]
 pub struct Spawning<'a> {
-    /// Program and arguments as they were given to us; an assignment can name only what is UTF-8.
+    /// Program and arguments as bytes; an assignment has only UTF-8.
     pub command: &'a [OsString],
     /// Its working folder.
     pub working_dir: &'a Path,
-    /// It gets a channel, and nothing on stdin. Otherwise it reads from the agent's own stdin.
+    /// It gets a channel and an empty stdin. Other commands read from the agent's stdin.
     pub is_submitter: bool,
     /// See [`Streams`].
     pub streams: Streams,
-    /// It is told where the collector of spans is, and with which headers to speak to it.
+    /// It gets the address of the collector of spans, and its headers.
     pub finds_collector: bool,
 }
 
@@ -106,8 +108,9 @@ pub struct Spawning<'a> {
 /// # Errors
 /// See [`NotStarted`].
 pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, NotStarted> {
-    let (program, arguments) = how.command.split_first().ok_or_else(|| anyhow!("there is no command"))?;
-    let (ours, theirs) = if how.is_submitter { channel()? } else { (None, None) };
+    let (program, arguments) =
+        how.command.split_first().ok_or_else(|| anyhow!("cannot start the command: it is empty"))?;
+    let (agent_end, command_end) = if how.is_submitter { channel()? } else { (None, None) };
 
     let environment = environment(assignment, how);
     let paths = paths(program, environment.get(OsStr::new("PATH")));
@@ -121,14 +124,14 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
         Streams::Inherited => Stdio::inherit(),
     };
     command.stdout(output()).stderr(output());
-    // A submitter reads nothing from a terminal, and must not be stopped by one.
+    // A submitter does not read from a terminal, and must not be stopped by one.
     let mut terminal = if how.is_submitter { None } else { Terminal::of_self() };
     earlier::remember();
     let foreground = terminal.as_mut().and_then(Terminal::for_command);
     let signals = signals::inherited();
-    let spawned = sys::spawn(&mut command, executable, theirs.map(OwnedFd::from), signals, foreground);
+    let spawned = sys::spawn(&mut command, executable, command_end.map(OwnedFd::from), signals, foreground);
     if let (Err(_), Some(terminal)) = (&spawned, &terminal) {
-        // It had it before it was found that it cannot be started.
+        // It took the terminal before its start failed.
         terminal.take_back(None);
     }
     let found = || unstartable::find(&paths, how.working_dir);
@@ -138,28 +141,28 @@ pub fn spawn(assignment: &Assignment, how: &Spawning<'_>) -> Result<Started, Not
     let stdout = read_end(child.stdout.take().map(OwnedFd::from))?;
     let stderr = read_end(child.stderr.take().map(OwnedFd::from))?;
     for pipe in [&stdout, &stderr] {
-        // Only speed depends on it.
+        // Failure costs only speed.
         let _ = fcntl(pipe, FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
     }
     let warning = found().and_then(|file| unstartable::carriage_return(&file));
-    Ok(Started { pid, stdout, stderr, channel: ours, terminal, warning })
+    Ok(Started { pid, stdout, stderr, channel: agent_end, terminal, warning })
 }
 
-/// That of the command's output; or one that has come to its end.
+/// Read end of the command's output; or a pipe at its end.
 fn read_end(pipe: Option<OwnedFd>) -> anyhow::Result<OwnedFd> {
     match pipe {
         Some(pipe) => Ok(pipe),
-        None => Ok(std::io::pipe().context("cannot make a pipe")?.0.into()),
+        None => Ok(std::io::pipe().context("cannot create a pipe")?.0.into()),
     }
 }
 
-/// Where the program may be, in the order in which it is looked for.
+/// Candidate paths of the program, in order.
 fn paths(program: &OsStr, path: Option<&OsString>) -> Vec<PathBuf> {
     if program.as_encoded_bytes().contains(&b'/') || program.is_empty() {
         return vec![program.into()];
     }
     let path = path.map_or(OsStr::new(DEFAULT_PATH), OsString::as_os_str);
-    // An empty one is the working folder.
+    // An empty entry is the working folder.
     std::env::split_paths(path).map(|folder| Path::new(".").join(folder).join(program)).collect()
 }
 
@@ -170,7 +173,7 @@ fn executable(
     environment: &BTreeMap<OsString, OsString>,
 ) -> anyhow::Result<Executable> {
     let text = |bytes: &OsStr| {
-        CString::new(bytes.as_encoded_bytes()).context("there is a zero in its name or arguments")
+        CString::new(bytes.as_encoded_bytes()).context("its name or an argument contains a zero byte")
     };
     let paths = paths.iter().map(|it| text(it.as_os_str())).collect::<anyhow::Result<_>>()?;
     let arguments = [program]
@@ -189,12 +192,12 @@ fn executable(
 }
 
 fn channel() -> anyhow::Result<(Option<UnixStream>, Option<UnixStream>)> {
-    let (ours, theirs) = UnixStream::pair().context("cannot make the submitter channel")?;
-    ours.set_nonblocking(true).context("cannot make the submitter channel")?;
-    Ok((Some(ours), Some(theirs)))
+    let (agent_end, command_end) = UnixStream::pair().context("cannot create the submitter channel")?;
+    agent_end.set_nonblocking(true).context("cannot create the submitter channel")?;
+    Ok((Some(agent_end), Some(command_end)))
 }
 
-/// All that the command finds in its environment.
+/// Environment of the command.
 fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString, OsString> {
     let inherited: BTreeMap<_, _> = std::env::vars_os().collect();
     let mut all = inherited.clone();
@@ -205,12 +208,12 @@ fn environment(assignment: &Assignment, how: &Spawning<'_>) -> BTreeMap<OsString
     });
     all.entry("PYTHONUNBUFFERED".into()).or_insert_with(|| "1".into());
     for (name, value) in &assignment.environment {
-        // What the operator gave the agent's container wins.
+        // Variables of the agent's container take precedence.
         if !inherited.contains_key(OsStr::new(name)) {
             all.insert(name.into(), value.into());
         }
     }
-    // The state is of one trace, and says nothing without its parent.
+    // The state belongs to its parent, and is meaningless without it.
     let given = |name: &str| inherited.get(OsStr::new(name)).and_then(|it| it.to_str());
     let (parent, state) = match assignment.tracestate.as_str() {
         "" if !how.is_submitter => (given("TRACEPARENT"), given("TRACESTATE")),

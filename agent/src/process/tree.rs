@@ -1,4 +1,4 @@
-//! Who descends from the agent: the attempt's processes, also those that left the command's group.
+//! Descendants of the agent: the attempt's processes, also those that left the command's group.
 
 use std::collections::{HashSet, VecDeque};
 use std::{fs, io};
@@ -9,21 +9,21 @@ use nix::unistd::Pid;
 
 use super::earlier;
 
-/// A descendant.
+/// A descendant of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// Process id.
     pub pid: Pid,
-    /// Its name, as the kernel keeps it (15 bytes).
+    /// Name, of which the kernel keeps 15 bytes.
     pub name: String,
-    /// Its resident memory, in bytes.
+    /// Resident memory, in bytes.
     pub memory: u64,
 }
 
-/// Every descendant of this process but those that [`earlier`] leaves out; zombies too.
+/// All descendants of this process, zombies too, except those of [`earlier`].
 ///
 /// # Errors
-/// `/proc` cannot be read, so there may be more: the agent has no free descriptor, for one.
+/// `/proc` cannot be read, for example since the agent has no free descriptor. There may be more descendants.
 pub fn descendants() -> io::Result<Vec<Pid>> {
     let mut found = Vec::new();
     let mut queue = VecDeque::from([std::process::id().to_string()]);
@@ -45,7 +45,7 @@ pub fn descendants() -> io::Result<Vec<Pid>> {
     Ok(found)
 }
 
-/// `None`: the process or thread has ended meanwhile.
+/// `None`: the process or thread has ended.
 fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     let is_gone = |error: &io::Error| {
         let errno = error.raw_os_error().map(Errno::from_raw);
@@ -57,7 +57,7 @@ fn unless_gone<T>(read: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The descendants that still run, with their names.
+/// The descendants that run.
 ///
 /// # Errors
 /// As for [`descendants`].
@@ -71,18 +71,39 @@ pub fn name(pid: Pid) -> Option<String> {
     Some(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
+/// What `/proc/<pid>/stat` says of a process, also of a zombie.
+struct Stat {
+    name: String,
+    state: String,
+    /// Start time in the kernel's ticks since boot.
+    started: u64,
+    resident_pages: u64,
+}
+
+impl Stat {
+    /// `None`: the process is gone.
+    fn read(pid: Pid) -> Option<Self> {
+        // Bytes, since a name may contain any.
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat);
+        // `pid (name) state …`, and the name may contain parentheses.
+        let (head, rest) = stat.rsplit_once(')')?;
+        let fields: Vec<_> = rest.split_ascii_whitespace().collect();
+        // `proc_pid_stat(5)` numbers the fields from 1, and `state` is field 3.
+        let field = |number: usize| fields.get(number - 3).copied();
+        Some(Self {
+            name: head.split_once('(')?.1.to_owned(),
+            state: field(3)?.to_owned(),
+            started: field(22)?.parse().ok()?,
+            resident_pages: field(24)?.parse().ok()?,
+        })
+    }
+}
+
+/// `None`: the process is gone or a zombie.
 fn look(pid: Pid) -> Option<Process> {
-    // Bytes, since a name may hold any.
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // `pid (name) state …`, and the name may hold parentheses too.
-    let (head, rest) = stat.rsplit_once(')')?;
-    let name = head.split_once('(')?.1.to_owned();
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    // `rss` is the 24th field, and `state` the third.
-    let pages: u64 = fields.nth(20)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then(|| Process { pid, name, memory: pages * page_bytes() })
+    let Stat { name, state, resident_pages, .. } = Stat::read(pid)?;
+    (!matches!(&*state, "Z" | "X")).then(|| Process { pid, name, memory: resident_pages * page_bytes() })
 }
 
 fn page_bytes() -> u64 {
@@ -90,15 +111,15 @@ fn page_bytes() -> u64 {
     page.unsigned_abs()
 }
 
-/// Processes that were told to end, so that none is told twice: a second TERM means "at once" to many programs. A process
-/// number may get a new owner, so the time of its start belongs to it. At most one entry for each process that ran when
-/// the command was told.
+/// Processes that got a signal, so that none gets it twice: a second TERM means "at once" to many programs. The start
+/// time is part of the key, since a pid may be used again. At most one entry for each process that ran when the command
+/// was signaled.
 #[derive(Debug, Default)]
-pub struct Told(HashSet<(Pid, u64)>);
+pub struct SignaledProcesses(HashSet<(Pid, u64)>);
 
-impl Told {
-    /// Remembers a process that got this signal, and gives whether it was new here.
-    pub fn note(&mut self, pid: Pid) -> bool {
+impl SignaledProcesses {
+    /// Adds a process. Returns whether it was new.
+    pub fn insert(&mut self, pid: Pid) -> bool {
         started(pid).is_some_and(|started| self.0.insert((pid, started)))
     }
 
@@ -107,15 +128,15 @@ impl Told {
         started(pid).is_some_and(|started| self.0.contains(&(pid, started)))
     }
 
-    /// All that run and could hear it. Whoever ignores the signal was not told: a shell's background job ignores INT.
-    fn note_all(&mut self, all: &[Pid], signal: Signal) {
+    /// Adds those that do not ignore the signal: a shell's background job ignores INT.
+    fn insert_all(&mut self, all: &[Pid], signal: Signal) {
         match signal {
             Signal::SIGTERM => all.iter().for_each(|pid| {
-                self.note(*pid);
+                self.insert(*pid);
             }),
             Signal::SIGINT => {
                 all.iter().filter(|pid| !ignores(**pid, signal)).for_each(|pid| {
-                    self.note(*pid);
+                    self.insert(*pid);
                 });
             }
             _ => {}
@@ -123,12 +144,8 @@ impl Told {
     }
 }
 
-/// When it was started, in the kernel's ticks since the boot; `None`: it is gone.
 fn started(pid: Pid) -> Option<u64> {
-    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let stat = String::from_utf8_lossy(&stat);
-    // The 22nd field; after the name, which may hold any byte, come the third and so on.
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    Stat::read(pid).map(|it| it.started)
 }
 
 fn ignores(pid: Pid, signal: Signal) -> bool {
@@ -138,38 +155,42 @@ fn ignores(pid: Pid, signal: Signal) -> bool {
     ignored.is_some_and(|set| set >> (signal as i32 - 1) & 1 == 1)
 }
 
-/// Signals the group of a command that was not reaped yet, and every descendant outside of it. Gives those that are not
-/// ours to signal: another user's.
+/// Signals the group of a command that was not reaped yet, and every descendant outside of it. Returns the processes
+/// that refuse the signal, since they belong to another user.
 ///
 /// # Errors
-/// The descendants outside of the group could not be listed, so none got the signal.
-pub fn signal_command(group: Pid, signal: Signal, told: &mut Told) -> io::Result<Vec<Process>> {
-    // Whose parent ends at the signal is moved to another while that is looked at.
+/// The descendants outside of the group could not be listed, so none of them got the signal.
+pub fn signal_command(
+    group: Pid,
+    signal: Signal,
+    signaled: &mut SignaledProcesses,
+) -> io::Result<Vec<Process>> {
+    // A process whose parent ends at the signal gets another parent during the listing.
     let mut all = descendants().unwrap_or_default();
-    told.note_all(&all, signal);
-    // Good if it reached one of the group, so each is asked below.
+    signaled.insert_all(&all, signal);
+    // Succeeds if it reached one of the group, so each process is checked below.
     let _ = killpg(group, signal);
     let after: Vec<_> = descendants()?.into_iter().filter(|pid| !all.contains(pid)).collect();
-    // What a program starts to clean up when it was told counts as told too.
-    told.note_all(&after, signal);
+    // A process that a program starts to clean up after the signal counts as signaled too.
+    signaled.insert_all(&after, signal);
     all.extend(after);
     Ok(refusing(all, |pid| (nix::unistd::getpgid(Some(pid)) != Ok(group)).then_some(signal)))
 }
 
-/// Signals every descendant, one by one: the command is gone, and the number of its group may have a new owner. TERM only
-/// those that were not told yet. Gives those that are not ours to signal.
+/// Signals every descendant, one by one: the command is gone, and its group's number may be used again. TERM is only
+/// for those that had no signal yet. Returns the processes that refuse the signal.
 ///
 /// # Errors
-/// They could not be listed, so none got the signal.
-pub fn signal_descendants(signal: Signal, told: &mut Told) -> io::Result<Vec<Process>> {
+/// The descendants could not be listed, so none of them got the signal.
+pub fn signal_descendants(signal: Signal, signaled: &mut SignaledProcesses) -> io::Result<Vec<Process>> {
     let mut all = descendants()?;
     if signal == Signal::SIGTERM {
-        all.retain(|pid| told.note(*pid));
+        all.retain(|pid| signaled.insert(*pid));
     }
     Ok(refusing(all, |_| Some(signal)))
 }
 
-/// Those that are not ours to signal. With no signal it is only asked whether it could be sent.
+/// The processes that belong to another user. Without a signal, only the permission is checked.
 fn refusing(all: Vec<Pid>, signal: impl Fn(Pid) -> Option<Signal>) -> Vec<Process> {
     let is_refused = |pid: &Pid| kill(*pid, signal(*pid)) == Err(Errno::EPERM);
     all.into_iter().filter(is_refused).filter_map(look).collect()
@@ -180,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_grandchild_in_another_session_is_found_by_name() {
+    fn descendant_in_another_session_is_found() {
         let mut child = std::process::Command::new("sh")
             .args(["-c", "setsid sleep 600 & echo; wait"])
             .stdout(std::process::Stdio::piped())

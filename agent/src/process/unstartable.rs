@@ -1,4 +1,4 @@
-//! Why a program cannot be started, in words that say what to do: the kernel has only a number for it.
+//! Explains why a program cannot be started, and what to do: the kernel returns only a number.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -12,12 +12,12 @@ use nix::errno::Errno;
 use super::spawn::NotStarted;
 use crate::supervisor::StartFault;
 
-/// As much as the kernel reads of a `#!` line.
+/// Bytes of a `#!` line that the kernel reads.
 const HEAD: usize = 256;
-/// Longest name of a loader that is read.
+/// Maximum length of a loader's name.
 const MAX_LOADER: u64 = 4096;
 
-/// Machines by the number that an ELF file has for them.
+/// Machines by their number in ELF files.
 const MACHINES: [(u16, &str); 10] = [
     (3, "x86"),
     (8, "mips"),
@@ -31,7 +31,7 @@ const MACHINES: [(u16, &str); 10] = [
     (258, "loongarch64"),
 ];
 
-/// The file that is meant, if it is there.
+/// The file of the program, if it exists.
 pub(super) fn find(paths: &[PathBuf], working_dir: &Path) -> Option<PathBuf> {
     let is_executable = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|it| it.is_file() && it.permissions().mode() & 0o111 != 0)
@@ -40,7 +40,7 @@ pub(super) fn find(paths: &[PathBuf], working_dir: &Path) -> Option<PathBuf> {
     all.clone().find(is_executable).or_else(|| all.find(|path| path.exists()))
 }
 
-/// One sentence for `error`, which came of an attempt to start `program`; `found` is its file.
+/// Explains the `error` of a start of `program`, whose file is `found`.
 pub(super) fn explain(error: io::Error, program: &OsStr, found: Option<PathBuf>) -> NotStarted {
     let name = program.display();
     let not = |fault, cause: String| NotStarted { fault, error: anyhow!("cannot start {name}: {cause}") };
@@ -50,7 +50,7 @@ pub(super) fn explain(error: io::Error, program: &OsStr, found: Option<PathBuf>)
             not(StartFault::NotFound, missing(&file).unwrap_or_else(|| error.to_string()))
         }
         (Some(Errno::ENOENT | Errno::ENOTDIR), None) if program.as_encoded_bytes().contains(&b'/') => {
-            not(StartFault::NotFound, "there is no such file".to_owned())
+            not(StartFault::NotFound, "no such file".to_owned())
         }
         (Some(Errno::ENOENT), None) if program.is_empty() => {
             not(StartFault::NotFound, "its name is empty".to_owned())
@@ -66,14 +66,11 @@ pub(super) fn explain(error: io::Error, program: &OsStr, found: Option<PathBuf>)
             ),
             _,
         ) => not(StartFault::NotExecutable, error.to_string()),
-        _ => NotStarted {
-            fault: StartFault::Other,
-            error: anyhow::Error::new(error).context(format!("cannot start {name}")),
-        },
+        _ => anyhow::Error::new(error).context(format!("cannot start {name}")).into(),
     }
 }
 
-/// The first line of a script whose interpreter may stumble over its Windows line end.
+/// A warning of a script whose first line has a Windows line end.
 pub(super) fn carriage_return(file: &Path) -> Option<String> {
     let script = Script::of(&head(file).ok()?)?;
     script.is_crlf.then(|| {
@@ -86,7 +83,7 @@ pub(super) fn carriage_return(file: &Path) -> Option<String> {
 
 const TO_UNIX: &str = "convert the file, with `sed -i 's/\\r$//'`";
 
-/// It is there, and what it needs to run is not.
+/// Explains a file that exists but whose interpreter or loader does not.
 fn missing(file: &Path) -> Option<String> {
     let head = head(file).ok()?;
     if let Some(script) = Script::of(&head) {
@@ -101,13 +98,13 @@ fn missing(file: &Path) -> Option<String> {
             )
         } else {
             format!(
-                "its interpreter {interpreter}, named in its first line, is not there; install it or correct the line"
+                "its interpreter {interpreter}, named in its first line, does not exist; install it or correct the line"
             )
         });
     }
     let loader = loader(file)?;
     Some(format!(
-        "its loader {loader} is not there: it was built for another C library; build it for this system, or statically"
+        "its loader {loader} does not exist: it was built for another C library; build it for this system, or statically"
     ))
 }
 
@@ -117,7 +114,7 @@ fn forbidden(file: &Path) -> String {
         return "it is a folder".to_owned();
     }
     if found.permissions().mode() & 0o111 == 0 {
-        return "it is not executable; `chmod +x` makes it so".to_owned();
+        return "it is not executable; run `chmod +x` on it".to_owned();
     }
     match head(file).ok().and_then(|it| Script::of(&it)) {
         Some(script)
@@ -133,7 +130,7 @@ fn is_executable(file: &Path) -> bool {
     nix::unistd::access(file, nix::unistd::AccessFlags::X_OK).is_ok()
 }
 
-/// It is no program of this machine.
+/// Explains a file that is not a program for this machine.
 fn foreign(file: &Path) -> String {
     let what = match head(file).ok().as_deref().and_then(Script::of) {
         Some(Script { interpreter, .. }) => {
@@ -197,7 +194,7 @@ impl Script {
 }
 
 fn head(file: &Path) -> io::Result<Vec<u8>> {
-    // Only of a file: a pipe would be waited for.
+    // Only of a regular file: reading a pipe would block.
     if !fs::metadata(file)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
@@ -206,7 +203,7 @@ fn head(file: &Path) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The loader that an ELF program of this machine names.
+/// Loader of an ELF program of this machine.
 fn loader(file: &Path) -> Option<String> {
     const LOADER: u64 = 3;
     let file = File::open(file).ok()?;
@@ -250,14 +247,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_loader_is_found_in_a_real_program() {
+    fn loader_is_found_in_a_real_program() {
         let found = loader(Path::new("/bin/sh"));
         assert!(found.as_deref().is_none_or(|it| it.starts_with('/') && it.contains("ld")), "{found:?}");
         assert_eq!(loader(Path::new("/etc/passwd")), None);
     }
 
     #[test]
-    fn a_damaged_header_is_no_reason_to_panic() {
+    fn damaged_elf_header_does_not_panic() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("program");
         let mut bytes = fs::read("/bin/true").unwrap();

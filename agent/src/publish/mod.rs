@@ -1,9 +1,9 @@
-//! Publishing models: packed and staged beside their destination, granted, then swapped in. At every moment the
-//! model's name holds all of the old version or all of the new.
+//! Publishes models: packed and staged beside their destination, then, after the grant, committed by an atomic
+//! replacement. At every moment the model's name holds all of the old version or all of the new.
 //!
-//! `pack` makes the tarball; what a storage must be able to do is said in [`sqlflow_model_storage`].
+//! [`sqlflow_model_storage`] packs and stores; `existing` describes the model that is replaced.
 
-mod earlier;
+mod existing;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -14,81 +14,108 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sqlflow_model_storage::pack::{self, Contents, Digest, PackError};
 use sqlflow_model_storage::tarball::{self, GOB};
-use sqlflow_model_storage::{self as store, ModelPlace, ModelStore, Over, Patience, Scheme};
+use sqlflow_model_storage::{self as store, ModelLocation, ModelStore, Precondition, RetryPolicy, Scheme};
 use sqlflow_os::paths::inside;
 use sqlflow_proto::agent::{AttemptRef, Output};
 use sqlflow_proto::record::ModelPublished;
+use sqlflow_sync::lock;
 
 use crate::input::near_misses;
-use earlier::Found;
+use existing::Found;
 
-/// How often another's model may be found in place of ours before its gob is left to whoever put it there.
-const MAX_OTHERS: u32 = 10;
+/// Number of concurrent commits after which the gob is left to the other writers.
+const MAX_CONCURRENT_COMMITS: u32 = 10;
 
-/// The models of one attempt on their way out. All methods block; call them on threads that may.
+/// Publication of the models of one attempt. All methods block.
 #[derive(Debug)]
 pub struct Publication {
-    outputs: Vec<OneModel>,
-    patience: Arc<Patience>,
-    /// Those that are in place, the first ones of `outputs`. Staging and clearing exclude each other.
+    outputs: Vec<ModelOutput>,
+    retry: Arc<RetryPolicy>,
+    /// The published ones, a prefix of `outputs`. Its lock keeps staging and clearing apart.
     committed: Mutex<Vec<ModelPublished>>,
-    /// Bytes a second, measured.
+    /// Measured bytes per second.
     speed: AtomicU64,
 }
 
 #[derive(Debug)]
-struct OneModel {
+struct ModelOutput {
     output: Output,
     source: PathBuf,
     tarball: String,
     gob_copy: String,
     is_first_attempt: bool,
     store: Box<dyn ModelStore>,
-    /// What was last said to be left out.
+    /// The last warning of left-out files.
     warned: Mutex<Option<String>>,
 }
 
-/// Why models are not, or not all, in place: one sentence, and those that are.
+/// A model that is ready for its commit.
+struct Prepared {
+    published: ModelPublished,
+    /// Bytes that were packed.
+    bytes: u64,
+}
+
+/// Why not all models are published.
 #[derive(Debug)]
 pub struct PublishError {
-    /// For a person.
+    /// A message for people.
     pub message: String,
-    /// What was committed before.
+    /// Models that are published.
     pub committed: Vec<ModelPublished>,
-    /// It was the storage's fault, not that of what is published.
-    pub may_pass: bool,
-    /// The user can fix it: the storage did what it should.
-    pub user_error: bool,
-    /// Somebody else's model came in between, or took away what was staged: stage again, and ask again whether this one
-    /// may still go over it.
-    pub is_overtaken: bool,
+    /// Who can do what about it.
+    pub kind: PublishErrorKind,
+}
+
+/// Kinds of [`PublishError`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishErrorKind {
+    /// The storage failed.
+    Storage,
+    /// Another model was published in between, or the staged file is gone. Stage again, and ask again for the grant.
+    WriteConflict,
+    /// The user can fix it.
+    UserError,
+    /// The attempt was ended.
+    Abandoned,
+}
+
+impl From<&PackError> for PublishErrorKind {
+    fn from(error: &PackError) -> Self {
+        match error {
+            PackError::Io(error) if store::is_write_conflict(error) => Self::WriteConflict,
+            PackError::Io(_) => Self::Storage,
+            PackError::Empty(_) | PackError::Missing(_) | PackError::Unreadable { .. } => Self::UserError,
+            PackError::Abandoned => Self::Abandoned,
+        }
+    }
 }
 
 impl Publication {
-    /// Prepares to publish `outputs` from the workspace; storage that fails is tried again for `patience`.
+    /// Publishes `outputs` from the workspace. Failures of a storage are retried for the given time.
     ///
     /// # Errors
-    /// A place or folder that cannot be used, in one sentence.
+    /// A message: a location or folder cannot be used.
     pub fn new(
         attempt: &AttemptRef,
         outputs: &[Output],
         workspace: &Path,
-        patience: Duration,
+        retry: Duration,
     ) -> Result<Self, String> {
-        let patience = Arc::new(Patience::new(patience));
+        let retry = Arc::new(RetryPolicy::new(retry));
         let model = |output: &Output| {
-            let place = ModelPlace::new(&output.uri, &output.name)?;
+            let location = ModelLocation::new(&output.uri, &output.name)?;
             let source = inside(workspace, &output.directory).map_err(|error| error.to_string())?;
-            if place.scheme == Scheme::File && Path::new(&place.folder).starts_with(&source) {
+            if location.scheme == Scheme::File && Path::new(&location.folder).starts_with(&source) {
                 let source = source.display();
-                return Err(format!("cannot publish {source} into itself; give it a place elsewhere"));
+                return Err(format!("cannot publish {source} into itself; use another location"));
             }
-            Ok(OneModel {
+            Ok(ModelOutput {
                 source,
-                tarball: place.tarball(),
-                gob_copy: format!("{}.gob", place.last),
+                tarball: location.tarball(),
+                gob_copy: format!("{}.gob", location.last),
                 is_first_attempt: attempt.attempt <= 1,
-                store: store::open(&place, attempt, &patience)?,
+                store: store::open(&location, attempt, &retry)?,
                 output: output.clone(),
                 warned: Mutex::default(),
             })
@@ -97,28 +124,29 @@ impl Publication {
             if outputs[..at].iter().any(|it| (&it.uri, &it.name) == (&output.uri, &output.name)) {
                 let Output { uri, name, .. } = output;
                 return Err(format!(
-                    "cannot publish two outputs as {name} at {uri}; give each a place of its own"
+                    "cannot publish two outputs as {name} at {uri}; use different locations"
                 ));
             }
         }
         Ok(Self {
             outputs: outputs.iter().map(model).collect::<Result<_, String>>()?,
-            patience,
+            retry,
             committed: Mutex::default(),
             speed: AtomicU64::new(0),
         })
     }
 
-    /// Makes the folders that will be published, for the command to write into, and tells `warn` what in them would be left out.
+    /// Creates the folders that will be published, for the command to write into. Warns of files in them that would be
+    /// left out.
     ///
     /// # Errors
-    /// One sentence: there cannot be such a folder.
+    /// A message: a folder cannot be created.
     pub fn prepare(&self, warn: &dyn Fn(String)) -> Result<(), String> {
-        for model in &self.outputs {
+        for model in self.outputs.iter().filter(|it| it.output.removal.is_none()) {
             let folder = model.source.display();
             std::fs::create_dir_all(&model.source)
-                .map_err(|error| format!("cannot make the folder {folder} of an output: {error}"))?;
-            // What cannot be read now may be readable when the command is done.
+                .map_err(|error| format!("cannot create the folder {folder} of an output: {error}"))?;
+            // A file that cannot be read now may be readable after the command.
             if let Some(left_out) = Contents::of(&model.source).ok().and_then(|it| it.left_out()) {
                 model.warn_of(left_out, warn);
             }
@@ -126,62 +154,59 @@ impl Publication {
         Ok(())
     }
 
-    /// Packs every model that is not in place yet into its staging place, where nobody sees it, and says what there will be.
+    /// Packs and stages every model that is not committed yet, and returns what a commit would publish. Nothing is
+    /// visible yet. Warns of files that are left out.
     ///
     /// # Errors
-    /// A folder without a model in it, or storage that fails for longer than the patience. `warn` is told what is left out.
+    /// A folder without a model in it, or a storage that fails for longer than the retry timeout.
     pub fn stage(&self, warn: &dyn Fn(String)) -> Result<Vec<ModelPublished>, PublishError> {
         let committed = self.committed();
         let begun = Instant::now();
         let mut staged = committed.clone();
+        let mut bytes = 0;
         for model in &self.outputs[committed.len()..] {
-            let made = self.patiently(|| model.prepare(&self.patience, warn));
-            staged.push(made.map_err(|cause| model.error(&cause, &committed))?);
+            let made = self.with_retries(|| model.prepare(&self.retry, warn));
+            let made = made.map_err(|cause| model.error(&cause, &committed))?;
+            staged.push(made.published);
+            bytes += made.bytes;
         }
-        let bytes: u64 = self.source_bytes().unwrap_or(0);
         self.speed.store((bytes as f64 / begun.elapsed().as_secs_f64().max(1e-3)) as u64, Ordering::Relaxed);
         Ok(staged)
     }
 
-    /// Bytes of the folders that will be published, as far as they are there; `None`: nothing will be.
+    /// Bytes of the folders that will be published, as far as they exist; `None`: nothing will be.
     pub fn source_bytes(&self) -> Option<u64> {
         let bytes = || self.outputs.iter().map(|model| pack::size_of(&model.source)).sum();
         (!self.outputs.is_empty()).then(bytes)
     }
 
-    /// Bytes of a folder that were packed and stored in a second; 0: not known yet.
+    /// Bytes per second that were packed and stored; 0: not known yet.
     pub fn speed(&self) -> u64 {
         self.speed.load(Ordering::Relaxed)
     }
 
-    /// Swaps every staged model in. Call it only after the grant.
+    /// Commits every staged model. Call it only after the grant.
     ///
     /// # Errors
-    /// Storage that fails for longer than the patience; another model came in between.
+    /// A storage that fails for longer than the retry timeout; a write conflict.
     pub fn commit(&self, staged: Vec<ModelPublished>) -> Result<Vec<ModelPublished>, PublishError> {
         let mut committed = self.committed();
         let left = committed.len();
         for (model, published) in self.outputs.iter().zip(staged).skip(left) {
-            let swap = self.patiently(|| model.commit(&self.patience).map_err(PackError::Io));
+            let swap = self.with_retries(|| model.commit(&self.retry).map_err(PackError::Io));
             swap.map_err(|cause| model.error(&cause, &committed))?;
             committed.push(published);
             if model.output.removal.is_some() {
                 continue;
             }
-            if let Err(cause) = model.publish_gob(&self.patience) {
-                let is = if store::may_be_in_place(&cause) { "may be" } else { "is" };
+            if let Err(cause) = model.publish_gob(&self.retry) {
+                let is = if store::is_commit_unknown(&cause) { "may be" } else { "is" };
                 let message = format!(
                     "model {} is in place, but {GOB} beside it {is} the old one: {cause}",
                     model.output.name
                 );
                 let committed = committed.clone();
-                return Err(PublishError {
-                    message,
-                    committed,
-                    may_pass: true,
-                    user_error: false,
-                    is_overtaken: false,
-                });
+                return Err(PublishError { message, committed, kind: PublishErrorKind::Storage });
             }
             if let Err(error) = model.store.clear() {
                 tracing::warn!(%error, model = model.output.name, "cannot remove the staging folder");
@@ -191,20 +216,20 @@ impl Publication {
     }
 
     fn committed(&self) -> MutexGuard<'_, Vec<ModelPublished>> {
-        self.committed.lock().expect("nobody panics while publishing")
+        lock(&self.committed)
     }
 
-    /// Failures are final from now on.
+    /// Makes failures final from now on.
     pub fn hurry(&self) {
-        self.patience.hurry();
+        self.retry.hurry();
     }
 
-    /// Stops staging as soon as can be.
+    /// Stops staging as soon as possible.
     pub fn abandon(&self) {
-        self.patience.abandon();
+        self.retry.abandon();
     }
 
-    /// Removes what was staged.
+    /// Removes staged files.
     pub fn clear(&self) {
         let _staging = self.committed();
         for model in &self.outputs {
@@ -214,77 +239,83 @@ impl Publication {
         }
     }
 
-    /// Tries again while the storage fails.
-    fn patiently<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
-        self.patience.retry(work, may_pass)
+    /// Retries while the storage fails.
+    fn with_retries<T>(&self, work: impl Fn() -> Result<T, PackError>) -> Result<T, PackError> {
+        self.retry.retry(work, is_retryable)
     }
 }
 
-/// What was left out or is not plain does not pass by itself.
-fn may_pass(error: &PackError) -> bool {
-    matches!(error, PackError::Io(_)) && !is_overtaken(error)
+fn is_retryable(error: &PackError) -> bool {
+    PublishErrorKind::from(error) == PublishErrorKind::Storage
 }
 
-fn is_overtaken(error: &PackError) -> bool {
-    matches!(error, PackError::Io(error) if store::is_overtaken(error))
-}
-
-impl OneModel {
-    /// Stages it, or looks at what is to be removed; says what there will be.
-    fn prepare(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<ModelPublished, PackError> {
-        let found = earlier::look(&*self.store, &self.tarball);
+impl ModelOutput {
+    /// Stages the model, or finds the one to remove.
+    fn prepare(&self, retry: &RetryPolicy, warn: &dyn Fn(String)) -> Result<Prepared, PackError> {
+        let found = existing::look(&*self.store, &self.tarball);
         let Output { name, uri, removal, .. } = &self.output;
         let model = ModelPublished { name: name.clone(), uri: uri.clone(), ..ModelPublished::default() };
         if let Some(removal) = removal {
             return match found {
-                // A later attempt finds what an earlier one has removed.
+                // An earlier attempt may have removed it.
                 Found::Nothing if !removal.if_exists && self.is_first_attempt => {
                     Err(PackError::Missing(near_misses(name, uri)))
                 }
                 Found::Unknown(error) => Err(error.into()),
-                found => Ok(ModelPublished { removed: true, replaced: found.model(), ..model }),
+                found @ (Found::Nothing | Found::Model(_)) => {
+                    let published = ModelPublished { removed: true, replaced: found.model(), ..model };
+                    Ok(Prepared { published, bytes: 0 })
+                }
             };
         }
-        let digest = self.stage(patience, warn)?;
-        Ok(ModelPublished {
+        let contents = Contents::of(&self.source)?;
+        let bytes = contents.bytes();
+        let digest = self.stage(contents, retry, warn)?;
+        let published = ModelPublished {
             size_bytes: digest.size_bytes,
             sha256: digest.sha256.to_vec().into(),
             replaced: found.model(),
             ..model
-        })
+        };
+        Ok(Prepared { published, bytes })
     }
 
-    /// Puts what was staged in place, or removes what is there: first the tarball, without which there is no model.
-    fn commit(&self, patience: &Patience) -> io::Result<()> {
+    /// Commits or removes the tarball. A model without its tarball does not exist.
+    fn commit(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.removal.is_none() {
             return self.store.commit(&self.tarball);
         }
         self.store.delete(&self.tarball)?;
         self.store.delete(GOB)?;
-        // Of a model that was published in between, the gob may have gone with the old one.
-        match self.gob_in_place(patience) {
+        // This may have removed the gob of a model that was published in between.
+        match self.gob_in_place(retry) {
             Some(gob) => self.put_gob(&gob),
             None => Ok(()),
         }
     }
 
-    /// Once for the same.
+    /// Warns once of the same files.
     fn warn_of(&self, left_out: String, warn: &dyn Fn(String)) {
-        let mut warned = self.warned.lock().expect("nobody panics while holding the lock");
+        let mut warned = lock(&self.warned);
         if warned.as_ref() != Some(&left_out) {
             let folder = self.source.display();
             warn(format!(
-                "left out of what is published of {folder}, since only files, folders and links within it can be: {left_out}"
+                "not published of {folder}, since only files, folders and links within it can be: {left_out}"
             ));
             *warned = Some(left_out);
         }
     }
 
-    fn stage(&self, patience: &Patience, warn: &dyn Fn(String)) -> Result<Digest, PackError> {
+    fn stage(
+        &self,
+        contents: Contents,
+        retry: &RetryPolicy,
+        warn: &dyn Fn(String),
+    ) -> Result<Digest, PackError> {
         let gob = (!self.output.gob.is_empty()).then_some((&*self.gob_copy, &self.output.gob[..]));
-        let size = pack::size_of(&self.source);
-        let mut staged = self.store.stage(&self.tarball, Over::WhatIsThere, size)?;
-        let (digest, left_out) = pack::pack(&self.source, gob, &mut staged, patience)?;
+        let left_out = contents.left_out();
+        let mut staged = self.store.stage(&self.tarball, Precondition::IfUnchanged, contents.bytes())?;
+        let digest = contents.pack(gob, &mut staged, retry)?;
         staged.finish()?;
         if let Some(left_out) = left_out {
             self.warn_of(left_out, warn);
@@ -292,17 +323,17 @@ impl OneModel {
         Ok(digest)
     }
 
-    /// Beside a tarball stands the gob that is in it, whoever comes last: who wrote a gob looks whether the tarball is
-    /// another's by now, whose gob may have been there before ours.
-    fn publish_gob(&self, patience: &Patience) -> io::Result<()> {
+    /// Writes the gob, and then checks whether another tarball was committed meanwhile: its gob may have been replaced
+    /// by this one. So the gob beside a tarball is the one in it, in any order of writers.
+    fn publish_gob(&self, retry: &RetryPolicy) -> io::Result<()> {
         if self.output.gob.is_empty() {
             return Ok(());
         }
         let mut gob = self.output.gob.clone();
-        for _ in 0..MAX_OTHERS {
-            patience.retry(|| self.put_gob(&gob), |_| true)?;
-            match self.gob_in_place(patience) {
-                Some(others) if others != gob => gob = others,
+        for _ in 0..MAX_CONCURRENT_COMMITS {
+            retry.retry(|| self.put_gob(&gob), |_| true)?;
+            match self.gob_in_place(retry) {
+                Some(published) if published != gob => gob = published,
                 _ => return Ok(()),
             }
         }
@@ -310,42 +341,36 @@ impl OneModel {
     }
 
     fn put_gob(&self, gob: &[u8]) -> io::Result<()> {
-        let mut staged = self.store.stage(GOB, Over::Anything, gob.len() as u64)?;
+        let mut staged = self.store.stage(GOB, Precondition::None, gob.len() as u64)?;
         staged.write_all(gob)?;
         staged.finish()?;
         self.store.commit(GOB)
     }
 
-    /// That of the tarball that is in place now. `None`: it has none, or there is none, or we cannot look; ours is published
-    /// all the same.
-    fn gob_in_place(&self, patience: &Patience) -> Option<Bytes> {
-        let may_pass = |error: &io::Error| {
+    /// Gob of the tarball that is published now. `None`: it has none, or does not exist, or cannot be read. This model
+    /// counts as published anyway.
+    fn gob_in_place(&self, retry: &RetryPolicy) -> Option<Bytes> {
+        let is_retryable = |error: &io::Error| {
             !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
         };
         let look = || self.store.read(&self.tarball).and_then(tarball::gob);
-        let found = patience.retry(look, may_pass).inspect_err(|error| {
-            tracing::debug!(%error, "cannot look whose model is in place by now");
+        let found = retry.retry(look, is_retryable).inspect_err(|error| {
+            tracing::debug!(%error, "cannot read the gob of the published model");
         });
         found.ok().flatten().map(Bytes::from)
     }
 
     fn error(&self, cause: &PackError, committed: &[ModelPublished]) -> PublishError {
-        let is_overtaken = is_overtaken(cause);
         let Output { name, uri, .. } = &self.output;
-        let is_uncertain = matches!(cause, PackError::Io(error) if store::may_be_in_place(error));
-        PublishError {
-            message: if self.output.removal.is_some() {
-                format!("cannot drop model {name} at {uri}: {cause}")
-            } else if is_uncertain {
-                format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
-            } else {
-                format!("model {name} could not be published at {uri}: {cause}")
-            },
-            committed: committed.to_owned(),
-            may_pass: is_overtaken || may_pass(cause),
-            user_error: cause.is_users(),
-            is_overtaken,
-        }
+        let is_unknown = matches!(cause, PackError::Io(error) if store::is_commit_unknown(error));
+        let message = if self.output.removal.is_some() {
+            format!("cannot drop model {name} at {uri}: {cause}")
+        } else if is_unknown {
+            format!("model {name} may be in place at {uri}, but that is not certain: {cause}")
+        } else {
+            format!("model {name} could not be published at {uri}: {cause}")
+        };
+        PublishError { message, committed: committed.to_owned(), kind: cause.into() }
     }
 }
 

@@ -73,7 +73,7 @@ fn contents(tarball: &Path) -> Vec<(String, String)> {
 }
 
 #[test]
-fn nothing_is_visible_before_the_commit_and_all_after() {
+fn files_become_visible_at_the_commit() {
     let bench = Bench::new();
     let publication = bench.publication(1);
     let staged = publication.stage(&|_| ()).unwrap();
@@ -100,7 +100,7 @@ fn nothing_is_visible_before_the_commit_and_all_after() {
 }
 
 #[test]
-fn what_is_replaced_is_said_as_far_as_it_is_known() {
+fn replaced_model_is_reported() {
     let bench = Bench::new();
     let publish = |attempt| {
         let publication = bench.publication(attempt);
@@ -116,18 +116,22 @@ fn what_is_replaced_is_said_as_far_as_it_is_known() {
     assert_eq!(names[..4], ["sqlflow.gob", "m.gob", "model_meta.json", "a.json"], "before the weights");
     let trained = EarlierModel { made_ms: 1_732_104_131_000, trained_by: "ana".to_owned() };
     assert_eq!(publish(4), Some(trained));
-    // What is no model is replaced too.
+    // A file that is not a model is replaced too.
     fs::write(bench.model().join("m.tar.gz"), "something").unwrap();
     assert!(publish(5).is_some());
 }
 
 #[test]
-fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() {
+fn removal_happens_at_the_commit_and_requires_the_model_unless_if_exists() {
     let bench = Bench::new();
-    let missing = bench.removal(1, false).stage(&|_| ()).unwrap_err();
+    let mut removal = bench.removal(1, false);
+    removal.outputs[0].source = bench.dir.path().join("workspace/outputs/none");
+    removal.prepare(&|_| ()).unwrap();
+    assert!(!removal.outputs[0].source.exists(), "a removal has no folder to publish");
+    let missing = removal.stage(&|_| ()).unwrap_err();
     assert!(missing.message.starts_with("cannot drop model m at file:///"), "{}", missing.message);
     assert!(
-        missing.message.ends_with("it does not exist") && !missing.may_pass && missing.user_error,
+        missing.message.ends_with("it does not exist") && missing.kind == PublishErrorKind::UserError,
         "{}",
         missing.message
     );
@@ -146,7 +150,7 @@ fn a_model_is_removed_with_its_commit_and_must_be_there_unless_said_otherwise() 
 }
 
 #[test]
-fn the_same_files_give_the_same_bytes() {
+fn tarball_is_reproducible() {
     let (one, two) = (Bench::new(), Bench::new());
     fs::File::open(two.dir.path().join("workspace/outputs/m/model.bin"))
         .unwrap()
@@ -157,7 +161,7 @@ fn the_same_files_give_the_same_bytes() {
 }
 
 #[test]
-fn an_output_without_a_file_is_an_error_and_the_old_model_stays() {
+fn empty_output_is_an_error_and_keeps_the_old_model() {
     for emptied in ["workspace/outputs/m", "workspace/outputs"] {
         let bench = Bench::new();
         fs::create_dir_all(bench.model()).unwrap();
@@ -171,7 +175,7 @@ fn an_output_without_a_file_is_an_error_and_the_old_model_stays() {
 }
 
 #[test]
-fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
+fn inner_links_are_kept_and_outer_links_are_reported() {
     use std::os::unix::fs::symlink;
     let bench = Bench::new();
     let output = bench.dir.path().join("workspace/outputs/m");
@@ -180,7 +184,7 @@ fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
         ("sub", "folder"),
         ("../a.json", "sub/up"),
         ("nowhere", "dangling"),
-        // They lead out, if not by themselves.
+        // They lead out, together or alone.
         ("/etc/passwd", "x"),
         ("../../main.py", "y"),
         ("x", "by-x"),
@@ -196,7 +200,7 @@ fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
     publication.prepare(&warn).unwrap();
     publication.commit(publication.stage(&warn).unwrap()).unwrap();
     let warnings = warnings.into_inner().unwrap();
-    assert_eq!(warnings.len(), 1, "the same is said once: {warnings:?}");
+    assert_eq!(warnings.len(), 1, "warned once: {warnings:?}");
     for left_out in [
         "by-x (a link to x)",
         "x (a link to /etc/passwd)",
@@ -224,7 +228,7 @@ fn links_within_stay_links_and_what_leads_out_is_left_out_by_name() {
 }
 
 #[test]
-fn outputs_that_would_overwrite_each_other_or_hold_themselves_are_refused() {
+fn conflicting_outputs_are_rejected() {
     let attempt = AttemptRef::default();
     let output = |uri: &str, directory: &str| Output {
         uri: uri.into(),
@@ -243,7 +247,7 @@ fn outputs_that_would_overwrite_each_other_or_hold_themselves_are_refused() {
 }
 
 #[test]
-fn staging_of_earlier_attempts_goes_and_of_others_stays() {
+fn staging_of_earlier_attempts_is_removed() {
     let bench = Bench::new();
     for stale in [".staging-j-1-1", ".staging-j-1-3", ".staging-j-2-1", ".staging-other-1-1"] {
         fs::create_dir_all(bench.model().join(stale)).unwrap();
@@ -255,7 +259,7 @@ fn staging_of_earlier_attempts_goes_and_of_others_stays() {
 }
 
 #[test]
-fn what_is_abandoned_leaves_nothing_behind() {
+fn abandoned_publication_removes_its_staging() {
     let bench = Bench::new();
     let publication = bench.publication(1);
     publication.stage(&|_| ()).unwrap();
@@ -266,13 +270,13 @@ fn what_is_abandoned_leaves_nothing_behind() {
 }
 
 #[test]
-fn storage_that_comes_back_within_the_patience_costs_nothing() {
+fn storage_failure_within_the_timeout_is_retried() {
     let bench = Bench::new();
-    // A file where the model's folder should be: every try fails until it is gone.
+    // A file in place of the model's folder: every try fails until it is removed.
     fs::create_dir_all(bench.dir.path().join("models")).unwrap();
-    fs::write(bench.model(), "in the way").unwrap();
+    fs::write(bench.model(), "a file").unwrap();
     let mut publication = bench.publication(1);
-    publication.patience = Arc::new(Patience::new(Duration::from_secs(60)));
+    publication.retry = Arc::new(RetryPolicy::new(Duration::from_secs(60)));
     std::thread::scope(|scope| {
         let staged = scope.spawn(|| publication.stage(&|_| ()));
         fs::remove_file(bench.model()).unwrap();
@@ -280,16 +284,16 @@ fn storage_that_comes_back_within_the_patience_costs_nothing() {
     });
 }
 
-/// What a network file system says when its server was away is no other writer.
+/// The error of a network file system after an outage of its server.
 #[test]
-fn a_stale_handle_passes() {
+fn stale_handle_is_retryable() {
     let error = PackError::Io(io::ErrorKind::StaleNetworkFileHandle.into());
-    assert!(may_pass(&error) && !is_overtaken(&error));
+    assert_eq!(PublishErrorKind::from(&error), PublishErrorKind::Storage);
 }
 
-/// As on a disk that fails: here it is procfs, of which nothing can be synced, that the model's folder is in.
+/// As on a failing disk: the model's folder is in procfs, which cannot be synced.
 #[test]
-fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
+fn unsynced_commit_is_reported_as_unknown() {
     use std::os::fd::AsRawFd as _;
     let bench = Bench::new();
     fs::create_dir_all(bench.model()).unwrap();
@@ -310,20 +314,20 @@ fn a_model_that_is_in_place_but_may_not_be_durable_is_said_to_be() {
         "{}",
         error.message
     );
-    assert!(error.message.contains("could not be synced"), "{}", error.message);
+    assert!(error.message.contains("cannot sync its folder"), "{}", error.message);
     assert!(bench.files().iter().any(|name| name.ends_with(".tar.gz")), "{:?}", bench.files());
 }
 
-/// Whose tarball is in place, his gob stands beside it, whoever is late with his own.
+/// Also if the writer of an older tarball writes its gob later.
 #[test]
-fn the_gob_beside_a_tarball_is_the_one_in_it() {
+fn gob_matches_the_tarball_after_concurrent_commits() {
     let bench = Bench::new();
     let publish = |step, gob: &'static str| {
         let mut publication = bench.publication(1);
         let attempt = AttemptRef { job_id: "j".into(), step, attempt: 1 };
         publication.outputs[0].output.gob = gob.into();
-        let place = ModelPlace::new(&publication.outputs[0].output.uri, "m").unwrap();
-        publication.outputs[0].store = store::open(&place, &attempt, &publication.patience).unwrap();
+        let location = ModelLocation::new(&publication.outputs[0].output.uri, "m").unwrap();
+        publication.outputs[0].store = store::open(&location, &attempt, &publication.retry).unwrap();
         publication
     };
     let (late, other) = (publish(1, "late"), publish(2, "other"));
@@ -331,26 +335,26 @@ fn the_gob_beside_a_tarball_is_the_one_in_it() {
     let tarball = &late.outputs[0].tarball;
     late.outputs[0].store.commit(tarball).unwrap();
     other.commit(other.stage(&|_| ()).unwrap()).unwrap();
-    late.outputs[0].publish_gob(&late.patience).unwrap();
+    late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "other");
 
-    // Nobody's, of who wrote there by hand.
-    fs::write(bench.model().join(tarball), "spoilt").unwrap();
-    late.outputs[0].publish_gob(&late.patience).unwrap();
+    // A tarball without a gob, written by hand.
+    fs::write(bench.model().join(tarball), "corrupted").unwrap();
+    late.outputs[0].publish_gob(&late.retry).unwrap();
     assert_eq!(fs::read_to_string(bench.model().join("sqlflow.gob")).unwrap(), "late");
     fs::remove_file(bench.model().join(tarball)).unwrap();
-    late.outputs[0].publish_gob(&late.patience).unwrap();
+    late.outputs[0].publish_gob(&late.retry).unwrap();
 }
 
-/// Somebody removed the folder, or took it for a dead writer's.
+/// The staging folder was removed, for example as that of a dead writer.
 #[test]
-fn what_is_not_staged_any_more_is_staged_again() {
+fn missing_staged_file_is_a_write_conflict() {
     let bench = Bench::new();
     let publication = bench.publication(1);
     let staged = publication.stage(&|_| ()).unwrap();
     fs::remove_dir_all(bench.model()).unwrap();
     let error = publication.commit(staged).unwrap_err();
-    assert!(error.is_overtaken, "{error:?}");
+    assert_eq!(error.kind, PublishErrorKind::WriteConflict, "{error:?}");
     publication.commit(publication.stage(&|_| ()).unwrap()).unwrap();
     assert_eq!(bench.files(), ["m.tar.gz", "sqlflow.gob"]);
 }

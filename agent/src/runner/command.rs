@@ -1,9 +1,8 @@
-//! The command: started, answered, and what it leaves behind.
+//! Starts the command, answers its submitter, and signals it and its leftovers.
 
 use std::ffi::OsString;
 use std::io;
 
-use bytes::BytesMut;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use sqlflow_proto::agent::{Assignment, Granted, Refused, Start, agent_frame::Frame};
@@ -14,16 +13,15 @@ use tokio::sync::mpsc;
 
 use super::{Command, Runner};
 use crate::channel::answers::{self, Answer};
-use crate::exhaustion::is_exhaustion;
 use crate::meter;
-use crate::output::reader::{OutputPipe, Reader};
+use crate::output::reader::{Channel, OutputPipe, Reader};
 use crate::output::tee::Tee;
 use crate::output::tee::TeeMode;
 use crate::process::spawn::{self, NotStarted, Started};
 use crate::process::tree;
 use crate::supervisor::{Event, StartFault};
 
-/// More leftovers than this are counted, not named.
+/// Number of leftovers that are named in a warning; further ones are counted.
 const NAMED_LEFTOVERS: usize = 5;
 
 impl Runner {
@@ -34,8 +32,7 @@ impl Runner {
         let mut started = match spawn::spawn(&assignment, &self.config.spawning(&assigned)) {
             Ok(started) => started,
             Err(NotStarted { fault, error }) => {
-                let may_pass = is_exhaustion(&error);
-                return self.send(Event::StartFailed { message: format!("{error:#}"), may_pass, fault });
+                return self.send(Event::StartFailed { message: format!("{error:#}"), fault });
             }
         };
         if let Some(warning) = &started.warning {
@@ -46,10 +43,10 @@ impl Runner {
         self.terminal = started.terminal.take();
         tracing::info!(pid = pid.as_raw(), "the command runs");
         if let Err(error) = self.listen(started, &assignment) {
-            // Nobody hears it. It has begun, so a second one must not be started beside it.
+            // Its output cannot be read. It has started, so a second one must not be started beside it.
             let _ = killpg(pid, Signal::SIGKILL);
             let message = format!("{error:#}");
-            self.send(Event::StartFailed { message, may_pass: false, fault: StartFault::Other });
+            self.send(Event::StartFailed { message, fault: StartFault::Other });
         }
     }
 
@@ -60,12 +57,12 @@ impl Runner {
                 let (answers, queue) = mpsc::channel(answers::MAX_WAITING);
                 self.answers = Some(answers.clone());
                 let start = Start { secrets: assignment.secrets.clone() };
-                let acked = self.link.acked();
+                let acked = self.link.outbox.acked();
                 tokio::spawn(async move {
-                    // An error means that the command closed its end; whether that matters shows elsewhere.
+                    // An error means that the command closed its end, which the reader handles.
                     let _ = answers::write_answers(answer_half, start, queue, acked).await;
                 });
-                Some((channel, BytesMut::new(), answers))
+                Some(Channel::new(channel, answers))
             }
             None => None,
         };
@@ -82,7 +79,7 @@ impl Runner {
             stop: self.stop_reading.subscribe(),
         };
         tokio::spawn(reader.run());
-        tokio::spawn(meter::watch(self.link.clone(), self.evidence.largest()));
+        tokio::spawn(meter::watch(self.link.clone(), self.outcome_builder.largest()));
         Ok(())
     }
 
@@ -98,7 +95,7 @@ impl Runner {
             Err(reason) => Frame::Refused(Refused { reason }),
         };
         if let Some(answers) = &self.answers {
-            // Full or closed: the submitter does not listen, and the grace ends it.
+            // Full or closed: the submitter does not read, and is ended after its grace period.
             let _ = answers.try_send(Answer::Now(frame));
         }
     }
@@ -106,10 +103,10 @@ impl Runner {
     pub(super) fn signal_leftovers(&mut self, signal: Signal) {
         let mut leftovers = tree::live().unwrap_or_default();
         if signal == Signal::SIGTERM {
-            // The others have the rest of their grace, and are no surprise.
-            leftovers.retain(|it| !self.told.contains(it.pid));
+            // Signaled processes have the rest of the grace period, and are expected.
+            leftovers.retain(|it| !self.signaled.contains(it.pid));
         }
-        leftovers.retain(|it| self.named.note(it.pid));
+        leftovers.retain(|it| self.warned.insert(it.pid));
         if !leftovers.is_empty() {
             let leftovers = named(&leftovers);
             self.warn(match signal {
@@ -119,38 +116,40 @@ impl Runner {
                 _ => format!("still running when its time was up, and killed: {leftovers}"),
             });
         }
-        let refused = tree::signal_descendants(signal, &mut self.told);
+        let refused = tree::signal_descendants(signal, &mut self.signaled);
         self.warn_of_unreached(refused, signal);
     }
 
     pub(super) fn signal_command(&mut self, signal: Signal) {
         let Command::Running(group) = self.command else { return };
         tracing::info!(%signal, "ending the command");
-        let refused = tree::signal_command(group, signal, &mut self.told);
+        let refused = tree::signal_command(group, signal, &mut self.signaled);
         self.warn_of_unreached(refused, signal);
     }
 
-    /// `refused` are the processes that are not ours to signal. The supervisor sends a stronger signal later, and the
-    /// server looks for what is left in the end.
+    /// Warns of processes that the signal did not reach. The supervisor sends a stronger signal later, and the server
+    /// looks for leftovers in the end.
     fn warn_of_unreached(&self, refused: io::Result<Vec<tree::Process>>, signal: Signal) {
         match refused {
             Ok(refused) if refused.is_empty() => {}
             Ok(refused) => {
-                self.warn(format!("{signal} is not ours to send to {}: another user's", named(&refused)));
+                self.warn(format!("cannot send {signal} to {}: owned by another user", named(&refused)));
             }
             Err(error) => {
-                self.warn(format!("cannot send {signal} to what the command started: /proc: {error}"));
+                self.warn(format!(
+                    "cannot send {signal} to descendants of the command: cannot read /proc: {error}"
+                ));
             }
         }
     }
 
     pub(super) fn record_gap(&mut self) {
         let gap = Gap { reason: gap::Reason::Drain.into(), bytes: None };
-        self.link.push_output(Payload::Gap(gap));
+        self.link.outbox.push_output(Payload::Gap(gap));
         let holders = match tree::live() {
             Ok(holders) if holders.is_empty() => "a process outside of the attempt".to_owned(),
             Ok(holders) => named(&holders),
-            Err(error) => format!("processes that cannot be listed (/proc: {error})"),
+            Err(error) => format!("unknown processes (cannot read /proc: {error})"),
         };
         self.warn(format!("gave up reading output that is held open by {holders}"));
     }

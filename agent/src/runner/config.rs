@@ -1,4 +1,4 @@
-//! How and where an attempt runs, whoever assigns it.
+//! Configuration of an attempt, for both control planes.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,46 +12,46 @@ use crate::process::spawn::{Spawning, Streams};
 use crate::supervisor::OutputSink;
 use crate::trace::Trace;
 
-/// Where and how the attempt runs.
+/// How and where an attempt runs.
 #[derive(Debug, Clone)]
 pub(crate) struct RunConfig {
-    /// Where the outcome and what no server took are left; `None`: nobody would look for it.
+    /// Run folder, for outcome file and spool; `None`: no server would look for them.
     pub run_dir: Option<PathBuf>,
-    /// The assignment's paths begin here.
+    /// Root of the assignment's relative paths.
     pub root: PathBuf,
-    /// The command, where it is not the assignment's.
+    /// The command, instead of the assignment's.
     pub command: Option<Vec<OsString>>,
     /// The command's working folder.
     pub working_dir: PathBuf,
-    /// Where the outcome is written as JSON; it may be a file that cannot be replaced, such as a Pod's termination log.
-    pub summary: Option<PathBuf>,
-    /// Between TERM and KILL; `None`: as the assignment says, which counts whole seconds.
+    /// File for the outcome as JSON. It may be one that cannot be replaced, such as a Pod's termination log.
+    pub outcome_json: Option<PathBuf>,
+    /// Grace period, instead of the assignment's, which has whole seconds.
     pub grace: Option<Duration>,
-    /// For what the command leaves behind; `None`: the same.
+    /// Drain time, instead of the assignment's.
     pub drain: Option<Duration>,
-    /// How long to wait for a server when nothing runs.
+    /// Timeout for a server while nothing runs.
     pub linger: Duration,
     pub publish_retry: Duration,
-    /// What the command makes outlives the agent.
+    /// The command's output outlives the agent.
     pub keeps_output: bool,
-    /// Models that were fetched before.
+    /// Cache of fetched models.
     pub cache: Option<Cache>,
-    /// From TERM to the end of all; `None`: the command has its whole grace, and the rest comes after it.
+    /// Time from TERM to the exit; `None`: the command has its whole grace period, and the rest follows it.
     pub termination_grace: Option<Duration>,
     pub when_full: WhenFull,
-    /// Largest size of the overflow file in bytes.
+    /// Maximum length of the overflow file in bytes.
     pub spool_disk: u64,
-    /// Who else has what the command prints.
+    /// Where the command's output is kept.
     pub sink: OutputSink,
-    /// How the command's output is copied to the agent's own stdout and stderr.
+    /// How the command's output is copied to the agent's stdout and stderr.
     pub tee: TeeMode,
-    /// Where spans go that no server asks for.
+    /// Trace of an attempt without a server.
     pub trace: Option<Trace>,
-    /// The command is a submitter: it has a channel and nothing to read on stdin.
+    /// The command is a submitter: it has a channel and an empty stdin.
     pub is_submitter: bool,
     /// Where the command's output goes.
     pub streams: Streams,
-    /// The command is told where the collector of spans is.
+    /// The command gets the address of the collector of spans.
     pub finds_collector: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What the command printed, on the last of its way: to the readers of our own streams, and into the log.
+//! Flushes the command's output to the agent's own streams and the log folder.
 
 use std::time::Duration;
 
@@ -6,15 +6,15 @@ use sqlflow_proto::record::record::Payload;
 
 use super::Runner;
 use crate::output::WhenFull;
-use crate::output::link::{Link, Unacked};
-use crate::output::tee::{PATIENCE, Unwritten};
+use crate::output::link::{Drained, Link, Unacked};
+use crate::output::tee::{READER_TIMEOUT, Unwritten};
 use crate::supervisor::Event;
 
-/// How long a log that takes nothing is waited for.
-const LOG_PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout for a log folder that takes nothing.
+const LOG_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Runner {
-    /// A slow reader is waited for until nobody has time for that, unless it was said that output may be dropped.
+    /// Waits for a slow reader until the flush is cut short, unless output may be dropped.
     pub(super) fn flush(&self) {
         let ([stdout, stderr], link, events) = (self.tees.clone(), self.link.clone(), self.events.clone());
         let may_drop = self.config.when_full == WhenFull::Drop;
@@ -23,10 +23,10 @@ impl Runner {
             let mut hurry = hurry.clone();
             async move {
                 if !may_drop {
-                    // An error would mean that the runner is gone, and with it anyone who waits here.
+                    // An error would mean that the runner is gone, and with it this task.
                     let _ = hurry.wait_for(|hurry| *hurry).await;
                 }
-                tokio::time::sleep(PATIENCE).await;
+                tokio::time::sleep(READER_TIMEOUT).await;
             }
         };
         let (printed, errors, log) = (hurried(may_drop), hurried(may_drop), hurried(false));
@@ -34,22 +34,22 @@ impl Runner {
             let logged = async {
                 tokio::select! {
                     biased;
-                    is_drained = link.drained(LOG_PATIENCE) => is_drained,
-                    () = log => false,
+                    drained = link.outbox.drained(LOG_TIMEOUT) => drained,
+                    () = log => Drained::Stalled,
                 }
             };
-            let (printed, errors, is_logged) =
+            let (printed, errors, logged) =
                 tokio::join!(stdout.finish(printed), stderr.finish(errors), logged);
             for failure in [&stdout, &stderr].into_iter().filter_map(|it| it.failure()) {
-                link.warn(failure);
+                link.outbox.warn(failure);
             }
             let (dropped, unwritten): (Vec<_>, Vec<_>) =
                 [printed, errors].into_iter().flatten().partition(|it| may_drop && it.is_unread());
             for dropped in &dropped {
-                link.warn(format!("the command went on: {dropped}"));
+                link.outbox.warn(format!("output was dropped: {dropped}"));
             }
             let unwritten = (!unwritten.is_empty()).then(|| sentences(&unwritten));
-            let unlogged = (!is_logged).then(|| unlogged(&link));
+            let unlogged = (logged == Drained::Stalled).then(|| unlogged(&link));
             let _ = events.send(Event::Flushed { unwritten, unlogged });
         });
     }
@@ -59,14 +59,14 @@ fn sentences(unwritten: &[Unwritten]) -> String {
     unwritten.iter().map(Unwritten::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// What the log has not taken, and why.
+/// Describes what is missing in the log, and why.
 fn unlogged(link: &Link) -> String {
-    let Unacked { records, .. } = link.unacked();
+    let Unacked { records, .. } = link.outbox.unacked();
     let output = records.iter().filter_map(|it| match &it.payload {
         Some(Payload::Output(output)) => Some(output.data.len()),
         _ => None,
     });
     let bytes: usize = output.sum();
-    let why = link.stalled().unwrap_or_else(|| "there was no time to write them".to_owned());
+    let why = link.connection.stalled().unwrap_or_else(|| "no time to write them".to_owned());
     format!("{bytes} bytes of its output are not in the log: {why}")
 }

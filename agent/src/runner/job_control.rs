@@ -1,5 +1,5 @@
-//! Ctrl+Z, `fg` and `bg`. The agent and its command have groups of their own, and the terminal stops only one of them. The
-//! shell waits for the agent alone, so both stop and continue together, whichever was stopped first.
+//! Job control: Ctrl+Z, `fg` and `bg`. Agent and command have separate process groups, and the terminal stops only one
+//! of them. The shell waits for the agent alone, so both stop and continue together.
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -8,16 +8,16 @@ use super::{Command, Runner};
 use crate::process::reaper;
 use crate::process::stop::{Scope, Stopped, stop};
 
-/// Who told the agent to stop, when it passed that on and waits for its command to stop first.
+/// Sender of a stop that the agent forwarded. The agent stops after its command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ToldToStop {
-    /// The terminal, which tells all of the agent's group.
+pub(super) enum StopRequest {
+    /// The terminal, which stops all of the agent's group.
     ByTerminal,
     ByProcess,
 }
 
 impl Runner {
-    /// The command's group. A submitter has no terminal, and nobody who continues it.
+    /// The command's group. A submitter has no terminal, and would not be continued.
     fn job(&self) -> Option<Pid> {
         match self.command {
             Command::Running(group) if !self.config.is_submitter => Some(group),
@@ -25,50 +25,50 @@ impl Runner {
         }
     }
 
-    /// Follows the command if it has stopped. Without a terminal its stops are left to the one who causes them.
+    /// Stops the agent if the command has stopped. Without a terminal, stops are left to their sender.
     pub(super) fn stop_with_command(&mut self) {
         let Some(group) = self.job() else { return };
         let Some(signal) = reaper::stopped_by(group) else { return };
-        let told = self.told_to_stop.take();
-        if self.terminal.is_none() && told.is_none() {
+        let request = self.stop_request.take();
+        if self.terminal.is_none() && request.is_none() {
             return;
         }
         let wants_terminal = matches!(signal, Signal::SIGTTIN | Signal::SIGTTOU);
-        // The shell's `fg` gives the terminal to our group, and sends no CONT when the job runs already.
+        // The shell's `fg` gives the terminal to the agent's group, and sends no CONT to a running job.
         if wants_terminal && self.give_terminal(group) {
             let _ = killpg(group, Signal::SIGCONT);
             return;
         }
         self.take_terminal_back(Some(group));
         tracing::info!(%signal, "the command stopped");
-        let ours = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
-        let scope = match told {
-            Some(ToldToStop::ByTerminal) => Scope::Process,
-            // In a pipeline the others are stopped by the terminal only together with us.
-            Some(ToldToStop::ByProcess) | None => Scope::Group,
+        let own_signal = if signal == Signal::SIGSTOP { Signal::SIGTSTP } else { signal };
+        let scope = match request {
+            Some(StopRequest::ByTerminal) => Scope::Process,
+            // The terminal stops the others of a pipeline only together with the agent.
+            Some(StopRequest::ByProcess) | None => Scope::Group,
         };
-        // Without the agent the terminal would not have stopped the command there either.
-        if stop(scope, ours) == Stopped::AndContinued {
+        // The kernel did not stop the agent. Without the agent it would not have stopped the command either.
+        if stop(scope, own_signal) == Stopped::AndContinued {
             return;
         }
         match signal {
             Signal::SIGTSTP => self.continue_command(),
-            // Nobody else could: the terminal is ours by now.
+            // The agent's group has the terminal by now.
             _ if wants_terminal && self.give_terminal(group) => {
                 let _ = killpg(group, Signal::SIGCONT);
             }
-            _ if wants_terminal => self.end_for_want_of_terminal(group, signal),
+            _ if wants_terminal => self.end_without_terminal(group, signal),
             _ => {}
         }
     }
 
-    /// The command would stay stopped for ever, or be stopped and continued without end. The kernel sends HUP to a group that
-    /// nobody can continue; a command that ignores it, as with nohup, gets TERM, and then KILL.
-    fn end_for_want_of_terminal(&mut self, group: Pid, stopped_by: Signal) {
+    /// Ends a command that would stay stopped, or be stopped and continued without end. As the kernel for an orphaned
+    /// group, it sends HUP; a command that ignores HUP, as with nohup, gets TERM, and then KILL.
+    fn end_without_terminal(&mut self, group: Pid, stopped_by: Signal) {
         const ENDS: [Signal; 3] = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGKILL];
         if self.ends_tried == 0 {
             self.warn(format!(
-                "the command was stopped by {stopped_by}: it uses a terminal that is not its own"
+                "the command was stopped by {stopped_by}: it uses a terminal that it does not own; ending it"
             ));
         }
         let _ = killpg(group, ENDS[self.ends_tried.min(ENDS.len() - 1)]);
@@ -76,12 +76,12 @@ impl Runner {
         self.ends_tried += 1;
     }
 
-    /// TSTP came to the agent: its own group has the foreground, or somebody sent it.
-    pub(super) fn stop_signaled(&mut self, told: ToldToStop) {
+    /// Handles TSTP to the agent, from the terminal or another process.
+    pub(super) fn stop_signaled(&mut self, request: StopRequest) {
         match self.job() {
-            // We follow it; a command that takes no notice goes on, and so does the agent.
+            // The agent stops after the command. If the command ignores TSTP, both go on.
             Some(group) => {
-                self.told_to_stop = Some(told);
+                self.stop_request = Some(request);
                 let _ = killpg(group, Signal::SIGTSTP);
             }
             None => {
@@ -90,9 +90,9 @@ impl Runner {
         }
     }
 
-    /// The agent was continued, by `fg` or `bg`: then another has the terminal, and the command goes on without it.
+    /// Continues the command after `fg` or `bg`. After `bg` another group has the terminal.
     pub(super) fn continue_command(&mut self) {
-        self.told_to_stop = None;
+        self.stop_request = None;
         if let Some(group) = self.job() {
             if let Some(terminal) = &mut self.terminal {
                 terminal.give_again(group);

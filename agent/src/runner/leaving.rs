@@ -1,53 +1,54 @@
-//! The end: the outcome is written down and told, and what no server took is left for one.
+//! The end: the outcome is written and reported, and unacknowledged records are spooled.
 
 use std::time::Duration;
 
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Outcome, outcome::Reason};
 use sqlflow_proto::record::ModelPublished;
+use sqlflow_sync::lock;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use super::Runner;
 use crate::output::spool;
 use crate::supervisor::{ExitReport, OutputSink};
-use crate::{summary, workspace};
+use crate::{outcome_json, workspace};
 
-/// How long the exit waits for work with files that was begun.
+/// Timeout of the exit for file operations that were begun.
 const LAST_WORK: Duration = Duration::from_secs(10);
-/// An outcome that no server has taken after this is made durable.
+/// Time after which an outcome that no server has taken is made durable.
 const TAKING_TIME: Duration = Duration::from_secs(1);
 
 impl Runner {
     pub(super) fn report(&mut self, mut report: ExitReport, models: Vec<ModelPublished>) {
-        if let Some(last_words) = self.link.last_words() {
-            report.explain(&last_words);
+        if let Some(stderr_tail) = self.link.outbox.stderr_tail() {
+            report.explain(&stderr_tail);
         }
         let kept = self.config.sink;
         match (kept, report.reason) {
-            // Of its own exit the command's exit code tells.
+            // The exit code shows the command's own exit.
             (OutputSink::LogFolder | OutputSink::Nowhere, Reason::Succeeded | Reason::Exited) => {}
             (OutputSink::LogFolder | OutputSink::Nowhere, _) => tracing::warn!("{}", report.message),
             (OutputSink::Server, reason) => {
                 tracing::info!(?reason, message = report.message, "the attempt ended");
             }
         }
-        let mut outcome = self.evidence.outcome(report, models, &self.link, self.reaper.largest());
+        let mut outcome = self.outcome_builder.outcome(report, models, &self.link, self.reaper.largest());
         outcome.nothing_left = self.is_alone || self.command == super::Command::NotStarted;
         let (link, file) = (self.link.clone(), self.outcome_file.clone());
-        let summary = self.config.summary.clone();
-        let marks = self.link.marks();
+        let outcome_json = self.config.outcome_json.clone();
+        let terminal_records = self.link.outbox.terminal_records();
         self.outcome = Some(outcome.clone());
         let (written, is_written) = oneshot::channel();
         self.last_work.push(spawn_blocking(move || {
             if outcome.output_kept
                 && let Some(file) = &file
             {
-                // A disk may take longer than this agent has.
+                // The sync may take longer than this agent lives.
                 let message = format!("{}; but it was not made durable", outcome.message);
                 file.write(&Outcome { output_kept: false, message, ..outcome.clone() });
                 if let Err(error) = workspace::sync(file.dir()) {
-                    tracing::error!(%error, "cannot make what the command made durable");
+                    tracing::error!(%error, "cannot make the output durable");
                     outcome.output_kept = false;
                     outcome.message = format!("{}; but it cannot be made durable: {error}", outcome.message);
                 }
@@ -61,16 +62,16 @@ impl Runner {
             }
             let _ = written.send(());
             let json = match kept {
-                OutputSink::Server => summary::with_marks(&outcome, &marks),
-                OutputSink::LogFolder | OutputSink::Nowhere => summary::json(&outcome),
+                OutputSink::Server => outcome_json::encode_with(&outcome, &terminal_records),
+                OutputSink::LogFolder | OutputSink::Nowhere => outcome_json::encode(&outcome),
             };
-            if let Some(file) = summary
-                && let Err(error) = summary::write(&file, &json)
+            if let Some(file) = outcome_json
+                && let Err(error) = outcome_json::write(&file, &json)
             {
                 tracing::error!(%error, file = %file.display(), "cannot write the outcome");
             }
             failpoint::agent("after-outcome");
-            link.report(outcome);
+            link.attempt.report(outcome);
         }));
         if let Some(file) = self.outcome_file.clone() {
             tokio::spawn(async move {
@@ -81,39 +82,39 @@ impl Runner {
         }
     }
 
-    /// Leaves nothing undone that a later server needs.
+    /// Completes what a later server needs.
     pub(super) async fn leave(&mut self) {
         for work in self.last_work.drain(..) {
             let _ = tokio::time::timeout(LAST_WORK, work).await;
         }
         if let Some(file) = self.outcome_file.clone() {
-            // Before the spool, which may take all the room that there is.
+            // Before the spool, which may fill the disk.
             let written = spawn_blocking(move || file.make_durable());
             let _ = tokio::time::timeout(LAST_WORK, written).await;
         }
         self.leave_spool();
         self.export_trace().await;
-        // A group that the command gave it to may be over only now.
+        // A group that got the terminal from the command may have ended only now.
         self.take_terminal_back(None);
     }
 
     pub(super) async fn export_trace(&mut self) {
         let (Some(trace), Some(mut outcome)) = (self.trace.take(), self.outcome.take()) else { return };
-        // Reporting has ended too.
-        outcome.phases = self.evidence.phase_times();
-        let trace = trace.lock().expect("nobody panics while holding the lock").clone();
+        // With the end of the reporting phase.
+        outcome.phases = self.outcome_builder.phase_times();
+        let trace = lock(&trace).clone();
         let command = self.assignment.as_ref().map(|it| it.command.clone()).unwrap_or_default();
         trace.export(&command, &outcome).await;
     }
 
     pub(super) fn leave_spool(&self) {
-        let unacked = self.link.unacked();
+        let unacked = self.link.outbox.unacked();
         if unacked.is_empty() {
             return;
         }
         let Some(dir) = &self.config.run_dir else { return };
         failpoint::agent("before-spool");
-        tracing::warn!(bytes = self.link.unacked_bytes(), "leaving records that no server took in the spool");
+        tracing::warn!(bytes = self.link.outbox.unacked_bytes(), "spooling records that no server took");
         if let Err(error) = spool::leave(LAST_WORK, dir, &unacked, self.overflow.as_ref()) {
             tracing::error!("cannot write the spool: {error:#}");
         }

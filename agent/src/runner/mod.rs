@@ -1,6 +1,7 @@
-//! Runs one attempt. The runner feeds events to the supervisor and carries out its actions; it decides nothing. `command`
-//! starts and signals the command, `job_control` handles its stops at a terminal, `publishing` its models, `flushing` its
-//! output, `timers` the supervisor's timers, `prepare` what the command needs first, `leaving` the end.
+//! Runs one attempt: feeds events to the supervisor and carries out its actions. It decides nothing.
+//!
+//! `prepare` makes workspace and inputs, `command` starts and signals the command, `job_control` handles stops at a
+//! terminal, `publishing` models, `flushing` output, `timers` the supervisor's timers, and `leaving` the end.
 
 mod command;
 mod config;
@@ -19,7 +20,7 @@ use anyhow::Context as _;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use sqlflow_model_storage::Patience;
+use sqlflow_model_storage::RetryPolicy;
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::{Assignment, CommitRequest, Outcome};
 use sqlflow_proto::record::{ModelPublished, record::Payload};
@@ -31,8 +32,8 @@ use tracing::Instrument as _;
 
 use crate::channel::answers::Answer;
 use crate::control_plane::{ControlPlane, Incoming, attempt_of};
-use crate::exhaustion::{LAUNCH_TIMEOUT, outlast};
-use crate::outcome::{Evidence, OutcomeFile};
+use crate::exhaustion::{LAUNCH_TIMEOUT, retry_exhaustion};
+use crate::outcome::{OutcomeBuilder, OutcomeFile};
 use crate::output::link::Link;
 use crate::output::outbox::DEFAULT_LIMIT;
 use crate::output::overflow::Overflow;
@@ -40,62 +41,63 @@ use crate::output::tee::Tee;
 use crate::process::reaper;
 use crate::process::signals::{Caught, Sender, Signals};
 use crate::process::terminal::Terminal;
-use crate::process::tree::Told;
+use crate::process::tree::SignaledProcesses;
 use crate::publish::Publication;
 use crate::supervisor::{Action, Attempt, Budget, Event, Exit, Load, Plan, Timer};
 use crate::trace::{SharedTrace, Trace};
 use crate::workspace;
 pub(crate) use config::RunConfig;
-use job_control::ToldToStop;
+use job_control::StopRequest;
 use prepare::prepare;
 use timers::Timers;
 
-/// Between TERM and KILL when nothing says how long.
+/// Default grace period.
 pub(crate) const DEFAULT_GRACE: Duration = Duration::from_secs(10);
-/// When the assignment does not say.
+/// Default drain time.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(5);
+
 /// Runs an attempt to its end; returns the exit code.
 ///
 /// # Errors
 /// The agent cannot do its work at all.
-pub(crate) fn run(config: RunConfig, home: ControlPlane, tees: [Tee; 2]) -> anyhow::Result<u8> {
+pub(crate) fn run(config: RunConfig, control_plane: ControlPlane, tees: [Tee; 2]) -> anyhow::Result<u8> {
     prctl::set_child_subreaper(true).context("cannot become the subreaper")?;
-    let timeout = match home {
+    let timeout = match control_plane {
         ControlPlane::Remote(_) => LAUNCH_TIMEOUT,
         ControlPlane::Local(_) => Duration::ZERO,
     };
-    let runtime = outlast(timeout, || runtime::start().context("cannot start a thread"))?;
-    let code = runtime.block_on(async { Runner::new(config, tees).run(home).await });
-    // A thread that is stuck in a disk must not hold the exit.
+    let runtime = retry_exhaustion(timeout, || runtime::start().context("cannot start a thread"))?;
+    let code = runtime.block_on(async { Runner::new(config, tees).run(control_plane).await });
+    // A thread that hangs in a file operation must not delay the exit.
     runtime.shutdown_background();
     code
 }
 
-/// Everything that actions work on.
+/// State that actions use.
 struct Runner {
     config: RunConfig,
     tees: [Tee; 2],
     link: Arc<Link>,
     attempt: Attempt,
-    evidence: Evidence,
+    outcome_builder: OutcomeBuilder,
     reaper: reaper::Reaper,
     plan: Option<Plan>,
     overflow: Option<Overflow>,
     events: mpsc::UnboundedSender<Event>,
     inbox: mpsc::UnboundedReceiver<Event>,
     assignment: Option<Arc<Assignment>>,
-    fetching: Arc<Patience>,
+    fetching: Arc<RetryPolicy>,
     command: Command,
-    /// Every process that the command started has ended.
+    /// All processes of the command have ended.
     is_alone: bool,
-    /// The processes that were told to end.
-    told: Told,
-    /// Those that a warning has named.
-    named: Told,
-    /// Where a person may sit who stops and continues the command.
+    /// Processes that got the signal to end.
+    signaled: SignaledProcesses,
+    /// Leftovers that a warning has named.
+    warned: SignaledProcesses,
+    /// The controlling terminal, for job control.
     terminal: Option<Terminal>,
-    told_to_stop: Option<ToldToStop>,
-    /// How often the command was told to end because it waits for a terminal that it cannot have.
+    stop_request: Option<StopRequest>,
+    /// Number of signals to a command that waits for a terminal that it cannot have.
     ends_tried: usize,
     stop_reading: watch::Sender<bool>,
     hurry_flush: watch::Sender<bool>,
@@ -103,13 +105,13 @@ struct Runner {
     publication: Option<Arc<Publication>>,
     staged: Vec<ModelPublished>,
     timers: Timers,
-    /// The last record that was acknowledged when the machine's Linger was set.
+    /// Acknowledged sequence number when the Linger timer was set.
     acked_at_linger: u64,
     trace: Option<SharedTrace>,
     outcome: Option<Outcome>,
-    /// Where a server finds the outcome when none listens; `None`: nobody would look for it.
+    /// Outcome file, for a server that comes later; `None`: none would look for it.
     outcome_file: Option<Arc<OutcomeFile>>,
-    /// Work with files that the exit waits for.
+    /// File operations that the exit waits for.
     last_work: Vec<JoinHandle<()>>,
 }
 
@@ -122,10 +124,10 @@ enum Command {
 
 impl Runner {
     fn new(config: RunConfig, tees: [Tee; 2]) -> Self {
-        // Unbounded, but emptied before anything else runs again: all is one thread.
+        // Unbounded, but emptied before other tasks run again: all run on one thread.
         let (events, inbox) = mpsc::unbounded_channel();
         let (attempt, first) = Attempt::new(config.linger);
-        let fetching = Arc::new(Patience::new(config.publish_retry));
+        let fetching = Arc::new(RetryPolicy::new(config.publish_retry));
         let outcome_file = config.run_dir.clone().map(|dir| Arc::new(OutcomeFile::in_dir(dir)));
         let timers = Timers::new(events.clone());
         let mut runner = Self {
@@ -133,7 +135,7 @@ impl Runner {
             tees,
             link: Arc::new(Link::new(DEFAULT_LIMIT)),
             attempt,
-            evidence: Evidence::begin(),
+            outcome_builder: OutcomeBuilder::begin(),
             reaper: reaper::Reaper::default(),
             plan: None,
             overflow: None,
@@ -143,10 +145,10 @@ impl Runner {
             fetching,
             command: Command::NotStarted,
             is_alone: false,
-            told: Told::default(),
-            named: Told::default(),
+            signaled: SignaledProcesses::default(),
+            warned: SignaledProcesses::default(),
             terminal: None,
-            told_to_stop: None,
+            stop_request: None,
             ends_tried: 0,
             stop_reading: watch::Sender::new(false),
             hurry_flush: watch::Sender::new(false),
@@ -166,16 +168,16 @@ impl Runner {
         runner
     }
 
-    async fn run(self, home: ControlPlane) -> anyhow::Result<u8> {
+    async fn run(self, control_plane: ControlPlane) -> anyhow::Result<u8> {
         let span = tracing::info_span!("attempt", trace_id = tracing::field::Empty);
-        self.supervise(home).instrument(span).await
+        self.supervise(control_plane).instrument(span).await
     }
 
-    async fn supervise(mut self, home: ControlPlane) -> anyhow::Result<u8> {
+    async fn supervise(mut self, control_plane: ControlPlane) -> anyhow::Result<u8> {
         let signals = Signals::new()?;
         let (incoming, mut messages) = mpsc::unbounded_channel();
         self.open_overflow();
-        home.spawn(self.link.clone(), incoming);
+        control_plane.spawn(self.link.clone(), incoming);
         loop {
             let event = tokio::select! {
                 Some(event) = self.inbox.recv() => event,
@@ -190,8 +192,8 @@ impl Runner {
                         continue;
                     }
                     Caught::Stop { by_terminal } => {
-                        let told = if by_terminal { ToldToStop::ByTerminal } else { ToldToStop::ByProcess };
-                        self.stop_signaled(told);
+                        let request = if by_terminal { StopRequest::ByTerminal } else { StopRequest::ByProcess };
+                        self.stop_signaled(request);
                         continue;
                     }
                     Caught::Continue => {
@@ -200,7 +202,7 @@ impl Runner {
                     }
                     Caught::End(signal, sender) => self.terminated(signal, &sender).await,
                     Caught::Forward(signal) => Event::Forward(signal),
-                    // A submitter has no terminal, and goes on without the server that started its agent.
+                    // A submitter has no terminal, and outlives the server that started its agent.
                     Caught::Hangup if self.config.is_submitter => continue,
                     Caught::Hangup => Event::Forward(Signal::SIGHUP),
                 },
@@ -209,7 +211,7 @@ impl Runner {
                 continue;
             }
             if event == Event::TimeUp(Timer::Linger) && self.was_acked_meanwhile() {
-                // If the timer is set again for that, its event has become stale.
+                // Makes this event stale if the supervisor sets the timer again.
                 self.send(Event::AckedMeanwhile);
                 self.send(event);
                 continue;
@@ -221,8 +223,8 @@ impl Runner {
             }
             let actions = self.attempt.apply(event);
             let phase = self.attempt.phase();
-            self.link.set_phase(phase);
-            self.evidence.enter(phase);
+            self.link.attempt.set_phase(phase);
+            self.outcome_builder.enter(phase);
             for action in actions {
                 if let Action::Exit(code) = action {
                     self.leave().await;
@@ -233,27 +235,27 @@ impl Runner {
         }
     }
 
-    /// Without it the memory's limit is the whole limit.
+    /// Creates the overflow file. Without it, only memory holds records.
     fn open_overflow(&mut self) {
         let Some(dir) = self.config.run_dir.as_ref().filter(|_| self.config.spool_disk > 0) else { return };
         match Overflow::create(dir) {
             Ok(overflow) => {
-                self.link.set_disk_limit(self.config.spool_disk);
+                self.link.outbox.set_disk_limit(self.config.spool_disk);
                 tokio::spawn(overflow.clone().serve(self.link.clone()));
                 self.overflow = Some(overflow);
             }
-            Err(error) => tracing::warn!(%error, "no room on disk for records that no server takes"),
+            Err(error) => tracing::warn!(%error, "cannot create the overflow file; records stay in memory"),
         }
     }
 
     async fn terminated(&mut self, signal: Signal, sender: &Sender) -> Event {
         let sender = sender.to_string();
-        tracing::info!(%signal, sender, "told to stop");
-        self.evidence.ended_by(&sender);
+        tracing::info!(%signal, sender, "got a termination signal");
+        self.outcome_builder.terminated_by(&sender);
         let grace = self.plan.map_or(DEFAULT_GRACE, |plan| plan.grace);
         let load = Load {
-            unacked_bytes: self.link.unacked_bytes(),
-            link_speed: self.link.speed(),
+            unacked_bytes: self.link.outbox.unacked_bytes(),
+            link_speed: self.link.outbox.speed(),
             output_bytes: self.output_bytes().await,
             store_speed: self.publication.as_ref().map_or(0, |it| it.speed()),
         };
@@ -261,13 +263,13 @@ impl Runner {
             Some(total) => Budget::divide(total, &load),
             None => Budget::after(grace, &load),
         };
-        tracing::info!(?budget, ?load, "the time that is left is divided");
+        tracing::info!(?budget, ?load, "divided the remaining time");
         Event::Terminate { signal, sender, budget }
     }
 
     fn assigned(&mut self, mut assignment: Assignment) -> Event {
-        if let Some(attached) = self.link.first_attached() {
-            self.evidence.began(attached);
+        if let Some(attached) = self.link.connection.first_attached() {
+            self.outcome_builder.began(attached);
         }
         let seconds = |seconds: u32, default| match seconds {
             0 => default,
@@ -282,7 +284,7 @@ impl Runner {
             drain: self.config.drain.unwrap_or(seconds(assignment.drain_seconds, DEFAULT_DRAIN)),
         };
         if assignment.spool_bytes > 0 {
-            self.link.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
+            self.link.outbox.set_limit(usize::try_from(assignment.spool_bytes).unwrap_or(usize::MAX));
         }
         tracing::info!(job = attempt_of(&assignment).job_id, command = ?assignment.command.first(), "assigned");
         if let Some(trace) = self.config.trace.take().or_else(|| assigned_trace(&assignment)) {
@@ -304,9 +306,9 @@ impl Runner {
                 tracing::info!(?status, "the command ended");
                 self.send(Event::Exited(Exit {
                     status,
-                    oom_kills: self.evidence.oom_kills(),
-                    memory_limit: self.evidence.memory_limit(),
-                    memory_peak: self.evidence.memory_peak(),
+                    oom_kills: self.outcome_builder.oom_kills(),
+                    memory_limit: self.outcome_builder.memory_limit(),
+                    memory_peak: self.outcome_builder.memory_peak(),
                 }));
             }
         }
@@ -328,7 +330,7 @@ impl Runner {
             Action::Signal(signal) => self.signal_command(signal),
             Action::Forward(signal) => {
                 if let Command::Running(group) = self.command {
-                    // Between its exit and our look it may be gone.
+                    // It may have exited since.
                     let _ = killpg(group, signal);
                 }
             }
@@ -340,10 +342,10 @@ impl Runner {
             Action::AskCommit(models) => {
                 failpoint::agent("ask-commit");
                 self.staged.clone_from(&models);
-                self.link.ask_commit(CommitRequest { models });
+                self.link.attempt.ask_commit(CommitRequest { models });
             }
             Action::ForgetCommit => {
-                self.link.settle_commit();
+                self.link.attempt.settle_commit();
             }
             Action::AnswerSubmitter(answer) => self.answer(answer),
             Action::Commit => {
@@ -361,7 +363,7 @@ impl Runner {
             Action::RecordModels(models) => {
                 failpoint::agent("committed");
                 for model in models {
-                    self.link.push_output(Payload::Model(model));
+                    self.link.outbox.push_output(Payload::Model(model));
                 }
             }
             Action::Flush => self.flush(),
@@ -371,7 +373,7 @@ impl Runner {
             Action::Report(report, models) => self.report(*report, models),
             Action::SetTimer(timer, after) => {
                 if timer == Timer::Linger {
-                    self.acked_at_linger = self.link.acked_seq();
+                    self.acked_at_linger = self.link.outbox.acked_seq();
                 }
                 self.timers.set(timer, after);
             }
@@ -379,9 +381,9 @@ impl Runner {
         }
     }
 
-    /// Whether records have been acknowledged since Linger was set, or since this was asked.
+    /// Whether records were acknowledged since the Linger timer was set, or since the last call.
     fn was_acked_meanwhile(&mut self) -> bool {
-        let acked = self.link.acked_seq();
+        let acked = self.link.outbox.acked_seq();
         std::mem::replace(&mut self.acked_at_linger, acked) < acked
     }
 
@@ -393,7 +395,7 @@ impl Runner {
         let assignment = self.assignment();
         let attempt = attempt_of(&assignment);
         let config = self.config.clone();
-        // Whose workspace it is that is published.
+        // The workspace of the attempt whose output is published.
         let root = match (&config.run_dir, assignment.publish_attempt) {
             (Some(dir), earlier @ 1..) => workspace::of_attempt(dir, attempt.step, earlier),
             _ => config.root.clone(),
@@ -403,12 +405,12 @@ impl Runner {
             Err(why) => return self.send(Event::WorkspaceFailed(why)),
         }
         let (publication, link) = (self.publication(), self.link.clone());
-        let (patience, events) = (self.fetching.clone(), self.events.clone());
+        let (retry, events) = (self.fetching.clone(), self.events.clone());
         spawn_blocking(move || {
-            let prepared = prepare(&config, &root, &assignment, &patience);
+            let prepared = prepare(&config, &root, &assignment, &retry);
             let outputs = match prepared {
                 Event::Prepared if assignment.publish_attempt == 0 => {
-                    publication.prepare(&|text| link.warn(text))
+                    publication.prepare(&|text| link.outbox.warn(text))
                 }
                 _ => Ok(()),
             };
@@ -417,11 +419,11 @@ impl Runner {
     }
 
     fn warn(&self, text: String) {
-        self.link.warn(text);
+        self.link.outbox.warn(text);
     }
 }
 
-/// What the server says of the trace, and what it, or our own environment, says of the collector.
+/// Trace of the assignment, with the collector of the assignment or of the agent's environment.
 fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
     let attempt = assignment.traceparent.parse().ok()?;
     let variable =
@@ -429,7 +431,7 @@ fn assigned_trace(assignment: &Assignment) -> Option<Trace> {
     match Exporter::from_env(&variable) {
         Ok(exporter) => Some(Trace::of_attempt(exporter?, attempt)),
         Err(error) => {
-            tracing::warn!("spans are not sent: {error:#}");
+            tracing::warn!("cannot send spans: {error:#}");
             None
         }
     }

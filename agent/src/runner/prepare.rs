@@ -1,10 +1,9 @@
-//! What an attempt needs before its command starts: its workspace and inputs; or, where it only publishes, what an earlier
-//! attempt made.
+//! Prepares an attempt: workspace and inputs of its command, or the kept output that it only publishes.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use sqlflow_model_storage::Patience;
+use sqlflow_model_storage::RetryPolicy;
 use sqlflow_proto::agent::{Assignment, AttemptRef};
 
 use super::{RunConfig, attempt_of};
@@ -12,12 +11,12 @@ use crate::input::{self, InputError};
 use crate::supervisor::Event;
 use crate::workspace;
 
-/// Makes it ready below `root`. Blocks.
+/// Prepares everything below `root`. Blocks.
 pub(super) fn prepare(
     config: &RunConfig,
     root: &Path,
     assignment: &Assignment,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Event {
     if let Some(dir) = config.run_dir.as_ref().filter(|_| config.keeps_output) {
         remove_earlier(dir, &attempt_of(assignment), assignment.publish_attempt);
@@ -26,25 +25,23 @@ pub(super) fn prepare(
         return match std::fs::metadata(root) {
             Ok(_) => Event::Prepared,
             Err(error) => Event::OutputMissing(format!(
-                "what attempt {} made cannot be published: {}: {error}",
+                "cannot publish the output of attempt {}: {}: {error}",
                 assignment.publish_attempt,
                 root.display()
             )),
         };
     }
-    if let Err(error) = workspace::create(root, &assignment.files, patience) {
+    if let Err(error) = workspace::create(root, &assignment.files, retry) {
         return Event::WorkspaceFailed(format!("{error:#}"));
     }
     for input in &assignment.inputs {
-        if let Err(error) =
-            input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), patience)
-        {
+        if let Err(error) = input::fetch(root, input, &attempt_of(assignment), config.cache.as_ref(), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed { message: error.to_string(), user_error };
         }
     }
     for model in &assignment.required {
-        if let Err(error) = input::require(root, model, &attempt_of(assignment), patience) {
+        if let Err(error) = input::require(root, model, &attempt_of(assignment), retry) {
             let user_error = matches!(error, InputError::Missing { .. });
             return Event::InputFailed {
                 message: format!("a later statement cannot run: {error}"),
@@ -53,14 +50,14 @@ pub(super) fn prepare(
         }
     }
     for listing in &assignment.listings {
-        if let Err(error) = input::list(root, listing, patience) {
+        if let Err(error) = input::list(root, listing, retry) {
             return Event::InputFailed { message: format!("{error:#}"), user_error: false };
         }
     }
     Event::Prepared
 }
 
-/// Makes room: what earlier attempts had on the same volume, but for what is still to be published.
+/// Removes workspaces of earlier attempts on the same volume, except kept output.
 fn remove_earlier(run_dir: &Path, attempt: &AttemptRef, but: u32) {
     for earlier in (1..attempt.attempt).filter(|it| *it != but) {
         let workspace = workspace::of_attempt(run_dir, attempt.step, earlier);

@@ -1,4 +1,4 @@
-//! The command's models on their way out, on threads that may block.
+//! Publishes models, on threads that may block.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,13 +6,12 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::Runner;
-use crate::publish::{Publication, PublishError};
-use crate::supervisor::Event;
+use crate::publish::{Publication, PublishError, PublishErrorKind};
+use crate::supervisor::{Event, PublishFault};
 
-/// How long the size of what will be published is looked for when the agent is told to stop. The disk may hang, and the
-/// command is still to be told.
+/// Timeout for the size of the outputs after a termination signal. The disk may hang, and the command must be signaled.
 const SIZE_TIME: Duration = Duration::from_millis(500);
-/// Taken for a size that could not be found out: so much that publishing gets all the time that it may.
+/// Assumed size if it is unknown: publishing then gets its maximum of time.
 const LARGE: u64 = 1 << 50;
 
 impl Runner {
@@ -20,7 +19,7 @@ impl Runner {
         let (publication, events) = (self.publication(), self.events.clone());
         let link = self.link.clone();
         spawn_blocking(move || {
-            let _ = events.send(match publication.stage(&|text| link.warn(text)) {
+            let _ = events.send(match publication.stage(&|text| link.outbox.warn(text)) {
                 Ok(models) => Event::Staged(models),
                 Err(error) => publish_failed(error),
             });
@@ -59,19 +58,24 @@ async fn within(limit: Duration, size: impl FnOnce() -> Option<u64> + Send + 'st
     match tokio::time::timeout(limit, spawn_blocking(size)).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(_)) | Err(_) => {
-            tracing::warn!("cannot tell in time how large the models are that will be published");
+            tracing::warn!("cannot find the size of the outputs in time");
             Some(LARGE)
         }
     }
 }
 
 fn publish_failed(error: PublishError) -> Event {
-    let PublishError { message, committed, may_pass, user_error, is_overtaken } = error;
-    if is_overtaken {
-        tracing::warn!("{message}; staging it again");
-        return Event::Overtaken { message, committed };
-    }
-    Event::PublishFailed { message, committed, may_pass, user_error }
+    let PublishError { message, committed, kind } = error;
+    let fault = match kind {
+        PublishErrorKind::WriteConflict => {
+            tracing::warn!("{message}; staging it again");
+            return Event::WriteConflict { message, committed };
+        }
+        PublishErrorKind::Storage => PublishFault::Retryable,
+        PublishErrorKind::UserError => PublishFault::UserError,
+        PublishErrorKind::Abandoned => PublishFault::Final,
+    };
+    Event::PublishFailed { message, committed, fault }
 }
 
 #[cfg(test)]
@@ -79,11 +83,11 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_disk_that_hangs_does_not_hold_up_the_end() {
+    async fn hanging_disk_does_not_delay_the_end() {
         assert_eq!(within(Duration::from_secs(60), || Some(7)).await, Some(7));
         assert_eq!(within(Duration::from_secs(60), || None).await, None);
         let (answered, answer) = std::sync::mpsc::channel();
-        // Not for ever: the runtime waits for its threads.
+        // With a timeout, since the runtime waits for its threads.
         let hang = move || answer.recv_timeout(Duration::from_secs(10)).ok();
         assert_eq!(within(Duration::from_millis(50), hang).await, Some(LARGE));
         drop(answered);

@@ -1,4 +1,4 @@
-//! The machine's timers: one of each kind, and config it again moves it.
+//! Timers of the supervisor: one of each kind. Setting a timer again moves it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use tokio::time::Instant;
 
 use crate::supervisor::{Event, Timer};
 
-/// Thirty years: the clock's limit is far beyond.
+/// Thirty years, far below the limit of the clock.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
-/// Sends [`Event::TimeUp`] when a timer's time has come.
+/// Sends [`Event::TimeUp`] when a timer expires.
 #[derive(Debug)]
 pub(super) struct Timers {
     set: HashMap<Timer, Due>,
     events: mpsc::UnboundedSender<Event>,
 }
 
-/// A timer that was set.
+/// A running timer.
 #[derive(Debug)]
 struct Due {
     at: Instant,
@@ -33,7 +33,7 @@ impl Timers {
 
     pub(super) fn set(&mut self, timer: Timer, after: Duration) {
         let events = self.events.clone();
-        // Also a grace of centuries has an end that can be computed.
+        // Without an overflow, also for a grace period of centuries.
         let at = Instant::now() + after.min(LONGEST);
         let task = tokio::spawn(async move {
             tokio::time::sleep_until(at).await;
@@ -44,8 +44,8 @@ impl Timers {
         }
     }
 
-    /// Whether the event is of a timer that was set again after it had fired: its time is not up yet. Aborting its
-    /// task does not take back an event that is in the queue already.
+    /// Whether the event belongs to a timer that was set again after it expired. Aborting its task does not remove an
+    /// event from the queue.
     pub(super) fn is_stale(&self, event: &Event, now: Instant) -> bool {
         match event {
             Event::TimeUp(timer) => self.set.get(timer).is_some_and(|due| now < due.at),
@@ -61,24 +61,24 @@ mod tests {
     const GRACE: Event = Event::TimeUp(Timer::Grace);
 
     #[tokio::test]
-    async fn an_event_of_an_earlier_setting_is_stale() {
+    async fn event_of_a_reset_timer_is_stale() {
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut timers = Timers::new(events);
         timers.set(Timer::Grace, Duration::ZERO);
         assert_eq!(inbox.recv().await, Some(GRACE));
         assert!(!timers.is_stale(&GRACE, Instant::now()));
 
-        // It had fired, and before anybody took the event it was set again.
+        // It expired, and was set again before the event was handled.
         let hour = Duration::from_secs(3600);
         timers.set(Timer::Grace, hour);
         assert!(timers.is_stale(&GRACE, Instant::now()));
         assert!(!timers.is_stale(&GRACE, Instant::now() + hour));
-        assert!(!timers.is_stale(&Event::TimeUp(Timer::Drain), Instant::now()), "another timer's");
+        assert!(!timers.is_stale(&Event::TimeUp(Timer::Drain), Instant::now()), "another timer");
         assert!(!timers.is_stale(&Event::Alone, Instant::now()));
     }
 
     #[tokio::test]
-    async fn a_timer_that_is_set_again_fires_once() {
+    async fn reset_timer_fires_once() {
         let (events, mut inbox) = mpsc::unbounded_channel();
         let mut timers = Timers::new(events);
         timers.set(Timer::Grace, Duration::from_millis(5));
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_grace_of_centuries_can_be_set() {
+    async fn huge_grace_period_does_not_overflow() {
         let (events, _inbox) = mpsc::unbounded_channel();
         let mut timers = Timers::new(events);
         timers.set(Timer::Grace, Duration::MAX);

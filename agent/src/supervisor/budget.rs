@@ -1,49 +1,47 @@
-//! The seconds between TERM and the end of everything, divided between the command, the models and the last records.
-//! Pure.
+//! Divides the time between TERM and the end among the command, the models and the last records. Pure.
 
 use std::time::Duration;
 
-/// Taken for a server's speed before it was measured, in bytes a second: a poor link, so that too much is kept rather
-/// than too little.
+/// Assumed speed of a server before it is measured, in bytes per second. That of a poor link, so that records rather
+/// get too much time than too little.
 const ASSUMED_LINK: u64 = 1 << 20;
-/// Taken for the storage's speed before it was measured, packing included.
+/// Assumed speed of the storage before it is measured, including packing.
 const ASSUMED_STORE: u64 = 16 << 20;
-/// The shares never fall below these parts of the whole: the command's, the records'.
+/// Minimum shares of the whole, as divisors: of the command, of the records.
 const LEAST_COMMAND: u32 = 5;
 const LEAST_RECORDS: u32 = 20;
-/// The records' share never grows beyond this part.
+/// Maximum share of the records, as a divisor.
 const MOST_RECORDS: u32 = 4;
-/// What there is for records, and at least for outputs, after a grace that is the command's alone.
+/// Bounds on the time for records, and minimum for outputs, after a grace period that belongs to the command alone.
 const LEAST_AFTER: Duration = Duration::from_secs(1);
 const MOST_AFTER: Duration = Duration::from_secs(5);
 
-/// What there is to do, and how fast it went so far.
+/// Remaining work, and measured speeds.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// Bytes that no server has acknowledged.
     pub unacked_bytes: u64,
-    /// Bytes a second that servers acknowledged, while there was something to send; 0: not known.
+    /// Bytes per second that servers acknowledged while there was something to send; 0: not known.
     pub link_speed: u64,
     /// Bytes in the folders that will be published; `None`: nothing is published.
     pub output_bytes: Option<u64>,
-    /// Bytes a second that were packed and stored; 0: not known.
+    /// Bytes per second that were packed and stored; 0: not known.
     pub store_speed: u64,
 }
 
-/// Deadlines, counted from the TERM; none is later than the next.
+/// Deadlines after the TERM, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// The command is killed.
     pub command: Duration,
     /// Publishing gives up.
     pub publish: Duration,
-    /// The agent leaves, whether or not a server has taken everything.
+    /// The agent exits, even if no server has taken everything.
     pub leave: Duration,
 }
 
 impl Budget {
-    /// Gives the command all of its `grace`. What it leaves behind is done after that, within a few seconds, or within as long
-    /// as the grace where there are outputs.
+    /// Gives the command all of its `grace`. Records follow within a few seconds, outputs within as long as the grace.
     pub fn after(grace: Duration, load: &Load) -> Self {
         let records = need(load.unacked_bytes, load.link_speed, ASSUMED_LINK).clamp(LEAST_AFTER, MOST_AFTER);
         let publish = match load.output_bytes {
@@ -55,14 +53,14 @@ impl Budget {
         Self { command: grace, publish, leave: publish.saturating_add(records) }
     }
 
-    /// Divides `total`. What one part does not need, the next one has.
+    /// Divides `total`. The next part gets what one part does not need.
     pub fn divide(total: Duration, load: &Load) -> Self {
         let records = need(load.unacked_bytes, load.link_speed, ASSUMED_LINK)
             .clamp(total / LEAST_RECORDS, total / MOST_RECORDS);
         let rest = total - records;
         let publish = match load.output_bytes {
             None => Duration::ZERO,
-            // A quarter more, since the last byte is not the last thing: sync, grant, rename.
+            // A quarter more, for sync, grant and rename after the last byte.
             Some(bytes) => (need(bytes, load.store_speed, ASSUMED_STORE) * 5 / 4)
                 .clamp(total / 10, rest - total / LEAST_COMMAND),
         };
@@ -72,7 +70,7 @@ impl Budget {
 
 fn need(bytes: u64, speed: u64, assumed: u64) -> Duration {
     let speed = if speed == 0 { assumed } else { speed };
-    // More than the clock can count is cut to a share anyway, and must not overflow before.
+    // The result is clamped to a share later, and must not overflow before.
     Duration::from_secs_f64((bytes as f64 / speed as f64).min(1e15))
 }
 
@@ -85,14 +83,14 @@ mod tests {
     const TOTAL: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_command_without_a_model_has_nearly_all_of_it() {
+    fn command_without_outputs_gets_most_of_the_time() {
         let budget = Budget::divide(TOTAL, &Load::default());
         assert_eq!(budget.command, budget.publish);
         assert!(budget.command > TOTAL * 9 / 10 && budget.leave == TOTAL, "{budget:?}");
     }
 
     #[test]
-    fn a_large_model_on_a_slow_store_takes_from_the_command_but_not_all() {
+    fn large_model_leaves_the_command_its_minimum() {
         let load = Load { output_bytes: Some(10 << 30), store_speed: 50 << 20, ..Load::default() };
         let budget = Budget::divide(TOTAL, &load);
         assert_eq!(budget.command, TOTAL / LEAST_COMMAND);
@@ -101,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_spool_on_a_slow_link_has_a_quarter() {
+    fn records_get_at_most_a_quarter() {
         let load = Load { unacked_bytes: 1 << 30, link_speed: 1 << 20, ..Load::default() };
         let budget = Budget::divide(TOTAL, &load);
         assert_eq!(budget.leave - budget.publish, TOTAL / MOST_RECORDS);
@@ -109,7 +107,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_measured_the_deadlines_are_in_order(
+        fn deadlines_are_ordered_for_any_load(
             total_ms in 0_u64..600_000,
             unacked_bytes in any::<u64>(),
             link_speed in any::<u64>(),

@@ -1,4 +1,4 @@
-//! What happens to an attempt, and what it makes happen.
+//! Events and actions of an attempt.
 
 use std::time::Duration;
 
@@ -7,52 +7,52 @@ use sqlflow_proto::agent::Failure;
 use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
-use super::exit_report::{Exit, ExitReport, StartFault};
+use super::exit_report::{Exit, ExitReport, PublishFault, StartFault};
 
-/// What the machine needs to know of the assignment and the agent's options.
+/// The parts of the assignment and the options that the supervisor needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plan {
     /// There are models to publish.
     pub publishes: bool,
-    /// The command ran in an earlier attempt; only publishing is left.
+    /// The command ran in an earlier attempt; only publish its output.
     pub is_publish_only: bool,
-    /// What the command makes outlives the agent.
+    /// The command's output outlives the agent.
     pub keeps_output: bool,
-    /// Who else has what the command prints.
+    /// Where the command's output is kept.
     pub sink: OutputSink,
     /// Time between TERM and KILL.
     pub grace: Duration,
-    /// How long to wait after the exit for pipes that something still holds open.
+    /// Timeout after the exit for pipes that a process still holds open.
     pub drain: Duration,
 }
 
 impl Plan {
-    /// A server gave the attempt, and takes its outcome.
+    /// Whether a server assigned the attempt and takes its outcome.
     pub fn has_server(&self) -> bool {
         self.sink == OutputSink::Server
     }
 }
 
-/// Who has all that the command prints, besides the reader of the agent's own stdout and stderr.
+/// Where all output of the command is kept, besides the tee.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OutputSink {
-    /// A server; the agent's own streams are only for people.
+    /// At a server; the agent's own streams are only for people.
     #[default]
     Server,
-    /// A log folder.
+    /// In a log folder.
     LogFolder,
-    /// Nobody.
+    /// Not at all.
     Nowhere,
 }
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// A server knows this agent and has no attempt for it yet.
-    KeptWaiting,
-    /// The server that kept this agent waiting is gone.
-    WaitCut,
-    /// The assignment is here.
+    /// The server has no attempt for this agent yet.
+    WaitingForAttempt,
+    /// The connection to that server was lost.
+    WaitInterrupted,
+    /// The assignment arrived.
     Assigned(Plan),
     /// The server refused this agent for good.
     AttachRefused(String),
@@ -60,169 +60,165 @@ pub enum Event {
     Prepared,
     /// An input could not be fetched.
     InputFailed {
-        /// One sentence.
+        /// A message for people.
         message: String,
-        /// It is not there, as opposed to not readable just now.
+        /// It does not exist, as opposed to a failed read.
         user_error: bool,
     },
-    /// The workspace could not be made.
+    /// The workspace could not be created.
     WorkspaceFailed(String),
-    /// What an earlier attempt made is not there to be published.
+    /// The kept output of an earlier attempt is missing.
     OutputMissing(String),
     /// The command could not be started.
     StartFailed {
-        /// One sentence.
+        /// A message for people.
         message: String,
-        /// Something is used up, such as processes or memory. It may work later.
-        may_pass: bool,
-        /// What is wrong with the command.
+        /// What is wrong.
         fault: StartFault,
     },
     /// The command ended.
     Exited(Exit),
-    /// After the command's end: no process of the attempt is left.
+    /// No process of the attempt is left, after the command's end.
     Alone,
     /// Nothing more will be read from the command's pipes and channel.
     StreamsEnded {
-        /// Something still holds one of them open.
+        /// A process still holds one of them open.
         open: bool,
     },
-    /// The submitter says why it is about to fail.
+    /// The submitter reports why it is about to fail.
     SubmitterFailed(Failure),
-    /// What came over the channel is no frame.
+    /// The bytes on the channel are not a frame.
     ChannelBroken(String),
     /// The channel ended within a frame.
     ChannelCut,
-    /// The submitter asks for leave to make its effect visible.
+    /// The submitter asks for the commit grant.
     CommitAsked,
     /// The commit is granted.
     Granted,
     /// The commit is refused.
     CommitRefused(String),
-    /// The outputs are staged and checked.
+    /// The outputs are staged.
     Staged(Vec<ModelPublished>),
-    /// The outputs are in place.
+    /// The outputs are published.
     Committed(Vec<ModelPublished>),
-    /// An output could not be published; those in `committed` are in place all the same.
+    /// An output could not be published. Those in `committed` are published.
     PublishFailed {
-        /// One sentence.
+        /// A message for people.
         message: String,
-        /// What was committed before.
+        /// Outputs that were published before.
         committed: Vec<ModelPublished>,
-        /// It may work later.
-        may_pass: bool,
-        /// The user can fix it.
-        user_error: bool,
+        /// What is wrong.
+        fault: PublishFault,
     },
-    /// Somebody else's model came in between staging and commit, and the storage did not put ours over it.
-    Overtaken {
-        /// One sentence.
+    /// Another model was published between staging and commit, so this one was not.
+    WriteConflict {
+        /// A message for people.
         message: String,
-        /// What was committed before.
+        /// Outputs that were published before.
         committed: Vec<ModelPublished>,
     },
-    /// The server asks for the end.
+    /// The server cancels the attempt.
     Cancel {
-        /// Why, for a person.
+        /// The reason, for people.
         reason: String,
-        /// Time between TERM and KILL; unset: the assignment's.
+        /// Time between TERM and KILL; `None`: that of the assignment.
         grace: Option<Duration>,
     },
-    /// The agent itself got TERM or INT.
+    /// The agent got TERM or INT.
     Terminate {
-        /// Which of them.
+        /// The signal.
         signal: Signal,
-        /// Who sent it.
+        /// Its sender.
         sender: String,
-        /// How the time that is left is divided.
+        /// Division of the remaining time.
         budget: Budget,
     },
-    /// The agent got a signal that is meant for the command.
+    /// The agent got a signal for the command.
     Forward(Signal),
-    /// What the command printed is where it goes; or one sentence on what is not.
+    /// The command's output was flushed; or messages about what was not.
     Flushed {
         /// On the agent's stdout and stderr.
         unwritten: Option<String>,
         /// In the log.
         unlogged: Option<String>,
     },
-    /// The server has the outcome safely.
+    /// The server has recorded the outcome.
     OutcomeAcked,
-    /// Records have been acknowledged since [`Timer::Linger`] was set. Comes just before that runs out.
+    /// Records were acknowledged since [`Timer::Linger`] was set. Comes directly before it expires.
     AckedMeanwhile,
-    /// The log has all records, and could not be finished all the same.
+    /// The log has all records, but could not be finished.
     LogUnfinished(String),
-    /// A timer ran out.
+    /// A timer expired.
     TimeUp(Timer),
 }
 
-/// Timers; there is one of each, and config it again moves it.
+/// Timers. There is one of each; setting it again moves it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Timer {
-    /// How long to wait for a server when nothing runs; for the end of records that are being taken, as long as they are.
+    /// Timeout for a server while nothing runs. It begins again while records are being acknowledged.
     Linger,
     /// Until a stronger signal follows.
     Grace,
-    /// From KILL until a command that it does not end is given up.
+    /// From KILL until an unkillable command is given up.
     GiveUp,
-    /// Until leftovers are ended.
+    /// Until leftovers are terminated.
     Settle,
-    /// Until pipes that are held open are given up.
+    /// Until open pipes are given up.
     Drain,
-    /// Until the start is tried again.
+    /// Until the start is retried.
     StartAgain,
     /// From TERM until publishing gives up.
     PublishBy,
-    /// From TERM until the agent leaves.
+    /// From TERM until the agent exits.
     LeaveBy,
 }
 
-/// Something to do.
+/// An action.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
     /// Write the files, fetch the inputs.
     Prepare,
-    /// Give up preparing.
+    /// Abandon preparing.
     AbandonPrepare,
-    /// Start the command; answered at once by `StartFailed` when that fails.
+    /// Start the command; `StartFailed` follows at once if that fails.
     Start,
     /// Signal the command's group and all its descendants.
     Signal(Signal),
     /// Signal the command's group only.
     Forward(Signal),
-    /// The command has ended: signal what is left of its descendants, and name them in a warning. TERM is only for those
-    /// that had none yet.
+    /// Signal the leftovers of the ended command, with a warning that names them. TERM is only for those that had no
+    /// signal yet.
     SignalLeftovers(Signal),
-    /// Read what is there and no more; answered by `StreamsEnded`.
+    /// Read what the pipes hold and no more; `StreamsEnded` follows.
     StopReading,
     /// Pack the outputs beside their destination.
     Stage,
     /// Ask the server for the commit grant.
     AskCommit(Vec<ModelPublished>),
-    /// Withdraw that.
+    /// Withdraw that request.
     ForgetCommit,
-    /// Tell the submitter that it may make its effect visible, or why not.
+    /// Send the submitter the grant, or the reason of a refusal.
     AnswerSubmitter(Result<(), String>),
-    /// Put the outputs in place.
+    /// Publish the staged outputs.
     Commit,
-    /// Do not try again what failed.
+    /// Do not retry failures of publishing any more.
     HurryPublish,
-    /// Stop staging and remove it.
+    /// Stop staging and remove staged files.
     AbandonPublish,
-    /// Put a warning into the result log.
+    /// Append a warning to the result log.
     Warn(String),
-    /// Put a gap into the result log: something holds a pipe open.
+    /// Append a gap to the result log: a process holds a pipe open.
     RecordGap,
-    /// Put the published models into the result log.
+    /// Append the published models to the result log.
     RecordModels(Vec<ModelPublished>),
-    /// Wait until what the command printed is where it goes; answered by `Flushed`.
+    /// Flush the command's output; `Flushed` follows.
     Flush,
-    /// Wait for a moment only.
+    /// Shorten the flush to a moment.
     HurryFlush,
-    /// Write the outcome down and report it.
+    /// Write the outcome to disk and report it.
     Report(Box<ExitReport>, Vec<ModelPublished>),
     /// Start a timer.
     SetTimer(Timer, Duration),
-    /// The end: save what no server took, and exit.
+    /// Save what no server took, and exit.
     Exit(u8),
 }

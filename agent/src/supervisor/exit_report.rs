@@ -1,40 +1,61 @@
-//! How an attempt ended, from all that is known of it.
+//! How an attempt ended.
 
 use sqlflow_proto::agent::{Failure, outcome::Reason};
 
-/// Exit code for faults that are the agent's own or the attempt's, when the child has no code that tells of them.
+/// Exit code for faults of the agent or the attempt that the command's exit code does not show.
 pub const EXIT_FAULT: u8 = 65;
-/// What a shell reports for a process that TERM ended.
+/// Exit code that a shell reports for a process killed by TERM.
 const EXIT_TERMINATED: u8 = 128 + 15;
-/// Said of a command that KILL does not end: it hangs in the kernel, or is another user's.
+/// For a command that KILL does not end: it hangs in the kernel, or belongs to another user.
 pub(super) const UNENDED: &str = "the command did not end after KILL";
-/// Longest message and detail that go into an outcome, in bytes.
+/// Maximum length of message and detail of an outcome, in bytes.
 const MESSAGE_LIMIT: usize = 4 << 10;
 const DETAIL_LIMIT: usize = 256 << 10;
 
 /// Why a command cannot be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartFault {
-    /// It, or the interpreter that it names, is not there.
+    /// It, or its interpreter, does not exist.
     NotFound,
-    /// It is there, and is nothing that this machine or this user can execute.
+    /// This machine or this user cannot execute it.
     NotExecutable,
-    /// It is not the command's fault: there is no memory, no process.
+    /// The machine, or a limit of the agent, has run out of processes, memory or the like.
+    Exhausted,
+    /// Something else, which is not the command's fault.
     Other,
 }
 
 impl StartFault {
-    /// As shells and container runtimes have it.
+    /// Whether the same start may succeed later.
+    pub(super) fn is_retryable(self) -> bool {
+        match self {
+            Self::Exhausted => true,
+            Self::NotFound | Self::NotExecutable | Self::Other => false,
+        }
+    }
+
+    /// The exit codes of shells and container runtimes.
     fn exit_code(self) -> u8 {
         match self {
             Self::NotFound => 127,
             Self::NotExecutable => 126,
-            Self::Other => EXIT_FAULT,
+            Self::Exhausted | Self::Other => EXIT_FAULT,
         }
     }
 }
 
-/// How the command ended, as the kernel says.
+/// Why an output cannot be published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PublishFault {
+    /// The storage fails, or no server granted the commit. Another attempt may publish the same output.
+    Retryable,
+    /// The user can fix it; the storage did what it should.
+    UserError,
+    /// The attempt was ended.
+    Final,
+}
+
+/// Exit status of the command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitStatus {
     /// It exited with this code.
@@ -48,20 +69,20 @@ pub enum ExitStatus {
 pub struct Exit {
     /// How it ended.
     pub status: ExitStatus,
-    /// Processes that the kernel killed for lack of memory since the start.
+    /// OOM kills since the start.
     pub oom_kills: u32,
-    /// Limit of the cgroup in bytes; 0: none, or not known.
+    /// Memory limit of the cgroup in bytes; 0: none, or not known.
     pub memory_limit: u64,
-    /// Largest use of the cgroup in bytes; 0: not known.
+    /// Memory peak of the cgroup in bytes; 0: not known.
     pub memory_peak: u64,
 }
 
 impl Exit {
-    /// It ended well, and there is nothing more to say.
+    /// Success without OOM kills.
     pub(super) const SUCCESS: Self =
         Self { status: ExitStatus::Code(0), oom_kills: 0, memory_limit: 0, memory_peak: 0 };
 
-    /// Whether the command says that all went well.
+    /// Whether the exit code is 0.
     pub fn is_success(self) -> bool {
         self.status == ExitStatus::Code(0)
     }
@@ -84,7 +105,7 @@ impl Exit {
     }
 }
 
-/// Why the attempt ended otherwise than by its command's own exit. The first cause is the one that counts.
+/// Why the attempt ended, if not by its command's own exit. The first cause counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
     Cancelled(String),
@@ -94,7 +115,6 @@ pub(super) enum End {
     ChannelBroken(String),
     StartFailed {
         message: String,
-        may_pass: bool,
         fault: StartFault,
     },
     InputFailed {
@@ -103,47 +123,46 @@ pub(super) enum End {
     },
     PublishFailed {
         message: String,
-        may_pass: bool,
-        user_error: bool,
+        fault: PublishFault,
     },
     OutputMissing(String),
-    /// The command succeeded; what it printed is nowhere whole.
-    PrintedLost(String),
+    /// The command succeeded; its output is complete nowhere.
+    OutputLost(String),
     AgentFailed(String),
 }
 
 impl End {
-    /// What the command made, if it succeeded, is worth publishing all the same.
+    /// Whether the output of a successful command is worth publishing later.
     pub(super) fn leaves_output(&self) -> bool {
-        matches!(self, Self::PublishFailed { may_pass: true, .. } | Self::Terminated(_))
+        matches!(self, Self::PublishFailed { fault: PublishFault::Retryable, .. } | Self::Terminated(_))
     }
 }
 
-/// What the outcome says, less the figures.
+/// The outcome without its figures.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExitReport {
-    /// The kind of end.
+    /// Kind of the end.
     pub reason: Reason,
-    /// How the command ended, when it ran.
+    /// Exit status of the command, if it ran.
     pub status: Option<ExitStatus>,
-    /// One sentence for a person.
+    /// A message for people.
     pub message: String,
     /// Traceback and the like.
     pub detail: String,
-    /// The same step may well succeed when it is run again.
+    /// The same step may succeed in another attempt.
     pub retryable: bool,
     /// The user can fix it.
     pub user_error: bool,
-    /// The command succeeded, and what it made is still there to be published.
+    /// The command succeeded, and its output is kept.
     pub output_kept: bool,
-    /// The command exited with a code other than 0, and its submitter did not say what became of the statement that ran.
+    /// The command failed, and its submitter did not report the result of the running statement.
     pub unexplained: bool,
-    /// The database did not execute the statement that ran last, or undid it: its own word, by way of the submitter.
+    /// The database reported that it did not execute the last statement, or rolled it back.
     pub not_executed: bool,
 }
 
 impl ExitReport {
-    /// A finished training is not lost in silence: says whether another attempt can publish it.
+    /// Reports whether another attempt can publish the output of a finished training.
     pub(super) fn say_what_becomes_of_output(&mut self, outlives: bool) {
         if self.status != Some(ExitStatus::Code(0)) {
             return;
@@ -153,17 +172,17 @@ impl ExitReport {
         self.add(&format!("what the command made {fate}"));
     }
 
-    /// Adds to the message.
+    /// Appends a clause to the message.
     pub(super) fn add(&mut self, clause: &str) {
         self.message = head(&format!("{}; {clause}", self.message), MESSAGE_LIMIT);
     }
 
-    /// Adds what the command said last, when nothing else tells why it exited.
-    pub fn explain(&mut self, last_words: &str) {
+    /// Appends the stderr tail, if nothing else explains the exit code.
+    pub fn explain(&mut self, stderr_tail: &str) {
         if let Some(ExitStatus::Code(code)) = self.status
             && self.message == without_reason(code)
         {
-            self.message = head(&format!("{}: {last_words}", self.message), MESSAGE_LIMIT);
+            self.message = head(&format!("{}: {stderr_tail}", self.message), MESSAGE_LIMIT);
         }
     }
 }
@@ -189,22 +208,22 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
     };
     match end {
         Some(End::Cancelled(why)) => simple(Reason::Cancelled, why, false, false),
-        // Whoever ended it, no user did: a drained node, a spot machine that was taken back.
+        // Not by a user: for example a drained node, or a preempted spot machine.
         Some(End::Terminated(why)) => simple(Reason::Terminated, why, true, false),
         Some(End::Refused(why) | End::Superseded(why)) => simple(Reason::Refused, why, false, false),
-        Some(End::ChannelBroken(why) | End::PrintedLost(why)) => {
+        Some(End::ChannelBroken(why) | End::OutputLost(why)) => {
             simple(Reason::AgentFailed, why, false, false)
         }
-        // Nothing has started, so another attempt can double nothing.
-        Some(End::StartFailed { message, may_pass, .. }) => {
-            simple(Reason::StartFailed, message, *may_pass, false)
+        // Nothing has started, so another attempt repeats no effect.
+        Some(End::StartFailed { message, fault }) => {
+            simple(Reason::StartFailed, message, fault.is_retryable(), false)
         }
         Some(End::InputFailed { message, user_error }) => {
             simple(Reason::InputFailed, message, !user_error, *user_error)
         }
-        // Training is never repeated because an upload failed.
-        Some(End::PublishFailed { message, user_error, .. }) => {
-            simple(Reason::PublishFailed, message, false, *user_error)
+        // A training is never repeated for a failed upload.
+        Some(End::PublishFailed { message, fault }) => {
+            simple(Reason::PublishFailed, message, false, *fault == PublishFault::UserError)
         }
         Some(End::OutputMissing(why)) => simple(Reason::InputFailed, why, false, false),
         Some(End::AgentFailed(why)) => simple(Reason::AgentFailed, why, true, false),
@@ -215,11 +234,11 @@ pub(super) fn exit_report(end: Option<&End>, exit: Option<Exit>, failure: Option
     }
 }
 
-/// The command ended by itself.
+/// Report of a command that ended by itself.
 fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport {
     let said = failure.map(|failure| head(&failure.message, MESSAGE_LIMIT)).filter(|said| !said.is_empty());
     let is_user_error = failure.is_some_and(|failure| failure.user_error);
-    // The cgroup may be shared, so the process that was killed need not be one of this attempt.
+    // In a shared cgroup, the killed process may belong to another attempt.
     let is_explained = is_user_error && matches!(exit.status, ExitStatus::Code(_));
     let (reason, message, retryable) = match exit.status {
         ExitStatus::Code(0) => (Reason::Succeeded, String::new(), false),
@@ -237,7 +256,7 @@ fn own_end(exit: Exit, failure: Option<&Failure>, detail: String) -> ExitReport 
         ExitStatus::Signal(signal) => {
             let name = signal_name(signal);
             let message = format!("the command was killed by {name}, which the agent did not send");
-            // KILL and TERM come from outside; any other is the program's own fault and comes again.
+            // KILL and TERM come from outside. Any other signal is a fault of the program, and will come again.
             (Reason::Signaled, message, matches!(signal, 9 | 15))
         }
     };
@@ -268,7 +287,7 @@ pub(super) fn exit_code(end: Option<&End>, exit: Option<Exit>) -> u8 {
         (Some(End::Superseded(_)), _) => EXIT_FAULT,
         (Some(End::Cancelled(_) | End::Terminated(_)), None | Some(0)) => EXIT_TERMINATED,
         (Some(End::StartFailed { fault, .. }), None) => fault.exit_code(),
-        // What went wrong lies beyond a command that succeeded, or that never ran.
+        // The command succeeded or never ran, so its code does not show the fault.
         (Some(_), None | Some(0)) | (None, None) => EXIT_FAULT,
         (_, Some(code)) => code,
     }
@@ -285,12 +304,12 @@ fn mebibytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
-/// At most `limit` bytes from the front, whole characters.
+/// At most `limit` bytes from the front, cut at a character.
 fn head(text: &str, limit: usize) -> String {
     text[..text.floor_char_boundary(limit)].to_owned()
 }
 
-/// At most `limit` bytes from the back: a traceback's last lines say most.
+/// At most `limit` bytes from the back: the last lines of a traceback are the most useful.
 fn tail(text: &str, limit: usize) -> String {
     text[text.ceil_char_boundary(text.len().saturating_sub(limit))..].to_owned()
 }
@@ -304,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn the_submitters_own_words_are_the_message() {
+    fn failure_of_the_submitter_is_the_message() {
         let failure = Failure {
             message: "no such column: `clas`; did you mean `class`?".into(),
             detail: "Traceback …".into(),
@@ -320,11 +339,11 @@ mod tests {
     }
 
     #[test]
-    fn last_words_explain_only_what_nothing_else_does() {
+    fn stderr_tail_explains_only_unexplained_exits() {
         let mut silent = exit_report(None, exited(ExitStatus::Code(1), 0), None);
         silent.explain("No module named 'x'");
         assert_eq!(silent.message, "the command exited with code 1: No module named 'x'");
-        assert!(silent.unexplained, "last words are no word of the submitter");
+        assert!(silent.unexplained, "stderr is not a report of the submitter");
         let unclear =
             Failure { message: "too large to be shown".into(), unclear: true, ..Default::default() };
         assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&unclear)).unexplained);
@@ -332,37 +351,37 @@ mod tests {
         let refused = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&busy));
         assert!(refused.retryable && refused.not_executed && !refused.unexplained);
         let failure = Failure { message: "no such table: t".into(), ..Default::default() };
-        let mut told = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
-        told.explain("some warning");
-        assert_eq!(told.message, "no such table: t");
+        let mut explained = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));
+        explained.explain("some warning");
+        assert_eq!(explained.message, "no such table: t");
     }
 
     #[test]
-    fn a_database_that_was_down_may_be_tried_again() {
+    fn transient_failure_is_retryable() {
         let failure = Failure { message: "connection refused".into(), transient: true, ..Default::default() };
         assert!(exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure)).retryable);
     }
 
     #[test]
-    fn an_oom_kill_is_told_whether_python_dies_of_it_or_exits() {
+    fn oom_kill_is_reported_for_any_exit_status() {
         for status in [ExitStatus::Signal(9), ExitStatus::Code(1)] {
             let report = exit_report(None, exited(status, 1), None);
             assert_eq!((report.reason, report.retryable), (Reason::OutOfMemory, false));
         }
     }
 
-    /// The cgroup may be shared, and the process that was killed another job's.
+    /// In a shared cgroup, the killed process may belong to another job.
     #[test]
-    fn an_oom_kill_does_not_hide_the_users_own_error() {
-        let told = |status, user_error| {
+    fn oom_kill_does_not_hide_a_user_error() {
+        let report = |status, user_error| {
             let failure = Failure { message: "no such table: t".into(), user_error, ..Default::default() };
             exit_report(None, exited(status, 1), Some(&failure))
         };
-        let mistaken = told(ExitStatus::Code(1), true);
+        let mistaken = report(ExitStatus::Code(1), true);
         assert_eq!((mistaken.reason, mistaken.user_error), (Reason::Exited, true));
-        let failed = told(ExitStatus::Code(1), false);
+        let failed = report(ExitStatus::Code(1), false);
         assert_eq!((failed.reason, failed.user_error), (Reason::OutOfMemory, false));
-        let killed = told(ExitStatus::Signal(9), true);
+        let killed = report(ExitStatus::Signal(9), true);
         assert_eq!((killed.reason, killed.user_error), (Reason::OutOfMemory, false));
         for ExitReport { message, .. } in [mistaken, failed, killed] {
             assert!(
@@ -373,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figures_of_the_cgroup_are_told() {
+    fn oom_message_has_limit_and_peak() {
         let status = ExitStatus::Signal(9);
         let exit = Exit { status, oom_kills: 2, memory_limit: 64 << 20, memory_peak: 63 << 20 };
         let message = exit_report(None, Some(exit), None).message;
@@ -384,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_from_outside_is_not_the_programs_fault() {
+    fn external_kill_is_retryable() {
         let killed = exit_report(None, exited(ExitStatus::Signal(9), 0), None);
         assert_eq!((killed.reason, killed.retryable), (Reason::Signaled, true));
         let crashed = exit_report(None, exited(ExitStatus::Signal(11), 0), None);
@@ -392,17 +411,19 @@ mod tests {
     }
 
     #[test]
-    fn exit_codes_are_the_childs_but_never_zero_for_a_failed_attempt() {
+    fn exit_code_is_the_commands_and_never_zero_after_a_failure() {
         assert_eq!(exit_code(None, exited(ExitStatus::Code(0), 0)), 0);
         assert_eq!(exit_code(None, exited(ExitStatus::Code(3), 0)), 3);
         assert_eq!(exit_code(None, exited(ExitStatus::Signal(9), 0)), 137);
-        let publish =
-            End::PublishFailed { message: "no space left".into(), may_pass: true, user_error: false };
+        let publish = End::PublishFailed { message: "no space left".into(), fault: PublishFault::Retryable };
         assert_eq!(exit_code(Some(&publish), exited(ExitStatus::Code(0), 0)), 65);
-        for (fault, code) in
-            [(StartFault::NotFound, 127), (StartFault::NotExecutable, 126), (StartFault::Other, 65)]
-        {
-            let end = End::StartFailed { message: "cannot start python".into(), may_pass: false, fault };
+        for (fault, code) in [
+            (StartFault::NotFound, 127),
+            (StartFault::NotExecutable, 126),
+            (StartFault::Exhausted, 65),
+            (StartFault::Other, 65),
+        ] {
+            let end = End::StartFailed { message: "cannot start python".into(), fault };
             assert_eq!(exit_code(Some(&end), None), code);
         }
         let cancelled = End::Cancelled("by the user".into());
@@ -411,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_messages_are_cut_at_a_character() {
+    fn long_messages_are_cut_at_a_character() {
         let failure =
             Failure { message: "ü".repeat(10_000), detail: "é".repeat(1 << 20), ..Default::default() };
         let report = exit_report(None, exited(ExitStatus::Code(1), 0), Some(&failure));

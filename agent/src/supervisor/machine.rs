@@ -1,6 +1,7 @@
-//! States and transitions of an attempt; those of its command are in `starting` and `running`, those of its publishing in
-//! `publishing`, those of its end in `reporting`.
+//! States and transitions of an attempt: those of its command are in `starting`, `running` and `draining`, those of its
+//! models in `publishing`, those of its end in `reporting`.
 
+mod draining;
 mod publishing;
 mod reporting;
 mod running;
@@ -14,20 +15,21 @@ use sqlflow_proto::record::ModelPublished;
 
 use super::budget::Budget;
 use super::event::{Action, Event, Plan, Timer};
-use super::exit_report::{EXIT_FAULT, End, Exit, UNENDED, exit_code};
-use running::Stop;
+use super::exit_report::{EXIT_FAULT, End, Exit, exit_code};
+use draining::Drain;
+use running::StopStage;
 
-/// What exits together with the command should be gone after this time, by itself: Python's helpers notice the end
-/// of their pipes. Only what stays longer is ended and named.
+/// Time for leftovers to exit by themselves: Python's helpers notice the end of their pipes. Later they are terminated,
+/// with a warning.
 const SETTLE: Duration = Duration::from_millis(200);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Attaching,
     Preparing,
-    /// Between two tries to start the command.
+    /// In the backoff before the next start of the command.
     Starting,
-    Running(Stop),
+    Running(StopStage),
     Draining(Drain),
     Staging,
     Asking,
@@ -37,64 +39,41 @@ enum State {
     Done,
 }
 
-/// What is known of the time after the command's end.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-struct Drain {
-    alone: bool,
-    leftovers: Leftovers,
-    /// The reader was told to stop.
-    stopping: bool,
-}
-
-/// What was said to the processes that outlive their command.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Leftovers {
-    /// Nothing: the command ended by itself.
-    #[default]
-    Undisturbed,
-    /// The attempt is being ended, and they were told with the command: the rest of its grace is theirs.
-    HaveGrace,
-    /// TERM, because the command has ended.
-    Termed,
-    /// KILL.
-    Killed,
-}
-
-/// An attempt: where it is and what is known of it.
+/// An attempt: its state, and the facts about it.
 #[derive(Debug, Clone)]
 pub struct Attempt {
     state: State,
     plan: Plan,
     linger: Duration,
-    /// A server has this agent wait for an attempt: that may take as long as it wants.
-    is_kept_waiting: bool,
+    /// A server has no attempt for this agent yet. Then there is no timeout.
+    is_waiting_for_attempt: bool,
     end: Option<End>,
     exit: Option<Exit>,
-    /// Sum of the pauses between tries to start the command.
+    /// Sum of all backoff pauses before starts of the command.
     start_paused: Duration,
     failure: Option<Failure>,
-    /// What came over the channel is no frame: what followed is missing.
+    /// The bytes on the channel are not a frame; what follows is missing.
     channel_broken: Option<String>,
     /// The channel ended within a frame: a result is missing.
     channel_cut: bool,
-    /// Nothing more will be read. Pipes close before the exit is known, so this may come while the command runs.
+    /// Nothing more will be read. Pipes may close before the exit is known, so while the command runs.
     streams_ended: bool,
     models: Vec<ModelPublished>,
-    /// TERM or INT that the agent got.
+    /// Number of TERM and INT that the agent got.
     terminations: u32,
-    /// Why the agent was told to end, once it was.
+    /// Why the agent was terminated, if it was.
     termination: Option<String>,
-    /// Why no server will listen to this attempt any more.
+    /// Why servers refuse this attempt for good.
     superseded: Option<String>,
-    /// The server asked for the end when the commit was under way already.
+    /// The server cancelled the attempt during the commit.
     cancelled: Option<String>,
-    /// How often another's model came in between.
-    overtaken: u32,
-    /// A commit that fails has no time to be made again.
+    /// Number of write conflicts.
+    write_conflicts: u32,
+    /// A failed commit is not retried any more.
     hurried: bool,
     /// Publishing must not begin any more.
     is_publish_late: bool,
-    /// The time to leave has come.
+    /// The deadline for leaving has passed.
     is_late: bool,
     /// KILL did not end the command.
     is_unended: bool,
@@ -103,13 +82,13 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// A new attempt, and what to do first.
+    /// A new attempt, with its first actions.
     pub fn new(linger: Duration) -> (Self, Vec<Action>) {
         let attempt = Self {
             state: State::Attaching,
             plan: Plan::default(),
             linger,
-            is_kept_waiting: false,
+            is_waiting_for_attempt: false,
             end: None,
             exit: None,
             start_paused: Duration::ZERO,
@@ -122,7 +101,7 @@ impl Attempt {
             termination: None,
             superseded: None,
             cancelled: None,
-            overtaken: 0,
+            write_conflicts: 0,
             hurried: false,
             is_publish_late: false,
             is_late: false,
@@ -132,12 +111,12 @@ impl Attempt {
         (attempt, vec![Action::SetTimer(Timer::Linger, linger)])
     }
 
-    /// The phase that heartbeats tell.
+    /// The phase for heartbeats.
     pub fn phase(&self) -> sqlflow_proto::agent::Phase {
         use sqlflow_proto::agent::Phase;
         match self.state {
             State::Attaching | State::Preparing => Phase::Fetching,
-            // The first try began this phase; to leave it between two of them would tell nobody anything.
+            // A backoff between starts is part of the phase.
             State::Starting | State::Running(_) => Phase::Running,
             State::Draining(_) => Phase::Draining,
             State::Staging | State::Asking | State::Committing => Phase::Publishing,
@@ -145,12 +124,12 @@ impl Attempt {
         }
     }
 
-    /// Takes in an event and says what to do. Events that come too late for their state change nothing.
+    /// Applies an event and returns the actions. Events that come too late for the state change nothing.
     pub fn apply(&mut self, event: Event) -> Vec<Action> {
-        let deadlines = match &event {
-            Event::Terminate { signal, sender, budget } => self.count_termination(*signal, sender, budget),
-            _ => Vec::new(),
-        };
+        let mut deadlines = Vec::new();
+        if let Event::Terminate { signal, sender, budget } = &event {
+            deadlines = self.count_termination(*signal, sender, budget);
+        }
         self.is_publish_late |= matches!(event, Event::TimeUp(Timer::PublishBy | Timer::LeaveBy));
         self.is_late |= event == Event::TimeUp(Timer::LeaveBy);
         let mut actions = self.apply_in_state(event);
@@ -160,13 +139,13 @@ impl Attempt {
         actions
     }
 
-    /// The first one sets the deadlines, wherever the attempt is.
+    /// The first one sets the deadlines, in any state.
     fn count_termination(&mut self, signal: Signal, sender: &str, budget: &Budget) -> Vec<Action> {
         self.terminations += 1;
         if self.terminations > 1 {
             return Vec::new();
         }
-        self.termination = Some(format!("the agent was told to stop by {signal} from {sender}"));
+        self.termination = Some(format!("the agent was terminated by {signal} from {sender}"));
         vec![
             Action::SetTimer(Timer::PublishBy, budget.publish),
             Action::SetTimer(Timer::LeaveBy, budget.leave),
@@ -193,28 +172,59 @@ impl Attempt {
         match event {
             Event::Assigned(plan) => {
                 self.plan = plan;
-                // The earlier attempt would not have been asked to keep anything else.
+                // Output is kept only of a command that succeeded.
                 self.exit = plan.is_publish_only.then_some(Exit::SUCCESS);
                 self.state = State::Preparing;
                 vec![Action::Prepare]
             }
-            Event::KeptWaiting => {
-                self.is_kept_waiting = true;
+            Event::WaitingForAttempt => {
+                self.is_waiting_for_attempt = true;
                 Vec::new()
             }
-            Event::WaitCut => {
-                self.is_kept_waiting = false;
+            Event::WaitInterrupted => {
+                self.is_waiting_for_attempt = false;
                 vec![Action::SetTimer(Timer::Linger, self.linger)]
             }
-            Event::TimeUp(Timer::Linger) if self.is_kept_waiting => Vec::new(),
-            // The job was cancelled while the agent attached. It has nothing to run, and reports that.
+            Event::TimeUp(Timer::Linger) if self.is_waiting_for_attempt => Vec::new(),
+            // The job was cancelled while the agent attached.
             Event::Cancel { reason, .. } => self.report_end(End::Cancelled(reason)),
             Event::AttachRefused(_) | Event::TimeUp(Timer::Linger) => self.exit(EXIT_FAULT),
             Event::Terminate { .. } => {
                 self.end_by_termination();
                 self.exit(exit_code(self.end.as_ref(), None))
             }
-            _ => Vec::new(),
+            Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain
+                | Timer::PublishBy
+                | Timer::LeaveBy,
+            ) => Vec::new(),
         }
     }
 
@@ -225,7 +235,7 @@ impl Attempt {
                 return vec![Action::Stage];
             }
             Event::Prepared => {
-                self.state = State::Running(Stop::No);
+                self.state = State::Running(StopStage::None);
                 return vec![Action::Start];
             }
             Event::InputFailed { message, user_error } => {
@@ -241,131 +251,32 @@ impl Attempt {
                 actions.extend(self.report());
                 return actions;
             }
-            _ => return Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(_) => return Vec::new(),
         };
         let mut actions = vec![Action::AbandonPrepare];
         actions.extend(self.report_end(abandoned));
-        actions
-    }
-
-    fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
-        let mut actions = Vec::new();
-        match event {
-            // It was given up too early.
-            Event::Exited(exit) => self.exited(exit),
-            Event::Alone => {
-                drain.alone = true;
-                if drain.leftovers == Leftovers::HaveGrace {
-                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
-                }
-            }
-            Event::StreamsEnded { open } => {
-                self.streams_ended = true;
-                if open {
-                    actions.push(Action::RecordGap);
-                }
-            }
-            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
-                Leftovers::Undisturbed => {
-                    drain.leftovers = Leftovers::Termed;
-                    actions.push(Action::SignalLeftovers(Signal::SIGTERM));
-                    actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
-                }
-                // For those that came after the first TERM.
-                Leftovers::HaveGrace => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
-                Leftovers::Termed => {}
-                Leftovers::Killed => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
-            },
-            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
-                Leftovers::HaveGrace => {
-                    drain.leftovers = Leftovers::Killed;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
-                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
-                }
-                Leftovers::Termed => {
-                    drain.leftovers = Leftovers::Killed;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
-                }
-                Leftovers::Undisturbed | Leftovers::Killed => {}
-            },
-            // A cancelled command has nothing to publish, and its grace has its own timer.
-            Event::TimeUp(Timer::PublishBy)
-                if drain.leftovers == Leftovers::HaveGrace && !drain.alone && self.is_cancelled() => {}
-            Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
-                drain.stopping = true;
-                if !drain.alone {
-                    drain.leftovers = Leftovers::Killed;
-                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
-                }
-                actions.push(Action::StopReading);
-            }
-            Event::SubmitterFailed(failure) => self.failure = Some(failure),
-            Event::ChannelBroken(why) => {
-                self.channel_broken = Some(why.clone());
-                actions.push(Action::Warn(why));
-            }
-            Event::ChannelCut => self.channel_cut = true,
-            Event::AttachRefused(why) => {
-                let end = self.superseded(why);
-                if self.succeeded() {
-                    self.end_by(end);
-                }
-            }
-            Event::Cancel { reason, .. } => self.cancel_publish(reason),
-            Event::Terminate { .. } if self.terminations > 1 => {
-                if self.succeeded() && self.plan.publishes {
-                    self.end_by_termination();
-                }
-                drain.stopping = true;
-                drain.leftovers = Leftovers::Killed;
-                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
-                actions.push(Action::StopReading);
-            }
-            _ => {}
-        }
-        self.state = State::Draining(drain);
-        // A process that even KILL does not end is left behind once reading has stopped.
-        if self.streams_ended && (drain.alone || drain.stopping) {
-            actions.extend(self.drained());
-        }
-        actions
-    }
-
-    fn drained(&mut self) -> Vec<Action> {
-        let mut actions = Vec::new();
-        self.is_unended = self.exit.is_none();
-        if self.is_unended {
-            self.end_by_termination();
-            actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
-        }
-        if let Some(why) = self.channel_broken.clone()
-            && self.succeeded()
-        {
-            self.end_by(End::ChannelBroken(why));
-        }
-        if self.channel_cut {
-            let why = "the submitter channel ended within a frame: a result is missing".to_owned();
-            if self.succeeded() {
-                self.end_by(End::ChannelBroken(why.clone()));
-            }
-            actions.push(Action::Warn(why));
-        }
-        if let Some(exit) = self.exit
-            && exit.oom_kills > 0
-            && self.succeeded()
-        {
-            // It may have been another's process in a shared cgroup; but nobody shall miss it.
-            actions.push(Action::Warn(format!("the command succeeded, but {}", exit.oom_sentence())));
-        }
-        if !(self.succeeded() && self.plan.publishes) {
-            actions.extend(self.report());
-        } else if self.is_publish_late {
-            // No timer is left that would end it.
-            actions.extend(self.abandon_by_termination());
-        } else {
-            self.state = State::Staging;
-            actions.push(Action::Stage);
-        }
         actions
     }
 
@@ -378,14 +289,14 @@ impl Attempt {
         self.end.get_or_insert(end);
     }
 
-    /// If the agent was told to stop, that is why.
+    /// If the agent was terminated, that is the reason.
     fn end_by_termination(&mut self) {
         if let Some(why) = self.termination.clone() {
             self.end_by(End::Terminated(why));
         }
     }
 
-    /// A cancel after the command's end matters only where it keeps a model from being published.
+    /// A cancel after the command's end matters only if it prevents publishing.
     fn cancel_publish(&mut self, reason: String) {
         if self.succeeded() && self.plan.publishes {
             self.end_by(End::Cancelled(reason));

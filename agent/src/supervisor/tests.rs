@@ -1,4 +1,4 @@
-//! The machine in worlds that misbehave in every order: whatever comes, it ends, once, and tells the truth.
+//! Property tests: the supervisor in worlds that misbehave in any order ends once, with a true report.
 
 mod cases;
 
@@ -21,27 +21,27 @@ fn exited(code: i32) -> Event {
     Event::Exited(Exit { status: ExitStatus::Code(code), oom_kills: 0, memory_limit: 0, memory_peak: 0 })
 }
 
-/// What the world around the machine is like, and what it did so far.
+/// A world around the supervisor, with its faults and its past.
 #[derive(Debug)]
 struct World {
     machine: Attempt,
     plan: Plan,
-    /// Events that will come, in any order that the test picks.
+    /// Pending events; the test picks their order.
     pending: Vec<Event>,
     timers: Vec<Timer>,
     /// The command neither ends by itself nor by TERM.
     is_stubborn: bool,
-    /// Nor by KILL.
+    /// And not by KILL.
     is_unkillable: bool,
-    /// Some process holds the pipes open until reading is stopped.
+    /// A process holds the pipes open until reading is stopped.
     holds_pipes: bool,
     fails: Fails,
     exit_code: i32,
     is_running: bool,
-    /// The time for KILL to end it has run out.
+    /// The timeout for KILL has expired.
     given_up: bool,
     granted: bool,
-    /// The command was told that it may make its effect visible.
+    /// The command got the commit grant.
     granted_to_command: bool,
     committed: bool,
     reports: Vec<ExitReport>,
@@ -54,16 +54,16 @@ enum Fails {
     Input,
     Workspace,
     Start,
-    /// The first starts, so often, for lack of processes.
+    /// This number of starts, for exhaustion.
     StartFor(u32),
     Stage,
     Commit,
     Grant,
     Silence,
-    /// The log, or our own streams.
+    /// The log, or the agent's own streams.
     Flush,
-    /// The first commits, so often.
-    Overtaken(u32),
+    /// This number of commits.
+    WriteConflict(u32),
 }
 
 impl World {
@@ -122,13 +122,13 @@ impl World {
                     _ => Event::Prepared,
                 }),
                 Action::Start if self.fails == Fails::Start => {
-                    self.pending.push(start_failed(false));
+                    self.pending.push(start_failed(StartFault::Other));
                 }
                 Action::Start if matches!(self.fails, Fails::StartFor(1..)) => {
                     assert!(!self.is_running && self.reports.is_empty());
                     let Fails::StartFor(times) = &mut self.fails else { unreachable!() };
                     *times -= 1;
-                    self.pending.push(start_failed(true));
+                    self.pending.push(start_failed(StartFault::Exhausted));
                 }
                 Action::Start => {
                     assert!(!self.is_running && self.reports.is_empty());
@@ -170,9 +170,9 @@ impl World {
                     assert!(self.granted, "nothing becomes visible without the grant");
                     self.pending.push(match &mut self.fails {
                         Fails::Commit => failed_publish(),
-                        Fails::Overtaken(times @ 1..) => {
+                        Fails::WriteConflict(times @ 1..) => {
                             *times -= 1;
-                            Event::Overtaken { message: "it was replaced".into(), committed: Vec::new() }
+                            Event::WriteConflict { message: "it was replaced".into(), committed: Vec::new() }
                         }
                         _ => Event::Committed(vec![ModelPublished::default()]),
                     });
@@ -182,7 +182,7 @@ impl World {
                     self.pending.push(Event::Flushed { unwritten, unlogged: None });
                 }
                 Action::Report(report, models) => {
-                    assert_eq!(!models.is_empty(), self.committed, "what was published is told");
+                    assert_eq!(!models.is_empty(), self.committed, "published models are reported");
                     assert_eq!(self.is_running, report.message.ends_with("did not end after KILL"));
                     self.reports.push(*report);
                     if self.fails != Fails::Silence {
@@ -204,7 +204,7 @@ impl World {
         }
     }
 
-    /// The kernel closes the pipes first, and then tells of the exit.
+    /// The kernel closes the pipes before it reports the exit.
     fn end_command(&mut self, exit: Event) {
         if !self.holds_pipes {
             self.pending.push(Event::StreamsEnded { open: false });
@@ -212,13 +212,13 @@ impl World {
         self.pending.push(exit);
     }
 
-    /// One thing out of all that may come next. `Alone` may come at any time after the exit.
+    /// One of the possible next events. `Alone` may come at any time after the exit.
     fn step(&mut self, choice: usize) -> bool {
         let choices = self.pending.len() + self.timers.len();
         if choices == 0 {
             return false;
         }
-        // No timer runs out before that is known.
+        // No timer expires before that is known.
         let at_once = self.pending.iter().position(|it| matches!(it, Event::StartFailed { .. }));
         match at_once.unwrap_or(choice % choices) {
             pending if pending < self.pending.len() => {
@@ -243,16 +243,15 @@ fn terminate() -> Event {
     Event::Terminate { signal: Signal::SIGTERM, sender: "pid 1 (init), uid 0".into(), budget }
 }
 
-fn start_failed(may_pass: bool) -> Event {
-    Event::StartFailed { message: "cannot start python".into(), may_pass, fault: StartFault::Other }
+fn start_failed(fault: StartFault) -> Event {
+    Event::StartFailed { message: "cannot start python".into(), fault }
 }
 
 fn failed_publish() -> Event {
     Event::PublishFailed {
         message: "no space left".into(),
         committed: Vec::new(),
-        may_pass: true,
-        user_error: false,
+        fault: PublishFault::Retryable,
     }
 }
 
@@ -276,8 +275,8 @@ fn any_fails() -> impl Strategy<Value = Fails> {
         Grant,
         Silence,
         Flush,
-        Overtaken(2),
-        Overtaken(u32::MAX),
+        WriteConflict(2),
+        WriteConflict(u32::MAX),
     ])
 }
 
@@ -296,7 +295,7 @@ fn interruption(kind: u8) -> Option<Event> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn every_attempt_ends_once_and_tells_the_truth(
+    fn every_attempt_ends_once_with_a_true_report(
         (publishes, is_publish_only, keeps_output) in any_outputs(),
         fails in any_fails(),
         exit_code in prop::sample::select(vec![0, 0, 1]),
@@ -308,7 +307,7 @@ proptest! {
     ) {
         let plan = Plan { is_publish_only, keeps_output, sink: kept, ..plan(publishes) };
         let mut world = World::new(plan, fails, exit_code, is_stubborn, holds_pipes);
-        // Such a command has its pipes open.
+        // Such a command holds its pipes open.
         if is_stubborn && holds_pipes {
             world.is_unkillable = is_unkillable;
         }
@@ -336,7 +335,7 @@ proptest! {
             let succeeded = report.reason == Reason::Succeeded;
             prop_assert!(!succeeded || report.status == Some(ExitStatus::Code(0)));
             prop_assert!(!succeeded || world.committed == publishes, "success means published");
-            prop_assert!(!succeeded || fails != Fails::Flush || kept != OutputSink::Nowhere, "success means told");
+            prop_assert!(!succeeded || fails != Fails::Flush || kept != OutputSink::Nowhere, "success means that the output is known");
             prop_assert!(code != 0 || succeeded);
             prop_assert!(code == 0 || !succeeded || kept == OutputSink::LogFolder, "but for a log that was not finished in time");
             let is_effective = world.granted_to_command && report.status == Some(ExitStatus::Code(0));

@@ -22,7 +22,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
-use sqlflow_proto::record::Record;
 
 use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, Milestones};
 
@@ -35,6 +34,7 @@ pub use records::RecordSource;
 pub use registry::{Execution, Launchers};
 pub use run_slots::Ticket;
 pub use spool::Spool;
+pub use sqlflow_termination_message::TerminalRecords;
 
 /// What an attempt needs of its launcher.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -284,15 +284,6 @@ pub enum End {
     /// Nobody.
     #[default]
     Unknown,
-}
-
-/// What an agent that succeeded left of records which it could not deliver and that are lost.
-#[derive(Debug, Default, PartialEq)]
-pub struct TerminalRecords {
-    /// Number of the last record that is a result: without it there is no success.
-    pub last_result: u64,
-    /// Those that say what became of statements, in order; there are others between them.
-    pub records: Vec<Record>,
 }
 
 /// An attempt could not be started.

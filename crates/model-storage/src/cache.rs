@@ -1,7 +1,7 @@
-//! Models that were fetched before, kept on this machine so that the next one who needs them reads no storage.
+//! Cache of fetched models on this machine.
 //!
-//! A tarball is known by its [`Fingerprint`]: what the storage says of it, its length, and the checksum in its last bytes.
-//! Nothing here fails a fetch: a cache that cannot be used is as good as none.
+//! The key of a tarball is its [`Fingerprint`]: tag and length from the storage, and the checksum in its last bytes.
+//! Errors of the cache never fail a fetch.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,73 +10,81 @@ use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-/// No model takes so long to be fetched: what is unfinished for longer is of an agent that was killed.
+/// No fetch takes so long. An older temporary file belongs to an agent that was killed.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Bytes at the end of a gzip file: the CRC-32 of its content, and the content's length.
+/// Length of the trailer of a gzip file: CRC-32 and length of its content.
 pub const TRAILER: usize = 8;
 
-/// Tells one content of a name from the next.
+/// Identifies the content of a tarball.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// Entity tag or time of change.
+    /// Entity tag or modification time.
     pub tag: String,
-    /// Of the tarball.
+    /// Length of the tarball.
     pub length: u64,
     /// Its last bytes.
     pub trailer: [u8; TRAILER],
 }
 
-/// A folder of tarballs, which several agents may use at the same time.
+/// A folder of tarballs, which agents may share.
 #[derive(Debug, Clone)]
 pub struct Cache {
     folder: PathBuf,
     limit: u64,
 }
 
-/// A tarball on its way into the cache.
+/// Result of a write to the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheWrite {
+    /// The writer may go on.
+    Written,
+    /// The tarball cannot be cached; drop the writer.
+    Failed,
+}
+
+/// A tarball that is being written to the cache.
 #[derive(Debug)]
-pub struct Keeping<'a> {
+pub struct CacheWriter<'a> {
     cache: &'a Cache,
     fingerprint: Fingerprint,
     to: PathBuf,
-    file: Unfinished,
+    file: TempFile,
     length: u64,
     trailer: [u8; TRAILER],
 }
 
 impl Cache {
-    /// One that holds at most `limit` bytes; the folder is made when it is needed.
+    /// Holds at most `limit` bytes. The folder is created on first use.
     pub fn new(folder: PathBuf, limit: u64) -> Self {
         Self { folder, limit }
     }
 
-    /// A tarball of this place and fingerprint, if it is there.
+    /// Opens the tarball of this location and fingerprint, if it is cached.
     pub fn open(&self, uri: &str, fingerprint: &Fingerprint) -> Option<File> {
         let mut file = File::open(self.path(uri, fingerprint)).ok()?;
-        if !is_of(&mut file, fingerprint).unwrap_or(false) {
+        if !matches(&mut file, fingerprint).unwrap_or(false) {
             return None;
         }
-        // What was used last goes last.
+        // The least recently used file is removed first.
         let _ = file.set_modified(SystemTime::now());
         Some(file)
     }
 
-    /// What is there is spoilt.
-    pub fn forget(&self, uri: &str, fingerprint: &Fingerprint) {
+    /// Removes a corrupted tarball.
+    pub fn remove(&self, uri: &str, fingerprint: &Fingerprint) {
         let _ = fs::remove_file(self.path(uri, fingerprint));
     }
 
-    /// Begins to keep a tarball. `None`: it is too large, or the folder cannot be written.
-    pub fn keep(&self, uri: &str, fingerprint: &Fingerprint) -> Option<Keeping<'_>> {
+    /// Begins to write a tarball. `None`: it is too large, or the folder cannot be written.
+    pub fn writer(&self, uri: &str, fingerprint: &Fingerprint) -> Option<CacheWriter<'_>> {
         if fingerprint.length > self.limit {
             return None;
         }
         let to = self.path(uri, fingerprint);
-        let file = fs::create_dir_all(&self.folder).and_then(|()| Unfinished::new(&self.folder));
-        let file =
-            file.inspect_err(|error| tracing::warn!(%error, "the cache of models cannot be used")).ok()?;
-        Some(Keeping {
+        let file = fs::create_dir_all(&self.folder).and_then(|()| TempFile::new(&self.folder));
+        let file = file.inspect_err(|error| tracing::warn!(%error, "cannot use the cache of models")).ok()?;
+        Some(CacheWriter {
             cache: self,
             fingerprint: fingerprint.clone(),
             to,
@@ -92,7 +100,7 @@ impl Cache {
         self.folder.join(format!("{digest:x}.tar.gz"))
     }
 
-    /// Keeps to the limit, oldest first. What is being fetched counts, but stays.
+    /// Evicts the oldest tarballs beyond the limit. Files that are being written count, but stay.
     fn make_room(&self) -> io::Result<()> {
         let mut files = Vec::new();
         let mut unfinished = 0;
@@ -122,8 +130,8 @@ impl Cache {
     }
 }
 
-/// Whether it has the length and the last bytes; leaves it at its start.
-fn is_of(file: &mut File, fingerprint: &Fingerprint) -> io::Result<bool> {
+/// Whether the file has this length and trailer. Seeks to its start.
+fn matches(file: &mut File, fingerprint: &Fingerprint) -> io::Result<bool> {
     if file.metadata()?.len() != fingerprint.length {
         return Ok(false);
     }
@@ -134,50 +142,54 @@ fn is_of(file: &mut File, fingerprint: &Fingerprint) -> io::Result<bool> {
     Ok(last == fingerprint.trailer)
 }
 
-impl Keeping<'_> {
-    /// The next bytes. False: they cannot be kept, so nothing is.
-    pub fn write(&mut self, bytes: &[u8]) -> bool {
+impl CacheWriter<'_> {
+    /// Appends bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> CacheWrite {
         self.length += bytes.len() as u64;
         let last = &bytes[bytes.len().saturating_sub(TRAILER)..];
         self.trailer.rotate_left(last.len());
         self.trailer[TRAILER - last.len()..].copy_from_slice(last);
-        self.length <= self.fingerprint.length && self.file.file.write_all(bytes).is_ok()
+        if self.length <= self.fingerprint.length && self.file.file.write_all(bytes).is_ok() {
+            CacheWrite::Written
+        } else {
+            CacheWrite::Failed
+        }
     }
 
-    /// All was written and is a whole model: kept, if it is what the fingerprint was of. It may have been replaced in
-    /// between.
+    /// Adds the complete tarball to the cache, unless it does not match the fingerprint: then the model was replaced
+    /// during the read.
     pub fn finish(self) {
         let Self { cache, fingerprint, to, file, length, trailer } = self;
         if length != fingerprint.length || trailer != fingerprint.trailer {
             return;
         }
-        let kept = cache.make_room().and_then(|()| file.rename(&to));
-        if let Err(error) = kept {
-            tracing::warn!(%error, "a model cannot be kept in the cache");
+        let added = cache.make_room().and_then(|()| file.rename(&to));
+        if let Err(error) = added {
+            tracing::warn!(%error, "cannot add a model to the cache");
         }
     }
 }
 
-/// A file that goes away unless it is given its name.
+/// A temporary file, removed unless it is renamed.
 #[derive(Debug)]
-struct Unfinished {
+struct TempFile {
     file: File,
     path: PathBuf,
 }
 
-impl Unfinished {
+impl TempFile {
     fn new(folder: &Path) -> io::Result<Self> {
         let path = folder.join(format!("{:016x}.tmp", rand::random::<u64>()));
         Ok(Self { file: File::create_new(&path)?, path })
     }
 
-    /// No sync: what a crash spoils is found out by its checksum.
+    /// No sync: a file that a crash corrupts is detected by its checksum.
     fn rename(self, to: &Path) -> io::Result<()> {
         fs::rename(&self.path, to)
     }
 }
 
-impl Drop for Unfinished {
+impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
@@ -195,12 +207,12 @@ mod tests {
         Fingerprint { tag: "t".to_owned(), length: content.len() as u64, trailer }
     }
 
-    fn keep(cache: &Cache, uri: &str, content: &[u8]) {
-        let mut keeping = cache.keep(uri, &fingerprint(content)).unwrap();
+    fn insert(cache: &Cache, uri: &str, content: &[u8]) {
+        let mut writer = cache.writer(uri, &fingerprint(content)).unwrap();
         for piece in content.chunks(3) {
-            assert!(keeping.write(piece));
+            assert_eq!(writer.write(piece), CacheWrite::Written);
         }
-        keeping.finish();
+        writer.finish();
     }
 
     fn files(cache: &Cache) -> usize {
@@ -208,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_is_there_for_its_fingerprint_only() {
+    fn tarball_is_found_by_its_fingerprint_only() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().join("cache"), 1000);
-        keep(&cache, "s3://b/m", b"first content");
+        insert(&cache, "s3://b/m", b"first content");
         let mut text = String::new();
         let found = cache.open("s3://b/m", &fingerprint(b"first content"));
         found.unwrap().read_to_string(&mut text).unwrap();
@@ -221,34 +233,34 @@ mod tests {
     }
 
     #[test]
-    fn what_was_replaced_while_it_was_read_is_not_kept() {
+    fn tarball_that_was_replaced_during_the_read_is_not_cached() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), 1000);
-        let mut keeping = cache.keep("u", &fingerprint(b"first content")).unwrap();
-        assert!(keeping.write(b"other matters"));
-        keeping.finish();
+        let mut writer = cache.writer("u", &fingerprint(b"first content")).unwrap();
+        assert_eq!(writer.write(b"other matters"), CacheWrite::Written);
+        writer.finish();
         assert_eq!(files(&cache), 0);
     }
 
     #[test]
-    fn it_keeps_to_its_limit_and_forgets_what_was_used_least() {
+    fn least_recently_used_tarballs_are_evicted() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), 30);
         let contents = [b"content 1".as_slice(), b"content 2", b"content 3"];
         for (content, age) in contents.iter().zip([300, 200, 100]) {
-            keep(&cache, "u", content);
+            insert(&cache, "u", content);
             let file = File::open(cache.path("u", &fingerprint(content))).unwrap();
             file.set_modified(SystemTime::now() - Duration::from_secs(age)).unwrap();
         }
-        assert!(cache.open("u", &fingerprint(contents[0])).is_some(), "now it is the newest");
-        keep(&cache, "u", b"content 4");
+        assert!(cache.open("u", &fingerprint(contents[0])).is_some(), "now the most recently used");
+        insert(&cache, "u", b"content 4");
         assert!(cache.open("u", &fingerprint(contents[1])).is_none());
         assert!(cache.open("u", &fingerprint(contents[0])).is_some());
-        assert!(cache.keep("u", &fingerprint(&[0; 31])).is_none());
+        assert!(cache.writer("u", &fingerprint(&[0; 31])).is_none());
     }
 
     #[test]
-    fn what_is_there_by_another_content_is_none() {
+    fn file_with_other_content_is_not_used() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), 1000);
         let print = fingerprint(b"first content");
@@ -259,19 +271,19 @@ mod tests {
     }
 
     #[test]
-    fn what_agents_left_unfinished_counts_and_goes_when_it_is_old() {
+    fn temporary_files_count_and_old_ones_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path().to_owned(), 30);
-        keep(&cache, "u", b"content 1");
+        insert(&cache, "u", b"content 1");
         for (name, age) in
             [("old.tmp", ABANDONED_AFTER + Duration::from_secs(60)), ("new.tmp", Duration::ZERO)]
         {
             fs::write(dir.path().join(name), [0; 20]).unwrap();
             File::open(dir.path().join(name)).unwrap().set_modified(SystemTime::now() - age).unwrap();
         }
-        keep(&cache, "u", b"content 2");
+        insert(&cache, "u", b"content 2");
         assert!(!dir.path().join("old.tmp").exists() && dir.path().join("new.tmp").exists());
-        assert!(cache.open("u", &fingerprint(b"content 1")).is_none(), "it was in the way");
+        assert!(cache.open("u", &fingerprint(b"content 1")).is_none(), "evicted");
         assert!(cache.open("u", &fingerprint(b"content 2")).is_some());
     }
 }

@@ -4,23 +4,24 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 use std::time::SystemTime;
 
 use sqlflow_os::{durable, failpoint};
+use sqlflow_sync::lock;
 
 use super::staging::{Folders, Staging, is_staging};
-use super::{FoundFile, ModelStore, Over, Overtaken, StagedFile, Uncertain, kind};
+use super::{CommitUnknown, FoundFile, ModelStore, Precondition, StagedFile, WriteConflict, kind};
 
-/// Writes wait for this much, so that a tarball costs few system calls.
+/// Write buffer, so that a tarball costs few system calls.
 const BUFFER: usize = 256 << 10;
 
-/// A model's folder; files are staged in a folder within it, so that renames stay on one file system.
+/// A model's folder. Files are staged in a folder within it, so that renames stay on one file system.
 #[derive(Debug)]
 pub(super) struct FileStore {
     folder: PathBuf,
     staging: Staging,
-    /// Files whose rename went through: when only the sync after it failed, the next try must not look for them.
+    /// Files that were renamed. If only the sync after it failed, a retry must not rename again.
     renamed: Mutex<HashSet<String>>,
 }
 
@@ -29,42 +30,38 @@ impl FileStore {
         Self { folder, staging, renamed: Mutex::default() }
     }
 
-    fn renamed(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.renamed.lock().expect("nobody panics while holding the lock")
-    }
-
     fn staging(&self) -> PathBuf {
         self.folder.join(self.staging.folder())
     }
 }
 
 impl ModelStore for FileStore {
-    fn stage(&self, name: &str, over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
-        self.renamed().remove(name);
+    fn stage(&self, name: &str, precondition: Precondition, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+        lock(&self.renamed).remove(name);
         fs::create_dir_all(self.staging())?;
         let file = File::create(self.staging().join(name))?;
-        if over == Over::WhatIsThere {
+        if precondition == Precondition::IfUnchanged {
             self.staging.sweep(self);
         }
         Ok(Box::new(Staged(BufWriter::with_capacity(BUFFER, file))))
     }
 
     fn commit(&self, name: &str) -> io::Result<()> {
-        if !self.renamed().contains(name) {
+        if !lock(&self.renamed).contains(name) {
             failpoint::agent(&format!("{}-before-rename", kind(name)));
             fs::rename(self.staging().join(name), self.folder.join(name)).map_err(|error| {
                 match error.kind() {
-                    io::ErrorKind::NotFound => Overtaken::not_staged(name),
+                    io::ErrorKind::NotFound => WriteConflict::not_staged(name),
                     _ => error,
                 }
             })?;
             failpoint::agent(&format!("{}-after-rename", kind(name)));
-            self.renamed().insert(name.to_owned());
+            lock(&self.renamed).insert(name.to_owned());
         }
         durable::sync_folder(&self.folder)
             // The model's folder may be new.
             .and_then(|()| self.folder.parent().map_or(Ok(()), durable::sync_folder))
-            .map_err(|error| Uncertain::because(&error, "its folder could not be synced"))
+            .map_err(|error| CommitUnknown::because(&error, "cannot sync its folder"))
     }
 
     fn clear(&self) -> io::Result<()> {
@@ -78,7 +75,7 @@ impl ModelStore for FileStore {
         while let Some(folder) = folders.pop() {
             for entry in if_there(fs::read_dir(&folder))?.into_iter().flatten() {
                 let path = entry?.path();
-                // Not followed: a link may lead in a circle.
+                // Not followed: links may form a cycle.
                 let Some(metadata) = if_there(fs::symlink_metadata(&path))? else { continue };
                 if metadata.is_dir() {
                     folders.push(path);
@@ -96,6 +93,14 @@ impl ModelStore for FileStore {
         Ok(found)
     }
 
+    fn find(&self, name: &str) -> io::Result<FoundFile> {
+        let found = fs::metadata(self.folder.join(name))?;
+        if !found.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(FoundFile { path: name.to_owned(), bytes: found.len(), modified: found.modified().ok() })
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         let file = self.folder.join(name);
         match fs::remove_file(&file) {
@@ -104,7 +109,7 @@ impl ModelStore for FileStore {
         }
         durable::sync_folder(&self.folder)?;
         self.staging.sweep(self);
-        // Only when it is empty.
+        // Succeeds only if it is empty.
         let _ = fs::remove_dir(&self.folder);
         Ok(())
     }
@@ -132,7 +137,7 @@ impl Folders for FileStore {
     }
 }
 
-/// Of the folder and what is in it.
+/// Time of the last change in the folder or of an entry of it.
 fn last_change(folder: &Path) -> io::Result<SystemTime> {
     let mut last = fs::metadata(folder)?.modified()?;
     for entry in fs::read_dir(folder)? {
@@ -143,7 +148,7 @@ fn last_change(folder: &Path) -> io::Result<SystemTime> {
     Ok(last)
 }
 
-/// `None`: it is not there, or not any more.
+/// `None`: not found.
 fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

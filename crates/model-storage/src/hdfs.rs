@@ -1,7 +1,7 @@
 //! Models in HDFS, by its own protocol.
 //!
-//! OpenDAL's binding of the same client deletes a file before it renames another over it, and keeps its errors' texts
-//! to itself; so the client is used as it is. Its rename is the namenode's `rename2` with OVERWRITE: one transaction.
+//! The client is used without OpenDAL, whose binding of it deletes the target before a rename and hides error messages.
+//! Its rename is the namenode's `rename2` with OVERWRITE: one transaction.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,28 +14,30 @@ use hdfs_native::client::FileStatus;
 use hdfs_native::file::{FileReader, FileWriter};
 use hdfs_native::{Client, ClientBuilder, HdfsError, WriteOptions};
 use sqlflow_os::failpoint;
+use sqlflow_sync::lock;
 
 use super::kerberos;
-use super::retry::Waiting;
+use super::retry::Calls;
 use super::staging::{Folders, Staging, is_staging};
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, kind,
+    FoundFile, ModelLocation, ModelStore, Pieces, Precondition, RetryPolicy, Sink, StagedFile, WriteConflict,
+    below, kind,
 };
 use crate::cache::{Fingerprint, TRAILER};
 
-/// Bytes that are gathered before they are given to the pipeline of datanodes.
+/// Bytes that are buffered before they are sent to the pipeline of datanodes.
 const BUFFER: usize = 1 << 20;
 const FOLDER_MODE: u32 = 0o755;
 
-/// A model's folder; files are staged in a folder within it.
+/// A model's folder. Files are staged in a folder within it.
 pub(super) struct HdfsStore {
-    /// `hdfs://host:port`; without host the default one of Hadoop's configuration.
+    /// `hdfs://host:port`; without a host, the default of Hadoop's configuration.
     url: String,
     folder: String,
     staging: Staging,
-    waiting: Waiting,
-    /// What was staged, as the namenode described it: a rename keeps length and time, so that a rename whose answer
-    /// was lost can be told from one that never was.
+    calls: Calls,
+    /// Staged files, as the namenode described them. A rename keeps length and time. So a rename whose response was
+    /// lost can be distinguished from one that did not happen.
     staged: Arc<Mutex<HashMap<String, Described>>>,
 }
 
@@ -61,18 +63,22 @@ impl fmt::Debug for HdfsStore {
 }
 
 impl HdfsStore {
-    pub(super) fn new(place: &ModelPlace, staging: Staging, patience: Arc<Patience>) -> Result<Self, String> {
+    pub(super) fn new(
+        location: &ModelLocation,
+        staging: Staging,
+        retry: Arc<RetryPolicy>,
+    ) -> Result<Self, String> {
         kerberos::check()?;
         Ok(Self {
-            url: format!("hdfs://{}", place.authority),
-            folder: place.folder.clone(),
+            url: format!("hdfs://{}", location.authority),
+            folder: location.folder.clone(),
             staging,
-            waiting: Waiting::new(patience)?,
+            calls: Calls::new(retry)?,
             staged: Arc::default(),
         })
     }
 
-    /// A new client has read its configuration, tokens and tickets anew.
+    /// A new client, which reads configuration, tokens and tickets again.
     fn client(&self) -> io::Result<Client> {
         ClientBuilder::new().with_url(&self.url).build().map_err(io_error)
     }
@@ -88,12 +94,12 @@ impl HdfsStore {
     async fn rename(&self, client: &Client, name: &str) -> io::Result<()> {
         let (from, to) = (self.staged_path(name), self.final_path(name));
         let Err(error) = client.rename(&from, &to, true).await.map_err(io_error) else { return Ok(()) };
-        let staged = self.staged.lock().expect("nobody panics while holding the lock").get(name).copied();
+        let staged = lock(&self.staged).get(name).copied();
         match (client.get_file_info(&from).await, client.get_file_info(&to).await) {
-            // It went through before, and only its answer was lost.
+            // An earlier rename succeeded, and only its response was lost.
             (Err(HdfsError::FileNotFound(_)), Ok(found)) if staged == Some(Described::from(&found)) => Ok(()),
             (Err(HdfsError::FileNotFound(_)), Ok(_) | Err(HdfsError::FileNotFound(_))) => {
-                Err(Overtaken::not_staged(name))
+                Err(WriteConflict::not_staged(name))
             }
             _ => Err(error),
         }
@@ -101,15 +107,15 @@ impl HdfsStore {
 }
 
 impl ModelStore for HdfsStore {
-    fn stage(&self, name: &str, over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, precondition: Precondition, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let client = self.client()?;
         let path = self.staged_path(name);
-        let writer = self.waiting.wait(async {
+        let writer = self.calls.wait(async {
             let parent = path.rsplit_once('/').map_or("/", |(parent, _)| parent);
             client.mkdirs(parent, FOLDER_MODE, true).await.map_err(io_error)?;
             client.create(&path, WriteOptions::default().overwrite(true)).await.map_err(io_error)
         })?;
-        if over == Over::WhatIsThere {
+        if precondition == Precondition::IfUnchanged {
             self.staging.sweep(self);
         }
         let staged = Staged {
@@ -118,7 +124,7 @@ impl ModelStore for HdfsStore {
             name: name.to_owned(),
             writer,
             staged: self.staged.clone(),
-            waiting: self.waiting.clone(),
+            calls: self.calls.clone(),
         };
         Ok(Box::new(Pieces::new(staged, BUFFER)))
     }
@@ -126,7 +132,7 @@ impl ModelStore for HdfsStore {
     fn commit(&self, name: &str) -> io::Result<()> {
         let client = self.client()?;
         failpoint::agent(&format!("{}-before-rename", kind(name)));
-        self.waiting.wait(self.rename(&client, name))?;
+        self.calls.wait(self.rename(&client, name))?;
         failpoint::agent(&format!("{}-after-rename", kind(name)));
         Ok(())
     }
@@ -139,7 +145,7 @@ impl ModelStore for HdfsStore {
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
         let client = self.client()?;
         let path = self.final_path(name);
-        self.waiting.wait(async {
+        self.calls.wait(async {
             let status = client.get_file_info(&path).await.map_err(io_error)?;
             let Some(start) = status.length.checked_sub(TRAILER) else { return Ok(None) };
             let reader = client.read(&path).await.map_err(io_error)?;
@@ -155,7 +161,7 @@ impl ModelStore for HdfsStore {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.clone()];
         while let Some(folder) = folders.pop() {
-            for status in self.waiting.wait(entries(&client, &folder))? {
+            for status in self.calls.wait(entries(&client, &folder))? {
                 if status.isdir {
                     folders.push(status.path);
                 } else if let Some(path) = below(&self.folder, &status.path) {
@@ -167,30 +173,41 @@ impl ModelStore for HdfsStore {
         Ok(found)
     }
 
+    fn find(&self, name: &str) -> io::Result<FoundFile> {
+        let client = self.client()?;
+        let path = self.final_path(name);
+        let status = self.calls.wait(async { client.get_file_info(&path).await.map_err(io_error) })?;
+        if status.isdir {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let modified = Some(time(status.modification_time));
+        Ok(FoundFile { path: name.to_owned(), bytes: status.length as u64, modified })
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         let client = self.client()?;
-        self.waiting.wait(async {
+        self.calls.wait(async {
             client.delete(&self.final_path(name), false).await.map_err(io_error)?;
             Ok(())
         })?;
         self.staging.sweep(self);
-        // Refused as long as something is in it.
-        let _ = self.waiting.wait(async { client.delete(&self.folder, false).await.map_err(io_error) });
+        // Fails unless it is empty.
+        let _ = self.calls.wait(async { client.delete(&self.folder, false).await.map_err(io_error) });
         Ok(())
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let client = self.client()?;
         let path = self.final_path(name);
-        let reader = self.waiting.wait(async { client.read(&path).await.map_err(io_error) })?;
-        Ok(Box::new(Reading { _client: client, reader, waiting: self.waiting.clone(), piece: Bytes::new() }))
+        let reader = self.calls.wait(async { client.read(&path).await.map_err(io_error) })?;
+        Ok(Box::new(Reading { _client: client, reader, calls: self.calls.clone(), piece: Bytes::new() }))
     }
 }
 
 impl Folders for HdfsStore {
     fn names(&self) -> io::Result<Vec<String>> {
         let client = self.client()?;
-        let found = self.waiting.wait_to_clear(entries(&client, &self.folder))?;
+        let found = self.calls.wait_for_cleanup(entries(&client, &self.folder))?;
         let name = |it: FileStatus| it.path.rsplit('/').next().map(str::to_owned);
         Ok(found.into_iter().filter_map(name).filter(|name| is_staging(name)).collect())
     }
@@ -198,7 +215,7 @@ impl Folders for HdfsStore {
     fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
         let client = self.client()?;
         let path = format!("{}/{name}", self.folder);
-        self.waiting.wait_to_clear(async {
+        self.calls.wait_for_cleanup(async {
             let own = client.get_file_info(&path).await.map_err(io_error)?;
             let within = entries(&client, &path).await?;
             let changes = within.iter().chain([&own]).map(|it| it.modification_time);
@@ -209,11 +226,11 @@ impl Folders for HdfsStore {
     fn remove(&self, name: &str) -> io::Result<()> {
         let client = self.client()?;
         let path = format!("{}/{name}", self.folder);
-        self.waiting.wait_to_clear(async { client.delete(&path, true).await.map(drop).map_err(io_error) })
+        self.calls.wait_for_cleanup(async { client.delete(&path, true).await.map(drop).map_err(io_error) })
     }
 }
 
-/// What is in a folder; nothing when it is not there, or not any more.
+/// Entries of a folder; none if it does not exist.
 async fn entries(client: &Client, folder: &str) -> io::Result<Vec<FileStatus>> {
     match client.list_status(folder, false).await {
         Err(HdfsError::FileNotFound(_)) => Ok(Vec::new()),
@@ -231,24 +248,24 @@ struct Staged {
     name: String,
     writer: FileWriter,
     staged: Arc<Mutex<HashMap<String, Described>>>,
-    waiting: Waiting,
+    calls: Calls,
 }
 
 impl Sink for Staged {
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
         let writer = &mut self.writer;
-        self.waiting.wait(async { Box::pin(writer.write_bytes(piece)).await.map_err(io_error) }).map(drop)
+        self.calls.wait(async { Box::pin(writer.write_bytes(piece)).await.map_err(io_error) }).map(drop)
     }
 
     fn finish(self) -> io::Result<()> {
-        let Self { client, path, name, mut writer, staged, waiting } = self;
-        let described = waiting.wait(async {
-            // On the disks of the datanodes, not only in their memory.
+        let Self { client, path, name, mut writer, staged, calls } = self;
+        let described = calls.wait(async {
+            // Durable on the datanodes, not only in their memory.
             writer.hsync().await.map_err(io_error)?;
             Box::pin(writer.close()).await.map_err(io_error)?;
             client.get_file_info(&path).await.map(|status| Described::from(&status)).map_err(io_error)
         })?;
-        staged.lock().expect("nobody panics while holding the lock").insert(name, described);
+        lock(&staged).insert(name, described);
         Ok(())
     }
 }
@@ -256,7 +273,7 @@ impl Sink for Staged {
 struct Reading {
     _client: Client,
     reader: FileReader,
-    waiting: Waiting,
+    calls: Calls,
     piece: Bytes,
 }
 
@@ -264,7 +281,7 @@ impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && self.reader.remaining() > 0 {
             let reader = &mut self.reader;
-            self.piece = self.waiting.wait(async { reader.read_bytes(BUFFER).await.map_err(io_error) })?;
+            self.piece = self.calls.wait(async { reader.read_bytes(BUFFER).await.map_err(io_error) })?;
         }
         let length = buffer.len().min(self.piece.len());
         buffer[..length].copy_from_slice(&self.piece.split_to(length));
@@ -272,7 +289,7 @@ impl Read for Reading {
     }
 }
 
-/// The first line: Java's exceptions bring their stack along.
+/// With the first line of the message: the others are a Java stack trace.
 fn io_error(error: HdfsError) -> io::Error {
     let kind = match &error {
         HdfsError::IOError(error) => error.kind(),
@@ -285,9 +302,9 @@ fn io_error(error: HdfsError) -> io::Error {
     };
     let text = error.to_string();
     let mut text = text.lines().next().unwrap_or_default().to_owned();
-    // All that there is to see of a namenode that asks for Kerberos when we do not know.
+    // The only sign of a namenode that requires Kerberos when the client is not configured for it.
     if text.contains("RPC listener disconnected") {
-        text.push_str(" (or it asks for Kerberos: then HADOOP_CONF_DIR must name its settings)");
+        text.push_str(" (if the namenode requires Kerberos, set HADOOP_CONF_DIR)");
     }
     io::Error::new(kind, text)
 }

@@ -14,32 +14,33 @@ use tokio_stream::{Stream, StreamExt as _};
 use crate::cache::{Fingerprint, TRAILER};
 
 use super::REPLACED;
-use super::retry::Waiting;
+use super::retry::Calls;
 
-const CONNECT: Duration = Duration::from_secs(10);
-/// A part of a large file must be through in this time.
-const ANSWER: Duration = Duration::from_secs(120);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const TRIES: usize = 3;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Timeout for one part of a large file.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(120);
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+const MAX_RETRIES: usize = 3;
 
-/// Where distributions keep the certificates that they trust.
+/// Certificate bundles of the usual distributions.
 const BUNDLES: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
 
-/// A client that trusts what `SSL_CERT_FILE` holds; without it what the system trusts; in an image with nothing else in
-/// it what Mozilla trusts.
+/// A client that trusts the certificates in `SSL_CERT_FILE`, or those of the system, or Mozilla's in an image that has
+/// none.
 pub(super) fn client() -> io::Result<reqwest::Client> {
-    // The second time is an error that means nothing.
+    // The only place of this library; fails if the program has installed one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = reqwest::Client::builder().connect_timeout(CONNECT).tls_certs_only(trusted()?);
+    let builder = reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).tls_certs_only(trusted()?);
     builder.build().map_err(io::Error::other)
 }
 
 fn trusted() -> io::Result<Vec<Certificate>> {
     if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
-        let named = |error: String| io::Error::other(format!("SSL_CERT_FILE {}: {error}", path.display()));
-        let bundle = std::fs::read(&path).map_err(|error| named(error.to_string()))?;
-        return Certificate::from_pem_bundle(&bundle).map_err(|error| named(error.to_string()));
+        let failed =
+            |error: String| io::Error::other(format!("cannot use SSL_CERT_FILE {}: {error}", path.display()));
+        let bundle = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
+        return Certificate::from_pem_bundle(&bundle).map_err(|error| failed(error.to_string()));
     }
     let system =
         BUNDLES.iter().find_map(|path| Certificate::from_pem_bundle(&std::fs::read(path).ok()?).ok());
@@ -56,20 +57,20 @@ pub(super) fn transporter(client: reqwest::Client) -> HttpTransporter {
     HttpTransporter::new(ReqwestTransport::new(client))
 }
 
-/// With our client.
+/// Sets the HTTP client and the timeouts.
 pub(super) fn timed(operator: Operator) -> io::Result<Operator> {
     let context = operator.context().with_http_transport(transporter(client()?));
-    let timeout = TimeoutLayer::default().with_timeout(ANSWER).with_io_timeout(ANSWER);
+    let timeout = TimeoutLayer::default().with_timeout(RESPONSE_TIMEOUT).with_io_timeout(RESPONSE_TIMEOUT);
     Ok(operator.with_context(context).layer(timeout))
 }
 
-/// And a few tries of its own, which take up in the middle of a file what broke there. A writer of it cannot be aborted any
-/// more once what was asked of it was given up.
+/// Adds a few retries, which resume a read in the middle of a file. A writer under this layer cannot be aborted after a
+/// call of it was dropped.
 pub(super) fn retried(operator: Operator) -> Operator {
     let retry = RetryLayer::default()
-        .with_min_delay(FIRST_PAUSE)
-        .with_max_times(TRIES)
-        .with_notify(|event: RetryEvent<'_>| tracing::debug!(error = one_line(event.err), "trying again"));
+        .with_min_delay(FIRST_BACKOFF)
+        .with_max_times(MAX_RETRIES)
+        .with_notify(|event: RetryEvent<'_>| tracing::debug!(error = one_line(event.err), "retrying"));
     operator.layer(retry)
 }
 
@@ -84,19 +85,16 @@ pub(super) async fn fingerprint(operator: &Operator, path: &str) -> io::Result<O
     Ok(trailer.map(|trailer| Fingerprint { tag, length, trailer }))
 }
 
-/// A file that is being read, for a thread that may block.
+/// Reads a stream on a thread that may block.
 pub(super) struct Reading {
     stream: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>,
     piece: Bytes,
-    waiting: Waiting,
+    calls: Calls,
 }
 
 impl Reading {
-    pub(super) fn new(
-        stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
-        waiting: Waiting,
-    ) -> Self {
-        Self { stream: Box::pin(stream), piece: Bytes::new(), waiting }
+    pub(super) fn new(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static, calls: Calls) -> Self {
+        Self { stream: Box::pin(stream), piece: Bytes::new(), calls }
     }
 }
 
@@ -104,7 +102,7 @@ impl Read for Reading {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() {
             let stream = &mut self.stream;
-            let next = self.waiting.wait(async { stream.next().await.transpose().map_err(told) })?;
+            let next = self.calls.wait(async { stream.next().await.transpose().map_err(stream_error) })?;
             match next {
                 Some(piece) => self.piece = piece,
                 None => return Ok(0),
@@ -116,34 +114,63 @@ impl Read for Reading {
     }
 }
 
-/// The error of a stream of OpenDAL's has the real one within.
-fn told(error: io::Error) -> io::Error {
+/// Unwraps the error of a stream of OpenDAL.
+fn stream_error(error: io::Error) -> io::Error {
     match error.downcast::<opendal::Error>() {
         Ok(within) => io_error(within),
         Err(other) => other,
     }
 }
 
-/// OpenDAL's words for more bytes than the file had when reading began, for fewer, and for either.
+/// OpenDAL's message for more bytes than the file had when reading began, for fewer, and for either. It has no code.
 const OTHER_LENGTH: &str = "reader got ";
-/// In Hadoop's message about an offset behind a file's end.
-const SEEK_BEHIND_END: &str = "Cannot seek after EOF";
 
-/// What OpenDAL says, without its contexts, which hold headers and addresses.
+/// An error of a storage: the code by which to classify it, and a line for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{line}")]
+pub(super) struct StorageError {
+    code: Option<String>,
+    line: String,
+}
+
+/// The error code of a storage, such as `NoSuchUpload`.
+pub(super) fn code(error: &io::Error) -> Option<&str> {
+    error.get_ref()?.downcast_ref::<StorageError>()?.code.as_deref()
+}
+
+/// OpenDAL's error without its contexts, which contain headers and addresses.
 pub(super) fn io_error(error: opendal::Error) -> io::Error {
+    let code = code_in(error.message());
     let kind = match error.kind() {
         opendal::ErrorKind::NotFound => io::ErrorKind::NotFound,
-        // A read that goes on after its connection broke, in a file that is shorter than the one in which it began.
+        // A read goes on after its connection broke, in a file that is shorter than the one in which it began.
         opendal::ErrorKind::RangeNotSatisfied => REPLACED,
-        // So WebHDFS says the same, with status 403.
-        opendal::ErrorKind::PermissionDenied if error.message().contains(SEEK_BEHIND_END) => REPLACED,
+        // WebHDFS reports the same with status 403.
+        opendal::ErrorKind::PermissionDenied if code == Some("EOFException") => REPLACED,
         opendal::ErrorKind::PermissionDenied => io::ErrorKind::PermissionDenied,
         opendal::ErrorKind::ConditionNotMatch => REPLACED,
-        // Where no condition can be asked for, another length is all there is to see.
+        // Without conditional reads, another length is the only sign.
         opendal::ErrorKind::Unexpected if error.message().starts_with(OTHER_LENGTH) => REPLACED,
         _ => io::ErrorKind::Other,
     };
-    io::Error::new(kind, one_line(&error))
+    io::Error::new(kind, StorageError { code: code.map(str::to_owned), line: one_line(&error) })
+}
+
+/// The storage's own code in a message of OpenDAL, which shows the decoded response (`S3Error { code: "SlowDown", …`,
+/// `GcsErrorResponse { error: GcsError { code: 404, …`, `WebHdfsError { exception: "EOFException", …`), or the XML that
+/// it did not decode.
+fn code_in(message: &str) -> Option<&str> {
+    if message.starts_with('<') {
+        return Some(message.split_once("<Code>")?.1.split_once("</Code>")?.0);
+    }
+    let (name, fields) = message.split_once(" { ")?;
+    if !name.chars().all(|it| it.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let fields = fields.strip_prefix("error: GcsError { ").unwrap_or(fields);
+    let value = fields.strip_prefix("code: ").or_else(|| fields.strip_prefix("exception: "))?;
+    let value = value.split([',', ' ']).next()?.trim_matches('"');
+    (!value.is_empty()).then_some(value)
 }
 
 fn one_line(error: &opendal::Error) -> String {
@@ -151,7 +178,7 @@ fn one_line(error: &opendal::Error) -> String {
     text.lines().next().unwrap_or_default().to_owned()
 }
 
-/// `S3Error { code: "SlowDown", message: "Please …", … }` → `SlowDown: Please …`; anything else as it is.
+/// `S3Error { code: "SlowDown", message: "Please …", … }` → `SlowDown: Please …`; other messages unchanged.
 fn plain(message: &str) -> String {
     let quoted = |name: &str| {
         let (_, rest) = message.split_once(&format!("{name}: \""))?;
@@ -167,9 +194,9 @@ fn plain(message: &str) -> String {
 mod tests {
     use super::*;
 
-    /// A model that was replaced is read anew; one that may not be read fails.
+    /// A model that was replaced is read again; one that may not be read fails.
     #[test]
-    fn another_length_is_a_file_that_was_replaced() {
+    fn changed_length_means_replaced() {
         let denied = |what: &str| {
             let error = opendal::Error::new(opendal::ErrorKind::PermissionDenied, what.to_owned());
             io_error(error).kind()
@@ -188,7 +215,31 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_says_is_a_sentence() {
+    fn code_is_found_in_every_form_of_an_error_response() {
+        for (message, code) in [
+            (
+                r#"S3Error { code: "NoSuchUpload", message: "code: x", resource: "/bucket/m" }"#,
+                Some("NoSuchUpload"),
+            ),
+            (r#"AzblobError { code: "ContainerNotFound", message: "" }"#, Some("ContainerNotFound")),
+            (
+                r#"GcsErrorResponse { error: GcsError { code: 404, message: "The specified bucket" } }"#,
+                Some("404"),
+            ),
+            ("<?xml version='1.0'?><Error><Code>NoSuchBucket</Code></Error>", Some("NoSuchBucket")),
+            (r#"S3Error { code: "", message: "" }"#, None),
+            ("<html>502</html>", None),
+            ("send http request", None),
+            ("", None),
+        ] {
+            assert_eq!(code_in(message), code, "{message}");
+            let error = io_error(opendal::Error::new(opendal::ErrorKind::NotFound, message));
+            assert_eq!(super::code(&error), code, "{message}");
+        }
+    }
+
+    #[test]
+    fn error_response_is_shown_as_a_sentence() {
         let said =
             r#"S3Error { code: "SlowDown", message: "Please wait.", resource: "/b/m", request_id: "1" }"#;
         assert_eq!(plain(said), "SlowDown: Please wait.");

@@ -1,8 +1,8 @@
 //! Model storages, one URI each: files, HDFS and object stores.
 //!
-//! A storage implements [`ModelStore`]: `location` parses a URI, `retry` states how long a failing storage is retried;
-//! each other private module is one kind of storage. All of them keep one promise: at every moment a name holds all of an
-//! old file or all of a new one.
+//! A storage implements [`ModelStore`]: `location` parses a URI, `retry` states for how long calls of a storage are
+//! retried, and each other private module is one kind of storage. All of them keep one promise: files are replaced
+//! atomically. At every moment a name holds all of an old file or all of a new one.
 //!
 //! A model is a tarball: [`pack`] writes it, [`unpack`] and [`tarball`] read it, [`cache`] keeps it on this machine.
 //! [`models`] lists, describes, copies and deletes models for people.
@@ -41,50 +41,57 @@ use sqlflow_proto::agent::AttemptRef;
 use crate::cache::Fingerprint;
 use staging::Staging;
 
-pub use location::{ModelPlace, Scheme};
-pub use retry::Patience;
+pub use location::{ModelLocation, Scheme};
+pub use retry::RetryPolicy;
 
-/// One model's place in a storage. Names are file names within it. All methods block.
+/// The location of one model in a storage. Names are file names within it. All methods block.
 pub trait ModelStore: Debug + Send + Sync {
-    /// Begins to write a file that nobody sees yet; one of that name that was staged before is replaced. Credentials
-    /// are read anew, since those from the start of a long training may have expired. What dead writers left goes first:
-    /// its room may be needed. About so many `bytes` will be written.
+    /// Begins to write a file that no reader sees yet. A file of that name that was staged before is replaced.
+    /// Credentials are read again, since those from the start of a long training may have expired. Files of dead
+    /// writers are removed first, since their room may be needed. `bytes` is an estimate of the length.
     ///
     /// # Errors
     /// Those of the storage.
-    fn stage(&self, name: &str, over: Over, bytes: u64) -> io::Result<Box<dyn StagedFile>>;
+    fn stage(&self, name: &str, precondition: Precondition, bytes: u64) -> io::Result<Box<dyn StagedFile>>;
 
-    /// Puts a staged file under its name, whole, in place of the one that is there; durable when this returns. May be
-    /// called again after an error.
+    /// Atomically replaces the file of this name by the staged one; durable when this returns. May be called again
+    /// after an error.
     ///
     /// # Errors
-    /// [`Overtaken`] within: stage it anew. [`Uncertain`] within: the file may be in place. Those of the storage; the file
-    /// that was there is then still there.
+    /// [`WriteConflict`] within: stage the file again. [`CommitUnknown`] within: the file may be committed. After an
+    /// error of the storage, the old file is still in place.
     fn commit(&self, name: &str) -> io::Result<()>;
 
-    /// Removes what this attempt and earlier ones of the same step staged.
+    /// Removes what this attempt and earlier attempts of the same step staged.
     ///
     /// # Errors
     /// Those of the storage.
     fn clear(&self) -> io::Result<()>;
 
-    /// All files below the folder, in no order; none when there is no folder. What goes away meanwhile is left out.
+    /// All files below the folder, in no order; none if there is no folder. Files that are removed meanwhile are left
+    /// out.
     ///
     /// # Errors
     /// Those of the storage.
     fn list(&self) -> io::Result<Vec<FoundFile>>;
 
-    /// Removes a file; nothing happens when there is none. A file system's folder goes with its last file.
+    /// Length and time of one file, without a listing.
+    ///
+    /// # Errors
+    /// `NotFound` if there is none; those of the storage.
+    fn find(&self, name: &str) -> io::Result<FoundFile>;
+
+    /// Removes a file; idempotent. The folder in a file system is removed with its last file.
     ///
     /// # Errors
     /// Those of the storage.
     fn delete(&self, name: &str) -> io::Result<()>;
 
-    /// What tells the file's content from another one of its name. `None`: to ask costs as much as to read, or there is
-    /// nothing to tell by.
+    /// Identifies the content of a file. `None`: finding it out costs as much as reading the file, or the storage has
+    /// nothing to identify it by.
     ///
     /// # Errors
-    /// `NotFound` when there is none; those of the storage.
+    /// `NotFound` if there is no file; those of the storage.
     fn fingerprint(&self, _name: &str) -> io::Result<Option<Fingerprint>> {
         Ok(None)
     }
@@ -92,66 +99,66 @@ pub trait ModelStore: Debug + Send + Sync {
     /// Reads a file from its start.
     ///
     /// # Errors
-    /// `NotFound` when there is none; those of the storage.
+    /// `NotFound` if there is none; those of the storage.
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
 }
 
-/// What a staged file may be put in place of.
+/// What must hold, at the commit, of the file that a staged one replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// Whatever has its name when it is committed.
-    Anything,
-    /// What has its name now, where the storage can be told so; else as the other.
-    WhatIsThere,
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// It is the file that was there when staging began. A storage without conditional writes does not check it.
+    IfUnchanged,
 }
 
-/// A file must be staged anew: what it was to be put over is not there any more, since another's came in between; or the
-/// staged file itself is not.
+/// A commit was refused and nothing was changed: the precondition does not hold, or the staged file is gone. The file
+/// has to be staged again.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Overtaken(String);
+pub struct WriteConflict(String);
 
-impl Overtaken {
-    /// Of a staged file that somebody removed.
+impl WriteConflict {
+    /// The staged file was removed.
     fn not_staged(name: &str) -> io::Error {
         io::Error::other(Self(format!("{name} was staged, but is not there any more")))
     }
 }
 
-/// Whether that is what the error says.
-pub fn is_overtaken(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|within| within.is::<Overtaken>())
+/// Whether the error is a [`WriteConflict`].
+pub fn is_write_conflict(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|within| within.is::<WriteConflict>())
 }
 
-/// A commit may have been made, and may be durable: the storage does not tell.
+/// The storage did not say whether the commit was made, or whether it is durable.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Uncertain(String);
+struct CommitUnknown(String);
 
-impl Uncertain {
+impl CommitUnknown {
     fn because(error: &io::Error, why: &str) -> io::Error {
         io::Error::new(error.kind(), Self(format!("{why}: {error}")))
     }
 }
 
-/// Whether that is what the error says: then the file may be in place.
-pub fn may_be_in_place(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|within| within.is::<Uncertain>())
+/// Whether the error is a [`CommitUnknown`].
+pub fn is_commit_unknown(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|within| within.is::<CommitUnknown>())
 }
 
-/// The kind of error of a file that was replaced while it was read: what was read of it is worth nothing, and the new one is
+/// Error kind for a file that was replaced while it was read: the bytes read so far are useless, and the new file is
 /// there.
 pub const REPLACED: io::ErrorKind = io::ErrorKind::StaleNetworkFileHandle;
 
-/// How often a model may be replaced under a reader's hands before that counts as a failure of the storage.
+/// Number of times a model may be replaced during one read before that counts as a failure of the storage.
 const MAX_REPLACED: u32 = 10;
 
-/// Reads a model, and does so anew when it was replaced meanwhile: the storage said so, or `look` sees another one than
-/// before. `replaced` counts how often it was. `read` is given what was seen before.
+/// Reads a model, and again if it was replaced meanwhile: `was_replaced` says so of the error, or `look` finds another
+/// fingerprint than before. `replaced` counts the replacements. `read` gets the fingerprint from before.
 ///
 /// # Errors
 /// Those of `read`.
-pub fn anew<T, E>(
+pub fn retry_if_replaced<T, E>(
     model: &str,
     replaced: &mut u32,
     was_replaced: impl Fn(&E) -> bool,
@@ -165,7 +172,7 @@ pub fn anew<T, E>(
             Err(error) if *replaced < MAX_REPLACED => error,
             other => return other,
         };
-        // Of a storage that promises nothing, pieces may be of two models; they make a spoilt one.
+        // A storage without conditional reads may give pieces of two models, which look like a corrupted one.
         if !was_replaced(&error)
             && !known.is_some_and(|known| look().is_ok_and(|it| it.is_some_and(|it| it != known)))
         {
@@ -179,24 +186,24 @@ pub fn anew<T, E>(
 /// A file in a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundFile {
-    /// From the folder that was listed, without a slash before it.
+    /// Relative to the folder of the store.
     pub path: String,
-    /// Its length.
+    /// Length.
     pub bytes: u64,
-    /// When it was put there, by the storage's clock.
+    /// Time of the last change, by the storage's clock.
     pub modified: Option<SystemTime>,
 }
 
 /// A staged file that is being written.
 pub trait StagedFile: Write {
-    /// All is written: durable when this returns.
+    /// Ends the file; durable when this returns.
     ///
     /// # Errors
     /// Those of the storage.
     fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
-/// Takes what is staged in large pieces.
+/// Takes a staged file in large pieces.
 #[cfg(any(feature = "hdfs", feature = "http"))]
 trait Sink: Send {
     fn send(&mut self, piece: bytes::Bytes) -> io::Result<()>;
@@ -205,8 +212,8 @@ trait Sink: Send {
     fn finish(self) -> io::Result<()>;
 }
 
-/// Gathers writes for a sink: every piece but the last has the same size. Unlike the standard library's writer it sends nothing when it is dropped: then the
-/// storage has failed, or nobody wants the file.
+/// Buffers writes for a sink: every piece but the last has the same size. Unlike the standard library's writer it sends
+/// nothing when it is dropped: then the storage has failed, or the file was abandoned.
 #[cfg(any(feature = "hdfs", feature = "http"))]
 struct Pieces<S> {
     sink: S,
@@ -237,7 +244,7 @@ impl<S: Sink> Write for Pieces<S> {
         Ok(length)
     }
 
-    /// Nobody sees anything before [`StagedFile::finish`].
+    /// Nothing is visible before [`StagedFile::finish`].
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -254,42 +261,42 @@ impl<S: Sink> StagedFile for Pieces<S> {
     }
 }
 
-/// Opens the place; nothing is asked of the storage yet. Other storages than files need a tokio runtime around them.
+/// Opens a location, without a request to the storage yet. All storages but files need a tokio runtime around them.
 ///
 /// # Errors
-/// One sentence: this agent was built without that storage.
+/// A message: this agent was built without that storage.
 #[cfg_attr(
     not(any(feature = "hdfs", feature = "http")),
-    expect(unused_variables, reason = "files need none")
+    expect(unused_variables, reason = "files need no retries")
 )]
 pub fn open(
-    place: &ModelPlace,
+    location: &ModelLocation,
     attempt: &AttemptRef,
-    patience: &Arc<Patience>,
+    retry: &Arc<RetryPolicy>,
 ) -> Result<Box<dyn ModelStore>, String> {
-    let staging = Staging::new(attempt, place);
-    match place.scheme {
-        Scheme::File => Ok(Box::new(file::FileStore::new(place.folder.as_str().into(), staging))),
+    let staging = Staging::new(attempt, location);
+    match location.scheme {
+        Scheme::File => Ok(Box::new(file::FileStore::new(location.folder.as_str().into(), staging))),
         #[cfg(feature = "hdfs")]
-        Scheme::Hdfs => Ok(Box::new(hdfs::HdfsStore::new(place, staging, patience.clone())?)),
+        Scheme::Hdfs => Ok(Box::new(hdfs::HdfsStore::new(location, staging, retry.clone())?)),
         #[cfg(feature = "webhdfs")]
-        Scheme::Webhdfs => Ok(Box::new(webhdfs::WebhdfsStore::new(place, staging, patience.clone())?)),
+        Scheme::Webhdfs => Ok(Box::new(webhdfs::WebhdfsStore::new(location, staging, retry.clone())?)),
         #[cfg(feature = "objects")]
         scheme if objects::ObjectStore::serves(scheme) => {
-            Ok(Box::new(objects::ObjectStore::new(place, attempt, patience.clone())?))
+            Ok(Box::new(objects::ObjectStore::new(location, attempt, retry.clone())?))
         }
         scheme => Err(format!("this build of the agent has no support for {scheme}://")),
     }
 }
 
-/// The path from `folder`, if it is below it.
+/// The path relative to `folder`, if it is below it.
 #[cfg(any(feature = "hdfs", feature = "http"))]
 fn below(folder: &str, path: &str) -> Option<String> {
     let rest = path.trim_start_matches('/').strip_prefix(folder.trim_matches('/'))?;
     Some(rest.trim_start_matches('/').to_owned()).filter(|it| !it.is_empty())
 }
 
-/// For the names of failpoints.
+/// Names the file in failpoints.
 fn kind(name: &str) -> &'static str {
     if name.ends_with(".tar.gz") { "tarball" } else { "gob" }
 }

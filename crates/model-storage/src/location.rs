@@ -1,4 +1,4 @@
-//! Names and places of models, shared by what fetches and what publishes them.
+//! Locations of models: a URI and a name.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ pub enum Scheme {
     Hdfs,
     /// HDFS over HTTP.
     Webhdfs,
-    /// Amazon's S3 and what is compatible with it.
+    /// Amazon S3 and compatible stores.
     S3,
-    /// Alibaba Cloud's object store.
+    /// Alibaba Cloud Object Storage Service.
     Oss,
     /// Google Cloud Storage.
     Gs,
-    /// Azure's blobs.
+    /// Azure Blob Storage.
     Azblob,
 }
 
@@ -38,38 +38,38 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// Where a model lives.
+/// Location of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ModelPlace {
+pub struct ModelLocation {
     /// The kind of storage.
     pub scheme: Scheme,
-    /// Host and port of HDFS, where it may be empty; the bucket of an object store; empty for files.
+    /// Host and port of HDFS, which may be empty; bucket of an object store; empty for files.
     pub authority: String,
-    /// The model's folder: `/a/b`, never with a slash at its end.
+    /// The model's folder without a trailing slash: `/a/b`.
     pub folder: String,
-    /// Last segment of the model's name; names its files.
+    /// Last segment of the model's name, which names its files.
     pub last: String,
 }
 
-impl ModelPlace {
-    /// Where models are, by name. `last` is empty.
+impl ModelLocation {
+    /// Root of a model storage. `last` is empty.
     ///
     /// # Errors
-    /// One sentence.
+    /// A message.
     pub fn root(uri: &str) -> Result<Self, String> {
         let (scheme, authority, folder) = Self::parse(uri)?;
         Ok(Self { scheme, authority, folder, last: String::new() })
     }
 
-    /// From a URI and the model's name. What follows the authority is taken as it is: no percent-decoding, so that
-    /// every name that the server accepts has exactly one place.
+    /// From a URI and the model's name. The path is not percent-decoded, so that every name that the server accepts has
+    /// exactly one location.
     ///
     /// # Errors
-    /// One sentence.
+    /// A message.
     pub fn new(uri: &str, name: &str) -> Result<Self, String> {
         let root = Self::root(uri)?;
         if name.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
-            return Err(format!("`{name}` is no name for a model: it has an empty, `.` or `..` segment"));
+            return Err(format!("cannot use model name `{name}`: it has an empty, `.` or `..` segment"));
         }
         Ok(Self { last: name.rsplit('/').next().unwrap_or(name).to_owned(), ..root })
     }
@@ -79,7 +79,7 @@ impl ModelPlace {
         let (scheme, rest) = uri.split_once("://").unwrap_or(("", uri));
         let Some((_, scheme)) = SCHEMES.iter().find(|(name, _)| *name == scheme) else {
             let known = SCHEMES.map(|(name, _)| format!("{name}://")).join(", ");
-            return refuse(&format!("a place for models begins with one of {known}"));
+            return refuse(&format!("a model URI starts with one of {known}"));
         };
         let (authority, folder) = match rest.find('/') {
             Some(slash) => rest.split_at(slash),
@@ -87,7 +87,9 @@ impl ModelPlace {
         };
         if authority.contains('@') {
             // Not shown: it may hold a password.
-            return Err(format!("a {scheme}:// URI holds no credentials; they come from the environment"));
+            return Err(format!(
+                "cannot use a {scheme}:// URI with credentials; set them in the environment"
+            ));
         }
         let folder = folder.trim_end_matches('/');
         match scheme {
@@ -118,15 +120,15 @@ mod tests {
 
     #[test]
     fn files_are_named_by_the_last_segment() {
-        let place = ModelPlace::new("file:///models/team/m 100%", "team/m 100%").unwrap();
+        let location = ModelLocation::new("file:///models/team/m 100%", "team/m 100%").unwrap();
         assert_eq!(
-            (place.folder.as_str(), place.tarball().as_str()),
+            (location.folder.as_str(), location.tarball().as_str()),
             ("/models/team/m 100%", "m 100%.tar.gz")
         );
     }
 
     #[test]
-    fn every_storage_has_its_place() {
+    fn every_scheme_is_parsed() {
         for (uri, authority, folder) in [
             ("hdfs://nn:9000/models/m", "nn:9000", "/models/m"),
             ("hdfs:///models/m", "", "/models/m"),
@@ -134,27 +136,27 @@ mod tests {
             ("s3://bucket/a/m/", "bucket", "/a/m"),
             ("gs://bucket", "bucket", ""),
         ] {
-            let place = ModelPlace::new(uri, "m").unwrap();
-            assert_eq!((place.authority.as_str(), place.folder.as_str()), (authority, folder), "{uri}");
-            assert!(uri.starts_with(&format!("{}://", place.scheme)));
+            let location = ModelLocation::new(uri, "m").unwrap();
+            assert_eq!((location.authority.as_str(), location.folder.as_str()), (authority, folder), "{uri}");
+            assert!(uri.starts_with(&format!("{}://", location.scheme)));
         }
     }
 
     #[test]
-    fn what_would_leave_the_folder_is_refused() {
+    fn names_and_uris_outside_the_folder_are_rejected() {
         for name in ["", ".", "..", "a/../b", "/a", "a//b", "a/"] {
-            assert!(ModelPlace::new("file:///models", name).is_err(), "{name}");
+            assert!(ModelLocation::new("file:///models", name).is_err(), "{name}");
         }
         for uri in
             ["ftp://host/m", "/models", "file://host/m", "file://", "s3:///m", "webhdfs:///m", "s3://b/../m"]
         {
-            assert!(ModelPlace::new(uri, "m").is_err(), "{uri}");
+            assert!(ModelLocation::new(uri, "m").is_err(), "{uri}");
         }
     }
 
     #[test]
-    fn a_password_in_a_uri_is_not_repeated() {
-        let error = ModelPlace::new("s3://key:secret@bucket/m", "m").unwrap_err();
+    fn password_in_a_uri_is_not_shown() {
+        let error = ModelLocation::new("s3://key:secret@bucket/m", "m").unwrap_err();
         assert!(!error.contains("secret"), "{error}");
     }
 }

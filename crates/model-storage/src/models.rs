@@ -1,7 +1,7 @@
-//! Models as people look at them: what is in a storage, one of them with all that is known of it, a copy, its end.
+//! Lists, describes, copies and deletes models for people.
 //!
-//! All that is said of a model comes out of its tarball, whose replacement is the commit point; the gob beside it is for
-//! other readers.
+//! All facts about a model come from its tarball, whose replacement is the commit point. The gob beside it is for other
+//! readers.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -15,10 +15,10 @@ use sqlflow_os::durable;
 use sqlflow_proto::agent::AttemptRef;
 
 use crate::tarball::{self, GOB, META};
-use crate::{ModelPlace, ModelStore, Patience};
+use crate::{ModelLocation, ModelStore, RetryPolicy};
 
-/// How long a storage that fails is waited for.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Retry timeout.
+const RETRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A storage of models.
 #[derive(Debug)]
@@ -26,45 +26,45 @@ pub struct Models {
     uri: String,
 }
 
-/// A model, from outside.
+/// A listed model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// Its name: `team/flowers`.
+    /// Name, such as `team/flowers`.
     pub name: String,
-    /// Size of its tarball.
+    /// Length of its tarball.
     pub bytes: u64,
-    /// When it was published, by the storage's clock.
+    /// Time of publication, by the storage's clock.
     pub modified: Option<SystemTime>,
 }
 
-/// A model, from inside.
+/// Content of a model.
 #[derive(Debug, Default, PartialEq)]
 pub struct Content {
-    /// Its files, with their sizes.
+    /// Files, with their lengths.
     pub files: BTreeMap<String, u64>,
-    /// What its submitter wrote about it, if one did.
+    /// Metadata from its submitter, if there is some.
     pub meta: Option<serde_json::Value>,
-    /// `sqlflow.gob`, if it has one.
+    /// `sqlflow.gob`, if there is one.
     pub gob: Option<Vec<u8>>,
 }
 
 impl Models {
-    /// The models at a URI such as `hdfs://namenode:9000/models`. Must be called, and used, with a tokio runtime around;
-    /// all methods block.
+    /// The models at a URI such as `hdfs://namenode:9000/models`. Needs a tokio runtime around all calls. All methods
+    /// block.
     ///
     /// # Errors
-    /// One sentence.
+    /// A message.
     pub fn at(uri: &str) -> anyhow::Result<Self> {
-        ModelPlace::root(uri).map_err(anyhow::Error::msg)?;
+        ModelLocation::root(uri).map_err(anyhow::Error::msg)?;
         Ok(Self { uri: uri.trim_end_matches('/').to_owned() })
     }
 
-    /// All of them, by name.
+    /// Lists all models by name.
     ///
     /// # Errors
     /// Those of the storage.
     pub fn list(&self) -> anyhow::Result<Vec<Model>> {
-        let root = ModelPlace::root(&self.uri).map_err(anyhow::Error::msg)?;
+        let root = ModelLocation::root(&self.uri).map_err(anyhow::Error::msg)?;
         let found = self.open(&root)?.list().with_context(|| format!("cannot list {}", self.uri))?;
         let mut models: Vec<_> = found
             .into_iter()
@@ -77,52 +77,55 @@ impl Models {
         Ok(models)
     }
 
-    /// One of them, from outside.
+    /// Finds one model, without reading it.
     ///
     /// # Errors
-    /// There is none; those of the storage.
+    /// It does not exist; those of the storage.
     pub fn find(&self, name: &str) -> anyhow::Result<Model> {
-        let (place, store) = self.model(name)?;
-        let files = store.list().with_context(|| format!("model {name} at {} cannot be seen", self.uri))?;
-        let file = files.into_iter().find(|file| file.path == place.tarball());
-        let Some(file) = file else { bail!("model {name} does not exist at {}", self.uri) };
+        let (location, store) = self.model(name)?;
+        let file = match store.find(&location.tarball()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("model {name} does not exist at {}", self.uri)
+            }
+            found => found.with_context(|| format!("cannot find model {name} at {}", self.uri))?,
+        };
         Ok(Model { name: name.to_owned(), bytes: file.bytes, modified: file.modified })
     }
 
-    /// Reads a model from start to end, and so checks it.
+    /// Reads a model from start to end, which verifies it.
     ///
     /// # Errors
-    /// There is none; it cannot be read; it is not whole.
+    /// It does not exist, cannot be read, or is corrupted.
     pub fn read(&self, name: &str) -> anyhow::Result<Content> {
-        let (place, store) = self.model(name)?;
-        anew(name, &place, &*store, || {
-            content(self.tarball(name, &place, &*store)?)
-                .with_context(|| format!("model {name} at {} is spoilt", self.uri))
+        let (location, store) = self.model(name)?;
+        retry_if_replaced(name, &location, &*store, || {
+            content(self.tarball(name, &location, &*store)?)
+                .with_context(|| format!("model {name} at {} is corrupted", self.uri))
         })
     }
 
-    /// Copies a model into a folder, which is made: `<last segment of its name>.tar.gz` and `sqlflow.gob`, as SQLFlow's
-    /// own tools read them. What is there by these names is replaced once the copy is whole.
+    /// Copies a model into a new or existing folder as `<last segment of its name>.tar.gz` and `sqlflow.gob`, the files
+    /// that SQLFlow's own tools read. Existing files of these names are replaced once the copy is complete.
     ///
     /// # Errors
-    /// As of [`Self::read`]; the folder cannot be written.
+    /// Those of [`Self::read`]; the folder cannot be written.
     pub fn get(&self, name: &str, folder: &Path) -> anyhow::Result<()> {
-        let (place, store) = self.model(name)?;
-        anew(name, &place, &*store, || self.copy(name, &place, &*store, folder))
+        let (location, store) = self.model(name)?;
+        retry_if_replaced(name, &location, &*store, || self.copy(name, &location, &*store, folder))
     }
 
     fn copy(
         &self,
         name: &str,
-        place: &ModelPlace,
+        location: &ModelLocation,
         store: &dyn ModelStore,
         folder: &Path,
     ) -> anyhow::Result<()> {
-        let tarball = self.tarball(name, place, store)?;
+        let tarball = self.tarball(name, location, store)?;
         let writing = || format!("cannot write in {}", folder.display());
         fs::create_dir_all(folder).with_context(writing)?;
         let mut gob = None;
-        durable::replace(&folder.join(place.tarball()), |copy| {
+        durable::replace(&folder.join(location.tarball()), |copy| {
             let copied = content(Copying { from: tarball, to: copy });
             let kind = |error: &anyhow::Error| {
                 if was_replaced(error) { crate::REPLACED } else { io::ErrorKind::Other }
@@ -130,11 +133,11 @@ impl Models {
             gob = copied.map_err(|error| io::Error::new(kind(&error), error))?.gob;
             Ok(())
         })
-        .with_context(|| format!("model {name} cannot be copied to {}", folder.display()))?;
+        .with_context(|| format!("cannot copy model {name} to {}", folder.display()))?;
         let beside = folder.join(GOB);
         match gob {
             Some(gob) => durable::replace(&beside, |file| file.write_all(&gob)).with_context(writing),
-            // That of another model.
+            // It belongs to another model.
             None => match fs::remove_file(&beside) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(writing),
                 _ => Ok(()),
@@ -145,57 +148,64 @@ impl Models {
     /// Removes a model.
     ///
     /// # Errors
-    /// There is none; the storage refuses.
+    /// It does not exist; those of the storage.
     pub fn delete(&self, name: &str) -> anyhow::Result<()> {
-        let (place, store) = self.model(name)?;
+        let (location, store) = self.model(name)?;
         self.find(name)?;
-        // In this order: without its tarball there is no model.
-        for file in [place.tarball().as_str(), GOB] {
-            store.delete(file).with_context(|| format!("model {name} cannot be removed"))?;
+        // The tarball first: without it there is no model.
+        for file in [location.tarball().as_str(), GOB] {
+            store.delete(file).with_context(|| format!("cannot remove model {name}"))?;
         }
         Ok(())
     }
 
-    fn model(&self, name: &str) -> anyhow::Result<(ModelPlace, Box<dyn ModelStore>)> {
-        let place = ModelPlace::new(&format!("{}/{name}", self.uri), name).map_err(anyhow::Error::msg)?;
-        let store = self.open(&place)?;
-        Ok((place, store))
+    fn model(&self, name: &str) -> anyhow::Result<(ModelLocation, Box<dyn ModelStore>)> {
+        let location =
+            ModelLocation::new(&format!("{}/{name}", self.uri), name).map_err(anyhow::Error::msg)?;
+        let store = self.open(&location)?;
+        Ok((location, store))
     }
 
-    fn open(&self, place: &ModelPlace) -> anyhow::Result<Box<dyn ModelStore>> {
-        let patience = Arc::new(Patience::new(PATIENCE));
-        crate::open(place, &AttemptRef::default(), &patience).map_err(anyhow::Error::msg)
+    fn open(&self, location: &ModelLocation) -> anyhow::Result<Box<dyn ModelStore>> {
+        let retry = Arc::new(RetryPolicy::new(RETRY_TIMEOUT));
+        crate::open(location, &AttemptRef::default(), &retry).map_err(anyhow::Error::msg)
     }
 
     fn tarball(
         &self,
         name: &str,
-        place: &ModelPlace,
+        location: &ModelLocation,
         store: &dyn ModelStore,
     ) -> anyhow::Result<Box<dyn Read + Send>> {
-        match store.read(&place.tarball()) {
+        match store.read(&location.tarball()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 bail!("model {name} does not exist at {}", self.uri)
             }
-            other => other.with_context(|| format!("model {name} at {} cannot be read", self.uri)),
+            other => other.with_context(|| format!("cannot read model {name} at {}", self.uri)),
         }
     }
 }
 
-fn anew<T>(
+fn retry_if_replaced<T>(
     name: &str,
-    place: &ModelPlace,
+    location: &ModelLocation,
     store: &dyn ModelStore,
     mut read: impl FnMut() -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    crate::anew(name, &mut 0, was_replaced, || store.fingerprint(&place.tarball()), |_| read())
+    crate::retry_if_replaced(
+        name,
+        &mut 0,
+        was_replaced,
+        || store.fingerprint(&location.tarball()),
+        |_| read(),
+    )
 }
 
 fn was_replaced(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|it| it.kind() == crate::REPLACED)
 }
 
-/// `team/flowers/flowers.tar.gz` → `team/flowers`. What is staged has no model's name.
+/// `team/flowers/flowers.tar.gz` → `team/flowers`. Staged files have no such path.
 fn model_of(path: &str) -> Option<&str> {
     let (name, file) = path.rsplit_once('/')?;
     let last = name.rsplit('/').next()?;
@@ -223,7 +233,7 @@ fn content(tarball: impl Read) -> anyhow::Result<Content> {
     Ok(content)
 }
 
-/// Writes what is read of it.
+/// Copies what is read through it.
 struct Copying<'a, R> {
     from: R,
     to: &'a mut File,
@@ -242,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_model_is_a_tarball_in_a_folder_of_its_name() {
+    fn model_name_is_derived_from_the_tarball_path() {
         assert_eq!(model_of("team/flowers/flowers.tar.gz"), Some("team/flowers"));
         assert_eq!(model_of("flowers/flowers.tar.gz"), Some("flowers"));
         for other in ["flowers.tar.gz", "a/b.tar.gz", "m/.staging-j-0-1/m.tar.gz", "m/sqlflow.gob", "m/m.tar"]

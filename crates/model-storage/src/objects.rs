@@ -1,34 +1,34 @@
 //! Models in object stores, where nothing can be renamed.
 //!
-//! A file is staged as an upload in parts that is not completed: nobody sees it, and its completion replaces the
-//! object as a whole. So nothing is copied, and the commit is one small request. An upload whose agent died stays
-//! behind unseen, until a later agent finds that it is old (S3), or the store removes it by a rule of its own.
+//! A file is staged as a multipart upload that is not completed: it is invisible, and its completion replaces the
+//! object atomically. So nothing is copied, and the commit is one small request. The upload of an agent that died
+//! stays, invisible, until a later agent finds that it is old (S3), or a lifecycle rule of the store removes it.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
 use opendal::{Buffer, Builder, Operator, Writer};
 use sqlflow_os::failpoint;
 use sqlflow_proto::agent::AttemptRef;
+use sqlflow_sync::lock;
 
 use super::parts::{PART, part_of};
-use super::retry::Waiting;
+use super::retry::Calls;
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, REPLACED, Scheme, Sink, StagedFile,
-    Uncertain, below, http, kind,
+    CommitUnknown, FoundFile, ModelLocation, ModelStore, Pieces, Precondition, REPLACED, RetryPolicy, Scheme,
+    Sink, StagedFile, WriteConflict, below, http, kind,
 };
 use crate::cache::Fingerprint;
 
-/// Parts on their way at once. With the one that waits for them, the one that is held back and the one that is being
-/// filled they are the bound on memory: 36 MiB, and what the HTTP client holds of them. All but the last two are what may
-/// still have to be sent when the commit is granted.
+/// Parts that are sent at the same time. Together with a waiting, a held back and a growing part they bound the memory:
+/// 36 MiB, and the copies of the HTTP client. At the grant, all but the last two may still have to be sent.
 const CONCURRENT: usize = 2;
-/// Says in an object's metadata who wrote it.
+/// Key in an object's metadata that identifies the writer.
 const WRITTEN_BY: &str = "sqlflow-writer";
 
 pub(super) struct ObjectStore {
@@ -36,37 +36,33 @@ pub(super) struct ObjectStore {
     bucket: String,
     /// `a/b/`, or nothing.
     prefix: String,
-    /// Who writes.
+    /// Identifies this writer.
     writer: String,
-    waiting: Waiting,
+    calls: Calls,
     uploads: Uploads,
-    /// The store refused to write under a condition.
+    /// The store does not support conditional writes.
     is_unconditional: AtomicBool,
 }
 
-/// What was begun and neither completed nor aborted, by name.
+/// Uploads that were begun and neither completed nor aborted, by name.
 type Uploads = Arc<Mutex<HashMap<String, Upload>>>;
-
-fn lock(uploads: &Uploads) -> MutexGuard<'_, HashMap<String, Upload>> {
-    uploads.lock().expect("nobody panics while holding the lock")
-}
 
 struct Upload {
     operator: Operator,
     writer: Writer,
     length: u64,
-    /// It is completed only over what was there.
+    /// It has a precondition.
     is_conditional: bool,
-    /// All was sent; it can be completed.
+    /// All parts were sent; it can be completed.
     is_whole: bool,
-    /// The store said that it is.
+    /// The store confirmed its completion.
     is_closed: bool,
 }
 
-/// Under which an object is replaced.
+/// Condition of a write.
 enum Condition {
     None,
-    /// It has this entity tag.
+    /// The object has this entity tag.
     Is(String),
     IsMissing,
 }
@@ -81,7 +77,7 @@ impl fmt::Debug for ObjectStore {
 }
 
 impl ObjectStore {
-    /// Whether this build knows the storage.
+    /// Whether this build supports the storage.
     pub(super) fn serves(scheme: Scheme) -> bool {
         match scheme {
             Scheme::S3 => cfg!(feature = "s3"),
@@ -93,16 +89,16 @@ impl ObjectStore {
     }
 
     pub(super) fn new(
-        place: &ModelPlace,
+        location: &ModelLocation,
         attempt: &AttemptRef,
-        patience: Arc<Patience>,
+        retry: Arc<RetryPolicy>,
     ) -> Result<Self, String> {
-        let folder = place.folder.trim_start_matches('/');
+        let folder = location.folder.trim_start_matches('/');
         Ok(Self {
-            scheme: place.scheme,
-            bucket: place.authority.clone(),
+            scheme: location.scheme,
+            bucket: location.authority.clone(),
             prefix: if folder.is_empty() { String::new() } else { format!("{folder}/") },
-            // Random too: an agent that stands alone has no attempt.
+            // Random too: `exec` has no attempt.
             writer: format!(
                 "{}/{}/{}/{:x}",
                 attempt.job_id,
@@ -110,7 +106,7 @@ impl ObjectStore {
                 attempt.attempt,
                 rand::random::<u64>()
             ),
-            waiting: Waiting::new(patience)?,
+            calls: Calls::new(retry)?,
             uploads: Arc::default(),
             is_unconditional: AtomicBool::new(false),
         })
@@ -120,7 +116,7 @@ impl ObjectStore {
         Ok(http::retried(self.timed_operator()?))
     }
 
-    /// A new one has read its credentials anew.
+    /// A new operator, which reads credentials again.
     fn timed_operator(&self) -> io::Result<Operator> {
         let operator = match self.scheme {
             #[cfg(feature = "s3")]
@@ -137,7 +133,7 @@ impl ObjectStore {
                     .container(&self.bucket)
                     .endpoint(&variable("AZBLOB_ENDPOINT")),
             )?,
-            other => return Err(io::Error::other(format!("{other}:// is no object store"))),
+            other => return Err(io::Error::other(format!("{other}:// is not an object store"))),
         };
         http::timed(operator)
     }
@@ -146,26 +142,25 @@ impl ObjectStore {
         format!("{}{name}", self.prefix)
     }
 
-    /// Removes uploads that nobody will complete, where that can be done; it is no fault of anybody's when it cannot, such as
-    /// for lack of the right to list them.
-    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "only S3 can be asked"))]
+    /// Removes abandoned uploads, if the store can list them and permits it. Failures do not matter.
+    #[cfg_attr(not(feature = "s3"), expect(unused_variables, reason = "only S3 can list them"))]
     fn remove_abandoned(&self, operator: &Operator, path: &str) {
         #[cfg(feature = "s3")]
         if self.scheme == Scheme::S3 {
-            match self.waiting.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
+            match self.calls.wait(super::uploads::abort_abandoned(operator, &region(), path)) {
                 Ok(0) => {}
-                Ok(count) => tracing::info!(path, count, "removed uploads that nobody completed for a day"),
-                Err(error) => tracing::debug!(path, %error, "cannot look for uploads that were abandoned"),
+                Ok(count) => tracing::info!(path, count, "removed uploads that were abandoned a day ago"),
+                Err(error) => tracing::debug!(path, %error, "cannot list abandoned uploads"),
             }
         }
     }
 
-    /// Aborts an upload that is under way, if there is one.
+    /// Aborts the upload of this name, if there is one.
     fn abort(&self, name: &str) {
         let Some(mut upload) = lock(&self.uploads).remove(name) else { return };
         let aborting = async { upload.writer.abort().await.map_err(http::io_error) };
-        if let Err(error) = self.waiting.wait_to_clear(aborting) {
-            tracing::debug!(name, %error, "an upload stays behind");
+        if let Err(error) = self.calls.wait_for_cleanup(aborting) {
+            tracing::debug!(name, %error, "cannot abort an upload");
         }
     }
 
@@ -173,35 +168,38 @@ impl ObjectStore {
         let closed = if upload.is_closed {
             Ok(())
         } else {
-            self.waiting.persist(async || upload.writer.close().await).map(drop)
+            self.calls.wait_with_retries(async || upload.writer.close().await).map(drop)
         };
         upload.is_closed = closed.is_ok();
         let Upload { operator, length, is_conditional, .. } = upload;
-        let found = self.waiting.persist(async || operator.stat(path).await);
+        let found = self.calls.wait_with_retries(async || operator.stat(path).await);
         let is_marked = operator.info().capability().write_with_user_metadata;
         let found = match (closed, found) {
-            // Another's went over it at once.
+            // Another writer has already replaced it.
             (Ok(()), Ok(found)) if is_marked && !self.is_ours(&found) => return Ok(()),
-            // Who may only write is not told more.
+            // Credentials that may only write cannot verify it.
             (Ok(()), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
-            // Somebody removed it.
+            // It was removed since.
             (Ok(()), Err(error)) if error.kind() == io::ErrorKind::NotFound => return Err(error),
             (Ok(()), Err(error)) => {
-                tracing::warn!(path, %error, "the store has taken it; that could not be looked at");
+                tracing::warn!(path, %error, "the store confirmed the commit; it could not be verified");
                 return Ok(());
             }
             (Ok(()), Ok(found)) => found,
-            // It was completed before, and only the answer was lost.
+            // An earlier completion succeeded, and only its response was lost.
             (Err(_), Ok(found)) if self.is_ours(&found) => found,
-            // A try without an answer may have completed it. Who may not write has not.
+            // A request without a response may have completed it. Without permission to write it has not.
             (Err(error), Err(unknown))
                 if error.kind() != io::ErrorKind::PermissionDenied
                     && unknown.kind() != io::ErrorKind::NotFound =>
             {
-                return Err(Uncertain::because(&error, "the store does not tell what it has"));
+                return Err(CommitUnknown::because(
+                    &error,
+                    "the store does not say whether it was committed",
+                ));
             }
-            (Err(error), _) if self.is_overtaken(&error, *is_conditional) => {
-                return Err(io::Error::other(Overtaken(match error.kind() {
+            (Err(error), _) if self.is_write_conflict(&error, *is_conditional) => {
+                return Err(io::Error::other(WriteConflict(match error.kind() {
                     io::ErrorKind::NotFound => format!("it was removed meanwhile ({error})"),
                     _ => format!("another model came in between ({error})"),
                 })));
@@ -217,27 +215,27 @@ impl ObjectStore {
         )))
     }
 
-    /// Its condition does not hold any more; or what it was to be put over is gone, or the upload itself.
-    fn is_overtaken(&self, error: &io::Error, is_conditional: bool) -> bool {
-        if error.kind() == io::ErrorKind::NotFound {
-            // "NoSuchBucket", "ContainerNotFound": that does not change by staging.
-            let text = error.to_string().to_lowercase();
-            return !text.contains("bucket") && !text.contains("container");
+    /// Whether the precondition does not hold any more, or the upload is gone. Then the file has to be staged again.
+    fn is_write_conflict(&self, error: &io::Error, is_conditional: bool) -> bool {
+        match error.kind() {
+            io::ErrorKind::NotFound => !is_bucket_missing(error),
+            _ => is_conditional && self.is_precondition_failed(error),
         }
-        is_conditional && self.is_refused_for_its_condition(error)
     }
 
-    /// Because it does not hold any more, or because the store knows no conditions; then the next upload has none.
-    fn is_refused_for_its_condition(&self, error: &io::Error) -> bool {
-        let text = error.to_string();
-        if text.contains("NotImplemented") {
-            self.is_unconditional.store(true, Ordering::Relaxed);
-            return true;
+    /// Also for a store without conditional writes; then the next upload has no precondition.
+    fn is_precondition_failed(&self, error: &io::Error) -> bool {
+        match http::code(error) {
+            Some("NotImplemented") => {
+                self.is_unconditional.store(true, Ordering::Relaxed);
+                true
+            }
+            Some("ConditionalRequestConflict") => true,
+            _ => error.kind() == REPLACED,
         }
-        error.kind() == REPLACED || text.contains("ConditionalRequestConflict")
     }
 
-    /// What the object must still be when the upload is completed.
+    /// The condition under which the upload may replace the object.
     fn condition(&self, operator: &Operator, path: &str) -> io::Result<Condition> {
         let can = operator.info().capability();
         if !(can.write_with_if_match && can.write_with_if_not_exists)
@@ -245,14 +243,15 @@ impl ObjectStore {
         {
             return Ok(Condition::None);
         }
-        match self.waiting.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
+        match self.calls.wait(async { operator.stat(path).await.map_err(http::io_error) }) {
             Ok(found) => Ok(found.etag().map_or(Condition::None, |tag| Condition::Is(tag.to_owned()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Condition::IsMissing),
-            // Who may not list a bucket is not told that there is nothing; who may not write either is told next.
+            // Without permission to list, a missing object is "permission denied". A missing permission to write shows
+            // next.
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Condition::None),
             Err(error) => {
-                // That answer has no body that says why.
-                let asked = self.waiting.wait(async {
+                // A response to HEAD has no body that says why.
+                let asked = self.calls.wait(async {
                     operator.read_with(path).range(0..1).await.map(drop).map_err(http::io_error)
                 });
                 Err(asked.err().unwrap_or(error))
@@ -266,20 +265,20 @@ impl ObjectStore {
 }
 
 impl ModelStore for ObjectStore {
-    fn stage(&self, name: &str, over: Over, bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, precondition: Precondition, bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let timed = self.timed_operator()?;
         let operator = http::retried(timed.clone());
         let path = self.path(name);
         self.abort(name);
         self.remove_abandoned(&operator, &path);
-        // Without `chunk`: what OpenDAL has gathered for a chunk is lost when sending it fails.
+        // Without `chunk`: OpenDAL loses what it has buffered for a chunk when sending fails.
         let mut writer = timed.writer_with(&path).concurrent(CONCURRENT);
         if operator.info().capability().write_with_user_metadata {
             writer = writer.user_metadata([(WRITTEN_BY.to_owned(), self.writer.clone())]);
         }
-        let condition = match over {
-            Over::WhatIsThere => self.condition(&operator, &path)?,
-            Over::Anything => Condition::None,
+        let condition = match precondition {
+            Precondition::IfUnchanged => self.condition(&operator, &path)?,
+            Precondition::None => Condition::None,
         };
         let is_conditional = !matches!(condition, Condition::None);
         writer = match condition {
@@ -287,7 +286,7 @@ impl ModelStore for ObjectStore {
             Condition::Is(tag) => writer.if_match(&tag),
             Condition::IsMissing => writer.if_not_exists(true),
         };
-        let writer = self.waiting.wait(async { writer.await.map_err(http::io_error) })?;
+        let writer = self.calls.wait(async { writer.await.map_err(http::io_error) })?;
         let upload =
             Upload { operator, writer, length: 0, is_conditional, is_whole: false, is_closed: false };
         lock(&self.uploads).insert(name.to_owned(), upload);
@@ -297,7 +296,7 @@ impl ModelStore for ObjectStore {
             part,
             held_back: Bytes::new(),
             uploads: self.uploads.clone(),
-            waiting: self.waiting.clone(),
+            calls: self.calls.clone(),
         };
         Ok(Box::new(Pieces::new(staged, part)))
     }
@@ -323,12 +322,12 @@ impl ModelStore for ObjectStore {
 
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
         let operator = self.operator()?;
-        self.waiting.wait(http::fingerprint(&operator, &self.path(name)))
+        self.calls.wait(http::fingerprint(&operator, &self.path(name)))
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
         let operator = self.operator()?;
-        let entries = self.waiting.wait(async {
+        let entries = self.calls.wait(async {
             match operator.list_with(&self.prefix).recursive(true).await {
                 Err(error) if error.kind() == opendal::ErrorKind::NotFound => Ok(Vec::new()),
                 other => other.map_err(http::io_error),
@@ -345,39 +344,47 @@ impl ModelStore for ObjectStore {
         Ok(entries.into_iter().filter(|it| it.metadata().is_file()).filter_map(file).collect())
     }
 
+    fn find(&self, name: &str) -> io::Result<FoundFile> {
+        let operator = self.operator()?;
+        let path = self.path(name);
+        let found = self.calls.wait(async { operator.stat(&path).await.map_err(http::io_error) })?;
+        let modified = found.last_modified().map(SystemTime::from);
+        Ok(FoundFile { path: name.to_owned(), bytes: found.content_length(), modified })
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         let operator = self.operator()?;
         let path = self.path(name);
         self.remove_abandoned(&operator, &path);
-        self.waiting.wait(async { operator.delete(&path).await.map_err(http::io_error) })
+        self.calls.wait(async { operator.delete(&path).await.map_err(http::io_error) })
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let operator = self.operator()?;
         let path = self.path(name);
-        let stream = self.waiting.wait(async {
-            // Says at once whether it is there.
+        let stream = self.calls.wait(async {
+            // Reports a missing object now.
             let found = operator.stat(&path).await.map_err(http::io_error)?;
             let mut reader = operator.reader_with(&path).chunk(PART).concurrent(2);
-            // All pieces are of the very object that was looked at, whoever replaces it meanwhile.
+            // All pieces are of this version of the object, even if it is replaced meanwhile.
             if let Some(tag) = found.etag().filter(|_| operator.info().capability().read_with_if_match) {
                 reader = reader.if_match(tag);
             }
             let reader = reader.await.map_err(http::io_error)?;
             reader.into_bytes_stream(..).await.map_err(http::io_error)
         })?;
-        Ok(Box::new(http::Reading::new(stream, self.waiting.clone())))
+        Ok(Box::new(http::Reading::new(stream, self.calls.clone())))
     }
 }
 
 struct Staged {
     name: String,
     part: usize,
-    /// The last part so far. What follows may be too short for a part of its own, and then goes with this one: what is
-    /// short OpenDAL gathers itself, and loses when sending it fails.
+    /// The last part so far. A shorter rest is sent together with it: OpenDAL would buffer a short part, and lose it
+    /// when sending fails.
     held_back: Bytes,
     uploads: Uploads,
-    waiting: Waiting,
+    calls: Calls,
 }
 
 impl Sink for Staged {
@@ -401,10 +408,21 @@ impl Sink for Staged {
 impl Staged {
     fn write(&self, part: Buffer) -> io::Result<()> {
         let mut uploads = lock(&self.uploads);
-        let Some(upload) = uploads.get_mut(&self.name) else { return Err(Patience::abandoned_error()) };
-        self.waiting.persist(async || upload.writer.write(part.clone()).await)?;
+        let Some(upload) = uploads.get_mut(&self.name) else { return Err(RetryPolicy::abandoned_error()) };
+        self.calls.wait_with_retries(async || upload.writer.write(part.clone()).await)?;
         upload.length += part.len() as u64;
         Ok(())
+    }
+}
+
+/// Whether the bucket or container does not exist: staging again does not help.
+fn is_bucket_missing(not_found: &io::Error) -> bool {
+    match http::code(not_found) {
+        Some("NoSuchBucket" | "ContainerNotFound") => true,
+        // Google's JSON API, which inserts a whole object and has no other code: only the bucket can be missing.
+        // Uploads in parts use its XML API.
+        Some("404") => true,
+        _ => false,
     }
 }
 
@@ -412,7 +430,7 @@ fn built(builder: impl Builder) -> io::Result<Operator> {
     Operator::new(builder).map_err(http::io_error)
 }
 
-/// Without any more configuration than other S3 clients need.
+/// With the environment variables of other S3 clients.
 #[cfg(feature = "s3")]
 fn s3(bucket: &str) -> opendal::services::S3 {
     let builder =
@@ -429,7 +447,7 @@ fn region() -> String {
     named.unwrap_or_else(|| "us-east-1".to_owned())
 }
 
-/// Empty when it is not set.
+/// Empty if it is not set.
 #[cfg(any(feature = "s3", feature = "oss", feature = "azblob"))]
 fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! The tarball of a folder. Of a model, with a gob, the same files give the same bytes, whoever packs them and when; any other
-//! output keeps modes and times.
+//! The tarball of a folder. A model, which has a gob, is packed reproducibly: the same files give the same bytes. Any
+//! other output keeps modes and times.
 //!
-//! Links are kept as links where they stay within the folder. What leads out of it, and what is neither file, folder nor
-//! link, is left out by name: the command has succeeded, and the rest is worth keeping.
+//! Links that stay within the folder are kept as links. Links that lead out of it, and what is neither file, folder nor
+//! link, are left out and reported by name: the command has succeeded, and the rest is worth keeping.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -14,15 +14,15 @@ use flate2::{Compression, GzBuilder};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
-use crate::Patience;
+use crate::RetryPolicy;
 use crate::tarball::{GOB, META, leads_out};
 
-/// Weights hardly shrink; the first level gets most of it at several times the speed.
+/// Weights hardly shrink. The first level achieves most of it at several times the speed.
 const LEVEL: Compression = Compression::new(1);
-/// More of what is left out is counted, not named.
+/// Number of left-out files that are named; further ones are counted.
 const NAMED: usize = 5;
 
-/// What was written.
+/// Length and checksum of a tarball.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
     pub size_bytes: u64,
@@ -32,12 +32,12 @@ pub struct Digest {
 /// Why there is no tarball.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// Trying again may help.
+    /// Retryable.
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("the command succeeded but left no file in {}", .0.display())]
     Empty(PathBuf),
-    /// With what may have been meant: `; did you mean m?`, or nothing.
+    /// With a suggestion, such as `; did you mean m?`, or nothing.
     #[error("it does not exist{0}")]
     Missing(String),
     #[error("cannot read {}: {cause}", .path.display())]
@@ -47,14 +47,6 @@ pub enum PackError {
 }
 
 impl PackError {
-    /// Whether the user can fix it, in the program or its names.
-    pub fn is_users(&self) -> bool {
-        match self {
-            Self::Empty(_) | Self::Missing(_) | Self::Unreadable { .. } => true,
-            Self::Io(_) | Self::Abandoned => false,
-        }
-    }
-
     fn reading(path: &Path) -> impl FnOnce(io::Error) -> Self {
         |cause| match cause.kind() {
             io::ErrorKind::PermissionDenied => Self::Unreadable { path: path.to_owned(), cause },
@@ -63,9 +55,12 @@ impl PackError {
     }
 }
 
-/// What is to be packed, and what is not.
+/// Files to pack, and what is left out.
 #[derive(Debug, Default)]
 pub struct Contents {
+    root: PathBuf,
+    /// Length of all files.
+    bytes: u64,
     sources: BTreeMap<PathBuf, Source>,
     left_out: Vec<String>,
     left_out_more: usize,
@@ -83,14 +78,17 @@ struct Source {
 enum Kind {
     Folder,
     File,
-    /// With what it says.
+    /// With its target.
     Link(PathBuf),
 }
 
 impl Contents {
-    /// Lists what is below `root`.
+    /// Lists a folder.
+    ///
+    /// # Errors
+    /// The folder does not exist or cannot be read.
     pub fn of(root: &Path) -> Result<Self, PackError> {
-        let mut contents = Self::default();
+        let mut contents = Self { root: root.to_owned(), ..Self::default() };
         contents.collect(root, root)?;
         Ok(contents)
     }
@@ -110,6 +108,7 @@ impl Contents {
                 self.collect(root, &path)?;
                 Kind::Folder
             } else if found.is_file() {
+                self.bytes += found.len();
                 Kind::File
             } else if found.is_symlink() {
                 let target = fs::read_link(&path).map_err(PackError::reading(&path))?;
@@ -138,7 +137,7 @@ impl Contents {
         }
     }
 
-    /// What is left out, by name; `None`: nothing is.
+    /// Names of what is left out; `None`: nothing is.
     pub fn left_out(&self) -> Option<String> {
         let mut names = self.left_out.join(", ");
         if self.left_out_more > 0 {
@@ -147,15 +146,65 @@ impl Contents {
         (!names.is_empty()).then_some(names)
     }
 
-    /// Bytes of the files.
-    fn bytes(&self) -> u64 {
-        let files = self.sources.values().filter(|it| matches!(it.kind, Kind::File));
-        files.map(|it| fs::metadata(&it.path).map_or(0, |it| it.len())).sum()
+    /// Length of all files.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Streams the gob, under its own name and the given one, and all files, sorted by name and without owners, into
+    /// `sink`.
+    ///
+    /// # Errors
+    /// See [`PackError`].
+    pub fn pack(
+        mut self,
+        gob: Option<(&str, &[u8])>,
+        sink: &mut dyn Write,
+        retry: &RetryPolicy,
+    ) -> Result<Digest, PackError> {
+        if !self.sources.values().any(|it| matches!(it.kind, Kind::File)) {
+            return Err(PackError::Empty(self.root));
+        }
+        let mut hashing = Hashing { sink, hasher: Sha256::new(), size_bytes: 0 };
+        let gzip = GzBuilder::new().mtime(0).write(&mut hashing, LEVEL);
+        let mut builder = Builder::new(gzip);
+        for (name, content) in gob.into_iter().flat_map(|(copy, content)| [(GOB, content), (copy, content)]) {
+            self.sources.remove(Path::new(name));
+            let mut header = header(EntryType::Regular, content.len() as u64, 0o644, 0);
+            builder.append_data(&mut header, name, content)?;
+        }
+        // Metadata comes before the weights, so that a reader of it reads no more.
+        let meta = self.sources.remove_entry(Path::new(META));
+        let sources = meta.iter().map(|(name, source)| (name, source)).chain(&self.sources);
+        for (name, Source { kind, path, mode, seconds }) in sources {
+            let header = |kind, size, plain_mode| match gob {
+                Some(_) => header(kind, size, plain_mode, 0),
+                None => header(kind, size, *mode, *seconds),
+            };
+            match kind {
+                Kind::Folder => {
+                    builder.append_data(&mut header(EntryType::Directory, 0, 0o755), name, io::empty())?;
+                }
+                Kind::Link(target) => {
+                    builder.append_link(&mut header(EntryType::Symlink, 0, 0o777), name, target)?;
+                }
+                Kind::File => {
+                    let file = File::open(path).map_err(PackError::reading(path))?;
+                    let size = file.metadata()?.len();
+                    let mut exactly = Exactly { file: file.take(size), left: size, retry };
+                    builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
+                }
+            }
+            if retry.is_abandoned() {
+                return Err(PackError::Abandoned);
+            }
+        }
+        builder.into_inner()?.finish()?;
+        Ok(Digest { size_bytes: hashing.size_bytes, sha256: hashing.hasher.finalize().into() })
     }
 }
 
-/// What the link `name` has to say to lead where it leads, without a path that begins at the root. `None`: that is not
-/// within `root`.
+/// A relative target for the link `name` that leads where it leads now. `None`: that is not within `root`.
 fn link_within(root: &Path, name: &Path, target: &Path) -> Option<PathBuf> {
     let root = root.canonicalize().ok()?;
     let resolved = root.join(name).canonicalize().ok();
@@ -169,7 +218,7 @@ fn link_within(root: &Path, name: &Path, target: &Path) -> Option<PathBuf> {
             let relative: PathBuf = up.chain(below.iter()).collect();
             Some(if relative.as_os_str().is_empty() { ".".into() } else { relative })
         }
-        // It leads nowhere, so it harms nobody.
+        // A dangling link is harmless.
         None => (!leads_out(name, target)).then(|| target.to_owned()),
     }
 }
@@ -185,64 +234,12 @@ fn special(found: &Metadata) -> &'static str {
     }
 }
 
-/// Streams `gob`, under its own and the given name, and everything below `source`, sorted by name, into `sink`, without owners.
-/// Gives also what was left out.
-pub fn pack(
-    source: &Path,
-    gob: Option<(&str, &[u8])>,
-    sink: &mut dyn Write,
-    patience: &Patience,
-) -> Result<(Digest, Option<String>), PackError> {
-    let mut contents = Contents::of(source)?;
-    if !contents.sources.values().any(|it| matches!(it.kind, Kind::File)) {
-        return Err(PackError::Empty(source.to_owned()));
-    }
-    let left_out = contents.left_out();
-    let mut summed = Summed { sink, hasher: Sha256::new(), size_bytes: 0 };
-    let gzip = GzBuilder::new().mtime(0).write(&mut summed, LEVEL);
-    let mut builder = Builder::new(gzip);
-    for (name, content) in gob.into_iter().flat_map(|(copy, content)| [(GOB, content), (copy, content)]) {
-        contents.sources.remove(Path::new(name));
-        let mut header = header(EntryType::Regular, content.len() as u64, 0o644, 0);
-        builder.append_data(&mut header, name, content)?;
-    }
-    // What tells of the model comes before its weights, so that a look at it reads no more.
-    let meta = contents.sources.remove_entry(Path::new(META));
-    let sources = meta.iter().map(|(name, source)| (name, source)).chain(&contents.sources);
-    for (name, Source { kind, path, mode, seconds }) in sources {
-        let header = |kind, size, plain_mode| match gob {
-            Some(_) => header(kind, size, plain_mode, 0),
-            None => header(kind, size, *mode, *seconds),
-        };
-        match kind {
-            Kind::Folder => {
-                builder.append_data(&mut header(EntryType::Directory, 0, 0o755), name, io::empty())?;
-            }
-            Kind::Link(target) => {
-                builder.append_link(&mut header(EntryType::Symlink, 0, 0o777), name, target)?;
-            }
-            Kind::File => {
-                let file = File::open(path).map_err(PackError::reading(path))?;
-                let size = file.metadata()?.len();
-                let mut exactly = Exactly { file: file.take(size), left: size, patience };
-                builder.append_data(&mut header(EntryType::Regular, size, 0o644), name, &mut exactly)?;
-            }
-        }
-        if patience.is_abandoned() {
-            return Err(PackError::Abandoned);
-        }
-    }
-    builder.into_inner()?.finish()?;
-    let digest = Digest { size_bytes: summed.size_bytes, sha256: summed.hasher.finalize().into() };
-    Ok((digest, left_out))
-}
-
-/// Bytes of the files below `source`, as far as they can be seen.
+/// Length of all files below `source`, as far as they can be read.
 pub fn size_of(source: &Path) -> u64 {
     let mut contents = Contents::default();
-    // What is missing here is an error only when it is to be packed.
+    // A missing file is an error only when it has to be packed.
     let _ = contents.collect(source, source);
-    contents.bytes()
+    contents.bytes
 }
 
 fn header(kind: EntryType, size: u64, mode: u32, seconds: u64) -> Header {
@@ -256,17 +253,17 @@ fn header(kind: EntryType, size: u64, mode: u32, seconds: u64) -> Header {
     header
 }
 
-/// Gives as many bytes as the header says, or an error: a file that shrinks would spoil what follows it.
+/// Reads as many bytes as the header says, or fails: a file that shrinks would corrupt the rest of the tarball.
 struct Exactly<'a> {
     file: io::Take<File>,
     left: u64,
-    patience: &'a Patience,
+    retry: &'a RetryPolicy,
 }
 
 impl Read for Exactly<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.patience.is_abandoned() {
-            return Err(Patience::abandoned_error());
+        if self.retry.is_abandoned() {
+            return Err(RetryPolicy::abandoned_error());
         }
         let read = self.file.read(buffer)?;
         self.left -= read as u64;
@@ -277,14 +274,14 @@ impl Read for Exactly<'_> {
     }
 }
 
-/// Sums up what goes through.
-struct Summed<'a> {
+/// Counts and hashes what is written through it.
+struct Hashing<'a> {
     sink: &'a mut dyn Write,
     hasher: Sha256,
     size_bytes: u64,
 }
 
-impl Write for Summed<'_> {
+impl Write for Hashing<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.sink.write(bytes)?;
         self.hasher.update(&bytes[..written]);

@@ -1,11 +1,11 @@
-//! Into what parts a model is cut for an object store.
+//! Part sizes of multipart uploads.
 
-/// Bytes of one part, of models up to 52 GB. Only the last one is larger: up to two of these.
+/// Part size of models up to 52 GB. The last part may be twice as large.
 pub(super) const PART: usize = 6 << 20;
-/// S3 allows 10,000; a model may grow by a tenth while it is packed.
+/// S3 allows 10,000. A model may grow by a tenth while it is packed.
 const MAX_PARTS: u64 = 9_000;
 
-/// Bytes of one part of a model of so many. All have the same size, which some stores ask for.
+/// Part size of a model of this length. All parts have the same size, as some stores require.
 pub(super) fn part_of(bytes: u64) -> usize {
     const MIB: u64 = 1 << 20;
     let part = bytes.div_ceil(MAX_PARTS).div_ceil(MIB) * MIB;
@@ -17,11 +17,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_parts_of_a_model_of_any_size_are_as_many_as_a_store_takes() {
+    fn number_of_parts_is_within_the_limit_for_any_size() {
         for bytes in [0, 1, 20 << 30, 52 << 30, 60 << 30, 5 << 40] {
             let part = part_of(bytes) as u64;
             assert!((bytes + bytes / 10).div_ceil(part) <= 10_000 && part >= PART as u64, "{bytes}: {part}");
         }
-        assert_eq!(part_of(52 << 30), PART, "and a usual one needs no more memory");
+        assert_eq!(part_of(52 << 30), PART, "a usual model needs no more memory");
     }
 }

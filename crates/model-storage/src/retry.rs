@@ -1,89 +1,91 @@
-//! How long a storage that fails is waited for.
+//! For how long calls of a failing storage are retried, and with which backoff.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-#[cfg(any(feature = "hdfs", feature = "http"))]
-pub(super) use wait::Waiting;
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long a pause may go on after it was hurried or abandoned.
+#[cfg(any(feature = "hdfs", feature = "http"))]
+pub(super) use calls::Calls;
+
+/// Doubles from 100 ms to 5 s. The timeout is checked apart from it, since it can be cut short.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(100))
+    .with_max_delay(Duration::from_secs(5))
+    .without_max_times();
+/// Longest delay until a pause notices that it was hurried or abandoned.
 const PAUSE_STEP: Duration = Duration::from_millis(50);
 
-/// The patience of one attempt with its storages: how long they may fail, and whether that was cut short.
+/// Retry policy of one attempt for its storages: the timeout, and whether it was cut short.
 #[derive(Debug)]
-pub struct Patience {
-    limit: Duration,
+pub struct RetryPolicy {
+    timeout: Duration,
     /// Failures are final from now on.
     hurried: AtomicBool,
-    /// Nothing is wanted any more.
+    /// No result is needed any more.
     abandoned: AtomicBool,
 }
 
-impl Patience {
-    /// A storage may fail for `limit`, counted from its first failure.
-    pub fn new(limit: Duration) -> Self {
-        Self { limit, hurried: AtomicBool::new(false), abandoned: AtomicBool::new(false) }
+impl RetryPolicy {
+    /// Retries until `timeout` has passed since the first failure.
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, hurried: AtomicBool::new(false), abandoned: AtomicBool::new(false) }
     }
 
-    /// Failures are final from now on.
+    /// Makes failures final from now on.
     pub fn hurry(&self) {
         self.hurried.store(true, Ordering::Relaxed);
     }
 
-    /// Whatever is under way ends with an error as soon as can be.
+    /// Ends all calls with an error as soon as possible.
     pub fn abandon(&self) {
         self.abandoned.store(true, Ordering::Relaxed);
     }
 
-    /// Whether nothing is wanted any more.
+    /// Whether [`Self::abandon`] was called.
     pub fn is_abandoned(&self) -> bool {
         self.abandoned.load(Ordering::Relaxed)
     }
 
-    /// Does the work again while it fails and `may_pass` says that the error may pass, with growing pauses.
+    /// Repeats the work with exponential backoff while it fails with a retryable error.
     ///
     /// # Errors
     /// The last one of `work`.
     pub fn retry<T, E: std::fmt::Display>(
         &self,
         mut work: impl FnMut() -> Result<T, E>,
-        may_pass: impl Fn(&E) -> bool,
+        is_retryable: impl Fn(&E) -> bool,
     ) -> Result<T, E> {
-        let mut pause = FIRST_PAUSE;
+        let mut backoff = BACKOFF.build();
         let mut failing_since = None;
         loop {
             let error = match work() {
-                Err(error) if may_pass(&error) => error,
+                Err(error) if is_retryable(&error) => error,
                 other => return other,
             };
             let since = *failing_since.get_or_insert_with(Instant::now);
-            if self.is_over(since) {
-                return Err(error);
-            }
-            tracing::warn!(%error, pause_ms = pause.as_millis(), "storage failed; trying again");
+            let Some(pause) = backoff.next().filter(|_| !self.is_over(since)) else { return Err(error) };
+            tracing::warn!(%error, pause_ms = pause.as_millis(), "storage failed; retrying");
             let next = Instant::now() + pause;
             while Instant::now() < next && !self.is_over(since) {
                 std::thread::sleep(PAUSE_STEP.min(pause));
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     fn is_over(&self, failing_since: Instant) -> bool {
-        failing_since.elapsed() >= self.limit || self.hurried.load(Ordering::Relaxed) || self.is_abandoned()
+        failing_since.elapsed() >= self.timeout || self.hurried.load(Ordering::Relaxed) || self.is_abandoned()
     }
 
-    /// The error of what was abandoned.
+    /// The error of an abandoned call.
     pub fn abandoned_error() -> io::Error {
         io::Error::other("the attempt was ended")
     }
 }
 
 #[cfg(any(feature = "hdfs", feature = "http"))]
-mod wait {
+mod calls {
     use std::future::Future;
     use std::io;
     use std::sync::Arc;
@@ -91,75 +93,77 @@ mod wait {
 
     use tokio::runtime::Handle;
 
-    use super::{PAUSE_STEP, Patience};
+    use super::{PAUSE_STEP, RetryPolicy};
 
-    /// Nothing that is asked of a storage once takes longer than this: a server that neither answers nor closes must
-    /// not hold an attempt for ever.
-    const LONGEST_ANSWER: Duration = Duration::from_secs(300);
-    /// What is left to be cleared after this time is somebody else's: see `staging` and `uploads`.
-    const CLEARED: Duration = Duration::from_secs(5);
+    /// Timeout for one call: a server that neither answers nor closes the connection must not block an attempt forever.
+    const CALL_TIMEOUT: Duration = Duration::from_secs(300);
+    /// Timeout for a cleanup. A later attempt removes what is left: see `staging` and `uploads`.
+    const CLEANUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// Lets a thread that may block wait for a storage's answer, no longer than patience allows.
+    /// Runs asynchronous calls of a storage on a thread that may block, within the limits of a retry policy.
     #[derive(Debug, Clone)]
-    pub struct Waiting {
+    pub struct Calls {
         runtime: Handle,
-        patience: Arc<Patience>,
+        retry: Arc<RetryPolicy>,
     }
 
-    impl Waiting {
+    impl Calls {
         /// # Errors
         /// There is no runtime around the caller.
-        pub fn new(patience: Arc<Patience>) -> Result<Self, String> {
+        pub fn new(retry: Arc<RetryPolicy>) -> Result<Self, String> {
             let runtime = Handle::try_current().map_err(|error| error.to_string())?;
-            Ok(Self { runtime, patience })
+            Ok(Self { runtime, retry })
         }
 
-        /// Waits for the answer.
+        /// Waits for the response.
         ///
         /// # Errors
-        /// That of the storage, or that it took too long.
-        pub fn wait<T>(&self, answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+        /// That of the storage, a timeout, or the attempt was ended.
+        pub fn wait<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
             self.runtime.block_on(async {
                 tokio::select! {
                     biased;
-                    answer = answer => answer,
-                    error = self.end_of_patience() => Err(error),
+                    response = call => response,
+                    error = self.cut() => Err(error),
                 }
             })
         }
 
-        /// Waits for a moment, also when patience has ended: for the removal of what would stay behind.
+        /// Waits for a cleanup, also after the attempt was ended.
         ///
         /// # Errors
-        /// That of the storage, or that it took too long.
-        pub fn wait_to_clear<T>(&self, answer: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-            self.runtime.block_on(async { tokio::time::timeout(CLEARED, answer).await? })
+        /// That of the storage, or a timeout.
+        pub fn wait_for_cleanup<T>(&self, call: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+            self.runtime.block_on(async { tokio::time::timeout(CLEANUP_TIMEOUT, call).await? })
         }
 
-        /// Asks again while the answer is an error that may pass.
+        /// Waits for the response, with retries.
         ///
         /// # Errors
         /// The last one.
         #[cfg(feature = "http")]
-        pub fn persist<T>(&self, mut ask: impl AsyncFnMut() -> opendal::Result<T>) -> io::Result<T> {
-            let mut ask = || -> Result<T, Failure> { Ok(self.wait(async { Ok(ask().await) })??) };
-            let may_pass =
+        pub fn wait_with_retries<T>(
+            &self,
+            mut call: impl AsyncFnMut() -> opendal::Result<T>,
+        ) -> io::Result<T> {
+            let mut call = || -> Result<T, Failure> { Ok(self.wait(async { Ok(call().await) })??) };
+            let is_retryable =
                 |failure: &Failure| matches!(failure, Failure::Storage(error) if error.is_temporary());
-            let asked = self.patience.retry(&mut ask, may_pass);
-            asked.map_err(|failure| match failure {
+            self.retry.retry(&mut call, is_retryable).map_err(|failure| match failure {
                 Failure::Storage(error) => super::super::http::io_error(error),
-                Failure::Waiting(error) => error,
+                Failure::Cut(error) => error,
             })
         }
 
-        async fn end_of_patience(&self) -> io::Error {
+        /// Ends when the call has to end without a response.
+        async fn cut(&self) -> io::Error {
             let begun = Instant::now();
             loop {
                 tokio::time::sleep(PAUSE_STEP).await;
-                if self.patience.is_abandoned() {
-                    return Patience::abandoned_error();
+                if self.retry.is_abandoned() {
+                    return RetryPolicy::abandoned_error();
                 }
-                if begun.elapsed() > LONGEST_ANSWER {
+                if begun.elapsed() > CALL_TIMEOUT {
                     return io::Error::new(io::ErrorKind::TimedOut, "the storage did not answer in time");
                 }
             }
@@ -172,6 +176,39 @@ mod wait {
         #[error("{}: {}", .0.kind(), .0.message())]
         Storage(#[from] opendal::Error),
         #[error("{0}")]
-        Waiting(#[from] io::Error),
+        Cut(#[from] io::Error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Calls that fail, each with the error's number.
+    fn failing(policy: &RetryPolicy, is_retryable: impl Fn(&u32) -> bool, before: impl Fn(u32)) -> u32 {
+        let calls = Cell::new(0);
+        let work = || {
+            calls.set(calls.get() + 1);
+            before(calls.get());
+            Err::<(), _>(calls.get())
+        };
+        policy.retry(work, is_retryable).unwrap_err()
+    }
+
+    #[test]
+    fn errors_are_retried_until_the_timeout_or_a_final_error() {
+        let policy = RetryPolicy::new(Duration::from_secs(600));
+        assert_eq!(failing(&policy, |call| *call < 3, |_| ()), 3);
+        assert_eq!(failing(&RetryPolicy::new(Duration::ZERO), |_| true, |_| ()), 1);
+    }
+
+    #[test]
+    fn hurry_and_abandon_cut_the_backoff() {
+        for cut in [RetryPolicy::hurry, RetryPolicy::abandon] {
+            let policy = RetryPolicy::new(Duration::from_secs(600));
+            assert_eq!(failing(&policy, |_| true, |call| (call == 2).then(|| cut(&policy)).unwrap_or(())), 2);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The folders in which attempts stage their files, within the model's: whose they are, and when they may go.
+//! Staging folders of attempts within a model's folder: their owners, and when they are removed.
 
 use std::cell::LazyCell;
 use std::io;
@@ -7,52 +7,51 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest as _, Sha256};
 use sqlflow_proto::agent::AttemptRef;
 
-use super::ModelPlace;
+use super::ModelLocation;
 
-/// No attempt takes so long from the first byte that it stages to its commit. One that does finds nothing to commit, and
-/// stages again.
+/// Age at which staging counts as abandoned. An attempt that takes longer finds its staged file gone, and stages again.
 pub(super) const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A slow storage has more of a dead writer's next time.
+/// Bound on one sweep; the next one continues.
 const LONGEST_SWEEP: Duration = Duration::from_secs(10);
 
 const PREFIX: &str = ".staging-";
-/// A file system takes names of 255 bytes.
+/// File systems allow names of 255 bytes.
 const LONGEST_SUFFIX: usize = 100;
 
-/// Whether a folder of this name is somebody's staging folder.
+/// Whether this is the name of a staging folder.
 pub(super) fn is_staging(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// What a storage can do with the folders in a model's folder. Nothing takes long: what is not removed now is removed by
-/// somebody later.
+/// Operations on the folders in a model's folder. Each has a short timeout: what is not removed now is removed later.
 pub(super) trait Folders {
-    /// The names of those that [`is_staging`] is true of; none where there is no model's folder.
+    /// Names of the staging folders; none if there is no model's folder.
     fn names(&self) -> io::Result<Vec<String>>;
 
-    /// When one, or a file in it, was last changed, by the storage's clock; `None`: the storage does not tell.
+    /// Last change of a folder or a file in it, by the storage's clock; `None`: unknown.
     fn changed(&self, name: &str) -> io::Result<Option<SystemTime>>;
 
-    /// Removes one with all that is in it.
+    /// Removes a folder recursively.
     fn remove(&self, name: &str) -> io::Result<()>;
 }
 
-/// Whose staging folder it is.
+/// Owner of a staging folder.
 #[derive(Debug, Clone)]
 pub(super) struct Staging {
     /// `.staging-<job>-<step>-`
     step: String,
     attempt: u32,
-    /// Follows the number where a folder holds files of several names, so that outputs of one attempt do not share a folder.
+    /// Separates the outputs of one attempt if their models share a folder.
     suffix: String,
 }
 
 impl Staging {
-    pub(super) fn new(attempt: &AttemptRef, place: &ModelPlace) -> Self {
-        // A model's folder has its name, and no other's files.
-        let is_models = place.folder.rsplit('/').next() == Some(&place.last) || place.last.is_empty();
-        let suffix = match &place.last {
+    pub(super) fn new(attempt: &AttemptRef, location: &ModelLocation) -> Self {
+        // A model's own folder has its name, and no files of other models.
+        let is_models =
+            location.folder.rsplit('/').next() == Some(&location.last) || location.last.is_empty();
+        let suffix = match &location.last {
             _ if is_models => String::new(),
             last if last.len() <= LONGEST_SUFFIX => format!("-{last}"),
             last => format!("-{:x}", Sha256::digest(last)),
@@ -61,12 +60,12 @@ impl Staging {
         Self { step, attempt: attempt.attempt, suffix }
     }
 
-    /// Ours.
+    /// Name of this attempt's folder.
     pub(super) fn folder(&self) -> String {
         format!("{}{}{}", self.step, self.attempt, self.suffix)
     }
 
-    /// Removes ours and those of earlier attempts of the same step.
+    /// Removes the folders of this attempt and of earlier attempts of the same step.
     ///
     /// # Errors
     /// Those of the storage.
@@ -76,34 +75,34 @@ impl Staging {
         names.iter().try_for_each(|name| storage.remove(name))
     }
 
-    /// Removes what dead writers left, since its room may be needed: earlier attempts of the same step, which no server
-    /// lets commit, and whoever has changed nothing for a day. It is no fault of anybody's when that cannot be done.
+    /// Removes the folders of dead writers, since their room may be needed: of earlier attempts of the same step, which
+    /// are fenced off, and of writers without a change for a day. Failures do not matter.
     pub(super) fn sweep(&self, storage: &dyn Folders) {
         let begun = Instant::now();
         let names = storage.names().unwrap_or_else(|error| {
-            tracing::debug!(%error, "what writers left cannot be seen");
+            tracing::debug!(%error, "cannot list staging folders");
             Vec::new()
         });
-        // What we staged just now tells how the storage's clock stands; if not, ours will not be off by hours.
+        // The file that was staged just now shows the storage's clock. Otherwise the local clock is close enough.
         let now =
             LazyCell::new(|| storage.changed(&self.folder()).ok().flatten().unwrap_or_else(SystemTime::now));
         for name in names.iter().take_while(|_| begun.elapsed() < LONGEST_SWEEP) {
-            let is_left_behind = match self.number(name) {
+            let is_dead = match self.number(name) {
                 Some(number) => Ok(number < self.attempt),
                 None => storage.changed(name).map(|it| it.is_some_and(|it| is_old(it, *now))),
             };
-            let swept = match is_left_behind {
+            let swept = match is_dead {
                 Ok(true) => storage.remove(name),
                 other => other.map(drop),
             };
-            // It may be another user's.
+            // It may belong to another user.
             if let Err(error) = swept {
-                tracing::debug!(name, %error, "what a dead writer left cannot be removed");
+                tracing::debug!(name, %error, "cannot remove the staging folder of a dead writer");
             }
         }
     }
 
-    /// Of an attempt of the same step, and for the same file.
+    /// Attempt number in a folder name of the same step and file.
     fn number(&self, folder: &str) -> Option<u32> {
         folder.strip_prefix(&self.step)?.strip_suffix(&self.suffix)?.parse().ok()
     }
@@ -119,7 +118,7 @@ mod tests {
 
     use super::*;
 
-    /// Folders, and how many seconds ago they were changed.
+    /// Folders, with the seconds since their last change.
     struct Storage(RefCell<Vec<(&'static str, u64)>>);
 
     impl Folders for Storage {
@@ -131,7 +130,7 @@ mod tests {
             if name.contains("foreign") {
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            // Its clock is a year behind ours.
+            // Its clock is a year behind the local one.
             let now = SystemTime::now() - Duration::from_secs(365 * 24 * 60 * 60);
             let age = self.0.borrow().iter().find(|it| it.0 == name).unwrap().1;
             Ok(Some(now - Duration::from_secs(age)).filter(|_| age != UNKNOWN))
@@ -147,8 +146,8 @@ mod tests {
     const DAY: u64 = ABANDONED_AFTER.as_secs();
 
     fn storage() -> (Staging, Storage) {
-        let place = ModelPlace::new("file:///models/m", "m").unwrap();
-        let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 }, &place);
+        let location = ModelLocation::new("file:///models/m", "m").unwrap();
+        let staging = Staging::new(&AttemptRef { job_id: "j".into(), step: 1, attempt: 2 }, &location);
         let folders = vec![
             (".staging-foreign-0-1", DAY + 5),
             (".staging-j-1-2", 0),
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_stages_removes_what_dead_writers_left() {
+    fn sweep_removes_staging_of_dead_writers() {
         let (staging, storage) = storage();
         staging.sweep(&storage);
         let expected = ["foreign-0-1", "j-1-2", "j-1-3", "j-2-1", "new-0-1"];
@@ -174,11 +173,11 @@ mod tests {
     }
 
     #[test]
-    fn two_files_of_one_folder_are_staged_apart() {
+    fn files_of_one_folder_have_separate_staging() {
         let attempt = AttemptRef { job_id: "j".into(), step: 1, attempt: 2 };
         let long = "x".repeat(240);
         let staging = ["a", "1", "models", &long]
-            .map(|name| Staging::new(&attempt, &ModelPlace::new("file:///models", name).unwrap()));
+            .map(|name| Staging::new(&attempt, &ModelLocation::new("file:///models", name).unwrap()));
         let folders = staging.each_ref().map(Staging::folder);
         assert_eq!(folders[..3], [".staging-j-1-2-a", ".staging-j-1-2-1", ".staging-j-1-2"]);
         assert!(folders[3].len() < 255, "{}", folders[3]);
@@ -190,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_done_removes_its_own_and_what_its_step_left() {
+    fn clear_removes_staging_of_this_and_earlier_attempts() {
         let (staging, storage) = storage();
         staging.clear(&storage).unwrap();
         let others = ["foreign-0-1", "j-1-3", "j-2-1", "dead-0-1", "new-0-1"];

@@ -1,6 +1,6 @@
-//! A model's gzipped tarball, as all who read one go through it. `publish/pack` writes them.
+//! Reads a model's gzipped tarball, which `pack` writes.
 //!
-//! Whoever can write a model's place can put anything there, so what is kept in memory of a tarball has bounds.
+//! Anyone who can write to the model storage can put any file there, so all memory for a tarball is bounded.
 
 use std::cell::Cell;
 use std::io::{self, BufReader, Read};
@@ -11,28 +11,28 @@ use anyhow::bail;
 use flate2::read::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
 
-/// What the server made of the statement: first in the tarball, and beside it.
+/// Metadata from the server: the first file in the tarball, and beside it.
 pub const GOB: &str = "sqlflow.gob";
 
-/// What a submitter writes about its model: right after the gob and its copy.
+/// Metadata from the submitter: directly after the gob and its copy.
 pub const META: &str = "model_meta.json";
-/// Entries among which it is looked for, and bytes of one that may be passed over to get there.
+/// Number of entries that are searched for it, and length of an entry that may be skipped.
 const META_WITHIN: usize = 3;
 const MAX_PASSED: u64 = 1 << 20;
 
-/// Longest metadata or gob, in bytes.
+/// Maximum length of metadata or a gob.
 const MAX_CONTENT: u64 = 64 << 20;
-/// Bytes of what stands before an entry's content: its header, and a long name. A bound of `tar` itself is not known.
+/// Maximum length of an entry's header with a long name. The `tar` crate has no bound of its own.
 const MAX_HEADER: u64 = 64 << 10;
-/// Bytes of all entries' names together; readers keep them.
+/// Maximum length of all names together, which readers keep in memory.
 const MAX_NAMES: usize = 64 << 20;
-/// What keeping a name costs besides.
+/// Overhead of a name in memory.
 const NAME_OVERHEAD: usize = 64;
 
-/// What `each` sees of a tarball that is read from `R`.
+/// Entry of a tarball that is read from `R`.
 pub type TarEntry<'a, R> = Entry<'a, Allowance<R>>;
 
-/// Gives at most as many bytes as are allowed for now.
+/// Limits the number of bytes that may be read now.
 #[derive(Debug)]
 pub struct Allowance<R> {
     content: MultiGzDecoder<BufReader<R>>,
@@ -52,9 +52,9 @@ impl<R: Read> Read for Allowance<R> {
     }
 }
 
-/// Whether a link of this name, in a folder, may lead out of it. Only such a target does not that goes up no further than the
-/// folder, and only at its beginning: what stands before a later `..` may be another link. The folders of the name must be
-/// none.
+/// Whether a link of this name in a folder may lead out of the folder. A safe target is relative, has `..` only at its
+/// beginning, and goes up no further than the folder: a segment before a later `..` may be another link. The folders in
+/// the name itself must not be links.
 pub fn leads_out(name: &Path, target: &Path) -> bool {
     let depth = name.components().filter(|it| matches!(it, Component::Normal(_))).count();
     let mut ups = 0;
@@ -71,10 +71,11 @@ pub fn leads_out(name: &Path, target: &Path) -> bool {
     ups >= depth.max(1)
 }
 
-/// Shows every entry, in order, and reads on to the end: when this returns without an error the tarball is whole.
+/// Calls `each` for every entry in order, and reads to the end. Without an error the tarball is complete and not
+/// corrupted.
 ///
 /// # Errors
-/// Those of `each`; it cannot be read, or is cut or spoilt; names that are longer than any model's.
+/// Those of `each`; the tarball cannot be read, or is truncated or corrupted; too many or too long names.
 pub fn read<R: Read>(
     tarball: R,
     mut each: impl FnMut(&mut TarEntry<'_, R>) -> anyhow::Result<()>,
@@ -87,29 +88,29 @@ pub fn read<R: Read>(
         let next = entries.next();
         allowed.set(u64::MAX);
         let Some(mut entry) = next.transpose()? else { break };
-        // Its holes could be read for ever.
+        // Its holes may expand without bound.
         if entry.header().entry_type() == EntryType::GNUSparse {
-            bail!("{} was packed with holes", entry.path()?.display());
+            bail!("cannot read sparse file {}; pack it without --sparse", entry.path()?.display());
         }
-        // Says something of the whole archive, as `git archive` does.
+        // Metadata of the archive, as from `git archive`.
         if entry.header().entry_type() == EntryType::XGlobalHeader {
             io::copy(&mut entry, &mut io::sink())?;
             continue;
         }
         names += entry.path_bytes().len() + entry.link_name_bytes().map_or(0, |it| it.len()) + NAME_OVERHEAD;
         if names > MAX_NAMES {
-            bail!("there are more files than a model has");
+            bail!("too many files in the tarball");
         }
         each(&mut entry)?;
-        // What is left of it counts for no header.
+        // The rest of it does not count as a header.
         io::copy(&mut entry, &mut io::sink())?;
     }
-    // The checksum stands at the end, after what tar reads.
+    // The checksum of gzip follows the end of the archive.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
     Ok(())
 }
 
-/// The gob of a tarball that has one; nothing more is read. What is no tarball has none.
+/// Reads the gob of a tarball, and nothing else. `None`: there is none, or this is not a tarball.
 ///
 /// # Errors
 /// It cannot be read.
@@ -117,14 +118,14 @@ pub fn gob(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
     let failed = Rc::new(Cell::new(false));
     match find(Watched { from: tarball, failed: failed.clone() }, GOB, 1) {
         Err(error) if !failed.get() => {
-            tracing::warn!(%error, "the model in place is spoilt");
+            tracing::warn!(%error, "the published model is corrupted");
             Ok(None)
         }
         found => found,
     }
 }
 
-/// Tells an error of what is read from one of its content.
+/// Distinguishes errors of the reader from errors in the content.
 struct Watched<R> {
     from: R,
     failed: Rc<Cell<bool>>,
@@ -136,10 +137,10 @@ impl<R: Read> Read for Watched<R> {
     }
 }
 
-/// The whole content of metadata or a gob.
+/// Reads metadata or a gob.
 ///
 /// # Errors
-/// It cannot be read; it is longer than any.
+/// It cannot be read, or is too long.
 pub fn content(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     entry.take(MAX_CONTENT + 1).read_to_end(&mut bytes)?;
@@ -149,15 +150,15 @@ pub fn content(entry: &mut impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The metadata of a tarball that has it among its first entries, before anything large; no more is read.
+/// Reads the metadata if it is among the first entries, before a large one. Reads nothing else.
 ///
 /// # Errors
-/// It cannot be read, or is no tarball.
+/// It cannot be read, or is not a tarball.
 pub fn meta(tarball: impl Read) -> io::Result<Option<Vec<u8>>> {
     find(tarball, META, META_WITHIN)
 }
 
-/// The content of the entry with this name, if it is one of the first.
+/// Content of the entry with this name, if it is one of the first.
 fn find(tarball: impl Read, name: &str, within: usize) -> io::Result<Option<Vec<u8>>> {
     let (mut archive, allowed) = open(tarball);
     let mut entries = archive.entries()?;
@@ -217,14 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn entries_that_nobody_reads_are_passed_over() {
+    fn unread_entries_are_skipped() {
         let large = 3 * MAX_HEADER;
         let found = names(&tarball(&[(EntryType::Regular, "a", large), (EntryType::Regular, "b", 1)]));
         assert_eq!(found.unwrap(), ["a", "b"]);
     }
 
     #[test]
-    fn a_name_may_be_long_but_not_take_the_memory() {
+    fn entry_names_are_bounded() {
         let name = |length| {
             tarball(&[(EntryType::GNULongName, "././@LongLink", length), (EntryType::Regular, "a", 1)])
         };
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_gob_that_stands_first_is_found() {
+    fn gob_is_found_only_as_the_first_entry() {
         let with = tarball(&[(EntryType::Regular, GOB, 3), (EntryType::Regular, "a", 1)]);
         assert_eq!(gob(&with[..]).unwrap(), Some(b"xxx".to_vec()));
         assert_eq!(gob(&tarball(&[(EntryType::Regular, "a", 1)])[..]).unwrap(), None);
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_is_found_only_before_anything_large() {
+    fn metadata_is_found_only_before_large_entries() {
         let entries = |large: u64| {
             let entry = |name, size| (EntryType::Regular, name, size);
             tarball(&[entry(GOB, 3), entry("m.gob", large), entry(META, 2), entry("weights", 9)])
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_leads_out_by_its_root_by_too_many_steps_up_and_by_steps_behind_a_name() {
+    fn links_that_lead_out_are_detected() {
         for (name, target) in
             [("a", "b"), ("a", "./b/c"), ("s/a", "../b"), ("s/t/a", "../../b"), ("s/a", ".."), ("a", ".")]
         {
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn metadata_has_a_longest_length() {
+    fn metadata_length_is_bounded() {
         assert_eq!(content(&mut &b"short"[..]).unwrap(), b"short");
         let long = content(&mut io::repeat(b'x')).unwrap_err();
         assert_eq!(long.to_string(), "a file is too long for metadata");

@@ -1,5 +1,5 @@
-//! Unpacks a gzipped tarball into a folder: of this agent, or an ordinary one of `tar czf`. Whoever can write a model's place
-//! can put anything there, so nothing is ever written outside of the folder, nor through a link in it.
+//! Unpacks a gzipped tarball of this agent or of `tar czf` into a folder. Anyone who can write to the model storage can
+//! put any file there, so nothing is written outside of the folder or through a link.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
@@ -14,11 +14,11 @@ use tar::{EntryType, Header};
 
 use crate::tarball::{self, TarEntry, leads_out};
 
-/// Keeps modes, without set-user-id and the like, and times; not owners. What is there under the name of a file or link is
+/// Keeps times and modes (without set-user-id and the like), not owners. Existing files and links of the same names are
 /// replaced. `made` receives the files and links.
 ///
 /// # Errors
-/// It cannot be read or written; it has something else than files, folders and links that stay within the folder.
+/// A read or write failed; an entry is not a file, a folder or a link that stays within the folder.
 pub fn unpack(tarball: impl Read, folder: &Path, made: &mut BTreeSet<PathBuf>) -> anyhow::Result<()> {
     fs::create_dir_all(folder)?;
     let mut unpacking =
@@ -30,28 +30,28 @@ pub fn unpack(tarball: impl Read, folder: &Path, made: &mut BTreeSet<PathBuf>) -
     unpacking.finish()
 }
 
-/// What is known while it is unpacked: names, of which a tarball has so many at the most.
+/// State of unpacking. Its memory is bounded by the names in a tarball.
 struct Unpacking<'a> {
     folder: &'a Path,
     made: &'a mut BTreeSet<PathBuf>,
-    /// The last one that was found, or made, to be none by way of a link. Entries come folder by folder.
+    /// The last folder that is known not to be behind a link. Entries are ordered by folder.
     last_folder: PathBuf,
-    /// Made last, so that nothing is written through one.
+    /// Created last, so that nothing is written through one.
     links: Vec<(PathBuf, PathBuf)>,
-    /// With their modes and times, set last: one may not be written into, and whatever is made in it changes its time.
-    folders: Vec<(PathBuf, Kept)>,
+    /// With attributes that are set last: a mode may forbid writing, and new files change the time.
+    folders: Vec<(PathBuf, Attributes)>,
 }
 
-/// What an entry keeps besides its content.
+/// Attributes of an entry that are kept.
 #[derive(Debug, Clone, Copy)]
-struct Kept {
+struct Attributes {
     mode: Option<u32>,
     modified: Option<SystemTime>,
 }
 
-impl Kept {
+impl Attributes {
     fn of(header: &Header) -> Self {
-        // A model's have none.
+        // Entries of a model have no time.
         let seconds = header.mtime().ok().filter(|it| *it > 0);
         Self {
             mode: header.mode().ok().map(|it| it & 0o777),
@@ -61,7 +61,7 @@ impl Kept {
 
     fn set(self, file: &File) -> io::Result<()> {
         if let Some(modified) = self.modified {
-            // Not every file system can.
+            // Some file systems do not support it.
             let _ = file.set_modified(modified);
         }
         self.mode.map_or(Ok(()), |mode| file.set_permissions(Permissions::from_mode(mode)))
@@ -75,34 +75,37 @@ impl Unpacking<'_> {
             EntryType::Directory => {
                 let target = inside(self.folder, path)?;
                 self.make_folder(&target)?;
-                // That of an earlier time may not be written into.
+                // The mode of an existing folder may forbid writing.
                 fs::set_permissions(&target, Permissions::from_mode(0o700))?;
-                self.folders.push((target, Kept::of(entry.header())));
+                self.folders.push((target, Attributes::of(entry.header())));
             }
             EntryType::Regular | EntryType::Continuous => {
                 let target = self.room_for(path)?;
-                // New, so that nothing is written through what was there.
+                // New, so that nothing is written through an existing link.
                 let mut file = File::create_new(&target)?;
                 self.made.insert(target);
                 io::copy(entry, &mut file)?;
-                Kept::of(entry.header()).set(&file)?;
+                Attributes::of(entry.header()).set(&file)?;
             }
             EntryType::Symlink => {
                 let link = entry.link_name()?.context("it is a link without a target")?.into_owned();
                 if leads_out(path, &link) {
-                    bail!("it is a link that leads out of its folder, to {}", link.display());
+                    bail!("it is a link out of its folder, to {}", link.display());
                 }
                 self.links.push((path.to_owned(), link));
             }
             EntryType::Link => {
                 let link = entry.link_name()?.context("it is a link without a target")?.into_owned();
                 let original = inside(self.folder, &link)?;
-                // Only what was unpacked: anything else that stands there is not the tarball's to give.
+                // Only to unpacked files: others do not belong to the tarball.
                 if !self.made.contains(&original) || inside(self.folder, path)? == original {
-                    bail!("it is a link to {}, which is no file before it", link.display());
+                    bail!(
+                        "it is a hard link to {}, which is not an earlier file of the tarball",
+                        link.display()
+                    );
                 }
                 let target = self.room_for(path)?;
-                // A file system may have no such links.
+                // Some file systems do not support hard links.
                 fs::hard_link(&original, &target).or_else(|_| fs::copy(&original, &target).map(drop))?;
                 self.made.insert(target);
             }
@@ -115,10 +118,10 @@ impl Unpacking<'_> {
         for (path, link) in std::mem::take(&mut self.links) {
             self.link(&path, &link).with_context(|| format!("cannot unpack {}", path.display()))?;
         }
-        // The inner ones first.
-        for (folder, kept) in self.folders.into_iter().rev() {
+        // Inner folders first.
+        for (folder, attributes) in self.folders.into_iter().rev() {
             File::open(&folder)
-                .and_then(|it| kept.set(&it))
+                .and_then(|it| attributes.set(&it))
                 .with_context(|| format!("cannot set the mode of {}", folder.display()))?;
         }
         Ok(())
@@ -131,7 +134,7 @@ impl Unpacking<'_> {
         Ok(())
     }
 
-    /// The place of a file or link, with its folder made and nothing in it.
+    /// Path of a new file or link: creates its folder and removes what exists there.
     fn room_for(&mut self, path: &Path) -> anyhow::Result<PathBuf> {
         let target = inside(self.folder, path)?;
         if let Some(parent) = target.parent() {
@@ -140,14 +143,14 @@ impl Unpacking<'_> {
         match fs::symlink_metadata(&target) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error.into()),
-            Ok(found) if found.is_dir() => bail!("there is a folder of this name"),
-            // From an earlier time, or it comes twice: as with `tar` the last one counts.
+            Ok(found) if found.is_dir() => bail!("a folder of this name exists"),
+            // It existed before or comes twice. As with `tar`, the last one counts.
             Ok(_) => fs::remove_file(&target)?,
         }
         Ok(target)
     }
 
-    /// Makes a folder below ours, and those that it is in. None of them may be a link, which may lead anywhere.
+    /// Creates a folder and its parents. None of them may be a link, which may lead out of the root.
     fn make_folder(&mut self, target: &Path) -> anyhow::Result<()> {
         if target == self.last_folder {
             return Ok(());
@@ -159,7 +162,7 @@ impl Unpacking<'_> {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(&folder)?,
                 Err(error) => return Err(error.into()),
                 Ok(found) if found.is_dir() => {}
-                Ok(_) => bail!("{} is there, and is no folder", folder.display()),
+                Ok(_) => bail!("{} exists and is not a folder", folder.display()),
             }
         }
         self.last_folder = folder;
@@ -196,9 +199,9 @@ mod tests {
         builder.into_inner().unwrap().finish().unwrap()
     }
 
-    /// What GNU tar makes of a folder, and what it gives back.
+    /// Compares with the tree that GNU tar packed.
     #[test]
-    fn an_ordinary_tarball_is_unpacked_as_it_was() {
+    fn tarball_of_gnu_tar_is_unpacked_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let script = "mkdir -p tree/sub tree/closed && cd tree && echo tool > sub/tool && chmod 751 sub/tool
 ln -s tool sub/link && ln -s sub folder && ln -s ../sub/tool closed/up && ln -s nowhere dangling && ln sub/tool hard
@@ -210,7 +213,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
         for name in ["tree.tar.gz", "pax.tar.gz"] {
             let tarball = fs::read(dir.path().join(name)).unwrap();
             let folder = dir.path().join(format!("of-{name}"));
-            // The second time into the same folder, as when a container is restarted.
+            // Twice into the same folder, as when a container is restarted.
             for _ in 0..2 {
                 unpack(&tarball[..], &folder, &mut BTreeSet::new()).unwrap();
                 let find = |of: &Path| {
@@ -219,7 +222,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
                     let found =
                         find.args(["!", "-name", "link", "!", "-type", "l"]).args(format).current_dir(of);
                     let text = String::from_utf8(found.output().unwrap().stdout).unwrap();
-                    // The folder itself is the user's.
+                    // The folder itself belongs to the user.
                     let mut lines: Vec<_> =
                         text.lines().filter(|it| !it.starts_with(' ')).map(str::to_owned).collect();
                     lines.sort();
@@ -239,7 +242,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
         }
     }
 
-    /// A link that only together with another one leads out, and files that would be written through one.
+    /// Links that lead out only together with another one, and files that would be written through one.
     #[test]
     fn nothing_is_written_through_links() {
         let dir = tempfile::tempdir().unwrap();
@@ -259,7 +262,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
             unpack(&tarball(bad)[..], &folder, &mut BTreeSet::new()).unwrap_err();
             assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
         }
-        // Somebody's own link in the folder.
+        // A link of the user in the folder.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).unwrap();
         symlink(dir.path().join("outside"), folder.join("sub")).unwrap();
@@ -267,11 +270,11 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
         let error =
             unpack(&tarball(&[("sub/x", EntryType::Regular, "x")])[..], &folder, &mut BTreeSet::new())
                 .unwrap_err();
-        assert!(format!("{error:#}").contains("sub is there, and is no folder"), "{error:#}");
+        assert!(format!("{error:#}").contains("sub exists and is not a folder"), "{error:#}");
         unpack(&tarball(&[("y", EntryType::Regular, "y")])[..], &folder, &mut BTreeSet::new()).unwrap();
         assert_eq!(fs::read_to_string(folder.join("y")).unwrap(), "y");
         assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
-        // Thousands of folders in one name are no reason to use up the stack.
+        // Thousands of folders in one name must not overflow the stack.
         let deep = "d/".repeat(20_000);
         let mut builder = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         let mut header = Header::new_gnu();
@@ -282,7 +285,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
     }
 
     #[test]
-    fn a_model_is_unpacked() {
+    fn model_is_unpacked() {
         let dir = tempfile::tempdir().unwrap();
         let good =
             tarball(&[("./", EntryType::Directory, ""), ("a/model.bin", EntryType::Regular, "weights")]);
@@ -291,7 +294,7 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
     }
 
     #[test]
-    fn nothing_leaves_the_folder() {
+    fn hostile_entries_are_rejected() {
         for bad in [
             ("../x", EntryType::Regular, "x"),
             ("/x", EntryType::Regular, "x"),
@@ -311,14 +314,14 @@ tar czf ../tree.tar.gz . && tar czf ../pax.tar.gz --format=pax --pax-option=comm
     }
 
     #[test]
-    fn a_tarball_that_is_cut_or_spoilt_is_no_model() {
+    fn truncated_or_corrupted_tarball_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let whole = tarball(&[("model.bin", EntryType::Regular, "weights")]);
         let cut = &whole[..whole.len() - 4];
         assert!(unpack(cut, &dir.path().join("cut"), &mut BTreeSet::new()).is_err());
-        let mut spoilt = whole.clone();
-        let crc = spoilt.len() - 8;
-        spoilt[crc] ^= 1;
-        assert!(unpack(&spoilt[..], &dir.path().join("spoilt"), &mut BTreeSet::new()).is_err());
+        let mut corrupted = whole.clone();
+        let crc = corrupted.len() - 8;
+        corrupted[crc] ^= 1;
+        assert!(unpack(&corrupted[..], &dir.path().join("corrupted"), &mut BTreeSet::new()).is_err());
     }
 }

@@ -1,8 +1,8 @@
-//! Uploads to S3 that nobody will complete.
+//! Abandoned multipart uploads to S3.
 //!
-//! An agent that was killed leaves its upload behind: nobody sees it, but it takes room and is paid for. The store does not
-//! say whose an upload is, so its age decides, by the store's own clock. OpenDAL neither lists uploads nor aborts those
-//! of others; these two requests are made here.
+//! The upload of an agent that was killed is invisible, but occupies paid storage. The store does not record an owner,
+//! so the age decides, by the store's clock. OpenDAL neither lists uploads nor aborts those of other writers; this
+//! module sends both requests.
 
 use std::io;
 use std::time::{Duration, SystemTime};
@@ -21,19 +21,19 @@ use serde::Deserialize;
 use super::http::{client, io_error, transporter};
 use super::staging::ABANDONED_AFTER;
 
-/// The next attempt looks again; a store that is slow here must not hold this one.
+/// Timeout for all of it, so that a slow store does not delay this attempt. The next attempt tries again.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Uploads that one answer lists, each with a name of at most 1,024 bytes.
+/// Uploads in one response, each with a name of at most 1,024 bytes.
 const AT_ONCE: &str = "100";
-/// Bytes of such a list, generously.
+/// Maximum length of such a response.
 const LONGEST_LIST: usize = 1 << 20;
-/// What a signature of AWS leaves as it is; see "Create a canonical request" in its documentation.
+/// Characters that AWS signatures do not escape; see "Create a canonical request" in its documentation.
 const QUOTED: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// Aborts uploads of this object that began more than a day ago, and says how many there were.
+/// Aborts uploads of this object that began more than a day ago. Returns their number.
 ///
 /// # Errors
-/// Those of the store; nobody is worse off than before.
+/// Those of the store.
 pub(super) async fn abort_abandoned(operator: &Operator, region: &str, path: &str) -> io::Result<usize> {
     let aborting = async {
         let store = Store::new(operator, region).await?;
@@ -82,12 +82,13 @@ impl Upload {
 
 impl Store {
     async fn new(operator: &Operator, region: &str) -> io::Result<Self> {
-        // OpenDAL knows where the bucket is; what it signs for a name says so.
+        // The address of the bucket is taken from a request that OpenDAL signs.
         const NAME: &str = "x";
         let presigned = operator.presign_stat(NAME, LONGEST).await.map_err(io_error)?;
         let bucket = presigned.uri().to_string();
         let bucket = bucket.split('?').next().and_then(|it| it.strip_suffix(NAME));
-        let bucket = bucket.ok_or_else(|| io::Error::other("the bucket has no address"))?.to_owned();
+        let bucket =
+            bucket.ok_or_else(|| io::Error::other("cannot find the address of the bucket"))?.to_owned();
         let client = client()?;
         let context = Context::new().with_file_read(TokioFileRead).with_env(OsEnv);
         let context = context.with_http_send(transporter(client.clone()));
@@ -96,13 +97,13 @@ impl Store {
         Ok(Self { client, signer, bucket })
     }
 
-    /// What is being uploaded under this name, and the store's time.
+    /// Uploads under this name, with the time of the store.
     async fn uploads_of(&self, path: &str) -> io::Result<(SystemTime, Vec<Upload>)> {
         let query = format!("max-uploads={AT_ONCE}&prefix={}&uploads=", quoted(path));
         let answer = self.ask(Method::GET, &self.bucket, &query).await?;
         let date = answer.headers().get(http::header::DATE).and_then(|it| it.to_str().ok());
         let now = date.and_then(|it| Timestamp::parse_rfc2822(it).ok());
-        let now = now.ok_or_else(|| io::Error::other("the store does not say what time it is"))?;
+        let now = now.ok_or_else(|| io::Error::other("the response has no valid Date header"))?;
         let text = body(answer).await?;
         let uploads: Uploads = quick_xml::de::from_reader(&text[..]).map_err(io::Error::other)?;
         Ok((now.as_system_time(), uploads.found))
@@ -132,7 +133,7 @@ async fn body(mut answer: Response) -> io::Result<Vec<u8>> {
     while let Some(piece) = answer.chunk().await.map_err(io::Error::other)? {
         body.extend_from_slice(&piece);
         if body.len() > LONGEST_LIST {
-            return Err(io::Error::other("the store's list of uploads has no end"));
+            return Err(io::Error::other("the list of uploads is too long"));
         }
     }
     Ok(body)
@@ -147,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_began_long_ago_is_abandoned() {
+    fn only_old_uploads_are_abandoned() {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let begun = |initiated: &str| Upload { key: "k".into(), id: "1".into(), initiated: initiated.into() };
         // 2001-09-09T01:46:40Z is now.
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_of_uploads_is_read() {
+    fn list_of_uploads_is_parsed() {
         let text = r#"<?xml version="1.0"?><ListMultipartUploadsResult><Bucket>b</Bucket><Upload><Key>a &amp; b</Key>
             <UploadId>one</UploadId><Initiator><ID>x</ID></Initiator><Initiated>2026-01-01T00:00:00.000Z</Initiated></Upload>
             <Upload><Initiated>2026-01-01T00:00:00Z</Initiated><UploadId>two</UploadId><Key>c</Key></Upload>

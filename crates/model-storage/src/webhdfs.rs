@@ -1,7 +1,7 @@
-//! Models in HDFS over HTTP, for where its own protocol does not reach.
+//! Models in HDFS over HTTP, for networks that its own protocol does not cross.
 //!
-//! OpenDAL writes and reads. It cannot rename, so that one request is ours: RENAME with `renameoptions=OVERWRITE`, one
-//! transaction of the namenode.
+//! OpenDAL writes and reads. It cannot rename, so this module sends that request itself: RENAME with
+//! `renameoptions=OVERWRITE`, one transaction of the namenode.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,11 +12,13 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use opendal::{Entry, ErrorKind, Metadata, Operator, Writer};
 use sqlflow_os::failpoint;
+use sqlflow_sync::lock;
 
-use super::retry::Waiting;
+use super::retry::Calls;
 use super::staging::{Folders, Staging, is_staging};
 use super::{
-    FoundFile, ModelPlace, ModelStore, Over, Overtaken, Patience, Pieces, Sink, StagedFile, below, http, kind,
+    FoundFile, ModelLocation, ModelStore, Pieces, Precondition, RetryPolicy, Sink, StagedFile, WriteConflict,
+    below, http, kind,
 };
 use crate::cache::Fingerprint;
 
@@ -28,16 +30,22 @@ pub(super) struct WebhdfsStore {
     endpoint: String,
     folder: String,
     staging: Staging,
-    waiting: Waiting,
-    /// What was staged, as the namenode described it. A rename keeps that.
+    calls: Calls,
+    /// Staged files, as the namenode described them. A rename keeps that.
     staged: Arc<Mutex<HashMap<String, Described>>>,
 }
 
-/// Length, and when it was last changed.
-type Described = (u64, Option<SystemTime>);
+/// What identifies a file before and after a rename.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Described {
+    length: u64,
+    modified: Option<SystemTime>,
+}
 
-fn described(found: &Metadata) -> Described {
-    (found.content_length(), found.last_modified().map(SystemTime::from))
+impl From<&Metadata> for Described {
+    fn from(found: &Metadata) -> Self {
+        Self { length: found.content_length(), modified: found.last_modified().map(SystemTime::from) }
+    }
 }
 
 impl fmt::Debug for WebhdfsStore {
@@ -50,12 +58,16 @@ impl fmt::Debug for WebhdfsStore {
 }
 
 impl WebhdfsStore {
-    pub(super) fn new(place: &ModelPlace, staging: Staging, patience: Arc<Patience>) -> Result<Self, String> {
+    pub(super) fn new(
+        location: &ModelLocation,
+        staging: Staging,
+        retry: Arc<RetryPolicy>,
+    ) -> Result<Self, String> {
         Ok(Self {
-            endpoint: format!("http://{}", place.authority),
-            folder: place.folder.clone(),
+            endpoint: format!("http://{}", location.authority),
+            folder: location.folder.clone(),
             staging,
-            waiting: Waiting::new(patience)?,
+            calls: Calls::new(retry)?,
             staged: Arc::default(),
         })
     }
@@ -83,12 +95,12 @@ impl WebhdfsStore {
         let Err(error) = self.ask_to_rename(&from, &to).await else { return Ok(()) };
         let is_missing =
             |found: &opendal::Result<_>| matches!(found, Err(error) if error.kind() == ErrorKind::NotFound);
-        let staged = self.staged.lock().expect("nobody panics while holding the lock").get(name).copied();
+        let staged = lock(&self.staged).get(name).copied();
         match (operator.stat(&from).await, operator.stat(&to).await) {
-            // It went through before, and only its answer was lost.
-            (gone, Ok(found)) if is_missing(&gone) && staged == Some(described(&found)) => Ok(()),
+            // An earlier rename succeeded, and only its response was lost.
+            (gone, Ok(found)) if is_missing(&gone) && staged == Some(Described::from(&found)) => Ok(()),
             (gone, found) if is_missing(&gone) && (found.is_ok() || is_missing(&found)) => {
-                Err(Overtaken::not_staged(name))
+                Err(WriteConflict::not_staged(name))
             }
             _ => Err(error),
         }
@@ -114,10 +126,10 @@ impl WebhdfsStore {
         if !status.is_success() {
             return Err(io::Error::other(format!("RENAME: {status}: {}", exception(&text))));
         }
-        // A namenode that overwrites says nothing more. HttpFS knows no such option, and refuses with success.
+        // A namenode that overwrites returns nothing more. HttpFS ignores the option, and refuses with status 200.
         match serde_json::from_str::<serde_json::Value>(&text) {
             Ok(answer) if answer["boolean"] == false => Err(io::Error::other(
-                "RENAME was refused: is this HttpFS? It puts no file over another; name a namenode",
+                "RENAME was refused; HttpFS cannot replace a file: use the address of a namenode",
             )),
             _ => Ok(()),
         }
@@ -125,15 +137,15 @@ impl WebhdfsStore {
 }
 
 impl ModelStore for WebhdfsStore {
-    fn stage(&self, name: &str, over: Over, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
+    fn stage(&self, name: &str, precondition: Precondition, _bytes: u64) -> io::Result<Box<dyn StagedFile>> {
         let operator = self.operator()?;
         let path = self.staged_path(name);
-        let writer = self.waiting.wait(async {
-            // What an earlier try left would be appended to.
+        let writer = self.calls.wait(async {
+            // Otherwise the file of an earlier try would be appended to.
             operator.delete(&path).await.map_err(http::io_error)?;
             operator.writer_with(&path).append(true).await.map_err(http::io_error)
         })?;
-        if over == Over::WhatIsThere {
+        if precondition == Precondition::IfUnchanged {
             self.staging.sweep(self);
         }
         let staged = Staged {
@@ -143,7 +155,7 @@ impl ModelStore for WebhdfsStore {
             writer,
             length: 0,
             staged: self.staged.clone(),
-            waiting: self.waiting.clone(),
+            calls: self.calls.clone(),
         };
         Ok(Box::new(Pieces::new(staged, PIECE)))
     }
@@ -151,7 +163,7 @@ impl ModelStore for WebhdfsStore {
     fn commit(&self, name: &str) -> io::Result<()> {
         failpoint::agent(&format!("{}-before-rename", kind(name)));
         let operator = self.operator()?;
-        self.waiting.wait(self.rename(&operator, name))?;
+        self.calls.wait(self.rename(&operator, name))?;
         failpoint::agent(&format!("{}-after-rename", kind(name)));
         Ok(())
     }
@@ -163,7 +175,7 @@ impl ModelStore for WebhdfsStore {
 
     fn fingerprint(&self, name: &str) -> io::Result<Option<Fingerprint>> {
         let operator = self.operator()?;
-        self.waiting.wait(http::fingerprint(&operator, &self.final_path(name)))
+        self.calls.wait(http::fingerprint(&operator, &self.final_path(name)))
     }
 
     fn list(&self) -> io::Result<Vec<FoundFile>> {
@@ -171,67 +183,78 @@ impl ModelStore for WebhdfsStore {
         let mut found = Vec::new();
         let mut folders = vec![self.folder.clone()];
         while let Some(folder) = folders.pop() {
-            for entry in self.waiting.wait(entries(&operator, &folder))? {
+            for entry in self.calls.wait(entries(&operator, &folder))? {
                 let metadata = entry.metadata();
                 if metadata.is_dir() {
                     folders.push(entry.path().to_owned());
                 } else if let Some(path) = below(&self.folder, entry.path()) {
-                    let (bytes, modified) = described(metadata);
-                    found.push(FoundFile { path, bytes, modified });
+                    let Described { length, modified } = Described::from(metadata);
+                    found.push(FoundFile { path, bytes: length, modified });
                 }
             }
         }
         Ok(found)
     }
 
+    fn find(&self, name: &str) -> io::Result<FoundFile> {
+        let operator = self.operator()?;
+        let path = self.final_path(name);
+        let found = self.calls.wait(async { operator.stat(&path).await.map_err(http::io_error) })?;
+        if !found.is_file() {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let Described { length, modified } = Described::from(&found);
+        Ok(FoundFile { path: name.to_owned(), bytes: length, modified })
+    }
+
     fn delete(&self, name: &str) -> io::Result<()> {
         let operator = self.operator()?;
         let path = self.final_path(name);
-        self.waiting.wait(async { operator.delete(&path).await.map_err(http::io_error) })?;
+        self.calls.wait(async { operator.delete(&path).await.map_err(http::io_error) })?;
         self.staging.sweep(self);
-        // Refused as long as something is in it.
+        // Fails unless it is empty.
         let folder = format!("{}/", self.folder);
-        let _ = self.waiting.wait(async { operator.delete(&folder).await.map_err(http::io_error) });
+        let _ = self.calls.wait(async { operator.delete(&folder).await.map_err(http::io_error) });
         Ok(())
     }
 
     fn read(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let operator = self.operator()?;
         let path = self.final_path(name);
-        let stream = self.waiting.wait(async {
+        let stream = self.calls.wait(async {
             operator.stat(&path).await.map_err(http::io_error)?;
             let reader = operator.reader(&path).await.map_err(http::io_error)?;
             reader.into_bytes_stream(..).await.map_err(http::io_error)
         })?;
-        Ok(Box::new(http::Reading::new(stream, self.waiting.clone())))
+        Ok(Box::new(http::Reading::new(stream, self.calls.clone())))
     }
 }
 
 impl Folders for WebhdfsStore {
     fn names(&self) -> io::Result<Vec<String>> {
         let operator = self.operator()?;
-        let found = self.waiting.wait_to_clear(entries(&operator, &self.folder))?;
+        let found = self.calls.wait_for_cleanup(entries(&operator, &self.folder))?;
         let names = found.iter().map(|it| it.name().trim_end_matches('/').to_owned());
         Ok(names.filter(|name| is_staging(name)).collect())
     }
 
-    /// Of folders themselves OpenDAL does not tell it.
+    /// OpenDAL does not report it for the folder itself.
     fn changed(&self, name: &str) -> io::Result<Option<SystemTime>> {
         let operator = self.operator()?;
-        let within = self.waiting.wait_to_clear(entries(&operator, &format!("{}/{name}", self.folder)))?;
-        Ok(within.iter().filter_map(|it| described(it.metadata()).1).max())
+        let within = self.calls.wait_for_cleanup(entries(&operator, &format!("{}/{name}", self.folder)))?;
+        Ok(within.iter().filter_map(|it| Described::from(it.metadata()).modified).max())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let operator = self.operator()?;
         let path = format!("{}/{name}/", self.folder);
-        self.waiting.wait_to_clear(async {
+        self.calls.wait_for_cleanup(async {
             operator.delete_with(&path).recursive(true).await.map_err(http::io_error)
         })
     }
 }
 
-/// What is in a folder; nothing when it is not there, or not any more.
+/// Entries of a folder; none if it does not exist.
 async fn entries(operator: &Operator, folder: &str) -> io::Result<Vec<Entry>> {
     let folder = format!("{}/", folder.trim_end_matches('/'));
     let mut found = match operator.list(&folder).await {
@@ -249,7 +272,7 @@ enum User {
     Unknown,
 }
 
-/// Read anew for every request, as tokens are renewed.
+/// Read for every request, since tokens are renewed.
 fn user_of_requests() -> User {
     let variable = |name| std::env::var(name).ok().filter(|it| !it.is_empty());
     match (variable("WEBHDFS_DELEGATION_TOKEN"), variable("HADOOP_USER_NAME")) {
@@ -278,27 +301,27 @@ struct Staged {
     writer: Writer,
     length: u64,
     staged: Arc<Mutex<HashMap<String, Described>>>,
-    waiting: Waiting,
+    calls: Calls,
 }
 
 impl Sink for Staged {
     fn send(&mut self, piece: Bytes) -> io::Result<()> {
         self.length += piece.len() as u64;
         let writer = &mut self.writer;
-        self.waiting.persist(async || writer.write(piece.clone()).await)
+        self.calls.wait_with_retries(async || writer.write(piece.clone()).await)
     }
 
     fn finish(self) -> io::Result<()> {
-        let Self { operator, path, name, mut writer, length, staged, waiting } = self;
-        let found = waiting.wait(async {
+        let Self { operator, path, name, mut writer, length, staged, calls } = self;
+        let found = calls.wait(async {
             writer.close().await.map_err(http::io_error)?;
-            operator.stat(&path).await.map(|found| described(&found)).map_err(http::io_error)
+            operator.stat(&path).await.map(|found| Described::from(&found)).map_err(http::io_error)
         })?;
-        // An APPEND whose answer was lost was sent again.
-        if found.0 != length {
-            return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {}", found.0)));
+        // An APPEND whose response was lost was sent twice.
+        if found.length != length {
+            return Err(io::Error::other(format!("{length} bytes were sent, but HDFS has {}", found.length)));
         }
-        staged.lock().expect("nobody panics while holding the lock").insert(name, found);
+        lock(&staged).insert(name, found);
         Ok(())
     }
 }

@@ -1,5 +1,5 @@
-//! Watch channels by key, of which only those that somebody watches are kept: entries that nobody watches are removed when
-//! the map has grown to twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
+//! Watch channels by key, of which only those that somebody watches are kept: entries that nobody watches are removed
+//! when the map has grown to twice what was watched at the last look, so it holds at most that and [`SPARE`] more.
 
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_client::TraceServiceClient;
 use opentelemetry_proto::tonic::common::v1::any_value;
@@ -88,10 +88,16 @@ impl Exporter {
         }
         let collector =
             get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| get("OTEL_EXPORTER_OTLP_ENDPOINT"));
-        match collector.filter(|it| !it.is_empty()) {
-            Some(collector) => Self::to(&collector, get).map(Some),
-            None => Ok(None),
+        let Some(collector) = collector.filter(|it| !it.is_empty()) else { return Ok(None) };
+        // The port of another protocol could not parse the bytes.
+        let names = ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"];
+        let set = names.into_iter().find_map(|name| Some((name, get(name)?)));
+        if let Some((name, protocol)) = set.filter(|(_, it)| it.starts_with("http")) {
+            bail!(
+                "cannot send spans by {protocol}: only grpc is supported; set {name}=grpc, and the port for it"
+            );
         }
+        Self::to(&collector, get).map(Some)
     }
 
     /// The same, with no more than this for a request.
@@ -243,6 +249,9 @@ mod tests {
         assert_eq!(timeout, Duration::from_millis(500));
         assert!(given(("OTEL_EXPORTER_OTLP_TIMEOUT", "soon")).is_err());
         assert!(Exporter::from_env(&env(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url")])).is_err());
+        assert!(given(("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")).is_err());
+        assert!(given(("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")).unwrap().is_some());
+        assert!(Exporter::from_env(&env(&[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")])).unwrap().is_none());
     }
 
     #[test]

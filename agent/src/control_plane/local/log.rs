@@ -1,5 +1,5 @@
-//! A folder that keeps a command's output: `stdout` and `stderr` byte for byte, and `records.jsonl`, a line for every
-//! piece of them, warning and gap, in the order in which they came.
+//! Log folder of a command: `stdout` and `stderr` byte for byte, and `records.jsonl` with a line for every piece of
+//! output, warning and gap, in order.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
@@ -12,8 +12,8 @@ use sqlflow_proto::record::{Record, record::Payload};
 const FILES: [&str; 2] = ["stdout", "stderr"];
 const RECORDS: &str = "records.jsonl";
 
-/// The files are written as the records come, and synced at the end: what the agent took survives its own death, and
-/// after a good end also the machine's.
+/// The files are written with each record, and synced at the end. So the log survives a kill of the agent, and after a
+/// regular end also a crash of the machine.
 #[derive(Debug)]
 pub(super) struct LogFolder {
     stdout: Growing,
@@ -21,7 +21,7 @@ pub(super) struct LogFolder {
     records: Growing,
 }
 
-/// A file of which only what was written whole counts.
+/// A file to which each write is made completely or not at all.
 #[derive(Debug)]
 struct Growing {
     file: File,
@@ -40,7 +40,7 @@ impl Growing {
         Ok(Self { file, length: 0, pending: Vec::new() })
     }
 
-    /// Writes what is pending. After an error the file is as if nothing had been written, and it can be tried again.
+    /// Writes the pending bytes. After an error nothing counts as written, and it can be retried.
     fn write(&mut self) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(self.length))?;
         self.file.write_all(&self.pending)?;
@@ -51,13 +51,14 @@ impl Growing {
 }
 
 impl LogFolder {
-    /// Makes the folder and its files. Those of an earlier run, as when a container was started again, get numbers: `stdout.1`.
+    /// Creates the folder and its files. Files of an earlier run, for example before a restart of the container, are
+    /// renamed: `stdout.1`.
     ///
     /// # Errors
-    /// Those of the file system; another run logs there now.
+    /// Those of the file system; another run uses the folder now.
     pub(super) fn create(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        // The lock goes with the process that has it, however that ends.
+        // The kernel releases the lock when its process ends.
         let _earlier =
             lock(OpenOptions::new().write(true).create(true).truncate(false).open(dir.join(RECORDS))?)?;
         move_aside(dir)?;
@@ -66,12 +67,12 @@ impl LogFolder {
         Ok(Self { stdout: Growing::create(dir, "stdout")?, stderr: Growing::create(dir, "stderr")?, records })
     }
 
-    /// Appends records. After an error call it again with the same ones.
+    /// Appends records. After an error, call it again with the same ones.
     pub(super) fn write(&mut self, records: &[Record]) -> io::Result<()> {
         for file in [&mut self.stdout, &mut self.stderr, &mut self.records] {
             file.pending.clear();
         }
-        // A stream that was written before another one failed must not get the same bytes twice.
+        // After a failure of one file, the bytes in the others must not be written twice.
         let lengths = [self.stdout.length, self.stderr.length];
         for record in records {
             if let Some(Payload::Output(output)) = &record.payload {
@@ -92,7 +93,7 @@ impl LogFolder {
         written
     }
 
-    /// Adds the outcome, and makes all of it durable.
+    /// Appends the outcome, and makes everything durable.
     pub(super) fn end(&mut self, outcome: &str) -> io::Result<()> {
         self.records.pending.clear();
         writeln!(self.records.pending, "{outcome}")?;
@@ -106,16 +107,15 @@ impl LogFolder {
 
 fn lock(file: File) -> io::Result<File> {
     match file.try_lock() {
-        Err(TryLockError::WouldBlock) => Err(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "another run logs there now; name another folder",
-        )),
-        // Not every file system has locks.
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(io::ErrorKind::AlreadyExists, "another run uses it now; use another folder"))
+        }
+        // Some file systems do not support locks.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
     }
 }
 
-/// Numbers what an earlier run left: the first one is 1.
+/// Renames the files of an earlier run, with numbers from 1.
 fn move_aside(dir: &Path) -> io::Result<()> {
     if fs::metadata(dir.join(RECORDS))?.len() == 0 && FILES.iter().all(|it| !dir.join(it).exists()) {
         return fs::remove_file(dir.join(RECORDS));
@@ -132,7 +132,7 @@ fn move_aside(dir: &Path) -> io::Result<()> {
             moved => moved?,
         }
     }
-    tracing::info!(number = last.saturating_add(1), "the log of an earlier run got a number");
+    tracing::info!(number = last.saturating_add(1), "renamed the log of an earlier run");
     Ok(())
 }
 
@@ -148,7 +148,7 @@ fn line(record: &Record) -> Value {
         }
         Some(Payload::Notice(notice)) => ("notice", json!(notice.text)),
         Some(Payload::Model(model)) => ("published", json!({ "uri": model.uri, "name": model.name })),
-        // Only submitters say such things.
+        // Only submitters send other records.
         _ => ("other", Value::Null),
     };
     line[kind] = value;
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_are_apart_and_their_order_is_kept() {
+    fn records_keep_the_order_of_separate_streams() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = LogFolder::create(dir.path()).unwrap();
         log.write(&[output(1, Stream::Stdout, "a"), output(2, Stream::Stderr, "b")]).unwrap();
@@ -184,16 +184,16 @@ mod tests {
         assert_eq!(streams, [json!("stdout"), json!("stderr"), json!("stdout"), Value::Null]);
     }
 
-    /// A container that is started again finds its folder as it left it.
+    /// As after a restart of the container.
     #[test]
-    fn the_logs_of_earlier_runs_stay_and_that_of_one_that_runs_is_not_touched() {
+    fn earlier_logs_are_numbered_and_a_running_one_is_locked() {
         let dir = tempfile::tempdir().unwrap();
         let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
         for text in ["first", "second", "third"] {
             let mut log = LogFolder::create(dir.path()).unwrap();
             log.write(&[output(1, Stream::Stdout, text)]).unwrap();
             let refused = LogFolder::create(dir.path()).unwrap_err();
-            assert!(refused.to_string().contains("another run logs there now"), "{refused}");
+            assert!(refused.to_string().contains("another run uses it now"), "{refused}");
             assert_eq!(read("stdout"), text);
         }
         assert_eq!((&*read("stdout.1"), &*read("stdout.2"), &*read("stdout")), ("first", "second", "third"));

@@ -1,7 +1,5 @@
-//! What a server does for an attempt, done here for `exec`: it assigns what the flags say, takes the records, grants
-//! every commit and acknowledges the outcome.
-//!
-//! `log` is the folder that keeps the output.
+//! Control plane of `exec`: assigns the command of the options, takes the records, grants every commit and acknowledges
+//! the outcome. `log` is the log folder.
 
 mod log;
 
@@ -19,16 +17,16 @@ use tokio::task::spawn_blocking;
 
 use crate::cli::ExecOptions;
 use crate::control_plane::Incoming;
-use crate::output::link::Link;
+use crate::outcome_json;
+use crate::output::link::{Link, Settled};
 use crate::output::sent::Sent;
-use crate::summary;
 use crate::supervisor::Event;
 use log::LogFolder;
 
-/// Between tries to write to a disk that is full, or gone for a while.
+/// Pause before a retry on a disk that is full or fails.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Stands in for a server.
+/// Replaces a server.
 #[derive(Debug)]
 pub(crate) struct LocalControlPlane {
     assignment: Assignment,
@@ -37,7 +35,7 @@ pub(crate) struct LocalControlPlane {
 
 impl LocalControlPlane {
     /// # Errors
-    /// The log folder cannot be made, or the outcome could not be written: told now, and not after hours.
+    /// The log folder cannot be created, or the outcome could not be written at the end.
     pub(crate) fn new(options: ExecOptions, attempt: AttemptRef) -> anyhow::Result<Self> {
         if let Some(file) = &options.common.outcome {
             can_write(file, options.log_to.as_deref())
@@ -49,7 +47,7 @@ impl LocalControlPlane {
             .transpose()?;
         let assignment = Assignment {
             attempt: Some(attempt),
-            // For those who tell of it.
+            // For logs and spans.
             command: options.command.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
             inputs: options.input,
             outputs: options.output,
@@ -70,12 +68,12 @@ impl LocalControlPlane {
             match message {
                 Some(Message::Records(batch)) => {
                     let last = batch.records.last().map_or(0, |record| record.seq);
-                    self.keep(batch.records, &link).await;
+                    self.write(batch.records, &link).await;
                     sent.acked(last);
-                    link.ack(last);
+                    link.outbox.ack(last);
                 }
                 Some(Message::Commit(_)) => {
-                    if link.settle_commit() {
+                    if link.attempt.settle_commit() == Settled::Pending {
                         let _ = incoming.send(Incoming::Event(Event::Granted));
                     }
                 }
@@ -91,9 +89,9 @@ impl LocalControlPlane {
         }
     }
 
-    /// Until it is written; meanwhile the outbox fills, and its policy says what becomes of the command. At the end the
-    /// attempt does not wait for ever.
-    async fn keep(&mut self, records: Vec<Record>, link: &Link) {
+    /// Writes records, with retries until it succeeds. Meanwhile the outbox fills, and its policy decides about the
+    /// command. The supervisor bounds the time at the end.
+    async fn write(&mut self, records: Vec<Record>, link: &Link) {
         let Some(mut log) = self.log.take() else { return };
         let records = Arc::new(records);
         loop {
@@ -105,55 +103,57 @@ impl LocalControlPlane {
             .await
             {
                 Ok(done) => done,
-                // The runtime is going down.
+                // The runtime is shutting down.
                 Err(_) => return,
             };
             log = returned;
             match written {
                 Ok(()) => break,
                 Err(error) => {
-                    if link.stalled().is_none() {
-                        tracing::warn!(%error, "cannot write the log; trying again");
+                    if link.connection.stalled().is_none() {
+                        tracing::warn!(%error, "cannot write the log; retrying");
                     }
-                    link.set_stalled(Some(error.to_string()));
+                    link.connection.set_stalled(Some(error.to_string()));
                 }
             }
             tokio::time::sleep(RETRY).await;
         }
-        if link.stalled().is_some() {
-            tracing::warn!("the log is written again");
-            link.set_stalled(None);
+        if link.connection.stalled().is_some() {
+            tracing::warn!("the log can be written again");
+            link.connection.set_stalled(None);
         }
         self.log = Some(log);
     }
 
-    /// One sentence on why the log is not whole for certain.
+    /// Finishes the log.
+    ///
+    /// # Errors
+    /// A message: the log may be incomplete.
     async fn end(&mut self, outcome: Outcome) -> Result<(), String> {
         let Some(mut log) = self.log.take() else { return Ok(()) };
-        match spawn_blocking(move || log.end(&summary::json(&outcome))).await {
+        match spawn_blocking(move || log.end(&outcome_json::encode(&outcome))).await {
             Ok(Err(error)) => {
                 let why = format!("cannot finish the log: {error}");
                 tracing::error!("{why}");
                 Err(why)
             }
-            // Or the runtime is going down.
+            // Or the runtime is shutting down.
             Ok(Ok(())) | Err(_) => Ok(()),
         }
     }
 }
 
-/// What tells a command of the collector that the flags name.
+/// Variable with the collector's address for the command.
 fn collector(address: String) -> (String, String) {
     ("OTEL_EXPORTER_OTLP_ENDPOINT".to_owned(), address)
 }
 
-/// Whether the file can be written, or made, as far as one can see without doing it. `coming` is a folder that is about to
-/// be made.
+/// Checks that the file can be written or created, without doing it. `coming` is a folder that will be created.
 fn can_write(file: &Path, coming: Option<&Path>) -> nix::Result<()> {
     let folder = file.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match access(file, AccessFlags::W_OK) {
         Ok(()) if file.is_dir() => Err(Errno::EISDIR),
-        // Where a link points nobody is asked.
+        // The target of a link is not checked.
         Err(Errno::ENOENT) if file.is_symlink() || coming == Some(folder) => Ok(()),
         Err(Errno::ENOENT) => access(folder, AccessFlags::W_OK | AccessFlags::X_OK),
         found => found,

@@ -1,28 +1,35 @@
-//! Waiting times between tries. Pure; the caller brings the randomness.
+//! Backoff between attempts to attach.
 
 use std::time::Duration;
 
-const FIRST: Duration = Duration::from_millis(20);
-const LONGEST: Duration = Duration::from_secs(2);
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 
-/// Doubles from 20 ms to 2 s.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    tries: u32,
+/// Doubles from 20 ms to 2 s, of which up to a half is jitter: thousands of agents that lost the same server must not
+/// come back at one moment.
+const POLICY: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(10))
+    .with_max_delay(Duration::from_secs(1))
+    .with_jitter()
+    .without_max_times();
+
+#[derive(Debug)]
+pub(super) struct Backoff(ExponentialBackoff);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(POLICY.build())
+    }
 }
 
 impl Backoff {
-    /// The next wait: between half and all of the step, by `dice` from 0 to 1, so that thousands of agents that lost
-    /// the same server do not come back at one moment.
-    pub(super) fn next(&mut self, dice: f64) -> Duration {
-        let step = FIRST.saturating_mul(1 << self.tries.min(10)).min(LONGEST);
-        self.tries += 1;
-        step.mul_f64(0.5 + dice / 2.0)
+    /// The next pause.
+    pub(super) fn pause(&mut self) -> Duration {
+        self.0.next().expect("the policy has no last pause")
     }
 
-    /// Something was achieved: the next wait is the first again.
+    /// Begins again after progress.
     pub(super) fn reset(&mut self) {
-        self.tries = 0;
+        *self = Self::default();
     }
 }
 
@@ -31,13 +38,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_grow_to_two_seconds_and_stay_there() {
+    fn pauses_grow_to_two_seconds_and_stay_there() {
         let mut backoff = Backoff::default();
-        let waits: Vec<_> = (0..40).map(|_| backoff.next(1.0)).collect();
-        assert_eq!(waits[0], FIRST);
-        assert!(waits.is_sorted());
-        assert_eq!(waits[39], LONGEST);
+        let pauses: Vec<_> = (0..40).map(|_| backoff.pause().as_millis()).collect();
+        assert!((10..=20).contains(&pauses[0]), "{pauses:?}");
+        assert!((1000..=2000).contains(&pauses[39]) && pauses.iter().all(|it| *it <= 2000), "{pauses:?}");
         backoff.reset();
-        assert_eq!(backoff.next(0.0), FIRST / 2);
+        assert!((10..=20).contains(&backoff.pause().as_millis()));
     }
 }

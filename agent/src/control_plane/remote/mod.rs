@@ -1,7 +1,7 @@
-//! The connection to a server: one stream at a time, and a new one after every cut, for as long as the agent lives.
+//! Connection to a server: one stream at a time, and a new one after every failure, until the agent ends.
 //!
-//! `backoff` says how long to wait between tries, `session` is one stream from Hello to its end, `run_folder` tells
-//! whether the attempt can still be found.
+//! `session` is one stream from Hello to its end, `backoff` the pauses between streams, `run_folder` checks whether a
+//! server can still find the attempt.
 
 mod backoff;
 mod run_folder;
@@ -24,24 +24,24 @@ use backoff::Backoff;
 use run_folder::RunFolder;
 use session::SessionEnd;
 
-/// A server that has said nothing for this long is asked (PING). A server answers every second heartbeat, so that this is
-/// seldom needed: a PING costs it more than that answer.
+/// Time without a message of the server after which a PING is sent. A server answers every second heartbeat, which
+/// costs it less than a PING, so this is rare.
 const KEEPALIVE: Duration = Duration::from_secs(15);
-/// A server that does not answer within this time is gone. Together with the above it is less than the lease of a server and
-/// the silence that is then reported: an agent whose server stops has attached to another one before.
+/// Timeout for the response to a PING. Together with the above it is less than the lease of a server: an agent attaches
+/// to another server before its silence is reported.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the connection.
+/// Timeout for the connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the server's answer to the Hello. It may ask its platform twice, with 10 s for each, and closes a connection of which
-/// it has accepted nothing after 30 s.
+/// Timeout for the response to the Hello. The server may ask its platform twice, with 10 s each, and closes a
+/// connection without an accepted Hello after 30 s.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// What agent and server show each other. The files are read anew for every connection, since both are renewed.
+/// Credentials for the connection. The files are read for every connection, since both are renewed.
 #[derive(Debug, Default)]
 pub struct Credentials {
-    /// A Pod's token. Without it the Unix socket proves who we are.
+    /// A Pod's token. Without it, the peer credentials of the Unix socket identify the agent.
     pub token: Option<PathBuf>,
-    /// Certificates (PEM) that the server must be signed by.
+    /// Certificates (PEM) of the authorities for the server's certificate.
     pub ca: Option<PathBuf>,
 }
 
@@ -52,7 +52,7 @@ impl Credentials {
         Ok(Identity::Kubernetes(KubernetesPod { token }))
     }
 
-    /// With TLS where the address asks for it.
+    /// Adds TLS for an https address.
     fn secured(&self, endpoint: &Endpoint) -> io::Result<Endpoint> {
         if endpoint.uri().scheme_str() != Some("https") {
             return Ok(endpoint.clone());
@@ -68,23 +68,23 @@ fn read(file: &Path) -> io::Result<String> {
         .map_err(|error| io::Error::new(error.kind(), format!("cannot read {}: {error}", file.display())))
 }
 
-/// Who attaches, and to what.
+/// Control plane with a server.
 #[derive(Debug)]
 pub struct RemoteControlPlane {
     /// The server.
     pub endpoint: Endpoint,
-    proof: Credentials,
-    /// Where a server would find what the agent leaves. Without it none can ever adopt the attempt.
+    credentials: Credentials,
+    /// Run folder, in which a server finds the agent's artifacts. Without it no server can adopt the attempt.
     run_dir: RunFolder,
-    /// The attempt; `None`: the server has not said yet.
+    /// The attempt; `None`: not assigned yet.
     pub attempt: Option<AttemptRef>,
-    /// Proves that a later stream comes from the same agent. In memory only.
+    /// Instance key. In memory only.
     instance_key: [u8; 16],
     /// The assignment has arrived.
     has_assignment: bool,
-    /// The server of this stream has this agent wait for an attempt, and the assignment is not complete yet.
-    is_kept_waiting: bool,
-    /// The outcome went out on some stream.
+    /// The server of this stream has no attempt for this agent yet.
+    is_waiting_for_attempt: bool,
+    /// The outcome was sent on a stream.
     outcome_sent: bool,
 }
 
@@ -92,7 +92,7 @@ impl RemoteControlPlane {
     /// With a new instance key.
     pub fn new(
         endpoint: Endpoint,
-        proof: Credentials,
+        credentials: Credentials,
         run_dir: PathBuf,
         attempt: Option<AttemptRef>,
     ) -> Self {
@@ -102,17 +102,17 @@ impl RemoteControlPlane {
                 .http2_keep_alive_interval(KEEPALIVE)
                 .keep_alive_timeout(KEEPALIVE_TIMEOUT)
                 .keep_alive_while_idle(true),
-            proof,
+            credentials,
             run_dir: RunFolder::new(run_dir),
             attempt,
             instance_key: rand::random(),
             has_assignment: false,
-            is_kept_waiting: false,
+            is_waiting_for_attempt: false,
             outcome_sent: false,
         }
     }
 
-    /// Attaches again and again; ends only when the server refuses for good, or the run folder is gone.
+    /// Attaches with retries. Ends only if the server refuses for good, or the run folder is gone.
     ///
     /// `link` is shared with reader and supervisor; the server's messages go to `incoming`.
     pub(crate) async fn run(mut self, link: Arc<Link>, incoming: mpsc::UnboundedSender<Incoming>) {
@@ -120,8 +120,8 @@ impl RemoteControlPlane {
         loop {
             let end = self.session(&link, &incoming, &mut backoff).await;
             link.set_attached(false);
-            if std::mem::take(&mut self.is_kept_waiting) {
-                let _ = incoming.send(Incoming::Event(Event::WaitCut));
+            if std::mem::take(&mut self.is_waiting_for_attempt) {
+                let _ = incoming.send(Incoming::Event(Event::WaitInterrupted));
             }
             match end {
                 SessionEnd::Cut(_) if self.run_dir.is_gone().await => {
@@ -130,9 +130,9 @@ impl RemoteControlPlane {
                     return;
                 }
                 SessionEnd::Cut(why) => {
-                    let wait = backoff.next(rand::random_range(0.0..1.0));
-                    tracing::info!(%why, wait_ms = wait.as_millis(), "not attached; trying again");
-                    tokio::time::sleep(wait).await;
+                    let pause = backoff.pause();
+                    tracing::info!(%why, pause_ms = pause.as_millis(), "not attached; retrying");
+                    tokio::time::sleep(pause).await;
                 }
                 SessionEnd::Refused(status) => {
                     let why =

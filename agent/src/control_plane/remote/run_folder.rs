@@ -1,14 +1,14 @@
-//! Whether the run folder is still there, asked of a file system that may fail or hang.
+//! Checks whether the run folder still exists, on a file system that may fail or hang.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Timeout for one look. A network file system that hangs takes one thread, and not the supervisor's.
+/// Timeout for one check. A hanging network file system blocks one thread, and not the supervisor's.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The run folder, and the look at it that is under way.
+/// The run folder, and a running check of it.
 #[derive(Debug)]
 pub(super) struct RunFolder {
     path: PathBuf,
@@ -20,8 +20,8 @@ impl RunFolder {
         Self { path, looking: None }
     }
 
-    /// Whether the folder certainly does not exist. An error other than "not found", or no answer in time, proves
-    /// nothing: a healthy training must not end because its storage has a bad moment.
+    /// Whether the folder certainly does not exist. Other errors and a timeout prove nothing: a healthy training must
+    /// not end for a short outage of its storage.
     pub(super) async fn is_gone(&mut self) -> bool {
         let path = self.path.clone();
         let looking = self
@@ -45,7 +45,7 @@ mod tests {
         let mut missing = RunFolder::new(dir.path().join("missing"));
         assert!(missing.is_gone().await);
         std::fs::create_dir(dir.path().join("missing")).unwrap();
-        assert!(!missing.is_gone().await, "each look is a new one");
+        assert!(!missing.is_gone().await, "each check is a new one");
         // ELOOP, which root gets too.
         std::os::unix::fs::symlink("loop", dir.path().join("loop")).unwrap();
         let mut unreadable = RunFolder::new(dir.path().join("loop"));
@@ -53,10 +53,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_system_that_hangs_says_nothing() {
+    async fn hanging_file_system_does_not_mean_gone() {
         let hung = tokio::spawn(std::future::pending());
         let mut folder = RunFolder { path: "/nowhere".into(), looking: Some(hung) };
         assert!(!folder.is_gone().await);
-        assert!(folder.looking.is_some(), "the same look is awaited again: one thread at most");
+        assert!(folder.looking.is_some(), "the same check is awaited again: one thread at most");
     }
 }

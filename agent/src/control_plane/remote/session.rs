@@ -22,30 +22,29 @@ use super::backoff::Backoff;
 use super::{CONNECT_TIMEOUT, HELLO_TIMEOUT, RemoteControlPlane};
 use crate::control_plane::Incoming;
 use crate::output::compress::Compressor;
-use crate::output::link::{Acked, Link};
+use crate::output::link::{Acked, Link, Settled};
 use crate::output::sent::Sent;
 use crate::supervisor::Event;
 
 const PROTOCOL: u32 = 1;
-/// Timeout for TCP and TLS together: longer than that for TCP alone, whose error says more.
+/// Timeout for TCP and TLS together. Longer than that for TCP alone, whose error is more precise.
 const HANDSHAKE_TIMEOUT: Duration = CONNECT_TIMEOUT.saturating_add(Duration::from_secs(2));
-/// Largest assignment, all pieces together.
+/// Maximum size of an assignment, all chunks together.
 const MAX_ASSIGNMENT: usize = 128 << 20;
-/// Largest single message from a server.
+/// Maximum size of a message from a server.
 const MAX_MESSAGE: usize = 16 << 20;
-/// When the server does not say how often.
+/// Default heartbeat period.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// Heartbeats come at multiples of this by the wall clock, within the period that the server asks for: those of many agents
-/// come together, and the server wakes once for all of them.
+/// Heartbeats are aligned to multiples of this on the wall clock, so that a server wakes once for many agents.
 const BEAT_GRID: Duration = Duration::from_millis(100);
 
 /// Why a stream ended.
 #[derive(Debug)]
 pub(super) enum SessionEnd {
-    /// Try again.
+    /// Retryable.
     Cut(String),
-    /// Trying again is of no use.
+    /// Not retryable.
     Refused(Status),
 }
 
@@ -55,17 +54,17 @@ impl From<Status> for SessionEnd {
             Code::Unauthenticated | Code::PermissionDenied | Code::NotFound | Code::FailedPrecondition => {
                 Self::Refused(status)
             }
-            // Aborted too: the newer stream that took over is none of ours any more.
+            // Aborted too: the newer stream that took over belongs to this agent, and may be gone.
             _ => Self::Cut(format!("{} ({})", status.message(), status.code())),
         }
     }
 }
 
-/// What belongs to one stream.
+/// State of one stream.
 struct Stream<'a> {
     link: &'a Link,
     incoming: &'a mpsc::UnboundedSender<Incoming>,
-    /// Of the assignment.
+    /// Chunks of the assignment.
     pieces: BytesMut,
     sent: Sent,
     compressor: Compressor,
@@ -73,7 +72,8 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// Attaching alone is no progress: a server that takes the Hello and then nothing else is not tried ever faster.
+    /// Resets the backoff. Attaching alone does not: a server that accepts the Hello and nothing else must not be
+    /// retried without backoff.
     fn progress(&mut self, acked: Acked) {
         match acked {
             Acked::New => self.backoff.reset(),
@@ -103,8 +103,8 @@ impl RemoteControlPlane {
         backoff: &mut Backoff,
     ) -> Result<(), SessionEnd> {
         let cut = |error: io::Error| SessionEnd::Cut(error.to_string());
-        let endpoint = self.proof.secured(&self.endpoint).map_err(cut)?;
-        let hello = self.hello(self.proof.identity().map_err(cut)?);
+        let endpoint = self.credentials.secured(&self.endpoint).map_err(cut)?;
+        let hello = self.hello(self.credentials.identity().map_err(cut)?);
         let channel = connect(&endpoint, HANDSHAKE_TIMEOUT).await?;
         let mut client = AgentClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (requests, outbound) = mpsc::channel(1);
@@ -136,20 +136,20 @@ impl RemoteControlPlane {
         self.exchange(&mut stream, &mut inbound, &requests, heartbeat).await
     }
 
-    /// Passes over the server's word that it has no attempt yet: gives what it says after that, however late.
+    /// Skips Wait messages, while the server has no attempt. Returns the message after them.
     async fn wait_for_attempt(
         &mut self,
-        mut said: Option<AttachResponse>,
+        mut message: Option<AttachResponse>,
         inbound: &mut Streaming<AttachResponse>,
         incoming: &mpsc::UnboundedSender<Incoming>,
     ) -> Result<Option<AttachResponse>, Status> {
-        while matches!(said, Some(AttachResponse { message: Some(Message::Wait(_)) })) {
+        while matches!(message, Some(AttachResponse { message: Some(Message::Wait(_)) })) {
             tracing::info!("the server has no attempt for this agent yet");
-            self.is_kept_waiting = true;
-            let _ = incoming.send(Incoming::Event(Event::KeptWaiting));
-            said = inbound.message().await?;
+            self.is_waiting_for_attempt = true;
+            let _ = incoming.send(Incoming::Event(Event::WaitingForAttempt));
+            message = inbound.message().await?;
         }
-        Ok(said)
+        Ok(message)
     }
 
     async fn exchange(
@@ -160,17 +160,17 @@ impl RemoteControlPlane {
         heartbeat: Duration,
     ) -> Result<(), SessionEnd> {
         let link = stream.link;
-        // The first heartbeat of a stream is due already.
+        // The first heartbeat of a stream is due now.
         let mut beat = tokio::time::interval_at(first_beat(heartbeat), heartbeat);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
-            // The permit comes first, so that a batch is cut as late as can be.
+            // The permit comes first, so that a batch is cut as late as possible.
             let Stream { sent, compressor, .. } = &mut *stream;
             let send_next = async {
                 let permit = requests.reserve().await.ok()?;
                 let mut request = link.next_message(sent).await;
-                // No await from here on: a batch that was taken must go out.
-                request.message = request.message.map(|it| compressor.squeeze(it, link.speed()));
+                // No await from here on: a batch that was taken must be sent.
+                request.message = request.message.map(|it| compressor.compress(it, link.outbox.speed()));
                 request.message.iter().for_each(|it| sent.sends(it));
                 permit.send(request);
                 Some(())
@@ -178,11 +178,11 @@ impl RemoteControlPlane {
             tokio::select! {
                 message = inbound.message() => match message? {
                     Some(AttachResponse { message: Some(message) }) => self.receive(message, stream)?,
-                    // A kind of message that this agent does not know yet.
+                    // A message of a later protocol version.
                     Some(AttachResponse { message: None }) => {}
                     None => return Ok(()),
                 },
-                // `None`: the stream broke, which `inbound` tells better.
+                // `None`: the stream broke, and `inbound` has the error.
                 Some(()) = send_next => self.outcome_sent |= stream.sent.outcome(),
                 _ = beat.tick() => stream.sent.heartbeat_due = true,
             }
@@ -193,7 +193,7 @@ impl RemoteControlPlane {
         let event = match message {
             Message::Attached(Attached { acked_seq: seq, .. }) | Message::Ack(Ack { seq }) => {
                 stream.sent.acked(seq);
-                stream.progress(stream.link.ack(seq));
+                stream.progress(stream.link.outbox.ack(seq));
                 return Ok(());
             }
             Message::Assignment(chunk) => return self.assign(chunk, stream),
@@ -206,8 +206,10 @@ impl RemoteControlPlane {
             },
             Message::OutcomeAck(_) => Event::OutcomeAcked,
         };
-        // A grant that nobody asked for, or that was asked for on two streams, is no grant.
-        if matches!(event, Event::Granted | Event::CommitRefused(_)) && !stream.link.settle_commit() {
+        // A grant counts only for a pending request: two streams may have carried the same one.
+        if matches!(event, Event::Granted | Event::CommitRefused(_))
+            && stream.link.attempt.settle_commit() == Settled::NotAsked
+        {
             return Ok(());
         }
         let _ = stream.incoming.send(Incoming::Event(event));
@@ -225,26 +227,26 @@ impl RemoteControlPlane {
         pieces.extend_from_slice(&chunk.data);
         if chunk.last {
             let mut assignment = Assignment::decode(std::mem::take(pieces).freeze())
-                .map_err(|error| SessionEnd::Cut(format!("the assignment cannot be read: {error}")))?;
+                .map_err(|error| SessionEnd::Cut(format!("cannot decode the assignment: {error}")))?;
             self.take_attempt(&mut assignment)?;
             self.has_assignment = true;
-            self.is_kept_waiting = false;
+            self.is_waiting_for_attempt = false;
             stream.backoff.reset();
             let _ = stream.incoming.send(Incoming::Assigned(Box::new(assignment)));
         }
         Ok(())
     }
 
-    /// The attempt is the assignment's; an agent that was started for one runs no other.
+    /// Takes the attempt of the assignment. An agent that was started for one attempt runs no other.
     fn take_attempt(&mut self, assignment: &mut Assignment) -> Result<(), SessionEnd> {
         let refused = |why: &str| Err(SessionEnd::Refused(Status::failed_precondition(why)));
         match (&self.attempt, &assignment.attempt) {
-            (Some(ours), Some(assigned)) if ours != assigned => {
-                refused("the assignment is another attempt's than the one that this agent was started for")
+            (Some(own), Some(assigned)) if own != assigned => {
+                refused("the assignment is for another attempt than this agent")
             }
             (None, None) => refused("the assignment does not name its attempt"),
-            (Some(ours), None) => {
-                assignment.attempt = Some(ours.clone());
+            (Some(own), None) => {
+                assignment.attempt = Some(own.clone());
                 Ok(())
             }
             (_, Some(assigned)) => {
@@ -268,13 +270,13 @@ impl RemoteControlPlane {
     }
 }
 
-/// When the first heartbeat after the one of the stream's beginning is due.
+/// Time of the second heartbeat of a stream.
 fn first_beat(period: Duration) -> Instant {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Instant::now() + period.saturating_sub(beyond_grid(since_epoch))
 }
 
-/// How long ago the grid's last point was.
+/// Time since the last multiple of the grid.
 fn beyond_grid(since_epoch: Duration) -> Duration {
     let nanos = since_epoch.as_nanos() % BEAT_GRID.as_nanos();
     Duration::from_nanos(u64::try_from(nanos).expect("less than the grid's width"))
@@ -288,7 +290,7 @@ async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Channel, Sess
     }
 }
 
-/// An error with its causes: tonic's own message is only `transport error`.
+/// An error with its causes: the message of tonic is only `transport error`.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -306,8 +308,8 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_server_that_is_silent_in_the_tls_handshake_is_given_up() {
-        // The kernel accepts the connection, and nobody ever says a word on it.
+    async fn tls_handshake_has_a_timeout() {
+        // The kernel accepts the connection, and no byte is ever sent on it.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("https://{}", silent.local_addr().unwrap());
         let endpoint = Endpoint::from_shared(address).unwrap().tls_config(ClientTlsConfig::new()).unwrap();
@@ -316,12 +318,12 @@ mod tests {
         assert!(matches!(connected, Ok(Err(SessionEnd::Cut(_)))), "{connected:?}");
     }
 
-    /// A server that takes the Hello and nothing else is not tried ever faster.
+    /// A server that accepts the Hello and nothing else gets longer and longer pauses.
     #[test]
     fn attaching_alone_does_not_reset_the_backoff() {
         let (link, (incoming, _messages)) = (Link::new(1 << 20), mpsc::unbounded_channel());
         let mut backoff = Backoff::default();
-        let mut wait_after = |acked| {
+        let mut pause_after = |acked| {
             let mut stream = Stream {
                 link: &link,
                 incoming: &incoming,
@@ -331,14 +333,15 @@ mod tests {
                 backoff: &mut backoff,
             };
             stream.progress(acked);
-            backoff.next(1.0)
+            backoff.pause().as_millis()
         };
-        let waits = [Acked::Known, Acked::Known, Acked::Known, Acked::New].map(&mut wait_after);
-        assert!(waits[0] < waits[1] && waits[1] < waits[2] && waits[3] == waits[0], "{waits:?}");
+        let pauses = [Acked::Known, Acked::Known, Acked::Known, Acked::New].map(&mut pause_after);
+        let ranges = [10..=20, 20..=40, 40..=80, 10..=20];
+        assert!(ranges.iter().zip(pauses).all(|(range, pause)| range.contains(&pause)), "{pauses:?}");
     }
 
     #[test]
-    fn heartbeats_of_all_agents_come_at_the_same_points_of_the_clock() {
+    fn heartbeats_are_aligned_to_the_wall_clock() {
         for now in [Duration::ZERO, Duration::from_nanos(1_764_400_000_123_456_789), BEAT_GRID * 7] {
             let first = now + DEFAULT_HEARTBEAT - beyond_grid(now);
             assert_eq!(beyond_grid(first), Duration::ZERO, "{now:?}");
@@ -347,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_codes_that_the_contract_names_are_final() {
+    fn only_documented_status_codes_are_final() {
         for code in (0..=16).map(Code::from) {
             let end = SessionEnd::from(Status::new(code, ""));
             let is_final = matches!(

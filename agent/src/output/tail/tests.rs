@@ -8,7 +8,7 @@ fn record(seq: u64, len: usize) -> Record {
     Record { seq, payload: Some(Payload::Output(output)), ..Record::default() }
 }
 
-/// A file, and what the tail asks of it.
+/// A file, and the work of the tail with it.
 #[derive(Default)]
 struct Disk(Vec<u8>);
 
@@ -39,7 +39,7 @@ impl Disk {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn first_in_first_out_whatever_the_disk_does(
+    fn order_survives_any_disk_failure(
         steps in prop::collection::vec((0_u8..6, 1_usize..3_000_000), 1..60),
     ) {
         let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
@@ -69,7 +69,7 @@ proptest! {
 }
 
 #[test]
-fn the_file_keeps_to_its_limit() {
+fn file_stays_within_its_limit() {
     let (mut tail, mut disk) = (Tail::new(3 << 20), Disk::default());
     let mut seq = 0;
     for _ in 0..100 {
@@ -86,7 +86,7 @@ fn the_file_keeps_to_its_limit() {
     assert!(tail.has_room());
 }
 
-/// Three records in the file and one in memory; gives where each of the three begins.
+/// Three records in the file and one in memory. Returns the starts of the three.
 fn spooled() -> (Tail, Disk, [usize; 3]) {
     let (mut tail, mut disk) = (Tail::new(u64::MAX), Disk::default());
     let starts = [1, 2, 3].map(|seq| {
@@ -99,23 +99,23 @@ fn spooled() -> (Tail, Disk, [usize; 3]) {
     (tail, disk, starts)
 }
 
-/// Number of each record that comes back, and whether it is a gap.
+/// Sequence number of each returned record, and whether it is a gap.
 fn taken(tail: &mut Tail, disk: &mut Disk) -> Vec<(u64, bool)> {
     let records = (0..100).flat_map(|_| disk.carry_out(tail, true, false));
     records.map(|it| (it.seq, matches!(it.payload, Some(Payload::Gap(_))))).collect()
 }
 
 #[test]
-fn a_gap_stands_for_a_record_that_is_damaged() {
+fn damaged_record_becomes_a_gap() {
     let (mut tail, mut disk, starts) = spooled();
-    // After the length: a tag that there is not.
+    // After the length: an unknown tag.
     disk.0[starts[1] + 1] = 0xff;
     assert_eq!(taken(&mut tail, &mut disk), [(1, false), (2, true), (3, false), (4, false)]);
     assert_eq!((tail.count(), tail.bytes()), (0, 0));
 }
 
 #[test]
-fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
+fn damaged_length_makes_gaps_up_to_the_next_known_start() {
     for damage in [0xff, 0x7f, 0] {
         let (mut tail, mut disk, starts) = spooled();
         disk.0[starts[1]..].fill(damage);
@@ -129,7 +129,7 @@ fn gaps_stand_for_all_that_follow_where_the_length_is_damaged() {
 }
 
 #[test]
-fn reading_that_fails_asks_for_no_more_the_next_time() {
+fn failed_read_is_repeated_with_the_same_length() {
     let (mut tail, mut disk, _) = spooled();
     tail.push(&record(5, 2 * READ));
     disk.carry_out(&mut tail, false, false);
@@ -142,7 +142,7 @@ fn reading_that_fails_asks_for_no_more_the_next_time() {
     assert_eq!(taken(&mut tail, &mut disk), back);
 }
 
-/// Takes all records from a file of which the disk cannot read this part.
+/// Takes all records from a file with this unreadable part.
 fn taken_without(tail: &mut Tail, disk: &mut Disk, bad: std::ops::Range<u64>) -> Vec<Record> {
     let mut records = Vec::new();
     while tail.count() > 0 {
@@ -164,13 +164,13 @@ fn taken_without(tail: &mut Tail, disk: &mut Disk, bad: std::ops::Range<u64>) ->
     records
 }
 
-/// Small records, whose lengths cannot be followed through a bad block.
+/// Small records, whose boundaries are lost in a bad block.
 #[test]
-fn behind_a_part_that_cannot_be_read_it_goes_on_at_a_beginning_that_is_known() {
+fn reading_resumes_at_the_next_known_start() {
     const RECORDS: u64 = 20_000;
     for bad in [0..4096, 4096..8192, 1 << 20..(1 << 20) + 4096, 2_000_000..2_300_000] {
         let (mut tail, mut disk) = (Tail::new(256 << 20), Disk::default());
-        // The file begins again once before that, and so do the beginnings.
+        // The file was emptied once before, and so were the starts.
         tail.push(&record(1, 200_000));
         disk.carry_out(&mut tail, false, false);
         assert_eq!(disk.carry_out(&mut tail, true, false).len(), 1);

@@ -1,15 +1,15 @@
-//! From the command's success to its models in place: staging → asking → committing, and back to staging when another's
-//! model came in between.
+//! From the command's success to published models: staging → asking → committing, and back to staging after a write
+//! conflict.
 
 use sqlflow_proto::record::ModelPublished;
 
 use super::super::event::{Action, Event, Timer};
-use super::super::exit_report::End;
+use super::super::exit_report::{End, PublishFault};
 use super::{Attempt, State};
 
-/// How often a model is staged again because another's came in between. Each time is somebody's success, so this is a
-/// bound for storages that say so for no reason.
-const MAX_OVERTAKEN: u32 = 10;
+/// Number of write conflicts after which publishing fails. Each one is the success of another writer, so this bounds
+/// storages that report conflicts wrongly.
+const MAX_WRITE_CONFLICTS: u32 = 10;
 
 impl Attempt {
     pub(super) fn staging(&mut self, event: Event) -> Vec<Action> {
@@ -31,33 +31,61 @@ impl Attempt {
             Event::CommitRefused(why) => self.abandon(End::Refused(why)),
             Event::TimeUp(Timer::Linger) => {
                 let why = "no server granted the commit in time; the model was not replaced";
-                self.abandon(End::PublishFailed {
-                    message: why.to_owned(),
-                    may_pass: true,
-                    user_error: false,
-                })
+                self.abandon(End::PublishFailed { message: why.to_owned(), fault: PublishFault::Retryable })
             }
             other => self.before_commit(other),
         }
     }
 
-    /// What may happen before the grant, when nothing is visible yet. A server's Cancel ends it at once; TERM leaves
-    /// it the grace, because a finished training is worth seconds.
+    /// Events before the grant, when nothing is visible yet. A Cancel of the server ends publishing at once. TERM
+    /// leaves it the time of the budget, since a finished training is worth seconds.
     fn before_commit(&mut self, event: Event) -> Vec<Action> {
         match event {
-            Event::PublishFailed { message, committed, may_pass, user_error } => {
+            Event::PublishFailed { message, committed, fault } => {
                 self.models = committed;
-                self.abandon(End::PublishFailed { message, may_pass, user_error })
+                self.abandon(End::PublishFailed { message, fault })
             }
             Event::AttachRefused(why) => {
                 let end = self.superseded(why);
                 self.abandon(end)
             }
-            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
             Event::Cancel { reason, .. } => self.abandon(End::Cancelled(reason)),
             Event::Terminate { .. } if self.terminations > 1 => self.abandon_by_termination(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.abandon_by_termination(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain,
+            ) => Vec::new(),
         }
     }
 
@@ -69,14 +97,14 @@ impl Attempt {
     fn abandon(&mut self, end: End) -> Vec<Action> {
         let mut actions = vec![Action::ForgetCommit, Action::AbandonPublish];
         if !self.models.is_empty() {
-            // All but the first of several may be overtaken.
+            // Those before a write conflict are published.
             actions.push(Action::RecordModels(self.models.clone()));
         }
         actions.extend(self.report_end(end));
         actions
     }
 
-    /// Granted: it is carried through, whatever comes.
+    /// Granted: the commit is carried through, whatever happens.
     pub(super) fn committing(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Committed(models) => {
@@ -85,13 +113,13 @@ impl Attempt {
                 actions.extend(self.report());
                 actions
             }
-            Event::PublishFailed { message, committed, may_pass, user_error } => {
+            Event::PublishFailed { message, committed, fault } => {
                 self.models = committed.clone();
                 let mut actions = vec![Action::RecordModels(committed), Action::AbandonPublish];
-                actions.extend(self.report_end(End::PublishFailed { message, may_pass, user_error }));
+                actions.extend(self.report_end(End::PublishFailed { message, fault }));
                 actions
             }
-            Event::Overtaken { message, committed } => self.overtaken(message, committed),
+            Event::WriteConflict { message, committed } => self.write_conflict(message, committed),
             Event::AttachRefused(why) => {
                 self.superseded = Some(why);
                 Vec::new()
@@ -102,7 +130,38 @@ impl Attempt {
             }
             Event::Terminate { .. } if self.terminations > 1 => self.hurry(),
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => self.hurry(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain,
+            ) => Vec::new(),
         }
     }
 
@@ -111,19 +170,19 @@ impl Attempt {
         vec![Action::HurryPublish]
     }
 
-    /// The grant was for another state of the world: whoever is still allowed to publish goes over the other model, and
-    /// an attempt that was given up meanwhile does not.
-    fn overtaken(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
+    /// The grant was for replacing another model. An attempt that may still publish asks again; one that was cancelled
+    /// or superseded meanwhile does not.
+    fn write_conflict(&mut self, message: String, committed: Vec<ModelPublished>) -> Vec<Action> {
         self.models = committed;
-        self.overtaken += 1;
+        self.write_conflicts += 1;
         if let Some(why) = self.superseded.clone() {
             return self.abandon(End::Superseded(why));
         }
         if let Some(reason) = self.cancelled.take() {
             return self.abandon(End::Cancelled(reason));
         }
-        if self.hurried || self.overtaken > MAX_OVERTAKEN {
-            return self.abandon(End::PublishFailed { message, may_pass: true, user_error: false });
+        if self.hurried || self.write_conflicts > MAX_WRITE_CONFLICTS {
+            return self.abandon(End::PublishFailed { message, fault: PublishFault::Retryable });
         }
         self.state = State::Staging;
         vec![Action::Stage]

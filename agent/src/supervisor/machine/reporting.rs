@@ -1,4 +1,4 @@
-//! The end of an attempt: what its command printed arrives where it goes, the outcome is told, and the agent leaves.
+//! The end of an attempt: its output is flushed, its outcome is reported, and the agent exits.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::super::event::{Action, Event, OutputSink, Timer};
 use super::super::exit_report::{End, UNENDED, exit_code, exit_report};
 use super::{Attempt, State};
 
-/// For the report, when the time to leave has come before it was made.
+/// Time for the report if the deadline for leaving has passed before it.
 const LATE_REPORT: Duration = Duration::from_secs(1);
 
 impl Attempt {
@@ -15,7 +15,7 @@ impl Attempt {
         self.report()
     }
 
-    /// The exit report has to tell of output that is lost, so it waits until that is known.
+    /// The exit report includes lost output, so flushing comes first.
     pub(super) fn report(&mut self) -> Vec<Action> {
         if self.plan.has_server() {
             return self.report_now();
@@ -28,7 +28,7 @@ impl Attempt {
         actions
     }
 
-    /// A reader of our stdout may take its time; whoever tells the agent to stop has none.
+    /// A slow reader of the agent's stdout is awaited, but not after a termination.
     pub(super) fn flushing(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::Flushed { unwritten, unlogged } => self.flushed(unwritten, unlogged),
@@ -38,7 +38,41 @@ impl Attempt {
             }
             Event::Terminate { .. } if self.terminations > 1 => vec![Action::HurryFlush],
             Event::TimeUp(Timer::PublishBy | Timer::LeaveBy) => vec![Action::HurryFlush],
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::AttachRefused(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Cancel { .. }
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain,
+            ) => Vec::new(),
         }
     }
 
@@ -50,14 +84,14 @@ impl Attempt {
         if !missing.is_empty() {
             let missing = missing.join("; ");
             if is_lost && self.succeeded() {
-                self.end_by(End::PrintedLost(format!("the command succeeded, but {missing}")));
+                self.end_by(End::OutputLost(format!("the command succeeded, but {missing}")));
             } else {
                 actions.push(Action::Warn(missing));
             }
         }
         actions.extend(self.report_now());
         if !is_logged {
-            // Nobody takes the outcome where nobody took the records.
+            // The log that did not take the records would not take the outcome.
             actions.extend(self.finish());
         }
         actions
@@ -74,7 +108,7 @@ impl Attempt {
         }
         let mut actions = vec![Action::Report(Box::new(report), std::mem::take(&mut self.models))];
         if self.superseded.is_some() {
-            // No server listens; the outcome and the spool on disk are all there is left to do.
+            // No server takes it: only the outcome file and the spool remain.
             actions.extend(self.finish());
         } else {
             actions.push(Action::SetTimer(Timer::Linger, self.linger));
@@ -90,20 +124,52 @@ impl Attempt {
             Event::OutcomeAcked | Event::AttachRefused(_) => self.finish(),
             Event::AckedMeanwhile => vec![Action::SetTimer(Timer::Linger, self.linger)],
             Event::TimeUp(Timer::Linger | Timer::LeaveBy) => {
-                // Its records are there, but neither synced nor ended by the outcome.
+                // The records are written, but not synced, and the outcome is missing.
                 if self.plan.sink == OutputSink::LogFolder && self.succeeded() {
-                    self.end_by(End::PrintedLost("the log could not be finished in time".to_owned()));
+                    self.end_by(End::OutputLost("the log could not be finished in time".to_owned()));
                 }
                 self.finish()
             }
             Event::LogUnfinished(why) => {
                 if self.succeeded() {
-                    self.end_by(End::PrintedLost(why));
+                    self.end_by(End::OutputLost(why));
                 }
                 self.finish()
             }
             Event::Terminate { .. } if self.terminations > 1 => self.finish(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Cancel { .. }
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::TimeUp(
+                Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::StartAgain
+                | Timer::PublishBy,
+            ) => Vec::new(),
         }
     }
 

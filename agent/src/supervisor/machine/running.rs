@@ -1,4 +1,4 @@
-//! While the command runs: what ends it, and how.
+//! The running command, and how it is ended.
 
 use std::time::Duration;
 
@@ -6,41 +6,43 @@ use nix::sys::signal::Signal;
 
 use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, Exit};
-use super::{Attempt, Drain, Leftovers, SETTLE, State};
+use super::draining::{Drain, Leftovers};
+use super::{Attempt, SETTLE, State};
 
-/// What was done to end the command.
+/// How far the end of the command has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stop {
-    No,
-    /// It has the grace to exit by itself: its commit is refused, or was granted before a Cancel came.
-    Told,
-    Termed,
-    Killed,
-    /// The same, and it is nearly time to leave, with it or without it.
+pub(super) enum StopStage {
+    /// Nothing was done to end it.
+    None,
+    /// No signal yet, a grace period to exit by itself: its commit was refused, or was granted before a Cancel came.
+    GracePeriod,
+    TermSent,
+    KillSent,
+    /// KILL was sent, and the time to leave has come.
     LastMoment,
 }
 
-/// How long KILL may take. It ends nothing that hangs in the kernel or belongs to another user; a process that gives
-/// back much memory needs a while.
-const KILL_PATIENCE: Duration = Duration::from_secs(120);
-/// The same when it is time to leave: whoever told the agent to stop may kill it a second or two later.
-const LAST_PATIENCE: Duration = Duration::from_secs(1);
+/// Timeout for KILL. It does not end a process that hangs in the kernel or belongs to another user; a process that
+/// frees much memory needs a while.
+const KILL_TIMEOUT: Duration = Duration::from_secs(120);
+/// The same once the agent has to leave: its own KILL may follow a second or two later.
+const LAST_KILL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Attempt {
-    pub(super) fn running(&mut self, stop: Stop, event: Event) -> Vec<Action> {
+    pub(super) fn running(&mut self, stop: StopStage, event: Event) -> Vec<Action> {
         match event {
-            Event::StartFailed { message, may_pass, fault } => self.start_failed(message, may_pass, fault),
+            Event::StartFailed { message, fault } => self.start_failed(message, fault),
             Event::Exited(exit) => {
                 self.exited(exit);
                 let leftovers = match stop {
-                    Stop::No | Stop::Told => Leftovers::Undisturbed,
-                    // A program behind a shell that ended at once has the grace, as one without a shell.
-                    Stop::Termed => Leftovers::HaveGrace,
-                    Stop::Killed | Stop::LastMoment => Leftovers::Killed,
+                    StopStage::None | StopStage::GracePeriod => Leftovers::NotSignaled,
+                    // The shell in front of a program may end at once. The program keeps the grace period.
+                    StopStage::TermSent => Leftovers::InGracePeriod,
+                    StopStage::KillSent | StopStage::LastMoment => Leftovers::KillSent,
                 };
                 self.state = State::Draining(Drain { leftovers, ..Drain::default() });
                 let mut actions = vec![Action::ForgetCommit, Action::SetTimer(Timer::Settle, SETTLE)];
-                if leftovers != Leftovers::HaveGrace {
+                if leftovers != Leftovers::InGracePeriod {
                     actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
                 }
                 actions
@@ -64,12 +66,11 @@ impl Attempt {
                 self.streams_ended = true;
                 Vec::new()
             }
-            Event::CommitAsked if self.end.is_none() => vec![Action::AskCommit(Vec::new())],
-            // The grant was on its way when the end began. To let the command commit now would have an attempt that
-            // is cancelled change something.
+            // The grant was on its way when the end began. A commit now would let a cancelled attempt change something.
             Event::CommitAsked | Event::Granted if self.end.is_some() => {
                 vec![Action::AnswerSubmitter(Err("the attempt is being ended".to_owned()))]
             }
+            Event::CommitAsked => vec![Action::AskCommit(Vec::new())],
             Event::Granted => {
                 self.is_granted = true;
                 vec![Action::AnswerSubmitter(Ok(()))]
@@ -77,8 +78,8 @@ impl Attempt {
             Event::CommitRefused(why) => {
                 self.end_by(End::Refused(why.clone()));
                 let mut actions = vec![Action::AnswerSubmitter(Err(why))];
-                if stop == Stop::No {
-                    self.state = State::Running(Stop::Told);
+                if stop == StopStage::None {
+                    self.state = State::Running(StopStage::GracePeriod);
                     actions.push(Action::SetTimer(Timer::Grace, self.plan.grace));
                 }
                 actions
@@ -99,40 +100,62 @@ impl Attempt {
             },
             Event::Forward(signal) => vec![Action::Forward(signal)],
             Event::TimeUp(Timer::Grace) => match stop {
-                Stop::No => Vec::new(),
-                Stop::Told => self.terminate(stop, self.plan.grace),
-                Stop::Termed | Stop::Killed | Stop::LastMoment => self.kill(stop),
+                StopStage::None => Vec::new(),
+                StopStage::GracePeriod => self.terminate(stop, self.plan.grace),
+                StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => self.kill(stop),
             },
-            // A cancelled command has nothing to publish, and its grace has its own timer.
-            Event::TimeUp(Timer::PublishBy) if stop == Stop::Termed && self.is_cancelled() => Vec::new(),
+            // A cancelled command has nothing to publish, and its grace period has its own timer.
+            Event::TimeUp(Timer::PublishBy) if stop == StopStage::TermSent && self.is_cancelled() => {
+                Vec::new()
+            }
             Event::TimeUp(Timer::PublishBy) => self.kill(stop),
             Event::TimeUp(Timer::LeaveBy) => self.kill_and_leave(stop),
             Event::TimeUp(Timer::GiveUp) => self.give_up(),
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::Alone
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(Timer::Linger | Timer::Settle | Timer::Drain | Timer::StartAgain) => Vec::new(),
         }
     }
 
     pub(super) fn exited(&mut self, exit: Exit) {
         self.exit = Some(exit);
         if !exit.is_success() {
-            // A command that still says that all went well is taken at its word.
+            // A command that exits with 0 despite the termination has succeeded.
             self.end_by_termination();
         } else if self.is_granted && !self.plan.publishes {
             self.forget_cancel();
         }
     }
 
-    /// A commit that was granted has the grace to be completed: a TERM in the middle of it would leave its effect half
-    /// made, or made by an attempt that reports that it was cancelled.
-    fn cancel(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+    /// A granted commit has the grace period to complete. A TERM during it would leave a partial effect, or the effect
+    /// of an attempt that reports to be cancelled.
+    fn cancel(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         match stop {
-            Stop::No if self.is_granted => {
-                self.state = State::Running(Stop::Told);
+            StopStage::None if self.is_granted => {
+                self.state = State::Running(StopStage::GracePeriod);
                 vec![Action::SetTimer(Timer::Grace, grace)]
             }
             // The same Cancel on a new stream.
-            Stop::Told if self.is_granted => Vec::new(),
-            _ => self.terminate(stop, grace),
+            StopStage::GracePeriod if self.is_granted => Vec::new(),
+            StopStage::None
+            | StopStage::GracePeriod
+            | StopStage::TermSent
+            | StopStage::KillSent
+            | StopStage::LastMoment => self.terminate(stop, grace),
         }
     }
 
@@ -147,42 +170,42 @@ impl Attempt {
         matches!(self.end, Some(End::Cancelled(_)))
     }
 
-    /// TERM, and KILL when the grace is over. A command that has had its TERM gets no second one: a server repeats
-    /// its Cancel on every new stream.
-    fn terminate(&mut self, stop: Stop, grace: Duration) -> Vec<Action> {
+    /// TERM, and KILL after the grace period. A command gets TERM only once: a server repeats its Cancel on every new
+    /// stream.
+    fn terminate(&mut self, stop: StopStage, grace: Duration) -> Vec<Action> {
         self.stop(stop, Signal::SIGTERM, grace)
     }
 
-    fn stop(&mut self, stop: Stop, signal: Signal, grace: Duration) -> Vec<Action> {
+    fn stop(&mut self, stop: StopStage, signal: Signal, grace: Duration) -> Vec<Action> {
         match stop {
-            Stop::No | Stop::Told => {
-                self.state = State::Running(Stop::Termed);
+            StopStage::None | StopStage::GracePeriod => {
+                self.state = State::Running(StopStage::TermSent);
                 vec![Action::ForgetCommit, Action::Signal(signal), Action::SetTimer(Timer::Grace, grace)]
             }
-            Stop::Termed | Stop::Killed | Stop::LastMoment => Vec::new(),
+            StopStage::TermSent | StopStage::KillSent | StopStage::LastMoment => Vec::new(),
         }
     }
 
-    fn kill(&mut self, stop: Stop) -> Vec<Action> {
+    fn kill(&mut self, stop: StopStage) -> Vec<Action> {
         match stop {
-            Stop::No | Stop::Told | Stop::Termed => {
-                self.state = State::Running(Stop::Killed);
-                vec![Action::Signal(Signal::SIGKILL), Action::SetTimer(Timer::GiveUp, KILL_PATIENCE)]
+            StopStage::None | StopStage::GracePeriod | StopStage::TermSent => {
+                self.state = State::Running(StopStage::KillSent);
+                vec![Action::Signal(Signal::SIGKILL), Action::SetTimer(Timer::GiveUp, KILL_TIMEOUT)]
             }
-            Stop::Killed | Stop::LastMoment => Vec::new(),
+            StopStage::KillSent | StopStage::LastMoment => Vec::new(),
         }
     }
 
-    fn kill_and_leave(&mut self, stop: Stop) -> Vec<Action> {
+    fn kill_and_leave(&mut self, stop: StopStage) -> Vec<Action> {
         let mut actions = self.kill(stop);
-        if stop != Stop::LastMoment {
-            self.state = State::Running(Stop::LastMoment);
-            actions.push(Action::SetTimer(Timer::GiveUp, LAST_PATIENCE));
+        if stop != StopStage::LastMoment {
+            self.state = State::Running(StopStage::LastMoment);
+            actions.push(Action::SetTimer(Timer::GiveUp, LAST_KILL_TIMEOUT));
         }
         actions
     }
 
-    /// The attempt ends without its command's end.
+    /// The attempt ends although its command does not.
     fn give_up(&mut self) -> Vec<Action> {
         self.state = State::Draining(Drain { stopping: true, ..Drain::default() });
         if self.streams_ended { self.drained() } else { vec![Action::StopReading] }

@@ -1,39 +1,38 @@
-//! A command that could not be started. What is used up, such as processes, memory or descriptors, comes back: then the
-//! start is tried again, with growing pauses, as long as a server waits for the attempt.
+//! Retries of a start that failed for exhaustion, such as of processes, memory or descriptors. Only with a server.
 
 use std::time::Duration;
 
 use super::super::event::{Action, Event, Timer};
 use super::super::exit_report::{End, StartFault};
-use super::running::Stop;
+use super::running::StopStage;
 use super::{Attempt, State};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// Sum of all pauses. Then the outcome says that another attempt may succeed.
+/// Sum of all pauses. After it the outcome says that another attempt may succeed.
 pub(in super::super) const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Attempt {
-    pub(super) fn start_failed(&mut self, message: String, may_pass: bool, fault: StartFault) -> Vec<Action> {
-        if !may_pass {
-            return self.report_end(End::StartFailed { message, may_pass, fault });
+    pub(super) fn start_failed(&mut self, message: String, fault: StartFault) -> Vec<Action> {
+        if !fault.is_retryable() {
+            return self.report_end(End::StartFailed { message, fault });
         }
-        // Somebody may have ended the attempt between the start and its failure.
+        // The attempt may have been ended between the start and its failure.
         self.end_by_termination();
-        // Whoever put `exec` in front of a command waits for it, and can run it again.
+        // The caller of `exec` waits for the command, and can run it again.
         if self.end.is_some() || !self.plan.has_server() {
-            return self.report_end(End::StartFailed { message, may_pass, fault });
+            return self.report_end(End::StartFailed { message, fault });
         }
         if self.start_paused >= START_TIMEOUT {
-            let message = format!("{message}; tried again for {} s", START_TIMEOUT.as_secs());
-            return self.report_end(End::StartFailed { message, may_pass, fault });
+            let message = format!("{message}; retried for {} s", START_TIMEOUT.as_secs());
+            return self.report_end(End::StartFailed { message, fault });
         }
         let mut actions = Vec::new();
         if self.start_paused.is_zero() {
             let limit = START_TIMEOUT.as_secs();
-            actions.push(Action::Warn(format!("{message}; trying again for up to {limit} s")));
+            actions.push(Action::Warn(format!("{message}; retrying for up to {limit} s")));
         }
-        // As long as all before together: each one doubles the time.
+        // As long as all pauses before together: the time doubles.
         let pause = self.start_paused.clamp(FIRST_PAUSE, LONGEST_PAUSE);
         self.start_paused += pause;
         self.state = State::Starting;
@@ -41,11 +40,11 @@ impl Attempt {
         actions
     }
 
-    /// In a pause nothing runs, so whoever ends the attempt ends it at once.
+    /// Nothing runs in a pause, so the attempt can end at once.
     pub(super) fn starting(&mut self, event: Event) -> Vec<Action> {
         match event {
             Event::TimeUp(Timer::StartAgain) => {
-                self.state = State::Running(Stop::No);
+                self.state = State::Running(StopStage::None);
                 vec![Action::Start]
             }
             Event::AttachRefused(why) => {
@@ -57,7 +56,41 @@ impl Attempt {
                 self.end_by_termination();
                 self.report()
             }
-            _ => Vec::new(),
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::Exited(_)
+            | Event::Alone
+            | Event::StreamsEnded { .. }
+            | Event::SubmitterFailed(_)
+            | Event::ChannelBroken(_)
+            | Event::ChannelCut
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger
+                | Timer::Grace
+                | Timer::GiveUp
+                | Timer::Settle
+                | Timer::Drain
+                | Timer::PublishBy
+                | Timer::LeaveBy,
+            ) => Vec::new(),
         }
     }
 }

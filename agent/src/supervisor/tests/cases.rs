@@ -1,9 +1,9 @@
-//! Single cases, each with the order of events that it is about.
+//! Single cases, each with a fixed order of events.
 
 use super::*;
 
 #[test]
-fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
+fn unkillable_command_is_given_up_and_reported() {
     let mut world = World::unkillable(plan(true));
     while !world.is_running {
         world.step(0);
@@ -22,7 +22,7 @@ fn a_command_that_kill_does_not_end_is_given_up_and_told_of() {
 }
 
 #[test]
-fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
+fn third_term_gives_up_an_unkillable_command() {
     let mut world = World::unkillable(plan(false));
     while !world.is_running {
         world.step(0);
@@ -36,17 +36,17 @@ fn a_third_term_gives_up_what_kill_did_not_end_and_a_fourth_changes_nothing() {
     assert_eq!(world.machine.apply(terminate()), []);
 }
 
-/// A shell ends at TERM at once. What it had started was told too, and is not ended for the end of its shell.
+/// A shell ends at TERM at once. Its children got TERM too, and keep their grace period after the end of the shell.
 #[test]
-fn what_outlives_a_command_that_was_told_to_end_has_the_rest_of_its_grace() {
-    for told in [terminate(), cancel()] {
+fn leftovers_of_a_terminated_command_keep_its_grace_period() {
+    for request in [terminate(), cancel()] {
         let mut machine = running(false);
-        machine.apply(told);
+        machine.apply(request);
         let sets_timers = |actions: &[Action]| {
             actions.iter().any(|it| matches!(it, Action::SetTimer(Timer::Grace | Timer::Drain, _)))
         };
         assert!(!sets_timers(&machine.apply(exited(143))));
-        // Only for those that came since.
+        // Only for processes that were started since.
         let terms = [Action::SignalLeftovers(Signal::SIGTERM)];
         assert_eq!(machine.apply(Event::TimeUp(Timer::Settle)), terms);
         let drain = Action::SetTimer(Timer::Drain, plan(false).drain);
@@ -56,7 +56,7 @@ fn what_outlives_a_command_that_was_told_to_end_has_the_rest_of_its_grace() {
 }
 
 #[test]
-fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
+fn pipes_that_close_before_the_exit_are_not_awaited_again() {
     let mut world = World::new(plan(false), Fails::Nothing, 0, true, true);
     world.happen(Event::Assigned(plan(false)));
     world.happen(Event::Prepared);
@@ -68,7 +68,7 @@ fn pipes_that_close_before_the_exit_is_known_are_not_waited_for_again() {
 }
 
 #[test]
-fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() {
+fn unpublished_output_is_kept() {
     for (keeps_output, fate) in [(true, "is kept"), (false, "is lost with its workspace")] {
         let mut world = World::new(Plan { keeps_output, ..plan(true) }, Fails::Stage, 0, false, false);
         while world.step(0) {}
@@ -79,21 +79,26 @@ fn a_training_that_could_not_be_published_is_kept_where_it_outlives_the_agent() 
 }
 
 #[test]
-fn a_model_that_is_overtaken_is_staged_again_and_asked_for_again() {
-    let mut world = World::new(plan(true), Fails::Overtaken(3), 0, false, false);
+fn write_conflict_stages_and_asks_again() {
+    let mut world = World::new(plan(true), Fails::WriteConflict(3), 0, false, false);
     while world.step(0) {}
     assert!(world.committed);
     assert_eq!(world.reports[0].reason, Reason::Succeeded);
 
-    let mut world =
-        World::new(Plan { keeps_output: true, ..plan(true) }, Fails::Overtaken(u32::MAX), 0, false, false);
+    let mut world = World::new(
+        Plan { keeps_output: true, ..plan(true) },
+        Fails::WriteConflict(u32::MAX),
+        0,
+        false,
+        false,
+    );
     while world.step(0) {}
     let report = &world.reports[0];
     assert_eq!((report.reason, report.output_kept), (Reason::PublishFailed, true));
 }
 
 #[test]
-fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
+fn lost_output_fails_a_successful_command() {
     let lost = || Some("3 bytes are lost".to_owned());
     for (kept, unwritten, unlogged, code) in [
         (OutputSink::Nowhere, lost(), None, 65),
@@ -107,7 +112,7 @@ fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
         while !matches!(world.pending[..], [Event::Flushed { .. }]) {
             world.step(0);
         }
-        assert!(world.committed, "the model is published all the same");
+        assert!(world.committed, "the model is published anyway");
         world.pending.clear();
         world.happen(Event::Flushed { unwritten, unlogged });
         while world.exit.is_none() {
@@ -119,12 +124,12 @@ fn what_a_successful_command_printed_is_somewhere_whole_or_the_code_tells() {
 }
 
 #[test]
-fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
+fn cancelled_attempt_does_not_replace_a_newer_model() {
     for (given_up, reason) in [
         (Event::AttachRefused("a later attempt runs".into()), Reason::Refused),
         (Event::Cancel { reason: "by the user".into(), grace: None }, Reason::Cancelled),
     ] {
-        let mut world = World::new(plan(true), Fails::Overtaken(1), 0, false, false);
+        let mut world = World::new(plan(true), Fails::WriteConflict(1), 0, false, false);
         while !world.granted {
             world.step(0);
         }
@@ -136,7 +141,7 @@ fn an_attempt_that_was_given_up_does_not_go_over_anothers_model() {
 }
 
 #[test]
-fn an_attempt_that_only_publishes_runs_nothing() {
+fn publish_only_attempt_runs_no_command() {
     let plan = Plan { is_publish_only: true, keeps_output: true, ..plan(true) };
     let mut world = World::new(plan, Fails::Nothing, 1, false, false);
     while world.step(0) {}
@@ -149,17 +154,17 @@ fn an_attempt_that_only_publishes_runs_nothing() {
 }
 
 #[test]
-fn an_agent_that_is_kept_waiting_does_not_give_up_and_one_whose_server_went_does() {
+fn waiting_agent_has_no_timeout_until_its_server_is_gone() {
     let (mut machine, _) = Attempt::new(LINGER);
-    assert_eq!(machine.apply(Event::KeptWaiting), []);
+    assert_eq!(machine.apply(Event::WaitingForAttempt), []);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [], "a server has it wait");
-    assert_eq!(machine.apply(Event::WaitCut), [Action::SetTimer(Timer::Linger, LINGER)]);
+    assert_eq!(machine.apply(Event::WaitInterrupted), [Action::SetTimer(Timer::Linger, LINGER)]);
     assert_eq!(machine.apply(Event::TimeUp(Timer::Linger)), [Action::Exit(EXIT_FAULT)]);
 }
 
-/// It has nothing to run then: a server that waits for its outcome would take it for lost.
+/// Otherwise a server that waits for the outcome would consider the agent lost.
 #[test]
-fn a_cancel_that_comes_instead_of_the_assignment_is_reported() {
+fn cancel_before_the_assignment_is_reported() {
     let mut world = World::new(plan(true), Fails::Nothing, 0, false, false);
     world.pending.clear();
     world.happen(Event::Cancel { reason: "by the user".into(), grace: None });
@@ -173,7 +178,7 @@ fn cancel() -> Event {
     Event::Cancel { reason: "by the user".into(), grace: Some(Duration::from_secs(3)) }
 }
 
-/// A command that runs, and what was made of its wish to make its effect visible.
+/// A running command, with the answers to its request to commit.
 fn running(is_granted: bool) -> Attempt {
     let (mut machine, _) = Attempt::new(LINGER);
     machine.apply(Event::Assigned(plan(false)));
@@ -185,7 +190,7 @@ fn running(is_granted: bool) -> Attempt {
     machine
 }
 
-/// The exit report when the command ends like this.
+/// The exit report after this exit status.
 fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
     machine.apply(exit);
     machine.apply(Event::Alone);
@@ -198,7 +203,7 @@ fn verdict_on(mut machine: Attempt, exit: Event) -> ExitReport {
 }
 
 #[test]
-fn a_grant_that_comes_after_a_cancel_is_kept_from_the_command() {
+fn grant_after_a_cancel_does_not_reach_the_command() {
     let mut machine = running(false);
     machine.apply(Event::CommitAsked);
     machine.apply(cancel());
@@ -207,9 +212,9 @@ fn a_grant_that_comes_after_a_cancel_is_kept_from_the_command() {
     assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Cancelled);
 }
 
-/// KILL takes its time, and its effect was visible before.
+/// KILL takes time, and the effect was visible before.
 #[test]
-fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
+fn granted_command_that_exits_late_has_succeeded() {
     let mut machine = running(true);
     machine.apply(cancel());
     machine.apply(Event::TimeUp(Timer::Grace));
@@ -218,9 +223,9 @@ fn a_granted_command_that_was_given_up_too_early_has_succeeded_all_the_same() {
     assert_eq!(verdict_on(machine, exited(0)).reason, Reason::Succeeded);
 }
 
-/// Its results are not all there, whatever else ended it.
+/// Its results are incomplete, whatever ended it.
 #[test]
-fn a_broken_channel_is_no_success_when_the_cancel_is_forgotten() {
+fn broken_channel_is_no_success_despite_a_grant() {
     let mut machine = running(true);
     machine.apply(cancel());
     machine.apply(Event::ChannelBroken("no frame".into()));
@@ -228,7 +233,7 @@ fn a_broken_channel_is_no_success_when_the_cancel_is_forgotten() {
 }
 
 #[test]
-fn a_command_that_was_given_up_is_taken_at_its_word_when_it_ends_in_time() {
+fn late_exit_of_a_given_up_command_counts() {
     let mut machine = running(true);
     machine.apply(terminate());
     machine.apply(Event::TimeUp(Timer::LeaveBy));
@@ -240,9 +245,9 @@ fn a_command_that_was_given_up_is_taken_at_its_word_when_it_ends_in_time() {
     assert!(reported.iter().any(is_terminated), "{reported:?}");
 }
 
-/// Its effect may be visible at any moment: to kill it then would leave nobody knowing whether it is.
+/// Its effect may become visible at any moment: a kill would leave it unknown.
 #[test]
-fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
+fn cancel_gives_a_granted_commit_its_grace_period() {
     let mut machine = running(true);
     assert_eq!(machine.apply(cancel()), [Action::SetTimer(Timer::Grace, Duration::from_secs(3))]);
     assert_eq!(machine.apply(cancel()), [], "a server repeats its Cancel on every stream");
@@ -253,7 +258,7 @@ fn a_granted_commit_has_the_grace_of_a_cancel_before_it_gets_its_term() {
 }
 
 #[test]
-fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
+fn granted_commit_succeeds_despite_a_cancel() {
     for (is_granted, code, reason) in
         [(true, 0, Reason::Succeeded), (true, 1, Reason::Cancelled), (false, 0, Reason::Cancelled)]
     {
@@ -263,9 +268,9 @@ fn a_granted_commit_that_succeeds_in_spite_of_a_cancel_is_a_success() {
     }
 }
 
-/// The Cancel's grace ends by its own timer; the platform's TERM brings deadlines, and does not shorten it.
+/// The grace period of a Cancel has its own timer. The platform's TERM sets deadlines, and does not shorten it.
 #[test]
-fn a_term_after_a_cancel_does_not_shorten_its_grace() {
+fn term_after_a_cancel_keeps_its_grace_period() {
     let mut machine = running(false);
     machine.apply(cancel());
     machine.apply(terminate());
@@ -278,7 +283,7 @@ fn a_term_after_a_cancel_does_not_shorten_its_grace() {
 }
 
 #[test]
-fn an_agent_whose_records_are_being_taken_lingers_on_until_the_time_to_leave() {
+fn acknowledged_records_extend_the_linger_until_the_deadline() {
     let mut world = World::new(plan(false), Fails::Silence, 0, false, false);
     while world.reports.is_empty() {
         world.step(0);
@@ -292,9 +297,9 @@ fn an_agent_whose_records_are_being_taken_lingers_on_until_the_time_to_leave() {
     }
 }
 
-/// A finished training whose leftovers hold the pipes, when publishing should have given up already: nothing would bound it.
+/// A finished training whose leftovers hold the pipes until the publish deadline: nothing would bound its staging.
 #[test]
-fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
+fn staging_does_not_begin_after_the_publish_deadline() {
     for late in [Timer::PublishBy, Timer::LeaveBy] {
         let (mut machine, _) = Attempt::new(LINGER);
         machine.apply(Event::Assigned(Plan { keeps_output: true, ..plan(true) }));
@@ -310,12 +315,12 @@ fn what_is_not_staged_when_publishing_has_to_give_up_is_not_staged_at_all() {
     }
 }
 
-/// An attempt whose command was started for the first time, and how that went.
-fn starting(kept: OutputSink, may_pass: bool) -> (Attempt, Vec<Action>) {
+/// An attempt after the first start of its command failed.
+fn starting(kept: OutputSink, fault: StartFault) -> (Attempt, Vec<Action>) {
     let (mut machine, _) = Attempt::new(LINGER);
     machine.apply(Event::Assigned(Plan { sink: kept, ..plan(true) }));
     assert_eq!(machine.apply(Event::Prepared), [Action::Start]);
-    let actions = machine.apply(start_failed(may_pass));
+    let actions = machine.apply(start_failed(fault));
     (machine, actions)
 }
 
@@ -328,8 +333,8 @@ fn reported(actions: &[Action]) -> &ExitReport {
 }
 
 #[test]
-fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_by_another_attempt() {
-    let (mut machine, mut actions) = starting(OutputSink::Server, true);
+fn exhausted_start_is_retried_with_one_warning() {
+    let (mut machine, mut actions) = starting(OutputSink::Server, StartFault::Exhausted);
     let Action::Warn(said) = actions.remove(0) else { panic!("nothing is said: {actions:?}") };
     assert_eq!(said, "cannot start python; trying again for up to 60 s");
     let mut paused = Duration::ZERO;
@@ -337,7 +342,7 @@ fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_b
         assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(5), "{pause:?}");
         paused += pause;
         assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [Action::Start]);
-        actions = machine.apply(start_failed(true));
+        actions = machine.apply(start_failed(StartFault::Exhausted));
     }
     assert!(paused >= Duration::from_secs(60) && paused < Duration::from_secs(70), "{paused:?}");
     let report = reported(&actions);
@@ -346,19 +351,19 @@ fn a_start_that_fails_for_exhaustion_is_tried_again_said_once_and_may_be_tried_b
 }
 
 #[test]
-fn a_command_that_starts_at_last_runs_as_any_other() {
+fn retried_start_runs_normally() {
     let mut world = World::new(plan(true), Fails::StartFor(5), 0, false, false);
     while world.step(0) {}
     assert_eq!((world.reports[0].reason, world.exit), (Reason::Succeeded, Some(0)));
 }
 
 #[test]
-fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_start() {
-    let (_, actions) = starting(OutputSink::Server, false);
+fn start_is_not_retried_without_a_server_or_for_other_faults() {
+    let (_, actions) = starting(OutputSink::Server, StartFault::Other);
     let report = reported(&actions);
     assert_eq!((report.reason, report.retryable), (Reason::StartFailed, false));
     for kept in [OutputSink::LogFolder, OutputSink::Nowhere] {
-        let (mut machine, actions) = starting(kept, true);
+        let (mut machine, actions) = starting(kept, StartFault::Exhausted);
         assert_eq!(actions, [Action::Flush]);
         let actions = machine.apply(Event::Flushed { unwritten: None, unlogged: None });
         let report = reported(&actions);
@@ -367,23 +372,23 @@ fn a_program_that_cannot_be_started_is_final_and_without_a_server_so_is_every_st
 }
 
 #[test]
-fn a_pause_between_two_starts_ends_at_once_with_the_attempt() {
+fn end_of_the_attempt_cuts_the_start_backoff() {
     for (event, reason, is_retryable) in [
         (cancel(), Reason::Cancelled, false),
         (terminate(), Reason::Terminated, true),
         (Event::AttachRefused("a later attempt runs".into()), Reason::Refused, false),
     ] {
-        let (mut machine, _) = starting(OutputSink::Server, true);
+        let (mut machine, _) = starting(OutputSink::Server, StartFault::Exhausted);
         let actions = machine.apply(event.clone());
         let report = reported(&actions);
         assert_eq!((report.reason, report.retryable), (reason, is_retryable));
         assert_eq!(machine.apply(Event::TimeUp(Timer::StartAgain)), [], "it does not start after its end");
 
-        // The same before the failure of a start is known.
-        let (mut machine, _) = starting(OutputSink::Server, true);
+        // The same before the failed start is reported.
+        let (mut machine, _) = starting(OutputSink::Server, StartFault::Exhausted);
         machine.apply(Event::TimeUp(Timer::StartAgain));
         machine.apply(event);
-        let actions = machine.apply(start_failed(true));
+        let actions = machine.apply(start_failed(StartFault::Exhausted));
         assert_eq!(reported(&actions).reason, reason);
     }
 }

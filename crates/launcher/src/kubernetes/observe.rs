@@ -291,8 +291,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_had_ended_before_the_deadline_is_believed() {
-        let succeeded =
-            json!({ "reason": "succeeded", "records": 9, "last_result": 4, "terminal_records": [] });
+        let succeeded = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [] });
         let artifacts = past_deadline(&succeeded.to_string());
         let outcome = artifacts.reported().unwrap();
         assert_eq!((outcome.reason(), outcome.last_seq), (Reason::Succeeded, 9));

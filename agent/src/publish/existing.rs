@@ -1,4 +1,4 @@
-//! What a model's place holds before it is replaced or removed, for the person who does it.
+//! The model at a location before it is replaced or removed, for the report to the user.
 
 use std::io;
 use std::time::SystemTime;
@@ -9,15 +9,15 @@ use sqlflow_proto::record::EarlierModel;
 use sqlflow_model_storage::ModelStore;
 use sqlflow_model_storage::tarball;
 
-/// Longest name of a user that is repeated, in characters.
+/// Maximum length of a user's name, in characters.
 const MAX_USER: usize = 100;
 
-/// What a look at a model's place finds.
+/// Result of [`look`].
 pub(super) enum Found {
     Nothing,
     Model(EarlierModel),
-    /// The storage does not say. Some keys may write and not read, and some storages refuse to say that a file is absent: a
-    /// model can be published there, and what fails for all calls is told better by the one that writes.
+    /// The storage cannot be read. Some credentials may only write, and some storages deny access to a missing file: a
+    /// model can be published there. An outage is reported by the write.
     Unknown(io::Error),
 }
 
@@ -30,14 +30,14 @@ impl Found {
     }
 }
 
-/// Reads the beginning of the tarball, no more.
+/// Reads only the beginning of the tarball.
 pub(super) fn look(store: &dyn ModelStore, tarball: &str) -> Found {
     let content = match store.read(tarball) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Found::Nothing,
         Err(error) => return Found::Unknown(error),
         Ok(content) => content,
     };
-    // What cannot be read can be replaced all the same.
+    // A tarball that cannot be read can be replaced.
     let meta = tarball::meta(content).ok().flatten().unwrap_or_default();
     let meta: Value = serde_json::from_slice(&meta).unwrap_or_default();
     let user = meta["trained_by"].as_str().unwrap_or_default();
@@ -45,15 +45,15 @@ pub(super) fn look(store: &dyn ModelStore, tarball: &str) -> Found {
         Some(trained) => trained,
         None => published_ms(store, tarball).unwrap_or(0),
     };
-    // It stands in a line of text, whatever somebody wrote there.
+    // It becomes part of a line of text, and may contain anything.
     let trained_by = user.chars().filter(|c| !c.is_control()).take(MAX_USER).collect();
     Found::Model(EarlierModel { made_ms, trained_by })
 }
 
-/// `None`: the storage does not tell, or does not let us ask.
+/// `None`: the storage does not report it.
 fn published_ms(store: &dyn ModelStore, tarball: &str) -> Option<i64> {
-    let file = store.list().unwrap_or_default().into_iter().find(|file| file.path == tarball);
-    let since_1970 = file?.modified?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let modified = store.find(tarball).ok()?.modified?;
+    let since_1970 = modified.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     i64::try_from(since_1970.as_millis()).ok()
 }
 
@@ -61,16 +61,16 @@ fn published_ms(store: &dyn ModelStore, tarball: &str) -> Option<i64> {
 mod tests {
     use std::io::Read;
 
-    use sqlflow_model_storage::{FoundFile, Over, StagedFile};
+    use sqlflow_model_storage::{FoundFile, Precondition, StagedFile};
 
     use super::*;
 
-    /// A storage that answers each look with this kind of error.
+    /// A storage that fails with this kind of error.
     #[derive(Debug)]
     struct Refusing(io::ErrorKind);
 
     impl ModelStore for Refusing {
-        fn stage(&self, _: &str, _: Over, _: u64) -> io::Result<Box<dyn StagedFile>> {
+        fn stage(&self, _: &str, _: Precondition, _: u64) -> io::Result<Box<dyn StagedFile>> {
             unreachable!()
         }
 
@@ -86,6 +86,10 @@ mod tests {
             Err(self.0.into())
         }
 
+        fn find(&self, _: &str) -> io::Result<FoundFile> {
+            Err(self.0.into())
+        }
+
         fn delete(&self, _: &str) -> io::Result<()> {
             unreachable!()
         }
@@ -96,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_storage_that_may_not_be_read_can_be_published_to() {
+    fn unreadable_storage_can_be_published_to() {
         let look = |kind| look(&Refusing(kind), "m.tar.gz");
         assert!(matches!(look(io::ErrorKind::PermissionDenied), Found::Unknown(_)));
         assert!(matches!(look(io::ErrorKind::ConnectionReset), Found::Unknown(_)));

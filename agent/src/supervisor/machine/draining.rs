@@ -1,0 +1,177 @@
+//! After the command's end: its leftovers are ended, and its pipes are read to their end.
+
+use nix::sys::signal::Signal;
+
+use super::super::event::{Action, Event, Timer};
+use super::super::exit_report::{End, UNENDED};
+use super::{Attempt, State};
+
+/// The time after the command's end.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Drain {
+    /// No process of the attempt is left.
+    pub(super) alone: bool,
+    pub(super) leftovers: Leftovers,
+    /// The reader has to stop.
+    pub(super) stopping: bool,
+}
+
+/// Signals that the processes that outlive their command got.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Leftovers {
+    /// None: the command ended by itself.
+    #[default]
+    NotSignaled,
+    /// The attempt is being ended, and they got the signal of the command. They have the rest of its grace period.
+    InGracePeriod,
+    /// TERM, because the command has ended.
+    TermSent,
+    /// KILL.
+    KillSent,
+}
+
+impl Attempt {
+    pub(super) fn draining(&mut self, mut drain: Drain, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        match event {
+            // The command was given up too early.
+            Event::Exited(exit) => self.exited(exit),
+            Event::Alone => {
+                drain.alone = true;
+                if drain.leftovers == Leftovers::InGracePeriod {
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+            }
+            Event::StreamsEnded { open } => {
+                self.streams_ended = true;
+                if open {
+                    actions.push(Action::RecordGap);
+                }
+            }
+            Event::TimeUp(Timer::Settle) if !drain.alone => match drain.leftovers {
+                Leftovers::NotSignaled => {
+                    drain.leftovers = Leftovers::TermSent;
+                    actions.push(Action::SignalLeftovers(Signal::SIGTERM));
+                    actions.push(Action::SetTimer(Timer::Grace, self.plan.grace.min(self.plan.drain)));
+                }
+                // For processes that were started after the first TERM.
+                Leftovers::InGracePeriod => actions.push(Action::SignalLeftovers(Signal::SIGTERM)),
+                Leftovers::TermSent => {}
+                Leftovers::KillSent => actions.push(Action::SignalLeftovers(Signal::SIGKILL)),
+            },
+            Event::TimeUp(Timer::Grace) if !drain.alone => match drain.leftovers {
+                Leftovers::InGracePeriod => {
+                    drain.leftovers = Leftovers::KillSent;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                    actions.push(Action::SetTimer(Timer::Drain, self.plan.drain));
+                }
+                Leftovers::TermSent => {
+                    drain.leftovers = Leftovers::KillSent;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                }
+                Leftovers::NotSignaled | Leftovers::KillSent => {}
+            },
+            // A cancelled command has nothing to publish, and its grace period has its own timer.
+            Event::TimeUp(Timer::PublishBy)
+                if drain.leftovers == Leftovers::InGracePeriod && !drain.alone && self.is_cancelled() => {}
+            Event::TimeUp(Timer::Drain | Timer::PublishBy | Timer::LeaveBy) => {
+                drain.stopping = true;
+                if !drain.alone {
+                    drain.leftovers = Leftovers::KillSent;
+                    actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                }
+                actions.push(Action::StopReading);
+            }
+            Event::SubmitterFailed(failure) => self.failure = Some(failure),
+            Event::ChannelBroken(why) => {
+                self.channel_broken = Some(why.clone());
+                actions.push(Action::Warn(why));
+            }
+            Event::ChannelCut => self.channel_cut = true,
+            Event::AttachRefused(why) => {
+                let end = self.superseded(why);
+                if self.succeeded() {
+                    self.end_by(end);
+                }
+            }
+            Event::Cancel { reason, .. } => self.cancel_publish(reason),
+            Event::Terminate { .. } if self.terminations > 1 => {
+                if self.succeeded() && self.plan.publishes {
+                    self.end_by_termination();
+                }
+                drain.stopping = true;
+                drain.leftovers = Leftovers::KillSent;
+                actions.push(Action::SignalLeftovers(Signal::SIGKILL));
+                actions.push(Action::StopReading);
+            }
+            Event::WaitingForAttempt
+            | Event::WaitInterrupted
+            | Event::Assigned(_)
+            | Event::Prepared
+            | Event::InputFailed { .. }
+            | Event::WorkspaceFailed(_)
+            | Event::OutputMissing(_)
+            | Event::StartFailed { .. }
+            | Event::CommitAsked
+            | Event::Granted
+            | Event::CommitRefused(_)
+            | Event::Staged(_)
+            | Event::Committed(_)
+            | Event::PublishFailed { .. }
+            | Event::WriteConflict { .. }
+            | Event::Terminate { .. }
+            | Event::Forward(_)
+            | Event::Flushed { .. }
+            | Event::OutcomeAcked
+            | Event::AckedMeanwhile
+            | Event::LogUnfinished(_)
+            | Event::TimeUp(
+                Timer::Linger | Timer::Grace | Timer::GiveUp | Timer::Settle | Timer::StartAgain,
+            ) => {}
+        }
+        self.state = State::Draining(drain);
+        // A process that even KILL does not end is left behind once reading has stopped.
+        if self.streams_ended && (drain.alone || drain.stopping) {
+            actions.extend(self.drained());
+        }
+        actions
+    }
+
+    pub(super) fn drained(&mut self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.is_unended = self.exit.is_none();
+        if self.is_unended {
+            self.end_by_termination();
+            actions.push(Action::Warn(format!("{UNENDED}; it is left behind")));
+        }
+        if let Some(why) = self.channel_broken.clone()
+            && self.succeeded()
+        {
+            self.end_by(End::ChannelBroken(why));
+        }
+        if self.channel_cut {
+            let why = "the submitter channel ended within a frame: a result is missing".to_owned();
+            if self.succeeded() {
+                self.end_by(End::ChannelBroken(why.clone()));
+            }
+            actions.push(Action::Warn(why));
+        }
+        if let Some(exit) = self.exit
+            && exit.oom_kills > 0
+            && self.succeeded()
+        {
+            // The process may belong to another attempt in a shared cgroup, but the kill must be reported.
+            actions.push(Action::Warn(format!("the command succeeded, but {}", exit.oom_sentence())));
+        }
+        if !(self.succeeded() && self.plan.publishes) {
+            actions.extend(self.report());
+        } else if self.is_publish_late {
+            // The deadline has passed already, so no timer would end staging.
+            actions.extend(self.abandon_by_termination());
+        } else {
+            self.state = State::Staging;
+            actions.push(Action::Stage);
+        }
+        actions
+    }
+}
