@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.features.matrix import Matrix
-from sqlflow_submitter.hiding import hidden
+from sqlflow_submitter.import_guard import blocked_import
 from sqlflow_submitter.model import WEIGHTS
 from sqlflow_submitter.xgb.parameters import Parameters
 
@@ -19,10 +19,10 @@ from sqlflow_submitter.xgb.parameters import Parameters
 # that work. Read once, when the library is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-with hidden("sklearn"):
+with blocked_import("sklearn"):
     import xgboost
 
-from sqlflow_submitter.xgb.telling import told_plainly
+from sqlflow_submitter.xgb.errors import translated_errors
 
 OnRound = Callable[[dict[str, float]], None]
 """Called after a round with its measurements by name, such as `train-rmse`."""
@@ -30,7 +30,7 @@ OnRound = Callable[[dict[str, float]], None]
 
 def to_dmatrix(matrix: Matrix, labels: NDArray[np.float64] | None = None) -> Any:
     """Hands a matrix to XGBoost."""
-    with told_plainly():
+    with translated_errors():
         return xgboost.DMatrix(
             matrix.data,
             label=labels,
@@ -75,7 +75,7 @@ def fit(
     held_out = [(to_dmatrix(*validation), "validate")] if validation else []
     whole = to_dmatrix(*train) if parameters.batch_size is None else None
     rounds = 0
-    with told_plainly():
+    with translated_errors():
         for _ in range(parameters.epochs):
             for data in [whole] if whole is not None else _batches(train, parameters.batch_size or 0):
                 callbacks: list[Any] = [_Reporter(on_round)]
@@ -106,28 +106,28 @@ def _batches(train: tuple[Matrix, NDArray[np.float64]], size: int) -> Iterator[A
 
 
 def save(booster: Any, folder: Path) -> None:
-    with told_plainly():
+    with translated_errors():
         booster.save_model(folder / WEIGHTS)
 
 
 def load_booster(folder: Path) -> Any:
-    with told_plainly():
+    with translated_errors():
         return xgboost.Booster(model_file=folder / WEIGHTS)
 
 
 def margins(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
     """Gives raw scores: (rows,) or, with several classes, (rows, classes)."""
-    with told_plainly():
+    with translated_errors():
         return booster.predict(to_dmatrix(matrix), output_margin=True)  # type: ignore[no-any-return]
 
 
 def values(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
     """Gives predictions as the objective defines them: numbers, or probabilities."""
-    with told_plainly():
+    with translated_errors():
         return booster.predict(to_dmatrix(matrix))  # type: ignore[no-any-return]
 
 
 def contributions(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
     """Gives SHAP values: (rows, columns + 1), or (rows, classes, columns + 1); the last column is the bias."""
-    with told_plainly():
+    with translated_errors():
         return booster.predict(to_dmatrix(matrix), pred_contribs=True)  # type: ignore[no-any-return]
