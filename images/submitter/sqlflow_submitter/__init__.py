@@ -6,7 +6,6 @@ benchmark.
 """
 
 from sqlflow_submitter.runner import run_step
+from sqlflow_submitter.version import __version__
 
 __all__ = ["__version__", "run_step"]
-
-__version__ = "0.1.0"

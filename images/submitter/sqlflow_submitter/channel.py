@@ -117,15 +117,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-def open_channel() -> Channel:
-    """Opens the agent's channel, or a stand-in that prints, when a person runs the program by hand."""
-    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, None)
-    if descriptor is None:
-        from sqlflow_submitter.console import Console
-
-        return Console()
-    if not descriptor.isdigit():
-        raise SubmitterError(f"{DESCRIPTOR_VARIABLE} is not a number: {descriptor}")
-    return AgentChannel(int(descriptor))

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from sqlflow_submitter.channel import Channel, open_channel
+from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line
@@ -48,6 +48,18 @@ def run_step(path: str) -> None:
             statement = None
     except Exception as error:
         _fail(error, channel, statement, redactor)
+
+
+def open_channel() -> Channel:
+    """Opens the channel to the agent, or a console if the program was started by hand."""
+    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, None)
+    if descriptor is None:
+        from sqlflow_submitter.console import Console
+
+        return Console()
+    if not descriptor.isdigit():
+        raise SubmitterError(f"cannot open the agent's channel: {DESCRIPTOR_VARIABLE} is not a number: {descriptor}")
+    return AgentChannel(int(descriptor))
 
 
 def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:

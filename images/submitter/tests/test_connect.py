@@ -10,6 +10,7 @@ from servers import PASSWORD, free_port
 
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.go_dsn import parse_go_dsn
+from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.connect.sqlite import database_path
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.redact import Redactor
@@ -143,7 +144,7 @@ def test_a_misspelt_sqlite_file_is_told_and_not_made(sqlite_agent: StandInAgent)
 
 def test_a_result_is_not_written_into_an_sqlite_file_that_is_not_there(sqlite_dsn: str) -> None:
     with connect(sqlite_dsn, may_make=False) as database, pytest.raises(UserError) as refused:
-        database.writer()
+        open_writer(database)
     path = sqlite_dsn.removeprefix("sqlite://")
     assert str(refused.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
 

@@ -11,12 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from sqlflow_submitter.errors import SubmitterError, UserError, near_misses
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 512 * 1024
@@ -166,8 +163,8 @@ class Database:
             for column in self.describe(f"SELECT * FROM {mark}{name.replace(mark, 2 * mark)}{mark}")
         ]
 
-    def writer(self) -> TableWriter:
-        """Gives what writes tables here, also while a result set is being read."""
+    def writing_connection(self) -> Database:
+        """Returns the connection that `open_writer` uses: a second one where one cannot write while it reads."""
         raise NotImplementedError
 
     def close(self) -> None:

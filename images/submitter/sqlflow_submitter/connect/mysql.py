@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 from pymysql.connections import FieldDescriptorPacket, MySQLResult
@@ -20,9 +20,6 @@ from sqlflow_submitter.connect.go_dsn import GoDsn, parse_go_dsn
 from sqlflow_submitter.connect.mysql_rows import RowReader
 from sqlflow_submitter.connect.mysql_types import column_info
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError, one_line
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
 
 CONNECT_TIMEOUT_SECONDS = 10
 
@@ -149,10 +146,8 @@ class MySQLDatabase(Database):
         )
         return (str(found[0][0]), str(found[0][1])) if found else None
 
-    def writer(self) -> TableWriter:
-        from sqlflow_submitter.connect.mysql_writer import MySQLWriter
-
-        return MySQLWriter(MySQLDatabase(self._rest, self._replay))
+    def writing_connection(self) -> MySQLDatabase:
+        return MySQLDatabase(self._rest, self._replay)
 
     def close(self) -> None:
         # Not a polite goodbye: rows may be on the way that nobody wants.

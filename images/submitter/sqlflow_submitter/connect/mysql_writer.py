@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.mysql import MySQLDatabase
 from sqlflow_submitter.connect.mysql_types import bits
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.reads import mysql
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.mysql import MySQLDatabase
 
 INSERT_BYTES = 1024 * 1024
 """A statement is sent when it is this long: well below what any server's max_allowed_packet is by default."""

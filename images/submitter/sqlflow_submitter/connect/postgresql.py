@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlflow_submitter.connect import encoding
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
@@ -17,9 +17,6 @@ from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Da
 from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecStatus, OperationalError, pq
 from sqlflow_submitter.connect.postgresql_types import column_info
 from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError, one_line
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
 
 CONNECT_TIMEOUT_SECONDS = b"10"
 
@@ -110,13 +107,11 @@ class PostgreSQLDatabase(Database):
         while (result := self.connection.get_result()) is not None:
             self.check(result, sql)
 
-    def writer(self) -> TableWriter:
-        from sqlflow_submitter.connect.postgresql_writer import PostgreSQLWriter
-
+    def writing_connection(self) -> PostgreSQLDatabase:
         second = PostgreSQLDatabase(self._rest, self._replay)
         # What the server remarks on our own statements is of no interest.
         second.connection.notice_handler = None
-        return PostgreSQLWriter(second)
+        return second
 
     def close(self) -> None:
         self.connection.finish()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
 from sqlflow_submitter.connect.postgresql_types import bools
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
 from sqlflow_submitter.reads import postgresql
 from sqlflow_submitter.reads.postgresql import literal
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
 
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 NUMBERS = (decode.ints, decode.floats, decode.decimals, bools)

@@ -8,14 +8,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
 
 BUSY_TIMEOUT_SECONDS = 30.0
 QUICK_SECONDS = 0.01
@@ -135,15 +132,13 @@ class SQLiteDatabase(Database):
         with self._errors():
             self._connection.executemany(sql, zip(*columns, strict=True))
 
-    def writer(self) -> TableWriter:
-        from sqlflow_submitter.connect.sqlite_writer import SQLiteWriter
-
+    def writing_connection(self) -> SQLiteDatabase:
         if self._is_absent:
             raise UserError(
                 f"cannot write into SQLite file {self._path}: it does not exist; correct the path of the data source, "
                 "or make a table in it first"
             )
-        return SQLiteWriter(self)
+        return self
 
     def close(self) -> None:
         self._connection.close()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.sqlite import SQLiteDatabase, decode
 from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.reads import READS
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.sqlite import SQLiteDatabase
 
 
 class SQLiteWriter(TableWriter):
@@ -22,8 +20,6 @@ class SQLiteWriter(TableWriter):
     _database: SQLiteDatabase
 
     def column(self, name: str, kind: Kind) -> ColumnInfo:
-        from sqlflow_submitter.connect.sqlite import decode
-
         return ColumnInfo(name, self.types[kind], decode)
 
     def raw(self, values: Sequence[Any]) -> Sequence[Any]:

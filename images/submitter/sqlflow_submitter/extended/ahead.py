@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.extended.plan import TrainPlan, check_continues, check_estimator
 from sqlflow_submitter.extended.result_table import check_kept_columns, check_result_table
@@ -161,7 +162,7 @@ class _Row:
             check_kept_columns(statement, available, self._database)
             wants_probabilities = meta is not None and attributes.get("predict.probabilities")
             classes = classes_of(meta, statement.model) if meta is not None and wants_probabilities else []
-            with self._database.writer() as writer:
+            with open_writer(self._database) as writer:
                 lay_out(statement, available, classes, writer)
         if _bare(statement.result_table or "") not in self._made:
             check_result_table(statement, attributes, self._database)
@@ -181,7 +182,7 @@ class _Row:
 
     def _has_values(self, select: str, column: str) -> bool:
         """Tells whether a column surely has a value: one without is left out. Asked of what a later select lacks."""
-        with self._database.writer() as writer:
+        with open_writer(self._database) as writer:
             quoted = writer.quote(column)
         sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT {SAMPLED_ROWS}"
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlflow_submitter.connect.database import Database
+from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.connect.writer import TableName, TableWriter
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.result_table import leftovers
@@ -18,7 +19,7 @@ def clean_up(step: Step, task: CleanUp, database: Database) -> None:
     for statement in step.statements:
         if statement.result_table is None:
             continue
-        with database.writer() as writer:
+        with open_writer(database) as writer:
             table = writer.table_name(statement.result_table)
             if task.granted_attempt is not None:
                 print(_report(writer, table, step, task.granted_attempt), flush=True)

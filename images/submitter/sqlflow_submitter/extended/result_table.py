@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database
+from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.connect.writer import TableName, TableWriter
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.statement import StatementChannel
@@ -135,7 +136,7 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
         UserError: as of `check_replaceable`.
     """
     if statement.result_table:
-        with database.writer() as writer:
+        with open_writer(database) as writer:
             table = writer.table_name(statement.result_table)
             reason = writer.cannot_make(table)
             if reason is not None:
@@ -175,7 +176,7 @@ def result_table(
     statement: Statement, attributes: Mapping[str, Any], suffix: str, database: Database
 ) -> Iterator[ResultTable]:
     """Opens a result table; whatever goes wrong before it is published, its scratch table is dropped."""
-    with database.writer() as writer:
+    with open_writer(database) as writer:
         table = ResultTable(writer, statement.result_table or "", suffix, attributes.get(REPLACE, False))
         table.clear()
         try:

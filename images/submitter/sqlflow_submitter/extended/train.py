@@ -12,6 +12,7 @@ from sqlflow_submitter.extended.plan import TrainPlan
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.version import __version__
 
 if TYPE_CHECKING:
     from sqlflow_submitter.extended.training_data import TrainingData
@@ -54,8 +55,6 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
 def _meta(
     statement: Statement, step: Step, plan: TrainPlan, data: TrainingData, evaluation: dict[str, float]
 ) -> ModelMeta:
-    from sqlflow_submitter import __version__
-
     return ModelMeta(
         original_sql=statement.sql,
         select=statement.select,
