@@ -10,7 +10,7 @@ class SubmitterError(Exception):
 
     user_error = False
     """True when the user can mend it: SQL, attributes, data."""
-    transient = False
+    retryable = False
     """True when the same statement may well succeed when it is run again."""
     unclear = False
     """True when the error does not tell what became of the statement: it may have been executed."""
@@ -34,7 +34,7 @@ class UserError(SubmitterError):
 class DatabaseUnavailable(SubmitterError):
     """The database cannot be reached, or went away."""
 
-    transient = True
+    retryable = True
 
 
 class DatabaseBusy(DatabaseUnavailable):
@@ -47,7 +47,7 @@ class CommitRefused(SubmitterError):
     """Another attempt has taken over, or the job was cancelled: this attempt must not make its effect visible."""
 
 
-def near_misses(name: str, known: Iterable[str]) -> list[str]:
+def suggestions(name: str, known: Iterable[str]) -> list[str]:
     """Gives up to three of `known` that a person may have meant by `name`, the likeliest first."""
     from difflib import get_close_matches
 
@@ -57,15 +57,15 @@ def near_misses(name: str, known: Iterable[str]) -> list[str]:
     return [by_folded[match] for match in get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6)]
 
 
-def unknown(what: str, name: str, known: Iterable[str], listed: str = "known") -> str:
+def unknown_name(what: str, name: str, known: Iterable[str], listed: str = "known") -> str:
     """Says that `what` `name` does not exist, what it may have been meant to be, and what there is.
 
     Not all known names are listed where they are many, and fewer where a near miss is the likely answer.
     """
     known = list(known)
-    near = near_misses(name, known)
-    limit = 12 if near else 40
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    similar = suggestions(name, known)
+    limit = 12 if similar else 40
+    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     names = ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
     return f"{what} {name} does not exist{hint} ({listed}: {names})" if known else f"{what} {name} does not exist{hint}"
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.xgb import rules
 
 Array = NDArray[Any]
@@ -117,7 +117,7 @@ def r2(scores: Scores) -> float:
 
 Metric = Callable[[Scores], float]
 
-OF_CLASSES: dict[str, Metric] = {
+CLASS_METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "precision": precision,
     "recall": recall,
@@ -125,33 +125,33 @@ OF_CLASSES: dict[str, Metric] = {
     "auc": auc,
     "log_loss": log_loss,
 }
-OF_NUMBERS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
+NUMBER_METRICS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
 
-ONE_SIDED = (precision, recall, f1)
+SECOND_CLASS_METRICS = (precision, recall, f1)
 """Of two classes they measure the second only."""
 
-DEFAULT_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "auc")
-DEFAULT_OF_NUMBERS = ("rmse", "mae", "r2")
+DEFAULT_CLASS_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
+DEFAULT_NUMBER_METRICS = ("rmse", "mae", "r2")
 
 
-def has_one_sided(metrics: Iterable[Metric]) -> bool:
-    return any(metric in ONE_SIDED for metric in metrics)
+def measures_second_class(metrics: Iterable[Metric]) -> bool:
+    return any(metric in SECOND_CLASS_METRICS for metric in metrics)
 
 
-def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
+def select_metrics(names: list[str], for_classes: bool) -> dict[str, Metric]:
     """Gives the metrics of these names, by the names that were given, or the usual ones when there are none.
 
     Raises:
         UserError: a name is not known, or is not for this kind of model.
     """
-    known = OF_CLASSES if of_classes else OF_NUMBERS
+    known = CLASS_METRICS if for_classes else NUMBER_METRICS
     if not names:
-        return {name: known[name] for name in (DEFAULT_OF_CLASSES if of_classes else DEFAULT_OF_NUMBERS)}
+        return {name: known[name] for name in (DEFAULT_CLASS_METRICS if for_classes else DEFAULT_NUMBER_METRICS)}
     aliases = rules.document()["metrics"]["aliases"]
     chosen = {}
     for name in names:
         folded = aliases.get(name.lower(), name.lower())
         if folded not in known:
-            raise UserError(unknown("metric", name, known, "for this model there are"))
+            raise UserError(unknown_name("metric", name, known, "for this model there are"))
         chosen[name] = known[folded]
     return chosen

@@ -19,7 +19,7 @@ class Redactor:
     def __init__(self) -> None:
         self._secrets: list[str] = []
 
-    def hide(self, dsn: str) -> None:
+    def add_dsn(self, dsn: str) -> None:
         """Adds a data source whose text and password must not be seen."""
         # User information ends at the last `@`: a password may hold an unescaped one.
         found = re.findall(r"^[a-zA-Z0-9+]+://[^:@/]*:(.*)@|[?&]password=([^&]*)", dsn, re.DOTALL)

@@ -34,20 +34,20 @@ def run_step(path: str) -> None:
         channel = open_channel()
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
-        redactor.hide(dsn)
-        with connect(dsn, step.replay, may_make=bool(step.clean_up) or step.makes_something()) as database:
+        redactor.add_dsn(dsn)
+        with connect(dsn, step.replay, may_create=bool(step.clean_up) or step.may_create_table()) as database:
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up
 
                 clean_up(step, step.clean_up, database)
                 return
             for statement in step.statements:
-                speaking = StatementChannel(channel, statement.index)
-                with speaking.spans.span(f"statement {statement.kind}"):
-                    run_statement(statement, step, database, speaking)
+                statement_channel = StatementChannel(channel, statement.index)
+                with statement_channel.spans.span(f"statement {statement.kind}"):
+                    run_statement(statement, step, database, statement_channel)
             statement = None
     except Exception as error:
-        _fail(error, channel, statement, redactor)
+        _report_failure(error, channel, statement, redactor)
 
 
 def open_channel() -> Channel:
@@ -71,7 +71,7 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
         # Who drops a table, or a column, that is not there shall not be led to another one.
         word = first_word(statement.sql)
         if word != "DROP" and not (word == "ALTER" and error.missing_column):
-            database.add_near_misses(error, statement.sql)
+            database.add_suggestions(error, statement.sql)
         raise
 
 
@@ -83,23 +83,25 @@ def _run(statement: Statement, step: Step, database: Database, channel: Statemen
         return run_standard(statement.sql, database, channel)
     from sqlflow_submitter.extended import run_extended
 
-    if step.ahead:
-        from sqlflow_submitter.extended.ahead import check_ahead
+    if step.later_statements:
+        from sqlflow_submitter.extended.precheck import check_later_statements
 
         with channel.spans.span("check ahead"):
-            check_ahead(statement, step.ahead, database)
+            check_later_statements(statement, step.later_statements, database)
     run_extended(statement, step, database, channel)
     return None
 
 
-def _fail(error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor) -> NoReturn:
+def _report_failure(
+    error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor
+) -> NoReturn:
     frame = SubmitterFrame()
     if statement is not None:
         frame.statement = statement.index
     message = str(error)
     if isinstance(error, SubmitterError):
         frame.failure.user_error = error.user_error
-        frame.failure.transient = error.transient
+        frame.failure.transient = error.retryable
         frame.failure.unclear = error.unclear
         frame.failure.not_executed = error.not_executed and not error.unclear
     else:

@@ -29,16 +29,16 @@ def run_standard(sql: str, database: Database, channel: StatementChannel) -> int
 
 def send_result_set(result: ResultSet, channel: StatementChannel) -> None:
     """Sends a result set: its head, also when there are no rows, and its rows in batches as they come."""
-    with _shown():
+    with _marked_unclear():
         channel.head(encode_head(result.columns))
     # What the database says here is its word on the statement.
     for batch in result.batches():
-        with _shown():
+        with _marked_unclear():
             channel.rows(encode_rows(result.columns, batch))
 
 
 @contextmanager
-def _shown() -> Iterator[None]:
+def _marked_unclear() -> Iterator[None]:
     """Marks what goes wrong: the database has done what it was asked to, only what it returned cannot be shown."""
     try:
         yield

@@ -87,6 +87,6 @@ class StatementChannel:
         """Asks for leave to make the effect visible; raises CommitRefused when it is not given."""
         self._channel.commit(self._index)
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         """Prints a line for the person who waits."""
         print(text, file=sys.stdout, flush=True)

@@ -35,7 +35,7 @@ class Statement:
         self.result_column: str | None = document.get("result_column")
         self.using: str | None = document.get("using")
         """The earlier model of a TRAIN statement that is checked ahead."""
-        self.hangs_on_row: bool = document.get("hangs_on_row", False)
+        self.depends_on_earlier: bool = document.get("hangs_on_row", False)
         """Of one that is checked ahead: its selects name a table that an earlier statement is yet to make."""
 
 
@@ -59,24 +59,25 @@ class Step:
         self.attempt: int = document["attempt"]
         self.user: str = document.get("user", "")
         """Who runs the program, as the session says; may be empty."""
-        self.scratch_suffix: str = document["scratch_suffix"]
+        self.staging_suffix: str = document["scratch_suffix"]
         self.clean_up: CleanUp | None = CleanUp(document["clean_up"]) if "clean_up" in document else None
         self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]
         self.statements = [Statement(statement) for statement in document["statements"]]
-        self.ahead = [Statement(statement) for statement in document.get("ahead", ())]
+        self.later_statements = [Statement(statement) for statement in document.get("ahead", ())]
         """Statements of later steps, to be checked before this step does its work."""
 
-    def makes_something(self) -> bool:
+    def may_create_table(self) -> bool:
         """Tells whether a statement may be of use in a database that has no table yet, such as CREATE TABLE.
 
         Then an SQLite file that is not there may be made: else a misspelt path would leave an empty one.
         """
         return any(
-            statement.kind == "standard" and first_word(statement.sql) not in OF_NO_USE for statement in self.statements
+            statement.kind == "standard" and first_word(statement.sql) not in NEED_EXISTING_TABLE
+            for statement in self.statements
         )
 
 
-OF_NO_USE = {
+NEED_EXISTING_TABLE = {
     *("SELECT", "WITH", "VALUES", "EXPLAIN", "INSERT", "REPLACE", "UPDATE", "DELETE", "DROP", "ALTER", "ANALYZE"),
     *("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"),
 }

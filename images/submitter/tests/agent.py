@@ -39,12 +39,12 @@ class Run:
         kinds = [frame.WhichOneof("frame") or "" for frame in self.frames]
         return [kind for kind in kinds if kind != "progress"]
 
-    def of(self, kind: str) -> list[Any]:
+    def payloads(self, kind: str) -> list[Any]:
         return [getattr(frame, kind) for frame in self.frames if frame.WhichOneof("frame") == kind]
 
     def failure(self) -> Failure:
         """Gives the failure; there must be exactly one, last, and also on standard error, in one line."""
-        failures = self.of("failure")
+        failures = self.payloads("failure")
         assert len(failures) == 1, (self.stdout, self.stderr)
         assert self.frames[-1].WhichOneof("frame") == "failure"
         assert self.exit_code == 1
@@ -63,7 +63,7 @@ class Run:
 
     def succeeded(self) -> Run:
         assert self.exit_code == 0, self.stderr
-        assert not self.of("failure")
+        assert not self.payloads("failure")
         return self
 
 
@@ -129,7 +129,7 @@ class StandInAgent:
         }
         (self.folder / "step.json").write_text(json.dumps(document))
         (self.folder / "main.py").write_text(MAIN)
-        ours, theirs = socket.socketpair()
+        is_marked, theirs = socket.socketpair()
         environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "SQLFLOW_CHANNEL_FD": str(theirs.fileno())}
         environment["PYTHONUNBUFFERED"] = "1"
         run = Run()
@@ -144,7 +144,7 @@ class StandInAgent:
             )
             theirs.close()
             # Ends when the submitter does, and with it its end of the channel.
-            self._converse(ours, process, run)
+            self._converse(is_marked, process, run)
             run.exit_code = process.wait()
         run.stdout = (self.folder / "stdout").read_text()
         run.stderr = (self.folder / "stderr").read_text()

@@ -49,7 +49,7 @@ def sqlite_agent(tmp_path: Path, sqlite_dsn: str) -> StandInAgent:
     return StandInAgent(tmp_path, sqlite_dsn)
 
 
-class Here:
+class Runner:
     """Runs statements in this process, against one data source; what fails raises."""
 
     def __init__(self, dsn: str, folder: Path) -> None:
@@ -100,10 +100,10 @@ class Here:
 
 
 @pytest.fixture
-def here(dsn: str, tmp_path: Path) -> Here:
-    return Here(dsn, tmp_path)
+def runner(dsn: str, tmp_path: Path) -> Runner:
+    return Runner(dsn, tmp_path)
 
 
 @pytest.fixture
-def sqlite_here(sqlite_dsn: str, tmp_path: Path) -> Here:
-    return Here(sqlite_dsn, tmp_path)
+def sqlite_runner(sqlite_dsn: str, tmp_path: Path) -> Runner:
+    return Runner(sqlite_dsn, tmp_path)

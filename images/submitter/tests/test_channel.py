@@ -15,14 +15,14 @@ from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Sub
 
 @pytest.fixture
 def pair() -> Iterator[tuple[AgentChannel, socket.socket]]:
-    theirs, ours = socket.socketpair()
-    with ours:
-        yield AgentChannel(theirs.detach()), ours
+    theirs, is_marked = socket.socketpair()
+    with is_marked:
+        yield AgentChannel(theirs.detach()), is_marked
 
 
-def answer(ours: socket.socket, frame: AgentFrame) -> None:
+def answer(is_marked: socket.socket, frame: AgentFrame) -> None:
     body = frame.SerializeToString()
-    ours.sendall(bytes(varint(len(body))) + body)
+    is_marked.sendall(bytes(varint(len(body))) + body)
 
 
 def started() -> SubmitterFrame:
@@ -32,21 +32,21 @@ def started() -> SubmitterFrame:
 
 
 def test_secrets_come_in_the_first_frame(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(start={"secrets": {"db_conn_str": "sqlite:///ä" + "x" * 300}}))
+    channel, is_marked = pair
+    answer(is_marked, AgentFrame(start={"secrets": {"db_conn_str": "sqlite:///ä" + "x" * 300}}))
     assert channel.secrets() == {"db_conn_str": "sqlite:///ä" + "x" * 300}
 
 
 def test_another_first_frame_is_refused(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(ack={"ack_id": 1}))
+    channel, is_marked = pair
+    answer(is_marked, AgentFrame(ack={"ack_id": 1}))
     with pytest.raises(SubmitterError, match="start"):
         channel.secrets()
 
 
 def test_programs_that_user_code_starts_do_not_inherit_the_channel() -> None:
-    theirs, ours = socket.socketpair()
-    with ours:
+    theirs, is_marked = socket.socketpair()
+    with is_marked:
         descriptor = theirs.detach()
         os.set_inheritable(descriptor, True)
         AgentChannel(descriptor)
@@ -54,45 +54,45 @@ def test_programs_that_user_code_starts_do_not_inherit_the_channel() -> None:
 
 
 def test_a_durable_frame_waits_for_its_own_acknowledgement(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
+    channel, is_marked = pair
     waiting = threading.Thread(target=channel.send_durable, args=(started(),))
     waiting.start()
-    sent = SubmitterFrame.FromString(read_frame(ours.makefile("rb")) or b"")
+    sent = SubmitterFrame.FromString(read_frame(is_marked.makefile("rb")) or b"")
     assert sent.ack_id != 0
-    answer(ours, AgentFrame(ack={"ack_id": sent.ack_id}))
+    answer(is_marked, AgentFrame(ack={"ack_id": sent.ack_id}))
     waiting.join(10)
     assert not waiting.is_alive()
 
 
 def test_another_acknowledgement_is_not_taken_for_it(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(ack={"ack_id": 999}))
-    answer(ours, AgentFrame(refused={"reason": "still waiting"}))
+    channel, is_marked = pair
+    answer(is_marked, AgentFrame(ack={"ack_id": 999}))
+    answer(is_marked, AgentFrame(refused={"reason": "still waiting"}))
     with pytest.raises(CommitRefused, match="still waiting"):
         channel.send_durable(started())
 
 
 def test_commit_is_granted_or_refused(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(granted={}))
+    channel, is_marked = pair
+    answer(is_marked, AgentFrame(granted={}))
     channel.commit(1)
-    answer(ours, AgentFrame(refused={"reason": "attempt 2 took over"}))
+    answer(is_marked, AgentFrame(refused={"reason": "attempt 2 took over"}))
     with pytest.raises(CommitRefused, match="attempt 2 took over"):
         channel.commit(1)
 
 
 def test_a_closed_channel_is_an_error(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    ours.sendall(b"\x05ab")
-    ours.shutdown(socket.SHUT_WR)
+    channel, is_marked = pair
+    is_marked.sendall(b"\x05ab")
+    is_marked.shutdown(socket.SHUT_WR)
     with pytest.raises(SubmitterError, match="closed"):
         channel.secrets()
 
 
 @pytest.mark.parametrize("length", [b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x7f"])
 def test_a_malformed_or_huge_length_is_an_error(pair: tuple[AgentChannel, socket.socket], length: bytes) -> None:
-    channel, ours = pair
-    ours.sendall(length)
+    channel, is_marked = pair
+    is_marked.sendall(length)
     with pytest.raises(SubmitterError, match=r"length|limit"):
         channel.secrets()
 

@@ -143,10 +143,10 @@ def test_a_misspelt_sqlite_file_is_told_and_not_made(sqlite_agent: StandInAgent)
 
 
 def test_a_result_is_not_written_into_an_sqlite_file_that_is_not_there(sqlite_dsn: str) -> None:
-    with connect(sqlite_dsn, may_make=False) as database, pytest.raises(UserError) as refused:
+    with connect(sqlite_dsn, may_create=False) as database, pytest.raises(UserError) as rejects:
         open_writer(database)
     path = sqlite_dsn.removeprefix("sqlite://")
-    assert str(refused.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
+    assert str(rejects.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_go_dsn_options_are_session_variables(tmp_path: Path, mysql_dsn: str) ->
 )
 def test_what_drivers_say_is_redacted(dsn: str) -> None:
     redactor = Redactor()
-    redactor.hide(dsn)
+    redactor.add_dsn(dsn)
     assert redactor.redact(f"a {dsn} b {ESCAPED} c") == f"a *** b {'***' if ESCAPED in dsn else ESCAPED} c"
     assert redactor.redact(f"x{SECRET}x") == "x***x"
 

@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import xgboost
-from conftest import Here
-from data import make, meta, trained
+from conftest import Runner
 from sklearn import datasets
+from tables import make, meta, trained
 
 ROUNDS = 5
 MAX_ROWS = 600
@@ -39,7 +39,7 @@ def labels(name: str, target: Any, names: Any) -> dict[str, Label]:
     return found
 
 
-def plainly(label: Label, train: Any, test: Any, codes: Any) -> Any:
+def xgboost_alone(label: Label, train: Any, test: Any, codes: Any) -> Any:
     """Gives the predictions of XGBoost without us: probabilities by class, or numbers."""
     parameters: dict[str, Any] = {"objective": label.objective, "seed": 0}
     if label.objective.startswith("multi"):
@@ -50,7 +50,7 @@ def plainly(label: Label, train: Any, test: Any, codes: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits", "diabetes"])
-def test_predictions_are_those_of_xgboost_by_itself(here: Here, name: str) -> None:
+def test_predictions_are_those_of_xgboost_by_itself(runner: Runner, name: str) -> None:
     data = getattr(datasets, f"load_{name}")()
     # All of it would take most of the time to insert.
     inputs, target = data.data[:MAX_ROWS], data.target[:MAX_ROWS]
@@ -67,16 +67,16 @@ def test_predictions_are_those_of_xgboost_by_itself(here: Here, name: str) -> No
         [int(is_test[place]), place, *values, *(its.values[place] for its in found.values())]
         for place, values in enumerate(inputs.tolist())
     ]
-    make(here, "sets", definition, rows)
+    make(runner, "sets", definition, rows)
     for label, its in found.items():
         select = ", ".join([*columns, label])
-        document = trained(here, "sets WHERE part = 0", select, label, attributes={"train.num_boost_round": ROUNDS})
+        document = trained(runner, "sets WHERE part = 0", select, label, attributes={"train.num_boost_round": ROUNDS})
         assert document["objective"] == its.objective
         assert document["classes"] == its.classes
         assert document["features"] == [
             {"kind": "dense", "width": 1, "column": column, "form": "number"} for column in columns
         ]
-        here.run(
+        runner.run(
             kind="predict",
             select=f"SELECT place, {', '.join(columns)} FROM sets WHERE part = 1",
             result_table="sets_out",
@@ -87,8 +87,8 @@ def test_predictions_are_those_of_xgboost_by_itself(here: Here, name: str) -> No
         )
         values = np.array(its.values)
         codes = np.searchsorted(np.array(its.classes), values) if its.classes else values
-        expected = plainly(its, inputs[~is_test], inputs[is_test], codes[~is_test])
-        got = here.sql("SELECT * FROM sets_out ORDER BY place")
+        expected = xgboost_alone(its, inputs[~is_test], inputs[is_test], codes[~is_test])
+        got = runner.sql("SELECT * FROM sets_out ORDER BY place")
         assert len(got) == int(is_test.sum())
         said = [row[1 + len(columns)] for row in got]
         if its.classes is None:
@@ -102,4 +102,4 @@ def test_predictions_are_those_of_xgboost_by_itself(here: Here, name: str) -> No
         truth = values[is_test].tolist()
         share = np.mean([one == other for one, other in zip(right, truth, strict=True)])
         print(f"RESULT {name} {label} {its.objective} accuracy {share:.4f}")
-    assert meta(here)["created_by"]
+    assert meta(runner)["created_by"]

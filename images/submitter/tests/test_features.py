@@ -8,7 +8,7 @@ import pytest
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.collect import Collector, Learned
+from sqlflow_submitter.features.collect import Collector, LearnedColumn
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY
 from sqlflow_submitter.features.encode import Encoder, SparseBlock, text_of
 from sqlflow_submitter.features.learn import Learner
@@ -34,7 +34,7 @@ def texts(*values: Any) -> Values:
     return Values(Kind.TEXT, values)
 
 
-def collected(*batches: Values, database_type: str = "") -> Learned:
+def collected(*batches: Values, database_type: str = "") -> LearnedColumn:
     collector = Collector("x", database_type)
     for batch in batches:
         collector.add({"x": batch})

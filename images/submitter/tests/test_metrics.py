@@ -57,21 +57,21 @@ def test_classes_that_do_not_occur_count_for_nothing() -> None:
 def test_of_numbers(name: str, expected: Callable[..., float]) -> None:
     truth = RANDOM.normal(size=100)
     predicted = truth + RANDOM.normal(size=100)
-    assert metrics.OF_NUMBERS[name](Scores(truth, predicted, None)) == pytest.approx(expected(truth, predicted))
+    assert metrics.NUMBER_METRICS[name](Scores(truth, predicted, None)) == pytest.approx(expected(truth, predicted))
 
 
 def test_names() -> None:
-    assert list(metrics.choose([], True)) == ["accuracy", "precision", "recall", "f1", "auc"]
-    chosen = metrics.choose(["f1_score", "Accuracy"], True)
+    assert list(metrics.select_metrics([], True)) == ["accuracy", "precision", "recall", "f1", "auc"]
+    chosen = metrics.select_metrics(["f1_score", "Accuracy"], True)
     assert chosen == {"f1_score": metrics.f1, "Accuracy": metrics.accuracy}
     with pytest.raises(UserError, match="acuracy does not exist; did you mean accuracy"):
-        metrics.choose(["acuracy"], True)
+        metrics.select_metrics(["acuracy"], True)
     with pytest.raises(UserError, match="metric accuracy does not exist"):
-        metrics.choose(["accuracy"], False)
+        metrics.select_metrics(["accuracy"], False)
 
 
 def test_the_metrics_are_those_that_the_server_knows() -> None:
     known = rules.document()["metrics"]
-    assert list(metrics.OF_CLASSES) == known["classes"]
-    assert list(metrics.OF_NUMBERS) == known["numbers"]
-    assert set(known["aliases"].values()) <= {*metrics.OF_CLASSES, *metrics.OF_NUMBERS}
+    assert list(metrics.CLASS_METRICS) == known["classes"]
+    assert list(metrics.NUMBER_METRICS) == known["numbers"]
+    assert set(known["aliases"].values()) <= {*metrics.CLASS_METRICS, *metrics.NUMBER_METRICS}

@@ -14,7 +14,7 @@ def test_a_result_set_is_a_head_rows_and_an_end(agent: StandInAgent) -> None:
     run = agent.run("SELECT 1 AS a, 'x' AS b UNION ALL SELECT 2, NULL").succeeded()
     assert run.kinds() == ["started", "head", "rows", "ended"]
     assert run.rows() == [("1", "x"), ("2", "NULL")]
-    (ended,) = run.of("ended")
+    (ended,) = run.payloads("ended")
     assert ended.duration_micros > 0
     assert not ended.HasField("rows_affected")
 
@@ -22,7 +22,7 @@ def test_a_result_set_is_a_head_rows_and_an_end(agent: StandInAgent) -> None:
 def test_a_result_set_without_rows_has_a_head(agent: StandInAgent) -> None:
     run = agent.run("SELECT 1 AS a WHERE 1 = 0" if "mysql" not in agent.dsn else "SELECT 1 AS a FROM DUAL WHERE 1 = 0")
     assert run.succeeded().kinds() == ["started", "head", "ended"]
-    assert list(run.of("head")[0].column_names) == ["a"]
+    assert list(run.payloads("head")[0].column_names) == ["a"]
 
 
 def test_changed_rows_are_counted(agent: StandInAgent) -> None:
@@ -33,7 +33,7 @@ def test_changed_rows_are_counted(agent: StandInAgent) -> None:
         "UPDATE counted SET a = 7 WHERE a > 1",
         "DELETE FROM counted WHERE a = 0",
     ).succeeded()
-    ended = run.of("ended")
+    ended = run.payloads("ended")
     assert [end.rows_affected for end in ended[2:]] == [3, 2, 0]
     assert all(end.HasField("rows_affected") for end in ended[2:])
 
@@ -41,7 +41,7 @@ def test_changed_rows_are_counted(agent: StandInAgent) -> None:
 def test_text_reaches_the_database_byte_for_byte(agent: StandInAgent) -> None:
     literal = AWKWARD.replace("\\", "\\\\") if "mysql" in agent.dsn else AWKWARD
     run = agent.run(f"SELECT '{literal}' AS v").succeeded()
-    assert run.of("rows")[0].columns[0].strings.values[0] == AWKWARD.replace("''", "'")
+    assert run.payloads("rows")[0].columns[0].strings.values[0] == AWKWARD.replace("''", "'")
 
 
 def test_a_transaction_is_the_users_own(agent: StandInAgent) -> None:
@@ -65,7 +65,7 @@ def test_a_statement_that_may_not_be_repeated_waits_for_its_record(agent: StandI
     agent.before_acknowledging = look
     run = agent.run("INSERT INTO waited VALUES (1)").succeeded()
     assert seen == [[("0",)]]
-    assert run.of("ended")[0].rows_affected == 1
+    assert run.payloads("ended")[0].rows_affected == 1
 
 
 def test_ten_megabytes_of_sql(agent: StandInAgent) -> None:
@@ -201,14 +201,14 @@ def test_a_call_with_several_result_sets(mysql_dsn: str, tmp_path: Path) -> None
         )
         .succeeded()
     )
-    assert [list(head.column_names) for head in run.of("head")] == [["a"], ["b", "c"], ["4"]]
+    assert [list(head.column_names) for head in run.payloads("head")] == [["a"], ["b", "c"], ["4"]]
     assert run.rows(2) == [("1",), ("2", "3")]
     assert run.rows(3) == [("4",)]
 
 
 def test_the_first_rows_come_in_a_small_batch(agent: StandInAgent) -> None:
     rows = "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 900) SELECT i FROM s"
-    counts = [batch.count for batch in agent.run(rows).succeeded().of("rows")]
+    counts = [batch.count for batch in agent.run(rows).succeeded().payloads("rows")]
     assert sum(counts) == 900
     assert counts[0] < 2 * FIRST_BATCH_ROWS
 
@@ -219,7 +219,7 @@ def test_large_values_make_small_batches(agent: StandInAgent) -> None:
     )
     series = "WITH RECURSIVE s(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM s WHERE i < 300)"
     run = agent.run(f"{series} SELECT i, {text} AS v FROM s").succeeded()
-    batches = run.of("rows")
+    batches = run.payloads("rows")
     assert sum(batch.count for batch in batches) == 300
     assert max(batch.ByteSize() for batch in batches) < 2 * BATCH_BYTES
 

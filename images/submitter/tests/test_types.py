@@ -18,8 +18,8 @@ def columns_of(dsn: str, sql: str) -> tuple[list[tuple[str, str]], list[Column]]
     recorder = Recorder()
     with connect(dsn) as database:
         run_standard(sql, database, StatementChannel(recorder, 0))
-    (head,) = recorder.run.of("head")
-    (rows,) = recorder.run.of("rows")
+    (head,) = recorder.run.payloads("head")
+    (rows,) = recorder.run.payloads("rows")
     types = [column_type.database_type for column_type in head.column_types]
     return list(zip(head.column_names, types, strict=True)), list(rows.columns)
 
@@ -172,5 +172,5 @@ def test_nulls_among_values(dsn: str) -> None:
 
 def test_repeated_and_empty_names(agent: StandInAgent) -> None:
     run = agent.run("SELECT 1 AS a, 2 AS a").succeeded()
-    assert list(run.of("head")[0].column_names) == ["a", "a"]
+    assert list(run.payloads("head")[0].column_names) == ["a", "a"]
     assert run.rows() == [("1", "2")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
+from conftest import Runner
 from iris import COLUMNS, FEATURES, iris_statements
 
 from sqlflow_submitter.connect import connect
@@ -18,42 +18,46 @@ IRIS = f"SELECT {FEATURES}, class FROM iris"
 
 
 @pytest.fixture
-def iris(here: Here) -> Here:
+def iris(runner: Runner) -> Runner:
     """A model `m` that tells iris by the name, and none of the tables that these tests write."""
-    return trained(here)
+    return trained(runner)
 
 
 @pytest.fixture
-def sqlite_iris(sqlite_here: Here) -> Here:
-    return trained(sqlite_here)
+def sqlite_iris(sqlite_runner: Runner) -> Runner:
+    return trained(sqlite_runner)
 
 
-def trained(here: Here) -> Here:
-    here.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
-    here.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
-    return here
+def trained(runner: Runner) -> Runner:
+    runner.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
+    runner.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
+    return runner
 
 
 def predict(
-    here: Here, select: str = "SELECT * FROM iris", table: str = "outcome", column: str = "name", **more: Any
+    runner: Runner,
+    select: str = "SELECT * FROM iris",
+    table: str = "outcome",
+    column: str = "name",
+    **more: Any,
 ) -> Any:
-    return here.run(
+    return runner.run(
         kind="predict", select=select, result_table=table, result_column=column, model="m", model_dir="m", **more
     )
 
 
-def tables(here: Here) -> set[str]:
+def tables(runner: Runner) -> set[str]:
     """Names the tables that these tests may have made."""
     sql = {
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
         "mysql": "SELECT table_name FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'",
         "postgresql": "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
-    }[here.dsn.partition(":")[0]]
-    return {name for (name,) in here.sql(sql) if name.startswith("outcome")}
+    }[runner.dsn.partition(":")[0]]
+    return {name for (name,) in runner.sql(sql) if name.startswith("outcome")}
 
 
-def test_predict_writes_the_selects_columns_and_the_label(iris: Here) -> None:
+def test_predict_writes_the_selects_columns_and_the_label(iris: Runner) -> None:
     run = predict(iris)
     assert run.kinds() == ["started", "commit", "ended"]
     with connect(iris.dsn) as database:
@@ -68,7 +72,7 @@ def test_predict_writes_the_selects_columns_and_the_label(iris: Here) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
+def test_predict_keeps_every_type_as_it_was(iris: Runner) -> None:
     extra = {
         "sqlite": "x'00ff27' AS b, 9223372036854775807 AS i, 'a''\\ é' AS t, NULL AS n, 0.1 AS f",
         "mysql": "X'00ff27' AS b, 18446744073709551615 AS i, 'a''\\\\ é' AS t, NULL AS n, 0.1e0 AS f, 1.50 AS d, "
@@ -92,7 +96,7 @@ def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
         assert len(differing) <= 2, differing
 
 
-def test_predict_replaces_its_older_result_and_says_so(iris: Here, capfd: pytest.CaptureFixture[str]) -> None:
+def test_predict_replaces_its_older_result_and_says_so(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 1")
     assert "replaced" not in capfd.readouterr().out
     predict(iris)
@@ -104,15 +108,17 @@ def test_predict_replaces_its_older_result_and_says_so(iris: Here, capfd: pytest
 REPLACE: dict[str, object] = {"result.replace": True}
 
 
-def test_a_table_that_a_person_made_is_replaced_only_when_asked(iris: Here, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_table_that_a_person_made_is_replaced_only_when_asked(
+    iris: Runner, capfd: pytest.CaptureFixture[str]
+) -> None:
     iris.sql("CREATE TABLE outcome (precious INT)", "INSERT INTO outcome VALUES (1), (2)")
     evaluate = {"kind": "evaluate", "select": "SELECT * FROM iris", "label": "name", "model": "m", "model_dir": "m"}
     explain = {"kind": "explain", "select": "SELECT * FROM iris", "model": "m", "model_dir": "m"}
-    refused = r"cannot write table outcome: it exists \(2 rows\) and this release .* did not make it; .*replace = true"
+    rejects = r"cannot write table outcome: it exists \(2 rows\) and this release .* did not make it; .*replace = true"
     for statement in (evaluate, explain):
-        with pytest.raises(UserError, match=refused):
+        with pytest.raises(UserError, match=rejects):
             iris.run(**statement, result_table="outcome")
-    with pytest.raises(UserError, match=refused):
+    with pytest.raises(UserError, match=rejects):
         predict(iris)
     assert iris.sql("SELECT precious FROM outcome ORDER BY 1") == [("1",), ("2",)]
     predict(iris, attributes=REPLACE)
@@ -125,7 +131,7 @@ def test_a_table_that_a_person_made_is_replaced_only_when_asked(iris: Here, capf
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Here) -> None:
+def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Runner) -> None:
     predict(iris)
     iris.sql("DROP TABLE outcome", "CREATE TABLE outcome (precious INT)")
     with pytest.raises(UserError, match="SQLFlow did not make it"):
@@ -133,7 +139,7 @@ def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Here) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Here) -> None:
+def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Runner) -> None:
     predict(iris)
     iris.sql("ALTER TABLE outcome RENAME TO outcome_kept")
     copy = {"sqlite": "AS SELECT * FROM outcome_kept"}.get(iris.dsn.partition(":")[0])
@@ -147,7 +153,7 @@ def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Here) 
     iris.sql("DROP TABLE outcome_kept", "DROP TABLE outcome_copy")
 
 
-def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here) -> None:
+def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
     predict(iris, "SELECT * FROM iris WHERE class = 1")
     iris.sql("DROP VIEW IF EXISTS seen", "CREATE VIEW seen AS SELECT * FROM outcome")
@@ -177,7 +183,7 @@ def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here
     assert tables(iris) == {"outcome"}
 
 
-def test_predict_into_a_schema(iris: Here) -> None:
+def test_predict_into_a_schema(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
     predict(iris, table=f"{schema}.outcome", column="Prediction")
     column = "prediction"
@@ -187,12 +193,12 @@ def test_predict_into_a_schema(iris: Here) -> None:
 
 
 def test_predict_into_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
-    here = trained(Here(postgresql_dsn, tmp_path))
-    predict(here, table="postgres.public.outcome")
-    assert here.sql("SELECT count(*) FROM outcome") == [("150",)]
+    runner = trained(Runner(postgresql_dsn, tmp_path))
+    predict(runner, table="postgres.public.outcome")
+    assert runner.sql("SELECT count(*) FROM outcome") == [("150",)]
 
 
-def test_numbers_and_class_numbers_keep_their_type(iris: Here) -> None:
+def test_numbers_and_class_numbers_keep_their_type(iris: Runner) -> None:
     iris.train(f"SELECT {FEATURES} FROM iris", "petal_width", attributes={"objective": "reg:squarederror"})
     predict(iris, column="width")
     ((low, high),) = iris.sql("SELECT min(width), max(width) FROM outcome")
@@ -207,18 +213,18 @@ def test_numbers_and_class_numbers_keep_their_type(iris: Here) -> None:
 
 
 def test_a_boolean_label(postgresql_dsn: str, tmp_path: Any) -> None:
-    here = trained(Here(postgresql_dsn, tmp_path))
-    here.train(
+    runner = trained(Runner(postgresql_dsn, tmp_path))
+    runner.train(
         f"SELECT {FEATURES}, class = 0 AS is_setosa FROM iris", "is_setosa", attributes={"objective": "binary:logistic"}
     )
-    predict(here, column="is_setosa")
-    assert here.sql("SELECT is_setosa, count(*) FROM outcome GROUP BY 1 ORDER BY 1") == [
+    predict(runner, column="is_setosa")
+    assert runner.sql("SELECT is_setosa, count(*) FROM outcome GROUP BY 1 ORDER BY 1") == [
         ("False", "100"),
         ("True", "50"),
     ]
 
 
-def test_a_column_that_the_model_needs_is_named(iris: Here) -> None:
+def test_a_column_that_the_model_needs_is_named(iris: Runner) -> None:
     with pytest.raises(UserError, match="the model's column petal_width does not exist; did you mean"):
         predict(iris, "SELECT sepal_length, sepal_width, petal_length FROM iris")
     with pytest.raises(UserError, match=r"attribute predict\.x does not exist"):
@@ -226,7 +232,7 @@ def test_a_column_that_the_model_needs_is_named(iris: Here) -> None:
     assert tables(iris) == set()
 
 
-def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Here) -> None:
+def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Runner) -> None:
     predict(iris)
     bad = "SELECT sepal_length, sepal_width, petal_length, name AS petal_width FROM iris"
     with pytest.raises(UserError, match="column petal_width, row 1: 'setosa' is not a number"):
@@ -235,7 +241,7 @@ def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Here) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_a_refused_commit_leaves_the_old_table(iris: Here) -> None:
+def test_a_refused_commit_leaves_the_old_table(iris: Runner) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 0")
     iris.grant = False
     with pytest.raises(CommitRefused):
@@ -265,7 +271,7 @@ def kill_before_the_commit(agent: StandInAgent) -> None:
 
 
 def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
-    iris: Here, agent: StandInAgent
+    iris: Runner, agent: StandInAgent
 ) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
@@ -277,7 +283,7 @@ def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_clea
     assert tables(iris) == {"outcome"}
 
 
-def test_clean_up_drops_what_a_killed_attempt_left_and_is_idempotent(iris: Here, agent: StandInAgent) -> None:
+def test_clean_up_drops_what_a_killed_attempt_left_and_is_idempotent(iris: Runner, agent: StandInAgent) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
@@ -289,7 +295,7 @@ def test_clean_up_drops_what_a_killed_attempt_left_and_is_idempotent(iris: Here,
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
 
 
-def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Here, agent: StandInAgent) -> None:
+def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Runner, agent: StandInAgent) -> None:
     def report() -> str:
         granted = {"granted_attempt": 1}
         return agent.run(PREDICT, attempt=2, scratch_suffix="01jtest_1_2", clean_up=granted).succeeded().stdout
@@ -301,7 +307,7 @@ def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Her
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_name_at_the_limit(iris: Here) -> None:
+def test_a_table_name_at_the_limit(iris: Runner) -> None:
     name = "outcome_" + "x" * 55
     iris.sql(f"DROP TABLE IF EXISTS {name}")
     for _ in range(2):
@@ -311,7 +317,7 @@ def test_a_table_name_at_the_limit(iris: Here) -> None:
     iris.sql(f"DROP TABLE {name}")
 
 
-def test_a_view_is_not_replaced(iris: Here) -> None:
+def test_a_view_is_not_replaced(iris: Runner) -> None:
     iris.sql("DROP VIEW IF EXISTS outcome_view", "CREATE VIEW outcome_view AS SELECT 1 AS a")
     with pytest.raises(UserError, match="outcome_view"):
         predict(iris, table="outcome_view")
@@ -320,12 +326,12 @@ def test_a_view_is_not_replaced(iris: Here) -> None:
     iris.sql("DROP VIEW outcome_view")
 
 
-def test_many_rows_in_batches(sqlite_iris: Here) -> None:
+def test_many_rows_in_batches(sqlite_iris: Runner) -> None:
     predict(sqlite_iris, "SELECT a.* FROM iris a, iris b", column="name")
     assert sqlite_iris.sql("SELECT count(*) FROM outcome") == [("22500",)]
 
 
-def test_evaluate_classes(iris: Here) -> None:
+def test_evaluate_classes(iris: Runner) -> None:
     run = iris.run(
         kind="evaluate", select="SELECT * FROM iris", label="name", result_table="outcome", model="m", model_dir="m"
     )
@@ -333,13 +339,13 @@ def test_evaluate_classes(iris: Here) -> None:
     measured = {name: float(value) for name, value in run.rows()}
     assert list(measured) == ["accuracy", "precision", "recall", "f1", "auc"]
     assert 0.95 < measured["accuracy"] <= 1
-    (metrics,) = run.of("metrics")
+    (metrics,) = run.payloads("metrics")
     assert not metrics.HasField("step")
     assert {metric.name: metric.value for metric in metrics.metrics} == measured
     assert {name: float(value) for name, value in iris.sql("SELECT metric, value FROM outcome")} == measured
 
 
-def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Here) -> None:
+def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Runner) -> None:
     def evaluate(**fields: Any) -> Any:
         defaults: dict[str, Any] = {"select": "SELECT * FROM iris", "label": "name", "model_dir": "m"}
         return sqlite_iris.run(kind="evaluate", **{**defaults, **fields})
@@ -360,7 +366,7 @@ def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Here) -> None:
         evaluate(select="SELECT * FROM iris WHERE class > 5")
 
 
-def test_evaluate_numbers(sqlite_iris: Here) -> None:
+def test_evaluate_numbers(sqlite_iris: Runner) -> None:
     sqlite_iris.train(f"SELECT {FEATURES} FROM iris", "petal_width")
     run = sqlite_iris.run(kind="evaluate", select="SELECT * FROM iris", model_dir="m")
     measured = {name: float(value) for name, value in run.rows()}
@@ -374,12 +380,12 @@ def png_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def test_explain_classes(iris: Here, agent: StandInAgent) -> None:
+def test_explain_classes(iris: Runner, agent: StandInAgent) -> None:
     run = agent.run(
         {"kind": "explain", "select": "SELECT * FROM iris", "result_table": "outcome", "model": "m", "model_dir": "m"}
     ).succeeded()
     assert run.kinds() == ["started", "commit", "display", "ended"]
-    (display,) = run.of("display")
+    (display,) = run.payloads("display")
     assert display.media_type == "image/png"
     assert min(png_size(display.data)) > 100
     ranking = [line.split()[0] for line in run.stdout.splitlines() if line.startswith("  ")]
@@ -394,7 +400,7 @@ def test_explain_classes(iris: Here, agent: StandInAgent) -> None:
     assert iris.sql("SELECT count(*) FROM (SELECT DISTINCT o.row, name FROM outcome AS o) AS q") == [("150",)]
 
 
-def test_explain_keeps_the_selects_key(iris: Here) -> None:
+def test_explain_keeps_the_selects_key(iris: Runner) -> None:
     number = f"ROW_NUMBER() OVER (ORDER BY {FEATURES}, class)"
     iris.sql("DROP TABLE IF EXISTS keyed", f"CREATE TABLE keyed AS SELECT {number} AS id, {FEATURES} FROM iris")
     iris.train(f"SELECT {FEATURES} FROM keyed", "petal_width")
@@ -410,29 +416,29 @@ def test_explain_keeps_the_selects_key(iris: Here) -> None:
     iris.sql("DROP TABLE keyed", "DROP TABLE outcome_shap")
 
 
-def test_explain_names_a_row_that_cannot_be_written(sqlite_iris: Here) -> None:
+def test_explain_names_a_row_that_cannot_be_written(sqlite_iris: Runner) -> None:
     select = "SELECT *, CASE rowid WHEN 7 THEN CAST(x'ff41' AS TEXT) END AS note FROM iris"
     with pytest.raises(UserError, match=r"^column note, row 7: b'\\xffA' is not UTF-8: it cannot be written"):
         sqlite_iris.run(kind="explain", select=select, result_table="outcome", model="m", model_dir="m")
 
 
-def biases(here: Here) -> set[float]:
+def biases(runner: Runner) -> set[float]:
     """Gives the differences between predictions and their SHAP values' sums: all the same, but for rounding."""
-    predict(here, "SELECT rowid AS id, * FROM iris", column="p")
+    predict(runner, "SELECT rowid AS id, * FROM iris", column="p")
     shap = "s.sepal_length + s.sepal_width + s.petal_length + s.name"
-    sums = here.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s ON s.row = o.id")
+    sums = runner.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s ON s.row = o.id")
     assert len(sums) == 150
     first = float(sums[0][0])
     return {first if abs(float(value) - first) < 1e-4 else float(value) for (value,) in sums}
 
 
-def test_shap_values_add_up_to_the_prediction(sqlite_iris: Here) -> None:
+def test_shap_values_add_up_to_the_prediction(sqlite_iris: Runner) -> None:
     sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", attributes={"eta": 1})
     sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
     assert len(biases(sqlite_iris)) == 1
 
 
-def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Here) -> None:
+def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Runner) -> None:
     sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", estimator="xgboost.gblinear")
     sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
     with connect(sqlite_iris.dsn) as database:
@@ -445,13 +451,13 @@ def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Here) -> None:
         )
 
 
-def test_show_train(sqlite_iris: Here) -> None:
+def test_show_train(sqlite_iris: Runner) -> None:
     run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
-    assert list(run.of("head")[0].column_names) == ["Model", "Train Statement"]
+    assert list(run.payloads("head")[0].column_names) == ["Model", "Train Statement"]
     assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
 
 
-def test_a_models_sql_keeps_its_lines(sqlite_iris: Here) -> None:
+def test_a_models_sql_keeps_its_lines(sqlite_iris: Runner) -> None:
     select = f"\n\n-- all of it\nSELECT {FEATURES}, name FROM iris\n"
     sqlite_iris.train(select, "name")
     # As one line it would be a comment.

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sqlflow_submitter.connect.database import Database
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 
 SCHEMES = ("mysql", "postgresql", "sqlite")
-NOT_YET = ("hive", "maxcompute")
+PLANNED_SCHEMES = ("hive", "maxcompute")
 
 
-def connect(dsn: str, replay: Sequence[str] = (), may_make: bool = True) -> Database:
+def connect(dsn: str, replay: Sequence[str] = (), may_create: bool = True) -> Database:
     """Opens the data source and replays the session statements (USE, SET) of earlier steps.
 
-    An SQLite file that is not there is made where `may_make` says so; else the data source is empty, and stays so.
+    An SQLite file that is not there is made where `may_create` says so; else the data source is empty, and stays so.
 
     Forms: `sqlite:///path/to/file.db`, `mysql://u:p@tcp(h:3306)/db?…`, `postgresql://u:p@h:5432/db`. No message that
     this raises holds the DSN's password.
@@ -32,7 +32,7 @@ def connect(dsn: str, replay: Sequence[str] = (), may_make: bool = True) -> Data
     if scheme in ("sqlite", "sqlite3"):
         from sqlflow_submitter.connect.sqlite import SQLiteDatabase
 
-        return SQLiteDatabase(rest, replay, may_make)
+        return SQLiteDatabase(rest, replay, may_create)
     if scheme == "mysql":
         from sqlflow_submitter.connect.mysql import MySQLDatabase
 
@@ -41,6 +41,6 @@ def connect(dsn: str, replay: Sequence[str] = (), may_make: bool = True) -> Data
         from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
 
         return PostgreSQLDatabase(rest, replay)
-    if scheme in NOT_YET:
+    if scheme in PLANNED_SCHEMES:
         raise UserError(f"data source {scheme} is not supported yet; supported: {', '.join(SCHEMES)}")
-    raise UserError(unknown("data source scheme", scheme, SCHEMES, "supported"))
+    raise UserError(unknown_name("data source scheme", scheme, SCHEMES, "supported"))

@@ -12,7 +12,7 @@ from sqlflow_submitter.connect.database import BATCH_BYTES, BATCH_ROWS, FIRST_BA
 CHUNK_ROWS = 32
 """Rows taken from a driver at once. Memory is bounded by a batch and a chunk; a chunk by so many of the largest row."""
 
-PATIENCE_SECONDS = 0.2
+MAX_DELAY_SECONDS = 0.2
 """Rows of a slow query are not held back for longer, to wait for more."""
 
 
@@ -42,7 +42,7 @@ class Batcher:
         self._rows += rows
         self._bytes += size
         is_full = self._rows >= self._limit or self._bytes >= BATCH_BYTES
-        if is_full or time.monotonic() - self._since > PATIENCE_SECONDS:
+        if is_full or time.monotonic() - self._since > MAX_DELAY_SECONDS:
             yield from self.rest()
 
     def rest(self) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from sqlflow_submitter.errors import SubmitterError, UserError, near_misses
+from sqlflow_submitter.errors import SubmitterError, UserError, suggestions
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 512 * 1024
@@ -133,7 +133,7 @@ class Database:
     quote_mark = '"'
     """What stands around a name."""
 
-    def add_near_misses(self, error: UserError, sql: str = "") -> None:
+    def add_suggestions(self, error: UserError, sql: str = "") -> None:
         """Adds what may have been meant to an error of a table or column that does not exist.
 
         Columns are looked for in the tables that the statement `sql` names.
@@ -148,9 +148,9 @@ class Database:
         except SubmitterError:
             # As within a transaction that has failed.
             return
-        near = near_misses(missing.rpartition(".")[2], known)
-        if near:
-            error.args = (f"{error}; did you mean {' or '.join(near)}?",)
+        similar = suggestions(missing.rpartition(".")[2], known)
+        if similar:
+            error.args = (f"{error}; did you mean {' or '.join(similar)}?",)
 
     def _columns_of(self, tables: Sequence[str], sql: str) -> list[str]:
         """Names the columns of those tables that a statement names."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-_was_told = False
+_was_printed = False
 
 
-def tell() -> None:
+def print_note() -> None:
     """Says so once."""
-    global _was_told
-    if not _was_told:
-        _was_told = True
+    global _was_printed
+    if not _was_printed:
+        _was_printed = True
         print(
             "note: the encoding of the session stays UTF-8: texts are converted to and from what the database has",
             file=sys.stderr,

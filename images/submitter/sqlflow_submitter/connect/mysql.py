@@ -57,7 +57,7 @@ ENCODING = re.compile(r"\s*SET\b.*\b(NAMES|CHARSET|CHARACTER\s+SET|character_set
 NO_SUCH_TABLE = 1146
 NO_SUCH_COLUMN = 1054
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
-TRANSIENT = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+RETRYABLE = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
 
 
 class MySQLDatabase(Database):
@@ -86,7 +86,7 @@ class MySQLDatabase(Database):
         if ENCODING.match(sql) and "utf8mb4" not in sql.lower():
             # Texts travel as UTF-8 here, whatever a person's terminal would have.
             self.run_bytes(b"SET NAMES utf8mb4")
-            encoding.tell()
+            encoding.print_note()
 
     def _execute(self, sql: bytes) -> Iterator[ResultSet | int | None]:
         try:
@@ -156,7 +156,7 @@ class MySQLDatabase(Database):
     def _translate(self, error: pymysql.MySQLError) -> SubmitterError:
         code, text = error.args if len(error.args) == 2 else (0, str(error))
         text = one_line(str(text))
-        if code in TRANSIENT:
+        if code in RETRYABLE:
             system = re.search(r"\((?:\[Errno -?\d+\] )?([^)]*)\)$", text)
             reason = system.group(1) if system else text
             # A lock too: what a CALL did before, and rows of a table without transactions, stay.

@@ -10,7 +10,7 @@ from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.mysql import MySQLDatabase
 from sqlflow_submitter.connect.mysql_types import bits
-from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.reads import mysql
 
@@ -54,15 +54,15 @@ class MySQLWriter(TableWriter):
         text = marker(name).replace("\\", "\\\\").replace("'", "''")
         self.run(f"ALTER TABLE {self.quoted(table)} COMMENT = '{text}'")
 
-    def existing(self, table: TableName) -> Existing | None:
+    def find_table(self, table: TableName) -> ExistingTable | None:
         found = self._database.table_kind(table.schema, table.name)
         if found is None:
             return None
         kind, comment = found
         is_table = kind == "BASE TABLE"
-        return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
+        return ExistingTable("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
 
-    def cannot_make(self, table: TableName) -> str | None:
+    def creation_obstacle(self, table: TableName) -> str | None:
         if len(table.name) > MAX_NAME:
             return f"its name has {len(table.name)} characters, and the database allows {MAX_NAME}"
         ((default,),) = self._database.rows("SELECT DATABASE()")
@@ -74,16 +74,16 @@ class MySQLWriter(TableWriter):
     def reads(self, select: str, table: TableName) -> str | None:
         return mysql.reason(select, table.schema, table.name, self._database.rows)
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         check()
-        existing = self.existing(table)
+        existing = self.find_table(table)
         if existing is None:
-            self.run(f"RENAME TABLE {self.quoted(scratch)} TO {self.quoted(table)}")
+            self.run(f"RENAME TABLE {self.quoted(staging)} TO {self.quoted(table)}")
             return
         old = self._old(table, suffix)
         # One statement with both: there is no moment without the table.
         self.run(
-            f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(scratch)} TO {self.quoted(table)}"
+            f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(staging)} TO {self.quoted(table)}"
         )
         try:
             self.drop(old)
@@ -96,7 +96,7 @@ class MySQLWriter(TableWriter):
         return [*super().leftovers(table, suffix), self._old(table, suffix)]
 
     def _old(self, table: TableName, suffix: str) -> TableName:
-        return table.beside(f"{suffix}_old", self.name_limit)
+        return table.with_suffix(f"{suffix}_old", self.name_limit)
 
     def close(self) -> None:
         self._database.close()

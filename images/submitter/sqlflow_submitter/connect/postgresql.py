@@ -79,7 +79,7 @@ class PostgreSQLDatabase(Database):
         if self.connection.parameter_status(b"client_encoding") not in (b"UTF8", None):
             # Texts travel as UTF-8 here, whatever a person's terminal would have.
             self.simple(b"SET client_encoding TO 'UTF8'")
-            encoding.tell()
+            encoding.print_note()
 
     def describe(self, select: str) -> list[ColumnInfo]:
         text = select.encode()
@@ -211,7 +211,7 @@ def _connect(uri: str) -> tuple[Any, str]:
     options.setdefault(b"fallback_application_name", b"sqlflow")
     address = (options.get(b"host", b"localhost") + b":" + options.get(b"port", b"5432")).decode("utf-8", "replace")
     connection = pq.PGconn.connect(b" ".join(key + b"=" + _quoted(value) for key, value in options.items()))
-    connection.notice_handler = _tell
+    connection.notice_handler = _print_notice
     if connection.status == ConnStatus.OK:
         return connection, address
     message = one_line(connection.get_error_message())
@@ -220,7 +220,7 @@ def _connect(uri: str) -> tuple[Any, str]:
     raise DatabaseUnavailable(f"PostgreSQL server at {address} cannot be reached: {_reason(message)}")
 
 
-def _tell(notice: Any) -> None:
+def _print_notice(notice: Any) -> None:
     """Prints what the server remarks, as psql does."""
     severity, message = (notice.error_field(which) or b"" for which in (DiagnosticField.SEVERITY, MESSAGE))
     print(f"{severity.decode()}: {message.decode('utf-8', 'replace')}", file=sys.stderr, flush=True)

@@ -42,7 +42,7 @@ def database_path(rest: str) -> str:
     return path
 
 
-def refuse_to_make(path: str) -> None:
+def check_creatable(path: str) -> None:
     """SQLite makes a file that is not there. One at the root of the file system was meant to be somewhere else.
 
     Raises:
@@ -66,14 +66,14 @@ class SQLiteDatabase(Database):
     dialect = "sqlite"
     tables_query = f"SELECT name FROM sqlite_master WHERE type IN ('table', 'view') LIMIT {MAX_TABLES}"
 
-    def __init__(self, rest: str, replay: Sequence[str], may_make: bool) -> None:
+    def __init__(self, rest: str, replay: Sequence[str], may_create: bool) -> None:
         self._path = database_path(rest)
         # Worth a word when a table is then missing: the path may be misspelt.
         self._was_absent = self._path != ":memory:" and not os.path.exists(self._path)
-        self._is_absent = self._was_absent and not may_make
+        self._is_absent = self._was_absent and not may_create
         if self._was_absent:
-            refuse_to_make(self._path)
-            if may_make:
+            check_creatable(self._path)
+            if may_create:
                 print(f"SQLite file {self._path} did not exist and is made", flush=True)
         file = ":memory:" if self._is_absent else self._path
         try:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
 from sqlflow_submitter.connect.sqlite import SQLiteDatabase, decode
-from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.reads import READS
 
@@ -38,31 +38,31 @@ class SQLiteWriter(TableWriter):
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
         self.run(f"CREATE TABLE {self.quoted(table)} ({_comment(name)} {definitions})")
 
-    def create_like(
-        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo], name: str
+    def create_from_select(
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], extra: Sequence[ColumnInfo], name: str
     ) -> None:
-        self.create(table, [*columns, *more], name)
+        self.create(table, [*columns, *extra], name)
 
-    def existing(self, table: TableName) -> Existing | None:
+    def find_table(self, table: TableName) -> ExistingTable | None:
         schema = self.quote(table.schema or "main")
         found = self._database.rows(
             f"SELECT type, coalesce(sql, ''), name FROM {schema}.sqlite_master "
             f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
         )
-        return Existing(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
+        return ExistingTable(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
 
     def reads(self, select: str, table: TableName) -> str | None:
         wanted = ((table.schema or "main").lower(), table.name.lower())
         read = self._database.tables_read(select)
         return READS if any((schema.lower(), name.lower()) == wanted for schema, name in read) else None
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         # Else a view on the old table would keep the new one from taking the name.
         self.run("PRAGMA legacy_alter_table = ON")
         with self._transaction("BEGIN IMMEDIATE"):
             check()
             self.drop(table)
-            self.run(f"ALTER TABLE {self.quoted(scratch)} RENAME TO {self.quote(table.name)}")
+            self.run(f"ALTER TABLE {self.quoted(staging)} RENAME TO {self.quote(table.name)}")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:

@@ -20,12 +20,12 @@ def marker(name: str) -> str:
     return f"{MARKER} {name.lower()}"
 
 
-class Existing(NamedTuple):
+class ExistingTable(NamedTuple):
     """What has a table's name already."""
 
     kind: str
     """`table`, `view` …"""
-    ours: bool
+    is_marked: bool
     """True: it is a table with our marker."""
 
 
@@ -38,7 +38,7 @@ class TableName(NamedTuple):
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
-    def beside(self, suffix: str, limit: int | None) -> TableName:
+    def with_suffix(self, suffix: str, limit: int | None) -> TableName:
         """Names a table of our own beside this one: `<table>__<suffix>`.
 
         Where that is longer than `limit` bytes, the table's part is cut, and told apart by a hash of the whole.
@@ -91,11 +91,11 @@ class TableWriter:
         """Runs a statement."""
         self._database.run(sql)
 
-    def existing(self, table: TableName) -> Existing | None:
+    def find_table(self, table: TableName) -> ExistingTable | None:
         """Tells what has this name; None: nothing."""
         raise NotImplementedError
 
-    def cannot_make(self, table: TableName) -> str | None:
+    def creation_obstacle(self, table: TableName) -> str | None:
         """Gives the reason why no table of this name can be made; None: none is known."""
         return None
 
@@ -118,18 +118,18 @@ class TableWriter:
         self.run(f"CREATE TABLE {self.quoted(table)} ({definitions})")
         self.mark(table, name)
 
-    def create_like(
-        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo], name: str
+    def create_from_select(
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], extra: Sequence[ColumnInfo], name: str
     ) -> None:
         """Makes an empty table with columns of a select, in the database's own types, and columns of ours."""
         if not columns:
-            self.create(table, more, name)
+            self.create(table, extra, name)
             return
         listed = ", ".join(self.quote(column.name) for column in columns)
         # The line's end keeps a comment at the select's end from swallowing the rest.
         no_rows = f"SELECT {listed} FROM ({select}\n) AS sqlflow_select WHERE 1 = 0"
         self.run(f"CREATE TABLE {self.quoted(table)} AS {no_rows}")
-        for column in more:
+        for column in extra:
             self.run(f"ALTER TABLE {self.quoted(table)} ADD COLUMN {self.quote(column.name)} {column.database_type}")
         self.mark(table, name)
 
@@ -145,8 +145,8 @@ class TableWriter:
         """Drops a table, if it is there."""
         self.run(f"DROP TABLE IF EXISTS {self.quoted(table)}")
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
-        """Puts `scratch` in the place of `table`, so that no reader finds neither.
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+        """Puts `staging` in the place of `table`, so that no reader finds neither.
 
         `check` raises when `table` may not be replaced. It is called within the transaction, where there is one.
 
@@ -157,7 +157,7 @@ class TableWriter:
 
     def leftovers(self, table: TableName, suffix: str) -> list[TableName]:
         """Names the tables that an attempt with this suffix may have left behind."""
-        return [table.beside(suffix, self.name_limit)]
+        return [table.with_suffix(suffix, self.name_limit)]
 
     def close(self) -> None:
         """Closes the writer's own connection, if it has one."""

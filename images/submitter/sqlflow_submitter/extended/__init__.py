@@ -32,11 +32,11 @@ def run_extended(statement: Statement, step: Step, database: Database, channel: 
 
             show_train(statement, channel)
         case "show_models":
-            from sqlflow_submitter.extended.about_models import show_models
+            from sqlflow_submitter.extended.model_info import show_models
 
             show_models(statement, channel)
         case "describe_model":
-            from sqlflow_submitter.extended.about_models import describe_model
+            from sqlflow_submitter.extended.model_info import describe_model
 
             describe_model(statement, channel)
         case "drop_model":

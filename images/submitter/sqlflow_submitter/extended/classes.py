@@ -15,7 +15,7 @@ from sqlflow_submitter.xgb.parameters import Parameters
 Codes = NDArray[np.float64]
 
 
-def settle_classes(
+def assign_class_codes(
     label: str, seen: Sequence[Class], codes: Codes, parameters: Parameters
 ) -> tuple[list[Class], Codes]:
     """Chooses the objective where none was given, and codes that do not hang on the order of rows.
@@ -36,7 +36,7 @@ def settle_classes(
     if parameters.task is None:
         # Only those of several classes have a number of them.
         is_binary = len(seen) <= 2 and "num_class" not in parameters.native
-        parameters.decide("binary:logistic" if is_binary else "multi:softprob")
+        parameters.set_objective("binary:logistic" if is_binary else "multi:softprob")
     objective = parameters.native["objective"]
     shown = ", ".join(str(value) for value in sorted(seen, key=_order)[:10]) + (" …" if len(seen) > 10 else "")
     given: int | None = parameters.native.get("num_class")

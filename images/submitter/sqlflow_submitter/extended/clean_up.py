@@ -23,14 +23,14 @@ def clean_up(step: Step, task: CleanUp, database: Database) -> None:
             table = writer.table_name(statement.result_table)
             if task.granted_attempt is not None:
                 print(_report(writer, table, step, task.granted_attempt), flush=True)
-            for scratch in leftovers(writer, table, step.scratch_suffix):
-                writer.drop(scratch)
+            for staging in leftovers(writer, table, step.staging_suffix):
+                writer.drop(staging)
 
 
 def _report(writer: TableWriter, table: TableName, step: Step, granted_attempt: int) -> str:
-    prefix, _, _ = step.scratch_suffix.rpartition("_")
-    scratch = table.beside(f"{prefix}_{granted_attempt}", writer.name_limit)
-    if _exists(writer, scratch):
+    prefix, _, _ = step.staging_suffix.rpartition("_")
+    staging = table.with_suffix(f"{prefix}_{granted_attempt}", writer.name_limit)
+    if _exists(writer, staging):
         return f"table {table} was not replaced: the statement ended before that"
     return f"table {table} was replaced: it holds the statement's result"
 

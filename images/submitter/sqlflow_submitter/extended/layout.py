@@ -27,7 +27,9 @@ class Layout(NamedTuple):
     probabilities: list[str]
 
 
-def lay_out(statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter) -> Layout:
+def result_layout(
+    statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter
+) -> Layout:
     """Gives the result table's columns.
 
     Args:
@@ -46,7 +48,7 @@ def lay_out(statement: Statement, available: Sequence[str], classes: Sequence[st
     return Layout(places, result, names)
 
 
-def classes_of(meta: ModelMeta, name: str) -> list[str]:
+def probability_classes(meta: ModelMeta, name: str) -> list[str]:
     """Gives the classes whose probabilities are wanted, as texts.
 
     Raises:
@@ -74,11 +76,11 @@ def probability_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     others = {name.lower() for name in taken}
     found: list[str] = []
     for name in names:
-        wanted = chosen = _cut(name, MAX_NAME_BYTES)
+        wanted = chosen = _truncated(name, MAX_NAME_BYTES)
         number = 1
         while chosen.lower() in {name.lower() for name in found}:
             number += 1
-            chosen = f"{_cut(wanted, MAX_NAME_BYTES - len(str(number)) - 1)}_{number}"
+            chosen = f"{_truncated(wanted, MAX_NAME_BYTES - len(str(number)) - 1)}_{number}"
         if chosen.lower() in others:
             raise UserError(
                 f"attribute predict.probabilities: the select has a column {chosen} already; "
@@ -88,5 +90,5 @@ def probability_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
     return found
 
 
-def _cut(name: str, limit: int) -> str:
+def _truncated(name: str, limit: int) -> str:
     return name.encode()[:limit].decode(errors="ignore").rstrip()

@@ -57,7 +57,7 @@ def load(
     places = locate("column", dict.fromkeys([*columns, labels.column]), result.names())
     rows = 0
     for batch in result.batches():
-        columns_of_batch = decoded(result, batch, places, described)
+        columns_of_batch = decode_columns(result, batch, places, described)
         labels.add(columns_of_batch[labels.column])
         take(columns_of_batch)
         rows += batch.rows
@@ -67,7 +67,7 @@ def load(
     channel.progress(phase, rows, rows, "rows")
 
 
-def decoded(
+def decode_columns(
     result: ResultSet, batch: Batch, places: Mapping[str, int], described: Sequence[ColumnInfo]
 ) -> dict[str, Values]:
     """Gives columns of a batch by name, alike in every database.
@@ -77,12 +77,12 @@ def decoded(
     types = [column.database_type for column in described]
     return {
         # A table may have got a column since.
-        name: _alike(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
+        name: _normalized(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
         for name, place in places.items()
     }
 
 
-def _alike(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values:
+def _normalized(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values:
     values = column.decode(raw)
     if values.kind is not Kind.TEXT:
         return values
@@ -103,7 +103,7 @@ def _alike(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values
     return values
 
 
-def tell(warnings: Iterable[str], channel: StatementChannel) -> None:
+def print_warnings(warnings: Iterable[str], channel: StatementChannel) -> None:
     """Prints what was taken as missing, and the like."""
     for warning in warnings:
-        channel.say(f"warning: {warning}")
+        channel.print_line(f"warning: {warning}")

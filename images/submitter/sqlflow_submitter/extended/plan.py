@@ -17,7 +17,7 @@ from sqlflow_submitter.xgb.parameters import Parameters
 
 
 @contextmanager
-def of_validation() -> Iterator[None]:
+def prefix_validation_errors() -> Iterator[None]:
     """Says of errors within it that they are of `validation.select`."""
     try:
         yield
@@ -32,7 +32,7 @@ def check_estimator(statement: Statement, class_name: str) -> None:
         raise UserError(f"USING: the earlier model is a {class_name}, not a {statement.estimator}")
 
 
-def check_continues(statement: Statement, parameters: Parameters, class_name: str, objective: str) -> None:
+def check_continuation(statement: Statement, parameters: Parameters, class_name: str, objective: str) -> None:
     """Refuses to continue the training of a model of another kind; takes its objective where there is none.
 
     Raises:
@@ -40,7 +40,7 @@ def check_continues(statement: Statement, parameters: Parameters, class_name: st
     """
     check_estimator(statement, class_name)
     if parameters.task is None:
-        parameters.decide(objective)
+        parameters.set_objective(objective)
     elif parameters.native["objective"] != objective:
         raise UserError(f"USING: the earlier model has the objective {objective}; this one must have it too")
 
@@ -73,13 +73,13 @@ class TrainPlan:
         needed = [self.label, *self.inputs()]
         locate("column", needed, available)
         numbers = [*self.clause.derived, *(name for it in self.clause.features for name in it.number_columns())]
-        if not self.parameters.asked_for()[0]:
+        if not self.parameters.requested_task()[0]:
             numbers.append(self.label)
         check_numbers(numbers, self.described, database.dialect)
         self.validation: list[ColumnInfo] = []
         """Columns of `validation.select`."""
         if self.parameters.validation_select:
-            with of_validation():
+            with prefix_validation_errors():
                 self.validation = database.describe(self.parameters.validation_select)
                 locate("column", needed, [column.name for column in self.validation])
                 check_numbers(numbers, self.validation, database.dialect)
@@ -89,7 +89,7 @@ class TrainPlan:
         if not statement.pretrained:
             return None
         earlier = ModelMeta.load(Path(statement.pretrained))
-        check_continues(statement, self.parameters, earlier.class_name, earlier.objective)
+        check_continuation(statement, self.parameters, earlier.class_name, earlier.objective)
         return earlier
 
     def _check_same_inputs(self, earlier: ModelMeta, has_clause: bool) -> None:

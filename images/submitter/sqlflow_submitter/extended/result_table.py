@@ -17,7 +17,7 @@ REPLACE = "result.replace"
 """The attribute that lets a statement replace a table which is not one of ours, or which it reads."""
 
 
-CASELESS = {"sqlite": "SQLite", "mysql": "MySQL"}
+CASE_INSENSITIVE = {"sqlite": "SQLite", "mysql": "MySQL"}
 """Databases that take names of a table's columns for equal where they differ in case only."""
 
 COUNTED_ROWS = 1_000_000
@@ -36,7 +36,7 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
     Raises:
         UserError: the table is somebody's own, or is read.
     """
-    existing = writer.existing(table)
+    existing = writer.find_table(table)
     if existing is None:
         return
     if existing.kind != "table":
@@ -49,11 +49,11 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
         )
     if replace:
         return
-    reason = _read(writer, table, selects) if existing.ours else "this release of SQLFlow did not make it"
+    reason = _read(writer, table, selects) if existing.is_marked else "this release of SQLFlow did not make it"
     if reason is None:
         return
     rows = _rows(writer, table)
-    if not existing.ours:
+    if not existing.is_marked:
         reason = f"it exists ({rows}) and {reason}"
     raise UserError(
         f"cannot write table {table}: {reason}; choose another name "
@@ -84,36 +84,36 @@ class ResultTable:
         self.rows = 0
         self._suffix = suffix
         self._replace = replace
-        self._scratch = self.name.beside(suffix, writer.name_limit)
+        self._staging = self.name.with_suffix(suffix, writer.name_limit)
         self._columns: list[ColumnInfo] = []
 
     def create(self, columns: Sequence[ColumnInfo]) -> None:
         """Makes the table of columns of ours."""
         self._columns = list(columns)
-        self.writer.create(self._scratch, columns, self.name.name)
+        self.writer.create(self._staging, columns, self.name.name)
 
-    def create_like(self, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]) -> None:
+    def create_from_select(self, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]) -> None:
         """Makes the table of columns of a select, and columns of ours after them."""
         self._columns = [*columns, *more]
-        self.writer.create_like(self._scratch, select, columns, more, self.name.name)
+        self.writer.create_from_select(self._staging, select, columns, more, self.name.name)
 
     def insert(self, raw: Sequence[Sequence[Any]]) -> None:
         """Adds rows, given by column in the driver's raw values."""
         self.rows += len(raw[0])
-        self.writer.insert(self._scratch, self._columns, raw)
+        self.writer.insert(self._staging, self._columns, raw)
 
     def publish(self, channel: StatementChannel) -> None:
         """Asks for leave, then puts the table in the place of the old one, which must not have become another's."""
-        replaced = _rows(self.writer, self.name) if self.writer.existing(self.name) else None
+        replaced = _rows(self.writer, self.name) if self.writer.find_table(self.name) else None
         channel.commit()
         self.writer.swap(
-            self._scratch,
+            self._staging,
             self.name,
             self._suffix,
             lambda: check_replaceable(self.writer, self.name, (), self._replace),
         )
         if replaced is not None:
-            channel.say(f"replaced table {self.name} ({replaced})")
+            channel.print_line(f"replaced table {self.name} ({replaced})")
 
     def clear(self) -> None:
         """Drops what this attempt, and earlier attempts of the same step, have left behind."""
@@ -138,7 +138,7 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
     if statement.result_table:
         with open_writer(database) as writer:
             table = writer.table_name(statement.result_table)
-            reason = writer.cannot_make(table)
+            reason = writer.creation_obstacle(table)
             if reason is not None:
                 raise UserError(f"cannot write table {table}: {reason}; choose another name")
             selects = [statement.select, str(attributes.get("validation.select", ""))]
@@ -146,28 +146,28 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
             check_replaceable(writer, table, selects, replace)
 
 
-def kept_columns(statement: Statement, available: Sequence[str]) -> list[str]:
+def passthrough_names(statement: Statement, available: Sequence[str]) -> list[str]:
     """Names the columns of the select that PREDICT writes: all but the result column, if the select has it."""
     return [name for name in available if name.lower() != (statement.result_column or "").lower()]
 
 
-def check_kept_columns(statement: Statement, available: Sequence[str], database: Database) -> None:
+def check_column_case(statement: Statement, available: Sequence[str], database: Database) -> None:
     """Refuses columns of a select that no table of the database can have both.
 
     Raises:
         UserError: two names differ in case only.
     """
-    if database.dialect not in CASELESS:
+    if database.dialect not in CASE_INSENSITIVE:
         return
     seen: dict[str, str] = {}
-    for name in kept_columns(statement, available):
+    for name in passthrough_names(statement, available):
         # SQLite folds letters of ASCII only.
         folded = name.lower() if database.dialect != "sqlite" else name.encode().lower().decode()
         other = seen.setdefault(folded, name)
         if other != name:
             raise UserError(
                 f"cannot write table {statement.result_table}: the names of columns {other} and {name} differ in case "
-                f"only, and a table of {CASELESS[database.dialect]} cannot have both; rename one with AS"
+                f"only, and a table of {CASE_INSENSITIVE[database.dialect]} cannot have both; rename one with AS"
             )
 
 

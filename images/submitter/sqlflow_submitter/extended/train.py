@@ -29,7 +29,7 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
     """
     with channel.spans.span("derive"):
         plan = TrainPlan(statement, database)
-    channel.say(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
+    channel.print_line(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
 
     # From here on numpy is needed, and then xgboost.
     from sqlflow_submitter.extended.training_data import load_training_data
@@ -49,7 +49,7 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
         folder.mkdir(parents=True, exist_ok=True)
         xgb.save(model, folder)
         _meta(statement, step, plan, data, rounds.measured[kept - 1]).save(folder)
-    channel.say(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
+    channel.print_line(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
 
 
 def _meta(
@@ -100,12 +100,14 @@ class _Rounds:
         self._channel.progress("train", number, self._total, "rounds", always=has_line)
         if has_line:
             measured = "  ".join(f"{name}={value:.6g}" for name, value in values.items())
-            self._channel.say(f"round {number}/{self._total}  {measured}")
+            self._channel.print_line(f"round {number}/{self._total}  {measured}")
 
     def end(self, kept: int) -> None:
         """Says how many rounds the model keeps, where it is not all."""
         trained = len(self.measured)
         if kept < trained or trained < self._total:
-            self._channel.say(f"stopped after round {trained}, as validation got no better: round {kept} is kept")
+            self._channel.print_line(
+                f"stopped after round {trained}, as validation got no better: round {kept} is kept"
+            )
             self._channel.metrics(self.measured[kept - 1], step=kept, kept=True)
             self._channel.progress("train", trained, trained, "rounds")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from sqlflow_submitter.connect.database import Database
-from sqlflow_submitter.extended.classes import settle_classes
-from sqlflow_submitter.extended.loading import load, open_select, tell
-from sqlflow_submitter.extended.plan import TrainPlan, of_validation
+from sqlflow_submitter.extended.classes import assign_class_codes
+from sqlflow_submitter.extended.loading import load, open_select, print_warnings
+from sqlflow_submitter.extended.plan import TrainPlan, prefix_validation_errors
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.encode import Columns
 from sqlflow_submitter.features.labels import Class, LabelReader
@@ -42,7 +42,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     parameters, earlier = plan.parameters, plan.earlier
     one_hot = plan.booster == "gblinear"
     is_given = parameters.task is not None
-    as_classes, reason = parameters.asked_for()
+    as_classes, reason = parameters.requested_task()
     label_type = plan.types.get(plan.label, "")
     reader = LabelReader(plan.label, earlier.classes if earlier else None, as_classes, label_type)
     result = open_select(database, select)
@@ -66,16 +66,16 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
         load(result, inputs, plan.described, take, reader, channel)
         labels = reader.finish()
         matrix, features, reports = fixed.build(), earlier.features, [counter.report() for counter in counters]
-        tell(fixed.warnings(), channel)
-    channel.say(f"loaded {matrix.rows} row(s)")
+        print_warnings(fixed.warnings(), channel)
+    channel.print_line(f"loaded {matrix.rows} row(s)")
     classes: list[Class] | None = None
     reason = reason or reader.reason
     if earlier is not None:
         reason = "as the earlier model has it"
     if reader.as_classes:
-        classes, labels = settle_classes(plan.label, reader.seen(), labels, parameters)
+        classes, labels = assign_class_codes(plan.label, reader.seen(), labels, parameters)
     elif parameters.task is None:
-        parameters.decide("reg:squarederror")
+        parameters.set_objective("reg:squarederror")
     reports = [reader.report(), *reports]
     _show(reports, parameters.native["objective"], reason, not is_given, channel)
     validation: Labelled | None = None
@@ -83,15 +83,15 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
         place = locate("label", [plan.label], [column.name for column in plan.validation])[plan.label]
         label_type = plan.validation[place].database_type
         held_out = LabelReader(plan.label, classes, reader.as_classes, label_type, reader.form)
-        with of_validation():
+        with prefix_validation_errors():
             validation = _held_out(plan, FixedFeatures(features, one_hot), held_out, database, channel)
     return TrainingData((matrix, labels), validation, features, classes, reports, reason)
 
 
 def _show(reports: list[ColumnReport], objective: str, reason: str, is_chosen: bool, channel: StatementChannel) -> None:
     for line in table(reports):
-        channel.say(line)
-    channel.say(f"objective {objective}: {reason}" + ("; set objective to have another" if is_chosen else ""))
+        channel.print_line(line)
+    channel.print_line(f"objective {objective}: {reason}" + ("; set objective to have another" if is_chosen else ""))
 
 
 def _held_out(
@@ -102,5 +102,5 @@ def _held_out(
     inputs = [name for feature in features.features for name in feature.columns()]
     load(result, inputs, plan.validation, features.add, labels, channel, "load validation")
     found = features.build(), labels.finish()
-    tell((f"validation: {text}" for text in features.warnings()), channel)
+    print_warnings((f"validation: {text}" for text in features.warnings()), channel)
     return found

@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORICAL,
@@ -97,7 +97,7 @@ class Clause:
         except re.error as error:
             raise UserError(f'COLUMN "{pattern}" is no column and no regular expression: {error}') from error
         if not names:
-            raise UserError(unknown("column", f'"{pattern}"', self._available, "the select has"))
+            raise UserError(unknown_name("column", f'"{pattern}"', self._available, "the select has"))
         return names
 
     def _checked(self, name: str) -> str:
@@ -115,7 +115,7 @@ class Clause:
             raise UserError(f"feature column {name} is of no use to XGBoost: {NO_USE[name]}")
         build = BUILDERS.get(name)
         if build is None:
-            raise UserError(unknown("feature column", expression["call"], FUNCTIONS))
+            raise UserError(unknown_name("feature column", expression["call"], FUNCTIONS))
         if not arguments:
             raise UserError(f"{name} needs a column, as in {name}(x, …)")
         return build(self, name, arguments)
@@ -241,7 +241,7 @@ def resolve_column(what: str, name: str, available: Sequence[str]) -> str:
     folded = [column for column in available if column.lower() == name.lower()]
     if len(folded) == 1:
         return folded[0]
-    raise UserError(unknown(what, name, available, "the select has"))
+    raise UserError(unknown_name(what, name, available, "the select has"))
 
 
 def locate(what: str, names: Iterable[str], available: Sequence[str]) -> dict[str, int]:

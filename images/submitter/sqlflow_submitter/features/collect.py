@@ -35,19 +35,19 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY, Text, Texts
 from sqlflow_submitter.features.encode import TOO_LARGE, Block, Columns, SparseBlock
-from sqlflow_submitter.features.matrix import Encoded
-from sqlflow_submitter.features.numbers import DATE_KINDS, HOW_DATES, NUMERIC_KINDS, NumberReader, Tally, error
+from sqlflow_submitter.features.matrix import EncodedFeature
+from sqlflow_submitter.features.numbers import DATE_KINDS, HOW_DATES, NUMERIC_KINDS, NumberReader, Tally, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, SPARSE, Feature
 from sqlflow_submitter.features.store import NumberStore
 from sqlflow_submitter.features.texts import Form, form_of
-from sqlflow_submitter.features.vocabulary import FEW_ROWS, NEARLY_ALL, vocabulary_of, warn_of_texts
+from sqlflow_submitter.features.vocabulary import FEW_ROWS, NEARLY_ALL, build_vocabulary, warn_about_texts
 
 MAX_SPARSE_WIDTH = 10_000_000
 KEY_NAME = re.compile(r"(.*_)?(row)?(id|uuid|guid|key)|.*Id|.*ID")
 
 
-class Learned(NamedTuple):
+class LearnedColumn(NamedTuple):
     """A column, once all is known."""
 
     feature: Feature | None
@@ -76,17 +76,17 @@ class Collector:
         self._texts = Texts()
         self._reader: NumberReader | None = None
         self._store: NumberStore | None = None
-        self._lists: Encoded | None = None
-        self._unless_pairs: UserError | None = None
+        self._lists: EncodedFeature | None = None
+        self._pending_error: UserError | None = None
         """To be raised if no row of a sparse text has two pairs."""
         if self._declared in (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER):
-            self._become(Form.NUMBER)
+            self._settle_as(Form.NUMBER)
 
     def add(self, columns: Columns) -> None:
         """Adds a batch, given by column name."""
         values = columns[self.column]
         if self._is_open():
-            self._look(values)
+            self._find_typed_values(values)
         if self._reader is not None and self._store is not None:
             self._store.add(self._reader.read(values))
         else:
@@ -102,22 +102,22 @@ class Collector:
     def _is_open(self) -> bool:
         return self._reader is None and self._lists is None
 
-    def _look(self, values: Values) -> None:
+    def _find_typed_values(self, values: Values) -> None:
         """Finds numbers, dates or binary data among what may be texts so far."""
         if values.kind in DATE_KINDS:
-            self._become(Form.DATE)
+            self._settle_as(Form.DATE)
         elif values.kind in NUMERIC_KINDS:
-            self._become(Form.NUMBER)
+            self._settle_as(Form.NUMBER)
         elif values.kind is not Kind.TEXT:
             for row, value in enumerate(values.values):
                 if isinstance(value, bytes):
                     row += self._rows + 1
-                    raise error(f"column {self.column}", row, value, "is binary data, or text that is not UTF-8")
+                    raise value_error(f"column {self.column}", row, value, "is binary data, or text that is not UTF-8")
                 if value is not None and not isinstance(value, str):
-                    self._become(Form.NUMBER)
+                    self._settle_as(Form.NUMBER)
                     return
 
-    def _become(self, form: Form) -> None:
+    def _settle_as(self, form: Form) -> None:
         """Settles that the column holds numbers, or dates, and reads the texts that came before."""
         column = self.column
         advice = "" if form is Form.DATE else f"; for words use CATEGORY_HASH({column}, 100)"
@@ -158,14 +158,14 @@ class Collector:
         total = rows.total()
         is_one = most == total and not self._must_be_number
         if most == total and form in (Form.NUMBER, Form.DATE):
-            self._become(form)
+            self._settle_as(form)
         elif is_one and form is Form.PAIRS:
-            self._become_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
+            self._settle_as_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
         elif is_one and texts.is_full() and texts.forms() <= {Form.PAIR, Form.MISSING}:
-            self._unless_pairs = self._too_many()
-            self._become_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
+            self._pending_error = self._too_many()
+            self._settle_as_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
         elif is_one and form is Form.NUMBERS and (width := self._common_width(each)) is not None:
-            self._become_lists(Feature(DENSE, column=self.column, width=width, separator=","))
+            self._settle_as_lists(Feature(DENSE, column=self.column, width=width, separator=","))
         else:
             for count in (rows, different) if most < total else ():
                 nearly, found = count.most_common(1)[0]
@@ -176,13 +176,13 @@ class Collector:
             if texts.is_full():
                 raise self._too_many()
 
-    def _become_lists(self, feature: Feature) -> None:
+    def _settle_as_lists(self, feature: Feature) -> None:
         """Settles that the column holds lists, and reads those that came before."""
-        self._lists = Encoded(feature, self._tally)
+        self._lists = EncodedFeature(feature, self._tally)
         texts, self._texts = self._texts, Texts()
         self._lists.add({self.column: Values(Kind.TEXT, texts.values())})
 
-    def _add_lists(self, lists: Encoded, values: Values) -> None:
+    def _add_lists(self, lists: EncodedFeature, values: Values) -> None:
         """Adds a batch of lists. An encoder alone would take more for one than what makes a column one of lists."""
         forms = (Form.PAIRS, Form.PAIR) if lists.feature.kind == SPARSE else (Form.NUMBERS,)
         for row, value in enumerate(values.values):
@@ -190,10 +190,10 @@ class Collector:
                 continue
             form = form_of(value) if isinstance(value, str) else None
             if form is Form.PAIRS:
-                self._unless_pairs = None
+                self._pending_error = None
             if form not in (*forms, Form.MISSING):
-                what = f"is not a {forms[0].value}, as the column's other values are{self._ways_out()}"
-                raise self._unless_pairs or error(f"column {self.column}", self._rows + row + 1, value, what)
+                what = f"is not a {forms[0].value}, as the column's other values are{self._advice_for_words()}"
+                raise self._pending_error or value_error(f"column {self.column}", self._rows + row + 1, value, what)
         lists.add({self.column: values})
 
     def _common_width(self, each: list[Text]) -> int | None:
@@ -214,7 +214,7 @@ class Collector:
             return None
         text, found = next((text, found) for text, found in lists if found != width)
         what = f"holds {found} number(s), where {most} of {total} values hold {width}"
-        raise error(f"column {self.column}", text.row, text.text, what, self._ways_out())
+        raise value_error(f"column {self.column}", text.row, text.text, what, self._advice_for_words())
 
     def _refuse(self, each: list[Text], form: Form, most: int, total: int) -> None:
         """Names the first value that keeps the column from being what it is mostly, or must be."""
@@ -226,9 +226,9 @@ class Collector:
         if form is Form.DATE:
             what += HOW_DATES
         wrong = next(text for text in each if text.form not in (form, Form.MISSING))
-        raise error(f"column {self.column}", wrong.row, wrong.text, what, self._ways_out())
+        raise value_error(f"column {self.column}", wrong.row, wrong.text, what, self._advice_for_words())
 
-    def _ways_out(self) -> str:
+    def _advice_for_words(self) -> str:
         return f"; leave such rows out, or for words use CATEGORY_HASH({self.column}, 100)"
 
     def _too_many(self) -> UserError:
@@ -240,7 +240,7 @@ class Collector:
             ways += f", or SPARSE({column}, size) if it holds index:value"
         return UserError(f"column {column} holds more than {self._texts.limit()}: {ways}")
 
-    def finish(self) -> Learned:
+    def finish(self) -> LearnedColumn:
         """Decides what the column is; the collector is used up.
 
         Raises:
@@ -250,7 +250,7 @@ class Collector:
             self._settle_texts()
             if self._is_named and self._reader is None:
                 # There are no values.
-                self._become(Form.NUMBER)
+                self._settle_as(Form.NUMBER)
         if self._reader is not None and self._store is not None:
             learned = self._finish_numbers(self._reader, self._store)
         elif self._lists is not None:
@@ -264,63 +264,63 @@ class Collector:
         if report.missing == self._rows and not self._is_named:
             report.taken_as, report.distinct = "left out", 0
             report.warn("no values", "it has no value in any row, and is left out")
-            return Learned(None, learned.block, report)
+            return LearnedColumn(None, learned.block, report)
         if report.distinct == 1 and not report.more_distinct and self._rows >= FEW_ROWS:
             report.warn("constant", "it has the same value in every row that has one: nothing can be learned from it")
         return learned
 
-    def _finish_numbers(self, reader: NumberReader, store: NumberStore) -> Learned:
-        settled = store.settle()
-        block, recipe = settled.block, settled.recipe
+    def _finish_numbers(self, reader: NumberReader, store: NumberStore) -> LearnedColumn:
+        fitted = store.fit()
+        block, scaling = fitted.block, fitted.scaling
         is_date = reader.form is Form.DATE
         if np.isinf(block).any():
             row = int(np.argmax(np.isinf(block[:, 0]))) + 1
             raise UserError(f"column {self.column}, row {row}: the number {TOO_LARGE}")
         taken_as = "date, in days" if is_date else "number"
         form = Form.DATE.value if is_date else Form.NUMBER.value
-        feature = Feature(DENSE, column=self.column, form=form, offset=recipe.offset, scale=recipe.scale)
+        feature = Feature(DENSE, column=self.column, form=form, offset=scaling.offset, scale=scaling.scale)
         feature.boolean = self._declared is Declared.BOOLEAN
-        report = self._report(taken_as, settled.distinct, reader.nulls)
-        if settled.lost:
+        report = self._report(taken_as, fitted.distinct, reader.nulls)
+        if fitted.lost:
             report.warn(
                 "loses precision",
-                f"{settled.lost} of its {settled.distinct} different values become equal to others in XGBoost's 32 "
+                f"{fitted.lost} of its {fitted.distinct} different values become equal to others in XGBoost's 32 "
                 "bits: take a smaller unit or range of them in the select",
             )
-        elif recipe.offset and not is_date:
-            report.taken_as += f", less {recipe.offset}"
+        elif scaling.offset and not is_date:
+            report.taken_as += f", less {scaling.offset}"
         is_named = KEY_NAME.fullmatch(self.column) is not None
-        if settled.is_key and self._rows >= FEW_ROWS and (settled.is_row_number or is_named):
+        if fitted.is_key and self._rows >= FEW_ROWS and (fitted.is_row_number or is_named):
             report.warn(
                 "looks like an id",
                 "each row has a different whole number, like an id: what the model learns from it helps with no other "
                 "row; leave it out of the select or of COLUMN if it is one",
             )
-        return Learned(feature, block, report)
+        return LearnedColumn(feature, block, report)
 
-    def _finish_lists(self, lists: Encoded) -> Learned:
-        if self._unless_pairs is not None:
-            raise self._unless_pairs
+    def _finish_lists(self, lists: EncodedFeature) -> LearnedColumn:
+        if self._pending_error is not None:
+            raise self._pending_error
         feature, block = lists.feature, lists.take()
         if isinstance(block, SparseBlock):
             feature.width = int(block.indices.max(initial=0)) + 1
             feature.drops_unseen = True
-            return Learned(feature, block, self._report(f"sparse, width {feature.width}", None, self._nulls))
+            return LearnedColumn(feature, block, self._report(f"sparse, width {feature.width}", None, self._nulls))
         report = self._report(f"{feature.width} numbers", None, self._nulls)
         if feature.width == 2:
             report.warn(
                 "decimal commas?",
                 "each text is read as two numbers: if the comma is a decimal one, REPLACE it by a point",
             )
-        return Learned(feature, block, report)
+        return LearnedColumn(feature, block, report)
 
-    def _finish_words(self) -> Learned:
-        feature, block = vocabulary_of(self.column, self._texts)
+    def _finish_words(self) -> LearnedColumn:
+        feature, block = build_vocabulary(self.column, self._texts)
         count = len(feature.vocabulary or ())
         report = self._report(f"vocabulary of {count}", count, self._nulls)
         if count:
-            warn_of_texts(report, self._texts, self._rows - self._nulls)
-        return Learned(feature, block, report)
+            warn_about_texts(report, self._texts, self._rows - self._nulls)
+        return LearnedColumn(feature, block, report)
 
     def _report(self, taken_as: str, distinct: int | None, nulls: int) -> ColumnReport:
         report = ColumnReport(self.column, self._type, taken_as)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, error
+from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, value_error
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORY_HASH,
@@ -28,8 +28,8 @@ from sqlflow_submitter.features.spec import (
     VOCABULARY,
     Feature,
 )
-from sqlflow_submitter.features.store import Floats, Recipe
-from sqlflow_submitter.features.texts import Form, micros, stands_for_missing
+from sqlflow_submitter.features.store import Floats, Scaling
+from sqlflow_submitter.features.texts import Form, is_missing_form, micros
 
 EPOCH = datetime(1970, 1, 1)
 
@@ -106,13 +106,13 @@ class Encoder:
         """Gives the values of a column of lists: what is a missing value in TRAIN is one in use too."""
         found = list(values.values)
         for row, value in enumerate(found):
-            if isinstance(value, str) and stands_for_missing(value):
+            if isinstance(value, str) and is_missing_form(value):
                 self._tally.add(EMPTY, self._rows + row + 1, value)
                 found[row] = None
         return found
 
     def _in_32_bits(self, values: Values) -> Floats:
-        block = Recipe(self.feature.offset, self.feature.scale).apply(self._reader.read(values))
+        block = Scaling(self.feature.offset, self.feature.scale).apply(self._reader.read(values))
         if np.isinf(block).any():
             row = int(np.argmax(np.isinf(block)))
             raise self._error(row, TOO_LARGE, values.values[row])
@@ -218,7 +218,7 @@ class Encoder:
         return one_hot(self._inputs[0].encode(columns))
 
     def _error(self, row: int, what: str, value: Any) -> UserError:
-        return error(f"column {self.feature.column}", self._rows + row + 1, value, what)
+        return value_error(f"column {self.feature.column}", self._rows + row + 1, value, what)
 
 
 TOO_LARGE = "is too large for 32 bits: divide the column in the select"

@@ -26,7 +26,7 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import text_of
-from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, error, shown
+from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, preview, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.store import count_distinct
 from sqlflow_submitter.features.texts import Form
@@ -142,11 +142,11 @@ class LabelReader:
             form = Form.DATE if is_date else Form.NUMBER
             row = self._rows + place + 1
             if self.form is None:
-                self.form, self._first = form, f"row {row} has {shown(value)}"
+                self.form, self._first = form, f"row {row} has {preview(value)}"
             elif form is not self.form:
                 first = self._first or f"each label of TRAIN is a {self.form.value}"
                 what = f"is a {form.value}, where {first}; CAST all to one type in the select"
-                return error(f"label {self.column}", row, value, what)
+                return value_error(f"label {self.column}", row, value, what)
             if values.kind not in (Kind.TEXT, Kind.MIXED):
                 # All are alike.
                 break
@@ -182,13 +182,13 @@ class LabelReader:
         labels = np.concatenate(self._numbers) if self._numbers else np.empty(0)
         if (np.abs(labels) > np.finfo(np.float32).max).any():
             row = int(np.argmax(np.abs(labels) > np.finfo(np.float32).max))
-            raise error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
+            raise value_error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
         self._report.taken_as = "label, a number"
         self._report.distinct = count_distinct(labels)
-        self._warn_of_lost(labels)
+        self._warn_of_lost_precision(labels)
         return labels
 
-    def _warn_of_lost(self, labels: NDArray[np.float64]) -> None:
+    def _warn_of_lost_precision(self, labels: NDArray[np.float64]) -> None:
         lost = (self._report.distinct or 0) - count_distinct(labels.astype(np.float32))
         if lost > 0:
             self._report.warn(
@@ -259,7 +259,7 @@ class LabelReader:
                 place = int(np.argmin(is_so))
                 value = list(self._codes)[place]
                 what = f"is not a {form.value}, as {most} of {total} values are; leave such rows out, or set objective"
-                raise error(f"label {self.column}", self._first_rows[place], value, what)
+                raise value_error(f"label {self.column}", self._first_rows[place], value, what)
         for value, row in zip(self._codes, self._first_rows, strict=True):
             if isinstance(value, float):
                 raise self._not_whole(row, value)
@@ -275,7 +275,7 @@ class LabelReader:
         return UserError(f"label {self.column} has more than {MAX_CLASSES} different values: are they classes?")
 
     def _not_whole(self, row: int, value: float) -> UserError:
-        return error(f"label {self.column}", row, value, "is no class: it is not whole")
+        return value_error(f"label {self.column}", row, value, "is no class: it is not whole")
 
     def seen(self) -> list[Class]:
         """Gives the classes that were met, by code."""
@@ -299,9 +299,9 @@ class LabelReader:
 
     def _new_class(self, row: int, value: Seen) -> int:
         if not self._learn:
-            shown = ", ".join(map(repr, list(self._codes)[:20]))
-            what = f"is no class of the model; it has {shown}"
-            raise error(f"label {self.column}", self._rows + row + 1, value, what)
+            preview = ", ".join(map(repr, list(self._codes)[:20]))
+            what = f"is no class of the model; it has {preview}"
+            raise value_error(f"label {self.column}", self._rows + row + 1, value, what)
         if len(self._codes) >= MAX_CLASSES:
             if self.as_classes is None:
                 # Numbers then, or nothing.
@@ -331,7 +331,7 @@ class LabelReader:
             return value
         if isinstance(value, bytes):
             what = "is binary data, or text that is not UTF-8: no class can be made of it"
-            raise error(f"label {self.column}", self._rows + row + 1, value, what)
+            raise value_error(f"label {self.column}", self._rows + row + 1, value, what)
         return value  # type: ignore[no-any-return]
 
 

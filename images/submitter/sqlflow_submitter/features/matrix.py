@@ -28,7 +28,7 @@ class Matrix:
         return int(self.data.shape[0])
 
 
-class Encoded:
+class EncodedFeature:
     """Encodes batch after batch of one fixed feature, and keeps what it made."""
 
     def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
@@ -57,7 +57,7 @@ class FixedFeatures:
         one_hot: give categories a column each, for models that would read codes as quantities.
         """
         self.features = list(features)
-        self._sources = [Encoded(feature) for feature in features]
+        self._sources = [EncodedFeature(feature) for feature in features]
         self._one_hot = one_hot
 
     def add(self, columns: Columns) -> None:

@@ -73,9 +73,9 @@ class Tally:
 
     def add(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         """Counts a value. `row` counts from 1."""
-        before, first_row, first = self._found.get(reason, (0, row, shown(value)))
+        before, first_row, first = self._found.get(reason, (0, row, preview(value)))
         if row < first_row:
-            first_row, first = row, shown(value)
+            first_row, first = row, preview(value)
         self._found[reason] = (before + count, first_row, first)
 
     def total(self) -> int:
@@ -162,7 +162,7 @@ class NumberReader:
             if value is None:
                 self.nulls += 1
             elif not math.isfinite(floats[place]):
-                self._irregular(INFINITE, self.rows + place + 1, value)
+                self._count_missing(INFINITE, self.rows + place + 1, value)
                 value = None
             is_whole = value is not None and _is_whole(value, texts.WHOLE_DECIMAL)
             found.append(None if value is None else int(value.partition(".")[0]) if is_whole else float(value))
@@ -176,14 +176,14 @@ class NumberReader:
                     self.nulls += 1
                 else:
                     value = float(numbers[row])
-                    self._irregular(NAN if math.isnan(value) else INFINITE, self.rows + row + 1, value)
+                    self._count_missing(NAN if math.isnan(value) else INFINITE, self.rows + row + 1, value)
             numbers[missing] = np.nan
         return Numbers(numbers, missing)
 
     def _dates(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
         self.nulls += raw.count(None)
         if str in set(map(type, raw)):
-            raw = [self._odd_date(kind, place, value) for place, value in enumerate(raw)]
+            raw = [self._parse_odd_date(kind, place, value) for place, value in enumerate(raw)]
         missing = np.array([value is None for value in raw], dtype=np.bool_)
         values = np.array([0 if value is None else value for value in raw], dtype=np.int64)
         if self.form is None:
@@ -192,7 +192,7 @@ class NumberReader:
             return Numbers(days, missing)
         return Numbers(values * MICROS_PER_DAY if kind is Kind.DATE else values, missing)
 
-    def _odd_date(self, kind: Kind, place: int, value: int | str | None) -> int | None:
+    def _parse_odd_date(self, kind: Kind, place: int, value: int | str | None) -> int | None:
         # A text is what Python's calendar does not hold, such as `infinity` and the year 44 BC.
         if not isinstance(value, str):
             return value
@@ -212,13 +212,15 @@ class NumberReader:
             elif isinstance(value, str) and kind not in NUMERIC_KINDS:
                 found.append(self._text(row, value))
             elif isinstance(value, bytes):
-                raise error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
+                raise value_error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
             elif self.form is Form.DATE:
-                raise error(self._column, row, value, "is not a date, as the column's other values are", self._advice)
+                raise value_error(
+                    self._column, row, value, "is not a date, as the column's other values are", self._advice
+                )
             elif kind in DATE_KINDS:
-                raise error(self._column, row, value, "is a date, where numbers are needed (days since 1970 of a date)")
+                raise value_error(self._column, row, value, "is a date; a number is needed, such as days since 1970")
             elif isinstance(value, float) and not math.isfinite(value):
-                self._irregular(NAN if math.isnan(value) else INFINITE, row, value)
+                self._count_missing(NAN if math.isnan(value) else INFINITE, row, value)
                 found.append(None)
             else:
                 found.append(value)
@@ -229,20 +231,20 @@ class NumberReader:
         if number is not None and math.isfinite(number):
             if self._refuses_codes and texts.CODE.match(text):
                 what = "has leading zeros, as codes have, and others are numbers; CAST the column if it holds numbers"
-                raise error(self._column, row, text, what, self._advice)
+                raise value_error(self._column, row, text, what, self._advice)
             return number
         if self.form is not Form.NUMBER and (micros := texts.micros(text)) is not None:
             return micros if self.form is Form.DATE else micros / MICROS_PER_DAY
         if self._is_boolean and (boolean := texts.BOOLEANS.get(text.strip().lower())) is not None:
             return int(boolean)
         if texts.is_missing(text):
-            self._irregular(EMPTY, row, text, count)
+            self._count_missing(EMPTY, row, text, count)
         elif number is not None or texts.NOT_FINITE.fullmatch(text):
-            self._irregular(INFINITE, row, text, count)
+            self._count_missing(INFINITE, row, text, count)
         elif self.form is not Form.NUMBER and texts.DATE.fullmatch(text):
-            self._irregular(NO_DATE, row, text, count)
+            self._count_missing(NO_DATE, row, text, count)
         else:
-            raise error(self._column, row, text, self._expected(text), self._advice)
+            raise value_error(self._column, row, text, self._expected(text), self._advice)
         return None
 
     def _expected(self, text: str) -> str:
@@ -252,9 +254,9 @@ class NumberReader:
             return f"is not a date{HOW_DATES}"
         return "is not a number"
 
-    def _irregular(self, reason: str, row: int, value: Any, count: int = 1) -> None:
+    def _count_missing(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         if self._tally is None:
-            raise error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
+            raise value_error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
         self._tally.add(reason, row, value, count)
 
 
@@ -299,12 +301,12 @@ def _large(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
     return Numbers(floats, missing, rounded=_large_of(known))
 
 
-def error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:
+def value_error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:
     """Names a value that cannot be used. `row` counts from 1."""
-    return UserError(f"{column}, row {row}: {shown(value)} {what}{advice}")
+    return UserError(f"{column}, row {row}: {preview(value)} {what}{advice}")
 
 
-def shown(value: Any) -> str:
+def preview(value: Any) -> str:
     """Writes a value for a message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

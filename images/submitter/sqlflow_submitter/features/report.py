@@ -51,7 +51,7 @@ class ColumnReport:
 
 def table(reports: Sequence[ColumnReport]) -> list[str]:
     """Gives the lines of a table, and of what is to be said at length."""
-    rows = [HEAD, *(tuple(map(_shown, report.cells())) for report in reports[:MAX_LINES])]
+    rows = [HEAD, *(tuple(map(_cell_text, report.cells())) for report in reports[:MAX_LINES])]
     lines = aligned(rows)
     if len(reports) > MAX_LINES:
         lines.append(f"… and {len(reports) - MAX_LINES} more columns; model_meta.json has all")
@@ -68,6 +68,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _shown(cell: str) -> str:
+def _cell_text(cell: str) -> str:
     cell = " ".join(cell.split())
     return cell if len(cell) <= 60 else cell[:59] + "…"

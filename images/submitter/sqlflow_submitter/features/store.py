@@ -5,7 +5,7 @@ of a column would become equal, the column is moved towards zero, and PREDICT mo
 bits come with a base, and stay exact as long as the largest is less than 2^63 above the smallest; else up to
 MAX_ROUNDED of them are noted before they become floats, so that what is lost is known.
 
-Memory: 4 bytes a value where 32 bits hold it exactly, else 8 until `settle`, which is done column by column.
+Memory: 4 bytes a value where 32 bits hold it exactly, else 8 until `fit`, which is done column by column.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ EXACT = 2**24
 """Whole numbers up to here have a place of their own in 32 bits."""
 NOTABLE_LOSS = 0.01
 """Of fractions, so many different values may become equal before the column is moved, or else it is said."""
-WORTH_IT = 4
+MIN_IMPROVEMENT = 4
 """A move must keep so many times more values apart: else the numbers stay as they are."""
 
 Floats = NDArray[np.float32]
 Wide = NDArray[np.int64] | NDArray[np.float64]
 
 
-class Recipe(NamedTuple):
+class Scaling(NamedTuple):
     """How a column's values become 32-bit numbers: (value - offset) / scale. Dates: microseconds, scaled to days."""
 
     offset: int | float = 0
@@ -44,7 +44,7 @@ class Recipe(NamedTuple):
         values, offset = numbers.values, self.offset - numbers.base
         if offset:
             # Whole numbers are moved exactly, unless int64 would overflow.
-            moved = _moved(numbers, self.offset) if isinstance(self.offset, int) else None
+            moved = _shifted(numbers, self.offset) if isinstance(self.offset, int) else None
             values = values.astype(np.float64) - float(offset) if moved is None else moved
         scaled = values / self.scale if self.scale != 1 else values
         with np.errstate(over="ignore"):
@@ -54,11 +54,11 @@ class Recipe(NamedTuple):
         return result
 
 
-class Settled(NamedTuple):
+class FittedNumbers(NamedTuple):
     """A column in 32 bits."""
 
     block: Floats
-    recipe: Recipe
+    scaling: Scaling
     distinct: int
     lost: int
     """So many different values have become equal to others."""
@@ -80,7 +80,7 @@ class NumberStore:
     def add(self, numbers: Numbers) -> None:
         """Adds a batch."""
         narrow = self._fits(numbers)
-        self._round(numbers.rounded)
+        self._add_rounded(numbers.rounded)
         self._batches.append(numbers if narrow is None else narrow)
 
     def _fits(self, numbers: Numbers) -> Floats | None:
@@ -89,8 +89,8 @@ class NumberStore:
         if numbers.base or numbers.rounded:
             return None
         if self._is_date:
-            return Recipe(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
-        narrow = Recipe().apply(numbers)
+            return Scaling(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
+        narrow = Scaling().apply(numbers)
         with np.errstate(invalid="ignore"):
             # Compared in the type of the values: as floats, large whole numbers would seem equal.
             is_same = narrow.astype(values.dtype) == values
@@ -98,16 +98,16 @@ class NumberStore:
             is_same &= np.abs(narrow) < (2**63 if values.dtype == np.int64 else EXACT_FLOAT)
         return narrow if bool((is_same | missing).all()) else None
 
-    def settle(self) -> Settled:
+    def fit(self) -> FittedNumbers:
         """Fits the column into 32 bits; the store is used up."""
-        base = Recipe(0, MICROS_PER_DAY) if self._is_date else Recipe()
+        base = Scaling(0, MICROS_PER_DAY) if self._is_date else Scaling()
         narrow = [batch for batch in self._batches if not isinstance(batch, Numbers)]
         if len(narrow) == len(self._batches):
             self._batches = []
             block = np.concatenate(narrow) if narrow else np.empty(0, dtype=np.float32)
             narrow.clear()
             all_known = block[~np.isnan(block)]
-            return _settled(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
+            return _fitted(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
         del narrow
         numbers = self._all()
         lost_before = len(self._rounded) - len(set(map(float, self._rounded)))
@@ -120,19 +120,23 @@ class NumberStore:
             numbers = Numbers(np.where(numbers.missing, 0, numbers.values).astype(np.int64), numbers.missing)
         distinct = count_distinct(known)
         is_fraction = known.dtype == np.float64
-        lost, recipe = distinct, base
-        for place, candidate in enumerate(_recipes(known, base)):
-            now = 0 if _is_exact(known, candidate) else distinct - count_distinct(candidate.apply(_complete(known)))
-            if not place or now < (lost / WORTH_IT if is_fraction else lost):
-                lost, recipe = now, candidate
+        lost, scaling = distinct, base
+        for place, candidate in enumerate(_candidate_scalings(known, base)):
+            now = (
+                0
+                if _is_exact(known, candidate)
+                else distinct - count_distinct(candidate.apply(_without_missing(known)))
+            )
+            if not place or now < (lost / MIN_IMPROVEMENT if is_fraction else lost):
+                lost, scaling = now, candidate
             if lost <= (distinct * NOTABLE_LOSS if is_fraction else 0):
                 break
         if is_fraction and lost <= distinct * NOTABLE_LOSS:
             lost = 0
         is_number = known.dtype == np.int64 and not self._is_date
-        settled = _settled(recipe.apply(numbers), known, distinct, recipe, lost, is_number)
-        return settled._replace(
-            recipe=recipe._replace(offset=recipe.offset + base_value),
+        fitted = _fitted(scaling.apply(numbers), known, distinct, scaling, lost, is_number)
+        return fitted._replace(
+            scaling=scaling._replace(offset=scaling.offset + base_value),
             distinct=distinct + lost_before,
             lost=lost + lost_before,
         )
@@ -150,10 +154,10 @@ class NumberStore:
         if is_whole:
             if not any(part.base for part in parts):
                 return Numbers(np.concatenate([part.values for part in parts]), missing)
-            if (joined := _joined(parts, missing)) is not None:
+            if (joined := _merged(parts, missing)) is not None:
                 return joined
         for part in parts:
-            self._note(part)
+            self._record_rounded(part)
         return Numbers(np.concatenate([part.floats() for part in parts]), missing)
 
     def _is_whole(self, batch: Floats | Numbers) -> bool:
@@ -172,20 +176,20 @@ class NumberStore:
             return Numbers(np.where(batch.missing, 0, batch.values).astype(np.int64), batch.missing)
         return batch
 
-    def _note(self, part: Numbers) -> None:
+    def _record_rounded(self, part: Numbers) -> None:
         """Notes the whole numbers that may become equal to others as floats: later it would be too late."""
         if part.values.dtype == np.int64:
             known = part.values[~part.missing]
             if not part.base:
                 known = known[(known >= EXACT_FLOAT) | (known <= -EXACT_FLOAT)]
-            self._round({value + part.base for value in np.unique(known).tolist()})
+            self._add_rounded({value + part.base for value in np.unique(known).tolist()})
 
-    def _round(self, values: Collection[int]) -> None:
+    def _add_rounded(self, values: Collection[int]) -> None:
         if values and len(self._rounded) < MAX_ROUNDED:
             self._rounded.update(islice(values, MAX_ROUNDED - len(self._rounded)))
 
 
-def _recipes(known: Wide, base: Recipe) -> Iterator[Recipe]:
+def _candidate_scalings(known: Wide, base: Scaling) -> Iterator[Scaling]:
     """Gives what may be tried, the plainest first."""
     is_date = base.scale != 1
     if not is_date:
@@ -196,11 +200,11 @@ def _recipes(known: Wide, base: Recipe) -> Iterator[Recipe]:
     low, high = known.min(), known.max()
     median = np.partition(known, len(known) // 2)[len(known) // 2]
     for middle in (median, low / 2 + high / 2):
-        yield Recipe(_offset(middle, known, is_date), base.scale)
+        yield Scaling(_offset(middle, known, is_date), base.scale)
     if known.dtype == np.int64 and not is_date:
         step = int(np.gcd.reduce(known - low)) if int(high) - int(low) < 2**63 else 1
         if step > 1:
-            yield Recipe(int(median), step)
+            yield Scaling(int(median), step)
 
 
 def _offset(middle: Any, known: Wide, is_date: bool) -> int | float:
@@ -210,23 +214,23 @@ def _offset(middle: Any, known: Wide, is_date: bool) -> int | float:
     return int(middle) if known.dtype == np.int64 else float(middle)
 
 
-def _is_exact(known: Wide, recipe: Recipe) -> bool:
+def _is_exact(known: Wide, scaling: Scaling) -> bool:
     """Whether each whole number has a place of its own in 32 bits."""
-    if known.dtype != np.int64 or not len(known) or recipe.scale >= MICROS_PER_DAY:
+    if known.dtype != np.int64 or not len(known) or scaling.scale >= MICROS_PER_DAY:
         return False
-    low, high = int(known.min()) - int(recipe.offset), int(known.max()) - int(recipe.offset)
-    return max(-low, high) <= EXACT * recipe.scale
+    low, high = int(known.min()) - int(scaling.offset), int(known.max()) - int(scaling.offset)
+    return max(-low, high) <= EXACT * scaling.scale
 
 
-def _can_move(values: Any, offset: int) -> bool:
+def _can_shift(values: Any, offset: int) -> bool:
     low, high = int(values.min()) - offset, int(values.max()) - offset
     return low >= -(2**63) and high < 2**63 and abs(offset) < 2**64 - 2
 
 
-def _settled(block: Floats, known: Any, distinct: int, recipe: Recipe, lost: int, is_number: bool) -> Settled:
+def _fitted(block: Floats, known: Any, distinct: int, scaling: Scaling, lost: int, is_number: bool) -> FittedNumbers:
     is_key = is_number and distinct == len(block) and _whole(known)
     rises = is_key and bool((known[1:] > known[:-1]).all())
-    return Settled(block.reshape(-1, 1), recipe, distinct, lost, rises, is_key)
+    return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, rises, is_key)
 
 
 def count_distinct(known: Any) -> int:
@@ -237,10 +241,10 @@ def count_distinct(known: Any) -> int:
     return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
-def _joined(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | None:
+def _merged(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | None:
     """Gives whole numbers by their distance from the smallest; None where 64 bits do not hold it."""
     base = next(part.base for part in parts if part.base)
-    moved = [found for part in parts if (found := _moved(part, base)) is not None]
+    moved = [found for part in parts if (found := _shifted(part, base)) is not None]
     if len(moved) < len(parts):
         return None
     whole = np.concatenate(moved)
@@ -249,11 +253,11 @@ def _joined(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | N
     return Numbers(np.where(missing, 0, whole - low), missing, base + low) if int(known.max()) - low < 2**63 else None
 
 
-def _complete(known: Wide) -> Numbers:
+def _without_missing(known: Wide) -> Numbers:
     return Numbers(known, np.zeros(len(known), dtype=np.bool_))
 
 
-def _moved(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
+def _shifted(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
     """Gives whole numbers by their distance from the base; None where 64 bits do not hold it."""
     if numbers.values.dtype != np.int64:
         return None
@@ -262,7 +266,7 @@ def _moved(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
     shift = base - numbers.base
     if numbers.missing.all():
         return values * 0
-    if not _can_move(values, shift):
+    if not _can_shift(values, shift):
         return None
     # In two steps: the shift itself may be beyond 64 bits.
     half = shift // 2

@@ -61,7 +61,7 @@ def form_of(text: str) -> Form:
     """Tells what a text by itself looks like. `infinity` counts as missing: it is no number to learn from."""
     if NUMBER.fullmatch(text):
         return Form.CODE if CODE.match(text) else Form.NUMBER
-    if stands_for_missing(text):
+    if is_missing_form(text):
         return Form.MISSING
     if DATE.fullmatch(text):
         return Form.DATE
@@ -76,7 +76,7 @@ def is_missing(text: str) -> bool:
     return text.strip().casefold() in MISSING_WORDS
 
 
-def stands_for_missing(text: str) -> bool:
+def is_missing_form(text: str) -> bool:
     """Whether the form of a text is MISSING."""
     return is_missing(text) or NOT_FINITE.fullmatch(text) is not None
 
@@ -129,7 +129,7 @@ def _days(year: int, month: int, day: int) -> int:
     return date(year + 400, month, day).toordinal() + (cycles - 1) * 146_097 - EPOCH_DAY
 
 
-def is_surely_a_value(value: Any) -> bool:
+def is_never_missing(value: Any) -> bool:
     """Tells whether a value of a column is missing by no rule, whatever the others are."""
     if isinstance(value, str):
         match form_of(value):

@@ -15,7 +15,7 @@ FEW_ROWS = 10
 """Below it, nothing is said of keys and nearly unique texts: most columns of few rows are that."""
 
 
-def vocabulary_of(column: str, texts: Texts) -> tuple[Feature, Floats]:
+def build_vocabulary(column: str, texts: Texts) -> tuple[Feature, Floats]:
     """Gives the feature, and the code of each row."""
     vocabulary = sorted(texts.codes)
     places = {text: place for place, text in enumerate(vocabulary)}
@@ -24,7 +24,7 @@ def vocabulary_of(column: str, texts: Texts) -> tuple[Feature, Floats]:
     return Feature(VOCABULARY, column=column, vocabulary=vocabulary), final[texts.rows()].reshape(-1, 1)
 
 
-def warn_of_texts(report: ColumnReport, texts: Texts, known: int) -> None:
+def warn_about_texts(report: ColumnReport, texts: Texts, known: int) -> None:
     """Warns of texts that may be no categories. `known`: rows that have one."""
     count = len(texts.codes)
     if known >= FEW_ROWS and 2 * count > known:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-Ask = Callable[[str], list[tuple[Any, ...]]]
+RunQuery = Callable[[str], list[tuple[Any, ...]]]
 """Runs one statement on a connection that stays the same, and gives its rows.
 
 It raises UserError when the database refuses the statement.

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.reads import READS, Ask, may_read
-from sqlflow_submitter.reads.words import Object, Wanted, behind, named_by_a_function
+from sqlflow_submitter.reads import READS, RunQuery, may_read
+from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, dependencies, function_reason
 
 TRACE_BYTES = 16 * 1024 * 1024
 
@@ -31,7 +31,7 @@ class Token(NamedTuple):
         return self.text.lower() == name.lower()
 
 
-def reason(select: str, schema: str | None, name: str, ask: Ask) -> str | None:
+def reason(select: str, schema: str | None, name: str, run_query: RunQuery) -> str | None:
     """Says why the result table may not be replaced by what a select gives; None: the select does not read it.
 
     Args:
@@ -43,11 +43,11 @@ def reason(select: str, schema: str | None, name: str, ask: Ask) -> str | None:
     Raises:
         UserError: the database refuses the select.
     """
-    ((default, mode),) = ask("SELECT DATABASE(), @@sql_mode")
+    ((default, mode),) = run_query("SELECT DATABASE(), @@sql_mode")
     schema = schema or str(default)
     escapes = "NO_BACKSLASH_ESCAPES" not in str(mode)
-    parsed = _parsed(select, ask)
-    objects = behind([Object("select", "", select)], lambda wanted: find(wanted, ask))
+    parsed = _parsed(select, run_query)
+    objects = dependencies([DatabaseObject("select", "", select)], lambda lookup: find(lookup, run_query))
     # The server prints texts with backslashes, whatever the session's mode.
     is_parsed = parsed is None or any(_is_read(tokens(text, escapes=True), name) for text in parsed)
     for it in objects:
@@ -57,28 +57,31 @@ def reason(select: str, schema: str | None, name: str, ask: Ask) -> str | None:
         here = it.name.partition(".")[0] if it.kind == "view" else str(default)
         if is_parsed and it.kind != "function" and _may_be_meant(it.text or "", schema, name, here, escapes):
             return READS if parsed is not None else may_read(f"{it.kind} {it.name}".strip() + " names it")
-    return named_by_a_function(objects, name)
+    return function_reason(objects, name)
 
 
-def find(wanted: Wanted, ask: Ask) -> list[Object]:
+def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
     """Gives the views and the stored functions of some names, in all databases."""
     # A server opens each table that it is asked about, and a view costs most: only those of these names.
-    named = ask(
+    named = run_query(
         "SELECT table_schema, table_name FROM information_schema.tables "
-        f"WHERE table_type = 'VIEW' AND table_name IN ({_list(wanted.names)})"
+        f"WHERE table_type = 'VIEW' AND table_name IN ({_list(lookup.names)})"
     )
-    views = [Object("view", f"{schema}.{name}", _view_text(str(schema), str(name), ask)) for schema, name in named]
-    routines = ask(
+    views = [
+        DatabaseObject("view", f"{schema}.{name}", _view_text(str(schema), str(name), run_query))
+        for schema, name in named
+    ]
+    routines = run_query(
         "SELECT CONCAT(routine_schema, '.', routine_name), routine_definition "
-        f"FROM information_schema.routines WHERE routine_name IN ({_list(wanted.calls)}) "
+        f"FROM information_schema.routines WHERE routine_name IN ({_list(lookup.calls)}) "
         # MariaDB: the functions of a package are in its text.
-        f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(wanted.names)}))"
+        f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(lookup.names)}))"
     )
-    return views + [Object("function", str(name), text) for name, text in routines]
+    return views + [DatabaseObject("function", str(name), text) for name, text in routines]
 
 
-def _view_text(schema: str, name: str, ask: Ask) -> str | None:
-    found = ask(
+def _view_text(schema: str, name: str, run_query: RunQuery) -> str | None:
+    found = run_query(
         "SELECT view_definition FROM information_schema.views "
         f"WHERE table_schema = {_list([schema])} AND table_name = {_list([name])}"
     )
@@ -89,18 +92,18 @@ def _list(names: Any) -> str:
     return ", ".join(f"_utf8mb4 X'{name.encode().hex()}'" for name in names) or "NULL"
 
 
-def _parsed(select: str, ask: Ask) -> list[str] | None:
+def _parsed(select: str, run_query: RunQuery) -> list[str] | None:
     """Gives each SELECT within a select as the server has parsed it; None: the server does not tell."""
     try:
-        ask(f"SET optimizer_trace = 'enabled=on', optimizer_trace_max_mem_size = {TRACE_BYTES}")
+        run_query(f"SET optimizer_trace = 'enabled=on', optimizer_trace_max_mem_size = {TRACE_BYTES}")
         try:
-            ask(f"EXPLAIN {select}")
-            found = ask(
+            run_query(f"EXPLAIN {select}")
+            found = run_query(
                 "SELECT trace, missing_bytes_beyond_max_mem_size + insufficient_privileges "
                 "FROM information_schema.optimizer_trace"
             )
         finally:
-            ask("SET optimizer_trace = 'enabled=off'")
+            run_query("SET optimizer_trace = 'enabled=off'")
         ((trace, missing),) = found
         parsed = list(_expanded(json.loads(trace)))
     except (UserError, ValueError):

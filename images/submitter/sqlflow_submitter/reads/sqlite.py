@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from sqlflow_submitter.reads import Ask
-from sqlflow_submitter.reads.words import Object, Wanted
+from sqlflow_submitter.reads import RunQuery
+from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames
 
 
-def find(wanted: Wanted, ask: Ask) -> list[Object]:
+def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
     """Gives the views of some names."""
-    if not wanted.names:
+    if not lookup.names:
         return []
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in wanted.names)
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in lookup.names)
     views = f"type = 'view' AND lower(name) IN ({names})"
-    rows = ask(
+    rows = run_query(
         f"SELECT name, sql FROM main.sqlite_master WHERE {views} "
         f"UNION ALL SELECT name, sql FROM temp.sqlite_master WHERE {views}"
     )
-    return [Object("view", str(name), str(text)) for name, text in rows]
+    return [DatabaseObject("view", str(name), str(text)) for name, text in rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlflow_submitter.errors import UserError, near_misses
+from sqlflow_submitter.errors import UserError, suggestions
 from sqlflow_submitter.xgb import rules
 
 # The older form names an estimator by what it does, e.g. XGBOOSTCLASSIFIER.
@@ -21,6 +21,6 @@ def resolve_booster(estimator: str) -> str:
     if estimator.upper().startswith(OLDER_PREFIX) and "." not in estimator:
         older = estimator.upper().removeprefix(OLDER_PREFIX).lower()
         return next((name for name in ("gblinear", "dart") if name in older), "gbtree")
-    near = near_misses(estimator, supported)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    similar = suggestions(estimator, supported)
+    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise UserError(f"estimator {estimator} is not supported yet; supported: {', '.join(supported)}{hint}")

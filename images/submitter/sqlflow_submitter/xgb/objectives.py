@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.xgb import rules
 
 
@@ -27,7 +27,7 @@ def check_objective(objective: str) -> Task:
         reason = document["unsupported_objectives"][objective]
         raise UserError(f"objective {objective} is not supported yet: {reason}")
     if objective not in document["objectives"]:
-        raise UserError(unknown("objective", objective, document["objectives"]))
+        raise UserError(unknown_name("objective", objective, document["objectives"]))
     return Task(document["objectives"][objective]["task"])
 
 
@@ -36,12 +36,12 @@ def check_eval_metric(metric: str) -> None:
     name, _, argument = metric.partition("@")
     known = rules.eval_metrics()
     if name not in known:
-        raise UserError(unknown("eval_metric", metric, known))
+        raise UserError(unknown_name("eval_metric", metric, known))
     if known[name].argument == "required" and not argument:
         raise UserError(f"eval_metric {name} needs an argument, as in {name}@1.5")
 
 
-def check_fit(metric: str, objective: str) -> None:
+def check_metric_task(metric: str, objective: str) -> None:
     """Raises UserError when a metric cannot measure what an objective predicts."""
     name = metric.partition("@")[0]
     task, known = check_objective(objective), rules.eval_metrics()

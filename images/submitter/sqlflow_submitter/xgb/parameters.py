@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.xgb import rules
-from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_fit, check_objective
+from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_metric_task, check_objective
 from sqlflow_submitter.xgb.rules import Rule
 
-METRICS_OF_CLASSES = ("logloss", "error", "merror", "mlogloss")
-METRICS_OF_NUMBERS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
+CLASS_EVAL_METRICS = ("logloss", "error", "merror", "mlogloss")
+NUMBER_EVAL_METRICS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
 """Metrics of XGBoost that fit one of the two only."""
 
-FAMILIES = ("train.", "validation.")
+SQLFLOW_PREFIXES = ("train.", "validation.")
 """How the names of attributes begin that are SQLFlow's own and not XGBoost's."""
 
 
@@ -30,7 +30,9 @@ class Parameters:
             UserError: an attribute does not exist or has a value it cannot have.
         """
         values = check_attributes(attributes, rules.attributes("train"))
-        self.native: dict[str, Any] = {name: value for name, value in values.items() if not name.startswith(FAMILIES)}
+        self.native: dict[str, Any] = {
+            name: value for name, value in values.items() if not name.startswith(SQLFLOW_PREFIXES)
+        }
         self.native["booster"] = booster
         for constraint in ("monotone_constraints", "interaction_constraints"):
             if isinstance(self.native.get(constraint), list):
@@ -71,13 +73,13 @@ class Parameters:
         if self.epochs > 1 or self.batch_size:
             raise UserError(f"{name} cannot go with train.epoch or train.batch_size: they train several times")
 
-    def decide(self, objective: str) -> None:
+    def set_objective(self, objective: str) -> None:
         """Sets the objective where the program gave none."""
         self.native["objective"] = objective
         self.task = check_objective(objective)
         self._check_objective(objective)
 
-    def asked_for(self) -> tuple[bool | None, str]:
+    def requested_task(self) -> tuple[bool | None, str]:
         """Says whether the statement asks for classes or for numbers, and by what; None: it does not."""
         if self.task is not None:
             return self.task is not Task.NUMBER, "as the statement says"
@@ -85,8 +87,8 @@ class Parameters:
             return True, "the statement has num_class"
         for metric in self.native.get("eval_metric", ()):
             name = str(metric).partition("@")[0]
-            if name in METRICS_OF_CLASSES or name in METRICS_OF_NUMBERS:
-                return name in METRICS_OF_CLASSES, f"the statement has eval_metric {metric}"
+            if name in CLASS_EVAL_METRICS or name in NUMBER_EVAL_METRICS:
+                return name in CLASS_EVAL_METRICS, f"the statement has eval_metric {metric}"
         return None, ""
 
     def _check_objective(self, objective: str) -> None:
@@ -97,7 +99,7 @@ class Parameters:
         if self.task is not Task.MULTI and "num_class" in self.native:
             raise UserError(f"attribute num_class is for multi:softmax and multi:softprob, not for {objective}")
         for metric in self.native.get("eval_metric", []):
-            check_fit(str(metric), objective)
+            check_metric_task(str(metric), objective)
 
 
 def check_attributes(attributes: Mapping[str, Any], known: Mapping[str, Rule]) -> dict[str, Any]:
@@ -116,7 +118,7 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
         UserError: there is no such attribute, or the value is of another type or out of range.
     """
     if name not in known:
-        raise UserError(unknown("attribute", name, known))
+        raise UserError(unknown_name("attribute", name, known))
     rule = known[name]
     value = plain(name, value)
     if rule.type == "boolean":
@@ -129,7 +131,7 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
         if not isinstance(value, str):
             raise UserError(f"attribute {name} is {value!r}; it must be a text")
         if rule.choices and value not in rule.choices:
-            raise UserError(unknown(f"value of attribute {name}:", value, rule.choices, "possible"))
+            raise UserError(unknown_name(f"value of attribute {name}:", value, rule.choices, "possible"))
     return value
 
 

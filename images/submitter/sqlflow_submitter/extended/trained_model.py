@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
-from sqlflow_submitter.extended.loading import decoded
+from sqlflow_submitter.extended.loading import decode_columns
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.features.labels import LabelReader
@@ -28,7 +28,7 @@ class Predicted(NamedTuple):
     """Raw scores; None for numbers."""
 
 
-class UsedModel:
+class TrainedModel:
     """A model's meta and, once it is needed, its weights."""
 
     def __init__(self, folder: str) -> None:
@@ -94,7 +94,7 @@ def probabilities(margins: Any, task: Task) -> Any:
 class BatchEncoder:
     """Turns the batches of a select into matrices, one by one."""
 
-    def __init__(self, model: UsedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
+    def __init__(self, model: TrainedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
         """`described`: the columns of the select, as the database describes them."""
         self._result = result
         self._described = described
@@ -102,7 +102,7 @@ class BatchEncoder:
         self._features = FixedFeatures(model.meta.features, model.one_hot)
 
     def encode(self, batch: Batch) -> Matrix:
-        self._features.add(decoded(self._result, batch, self._places, self._described))
+        self._features.add(decode_columns(self._result, batch, self._places, self._described))
         return self._features.build()
 
     def warnings(self) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlflow_submitter.errors import SubmitterError
-from sqlflow_submitter.extended.own_rows import send
+from sqlflow_submitter.extended.computed_rows import send_rows
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement
@@ -21,7 +21,7 @@ def show_models(statement: Statement, channel: StatementChannel) -> None:
     except FileNotFoundError:
         raise SubmitterError("cannot list the models: the agent is older than the server; update it") from None
     rows = [(model["name"], model["size_bytes"], _time(model.get("published_ms"))) for model in models]
-    send(["Model", "Size in bytes", "Published (UTC)"], list(zip(*rows, strict=True)), channel)
+    send_rows(["Model", "Size in bytes", "Published (UTC)"], list(zip(*rows, strict=True)), channel)
 
 
 def _time(published_ms: int | None) -> str | None:
@@ -54,7 +54,7 @@ def describe_model(statement: Statement, channel: StatementChannel) -> None:
         *((f"column {column['name']}", _column(column)) for column in meta.columns),
         *((f"feature {feature.label()}", feature.kind) for feature in meta.features if not meta.columns),
     ]
-    send(["Property", "Value"], list(zip(*(row for row in rows if row[1] is not None), strict=True)), channel)
+    send_rows(["Property", "Value"], list(zip(*(row for row in rows if row[1] is not None), strict=True)), channel)
 
 
 def _column(column: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
+from conftest import Runner
 
 TRAIN: dict[str, Any] = {
     "kind": "train",
@@ -21,15 +21,15 @@ SOURCE = "SELECT * FROM source"
 
 
 @pytest.fixture
-def source(here: Here) -> Here:
+def source(runner: Runner) -> Runner:
     """A table `source`, and none of the tables and views that the programs make."""
-    here.sql(
+    runner.sql(
         "DROP VIEW IF EXISTS later_view",
         *(f"DROP TABLE IF EXISTS {name}" for name in ("outcome", "second", "source")),
         "CREATE TABLE source (a INT, b INT, y INT)",
         "INSERT INTO source VALUES (1, 2, 1), (2, 1, 2), (3, 3, 3)",
     )
-    return here
+    return runner
 
 
 def use(kind: str, index: int = 1, **fields: Any) -> dict[str, Any]:
@@ -41,11 +41,11 @@ def use(kind: str, index: int = 1, **fields: Any) -> dict[str, Any]:
     return {**defaults, **fields}
 
 
-def passes(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> None:
+def assert_passes(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> None:
     agent.run(first, ahead=list(ahead)).succeeded()
 
 
-def refused(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> str:
+def rejects(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> str:
     """Gives why a later statement cannot run: nothing was trained."""
     run = agent.run(first, ahead=list(ahead))
     assert run.kinds() == ["started", "failure"]
@@ -55,15 +55,15 @@ def refused(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] =
     return str(failure.message)
 
 
-def existing(here: Here, name: str, label: str = "y", **attributes: Any) -> str:
+def existing(runner: Runner, name: str, label: str = "y", **attributes: Any) -> str:
     """Trains a model that exists before the program; gives the folder with what is known of it, as the agent does."""
     select = "SELECT a, b, y FROM source"
-    here.train(select, label, output=f"ahead/{name}", attributes={"train.num_boost_round": 1, **attributes})
-    (here.folder / f"ahead/{name}/model.ubj").unlink()
+    runner.train(select, label, output=f"ahead/{name}", attributes={"train.num_boost_round": 1, **attributes})
+    (runner.folder / f"ahead/{name}/model.ubj").unlink()
     return f"ahead/{name}"
 
 
-def test_a_view_of_a_table_that_the_program_makes_is_not_missed(source: Here, agent: StandInAgent) -> None:
+def test_a_view_of_a_table_that_the_program_makes_is_not_missed(source: Runner, agent: StandInAgent) -> None:
     """Only SQLite makes such a view; in the others the table was there when the view was made."""
     view = "CREATE VIEW later_view AS SELECT a, b, y, p FROM outcome"
     if "sqlite" in source.dsn:
@@ -73,109 +73,109 @@ def test_a_view_of_a_table_that_the_program_makes_is_not_missed(source: Here, ag
     else:
         pytest.skip("PostgreSQL drops no table that a view needs")
     reading = use("evaluate", 2, select="SELECT * FROM later_view", result_table="second")
-    passes(agent, use("predict"), reading)
+    assert_passes(agent, use("predict"), reading)
     again = use("predict", 2, select="SELECT a, b, q FROM later_view", result_table="second")
-    passes(agent, use("predict"), again)
+    assert_passes(agent, use("predict"), again)
     # As it would be without the program's own table.
-    assert "statement 3 (TO EVALUATE): " in refused(agent, reading)
+    assert "statement 3 (TO EVALUATE): " in rejects(agent, reading)
 
 
-def test_what_hangs_on_the_row_still_counts(source: Here, agent: StandInAgent) -> None:
+def test_what_hangs_on_the_row_still_counts(source: Runner, agent: StandInAgent) -> None:
     # The second training is of another model by the name of the first, of which nothing is known yet.
     hanging = {**TRAIN, "index": 2, "select": "SELECT a, y FROM outcome", "hangs_on_row": True}
     narrow = use("explain", 3, select="SELECT a FROM source")
-    passes(agent, use("predict"), hanging, narrow)
-    assert "the model's column b does not exist" in refused(agent, use("predict"), narrow)
+    assert_passes(agent, use("predict"), hanging, narrow)
+    assert "the model's column b does not exist" in rejects(agent, use("predict"), narrow)
     # Its table is the program's own by then, whatever it is called.
     source.sql("CREATE TABLE outcome (a INT)")
     replacing = use("predict", attributes={"result.replace": True})
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[source.dsn.partition(":")[0]]
-    passes(agent, replacing, use("predict", 2, result_table=f"{schema}.outcome"))
+    assert_passes(agent, replacing, use("predict", 2, result_table=f"{schema}.outcome"))
 
 
-def test_a_column_that_comes_twice(source: Here, agent: StandInAgent) -> None:
+def test_a_column_that_comes_twice(source: Runner, agent: StandInAgent) -> None:
     twice = "SELECT a, b, a AS c, y, y FROM source"
-    assert "statement 2 (TO PREDICT): column y comes" in refused(agent, use("predict", select=twice))
-    passes(agent, use("predict", select=twice, result_column="y"))
-    passes(agent, use("explain", select=twice))
+    assert "statement 2 (TO PREDICT): column y comes" in rejects(agent, use("predict", select=twice))
+    assert_passes(agent, use("predict", select=twice, result_column="y"))
+    assert_passes(agent, use("explain", select=twice))
     needed = "SELECT a, b, a, y FROM source"
-    assert "statement 2 (TO EXPLAIN): column a comes 2 times in the select" in refused(
+    assert "statement 2 (TO EXPLAIN): column a comes 2 times in the select" in rejects(
         agent, use("explain", select=needed)
     )
 
 
-def test_what_is_known_of_an_existing_model_is_held_against_a_use_of_it(source: Here, agent: StandInAgent) -> None:
+def test_what_is_known_of_an_existing_model_is_held_against_a_use_of_it(source: Runner, agent: StandInAgent) -> None:
     numbers = existing(source, "numbers", objective="reg:squarederror")
     old = {"model": "numbers", "model_dir": numbers}
     narrow = "SELECT a, y FROM source"
     for kind in ("predict", "evaluate", "explain"):
-        told = refused(agent, use(kind, select=narrow, **old))
+        told = rejects(agent, use(kind, select=narrow, **old))
         assert f"statement 2 (TO {kind.upper()}): the model's column b does not exist" in told
     metric = {"validation.metrics": "accuracy"}
     told = "metric accuracy does not exist (for this model there are: rmse"
-    assert told in refused(agent, use("evaluate", attributes=metric, **old))
+    assert told in rejects(agent, use("evaluate", attributes=metric, **old))
     # The columns of a table to come are not known; the metric is.
-    assert told in refused(agent, use("evaluate", attributes=metric, hangs_on_row=True, select=narrow, **old))
-    passes(agent, use("evaluate", hangs_on_row=True, select="SELECT * FROM outcome", **old))
+    assert told in rejects(agent, use("evaluate", attributes=metric, hangs_on_row=True, select=narrow, **old))
+    assert_passes(agent, use("evaluate", hangs_on_row=True, select="SELECT * FROM outcome", **old))
     probabilities = {"predict.probabilities": True}
-    assert "model numbers has none, as it predicts a number" in refused(
+    assert "model numbers has none, as it predicts a number" in rejects(
         agent, use("predict", attributes=probabilities, **old)
     )
     classes = existing(source, "classes", objective="multi:softprob")
     known = {"model": "classes", "model_dir": classes}
     clash = "SELECT a, b, y AS p_1 FROM source"
-    told = refused(agent, use("predict", select=clash, attributes=probabilities, **known))
+    told = rejects(agent, use("predict", select=clash, attributes=probabilities, **known))
     assert "the select has a column p_1 already" in told
-    passes(agent, use("predict", attributes=probabilities, **known))
-    passes(agent, use("evaluate", attributes=metric, **known))
+    assert_passes(agent, use("predict", attributes=probabilities, **known))
+    assert_passes(agent, use("evaluate", attributes=metric, **known))
     # Nothing is known where the agent found nothing.
-    passes(agent, use("predict", select=narrow, model="x", model_dir="ahead/x"))
+    assert_passes(agent, use("predict", select=narrow, model="x", model_dir="ahead/x"))
 
 
-def test_a_model_that_this_release_cannot_read(source: Here, agent: StandInAgent) -> None:
+def test_a_model_that_this_release_cannot_read(source: Runner, agent: StandInAgent) -> None:
     (source.folder / "ahead/newer").mkdir(parents=True)
     (source.folder / "ahead/newer/model_meta.json").write_text('{"format": 99}')
-    told = refused(agent, use("predict", model="newer", model_dir="ahead/newer"))
+    told = rejects(agent, use("predict", model="newer", model_dir="ahead/newer"))
     assert "statement 2 (TO PREDICT): model in ahead/newer has format 99" in told
 
 
-def test_a_training_that_continues_another(source: Here, agent: StandInAgent) -> None:
+def test_a_training_that_continues_another(source: Runner, agent: StandInAgent) -> None:
     numbers = existing(source, "numbers", objective="reg:squarederror")
     new = {key: value for key, value in TRAIN.items() if key != "output"} | {"index": 1, "model": "next"}
     for using in ({"using": "numbers", "pretrained": numbers}, {"using": "new"}):
-        passes(agent, {**new, **using}, use("predict", 2, model="next"))
-        told = refused(agent, {**new, **using, "estimator": "xgboost.dart"})
+        assert_passes(agent, {**new, **using}, use("predict", 2, model="next"))
+        told = rejects(agent, {**new, **using, "estimator": "xgboost.dart"})
         assert "statement 2 (TO TRAIN): USING: the earlier model is a xgboost.gbtree, not a xgboost.dart" in told
-        told = refused(agent, {**new, **using, "attributes": {"objective": "reg:gamma"}})
+        told = rejects(agent, {**new, **using, "attributes": {"objective": "reg:gamma"}})
         assert "the earlier model has the objective reg:squarederror" in told
-        told = refused(agent, {**new, **using, "select": "SELECT a, y FROM source"})
+        told = rejects(agent, {**new, **using, "select": "SELECT a, y FROM source"})
         assert "b does not exist" in told
-        told = refused(agent, {**new, **using}, use("explain", 2, model="next", select="SELECT a FROM source"))
+        told = rejects(agent, {**new, **using}, use("explain", 2, model="next", select="SELECT a FROM source"))
         assert "statement 3 (TO EXPLAIN): the model's column b does not exist" in told
     # Of what the row trains and gives no objective, the estimator is known.
     open_first = {**TRAIN, "attributes": {}}
-    told = refused(agent, {**new, "using": "new", "estimator": "xgboost.dart"}, first=open_first)
+    told = rejects(agent, {**new, "using": "new", "estimator": "xgboost.dart"}, first=open_first)
     assert "not a xgboost.dart" in told
 
 
-def test_queries_are_checked_too(source: Here, agent: StandInAgent) -> None:
+def test_queries_are_checked_too(source: Runner, agent: StandInAgent) -> None:
     def query(sql: str, **fields: Any) -> dict[str, Any]:
         return {"index": 1, "kind": "standard", "sql": sql, **fields}
 
-    passes(
+    assert_passes(
         agent,
         query("SELECT a FROM source;"),
         query("-- a\nSELECT 1"),
         query("WITH q AS (SELECT 1 AS x) SELECT * FROM q"),
     )
-    passes(agent, query("SELECT p FROM outcome", hangs_on_row=True))
-    told = refused(agent, query("SELECT nosuch FROM source;"))
+    assert_passes(agent, query("SELECT p FROM outcome", hangs_on_row=True))
+    told = rejects(agent, query("SELECT nosuch FROM source;"))
     assert told.startswith("statement 2 (SELECT): ")
     assert "nosuch" in told
-    assert "did you mean source?" in refused(agent, query("SELECT a FROM sorce"))
+    assert "did you mean source?" in rejects(agent, query("SELECT a FROM sorce"))
 
 
-def test_a_function_that_may_make_tables_ends_the_check(source: Here, agent: StandInAgent) -> None:
+def test_a_function_that_may_make_tables_ends_the_check(source: Runner, agent: StandInAgent) -> None:
     if "postgresql" not in source.dsn:
         pytest.skip("functions of others make no tables")
     source.sql(
@@ -185,31 +185,31 @@ def test_a_function_that_may_make_tables_ends_the_check(source: Here, agent: Sta
     )
     try:
         reading: dict[str, Any] = {"index": 2, "kind": "standard", "sql": "SELECT z FROM second"}
-        passes(agent, {"index": 1, "kind": "standard", "sql": "SELECT make_it()"}, reading)
-        told = refused(agent, {"index": 1, "kind": "standard", "sql": "SELECT harmless()"}, reading)
+        assert_passes(agent, {"index": 1, "kind": "standard", "sql": "SELECT make_it()"}, reading)
+        told = rejects(agent, {"index": 1, "kind": "standard", "sql": "SELECT harmless()"}, reading)
         assert told.startswith("statement 3 (SELECT): ")
     finally:
         source.sql("DROP FUNCTION make_it", "DROP FUNCTION harmless")
 
 
-def test_a_result_table_that_cannot_be_made(source: Here, agent: StandInAgent) -> None:
-    told = refused(agent, use("predict", result_table="no_such_place.outcome"))
+def test_a_result_table_that_cannot_be_made(source: Runner, agent: StandInAgent) -> None:
+    told = rejects(agent, use("predict", result_table="no_such_place.outcome"))
     assert "no_such_place" in told
     assert told.startswith("statement 2 (TO PREDICT): ")
     long_name = "x" * 65
     if "mysql" in source.dsn:
-        told = refused(agent, use("predict", result_table=long_name))
+        told = rejects(agent, use("predict", result_table=long_name))
         assert "its name has 65 characters, and the database allows 64" in told
     else:
-        passes(agent, use("predict", result_table=long_name))
+        assert_passes(agent, use("predict", result_table=long_name))
 
 
 @pytest.mark.parametrize("value", ["NULL", "''", "'n/a'", "'infinity'"])
-def test_a_column_without_a_value_is_not_needed_later(source: Here, agent: StandInAgent, value: str) -> None:
+def test_a_column_without_a_value_is_not_needed_later(source: Runner, agent: StandInAgent, value: str) -> None:
     """Training leaves it out, whatever stands for the missing value."""
     first = {**TRAIN, "select": f"SELECT a, b, y, CASE WHEN a > 0 THEN {value} END AS void FROM source"}
     assert "left out" in agent.run(first, ahead=[use("explain")]).succeeded().stdout
     twice = "SELECT a, b, a AS void, b AS void FROM source"
-    passes(agent, use("explain", select=twice), first=first)
-    told = refused(agent, use("explain"), first={**first, "select": "SELECT a, b, y, 'x' AS void FROM source"})
+    assert_passes(agent, use("explain", select=twice), first=first)
+    told = rejects(agent, use("explain"), first={**first, "select": "SELECT a, b, y, 'x' AS void FROM source"})
     assert "the model's column void does not exist" in told

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from sqlflow_submitter.reads import Ask, mysql, postgresql, sqlite
-from sqlflow_submitter.reads.words import Object, Wanted, behind, mentions
+from sqlflow_submitter.reads import RunQuery, mysql, postgresql, sqlite
+from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, dependencies, mentions
 
-FIND: dict[str, Callable[[Wanted, Ask], list[Object]]] = {
+FIND: dict[str, Callable[[ObjectNames, RunQuery], list[DatabaseObject]]] = {
     "mysql": mysql.find,
     "postgresql": postgresql.find,
     "sqlite": sqlite.find,
@@ -17,19 +17,19 @@ FIND: dict[str, Callable[[Wanted, Ask], list[Object]]] = {
 CHANGES = re.compile(r"\b(create|alter|drop|rename|execute)\b", re.IGNORECASE)
 
 
-def behind_selects(selects: Iterable[str], dialect: str, ask: Ask) -> list[Object]:
+def select_dependencies(selects: Iterable[str], dialect: str, run_query: RunQuery) -> list[DatabaseObject]:
     """Gives the views and functions behind selects, without these themselves."""
-    start = [Object("select", str(place), select) for place, select in enumerate(selects)]
-    return [it for it in behind(start, lambda wanted: FIND[dialect](wanted, ask)) if it.kind != "select"]
+    start = [DatabaseObject("select", str(place), select) for place, select in enumerate(selects)]
+    return [it for it in dependencies(start, lambda lookup: FIND[dialect](lookup, run_query)) if it.kind != "select"]
 
 
-def name_any_of(objects: Iterable[Object], names: Iterable[str]) -> bool:
+def mention_any(objects: Iterable[DatabaseObject], names: Iterable[str]) -> bool:
     """Tells whether a view or function may hang on one of these tables; one that hides its text may."""
     names = list(names)
     return any(it.text is None or any(mentions(it.text, name) for name in names) for it in objects)
 
 
-def may_make_tables(objects: Iterable[Object], dialect: str) -> bool:
+def may_create_tables(objects: Iterable[DatabaseObject], dialect: str) -> bool:
     """Tells whether a function may make or change tables. Only those of PostgreSQL can."""
     return dialect == "postgresql" and any(
         it.kind == "function" and (it.text is None or CHANGES.search(it.text) is not None) for it in objects

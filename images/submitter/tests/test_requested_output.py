@@ -4,37 +4,37 @@ from typing import Any
 
 import pytest
 from agent import Run
-from conftest import Here
-from data import database, make, trained
+from conftest import Runner
+from tables import database, make, trained
 
 from sqlflow_submitter.errors import UserError
 
 
 def test_evaluate_without_into_shows_its_table_and_keeps_the_names(
-    here: Here, capsys: pytest.CaptureFixture[str]
+    runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(here, "d", {"x": "integer", "y": "integer"}, [(k, int(k > 50)) for k in range(100)])
-    trained(here)
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(k, int(k > 50)) for k in range(100)])
+    trained(runner)
     capsys.readouterr()
     attributes = {"validation.metrics": "accuracy_score, f1"}
     fields = {"kind": "evaluate", "select": "SELECT * FROM d", "label": "y", "model": "m", "model_dir": "m"}
-    run = here.run(attributes=attributes, **fields)
+    run = runner.run(attributes=attributes, **fields)
     assert run.rows() == [("accuracy_score", "1.0"), ("f1", "1.0")]
     # Its result set is the table that a person sees.
     assert capsys.readouterr().out.endswith("\nprecision, recall and f1 are those of class 1\n")
-    here.run(attributes=attributes, result_table="d_scores", **fields)
-    assert here.sql("SELECT metric FROM d_scores ORDER BY metric") == [("accuracy_score",), ("f1",)]
+    runner.run(attributes=attributes, result_table="d_scores", **fields)
+    assert runner.sql("SELECT metric FROM d_scores ORDER BY metric") == [("accuracy_score",), ("f1",)]
 
 
-def test_predict_gives_probabilities(here: Here) -> None:
+def test_predict_gives_probabilities(runner: Runner) -> None:
     names = ["Yes", "yes", "A b"]
     rows = [(k, names[k // 40]) for k in range(120)]
-    make(here, "d", {"x": "integer", "y": "text"}, rows)
-    trained(here)
+    make(runner, "d", {"x": "integer", "y": "text"}, rows)
+    trained(runner)
 
     def predict(select: str = "SELECT x FROM d", **fields: Any) -> Run:
         attributes = {"predict.probabilities": True}
-        return here.run(
+        return runner.run(
             kind="predict",
             select=select,
             result_table="d_out",
@@ -46,29 +46,29 @@ def test_predict_gives_probabilities(here: Here) -> None:
         )
 
     predict()
-    p = (lambda name: f"`{name}`") if database(here) == "mysql" else (lambda name: f'"{name}"')
+    p = (lambda name: f"`{name}`") if database(runner) == "mysql" else (lambda name: f'"{name}"')
     made = ["p_A b", "p_Yes", "p_yes_2"]
-    if database(here) == "postgresql":
+    if database(runner) == "postgresql":
         made = [name.lower() for name in made]
     listed = ", ".join(f"min({p(name)}), max({p(name)})" for name in made)
-    values = [float(value) for value in here.sql(f"SELECT {listed} FROM d_out")[0]]
+    values = [float(value) for value in runner.sql(f"SELECT {listed} FROM d_out")[0]]
     assert min(values) > 0
     assert max(values) < 1
     total = " + ".join(map(p, made))
-    assert here.sql(f"SELECT count(*) FROM d_out WHERE abs({total} - 1) < 0.000001") == [("120",)]
-    assert here.sql(f"SELECT count(*) FROM d_out WHERE y = 'A b' AND {p(made[0])} > 0.5") == [("40",)]
+    assert runner.sql(f"SELECT count(*) FROM d_out WHERE abs({total} - 1) < 0.000001") == [("120",)]
+    assert runner.sql(f"SELECT count(*) FROM d_out WHERE y = 'A b' AND {p(made[0])} > 0.5") == [("40",)]
     with pytest.raises(UserError, match=r"the select has a column [pP]_[yY]es already"):
         predict(f"SELECT x, 1 AS {p(made[1])} FROM d")
-    trained(here, attributes={"objective": "reg:squarederror"}, select="x, x AS y")
+    trained(runner, attributes={"objective": "reg:squarederror"}, select="x, x AS y")
     with pytest.raises(UserError, match=r"predict\.probabilities: model m has none, its objective is reg:squarederror"):
         predict()
 
 
-def test_probabilities_of_two_classes(here: Here) -> None:
-    make(here, "d", {"x": "integer", "y": "boolean"}, [(k, k > 50) for k in range(100)])
-    trained(here)
+def test_probabilities_of_two_classes(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "boolean"}, [(k, k > 50) for k in range(100)])
+    trained(runner)
     attributes = {"predict.probabilities": True}
-    here.run(
+    runner.run(
         kind="predict",
         select="SELECT x FROM d",
         result_table="d_out",
@@ -76,4 +76,4 @@ def test_probabilities_of_two_classes(here: Here) -> None:
         model_dir="m",
         attributes=attributes,
     )
-    assert here.sql("SELECT count(*) FROM d_out WHERE p_true > 0.5 AND p_false < 0.5 AND x > 50") == [("49",)]
+    assert runner.sql("SELECT count(*) FROM d_out WHERE p_true > 0.5 AND p_false < 0.5 AND x > 50") == [("49",)]

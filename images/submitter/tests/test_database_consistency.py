@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
-from data import accuracy, column, database, feature, make, meta, refused, trained
+from conftest import Runner
 from expressions import call
+from tables import accuracy, column, database, feature, make, meta, rejects, trained
 
 from sqlflow_submitter.connect.database import Kind
 from sqlflow_submitter.errors import UserError
@@ -19,18 +19,18 @@ ROWS = 100
 
 
 @pytest.fixture
-def everywhere(sqlite_dsn: str, mysql_dsn: str, postgresql_dsn: str, tmp_path: Path) -> list[Here]:
-    return [Here(dsn, tmp_path) for dsn in (sqlite_dsn, mysql_dsn, postgresql_dsn)]
+def all_runners(sqlite_dsn: str, mysql_dsn: str, postgresql_dsn: str, tmp_path: Path) -> list[Runner]:
+    return [Runner(dsn, tmp_path) for dsn in (sqlite_dsn, mysql_dsn, postgresql_dsn)]
 
 
-def matrices(heres: list[Here], types: dict[str, str], rows: list[Any], **fields: Any) -> list[Any]:
+def matrices(runners: list[Runner], types: dict[str, str], rows: list[Any], **fields: Any) -> list[Any]:
     """Trains in each database; gives features, classes, and predictions."""
     found = []
-    for here in heres:
-        make(here, "d", types, rows)
-        document = trained(here, **fields)
-        here.run(kind="predict", select="SELECT * FROM d", result_table="d_out", result_column="p", model_dir="m")
-        predicted = sorted(here.sql("SELECT p FROM d_out"))
+    for runner in runners:
+        make(runner, "d", types, rows)
+        document = trained(runner, **fields)
+        runner.run(kind="predict", select="SELECT * FROM d", result_table="d_out", result_column="p", model_dir="m")
+        predicted = sorted(runner.sql("SELECT p FROM d_out"))
         found.append((document["features"], document["classes"], predicted))
     return found
 
@@ -42,37 +42,39 @@ def matrices(heres: list[Here], types: dict[str, str], rows: list[Any], **fields
         (["10:30:00", "00:00:10", "23:59:59.120000"], ["00:00:10", "10:30:00", "23:59:59.12"]),
     ],
 )
-def test_a_fraction_of_a_time_ends_in_no_zero(everywhere: list[Here], written: list[str], expected: list[str]) -> None:
+def test_a_fraction_of_a_time_ends_in_no_zero(
+    all_runners: list[Runner], written: list[str], expected: list[str]
+) -> None:
     rows = [(written[k % 3], k % 3) for k in range(ROWS)]
-    found = matrices(everywhere, {"x": "time(6)", "y": "integer"}, rows)
+    found = matrices(all_runners, {"x": "time(6)", "y": "integer"}, rows)
     assert found[0] == found[1] == found[2]
     assert found[0][0][0]["vocabulary"] == expected
     # As a label, and hashed.
     fields = {"select": "y AS z, x AS y, x", "columns": {"feature_columns": [call("CATEGORY_HASH", "x", 1000)]}}
-    found = matrices(everywhere, {"x": "time(6)", "y": "integer"}, rows, **fields)
+    found = matrices(all_runners, {"x": "time(6)", "y": "integer"}, rows, **fields)
     assert found[0] == found[1] == found[2]
     assert found[0][1] == expected
-    for here in everywhere:
+    for runner in all_runners:
         # Names in another case are the same.
-        here.run(kind="evaluate", select="SELECT x AS X, x AS Y FROM d", label="y", model_dir="m")
+        runner.run(kind="evaluate", select="SELECT x AS X, x AS Y FROM d", label="y", model_dir="m")
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Paris", "America/New_York"])
 @pytest.mark.parametrize("odd", ["0044-03-15 10:30:00+00 BC", "0001-12-31 23:00:00+00 BC", "12024-01-01 00:00:00+00"])
 def test_a_moment_outside_pythons_calendar_is_a_date(postgresql_dsn: str, tmp_path: Path, zone: str, odd: str) -> None:
-    here = Here(postgresql_dsn, tmp_path)
+    runner = Runner(postgresql_dsn, tmp_path)
     # Before time zones, these have seconds.
     rows = [(odd if k % 2 else f"{1850 + k}-01-{k % 28 + 1:02} 10:00:00+00", k % 2) for k in range(ROWS)]
-    here.sql(f"ALTER ROLE u SET timezone TO '{zone}'")
+    runner.sql(f"ALTER ROLE u SET timezone TO '{zone}'")
     try:
-        make(here, "d", {"x": "timestamptz", "y": "integer"}, rows)
-        described = column(trained(here), "x")
+        make(runner, "d", {"x": "timestamptz", "y": "integer"}, rows)
+        described = column(trained(runner), "x")
         assert (described["taken_as"], described["distinct"], described["missing"]) == ("date, in days", 51, 0)
-        assert accuracy(here) == 1
-        ((days,),) = here.sql(f"SELECT (EXTRACT(epoch FROM timestamptz '{odd}') / 86400)::float8")
-        ((printed,),) = here.sql(f"SELECT (timestamptz '{odd}')::text")
+        assert accuracy(runner) == 1
+        ((days,),) = runner.sql(f"SELECT (EXTRACT(epoch FROM timestamptz '{odd}') / 86400)::float8")
+        ((printed,),) = runner.sql(f"SELECT (timestamptz '{odd}')::text")
     finally:
-        here.sql("ALTER ROLE u RESET timezone")
+        runner.sql("ALTER ROLE u RESET timezone")
     for text in (odd, printed):
         moment = micros(text)
         assert moment is not None
@@ -115,8 +117,8 @@ def test_dates_are_days(text: str, days: float | None) -> None:
 
 
 def test_days_are_those_of_postgresql(postgresql_dsn: str, tmp_path: Path) -> None:
-    here = Here(postgresql_dsn, tmp_path)
-    found = here.sql(
+    runner = Runner(postgresql_dsn, tmp_path)
+    found = runner.sql(
         "SELECT d::text, (d - date '1970-01-01')::text FROM (SELECT (date '4713-01-01 BC' + 9973 * i) AS d "
         "FROM generate_series(0, 3000) AS i) AS q"
     )
@@ -124,14 +126,14 @@ def test_days_are_those_of_postgresql(postgresql_dsn: str, tmp_path: Path) -> No
 
 
 def test_infinity_in_some_batches_changes_no_category(postgresql_dsn: str, tmp_path: Path) -> None:
-    here = Here(postgresql_dsn, tmp_path)
+    runner = Runner(postgresql_dsn, tmp_path)
     rows = [(f"2024-01-01 10:00:00.{k % 4}5", k % 4) for k in range(5000)]
-    make(here, "d", {"x": "timestamp", "y": "integer"}, rows)
-    here.sql("INSERT INTO d VALUES ('infinity', 0)")
-    trained(here, columns={"feature_columns": [call("INDICATOR", call("CATEGORY_HASH", "x", 10_000))]})
-    assert accuracy(here) > 0.999
+    make(runner, "d", {"x": "timestamp", "y": "integer"}, rows)
+    runner.sql("INSERT INTO d VALUES ('infinity', 0)")
+    trained(runner, columns={"feature_columns": [call("INDICATOR", call("CATEGORY_HASH", "x", 10_000))]})
+    assert accuracy(runner) > 0.999
     # Only the first batch's end holds it, or the last one's.
-    document = trained(here, select="y AS z, x AS y", attributes={"objective": "multi:softprob"})
+    document = trained(runner, select="y AS z, x AS y", attributes={"objective": "multi:softprob"})
     assert document["classes"] == sorted(["infinity", *(f"2024-01-01 10:00:00.{k}50000" for k in range(4))])
 
 
@@ -141,16 +143,16 @@ WORDS = (
 )
 
 
-def test_words_of_a_boolean_are_those_of_postgresql(sqlite_here: Here, postgresql_dsn: str, tmp_path: Path) -> None:
-    there = Here(postgresql_dsn, tmp_path)
+def test_words_of_a_boolean_are_those_of_postgresql(sqlite_runner: Runner, postgresql_dsn: str, tmp_path: Path) -> None:
+    there = Runner(postgresql_dsn, tmp_path)
     rows = [(WORDS[k % 2][k % 8], WORDS[k % 2][k % 7]) for k in range(300)]
     found = []
-    for here in (sqlite_here, there):
-        make(here, "d", {"x": "boolean", "y": "boolean"}, rows)
-        document = trained(here)
+    for runner in (sqlite_runner, there):
+        make(runner, "d", {"x": "boolean", "y": "boolean"}, rows)
+        document = trained(runner)
         assert (document["classes"], feature(document, "x")["boolean"]) == ([False, True], True)
-        here.run(kind="predict", select="SELECT x FROM d", result_table="d_out", result_column="p", model_dir="m")
-        found.append([row[0] in ("1", "True") for row in here.sql("SELECT p FROM d_out")])
+        runner.run(kind="predict", select="SELECT x FROM d", result_table="d_out", result_column="p", model_dir="m")
+        found.append([row[0] in ("1", "True") for row in runner.sql("SELECT p FROM d_out")])
     assert found[0] == found[1]
     assert set(found[0]) == {False, True}
     for word in BOOLEANS:
@@ -162,119 +164,120 @@ def test_words_of_a_boolean_are_those_of_postgresql(sqlite_here: Here, postgresq
 
 
 @pytest.mark.parametrize("word", ["maybe", "o", "ja"])
-def test_a_word_that_is_no_boolean_is_named(sqlite_here: Here, word: str) -> None:
+def test_a_word_that_is_no_boolean_is_named(sqlite_runner: Runner, word: str) -> None:
     rows = [("yes" if k % 2 else "no", k % 2) for k in range(60)]
-    make(sqlite_here, "d", {"x": "boolean", "y": "integer"}, rows)
-    trained(sqlite_here)
+    make(sqlite_runner, "d", {"x": "boolean", "y": "integer"}, rows)
+    trained(sqlite_runner)
     rows[6] = (word, 1)
-    make(sqlite_here, "d", {"x": "boolean", "y": "integer"}, rows)
+    make(sqlite_runner, "d", {"x": "boolean", "y": "integer"}, rows)
     said = rf"row 7: '{word}' is not a boolean \(true, yes, on, 1 or false, no, off, 0\)"
-    refused(sqlite_here, f"^column x, {said}")
-    refused(sqlite_here, f"^label x, {said}", select="y AS z, x", label="x")
+    rejects(sqlite_runner, f"^column x, {said}")
+    rejects(sqlite_runner, f"^label x, {said}", select="y AS z, x", label="x")
     with pytest.raises(UserError, match=f"^column x, {said}"):
-        sqlite_here.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
+        sqlite_runner.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
 
 
-def test_bits_are_the_number_that_they_make(everywhere: list[Here]) -> None:
-    for here in everywhere[1:]:
-        make(here, "d", {"x": "bit(4)", "y": "integer"}, [])
-        here.sql(*(f"INSERT INTO d VALUES (b'{k % 16:04b}', {int(k % 16 > 9)})" for k in range(48)))
-        document = trained(here)
+def test_bits_are_the_number_that_they_make(all_runners: list[Runner]) -> None:
+    for runner in all_runners[1:]:
+        make(runner, "d", {"x": "bit(4)", "y": "integer"}, [])
+        runner.sql(*(f"INSERT INTO d VALUES (b'{k % 16:04b}', {int(k % 16 > 9)})" for k in range(48)))
+        document = trained(runner)
         assert (column(document, "x")["taken_as"], feature(document, "x")["kind"]) == ("number", "dense")
-        assert accuracy(here) == 1
+        assert accuracy(runner) == 1
 
 
 def test_money_is_refused_with_what_to_write(postgresql_dsn: str, tmp_path: Path) -> None:
-    here = Here(postgresql_dsn, tmp_path)
-    make(here, "d", {"x": "money", "z": "integer", "y": "integer"}, [(f"{k * 1000}.50", k, k % 2) for k in range(60)])
+    runner = Runner(postgresql_dsn, tmp_path)
+    make(runner, "d", {"x": "money", "z": "integer", "y": "integer"}, [(f"{k * 1000}.50", k, k % 2) for k in range(60)])
     said = (
         "^{}cannot read column {} as a number: its type is money, which PostgreSQL prints with the signs of its "
         r"locale; write CAST\({} AS numeric\) AS {} in the select$"
     )
-    refused(here, said.format("", *"xxx"))
-    refused(here, said.format("", *"xxx"), select="y, x", label="x")
+    rejects(runner, said.format("", *"xxx"))
+    rejects(runner, said.format("", *"xxx"), select="y, x", label="x")
     for spelled in (call("DENSE", "x"), call("BUCKET", "x", [1, 2]), call("CATEGORY_ID", "x", 5)):
-        refused(here, said.format("", *"xxx"), columns={"feature_columns": [spelled]})
+        rejects(runner, said.format("", *"xxx"), columns={"feature_columns": [spelled]})
     cast = "SELECT CAST(x AS numeric) AS x, z, y FROM d"
     validation = {"validation.select": "SELECT * FROM d"}
-    here.train(cast, "y")
-    assert column(meta(here), "x")["taken_as"] == "number"
+    runner.train(cast, "y")
+    assert column(meta(runner), "x")["taken_as"] == "number"
     with pytest.raises(UserError, match=said.format("validation.select: ", *"xxx")):
-        here.train(cast, "y", attributes=validation)
+        runner.train(cast, "y", attributes=validation)
     for kind in ("predict", "evaluate", "explain"):
         with pytest.raises(UserError, match=said.format("", *"xxx")):
-            here.run(
+            runner.run(
                 kind=kind, select="SELECT * FROM d", label="y", model_dir="m", result_table="d_out", result_column="p"
             )
     # As a category it can be read.
-    trained(here, columns={"feature_columns": [call("CATEGORY_HASH", "x", 100), {"ident": "z"}]})
+    trained(runner, columns={"feature_columns": [call("CATEGORY_HASH", "x", 100), {"ident": "z"}]})
 
 
-def test_money_of_sqlite_is_a_number(sqlite_here: Here) -> None:
-    make(sqlite_here, "d", {"x": "MONEY", "y": "integer"}, [(k * 1000.5, k % 2) for k in range(60)])
-    assert column(trained(sqlite_here), "x")["taken_as"] == "number"
+def test_money_of_sqlite_is_a_number(sqlite_runner: Runner) -> None:
+    make(sqlite_runner, "d", {"x": "MONEY", "y": "integer"}, [(k * 1000.5, k % 2) for k in range(60)])
+    assert column(trained(sqlite_runner), "x")["taken_as"] == "number"
 
 
 @pytest.mark.parametrize("declared", ["DATE", "DATETIME", "timestamp"])
-def test_a_date_in_another_form_is_named(sqlite_here: Here, declared: str) -> None:
+def test_a_date_in_another_form_is_named(sqlite_runner: Runner, declared: str) -> None:
     how = "is not a date; write dates as 2024-12-31 or 2024-12-31 23:59:59"
     rows: list[tuple[Any, int]] = [(f"2024-01-{k % 28 + 1:02}", k % 2) for k in range(60)]
-    make(sqlite_here, "good", {"x": declared, "y": "integer"}, rows)
-    trained(sqlite_here, table="good")
+    make(sqlite_runner, "good", {"x": declared, "y": "integer"}, rows)
+    trained(sqlite_runner, table="good")
     others = [("01/02/2024", y) for _, y in rows]
-    make(sqlite_here, "d", {"x": declared, "y": "integer"}, others)
-    refused(sqlite_here, f"^column x, row 1: '01/02/2024' {how}")
+    make(sqlite_runner, "d", {"x": declared, "y": "integer"}, others)
+    rejects(sqlite_runner, f"^column x, row 1: '01/02/2024' {how}")
     with pytest.raises(UserError, match=f"^column x, row 1: '01/02/2024' {how}"):
-        sqlite_here.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
+        sqlite_runner.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
     rows[6] = ("01/02/2024", 0)
-    make(sqlite_here, "d", {"x": declared, "y": "integer"}, rows)
-    refused(
-        sqlite_here, "^column x, row 7: '01/02/2024' is not a date, as 59 of 60 values are; write dates as 2024-12-31"
+    make(sqlite_runner, "d", {"x": declared, "y": "integer"}, rows)
+    rejects(
+        sqlite_runner, "^column x, row 7: '01/02/2024' is not a date, as 59 of 60 values are; write dates as 2024-12-31"
     )
     rows = [(k, k % 2) for k in range(60)]
     for odd in ("2024-01-01", "01/02/2024"):
         rows[6] = (odd, 0)
         for ordered in (rows, rows[::-1]):
-            make(sqlite_here, "d", {"x": declared, "y": "integer"}, ordered)
-            refused(
-                sqlite_here, f"^column x, row [0-9]+: '{odd}' is not a number; write dates as .*, or as numbers, in all"
+            make(sqlite_runner, "d", {"x": declared, "y": "integer"}, ordered)
+            rejects(
+                sqlite_runner,
+                f"^column x, row [0-9]+: '{odd}' is not a number; write dates as .*, or as numbers, in all",
             )
 
 
-def test_a_number_among_dates_is_no_missing_value(here: Here) -> None:
+def test_a_number_among_dates_is_no_missing_value(runner: Runner) -> None:
     rows = [(f"2024-01-{k % 28 + 1:02}", k % 2) for k in range(60)]
-    make(here, "d", {"x": "text", "y": "integer"}, rows)
-    trained(here)
-    make(here, "d", {"x": "text", "y": "integer"}, [*rows, ("20240105", 1)])
+    make(runner, "d", {"x": "text", "y": "integer"}, rows)
+    trained(runner)
+    make(runner, "d", {"x": "text", "y": "integer"}, [*rows, ("20240105", 1)])
     with pytest.raises(UserError, match=r"^column x, row 61: '20240105' is not a date; write dates as"):
-        accuracy(here)
+        accuracy(runner)
 
 
-def test_names_that_no_table_can_have_both_are_named(here: Here) -> None:
-    make(here, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in range(60)])
-    quoted = "`X`" if database(here) == "mysql" else '"X"'
-    trained(here, select="x, y")
+def test_names_that_no_table_can_have_both_are_named(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in range(60)])
+    quoted = "`X`" if database(runner) == "mysql" else '"X"'
+    trained(runner, select="x, y")
     written = {"kind": "predict", "select": f"SELECT x, -x AS {quoted} FROM d", "model_dir": "m"}
-    if database(here) == "postgresql":
-        here.run(result_table="d_out", result_column="p", **written)
-        assert here.sql('SELECT count(*) FROM d_out WHERE x = -"X"') == [("60",)]
+    if database(runner) == "postgresql":
+        runner.run(result_table="d_out", result_column="p", **written)
+        assert runner.sql('SELECT count(*) FROM d_out WHERE x = -"X"') == [("60",)]
         return
     said = (
         "^cannot write table d_out: the names of columns x and X differ in case only, .* have both; rename one with AS$"
     )
     with pytest.raises(UserError, match=said):
-        here.run(result_table="d_out", result_column="p", **written)
+        runner.run(result_table="d_out", result_column="p", **written)
     train = {"kind": "train", "estimator": "xgboost.gbtree", "label": "y", "select": "SELECT * FROM d", "output": "m"}
     later = {**written, "index": 1, "model": "m", "result_table": "d_out", "result_column": "p"}
-    failure = StandInAgent(here.folder, here.dsn).run({**train, "model": "m"}, ahead=[later]).failure()
+    failure = StandInAgent(runner.folder, runner.dsn).run({**train, "model": "m"}, ahead=[later]).failure()
     assert re.match(rf"statement 2 \(TO PREDICT\): {said[1:]}", failure.message), failure.message
     # The result column takes the place of both.
-    here.run(result_table="d_out", result_column="x", **written)
+    runner.run(result_table="d_out", result_column="x", **written)
 
 
-def test_errors_of_the_validation_select_say_so(here: Here) -> None:
-    make(here, "d", {"x": "integer", "s": "text", "y": "integer"}, [(k, "ab"[k % 2], k % 2) for k in range(60)])
-    make(here, "t", {"x": "text", "s": "text", "y": "integer"}, [("seven", "ab"[k % 2], k % 2) for k in range(60)])
+def test_errors_of_the_validation_select_say_so(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "s": "text", "y": "integer"}, [(k, "ab"[k % 2], k % 2) for k in range(60)])
+    make(runner, "t", {"x": "text", "s": "text", "y": "integer"}, [("seven", "ab"[k % 2], k % 2) for k in range(60)])
     selects = {
         "SELECT * FROM no_such_table": "",
         "SELEC * FROM d": "",
@@ -286,4 +289,4 @@ def test_errors_of_the_validation_select_say_so(here: Here) -> None:
         "SELECT x, s, NULL AS y FROM d": "label y is NULL in 60 of 60 row",
     }
     for select, said in selects.items():
-        refused(here, f"^validation.select: {said}", attributes={"validation.select": select})
+        rejects(runner, f"^validation.select: {said}", attributes={"validation.select": select})

@@ -9,13 +9,13 @@ from sqlflow_submitter.connect.database import BATCH_ROWS, Batch, ColumnInfo
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.result_table import ResultTable
 from sqlflow_submitter.features.clause import locate
-from sqlflow_submitter.features.numbers import error as wrong_value
+from sqlflow_submitter.features.numbers import value_error
 
 
-class Carried:
+class PassthroughColumns:
     """Some columns of a select, in its order."""
 
-    def __init__(self, described: Sequence[ColumnInfo], leave_out: Sequence[str]) -> None:
+    def __init__(self, described: Sequence[ColumnInfo], exclude: Sequence[str]) -> None:
         """
         Args:
             described: the select's columns.
@@ -24,14 +24,14 @@ class Carried:
         Raises:
             UserError: a column comes twice.
         """
-        left_out = {name.lower() for name in leave_out}
+        excluded = {name.lower() for name in exclude}
         available = [column.name for column in described]
-        self.names = [name for name in available if name.lower() not in left_out]
+        self.names = [name for name in available if name.lower() not in excluded]
         self._places = list(locate("column", self.names, available).values())
         self.columns = [described[place] for place in self._places]
 
     def insert(
-        self, table: ResultTable, batch: Batch, more: Sequence[Sequence[Any]], rows_before: int, copies: int = 1
+        self, table: ResultTable, batch: Batch, extra: Sequence[Sequence[Any]], rows_before: int, copies: int = 1
     ) -> None:
         """Adds a batch's rows, with more columns of raw values after those of the select.
 
@@ -49,9 +49,9 @@ class Carried:
         size = max(1, BATCH_ROWS // copies)
         for begin in range(0, batch.rows, size):
             end = min(begin + size, batch.rows)
-            carried = [[value for value in values[begin:end] for _ in range(copies)] for values in columns]
+            passthrough = [[value for value in values[begin:end] for _ in range(copies)] for values in columns]
             try:
-                table.insert([*carried, *(values[begin * copies : end * copies] for values in more)])
+                table.insert([*passthrough, *(values[begin * copies : end * copies] for values in extra)])
             except UserError as error:
                 if isinstance(error.__cause__, UnicodeEncodeError):
                     raise self._not_utf8(columns, rows_before) from error
@@ -63,7 +63,7 @@ class Carried:
             for row, value in enumerate(values):
                 if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
                     shown = value.encode("utf-8", "surrogateescape")
-                    return wrong_value(
+                    return value_error(
                         f"column {name}", rows_before + row + 1, shown, "is not UTF-8: it cannot be written"
                     )
         return UserError("a text of the select is not UTF-8: it cannot be written")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Here
-from data import accuracy, column, feature, make, refused, trained
+from conftest import Runner
+from tables import accuracy, column, feature, make, rejects, trained
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.connect.sqlite import decode
@@ -180,18 +180,20 @@ def test_the_order_of_typed_values_does_not_matter(kind: Kind, declared: str, po
         check(chance.choices([*pool, None], k=chance.randint(1, 12)), kind, declared, False, chance)
 
 
-def test_single_pairs_are_sparse_whichever_row_has_two(here: Here) -> None:
+def test_single_pairs_are_sparse_whichever_row_has_two(runner: Runner) -> None:
     # More different texts than a vocabulary may have.
     rows: list[tuple[str, int]] = [(f"{k}:1", k % 2) for k in range(10_050)]
     rows[0] = ("0:1 10060:2", 0)
     for ordered in (rows, rows[::-1]):
-        make(here, "d", {"x": "text", "y": "integer"}, ordered)
-        document = trained(here, attributes={"train.num_boost_round": 1})
+        make(runner, "d", {"x": "text", "y": "integer"}, ordered)
+        document = trained(runner, attributes={"train.num_boost_round": 1})
         assert (feature(document, "x")["kind"], feature(document, "x")["width"]) == ("sparse", 10_061)
-    make(here, "d", {"x": "text", "y": "integer"}, rows[1:])
-    refused(here, r"^column x holds more than 10000 different texts: .*, or SPARSE\(x, size\) if it holds index:value")
-    make(here, "d", {"x": "text", "y": "integer"}, [*rows[1:], ("10:1,,3", 1)])
-    refused(here, "^column x holds more than 10000 different texts")
+    make(runner, "d", {"x": "text", "y": "integer"}, rows[1:])
+    rejects(
+        runner, r"^column x holds more than 10000 different texts: .*, or SPARSE\(x, size\) if it holds index:value"
+    )
+    make(runner, "d", {"x": "text", "y": "integer"}, [*rows[1:], ("10:1,,3", 1)])
+    rejects(runner, "^column x holds more than 10000 different texts")
 
 
 @pytest.mark.parametrize("odd", ["5", "1:nan", "a"])
@@ -205,18 +207,20 @@ def test_what_is_no_pair_is_none_wherever_it_comes(odd: str) -> None:
             learner.finish()
 
 
-def test_a_word_of_most_rows_does_not_hide_that_the_different_texts_are_numbers(here: Here) -> None:
+def test_a_word_of_most_rows_does_not_hide_that_the_different_texts_are_numbers(runner: Runner) -> None:
     rows = [("unknown" if k % 5 < 3 else f"{k}.5", k % 2) for k in range(200)]
     for ordered in (rows, rows[::-1]):
-        make(here, "d", {"x": "text", "y": "integer"}, ordered)
-        refused(here, "^column x, row [0-9]+: 'unknown' is not a number, as 80 of 200 values are; leave such rows out")
+        make(runner, "d", {"x": "text", "y": "integer"}, ordered)
+        rejects(
+            runner, "^column x, row [0-9]+: 'unknown' is not a number, as 80 of 200 values are; leave such rows out"
+        )
 
 
-def test_whole_numbers_beyond_64_bits_keep_their_sign(here: Here) -> None:
-    kind = {"sqlite": "REAL", "mysql": "BIGINT UNSIGNED", "postgresql": "numeric"}[here.dsn.partition(":")[0]]
+def test_whole_numbers_beyond_64_bits_keep_their_sign(runner: Runner) -> None:
+    kind = {"sqlite": "REAL", "mysql": "BIGINT UNSIGNED", "postgresql": "numeric"}[runner.dsn.partition(":")[0]]
     # Further apart than 2^63, and more than one batch of them.
     values = [k if k % 2 else 2**64 - 1 - k for k in range(5000)]
-    make(here, "d", {"x": kind, "y": "integer"}, [(value, int(value > 2**63)) for value in values])
-    assert column(trained(here), "x")["missing"] == 0
+    make(runner, "d", {"x": kind, "y": "integer"}, [(value, int(value > 2**63)) for value in values])
+    assert column(trained(runner), "x")["missing"] == 0
     # XGBoost's histogram has fewer bins than there are values.
-    assert accuracy(here) > 0.99
+    assert accuracy(runner) > 0.99

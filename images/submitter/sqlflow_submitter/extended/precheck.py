@@ -12,20 +12,20 @@ from typing import NamedTuple
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.errors import SubmitterError, UserError
-from sqlflow_submitter.extended.plan import TrainPlan, check_continues, check_estimator
-from sqlflow_submitter.extended.result_table import check_kept_columns, check_result_table
+from sqlflow_submitter.extended.plan import TrainPlan, check_continuation, check_estimator
+from sqlflow_submitter.extended.result_table import check_column_case, check_result_table
 from sqlflow_submitter.features.clause import locate, resolve_column
-from sqlflow_submitter.features.texts import is_surely_a_value
+from sqlflow_submitter.features.texts import is_never_missing
 from sqlflow_submitter.model import META, ModelMeta
-from sqlflow_submitter.reads.behind_select import behind_selects, may_make_tables, name_any_of
-from sqlflow_submitter.reads.words import Object
+from sqlflow_submitter.reads.dependencies import DatabaseObject
+from sqlflow_submitter.reads.select_dependencies import may_create_tables, mention_any, select_dependencies
 from sqlflow_submitter.step import Statement
 from sqlflow_submitter.xgb import rules
 from sqlflow_submitter.xgb.estimator import resolve_booster
 from sqlflow_submitter.xgb.objectives import Task, check_objective
 from sqlflow_submitter.xgb.parameters import Parameters, as_list, check_attributes
 
-MAX_TOLD = 10
+MAX_REPORTED = 10
 """Faults that one message names."""
 
 
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     plan: TrainPlan
 
 
-def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) -> None:
+def check_later_statements(now: Statement, later: Iterable[Statement], database: Database) -> None:
     """Checks statements that will run in later steps, as far as the database can tell now.
 
     Args:
@@ -51,22 +51,22 @@ def check_ahead(now: Statement, ahead: Iterable[Statement], database: Database) 
     Raises:
         UserError: some cannot run; with the number of each statement.
     """
-    row = _Row(now, database)
+    row = _ProgramState(now, database)
     faults = []
-    for statement in ahead:
-        if row.may_make_tables:
+    for statement in later:
+        if row.may_create_tables:
             # What is there then is not known.
             break
         try:
             row.check(statement)
         except UserError as error:
-            if not row.hangs(statement):
-                database.add_near_misses(error)
+            if not row.depends_on_created_table(statement):
+                database.add_suggestions(error)
                 faults.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
-        row.follow(statement)
+        row.record_effects(statement)
     if faults:
-        more = f"; and {len(faults) - MAX_TOLD} more" if len(faults) > MAX_TOLD else ""
-        raise UserError("; ".join(faults[:MAX_TOLD]) + more)
+        more = f"; and {len(faults) - MAX_REPORTED} more" if len(faults) > MAX_REPORTED else ""
+        raise UserError("; ".join(faults[:MAX_REPORTED]) + more)
 
 
 def _title(statement: Statement) -> str:
@@ -79,42 +79,42 @@ def _selects(statement: Statement) -> list[str]:
     return [select for select in (statement.select, str(statement.attributes.get("validation.select", ""))) if select]
 
 
-class _Row:
+class _ProgramState:
     """What is known of the statements so far."""
 
     def __init__(self, now: Statement, database: Database) -> None:
         self._database = database
         self._plans: dict[str, Plan] = {}
         # A table that an earlier statement makes is SQLFlow's own by then.
-        self._made: set[str] = set()
-        self.may_make_tables = False
+        self._created_tables: set[str] = set()
+        self.may_create_tables = False
         """A function was called that may make tables."""
         if now.kind == "train":
             self._plans[now.model] = Plan(now.select, TrainPlan(now, database))
-        self.follow(now)
+        self.record_effects(now)
 
-    def follow(self, statement: Statement) -> None:
+    def record_effects(self, statement: Statement) -> None:
         """Notes what a statement will have done."""
         if statement.result_table:
-            self._made.add(_bare(statement.result_table))
+            self._created_tables.add(_bare(statement.result_table))
         if self._database.dialect == "postgresql":
-            self.may_make_tables |= may_make_tables(self._behind(statement), self._database.dialect)
+            self.may_create_tables |= may_create_tables(self._behind(statement), self._database.dialect)
 
-    def hangs(self, statement: Statement) -> bool:
+    def depends_on_created_table(self, statement: Statement) -> bool:
         """Tells whether a view or function behind a statement needs what the row makes.
 
         That the statement itself names it, the server has seen.
         """
-        return bool(self._made) and name_any_of(self._behind(statement), self._made)
+        return bool(self._created_tables) and mention_any(self._behind(statement), self._created_tables)
 
-    def _behind(self, statement: Statement) -> list[Object]:
-        return behind_selects(_selects(statement), self._database.dialect, self._database.rows)
+    def _behind(self, statement: Statement) -> list[DatabaseObject]:
+        return select_dependencies(_selects(statement), self._database.dialect, self._database.rows)
 
     def check(self, statement: Statement) -> None:
         """Raises UserError when a statement cannot run."""
         match statement.kind:
             case "standard":
-                if not statement.hangs_on_row:
+                if not statement.depends_on_earlier:
                     self._database.check_query(statement.sql)
             case "train":
                 self._check_train(statement)
@@ -126,10 +126,10 @@ class _Row:
     def _check_train(self, statement: Statement) -> None:
         earlier = self._plans.get(statement.using) if statement.using else None
         self._plans.pop(statement.model, None)
-        if statement.hangs_on_row:
+        if statement.depends_on_earlier:
             return
         if earlier is not None:
-            _check_continues(statement, earlier.plan)
+            _check_continuation(statement, earlier.plan)
             available = self._columns(statement.select)
             resolve_column("label", statement.label or "", available)
             self._check_inputs(earlier, available)
@@ -147,7 +147,7 @@ class _Row:
         task = check_objective(meta.objective) if meta else trained.plan.parameters.task if trained else None
         if task is not None:
             _check_task(statement, task)
-        if statement.hangs_on_row:
+        if statement.depends_on_earlier:
             return
         available = self._columns(statement.select)
         if trained is not None:
@@ -157,14 +157,14 @@ class _Row:
         if statement.kind == "evaluate" and statement.label:
             resolve_column("label", statement.label, available)
         if statement.kind == "predict":
-            from sqlflow_submitter.extended.layout import classes_of, lay_out
+            from sqlflow_submitter.extended.layout import probability_classes, result_layout
 
-            check_kept_columns(statement, available, self._database)
+            check_column_case(statement, available, self._database)
             wants_probabilities = meta is not None and attributes.get("predict.probabilities")
-            classes = classes_of(meta, statement.model) if meta is not None and wants_probabilities else []
+            classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
             with open_writer(self._database) as writer:
-                lay_out(statement, available, classes, writer)
-        if _bare(statement.result_table or "") not in self._made:
+                result_layout(statement, available, classes, writer)
+        if _bare(statement.result_table or "") not in self._created_tables:
             check_result_table(statement, attributes, self._database)
 
     def _columns(self, select: str) -> list[str]:
@@ -186,30 +186,30 @@ class _Row:
             quoted = writer.quote(column)
         sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT {SAMPLED_ROWS}"
         try:
-            return any(is_surely_a_value(value) for (value,) in self._database.rows(sql))
+            return any(is_never_missing(value) for (value,) in self._database.rows(sql))
         except UserError:
             # Such as a column that comes twice: training will say so.
             return False
 
 
-def _check_continues(statement: Statement, earlier: TrainPlan) -> None:
+def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:
     """Refuses to continue the training of another kind of model, as far as it is known before that is trained."""
     parameters = Parameters(resolve_booster(statement.estimator), statement.attributes)
     objective = earlier.parameters.native.get("objective")
     if objective is not None:
-        check_continues(statement, parameters, earlier.estimator, objective)
+        check_continuation(statement, parameters, earlier.estimator, objective)
     else:
         check_estimator(statement, earlier.estimator)
 
 
 def _check_task(statement: Statement, task: Task) -> None:
     """Refuses what a model cannot give that predicts this."""
-    of_classes = task is not Task.NUMBER
+    for_classes = task is not Task.NUMBER
     if statement.kind == "evaluate" and "validation.metrics" in statement.attributes:
         from sqlflow_submitter import metrics
 
-        metrics.choose([str(name) for name in as_list(statement.attributes["validation.metrics"])], of_classes)
-    if statement.kind == "predict" and not of_classes and statement.attributes.get("predict.probabilities") is True:
+        metrics.select_metrics([str(name) for name in as_list(statement.attributes["validation.metrics"])], for_classes)
+    if statement.kind == "predict" and not for_classes and statement.attributes.get("predict.probabilities") is True:
         raise UserError(f"attribute predict.probabilities: model {statement.model} has none, as it predicts a number")
 
 

@@ -13,10 +13,10 @@ WORD = re.compile(r"[^\W\d][\w$]*")
 CALL = re.compile(r"([^\W\d][\w$]*)[\"`\]]?\s*\(")
 QUOTED = re.compile(r'"([^"]+)"|`([^`]+)`|\[([^\]]+)\]')
 
-NAMES_OF_A_QUESTION = 1_000
+MAX_NAMES_PER_QUERY = 1_000
 
 
-class Object(NamedTuple):
+class DatabaseObject(NamedTuple):
     """Something that has a text: the select itself, a view, or a function."""
 
     kind: str
@@ -26,7 +26,7 @@ class Object(NamedTuple):
     """None: the database does not show it."""
 
 
-class Wanted(NamedTuple):
+class ObjectNames(NamedTuple):
     """Names whose objects are wanted, in lower case."""
 
     names: Sequence[str]
@@ -46,7 +46,9 @@ def mentions(text: str, name: str) -> bool:
     return re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text, re.IGNORECASE) is not None
 
 
-def behind(start: Iterable[Object], find: Callable[[Wanted], Iterable[Object]]) -> list[Object]:
+def dependencies(
+    start: Iterable[DatabaseObject], find: Callable[[ObjectNames], Iterable[DatabaseObject]]
+) -> list[DatabaseObject]:
     """Gives these objects, and all whose names occur in their texts, and so on.
 
     More may be found than is read, as any word may be meant; never less, but for a name that is put together when the
@@ -56,7 +58,7 @@ def behind(start: Iterable[Object], find: Callable[[Wanted], Iterable[Object]]) 
         start: what is known already.
         find: gives the views and functions of some names; each name is asked for once.
     """
-    found: dict[tuple[str, str], Object] = {}
+    found: dict[tuple[str, str], DatabaseObject] = {}
     asked_names: set[str] = set()
     asked_calls: set[str] = set()
     new = list(start)
@@ -68,23 +70,23 @@ def behind(start: Iterable[Object], find: Callable[[Wanted], Iterable[Object]]) 
             here = words(it.text or "")
             names |= here
             calls |= here if it.kind == "function" else {call.lower() for call in CALL.findall(it.text or "")}
-        wanted = Wanted(sorted(names - asked_names), sorted(calls - asked_calls))
+        lookup = ObjectNames(sorted(names - asked_names), sorted(calls - asked_calls))
         asked_names |= names
         asked_calls |= calls
-        new = [it for part in _parts(wanted) for it in find(part) if (it.kind, it.name) not in found]
+        new = [it for part in _parts(lookup) for it in find(part) if (it.kind, it.name) not in found]
     return list(found.values())
 
 
-def _parts(wanted: Wanted) -> Iterator[Wanted]:
-    names, calls = iter(wanted.names), iter(wanted.calls)
+def _parts(lookup: ObjectNames) -> Iterator[ObjectNames]:
+    names, calls = iter(lookup.names), iter(lookup.calls)
     while True:
-        part = Wanted(list(islice(names, NAMES_OF_A_QUESTION)), list(islice(calls, NAMES_OF_A_QUESTION)))
+        part = ObjectNames(list(islice(names, MAX_NAMES_PER_QUERY)), list(islice(calls, MAX_NAMES_PER_QUERY)))
         if not part.names and not part.calls:
             return
         yield part
 
 
-def named_by_a_function(objects: Iterable[Object], name: str) -> str | None:
+def function_reason(objects: Iterable[DatabaseObject], name: str) -> str | None:
     """Gives the reason why a table may be read by a function; None: no function names it."""
     for it in objects:
         if it.kind == "function" and it.text is None:

@@ -11,7 +11,7 @@ from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 
 
-def send(names: Sequence[str], columns: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
+def send_rows(names: Sequence[str], columns: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
     """Sends a result set, given by column; no columns: no rows. The values of a column decide its kind."""
     described = [ColumnInfo(name, "", decode) for name in names]
     channel.head(encode_head(described))

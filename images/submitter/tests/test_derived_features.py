@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
-from data import accuracy, column, database, feature, make, refused, trained
+from conftest import Runner
+from tables import accuracy, column, database, feature, make, rejects, trained
 
 DAY = 86_400_000_000
 ROWS = 200
@@ -21,98 +21,101 @@ def halves(odd: Any, rows: int = ROWS) -> list[tuple[Any, int]]:
 
 
 @pytest.mark.parametrize("odd", ["", " ", "N/A", "nan", "Infinity", None])
-def test_a_missing_value_among_numbers_makes_no_vocabulary(here: Here, odd: str | None) -> None:
-    make(here, "d", {"x": "text", "y": "integer"}, halves(odd))
-    document = trained(here)
+def test_a_missing_value_among_numbers_makes_no_vocabulary(runner: Runner, odd: str | None) -> None:
+    make(runner, "d", {"x": "text", "y": "integer"}, halves(odd))
+    document = trained(runner)
     assert feature(document, "x") == {"kind": "dense", "width": 1, "column": "x", "form": "number"}
     found = column(document, "x")
     assert (found["taken_as"], found["missing"], found["distinct"]) == ("number", 1, ROWS - 1)
     assert found["warnings"] == ([] if odd is None else ["1 value(s) taken as missing"])
-    assert accuracy(here) >= 0.99
+    assert accuracy(runner) >= 0.99
 
 
 def test_a_word_among_numbers_is_named_with_column_row_and_value(
-    here: Here, capsys: pytest.CaptureFixture[str]
+    runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(here, "d", {"x": "text", "y": "integer"}, halves("abc"))
-    refused(here, "^column x, row 17: 'abc' is not a number, as 199 of 200 values are; .* CATEGORY_HASH")
-    make(here, "d", {"x": "text", "y": "integer"}, halves(""))
-    trained(here)
+    make(runner, "d", {"x": "text", "y": "integer"}, halves("abc"))
+    rejects(runner, "^column x, row 17: 'abc' is not a number, as 199 of 200 values are; .* CATEGORY_HASH")
+    make(runner, "d", {"x": "text", "y": "integer"}, halves(""))
+    trained(runner)
     said = capsys.readouterr().out
     assert "warning: column x: 1 value(s) taken as missing: empty text" in said
     assert "first '' in row 17" in said
 
 
-def test_a_word_that_many_rows_have_among_numbers_is_named(here: Here) -> None:
+def test_a_word_that_many_rows_have_among_numbers_is_named(runner: Runner) -> None:
     rows = [("unknown" if k % 7 == 3 else f"{k}.5", k % 2) for k in range(ROWS)]
-    make(here, "d", {"x": "text", "y": "integer"}, rows)
-    refused(here, "^column x, row 4: 'unknown' is not a number, as 171 of 200 values are")
+    make(runner, "d", {"x": "text", "y": "integer"}, rows)
+    rejects(runner, "^column x, row 4: 'unknown' is not a number, as 171 of 200 values are")
     # A few codes of which one is a letter are words.
-    make(here, "d", {"x": "text", "y": "integer"}, [("12X"[k % 3], k % 2) for k in range(ROWS)])
-    assert column(trained(here), "x")["warnings"] == ["not only words"]
+    make(runner, "d", {"x": "text", "y": "integer"}, [("12X"[k % 3], k % 2) for k in range(ROWS)])
+    assert column(trained(runner), "x")["warnings"] == ["not only words"]
 
 
-def test_decimal_commas_are_warned_of(here: Here) -> None:
-    make(here, "d", {"x": "text", "y": "integer"}, [(f"{k},5", k % 2) for k in range(ROWS)])
-    assert column(trained(here), "x")["warnings"] == ["decimal commas?"]
+def test_decimal_commas_are_warned_of(runner: Runner) -> None:
+    make(runner, "d", {"x": "text", "y": "integer"}, [(f"{k},5", k % 2) for k in range(ROWS)])
+    assert column(trained(runner), "x")["warnings"] == ["decimal commas?"]
 
 
-def test_an_empty_text_in_a_numeric_column_of_sqlite(sqlite_here: Here) -> None:
-    make(sqlite_here, "d", {"x": "REAL", "y": "integer"}, halves(""))
-    document = trained(sqlite_here)
+def test_an_empty_text_in_a_numeric_column_of_sqlite(sqlite_runner: Runner) -> None:
+    make(sqlite_runner, "d", {"x": "REAL", "y": "integer"}, halves(""))
+    document = trained(sqlite_runner)
     assert column(document, "x")["missing"] == 1
-    assert accuracy(sqlite_here) >= 0.99
-    make(sqlite_here, "d", {"x": "REAL", "y": "integer"}, halves("abc"))
-    refused(sqlite_here, "^column x, row 17: 'abc' is not a number")
+    assert accuracy(sqlite_runner) >= 0.99
+    make(sqlite_runner, "d", {"x": "REAL", "y": "integer"}, halves("abc"))
+    rejects(sqlite_runner, "^column x, row 17: 'abc' is not a number")
 
 
 @pytest.mark.parametrize("label", ["boolean", "integer"])
-def test_words_and_numbers_of_an_expression_of_sqlite(sqlite_here: Here, label: str) -> None:
-    make(sqlite_here, "d", {"x": "REAL", "y": label}, [(k, k % 2) for k in range(50)])
-    refused(sqlite_here, "^column z, row 8: 'seven' is not a number; CAST", select="iif(x = 7, 'seven', x) AS z, y")
+def test_words_and_numbers_of_an_expression_of_sqlite(sqlite_runner: Runner, label: str) -> None:
+    make(sqlite_runner, "d", {"x": "REAL", "y": label}, [(k, k % 2) for k in range(50)])
+    rejects(sqlite_runner, "^column z, row 8: 'seven' is not a number; CAST", select="iif(x = 7, 'seven', x) AS z, y")
 
 
-def test_infinity_among_dates(here: Here) -> None:
+def test_infinity_among_dates(runner: Runner) -> None:
     days = [(f"2024-{k % 12 + 1:02}-{k % 28 + 1:02}", int(k % 12 >= 6)) for k in range(ROWS)]
-    is_postgresql = database(here) == "postgresql"
+    is_postgresql = database(runner) == "postgresql"
     days[99] = ("infinity", days[99][1])
-    make(here, "d", {"x": "date" if is_postgresql else "text", "y": "integer"}, days)
-    document = trained(here)
+    make(runner, "d", {"x": "date" if is_postgresql else "text", "y": "integer"}, days)
+    document = trained(runner)
     assert feature(document, "x")["form"] == "date"
     assert column(document, "x")["missing"] == 1
-    assert accuracy(here) >= 0.99
+    assert accuracy(runner) >= 0.99
 
 
 def test_dates_that_no_calendar_has(mysql_dsn: str, tmp_path: Any) -> None:
-    here = Here(mysql_dsn, tmp_path)
+    runner = Runner(mysql_dsn, tmp_path)
     make(
-        here, "d", {"x": "date", "y": "integer"}, [(f"2024-02-{k % 28 + 1:02}", int(k % 28 > 13)) for k in range(ROWS)]
+        runner,
+        "d",
+        {"x": "date", "y": "integer"},
+        [(f"2024-02-{k % 28 + 1:02}", int(k % 28 > 13)) for k in range(ROWS)],
     )
     agent = StandInAgent(tmp_path, mysql_dsn)
     agent.run("SET sql_mode = ''", "UPDATE d SET x = '0000-00-00' WHERE x = '2024-02-01'").succeeded()
-    document = trained(here)
+    document = trained(runner)
     assert feature(document, "x")["form"] == "date"
     assert column(document, "x")["missing"] == 8
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_are_not_finite(here: Here, value: str) -> None:
-    if database(here) == "mysql" or (database(here) == "sqlite" and value == "NaN"):
+def test_numbers_that_are_not_finite(runner: Runner, value: str) -> None:
+    if database(runner) == "mysql" or (database(runner) == "sqlite" and value == "NaN"):
         # These have none; SQLite makes it NULL.
         return
-    make(here, "d", {"x": "number", "y": "integer"}, [(k + 0.5, int(k >= 100)) for k in range(ROWS)])
-    odd = f"'{value}'" if database(here) == "postgresql" else value.replace("Infinity", "9e999")
-    here.sql(f"UPDATE d SET x = {odd} WHERE x = 60.5")
-    assert column(trained(here), "x")["missing"] == 1
-    assert accuracy(here) == 1
-    make(here, "d", {"x": "number", "y": "number"}, [(k + 0.5, k * 1.5) for k in range(ROWS)])
-    here.sql(f"UPDATE d SET y = {odd} WHERE x = 60.5")
-    refused(here, "^label y, row [0-9]+: (nan|-?inf) is not a number")
+    make(runner, "d", {"x": "number", "y": "integer"}, [(k + 0.5, int(k >= 100)) for k in range(ROWS)])
+    odd = f"'{value}'" if database(runner) == "postgresql" else value.replace("Infinity", "9e999")
+    runner.sql(f"UPDATE d SET x = {odd} WHERE x = 60.5")
+    assert column(trained(runner), "x")["missing"] == 1
+    assert accuracy(runner) == 1
+    make(runner, "d", {"x": "number", "y": "number"}, [(k + 0.5, k * 1.5) for k in range(ROWS)])
+    runner.sql(f"UPDATE d SET y = {odd} WHERE x = 60.5")
+    rejects(runner, "^label y, row [0-9]+: (nan|-?inf) is not a number")
 
 
-def test_a_number_too_large_for_32_bits(here: Here) -> None:
-    make(here, "d", {"x": "number", "y": "integer"}, [(1e300 if k == 7 else k + 0.1, k % 2) for k in range(50)])
-    refused(here, "^column x, row 8: the number is too large for 32 bits")
+def test_a_number_too_large_for_32_bits(runner: Runner) -> None:
+    make(runner, "d", {"x": "number", "y": "integer"}, [(1e300 if k == 7 else k + 0.1, k % 2) for k in range(50)])
+    rejects(runner, "^column x, row 8: the number is too large for 32 bits")
 
 
 def test_dates_and_timestamps_are_the_same_numbers_in_every_database(
@@ -129,73 +132,73 @@ def test_dates_and_timestamps_are_the_same_numbers_in_every_database(
     ]
     features, predictions = [], []
     for dsn in (sqlite_dsn, mysql_dsn, postgresql_dsn):
-        here = Here(dsn, tmp_path)
-        make(here, "d", {"a": "date", "b": "timestamp", "c": "text", "y": "number"}, rows)
-        document = trained(here)
+        runner = Runner(dsn, tmp_path)
+        make(runner, "d", {"a": "date", "b": "timestamp", "c": "text", "y": "number"}, rows)
+        document = trained(runner)
         features.append(document["features"])
-        here.run(
+        runner.run(
             kind="predict", select="SELECT * FROM d", result_table="d_out", result_column="p", model="m", model_dir="m"
         )
-        predictions.append(sorted(here.sql("SELECT p FROM d_out")))
+        predictions.append(sorted(runner.sql("SELECT p FROM d_out")))
     assert features[0] == features[1] == features[2]
     assert predictions[0] == predictions[1] == predictions[2]
     assert [feature["form"] for feature in features[0]] == ["date"] * 3
     assert [feature["scale"] for feature in features[0]] == [DAY] * 3
 
 
-def test_an_expression_of_sqlite_that_gives_dates(sqlite_here: Here) -> None:
+def test_an_expression_of_sqlite_that_gives_dates(sqlite_runner: Runner) -> None:
     make(
-        sqlite_here,
+        sqlite_runner,
         "d",
         {"t": "timestamp", "y": "number"},
         [(f"2024-01-{k % 28 + 1:02} 10:00:00", k) for k in range(60)],
     )
-    assert feature(trained(sqlite_here, select="date(t) AS t, y"), "t")["form"] == "date"
+    assert feature(trained(sqlite_runner, select="date(t) AS t, y"), "t")["form"] == "date"
 
 
 @pytest.mark.parametrize("kind", ["bigint", "number", "text"])
 @pytest.mark.parametrize("base", [20180100, 9_007_199_254_740_000 - 300, 1_515_625_200])
-def test_large_numbers_keep_their_precision(here: Here, kind: str, base: int) -> None:
+def test_large_numbers_keep_their_precision(runner: Runner, kind: str, base: int) -> None:
     values = [base + (k * 37) % 101 for k in range(101)]
     rows = [(str(value) if kind == "text" else value, value % 2) for value in values]
-    make(here, "d", {"x": kind, "y": "integer"}, rows)
+    make(runner, "d", {"x": kind, "y": "integer"}, rows)
     attributes = {"train.num_boost_round": 60, "eta": 1, "max_depth": 10, "min_child_weight": 0, "lambda": 0}
-    document = trained(here, attributes=attributes)
+    document = trained(runner, attributes=attributes)
     assert feature(document, "x")["offset"] > 0
-    assert accuracy(here) == 1
+    assert accuracy(runner) == 1
 
 
-def test_seconds_of_a_year_are_told_apart(here: Here) -> None:
+def test_seconds_of_a_year_are_told_apart(runner: Runner) -> None:
     # A second apart, in a year.
     def moment(k: int) -> str:
         return f"2023-{k % 12 + 1:02}-{k % 28 + 1:02} {k % 24:02}:{k // 2 % 60:02}:{k % 2 + 4:02}"
 
-    make(here, "d", {"x": "timestamp", "y": "integer"}, [(moment(k), k % 2) for k in range(400)])
-    document = trained(here)
+    make(runner, "d", {"x": "timestamp", "y": "integer"}, [(moment(k), k % 2) for k in range(400)])
+    document = trained(runner)
     assert feature(document, "x")["offset"] > 0
     assert column(document, "x")["warnings"] == []
 
 
-def test_precision_that_is_lost_is_said(here: Here) -> None:
+def test_precision_that_is_lost_is_said(runner: Runner) -> None:
     rows = [((k % 3 - 1) * 10**15 + k, k % 2) for k in range(300)]
-    make(here, "d", {"x": "bigint", "y": "integer"}, rows)
-    assert "loses precision" in column(trained(here), "x")["warnings"]
+    make(runner, "d", {"x": "bigint", "y": "integer"}, rows)
+    assert "loses precision" in column(trained(runner), "x")["warnings"]
 
 
-def test_a_sparse_text_is_as_wide_as_all_rows_say(here: Here) -> None:
+def test_a_sparse_text_is_as_wide_as_all_rows_say(runner: Runner) -> None:
     rows = [("4999:1 3:2" if k == 4999 else f"{k % 5}:1 7:{k % 3}", k % 3) for k in range(5000)]
-    make(here, "d", {"x": "text", "y": "integer"}, rows)
-    assert feature(trained(here), "x")["width"] == 5000
+    make(runner, "d", {"x": "text", "y": "integer"}, rows)
+    assert feature(trained(runner), "x")["width"] == 5000
 
 
-def test_what_comes_late_counts(here: Here) -> None:
+def test_what_comes_late_counts(runner: Runner) -> None:
     columns = {"late": "number", "numbers": "text", "vector": "text", "never": "number", "y": "integer"}
     rows = [
         (k / 4 if k >= 4500 else None, str(k) if k < 4990 else "", "1,2,3" if k % 2 else "", None, k % 2)
         for k in range(5000)
     ]
-    make(here, "d", columns, rows)
-    document = trained(here)
+    make(runner, "d", columns, rows)
+    document = trained(runner)
     taken = {column["name"]: (column["taken_as"], column["missing"]) for column in document["columns"]}
     assert taken == {
         "y": ("label, 2 classes", 0),
@@ -205,16 +208,16 @@ def test_what_comes_late_counts(here: Here) -> None:
         "never": ("left out", 5000),
     }
     assert [feature["column"] for feature in document["features"]] == ["late", "numbers", "vector"]
-    refused(here, "no column has a value in any row", select="never, y")
-    here.sql("UPDATE d SET vector = 'x' WHERE numbers = '4001'")
-    refused(here, "^column vector, row [0-9]+: 'x' is not a list of numbers, as 2499 of 2500 values are")
+    rejects(runner, "no column has a value in any row", select="never, y")
+    runner.sql("UPDATE d SET vector = 'x' WHERE numbers = '4001'")
+    rejects(runner, "^column vector, row [0-9]+: 'x' is not a list of numbers, as 2499 of 2500 values are")
 
 
-def test_names_and_ids_are_warned_of(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_and_ids_are_warned_of(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"id": "integer", "user_id": "integer", "name": "text", "age": "integer", "y": "integer"}
     rows = [(k, (k * 77) % 101, f"name {k}", k % 40, k % 2) for k in range(101)]
-    make(here, "d", columns, rows)
-    document = trained(here)
+    make(runner, "d", columns, rows)
+    document = trained(runner)
     warnings = {column["name"]: column["warnings"] for column in document["columns"]}
     assert warnings == {
         "y": [],
@@ -230,17 +233,20 @@ def test_names_and_ids_are_warned_of(here: Here, capsys: pytest.CaptureFixture[s
     assert " ".join(name.split()).endswith("vocabulary of 101 101 0 nearly unique")
 
 
-def test_dates_that_are_not_iso_are_warned_of(here: Here) -> None:
+def test_dates_that_are_not_iso_are_warned_of(runner: Runner) -> None:
     make(
-        here, "d", {"x": "text", "y": "integer"}, [(f"{k % 12 + 1:02}/{k % 5 + 1:02}/2024", k % 2) for k in range(200)]
+        runner,
+        "d",
+        {"x": "text", "y": "integer"},
+        [(f"{k % 12 + 1:02}/{k % 5 + 1:02}/2024", k % 2) for k in range(200)],
     )
-    assert column(trained(here), "x")["warnings"] == ["not ISO dates"]
+    assert column(trained(runner), "x")["warnings"] == ["not ISO dates"]
 
 
-def test_blanks_at_the_end_of_a_char_mean_nothing(here: Here) -> None:
+def test_blanks_at_the_end_of_a_char_mean_nothing(runner: Runner) -> None:
     rows = [(("red", "blue")[k % 2], ("no", "yes")[k % 2]) for k in range(100)]
-    make(here, "d", {"x": "char(9)", "y": "char(9)"}, rows)
-    document = trained(here)
+    make(runner, "d", {"x": "char(9)", "y": "char(9)"}, rows)
+    document = trained(runner)
     assert feature(document, "x")["vocabulary"] == ["blue", "red"]
     assert document["classes"] == ["no", "yes"]
-    assert accuracy(here) == 1
+    assert accuracy(runner) == 1
