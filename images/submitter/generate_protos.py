@@ -24,7 +24,7 @@ ABSOLUTE_IMPORT = re.compile(r"^from sqlflow\.", re.MULTILINE)
 
 
 def generate() -> dict[Path, str]:
-    """Gives the text of every generated file by its path below `TARGET`."""
+    """Returns the text of every generated file by its path below `TARGET`."""
     from grpc_tools import protoc  # type: ignore[import-untyped]
 
     texts: dict[Path, str] = {}
@@ -41,7 +41,7 @@ def generate() -> dict[Path, str]:
 
 
 def stale() -> list[Path]:
-    """Gives the generated files that are missing, or differ from what would be written."""
+    """Returns the generated files that are missing, or differ from what would be written."""
     texts = generate()
     return sorted(
         path for path, text in texts.items() if not (TARGET / path).exists() or (TARGET / path).read_text() != text

@@ -1,7 +1,7 @@
 """Measures how well predictions fit the labels.
 
-With numpy alone: scikit-learn has all of these, but its import takes longer than most evaluations, and it would be the
-largest package of the image for a dozen formulas. The tests compare with scikit-learn.
+This module uses numpy only. scikit-learn has the same metrics, but importing it takes longer than most evaluations,
+and it would be the largest package of the image. The tests compare the results with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[Any]
 
 
 class Scores(NamedTuple):
-    """Predictions and truth, by row."""
+    """Labels and predictions, by row."""
 
     truth: Array
     """Class codes, or numbers."""
@@ -34,7 +34,7 @@ def accuracy(scores: Scores) -> float:
 
 
 def confusion(scores: Scores) -> Array:
-    """Counts by (true class, predicted class)."""
+    """The confusion matrix: counts by (true class, predicted class)."""
     assert scores.probabilities is not None, "only of classes"
     classes = scores.probabilities.shape[1]
     flat = scores.truth.astype(np.int64) * classes + scores.predicted.astype(np.int64)
@@ -42,7 +42,7 @@ def confusion(scores: Scores) -> Array:
 
 
 def _averaged(per_class: Array, scores: Scores) -> float:
-    """Of two classes the second; of more, the mean of those that occur."""
+    """The value of the second of two classes, or else the mean over the classes that occur."""
     if len(per_class) == 2:
         return float(per_class[1])
     counts = confusion(scores)
@@ -69,7 +69,7 @@ def f1(scores: Scores) -> float:
 
 
 def auc(scores: Scores) -> float:
-    """Area under the ROC curve, from ranks; of several classes the mean of each against the rest, NaN if undefined."""
+    """Area under the ROC curve, computed from ranks. Several classes: the mean of one-vs-rest. NaN if undefined."""
     assert scores.probabilities is not None, "only of classes"
     classes = scores.probabilities.shape[1]
     wanted = [1] if classes == 2 else range(classes)
@@ -80,7 +80,7 @@ def _auc_of(positive: Array, score: Array) -> float:
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return float("nan")
-    # Equal scores share the mean of their ranks.
+    # Tied scores share the mean of their ranks.
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks = (last - (counts - 1) / 2)[inverse]
@@ -128,7 +128,7 @@ CLASS_METRICS: dict[str, Metric] = {
 NUMBER_METRICS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
 
 SECOND_CLASS_METRICS = (precision, recall, f1)
-"""Of two classes they measure the second only."""
+"""If there are two classes, these metrics measure the second one only."""
 
 DEFAULT_CLASS_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
 DEFAULT_NUMBER_METRICS = ("rmse", "mae", "r2")
@@ -139,10 +139,10 @@ def measures_second_class(metrics: Iterable[Metric]) -> bool:
 
 
 def select_metrics(names: list[str], for_classes: bool) -> dict[str, Metric]:
-    """Gives the metrics of these names, by the names that were given, or the usual ones when there are none.
+    """Returns metrics by the names that the program uses for them, or the default metrics if it names none.
 
     Raises:
-        UserError: a name is not known, or is not for this kind of model.
+        UserError: a name is unknown, or the metric does not fit this kind of model.
     """
     known = CLASS_METRICS if for_classes else NUMBER_METRICS
     if not names:

@@ -19,13 +19,13 @@ from sqlflow_submitter.step import Statement, Step, first_word, load_step
 SECRET = "db_conn_str"
 MAX_MESSAGE = 2_000
 MAX_DETAIL = 64 * 1024
-"""Characters of a failure's message and detail."""
+"""Limits for the message and the detail of a failure, in characters."""
 
 
 def run_step(path: str) -> None:
-    """Runs the step of a document; returns when all its statements succeeded, else exits the process with 1.
+    """Runs the step of a document. Returns if all its statements succeeded; otherwise exits the process with status 1.
 
-    Before it exits it sends a Failure frame and prints the same line to standard error.
+    Before it exits, it sends a Failure frame and prints the failure's message on standard error.
     """
     redactor = Redactor()
     channel: Channel | None = None
@@ -63,12 +63,12 @@ def open_channel() -> Channel:
 
 
 def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Runs one statement, from the frame that says it started to the one that says it ended."""
+    """Runs one statement, and sends the frames that mark its start and its end."""
     channel.started(statement.repeatable)
     try:
         channel.ended(_run(statement, step, database, channel))
     except UserError as error:
-        # Who drops a table, or a column, that is not there shall not be led to another one.
+        # DROP gets no suggestions: the user might drop another table or column by mistake.
         word = first_word(statement.sql)
         if word != "DROP" and not (word == "ALTER" and error.missing_column):
             database.add_suggestions(error, statement.sql)
@@ -76,7 +76,7 @@ def run_statement(statement: Statement, step: Step, database: Database, channel:
 
 
 def _run(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> int | None:
-    """Runs one statement; gives the number of rows it changed, where it is known."""
+    """Runs one statement. Returns the number of rows that it changed, if known."""
     if statement.kind == "standard":
         from sqlflow_submitter.standard import run_standard
 
@@ -108,7 +108,7 @@ def _report_failure(
         frame.failure.unclear = True
         message = f"the submitter failed: {type(error).__name__}: {error}"
     message = redactor.redact(one_line(message))
-    # A database may quote a whole statement.
+    # A database's message may quote the whole statement.
     frame.failure.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " …"
     if not isinstance(error, UserError | CommitRefused):
         import traceback
@@ -116,9 +116,9 @@ def _report_failure(
         frame.failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
     print(frame.failure.message, file=sys.stderr, flush=True)
     if channel is not None:
-        # When the agent is gone, the line on standard error is all that can be said.
+        # If the agent has exited, only the line on standard error remains.
         with contextlib.suppress(OSError):
             channel.send(frame)
     sys.stdout.flush()
-    # No orderly exit: threads or atexit handlers of user code must not change the exit code, or keep the process.
+    # Exit at once: threads and atexit handlers of user code must not change the exit code or keep the process alive.
     os._exit(1)

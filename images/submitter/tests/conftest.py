@@ -1,4 +1,4 @@
-"""Fixtures: a data source of each kind, and the stand-in agent."""
+"""Fixtures: a data source of each database, and the fake agent."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def sqlite_dsn(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "mysql", "postgresql"])
 def dsn(request: pytest.FixtureRequest) -> str:
-    """A data source of each kind; the servers' tables are the test's own to drop."""
+    """A data source of each database. A test must drop the tables that it needs to create."""
     value: str = request.getfixturevalue(f"{request.param}_dsn")
     return value
 
@@ -50,7 +50,7 @@ def sqlite_agent(tmp_path: Path, sqlite_dsn: str) -> StandInAgent:
 
 
 class Runner:
-    """Runs statements in this process, against one data source; what fails raises."""
+    """Runs statements in this process, on one data source. A failure raises its exception."""
 
     def __init__(self, dsn: str, folder: Path) -> None:
         self.dsn = dsn
@@ -59,7 +59,7 @@ class Runner:
         self.grant = True
 
     def run(self, **statement: object) -> Run:
-        """Runs a statement; paths of models are names below the test's folder."""
+        """Runs a statement. Paths of models are relative to the test's folder."""
         for field in ("output", "model_dir", "pretrained"):
             if statement.get(field):
                 statement[field] = str(self.folder / str(statement[field]))
@@ -79,7 +79,7 @@ class Runner:
         return recorder.run
 
     def sql(self, *statements: str) -> list[tuple[str, ...]]:
-        """Runs standard statements on a connection of their own; gives the rows of all, as a person reads them."""
+        """Runs each standard statement on a new connection. Returns the rows of all, formatted for people."""
         rows: list[tuple[str, ...]] = []
         for sql in statements:
             rows += self.run(kind="standard", sql=sql).rows()

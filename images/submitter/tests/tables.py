@@ -1,4 +1,4 @@
-"""Tables for tests, written alike in every database, and models that are trained on them."""
+"""Creates the same tables in every database, and trains models on them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def database(runner: Runner) -> str:
 
 
 def make(runner: Runner, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
-    """Makes a table. Types are `boolean`, `integer`, `number`, `text`, `date`, `timestamp`, or the database's own."""
+    """Creates a table. Types are `boolean`, `integer`, `number`, `text`, `date`, `timestamp`, or the database's own."""
     types = TYPES[database(runner)]
     definitions = ", ".join(f"{name} {types.get(kind, kind)}" for name, kind in columns.items())
     runner.sql(f"DROP TABLE IF EXISTS {table}", f"CREATE TABLE {table} ({definitions})")
@@ -46,7 +46,7 @@ def literal(value: Any) -> str:
 
 
 def trained(runner: Runner, table: str = "d", select: str = "*", label: str = "y", **fields: Any) -> dict[str, Any]:
-    """Trains a model `m`; gives its document."""
+    """Trains a model `m`. Returns its `model_meta.json`."""
     runner.train(f"SELECT {select} FROM {table}", label, **fields)
     return meta(runner)
 

@@ -1,4 +1,4 @@
-"""The same data, however each database writes it."""
+"""The same data gives the same features in every database."""
 
 import re
 from pathlib import Path
@@ -24,7 +24,7 @@ def all_runners(sqlite_dsn: str, mysql_dsn: str, postgresql_dsn: str, tmp_path: 
 
 
 def matrices(runners: list[Runner], types: dict[str, str], rows: list[Any], **fields: Any) -> list[Any]:
-    """Trains in each database; gives features, classes, and predictions."""
+    """Trains in each database. Returns features, classes and predictions."""
     found = []
     for runner in runners:
         make(runner, "d", types, rows)
@@ -42,28 +42,28 @@ def matrices(runners: list[Runner], types: dict[str, str], rows: list[Any], **fi
         (["10:30:00", "00:00:10", "23:59:59.120000"], ["00:00:10", "10:30:00", "23:59:59.12"]),
     ],
 )
-def test_a_fraction_of_a_time_ends_in_no_zero(
+def test_trailing_zeros_of_a_time_fraction_are_removed(
     all_runners: list[Runner], written: list[str], expected: list[str]
 ) -> None:
     rows = [(written[k % 3], k % 3) for k in range(ROWS)]
     found = matrices(all_runners, {"x": "time(6)", "y": "integer"}, rows)
     assert found[0] == found[1] == found[2]
     assert found[0][0][0]["vocabulary"] == expected
-    # As a label, and hashed.
+    # As a label, and as a hash.
     fields = {"select": "y AS z, x AS y, x", "columns": {"feature_columns": [call("CATEGORY_HASH", "x", 1000)]}}
     found = matrices(all_runners, {"x": "time(6)", "y": "integer"}, rows, **fields)
     assert found[0] == found[1] == found[2]
     assert found[0][1] == expected
     for runner in all_runners:
-        # Names in another case are the same.
+        # Names match in another case.
         runner.run(kind="evaluate", select="SELECT x AS X, x AS Y FROM d", label="y", model_dir="m")
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Europe/Paris", "America/New_York"])
 @pytest.mark.parametrize("odd", ["0044-03-15 10:30:00+00 BC", "0001-12-31 23:00:00+00 BC", "12024-01-01 00:00:00+00"])
-def test_a_moment_outside_pythons_calendar_is_a_date(postgresql_dsn: str, tmp_path: Path, zone: str, odd: str) -> None:
+def test_timestamp_outside_python_calendar_is_a_date(postgresql_dsn: str, tmp_path: Path, zone: str, odd: str) -> None:
     runner = Runner(postgresql_dsn, tmp_path)
-    # Before time zones, these have seconds.
+    # Before standard time, offsets have seconds.
     rows = [(odd if k % 2 else f"{1850 + k}-01-{k % 28 + 1:02} 10:00:00+00", k % 2) for k in range(ROWS)]
     runner.sql(f"ALTER ROLE u SET timezone TO '{zone}'")
     try:
@@ -79,7 +79,7 @@ def test_a_moment_outside_pythons_calendar_is_a_date(postgresql_dsn: str, tmp_pa
         moment = micros(text)
         assert moment is not None
         assert moment / MICROS_PER_DAY == float(days)
-        # As a category, it is the same whatever the zone.
+        # As a category, it does not depend on the time zone.
         assert text_of(Kind.TIMESTAMP_UTC, text) == str(moment)
 
 
@@ -93,7 +93,7 @@ def test_a_moment_outside_pythons_calendar_is_a_date(postgresql_dsn: str, tmp_pa
         ("1970-01-01 00:00:00+00:09:21", -561 / 86400),
         ("1969-12-31 23:59:59.999999Z", -1e-6 / 86400),
         ("2000-02-29", 11016),
-        # What PostgreSQL has for these, in days.
+        # PostgreSQL's result for these, in days.
         ("0001-01-01", -719162),
         ("0001-12-31 BC", -719163),
         ("0044-03-15 BC", -735160),
@@ -109,14 +109,14 @@ def test_a_moment_outside_pythons_calendar_is_a_date(postgresql_dsn: str, tmp_pa
         ("2024-01-01 BC 10:00", None),
     ],
 )
-def test_dates_are_days(text: str, days: float | None) -> None:
+def test_dates_are_read_as_days(text: str, days: float | None) -> None:
     found = micros(text)
     assert (found is None) == (days is None)
     if found is not None and days is not None:
         assert found == round(days * MICROS_PER_DAY)
 
 
-def test_days_are_those_of_postgresql(postgresql_dsn: str, tmp_path: Path) -> None:
+def test_days_equal_those_of_postgresql(postgresql_dsn: str, tmp_path: Path) -> None:
     runner = Runner(postgresql_dsn, tmp_path)
     found = runner.sql(
         "SELECT d::text, (d - date '1970-01-01')::text FROM (SELECT (date '4713-01-01 BC' + 9973 * i) AS d "
@@ -125,14 +125,14 @@ def test_days_are_those_of_postgresql(postgresql_dsn: str, tmp_path: Path) -> No
     assert [micros(text) for text, _ in found] == [int(days) * MICROS_PER_DAY for _, days in found]
 
 
-def test_infinity_in_some_batches_changes_no_category(postgresql_dsn: str, tmp_path: Path) -> None:
+def test_infinity_in_one_batch_does_not_change_categories(postgresql_dsn: str, tmp_path: Path) -> None:
     runner = Runner(postgresql_dsn, tmp_path)
     rows = [(f"2024-01-01 10:00:00.{k % 4}5", k % 4) for k in range(5000)]
     make(runner, "d", {"x": "timestamp", "y": "integer"}, rows)
     runner.sql("INSERT INTO d VALUES ('infinity', 0)")
     trained(runner, columns={"feature_columns": [call("INDICATOR", call("CATEGORY_HASH", "x", 10_000))]})
     assert accuracy(runner) > 0.999
-    # Only the first batch's end holds it, or the last one's.
+    # It is at the end of the first batch only, or of the last.
     document = trained(runner, select="y AS z, x AS y", attributes={"objective": "multi:softprob"})
     assert document["classes"] == sorted(["infinity", *(f"2024-01-01 10:00:00.{k}50000" for k in range(4))])
 
@@ -143,7 +143,7 @@ WORDS = (
 )
 
 
-def test_words_of_a_boolean_are_those_of_postgresql(sqlite_runner: Runner, postgresql_dsn: str, tmp_path: Path) -> None:
+def test_boolean_words_are_those_of_postgresql(sqlite_runner: Runner, postgresql_dsn: str, tmp_path: Path) -> None:
     there = Runner(postgresql_dsn, tmp_path)
     rows = [(WORDS[k % 2][k % 8], WORDS[k % 2][k % 7]) for k in range(300)]
     found = []
@@ -164,7 +164,7 @@ def test_words_of_a_boolean_are_those_of_postgresql(sqlite_runner: Runner, postg
 
 
 @pytest.mark.parametrize("word", ["maybe", "o", "ja"])
-def test_a_word_that_is_no_boolean_is_named(sqlite_runner: Runner, word: str) -> None:
+def test_word_that_is_not_a_boolean_is_an_error(sqlite_runner: Runner, word: str) -> None:
     rows = [("yes" if k % 2 else "no", k % 2) for k in range(60)]
     make(sqlite_runner, "d", {"x": "boolean", "y": "integer"}, rows)
     trained(sqlite_runner)
@@ -177,7 +177,7 @@ def test_a_word_that_is_no_boolean_is_named(sqlite_runner: Runner, word: str) ->
         sqlite_runner.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
 
 
-def test_bits_are_the_number_that_they_make(all_runners: list[Runner]) -> None:
+def test_bits_are_read_as_a_number(all_runners: list[Runner]) -> None:
     for runner in all_runners[1:]:
         make(runner, "d", {"x": "bit(4)", "y": "integer"}, [])
         runner.sql(*(f"INSERT INTO d VALUES (b'{k % 16:04b}', {int(k % 16 > 9)})" for k in range(48)))
@@ -186,11 +186,11 @@ def test_bits_are_the_number_that_they_make(all_runners: list[Runner]) -> None:
         assert accuracy(runner) == 1
 
 
-def test_money_is_refused_with_what_to_write(postgresql_dsn: str, tmp_path: Path) -> None:
+def test_money_is_rejected_with_advice(postgresql_dsn: str, tmp_path: Path) -> None:
     runner = Runner(postgresql_dsn, tmp_path)
     make(runner, "d", {"x": "money", "z": "integer", "y": "integer"}, [(f"{k * 1000}.50", k, k % 2) for k in range(60)])
     said = (
-        "^{}cannot read column {} as a number: its type is money, which PostgreSQL prints with the signs of its "
+        "^{}cannot read column {} as a number: its type is money, which PostgreSQL prints in the format of its "
         r"locale; write CAST\({} AS numeric\) AS {} in the select$"
     )
     rejects(runner, said.format("", *"xxx"))
@@ -208,17 +208,17 @@ def test_money_is_refused_with_what_to_write(postgresql_dsn: str, tmp_path: Path
             runner.run(
                 kind=kind, select="SELECT * FROM d", label="y", model_dir="m", result_table="d_out", result_column="p"
             )
-    # As a category it can be read.
+    # It can be read as a category.
     trained(runner, columns={"feature_columns": [call("CATEGORY_HASH", "x", 100), {"ident": "z"}]})
 
 
-def test_money_of_sqlite_is_a_number(sqlite_runner: Runner) -> None:
+def test_money_in_sqlite_is_a_number(sqlite_runner: Runner) -> None:
     make(sqlite_runner, "d", {"x": "MONEY", "y": "integer"}, [(k * 1000.5, k % 2) for k in range(60)])
     assert column(trained(sqlite_runner), "x")["taken_as"] == "number"
 
 
 @pytest.mark.parametrize("declared", ["DATE", "DATETIME", "timestamp"])
-def test_a_date_in_another_form_is_named(sqlite_runner: Runner, declared: str) -> None:
+def test_non_iso_date_is_an_error(sqlite_runner: Runner, declared: str) -> None:
     how = "is not a date; write dates as 2024-12-31 or 2024-12-31 23:59:59"
     rows: list[tuple[Any, int]] = [(f"2024-01-{k % 28 + 1:02}", k % 2) for k in range(60)]
     make(sqlite_runner, "good", {"x": declared, "y": "integer"}, rows)
@@ -244,7 +244,7 @@ def test_a_date_in_another_form_is_named(sqlite_runner: Runner, declared: str) -
             )
 
 
-def test_a_number_among_dates_is_no_missing_value(runner: Runner) -> None:
+def test_number_among_dates_is_an_error(runner: Runner) -> None:
     rows = [(f"2024-01-{k % 28 + 1:02}", k % 2) for k in range(60)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
     trained(runner)
@@ -253,7 +253,7 @@ def test_a_number_among_dates_is_no_missing_value(runner: Runner) -> None:
         accuracy(runner)
 
 
-def test_names_that_no_table_can_have_both_are_named(runner: Runner) -> None:
+def test_column_names_that_differ_in_case_only_are_rejected(runner: Runner) -> None:
     make(runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in range(60)])
     quoted = "`X`" if database(runner) == "mysql" else '"X"'
     trained(runner, select="x, y")
@@ -271,20 +271,20 @@ def test_names_that_no_table_can_have_both_are_named(runner: Runner) -> None:
     later = {**written, "index": 1, "model": "m", "result_table": "d_out", "result_column": "p"}
     failure = StandInAgent(runner.folder, runner.dsn).run({**train, "model": "m"}, ahead=[later]).failure()
     assert re.match(rf"statement 2 \(TO PREDICT\): {said[1:]}", failure.message), failure.message
-    # The result column takes the place of both.
+    # The result column replaces both.
     runner.run(result_table="d_out", result_column="x", **written)
 
 
-def test_errors_of_the_validation_select_say_so(runner: Runner) -> None:
+def test_errors_of_validation_select_have_its_name(runner: Runner) -> None:
     make(runner, "d", {"x": "integer", "s": "text", "y": "integer"}, [(k, "ab"[k % 2], k % 2) for k in range(60)])
     make(runner, "t", {"x": "text", "s": "text", "y": "integer"}, [("seven", "ab"[k % 2], k % 2) for k in range(60)])
     selects = {
         "SELECT * FROM no_such_table": "",
         "SELEC * FROM d": "",
         "SELECT x, y FROM d": "column s does not exist",
-        "SELECT x, x, s, y FROM d": "column x comes 2 times in the select",
+        "SELECT x, x, s, y FROM d": "column x occurs 2 times in the select",
         "SELECT * FROM t": "column x, row 1: 'seven' is not a number",
-        "SELECT x, s, 'no' AS y FROM d": "label y, row 1: 'no' is no class of the model; it has 0, 1",
+        "SELECT x, s, 'no' AS y FROM d": "label y, row 1: 'no' is not a class of the model, which has 0, 1",
         "SELECT * FROM d WHERE x < 0": "the select returned no rows",
         "SELECT x, s, NULL AS y FROM d": "label y is NULL in 60 of 60 row",
     }

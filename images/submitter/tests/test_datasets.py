@@ -1,4 +1,4 @@
-"""The five data sets of scikit-learn: the same features and predictions as XGBoost by itself, in each database."""
+"""Five data sets of scikit-learn: in each database, features and predictions equal those of XGBoost alone."""
 
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ MAX_ROWS = 600
 
 
 class Label(NamedTuple):
-    """A label column, and what is right for it."""
+    """A label column, and the expected result."""
 
     kind: str
     values: list[Any]
@@ -23,7 +23,7 @@ class Label(NamedTuple):
 
 
 def labels(name: str, target: Any, names: Any) -> dict[str, Label]:
-    """Makes a label of each kind that the data set allows; no objective is given for any of them."""
+    """Creates a label of each kind that the data set allows. None of them has an objective."""
     above = [bool(value) for value in target >= np.median(target)]
     found = {"y_boolean": Label("boolean", above, "binary:logistic", [False, True])}
     if name == "diabetes":
@@ -31,7 +31,7 @@ def labels(name: str, target: Any, names: Any) -> dict[str, Label]:
         found["y_integer"] = Label("integer", [int(value) for value in target], "reg:squarederror", None)
         return found
     codes = [int(code) for code in target]
-    # In the alphabet's order of names, codes differ from those of the numbers.
+    # Names in alphabetical order have other codes than the numbers.
     words = [f"the {names[code]}" for code in codes]
     objective = "binary:logistic" if len(names) == 2 else "multi:softprob"
     found["y_integer"] = Label("integer", codes, objective, sorted(set(codes)))
@@ -40,7 +40,7 @@ def labels(name: str, target: Any, names: Any) -> dict[str, Label]:
 
 
 def xgboost_alone(label: Label, train: Any, test: Any, codes: Any) -> Any:
-    """Gives the predictions of XGBoost without us: probabilities by class, or numbers."""
+    """Returns the predictions of XGBoost alone: probabilities by class, or numbers."""
     parameters: dict[str, Any] = {"objective": label.objective, "seed": 0}
     if label.objective.startswith("multi"):
         parameters["num_class"] = len(label.classes or ())
@@ -50,9 +50,9 @@ def xgboost_alone(label: Label, train: Any, test: Any, codes: Any) -> Any:
 
 
 @pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits", "diabetes"])
-def test_predictions_are_those_of_xgboost_by_itself(runner: Runner, name: str) -> None:
+def test_predictions_equal_those_of_xgboost_alone(runner: Runner, name: str) -> None:
     data = getattr(datasets, f"load_{name}")()
-    # All of it would take most of the time to insert.
+    # A part of it, because inserting all of it takes too long.
     inputs, target = data.data[:MAX_ROWS], data.target[:MAX_ROWS]
     columns = [f"f{place}" for place in range(inputs.shape[1])]
     found = labels(name, target, getattr(data, "target_names", None))
@@ -95,7 +95,7 @@ def test_predictions_are_those_of_xgboost_by_itself(runner: Runner, name: str) -
             np.testing.assert_array_equal(np.array(said, dtype=np.float64), expected.astype(np.float64))
             continue
         right = [its.classes[code] for code in expected.argmax(axis=1)]
-        # A boolean is a number where the database has no such type.
+        # A boolean is a number in databases without this type.
         assert said == [str(value) for value in right] or said == [str(int(value)) for value in right]
         given = np.array([row[2 + len(columns) :] for row in got], dtype=np.float64)
         np.testing.assert_allclose(given, expected, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What the columns of a select are taken for, and that it is the same in every database."""
+"""The features that are derived from columns are the same in every database."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ ROWS = 200
 
 
 def halves(odd: Any, rows: int = ROWS) -> list[tuple[Any, int]]:
-    """Numbers as texts, whose upper half is of class 1; the last is replaced."""
+    """Returns numbers as texts, with class 1 for the upper half. The last number is replaced by `odd`."""
     values: list[tuple[Any, int]] = [
         (f"{(k * 7919) % rows + 0.5}", int((k * 7919) % rows >= rows // 2)) for k in range(rows)
     ]
@@ -21,7 +21,7 @@ def halves(odd: Any, rows: int = ROWS) -> list[tuple[Any, int]]:
 
 
 @pytest.mark.parametrize("odd", ["", " ", "N/A", "nan", "Infinity", None])
-def test_a_missing_value_among_numbers_makes_no_vocabulary(runner: Runner, odd: str | None) -> None:
+def test_missing_value_among_numbers_does_not_create_a_vocabulary(runner: Runner, odd: str | None) -> None:
     make(runner, "d", {"x": "text", "y": "integer"}, halves(odd))
     document = trained(runner)
     assert feature(document, "x") == {"kind": "dense", "width": 1, "column": "x", "form": "number"}
@@ -31,7 +31,7 @@ def test_a_missing_value_among_numbers_makes_no_vocabulary(runner: Runner, odd: 
     assert accuracy(runner) >= 0.99
 
 
-def test_a_word_among_numbers_is_named_with_column_row_and_value(
+def test_word_among_numbers_is_an_error_with_column_row_and_value(
     runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(runner, "d", {"x": "text", "y": "integer"}, halves("abc"))
@@ -43,21 +43,21 @@ def test_a_word_among_numbers_is_named_with_column_row_and_value(
     assert "first '' in row 17" in said
 
 
-def test_a_word_that_many_rows_have_among_numbers_is_named(runner: Runner) -> None:
+def test_frequent_word_among_numbers_is_an_error(runner: Runner) -> None:
     rows = [("unknown" if k % 7 == 3 else f"{k}.5", k % 2) for k in range(ROWS)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
     rejects(runner, "^column x, row 4: 'unknown' is not a number, as 171 of 200 values are")
-    # A few codes of which one is a letter are words.
+    # A few codes, one of them a letter, are words.
     make(runner, "d", {"x": "text", "y": "integer"}, [("12X"[k % 3], k % 2) for k in range(ROWS)])
     assert column(trained(runner), "x")["warnings"] == ["not only words"]
 
 
-def test_decimal_commas_are_warned_of(runner: Runner) -> None:
+def test_decimal_commas_cause_a_warning(runner: Runner) -> None:
     make(runner, "d", {"x": "text", "y": "integer"}, [(f"{k},5", k % 2) for k in range(ROWS)])
     assert column(trained(runner), "x")["warnings"] == ["decimal commas?"]
 
 
-def test_an_empty_text_in_a_numeric_column_of_sqlite(sqlite_runner: Runner) -> None:
+def test_empty_text_in_numeric_sqlite_column_is_missing(sqlite_runner: Runner) -> None:
     make(sqlite_runner, "d", {"x": "REAL", "y": "integer"}, halves(""))
     document = trained(sqlite_runner)
     assert column(document, "x")["missing"] == 1
@@ -67,12 +67,12 @@ def test_an_empty_text_in_a_numeric_column_of_sqlite(sqlite_runner: Runner) -> N
 
 
 @pytest.mark.parametrize("label", ["boolean", "integer"])
-def test_words_and_numbers_of_an_expression_of_sqlite(sqlite_runner: Runner, label: str) -> None:
+def test_words_and_numbers_in_sqlite_expression_are_an_error(sqlite_runner: Runner, label: str) -> None:
     make(sqlite_runner, "d", {"x": "REAL", "y": label}, [(k, k % 2) for k in range(50)])
     rejects(sqlite_runner, "^column z, row 8: 'seven' is not a number; CAST", select="iif(x = 7, 'seven', x) AS z, y")
 
 
-def test_infinity_among_dates(runner: Runner) -> None:
+def test_infinity_among_dates_is_missing(runner: Runner) -> None:
     days = [(f"2024-{k % 12 + 1:02}-{k % 28 + 1:02}", int(k % 12 >= 6)) for k in range(ROWS)]
     is_postgresql = database(runner) == "postgresql"
     days[99] = ("infinity", days[99][1])
@@ -83,7 +83,7 @@ def test_infinity_among_dates(runner: Runner) -> None:
     assert accuracy(runner) >= 0.99
 
 
-def test_dates_that_no_calendar_has(mysql_dsn: str, tmp_path: Any) -> None:
+def test_nonexistent_dates_are_missing(mysql_dsn: str, tmp_path: Any) -> None:
     runner = Runner(mysql_dsn, tmp_path)
     make(
         runner,
@@ -99,9 +99,9 @@ def test_dates_that_no_calendar_has(mysql_dsn: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
-def test_numbers_that_are_not_finite(runner: Runner, value: str) -> None:
+def test_non_finite_numbers_are_missing(runner: Runner, value: str) -> None:
     if database(runner) == "mysql" or (database(runner) == "sqlite" and value == "NaN"):
-        # These have none; SQLite makes it NULL.
+        # MySQL has none, and SQLite stores it as NULL.
         return
     make(runner, "d", {"x": "number", "y": "integer"}, [(k + 0.5, int(k >= 100)) for k in range(ROWS)])
     odd = f"'{value}'" if database(runner) == "postgresql" else value.replace("Infinity", "9e999")
@@ -113,7 +113,7 @@ def test_numbers_that_are_not_finite(runner: Runner, value: str) -> None:
     rejects(runner, "^label y, row [0-9]+: (nan|-?inf) is not a number")
 
 
-def test_a_number_too_large_for_32_bits(runner: Runner) -> None:
+def test_number_too_large_for_32_bits_is_an_error(runner: Runner) -> None:
     make(runner, "d", {"x": "number", "y": "integer"}, [(1e300 if k == 7 else k + 0.1, k % 2) for k in range(50)])
     rejects(runner, "^column x, row 8: the number is too large for 32 bits")
 
@@ -146,7 +146,7 @@ def test_dates_and_timestamps_are_the_same_numbers_in_every_database(
     assert [feature["scale"] for feature in features[0]] == [DAY] * 3
 
 
-def test_an_expression_of_sqlite_that_gives_dates(sqlite_runner: Runner) -> None:
+def test_sqlite_expression_can_return_dates(sqlite_runner: Runner) -> None:
     make(
         sqlite_runner,
         "d",
@@ -168,8 +168,8 @@ def test_large_numbers_keep_their_precision(runner: Runner, kind: str, base: int
     assert accuracy(runner) == 1
 
 
-def test_seconds_of_a_year_are_told_apart(runner: Runner) -> None:
-    # A second apart, in a year.
+def test_seconds_within_a_year_are_distinguished(runner: Runner) -> None:
+    # Timestamps within a year, some a second apart.
     def moment(k: int) -> str:
         return f"2023-{k % 12 + 1:02}-{k % 28 + 1:02} {k % 24:02}:{k // 2 % 60:02}:{k % 2 + 4:02}"
 
@@ -179,19 +179,19 @@ def test_seconds_of_a_year_are_told_apart(runner: Runner) -> None:
     assert column(document, "x")["warnings"] == []
 
 
-def test_precision_that_is_lost_is_said(runner: Runner) -> None:
+def test_loss_of_precision_causes_a_warning(runner: Runner) -> None:
     rows = [((k % 3 - 1) * 10**15 + k, k % 2) for k in range(300)]
     make(runner, "d", {"x": "bigint", "y": "integer"}, rows)
     assert "loses precision" in column(trained(runner), "x")["warnings"]
 
 
-def test_a_sparse_text_is_as_wide_as_all_rows_say(runner: Runner) -> None:
+def test_width_of_sparse_texts_depends_on_all_rows(runner: Runner) -> None:
     rows = [("4999:1 3:2" if k == 4999 else f"{k % 5}:1 7:{k % 3}", k % 3) for k in range(5000)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
     assert feature(trained(runner), "x")["width"] == 5000
 
 
-def test_what_comes_late_counts(runner: Runner) -> None:
+def test_late_rows_count(runner: Runner) -> None:
     columns = {"late": "number", "numbers": "text", "vector": "text", "never": "number", "y": "integer"}
     rows = [
         (k / 4 if k >= 4500 else None, str(k) if k < 4990 else "", "1,2,3" if k % 2 else "", None, k % 2)
@@ -213,7 +213,7 @@ def test_what_comes_late_counts(runner: Runner) -> None:
     rejects(runner, "^column vector, row [0-9]+: 'x' is not a list of numbers, as 2499 of 2500 values are")
 
 
-def test_names_and_ids_are_warned_of(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_and_ids_cause_warnings(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"id": "integer", "user_id": "integer", "name": "text", "age": "integer", "y": "integer"}
     rows = [(k, (k * 77) % 101, f"name {k}", k % 40, k % 2) for k in range(101)]
     make(runner, "d", columns, rows)
@@ -233,7 +233,7 @@ def test_names_and_ids_are_warned_of(runner: Runner, capsys: pytest.CaptureFixtu
     assert " ".join(name.split()).endswith("vocabulary of 101 101 0 nearly unique")
 
 
-def test_dates_that_are_not_iso_are_warned_of(runner: Runner) -> None:
+def test_non_iso_dates_cause_a_warning(runner: Runner) -> None:
     make(
         runner,
         "d",
@@ -243,7 +243,7 @@ def test_dates_that_are_not_iso_are_warned_of(runner: Runner) -> None:
     assert column(trained(runner), "x")["warnings"] == ["not ISO dates"]
 
 
-def test_blanks_at_the_end_of_a_char_mean_nothing(runner: Runner) -> None:
+def test_trailing_blanks_of_char_are_removed(runner: Runner) -> None:
     rows = [(("red", "blue")[k % 2], ("no", "yes")[k % 2]) for k in range(100)]
     make(runner, "d", {"x": "char(9)", "y": "char(9)"}, rows)
     document = trained(runner)

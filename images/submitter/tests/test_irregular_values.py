@@ -1,4 +1,4 @@
-"""Values that look like something else, or that no computer type holds."""
+"""Values that resemble another form, or that exceed every type."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ def evaluate(runner: Runner, table: str = "d") -> None:
 
 
 @pytest.mark.parametrize("word", ["no", "yes", "f", "t", "TRUE"])
-def test_words_for_booleans_are_no_numbers(runner: Runner, word: str) -> None:
+def test_boolean_words_are_not_numbers(runner: Runner, word: str) -> None:
     rows: list[tuple[Any, int]] = [(f"{k / 2}", k % 2) for k in range(ROWS)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
     trained(runner)
@@ -35,7 +35,7 @@ def test_words_for_booleans_are_no_numbers(runner: Runner, word: str) -> None:
             rejects(runner, rf"^column x, row 7: '{word}' is not a number")
 
 
-def test_words_in_a_boolean_column_stay_booleans_in_use(sqlite_runner: Runner) -> None:
+def test_boolean_words_stay_booleans_in_predict(sqlite_runner: Runner) -> None:
     make(sqlite_runner, "d", {"x": "boolean", "y": "integer"}, [(("true", "FALSE")[k % 2], k % 2) for k in range(ROWS)])
     assert feature(trained(sqlite_runner), "x")["boolean"] is True
     make(sqlite_runner, "d", {"x": "text", "y": "integer"}, [(("yes", "f")[k % 2], k % 2) for k in range(ROWS)])
@@ -43,7 +43,7 @@ def test_words_in_a_boolean_column_stay_booleans_in_use(sqlite_runner: Runner) -
 
 
 @pytest.mark.parametrize("odd", ["9" * 309, "-" + "9" * 5000, "1e400"])
-def test_a_text_of_very_many_digits_is_infinite(runner: Runner, odd: str) -> None:
+def test_text_with_very_many_digits_is_infinite(runner: Runner, odd: str) -> None:
     rows = [(odd if k == 6 else str(k), k % 2) for k in range(ROWS)]
     make(runner, "d", {"x": TEXT[database(runner)], "y": "integer"}, rows)
     assert column(trained(runner), "x")["missing"] == 1
@@ -54,7 +54,7 @@ def test_a_text_of_very_many_digits_is_infinite(runner: Runner, odd: str) -> Non
 TEXT = {"sqlite": "TEXT", "mysql": "TEXT", "postgresql": "text"}
 
 
-def test_a_decimal_of_very_many_digits_is_infinite(postgresql_dsn: str, tmp_path: Path) -> None:
+def test_decimal_with_very_many_digits_is_infinite(postgresql_dsn: str, tmp_path: Path) -> None:
     runner = Runner(postgresql_dsn, tmp_path)
     for digits in (309, 5000):
         rows = [(k, k % 2) for k in range(ROWS)]
@@ -65,7 +65,7 @@ def test_a_decimal_of_very_many_digits_is_infinite(postgresql_dsn: str, tmp_path
             trained(runner, select="y AS z, x", label="x")
 
 
-def test_classes_are_found_in_a_label_of_another_type(runner: Runner) -> None:
+def test_classes_match_in_a_label_of_another_type(runner: Runner) -> None:
     numbers = [(k, k % 3) for k in range(ROWS)]
     texts = [(k, str(k % 3)) for k in range(ROWS)]
     make(runner, "w", {"x": "integer", "y": "integer"}, numbers)
@@ -77,11 +77,11 @@ def test_classes_are_found_in_a_label_of_another_type(runner: Runner) -> None:
     trained(runner, table="w", attributes=validation)
     make(runner, "t", {"x": "integer", "y": "text"}, [*texts, (1, "7")])
     trained(runner, table="w")
-    with pytest.raises(UserError, match=r"^label y, row 101: '7' is no class of the model; it has 0, 1, 2"):
+    with pytest.raises(UserError, match=r"^label y, row 101: '7' is not a class of the model, which has 0, 1, 2"):
         accuracy(runner, "t")
 
 
-def test_names_that_differ_in_case_only(sqlite_runner: Runner) -> None:
+def test_probability_columns_that_differ_in_case_are_numbered(sqlite_runner: Runner) -> None:
     make(sqlite_runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in range(ROWS)])
     assert original_names(["x", "X:1", "y", "z:1", "Y:1"]) == ["x", "X", "y", "z:1", "Y"]
     document = trained(sqlite_runner, select='x, -x AS "X", y')
@@ -100,7 +100,7 @@ def test_names_that_differ_in_case_only(sqlite_runner: Runner) -> None:
         (["00.5", "7", "x"], ["leading zeros"]),
     ],
 )
-def test_what_only_looks_like_a_number_or_a_list_is_a_category(
+def test_values_that_resemble_numbers_or_lists_are_categories(
     runner: Runner, values: list[str], warnings: list[str]
 ) -> None:
     make(runner, "d", {"x": "text", "y": "integer"}, [(values[k % 3], int(k % 3 == 0)) for k in range(ROWS)])
@@ -111,12 +111,12 @@ def test_what_only_looks_like_a_number_or_a_list_is_a_category(
 
 
 @pytest.mark.parametrize("values", [["0", "0.5", "-0.25"], ["1", "10", "0"]])
-def test_a_zero_alone_makes_no_code(runner: Runner, values: list[str]) -> None:
+def test_single_zero_is_not_a_code(runner: Runner, values: list[str]) -> None:
     make(runner, "d", {"x": "text", "y": "integer"}, [(values[k % 3], int(k % 3 == 0)) for k in range(ROWS)])
     assert column(trained(runner), "x")["taken_as"] == "number"
 
 
-def test_a_time_is_the_same_in_every_database(runner: Runner) -> None:
+def test_time_is_the_same_in_every_database(runner: Runner) -> None:
     moments = ["10:30:00", "00:00:00", "23:59:59"]
     make(runner, "d", {"x": "time", "y": "integer"}, [(moments[k % 3], int(k % 3 == 0)) for k in range(ROWS)])
     assert feature(trained(runner), "x")["vocabulary"] == sorted(moments)
@@ -129,7 +129,7 @@ def test_dense_reads_codes_as_numbers(runner: Runner) -> None:
     assert accuracy(runner) == 1
 
 
-def test_codes_are_classes_of_a_label(runner: Runner) -> None:
+def test_codes_in_a_label_are_classes(runner: Runner) -> None:
     rows = [(k, ("01", "1", "2.5")[k % 3]) for k in range(ROWS)]
     make(runner, "d", {"x": "integer", "y": "text"}, rows)
     assert trained(runner)["classes"] == ["01", "1", "2.5"]
@@ -144,7 +144,7 @@ LISTS = [
 
 
 @pytest.mark.parametrize(("spelled", "values"), LISTS)
-def test_missing_lists_are_missing_in_use_too(
+def test_missing_lists_are_missing_in_predict(
     runner: Runner, spelled: Any, values: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [(["", "NA", None, *values * 9][k % 21], k % 2) for k in range(ROWS)]
@@ -163,7 +163,7 @@ def test_missing_lists_are_missing_in_use_too(
         assert f"column x: {said}" in capsys.readouterr().out
 
 
-def test_an_index_that_training_has_not_seen_is_missing(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unseen_index_is_missing(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [(f"{k % 2}:1 199:2", k % 2) for k in range(ROWS)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
     trained(runner)
@@ -174,12 +174,12 @@ def test_an_index_that_training_has_not_seen_is_missing(runner: Runner, capsys: 
     assert f"column x: {said}" in capsys.readouterr().out
     rejects(
         runner,
-        "^column x, row 101: .* has the index 501, the size is 200",
+        "^column x, row 101: .* has the index 501, and the size is 200",
         columns={"feature_columns": [call("SPARSE", "x", 200)]},
     )
 
 
-def test_fractions_and_whole_numbers_too_large_for_32_bits_go_together(sqlite_runner: Runner) -> None:
+def test_fractions_and_large_whole_numbers_can_be_mixed(sqlite_runner: Runner) -> None:
     parts: list[list[Any]] = [[k + 0.5 for k in range(6000)], [3] * 6000, [20180111 + k for k in range(6000)]]
     found = []
     for order in ((0, 1, 2), (2, 1, 0), (2, 0, 1)):
@@ -193,13 +193,13 @@ def test_fractions_and_whole_numbers_too_large_for_32_bits_go_together(sqlite_ru
     assert {taken_as.partition(",")[0] for taken_as, _, _ in found} == {"number"}
 
 
-def test_one_list_of_another_length_is_named(runner: Runner) -> None:
+def test_list_of_another_length_is_an_error(runner: Runner) -> None:
     rows = [("1,2" if k == 6 else f"{k},{k % 7},{k % 3}", int(k >= ROWS // 2)) for k in range(ROWS)]
     make(runner, "d", {"x": "text", "y": "integer"}, rows)
-    rejects(runner, r"^column x, row 7: '1,2' holds 2 number\(s\), where 99 of 100 values hold 3; leave such rows out")
+    rejects(runner, r"^column x, row 7: '1,2' holds 2 number\(s\), where 99 of 100 values hold 3; exclude such rows")
 
 
-def test_a_label_that_32_bits_cannot_tell_apart_is_warned_of(
+def test_label_that_32_bits_cannot_distinguish_causes_a_warning(
     runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(runner, "d", {"x": "integer", "y": "integer"}, [(k, 20180111 + k) for k in range(ROWS)])
@@ -207,7 +207,7 @@ def test_a_label_that_32_bits_cannot_tell_apart_is_warned_of(
     assert "warning: column y: 50 of its 100 different values become equal" in capsys.readouterr().out
 
 
-def test_early_stopping_of_a_model_that_goes_on_counts_its_own_rounds(sqlite_runner: Runner) -> None:
+def test_early_stopping_with_using_counts_new_rounds_only(sqlite_runner: Runner) -> None:
     rows = [(k, (k * 7919) % 13, (k * k) % 2) for k in range(200)]
     make(sqlite_runner, "d", {"x": "integer", "z": "integer", "y": "integer"}, rows)
     attributes: dict[str, Any] = {"objective": "binary:logistic", "train.num_boost_round": 10}
@@ -221,7 +221,7 @@ def test_early_stopping_of_a_model_that_goes_on_counts_its_own_rounds(sqlite_run
     assert kept == rounds[best]
 
 
-def test_num_class_is_what_the_label_has(sqlite_runner: Runner) -> None:
+def test_num_class_is_derived_from_the_label(sqlite_runner: Runner) -> None:
     make(sqlite_runner, "d", {"x": "integer", "y": "text"}, [(k, "ab"[k % 2]) for k in range(ROWS)])
     assert trained(sqlite_runner, attributes={"num_class": 2})["objective"] == "multi:softprob"
     rejects(
@@ -232,8 +232,12 @@ def test_num_class_is_what_the_label_has(sqlite_runner: Runner) -> None:
 
 
 @pytest.mark.parametrize(("kind", "value"), [("boolean", True), ("text", "yes"), ("integer", 1)])
-def test_a_label_of_one_class_is_refused(runner: Runner, kind: str, value: Any) -> None:
+def test_label_with_one_class_is_rejected(runner: Runner, kind: str, value: Any) -> None:
     make(runner, "d", {"x": "integer", "y": kind}, [(k, value) for k in range(ROWS)])
-    rejects(runner, r"^label y has one class only, \S+: there is nothing to learn$", attributes={"num_class": 2})
+    rejects(
+        runner,
+        r"^cannot train: label y has one class only, \S+; select rows of another class, too$",
+        attributes={"num_class": 2},
+    )
     if kind != "integer":
-        rejects(runner, r"^label y has one class only")
+        rejects(runner, r"^cannot train: label y has one class only")

@@ -1,4 +1,4 @@
-"""A trained model holds the data to what it learned."""
+"""Data must fit a trained model, also one of an older format."""
 
 import json
 
@@ -9,7 +9,7 @@ from tables import accuracy, database, make, meta, trained
 from sqlflow_submitter.errors import UserError
 
 
-def test_use_holds_the_data_to_what_the_model_learned(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_must_fit_the_model(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
     columns = {"x": "text", "colour": "text", "day": "text", "y": "integer"}
     rows = [(str(k), ("red", "blue")[k % 2], f"2024-01-{k % 28 + 1:02}", k % 2) for k in range(300)]
     make(runner, "d", columns, rows)
@@ -35,7 +35,7 @@ def test_use_holds_the_data_to_what_the_model_learned(runner: Runner, capsys: py
         runner.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
 
 
-def test_a_model_of_the_first_format_is_still_read(runner: Runner) -> None:
+def test_model_of_format_1_is_readable(runner: Runner) -> None:
     make(
         runner,
         "d",
@@ -52,11 +52,11 @@ def test_a_model_of_the_first_format_is_still_read(runner: Runner) -> None:
     before = accuracy(runner)
     (runner.folder / "m/model_meta.json").write_text(json.dumps(document))
     if database(runner) != "sqlite":
-        # There a date was a vocabulary of texts.
+        # In format 1, a date was a vocabulary of texts.
         assert accuracy(runner) == before
 
 
-def test_going_on_from_a_model_shows_the_columns_too(runner: Runner) -> None:
+def test_continued_training_shows_the_columns(runner: Runner) -> None:
     rows = [(k, ("red", "blue")[k % 2], k % 2) for k in range(100)]
     make(runner, "d", {"x": "integer", "colour": "text", "y": "integer"}, rows)
     trained(runner)
@@ -65,4 +65,4 @@ def test_going_on_from_a_model_shows_the_columns_too(runner: Runner) -> None:
     document = trained(runner, pretrained="m")
     assert {column["name"]: column["taken_as"] for column in document["columns"]} == before
     assert [column["missing"] for column in document["columns"]] == [0, 0, 10]
-    assert document["objective_reason"] == "as the earlier model has it"
+    assert document["objective_reason"] == "the earlier model has it"

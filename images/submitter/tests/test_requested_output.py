@@ -1,4 +1,4 @@
-"""What EVALUATE and PREDICT give on request."""
+"""Optional output of EVALUATE and PREDICT."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tables import database, make, trained
 from sqlflow_submitter.errors import UserError
 
 
-def test_evaluate_without_into_shows_its_table_and_keeps_the_names(
+def test_evaluate_without_into_sends_metrics_under_the_given_names(
     runner: Runner, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(runner, "d", {"x": "integer", "y": "integer"}, [(k, int(k > 50)) for k in range(100)])
@@ -20,13 +20,13 @@ def test_evaluate_without_into_shows_its_table_and_keeps_the_names(
     fields = {"kind": "evaluate", "select": "SELECT * FROM d", "label": "y", "model": "m", "model_dir": "m"}
     run = runner.run(attributes=attributes, **fields)
     assert run.rows() == [("accuracy_score", "1.0"), ("f1", "1.0")]
-    # Its result set is the table that a person sees.
-    assert capsys.readouterr().out.endswith("\nprecision, recall and f1 are those of class 1\n")
+    # The client shows the result set as a table.
+    assert capsys.readouterr().out.endswith("\nprecision, recall and f1 are for class 1\n")
     runner.run(attributes=attributes, result_table="d_scores", **fields)
     assert runner.sql("SELECT metric FROM d_scores ORDER BY metric") == [("accuracy_score",), ("f1",)]
 
 
-def test_predict_gives_probabilities(runner: Runner) -> None:
+def test_predict_writes_probabilities(runner: Runner) -> None:
     names = ["Yes", "yes", "A b"]
     rows = [(k, names[k // 40]) for k in range(120)]
     make(runner, "d", {"x": "integer", "y": "text"}, rows)
@@ -57,10 +57,10 @@ def test_predict_gives_probabilities(runner: Runner) -> None:
     total = " + ".join(map(p, made))
     assert runner.sql(f"SELECT count(*) FROM d_out WHERE abs({total} - 1) < 0.000001") == [("120",)]
     assert runner.sql(f"SELECT count(*) FROM d_out WHERE y = 'A b' AND {p(made[0])} > 0.5") == [("40",)]
-    with pytest.raises(UserError, match=r"the select has a column [pP]_[yY]es already"):
+    with pytest.raises(UserError, match=r"the select already has a column [pP]_[yY]es"):
         predict(f"SELECT x, 1 AS {p(made[1])} FROM d")
     trained(runner, attributes={"objective": "reg:squarederror"}, select="x, x AS y")
-    with pytest.raises(UserError, match=r"predict\.probabilities: model m has none, its objective is reg:squarederror"):
+    with pytest.raises(UserError, match=r"predict\.probabilities: model m has none: its objective is reg:squarederror"):
         predict()
 
 

@@ -1,4 +1,4 @@
-"""Texts, names and connections that are not as they should be."""
+"""Texts that are not UTF-8, duplicate names, lost connections, and missing glyphs."""
 
 import sqlite3
 from contextlib import closing
@@ -13,7 +13,7 @@ from tables import database, feature, make, meta, rejects, trained
 from sqlflow_submitter.errors import UserError
 
 
-def test_texts_that_are_not_utf8(sqlite_runner: Runner) -> None:
+def test_texts_that_are_not_utf8_are_an_error(sqlite_runner: Runner) -> None:
     path = sqlite_runner.dsn.removeprefix("sqlite://")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE d (x TEXT, y INT)")
@@ -25,11 +25,11 @@ def test_texts_that_are_not_utf8(sqlite_runner: Runner) -> None:
         sqlite_runner.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
     trained(sqlite_runner, select="y AS z, y", table="d")
     written = {"kind": "predict", "result_table": "d_out", "result_column": "p", "model_dir": "m"}
-    with pytest.raises(UserError, match=r"^column x, row 120: b'\\xffA' is not UTF-8: it cannot be written"):
+    with pytest.raises(UserError, match=r"^column x, row 120: b'\\xffA' cannot be written: it is not UTF-8"):
         sqlite_runner.run(select="SELECT x, y AS z FROM d", **written)
 
 
-def test_the_encoding_of_a_session_changes_no_text(runner: Runner, agent: StandInAgent) -> None:
+def test_session_encoding_does_not_change_texts(runner: Runner, agent: StandInAgent) -> None:
     if database(runner) == "sqlite":
         return
     make(runner, "d", {"x": "text", "y": "integer"}, [(("é", "ü")[k % 2], k % 2) for k in range(50)])
@@ -51,14 +51,14 @@ def test_the_encoding_of_a_session_changes_no_text(runner: Runner, agent: StandI
         assert feature(meta(runner), "x")["vocabulary"] == ["é", "ü"]
 
 
-def test_a_column_that_comes_twice(runner: Runner) -> None:
+def test_duplicate_column_is_rejected(runner: Runner) -> None:
     make(runner, "d", {"x": "integer", "y": "integer"}, [(1, 2)])
     for select in ("x, x, y", "x, y, y"):
-        rejects(runner, r"^column [xy] comes 2 times in the select: give each its own name with AS$", select=select)
+        rejects(runner, r"^column [xy] occurs 2 times in the select; rename each with AS$", select=select)
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_connection_that_is_lost_among_the_rows_is_one_sentence(
+def test_connection_lost_between_rows_is_reported_in_one_line(
     is_reset: bool, mysql_dsn: str, postgresql_dsn: str, tmp_path: Any
 ) -> None:
     selects = {
@@ -75,7 +75,7 @@ def test_a_connection_that_is_lost_among_the_rows_is_one_sentence(
             assert wrong not in failure.message
 
 
-def test_characters_that_no_font_has_are_said_once(sqlite_runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_glyphs_cause_one_warning(sqlite_runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     make(
         sqlite_runner,
         "d",

@@ -1,4 +1,4 @@
-"""TRAIN, on each database and in each way; statements run in the tests' own process, as far as that does not matter."""
+"""TRAIN. Most statements run in the tests' process."""
 
 import json
 import re
@@ -19,7 +19,7 @@ IRIS = f"SELECT {FEATURES}, class FROM iris"
 
 
 def numbers(runner: Runner, rows: int = 400) -> None:
-    """Makes the table `numbers`: y = 3a - 2b + noise of a kind, c is a colour, big says whether y > 0."""
+    """Creates the table `numbers`: y = 3a - 2b + noise; colour is a category; big is whether y > 0."""
     values = []
     for i in range(rows):
         a, b = i % 17, i % 13
@@ -36,7 +36,7 @@ def meta(runner: Runner, name: str = "m") -> ModelMeta:
     return ModelMeta.load(runner.folder / name)
 
 
-def test_iris_through_the_agent(agent: StandInAgent, runner: Runner) -> None:
+def test_iris_is_trained_through_the_agent(agent: StandInAgent, runner: Runner) -> None:
     runner.sql(*iris_statements())
     run = agent.run(
         {
@@ -64,7 +64,7 @@ def test_iris_through_the_agent(agent: StandInAgent, runner: Runner) -> None:
     assert measured[-1].metrics[0].value < measured[0].metrics[0].value
     progress = {(frame.phase, frame.done, frame.total, frame.unit) for frame in run.payloads("progress")}
     assert {("load", 150, 150, "rows"), ("train", 5, 5, "rounds")} <= progress
-    # Each round has a line, so a bar beside it must say the same.
+    # Each round has a line, and the progress bar must show the same round.
     assert [frame.done for frame in run.payloads("progress") if frame.phase == "train"] == [1, 2, 3, 4, 5]
     assert "round 5/5  train-mlogloss=" in run.stdout
     folder = agent.folder / "outputs/m"
@@ -87,9 +87,9 @@ def rejects(runner: Runner, message: str, select: str = IRIS, label: str = "clas
     assert not (runner.folder / "m").exists()
 
 
-def test_what_does_not_exist_is_told_before_anything_is_loaded(runner: Runner) -> None:
+def test_unknown_names_are_reported_before_data_is_loaded(runner: Runner) -> None:
     runner.sql(*iris_statements())
-    # A select that would fail as soon as its first row was computed: it is described, not run.
+    # A select that fails when its first row is computed. It is described, not executed.
     late = f"SELECT {FEATURES}, class FROM iris ORDER BY sepal_length / (SELECT count(*) - 150 FROM iris)"
     rejects(runner, r"^label clas does not exist; did you mean class\? \(the select has: sepal_length", late, "clas")
     columns = {"feature_columns": [{"ident": "sepal_lenght"}]}
@@ -110,7 +110,7 @@ def test_what_does_not_exist_is_told_before_anything_is_loaded(runner: Runner) -
     rejects(runner, "the select returned no rows", f"{IRIS} WHERE class > 5")
 
 
-def test_a_refusal_imports_no_large_library(sqlite_agent: StandInAgent, sqlite_runner: Runner) -> None:
+def test_rejected_statement_imports_no_large_library(sqlite_agent: StandInAgent, sqlite_runner: Runner) -> None:
     sqlite_runner.sql(*iris_statements())
     (sqlite_agent.folder / "numpy.py").write_text("raise SystemExit('numpy was imported')")
     statement = {"kind": "train", "select": IRIS, "estimator": "xgboost.gbtree", "label": "clas", "output": "m"}
@@ -119,19 +119,19 @@ def test_a_refusal_imports_no_large_library(sqlite_agent: StandInAgent, sqlite_r
     assert failure.message.startswith("label clas does not exist; did you mean class?")
 
 
-def test_a_null_label_is_counted(sqlite_runner: Runner) -> None:
+def test_null_labels_are_an_error_with_their_count(sqlite_runner: Runner) -> None:
     sqlite_runner.sql(*iris_statements(), "UPDATE iris SET class = NULL WHERE sepal_length > 7.5")
     rejects(sqlite_runner, r"label class is NULL in 6 of 150 row\(s\)")
 
 
-def test_labels_that_are_text(runner: Runner) -> None:
+def test_text_labels_are_classes(runner: Runner) -> None:
     runner.sql(*iris_statements())
     runner.train(f"SELECT {FEATURES}, name FROM iris", "NAME", attributes={"objective": "multi:softprob"})
     assert meta(runner).classes == ["setosa", "versicolor", "virginica"]
     assert meta(runner).label == "name"
 
 
-def test_the_objective_is_derived_from_the_label(sqlite_runner: Runner) -> None:
+def test_objective_is_derived_from_the_label(sqlite_runner: Runner) -> None:
     runner = sqlite_runner
     runner.sql(*iris_statements())
     runner.train(f"SELECT {FEATURES}, name FROM iris", "name", "a")
@@ -145,20 +145,20 @@ def test_the_objective_is_derived_from_the_label(sqlite_runner: Runner) -> None:
     ]
 
 
-def test_class_numbers_that_do_not_begin_at_zero(sqlite_runner: Runner) -> None:
+def test_class_numbers_need_not_begin_at_zero(sqlite_runner: Runner) -> None:
     sqlite_runner.sql(*iris_statements(), "UPDATE iris SET class = class * 10 - 5")
     sqlite_runner.train(IRIS, "class", attributes={"objective": "multi:softmax"})
     assert meta(sqlite_runner).classes == [-5, 5, 15]
 
 
-def test_classes_that_do_not_fit_the_objective(sqlite_runner: Runner) -> None:
+def test_classes_must_fit_the_objective(sqlite_runner: Runner) -> None:
     sqlite_runner.sql(*iris_statements())
     rejects(sqlite_runner, "needs two classes, label class has 3: 0, 1, 2", attributes={"objective": "binary:logistic"})
     attributes = {"objective": "multi:softmax", "num_class": 2}
     rejects(sqlite_runner, "num_class is 2, but label class has 3 classes", attributes=attributes)
     attributes = {"objective": "multi:softmax"}
     rejects(sqlite_runner, "one class only", f"{IRIS} WHERE class = 1", attributes=attributes)
-    rejects(sqlite_runner, "is no class", label="petal_width", attributes=attributes)
+    rejects(sqlite_runner, "is not a class", label="petal_width", attributes=attributes)
     rejects(
         sqlite_runner,
         "label name, row 1: 'setosa' is not a number",
@@ -168,7 +168,7 @@ def test_classes_that_do_not_fit_the_objective(sqlite_runner: Runner) -> None:
     )
 
 
-def test_what_xgboost_refuses_is_one_line(sqlite_runner: Runner) -> None:
+def test_xgboost_error_is_reported_in_one_line(sqlite_runner: Runner) -> None:
     sqlite_runner.sql(*iris_statements())
     attributes = {"objective": "reg:logistic", "base_score": 0.5}
     rejects(sqlite_runner, r"^xgboost: label must be in .0, 1.", label="petal_length", attributes=attributes)
@@ -188,7 +188,7 @@ def test_regression_learns(sqlite_runner: Runner, booster: str) -> None:
 
 
 @pytest.mark.parametrize("booster", ["gbtree", "gblinear"])
-def test_a_derived_vocabulary_is_what_tells_colours_apart(sqlite_runner: Runner, booster: str) -> None:
+def test_derived_vocabulary_distinguishes_colours(sqlite_runner: Runner, booster: str) -> None:
     numbers(sqlite_runner)
     run = sqlite_runner.train(
         "SELECT colour, CASE colour WHEN 'red' THEN 5 WHEN 'green' THEN -5 ELSE 20 END AS y FROM numbers",
@@ -200,7 +200,7 @@ def test_a_derived_vocabulary_is_what_tells_colours_apart(sqlite_runner: Runner,
     assert run.payloads("metrics")[-1].metrics[0].value < 0.1
 
 
-def test_every_feature_column(runner: Runner) -> None:
+def test_every_feature_column_can_be_trained(runner: Runner) -> None:
     numbers(runner)
     glue = "CONCAT(a, ',', b)" if "mysql" in runner.dsn else "a || ',' || b"
     pair = "CONCAT(a, ':', b)" if "mysql" in runner.dsn else "a || ':' || b"
@@ -243,7 +243,7 @@ def test_every_feature_column(runner: Runner) -> None:
     assert runner.sql("SELECT count(*) FROM fc_out WHERE p IS NOT NULL") == [("400",)]
 
 
-def test_the_same_statement_gives_the_same_model(sqlite_runner: Runner) -> None:
+def test_training_is_deterministic(sqlite_runner: Runner) -> None:
     numbers(sqlite_runner)
     attributes = {"subsample": 0.5, "colsample_bytree": 0.5, "seed": 3}
     for output in ("one", "two"):
@@ -256,7 +256,7 @@ def test_constraints_reach_the_library(sqlite_runner: Runner) -> None:
     numbers(sqlite_runner)
     attributes = {"monotone_constraints": [0, 1], "interaction_constraints": [[0], [1]], "max_depth": 3}
     sqlite_runner.train("SELECT a, b, y FROM numbers", "y", attributes=attributes)
-    # y falls with b, but the model may not.
+    # y decreases with b, but the model must not.
     predicted = "SELECT 8 AS a, 1 AS b UNION ALL SELECT 8, 11"
     sqlite_runner.run(kind="predict", select=predicted, result_table="p", result_column="y", model_dir="m")
     low, high = (float(y) for (y,) in sqlite_runner.sql("SELECT y FROM p ORDER BY b"))
@@ -289,11 +289,11 @@ def test_training_stops_early(sqlite_runner: Runner) -> None:
     assert meta(sqlite_runner).evaluation["validate-rmse"] == best
     kept = xgboost.Booster(model_file=sqlite_runner.folder / "m" / WEIGHTS).num_boosted_rounds()
     assert rounds[kept - 1].metrics[1].value == best
-    # Said once more, for curves in which the round is marked.
+    # Sent again, to mark the kept round in the curves.
     assert [(it.step, it.metrics[1].value) for it in rounds if it.kept] == [(kept, best)]
 
 
-def test_using_an_earlier_model_goes_on_from_it(sqlite_runner: Runner) -> None:
+def test_using_continues_the_earlier_model(sqlite_runner: Runner) -> None:
     numbers(sqlite_runner)
     select = "SELECT a, b, colour, y FROM numbers"
     attributes = {"train.num_boost_round": 5}
@@ -305,7 +305,7 @@ def test_using_an_earlier_model_goes_on_from_it(sqlite_runner: Runner) -> None:
     assert after.payloads("metrics")[-1].metrics[0].value == pytest.approx(
         whole.payloads("metrics")[-1].metrics[0].value, rel=1e-3
     )
-    # A text keeps its code; one that the earlier model has not seen stays unknown.
+    # A text keeps its code. A text that the earlier model has not seen stays unknown.
     amber = "SELECT a, b, CASE colour WHEN 'blue' THEN 'amber' ELSE colour END AS colour, y FROM numbers"
     sqlite_runner.train(amber, "y", "m3", pretrained="m0")
     assert meta(sqlite_runner, "m3").features[2].vocabulary == ["blue", "green", "red"]
@@ -327,7 +327,7 @@ def test_using_an_earlier_model_goes_on_from_it(sqlite_runner: Runner) -> None:
     )
 
 
-def test_rounds_are_printed_in_bounded_number(sqlite_agent: StandInAgent, sqlite_runner: Runner) -> None:
+def test_number_of_printed_rounds_is_bounded(sqlite_agent: StandInAgent, sqlite_runner: Runner) -> None:
     numbers(sqlite_runner, 50)
     run = sqlite_agent.run(
         {
@@ -346,9 +346,9 @@ def test_rounds_are_printed_in_bounded_number(sqlite_agent: StandInAgent, sqlite
     assert printed[-1].startswith("round 1000/1000 ")
 
 
-def test_a_missing_model_folder_is_told(sqlite_runner: Runner, tmp_path: Path) -> None:
+def test_missing_model_folder_is_reported(sqlite_runner: Runner, tmp_path: Path) -> None:
     numbers(sqlite_runner, 50)
-    with pytest.raises(Exception, match="cannot be read"):
+    with pytest.raises(Exception, match="cannot read the model"):
         sqlite_runner.train("SELECT a, y FROM numbers", "y", pretrained="nowhere")
 
 
@@ -369,7 +369,7 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
     replaced = {**good[0], "result_table": "precious", "attributes": {"result.replace": True}}
     agent.run(first, ahead=[replaced, {**good[0], "index": 2, "result_table": "precious"}]).succeeded()
     narrow = "SELECT sepal_length FROM iris"
-    for statement, told in [
+    for statement, message in [
         ({**good[0], "select": "SELECT * FROM irs"}, r".*irs.*; did you mean iris\?$"),
         ({**good[0], "select": narrow}, r"the model's column \w+ does not exist"),
         ({**good[1], "label": "clas"}, r"label clas does not exist; did you mean class"),
@@ -384,13 +384,13 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
         run = agent.run(first, ahead=[statement, good[2]])
         assert run.kinds() == ["started", "failure"]
         number, kind = int(str(statement["index"])) + 1, str(statement["kind"]).upper()
-        assert re.match(rf"statement {number} \(TO {kind}\): .*{told}", run.failure().message), run.failure().message
+        assert re.match(rf"statement {number} \(TO {kind}\): .*{message}", run.failure().message), run.failure().message
     twice = agent.run(first, ahead=[{**good[0], "select": narrow}, {**good[1], "label": "clas"}]).failure().message
     assert re.match(r"statement 2 \(TO PREDICT\): .*; statement 3 \(TO EVALUATE\): ", twice), twice
     runner.sql("DROP TABLE precious")
 
 
-def test_a_column_that_training_leaves_out_is_not_needed_by_what_follows(agent: StandInAgent, runner: Runner) -> None:
+def test_column_omitted_in_training_is_not_required_later(agent: StandInAgent, runner: Runner) -> None:
     runner.sql(*iris_statements())
     select = f"SELECT {FEATURES}, CASE WHEN class < 0 THEN 1.5 END AS empty, class FROM iris"
     first = {"kind": "train", "select": select, "estimator": "xgboost.gbtree", "label": "class", "model": "m"}

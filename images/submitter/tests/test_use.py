@@ -1,4 +1,4 @@
-"""PREDICT, EVALUATE, EXPLAIN and SHOW TRAIN: what they read, say and write."""
+"""PREDICT, EVALUATE, EXPLAIN and SHOW TRAIN: input, output and result tables."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ IRIS = f"SELECT {FEATURES}, class FROM iris"
 
 @pytest.fixture
 def iris(runner: Runner) -> Runner:
-    """A model `m` that tells iris by the name, and none of the tables that these tests write."""
+    """Trains a model `m` that predicts the name of an iris, and drops the tables that these tests create."""
     return trained(runner)
 
 
@@ -47,7 +47,7 @@ def predict(
 
 
 def tables(runner: Runner) -> set[str]:
-    """Names the tables that these tests may have made."""
+    """Returns the tables that these tests may have created."""
     sql = {
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
         "mysql": "SELECT table_name FROM information_schema.tables "
@@ -72,7 +72,7 @@ def test_predict_writes_the_selects_columns_and_the_label(iris: Runner) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_predict_keeps_every_type_as_it_was(iris: Runner) -> None:
+def test_predict_keeps_every_type(iris: Runner) -> None:
     extra = {
         "sqlite": "x'00ff27' AS b, 9223372036854775807 AS i, 'a''\\ é' AS t, NULL AS n, 0.1 AS f",
         "mysql": "X'00ff27' AS b, 18446744073709551615 AS i, 'a''\\\\ é' AS t, NULL AS n, 0.1e0 AS f, 1.50 AS d, "
@@ -91,12 +91,12 @@ def test_predict_keeps_every_type_as_it_was(iris: Runner) -> None:
     before = iris.sql(f"SELECT {columns} FROM ({select}\n) AS q LIMIT 1")
     assert iris.sql(f"SELECT DISTINCT {columns} FROM outcome") == before
     if "sqlite" not in iris.dsn:
-        # The literal NULL gets some type, a bit string may become bytes.
+        # The type of the literal NULL may vary, and a bit string may become bytes.
         differing = [(a, b) for a, b in zip(read, written, strict=False) if a.split("(")[0] != b.split("(")[0]]
         assert len(differing) <= 2, differing
 
 
-def test_predict_replaces_its_older_result_and_says_so(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+def test_predict_replaces_its_older_result_and_reports_it(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 1")
     assert "replaced" not in capfd.readouterr().out
     predict(iris)
@@ -108,9 +108,7 @@ def test_predict_replaces_its_older_result_and_says_so(iris: Runner, capfd: pyte
 REPLACE: dict[str, object] = {"result.replace": True}
 
 
-def test_a_table_that_a_person_made_is_replaced_only_when_asked(
-    iris: Runner, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_table_of_a_user_is_replaced_only_with_result_replace(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     iris.sql("CREATE TABLE outcome (precious INT)", "INSERT INTO outcome VALUES (1), (2)")
     evaluate = {"kind": "evaluate", "select": "SELECT * FROM iris", "label": "name", "model": "m", "model_dir": "m"}
     explain = {"kind": "explain", "select": "SELECT * FROM iris", "model": "m", "model_dir": "m"}
@@ -124,14 +122,14 @@ def test_a_table_that_a_person_made_is_replaced_only_when_asked(
     predict(iris, attributes=REPLACE)
     assert "replaced table outcome (2 rows)\n" in capfd.readouterr().out
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
-    # From now on it is ours, whichever statement made it.
+    # From now on it has a marker, whichever statement created it.
     for statement in (evaluate, explain):
         iris.run(**statement, result_table="outcome")
     predict(iris)
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Runner) -> None:
+def test_table_recreated_by_a_user_is_not_replaced(iris: Runner) -> None:
     predict(iris)
     iris.sql("DROP TABLE outcome", "CREATE TABLE outcome (precious INT)")
     with pytest.raises(UserError, match="SQLFlow did not make it"):
@@ -139,7 +137,7 @@ def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Runner) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Runner) -> None:
+def test_renamed_or_copied_table_is_not_replaced(iris: Runner) -> None:
     predict(iris)
     iris.sql("ALTER TABLE outcome RENAME TO outcome_kept")
     copy = {"sqlite": "AS SELECT * FROM outcome_kept"}.get(iris.dsn.partition(":")[0])
@@ -153,7 +151,7 @@ def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Runner
     iris.sql("DROP TABLE outcome_kept", "DROP TABLE outcome_copy")
 
 
-def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Runner) -> None:
+def test_table_that_the_statement_reads_is_replaced_only_with_result_replace(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
     predict(iris, "SELECT * FROM iris WHERE class = 1")
     iris.sql("DROP VIEW IF EXISTS seen", "CREATE VIEW seen AS SELECT * FROM outcome")
@@ -173,7 +171,7 @@ def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Runn
         with pytest.raises(UserError, match=r"cannot write table outcome: seen depends on it, .*; drop that first"):
             predict(iris)
     iris.sql("DROP VIEW seen")
-    # A column or an alias of that name is no table, nor is an alias that is named like the schema.
+    # A column or alias of that name is not a table, and neither is an alias with the schema's name.
     alias = schema if schema != "main" else "m"
     predict(iris, f"SELECT {alias}.*, {alias}.class AS outcome FROM iris AS {alias} WHERE ({alias}.class = 1)")
     predict(iris, "SELECT outcome.*, class AS outcome FROM iris AS outcome")
@@ -183,7 +181,7 @@ def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Runn
     assert tables(iris) == {"outcome"}
 
 
-def test_predict_into_a_schema(iris: Runner) -> None:
+def test_predict_writes_to_a_schema(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
     predict(iris, table=f"{schema}.outcome", column="Prediction")
     column = "prediction"
@@ -192,7 +190,7 @@ def test_predict_into_a_schema(iris: Runner) -> None:
         predict(iris, table="no_such_schema.outcome")
 
 
-def test_predict_into_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
+def test_predict_writes_to_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
     runner = trained(Runner(postgresql_dsn, tmp_path))
     predict(runner, table="postgres.public.outcome")
     assert runner.sql("SELECT count(*) FROM outcome") == [("150",)]
@@ -212,7 +210,7 @@ def test_numbers_and_class_numbers_keep_their_type(iris: Runner) -> None:
     assert iris.sql("SELECT count(*) FROM outcome WHERE p = class") == [("100",)]
 
 
-def test_a_boolean_label(postgresql_dsn: str, tmp_path: Any) -> None:
+def test_boolean_labels_stay_booleans(postgresql_dsn: str, tmp_path: Any) -> None:
     runner = trained(Runner(postgresql_dsn, tmp_path))
     runner.train(
         f"SELECT {FEATURES}, class = 0 AS is_setosa FROM iris", "is_setosa", attributes={"objective": "binary:logistic"}
@@ -224,7 +222,7 @@ def test_a_boolean_label(postgresql_dsn: str, tmp_path: Any) -> None:
     ]
 
 
-def test_a_column_that_the_model_needs_is_named(iris: Runner) -> None:
+def test_missing_input_column_is_named(iris: Runner) -> None:
     with pytest.raises(UserError, match="the model's column petal_width does not exist; did you mean"):
         predict(iris, "SELECT sepal_length, sepal_width, petal_length FROM iris")
     with pytest.raises(UserError, match=r"attribute predict\.x does not exist"):
@@ -232,7 +230,7 @@ def test_a_column_that_the_model_needs_is_named(iris: Runner) -> None:
     assert tables(iris) == set()
 
 
-def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Runner) -> None:
+def test_unreadable_value_leaves_the_old_table(iris: Runner) -> None:
     predict(iris)
     bad = "SELECT sepal_length, sepal_width, petal_length, name AS petal_width FROM iris"
     with pytest.raises(UserError, match="column petal_width, row 1: 'setosa' is not a number"):
@@ -241,7 +239,7 @@ def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Runner) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_a_refused_commit_leaves_the_old_table(iris: Runner) -> None:
+def test_refused_commit_leaves_the_old_table(iris: Runner) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 0")
     iris.grant = False
     with pytest.raises(CommitRefused):
@@ -261,7 +259,7 @@ PREDICT = {
 
 
 def kill_before_the_commit(agent: StandInAgent) -> None:
-    """Runs PREDICT in a submitter that is killed when it asks for the commit."""
+    """Runs PREDICT in a submitter that is killed when it requests the commit."""
 
     def kill(process: subprocess.Popen[bytes]) -> None:
         os.kill(process.pid, signal.SIGKILL)
@@ -270,7 +268,7 @@ def kill_before_the_commit(agent: StandInAgent) -> None:
     assert agent.run(PREDICT).exit_code == -signal.SIGKILL
 
 
-def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
+def test_kill_before_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
     iris: Runner, agent: StandInAgent
 ) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 0")
@@ -283,13 +281,13 @@ def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_clea
     assert tables(iris) == {"outcome"}
 
 
-def test_clean_up_drops_what_a_killed_attempt_left_and_is_idempotent(iris: Runner, agent: StandInAgent) -> None:
+def test_clean_up_drops_leftovers_and_is_idempotent(iris: Runner, agent: StandInAgent) -> None:
     predict(iris, "SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
     for _ in range(2):
         run = agent.run(PREDICT, attempt=2, scratch_suffix="01jtest_1_2", clean_up={}).succeeded()
-        # A frame would make the log say that the statement started again.
+        # A frame would record in the log that the statement started again.
         assert (run.kinds(), run.stdout) == ([], "")
         assert tables(iris) == {"outcome"}
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
@@ -307,7 +305,7 @@ def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Run
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_name_at_the_limit(iris: Runner) -> None:
+def test_long_table_names_are_truncated(iris: Runner) -> None:
     name = "outcome_" + "x" * 55
     iris.sql(f"DROP TABLE IF EXISTS {name}")
     for _ in range(2):
@@ -317,7 +315,7 @@ def test_a_table_name_at_the_limit(iris: Runner) -> None:
     iris.sql(f"DROP TABLE {name}")
 
 
-def test_a_view_is_not_replaced(iris: Runner) -> None:
+def test_view_is_not_replaced(iris: Runner) -> None:
     iris.sql("DROP VIEW IF EXISTS outcome_view", "CREATE VIEW outcome_view AS SELECT 1 AS a")
     with pytest.raises(UserError, match="outcome_view"):
         predict(iris, table="outcome_view")
@@ -326,12 +324,12 @@ def test_a_view_is_not_replaced(iris: Runner) -> None:
     iris.sql("DROP VIEW outcome_view")
 
 
-def test_many_rows_in_batches(sqlite_iris: Runner) -> None:
+def test_predict_writes_many_batches(sqlite_iris: Runner) -> None:
     predict(sqlite_iris, "SELECT a.* FROM iris a, iris b", column="name")
     assert sqlite_iris.sql("SELECT count(*) FROM outcome") == [("22500",)]
 
 
-def test_evaluate_classes(iris: Runner) -> None:
+def test_evaluate_measures_classes(iris: Runner) -> None:
     run = iris.run(
         kind="evaluate", select="SELECT * FROM iris", label="name", result_table="outcome", model="m", model_dir="m"
     )
@@ -345,7 +343,7 @@ def test_evaluate_classes(iris: Runner) -> None:
     assert {name: float(value) for name, value in iris.sql("SELECT metric, value FROM outcome")} == measured
 
 
-def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Runner) -> None:
+def test_evaluate_checks_metrics_and_labels(sqlite_iris: Runner) -> None:
     def evaluate(**fields: Any) -> Any:
         defaults: dict[str, Any] = {"select": "SELECT * FROM iris", "label": "name", "model_dir": "m"}
         return sqlite_iris.run(kind="evaluate", **{**defaults, **fields})
@@ -360,13 +358,13 @@ def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Runner) -> None:
         evaluate(attributes={"validation.metric": "auc"})
     with pytest.raises(UserError, match="label nam does not exist; did you mean name"):
         evaluate(label="nam")
-    with pytest.raises(UserError, match="'rosa' is no class of the model"):
+    with pytest.raises(UserError, match="'rosa' is not a class of the model"):
         evaluate(select=f"SELECT {FEATURES}, 'rosa' AS name FROM iris")
     with pytest.raises(UserError, match="no rows"):
         evaluate(select="SELECT * FROM iris WHERE class > 5")
 
 
-def test_evaluate_numbers(sqlite_iris: Runner) -> None:
+def test_evaluate_measures_numbers(sqlite_iris: Runner) -> None:
     sqlite_iris.train(f"SELECT {FEATURES} FROM iris", "petal_width")
     run = sqlite_iris.run(kind="evaluate", select="SELECT * FROM iris", model_dir="m")
     measured = {name: float(value) for name, value in run.rows()}
@@ -380,7 +378,7 @@ def png_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def test_explain_classes(iris: Runner, agent: StandInAgent) -> None:
+def test_explain_writes_shap_values_of_classes(iris: Runner, agent: StandInAgent) -> None:
     run = agent.run(
         {"kind": "explain", "select": "SELECT * FROM iris", "result_table": "outcome", "model": "m", "model_dir": "m"}
     ).succeeded()
@@ -393,7 +391,7 @@ def test_explain_classes(iris: Runner, agent: StandInAgent) -> None:
     assert set(ranking[:2]) == {"petal_length", "petal_width"}
     with connect(iris.dsn) as database:
         names = [column.name for column in database.describe("SELECT * FROM outcome")]
-    # What the model does not read is carried along; a name that the table needs for itself gets a number.
+    # Columns that the model does not read are copied. A number is appended to a name that is taken.
     assert names == ["class_2", "name", "row", "class", *COLUMNS]
     counts = "count(*), count(DISTINCT class), count(DISTINCT class_2), count(DISTINCT name)"
     assert iris.sql(f"SELECT {counts} FROM outcome") == [("450", "3", "3", "3")]
@@ -411,19 +409,19 @@ def test_explain_keeps_the_selects_key(iris: Runner) -> None:
     sums = iris.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s USING (id)")
     assert len(sums) == 150
     assert max(float(value) for (value,) in sums) - min(float(value) for (value,) in sums) < 1e-4
-    with pytest.raises(UserError, match="column id comes 2 times in the select: give each its own name with AS"):
+    with pytest.raises(UserError, match="column id occurs 2 times in the select; rename each with AS"):
         iris.run(**explain, select="SELECT id, keyed.* FROM keyed")
     iris.sql("DROP TABLE keyed", "DROP TABLE outcome_shap")
 
 
-def test_explain_names_a_row_that_cannot_be_written(sqlite_iris: Runner) -> None:
+def test_explain_names_the_row_that_is_not_utf8(sqlite_iris: Runner) -> None:
     select = "SELECT *, CASE rowid WHEN 7 THEN CAST(x'ff41' AS TEXT) END AS note FROM iris"
-    with pytest.raises(UserError, match=r"^column note, row 7: b'\\xffA' is not UTF-8: it cannot be written"):
+    with pytest.raises(UserError, match=r"^column note, row 7: b'\\xffA' cannot be written: it is not UTF-8"):
         sqlite_iris.run(kind="explain", select=select, result_table="outcome", model="m", model_dir="m")
 
 
 def biases(runner: Runner) -> set[float]:
-    """Gives the differences between predictions and their SHAP values' sums: all the same, but for rounding."""
+    """Returns the differences between predictions and the sums of their SHAP values. Rounded, all are equal."""
     predict(runner, "SELECT rowid AS id, * FROM iris", column="p")
     shap = "s.sepal_length + s.sepal_width + s.petal_length + s.name"
     sums = runner.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s ON s.row = o.id")
@@ -451,16 +449,16 @@ def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Runner) -> None:
         )
 
 
-def test_show_train(sqlite_iris: Runner) -> None:
+def test_show_train_sends_the_statement(sqlite_iris: Runner) -> None:
     run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
     assert list(run.payloads("head")[0].column_names) == ["Model", "Train Statement"]
     assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
 
 
-def test_a_models_sql_keeps_its_lines(sqlite_iris: Runner) -> None:
+def test_sql_of_a_model_keeps_its_newlines(sqlite_iris: Runner) -> None:
     select = f"\n\n-- all of it\nSELECT {FEATURES}, name FROM iris\n"
     sqlite_iris.train(select, "name")
-    # As one line it would be a comment.
+    # Joined to one line, it would be a comment.
     shown = f"-- all of it\nSELECT {FEATURES}, name FROM iris"
     assert sqlite_iris.run(kind="show_train", model="m", model_dir="m").rows()[0][1].startswith(f"{shown}\n TO TRAIN")
     described = dict(sqlite_iris.run(kind="describe_model", model="m", model_dir="m").rows())

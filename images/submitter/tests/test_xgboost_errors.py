@@ -9,7 +9,7 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.xgb.errors import reason, translated_errors
 
 
-def test_a_warning_is_one_line_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warning_is_printed_once_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         with translated_errors():
             warnings.warn(
@@ -26,7 +26,7 @@ def test_a_warning_is_one_line_once(capsys: pytest.CaptureFixture[str]) -> None:
         "the reason\n",
     ],
 )
-def test_a_refusal_is_its_sentence(text: str) -> None:
+def test_error_is_reduced_to_its_sentence(text: str) -> None:
     assert reason(text) == "the reason"
     with pytest.raises(UserError, match=r"^xgboost: the reason$"), translated_errors():
         raise XGBoostError(text)

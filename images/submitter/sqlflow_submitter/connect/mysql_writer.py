@@ -15,16 +15,16 @@ from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.reads import mysql
 
 INSERT_BYTES = 1024 * 1024
-"""A statement is sent when it is this long: well below what any server's max_allowed_packet is by default."""
+"""Size at which an INSERT is sent. It is below the default of max_allowed_packet on all servers."""
 
 MAX_NAME = 64
-"""Characters of a table's name."""
+"""Maximum number of characters of a table's name."""
 
 DECODERS = {Kind.BOOL: decode.ints, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
 
 class MySQLWriter(TableWriter):
-    # 64 characters; in bytes, so that it also holds for the server's own files.
+    # The limit is 64 characters. Counting bytes also respects the limit of file names on the server.
     name_limit = 64
     types: ClassVar = {Kind.BOOL: "BOOLEAN", Kind.INT: "BIGINT", Kind.FLOAT: "DOUBLE", Kind.TEXT: "TEXT"}
 
@@ -32,7 +32,7 @@ class MySQLWriter(TableWriter):
 
     def __init__(self, database: MySQLDatabase) -> None:
         super().__init__(database)
-        # Whatever the session that reads is set to: what is written must be seen.
+        # Independent of the settings of the reading session: written rows must be visible at once.
         self.run("SET autocommit = 1, sql_notes = 1")
 
     def quote(self, name: str) -> str:
@@ -81,7 +81,7 @@ class MySQLWriter(TableWriter):
             self.run(f"RENAME TABLE {self.quoted(staging)} TO {self.quoted(table)}")
             return
         old = self._old(table, suffix)
-        # One statement with both: there is no moment without the table.
+        # One statement with both renames: the table exists at every moment.
         self.run(
             f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(staging)} TO {self.quoted(table)}"
         )
@@ -103,7 +103,7 @@ class MySQLWriter(TableWriter):
 
 
 def _pieces(rows: Iterator[tuple[bytes, ...]]) -> Iterator[list[bytes]]:
-    """Groups rows, in brackets, by about INSERT_BYTES."""
+    """Groups rows, in brackets, into parts of about INSERT_BYTES."""
     piece: list[bytes] = []
     size = 0
     for row in rows:
@@ -118,7 +118,7 @@ def _pieces(rows: Iterator[tuple[bytes, ...]]) -> Iterator[list[bytes]]:
 
 
 def _literal(column: ColumnInfo) -> Callable[[bytes | None], bytes]:
-    """Gives how a column's values are written. Text is in hexadecimal: no session setting changes how that is read."""
+    """Returns the encoder of a column's values. Text is in hexadecimal, which no session setting changes."""
     if column.decode in (decode.ints, decode.floats, decode.decimals):
         return lambda value: b"NULL" if value is None else value
     introducer = b"" if column.decode in (decode.blobs, bits) else b"_utf8mb4 "

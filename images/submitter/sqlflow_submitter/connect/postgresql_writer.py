@@ -64,7 +64,7 @@ class PostgreSQLWriter(TableWriter):
         )
         if oid is None:
             return f"schema {schema} does not exist" if schema else "no schema of the search path exists"
-        return None if may_create == "true" else "this user may make no table in its schema"
+        return None if may_create == "true" else "this user may not create tables in its schema"
 
     def dependents(self, table: TableName) -> list[str]:
         found = self._database.rows(

@@ -1,4 +1,4 @@
-"""Writes tables in SQLite, on the connection that reads: another one would meet its lock."""
+"""Writes tables in SQLite, on the reading connection: a second one would wait for its lock."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class SQLiteWriter(TableWriter):
             try:
                 self._database.insert(f"INSERT INTO {self.quoted(table)} VALUES ({places})", raw)
             except UnicodeEncodeError as error:
-                raise UserError("a text of the select is not UTF-8: it cannot be written") from error
+                raise UserError("cannot write a text of the select: it is not UTF-8") from error
 
     def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:
-        # SQLite has no comments on tables, but keeps the text that made one. What a select computes has no type.
+        # SQLite has no comments on tables, but stores the text of CREATE TABLE. Computed columns have no type.
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
         self.run(f"CREATE TABLE {self.quoted(table)} ({_comment(name)} {definitions})")
 
@@ -57,7 +57,7 @@ class SQLiteWriter(TableWriter):
         return READS if any((schema.lower(), name.lower()) == wanted for schema, name in read) else None
 
     def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
-        # Else a view on the old table would keep the new one from taking the name.
+        # Otherwise a view on the old table would prevent the rename.
         self.run("PRAGMA legacy_alter_table = ON")
         with self._transaction("BEGIN IMMEDIATE"):
             check()
@@ -69,10 +69,10 @@ class SQLiteWriter(TableWriter):
         self.run(begin)
         try:
             yield
-            # Refused, as while somebody reads, it leaves the transaction open.
+            # If COMMIT fails, for example because of a reader, the transaction stays open.
             self.run("COMMIT")
         except BaseException:
-            # After some errors SQLite has done so itself.
+            # After some errors, SQLite has already rolled back.
             with suppress(SubmitterError):
                 self.run("ROLLBACK")
             raise

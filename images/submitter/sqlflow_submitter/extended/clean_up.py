@@ -1,4 +1,4 @@
-"""Removes scratch tables of attempts that were killed: no later attempt of their step will do it."""
+"""Drops staging tables of killed attempts, if no later attempt of their step will do it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from sqlflow_submitter.step import CleanUp, Step
 
 
 def clean_up(step: Step, task: CleanUp, database: Database) -> None:
-    """Drops the scratch tables of all attempts of the step. Idempotent.
+    """Drops the staging tables of all attempts of the step. Idempotent.
 
-    An attempt that was granted its commit and then killed may or may not have replaced the result table. Its scratch
-    table tells which, so this is reported before the table is dropped.
+    An attempt that was killed after its grant may or may not have replaced the result table. If its staging table
+    still exists, it has not. This is reported before the staging table is dropped.
     """
     for statement in step.statements:
         if statement.result_table is None:

@@ -1,4 +1,4 @@
-"""EVALUATE: measures a model on labelled rows."""
+"""EVALUATE: computes metrics of a model on labelled rows."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from sqlflow_submitter.xgb.parameters import as_list, check_attributes
 
 
 def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Sends the measurements as a result set of (metric, value) and as metrics; writes them INTO a table, or the log.
+    """Sends the metrics as a result set of (metric, value) and as a frame, and writes them INTO a table, if any.
 
-    `validation.metrics` chooses them, and each is called as it is there; else they are those usual for the objective.
+    `validation.metrics` selects them, and the names in it are used in the result. The default depends on the objective.
 
     Raises:
-        UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there is no row.
+        UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there are no rows.
     """
     model = TrainedModel(statement.model_dir)
     attributes = check_attributes(statement.attributes, rules.attributes("evaluate"))
@@ -51,7 +51,7 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
         and len(model.meta.classes) == 2
         and metrics.measures_second_class(chosen.values())
     ):
-        channel.print_line(f"precision, recall and f1 are those of class {model.meta.classes[1]}")
+        channel.print_line(f"precision, recall and f1 are for class {model.meta.classes[1]}")
     if statement.result_table:
         with result_table(statement, attributes, step.staging_suffix, database) as table:
             writer = table.writer

@@ -1,7 +1,7 @@
-"""EXPLAIN: how much each feature moved each prediction, as SHAP values.
+"""EXPLAIN: the contribution of each feature to each prediction, as SHAP values.
 
-XGBoost computes them itself, exactly for trees. A feature that takes several columns of the matrix gets their sum:
-SHAP values add up.
+XGBoost computes them; for trees they are exact. A feature that occupies several columns of the matrix gets the sum of
+their values, because SHAP values are additive.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ ROW_COLUMN = "row"
 
 
 def explain(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Prints a ranking of the features, shows it as a plot, and writes every SHAP value INTO a table, if asked.
+    """Prints a ranking of the features, sends a plot of it, and writes all SHAP values INTO a table, if any.
 
-    The table has the select's columns that the model does not read, such as a key; a column `row` (the row's number in
-    the select, from 1), one column for each feature, and with several classes a column `class` and one line for each
-    class of a row.
+    The table has: the columns of the select that the model does not read, such as a key; `row`, the number of the row
+    in the select, from 1; with more than two classes `class`, and one table row for each class; and one column for
+    each feature.
 
     Raises:
-        UserError: an attribute does not exist, a column that the model reads is not in the select, or there is no row.
+        UserError: an attribute does not exist, the select lacks a column that the model reads, or there are no rows.
     """
     attributes = check_attributes(statement.attributes, rules.attributes("explain"))
     model = TrainedModel(statement.model_dir)
@@ -65,14 +65,14 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     if missing:
         shown = ", ".join(missing[:MAX_NAMED]) + (" …" if len(missing) > MAX_NAMED else "")
         channel.print_line(
-            f"warning: no font at hand has all characters of {shown}: the picture shows boxes in their place; "
+            f"warning: no installed font has all characters of {shown}: the picture shows boxes instead; "
             "install one in the image, such as fonts-noto-cjk"
         )
     channel.display("image/png", picture)
 
 
 def unique_names(wanted: Iterable[str], taken: Iterable[str] = (ROW_COLUMN, CLASS_COLUMN)) -> list[str]:
-    """Names columns; where a name is taken, a number is added: `class_2`."""
+    """Returns column names that are unique: a number is appended to a name that is taken, as in `class_2`."""
     names: list[str] = []
     used = {name.lower() for name in taken}
     for label in wanted:
@@ -98,14 +98,14 @@ def _create(
         renamed = (
             f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(passthrough.names, kept, strict=True)
         )
-        # The line's end keeps a comment at the select's end from swallowing the rest.
+        # The newline ends a comment that the select may end with.
         select = f"SELECT {', '.join(renamed)} FROM ({select}\n) AS sqlflow_carried"
     columns = [column._replace(name=name) for column, name in zip(passthrough.columns, kept, strict=True)]
     table.create_from_select(select, columns, computed)
 
 
 def has_classes(model: TrainedModel) -> bool:
-    """Whether each row has SHAP values for each class; of two classes only the second has its own."""
+    """Returns whether each row has SHAP values for each class. With two classes, only the second has values."""
     return model.meta.classes is not None and len(model.meta.classes) > 2
 
 
@@ -117,7 +117,7 @@ def _explain(
     channel: StatementChannel,
     into: tuple[ResultTable, PassthroughColumns] | None,
 ) -> Floats:
-    """Gives the mean absolute SHAP value of each feature; with several classes, the mean over them too."""
+    """Returns the mean absolute SHAP value of each feature, over all rows and classes."""
     from sqlflow_submitter.xgb.booster import contributions
 
     booster = model.booster()
@@ -141,7 +141,7 @@ def _explain(
 
 
 def by_feature(contributions: Any, model: TrainedModel) -> Floats:
-    """Sums the matrix's columns by feature: (rows, classes, features), with one class where there is one output."""
+    """Sums the columns of the matrix by feature: (rows, classes, features). A model with one output has one class."""
     if contributions.ndim == 2:
         contributions = contributions[:, np.newaxis, :]
     widths = [matrix_width(feature, model.one_hot) for feature in model.meta.features]
@@ -151,7 +151,7 @@ def by_feature(contributions: Any, model: TrainedModel) -> Floats:
 
 
 def _raw(table: ResultTable, shap: Floats, rows_before: int, model: TrainedModel) -> list[Sequence[Any]]:
-    """Gives the columns of ours for a batch, as raw values."""
+    """Returns the computed columns for a batch, as raw values."""
     rows, classes, features = shap.shape
     numbers = np.repeat(np.arange(rows_before + 1, rows_before + rows + 1), classes)
     columns: list[list[Any]] = [numbers.tolist()]

@@ -1,4 +1,4 @@
-"""SHOW MODELS and DESCRIBE MODEL: what is stored, and what one model is."""
+"""SHOW MODELS and DESCRIBE MODEL."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlflow_submitter.step import Statement
 
 
 def show_models(statement: Statement, channel: StatementChannel) -> None:
-    """Sends a row for each model: its name, its size, and when it was published, in UTC."""
+    """Sends one row for each model: name, size, and time of publication in UTC."""
     try:
         models = json.loads(Path(statement.listing).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -31,7 +31,7 @@ def _time(published_ms: int | None) -> str | None:
 
 
 def describe_model(statement: Statement, channel: StatementChannel) -> None:
-    """Sends what is known of a model as rows of a property and its value: first the model, then its features."""
+    """Sends the properties of a model as rows of (property, value): first the model's own, then its columns."""
     folder = Path(statement.model_dir)
     meta = ModelMeta.load(folder)
     classes = None if meta.classes is None else ", ".join(map(str, meta.classes))
@@ -44,7 +44,7 @@ def describe_model(statement: Statement, channel: StatementChannel) -> None:
         *((f"measured {name}", f"{value:.6g}") for name, value in meta.evaluation.items()),
         *((f"attribute {name}", str(value)) for name, value in meta.attributes.items()),
         ("weights in bytes", str((folder / WEIGHTS).stat().st_size)),
-        # With its lines: a comment ends where its line ends.
+        # Newlines are kept, because they end comments.
         ("select", meta.select.strip()),
         ("trained (UTC)", _time(meta.trained_ms)),
         ("trained by", meta.trained_by or None),
@@ -58,7 +58,7 @@ def describe_model(statement: Statement, channel: StatementChannel) -> None:
 
 
 def _column(column: dict[str, Any]) -> str:
-    """`number, declared REAL, 35 distinct, 2 missing; nearly unique`."""
+    """Formats a column: `number, declared REAL, 35 distinct, 2 missing; nearly unique`."""
     words = [column["taken_as"]]
     if column["declared"]:
         words.append(f"declared {column['declared']}")

@@ -1,4 +1,4 @@
-"""Columns of a select that a result table takes over as they are, in the database's own types."""
+"""Columns of a select that are copied to a result table unchanged, in the database's own types."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from sqlflow_submitter.features.numbers import value_error
 
 
 class PassthroughColumns:
-    """Some columns of a select, in its order."""
+    """Some columns of a select, in the order of the select."""
 
     def __init__(self, described: Sequence[ColumnInfo], exclude: Sequence[str]) -> None:
         """
         Args:
             described: the select's columns.
-            leave_out: names of those that are not taken over, in any case.
+            exclude: names of columns that are not copied; case does not matter.
 
         Raises:
-            UserError: a column comes twice.
+            UserError: the select has a column twice.
         """
         excluded = {name.lower() for name in exclude}
         available = [column.name for column in described]
@@ -33,17 +33,17 @@ class PassthroughColumns:
     def insert(
         self, table: ResultTable, batch: Batch, extra: Sequence[Sequence[Any]], rows_before: int, copies: int = 1
     ) -> None:
-        """Adds a batch's rows, with more columns of raw values after those of the select.
+        """Adds the rows of a batch, with extra columns of raw values after those of the select.
 
         Args:
-            table: the table that is being filled.
+            table: the table to fill.
             batch: rows of the select.
-            more: the further columns, each with `copies` values for each row.
-            rows_before: rows of the select before this batch.
-            copies: each row of the select is written so many times, in pieces as large as a batch.
+            extra: the extra columns, each with `copies` values for each row.
+            rows_before: number of rows of the select before this batch.
+            copies: how often each row of the select is written. Each insert has at most as many rows as a batch.
 
         Raises:
-            UserError: a text is not UTF-8; with its column and row.
+            UserError: a text is not UTF-8; the message names its column and row.
         """
         columns = [batch.raw[place] for place in self._places]
         size = max(1, BATCH_ROWS // copies)
@@ -58,12 +58,12 @@ class PassthroughColumns:
                 raise
 
     def _not_utf8(self, columns: Sequence[Sequence[Any]], rows_before: int) -> UserError:
-        """Names the first text of a batch that is not UTF-8. SQLite gives its bytes as lone surrogates."""
+        """Returns the error for the first text of a batch that is not UTF-8. SQLite's driver uses lone surrogates."""
         for name, values in zip(self.names, columns, strict=True):
             for row, value in enumerate(values):
                 if isinstance(value, str) and any("\udc80" <= character <= "\udcff" for character in value):
                     shown = value.encode("utf-8", "surrogateescape")
                     return value_error(
-                        f"column {name}", rows_before + row + 1, shown, "is not UTF-8: it cannot be written"
+                        f"column {name}", rows_before + row + 1, shown, "cannot be written: it is not UTF-8"
                     )
-        return UserError("a text of the select is not UTF-8: it cannot be written")
+        return UserError("cannot write a text of the select: it is not UTF-8")

@@ -1,6 +1,6 @@
-"""Checks later statements before a statement does its work: a training of hours must not end in a misspelt column.
+"""Checks later statements before a statement starts its work, so that a misspelt column is not found after hours.
 
-Nothing is refused that would work once the earlier statements have run.
+No statement is rejected that could succeed after the earlier statements.
 """
 
 from __future__ import annotations
@@ -26,36 +26,36 @@ from sqlflow_submitter.xgb.objectives import Task, check_objective
 from sqlflow_submitter.xgb.parameters import Parameters, as_list, check_attributes
 
 MAX_REPORTED = 10
-"""Faults that one message names."""
+"""Maximum number of errors in one message."""
 
 
 SAMPLED_ROWS = 100
-"""Rows that are looked at for a value of a column."""
+"""Number of rows in which a value of a column is searched."""
 
 
 class Plan(NamedTuple):
-    """A model that the row itself trains."""
+    """A model that the program trains before the checked statement."""
 
     select: str
     plan: TrainPlan
 
 
 def check_later_statements(now: Statement, later: Iterable[Statement], database: Database) -> None:
-    """Checks statements that will run in later steps, as far as the database can tell now.
+    """Checks the statements of later steps, as far as the present state of the database allows.
 
     Args:
-        now: the statement that is about to run; its own faults are its own to report.
-        ahead: the later ones. Of models that exist, only what is known of them is there.
-        database: asked for columns and tables; nothing is executed.
+        now: the statement that is about to run. It reports its own errors.
+        later: the later statements. For existing models, only their metadata is available.
+        database: used to look up columns and tables; no statement is executed.
 
     Raises:
-        UserError: some cannot run; with the number of each statement.
+        UserError: some of them cannot succeed; the message has the number of each.
     """
     row = _ProgramState(now, database)
     faults = []
     for statement in later:
         if row.may_create_tables:
-            # What is there then is not known.
+            # From here on, the set of tables is unknown.
             break
         try:
             row.check(statement)
@@ -80,30 +80,30 @@ def _selects(statement: Statement) -> list[str]:
 
 
 class _ProgramState:
-    """What is known of the statements so far."""
+    """The known effects of the statements so far."""
 
     def __init__(self, now: Statement, database: Database) -> None:
         self._database = database
         self._plans: dict[str, Plan] = {}
-        # A table that an earlier statement makes is SQLFlow's own by then.
+        # Result tables of earlier statements: they may be replaced, because SQLFlow creates them.
         self._created_tables: set[str] = set()
         self.may_create_tables = False
-        """A function was called that may make tables."""
+        """A statement called a function that may create tables."""
         if now.kind == "train":
             self._plans[now.model] = Plan(now.select, TrainPlan(now, database))
         self.record_effects(now)
 
     def record_effects(self, statement: Statement) -> None:
-        """Notes what a statement will have done."""
+        """Records the effects that a statement will have."""
         if statement.result_table:
             self._created_tables.add(_bare(statement.result_table))
         if self._database.dialect == "postgresql":
             self.may_create_tables |= may_create_tables(self._behind(statement), self._database.dialect)
 
     def depends_on_created_table(self, statement: Statement) -> bool:
-        """Tells whether a view or function behind a statement needs what the row makes.
+        """Returns whether a statement reads, through a view or function, a table that the program creates.
 
-        That the statement itself names it, the server has seen.
+        The server has already checked whether the statement itself names such a table.
         """
         return bool(self._created_tables) and mention_any(self._behind(statement), self._created_tables)
 
@@ -111,7 +111,7 @@ class _ProgramState:
         return select_dependencies(_selects(statement), self._database.dialect, self._database.rows)
 
     def check(self, statement: Statement) -> None:
-        """Raises UserError when a statement cannot run."""
+        """Raises UserError if a statement cannot succeed."""
         match statement.kind:
             case "standard":
                 if not statement.depends_on_earlier:
@@ -135,7 +135,7 @@ class _ProgramState:
             self._check_inputs(earlier, available)
             self._plans[statement.model] = earlier
         elif (statement.using or statement.pretrained) and _meta(statement.pretrained) is None:
-            # Which columns the model reads hangs on the earlier model, of which nothing is known.
+            # The earlier model decides which columns are read, and nothing is known about it.
             resolve_column("label", statement.label or "", self._columns(statement.select))
         else:
             self._plans[statement.model] = Plan(statement.select, TrainPlan(statement, self._database))
@@ -171,7 +171,7 @@ class _ProgramState:
         return [column.name for column in self._database.describe(select)]
 
     def _check_inputs(self, trained: Plan, available: Sequence[str]) -> None:
-        """Refuses a select that lacks a column which the model will read, or has it twice."""
+        """Raises UserError if a select lacks a column that the model will read, or has it twice."""
         derived = set(trained.plan.clause.derived)
         for name in trained.plan.inputs():
             try:
@@ -181,19 +181,19 @@ class _ProgramState:
                     raise
 
     def _has_values(self, select: str, column: str) -> bool:
-        """Tells whether a column surely has a value: one without is left out. Asked of what a later select lacks."""
+        """Returns whether a column certainly has a value. Training omits a column without one."""
         with open_writer(self._database) as writer:
             quoted = writer.quote(column)
         sql = f"SELECT {quoted} FROM ({select}\n) AS sqlflow_select WHERE {quoted} IS NOT NULL LIMIT {SAMPLED_ROWS}"
         try:
             return any(is_never_missing(value) for (value,) in self._database.rows(sql))
         except UserError:
-            # Such as a column that comes twice: training will say so.
+            # For example, the select has the column twice. Training will report it.
             return False
 
 
 def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:
-    """Refuses to continue the training of another kind of model, as far as it is known before that is trained."""
+    """Checks that training can continue from a model that is not trained yet, as far as that is known."""
     parameters = Parameters(resolve_booster(statement.estimator), statement.attributes)
     objective = earlier.parameters.native.get("objective")
     if objective is not None:
@@ -203,21 +203,21 @@ def _check_continuation(statement: Statement, earlier: TrainPlan) -> None:
 
 
 def _check_task(statement: Statement, task: Task) -> None:
-    """Refuses what a model cannot give that predicts this."""
+    """Raises UserError if the statement requests what a model of this task cannot compute."""
     for_classes = task is not Task.NUMBER
     if statement.kind == "evaluate" and "validation.metrics" in statement.attributes:
         from sqlflow_submitter import metrics
 
         metrics.select_metrics([str(name) for name in as_list(statement.attributes["validation.metrics"])], for_classes)
     if statement.kind == "predict" and not for_classes and statement.attributes.get("predict.probabilities") is True:
-        raise UserError(f"attribute predict.probabilities: model {statement.model} has none, as it predicts a number")
+        raise UserError(f"attribute predict.probabilities: model {statement.model} has none: it predicts a number")
 
 
 def _meta(folder: str | None) -> ModelMeta | None:
-    """Gives what is known of a model that exists; None: nothing.
+    """Returns the metadata of an existing model, or None if it is not available.
 
     Raises:
-        UserError: this release cannot use it.
+        UserError: this release cannot read it.
     """
     if not folder or not (Path(folder) / META).exists():
         return None
@@ -228,5 +228,5 @@ def _meta(folder: str | None) -> ModelMeta | None:
 
 
 def _bare(table: str) -> str:
-    """Gives a table's own name, as the server compares it."""
+    """Returns a table's name without its schema, as the server compares it."""
     return table.rpartition(".")[2].strip('`"[]').lower()

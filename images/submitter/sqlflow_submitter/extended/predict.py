@@ -1,4 +1,4 @@
-"""PREDICT: the select's rows, and what the model says of each, into a table."""
+"""PREDICT: writes the rows of a select and the model's predictions to a table."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sqlflow_submitter.xgb.parameters import check_attributes
 
 
 def predict(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Writes the result table: the select's columns without the result column, then the result column.
+    """Writes the result table: the columns of the select without the result column, then the result column.
 
-    For a class the result is the label as it was in the training data; else a number. With `predict.probabilities` a
-    column `p_<class>` for each class follows; see `result_layout`.
+    The result is a class as it was in the training data, or a number. With `predict.probabilities`, a column
+    `p_<class>` for each class follows; see `result_layout`.
 
     Raises:
-        UserError: a column that the model reads is not in the select, or a value cannot be read.
+        UserError: the select lacks a column that the model reads, or a value cannot be read.
     """
     if not statement.result_table or not statement.result_column:
         raise UserError("PREDICT needs a table and a column, as in TO PREDICT d.t.class USING m")

@@ -11,6 +11,6 @@ from sqlflow_submitter.step import Statement
 
 
 def show_train(statement: Statement, channel: StatementChannel) -> None:
-    """Sends one row: the model's name and its whole TRAIN statement."""
+    """Sends one row: the model's name and its TRAIN statement."""
     meta = ModelMeta.load(Path(statement.model_dir))
     send_rows(["Model", "Train Statement"], [[statement.model], [meta.original_sql.strip()]], channel)

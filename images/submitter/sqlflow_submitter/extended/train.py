@@ -1,4 +1,4 @@
-"""TRAIN: checks what can be checked at once, then loads, boosts and saves."""
+"""TRAIN: checks the statement, loads the data, trains the model and saves it."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from sqlflow_submitter.extended.training_data import TrainingData
 
 MAX_ROUND_LINES = 50
-"""So many rounds are printed at most; all of them go out as metrics."""
+"""Maximum number of rounds that are printed. All rounds are sent as metrics."""
 
 
 def train(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
     """Trains a model and writes it to the statement's output folder.
 
     Raises:
-        UserError: the statement or the data is wrong; told within the first second where it can be.
+        UserError: the statement or the data is wrong. Raised before data is loaded, if possible.
     """
     with channel.spans.span("derive"):
         plan = TrainPlan(statement, database)
     channel.print_line(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
 
-    # From here on numpy is needed, and then xgboost.
+    # Large imports start here: numpy, and later xgboost.
     from sqlflow_submitter.extended.training_data import load_training_data
 
     with channel.spans.span("load"):
@@ -89,7 +89,7 @@ class _Rounds:
         self._total = total
         self._every = max(1, total // MAX_ROUND_LINES)
         self.measured: list[dict[str, float]] = []
-        """The measurements of each round so far."""
+        """The metrics of each round so far."""
 
     def done(self, values: dict[str, float]) -> None:
         self.measured.append(values)
@@ -103,7 +103,7 @@ class _Rounds:
             self._channel.print_line(f"round {number}/{self._total}  {measured}")
 
     def end(self, kept: int) -> None:
-        """Says how many rounds the model keeps, where it is not all."""
+        """Reports how many rounds the model keeps, if training stopped early."""
         trained = len(self.measured)
         if kept < trained or trained < self._total:
             self._channel.print_line(

@@ -1,4 +1,4 @@
-"""Loads what a TRAIN statement learns from."""
+"""Loads the training and validation data of a TRAIN statement."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from sqlflow_submitter.features.spec import Feature
 from sqlflow_submitter.statement import StatementChannel
 
 Labelled = tuple[Matrix, Any]
-"""Rows, and their labels: class codes or numbers."""
+"""Rows, and their labels as class codes or numbers."""
 
 
 class TrainingData(NamedTuple):
     train: Labelled
     validation: Labelled | None
     features: list[Feature]
-    """Those of the COLUMN clause, then those derived, vocabularies learned."""
+    """The features of the COLUMN clause, then the derived ones, with their vocabularies."""
     classes: list[Class] | None
-    """Labels by class code; None where labels are numbers."""
+    """Labels by class code. None if labels are numbers."""
     reports: list[ColumnReport]
-    """What each column was taken for, the label first."""
+    """How each column was read, the label first."""
     objective_reason: str
 
 
 def load_training_data(plan: TrainPlan, select: str, database: Database, channel: StatementChannel) -> TrainingData:
-    """Loads the select and `validation.select`; settles the objective and the number of classes where they are open.
+    """Loads the select and `validation.select`. Chooses the objective and the number of classes if they are not set.
 
     Raises:
-        UserError: there is no row, or a value or label cannot be used.
+        UserError: there are no rows, or a value or label cannot be used.
     """
     parameters, earlier = plan.parameters, plan.earlier
     one_hot = plan.booster == "gblinear"
@@ -71,7 +71,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
     classes: list[Class] | None = None
     reason = reason or reader.reason
     if earlier is not None:
-        reason = "as the earlier model has it"
+        reason = "the earlier model has it"
     if reader.as_classes:
         classes, labels = assign_class_codes(plan.label, reader.seen(), labels, parameters)
     elif parameters.task is None:
@@ -91,13 +91,13 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
 def _show(reports: list[ColumnReport], objective: str, reason: str, is_chosen: bool, channel: StatementChannel) -> None:
     for line in table(reports):
         channel.print_line(line)
-    channel.print_line(f"objective {objective}: {reason}" + ("; set objective to have another" if is_chosen else ""))
+    channel.print_line(f"objective {objective}: {reason}" + ("; set objective to choose another" if is_chosen else ""))
 
 
 def _held_out(
     plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
 ) -> Labelled:
-    """Loads `validation.select` by the features that were learned."""
+    """Loads `validation.select` with the learned features."""
     result = open_select(database, plan.parameters.validation_select)
     inputs = [name for feature in features.features for name in feature.columns()]
     load(result, inputs, plan.validation, features.add, labels, channel, "load validation")

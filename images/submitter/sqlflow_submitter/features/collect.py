@@ -1,25 +1,25 @@
-"""Takes in a column of the training data, and decides what it is once all of its values are known.
+"""Collects a column of the training data, and decides its feature when all values are known.
 
-What a column is taken for:
+The rules:
 
-- A declared boolean, whole number or number is a number. A date or timestamp is the number of days since 1970.
-- Of a text, and of what has no declared type (SQLite's expressions), all values decide. Only numbers: a number. Only
-  ISO dates: days. Only lists like `1,2,3`, all as long: a vector. Only texts like `3:0.5 9:1`: sparse, as wide as the
-  highest index of all rows says. Else the texts are categories, a *vocabulary*.
-- Texts of one pair each, such as `16:9` and `10:30`, are categories like other times and ratios. So are numbers among
-  which some have leading zeros: they are codes, of which `01` and `1` are two.
-- Where NEARLY_ALL of the rows, or of the different texts, look like numbers, dates or lists, a few that do not make no
-  vocabulary of them: an empty text and the like is missing, with a warning; any other value is an error.
+- A column declared as boolean, whole number or number is a number. A date or timestamp is a number of days since 1970.
+- The values decide about text columns, and about columns without a declared type (SQLite's expressions). Only numbers:
+  a number. Only ISO dates: days. Only lists like `1,2,3` of one length: a vector. Only texts like `3:0.5 9:1`: sparse,
+  with a width given by the highest index of all rows. Otherwise the texts are categories, called a *vocabulary*.
+- Texts with one pair each, such as `16:9` and `10:30`, are categories, because they may be times or ratios. Numbers of
+  which some have leading zeros are categories, too: as codes, `01` and `1` differ.
+- If NEARLY_ALL rows, or different texts, are numbers, dates or lists, the rest does not turn them into a vocabulary. An
+  empty text or a word for a missing value is missing, with a warning. Any other value is an error.
 - Numbers and words in one column are an error.
-- A column that is missing in every row is left out, with a warning.
+- A column without any value is omitted, with a warning.
 
-The order of rows does not matter: the same rows give the same features, or an error. With more different texts than a
-vocabulary may have, all must be of one form. So that form is settled when the dictionary is full, and each later text
-is held to it. Two cases stay open: texts for missing values only, and single pairs only, which are sparse if any later
-row has two or more pairs, and else an error.
+The order of rows does not matter: the same rows give the same features, or an error. If there are more different texts
+than a vocabulary may have, all must have the same form. So the form is decided when the dictionary is full, and each
+later text must have it. Two cases stay open. Texts that all mean a missing value decide nothing. Single pairs are
+sparse if a later row has two or more pairs; otherwise they are an error.
 
-Memory: 4 bytes for each number of the matrix, 8 where `store` needs them; 8 for each row of sparse texts, and 12 for
-each pair; other texts as `dictionary` says.
+Memory: 4 bytes for each number of the matrix, or 8 if `store` needs them. 8 bytes for each row of sparse texts, and 12
+for each pair. `dictionary` states the memory for other texts.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ KEY_NAME = re.compile(r"(.*_)?(row)?(id|uuid|guid|key)|.*Id|.*ID")
 
 
 class LearnedColumn(NamedTuple):
-    """A column, once all is known."""
+    """The result for a column."""
 
     feature: Feature | None
-    """None: it is left out."""
+    """None: the column is omitted."""
     block: Block
     report: ColumnReport
 
 
 class Collector:
-    """Takes in one column, batch after batch."""
+    """Collects one column, batch by batch."""
 
     def __init__(self, column: str, database_type: str, is_named: bool = False) -> None:
         """Args:
-        column: its name.
-        database_type: the database's name for its declared type; empty where it has none.
-        is_named: the COLUMN clause says DENSE: words are an error, and it is never left out.
+        column: the column's name.
+        database_type: the database's name for its declared type; empty if it has none.
+        is_named: the COLUMN clause has DENSE for it. Words are then an error, and the column is never omitted.
         """
         self.column = column
         self._type = database_type
@@ -78,7 +78,7 @@ class Collector:
         self._store: NumberStore | None = None
         self._lists: EncodedFeature | None = None
         self._pending_error: UserError | None = None
-        """To be raised if no row of a sparse text has two pairs."""
+        """The error to raise if no row of a sparse text has two pairs."""
         if self._declared in (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER):
             self._settle_as(Form.NUMBER)
 
@@ -103,7 +103,7 @@ class Collector:
         return self._reader is None and self._lists is None
 
     def _find_typed_values(self, values: Values) -> None:
-        """Finds numbers, dates or binary data among what may be texts so far."""
+        """Looks for numbers, dates and binary data while the column may still be texts."""
         if values.kind in DATE_KINDS:
             self._settle_as(Form.DATE)
         elif values.kind in NUMERIC_KINDS:
@@ -118,7 +118,7 @@ class Collector:
                     return
 
     def _settle_as(self, form: Form) -> None:
-        """Settles that the column holds numbers, or dates, and reads the texts that came before."""
+        """Decides that the column has numbers or dates, and reads the earlier texts as such."""
         column = self.column
         advice = "" if form is Form.DATE else f"; for words use CATEGORY_HASH({column}, 100)"
         if form is Form.NUMBER and self._declared is Declared.OPEN:
@@ -137,13 +137,13 @@ class Collector:
         texts, self._texts = self._texts, Texts()
         numbers = self._reader.read_texts((text.row, text.text, text.rows) for text in texts.each())
         rows = texts.rows()
-        # The last entry stands for NULL.
+        # The last entry is for NULL.
         values = np.append(numbers.values, 0)
         missing = np.append(numbers.missing, True)
         self._store.add(numbers._replace(values=values[rows], missing=missing[rows]))
 
     def _settle_texts(self) -> None:
-        """Decides what the texts are; leaves the column open where they are words, or there are none."""
+        """Decides the form of the texts. The column stays open if they are words, or if there are none."""
         texts = self._texts
         each = list(texts.each(has_codes=not self._must_be_number))
         rows, different = Counter[Form](), Counter[Form]()
@@ -177,13 +177,13 @@ class Collector:
                 raise self._too_many()
 
     def _settle_as_lists(self, feature: Feature) -> None:
-        """Settles that the column holds lists, and reads those that came before."""
+        """Decides that the column has lists, and reads the earlier texts as such."""
         self._lists = EncodedFeature(feature, self._tally)
         texts, self._texts = self._texts, Texts()
         self._lists.add({self.column: Values(Kind.TEXT, texts.values())})
 
     def _add_lists(self, lists: EncodedFeature, values: Values) -> None:
-        """Adds a batch of lists. An encoder alone would take more for one than what makes a column one of lists."""
+        """Adds a batch of lists. Checks their form first, because an encoder alone would accept more."""
         forms = (Form.PAIRS, Form.PAIR) if lists.feature.kind == SPARSE else (Form.NUMBERS,)
         for row, value in enumerate(values.values):
             if value is None:
@@ -192,15 +192,15 @@ class Collector:
             if form is Form.PAIRS:
                 self._pending_error = None
             if form not in (*forms, Form.MISSING):
-                what = f"is not a {forms[0].value}, as the column's other values are{self._advice_for_words()}"
+                what = f"is not a {forms[0].value}, unlike the column's other values{self._advice_for_words()}"
                 raise self._pending_error or value_error(f"column {self.column}", self._rows + row + 1, value, what)
         lists.add({self.column: values})
 
     def _common_width(self, each: list[Text]) -> int | None:
-        """Gives the length that all lists have; None where most have no common one.
+        """Returns the common length of all lists, or None if most have different lengths.
 
         Raises:
-            UserError: nearly all have it.
+            UserError: nearly all lists have the same length, and one has not.
         """
         lists = [(text, text.text.count(",") + 1) for text in each if text.form is Form.NUMBERS]
         rows = Counter[int]()
@@ -217,7 +217,7 @@ class Collector:
         raise value_error(f"column {self.column}", text.row, text.text, what, self._advice_for_words())
 
     def _refuse(self, each: list[Text], form: Form, most: int, total: int) -> None:
-        """Names the first value that keeps the column from being what it is mostly, or must be."""
+        """Raises the error about the first value without the required form, or without the form of most values."""
         if self._must_be_number and form not in (Form.NUMBER, Form.DATE):
             form = Form.DATE if self._declared is Declared.DATE else Form.NUMBER
             what = f"is not a {form.value}"
@@ -229,19 +229,19 @@ class Collector:
         raise value_error(f"column {self.column}", wrong.row, wrong.text, what, self._advice_for_words())
 
     def _advice_for_words(self) -> str:
-        return f"; leave such rows out, or for words use CATEGORY_HASH({self.column}, 100)"
+        return f"; exclude such rows, or for words use CATEGORY_HASH({self.column}, 100)"
 
     def _too_many(self) -> UserError:
         forms, column = self._texts.forms(), self.column
-        ways = f"leave it out of the select, or use CATEGORY_HASH({column}, {MAX_VOCABULARY})"
+        ways = f"remove it from the select, or use CATEGORY_HASH({column}, {MAX_VOCABULARY})"
         if Form.CODE in forms:
-            ways += f", or DENSE({column}) if its numbers with leading zeros are no codes"
+            ways += f", or DENSE({column}) if its numbers with leading zeros are not codes"
         if Form.PAIR in forms:
-            ways += f", or SPARSE({column}, size) if it holds index:value"
-        return UserError(f"column {column} holds more than {self._texts.limit()}: {ways}")
+            ways += f", or SPARSE({column}, size) if it has index:value"
+        return UserError(f"column {column} has more than {self._texts.limit()}; {ways}")
 
     def finish(self) -> LearnedColumn:
-        """Decides what the column is; the collector is used up.
+        """Decides the column's feature. The collector cannot be used afterwards.
 
         Raises:
             UserError: a value does not fit the others.
@@ -249,7 +249,7 @@ class Collector:
         if self._is_open():
             self._settle_texts()
             if self._is_named and self._reader is None:
-                # There are no values.
+                # No row has a value.
                 self._settle_as(Form.NUMBER)
         if self._reader is not None and self._store is not None:
             learned = self._finish_numbers(self._reader, self._store)
@@ -263,10 +263,10 @@ class Collector:
             report.warn(f"{irregular} value(s) taken as missing", "; ".join(self._tally.sentences()))
         if report.missing == self._rows and not self._is_named:
             report.taken_as, report.distinct = "left out", 0
-            report.warn("no values", "it has no value in any row, and is left out")
+            report.warn("no values", "it has no value in any row, and is omitted")
             return LearnedColumn(None, learned.block, report)
         if report.distinct == 1 and not report.more_distinct and self._rows >= FEW_ROWS:
-            report.warn("constant", "it has the same value in every row that has one: nothing can be learned from it")
+            report.warn("constant", "it has the same value in every row that has one: a model cannot learn from it")
         return learned
 
     def _finish_numbers(self, reader: NumberReader, store: NumberStore) -> LearnedColumn:
@@ -285,7 +285,7 @@ class Collector:
             report.warn(
                 "loses precision",
                 f"{fitted.lost} of its {fitted.distinct} different values become equal to others in XGBoost's 32 "
-                "bits: take a smaller unit or range of them in the select",
+                "bits; select a larger unit or a smaller range",
             )
         elif scaling.offset and not is_date:
             report.taken_as += f", less {scaling.offset}"
@@ -293,8 +293,8 @@ class Collector:
         if fitted.is_key and self._rows >= FEW_ROWS and (fitted.is_row_number or is_named):
             report.warn(
                 "looks like an id",
-                "each row has a different whole number, like an id: what the model learns from it helps with no other "
-                "row; leave it out of the select or of COLUMN if it is one",
+                "each row has a different whole number, like an id, and an id says nothing about other rows; "
+                "if it is one, remove it from the select or from COLUMN",
             )
         return LearnedColumn(feature, block, report)
 
@@ -310,7 +310,7 @@ class Collector:
         if feature.width == 2:
             report.warn(
                 "decimal commas?",
-                "each text is read as two numbers: if the comma is a decimal one, REPLACE it by a point",
+                "each text is read as two numbers; if the comma is a decimal comma, REPLACE it by a point",
             )
         return LearnedColumn(feature, block, report)
 

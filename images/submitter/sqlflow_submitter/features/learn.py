@@ -1,4 +1,4 @@
-"""Learns what the features of a TRAIN are, while it takes in the data."""
+"""Learns the features of a TRAIN statement while its data is loaded."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import CATEGORY_HASH, DENSE, Feature
 
 MAX_COUNTED = 10_000
-"""Different values of a column whose features are fixed beforehand; more are not counted."""
+"""Maximum number of distinct values that are counted in a column whose features are fixed."""
 
 
 class LearnedFeatures(NamedTuple):
-    """All that was learned."""
+    """The result of learning."""
 
     matrix: Matrix
     features: list[Feature]
@@ -26,16 +26,16 @@ class LearnedFeatures(NamedTuple):
 
 
 class Learner:
-    """Takes batch after batch. `collect` says how much memory it needs."""
+    """Collects the data, batch by batch. `collect` states the memory."""
 
     def __init__(
         self, features: Sequence[Feature], derived: Sequence[str], types: Mapping[str, str], one_hot: bool
     ) -> None:
         """Args:
-        features: those that the COLUMN clause spells out.
-        derived: columns whose feature all of their values decide.
+        features: the features that the COLUMN clause defines.
+        derived: columns whose features are derived from their values.
         types: the database's name for each column's declared type.
-        one_hot: give categories a column each, for models that would read codes as quantities.
+        one_hot: whether each category gets a column, for models that read codes as quantities.
         """
         self._one_hot = one_hot
         self._sources: list[EncodedFeature | Collector] = []
@@ -62,10 +62,10 @@ class Learner:
             counter.add(columns[column])
 
     def finish(self) -> LearnedFeatures:
-        """Decides what each column is; the learner is used up.
+        """Decides the features of all columns. The learner cannot be used afterwards.
 
         Raises:
-            UserError: a value does not fit its column, or no column has any.
+            UserError: a value does not fit its column, or no column has a value.
         """
         features: list[Feature] = []
         blocks: list[Block] = []
@@ -86,14 +86,14 @@ class Learner:
                 features.append(learned.feature)
                 blocks.append(learned.block)
         if not features:
-            raise UserError("no column has a value in any row: there is nothing to learn from")
+            raise UserError("cannot train: no column has a value in any row")
         for column, counter in self._counted.items():
             reports[column] = counter.report()
         return LearnedFeatures(assemble(features, blocks, self._one_hot), features, list(reports.values()))
 
 
 class ColumnCounter:
-    """Counts the values of a column whose features are fixed beforehand."""
+    """Counts the values of a column whose features are fixed."""
 
     def __init__(self, column: str, database_type: str, taken_as: str = "") -> None:
         self._report = ColumnReport(column, database_type, taken_as)
@@ -123,7 +123,7 @@ class ColumnCounter:
 
 
 def _use_canonical_text(feature: Feature) -> None:
-    """Has hashes made of what a value is, not of how a database writes it."""
+    """Makes hashes depend on the value, and not on how a database prints it."""
     if feature.kind == CATEGORY_HASH:
         feature.canonical = True
     for inner in feature.inputs:

@@ -1,4 +1,4 @@
-"""Names in SQL texts, and the views and functions that stand behind a text."""
+"""Finds names in SQL texts, and the views and functions that a text depends on."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ MAX_NAMES_PER_QUERY = 1_000
 
 
 class DatabaseObject(NamedTuple):
-    """Something that has a text: the select itself, a view, or a function."""
+    """An object with a text: the select itself, a view, or a function."""
 
     kind: str
     """`select`, `view` or `function`."""
     name: str
     text: str | None
-    """None: the database does not show it."""
+    """None if the database does not show it to this user."""
 
 
 class ObjectNames(NamedTuple):
-    """Names whose objects are wanted, in lower case."""
+    """Names to look up, in lower case."""
 
     names: Sequence[str]
-    """Views are among these."""
+    """Possible names of views."""
     calls: Sequence[str]
-    """Functions are among these."""
+    """Possible names of functions."""
 
 
 def words(text: str) -> set[str]:
-    """Gives every word, also those in texts and comments, and every quoted name, in lower case."""
+    """Returns every word and every quoted name in lower case, including those in literals and comments."""
     quoted = {part.lower() for parts in QUOTED.findall(text) for part in parts if part}
     return {word.lower() for word in WORD.findall(text)} | quoted
 
 
 def mentions(text: str, name: str) -> bool:
-    """Tells whether a name occurs as a word, in any case."""
+    """Returns whether a name occurs as a word. Case does not matter."""
     return re.search(rf"(?<![\w$]){re.escape(name)}(?![\w$])", text, re.IGNORECASE) is not None
 
 
 def dependencies(
     start: Iterable[DatabaseObject], find: Callable[[ObjectNames], Iterable[DatabaseObject]]
 ) -> list[DatabaseObject]:
-    """Gives these objects, and all whose names occur in their texts, and so on.
+    """Returns these objects, and recursively all objects whose names occur in their texts.
 
-    More may be found than is read, as any word may be meant; never less, but for a name that is put together when the
-    text runs. What looks like no call is no function. Within a function, which may be in another language, any word is.
+    The result may be too large, because any word is taken for a name. It is never too small, except for a name that
+    is composed at run time. In a select or view, only a word before a bracket can be a function. In a function, which
+    may be in another language, any word can be one.
 
     Args:
-        start: what is known already.
-        find: gives the views and functions of some names; each name is asked for once.
+        start: the known objects.
+        find: returns the views and functions with some names. Each name is looked up once.
     """
     found: dict[tuple[str, str], DatabaseObject] = {}
     asked_names: set[str] = set()
@@ -87,10 +88,10 @@ def _parts(lookup: ObjectNames) -> Iterator[ObjectNames]:
 
 
 def function_reason(objects: Iterable[DatabaseObject], name: str) -> str | None:
-    """Gives the reason why a table may be read by a function; None: no function names it."""
+    """Returns the reason why a function may read a table, or None if no function names it."""
     for it in objects:
         if it.kind == "function" and it.text is None:
-            return may_read(f"this user may not see the text of function {it.name}")
+            return may_read(f"this user cannot see the text of function {it.name}")
         if it.kind == "function" and mentions(it.text or "", name):
             return may_read(f"function {it.name} names it")
     return None

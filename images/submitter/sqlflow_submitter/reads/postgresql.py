@@ -1,8 +1,8 @@
-"""PostgreSQL: the tables that a select reads.
+"""PostgreSQL: finds the tables that a select reads.
 
-A view of the select is made in a transaction that is rolled back. PostgreSQL then has on record what the parsed select
-depends on: tables, views and functions, whatever the planner would leave out. Functions with a body in standard SQL
-have such a record too; of all others the text is searched.
+A view of the select is created in a transaction that is rolled back. In it, PostgreSQL's catalog lists what the
+parsed select depends on: tables, views and functions. Functions with a body in standard SQL are listed in the same
+way. The texts of all other functions are searched.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, de
 
 VIEW = "sqlflow_reads"
 
-# Beside what an object depends on: the select of a view, the policies of a table's rows, and the tables that inherit.
+# The objects in pg_depend, and also: the selects of views, the row policies of tables, and the tables that inherit.
 DEPENDENCIES = f"""
 WITH RECURSIVE behind(class, object) AS (
   SELECT 'pg_class'::regclass::oid, 'pg_temp.{VIEW}'::regclass::oid
@@ -42,20 +42,20 @@ CASE WHEN l.lanname IN ('c', 'internal') THEN NULL
 """
 
 RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b", re.IGNORECASE)
-"""Functions of PostgreSQL's own that run SQL which they are given as a text."""
+"""PostgreSQL's own functions that run an SQL text."""
 
 
 def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | None:
-    """Says why the result table may not be replaced by what a select gives; None: the select does not read it.
+    """Returns the reason why a select reads a table, or may read it. None: the select does not read it.
 
     Args:
         select: the select; it is not executed.
-        table: the result table, quoted, with its schema if it has one.
-        name: the result table's own name.
-        ask: asks the database; no transaction is open.
+        table: the table, quoted, with its schema if it has one.
+        name: the table's name without its schema.
+        run_query: queries the database; no transaction may be open.
 
     Raises:
-        UserError: the database refuses the select.
+        UserError: the database rejects the select.
     """
 
     def further(lookup: ObjectNames) -> list[DatabaseObject]:
@@ -63,7 +63,7 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
 
     run_query("BEGIN")
     try:
-        # Not the select itself, which may give a column twice. The line's end is that of a comment.
+        # As a subquery, because a view cannot have a column twice. The newline ends a comment.
         run_query(f"CREATE TEMP VIEW {VIEW} AS SELECT 1 AS one FROM ({select}\n) AS sqlflow_select")
         rows = run_query(
             f"{DEPENDENCIES} SELECT 'table', (object = to_regclass({literal(table)}))::text, NULL FROM behind "
@@ -72,7 +72,7 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
             "JOIN pg_language l ON l.oid = p.prolang WHERE class = 'pg_proc'::regclass"
         )
     except UserError:
-        # As where the user may make no temporary objects. All that the text names counts.
+        # For example, the user may not create temporary objects. Then every use of the name counts.
         run_query("ROLLBACK")
         objects = dependencies([DatabaseObject("select", "", select)], further)
         for it in objects:
@@ -80,7 +80,7 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
                 return may_read(f"{it.kind} {it.name} names it" if it.name else "it names it")
         return None
     except SubmitterError:
-        # Nobody is there any more.
+        # The connection was lost.
         raise
     else:
         run_query("ROLLBACK")
@@ -94,7 +94,7 @@ def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | Non
 
 
 def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
-    """Gives the views and functions of some names that are not PostgreSQL's own."""
+    """Returns the views and functions with some names, without those of PostgreSQL itself."""
     own = "n.nspname NOT IN ('pg_catalog', 'information_schema')"
     found = run_query(
         "SELECT 'view', c.relname::text, pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n "
@@ -103,7 +103,7 @@ def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
         "ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang "
         f"WHERE {own} AND lower(p.proname) IN {_list(lookup.calls)}"
     )
-    # Functions of one name count as one.
+    # Overloaded functions count as one.
     texts: dict[tuple[str, str], str] = {}
     for kind, name, text in found:
         texts[kind, name] = texts.get((kind, name), "") + f"{text}\n"
@@ -116,5 +116,5 @@ def _list(names: object) -> str:
 
 
 def literal(text: str) -> str:
-    """Writes a text so that no setting of the session changes how it is read."""
+    """Quotes a text so that its meaning does not depend on the session's settings."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""SQLite: the views behind a select. Which tables a select reads, SQLite tells the driver itself."""
+"""SQLite: finds the views that a select depends on. SQLite itself reports to the driver which tables it reads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames
 
 
 def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
-    """Gives the views of some names."""
+    """Returns the views with some names."""
     if not lookup.names:
         return []
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in lookup.names)

@@ -1,4 +1,4 @@
-"""The only module that uses xgboost: trains, saves, loads and predicts."""
+"""Trains, saves, loads and applies models with the xgboost library."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sqlflow_submitter.import_guard import blocked_import
 from sqlflow_submitter.model import WEIGHTS
 from sqlflow_submitter.xgb.parameters import Parameters
 
-# Else idle threads spin, and on a busy machine, or in a container with less CPU than cores, take the time from those
-# that work. Read once, when the library is loaded.
+# By default idle threads spin. On a busy machine, or in a container with less CPU than cores, they take CPU time from
+# the working threads. The library reads this variable once, when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 with blocked_import("sklearn"):
@@ -25,11 +25,11 @@ with blocked_import("sklearn"):
 from sqlflow_submitter.xgb.errors import translated_errors
 
 OnRound = Callable[[dict[str, float]], None]
-"""Called after a round with its measurements by name, such as `train-rmse`."""
+"""Called after each round with its metrics by name, such as `train-rmse`."""
 
 
 def to_dmatrix(matrix: Matrix, labels: NDArray[np.float64] | None = None) -> Any:
-    """Hands a matrix to XGBoost."""
+    """Converts a matrix to XGBoost's type."""
     with translated_errors():
         return xgboost.DMatrix(
             matrix.data,
@@ -63,12 +63,12 @@ def fit(
     earlier: Any | None,
     on_round: OnRound,
 ) -> tuple[Any, int]:
-    """Trains a booster, perhaps going on from an earlier one.
+    """Trains a booster, or continues the training of an earlier one.
 
-    `train.batch_size` and `train.epoch` mean what they do upstream: each epoch boosts `train.num_boost_round` rounds
-    on each batch of rows, one after the other.
+    `train.batch_size` and `train.epoch` have the meaning of upstream SQLFlow: each epoch boosts
+    `train.num_boost_round` rounds on each batch of rows in turn.
 
-    Returns the booster, and how many of the rounds reported it keeps: fewer than all after an early stop.
+    Returns the booster, and the number of reported rounds that it keeps. After an early stop, these are not all rounds.
     """
     booster: Any = earlier
     before = earlier.num_boosted_rounds() if earlier is not None else 0
@@ -92,7 +92,7 @@ def fit(
                 )
                 rounds += parameters.rounds
         if parameters.early_stopping_rounds:
-            # Counted with the rounds of the earlier model.
+            # `best_iteration` includes the rounds of the earlier model.
             booster = booster[: booster.best_iteration + 1]
             rounds = booster.num_boosted_rounds() - before
     return booster, rounds
@@ -116,18 +116,18 @@ def load_booster(folder: Path) -> Any:
 
 
 def margins(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
-    """Gives raw scores: (rows,) or, with several classes, (rows, classes)."""
+    """Returns raw scores: (rows,) or, with several classes, (rows, classes)."""
     with translated_errors():
         return booster.predict(to_dmatrix(matrix), output_margin=True)  # type: ignore[no-any-return]
 
 
 def values(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
-    """Gives predictions as the objective defines them: numbers, or probabilities."""
+    """Returns predictions as the objective defines them: numbers or probabilities."""
     with translated_errors():
         return booster.predict(to_dmatrix(matrix))  # type: ignore[no-any-return]
 
 
 def contributions(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
-    """Gives SHAP values: (rows, columns + 1), or (rows, classes, columns + 1); the last column is the bias."""
+    """Returns SHAP values: (rows, columns + 1), or (rows, classes, columns + 1); the last column is the bias."""
     with translated_errors():
         return booster.predict(to_dmatrix(matrix), pred_contribs=True)  # type: ignore[no-any-return]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from sqlflow_submitter.errors import UserError, suggestions
 from sqlflow_submitter.xgb import rules
 
-# The older form names an estimator by what it does, e.g. XGBOOSTCLASSIFIER.
+# Older programs name an estimator by its task, such as XGBOOSTCLASSIFIER.
 OLDER_PREFIX = "XGBOOST"
 
 
 def resolve_booster(estimator: str) -> str:
-    """Gives the booster that an estimator's name means: `xgboost.dart` → `dart`, any `XGBOOST*` → `gbtree`.
+    """Returns the booster of an estimator: `xgboost.dart` → `dart`, `XGBOOST*` → `gbtree` by default.
 
     Raises:
-        UserError: the estimator is none of XGBoost's.
+        UserError: it is not an XGBoost estimator.
     """
     supported = rules.document()["estimators"]
     if estimator.lower() in supported:

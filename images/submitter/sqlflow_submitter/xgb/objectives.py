@@ -1,4 +1,4 @@
-"""XGBoost's objectives and metrics, and what each learns."""
+"""XGBoost's objectives and metrics, and the task of each."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Task(Enum):
 
 
 def check_objective(objective: str) -> Task:
-    """Gives what an objective learns.
+    """Returns the task of an objective.
 
     Raises:
-        UserError: XGBoost has no such objective, or this program does not offer it.
+        UserError: XGBoost has no such objective, or SQLFlow does not support it.
     """
     document = rules.document()
     if objective in document["unsupported_objectives"]:
@@ -32,7 +32,7 @@ def check_objective(objective: str) -> Task:
 
 
 def check_eval_metric(metric: str) -> None:
-    """Raises UserError when XGBoost has no such metric; `error@0.7` is the metric `error` with an argument."""
+    """Raises UserError if XGBoost has no such metric. `error@0.7` is the metric `error` with an argument."""
     name, _, argument = metric.partition("@")
     known = rules.eval_metrics()
     if name not in known:
@@ -42,7 +42,7 @@ def check_eval_metric(metric: str) -> None:
 
 
 def check_metric_task(metric: str, objective: str) -> None:
-    """Raises UserError when a metric cannot measure what an objective predicts."""
+    """Raises UserError if a metric cannot measure the predictions of an objective."""
     name = metric.partition("@")[0]
     task, known = check_objective(objective), rules.eval_metrics()
     if task.value not in known[name].tasks:
