@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent import Recorder, Run, StandInAgent
+from iris import FEATURES, iris_statements
 from servers import mariadb, postgresql
 
 from sqlflow_submitter.connect import connect
@@ -98,6 +99,13 @@ class Runner:
             **fields,
         )
 
+    def predict(
+        self, select: str = "SELECT * FROM iris", table: str = "outcome", column: str = "name", **fields: object
+    ) -> Run:
+        return self.run(
+            kind="predict", select=select, result_table=table, result_column=column, model="m", model_dir="m", **fields
+        )
+
 
 @pytest.fixture
 def runner(dsn: str, tmp_path: Path) -> Runner:
@@ -107,3 +115,20 @@ def runner(dsn: str, tmp_path: Path) -> Runner:
 @pytest.fixture
 def sqlite_runner(sqlite_dsn: str, tmp_path: Path) -> Runner:
     return Runner(sqlite_dsn, tmp_path)
+
+
+@pytest.fixture
+def iris(runner: Runner) -> Runner:
+    """A runner with the table `iris` and a model `m` that predicts the name of an iris, and no result table."""
+    return with_iris_model(runner)
+
+
+@pytest.fixture
+def sqlite_iris(sqlite_runner: Runner) -> Runner:
+    return with_iris_model(sqlite_runner)
+
+
+def with_iris_model(runner: Runner) -> Runner:
+    runner.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
+    runner.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
+    return runner

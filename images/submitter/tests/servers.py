@@ -119,12 +119,35 @@ def mariadb() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def initialize(initdb: str, folder: str, account: dict[str, object]) -> None:
+    """Creates PostgreSQL's data folder, with a user `u`."""
+    password_file = f"{folder}/password"
+    with open(password_file, "w") as file:
+        file.write(PASSWORD)
+    os.chmod(password_file, 0o644)
+    subprocess.run(
+        [
+            initdb,
+            f"--pgdata={folder}/data",
+            "--username=u",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        **account,  # type: ignore[call-overload]
+    )
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
     """Runs PostgreSQL, as the user `postgres` if the tests run as root. Yields a DSN."""
     pattern = "/usr/lib/postgresql/*/bin"
     server = program("postgres", "postgresql", pattern)
-    initdb = program("initdb", "postgresql", pattern)
     port = free_port()
     folder = tempfile.mkdtemp(prefix="sqlflow-postgresql-")
     try:
@@ -133,26 +156,7 @@ def postgresql() -> Iterator[str]:
             entry = pwd.getpwnam("postgres")
             os.chown(folder, entry.pw_uid, entry.pw_gid)
             account = {"user": "postgres", "group": entry.pw_gid, "extra_groups": []}
-        password_file = f"{folder}/password"
-        with open(password_file, "w") as file:
-            file.write(PASSWORD)
-        os.chmod(password_file, 0o644)
-        subprocess.run(
-            [
-                initdb,
-                f"--pgdata={folder}/data",
-                "--username=u",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-            ],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **account,  # type: ignore[call-overload]
-        )
+        initialize(program("initdb", "postgresql", pattern), folder, account)
         process = subprocess.Popen(
             [
                 *ends_with_us("INT"),

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -346,7 +345,7 @@ def test_number_of_printed_rounds_is_bounded(sqlite_agent: StandInAgent, sqlite_
     assert printed[-1].startswith("round 1000/1000 ")
 
 
-def test_missing_model_folder_is_reported(sqlite_runner: Runner, tmp_path: Path) -> None:
+def test_missing_model_folder_is_reported(sqlite_runner: Runner) -> None:
     numbers(sqlite_runner, 50)
     with pytest.raises(Exception, match="cannot read the model"):
         sqlite_runner.train("SELECT a, y FROM numbers", "y", pretrained="nowhere")

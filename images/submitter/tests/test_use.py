@@ -1,49 +1,19 @@
-"""PREDICT, EVALUATE, EXPLAIN and SHOW TRAIN: input, output and result tables."""
+"""PREDICT, and result tables."""
 
 import os
 import signal
-import struct
 import subprocess
 from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Runner
-from iris import COLUMNS, FEATURES, iris_statements
+from conftest import Runner, with_iris_model
+from iris import COLUMNS, FEATURES
 
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.errors import CommitRefused, UserError
 
 IRIS = f"SELECT {FEATURES}, class FROM iris"
-
-
-@pytest.fixture
-def iris(runner: Runner) -> Runner:
-    """Trains a model `m` that predicts the name of an iris, and drops the tables that these tests create."""
-    return trained(runner)
-
-
-@pytest.fixture
-def sqlite_iris(sqlite_runner: Runner) -> Runner:
-    return trained(sqlite_runner)
-
-
-def trained(runner: Runner) -> Runner:
-    runner.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
-    runner.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
-    return runner
-
-
-def predict(
-    runner: Runner,
-    select: str = "SELECT * FROM iris",
-    table: str = "outcome",
-    column: str = "name",
-    **more: Any,
-) -> Any:
-    return runner.run(
-        kind="predict", select=select, result_table=table, result_column=column, model="m", model_dir="m", **more
-    )
 
 
 def tables(runner: Runner) -> set[str]:
@@ -58,7 +28,7 @@ def tables(runner: Runner) -> set[str]:
 
 
 def test_predict_writes_the_selects_columns_and_the_label(iris: Runner) -> None:
-    run = predict(iris)
+    run = iris.predict()
     assert run.kinds() == ["started", "commit", "ended"]
     with connect(iris.dsn) as database:
         described = database.describe("SELECT * FROM outcome")
@@ -83,7 +53,7 @@ def test_predict_keeps_every_type(iris: Runner) -> None:
         "true AS yes, 'infinity'::date AS inf, 'NaN'::float8 AS nan",
     }[iris.dsn.partition(":")[0]]
     select = f"SELECT {FEATURES}, {extra} FROM iris -- with a comment"
-    predict(iris, select)
+    iris.predict(select)
     with connect(iris.dsn) as database:
         written = [column.database_type for column in database.describe("SELECT * FROM outcome")]
         read = [column.database_type for column in database.describe(select)]
@@ -97,9 +67,9 @@ def test_predict_keeps_every_type(iris: Runner) -> None:
 
 
 def test_predict_replaces_its_older_result_and_reports_it(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 1")
+    iris.predict("SELECT * FROM iris WHERE class = 1")
     assert "replaced" not in capfd.readouterr().out
-    predict(iris)
+    iris.predict()
     assert "replaced table outcome (50 rows)\n" in capfd.readouterr().out
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}
@@ -117,43 +87,43 @@ def test_table_of_a_user_is_replaced_only_with_result_replace(iris: Runner, capf
         with pytest.raises(UserError, match=rejects):
             iris.run(**statement, result_table="outcome")
     with pytest.raises(UserError, match=rejects):
-        predict(iris)
+        iris.predict()
     assert iris.sql("SELECT precious FROM outcome ORDER BY 1") == [("1",), ("2",)]
-    predict(iris, attributes=REPLACE)
+    iris.predict(attributes=REPLACE)
     assert "replaced table outcome (2 rows)\n" in capfd.readouterr().out
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     # From now on it has a marker, whichever statement created it.
     for statement in (evaluate, explain):
         iris.run(**statement, result_table="outcome")
-    predict(iris)
+    iris.predict()
     assert tables(iris) == {"outcome"}
 
 
 def test_table_recreated_by_a_user_is_not_replaced(iris: Runner) -> None:
-    predict(iris)
+    iris.predict()
     iris.sql("DROP TABLE outcome", "CREATE TABLE outcome (precious INT)")
     with pytest.raises(UserError, match="SQLFlow did not make it"):
-        predict(iris)
+        iris.predict()
     assert tables(iris) == {"outcome"}
 
 
 def test_renamed_or_copied_table_is_not_replaced(iris: Runner) -> None:
-    predict(iris)
+    iris.predict()
     iris.sql("ALTER TABLE outcome RENAME TO outcome_kept")
     copy = {"sqlite": "AS SELECT * FROM outcome_kept"}.get(iris.dsn.partition(":")[0])
     copy = copy or ("LIKE outcome_kept" if "mysql" in iris.dsn else "(LIKE outcome_kept INCLUDING ALL)")
     iris.sql("DROP TABLE IF EXISTS outcome_copy", f"CREATE TABLE outcome_copy {copy}")
     for table in ("outcome_kept", "outcome_copy"):
         with pytest.raises(UserError, match="SQLFlow did not make it"):
-            predict(iris, table=table)
-    predict(iris)
+            iris.predict(table=table)
+    iris.predict()
     assert tables(iris) == {"outcome", "outcome_kept", "outcome_copy"}
     iris.sql("DROP TABLE outcome_kept", "DROP TABLE outcome_copy")
 
 
 def test_table_that_the_statement_reads_is_replaced_only_with_result_replace(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
-    predict(iris, "SELECT * FROM iris WHERE class = 1")
+    iris.predict("SELECT * FROM iris WHERE class = 1")
     iris.sql("DROP VIEW IF EXISTS seen", "CREATE VIEW seen AS SELECT * FROM outcome")
     read = "cannot write table .*outcome: (the statement reads it; choose another name|seen depends on it)"
     for select in (
@@ -163,59 +133,59 @@ def test_table_that_the_statement_reads_is_replaced_only_with_result_replace(iri
         "SELECT * FROM seen",
     ):
         with pytest.raises(UserError, match=read):
-            predict(iris, select)
+            iris.predict(select)
         with pytest.raises(UserError, match=read):
-            predict(iris, select, table=f"{schema}.outcome")
+            iris.predict(select, table=f"{schema}.outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     if "postgresql" in iris.dsn:
         with pytest.raises(UserError, match=r"cannot write table outcome: seen depends on it, .*; drop that first"):
-            predict(iris)
+            iris.predict()
     iris.sql("DROP VIEW seen")
     # A column or alias of that name is not a table, and neither is an alias with the schema's name.
     alias = schema if schema != "main" else "m"
-    predict(iris, f"SELECT {alias}.*, {alias}.class AS outcome FROM iris AS {alias} WHERE ({alias}.class = 1)")
-    predict(iris, "SELECT outcome.*, class AS outcome FROM iris AS outcome")
+    iris.predict(f"SELECT {alias}.*, {alias}.class AS outcome FROM iris AS {alias} WHERE ({alias}.class = 1)")
+    iris.predict("SELECT outcome.*, class AS outcome FROM iris AS outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
-    predict(iris, "SELECT * FROM outcome WHERE sepal_length > 100", attributes=REPLACE)
+    iris.predict("SELECT * FROM outcome WHERE sepal_length > 100", attributes=REPLACE)
     assert iris.sql("SELECT count(*) FROM outcome") == [("0",)]
     assert tables(iris) == {"outcome"}
 
 
 def test_predict_writes_to_a_schema(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
-    predict(iris, table=f"{schema}.outcome", column="Prediction")
+    iris.predict(table=f"{schema}.outcome", column="Prediction")
     column = "prediction"
     assert iris.sql(f"SELECT count({column}) FROM {schema}.outcome") == [("150",)]
     with pytest.raises(UserError):
-        predict(iris, table="no_such_schema.outcome")
+        iris.predict(table="no_such_schema.outcome")
 
 
 def test_predict_writes_to_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
-    runner = trained(Runner(postgresql_dsn, tmp_path))
-    predict(runner, table="postgres.public.outcome")
+    runner = with_iris_model(Runner(postgresql_dsn, tmp_path))
+    runner.predict(table="postgres.public.outcome")
     assert runner.sql("SELECT count(*) FROM outcome") == [("150",)]
 
 
 def test_numbers_and_class_numbers_keep_their_type(iris: Runner) -> None:
     iris.train(f"SELECT {FEATURES} FROM iris", "petal_width", attributes={"objective": "reg:squarederror"})
-    predict(iris, column="width")
+    iris.predict(column="width")
     ((low, high),) = iris.sql("SELECT min(width), max(width) FROM outcome")
     assert 0 < float(low) < 0.5
     assert 1.8 < float(high) < 3
     iris.train(IRIS, "class", attributes={"objective": "multi:softprob"})
-    predict(iris, column="class")
+    iris.predict(column="class")
     assert iris.sql("SELECT DISTINCT class FROM outcome ORDER BY class") == [("0",), ("1",), ("2",)]
     iris.train(f"{IRIS} WHERE class < 2", "class", attributes={"objective": "binary:logistic"})
-    predict(iris, "SELECT * FROM iris WHERE class < 2", column="p")
+    iris.predict("SELECT * FROM iris WHERE class < 2", column="p")
     assert iris.sql("SELECT count(*) FROM outcome WHERE p = class") == [("100",)]
 
 
 def test_boolean_labels_stay_booleans(postgresql_dsn: str, tmp_path: Any) -> None:
-    runner = trained(Runner(postgresql_dsn, tmp_path))
+    runner = with_iris_model(Runner(postgresql_dsn, tmp_path))
     runner.train(
         f"SELECT {FEATURES}, class = 0 AS is_setosa FROM iris", "is_setosa", attributes={"objective": "binary:logistic"}
     )
-    predict(runner, column="is_setosa")
+    runner.predict(column="is_setosa")
     assert runner.sql("SELECT is_setosa, count(*) FROM outcome GROUP BY 1 ORDER BY 1") == [
         ("False", "100"),
         ("True", "50"),
@@ -224,26 +194,26 @@ def test_boolean_labels_stay_booleans(postgresql_dsn: str, tmp_path: Any) -> Non
 
 def test_missing_input_column_is_named(iris: Runner) -> None:
     with pytest.raises(UserError, match="the model's column petal_width does not exist; did you mean"):
-        predict(iris, "SELECT sepal_length, sepal_width, petal_length FROM iris")
+        iris.predict("SELECT sepal_length, sepal_width, petal_length FROM iris")
     with pytest.raises(UserError, match=r"attribute predict\.x does not exist"):
-        predict(iris, attributes={"predict.x": 1})
+        iris.predict(attributes={"predict.x": 1})
     assert tables(iris) == set()
 
 
 def test_unreadable_value_leaves_the_old_table(iris: Runner) -> None:
-    predict(iris)
+    iris.predict()
     bad = "SELECT sepal_length, sepal_width, petal_length, name AS petal_width FROM iris"
     with pytest.raises(UserError, match="column petal_width, row 1: 'setosa' is not a number"):
-        predict(iris, bad)
+        iris.predict(bad)
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}
 
 
 def test_refused_commit_leaves_the_old_table(iris: Runner) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    iris.predict("SELECT * FROM iris WHERE class = 0")
     iris.grant = False
     with pytest.raises(CommitRefused):
-        predict(iris)
+        iris.predict()
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     assert tables(iris) == {"outcome"}
 
@@ -271,18 +241,18 @@ def kill_before_the_commit(agent: StandInAgent) -> None:
 def test_kill_before_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
     iris: Runner, agent: StandInAgent
 ) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    iris.predict("SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
     iris.attempt = 2
-    predict(iris)
+    iris.predict()
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}
 
 
 def test_clean_up_drops_leftovers_and_is_idempotent(iris: Runner, agent: StandInAgent) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    iris.predict("SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
     for _ in range(2):
@@ -300,7 +270,7 @@ def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Run
 
     kill_before_the_commit(agent)
     assert report() == "table outcome was not replaced: the statement ended before that\n"
-    predict(iris)
+    iris.predict()
     assert report() == "table outcome was replaced: it holds the statement's result\n"
     assert tables(iris) == {"outcome"}
 
@@ -309,7 +279,7 @@ def test_long_table_names_are_truncated(iris: Runner) -> None:
     name = "outcome_" + "x" * 55
     iris.sql(f"DROP TABLE IF EXISTS {name}")
     for _ in range(2):
-        predict(iris, table=name)
+        iris.predict(table=name)
     assert iris.sql(f"SELECT count(*) FROM {name}") == [("150",)]
     assert tables(iris) == {name}
     iris.sql(f"DROP TABLE {name}")
@@ -318,148 +288,12 @@ def test_long_table_names_are_truncated(iris: Runner) -> None:
 def test_view_is_not_replaced(iris: Runner) -> None:
     iris.sql("DROP VIEW IF EXISTS outcome_view", "CREATE VIEW outcome_view AS SELECT 1 AS a")
     with pytest.raises(UserError, match="outcome_view"):
-        predict(iris, table="outcome_view")
+        iris.predict(table="outcome_view")
     assert iris.sql("SELECT a FROM outcome_view") == [("1",)]
     assert tables(iris) == set()
     iris.sql("DROP VIEW outcome_view")
 
 
 def test_predict_writes_many_batches(sqlite_iris: Runner) -> None:
-    predict(sqlite_iris, "SELECT a.* FROM iris a, iris b", column="name")
+    sqlite_iris.predict("SELECT a.* FROM iris a, iris b", column="name")
     assert sqlite_iris.sql("SELECT count(*) FROM outcome") == [("22500",)]
-
-
-def test_evaluate_measures_classes(iris: Runner) -> None:
-    run = iris.run(
-        kind="evaluate", select="SELECT * FROM iris", label="name", result_table="outcome", model="m", model_dir="m"
-    )
-    assert run.kinds() == ["started", "head", "rows", "metrics", "commit", "ended"]
-    measured = {name: float(value) for name, value in run.rows()}
-    assert list(measured) == ["accuracy", "precision", "recall", "f1", "auc"]
-    assert 0.95 < measured["accuracy"] <= 1
-    (metrics,) = run.payloads("metrics")
-    assert not metrics.HasField("step")
-    assert {metric.name: metric.value for metric in metrics.metrics} == measured
-    assert {name: float(value) for name, value in iris.sql("SELECT metric, value FROM outcome")} == measured
-
-
-def test_evaluate_checks_metrics_and_labels(sqlite_iris: Runner) -> None:
-    def evaluate(**fields: Any) -> Any:
-        defaults: dict[str, Any] = {"select": "SELECT * FROM iris", "label": "name", "model_dir": "m"}
-        return sqlite_iris.run(kind="evaluate", **{**defaults, **fields})
-
-    run = evaluate(attributes={"validation.metrics": "accuracy_score, log_loss"})
-    assert [name for name, _ in run.rows()] == ["accuracy_score", "log_loss"]
-    with pytest.raises(UserError, match="metric rmse does not exist"):
-        evaluate(attributes={"validation.metrics": ["rmse"]})
-    with pytest.raises(
-        UserError, match=r"attribute validation\.metric does not exist; did you mean validation\.metrics"
-    ):
-        evaluate(attributes={"validation.metric": "auc"})
-    with pytest.raises(UserError, match="label nam does not exist; did you mean name"):
-        evaluate(label="nam")
-    with pytest.raises(UserError, match="'rosa' is not a class of the model"):
-        evaluate(select=f"SELECT {FEATURES}, 'rosa' AS name FROM iris")
-    with pytest.raises(UserError, match="no rows"):
-        evaluate(select="SELECT * FROM iris WHERE class > 5")
-
-
-def test_evaluate_measures_numbers(sqlite_iris: Runner) -> None:
-    sqlite_iris.train(f"SELECT {FEATURES} FROM iris", "petal_width")
-    run = sqlite_iris.run(kind="evaluate", select="SELECT * FROM iris", model_dir="m")
-    measured = {name: float(value) for name, value in run.rows()}
-    assert list(measured) == ["rmse", "mae", "r2"]
-    assert measured["r2"] > 0.9
-
-
-def png_size(data: bytes) -> tuple[int, int]:
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", data[16:24])
-    return width, height
-
-
-def test_explain_writes_shap_values_of_classes(iris: Runner, agent: StandInAgent) -> None:
-    run = agent.run(
-        {"kind": "explain", "select": "SELECT * FROM iris", "result_table": "outcome", "model": "m", "model_dir": "m"}
-    ).succeeded()
-    assert run.kinds() == ["started", "commit", "display", "ended"]
-    (display,) = run.payloads("display")
-    assert display.media_type == "image/png"
-    assert min(png_size(display.data)) > 100
-    ranking = [line.split()[0] for line in run.stdout.splitlines() if line.startswith("  ")]
-    assert set(ranking) == set(COLUMNS)
-    assert set(ranking[:2]) == {"petal_length", "petal_width"}
-    with connect(iris.dsn) as database:
-        names = [column.name for column in database.describe("SELECT * FROM outcome")]
-    # Columns that the model does not read are copied. A number is appended to a name that is taken.
-    assert names == ["class_2", "name", "row", "class", *COLUMNS]
-    counts = "count(*), count(DISTINCT class), count(DISTINCT class_2), count(DISTINCT name)"
-    assert iris.sql(f"SELECT {counts} FROM outcome") == [("450", "3", "3", "3")]
-    assert iris.sql("SELECT count(*) FROM (SELECT DISTINCT o.row, name FROM outcome AS o) AS q") == [("150",)]
-
-
-def test_explain_keeps_the_selects_key(iris: Runner) -> None:
-    number = f"ROW_NUMBER() OVER (ORDER BY {FEATURES}, class)"
-    iris.sql("DROP TABLE IF EXISTS keyed", f"CREATE TABLE keyed AS SELECT {number} AS id, {FEATURES} FROM iris")
-    iris.train(f"SELECT {FEATURES} FROM keyed", "petal_width")
-    predict(iris, "SELECT id, sepal_length, sepal_width, petal_length FROM keyed", column="p")
-    explain = {"kind": "explain", "result_table": "outcome_shap", "model": "m", "model_dir": "m"}
-    iris.run(**explain, select="SELECT * FROM keyed ORDER BY petal_length DESC -- in another order")
-    shap = "s.sepal_length + s.sepal_width + s.petal_length"
-    sums = iris.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s USING (id)")
-    assert len(sums) == 150
-    assert max(float(value) for (value,) in sums) - min(float(value) for (value,) in sums) < 1e-4
-    with pytest.raises(UserError, match="column id occurs 2 times in the select; rename each with AS"):
-        iris.run(**explain, select="SELECT id, keyed.* FROM keyed")
-    iris.sql("DROP TABLE keyed", "DROP TABLE outcome_shap")
-
-
-def test_explain_names_the_row_that_is_not_utf8(sqlite_iris: Runner) -> None:
-    select = "SELECT *, CASE rowid WHEN 7 THEN CAST(x'ff41' AS TEXT) END AS note FROM iris"
-    with pytest.raises(UserError, match=r"^column note, row 7: b'\\xffA' cannot be written: it is not UTF-8"):
-        sqlite_iris.run(kind="explain", select=select, result_table="outcome", model="m", model_dir="m")
-
-
-def biases(runner: Runner) -> set[float]:
-    """Returns the differences between predictions and the sums of their SHAP values. Rounded, all are equal."""
-    predict(runner, "SELECT rowid AS id, * FROM iris", column="p")
-    shap = "s.sepal_length + s.sepal_width + s.petal_length + s.name"
-    sums = runner.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s ON s.row = o.id")
-    assert len(sums) == 150
-    first = float(sums[0][0])
-    return {first if abs(float(value) - first) < 1e-4 else float(value) for (value,) in sums}
-
-
-def test_shap_values_add_up_to_the_prediction(sqlite_iris: Runner) -> None:
-    sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", attributes={"eta": 1})
-    sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
-    assert len(biases(sqlite_iris)) == 1
-
-
-def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Runner) -> None:
-    sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", estimator="xgboost.gblinear")
-    sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
-    with connect(sqlite_iris.dsn) as database:
-        names = [column.name for column in database.describe("SELECT * FROM outcome_shap")]
-    assert names == ["petal_width", "class", "row", "sepal_length", "sepal_width", "petal_length", "name"]
-    assert len(biases(sqlite_iris)) == 1
-    with pytest.raises(UserError, match="possible: bar"):
-        sqlite_iris.run(
-            kind="explain", select="SELECT * FROM iris", model_dir="m", attributes={"summary.plot_type": "dot"}
-        )
-
-
-def test_show_train_sends_the_statement(sqlite_iris: Runner) -> None:
-    run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
-    assert list(run.payloads("head")[0].column_names) == ["Model", "Train Statement"]
-    assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
-
-
-def test_sql_of_a_model_keeps_its_newlines(sqlite_iris: Runner) -> None:
-    select = f"\n\n-- all of it\nSELECT {FEATURES}, name FROM iris\n"
-    sqlite_iris.train(select, "name")
-    # Joined to one line, it would be a comment.
-    shown = f"-- all of it\nSELECT {FEATURES}, name FROM iris"
-    assert sqlite_iris.run(kind="show_train", model="m", model_dir="m").rows()[0][1].startswith(f"{shown}\n TO TRAIN")
-    described = dict(sqlite_iris.run(kind="describe_model", model="m", model_dir="m").rows())
-    assert described["select"] == shown

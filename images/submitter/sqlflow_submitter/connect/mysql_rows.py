@@ -17,7 +17,6 @@ from sqlflow_submitter.connect.database import BATCH_BYTES, BATCH_ROWS, FIRST_BA
 
 NULL = 251
 EOF = 254
-ERROR = 255
 
 
 class RowReader:

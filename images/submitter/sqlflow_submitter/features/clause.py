@@ -83,7 +83,7 @@ class Clause:
             self.derived += [name for name in available if name not in named | left_out and name != label]
         if not self.features and not self.derived:
             raise UserError(f"cannot train: no feature column remains besides the label {label}; select more columns")
-        check_distinct(self.features, self.derived)
+        check_distinct(self.derived)
 
     def _names(self, expression: Expression, may_be_label: bool = False) -> list[str]:
         checked = str if may_be_label else self._checked
@@ -261,7 +261,7 @@ def locate(what: str, names: Iterable[str], available: Sequence[str]) -> dict[st
     return places
 
 
-def check_distinct(features: Sequence[Feature], derived: Sequence[str]) -> None:
+def check_distinct(derived: Sequence[str]) -> None:
     """Raises UserError if a column is named twice."""
     seen: set[str] = set()
     for name in derived:

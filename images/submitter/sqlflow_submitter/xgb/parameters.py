@@ -57,7 +57,6 @@ class Parameters:
         """Number of rows that a boosting round uses; None means all."""
         self.early_stopping_rounds: int | None = values.get("train.early_stopping_rounds")
         self.validation_select: str = values.get("validation.select", "")
-        self.validation_metrics: list[str] = [str(name) for name in as_list(values.get("validation.metrics", []))]
         if values.get("train.num_workers", 1) > 1:
             raise UserError("attribute train.num_workers above 1 is not supported yet: training runs in one process")
         if self.early_stopping_rounds:
