@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the main job: a server of its own on loopback, Fisher's irises in SQLite, and a program that trains on them.
-# Called by `make quickstart`. What it made stays in build/quickstart to be looked at.
+# Runs the main job: starts a server on loopback, loads Fisher's irises into SQLite, and trains and uses a model.
+# Called by `make quickstart`. Its files stay in build/quickstart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
