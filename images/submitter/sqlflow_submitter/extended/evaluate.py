@@ -9,9 +9,8 @@ import numpy as np
 
 from sqlflow_submitter import metrics
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
-from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.extended.computed_rows import send_rows
-from sqlflow_submitter.extended.loading import decode_columns, open_select, print_warnings
+from sqlflow_submitter.extended.loading import decode_columns, end_of_rows, open_select, print_warnings
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
 from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
@@ -83,9 +82,7 @@ def _scores(
         outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
         rows += batch.rows
         channel.progress("evaluate", rows, 0, "rows")
-    if not rows:
-        raise UserError("the select returned no rows")
-    channel.progress("evaluate", rows, rows, "rows")
+    end_of_rows(rows, "evaluate", channel)
     print_warnings(encoder.warnings(), channel)
     truth, output = labels.finish(), np.concatenate(outputs)
     if model.meta.classes is None:

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
-from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.loading import open_select, print_warnings
+from sqlflow_submitter.extended.loading import end_of_rows, open_select, print_warnings
 from sqlflow_submitter.extended.passthrough import PassthroughColumns
 from sqlflow_submitter.extended.result_table import ResultTable, check_column_case, check_result_table, result_table
 from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel
@@ -133,9 +132,7 @@ def _explain(
                 passthrough.insert(table, batch, _raw(table, shap, rows, model), rows, copies=shap.shape[1])
             rows += batch.rows
             channel.progress("explain", rows, 0, "rows")
-    if not rows:
-        raise UserError("the select returned no rows")
-    channel.progress("explain", rows, rows, "rows")
+    end_of_rows(rows, "explain", channel)
     print_warnings(encoder.warnings(), channel)
     return total / rows
 

@@ -62,6 +62,15 @@ def load(
         take(columns_of_batch)
         rows += batch.rows
         channel.progress(phase, rows, 0, "rows")
+    end_of_rows(rows, phase, channel)
+
+
+def end_of_rows(rows: int, phase: str, channel: StatementChannel) -> None:
+    """Reports that a phase has read all rows.
+
+    Raises:
+        UserError: there were none.
+    """
     if not rows:
         raise UserError("the select returned no rows")
     channel.progress(phase, rows, rows, "rows")

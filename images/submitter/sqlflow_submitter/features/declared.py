@@ -29,34 +29,25 @@ class Declared(Enum):
     """Nothing: SQLite's expressions and columns without a type, and types of a single database."""
 
 
-_BOOLEAN = re.compile(r"bool(ean)?|tinyint\(1\)")
-_DECIMAL = re.compile(r"(decimal|numeric|number|dec|fixed)\b.*")
-_INTEGER = re.compile(
-    r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
-)
-_NUMBER = re.compile(r"(double( precision)?|float\d?|real|money)\b.*")
-_DATE = re.compile(r"(date(time)?|timestamp)\b.*")
-_TEXT = re.compile(
-    r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
-)
+PATTERNS = {
+    Declared.BOOLEAN: re.compile(r"bool(ean)?|tinyint\(1\)"),
+    Declared.INTEGER: re.compile(
+        r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
+    ),
+    Declared.DECIMAL: re.compile(r"(decimal|numeric|number|dec|fixed)\b.*"),
+    Declared.NUMBER: re.compile(r"(double( precision)?|float\d?|real|money)\b.*"),
+    Declared.DATE: re.compile(r"(date(time)?|timestamp)\b.*"),
+    Declared.TEXT: re.compile(
+        r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
+    ),
+}
+"""The whole name of a type, in lower case. The first match counts."""
 
 
 def declared(database_type: str) -> Declared:
     """Classifies a type by its name."""
     name = database_type.strip().lower()
-    if _BOOLEAN.fullmatch(name):
-        return Declared.BOOLEAN
-    if _INTEGER.fullmatch(name):
-        return Declared.INTEGER
-    if _DECIMAL.fullmatch(name):
-        return Declared.DECIMAL
-    if _NUMBER.fullmatch(name):
-        return Declared.NUMBER
-    if _DATE.fullmatch(name):
-        return Declared.DATE
-    if _TEXT.fullmatch(name):
-        return Declared.TEXT
-    return Declared.OPEN
+    return next((kind for kind, pattern in PATTERNS.items() if pattern.fullmatch(name)), Declared.OPEN)
 
 
 def check_numbers(names: Iterable[str], described: Sequence[ColumnInfo], dialect: str) -> None:
