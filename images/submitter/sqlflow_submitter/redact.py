@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 MASK = "***"
-SHORTEST = 4
+MIN_SECRET_LENGTH = 4
 """Minimum length of a password to mask: masking every `a` would make a message unreadable and reveal the password."""
 
 
@@ -29,7 +29,7 @@ class Redactor:
 
             passwords |= {unquote(password) for password in passwords}
         secrets = {dsn, *passwords}
-        self._secrets += sorted((s for s in secrets if len(s) >= SHORTEST), key=len, reverse=True)
+        self._secrets += sorted((s for s in secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True)
 
     def redact(self, text: str) -> str:
         """Returns the text with every secret in it masked."""

@@ -56,7 +56,7 @@ class RowReader:
             data = read(length) if 0 < length < MAX_PACKET_LEN else b""
             if len(data) != length or header[3] != sequence or data[0] >= EOF:
                 self._connection._next_seq_id = sequence
-                packet = self._unusual(header, data)
+                packet = self._read_other_packet(header, data)
                 sequence = self._connection._next_seq_id
                 if packet is None:
                     break
@@ -84,7 +84,7 @@ class RowReader:
             return None
         return Batch(rows, [flat[column :: self._columns] for column in range(self._columns)])
 
-    def _unusual(self, header: bytes, data: bytes) -> bytes | None:
+    def _read_other_packet(self, header: bytes, data: bytes) -> bytes | None:
         """Handles packets other than short rows: returns a long row, returns None at the end, or raises an error."""
         packet = self._packet(header, data)
         if not packet.is_eof_packet():

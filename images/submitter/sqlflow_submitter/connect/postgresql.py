@@ -21,7 +21,7 @@ from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, Submitte
 CONNECT_TIMEOUT_SECONDS = b"10"
 
 # The formats that the decoders need. All other settings of the session are the user's.
-PRINTING = b"SET datestyle TO ISO; SET bytea_output TO hex"
+OUTPUT_SETTINGS = b"SET datestyle TO ISO; SET bytea_output TO hex"
 
 MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 
@@ -31,7 +31,7 @@ NUL_CHARACTER = "the statement holds a NUL character, which PostgreSQL does not 
 NO_SUCH_TABLE = "42P01"
 NO_SUCH_COLUMN = "42703"
 # Classes of SQLSTATE: connection, operator intervention.
-GONE = ("08", "57P")
+CONNECTION_LOST = ("08", "57P")
 # Resources, serialization failure, deadlock.
 BUSY = ("53", "40001", "40P01")
 # Statements that are executed completely or not at all. CALL and DO may commit in between, and so do statements with
@@ -55,7 +55,7 @@ class PostgreSQLDatabase(Database):
         self._rest = rest
         self._replay = replay
         self.connection, self._address = _connect(f"postgresql://{rest}")
-        self.simple(PRINTING)
+        self.simple(OUTPUT_SETTINGS)
         for sql in replay:
             self.run(sql)
 
@@ -142,7 +142,7 @@ class PostgreSQLDatabase(Database):
         for extra in (DiagnosticField.MESSAGE_DETAIL, DiagnosticField.MESSAGE_HINT):
             if field(extra):
                 message += f" ({field(extra)})"
-        is_gone = not state or state.startswith(GONE) or self.connection.status != ConnStatus.OK
+        is_gone = not state or state.startswith(CONNECTION_LOST) or self.connection.status != ConnStatus.OK
         if is_gone or state.startswith(BUSY):
             # Drop libpq's guesses about the cause.
             message = message.partition("This probably means")[0]

@@ -159,13 +159,13 @@ class SQLiteResultSet(ResultSet):
         # SQLite computes rows when they are fetched: fetch few at once from a slow query.
         size = 1
         while True:
-            asked_at = time.monotonic()
+            fetched_at = time.monotonic()
             with self._errors():
                 rows = self._cursor.fetchmany(size)
             if not rows:
                 break
             yield from batcher.add(len(rows), list(zip(*rows, strict=True)))
-            if time.monotonic() - asked_at < QUICK_SECONDS:
+            if time.monotonic() - fetched_at < QUICK_SECONDS:
                 size = min(2 * size, CHUNK_ROWS)
         yield from batcher.rest()
 

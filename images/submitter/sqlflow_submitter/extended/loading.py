@@ -15,7 +15,7 @@ from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.statement import StatementChannel
 
 TIME_TYPE = re.compile(r"time\b", re.IGNORECASE)
-ENDING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
+TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
 """Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
 
 
@@ -107,7 +107,7 @@ def _normalized(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> V
         return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
     if TIME_TYPE.match(declared_type):
         # MySQL and SQLite keep the trailing zeros of a fraction.
-        times = (value and ENDING_ZEROS.sub(r"\1\2", value) for value in values.values)
+        times = (value and TRAILING_ZEROS.sub(r"\1\2", value) for value in values.values)
         return Values(Kind.TEXT, list(times))
     return values
 

@@ -52,7 +52,7 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
         UserError: some of them cannot succeed; the message has the number of each.
     """
     row = _ProgramState(now, database)
-    faults = []
+    errors = []
     for statement in later:
         if row.may_create_tables:
             # From here on, the set of tables is unknown.
@@ -62,11 +62,11 @@ def check_later_statements(now: Statement, later: Iterable[Statement], database:
         except UserError as error:
             if not row.depends_on_created_table(statement):
                 database.add_suggestions(error)
-                faults.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
+                errors.append(f"statement {statement.index + 1} ({_title(statement)}): {error}")
         row.record_effects(statement)
-    if faults:
-        more = f"; and {len(faults) - MAX_REPORTED} more" if len(faults) > MAX_REPORTED else ""
-        raise UserError("; ".join(faults[:MAX_REPORTED]) + more)
+    if errors:
+        more = f"; and {len(errors) - MAX_REPORTED} more" if len(errors) > MAX_REPORTED else ""
+        raise UserError("; ".join(errors[:MAX_REPORTED]) + more)
 
 
 def _title(statement: Statement) -> str:
@@ -96,18 +96,18 @@ class _ProgramState:
     def record_effects(self, statement: Statement) -> None:
         """Records the effects that a statement will have."""
         if statement.result_table:
-            self._created_tables.add(_bare(statement.result_table))
+            self._created_tables.add(_own_name(statement.result_table))
         if self._database.dialect == "postgresql":
-            self.may_create_tables |= may_create_tables(self._behind(statement), self._database.dialect)
+            self.may_create_tables |= may_create_tables(self._dependencies(statement), self._database.dialect)
 
     def depends_on_created_table(self, statement: Statement) -> bool:
         """Returns whether a statement reads, through a view or function, a table that the program creates.
 
         The server has already checked whether the statement itself names such a table.
         """
-        return bool(self._created_tables) and mention_any(self._behind(statement), self._created_tables)
+        return bool(self._created_tables) and mention_any(self._dependencies(statement), self._created_tables)
 
-    def _behind(self, statement: Statement) -> list[DatabaseObject]:
+    def _dependencies(self, statement: Statement) -> list[DatabaseObject]:
         return select_dependencies(_selects(statement), self._database.dialect, self._database.rows)
 
     def check(self, statement: Statement) -> None:
@@ -164,7 +164,7 @@ class _ProgramState:
             classes = probability_classes(meta, statement.model) if meta is not None and wants_probabilities else []
             with open_writer(self._database) as writer:
                 result_layout(statement, available, classes, writer)
-        if _bare(statement.result_table or "") not in self._created_tables:
+        if _own_name(statement.result_table or "") not in self._created_tables:
             check_result_table(statement, attributes, self._database)
 
     def _columns(self, select: str) -> list[str]:
@@ -227,6 +227,6 @@ def _meta(folder: str | None) -> ModelMeta | None:
         raise UserError(str(error)) from error
 
 
-def _bare(table: str) -> str:
+def _own_name(table: str) -> str:
     """Returns a table's name without its schema, as the server compares it."""
     return table.rpartition(".")[2].strip('`"[]').lower()

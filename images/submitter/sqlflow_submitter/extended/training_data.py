@@ -84,7 +84,7 @@ def load_training_data(plan: TrainPlan, select: str, database: Database, channel
         label_type = plan.validation[place].database_type
         held_out = LabelReader(plan.label, classes, reader.as_classes, label_type, reader.form)
         with prefix_validation_errors():
-            validation = _held_out(plan, FixedFeatures(features, one_hot), held_out, database, channel)
+            validation = _load_validation(plan, FixedFeatures(features, one_hot), held_out, database, channel)
     return TrainingData((matrix, labels), validation, features, classes, reports, reason)
 
 
@@ -94,7 +94,7 @@ def _show(reports: list[ColumnReport], objective: str, reason: str, is_chosen: b
     channel.print_line(f"objective {objective}: {reason}" + ("; set objective to choose another" if is_chosen else ""))
 
 
-def _held_out(
+def _load_validation(
     plan: TrainPlan, features: FixedFeatures, labels: LabelReader, database: Database, channel: StatementChannel
 ) -> Labelled:
     """Loads `validation.select` with the learned features."""

@@ -48,7 +48,7 @@ FUNCTIONS = (
     "INDICATOR",
     "WEIGHTED_CATEGORY",
 )
-NO_USE = {
+UNSUPPORTED = {
     "EMBEDDING": "use INDICATOR or CATEGORY_HASH",
     "SEQ_CATEGORY_ID": "use INDICATOR(CATEGORY_ID(…)), which forgets the order",
 }
@@ -111,8 +111,8 @@ class Clause:
             raise UserError(f"COLUMN holds {render(expression)}; expected a column or one of {', '.join(FUNCTIONS)}")
         name = expression["call"].upper()
         arguments = expression["args"]
-        if name in NO_USE:
-            raise UserError(f"feature column {name} is of no use to XGBoost: {NO_USE[name]}")
+        if name in UNSUPPORTED:
+            raise UserError(f"feature column {name} is of no use to XGBoost: {UNSUPPORTED[name]}")
         build = BUILDERS.get(name)
         if build is None:
             raise UserError(unknown_name("feature column", expression["call"], FUNCTIONS))

@@ -36,7 +36,7 @@ from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY, Text, Texts
 from sqlflow_submitter.features.encode import TOO_LARGE, Block, Columns, SparseBlock
 from sqlflow_submitter.features.matrix import EncodedFeature
-from sqlflow_submitter.features.numbers import DATE_KINDS, HOW_DATES, NUMERIC_KINDS, NumberReader, Tally, value_error
+from sqlflow_submitter.features.numbers import DATE_ADVICE, DATE_KINDS, NUMERIC_KINDS, NumberReader, Tally, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, SPARSE, Feature
 from sqlflow_submitter.features.store import NumberStore
@@ -124,7 +124,7 @@ class Collector:
         if form is Form.NUMBER and self._declared is Declared.OPEN:
             advice = "; CAST it to one type in the select"
         elif form is Form.NUMBER and self._declared is Declared.DATE:
-            advice = f"{HOW_DATES}, or as numbers, in all rows"
+            advice = f"{DATE_ADVICE}, or as numbers, in all rows"
         is_boolean = self._declared is Declared.BOOLEAN
         may_be_codes = self._declared in (Declared.TEXT, Declared.OPEN) and not self._must_be_number
         self._reader = NumberReader(
@@ -224,7 +224,7 @@ class Collector:
         else:
             what = f"is not a {form.value}, as {most} of {total} values are"
         if form is Form.DATE:
-            what += HOW_DATES
+            what += DATE_ADVICE
         wrong = next(text for text in each if text.form not in (form, Form.MISSING))
         raise value_error(f"column {self.column}", wrong.row, wrong.text, what, self._advice_for_words())
 
@@ -258,9 +258,9 @@ class Collector:
         else:
             learned = self._finish_words()
         report = learned.report
-        irregular = self._tally.total()
-        if irregular:
-            report.warn(f"{irregular} value(s) taken as missing", "; ".join(self._tally.sentences()))
+        missing = self._tally.total()
+        if missing:
+            report.warn(f"{missing} value(s) taken as missing", "; ".join(self._tally.sentences()))
         if report.missing == self._rows and not self._is_named:
             report.taken_as, report.distinct = "left out", 0
             report.warn("no values", "it has no value in any row, and is omitted")

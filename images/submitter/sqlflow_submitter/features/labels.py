@@ -38,7 +38,7 @@ NO_WORDS = (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBE
 """Declared types in which a word is an error."""
 CLASS_OBJECTIVES = "multi:softprob or binary:logistic"
 Class = bool | int | str
-Seen = Class | float
+LabelValue = Class | float
 """A fraction is not a class, but it may come before the first word, which shows that the label has classes."""
 
 
@@ -75,7 +75,7 @@ class LabelReader:
         self._has_whole_classes = types_of_model == {int}
         self._has_text_classes = types_of_model == {str}
         self._has_booleans = self._declared is Declared.BOOLEAN or of_model
-        self._codes: dict[Seen, int] = {value: code for code, value in enumerate(classes or ())}
+        self._codes: dict[LabelValue, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
         self._numbers: list[NDArray[np.float64]] = []
@@ -185,10 +185,10 @@ class LabelReader:
             raise value_error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
         self._report.taken_as = "label, a number"
         self._report.distinct = count_distinct(labels)
-        self._warn_of_lost_precision(labels)
+        self._warn_about_precision(labels)
         return labels
 
-    def _warn_of_lost_precision(self, labels: NDArray[np.float64]) -> None:
+    def _warn_about_precision(self, labels: NDArray[np.float64]) -> None:
         lost = (self._report.distinct or 0) - count_distinct(labels.astype(np.float32))
         if lost > 0:
             self._report.warn(
@@ -215,7 +215,7 @@ class LabelReader:
             self._check_words(self._has_codes or is_code)
             return True, f"{name} holds {count} different texts"
         if self._has_fractions:
-            return False, f"{name} {self._of_numbers()}"
+            return False, f"{name} {self._number_reason()}"
         if self._is_boolean():
             return True, f"{name} is boolean"
         kind = "texts that are whole numbers" if self._has_texts else "whole numbers"
@@ -227,7 +227,7 @@ class LabelReader:
         at_most = f"at most {MAX_WHOLE_CLASSES} that occur twice on average"
         return False, f"{name} holds {kind} of {count} different values, where {at_most} are classes"
 
-    def _of_numbers(self) -> str:
+    def _number_reason(self) -> str:
         if self.form is Form.DATE:
             return "holds dates, which are predicted as days since 1970-01-01"
         whole = all(bool((part == np.floor(part)).all()) for part in self._numbers)
@@ -250,13 +250,13 @@ class LabelReader:
         total = int(counts.sum())
         forms = [texts.form_of(value) if isinstance(value, str) else Form.NUMBER for value in self._codes]
         for form in (Form.NUMBER, Form.DATE):
-            is_so = np.array([found is form for found in forms])
-            most = int(counts[is_so].sum())
+            has_form = np.array([found is form for found in forms])
+            most = int(counts[has_form].sum())
             if most == total and self._not_a_number is not None:
                 # A number or date that is outside the range of every type.
                 raise self._not_a_number
             if NEARLY_ALL * total <= most < total and not has_codes:
-                place = int(np.argmin(is_so))
+                place = int(np.argmin(has_form))
                 value = list(self._codes)[place]
                 what = f"is not a {form.value}, as {most} of {total} values are; exclude such rows, or set objective"
                 raise value_error(f"label {self.column}", self._first_rows[place], value, what)
@@ -299,7 +299,7 @@ class LabelReader:
             found[row] = code
         return found
 
-    def _new_class(self, row: int, value: Seen) -> int:
+    def _new_class(self, row: int, value: LabelValue) -> int:
         if not self._learn:
             known = ", ".join(map(repr, list(self._codes)[:20]))
             what = f"is not a class of the model, which has {known}"
@@ -324,7 +324,7 @@ class LabelReader:
             return number if isinstance(number, int) else value
         return str(value) if isinstance(value, int) and self._has_text_classes else value
 
-    def _class(self, row: int, value: Any) -> Seen:
+    def _class(self, row: int, value: Any) -> LabelValue:
         if isinstance(value, float):
             if math.isfinite(value) and value.is_integer():
                 return int(value)

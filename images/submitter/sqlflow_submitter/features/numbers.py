@@ -29,7 +29,7 @@ DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}
 EXACT_FLOAT = 2**53
 """All whole numbers below it are exact as 64-bit floats."""
 
-HOW_DATES = "; write dates as 2024-12-31 or 2024-12-31 23:59:59"
+DATE_ADVICE = "; write dates as 2024-12-31 or 2024-12-31 23:59:59"
 BOOLEAN_WORDS = "true, yes, on, 1 or false, no, off, 0"
 
 EMPTY = "empty text or word for a missing value"
@@ -251,7 +251,7 @@ class NumberReader:
         if self._is_boolean:
             return f"is not a boolean ({BOOLEAN_WORDS})"
         if self.form is Form.DATE or (self.form is None and texts.OTHER_DATE.fullmatch(text)):
-            return f"is not a date{HOW_DATES}"
+            return f"is not a date{DATE_ADVICE}"
         return "is not a number"
 
     def _count_missing(self, reason: str, row: int, value: Any, count: int = 1) -> None:

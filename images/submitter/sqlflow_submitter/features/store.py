@@ -110,7 +110,7 @@ class NumberStore:
             all_known = block[~np.isnan(block)]
             return _fitted(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
         del narrow
-        numbers = self._all()
+        numbers = self._join()
         lost_before = len(self._rounded) - len(set(map(float, self._rounded)))
         base_value = numbers.base
         # From here on, numbers are distances from the base.
@@ -142,7 +142,7 @@ class NumberStore:
             lost=lost + lost_before,
         )
 
-    def _all(self) -> Numbers:
+    def _join(self) -> Numbers:
         """Joins all batches in 64 bits: as whole numbers if all are whole, else as floats.
 
         The result depends on the values only, and not on how they are split into batches.
@@ -230,8 +230,8 @@ def _can_shift(values: Any, offset: int) -> bool:
 
 def _fitted(block: Floats, known: Any, distinct: int, scaling: Scaling, lost: int, is_number: bool) -> FittedNumbers:
     is_key = is_number and distinct == len(block) and _whole(known)
-    rises = is_key and bool((known[1:] > known[:-1]).all())
-    return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, rises, is_key)
+    is_increasing = is_key and bool((known[1:] > known[:-1]).all())
+    return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, is_increasing, is_key)
 
 
 def count_distinct(known: Any) -> int:

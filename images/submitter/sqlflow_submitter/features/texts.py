@@ -108,9 +108,9 @@ def micros(text: str) -> int | None:
         days = moment.toordinal() - EPOCH_DAY
     except ValueError:
         # The year is outside Python's calendar, a blank precedes the time zone, or the text is not a date.
-        year, month, day, clock, before_christ = match.groups()
+        year, month, day, clock, is_bc = match.groups()
         try:
-            days = _days(1 - int(year) if before_christ else int(year), int(month), int(day))
+            days = _days(1 - int(year) if is_bc else int(year), int(month), int(day))
             moment = time.fromisoformat(clock[1:].replace(" ", "")) if clock else time()
         except ValueError:
             return None

@@ -60,8 +60,8 @@ def dependencies(
         find: returns the views and functions with some names. Each name is looked up once.
     """
     found: dict[tuple[str, str], DatabaseObject] = {}
-    asked_names: set[str] = set()
-    asked_calls: set[str] = set()
+    searched_names: set[str] = set()
+    searched_calls: set[str] = set()
     new = list(start)
     while new:
         found.update({(it.kind, it.name): it for it in new})
@@ -71,9 +71,9 @@ def dependencies(
             here = words(it.text or "")
             names |= here
             calls |= here if it.kind == "function" else {call.lower() for call in CALL.findall(it.text or "")}
-        lookup = ObjectNames(sorted(names - asked_names), sorted(calls - asked_calls))
-        asked_names |= names
-        asked_calls |= calls
+        lookup = ObjectNames(sorted(names - searched_names), sorted(calls - searched_calls))
+        searched_names |= names
+        searched_calls |= calls
         new = [it for part in _parts(lookup) for it in find(part) if (it.kind, it.name) not in found]
     return list(found.values())
 

@@ -55,7 +55,7 @@ def reason(select: str, schema: str | None, name: str, run_query: RunQuery) -> s
             return may_read(f"this user cannot see the text of view {it.name}")
         # A name without a database means the view's own database.
         here = it.name.partition(".")[0] if it.kind == "view" else str(default)
-        if is_parsed and it.kind != "function" and _may_be_meant(it.text or "", schema, name, here, escapes):
+        if is_parsed and it.kind != "function" and _may_refer_to(it.text or "", schema, name, here, escapes):
             return READS if parsed is not None else may_read(f"{it.kind} {it.name}".strip() + " names it")
     return function_reason(objects, name)
 
@@ -160,7 +160,7 @@ def _ends_at(parsed: list[Token], place: int, name: str) -> bool:
     return parsed[place].is_name(name)
 
 
-def _may_be_meant(text: str, schema: str, name: str, here: str, escapes: bool) -> bool:
+def _may_refer_to(text: str, schema: str, name: str, here: str, escapes: bool) -> bool:
     """Returns whether a text can mean a table, and not a part of another name or what a WITH clause defines."""
     found = tokens(text, escapes)
     for place, token in enumerate(found):

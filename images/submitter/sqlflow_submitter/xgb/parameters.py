@@ -119,7 +119,7 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
     if name not in known:
         raise UserError(unknown_name("attribute", name, known))
     rule = known[name]
-    value = plain(name, value)
+    value = evaluate_value(name, value)
     if rule.type == "boolean":
         if value not in (True, False, 0, 1):
             raise UserError(f"attribute {name} is {value!r}; it must be true or false")
@@ -134,7 +134,7 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
     return value
 
 
-def plain(name: str, value: Any) -> Any:
+def evaluate_value(name: str, value: Any) -> Any:
     """Evaluates a negative number. No other expression is allowed as a value."""
     match value:
         case {"unary": "-", "of": {"number": number}}:
@@ -142,7 +142,7 @@ def plain(name: str, value: Any) -> Any:
         case {"number": value} | {"string": value}:
             return value
         case list():
-            return [plain(name, item) for item in value]
+            return [evaluate_value(name, item) for item in value]
         case dict():
             raise UserError(f"attribute {name} must be a number, a text or a list, not an expression")
     return value
