@@ -131,7 +131,7 @@ def test_misspelt_sqlite_file_is_reported_and_not_created(sqlite_agent: StandInA
     path = Path(sqlite_agent.dsn.removeprefix("sqlite://"))
     for sql in ("SELECT * FROM iris", "-- all\n/* of it */ DELETE FROM iris", "DROP TABLE iris"):
         message = sqlite_agent.run(sql).failure().message
-        assert message == f"no such table: iris (SQLite file {path} did not exist: is the path right?)"
+        assert message == f"no such table: iris; SQLite file {path} did not exist, check its path"
     assert sqlite_agent.run("SELECT 1 AS a").succeeded().rows() == [("1",)]
     select = {"select": "SELECT 1 AS a", "model": "m", "model_dir": "m"}
     train = {"kind": "train", "label": "a", "estimator": "xgboost.gbtree", "output": "m", **select}

@@ -219,7 +219,7 @@ def _connect(uri: str) -> tuple[Any, str]:
     message = one_line(connection.get_error_message())
     if "FATAL:" in message and not any(word in message for word in ("starting up", "shutting down", "too many")):
         raise UserError(f"PostgreSQL server at {address}: {message.partition('FATAL:')[2].strip()}")
-    raise DatabaseUnavailable(f"PostgreSQL server at {address} cannot be reached: {_reason(message)}")
+    raise DatabaseUnavailable(f"cannot reach PostgreSQL server at {address}: {_reason(message)}")
 
 
 def _print_notice(notice: Any) -> None:

@@ -234,7 +234,7 @@ class _Errors:
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_FULL")):
             return UserError(f"SQLite file {self._path}: {error}")
         if self._was_absent and "no such table" in str(error):
-            return UserError(f"{error} (SQLite file {self._path} did not exist: is the path right?)")
+            return UserError(f"{error}; SQLite file {self._path} did not exist, check its path")
         # SQLite has no error code for these.
         table = re.search(r"no such table: (\S+)", str(error))
         column = re.search(r"(?:no such column:|has no column named) \"?([^\s\"]+)", str(error))

@@ -28,7 +28,7 @@ def open_select(database: Database, select: str) -> ResultSet:
     for result in database.execute(select):
         if isinstance(result, ResultSet):
             return result
-    raise UserError("the select returns no rows and no columns: is it a SELECT?")
+    raise UserError("cannot read the select: it returns no result set; write a SELECT")
 
 
 def load(

@@ -107,7 +107,7 @@ class _Rounds:
         trained = len(self.measured)
         if kept < trained or trained < self._total:
             self._channel.print_line(
-                f"stopped after round {trained}, as validation got no better: round {kept} is kept"
+                f"stopped after round {trained}, because validation did not improve; the model is that of round {kept}"
             )
             self._channel.metrics(self.measured[kept - 1], step=kept, kept=True)
             self._channel.progress("train", trained, trained, "rounds")

@@ -189,8 +189,10 @@ class Clause:
 
     def _indicator(self, name: str, arguments: list[Expression]) -> list[Feature]:
         _at_most(name, arguments, 1 if name == "INDICATOR" else 2)
+        if "call" not in arguments[0]:
+            raise UserError(f"{name} needs categories, as in {name}(CATEGORY_ID({render(arguments[0])}, 10))")
         features = []
-        for inner in self._inner(arguments[0], None):
+        for inner in self._function(arguments[0]):
             if inner.kind in CATEGORICAL or inner.kind == BUCKET:
                 features.append(Feature(INDICATOR, inputs=[inner]))
             elif inner.kind == SPARSE:
@@ -201,12 +203,10 @@ class Clause:
                 )
         return features
 
-    def _inner(self, expression: Expression, bare: Callable[[str], Feature] | None) -> list[Feature]:
+    def _inner(self, expression: Expression, bare: Callable[[str], Feature]) -> list[Feature]:
         """Returns the features of an argument. `bare` creates the feature of a plain column."""
         if "call" in expression:
             return self._function(expression)
-        if bare is None:
-            raise UserError(f"INDICATOR needs categories, as in INDICATOR(CATEGORY_ID({render(expression)}, 10))")
         return [bare(column) for column in self._input_names("COLUMN", expression)]
 
     def _input_names(self, name: str, expression: Expression) -> list[str]:
