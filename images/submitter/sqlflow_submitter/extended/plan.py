@@ -53,8 +53,10 @@ class TrainPlan:
         UserError: an estimator, attribute, column or label does not exist, or cannot be used here.
         """
         self.estimator = statement.estimator
-        self.booster = resolve_booster(statement.estimator)
-        self.parameters = Parameters(self.booster, statement.attributes)
+        booster = resolve_booster(statement.estimator)
+        self.one_hot = booster == "gblinear"
+        """Whether each category gets a column, because the model reads codes as quantities."""
+        self.parameters = Parameters(booster, statement.attributes)
         if statement.label is None:
             raise UserError(f"{statement.estimator} needs a label, as in LABEL class")
         for target in statement.columns:
