@@ -14,6 +14,8 @@ echo "== Fisher's irises into $folder/iris.db"
 "$python" tests/data/load_iris.py "$folder/iris.db"
 
 echo "== a server on loopback"
+# Create the log first: the loop below may read it before the server starts.
+: > "$folder/server.log"
 PYTHONPATH=$PWD/images/submitter "$programs/sqlflow-server" --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --state-dir "$folder/state" \
     --datasource "sqlite://$folder/iris.db" --python "$python" --log-format json 2> "$folder/server.log" &
 server=$!
