@@ -1,4 +1,4 @@
-"""Tables for tests, written alike in every database, and models that are trained on them."""
+"""Creates the same tables in every database, and trains models on them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
-from conftest import Here
+from conftest import Runner
 
 from sqlflow_submitter.errors import UserError
 
@@ -20,18 +20,18 @@ TYPES = {
 ROWS_OF_AN_INSERT = 500
 
 
-def database(here: Here) -> str:
-    return here.dsn.partition(":")[0]
+def database(runner: Runner) -> str:
+    return runner.dsn.partition(":")[0]
 
 
-def make(here: Here, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
-    """Makes a table. Types are `boolean`, `integer`, `number`, `text`, `date`, `timestamp`, or the database's own."""
-    types = TYPES[database(here)]
+def make(runner: Runner, table: str, columns: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> None:
+    """Creates a table. Types are `boolean`, `integer`, `number`, `text`, `date`, `timestamp`, or the database's own."""
+    types = TYPES[database(runner)]
     definitions = ", ".join(f"{name} {types.get(kind, kind)}" for name, kind in columns.items())
-    here.sql(f"DROP TABLE IF EXISTS {table}", f"CREATE TABLE {table} ({definitions})")
+    runner.sql(f"DROP TABLE IF EXISTS {table}", f"CREATE TABLE {table} ({definitions})")
     for start in range(0, len(rows), ROWS_OF_AN_INSERT):
         part = ", ".join(f"({', '.join(map(literal, row))})" for row in rows[start : start + ROWS_OF_AN_INSERT])
-        here.sql(f"INSERT INTO {table} VALUES {part}")
+        runner.sql(f"INSERT INTO {table} VALUES {part}")
 
 
 def literal(value: Any) -> str:
@@ -45,14 +45,14 @@ def literal(value: Any) -> str:
     return repr(value)
 
 
-def trained(here: Here, table: str = "d", select: str = "*", label: str = "y", **fields: Any) -> dict[str, Any]:
-    """Trains a model `m`; gives its document."""
-    here.train(f"SELECT {select} FROM {table}", label, **fields)
-    return meta(here)
+def trained(runner: Runner, table: str = "d", select: str = "*", label: str = "y", **fields: Any) -> dict[str, Any]:
+    """Trains a model `m`. Returns its `model_meta.json`."""
+    runner.train(f"SELECT {select} FROM {table}", label, **fields)
+    return meta(runner)
 
 
-def meta(here: Here) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((here.folder / "m/model_meta.json").read_text())
+def meta(runner: Runner) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((runner.folder / "m/model_meta.json").read_text())
     return document
 
 
@@ -66,13 +66,13 @@ def feature(document: dict[str, Any], name: str) -> dict[str, Any]:
     return dict(found)
 
 
-def accuracy(here: Here, table: str = "d") -> float:
+def accuracy(runner: Runner, table: str = "d") -> float:
     attributes = {"validation.metrics": "accuracy"}
-    run = here.run(kind="evaluate", select=f"SELECT * FROM {table}", label="y", model_dir="m", attributes=attributes)
+    run = runner.run(kind="evaluate", select=f"SELECT * FROM {table}", label="y", model_dir="m", attributes=attributes)
     ((_, value),) = run.rows()
     return float(value)
 
 
-def refused(here: Here, message: str, **fields: Any) -> None:
+def rejects(runner: Runner, message: str, **fields: Any) -> None:
     with pytest.raises(UserError, match=message):
-        trained(here, **fields)
+        trained(runner, **fields)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
-from sqlflow_submitter.extended.loading import decoded
+from sqlflow_submitter.extended.loading import decode_columns
 from sqlflow_submitter.features.clause import locate
 from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.features.labels import LabelReader
@@ -20,16 +20,16 @@ from sqlflow_submitter.xgb.objectives import Task, check_objective
 
 
 class Predicted(NamedTuple):
-    """What a model says of some rows."""
+    """A model's predictions for some rows."""
 
     values: list[Any]
-    """A class, or a number, for each row."""
+    """A class or a number for each row."""
     margins: Any | None
-    """Raw scores; None for numbers."""
+    """Raw scores. None if the model predicts numbers."""
 
 
-class UsedModel:
-    """A model's meta and, once it is needed, its weights."""
+class TrainedModel:
+    """A model's metadata. Its weights are loaded on request."""
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
@@ -38,7 +38,7 @@ class UsedModel:
         self.one_hot = resolve_booster(self.meta.class_name) == "gblinear"
 
     def check_columns(self, described: Sequence[ColumnInfo], database: Database) -> None:
-        """Raises UserError when a select lacks a column that the model reads, or has one that cannot be read."""
+        """Raises UserError if a select lacks a column that the model reads, or if the column cannot be read."""
         locate("the model's column", self.meta.inputs(), [column.name for column in described])
         numbers = [name for feature in self.meta.features for name in feature.number_columns()]
         check_numbers(numbers, described, database.dialect)
@@ -50,7 +50,7 @@ class UsedModel:
         return load_booster(self._folder)
 
     def result_kind(self) -> Kind:
-        """Gives the kind of what the model predicts."""
+        """Returns the kind of the predicted values."""
         if self.meta.classes is None:
             return Kind.FLOAT
         if all(isinstance(value, bool) for value in self.meta.classes):
@@ -58,7 +58,7 @@ class UsedModel:
         return Kind.INT if all(isinstance(value, int) for value in self.meta.classes) else Kind.TEXT
 
     def predict(self, booster: Any, matrix: Matrix) -> Predicted:
-        """Gives a class, or a number, for each row."""
+        """Returns a class or a number for each row."""
         from sqlflow_submitter.xgb import booster as xgb
 
         classes = self.meta.classes
@@ -74,17 +74,17 @@ class UsedModel:
 
 
 def class_codes(margins: Any, task: Task) -> Any:
-    """Gives the likeliest class: a score above 0 is the second of two."""
+    """Returns the most likely class. Of two classes, it is the second if the score is above 0."""
     if task is Task.BINARY:
         return (margins > 0).astype(np.int64)
     return margins.argmax(axis=1)
 
 
 def probabilities(margins: Any, task: Task) -> Any:
-    """Turns raw scores into the probability of each class: (rows, classes)."""
+    """Converts raw scores to the probability of each class: (rows, classes)."""
     margins = margins.astype(np.float64)
     if task is Task.BINARY:
-        # Not by exp of the margin: a large one would overflow.
+        # By tanh: exp of a large margin would overflow.
         positive = 0.5 * (1.0 + np.tanh(0.5 * margins))
         return np.column_stack([1.0 - positive, positive])
     powers = np.exp(margins - margins.max(axis=1, keepdims=True))
@@ -92,9 +92,9 @@ def probabilities(margins: Any, task: Task) -> Any:
 
 
 class BatchEncoder:
-    """Turns the batches of a select into matrices, one by one."""
+    """Encodes each batch of a select as a matrix."""
 
-    def __init__(self, model: UsedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
+    def __init__(self, model: TrainedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
         """`described`: the columns of the select, as the database describes them."""
         self._result = result
         self._described = described
@@ -102,9 +102,9 @@ class BatchEncoder:
         self._features = FixedFeatures(model.meta.features, model.one_hot)
 
     def encode(self, batch: Batch) -> Matrix:
-        self._features.add(decoded(self._result, batch, self._places, self._described))
+        self._features.add(decode_columns(self._result, batch, self._places, self._described))
         return self._features.build()
 
     def warnings(self) -> list[str]:
-        """Says, after the last batch, which values were taken as missing."""
+        """Returns which values were read as missing. To be called after the last batch."""
         return self._features.warnings()

@@ -1,4 +1,4 @@
-"""The order of rows, and which batch a row comes in, settle nothing: the same rows give the same features."""
+"""The same rows give the same features, in any order and in any batches."""
 
 import random
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Here
-from data import accuracy, column, feature, make, refused, trained
+from conftest import Runner
+from tables import accuracy, column, feature, make, rejects, trained
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.connect.sqlite import decode
@@ -18,7 +18,7 @@ from sqlflow_submitter.features.learn import Learner
 from sqlflow_submitter.features.spec import DENSE, Feature
 
 MAX_VOCABULARY = 6
-"""So few, so that columns of a few rows pass it."""
+"""A small limit, so that columns of a few rows exceed it."""
 
 TEXTS: dict[str, list[Any]] = {
     "number": ["1", "2.5", "-3", "1e3", "20180111", "20180112", "16777217", "7", "+8", ".5", "1e400"],
@@ -54,7 +54,7 @@ TYPED: list[tuple[Kind, str, list[Any]]] = [
 
 
 def outcome(batches: Sequence[Values], rows: Sequence[int], declared: str, is_named: bool) -> Any:
-    """Gives all that is learned of a column, its rows put back into their first order; or that it is an error."""
+    """Returns what is learned about a column, with its rows in their original order, or that it is an error."""
     named = [Feature(DENSE, column="x")] if is_named else []
     learner = Learner(named, [] if is_named else ["x"], {"x": declared}, one_hot=False)
     try:
@@ -62,11 +62,11 @@ def outcome(batches: Sequence[Values], rows: Sequence[int], declared: str, is_na
             learner.add({"x": batch})
         learned = learner.finish()
     except UserError as wrong:
-        return str(wrong) if str(wrong).startswith("no column") else "error"
+        return str(wrong) if "no column has a value" in str(wrong) else "error"
     data = learned.matrix.data
     dense = data if isinstance(data, np.ndarray) else np.where(data.toarray() == 0, np.nan, data.toarray())
     report = learned.reports[0]
-    # Rising numbers look like the rows' own: that is of their order.
+    # Increasing numbers look like row numbers, which depends on the order.
     warnings = [warning for warning in report.warnings if warning != "looks like an id"]
     return (
         [feature.to_json() for feature in learned.features],
@@ -76,7 +76,7 @@ def outcome(batches: Sequence[Values], rows: Sequence[int], declared: str, is_na
 
 
 def check(values: Sequence[Any], kind: Kind | None, declared: str, is_named: bool, chance: random.Random) -> Any:
-    """Compares some orders and batches of values; gives their outcome."""
+    """Compares several orders and batches of values. Returns their common outcome."""
 
     def batch(part: Sequence[int]) -> Values:
         found = [values[row] for row in part]
@@ -106,7 +106,7 @@ def small_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("declared", ["TEXT", "", "DATE", "REAL", "BOOLEAN"])
 @pytest.mark.parametrize("is_named", [False, True])
 @pytest.mark.usefixtures("small_vocabulary")
-def test_the_order_of_texts_does_not_matter(declared: str, is_named: bool) -> None:
+def test_order_of_texts_does_not_matter(declared: str, is_named: bool) -> None:
     chance = random.Random(f"{declared} {is_named}")
     pools = TEXTS if declared == "TEXT" else TEXTS | VALUES
     seen = set()
@@ -119,18 +119,18 @@ def test_the_order_of_texts_does_not_matter(declared: str, is_named: bool) -> No
         seen.add(found if isinstance(found, str) else found[2][0].partition(" ")[0].rstrip(",0123456789"))
     assert {"error", "number"} <= seen
     if declared == "TEXT" and not is_named:
-        # Every kind was met.
+        # Every kind occurred.
         assert {
             "date",
             "vocabulary",
             "sparse",
             "",
-            "no column has a value in any row: there is nothing to learn from",
+            "cannot train: no column has a value in any row",
         } <= seen
 
 
 def label_outcome(batches: Sequence[Values], rows: Sequence[int], declared: str) -> Any:
-    """Gives what a label is taken for, and the labels in the rows' first order; or that it is an error."""
+    """Returns the decision about a label, and the labels in the original order of rows, or that it is an error."""
     reader = LabelReader("y", None, None, declared)
     try:
         for batch in batches:
@@ -147,8 +147,8 @@ def label_outcome(batches: Sequence[Values], rows: Sequence[int], declared: str)
 
 
 @pytest.mark.parametrize("declared", ["TEXT", "", "DATE", "REAL", "BOOLEAN", "INTEGER"])
-def test_the_order_of_labels_does_not_matter(declared: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whole numbers of so many different values are no classes.
+def test_order_of_labels_does_not_matter(declared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whole numbers with so many different values are not classes.
     monkeypatch.setattr(labels, "MAX_WHOLE_CLASSES", 6)
     monkeypatch.setattr(labels, "MAX_CLASSES", 8)
     chance = random.Random(declared)
@@ -174,28 +174,28 @@ def test_the_order_of_labels_does_not_matter(declared: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(("kind", "declared", "pool"), TYPED)
-def test_the_order_of_typed_values_does_not_matter(kind: Kind, declared: str, pool: list[Any]) -> None:
+def test_order_of_typed_values_does_not_matter(kind: Kind, declared: str, pool: list[Any]) -> None:
     chance = random.Random(declared)
     for _ in range(100):
         check(chance.choices([*pool, None], k=chance.randint(1, 12)), kind, declared, False, chance)
 
 
-def test_single_pairs_are_sparse_whichever_row_has_two(here: Here) -> None:
+def test_single_pairs_are_sparse_if_any_row_has_two(runner: Runner) -> None:
     # More different texts than a vocabulary may have.
     rows: list[tuple[str, int]] = [(f"{k}:1", k % 2) for k in range(10_050)]
     rows[0] = ("0:1 10060:2", 0)
     for ordered in (rows, rows[::-1]):
-        make(here, "d", {"x": "text", "y": "integer"}, ordered)
-        document = trained(here, attributes={"train.num_boost_round": 1})
+        make(runner, "d", {"x": "text", "y": "integer"}, ordered)
+        document = trained(runner, attributes={"train.num_boost_round": 1})
         assert (feature(document, "x")["kind"], feature(document, "x")["width"]) == ("sparse", 10_061)
-    make(here, "d", {"x": "text", "y": "integer"}, rows[1:])
-    refused(here, r"^column x holds more than 10000 different texts: .*, or SPARSE\(x, size\) if it holds index:value")
-    make(here, "d", {"x": "text", "y": "integer"}, [*rows[1:], ("10:1,,3", 1)])
-    refused(here, "^column x holds more than 10000 different texts")
+    make(runner, "d", {"x": "text", "y": "integer"}, rows[1:])
+    rejects(runner, r"^column x has more than 10000 different texts; .*, or SPARSE\(x, size\) if it has index:value")
+    make(runner, "d", {"x": "text", "y": "integer"}, [*rows[1:], ("10:1,,3", 1)])
+    rejects(runner, "^column x has more than 10000 different texts")
 
 
 @pytest.mark.parametrize("odd", ["5", "1:nan", "a"])
-def test_what_is_no_pair_is_none_wherever_it_comes(odd: str) -> None:
+def test_value_that_is_not_a_pair_is_rejected_in_any_position(odd: str) -> None:
     pairs = [f"{k}:1 {k + 1}:2" for k in range(10_050)]
     for values in ([*pairs, odd], [odd, *pairs]):
         learner = Learner([], ["x"], {}, one_hot=False)
@@ -205,18 +205,18 @@ def test_what_is_no_pair_is_none_wherever_it_comes(odd: str) -> None:
             learner.finish()
 
 
-def test_a_word_of_most_rows_does_not_hide_that_the_different_texts_are_numbers(here: Here) -> None:
+def test_frequent_word_among_many_numbers_is_an_error(runner: Runner) -> None:
     rows = [("unknown" if k % 5 < 3 else f"{k}.5", k % 2) for k in range(200)]
     for ordered in (rows, rows[::-1]):
-        make(here, "d", {"x": "text", "y": "integer"}, ordered)
-        refused(here, "^column x, row [0-9]+: 'unknown' is not a number, as 80 of 200 values are; leave such rows out")
+        make(runner, "d", {"x": "text", "y": "integer"}, ordered)
+        rejects(runner, "^column x, row [0-9]+: 'unknown' is not a number, as 80 of 200 values are; exclude such rows")
 
 
-def test_whole_numbers_beyond_64_bits_keep_their_sign(here: Here) -> None:
-    kind = {"sqlite": "REAL", "mysql": "BIGINT UNSIGNED", "postgresql": "numeric"}[here.dsn.partition(":")[0]]
-    # Further apart than 2^63, and more than one batch of them.
+def test_whole_numbers_beyond_64_bits_keep_their_sign(runner: Runner) -> None:
+    kind = {"sqlite": "REAL", "mysql": "BIGINT UNSIGNED", "postgresql": "numeric"}[runner.dsn.partition(":")[0]]
+    # Further apart than 2^63, in more than one batch.
     values = [k if k % 2 else 2**64 - 1 - k for k in range(5000)]
-    make(here, "d", {"x": kind, "y": "integer"}, [(value, int(value > 2**63)) for value in values])
-    assert column(trained(here), "x")["missing"] == 0
+    make(runner, "d", {"x": kind, "y": "integer"}, [(value, int(value > 2**63)) for value in values])
+    assert column(trained(runner), "x")["missing"] == 0
     # XGBoost's histogram has fewer bins than there are values.
-    assert accuracy(here) > 0.99
+    assert accuracy(runner) > 0.99

@@ -1,4 +1,4 @@
-"""What XGBoost complains of, in one line."""
+"""XGBoost errors and warnings are printed in one line."""
 
 import warnings
 
@@ -6,12 +6,12 @@ import pytest
 from xgboost.core import XGBoostError
 
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.xgb.telling import reason, told_plainly
+from sqlflow_submitter.xgb.errors import reason, translated_errors
 
 
-def test_a_warning_is_one_line_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warning_is_printed_once_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
-        with told_plainly():
+        with translated_errors():
             warnings.warn(
                 '[05:44:20] WARNING: /src/learner.cc:825: \nParameters: { "x" } are not used.\n\n', stacklevel=1
             )
@@ -26,7 +26,7 @@ def test_a_warning_is_one_line_once(capsys: pytest.CaptureFixture[str]) -> None:
         "the reason\n",
     ],
 )
-def test_a_refusal_is_its_sentence(text: str) -> None:
+def test_error_is_reduced_to_its_sentence(text: str) -> None:
     assert reason(text) == "the reason"
-    with pytest.raises(UserError, match=r"^xgboost: the reason$"), told_plainly():
+    with pytest.raises(UserError, match=r"^xgboost: the reason$"), translated_errors():
         raise XGBoostError(text)

@@ -1,4 +1,4 @@
-"""Rows that a statement makes itself, sent to the client as those of a database are."""
+"""Sends rows that a statement computed, in the form of a database's result set."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from sqlflow_submitter.rows import encode_head, encode_rows
 from sqlflow_submitter.statement import StatementChannel
 
 
-def send(names: Sequence[str], columns: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
-    """Sends a result set, given by column; no columns: no rows. The values of a column decide its kind."""
+def send_rows(names: Sequence[str], columns: Sequence[Sequence[Any]], channel: StatementChannel) -> None:
+    """Sends a result set, given by column. Without columns it has no rows. The values of a column decide its kind."""
     described = [ColumnInfo(name, "", decode) for name in names]
     channel.head(encode_head(described))
     if columns:

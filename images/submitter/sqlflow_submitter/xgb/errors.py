@@ -1,4 +1,7 @@
-"""Tells what XGBoost complains of in one line each: its own lines hold times, files of its source, and stacks."""
+"""Turns XGBoost's errors and warnings into one line each.
+
+XGBoost's own text contains timestamps, source locations and stack traces.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +15,20 @@ from xgboost.core import XGBoostError
 
 from sqlflow_submitter.errors import UserError
 
-_told: set[str] = set()
+_printed: set[str] = set()
 
 
-class told_plainly:
-    """Within it, a refusal of the library becomes a UserError, and a warning a line on standard error, once.
+class translated_errors:
+    """Context manager that turns XGBoost's errors into UserErrors, and prints each warning once, on standard error.
 
-    Refusals are about data and attributes in all but bugs.
+    The errors are treated as user errors: apart from bugs, XGBoost rejects only data and attributes.
     """
 
     def __enter__(self) -> None:
         self._catching = warnings.catch_warnings()
         self._catching.__enter__()
         warnings.simplefilter("always")
-        warnings.showwarning = _tell
+        warnings.showwarning = _print_once
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -36,14 +39,14 @@ class told_plainly:
 
 
 def reason(text: str) -> str:
-    """Finds the sentence in `[time] file.cc:12: Check failed: a > b (0 vs. 1) : sentence`, and a stack after it."""
+    """Extracts the sentence of `[time] file.cc:12: Check failed: a > b (0 vs. 1) : sentence`, without the stack."""
     text = re.sub(r"^\s*\[[\d:]+\]\s*(WARNING:\s*)?\S+:\d+:\s*", "", text)
     line = next((line for line in text.splitlines() if line.strip()), "no reason given")
     return re.sub(r"^Check failed: .*?\s?: ", "", line).strip()
 
 
-def _tell(message: Warning | str, *_: Any, **__: Any) -> None:
+def _print_once(message: Warning | str, *_: Any, **__: Any) -> None:
     line = f"warning: xgboost: {reason(str(message))}"
-    if line not in _told:
-        _told.add(line)
+    if line not in _printed:
+        _printed.add(line)
         print(line, file=sys.stderr, flush=True)
