@@ -1,11 +1,11 @@
-# The two that matter: `make quickstart` runs the main job; `make test` installs what the tests need and runs them all.
+# Main targets: `make quickstart` runs the main job; `make test` installs what the tests need and runs all of them.
 
-# Everything that is built or downloaded is kept here, so that a second clone is quick.
+# Cache of everything that is built or downloaded, shared by all clones.
 SQLFLOW_CACHE ?= $(HOME)/.cache/sqlflow
 export CARGO_TARGET_DIR ?= $(SQLFLOW_CACHE)/target
 VENV := $(SQLFLOW_CACHE)/venv
 export SQLFLOW_TEST_PYTHON ?= $(VENV)/bin/python
-# Its needs do not agree with the submitter's.
+# Its requirements conflict with those of the submitter.
 S3_VENV := $(SQLFLOW_CACHE)/venv-s3
 export SQLFLOW_TEST_S3_PYTHON ?= $(S3_VENV)/bin/python
 SUBMITTER := images/submitter
@@ -15,7 +15,7 @@ SUBMITTER := images/submitter
 HOST := $(shell rustc -vV 2> /dev/null | sed -n "s/^host: //p")
 STATIC_AGENT := $(CARGO_TARGET_DIR)/$(HOST)/dist/sqlflow-agent
 # lld, which rustc brings, folds functions that are alike and packs relocations: half a megabyte. On x86-64 rustc takes it
-# by itself, elsewhere only when told; a Rust that brings none does without.
+# by itself, elsewhere only if told. It is left out where Rust does not bring it.
 RUST_LLD := $(wildcard $(shell rustc --print sysroot 2> /dev/null)/lib/rustlib/$(HOST)/bin/gcc-ld)
 ifneq ($(RUST_LLD),)
 LLD_FLAGS := -C link-arg=-Wl,--icf=all -C link-arg=-Wl,--pack-dyn-relocs=relr
@@ -23,8 +23,8 @@ ifeq ($(filter x86_64-%,$(HOST)),)
 LLD_FLAGS += -C link-arg=-fuse-ld=lld -C link-arg=-B$(RUST_LLD)
 endif
 endif
-# A program that aborts when it panics needs no tables to unwind its stack by, which the compiler makes all the same: another
-# half. Nothing may walk the stack then: who asks for a backtrace gets an empty one.
+# A program that aborts on panic needs no unwind tables, which the compiler emits anyway: half a megabyte more. Nothing may
+# unwind the stack then, so a requested backtrace is empty.
 AGENT_FLAGS := -C target-feature=+crt-static --cfg getrandom_backend="linux_getrandom" \
 	$(LLD_FLAGS) -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Wl,--wrap=_Unwind_Backtrace
 export SQLFLOW_TEST_STATIC_AGENT ?= $(STATIC_AGENT)
@@ -35,7 +35,7 @@ PREFIX ?= $(HOME)/.local
 .DEFAULT_GOAL := help
 .PHONY: help agent agent-path build install uninstall quickstart cluster cluster-down test test-cluster lint test-rust test-submitter test-quickstart drill bench deny venv venv-dev packages clean
 
-help: ## Say what there is to make
+help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 agent: ## Build the static agent that ships
@@ -58,7 +58,7 @@ else
 	@scripts/install.sh "$(PREFIX)" "$(CARGO_TARGET_DIR)/release"
 endif
 
-uninstall: ## Remove what make install installed, and say what stays
+uninstall: ## Remove what make install installed, and name what stays
 	@scripts/uninstall.sh "$(PREFIX)"
 
 quickstart: build venv ## Train, evaluate and predict on Fisher's irises with a server of its own
@@ -115,7 +115,7 @@ drill: packages build agent venv ## The heavy drills at full size
 	SQLFLOW_FAULT_SCHEDULES=2000 cargo test -p sqlflow-tests --test faults
 	cargo build --release --workspace --bins
 	$(CARGO_TARGET_DIR)/release/sqlflow-bench --only soak --out build/soak.json
-	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-server fuzz_many
+	SQL_FUZZ_INPUTS=10000000 cargo test --release -p sqlflow-sql fuzz_many
 
 bench: agent venv cluster ## Speed, beside peers in the same run; also as build/bench.json
 	@scripts/test-packages.sh bench

@@ -1,7 +1,7 @@
-"""Loads a CSV file with a head line into a table of an SQLite file: csv_to_sqlite.py FILE.csv DATABASE.db TABLE
+"""Loads a CSV file with a header line into a new table of an SQLite file: csv_to_sqlite.py FILE.csv DATABASE.db TABLE
 
-A column is INTEGER or REAL when all its values are such numbers, else TEXT; an empty value is NULL. The table must not
-exist yet. Any Python 3 will do.
+A column is INTEGER or REAL if all its values are such numbers, otherwise TEXT. An empty value is NULL. Works with any
+Python 3.
 """
 
 import csv
@@ -18,7 +18,7 @@ def column_type(values):
     given = [value for value in values if value != ""]
     if given and all(INTEGER.fullmatch(value) for value in given):
         return "INTEGER"
-    # What begins with a zero, such as 007, is a name.
+    # A number with a leading zero, such as 007, is a code.
     is_number = given and all(REAL.fullmatch(value) for value in given)
     return "REAL" if is_number and not any(re.match("-?0[0-9]", value) for value in given) else "TEXT"
 
@@ -37,13 +37,13 @@ def main():
     except (OSError, UnicodeDecodeError) as error:
         sys.exit(f"cannot read {file}: {error}")
     if len(rows) < 2:
-        sys.exit(f"cannot load {file}: it needs a head line and a row")
+        sys.exit(f"cannot load {file}: it needs a header line and a row")
     head, *rows = rows
     if len(head) == 1 and ";" in head[0]:
-        sys.exit(f"cannot load {file}: its columns are separated by ';', not by ','")
+        sys.exit(f"cannot load {file}: its columns are separated by ';'; use ','")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(head):
-            sys.exit(f"cannot load {file}: row {number} has {len(row)} values, and there are {len(head)} columns")
+            sys.exit(f"cannot load {file}: row {number} has {len(row)} values, and the header has {len(head)} columns")
     columns = [(name, column_type([row[place] for row in rows])) for place, name in enumerate(head)]
     definition = ", ".join(f"{quoted(name)} {kind}" for name, kind in columns)
     places = ", ".join("?" for _ in head)

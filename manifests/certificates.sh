@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# certificates.sh NAMESPACE: makes what server and agents show each other: the ConfigMap sqlflow-ca and the Secret
+# certificates.sh NAMESPACE: creates the certificates of server and agents: the ConfigMap sqlflow-ca and the Secret
 # sqlflow-agent-tls. Run it again to renew them, before 825 days are over. Needs kubectl and openssl.
 set -euo pipefail
 namespace=${1:?usage: certificates.sh NAMESPACE}
@@ -16,11 +16,11 @@ openssl req -new -key tls.key -subj /CN=sqlflow-server -out tls.csr
 echo "subjectAltName=DNS:sqlflow-server,DNS:sqlflow-server.$namespace,DNS:sqlflow-server.$namespace.svc" > names
 openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days $days -extfile names -out tls.crt 2> /dev/null
 
-# Until the server has taken the new certificate up it shows the old one, so the CA of that is trusted on, until the next run.
-# What was kept longer goes: the newest is the first in the file.
+# Until the server has loaded the new certificate it presents the old one, so the CA of the old one stays trusted until the
+# next run. Older CAs are removed: the newest is the first in the file.
 before=$($kubectl -n "$namespace" get configmap sqlflow-ca --ignore-not-found -o 'jsonpath={.data.ca\.crt}')
 if [ -n "$before" ]; then openssl x509 <<< "$before" >> ca.crt; fi
-# Trusted first, shown afterwards.
+# First trust the new certificate, then present it.
 $kubectl -n "$namespace" create configmap sqlflow-ca --from-file ca.crt --dry-run=client -o yaml | $kubectl apply -f -
 $kubectl -n "$namespace" create secret tls sqlflow-agent-tls --cert tls.crt --key tls.key --dry-run=client -o yaml | $kubectl apply -f -
 if [ -n "$before" ]; then

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# install.sh PREFIX PROGRAMS: installs SQLFlow below a folder: programs that were built, a Python environment with the
-# submitter, manual pages, completion. Called by `make install`. All of it is listed in PREFIX/lib/sqlflow/installed, which
-# uninstall.sh reads. Once more is an upgrade.
+# install.sh PREFIX PROGRAMS: installs the programs of a folder below PREFIX, with a Python environment for the submitter,
+# manual pages and shell completion. Called by `make install`. The installed files are listed in
+# PREFIX/lib/sqlflow/installed, which uninstall.sh reads. Run it again to upgrade.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 prefix=$1 programs=$2
@@ -15,12 +15,12 @@ lib=$prefix/lib/sqlflow
 mkdir -p "$prefix/bin" "$lib"
 
 echo "== the Python environment $lib/venv"
-# What an older Python made is of no use to another.
+# An environment of a removed Python does not work. Create it again.
 if [ -x "$lib/venv/bin/python" ] && ! "$lib/venv/bin/python" -c '' 2> /dev/null; then
     rm -rf "$lib/venv"
 fi
 scripts/venv.sh "$lib/venv" "$submitter/requirements.txt"
-# From a copy: setuptools builds beside what it reads.
+# Build from a copy, because setuptools writes into the source folder.
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 cp -R "$submitter/sqlflow_submitter" "$submitter/pyproject.toml" "$copy"
@@ -31,7 +31,7 @@ echo "== programs, manual pages and completion"
 installed=()
 put() { # FILE NAME MODE
     mkdir -p "$(dirname "$prefix/$2")"
-    # A program that runs is replaced, not written into.
+    # `install` replaces the file, so a running program is not changed.
     install -m "$3" "$1" "$prefix/$2"
     installed+=("$2")
 }
@@ -39,6 +39,7 @@ put "$programs/sqlflow-server" bin/sqlflow-server 755
 put "$programs/sqlflowctl" bin/sqlflowctl 755
 put "$programs/sqlflow-agent" bin/sqlflow-agent 755
 "$programs/sqlflowctl" man "$copy/man" 2> /dev/null
+"$programs/sqlflow-manual" "$copy/man"
 for page in "$copy"/man/*.1; do
     put "$page" "share/man/man1/$(basename "$page")" 644
 done
@@ -52,5 +53,5 @@ printf '%s\n' "${installed[@]}" > "$lib/installed"
 echo "SQLFlow is installed in $prefix"
 case :$PATH: in
     *:"$prefix/bin":*) ;;
-    *) echo "its programs are not on your PATH yet: export PATH=\"\$PATH:$prefix/bin\"" ;;
+    *) echo "its programs are not on your PATH; run: export PATH=\"\$PATH:$prefix/bin\"" ;;
 esac

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the main job: a server of its own on loopback, Fisher's irises in SQLite, and a program that trains on them.
-# Called by `make quickstart`. What it made stays in build/quickstart to be looked at.
+# Runs the main job: starts a server on loopback, loads Fisher's irises into SQLite, and trains and uses a model.
+# Called by `make quickstart`. Its files stay in build/quickstart.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,8 @@ echo "== Fisher's irises into $folder/iris.db"
 "$python" tests/data/load_iris.py "$folder/iris.db"
 
 echo "== a server on loopback"
+# Create the log first: the loop below may read it before the server starts.
+: > "$folder/server.log"
 PYTHONPATH=$PWD/images/submitter "$programs/sqlflow-server" --listen 127.0.0.1:0 --http-listen 127.0.0.1:0 --state-dir "$folder/state" \
     --datasource "sqlite://$folder/iris.db" --python "$python" --log-format json 2> "$folder/server.log" &
 server=$!

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need of the system: real databases; Go, whose decoder reads the models and which builds
-# services; Java and Maven for HDFS; a browser for the pages; promtool for metrics. With `bench` also the
-# programs that the agent is compared with, with `cluster` those of a Kubernetes node.
+# Installs the system packages that the tests need: databases; Go, to decode models and to build services; Java and Maven
+# for HDFS; a browser for the web pages; promtool for metrics. With `bench`, also installs the programs that the agent is
+# compared with. With `cluster`, also installs those of a Kubernetes node.
 set -euo pipefail
 
 missing=()
@@ -28,10 +28,10 @@ fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
-    echo "the tests need these packages; please install them: ${missing[*]}" >&2
+    echo "cannot run the tests: packages are missing; install them: ${missing[*]}" >&2
     exit 1
 fi
 echo "installing ${missing[*]}"
 apt-get update -qq
-# Nothing is to run as a service: the tests start servers of their own.
+# RUNLEVEL=1: do not start services, because the tests start their own servers.
 RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null

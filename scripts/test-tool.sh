@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# test-tool.sh NAME: makes a program that the tests talk to and prints where it is. Made once for each version: the
+# test-tool.sh NAME: builds a program that the tests use, and prints its path. Each version is built once, because the
 # cache is outside the clone.
-#   kubernetes              a whole cluster's programs in one (tests/cluster)
-#   coredns, weed, jaeger   names for Services, an S3 server, a tracing backend (tests/tools)
+#   kubernetes              all programs of a cluster in one (tests/cluster)
+#   coredns, weed, jaeger   DNS for Services, an S3 server, a tracing backend (tests/tools)
 #   hadoop                  a folder with the jars of a real HDFS (tests/tools)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,24 +16,24 @@ case $name in
     weed) package=github.com/seaweedfs/seaweedfs/weed ;;
     jaeger) package=github.com/jaegertracing/jaeger/cmd/jaeger ;;
     hadoop) ;;
-    *) echo "no such tool: $name" >&2; exit 64 ;;
+    *) echo "cannot build $name: no such tool; see $0" >&2; exit 64 ;;
 esac
 
-# The sums of Go name every version of what is built.
+# Go's checksum files contain the versions of all modules.
 version=$(find "$module" -maxdepth 1 \( -name 'go.*' -o -name '*.go' -o -name pom.xml \) | sort | xargs cat | sha256sum | cut -c 1-12)
-made=$cache/$name-$version/$name
-if [ ! -e "$made" ]; then
-    echo "making $name; this takes minutes, once" >&2
-    mkdir -p "$(dirname "$made")"
-    unfinished=$made.$$
+built=$cache/$name-$version/$name
+if [ ! -e "$built" ]; then
+    echo "building $name; this takes minutes the first time" >&2
+    mkdir -p "$(dirname "$built")"
+    unfinished=$built.$$
     trap 'rm -rf "$unfinished"' EXIT
     if [ "$name" = hadoop ]; then
         mvn -q -B -f "$module/pom.xml" dependency:copy-dependencies -DincludeScope=runtime -DoutputDirectory="$unfinished" > /dev/null
-        # HDFS wants folders for its pages, empty as they may be.
+        # HDFS needs folders for its web pages. They may be empty.
         mkdir -p "$unfinished"/webapps/{hdfs,datanode}
     else
         (cd "$module" && CGO_ENABLED=0 GOFLAGS=-buildvcs=false go build -trimpath -ldflags "-s -w" -o "$unfinished" "$package")
     fi
-    mv -T "$unfinished" "$made"
+    mv -T "$unfinished" "$built"
 fi
-echo "$made"
+echo "$built"

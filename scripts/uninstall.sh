@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# uninstall.sh PREFIX: removes what install.sh installed there. What people made stays: states, logs and models, which
-# are not below it, and the tokens of their jobs, which sqlflowctl keeps and this names.
+# uninstall.sh PREFIX: removes what install.sh installed. Keeps the state folders of servers, which are elsewhere, and the
+# tokens of jobs that sqlflowctl stored. It prints where these are.
 set -euo pipefail
 prefix=$1
 list=$prefix/lib/sqlflow/installed
-[ -f "$list" ] || { echo "nothing of SQLFlow is installed in $prefix" >&2; exit 1; }
+[ -f "$list" ] || { echo "cannot uninstall: SQLFlow is not installed in $prefix" >&2; exit 1; }
 cd "$prefix"
 while IFS= read -r file; do
     rm -f "$file"
-    # Folders that are empty now; not the prefix itself.
+    # Remove folders that are now empty, except the prefix.
     rmdir -p --ignore-fail-on-non-empty "$(dirname "$file")" 2> /dev/null || true
 done < "$list"
 rm -rf lib/sqlflow/venv
 rm -f "$list"
 rmdir -p --ignore-fail-on-non-empty lib/sqlflow 2> /dev/null || true
 echo "SQLFlow is removed from $prefix"
-# Tokens are secrets that open jobs: nobody else has them.
-memory=${XDG_STATE_HOME:-$HOME/.local/state}/sqlflow
-if [ -e "$memory" ]; then
-    echo "kept: $memory, the tokens of the jobs that you have started; to remove them: rm -r '$memory'"
+# Tokens are the only access to jobs, and there is no other copy.
+tokens=${XDG_STATE_HOME:-$HOME/.local/state}/sqlflow
+if [ -e "$tokens" ]; then
+    echo "kept: $tokens, the tokens of the jobs that you have started; to remove them: rm -r '$tokens'"
 fi
 echo "kept: the state folders of servers (--state-dir), with logs and models"

@@ -2,10 +2,10 @@
 """Generates `sqlflow_submitter/proto` from the project's .proto files.
 
     python generate_protos.py            writes the modules
-    python generate_protos.py --check    exit status 1 when the modules are not what would be written
+    python generate_protos.py --check    exits with 1 if the modules are not up to date
 
-protoc writes absolute imports (`from sqlflow.v1 import …`). A package of ours named `sqlflow` would collide with the
-published client's, so the imports are moved into this package.
+protoc writes absolute imports (`from sqlflow.v1 import …`). A package named `sqlflow` would collide with that of the
+published client, so the imports are changed to this package.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ABSOLUTE_IMPORT = re.compile(r"^from sqlflow\.", re.MULTILINE)
 
 
 def generate() -> dict[Path, str]:
-    """Gives the text of every generated file by its path below `TARGET`."""
+    """Returns the text of every generated file by its path below `TARGET`."""
     from grpc_tools import protoc  # type: ignore[import-untyped]
 
     texts: dict[Path, str] = {}
@@ -41,7 +41,7 @@ def generate() -> dict[Path, str]:
 
 
 def stale() -> list[Path]:
-    """Gives the generated files that are missing, or differ from what would be written."""
+    """Returns the generated files that are missing or not up to date."""
     texts = generate()
     return sorted(
         path for path, text in texts.items() if not (TARGET / path).exists() or (TARGET / path).read_text() != text

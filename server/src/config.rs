@@ -1,9 +1,8 @@
 //! The server's options: by flag, by environment, or in a TOML file, in this order of precedence.
 
-pub mod address;
 mod check;
 mod file;
-pub mod origin;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,11 +16,11 @@ use anyhow::{Context as _, bail};
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use sqlflow_cli::{address, origin};
 use sqlflow_job_store::Secret;
 use sqlflow_units::duration;
 
 use crate::doctor;
-use crate::dsn;
 
 /// Takes SQL programs over gRPC and runs each statement's program outside of itself.
 ///
@@ -366,7 +365,7 @@ impl Options {
         if self.datasource.expose().is_empty() {
             return Ok(());
         }
-        let checked = dsn::dialect(self.datasource.expose()).map(drop);
+        let checked = sqlflow_data_source::dialect(self.datasource.expose()).map(drop);
         checked.with_context(|| format!("cannot use the data source (from {})", self.origin("datasource")))
     }
 
@@ -374,7 +373,7 @@ impl Options {
     #[must_use]
     pub fn missing_data_source(&self) -> Option<String> {
         let is_local = self.launcher == LauncherKind::Local;
-        let why = dsn::missing_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
+        let why = sqlflow_data_source::missing_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
         Some(format!("cannot use the data source (from {}): {why}", self.origin("datasource")))
     }
 
@@ -382,7 +381,7 @@ impl Options {
     #[must_use]
     pub fn doubtful_data_source(&self) -> Option<String> {
         let is_local = self.launcher == LauncherKind::Local;
-        let path = dsn::new_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
+        let path = sqlflow_data_source::new_sqlite_file(self.datasource.expose()).filter(|_| is_local)?;
         let from = self.origin("datasource");
         Some(format!(
             "SQLite file {} (from {from}) does not exist; the first program that makes a table makes it",

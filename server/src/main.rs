@@ -5,8 +5,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use sqlflow_cli::ctrl_c::CtrlC;
 use sqlflow_server::config::{Command, LogFormat, Options};
-use sqlflow_server::inherited::CtrlC;
 use sqlflow_server::{descriptors, doctor};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;

@@ -1,4 +1,4 @@
-//! The most memory that the processes of running attempts were seen to use, as heartbeats say: for the verdict on an
+//! The most memory that the processes of running attempts were seen to use, as heartbeats say: for the inferred outcome of an
 //! attempt whose agent cannot say it any more. In this process only, since a write for each heartbeat would cost more than
 //! these words are worth.
 

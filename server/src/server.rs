@@ -19,14 +19,15 @@ use sqlflow_telemetry::Exporter;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::agent_liveness::SILENCE;
 use crate::api::{self, AgentListener, Api, SubmitOptions};
+use crate::attach_errors::AttachErrors;
 use crate::codegen::{AssignOptions, Assigner};
+use crate::config::files::{find_agent, read_yaml};
 use crate::config::{LauncherKind, Options};
-use crate::drive::{Context, Driver, Housekeeping, Limits};
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
-use crate::refusals::Refusals;
-use crate::silence::SILENCE;
+use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::trace::Tracer;
 use crate::web::{Links, Views, Web};
 
@@ -94,7 +95,7 @@ pub async fn run(
         Membership::join(&state_dir.join("servers")).context("could not announce this server")?;
     let python = match options.launcher {
         LauncherKind::Local => Python::first_of(pythons(options.python.as_deref())),
-        LauncherKind::Kubernetes => Python::elsewhere(options.python.as_deref().unwrap_or("python3")),
+        LauncherKind::Kubernetes => Python::unchecked(options.python.as_deref().unwrap_or("python3")),
     };
     let (launcher, executors, agents) = match options.launcher {
         LauncherKind::Local => local(&options, python.clone(), open_files, &state_dir)?,
@@ -114,15 +115,15 @@ pub async fn run(
         collector: if sending.is_some() { collector_variables() } else { HashMap::new() },
     };
     let assigner = Assigner::new(Arc::clone(&store), assign);
-    let refusals = Refusals::default();
+    let attach_errors = AttachErrors::default();
     let memory_peaks = MemoryPeaks::default();
-    let driver = Driver::new(
+    let reconciler = Reconciler::new(
         Context {
             store: Arc::clone(&store),
             log: Arc::clone(&log),
             launchers: Launchers::only(Arc::clone(&launcher)),
             assigner: assigner.clone(),
-            refusals: refusals.clone(),
+            attach_errors: attach_errors.clone(),
             memory_peaks: memory_peaks.clone(),
             membership,
             limits: Limits {
@@ -153,9 +154,9 @@ pub async fn run(
         log,
         metrics,
         links,
-        driver: driver.clone(),
+        reconciler: reconciler.clone(),
         executors,
-        refusals,
+        attach_errors,
         memory_peaks,
         submit: SubmitOptions {
             data_source: options.datasource,
@@ -167,7 +168,7 @@ pub async fn run(
     tracing::info!(listen = %clients.local_addr()?, http = %pages.local_addr()?, state_dir = %state_dir.display(), "the server is ready");
     // Nobody waits for it but launches.
     let looking = tokio::spawn(python.keep_looking(shutdown.clone()));
-    let housekeeping = tokio::spawn(Housekeeping::new(driver).run());
+    let housekeeping = tokio::spawn(Housekeeping::new(reconciler).run());
     // A listener that fails ends the pages too.
     let served = tokio::try_join!(services.serve(clients, agents), async {
         web.serve(pages).await;
@@ -262,7 +263,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
             ca_config_map: given.agent_ca.clone(),
             finalizer: given.pod_finalizer,
             workspace_claim: given.workspace_claim.as_deref().map(read_yaml).transpose()?,
-            wishes: given.pod_attributes.clone(),
+            pod_resources: given.pod_attributes.clone(),
             deadline: Some(given.pod_deadline).filter(|it| !it.is_zero()),
             grace: options.grace,
             linger: options.linger,
@@ -277,11 +278,6 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         }
     });
     Ok((Arc::new(launcher.clone()), Arc::new(launcher), AgentListener::Tls(Box::new(agents))))
-}
-
-pub(crate) fn read_yaml(file: &Path) -> anyhow::Result<serde_json::Value> {
-    let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    serde_saphyr::from_str(&text).with_context(|| format!("{} is not YAML", file.display()))
 }
 
 /// The folder as an absolute path: agents run elsewhere.
@@ -303,17 +299,4 @@ fn prepare_state_dir(dir: &Path) -> anyhow::Result<PathBuf> {
         absolute.display()
     );
     Ok(absolute)
-}
-
-pub(crate) fn find_agent(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
-    let path = match given {
-        Some(path) => path,
-        None => std::env::current_exe()?.with_file_name("sqlflow-agent"),
-    };
-    fs::canonicalize(&path).with_context(|| {
-        format!(
-            "the agent {} is not there; name it with --agent, or build it with cargo build -p sqlflow-agent",
-            path.display()
-        )
-    })
 }

@@ -7,7 +7,9 @@ use std::path::Path;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, logged};
+use sqlflow_tests::gate::Gate;
 use sqlflow_tests::server::program;
+use sqlflow_tests::until::until;
 
 fn notices(records: &[serde_json::Value]) -> Vec<String> {
     records.iter().filter_map(|it| Some(it["notice"].as_str()?.to_owned())).collect()
@@ -42,8 +44,8 @@ fn a_pipe_held_from_outside_ends_with_a_gap_and_not_never() {
     let (read, write) = nix::unistd::pipe().unwrap();
     let run = Exec::new().log_to("log").flags(["--drain", "1"]);
     // Another process of ours opens the command's stdout, and keeps it.
+    let _gate = Gate::new(&run.dir().join("gate"));
     let mut running = run.shell("echo $$; read wait < $DIR/gate");
-    nix::unistd::mkfifo(&running.dir().join("gate"), nix::sys::stat::Mode::from_bits_truncate(0o600)).ok();
     let pid = running.line();
     let held = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();
     kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
@@ -200,15 +202,10 @@ fn the_agent_killed_by_9_takes_its_command_along() {
     let pid = running.line();
     running.signal(Signal::SIGKILL);
     assert_eq!(running.end().code, None);
-    let begun = std::time::Instant::now();
-    while Path::new(&format!("/proc/{pid}/exe")).exists() {
+    until("the command has ended with its agent", || {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        if stat.contains(") Z ") {
-            break;
-        }
-        assert!(begun.elapsed().as_secs() < 60, "the command outlives its agent");
-        std::thread::yield_now();
-    }
+        stat.contains(") Z ") || !Path::new(&format!("/proc/{pid}/exe")).exists()
+    });
 }
 
 /// A command that became another user's, as by sudo: no signal of the agent's reaches it. What hangs in the kernel is no
@@ -227,9 +224,9 @@ fn a_command_that_kill_does_not_end_does_not_keep_its_agent() {
     mode(&run.dir().join("become"), 0o4755);
     let mut running = run.shell("echo $$; exec $DIR/become --reuid=0 --clear-groups sleep 600");
     let pid = running.line();
-    while !std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("\nUid:\t0\t") {
-        std::thread::yield_now();
-    }
+    until("the command is another user's", || {
+        std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap().contains("\nUid:\t0\t")
+    });
     running.signal(Signal::SIGTERM);
     let ended = running.end();
     kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();

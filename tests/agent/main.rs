@@ -4,13 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-mod beside;
 mod container;
 mod endings;
 mod memory;
 mod output;
 mod processes;
 mod published;
+mod sidecars;
 mod signals;
 mod terminal;
 mod trace;

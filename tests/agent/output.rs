@@ -4,24 +4,23 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::{Exec, logged};
+use sqlflow_tests::gate::Gate;
 use sqlflow_tests::python;
 use sqlflow_tests::server::program;
+use sqlflow_tests::until::until;
 
 const MIB: u64 = 1 << 20;
 
 /// A#1259: Python holds lines back unless it is told not to. The line is read while the program waits for it.
 #[test]
 fn a_line_arrives_as_it_is_printed() {
-    let code =
-        "import os, sys; print('first'); os.mkfifo(sys.argv[1]); open(sys.argv[1]).read(); print('second')";
+    let code = "import sys; print('first'); open(sys.argv[1]).readline(); print('second')";
     let run = Exec::new();
-    let gate = run.dir().join("gate");
-    let mut running = run.python(code, &[gate.to_str().unwrap()]);
+    let path = run.dir().join("gate");
+    let gate = Gate::new(&path);
+    let mut running = run.python(code, &[path.to_str().unwrap()]);
     assert_eq!(running.line(), "first");
-    while !gate.exists() {
-        std::thread::yield_now();
-    }
-    std::fs::write(&gate, "go\n").unwrap();
+    gate.open();
     assert_eq!(running.end().stdout, b"second\n");
 }
 
@@ -71,11 +70,10 @@ fn a_line_of_a_hundred_megabytes_is_only_bytes() {
     let script =
         "head -c 104857600 /dev/zero | tr '\\0' x; echo; echo later; echo ready >&2; read wait < $DIR/gate";
     let run = Exec::shipped().log_to("log").flags(["--tee", "none"]);
-    let gate = run.dir().join("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let gate = Gate::new(&run.dir().join("gate"));
     let running = run.shell(script);
     // Opens once the command has printed everything.
-    std::fs::write(&gate, "go\n").unwrap();
+    gate.open();
     let peak = running.memory_peak();
     let (ended, dir) = running.end_in_folder();
     assert_eq!(ended.code, Some(0));
@@ -90,8 +88,7 @@ fn a_line_of_a_hundred_megabytes_is_only_bytes() {
 fn progress_without_a_newline_is_seen_at_once() {
     use std::io::Read as _;
     let run = Exec::new().log_to("log");
-    let gate = run.dir().join("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let gate = Gate::new(&run.dir().join("gate"));
     let log = run.dir().join("log/stdout");
     let running = run.shell("printf '\\r 10%%'; read wait < $DIR/gate; printf '\\r100%%'");
     let mut seen = String::new();
@@ -101,7 +98,7 @@ fn progress_without_a_newline_is_seen_at_once() {
             file.read_to_string(&mut seen).unwrap();
         }
     }
-    std::fs::write(&gate, "go\n").unwrap();
+    gate.open();
     assert_eq!(running.end().stdout, b"\r 10%\r100%");
 }
 
@@ -109,11 +106,10 @@ fn progress_without_a_newline_is_seen_at_once() {
 #[test]
 fn a_progress_bar_that_stands_is_seen_by_those_who_read_lines() {
     let run = Exec::new().flags(["--tee", "lines"]);
-    let gate = run.dir().join("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let gate = Gate::new(&run.dir().join("gate"));
     let mut running = run.shell("printf '\\r 10%%'; read wait < $DIR/gate; printf '\\r100%%'");
     assert_eq!(running.line(), " 10%");
-    std::fs::write(&gate, "go\n").unwrap();
+    gate.open();
     assert_eq!(running.end().stdout, b"100%\n");
 }
 
@@ -200,12 +196,11 @@ fn a_non_blocking_stdout_is_waited_for() {
 #[test]
 fn a_slow_reader_is_waited_for_after_the_drain_too() {
     let run = Exec::new().flags(["--drain", "1"]);
-    let gate = run.dir().join("gate");
-    nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let gate = Gate::new(&run.dir().join("gate"));
     let mut running = run.shell("echo $$; read wait < $DIR/gate; exec head -c 2200000 /dev/zero");
     let held = format!("/proc/{}/fd/1", running.line());
     let held = std::fs::OpenOptions::new().write(true).open(held).unwrap();
-    std::fs::write(&gate, "go\n").unwrap();
+    gate.open();
     running.wait_for_error("gave up reading output");
     let ended = running.end();
     drop(held);
@@ -243,14 +238,10 @@ fn what_nobody_reads_is_counted_when_the_agent_is_told_to_leave() {
         let run = if logs { Exec::new().log_to("log") } else { Exec::new() };
         let mut running = run.shell("echo $$; exec head -c 1000000 /dev/zero");
         let command = format!("/proc/{}", running.line());
-        while Path::new(&command).exists() {
-            std::thread::yield_now();
-        }
+        until("the command has ended", || !Path::new(&command).exists());
         if logs {
             let log = running.dir().join("log/stdout");
-            while std::fs::metadata(&log).is_ok_and(|it| it.len() <= 1_000_000) {
-                std::thread::yield_now();
-            }
+            until("all is logged", || !std::fs::metadata(&log).is_ok_and(|it| it.len() <= 1_000_000));
         }
         // Two of a kind might become one.
         running.signal(Signal::SIGTERM);
@@ -278,9 +269,7 @@ fn a_log_that_cannot_be_written_is_no_success() {
     // What a pipe holds, so that nothing waits for a reader.
     let mut running = Exec::within(&limited).log_to("log").shell("echo $$; exec head -c 60000 /dev/zero");
     let command = format!("/proc/{}", running.line());
-    while Path::new(&command).exists() {
-        std::thread::yield_now();
-    }
+    until("the command has ended", || !Path::new(&command).exists());
     running.wait_for_error("cannot write the log");
     running.signal(Signal::SIGTERM);
     running.signal(Signal::SIGINT);

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use sqlflow_tests::agent::{Exec, watch_memory};
+use sqlflow_tests::until::until;
 
 fn output(dir: &Path) -> [String; 2] {
     let flag = format!("{0}/out=file://{0}/models/m.tar.gz", dir.display());
@@ -44,27 +45,24 @@ fn a_run_that_fails_leaves_the_model_as_it_was() {
 fn a_model_that_cannot_be_saved_is_no_success() {
     let dir = tempfile::tempdir().unwrap();
     assert_eq!(run(dir.path(), "echo 1 > weights").code, Some(0));
-    // Nothing can be made in there, not even by root.
+    // Nothing can be made in there, not even by root: the agent sees the folder read-only.
     let models = dir.path().join("models");
-    let attributes = |flag: &str| Command::new("chattr").arg(flag).arg(&models).status().unwrap().success();
-    if attributes("+i") {
-        let ended = Exec::new()
-            .flags(["--publish-retry", "0"])
-            .flags(output(dir.path()))
-            .start(&["sh", "-c", &format!("echo 2 > {}/out/weights", dir.path().display())])
-            .end();
-        assert!(attributes("-i"));
-        assert_eq!(
-            (ended.code, &ended.outcome["reason"]),
-            (Some(65), &"publish_failed".into()),
-            "{}",
-            ended.outcome
-        );
-        assert!(ended.stderr.contains("could not be published"), "{}", ended.stderr);
-        assert_eq!(unpacked(dir.path(), "weights"), "1\n");
-    } else {
-        panic!("this test needs a file system with chattr +i, and the right to use it");
-    }
+    let models = models.display();
+    let script =
+        format!("mount --bind {models} {models} && mount -o remount,ro,bind {models} && exec \"$0\" \"$@\"");
+    let ended = Exec::within(&["unshare", "-m", "sh", "-c", &script])
+        .flags(["--publish-retry", "0"])
+        .flags(output(dir.path()))
+        .start(&["sh", "-c", &format!("echo 2 > {}/out/weights", dir.path().display())])
+        .end();
+    assert_eq!(
+        (ended.code, &ended.outcome["reason"]),
+        (Some(65), &"publish_failed".into()),
+        "{}",
+        ended.outcome
+    );
+    assert!(ended.stderr.contains("could not be published"), "{}", ended.stderr);
+    assert_eq!(unpacked(dir.path(), "weights"), "1\n");
     let empty = run(dir.path(), "rm -f weights");
     assert_eq!(empty.code, Some(65));
     assert!(empty.stderr.contains("left no file"), "{}", empty.stderr);
@@ -116,9 +114,7 @@ fn terminated_while_staging(flags: &[&str]) -> (sqlflow_tests::agent::Ended, tem
     std::fs::File::create(out.join("weights")).unwrap().set_len(1 << 30).unwrap();
     let running = Exec::new().flags(output(dir.path())).flags(flags).start(&["true"]);
     let models = dir.path().join("models");
-    while std::fs::read_dir(&models).map_or(0, Iterator::count) == 0 {
-        std::thread::yield_now();
-    }
+    until("the model is staged", || std::fs::read_dir(&models).map_or(0, Iterator::count) > 0);
     running.signal(Signal::SIGTERM);
     (running.end(), dir)
 }

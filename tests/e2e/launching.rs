@@ -73,8 +73,8 @@ async fn what_has_no_free_place_waits_also_behind_the_agents_of_an_earlier_serve
     let mut client = server.client().await.unwrap();
     let first = client.run("SELECT 1;").await.unwrap();
     let second = client.run("SELECT 2;").await.unwrap();
-    until_it_says(&mut client, &first, "waiting for a free place, 0 before it").await;
-    until_it_says(&mut client, &second, "waiting for a free place, 1 before it").await;
+    until_it_says(&mut client, &first, "waiting for a run slot, 0 before it").await;
+    until_it_says(&mut client, &second, "waiting for a run slot, 1 before it").await;
     // One that waits can be cancelled at once.
     client.api.cancel(first.clone()).await.unwrap();
     let ended = client.follow(&first).await.unwrap();

@@ -3,28 +3,28 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod agent_killed;
+mod bad_input;
 mod bytes;
+mod cancel_and_timeouts;
 mod damaged_log;
 mod delivery;
+mod docs_commands;
 mod doctor;
-mod documented;
-mod ended_early;
-mod exhausted;
 mod failpoints;
 mod first_job;
 mod full_disk;
+mod idempotent_run;
 mod launching;
 mod model_files;
 mod models;
-mod open_page;
+mod outcomes;
 mod python;
-mod refusals;
-mod run_again;
-mod scratch_tables;
+mod resource_exhaustion;
 mod server_killed;
-mod silent;
+mod silent_agent;
 mod slow_peers;
 mod sql_reference;
+mod staging_tables;
 mod stopped_server;
 mod two_servers;
-mod verdicts;
+mod web_page_readers;

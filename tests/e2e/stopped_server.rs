@@ -12,7 +12,7 @@ use sqlflow_tests::server::Server;
 use sqlflow_tests::sqlite_lock;
 use sqlflow_tests::stand_in::{self, STEP};
 
-use super::silent::Stopped;
+use super::silent_agent::Stopped;
 
 /// For whatever must not wait for the stopped server: far more than it takes.
 pub(super) const BOUND: Duration = Duration::from_secs(90);

@@ -70,8 +70,7 @@ async fn a_cancel_through_one_server_ends_what_waits_at_the_other() {
     let (mut at_first, mut at_second) = (first.client().await.unwrap(), second.client().await.unwrap());
     let running = at_first.run(STEP).await.unwrap();
     let waiting = at_first.run(STEP).await.unwrap();
-    let says_place =
-        |it: &Payload| matches!(it, Payload::Message(said) if said.message.contains("free place"));
+    let says_place = |it: &Payload| matches!(it, Payload::Message(said) if said.message.contains("run slot"));
     let cursor = at_second.until(&waiting, says_place).await.unwrap();
     for (job, cursor) in [(&waiting, &cursor), (&running, &running)] {
         at_second.api.cancel(job.clone()).await.unwrap();

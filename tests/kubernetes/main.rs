@@ -6,15 +6,15 @@
 
 mod certificates;
 mod deaths;
-mod documented;
+mod docs_manifests;
 mod identity;
 mod jobs;
-mod kept;
 mod manifests;
 mod node;
 mod outages;
 mod pending;
-mod traced;
+mod publish_after_failure;
+mod traces;
 mod without_server;
 
 use sqlflow_proto::v1::response::Response as Payload;

@@ -4,10 +4,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-mod away;
+mod attach_protocol;
+mod attempt_fenced;
 mod bytes;
-mod live;
-mod refused;
-mod restored;
+mod live_output;
+mod restored_log;
+mod server_outage;
 mod streams;
-mod waiting;

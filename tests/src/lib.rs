@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod client;
 pub mod cluster;
 pub mod documents;
+pub mod gate;
 pub mod gob;
 pub mod http;
 pub mod http_relay;
@@ -22,6 +23,7 @@ pub mod spans;
 pub mod sqlite_lock;
 pub mod stand_in;
 pub mod tcp_relay;
+pub mod until;
 
 /// A program that runs until it is ended. It is a query, so a step of it may be repeated as long as no row came.
 pub const ENDLESS: &str =

@@ -3,7 +3,7 @@
 use sqlflow_tests::agent::Exec;
 use sqlflow_tests::services::{S3, S3_KEY};
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// handoff#162: what was valid at the start has expired when the model is to be saved; a new one is there by then.
 #[test]

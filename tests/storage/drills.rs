@@ -8,10 +8,11 @@ use nix::unistd::Pid;
 use sqlflow_tests::agent::{Exec, Running};
 use sqlflow_tests::http_relay::{HttpRelay, Mood};
 use sqlflow_tests::services::{Hdfs, S3};
+use sqlflow_tests::until::until;
 use tempfile::TempDir;
 
-use crate::looked_at::models;
-use crate::places::Place;
+use crate::locations::Place;
+use crate::models_cli::models;
 
 /// Several parts of a multipart upload, and some blocks' worth of packets.
 const LARGE: usize = 24 << 20;
@@ -39,9 +40,7 @@ fn a_datanode_that_is_killed_costs_no_model() {
     let exec = || Exec::new().env("HADOOP_USER_NAME", "root");
     let writing = exec().flags(["--output", &output, "--publish-retry", "120"]).start(&["true"]);
     let data = hdfs.dir.path().join("data");
-    while bytes_below(&data) < 1 << 20 {
-        std::thread::yield_now();
-    }
+    until("a part of the model is on the disk", || bytes_below(&data) >= 1 << 20);
     kill(Pid::from_raw(hdfs.datanode.pid), Signal::SIGKILL).unwrap();
     hdfs.restart_datanode();
     let ended = writing.end();
@@ -124,9 +123,7 @@ fn a_store_that_says_slow_down_is_asked_again() {
     }
     let waiting = through(&relay, place, out.path(), &["--publish-retry", "60"]);
     let before = relay.done();
-    while relay.done() < before + 5 {
-        std::thread::yield_now();
-    }
+    until("five more requests were answered", || relay.done() >= before + 5);
     relay.set(Mood::Pass);
     let ended = waiting.end();
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
@@ -221,9 +218,7 @@ fn a_connection_that_is_cut_in_a_part_costs_that_part() {
     let (out, weights) = large();
     relay.set(Mood::CutAfter(3 << 20));
     let waiting = through(&relay, place, out.path(), &["--publish-retry", "60"]);
-    while relay.done() < 3 {
-        std::thread::yield_now();
-    }
+    until("three requests were answered", || relay.done() >= 3);
     assert_eq!(place.weights(), b"old");
     relay.set(Mood::Pass);
     let ended = waiting.end();
@@ -293,9 +288,7 @@ fn a_model_that_is_replaced_under_its_readers_hands_is_read_anew() {
     let exec = Exec::new().envs(place.environment());
     let reading = exec.flags(["--publish-retry", "0", "--input", &input]).start(&["true"]);
     let weights = into.path().join("weights");
-    while !std::fs::metadata(&weights).is_ok_and(|it| it.len() > 0) {
-        std::thread::yield_now();
-    }
+    until("a part of the model is read", || std::fs::metadata(&weights).is_ok_and(|it| it.len() > 0));
     reading.signal(Signal::SIGSTOP);
     assert!(std::fs::metadata(&weights).unwrap().len() < old.len() as u64, "it was stopped too late");
     assert_eq!(place.publish(&new).code, Some(0));

@@ -2,7 +2,7 @@
 
 use sqlflow_tests::services::Hdfs;
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// flyte PR#5444: no permission is no success, and the old model stays.
 #[test]

@@ -6,8 +6,8 @@ use sqlflow_tests::gob::decode_with_go;
 use sqlflow_tests::services::{Hdfs, S3};
 use sqlflow_tests::{python, server::Setup};
 
-use crate::looked_at;
-use crate::places::Place;
+use crate::locations::Place;
+use crate::models_cli;
 
 const TRAIN: &str = r#"SELECT * FROM iris TO TRAIN xgboost.gbtree
   WITH objective = "multi:softmax", num_class = 3, train.num_boost_round = 2
@@ -47,7 +47,7 @@ async fn a_model_is_trained_into_hdfs_and_used_from_there() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2, "no staging is left");
 
     let shown =
-        looked_at::models(&models, &[("HADOOP_USER_NAME", "root".to_owned())], &["show", "flowers.m"]);
+        models_cli::models(&models, &[("HADOOP_USER_NAME", "root".to_owned())], &["show", "flowers.m"]);
     for words in ["estimator xgboost.gbtree", "train-", "LABEL class INTO flowers.m", "model.ubj ("] {
         assert!(shown.contains(words), "{words}: {shown}");
     }
@@ -89,7 +89,7 @@ async fn a_job_whose_agent_dies_on_its_way_to_a_storage_publishes_whole() {
             let token = client.run(program).await.unwrap();
             client.follow(&token).await.unwrap().expect_success();
             assert!(marker.exists(), "{place:?}: nobody died at {step}");
-            let shown = looked_at::models(&place.root(), &place.environment(), &["show", "m"]);
+            let shown = models_cli::models(&place.root(), &place.environment(), &["show", "m"]);
             assert!(shown.contains(&format!("num_boost_round = {rounds} ")), "{place:?} at {step}: {shown}");
             let gob = place.read_text("m/sqlflow.gob");
             assert!(gob.contains(&format!("num_boost_round = {rounds} ")), "{place:?} at {step}: {gob}");

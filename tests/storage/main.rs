@@ -2,15 +2,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
-mod cached;
+mod concurrent_readers;
 mod credentials;
 mod drills;
 mod faults;
 mod jobs;
-mod kept;
-mod left;
-mod looked_at;
-mod places;
+mod locations;
+mod model_cache;
+mod models_cli;
 mod processes;
+mod publish_after_failure;
 mod published;
-mod retrained;
+mod staging_cleanup;

@@ -1,11 +1,11 @@
 //! A container without a process or thread to spare.
 
-use nix::sys::stat::Mode;
 use sqlflow_tests::cgroup::Group;
+use sqlflow_tests::gate::Gate;
 use sqlflow_tests::server::program;
 use sqlflow_tests::services::{Hdfs, S3};
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// A host's address is asked for by one thread while another one stages: neither may wait for a third.
 #[test]
@@ -17,8 +17,7 @@ fn a_model_is_published_when_no_thread_is_to_be_had() {
         let group = Group::new("pids", "publish");
         let run =
             group.exec(&program("sqlflow-agent")).envs(place.environment()).env("AWS_ENDPOINT_URL", &s3);
-        let (gate, out) = (run.dir().join("gate"), run.dir().join("out"));
-        nix::unistd::mkfifo(&gate, Mode::S_IRWXU).unwrap();
+        let (gate, out) = (Gate::new(&run.dir().join("gate")), run.dir().join("out"));
         std::fs::create_dir(&out).unwrap();
         let output = format!("{}={uri}", out.display());
         let flags = ["--publish-retry", "0", "--output", &output];
@@ -26,7 +25,7 @@ fn a_model_is_published_when_no_thread_is_to_be_had() {
         running.line();
         // Nobody in the group starts anything from here on.
         group.set("pids.max", 1);
-        std::fs::write(&gate, "go\n").unwrap();
+        gate.open();
         let ended = running.end();
         assert_eq!(ended.code, Some(0), "{uri}: {}", ended.stderr);
         assert_eq!(place.weights(), b"1\n");

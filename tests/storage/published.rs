@@ -2,7 +2,7 @@
 
 use sqlflow_tests::agent::{Exec, watch_memory};
 
-use crate::places::Place;
+use crate::locations::Place;
 
 /// Published twice, read by the storage's own client and by the agent. Nothing else is left in the folder.
 #[test]

@@ -1,4 +1,4 @@
-//! What drivers and clients rely on, against a real file that two servers have open.
+//! What reconcilers and clients rely on, against a real file that two servers have open.
 
 mod changes;
 mod documents;
@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use sqlflow_job::{AttemptId, Basis, Cause, Failure, JobState, Outcome, Place, Reason, Rejection, Role};
+use sqlflow_job::{AttemptId, Basis, Cause, Failure, JobState, LauncherId, Outcome, Reason, Rejection, Role};
 
 use super::*;
 use crate::fixture;
@@ -75,7 +75,7 @@ fn claim(owner: &str, dead: &[&str]) -> Claim {
 }
 
 fn attempt() -> Event {
-    Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }
+    Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") }
 }
 
 fn failed() -> Event {
@@ -134,7 +134,7 @@ async fn secrets_go_when_the_job_ends_and_the_rest_when_it_is_removed() {
     a.update(&id, Some(&first_lease()), failed(), 50).await.unwrap();
     assert_eq!(a.secret(&id, "db").await.unwrap(), None);
     servers.at(5_000);
-    assert_eq!(a.claim(claim("b", &[])).await.unwrap(), [], "nobody drives a job that is over");
+    assert_eq!(a.claim(claim("b", &[])).await.unwrap(), [], "nobody reconciles a job that is over");
     assert_eq!(a.ended_before(50, None, 10).await.unwrap(), []);
     assert_eq!(a.ended_before(51, None, 10).await.unwrap(), [EndedJob { id: id.clone(), ended_ms: 50 }]);
     a.remove(&id).await.unwrap();

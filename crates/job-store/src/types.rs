@@ -26,7 +26,7 @@ impl fmt::Display for ServerId {
     }
 }
 
-/// The right to drive a job. The epoch rises with every claim; writes under an older one are refused.
+/// The right to reconcile a job. The epoch rises with every claim; writes under an older one are refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// Who holds it.
@@ -59,7 +59,7 @@ pub struct NewJob {
     pub secrets: Vec<(String, Secret)>,
     /// 0: the job may go unfetched for ever.
     pub fetch_timeout_ms: i64,
-    /// The server that drives it at first.
+    /// The server that reconciles it at first.
     pub owner: ServerId,
     /// How long that server's lease lasts without a heartbeat.
     pub lease: Duration,
@@ -140,7 +140,7 @@ impl fmt::Debug for Secret {
 pub struct JobRecord {
     /// The state.
     pub job: Job,
-    /// Epoch of the lease that counts: a driver with an older one has lost the job.
+    /// Epoch of the lease that counts: a reconciler with an older one has lost the job.
     pub lease_epoch: i64,
     /// Who runs it.
     pub user_id: String,
@@ -269,8 +269,8 @@ pub enum UpdateError {
     /// There is no such job.
     #[error("there is no such job")]
     NotFound,
-    /// Another driver has the lease.
-    #[error("another server drives this job now")]
+    /// Another reconciler has the lease.
+    #[error("another server reconciles this job now")]
     Fenced,
     /// The job's state does not allow it.
     #[error(transparent)]

@@ -2,8 +2,8 @@
 //! transaction. Every event may arrive twice, late, or from somebody who no longer has a say.
 
 use super::{
-    Attempt, AttemptId, Cause, EndedBy, ExecutorRef, Failure, InstanceHash, Job, JobState, Milestones,
-    Outcome, Phase, Place, Role,
+    Attempt, AttemptId, Cause, EndedBy, ExecutorRef, Failure, InstanceHash, Job, JobState, LauncherId,
+    Milestones, Outcome, Phase, Role,
 };
 
 /// Something that happened to a job.
@@ -11,14 +11,14 @@ use super::{
 pub enum Event {
     /// Somebody, or a limit, asks for the end of the job.
     CancelRequested(Failure),
-    /// The driver is about to launch a new attempt of this step.
+    /// The reconciler is about to launch a new attempt of this step.
     AttemptCreated {
         /// Index of the step.
         step: u32,
         /// What it is for.
         role: Role,
         /// Where it will run.
-        place: Place,
+        launcher_id: LauncherId,
     },
     /// The launcher accepted the attempt.
     AttemptLaunched {
@@ -45,7 +45,7 @@ pub enum Event {
         /// It runs on the machine that holds the state.
         is_local: bool,
     },
-    /// No server hears the agent: the one that it attached to has ended, or its lease has run out. The driver reports that, and
+    /// No server hears the agent: the one that it attached to has ended, or its lease has run out. The reconciler reports that, and
     /// only an agent that attaches again is heard again.
     AgentUnheard {
         /// Which attempt.
@@ -69,16 +69,16 @@ pub enum Event {
         /// The outcome.
         outcome: Outcome,
     },
-    /// The driver knows that nothing of the attempt runs any more, and this is how it ended.
+    /// The reconciler knows that nothing of the attempt runs any more, and this is how it ended.
     AttemptFoundEnded {
         /// Which attempt.
         attempt: AttemptId,
         /// The outcome, as far as it is known.
         outcome: Outcome,
-        /// What the driver knew of the attempt's agent when it decided.
+        /// What the reconciler knew of the attempt's agent when it decided.
         basis: Basis,
     },
-    /// The driver has waited for the attempt's agent for long enough. It is late for that once one is attached.
+    /// The reconciler has waited for the attempt's agent for long enough. It is late for that once one is attached.
     AttemptGivenUp {
         /// Which attempt.
         attempt: AttemptId,
@@ -89,8 +89,8 @@ pub enum Event {
     Finished(JobState),
 }
 
-/// What a verdict on an attempt without an outcome is based on. An agent may attach through another server while a
-/// driver decides, so a verdict on an attempt that never had an agent does not apply to one that has.
+/// What an inferred outcome is based on. An agent may attach through another server while a
+/// reconciler decides, so an inferred outcome of an attempt that never had an agent does not apply to one that has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Basis {
     /// No agent had attached: nothing of the attempt was executed.
@@ -108,7 +108,7 @@ pub enum Rejection {
     /// Another agent instance attached first.
     #[error("another agent is attached to this attempt")]
     WrongInstance,
-    /// The attempt is over, or a newer one took its place.
+    /// The attempt is over, or a newer one took its launcher_id.
     #[error("this attempt is over")]
     AttemptOver,
     /// The job was cancelled, so nothing new becomes visible.
@@ -117,7 +117,7 @@ pub enum Rejection {
     /// The job is over.
     #[error("the job is over")]
     JobOver,
-    /// The event does not fit the state; a driver that lost its lease may send such.
+    /// The event does not fit the state; a reconciler that lost its lease may send such.
     #[error("the event does not fit the job's state")]
     OutOfOrder,
 }
@@ -164,7 +164,9 @@ impl Job {
     pub fn apply(&mut self, event: Event, now_ms: i64) -> Result<Change, Rejection> {
         match event {
             Event::CancelRequested(failure) => Ok(self.cancel(failure)),
-            Event::AttemptCreated { step, role, place } => self.create_attempt(step, role, place, now_ms),
+            Event::AttemptCreated { step, role, launcher_id } => {
+                self.create_attempt(step, role, launcher_id, now_ms)
+            }
             Event::AttemptLaunched { attempt, tracker_url } => self.launched(&attempt, tracker_url, now_ms),
             Event::MilestonesSeen { attempt, milestones } => self.note_milestones(&attempt, milestones),
             Event::AgentAttached { attempt, instance, server, is_local: _ } => {
@@ -203,7 +205,7 @@ impl Job {
         &mut self,
         step: u32,
         role: Role,
-        place: Place,
+        launcher_id: LauncherId,
         now_ms: i64,
     ) -> Result<Change, Rejection> {
         self.must_be_live()?;
@@ -225,7 +227,7 @@ impl Job {
             role,
             phase: Phase::Created,
             granted: false,
-            place,
+            launcher_id,
             executor: Some(executor),
             tracker_url: None,
             created_ms: now_ms,
@@ -358,7 +360,7 @@ impl Job {
                 attempt.ended_ms = Some(now_ms);
                 Ok(Change::Changed)
             }
-            // The acknowledgement got lost and the agent asks again; the first verdict stands.
+            // The acknowledgement got lost and the agent asks again; the first outcome stands.
             Phase::Ended { instance: Some(bound), by: EndedBy::Agent, .. } if *bound == instance => {
                 Ok(Change::Unchanged)
             }
@@ -380,9 +382,9 @@ impl Job {
             // The log may know of an agent that the state does not: a store that was restored from a backup.
             (Phase::Created | Phase::Launched, Basis::NeverAttached | Basis::Attached) => None,
             (Phase::Attached { instance }, Basis::Attached) => Some(instance.clone()),
-            // Its agent came while the driver decided.
+            // Its agent came while the reconciler decided.
             (Phase::Attached { .. }, Basis::NeverAttached) => return Err(Rejection::OutOfOrder),
-            // Its agent reported after the driver had looked.
+            // Its agent reported after the reconciler had looked.
             (Phase::Ended { .. }, Basis::NeverAttached | Basis::Attached) => return Ok(Change::Unchanged),
         };
         attempt.phase = Phase::Ended { instance, outcome, by: EndedBy::Server };
@@ -412,7 +414,7 @@ impl Job {
         step.attempts.get_mut(index as usize).ok_or(Rejection::UnknownAttempt)
     }
 
-    /// The attempt, if no newer one took its place.
+    /// The attempt, if no newer one took its launcher_id.
     fn current_attempt(&mut self, id: &AttemptId) -> Result<&mut Attempt, Rejection> {
         let newest = self.steps.get(id.step as usize).map_or(0, |step| step.attempts.len());
         if (id.number as usize) < newest && id.number > 0 {

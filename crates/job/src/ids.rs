@@ -95,7 +95,7 @@ impl fmt::Debug for JobId {
 }
 
 /// One execution of a step by one agent: job, step (from 0), number (from 1). The number fences agents: it rises
-/// with every new attempt of the step, and survives a change of driver.
+/// with every new attempt of the step, and survives a change of reconciler.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct AttemptId {
     /// The job.

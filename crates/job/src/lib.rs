@@ -1,5 +1,5 @@
 //! What a job is and how it may change: ids, state, and two pure functions. `Job::apply` takes an event into the
-//! state, `Job::next` says what a driver should do. Nothing here does I/O or reads a clock.
+//! state, `Job::next` says what a reconciler should do. Nothing here does I/O or reads a clock.
 
 mod apply;
 mod clean_up;
@@ -7,8 +7,8 @@ mod executor;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
 mod ids;
+mod launcher_id;
 mod next;
-mod place;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -17,8 +17,8 @@ pub use apply::{Basis, Change, Event, Rejection};
 pub use clean_up::{MAX_CLEAN_UPS, unclear_grant};
 pub use executor::ExecutorRef;
 pub use ids::{AttemptId, CursorToken, JobId, ParseIdError, Token, TokenHash};
+pub use launcher_id::LauncherId;
 pub use next::{Again, Evidence, MAX_ATTEMPTS, MAX_PUBLISH_ATTEMPTS, Next};
-pub use place::Place;
 pub use state::{
     Attempt, Cause, EndedBy, Failure, InstanceHash, Job, JobState, Milestones, Outcome, Phase, Reason, Role,
     Step,

@@ -1,4 +1,4 @@
-//! What a driver should do next about a job: a pure function of the job's state and of what its log shows.
+//! What a reconciler should do next about a job: a pure function of the job's state and of what its log shows.
 
 use super::clean_up::{self, Scratch};
 use super::{Attempt, AttemptId, Cause, Failure, Job, JobState, Outcome, Phase, Reason, Role, Step};

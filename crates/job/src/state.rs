@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use sqlflow_telemetry::Origin;
 
-use super::{AttemptId, ExecutorRef, JobId, Place};
+use super::{AttemptId, ExecutorRef, JobId, LauncherId};
 
 /// A job as it stands. Everything else about it (the program, its secrets, its log) does not change or is kept apart.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -231,7 +231,7 @@ pub struct Attempt {
     pub granted: bool,
     /// Where it runs.
     #[serde(flatten)]
-    pub place: Place,
+    pub launcher_id: LauncherId,
     /// What runs it there. `None`: it was recorded before this was, and the executor is its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executor: Option<ExecutorRef>,
@@ -341,7 +341,7 @@ pub enum Phase {
 pub enum EndedBy {
     /// Its agent, by reporting the outcome. The same agent may ask for the acknowledgement again.
     Agent,
-    /// A server, by its own verdict. An agent of the attempt that still lives has no say any more.
+    /// A server, by an outcome that it inferred. An agent of the attempt that still lives has no say any more.
     Server,
 }
 

@@ -1,8 +1,8 @@
-//! The life of a job, as a user relies on it. The property test plays a world of agents, drivers and clients in which
+//! The life of a job, as a user relies on it. The property test plays a world of agents, reconcilers and clients in which
 //! everything may happen at any time, and checks what must hold whatever happens.
 
 mod cancels;
-mod verdicts;
+mod inferred_outcomes;
 
 use proptest::prelude::*;
 
@@ -39,11 +39,11 @@ fn found(attempt: AttemptId, reason: Reason, retryable: bool) -> Event {
 }
 
 fn create(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") }
+    Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") }
 }
 
 fn clean_up(step: u32) -> Event {
-    Event::AttemptCreated { step, role: Role::CleanUp, place: Place::of("local") }
+    Event::AttemptCreated { step, role: Role::CleanUp, launcher_id: LauncherId::of("local") }
 }
 
 /// A job of one step whose attempt is attached.
@@ -153,12 +153,12 @@ fn an_outcome_is_taken_once_and_acknowledged_again() {
     let before = job.clone();
     assert_eq!(job.apply(report(attempt.clone(), KEY, Reason::Succeeded), 5), Ok(Change::Unchanged));
     assert_eq!(job.apply(found(attempt, Reason::Lost, true), 5), Ok(Change::Unchanged));
-    assert_eq!(job, before, "the first verdict stands");
+    assert_eq!(job, before, "the first outcome stands");
 }
 
-/// Whatever the verdict is: it is not the agent's word, and the agent is not heard any more.
+/// Whatever the inferred outcome is: the agent did not report it, and the agent is not heard any more.
 #[test]
-fn an_agent_whose_attempt_was_ended_by_verdict_has_no_say() {
+fn an_agent_whose_attempt_was_ended_by_inferred_outcome_has_no_say() {
     for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::OutOfMemory] {
         let mut job = attached(true);
         let attempt = id(&job, 0, 1);
@@ -291,7 +291,7 @@ proptest! {
         }
     }
 
-    /// A driver that does what `next` says ends every job, whatever its agents do.
+    /// A reconciler that does what `next` says ends every job, whatever its agents do.
     #[test]
     fn a_job_that_is_driven_ends(outcomes in prop::collection::vec((0_u8..6, any::<bool>()), 0..40), cancel_at in 0_usize..60) {
         let mut job = job(vec![step(true), Step { writes_table: true, ..step(false) }]);

@@ -12,7 +12,7 @@ use sqlflow_job::ExecutorRef;
 
 /// A caller that learned of an exit and could not act on it is woken again after this.
 const REPEAT_PAUSE: Duration = Duration::from_millis(100);
-/// An exit that nobody cleaned up after, since another server drives the job now, is forgotten after this.
+/// An exit that nobody cleaned up after, since another server reconciles the job now, is forgotten after this.
 const KEEP_TIME: Duration = Duration::from_secs(600);
 
 /// One entry for each attempt whose agent this process started or adopted: while it runs, then until the attempt is cleaned
@@ -30,7 +30,7 @@ struct Entry {
 }
 
 impl Exits {
-    /// Waits for the agent in a task of its own, and calls `then` when it has exited.
+    /// PendingTracker for the agent in a task of its own, and calls `then` when it has exited.
     pub(super) fn reap(&self, executor: ExecutorRef, mut child: Child, then: impl FnOnce() + Send + 'static) {
         self.lock().entry(executor.clone()).or_insert_with(Entry::new).running.send_modify(|it| *it += 1);
         self.follow(
@@ -43,7 +43,7 @@ impl Exits {
         );
     }
 
-    /// Waits for `exit`, that of an agent which this process did not start, in a task of its own. Nothing happens if the
+    /// PendingTracker for `exit`, that of an agent which this process did not start, in a task of its own. Nothing happens if the
     /// executor has an entry.
     pub(super) fn adopt(&self, executor: &ExecutorRef, exit: impl Future<Output = ()> + Send + 'static) {
         match self.lock().entry(executor.clone()) {

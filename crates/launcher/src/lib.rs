@@ -3,49 +3,47 @@
 
 mod exits;
 pub mod kubernetes;
-mod left;
+mod leftovers;
 mod local;
 mod lock;
-mod places;
+mod pod_resources;
 mod processes;
 mod python;
 mod records;
 mod registry;
 mod removal;
 mod run_folder;
+mod run_slots;
 mod scope;
 mod spool;
 mod unreadable;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sqlflow_proto::agent::{Assignment, Outcome};
-use sqlflow_proto::record::Record;
 
-use sqlflow_job::{AttemptId, ExecutorRef, Job, Milestones, Place};
+use sqlflow_job::{AttemptId, ExecutorRef, Job, LauncherId, Milestones};
 
-pub use left::{Agent, RunFolders};
+pub use leftovers::{Agent, RunFolders};
 pub use local::{LocalLauncher, LocalOptions};
 pub use lock::Holder;
-pub use places::Ticket;
+pub use pod_resources::PodResources;
 pub use python::{Candidate, Python, candidates as pythons};
 pub use records::RecordSource;
 pub use registry::{Execution, Launchers};
+pub use run_slots::Ticket;
 pub use spool::Spool;
+pub use sqlflow_termination_message::TerminalRecords;
 
-/// What a step wishes for its Pod, by name: `memory` → `4Gi`. See the `pod.*` attributes of a statement.
-pub type Wishes = BTreeMap<String, String>;
-
-/// What an attempt needs of its platform.
+/// What an attempt needs of its launcher.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Needs {
-    /// What its step wishes for its Pod.
-    pub wishes: Wishes,
+pub struct LaunchRequirements {
+    /// Resources that its step asks for its Pod.
+    pub pod_resources: PodResources,
     /// It makes something that is to be published.
     pub publishes: bool,
-    /// It only drops scratch tables, which takes a minute at most: it waits for no free place. Behind a long training its
+    /// It only drops scratch tables, which takes a minute at most: it waits for no run slot. Behind a long training its
     /// job, which has failed or was cancelled, could not end.
     pub cleans_up: bool,
     /// It only publishes what an earlier attempt made, and runs no program.
@@ -90,7 +88,7 @@ pub enum Supervision {
     /// Our agent: it attaches, and reports how the attempt ended.
     Agent,
     /// The controller of a framework that runs the attempt in processes of its own. No agent attaches: while the platform says
-    /// that it runs, all is well, and when nothing runs any more, [`Remains`] have its outcome and its records.
+    /// that it runs, all is well, and when nothing runs any more, [`AgentArtifacts`] have its outcome and its records.
     Controller,
 }
 
@@ -107,8 +105,8 @@ pub trait Launcher: Send + Sync + 'static {
     }
 
     /// Where this launcher starts attempts.
-    fn place(&self) -> Place {
-        Place { launcher: self.name().to_owned(), scope: self.scope() }
+    fn id(&self) -> LauncherId {
+        LauncherId { launcher: self.name().to_owned(), scope: self.scope() }
     }
 
     /// Who speaks for the attempts that this launcher starts.
@@ -116,7 +114,7 @@ pub trait Launcher: Send + Sync + 'static {
         Supervision::Agent
     }
 
-    /// Puts the attempt into the queue for a free place until the ticket is dropped; none where there is no queue, or the
+    /// Puts the attempt into the queue for a run slot until the ticket is dropped; none where there is no queue, or the
     /// platform has its own.
     fn queue(&self, _attempt: &AttemptId) -> Option<Ticket> {
         None
@@ -126,7 +124,11 @@ pub trait Launcher: Send + Sync + 'static {
     ///
     /// # Errors
     /// It could not be started; see [`LaunchError`].
-    async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError>;
+    async fn launch(
+        &self,
+        target: &Target,
+        requirements: &LaunchRequirements,
+    ) -> Result<Launched, LaunchError>;
 
     /// Whether attempts can be started at all.
     ///
@@ -137,8 +139,8 @@ pub trait Launcher: Send + Sync + 'static {
     /// How the attempt stands, as the platform sees it.
     async fn observe(&self, target: &Target) -> Observation;
 
-    /// What an attempt waits for whose agent runs and has not attached, and how long it may.
-    fn silence(&self) -> Waiting;
+    /// Pending status and timeout while the agent runs but has not attached.
+    fn attach_pending(&self) -> PendingStatus;
 
     /// What the platform did so far to start the attempt; nothing where there is nothing to tell.
     async fn milestones(&self, _target: &Target) -> Milestones {
@@ -146,14 +148,14 @@ pub trait Launcher: Send + Sync + 'static {
     }
 
     /// Ends what runs of the attempt: politely (the agent still reports), or `forced` at once. Harmless when
-    /// nothing runs. Drivers ask again at each look, also another server's: that must do no more than asking once.
+    /// nothing runs. Reconcilers ask again at each look, also another server's: that must do no more than asking once.
     async fn stop(&self, target: &Target, forced: bool);
 
     /// Removes what the attempt left behind. Called when its outcome is stored; does nothing while it still runs.
     /// `step_goes_on`: what it made may still be published by another attempt of its step, so that stays.
     ///
     /// # Errors
-    /// Something stays that should not. Drivers and housekeeping ask again.
+    /// Something stays that should not. Reconcilers and housekeeping ask again.
     async fn clean_up(&self, target: &Target, step_goes_on: bool) -> anyhow::Result<CleanUp>;
 
     /// The same for an attempt of which the store knows nothing: it may be another server's, or its store is lost.
@@ -165,7 +167,7 @@ pub trait Launcher: Send + Sync + 'static {
     /// Attempts that left something behind, so that what no server cleaned up can be found.
     async fn leftovers(&self) -> Vec<Target>;
 
-    /// Waits until something may have changed for the attempt, for ever if this launcher cannot tell. A change is a level: it
+    /// PendingTracker until something may have changed for the attempt, for ever if this launcher cannot tell. A change is a level: it
     /// returns at once until the attempt was observed, and after the exit of an agent that this process started until the
     /// attempt is cleaned up.
     async fn changed(&self, target: &Target);
@@ -193,30 +195,48 @@ pub enum Observation {
     /// Its agent runs.
     Running,
     /// The platform has taken it, but it does not run yet.
-    Waiting(Waiting),
+    Pending(PendingStatus),
     /// Nothing runs. What the agent left for a server to find is here.
-    Gone(Box<Remains>),
+    Gone(Box<AgentArtifacts>),
     /// The platform cannot be asked at the moment.
     Unknown(String),
 }
 
-/// Why there is no agent of an attempt yet.
+/// Why an attempt has no agent yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiting {
-    /// The kind of wait; a new kind has its patience from its own beginning.
-    pub kind: &'static str,
+pub struct PendingStatus {
+    /// What it waits for. Each reason has its own timeout, which begins when the reason does.
+    pub reason: PendingReason,
     /// One sentence for a person.
-    pub why: String,
-    /// How long this kind of wait may take.
-    pub patience: Duration,
+    pub message: String,
+    /// How long this reason may last.
+    pub timeout: Duration,
 }
 
-/// The kind of wait for an agent that runs.
-const ATTACH: &str = "attach";
+/// What an attempt waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PendingReason {
+    /// A run slot of its launcher.
+    RunSlot,
+    /// The platform, to accept the attempt.
+    Launch,
+    /// A node for its Pod.
+    Schedule,
+    /// The image of its Pod.
+    Image,
+    /// The start of its Pod.
+    Start,
+    /// The agent, which runs, to attach.
+    Attach,
+    /// A server that can ask its launcher.
+    ForeignLauncher,
+    /// The platform, to answer how the attempt stands.
+    UnknownState,
+}
 
 /// Who ended an attempt from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Ender {
+pub enum TerminatedBy {
     /// The cluster, or somebody by its means: in words for a person.
     Cluster(String),
     /// It ran longer than it may.
@@ -225,18 +245,18 @@ pub enum Ender {
 
 /// What a dead agent left.
 #[derive(Debug, Default)]
-pub struct Remains {
+pub struct AgentArtifacts {
     /// Records that no server had acknowledged.
     pub records: Option<Box<dyn RecordSource>>,
     /// What there is instead of records when they went with the agent's disk.
-    pub marks: Option<Marks>,
+    pub terminal_records: Option<TerminalRecords>,
     /// What is known of the end.
     pub end: End,
     /// The last lines that the agent itself logged, for the person who looks into it; may be empty.
     pub last_words: String,
 }
 
-impl Remains {
+impl AgentArtifacts {
     /// Whether the platform, or the agent, tells that the attempt ended: then it is not about to start.
     pub fn tell_of_an_end(&self) -> bool {
         match self.end {
@@ -266,15 +286,6 @@ pub enum End {
     Unknown,
 }
 
-/// What an agent that succeeded left of records which it could not deliver and that are lost.
-#[derive(Debug, Default, PartialEq)]
-pub struct Marks {
-    /// Number of the last record that is a result: without it there is no success.
-    pub last_result: u64,
-    /// Those that say what became of statements, in order; there are others between them.
-    pub records: Vec<Record>,
-}
-
 /// An attempt could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -291,8 +302,8 @@ pub enum LaunchError {
     Later(String),
     /// As many run as may. It was not started; launch it again when its ticket says so. This is no fault, however long it
     /// takes.
-    #[error("waiting for a free place, {before} before it")]
-    NoPlace {
+    #[error("waiting for a run slot, {before} before it")]
+    NoFreeSlot {
         /// How many attempts come first.
         before: usize,
     },

@@ -21,13 +21,13 @@ use tokio::process::{Child, Command};
 
 use super::exits::Exits;
 use super::lock::{Holder, holder, released};
-use super::places::{Place, Places, Ticket, Turn};
 use super::python::{Python, Unusable};
 use super::removal::Unremovable;
+use super::run_slots::{RunSlot, RunSlots, SlotRequest, Ticket};
 use super::unreadable::Unreadable;
 use super::{
-    ATTACH, CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting, processes,
-    removal, run_folder, scope,
+    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Target, processes, removal, run_folder, scope,
 };
 
 /// Settings of the local launcher.
@@ -63,7 +63,7 @@ pub struct LocalLauncher {
     exits: Exits,
     unreadable: Unreadable,
     unremovable: Unremovable,
-    places: Places,
+    run_slots: RunSlots,
     /// See [`Launcher::scope`].
     scope: String,
 }
@@ -76,21 +76,21 @@ const SAFETY_PERIOD: Duration = Duration::from_secs(300);
 impl LocalLauncher {
     /// Where a launcher with this state folder, which is an absolute path, starts attempts.
     #[must_use]
-    pub fn place_of(state_dir: &Path) -> sqlflow_job::Place {
-        sqlflow_job::Place { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
+    pub fn launcher_id_of(state_dir: &Path) -> sqlflow_job::LauncherId {
+        sqlflow_job::LauncherId { launcher: NAME.to_owned(), scope: Some(scope::of(state_dir)) }
     }
 
     /// A launcher with these settings.
     #[must_use]
     pub fn new(options: LocalOptions) -> Self {
-        let places = Places::new(options.run_dir.join("places"), options.max_running);
+        let run_slots = RunSlots::new(options.run_dir.join("places"), options.max_running);
         let scope = scope::of(&options.state_dir);
         Self {
             options: Arc::new(options),
             exits: Exits::default(),
             unreadable: Unreadable::default(),
             unremovable: Unremovable::default(),
-            places,
+            run_slots,
             scope,
         }
     }
@@ -109,7 +109,7 @@ impl LocalLauncher {
         holder(&self.run_dir(executor).join("lock"))
     }
 
-    /// Waits for the exit of the agent that holds the executor's lock, unless that is done already.
+    /// PendingTracker for the exit of the agent that holds the executor's lock, unless that is done already.
     fn follow(&self, executor: &ExecutorRef, held: Holder) {
         // If an agent of this process has exited, then it was one that found the lock taken: not the one that runs.
         self.exits.forget(executor);
@@ -123,7 +123,7 @@ impl LocalLauncher {
         self.exits.is_first_term(executor) && is_first_mark(&self.run_dir(executor))
     }
 
-    fn start(&self, target: &Target, place: Place) -> Result<Child, LaunchError> {
+    fn start(&self, target: &Target, slot: RunSlot) -> Result<Child, LaunchError> {
         let Target { attempt, executor } = target;
         let dir = self.run_dir(executor);
         let [log, log_too] = prepare(&dir).map_err(|error| {
@@ -158,8 +158,8 @@ impl LocalLauncher {
             .env_remove("SQLFLOW_SERVER_DATASOURCE")
             // Spans of ours are not theirs.
             .env_remove("OTEL_SERVICE_NAME")
-            // It holds the place as long as it lives.
-            .stdin(place.into_stdin())
+            // It holds the run slot as long as it lives.
+            .stdin(slot.into_stdin())
             .stdout(log)
             .stderr(log_too)
             // Ctrl+C in the server's terminal is not meant for its jobs.
@@ -168,12 +168,12 @@ impl LocalLauncher {
             .map_err(|error| self.launch_error(&error))
     }
 
-    async fn take_place(&self, attempt: &AttemptId) -> Result<Place, LaunchError> {
-        match self.places.take(attempt).await {
-            Ok(Turn::Taken(place)) => Ok(place),
-            Ok(Turn::Wait { before }) => Err(LaunchError::NoPlace { before }),
+    async fn take_slot(&self, attempt: &AttemptId) -> Result<RunSlot, LaunchError> {
+        match self.run_slots.take(attempt).await {
+            Ok(SlotRequest::Taken(slot)) => Ok(slot),
+            Ok(SlotRequest::Wait { before }) => Err(LaunchError::NoFreeSlot { before }),
             // That is no fault of the job's, and the next one would fail as well.
-            Err(error) => Err(LaunchError::Later(format!("cannot take a place for the agent: {error}"))),
+            Err(error) => Err(LaunchError::Later(format!("cannot take a run slot for the agent: {error}"))),
         }
     }
 
@@ -197,38 +197,43 @@ impl Launcher for LocalLauncher {
     }
 
     fn queue(&self, attempt: &AttemptId) -> Option<Ticket> {
-        self.places.queue(attempt)
+        self.run_slots.queue(attempt)
     }
 
     fn scope(&self) -> Option<String> {
         Some(self.scope.clone())
     }
 
-    async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
+    async fn launch(
+        &self,
+        target: &Target,
+        requirements: &LaunchRequirements,
+    ) -> Result<Launched, LaunchError> {
         let Target { attempt, executor } = target;
         // No word against the agent: it may even run.
         let asked = |error: io::Error| {
             LaunchError::Later(format!("cannot see whether an agent was started: {error}"))
         };
         if self.holder(executor).map_err(asked)? != Holder::Nobody {
-            // An earlier server started it and could not record that; it has its place.
+            // An earlier server started it and could not record that; it has its run slot.
             return Ok(Launched::default());
         }
         if run_folder::has_outcome(&self.run_dir(executor)).map_err(asked)? {
             // That one has ended. A second agent there would pass for the first, should it be killed.
             return Ok(Launched::default());
         }
-        if !needs.only_publishes {
+        if !requirements.only_publishes {
             self.options.python.usable().await.map_err(|why| match why {
                 Unusable::No(message) => LaunchError::Refused { message, retryable: false },
                 Unusable::NotKnown(message) => LaunchError::Later(message),
             })?;
         }
-        let place = if needs.cleans_up { Place::uncounted() } else { self.take_place(attempt).await? };
-        let child = self.start(target, place)?;
-        let places = self.places.clone();
-        self.exits.reap(executor.clone(), child, move || places.wake());
-        self.places.leave(attempt);
+        let slot =
+            if requirements.cleans_up { RunSlot::uncounted() } else { self.take_slot(attempt).await? };
+        let child = self.start(target, slot)?;
+        let run_slots = self.run_slots.clone();
+        self.exits.reap(executor.clone(), child, move || run_slots.wake());
+        self.run_slots.leave(attempt);
         Ok(Launched::default())
     }
 
@@ -258,12 +263,12 @@ impl Launcher for LocalLauncher {
         }
     }
 
-    fn silence(&self) -> Waiting {
+    fn attach_pending(&self) -> PendingStatus {
         let socket = self.options.socket.display();
-        Waiting {
-            kind: ATTACH,
-            why: format!("the agent runs, but it has not reached the server at {socket}"),
-            patience: self.options.attach,
+        PendingStatus {
+            reason: PendingReason::Attach,
+            message: format!("the agent runs, but it has not reached the server at {socket}"),
+            timeout: self.options.attach,
         }
     }
 
@@ -345,17 +350,17 @@ fn is_first_mark(run_dir: &Path) -> bool {
 
 /// What is left of an executor whose lock nobody holds.
 fn left(executor: &ExecutorRef, dir: &Path, unreadable: &Unreadable) -> Observation {
-    let remains = match run_folder::remains(dir) {
-        Ok(remains) => {
+    let artifacts = match run_folder::artifacts(dir) {
+        Ok(artifacts) => {
             unreadable.end(executor);
-            remains
+            artifacts
         }
         Err(error) if unreadable.is_lasting(executor, &error, Instant::now()) => {
             run_folder::remains_without_outcome(dir, &error)
         }
         Err(error) => return unknown("what the agent left", &error),
     };
-    Observation::Gone(Box::new(remains))
+    Observation::Gone(Box::new(artifacts))
 }
 
 fn unknown(what: &str, error: &io::Error) -> Observation {

@@ -58,7 +58,7 @@ fn holder_of(lock_type: i32, pid: i32) -> Holder {
 /// How often a lock is looked at whose holder cannot be waited for.
 const LOOK_PERIOD: Duration = Duration::from_secs(1);
 
-/// Waits until nobody holds the lock on this file, which this process does.
+/// PendingTracker until nobody holds the lock on this file, which this process does.
 pub(super) async fn released(path: PathBuf, by: Holder) {
     // The kernel tells of the exit. Of a holder that it cannot tell of the lock itself is looked at.
     if let Some(process) = process_of(&path, by) {

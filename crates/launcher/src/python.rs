@@ -81,7 +81,7 @@ impl Python {
 
     /// One of another machine or image, which this server cannot look at.
     #[must_use]
-    pub fn elsewhere(program: &str) -> Self {
+    pub fn unchecked(program: &str) -> Self {
         let candidates = vec![Candidate { program: program.into(), origin: "--python" }];
         Self(Arc::new(Shared { candidates, path: None, looks: None }))
     }
@@ -329,7 +329,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_of_another_machine_is_not_looked_at() {
-        let python = Python::elsewhere("/not/here");
+        let python = Python::unchecked("/not/here");
         assert_eq!((python.usable().await, python.program().as_str()), (Ok(()), "/not/here"));
     }
 }

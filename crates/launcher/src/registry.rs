@@ -5,14 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use sqlflow_job::{AttemptId, Job, Milestones, Place};
+use sqlflow_job::{AttemptId, Job, LauncherId, Milestones};
 
 use super::{
-    CleanUp, LaunchError, Launched, Launcher, Needs, Observation, Supervision, Target, Ticket, Waiting,
+    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Supervision, Target, Ticket,
 };
-
-/// The kind of wait for a server that can ask after the attempt.
-const ELSEWHERE: &str = "elsewhere";
 
 /// One launcher, or several of different places.
 #[derive(Clone)]
@@ -54,9 +52,9 @@ impl Launchers {
 
     fn launcher_of(&self, job: &Job, attempt: &AttemptId) -> Arc<dyn Launcher> {
         // An attempt that was not recorded was not started.
-        let Some(place) = job.attempt(attempt).map(|it| &it.place) else { return Arc::clone(&self.first) };
-        let own = self.all().find(|launcher| launcher.place().covers(place));
-        own.map_or_else(|| Arc::new(Elsewhere { place: place.clone() }) as Arc<dyn Launcher>, Arc::clone)
+        let Some(id) = job.attempt(attempt).map(|it| &it.launcher_id) else { return Arc::clone(&self.first) };
+        let own = self.all().find(|launcher| launcher.id().covers(id));
+        own.map_or_else(|| Arc::new(ForeignLauncher { id: id.clone() }) as Arc<dyn Launcher>, Arc::clone)
     }
 
     /// What attempts left behind, at every launcher.
@@ -71,14 +69,14 @@ impl Launchers {
 
     /// What an attempt waits for whose place is not one of this server's; `None`: it is.
     #[must_use]
-    pub fn elsewhere(&self, job: &Job, attempt: &AttemptId) -> Option<Waiting> {
-        let place = &job.attempt(attempt)?.place;
-        let is_own = self.all().any(|launcher| launcher.place().covers(place));
-        (!is_own).then(|| Waiting {
-            kind: ELSEWHERE,
-            why: elsewhere(place),
+    pub fn foreign(&self, job: &Job, attempt: &AttemptId) -> Option<PendingStatus> {
+        let id = &job.attempt(attempt)?.launcher_id;
+        let is_own = self.all().any(|launcher| launcher.id().covers(id));
+        (!is_own).then(|| PendingStatus {
+            reason: PendingReason::ForeignLauncher,
+            message: foreign(id),
             // It may run for days, and nothing is known against it.
-            patience: Duration::MAX,
+            timeout: Duration::MAX,
         })
     }
 }
@@ -107,8 +105,8 @@ impl Execution {
         self.launcher.queue(&self.target.attempt)
     }
 
-    pub async fn launch(&self, needs: &Needs) -> Result<Launched, LaunchError> {
-        self.launcher.launch(&self.target, needs).await
+    pub async fn launch(&self, requirements: &LaunchRequirements) -> Result<Launched, LaunchError> {
+        self.launcher.launch(&self.target, requirements).await
     }
 
     pub async fn observe(&self) -> Observation {
@@ -116,8 +114,8 @@ impl Execution {
     }
 
     #[must_use]
-    pub fn silence(&self) -> Waiting {
-        self.launcher.silence()
+    pub fn attach_pending(&self) -> PendingStatus {
+        self.launcher.attach_pending()
     }
 
     pub async fn milestones(&self) -> Milestones {
@@ -146,38 +144,42 @@ impl Execution {
     }
 }
 
-fn elsewhere(place: &Place) -> String {
-    let launcher = &place.launcher;
+fn foreign(id: &LauncherId) -> String {
+    let launcher = &id.launcher;
     format!(
-        "the attempt runs at {place}, which this server cannot ask; start a server with --launcher {launcher} there"
+        "the attempt runs at {id}, which this server cannot ask; start a server with --launcher {launcher} there"
     )
 }
 
 /// Stands in for the launcher of a place that is not this server's.
-struct Elsewhere {
-    place: Place,
+struct ForeignLauncher {
+    id: LauncherId,
 }
 
 #[async_trait]
-impl Launcher for Elsewhere {
+impl Launcher for ForeignLauncher {
     fn name(&self) -> &'static str {
-        ELSEWHERE
+        "foreign"
     }
 
-    async fn launch(&self, _: &Target, _: &Needs) -> Result<Launched, LaunchError> {
-        Err(LaunchError::Later(elsewhere(&self.place)))
+    async fn launch(&self, _: &Target, _: &LaunchRequirements) -> Result<Launched, LaunchError> {
+        Err(LaunchError::Later(foreign(&self.id)))
     }
 
     async fn ready(&self) -> Result<(), String> {
-        Err(elsewhere(&self.place))
+        Err(foreign(&self.id))
     }
 
     async fn observe(&self, _: &Target) -> Observation {
-        Observation::Unknown(elsewhere(&self.place))
+        Observation::Unknown(foreign(&self.id))
     }
 
-    fn silence(&self) -> Waiting {
-        Waiting { kind: ELSEWHERE, why: elsewhere(&self.place), patience: Duration::MAX }
+    fn attach_pending(&self) -> PendingStatus {
+        PendingStatus {
+            reason: PendingReason::ForeignLauncher,
+            message: foreign(&self.id),
+            timeout: Duration::MAX,
+        }
     }
 
     async fn stop(&self, _: &Target, _: bool) {}
@@ -219,7 +221,7 @@ mod tests {
             Some(self.1.to_owned())
         }
 
-        async fn launch(&self, _: &Target, _: &Needs) -> Result<Launched, LaunchError> {
+        async fn launch(&self, _: &Target, _: &LaunchRequirements) -> Result<Launched, LaunchError> {
             Ok(Launched::default())
         }
 
@@ -231,8 +233,8 @@ mod tests {
             Observation::Gone(Box::default())
         }
 
-        fn silence(&self) -> Waiting {
-            Waiting { kind: "attach", why: String::new(), patience: Duration::ZERO }
+        fn attach_pending(&self) -> PendingStatus {
+            PendingStatus { reason: PendingReason::Attach, message: String::new(), timeout: Duration::ZERO }
         }
 
         async fn stop(&self, _: &Target, _: bool) {}
@@ -253,31 +255,32 @@ mod tests {
     }
 
     /// A job whose attempt was created there.
-    fn job_at(place: Place) -> (Job, AttemptId) {
+    fn job_at(launcher_id: LauncherId) -> (Job, AttemptId) {
         let mut job = fixture::job(true);
-        job.apply(Event::AttemptCreated { step: 0, role: sqlflow_job::Role::Run, place }, 0).unwrap();
+        job.apply(Event::AttemptCreated { step: 0, role: sqlflow_job::Role::Run, launcher_id }, 0).unwrap();
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         (job, attempt)
     }
 
-    async fn is_gone(launchers: &Launchers, place: Place) -> bool {
-        let (job, attempt) = job_at(place);
+    async fn is_gone(launchers: &Launchers, launcher_id: LauncherId) -> bool {
+        let (job, attempt) = job_at(launcher_id);
         let observed = launchers.of(&job, &attempt).observe().await;
         let is_gone = matches!(observed, Observation::Gone(_));
-        assert_eq!(is_gone, launchers.elsewhere(&job, &attempt).is_none());
+        assert_eq!(is_gone, launchers.foreign(&job, &attempt).is_none());
         is_gone
     }
 
     #[tokio::test]
     async fn an_attempt_is_gone_only_where_it_was_started() {
-        let at = |launcher: &str, scope: &str| Place { launcher: launcher.into(), scope: Some(scope.into()) };
+        let at =
+            |launcher: &str, scope: &str| LauncherId { launcher: launcher.into(), scope: Some(scope.into()) };
         let launchers = Launchers::new(Arc::new(At("kubernetes", "a")), vec![Arc::new(At("local", "/s"))]);
         assert!(is_gone(&launchers, at("kubernetes", "a")).await);
         assert!(is_gone(&launchers, at("local", "/s")).await);
         assert!(!is_gone(&launchers, at("kubernetes", "b")).await);
         assert!(!is_gone(&launchers, at("local", "/t")).await);
         assert!(!is_gone(&launchers, at("yarn", "a")).await);
-        assert!(is_gone(&launchers, Place::of("local")).await, "it was recorded before scopes were");
+        assert!(is_gone(&launchers, LauncherId::of("local")).await, "it was recorded before scopes were");
         let other_cluster = Launchers::only(Arc::new(At("kubernetes", "a, authority 12")));
         assert!(is_gone(&other_cluster, at("kubernetes", "a, authority 12")).await);
         assert!(!is_gone(&other_cluster, at("kubernetes", "a, authority 34")).await);
@@ -294,19 +297,19 @@ mod tests {
     #[test]
     fn what_is_elsewhere_is_named_with_what_to_do() {
         let launchers = Launchers::only(Arc::new(At("kubernetes", "a")));
-        let (job, attempt) = job_at(Place { launcher: "local".into(), scope: Some("/s".into()) });
-        let why = launchers.elsewhere(&job, &attempt).unwrap().why;
+        let (job, attempt) = job_at(LauncherId { launcher: "local".into(), scope: Some("/s".into()) });
+        let why = launchers.foreign(&job, &attempt).unwrap().message;
         assert!(why.contains("local (/s)") && why.contains("--launcher local"), "{why}");
     }
 
     #[test]
     fn an_attempt_keeps_its_place_and_one_from_before_has_its_launcher() {
-        let (job, _) = job_at(Place { launcher: "local".into(), scope: Some("/s".into()) });
+        let (job, _) = job_at(LauncherId { launcher: "local".into(), scope: Some("/s".into()) });
         let text = serde_json::to_string(&job).unwrap();
         assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);
         let old = text.replace(r#","scope":"/s""#, "");
         assert!(old.contains(r#""launcher":"local""#) && old != text, "{old}");
         let old: Job = serde_json::from_str(&old).unwrap();
-        assert_eq!(old.steps[0].attempts[0].place, Place::of("local"));
+        assert_eq!(old.steps[0].attempts[0].launcher_id, LauncherId::of("local"));
     }
 }

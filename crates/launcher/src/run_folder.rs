@@ -9,7 +9,7 @@ use prost::Message as _;
 use sqlflow_job::{AttemptId, ExecutorRef, JobId};
 use sqlflow_proto::agent::{Outcome, outcome};
 
-use super::{End, RecordSource, Remains, Spool};
+use super::{AgentArtifacts, End, RecordSource, Spool};
 
 /// How much of the agent's own log is kept when it dies without an outcome.
 const LAST_WORDS_BYTES: u64 = 2048;
@@ -61,7 +61,7 @@ fn names_in(dir: &Path) -> io::Result<Vec<OsString>> {
 ///
 /// # Errors
 /// Its outcome cannot be read.
-pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
+pub(super) fn artifacts(dir: &Path) -> io::Result<AgentArtifacts> {
     let outcome = read_if_there(&dir.join(OUTCOME))?.map(|bytes| decode(&bytes));
     let last_words = match &outcome {
         Some(Ok(_)) => String::new(),
@@ -69,7 +69,7 @@ pub(super) fn remains(dir: &Path) -> io::Result<Remains> {
         None => tail(&dir.join("agent.log")),
     };
     let end = outcome.and_then(Result::ok).map_or(End::Unknown, End::Reported);
-    Ok(Remains { end, ..with_records(dir, last_words) })
+    Ok(AgentArtifacts { end, ..with_records(dir, last_words) })
 }
 
 /// The outcome, or what is wrong with it.
@@ -97,7 +97,7 @@ pub(super) fn has_nothing_left(dir: &Path) -> bool {
 }
 
 /// The same with an outcome that is lost, for it cannot be read.
-pub(super) fn remains_without_outcome(dir: &Path, error: &io::Error) -> Remains {
+pub(super) fn remains_without_outcome(dir: &Path, error: &io::Error) -> AgentArtifacts {
     with_records(dir, damaged(&error.to_string()))
 }
 
@@ -105,9 +105,9 @@ fn damaged(what: &str) -> String {
     format!("the outcome that it left is damaged: {what}")
 }
 
-fn with_records(dir: &Path, last_words: String) -> Remains {
+fn with_records(dir: &Path, last_words: String) -> AgentArtifacts {
     let spool: Box<dyn RecordSource> = Box::new(Spool::at(dir.join("spool")));
-    Remains { records: Some(spool), last_words, ..Remains::default() }
+    AgentArtifacts { records: Some(spool), last_words, ..AgentArtifacts::default() }
 }
 
 fn read_if_there(path: &Path) -> io::Result<Option<Vec<u8>>> {

@@ -53,7 +53,7 @@ pub(super) fn adopt(folder: &Folder, bytes: &Bytes) -> Result<(), LogError> {
         // So is what was last. How many records it was is not known; one is enough for a gap.
         mark.last_position += 1;
     }
-    lock.set_mark(mark)?;
+    lock.set_committed(mark)?;
     made.disk.sync_folder(&made.path)?;
     fs::rename(&made.path, &folder.path).map_err(LogError::io("rename", &made.path))?;
     folder.sync_path()

@@ -1,18 +1,18 @@
 //! Checking a whole log against its checksums and positions, without its lock and without changing anything. It works
-//! beside servers that append: only what the mark calls durable is checked, and what seems damaged is looked at again,
+//! beside servers that append: only what the committed offset calls durable is checked, and what seems damaged is looked at again,
 //! since a file may have been replaced or the log deleted in that moment.
 //!
 //! Bounds: one chunk of [`CHUNK_BYTES`], or one frame if it is longer, whatever the size of the log;
-//! of a tail without a mark all of it.
+//! of a tail without a committed offset all of it.
 
 use std::path::{Path, PathBuf};
 
 use super::LogError;
 use super::folder::{self, Folder, SegmentName};
 use super::frame::HEADER;
-use super::lock::{Mark, Peek, peek};
+use super::lock::{CommittedOffset, Peek, peek};
 use super::order::Order;
-use super::read::{CHUNK_BYTES, Part, Progress};
+use super::part::{CHUNK_BYTES, Part, Progress};
 use super::salvage::last_good;
 use super::scan::{scan_tail, to_usize};
 
@@ -63,7 +63,7 @@ fn look(folder: &Folder, goes_on: &dyn Fn() -> bool) -> Result<Option<Health>, L
     let mark = match peek(folder)? {
         Peek::Missing => return Ok(Some(Health::Missing)),
         Peek::Unclear => None,
-        Peek::Mark(mark) => Some(mark),
+        Peek::Committed(mark) => Some(mark),
     };
     let mut faults = Faults::default();
     for part in parts(folder, mark)? {
@@ -104,21 +104,21 @@ pub(super) struct Expected {
 pub(super) enum Extent {
     /// All of it, with the positions up to this one.
     Whole(u64),
-    /// The tail, up to the mark.
-    Tail(Mark),
-    /// Nothing: no mark tells how far the tail is durable, so what is torn off there was not acknowledged.
+    /// The tail, up to the committed offset.
+    Tail(CommittedOffset),
+    /// Nothing: no committed offset says how far the tail is durable, so what is torn off there was not acknowledged.
     Open,
     /// There is no such file; it would hold the positions up to this one.
     Missing(u64),
 }
 
-/// What a log's files should hold, by their names and its mark.
-pub(super) fn parts(folder: &Folder, mark: Option<Mark>) -> Result<Vec<Expected>, LogError> {
+/// What a log's files should hold, by their names and its committed offset.
+pub(super) fn parts(folder: &Folder, mark: Option<CommittedOffset>) -> Result<Vec<Expected>, LogError> {
     Ok(expected(folder.list()?.segments, mark))
 }
 
-fn expected(mut segments: Vec<SegmentName>, mark: Option<Mark>) -> Vec<Expected> {
-    // What lies behind the mark is being written.
+fn expected(mut segments: Vec<SegmentName>, mark: Option<CommittedOffset>) -> Vec<Expected> {
+    // What lies behind the committed offset is being written.
     segments.retain(|name| mark.is_none_or(|mark| name.first <= mark.segment));
     let mut parts = Vec::with_capacity(segments.len());
     let mut next = 1;
@@ -185,7 +185,7 @@ impl Expected {
     }
 }
 
-/// A tail without a mark: what is torn off its end was not acknowledged, but nothing good is behind such a place, and
+/// A tail without a committed offset: what is torn off its end was not acknowledged, but nothing good is behind such a place, and
 /// the disk can read it.
 fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
     let scan = match scan_tail(path) {
@@ -205,15 +205,15 @@ fn check_open(path: &Path, name: SegmentName) -> Result<(), LogError> {
 mod tests {
     use super::*;
 
-    fn mark(segment: u64, last_position: u64) -> Mark {
-        Mark { birth: 1, segment, length: 100, last_position }
+    fn mark(segment: u64, last_position: u64) -> CommittedOffset {
+        CommittedOffset { birth: 1, segment, length: 100, last_position }
     }
 
     fn kept(first: u64, last: u64) -> SegmentName {
         SegmentName { first, kept_to: Some(last) }
     }
 
-    fn extents(segments: &[SegmentName], mark: Option<Mark>) -> Vec<(u64, Extent)> {
+    fn extents(segments: &[SegmentName], mark: Option<CommittedOffset>) -> Vec<(u64, Extent)> {
         expected(segments.to_vec(), mark).into_iter().map(|it| (it.name.first, it.extent)).collect()
     }
 

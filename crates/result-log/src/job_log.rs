@@ -1,6 +1,6 @@
-//! One job's log in this process: appends are gathered into groups, readers follow the mark.
+//! One job's log in this process: appends are gathered into groups, readers follow the committed offset.
 //!
-//! Locks are taken in this order: the log's lock (between processes), then `view` (short, within this process).
+//! Locks are taken in this order: the log's lock (between processes), then `log_state` (short, within this process).
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -14,11 +14,11 @@ use super::blocking::run_blocking;
 use super::folder::Folder;
 use super::known::{self, KnownLog};
 use super::lock::{JobLock, LOCK_WAIT, Tried, Waiting};
+use super::log_state::LogState;
 use super::read::PagePlan;
 use super::repair::{fill_holes, repair_end, repair_file};
 use super::retention::Retention;
 use super::shift;
-use super::view::View;
 use super::write::{Addition, Batch};
 use super::{Appended, LogError, LogOptions, Page, Producer};
 
@@ -60,7 +60,7 @@ enum Looked<T> {
 pub(super) struct JobLog {
     folder: Folder,
     options: Arc<LogOptions>,
-    view: Mutex<Option<View>>,
+    view: Mutex<Option<LogState>>,
     queue: Mutex<Queue>,
     position: watch::Sender<u64>,
     /// Readers see no lower position of what this process appends.
@@ -203,7 +203,7 @@ impl JobLog {
     fn write_group(&self, group: Vec<Request>, held: JobLock) {
         let caught_up = {
             let mut slot = lock(&self.view);
-            View::catch_up(&mut slot, &self.folder, &held).map(|view| {
+            LogState::catch_up(&mut slot, &self.folder, &held).map(|view| {
                 if view.summary.shown_last() < *self.position.borrow() {
                     // An older copy was restored below this process.
                     self.floor.store(self.folder.floor_now(), Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl JobLog {
     /// Asks a view that knows all that is durable.
     pub(super) async fn look<T: Send + 'static>(
         self: &Arc<Self>,
-        ask: impl Fn(&View) -> T + Send + Sync + 'static,
+        ask: impl Fn(&LogState) -> T + Send + Sync + 'static,
     ) -> Result<T, LogError> {
         let ask = Arc::new(ask);
         let begun = Instant::now();
@@ -309,10 +309,10 @@ impl JobLog {
         }
     }
 
-    fn look_if_free<T>(&self, ask: impl Fn(&View) -> T) -> Result<Looked<T>, LogError> {
+    fn look_if_free<T>(&self, ask: impl Fn(&LogState) -> T) -> Result<Looked<T>, LogError> {
         {
             let mut slot = lock(&self.view);
-            if View::refresh(&mut slot, &self.folder)?
+            if LogState::refresh(&mut slot, &self.folder)?
                 && let Some(view) = slot.as_ref()
             {
                 self.notify(view);
@@ -327,11 +327,11 @@ impl JobLog {
     }
 
     /// Asks the view under the log's lock; without one there is no log.
-    fn catch_up<T>(&self, held: Option<&JobLock>, ask: impl Fn(&View) -> T) -> Result<T, LogError> {
+    fn catch_up<T>(&self, held: Option<&JobLock>, ask: impl Fn(&LogState) -> T) -> Result<T, LogError> {
         let mut slot = lock(&self.view);
         let view = match held {
-            Some(held) => View::catch_up(&mut slot, &self.folder, held)?,
-            None => slot.insert(View::default()),
+            Some(held) => LogState::catch_up(&mut slot, &self.folder, held)?,
+            None => slot.insert(LogState::default()),
         };
         self.notify(view);
         Ok(ask(view))
@@ -344,7 +344,7 @@ impl JobLog {
             tokio::time::sleep(waiting.next_pause()).await;
             let this = Arc::clone(self);
             let tried = run_blocking(move || {
-                if View::refresh(&mut lock(&this.view), &this.folder)? {
+                if LogState::refresh(&mut lock(&this.view), &this.folder)? {
                     return Ok(None);
                 }
                 waiting.try_again()
@@ -379,7 +379,7 @@ impl JobLog {
     /// The position behind which the last `count` positions are, as far as it can be known without waiting for another
     /// process.
     pub(super) async fn position_before(self: &Arc<Self>, count: u64) -> Result<u64, LogError> {
-        let before = move |view: &View| {
+        let before = move |view: &LogState| {
             let summary = &view.summary;
             shift::shown(&summary.shifts, summary.last_position.saturating_sub(count))
         };
@@ -387,7 +387,7 @@ impl JobLog {
         let known = run_blocking(move || {
             Ok(match this.look_if_free(before)? {
                 Looked::Answer(position) => Some(position),
-                Looked::Busy(_) => View::of_old_mark(&this.folder)?.map(|view| before(&view)),
+                Looked::Busy(_) => LogState::of_old_offset(&this.folder)?.map(|view| before(&view)),
             })
         });
         match known.await? {
@@ -396,7 +396,7 @@ impl JobLog {
         }
     }
 
-    /// A page. While another process holds the log's lock, what its mark speaks of is read; that may be nothing new.
+    /// A page. While another process holds the log's lock, what its committed offset speaks of is read; that may be nothing new.
     pub(super) async fn read(self: &Arc<Self>, after: u64, max_bytes: usize) -> Result<Page, LogError> {
         let begun = Instant::now();
         loop {
@@ -473,9 +473,9 @@ impl JobLog {
         repair_file(&self.folder, held, file)
     }
 
-    /// The next records that the mark speaks of, which may be none; `None`: nothing can be said without the lock.
+    /// The next records that the committed offset speaks of, which may be none; `None`: nothing can be said without the lock.
     fn read_to_old_mark(&self, after: u64, max_bytes: usize) -> Result<Option<Page>, LogError> {
-        let Some(view) = View::of_old_mark(&self.folder)? else { return Ok(None) };
+        let Some(view) = LogState::of_old_offset(&self.folder)? else { return Ok(None) };
         let planned = PagePlan::new(&view, after);
         if planned.wanted.is_beyond_end() {
             return Ok(None);
@@ -508,7 +508,7 @@ impl JobLog {
         .await
     }
 
-    fn notify(&self, view: &View) {
+    fn notify(&self, view: &LogState) {
         known::raise(&self.position, view.summary.shown_last());
     }
 }

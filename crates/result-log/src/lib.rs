@@ -11,7 +11,7 @@
 //!   are taken and where), `compact` (what retention leaves), `salvage` (what damage leaves), `index` (where in a
 //!   file a position is), `order` (what may follow what in a file), `shift` (what readers see of positions);
 //! - I/O: `disk` (reading, syncing and errors), `contents` (a whole file, as far as the disk can read it), `folder` (a
-//!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `view` (the log as
+//!   job's files and their names), `lock` (who may append, and how far the log is durable), `scan` and `log_state` (the log as
 //!   this process knows it), `write`, `read`, `retention`, `repair`;
 //! - `job_log` puts these together for one job, `segment_log` for all of them;
 //! - `small` is what small logs are, `tiered` puts them and the folders together, `adopt` makes a folder of a small log, `known`
@@ -25,6 +25,7 @@ mod blocking;
 mod compact;
 mod contents;
 mod disk;
+mod durability;
 mod error;
 #[cfg(any(test, feature = "test-support"))]
 pub mod fixture;
@@ -35,7 +36,9 @@ mod inspect;
 mod job_log;
 mod known;
 mod lock;
+mod log_state;
 mod order;
+mod part;
 mod plan;
 mod producer;
 mod read;
@@ -51,7 +54,6 @@ mod summary;
 mod tests;
 mod tiered;
 mod upkeep;
-mod view;
 mod write;
 
 use std::collections::BTreeMap;
@@ -60,11 +62,12 @@ use async_trait::async_trait;
 use sqlflow_proto::record::{Record, StoredRecord};
 use tokio::sync::watch;
 
+pub use durability::Durability;
 pub use error::LogError;
 pub use inspect::{Damage, Health};
 pub use producer::Producer;
 pub use segment_log::{LogOptions, SegmentLog};
-pub use small::{Durability, SmallLog, SmallLogError, SmallLogs};
+pub use small::{SmallLog, SmallLogError, SmallLogs};
 pub use tiered::TieredLog;
 pub use upkeep::{Aside, Found, Moved, Upkeep, free_name};
 

@@ -1,10 +1,10 @@
-//! The file `lock` of a job's log. Who holds its lock (flock) may append; its content, the mark, says up to where the
-//! log is durable. Readers need no lock: they read up to the mark, which is also how one process learns of what
+//! The file `lock` of a job's log. Who holds its lock (flock) may append; its content, the committed offset, says up to where the
+//! log is durable. Readers need no lock: they read up to the committed offset, which is also how one process learns of what
 //! another appended.
 //!
-//! The mark is written after what it speaks of is durable, but is not synced itself: after a power failure it may
+//! The committed offset is written after what it speaks of is durable, but is not synced itself: after a power failure it may
 //! speak of less than there is, never of more. What lies behind it was either not acknowledged or is found again by
-//! `View::recover`.
+//! `LogState::recover`.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,7 +20,7 @@ use super::folder::{self, Folder};
 
 /// Up to where a log is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Mark {
+pub(super) struct CommittedOffset {
     /// A random number that this log was given at its beginning: one that was deleted and begun again has another.
     pub(super) birth: u64,
     /// First position of the tail.
@@ -31,11 +31,11 @@ pub(super) struct Mark {
     pub(super) last_position: u64,
 }
 
-const MARK_BYTES: usize = 36;
+const OFFSET_BYTES: usize = 36;
 
-impl Mark {
-    fn encode(self) -> [u8; MARK_BYTES] {
-        let mut bytes = [0; MARK_BYTES];
+impl CommittedOffset {
+    fn encode(self) -> [u8; OFFSET_BYTES] {
+        let mut bytes = [0; OFFSET_BYTES];
         let numbers = [self.birth, self.segment, self.length, self.last_position];
         for (place, number) in bytes.chunks_exact_mut(8).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
@@ -45,7 +45,7 @@ impl Mark {
         bytes
     }
 
-    fn decode(bytes: &[u8; MARK_BYTES]) -> Option<Self> {
+    fn decode(bytes: &[u8; OFFSET_BYTES]) -> Option<Self> {
         let (numbers, crc) = bytes.split_at(32);
         if crc != crc32fast::hash(numbers).to_le_bytes() {
             return None;
@@ -63,17 +63,17 @@ impl Mark {
 pub(super) enum Peek {
     /// There is no log.
     Missing,
-    /// There is no mark, or it is being written this moment.
+    /// There is no committed offset, or it is being written this moment.
     Unclear,
-    Mark(Mark),
+    Committed(CommittedOffset),
 }
 
-/// Reads the mark without the lock.
+/// Reads the committed offset without the lock.
 pub(super) fn peek(folder: &Folder) -> Result<Peek, LogError> {
     let path = lock_path(folder);
     match File::open(&path) {
-        Ok(file) => match read_mark(&file, &path) {
-            Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Mark)),
+        Ok(file) => match read_committed(&file, &path) {
+            Ok(mark) => Ok(mark.map_or(Peek::Unclear, Peek::Committed)),
             // Who has the lock makes another.
             Err(LogError::Corrupt { .. }) => Ok(Peek::Unclear),
             Err(error) => Err(error),
@@ -105,20 +105,20 @@ pub(super) enum Tried {
 
 /// How long anyone waits for a log's lock. A process that holds it for longer is stopped, or its disk is.
 pub(super) const LOCK_WAIT: Duration = Duration::from_secs(5);
-/// How long anyone waits for the turn before trying for the lock without it. A process that has it for longer waits for
-/// the lock just as long, or is stopped.
-const TURN_WAIT: Duration = Duration::from_millis(250);
+/// Timeout for being first in line, after which a waiter tries for the lock anyway. A process that is first for longer waits
+/// for the lock just as long, or is stopped.
+const NEXT_WAIT: Duration = Duration::from_millis(250);
 /// The first pause between two tries for a lock, and the longest; each is twice as long as the one before.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(64));
 
-/// Who waits for a log's lock. Of all who do, one has the *turn* (a lock of the kernel's on the file's first byte):
-/// who wants the lock takes the turn first, so a process that appends without a pause lets others in. That is a courtesy:
-/// only the lock itself keeps two writers apart.
+/// A waiter for a log's lock. One of them is *first in line*: it holds a lock of the kernel's on the file's first byte.
+/// Every waiter tries for that first, so a process that appends without a pause lets others in. This is a courtesy: only
+/// the lock itself keeps two writers apart.
 #[derive(Debug)]
 pub(super) struct Waiting {
     file: File,
     path: PathBuf,
-    has_turn: bool,
+    is_next: bool,
     since: Instant,
     pause: Duration,
 }
@@ -147,16 +147,16 @@ impl JobLock {
                 Err(error) => return Err(LogError::io("open", &path)(error)),
             };
             let (since, pause) = (Instant::now(), PAUSES.0);
-            let waiting = Waiting { file, path: path.clone(), has_turn: false, since, pause };
+            let waiting = Waiting { file, path: path.clone(), is_next: false, since, pause };
             if let Some(tried) = waiting.try_again()? {
                 return Ok(tried);
             }
         }
     }
 
-    /// The mark; one that the disk cannot read is lost, as by a power failure.
-    pub(super) fn mark(&self) -> Result<Option<Mark>, LogError> {
-        match read_mark(&self.file, &self.path) {
+    /// The committed offset; one that the disk cannot read is lost, as by a power failure.
+    pub(super) fn mark(&self) -> Result<Option<CommittedOffset>, LogError> {
+        match read_committed(&self.file, &self.path) {
             Err(LogError::Corrupt { .. }) => {
                 // The next one is written to another block.
                 self.file.set_len(0).map_err(LogError::io("cut off", &self.path))?;
@@ -166,7 +166,7 @@ impl JobLock {
         }
     }
 
-    pub(super) fn set_mark(&self, mark: Mark) -> Result<(), LogError> {
+    pub(super) fn set_committed(&self, mark: CommittedOffset) -> Result<(), LogError> {
         self.file.write_all_at(&mark.encode(), 0).map_err(LogError::io("write", &self.path))
     }
 }
@@ -174,13 +174,13 @@ impl JobLock {
 impl Waiting {
     /// Tries once more. `None`: the log was deleted meanwhile; begin at the beginning.
     pub(super) fn try_again(mut self) -> Result<Option<Tried>, LogError> {
-        self.has_turn = self.has_turn || self.take_turn()?;
-        let may_try = self.has_turn || self.since.elapsed() >= TURN_WAIT;
+        self.is_next = self.is_next || self.try_be_next()?;
+        let may_try = self.is_next || self.since.elapsed() >= NEXT_WAIT;
         if !may_try || !try_flock(&self.file, &self.path)? {
             return Ok(Some(Tried::Busy(self)));
         }
-        // Nothing happens to the turn of another.
-        self.set_turn(libc_lock::UNLOCK)?;
+        // Another waiter that is first in line stays first.
+        self.set_next(libc_lock::UNLOCK)?;
         let held = self.file.metadata().map_err(LogError::io("look at", &self.path))?;
         // The log may have been deleted while this waited; then the lock is one of a file without a name.
         match fs::metadata(&self.path) {
@@ -210,12 +210,12 @@ impl Waiting {
         LogError::Busy { holder: holder(&self.file), lock: self.path.clone() }
     }
 
-    fn take_turn(&self) -> Result<bool, LogError> {
-        self.set_turn(libc_lock::LOCK)
+    fn try_be_next(&self) -> Result<bool, LogError> {
+        self.set_next(libc_lock::LOCK)
     }
 
-    /// False: another has the turn.
-    fn set_turn(&self, kind: libc_lock::Kind) -> Result<bool, LogError> {
+    /// Returns false if another waiter is first in line.
+    fn set_next(&self, kind: libc_lock::Kind) -> Result<bool, LogError> {
         match libc_lock::first_byte(&self.file, kind) {
             Ok(()) => Ok(true),
             Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => Ok(false),
@@ -262,10 +262,10 @@ fn lock_path(folder: &Folder) -> PathBuf {
     folder.path.join("lock")
 }
 
-fn read_mark(file: &File, path: &Path) -> Result<Option<Mark>, LogError> {
-    let bytes = folder::read_at(file, path, 0, MARK_BYTES as u64)?;
+fn read_committed(file: &File, path: &Path) -> Result<Option<CommittedOffset>, LogError> {
+    let bytes = folder::read_at(file, path, 0, OFFSET_BYTES as u64)?;
     // Shorter is none.
-    Ok(<&[u8; MARK_BYTES]>::try_from(&bytes[..]).ok().and_then(Mark::decode))
+    Ok(<&[u8; OFFSET_BYTES]>::try_from(&bytes[..]).ok().and_then(CommittedOffset::decode))
 }
 
 #[cfg(test)]
@@ -282,7 +282,7 @@ mod tests {
         assert!(matches!(held, Tried::Held(_)));
         let Tried::Busy(waiting) = JobLock::try_make(&folder).unwrap() else { panic!("two hold it") };
         drop(held);
-        assert!(matches!(JobLock::try_make(&folder).unwrap(), Tried::Busy(_)), "it is the other's turn");
+        assert!(matches!(JobLock::try_make(&folder).unwrap(), Tried::Busy(_)), "the other is first in line");
         assert!(matches!(waiting.try_again().unwrap(), Some(Tried::Held(_))));
     }
 }

@@ -9,7 +9,7 @@ use super::{Entry, LogError, Producer, frame};
 /// The records that `entries` add to a log of this summary, in order, or why none of them is taken. `limit` is for
 /// the bytes of what attempts say and retention does not remove: a result beyond it becomes a gap of the same seq.
 ///
-/// The job's end closes the log. A driver that lost its lease, and does not know it yet, may still say something: that is
+/// The job's end closes the log. A reconciler that lost its lease, and does not know it yet, may still say something: that is
 /// dropped, so that the end is there once and is the last record. Anything new of an attempt is refused as after a seal.
 pub(super) fn plan_append(
     summary: &Summary,

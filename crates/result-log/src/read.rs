@@ -5,15 +5,13 @@
 use sqlflow_proto::record::StoredRecord;
 
 use super::folder::{self, Folder, SegmentName};
-use super::frame::{Checked, Content, Frames, HEADER, Next};
+use super::frame::{Content, HEADER};
 use super::index::{Index, SPACING};
+use super::log_state::LogState;
+use super::part::{CHUNK_BYTES, Part, Progress};
 use super::shift::{self, Shift};
 use super::summary::Summary;
-use super::view::View;
 use super::{LogError, Page};
-
-/// Bytes read at once.
-pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// A page that is to be read, as of one moment.
 pub(super) struct PagePlan {
@@ -24,7 +22,7 @@ pub(super) struct PagePlan {
 
 impl PagePlan {
     /// Of what is behind `after`, a position as readers see it.
-    pub(super) fn new(view: &View, after: u64) -> Self {
+    pub(super) fn new(view: &LogState, after: u64) -> Self {
         let wanted = Wanted::after(&view.summary, after);
         Self { plan: ReadPlan::new(view, wanted.after), wanted }
     }
@@ -94,7 +92,7 @@ pub(super) struct Found {
 
 impl ReadPlan {
     /// How to read what is after position `after`; `None`: nothing is.
-    fn new(view: &View, after: u64) -> Option<Self> {
+    fn new(view: &LogState, after: u64) -> Option<Self> {
         let last = view.summary.last_position;
         let mark = view.mark.filter(|_| after < last)?;
         let count = view.segments.partition_point(|name| name.first <= after + 1);
@@ -181,72 +179,6 @@ impl ReadPlan {
         found.records = page.records;
         Ok(found)
     }
-}
-
-/// The durable part of a file.
-pub(super) struct Part<'a> {
-    pub(super) path: &'a std::path::Path,
-    pub(super) file: &'a std::fs::File,
-    pub(super) limit: u64,
-}
-
-impl Part<'_> {
-    /// Calls `take` with each frame from `start` on, until it says that it has enough.
-    pub(super) fn each_frame(
-        &self,
-        start: u64,
-        chunk_bytes: u64,
-        mut take: impl FnMut(&super::frame::Frame) -> Result<Progress, LogError>,
-    ) -> Result<Progress, LogError> {
-        let mut offset = start;
-        let mut wanted = chunk_bytes;
-        while offset < self.limit {
-            let length = wanted.min(self.limit - offset);
-            let chunk = folder::read_at(self.file, self.path, offset, length)?;
-            if (chunk.len() as u64) < length {
-                return Err(LogError::corrupt(self.path, offset, "bytes that were durable are missing"));
-            }
-            let mut frames = Frames::new(chunk, offset);
-            wanted = loop {
-                offset = frames.offset();
-                match frames.next() {
-                    Next::Frame(frame) => {
-                        if take(&frame)? == Progress::PageIsFull {
-                            return Ok(Progress::PageIsFull);
-                        }
-                    }
-                    Next::End => break chunk_bytes,
-                    Next::Partial(needed) if needed <= self.limit - offset => break needed.max(chunk_bytes),
-                    Next::Partial(_) => {
-                        return Err(LogError::corrupt(self.path, offset, "a frame is cut off"));
-                    }
-                    Next::Bad(what) => return Err(LogError::corrupt(self.path, offset, what)),
-                }
-            };
-        }
-        Ok(Progress::PartIsRead)
-    }
-
-    fn make_index(&self) -> Result<Index, LogError> {
-        let mut index = Index::default();
-        self.each_frame(HEADER.len() as u64, CHUNK_BYTES, |frame| {
-            let position = frame
-                .checked()
-                .and_then(Checked::position)
-                .map_err(|what| LogError::corrupt(self.path, frame.offset, what))?;
-            if let Some(position) = position {
-                index.note(position, frame.offset);
-            }
-            Ok(Progress::PartIsRead)
-        })?;
-        Ok(index)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Progress {
-    PartIsRead,
-    PageIsFull,
 }
 
 /// A page that is being filled.

@@ -19,29 +19,11 @@ use super::disk;
 use super::folder::{Folder, SegmentName};
 use super::frame::{HEADER, SHORTEST_RECORD, push_record, push_summary, record_len};
 use super::inspect::{Extent, parts};
-use super::lock::{JobLock, Mark};
+use super::lock::{CommittedOffset, JobLock};
 use super::salvage::{Salvaged, last_good, salvage};
 use super::scan::Scan;
 use super::shift;
 use super::summary::Summary;
-use super::view::View;
-
-/// Repairs all of a log. Without damage nothing happens, but that the end of a log without a mark is found.
-pub(super) fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
-    if held.mark()?.is_none() {
-        mark_end_of_kept(folder, held)?;
-    }
-    let mut view = None;
-    View::catch_up(&mut view, folder, held)?;
-    fill_holes(folder, held)?;
-    for part in parts(folder, held.mark()?)? {
-        match part.extent {
-            Extent::Whole(_) => repair_file(folder, held, &folder.file(part.name))?,
-            Extent::Tail(_) | Extent::Open | Extent::Missing(_) => {}
-        }
-    }
-    Ok(())
-}
 
 /// Puts gap records where files are missing.
 pub(super) fn fill_holes(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
@@ -53,14 +35,19 @@ pub(super) fn fill_holes(folder: &Folder, held: &JobLock) -> Result<(), LogError
     Ok(())
 }
 
-/// Without a mark and a tail nobody could say where the log ends. There was a tail, since retention leaves it: one position
+/// Without a committed offset and a tail nobody could say where the log ends. There was a tail, since retention leaves it: one position
 /// stands for what it held.
-pub(super) fn mark_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
+pub(super) fn commit_end_of_kept(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
     let Some(kept_to) = folder.list()?.segments.last().and_then(|last| last.kept_to) else {
         return Ok(());
     };
     let segment = kept_to.saturating_add(1);
-    held.set_mark(Mark { birth: rand::random(), segment, length: 0, last_position: segment })?;
+    held.set_committed(CommittedOffset {
+        birth: rand::random(),
+        segment,
+        length: 0,
+        last_position: segment,
+    })?;
     Ok(())
 }
 
@@ -77,13 +64,13 @@ fn fill_hole(folder: &Folder, held: &JobLock, first: u64, last: u64) -> Result<(
 /// Gives the log a new birth, so that every server that knows the old files reads it again.
 fn forget_files(held: &JobLock) -> Result<(), LogError> {
     match held.mark()? {
-        Some(mark) => held.set_mark(Mark { birth: rand::random(), ..mark }),
+        Some(mark) => held.set_committed(CommittedOffset { birth: rand::random(), ..mark }),
         None => Ok(()),
     }
 }
 
 /// Repairs the end of a log whose tail is not as `mark` says. Without damage nothing happens.
-pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<(), LogError> {
+pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: CommittedOffset) -> Result<(), LogError> {
     let segments: Vec<_> =
         folder.list()?.segments.into_iter().filter(|name| name.first <= mark.segment).collect();
     let tail = SegmentName::live(mark.segment);
@@ -133,7 +120,7 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
         keep_aside(folder, tail)?;
     }
     let length = install(folder, successor, &summary, &[])?;
-    held.set_mark(Mark {
+    held.set_committed(CommittedOffset {
         birth: mark.birth,
         segment: successor.first,
         length,
@@ -150,8 +137,8 @@ pub(super) fn repair_end(folder: &Folder, held: &JobLock, mark: Mark) -> Result<
     Ok(())
 }
 
-/// The last position that a tail held. After a power failure the mark may be behind what was acknowledged.
-fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: Mark) -> u64 {
+/// The last position that a tail held. After a power failure the committed offset may be behind what was acknowledged.
+fn last_position(bytes: &Bytes, unreadable: Option<Range<usize>>, mark: CommittedOffset) -> u64 {
     let good = last_good(bytes, 0, mark.last_position);
     let last = good.map_or(mark.last_position, |good| good.position);
     let end = good.map_or(mark.length, |good| mark.length.max(good.end as u64));

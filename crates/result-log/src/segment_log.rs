@@ -39,7 +39,7 @@ pub struct LogOptions {
 
 /// Result logs in segment files below one folder, which several processes may use. Cheap to clone.
 ///
-/// Memory: for each job what `view` states; logs that nobody uses are forgotten beyond a number of them. No file
+/// Memory: for each job what `log_state` states; logs that nobody uses are forgotten beyond a number of them. No file
 /// stays open between calls.
 #[derive(Clone)]
 pub struct SegmentLog {

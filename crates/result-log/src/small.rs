@@ -1,16 +1,17 @@
 //! Logs of jobs that say little. They are kept with the state of the jobs, so that they cost no file of their own and share
 //! the commits of the state. Their bytes are those of the first segment of a log in a folder.
 
+mod log_state;
 mod pages;
-mod view;
 
+use super::durability::Durability;
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use sqlflow_job::{Change, Event, Job, JobId};
 
+pub(super) use log_state::{Planned, SmallLogState};
 pub(super) use pages::page;
-pub(super) use view::{Planned, SmallView};
 
 /// Where small logs are kept. Every method is one transaction.
 #[async_trait]
@@ -65,17 +66,8 @@ impl SmallLog {
     /// What is wrong with the log, all of whose bytes these are.
     #[must_use]
     pub fn fault(&self) -> Option<&'static str> {
-        SmallView::default().follow(self).err()
+        SmallLogState::default().follow(self).err()
     }
-}
-
-/// When an append is done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// When it survives a power failure.
-    Synced,
-    /// When it survives the death of this process. The next synced one makes it durable too.
-    Unsynced,
 }
 
 /// Why small logs could not be read or changed.

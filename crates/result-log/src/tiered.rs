@@ -22,7 +22,7 @@ use super::blocking::run_blocking;
 use super::job_log::lock;
 use super::known::{self, Known, KnownLog};
 use super::lock::LOCK_WAIT;
-use super::small::{Planned, SmallLog, SmallLogs, SmallView, page};
+use super::small::{Planned, SmallLog, SmallLogState, SmallLogs, page};
 use super::summary::{SealedAttempt, Summary};
 use super::write::Addition;
 use super::{Appended, Both, Entry, LogError, Missing, Page, Producer, ResultLog, SegmentLog, shift};
@@ -52,7 +52,7 @@ struct Inner {
 #[derive(Default)]
 struct TieredJobLog {
     /// What was last seen of it as a small log.
-    view: Mutex<Option<SmallView>>,
+    view: Mutex<Option<SmallLogState>>,
     is_in_folder: AtomicBool,
     /// Its folder was found beside a frozen log: the name may not be durable yet.
     is_unfinished: AtomicBool,
@@ -64,7 +64,7 @@ struct TieredJobLog {
 enum Home {
     /// `is_frozen`: it is about to be in a folder.
     Small {
-        view: SmallView,
+        view: SmallLogState,
         is_frozen: bool,
     },
     Folder,
@@ -133,7 +133,7 @@ impl TieredLog {
     ) -> Result<(), LogError> {
         tracing::error!(%job, what, "a small result log is damaged, and moves to a folder to be repaired");
         self.inner.small.freeze(job, found.length).await?;
-        log.forget(&SmallView::default());
+        log.forget(&SmallLogState::default());
         self.move_frozen(job, log).await
     }
 
@@ -220,12 +220,12 @@ impl TieredLog {
         LogError::io("use", &self.inner.folders.folder(job).path)(busy)
     }
 
-    /// `None`: the log is not as `view` says, or has moved; look again. `is_current`: it was just read.
+    /// `None`: the log is not as `log_state` says, or has moved; look again. `is_current`: it was just read.
     async fn add_to_small(
         &self,
         job: &JobId,
         log: &TieredJobLog,
-        view: SmallView,
+        view: SmallLogState,
         addition: &Addition,
         is_current: bool,
     ) -> Result<Option<Appended>, LogError> {
@@ -250,7 +250,7 @@ impl TieredLog {
         }
     }
 
-    fn plan(&self, job: &JobId, view: &SmallView, addition: &Addition) -> Result<Planned, LogError> {
+    fn plan(&self, job: &JobId, view: &SmallLogState, addition: &Addition) -> Result<Planned, LogError> {
         let Inner { folders, small_bytes, .. } = &*self.inner;
         view.plan(addition, folders.floor(job), *small_bytes, folders.max_bytes_per_job())
     }
@@ -284,7 +284,7 @@ impl TieredLog {
             if self.has_moved(job, log, &found).await? {
                 return Ok(None);
             }
-            let read = SmallView::of(&found.bytes)
+            let read = SmallLogState::of(&found.bytes)
                 .and_then(|view| Ok((page(&view.summary, &found.bytes, after, max_bytes as u64)?, view)));
             match read {
                 Ok((page, view)) => {
@@ -308,7 +308,7 @@ impl TieredJobLog {
         self.is_in_folder.load(Ordering::Acquire)
     }
 
-    fn seen(&self) -> Option<SmallView> {
+    fn seen(&self) -> Option<SmallLogState> {
         lock(&self.view).clone()
     }
 
@@ -316,11 +316,11 @@ impl TieredJobLog {
     fn look_again(&self) {
         self.is_in_folder.store(false, Ordering::Release);
         self.is_unfinished.store(false, Ordering::Release);
-        self.forget(&SmallView::default());
+        self.forget(&SmallLogState::default());
     }
 
     /// Forgets this view and shorter ones; an empty one stands for all.
-    fn forget(&self, view: &SmallView) {
+    fn forget(&self, view: &SmallLogState) {
         let mut seen = lock(&self.view);
         if view.length == 0 || seen.as_ref().is_some_and(|seen| seen.length <= view.length) {
             *seen = None;
@@ -328,7 +328,7 @@ impl TieredJobLog {
     }
 
     /// Remembers what there is, unless somebody has seen more.
-    fn saw(&self, view: &SmallView) {
+    fn saw(&self, view: &SmallLogState) {
         let mut seen = lock(&self.view);
         if seen.as_ref().is_none_or(|seen| seen.length <= view.length) {
             *seen = Some(view.clone());

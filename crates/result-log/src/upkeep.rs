@@ -13,9 +13,11 @@ use super::LogError;
 use super::adopt::MOVING;
 use super::disk::Disk;
 use super::folder::{Folder, read_dir_if_there};
+use super::inspect::{Extent, parts};
 use super::inspect::{Health, inspect};
 use super::lock::{JobLock, Tried};
-use super::repair::repair_all;
+use super::log_state::LogState;
+use super::repair::{commit_end_of_kept, fill_holes, repair_file};
 
 /// What a deletion that was broken off leaves of a job's folder has this extension.
 const REMOVED: &str = "removed";
@@ -183,6 +185,23 @@ impl Upkeep {
     fn folder(&self, job: &JobId) -> Folder {
         Folder::of(&self.dir, job, self.disk.clone())
     }
+}
+
+/// Repairs all of a log. Without damage nothing happens, but that the end of a log without a committed offset is found.
+fn repair_all(folder: &Folder, held: &JobLock) -> Result<(), LogError> {
+    if held.mark()?.is_none() {
+        commit_end_of_kept(folder, held)?;
+    }
+    let mut view = None;
+    LogState::catch_up(&mut view, folder, held)?;
+    fill_holes(folder, held)?;
+    for part in parts(folder, held.mark()?)? {
+        match part.extent {
+            Extent::Whole(_) => repair_file(folder, held, &folder.file(part.name))?,
+            Extent::Tail(_) | Extent::Open | Extent::Missing(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// A path in the folder `to` that has the name of `path`, or begins with it, and that nothing has yet.

@@ -6,15 +6,15 @@ use std::os::unix::fs::FileExt as _;
 
 use sqlflow_proto::record::StoredRecord;
 
+use super::durability::Durability;
 use super::folder::{Folder, SegmentName};
 use super::frame::{self, HEADER};
-use super::lock::{JobLock, Mark};
+use super::lock::{CommittedOffset, JobLock};
+use super::log_state::LogState;
 use super::plan::plan_append;
 use super::scan::to_usize;
 use super::shift;
-use super::small::Durability;
 use super::summary::{SealedAttempt, Summary, is_end};
-use super::view::View;
 use super::{Appended, Entry, LogError, Missing, Producer};
 
 /// What to add.
@@ -64,7 +64,7 @@ pub(super) struct Batch {
 
 impl Batch {
     /// An empty batch for the end of this log. A tail that has reached `segment_bytes` gets no more.
-    pub(super) fn new(view: &View, segment_bytes: u64, floor: u64) -> Self {
+    pub(super) fn new(view: &LogState, segment_bytes: u64, floor: u64) -> Self {
         let summary = view.summary.clone();
         let (birth, segment, offset) = match view.mark {
             // Without a record of its own the next segment would have the same name.
@@ -153,7 +153,7 @@ impl Batch {
 
     /// Makes the batch durable. After an error the log is as it was before; only when even that cannot be done may a
     /// part of the batch be found in it.
-    pub(super) fn write(&self, folder: &Folder, lock: &JobLock) -> Result<Mark, LogError> {
+    pub(super) fn write(&self, folder: &Folder, lock: &JobLock) -> Result<CommittedOffset, LogError> {
         let path = folder.file(self.segment);
         let file = if self.begins_segment() {
             File::options().write(true).create_new(true).open(&path)
@@ -172,7 +172,7 @@ impl Batch {
         written
     }
 
-    fn write_to(&self, file: &File, folder: &Folder, lock: &JobLock) -> Result<Mark, LogError> {
+    fn write_to(&self, file: &File, folder: &Folder, lock: &JobLock) -> Result<CommittedOffset, LogError> {
         let path = folder.file(self.segment);
         file.write_all_at(&self.buffer, self.offset).map_err(LogError::io("write", &path))?;
         folder.disk.sync_file(file, &path)?;
@@ -181,13 +181,13 @@ impl Batch {
         } else if self.begins_segment() {
             folder.disk.sync_folder(&folder.path)?;
         }
-        let mark = Mark {
+        let mark = CommittedOffset {
             birth: self.birth,
             segment: self.segment.first,
             length: self.end(),
             last_position: self.summary.last_position,
         };
-        lock.set_mark(mark)?;
+        lock.set_committed(mark)?;
         Ok(mark)
     }
 
@@ -202,9 +202,9 @@ impl Batch {
     }
 
     /// Takes what was written into the view of the log.
-    pub(super) fn apply(self, mark: Mark, view: &mut View) {
+    pub(super) fn apply(self, mark: CommittedOffset, view: &mut LogState) {
         if view.mark == Some(mark) {
-            // A reader of this process saw the mark first.
+            // A reader of this process saw the committed offset first.
             return;
         }
         if self.begins_segment() {
@@ -218,9 +218,9 @@ impl Batch {
     }
 }
 
-/// The mark of a log that is one segment of so many bytes.
-pub(super) fn first_mark(summary: &Summary, length: u64) -> Mark {
-    Mark { birth: rand::random(), segment: 1, length, last_position: summary.last_position }
+/// The committed offset of a log that is one segment of so many bytes.
+pub(super) fn first_mark(summary: &Summary, length: u64) -> CommittedOffset {
+    CommittedOffset { birth: rand::random(), segment: 1, length, last_position: summary.last_position }
 }
 
 impl Appended {

@@ -1,7 +1,7 @@
-"""The submitter channel: frames to the agent, and its answers.
+"""The submitter channel: frames to the agent, and its replies.
 
-Each message is preceded by its length as a varint. The channel is a Unix socket that the agent leaves open as file
-descriptor `SQLFLOW_CHANNEL_FD`; nothing that user code prints can pass for a frame.
+Each message is preceded by its length as a varint. The channel is a Unix socket that the submitter inherits as file
+descriptor `SQLFLOW_CHANNEL_FD`. Output that user code prints can never be taken for a frame.
 """
 
 from __future__ import annotations
@@ -16,34 +16,34 @@ MAX_FRAME_BYTES = 16 * 1024 * 1024
 
 
 class Channel:
-    """What a step says, and asks, while it runs."""
+    """What a running step reports and requests."""
 
     def secrets(self) -> dict[str, str]:
-        """Gives the assignment's secrets by name; called once, before anything is sent."""
+        """Returns the assignment's secrets by name. Must be called once, before any frame is sent."""
         raise NotImplementedError
 
     def send(self, frame: SubmitterFrame) -> None:
-        """Sends a frame and does not wait."""
+        """Sends a frame without waiting for a reply."""
         raise NotImplementedError
 
     def send_durable(self, frame: SubmitterFrame) -> None:
-        """Sends a frame and returns when a server has it on disk."""
+        """Sends a frame and waits until a server has acknowledged it as durable."""
         raise NotImplementedError
 
     def commit(self, statement: int) -> None:
-        """Asks for leave to make a statement's effect visible.
+        """Waits for the grant to make a statement's effect visible.
 
         Raises:
-            CommitRefused: this attempt must not do so and should exit.
+            CommitRefused: the grant was refused; this attempt must exit.
         """
         raise NotImplementedError
 
 
 class AgentChannel(Channel):
-    """The channel to a real agent, over a stream socket."""
+    """The channel to an agent, over a stream socket."""
 
     def __init__(self, descriptor: int) -> None:
-        # Programs that user code starts have no business on the channel.
+        # Programs that user code starts must not inherit the channel.
         os.set_inheritable(descriptor, False)
         self._descriptor = descriptor
         self._reader = os.fdopen(descriptor, "rb", closefd=False)
@@ -52,14 +52,15 @@ class AgentChannel(Channel):
     def secrets(self) -> dict[str, str]:
         frame = self._receive()
         if frame.WhichOneof("frame") != "start":
-            raise SubmitterError("the agent's first frame is not a start frame")
+            raise SubmitterError("cannot start: the agent's first frame is not a start frame")
         return dict(frame.start.secrets)
 
     def send(self, frame: SubmitterFrame) -> None:
         body = frame.SerializeToString()
         if len(body) > MAX_FRAME_BYTES:
             raise UserError(
-                f"rows are too large to be shown: {len(body)} bytes in one batch, the limit is {MAX_FRAME_BYTES}"
+                f"cannot send rows: a batch of {len(body)} bytes is too large to be shown; "
+                f"select smaller columns (limit: {MAX_FRAME_BYTES} bytes)"
             )
         data = memoryview(_varint(len(body)) + body)
         while data:
@@ -75,7 +76,7 @@ class AgentChannel(Channel):
             if kind == "ack" and answer.ack.ack_id == frame.ack_id:
                 return
             if kind == "refused":
-                raise CommitRefused(f"this attempt was stopped: {answer.refused.reason}")
+                raise CommitRefused(f"cannot continue: this attempt was stopped: {answer.refused.reason}")
 
     def commit(self, statement: int) -> None:
         frame = SubmitterFrame(statement=statement)
@@ -87,7 +88,7 @@ class AgentChannel(Channel):
             if kind == "granted":
                 return
             if kind == "refused":
-                raise CommitRefused(f"the result may not be made visible: {answer.refused.reason}")
+                raise CommitRefused(f"cannot commit: the agent refused the grant: {answer.refused.reason}")
 
     def _receive(self) -> AgentFrame:
         size = shift = 0
@@ -98,15 +99,17 @@ class AgentChannel(Channel):
                 break
             shift += 7
             if shift > 28:
-                raise SubmitterError("the agent sent a frame with a malformed length")
+                raise SubmitterError("cannot read from the agent: the length of a frame is malformed")
         if size > MAX_FRAME_BYTES:
-            raise SubmitterError(f"the agent sent a frame of {size} bytes, the limit is {MAX_FRAME_BYTES}")
+            raise SubmitterError(
+                f"cannot read from the agent: a frame has {size} bytes, and the limit is {MAX_FRAME_BYTES}"
+            )
         return AgentFrame.FromString(self._read_exactly(size))
 
     def _read_exactly(self, size: int) -> bytes:
         data = self._reader.read(size)
         if len(data) < size:
-            raise SubmitterError("the agent closed the channel")
+            raise SubmitterError("cannot read from the agent: it closed the channel")
         return data
 
 
@@ -117,15 +120,3 @@ def _varint(value: int) -> bytes:
         value >>= 7
     encoded.append(value)
     return bytes(encoded)
-
-
-def open_channel() -> Channel:
-    """Opens the agent's channel, or a stand-in that prints, when a person runs the program by hand."""
-    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, None)
-    if descriptor is None:
-        from sqlflow_submitter.console import Console
-
-        return Console()
-    if not descriptor.isdigit():
-        raise SubmitterError(f"{DESCRIPTOR_VARIABLE} is not a number: {descriptor}")
-    return AgentChannel(int(descriptor))

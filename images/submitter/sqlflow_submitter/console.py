@@ -1,6 +1,6 @@
-"""Stands in for the agent when a person runs a step's program by hand.
+"""Replaces the agent when a person runs a step's program by hand.
 
-The data source is then taken from the environment, rows are printed as a plain table, and every commit is granted:
+The data source comes from the environment and rows are printed as a plain table. Every commit is granted, because
 there is no other attempt.
 """
 
@@ -19,7 +19,7 @@ EPOCH = datetime(1970, 1, 1)
 
 
 class Console(Channel):
-    """Prints what would be sent."""
+    """Prints frames instead of sending them."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
@@ -53,7 +53,7 @@ class Console(Channel):
 
 
 def print_rows(rows: Rows) -> None:
-    """Prints rows, one a line, values separated by tabs."""
+    """Prints one line for each row, with tabs between the values."""
     columns = [cells(column, rows.count) for column in rows.columns]
     for row in zip(*columns, strict=True):
         print("\t".join(row))
@@ -61,7 +61,7 @@ def print_rows(rows: Rows) -> None:
 
 
 def cells(column: Column, count: int) -> list[str]:
-    """Gives a column's values as a person reads them."""
+    """Formats a column's values for people."""
     kind = column.WhichOneof("values")
     if kind is None:
         return ["NULL"] * count

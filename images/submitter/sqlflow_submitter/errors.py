@@ -1,4 +1,4 @@
-"""What can go wrong, told apart by who can mend it."""
+"""Errors of a step, distinguished by who can fix them."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from collections.abc import Iterable
 
 
 class SubmitterError(Exception):
-    """A failure whose message is one line that a person can act on."""
+    """A failure. Its message is one line that a person can act on."""
 
     user_error = False
-    """True when the user can mend it: SQL, attributes, data."""
-    transient = False
-    """True when the same statement may well succeed when it is run again."""
+    """The user can fix it: in the SQL, the attributes or the data."""
+    retryable = False
+    """The same statement may succeed when it is executed again."""
     unclear = False
-    """True when the error does not tell what became of the statement: it may have been executed."""
+    """It is unknown whether the statement was executed."""
     not_executed = False
-    """True when a transient error is the database's own word that it did not execute the statement, or undid it."""
+    """For a retryable error: the database reports that it did not execute the statement, or rolled it back."""
 
 
 class UserError(SubmitterError):
-    """The user's program or data is wrong; the message names the thing, near misses and what exists."""
+    """The user's program or data is wrong. The message names the object, similar names, and the names that exist."""
 
     user_error = True
 
     def __init__(self, message: str, missing_table: str | None = None, missing_column: str | None = None) -> None:
         super().__init__(message)
         self.missing_table = missing_table
-        """The table that the database does not have, where that is the error."""
+        """The table, if the error is that it does not exist."""
         self.missing_column = missing_column
-        """The column that the statement's tables do not have, where that is the error."""
+        """The column, if the error is that it does not exist."""
 
 
 class DatabaseUnavailable(SubmitterError):
-    """The database cannot be reached, or went away."""
+    """The database cannot be reached, or the connection was lost."""
 
-    transient = True
+    retryable = True
 
 
 class DatabaseBusy(DatabaseUnavailable):
-    """The database refused the statement for the time being, and undid what it had done of it: a lock, a deadlock."""
+    """The database rejected the statement and rolled it back, because of a lock or a deadlock."""
 
     not_executed = True
 
 
 class CommitRefused(SubmitterError):
-    """Another attempt has taken over, or the job was cancelled: this attempt must not make its effect visible."""
+    """This attempt must not make its effect visible: another attempt has started, or the job was cancelled."""
 
 
-def near_misses(name: str, known: Iterable[str]) -> list[str]:
-    """Gives up to three of `known` that a person may have meant by `name`, the likeliest first."""
+def suggestions(name: str, known: Iterable[str]) -> list[str]:
+    """Returns up to three of `known` that are similar to `name`, the most similar first."""
     from difflib import get_close_matches
 
     by_folded: dict[str, str] = {}
@@ -57,19 +57,19 @@ def near_misses(name: str, known: Iterable[str]) -> list[str]:
     return [by_folded[match] for match in get_close_matches(name.lower(), by_folded, n=3, cutoff=0.6)]
 
 
-def unknown(what: str, name: str, known: Iterable[str], listed: str = "known") -> str:
-    """Says that `what` `name` does not exist, what it may have been meant to be, and what there is.
+def unknown_name(what: str, name: str, known: Iterable[str], listed: str = "known") -> str:
+    """Returns the message that `what` `name` does not exist, with similar names and the known names.
 
-    Not all known names are listed where they are many, and fewer where a near miss is the likely answer.
+    The list of known names is bounded, and shorter if a similar name was found.
     """
     known = list(known)
-    near = near_misses(name, known)
-    limit = 12 if near else 40
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    similar = suggestions(name, known)
+    limit = 12 if similar else 40
+    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     names = ", ".join(known[:limit]) + (f" and {len(known) - limit} more" if len(known) > limit else "")
     return f"{what} {name} does not exist{hint} ({listed}: {names})" if known else f"{what} {name} does not exist{hint}"
 
 
 def one_line(text: str) -> str:
-    """Folds a message of several lines into one."""
+    """Joins the lines of a message."""
     return " ".join(text.split())

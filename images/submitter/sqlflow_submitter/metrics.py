@@ -1,7 +1,7 @@
 """Measures how well predictions fit the labels.
 
-With numpy alone: scikit-learn has all of these, but its import takes longer than most evaluations, and it would be the
-largest package of the image for a dozen formulas. The tests compare with scikit-learn.
+This module uses numpy only. scikit-learn has the same metrics, but importing it takes longer than most evaluations,
+and it would be the largest package of the image. The tests compare the results with scikit-learn's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.xgb import rules
 
 Array = NDArray[Any]
 
 
 class Scores(NamedTuple):
-    """Predictions and truth, by row."""
+    """Labels and predictions, by row."""
 
     truth: Array
     """Class codes, or numbers."""
@@ -34,7 +34,7 @@ def accuracy(scores: Scores) -> float:
 
 
 def confusion(scores: Scores) -> Array:
-    """Counts by (true class, predicted class)."""
+    """The confusion matrix: counts by (true class, predicted class)."""
     assert scores.probabilities is not None, "only of classes"
     classes = scores.probabilities.shape[1]
     flat = scores.truth.astype(np.int64) * classes + scores.predicted.astype(np.int64)
@@ -42,7 +42,7 @@ def confusion(scores: Scores) -> Array:
 
 
 def _averaged(per_class: Array, scores: Scores) -> float:
-    """Of two classes the second; of more, the mean of those that occur."""
+    """The value of the second of two classes, or else the mean over the classes that occur."""
     if len(per_class) == 2:
         return float(per_class[1])
     counts = confusion(scores)
@@ -69,7 +69,7 @@ def f1(scores: Scores) -> float:
 
 
 def auc(scores: Scores) -> float:
-    """Area under the ROC curve, from ranks; of several classes the mean of each against the rest, NaN if undefined."""
+    """Area under the ROC curve, computed from ranks. Several classes: the mean of one-vs-rest. NaN if undefined."""
     assert scores.probabilities is not None, "only of classes"
     classes = scores.probabilities.shape[1]
     wanted = [1] if classes == 2 else range(classes)
@@ -80,7 +80,7 @@ def _auc_of(positive: Array, score: Array) -> float:
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if not positives or not negatives:
         return float("nan")
-    # Equal scores share the mean of their ranks.
+    # Tied scores share the mean of their ranks.
     _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks = (last - (counts - 1) / 2)[inverse]
@@ -117,7 +117,7 @@ def r2(scores: Scores) -> float:
 
 Metric = Callable[[Scores], float]
 
-OF_CLASSES: dict[str, Metric] = {
+CLASS_METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "precision": precision,
     "recall": recall,
@@ -125,33 +125,33 @@ OF_CLASSES: dict[str, Metric] = {
     "auc": auc,
     "log_loss": log_loss,
 }
-OF_NUMBERS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
+NUMBER_METRICS: dict[str, Metric] = {"rmse": rmse, "mae": mae, "r2": r2, "mse": mse, "mape": mape}
 
-ONE_SIDED = (precision, recall, f1)
-"""Of two classes they measure the second only."""
+SECOND_CLASS_METRICS = (precision, recall, f1)
+"""If there are two classes, these metrics measure the second one only."""
 
-DEFAULT_OF_CLASSES = ("accuracy", "precision", "recall", "f1", "auc")
-DEFAULT_OF_NUMBERS = ("rmse", "mae", "r2")
-
-
-def has_one_sided(metrics: Iterable[Metric]) -> bool:
-    return any(metric in ONE_SIDED for metric in metrics)
+DEFAULT_CLASS_METRICS = ("accuracy", "precision", "recall", "f1", "auc")
+DEFAULT_NUMBER_METRICS = ("rmse", "mae", "r2")
 
 
-def choose(names: list[str], of_classes: bool) -> dict[str, Metric]:
-    """Gives the metrics of these names, by the names that were given, or the usual ones when there are none.
+def measures_second_class(metrics: Iterable[Metric]) -> bool:
+    return any(metric in SECOND_CLASS_METRICS for metric in metrics)
+
+
+def select_metrics(names: list[str], for_classes: bool) -> dict[str, Metric]:
+    """Returns metrics by the names that the program uses for them, or the default metrics if it names none.
 
     Raises:
-        UserError: a name is not known, or is not for this kind of model.
+        UserError: a name is unknown, or the metric does not fit this kind of model.
     """
-    known = OF_CLASSES if of_classes else OF_NUMBERS
+    known = CLASS_METRICS if for_classes else NUMBER_METRICS
     if not names:
-        return {name: known[name] for name in (DEFAULT_OF_CLASSES if of_classes else DEFAULT_OF_NUMBERS)}
+        return {name: known[name] for name in (DEFAULT_CLASS_METRICS if for_classes else DEFAULT_NUMBER_METRICS)}
     aliases = rules.document()["metrics"]["aliases"]
     chosen = {}
     for name in names:
         folded = aliases.get(name.lower(), name.lower())
         if folded not in known:
-            raise UserError(unknown("metric", name, known, "for this model there are"))
+            raise UserError(unknown_name("metric", name, known, "for this model there are"))
         chosen[name] = known[folded]
     return chosen

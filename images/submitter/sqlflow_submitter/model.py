@@ -1,4 +1,4 @@
-"""A model's folder: the weights, and `model_meta.json`, which says all that is needed to use them again."""
+"""A model's folder: the weights, and `model_meta.json` with all that is needed to use them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ META = "model_meta.json"
 WEIGHTS = "model.ubj"
 FORMAT = 2
 READABLE = (1, 2)
-"""Format 1 has features without `form` and all that comes after it in `Feature`, and no `columns`."""
+"""Format 1 lacks `columns`, and in features `form` and all later fields of `Feature`."""
 
 
 class ModelMeta:
-    """What `model_meta.json` holds. Names follow upstream's where it has the same thing."""
+    """The content of `model_meta.json`. Field names are those of upstream SQLFlow where it has the same field."""
 
     def __init__(
         self,
@@ -49,23 +49,23 @@ class ModelMeta:
         self.features = features
         self.label = label
         self.classes = classes
-        """Label values by class code; None where a number is predicted."""
+        """Label values by class code; None if the model predicts a number."""
         self.evaluation = evaluation
-        """The last measurements of training, such as `validate-rmse`."""
+        """The metrics of the last round of training, such as `validate-rmse`."""
         self.created_by = created_by
         self.trained_by = trained_by
         """The user whose job trained it; may be empty."""
         self.trained_ms = trained_ms
-        """When, in milliseconds since 1970 in UTC; None in models of older releases."""
+        """End of the training, in milliseconds since 1970 in UTC. None in models of older releases."""
         self.job = job
         """The job's id; empty in models of older releases."""
         self.columns = columns or []
-        """What each column of the training data was taken for, the label first: `ColumnReport.to_json`."""
+        """How each column of the training data was read, the label first: `ColumnReport.to_json`."""
         self.objective_reason = objective_reason
         """Why the objective was chosen."""
 
     def inputs(self) -> list[str]:
-        """Names the columns that the model reads."""
+        """Returns the names of the columns that the model reads."""
         return list(dict.fromkeys(name for feature in self.features for name in feature.columns()))
 
     def save(self, folder: Path) -> None:
@@ -79,7 +79,7 @@ class ModelMeta:
         """Reads the document of a model's folder.
 
         Raises:
-            SubmitterError: there is none, or it is not one that this release can read.
+            SubmitterError: it does not exist, or this release cannot read it.
         """
         path = folder / META
         try:
@@ -87,8 +87,10 @@ class ModelMeta:
             found = document.pop("format")
             if found not in READABLE:
                 readable = " and ".join(map(str, READABLE))
-                raise SubmitterError(f"model in {folder} has format {found}, this submitter reads {readable}")
+                raise SubmitterError(
+                    f"cannot read the model in {folder}: it has format {found}, and this release reads {readable}"
+                )
             document["features"] = [Feature.from_json(feature) for feature in document["features"]]
             return cls(**document)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SubmitterError(f"model in {folder} cannot be read: {error!r}") from error
+            raise SubmitterError(f"cannot read the model in {folder}: {error!r}") from error

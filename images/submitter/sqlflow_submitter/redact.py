@@ -1,7 +1,7 @@
-"""Keeps secrets out of what is said.
+"""Keeps secrets out of messages.
 
-No message of ours is built from a DSN. This is the second line of defence: drivers' messages and tracebacks pass
-through it.
+This package puts no DSN into its own messages. Redaction is the second line of defence, for the drivers' messages and
+for tracebacks.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ from __future__ import annotations
 import re
 
 MASK = "***"
-SHORTEST = 4
-"""A shorter password is not searched for: hiding every `a` would make a message unreadable, and tell the password."""
+MIN_SECRET_LENGTH = 4
+"""Minimum length of a password to mask: masking every `a` would make a message unreadable and reveal the password."""
 
 
 class Redactor:
-    """Replaces the data source's address and password in text."""
+    """Masks DSNs and passwords in text."""
 
     def __init__(self) -> None:
         self._secrets: list[str] = []
 
-    def hide(self, dsn: str) -> None:
-        """Adds a data source whose text and password must not be seen."""
-        # User information ends at the last `@`: a password may hold an unescaped one.
+    def add_dsn(self, dsn: str) -> None:
+        """Adds a DSN: the whole of it and its password are masked from now on."""
+        # The user information ends at the last `@`: a password may contain an unescaped one.
         found = re.findall(r"^[a-zA-Z0-9+]+://[^:@/]*:(.*)@|[?&]password=([^&]*)", dsn, re.DOTALL)
         passwords = {password for groups in found for password in groups}
         if any("%" in password for password in passwords):
@@ -29,10 +29,10 @@ class Redactor:
 
             passwords |= {unquote(password) for password in passwords}
         secrets = {dsn, *passwords}
-        self._secrets += sorted((s for s in secrets if len(s) >= SHORTEST), key=len, reverse=True)
+        self._secrets += sorted((s for s in secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True)
 
     def redact(self, text: str) -> str:
-        """Gives the text with every secret in it masked."""
+        """Returns the text with every secret in it masked."""
         for secret in self._secrets:
             text = text.replace(secret, MASK)
         return text

@@ -1,4 +1,4 @@
-"""Encodes result sets as the Head and Rows messages that travel, unchanged, as far as the client."""
+"""Encodes result sets as Head and Rows messages, which reach the client unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encode_rows(columns: Sequence[ColumnInfo], batch: Batch) -> Rows:
 
 
 def encode_column(decoded: Values, column: Column) -> None:
-    """Encodes one column. Its work per value is in C: `in`, `extend`, and comprehensions only where there are NULLs."""
+    """Encodes one column. The work for each value is done in C, except in columns with NULLs."""
     kind, values = decoded
     if kind is Kind.MIXED:
         _mixed(values, column)
@@ -41,7 +41,7 @@ def encode_column(decoded: Values, column: Column) -> None:
 
 
 def null_bits(values: Sequence[Any]) -> bytes:
-    """Gives the bitmap of the places that hold None: bit r%8, least significant first, of byte r/8."""
+    """Returns the bitmap of None values. Row r is bit r % 8 of byte r / 8, least significant bit first."""
     digits = "".join(["1" if value is None else "0" for value in reversed(values)])
     return int(digits, 2).to_bytes((len(values) + 7) // 8, "little")
 
@@ -50,7 +50,7 @@ def _ints(column: Column, values: Sequence[int]) -> None:
     try:
         column.int64s.values.extend(values)
     except ValueError:
-        # Some do not fit int64. What MySQL's BIGINT UNSIGNED holds fits uint64.
+        # Some do not fit int64. MySQL's BIGINT UNSIGNED fits uint64.
         column.ClearField("int64s")
         if min(values) >= 0 and max(values) < 2**64:
             column.uint64s.values.extend(values)

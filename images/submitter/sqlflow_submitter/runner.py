@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from sqlflow_submitter.channel import Channel, open_channel
+from sqlflow_submitter.channel import DESCRIPTOR_VARIABLE, AgentChannel, Channel
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.database import Database
 from sqlflow_submitter.errors import CommitRefused, SubmitterError, UserError, one_line
@@ -19,13 +19,13 @@ from sqlflow_submitter.step import Statement, Step, first_word, load_step
 SECRET = "db_conn_str"
 MAX_MESSAGE = 2_000
 MAX_DETAIL = 64 * 1024
-"""Characters of a failure's message and detail."""
+"""Limits for the message and the detail of a failure, in characters."""
 
 
 def run_step(path: str) -> None:
-    """Runs the step of a document; returns when all its statements succeeded, else exits the process with 1.
+    """Runs the step of a document. Returns if all its statements succeeded; otherwise exits the process with status 1.
 
-    Before it exits it sends a Failure frame and prints the same line to standard error.
+    Before it exits, it sends a Failure frame and prints the failure's message on standard error.
     """
     redactor = Redactor()
     channel: Channel | None = None
@@ -34,67 +34,81 @@ def run_step(path: str) -> None:
         channel = open_channel()
         step = load_step(path)
         dsn = channel.secrets().get(SECRET, "")
-        redactor.hide(dsn)
-        with connect(dsn, step.replay, may_make=bool(step.clean_up) or step.makes_something()) as database:
+        redactor.add_dsn(dsn)
+        with connect(dsn, step.replay, may_create=bool(step.clean_up) or step.may_create_table()) as database:
             if step.clean_up:
                 from sqlflow_submitter.extended.clean_up import clean_up
 
                 clean_up(step, step.clean_up, database)
                 return
             for statement in step.statements:
-                speaking = StatementChannel(channel, statement.index)
-                with speaking.spans.span(f"statement {statement.kind}"):
-                    run_statement(statement, step, database, speaking)
+                statement_channel = StatementChannel(channel, statement.index)
+                with statement_channel.spans.span(f"statement {statement.kind}"):
+                    run_statement(statement, step, database, statement_channel)
             statement = None
     except Exception as error:
-        _fail(error, channel, statement, redactor)
+        _report_failure(error, channel, statement, redactor)
+
+
+def open_channel() -> Channel:
+    """Opens the channel to the agent, or a console if the program was started by hand."""
+    descriptor = os.environ.pop(DESCRIPTOR_VARIABLE, None)
+    if descriptor is None:
+        from sqlflow_submitter.console import Console
+
+        return Console()
+    if not descriptor.isdigit():
+        raise SubmitterError(f"cannot open the agent's channel: {DESCRIPTOR_VARIABLE} is not a number: {descriptor}")
+    return AgentChannel(int(descriptor))
 
 
 def run_statement(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Runs one statement, from the frame that says it started to the one that says it ended."""
+    """Runs one statement, and sends the frames that mark its start and its end."""
     channel.started(statement.repeatable)
     try:
         channel.ended(_run(statement, step, database, channel))
     except UserError as error:
-        # Who drops a table, or a column, that is not there shall not be led to another one.
+        # DROP gets no suggestions: the user might drop another table or column by mistake.
         word = first_word(statement.sql)
         if word != "DROP" and not (word == "ALTER" and error.missing_column):
-            database.add_near_misses(error, statement.sql)
+            database.add_suggestions(error, statement.sql)
         raise
 
 
 def _run(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> int | None:
-    """Runs one statement; gives the number of rows it changed, where it is known."""
+    """Runs one statement. Returns the number of rows that it changed, if known."""
     if statement.kind == "standard":
         from sqlflow_submitter.standard import run_standard
 
         return run_standard(statement.sql, database, channel)
     from sqlflow_submitter.extended import run_extended
 
-    if step.ahead:
-        from sqlflow_submitter.extended.ahead import check_ahead
+    if step.later_statements:
+        from sqlflow_submitter.extended.precheck import check_later_statements
 
         with channel.spans.span("check ahead"):
-            check_ahead(statement, step.ahead, database)
+            check_later_statements(statement, step.later_statements, database)
     run_extended(statement, step, database, channel)
     return None
 
 
-def _fail(error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor) -> NoReturn:
+def _report_failure(
+    error: Exception, channel: Channel | None, statement: Statement | None, redactor: Redactor
+) -> NoReturn:
     frame = SubmitterFrame()
     if statement is not None:
         frame.statement = statement.index
     message = str(error)
     if isinstance(error, SubmitterError):
         frame.failure.user_error = error.user_error
-        frame.failure.transient = error.transient
+        frame.failure.transient = error.retryable
         frame.failure.unclear = error.unclear
         frame.failure.not_executed = error.not_executed and not error.unclear
     else:
         frame.failure.unclear = True
         message = f"the submitter failed: {type(error).__name__}: {error}"
     message = redactor.redact(one_line(message))
-    # A database may quote a whole statement.
+    # A database's message may quote the whole statement.
     frame.failure.message = message if len(message) <= MAX_MESSAGE else message[:MAX_MESSAGE] + " …"
     if not isinstance(error, UserError | CommitRefused):
         import traceback
@@ -102,9 +116,9 @@ def _fail(error: Exception, channel: Channel | None, statement: Statement | None
         frame.failure.detail = redactor.redact("".join(traceback.format_exception(error)))[-MAX_DETAIL:]
     print(frame.failure.message, file=sys.stderr, flush=True)
     if channel is not None:
-        # When the agent is gone, the line on standard error is all that can be said.
+        # If the agent has exited, only the line on standard error remains.
         with contextlib.suppress(OSError):
             channel.send(frame)
     sys.stdout.flush()
-    # No orderly exit: threads or atexit handlers of user code must not change the exit code, or keep the process.
+    # Exit at once: threads and atexit handlers of user code must not change the exit code or keep the process alive.
     os._exit(1)

@@ -1,6 +1,6 @@
-"""The submitter's part of its job's trace. The agent sends it on; nothing of OpenTelemetry is needed here.
+"""The submitter's spans in the trace of its job. The agent exports them, so this module needs no OpenTelemetry library.
 
-Programs that use OpenTelemetry's own library join the same trace by TRACEPARENT and OTEL_* in the environment.
+User code that uses an OpenTelemetry library joins the same trace by TRACEPARENT and OTEL_* in the environment.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from sqlflow_submitter.channel import Channel
 from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import Attribute, Span, SubmitterFrame
 
 MAX_EVENTS = 1000
-"""Of one span; what comes on top is left out."""
+"""Maximum number of events of a span; later events are dropped."""
 
 Value = str | int | float
 
 
 class Spans:
-    """The spans of one statement, which are sent as they end; of none when nobody traces the job."""
+    """The spans of one statement. Each is sent when it ends. Does nothing if the job is not traced."""
 
     def __init__(self, channel: Channel, statement: int) -> None:
         self._channel = channel
@@ -31,7 +31,7 @@ class Spans:
 
     @contextmanager
     def span(self, name: str, attributes: Mapping[str, Value] | None = None) -> Iterator[None]:
-        """A part of the work; those within it are parts of it."""
+        """Opens a span. Spans that are opened inside the block become its children."""
         if not self._is_traced:
             yield
             return
@@ -43,18 +43,18 @@ class Spans:
         try:
             yield
         except Exception as error:
-            # Its sentence may quote data; the outcome has it.
+            # Only the type: the message may quote data, and the outcome has it.
             span.error = type(error).__name__
             raise
         finally:
             self._open.remove(span)
             span.end_unix_micros = _now()
-            # That the agent is gone shows elsewhere, and must not hide another error.
+            # If the agent has exited, this must not hide another error.
             with suppress(OSError):
                 self._channel.send(SubmitterFrame(statement=self._statement, span=span))
 
     def event(self, name: str, attributes: Mapping[str, Value]) -> None:
-        """Something that happened in the span that is open."""
+        """Adds an event to the innermost open span."""
         if not self._open or len(self._open[-1].events) >= MAX_EVENTS:
             return
         event = self._open[-1].events.add(name=name, time_unix_micros=_now())

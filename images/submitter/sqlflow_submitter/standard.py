@@ -1,4 +1,4 @@
-"""Runs a standard statement and sends what it returns."""
+"""Runs a standard statement and sends its results."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sqlflow_submitter.statement import StatementChannel
 
 
 def run_standard(sql: str, database: Database, channel: StatementChannel) -> int | None:
-    """Runs one statement as the database's own command line would; gives the number of rows that it changed.
+    """Runs one statement as the database's own command line would. Returns the number of rows that it changed.
 
-    The number is None where the statement returned rows, or where the database does not tell.
+    Returns None if the statement returned rows, or if the database does not report the number.
     """
     affected: int | None = None
     returned_rows = False
@@ -28,18 +28,18 @@ def run_standard(sql: str, database: Database, channel: StatementChannel) -> int
 
 
 def send_result_set(result: ResultSet, channel: StatementChannel) -> None:
-    """Sends a result set: its head, also when there are no rows, and its rows in batches as they come."""
-    with _shown():
+    """Sends a result set: the head, even if there are no rows, and then each batch of rows as it arrives."""
+    with _marked_unclear():
         channel.head(encode_head(result.columns))
-    # What the database says here is its word on the statement.
+    # An error of `batches` is the database's own, about the statement; it is not marked.
     for batch in result.batches():
-        with _shown():
+        with _marked_unclear():
             channel.rows(encode_rows(result.columns, batch))
 
 
 @contextmanager
-def _shown() -> Iterator[None]:
-    """Marks what goes wrong: the database has done what it was asked to, only what it returned cannot be shown."""
+def _marked_unclear() -> Iterator[None]:
+    """Marks errors as unclear: the database has executed the statement, but its result cannot be sent."""
     try:
         yield
     except SubmitterError as error:

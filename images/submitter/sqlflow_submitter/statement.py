@@ -1,4 +1,4 @@
-"""What a running statement says: one small object per statement, so that no caller repeats the statement's index."""
+"""Frames about one statement. Each statement has an object of its own, so that no caller passes its index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROGRESS_INTERVAL_SECONDS = 0.1
 
 
 class StatementChannel:
-    """The channel, as one statement sees it."""
+    """The channel of one statement."""
 
     def __init__(self, channel: Channel, index: int) -> None:
         self._channel = channel
@@ -25,7 +25,7 @@ class StatementChannel:
         self.spans = Spans(channel, index)
 
     def started(self, repeatable: bool) -> None:
-        """Says that the statement starts. Where it may not be repeated, returns only when that is on record."""
+        """Reports the start. If the statement is not repeatable, waits until the report is durable."""
         frame = SubmitterFrame(statement=self._index)
         frame.started.SetInParent()
         if repeatable:
@@ -35,7 +35,7 @@ class StatementChannel:
         self._started_at = time.monotonic()
 
     def ended(self, rows_affected: int | None) -> None:
-        """Says that the statement succeeded, and how many rows it changed, where it is known."""
+        """Reports success, and the number of changed rows if it is known."""
         frame = SubmitterFrame(statement=self._index)
         frame.ended.duration_micros = int((time.monotonic() - self._started_at) * 1e6)
         if rows_affected is not None:
@@ -49,9 +49,9 @@ class StatementChannel:
         self._channel.send(SubmitterFrame(statement=self._index, rows=rows))
 
     def progress(self, phase: str, done: int, total: int, unit: str, always: bool = False) -> None:
-        """Says how far a phase is; at most ten times a second, but the end of a phase is always said.
+        """Reports the progress of a phase, at most ten times a second. The end of a phase is always reported.
 
-        `always`: it is said anyway, as where a line says the same: the bar must not stay behind.
+        `always`: report in any case, for example because a printed line shows the same number.
         """
         now = time.monotonic()
         if done != total and not always and now < self._next_progress_at.get(phase, 0.0):
@@ -65,9 +65,9 @@ class StatementChannel:
         self._channel.send(frame)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None, kept: bool = False) -> None:
-        """Sends measurements of one round, or final ones when `step` is None.
+        """Sends the metrics of one round, or final metrics if `step` is None.
 
-        `kept`: the model is that of this round, which was measured before.
+        `kept`: the model is that of this round, whose metrics were sent before.
         """
         frame = SubmitterFrame(statement=self._index)
         frame.metrics.kept = kept
@@ -84,9 +84,9 @@ class StatementChannel:
         self._channel.send(frame)
 
     def commit(self) -> None:
-        """Asks for leave to make the effect visible; raises CommitRefused when it is not given."""
+        """Waits for the grant to make the effect visible. Raises CommitRefused if it is refused."""
         self._channel.commit(self._index)
 
-    def say(self, text: str) -> None:
-        """Prints a line for the person who waits."""
+    def print_line(self, text: str) -> None:
+        """Prints a line for the user."""
         print(text, file=sys.stdout, flush=True)

@@ -1,4 +1,4 @@
-"""The step's document, `step.json`: what the server wants run."""
+"""The step document, `step.json`: what the server wants the submitter to execute."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Expression = dict[str, Any]
 
 
 class Statement:
-    """One statement of the step; fields that its kind does not have are None or empty."""
+    """One statement of the step. Fields that do not apply to its kind are None or empty."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.index: int = document["index"]
@@ -34,57 +34,60 @@ class Statement:
         self.result_table: str | None = document.get("result_table")
         self.result_column: str | None = document.get("result_column")
         self.using: str | None = document.get("using")
-        """The earlier model of a TRAIN statement that is checked ahead."""
-        self.hangs_on_row: bool = document.get("hangs_on_row", False)
-        """Of one that is checked ahead: its selects name a table that an earlier statement is yet to make."""
+        """In a later TRAIN statement: the model that USING names."""
+        self.depends_on_earlier: bool = document.get("hangs_on_row", False)
+        """In a later statement: its selects name a table that an earlier statement will create."""
 
 
 class CleanUp:
-    """What an attempt needs to know that only removes what earlier attempts of its step left in the database."""
+    """The task of an attempt that only drops what earlier attempts of its step left in the database."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self.granted_attempt: int | None = document.get("granted_attempt")
-        """The attempt that was allowed to replace the result table and did not report its end."""
+        """The attempt that had the grant to replace the result table, and did not report its outcome."""
 
 
 class Step:
-    """A step: standard statements in a run, or one extended statement."""
+    """A step: consecutive standard statements, or one extended statement."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         version = document.get("version")
         if version != VERSION:
-            raise SubmitterError(f"step document has version {version}, this submitter reads version {VERSION}")
+            raise SubmitterError(
+                f"cannot read the step document: it has version {version}, and this submitter reads version {VERSION}"
+            )
         self.job: str = document["job"]
         self.step: int = document["step"]
         self.attempt: int = document["attempt"]
         self.user: str = document.get("user", "")
-        """Who runs the program, as the session says; may be empty."""
-        self.scratch_suffix: str = document["scratch_suffix"]
+        """The user of the session; may be empty."""
+        self.staging_suffix: str = document["scratch_suffix"]
         self.clean_up: CleanUp | None = CleanUp(document["clean_up"]) if "clean_up" in document else None
         self.replay: list[str] = [statement["sql"] for statement in document.get("replay", ())]
         self.statements = [Statement(statement) for statement in document["statements"]]
-        self.ahead = [Statement(statement) for statement in document.get("ahead", ())]
-        """Statements of later steps, to be checked before this step does its work."""
+        self.later_statements = [Statement(statement) for statement in document.get("ahead", ())]
+        """Statements of later steps, which are checked before this step starts its work."""
 
-    def makes_something(self) -> bool:
-        """Tells whether a statement may be of use in a database that has no table yet, such as CREATE TABLE.
+    def may_create_table(self) -> bool:
+        """Returns whether a statement makes sense in an empty database, such as CREATE TABLE.
 
-        Then an SQLite file that is not there may be made: else a misspelt path would leave an empty one.
+        Only then may a missing SQLite file be created. Otherwise a misspelt path would leave an empty file.
         """
         return any(
-            statement.kind == "standard" and first_word(statement.sql) not in OF_NO_USE for statement in self.statements
+            statement.kind == "standard" and first_word(statement.sql) not in NEED_EXISTING_TABLE
+            for statement in self.statements
         )
 
 
-OF_NO_USE = {
+NEED_EXISTING_TABLE = {
     *("SELECT", "WITH", "VALUES", "EXPLAIN", "INSERT", "REPLACE", "UPDATE", "DELETE", "DROP", "ALTER", "ANALYZE"),
     *("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE"),
 }
-"""First words of statements that need a table which is there, or that leave nothing."""
+"""First words of statements that need an existing table, or that change nothing."""
 
 
 def first_word(sql: str) -> str:
-    """Gives the word that a statement begins with, after comments, in capital letters."""
+    """Returns the first word of a statement after comments, in upper case."""
     rest = sql.lstrip()
     while rest.startswith(("--", "/*")):
         rest = rest.partition("\n" if rest.startswith("--") else "*/")[2].lstrip()
@@ -96,11 +99,11 @@ def load_step(path: str) -> Step:
     """Reads a step document.
 
     Raises:
-        SubmitterError: the file is absent, is not JSON, or is of another version.
+        SubmitterError: the file does not exist, is not JSON, or has another version.
     """
     try:
-        # Not with pathlib: a standard step would import it for this line alone.
+        # Without pathlib: a standard step would import it for this line only.
         with open(path, "rb") as file:
             return Step(json.load(file))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SubmitterError(f"step document {path} cannot be read: {error!r}") from error
+        raise SubmitterError(f"cannot read the step document {path}: {error!r}") from error

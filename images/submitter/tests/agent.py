@@ -1,6 +1,6 @@
-"""A stand-in for the agent: starts a submitter as the agent does, and speaks its end of the channel.
+"""A fake agent: starts a submitter as the agent does, and implements the agent's side of the channel.
 
-It keeps nothing durable; it acknowledges at once. The real agent is tested with the real submitter elsewhere.
+It acknowledges every frame at once, without storing it. Other tests run the real agent with the real submitter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 class Run:
-    """What a submitter said and did."""
+    """The recorded run of a submitter."""
 
     def __init__(self) -> None:
         self.frames: list[SubmitterFrame] = []
@@ -32,19 +32,19 @@ class Run:
         self.stdout = ""
         self.stderr = ""
         self.peak_rss = 0
-        """Bytes; measured only while rows come that are not kept."""
+        """In bytes. Measured only if rows are not kept."""
 
     def kinds(self) -> list[str]:
-        """Gives the kinds of all frames but progress, in order."""
+        """Returns the kinds of all frames except progress, in order."""
         kinds = [frame.WhichOneof("frame") or "" for frame in self.frames]
         return [kind for kind in kinds if kind != "progress"]
 
-    def of(self, kind: str) -> list[Any]:
+    def payloads(self, kind: str) -> list[Any]:
         return [getattr(frame, kind) for frame in self.frames if frame.WhichOneof("frame") == kind]
 
     def failure(self) -> Failure:
-        """Gives the failure; there must be exactly one, last, and also on standard error, in one line."""
-        failures = self.of("failure")
+        """Returns the failure. It must be the only one and the last frame, and be one line on standard error."""
+        failures = self.payloads("failure")
         assert len(failures) == 1, (self.stdout, self.stderr)
         assert self.frames[-1].WhichOneof("frame") == "failure"
         assert self.exit_code == 1
@@ -54,7 +54,7 @@ class Run:
         return failure
 
     def rows(self, statement: int | None = None) -> list[tuple[str, ...]]:
-        """Gives all rows, as a person reads them."""
+        """Returns all rows, formatted for people."""
         found: list[tuple[str, ...]] = []
         for frame in self.frames:
             if frame.WhichOneof("frame") == "rows" and statement in (None, frame.statement):
@@ -63,12 +63,12 @@ class Run:
 
     def succeeded(self) -> Run:
         assert self.exit_code == 0, self.stderr
-        assert not self.of("failure")
+        assert not self.payloads("failure")
         return self
 
 
 class Recorder(Channel):
-    """The channel of a statement that runs in the tests' own process: quicker where the process does not matter."""
+    """The channel of a statement that runs in the tests' process, which is faster than a process of its own."""
 
     def __init__(self, grant: bool = True) -> None:
         self.run = Run()
@@ -88,17 +88,17 @@ class Recorder(Channel):
         frame.commit.SetInParent()
         self.send(frame)
         if not self._grant:
-            raise CommitRefused("the result may not be made visible: another attempt took over")
+            raise CommitRefused("cannot commit: another attempt has started")
 
 
 class StandInAgent:
-    """Runs steps in a folder of their own.
+    """Runs steps in a folder.
 
     Args:
         folder: the workspace.
         dsn: the secret `db_conn_str`.
-        keep_rows: False: count frames with rows only, and keep none, as a test of memory needs.
-        answer_commit: gives the answer to a commit; None: grant it.
+        keep_rows: if false, frames with rows are counted and discarded, for tests of memory.
+        answer_commit: returns the reply to a commit; None grants it.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class StandInAgent:
         self.before_acknowledging: Callable[[], None] | None = None
 
     def run(self, *statements: dict[str, Any] | str, replay: tuple[str, ...] = (), **step: Any) -> Run:
-        """Runs a step. A statement given as text is a standard one."""
+        """Runs a step. A string is a standard statement."""
         document = {
             "version": 1,
             "job": "01jtest",
@@ -129,8 +129,8 @@ class StandInAgent:
         }
         (self.folder / "step.json").write_text(json.dumps(document))
         (self.folder / "main.py").write_text(MAIN)
-        ours, theirs = socket.socketpair()
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "SQLFLOW_CHANNEL_FD": str(theirs.fileno())}
+        agent_end, submitter_end = socket.socketpair()
+        environment = {**os.environ, "PYTHONPATH": str(PACKAGE), "SQLFLOW_CHANNEL_FD": str(submitter_end.fileno())}
         environment["PYTHONUNBUFFERED"] = "1"
         run = Run()
         with open(self.folder / "stdout", "w+") as stdout, open(self.folder / "stderr", "w+") as stderr:
@@ -138,13 +138,13 @@ class StandInAgent:
                 [sys.executable, "main.py"],
                 cwd=self.folder,
                 env=environment,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[submitter_end.fileno()],
                 stdout=stdout,
                 stderr=stderr,
             )
-            theirs.close()
-            # Ends when the submitter does, and with it its end of the channel.
-            self._converse(ours, process, run)
+            submitter_end.close()
+            # It ends when the submitter exits, which closes the channel.
+            self._converse(agent_end, process, run)
             run.exit_code = process.wait()
         run.stdout = (self.folder / "stdout").read_text()
         run.stderr = (self.folder / "stderr").read_text()
@@ -190,9 +190,9 @@ def _statement(place: int, statement: dict[str, Any] | str) -> dict[str, Any]:
 
 
 def peak_rss(pid: int) -> int:
-    """Gives the most memory that a process has had, in bytes; 0 when it has ended.
+    """Returns the peak memory of a process in bytes, or 0 if it has ended.
 
-    Not from rusage: that counts what the parent had when it forked.
+    rusage is not used, because it includes the parent's memory at the fork.
     """
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
@@ -208,7 +208,7 @@ def varint(value: int) -> Iterator[int]:
 
 
 def read_frame(stream: Any) -> bytes | None:
-    """Reads a frame's body; None at the end."""
+    """Returns the body of the next frame, or None at the end."""
     size = shift = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""Fixtures: a data source of each kind, and the stand-in agent."""
+"""Fixtures: a data source of each database, and the fake agent."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent import Recorder, Run, StandInAgent
+from iris import FEATURES, iris_statements
 from servers import mariadb, postgresql
 
 from sqlflow_submitter.connect import connect
@@ -34,7 +35,7 @@ def sqlite_dsn(tmp_path: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "mysql", "postgresql"])
 def dsn(request: pytest.FixtureRequest) -> str:
-    """A data source of each kind; the servers' tables are the test's own to drop."""
+    """A data source of each database. A test must drop the tables that it needs to create."""
     value: str = request.getfixturevalue(f"{request.param}_dsn")
     return value
 
@@ -49,8 +50,8 @@ def sqlite_agent(tmp_path: Path, sqlite_dsn: str) -> StandInAgent:
     return StandInAgent(tmp_path, sqlite_dsn)
 
 
-class Here:
-    """Runs statements in this process, against one data source; what fails raises."""
+class Runner:
+    """Runs statements in this process, on one data source. A failure raises its exception."""
 
     def __init__(self, dsn: str, folder: Path) -> None:
         self.dsn = dsn
@@ -59,7 +60,7 @@ class Here:
         self.grant = True
 
     def run(self, **statement: object) -> Run:
-        """Runs a statement; paths of models are names below the test's folder."""
+        """Runs a statement. Paths of models are relative to the test's folder."""
         for field in ("output", "model_dir", "pretrained"):
             if statement.get(field):
                 statement[field] = str(self.folder / str(statement[field]))
@@ -79,7 +80,7 @@ class Here:
         return recorder.run
 
     def sql(self, *statements: str) -> list[tuple[str, ...]]:
-        """Runs standard statements on a connection of their own; gives the rows of all, as a person reads them."""
+        """Runs each standard statement on a new connection. Returns the rows of all, formatted for people."""
         rows: list[tuple[str, ...]] = []
         for sql in statements:
             rows += self.run(kind="standard", sql=sql).rows()
@@ -98,12 +99,36 @@ class Here:
             **fields,
         )
 
+    def predict(
+        self, select: str = "SELECT * FROM iris", table: str = "outcome", column: str = "name", **fields: object
+    ) -> Run:
+        return self.run(
+            kind="predict", select=select, result_table=table, result_column=column, model="m", model_dir="m", **fields
+        )
+
 
 @pytest.fixture
-def here(dsn: str, tmp_path: Path) -> Here:
-    return Here(dsn, tmp_path)
+def runner(dsn: str, tmp_path: Path) -> Runner:
+    return Runner(dsn, tmp_path)
 
 
 @pytest.fixture
-def sqlite_here(sqlite_dsn: str, tmp_path: Path) -> Here:
-    return Here(sqlite_dsn, tmp_path)
+def sqlite_runner(sqlite_dsn: str, tmp_path: Path) -> Runner:
+    return Runner(sqlite_dsn, tmp_path)
+
+
+@pytest.fixture
+def iris(runner: Runner) -> Runner:
+    """A runner with the table `iris` and a model `m` that predicts the name of an iris, and no result table."""
+    return with_iris_model(runner)
+
+
+@pytest.fixture
+def sqlite_iris(sqlite_runner: Runner) -> Runner:
+    return with_iris_model(sqlite_runner)
+
+
+def with_iris_model(runner: Runner) -> Runner:
+    runner.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
+    runner.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
+    return runner

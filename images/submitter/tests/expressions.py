@@ -1,4 +1,4 @@
-"""Writes COLUMN expressions as the server's JSON has them."""
+"""Builds COLUMN expressions in the JSON form of the server."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def call(name: str, *arguments: Any) -> dict[str, Any]:
 
 
 def expression(value: Any) -> dict[str, Any]:
-    """Numbers, lists and expressions as they are; a text is an identifier, unless it is in quotes."""
+    """Converts a number, list or string to an expression. A string without quotes is an identifier."""
     if isinstance(value, dict):
         return value
     if isinstance(value, list):

@@ -9,7 +9,7 @@ FEATURES = ", ".join(COLUMNS)
 
 
 def iris_statements() -> list[str]:
-    """SQL that every one of our databases reads: the table `iris` with a class number and its name."""
+    """Returns SQL for all databases that creates the table `iris`, with a number and a name for each class."""
     data = load_iris()
     rows = [
         f"({', '.join(map(str, values))}, {target}, '{data.target_names[target]}')"

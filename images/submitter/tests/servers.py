@@ -1,4 +1,4 @@
-"""Real database servers for the tests, on loopback, with data folders that go when the tests end."""
+"""Real database servers for the tests, on loopback. Their data folders are removed when the tests end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 def program(name: str, package: str, *folders: str) -> str:
-    """Finds a server's program; a missing one fails the tests, and says what to install."""
+    """Finds a server's program. If it is missing, the tests fail and name the package to install."""
     for folder in folders:
         for found in sorted(glob.glob(f"{folder}/{name}"), reverse=True):
             return found
@@ -36,7 +36,7 @@ def program(name: str, package: str, *folders: str) -> str:
 
 
 def await_line(process: subprocess.Popen[str], text: str) -> None:
-    """Returns when the server has logged a text, and goes on draining its log."""
+    """Waits until the server has logged a text, and drains its log from then on."""
     assert process.stderr is not None
     seen = []
     ready = threading.Event()
@@ -54,7 +54,7 @@ def await_line(process: subprocess.Popen[str], text: str) -> None:
 
 
 def ends_with_us(signal: str) -> list[str]:
-    """Gives a command's beginning that makes it end also when the tests are killed."""
+    """Returns a command prefix with which the command ends when the tests are killed."""
     return ["setpriv", "--pdeathsig", signal]
 
 
@@ -65,7 +65,7 @@ def stop(process: subprocess.Popen[str], signal: int) -> None:
 
 @contextmanager
 def mariadb() -> Iterator[str]:
-    """Runs MariaDB; gives the DSN of an empty database, in Go's form, without `mysql://` being left out."""
+    """Runs MariaDB. Yields the DSN of an empty database, in Go's format, with `mysql://`."""
     server = program("mariadbd", "mariadb-server", "/usr/sbin")
     installer = program("mariadb-install-db", "mariadb-server")
     port = free_port()
@@ -119,12 +119,35 @@ def mariadb() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def initialize(initdb: str, folder: str, account: dict[str, object]) -> None:
+    """Creates PostgreSQL's data folder, with a user `u`."""
+    password_file = f"{folder}/password"
+    with open(password_file, "w") as file:
+        file.write(PASSWORD)
+    os.chmod(password_file, 0o644)
+    subprocess.run(
+        [
+            initdb,
+            f"--pgdata={folder}/data",
+            "--username=u",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        **account,  # type: ignore[call-overload]
+    )
+
+
 @contextmanager
 def postgresql() -> Iterator[str]:
-    """Runs PostgreSQL, as the user `postgres` when the tests run as root; gives a DSN."""
+    """Runs PostgreSQL, as the user `postgres` if the tests run as root. Yields a DSN."""
     pattern = "/usr/lib/postgresql/*/bin"
     server = program("postgres", "postgresql", pattern)
-    initdb = program("initdb", "postgresql", pattern)
     port = free_port()
     folder = tempfile.mkdtemp(prefix="sqlflow-postgresql-")
     try:
@@ -133,26 +156,7 @@ def postgresql() -> Iterator[str]:
             entry = pwd.getpwnam("postgres")
             os.chown(folder, entry.pw_uid, entry.pw_gid)
             account = {"user": "postgres", "group": entry.pw_gid, "extra_groups": []}
-        password_file = f"{folder}/password"
-        with open(password_file, "w") as file:
-            file.write(PASSWORD)
-        os.chmod(password_file, 0o644)
-        subprocess.run(
-            [
-                initdb,
-                f"--pgdata={folder}/data",
-                "--username=u",
-                f"--pwfile={password_file}",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-            ],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **account,  # type: ignore[call-overload]
-        )
+        initialize(program("initdb", "postgresql", pattern), folder, account)
         process = subprocess.Popen(
             [
                 *ends_with_us("INT"),
@@ -177,7 +181,7 @@ def postgresql() -> Iterator[str]:
             escaped = PASSWORD.replace("/", "%2F").replace("@", "%40").replace(":", "%3A")
             yield f"postgresql://u:{escaped}@127.0.0.1:{port}/postgres"
         finally:
-            # SIGINT: a fast shutdown.
+            # SIGINT is a fast shutdown.
             stop(process, 2)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -185,7 +189,7 @@ def postgresql() -> Iterator[str]:
 
 @contextmanager
 def cut_after(dsn: str, size: int, is_reset: bool) -> Iterator[str]:
-    """Gives the same data source through a relay that ends a connection when so many bytes came from the server."""
+    """Yields the same data source through a relay, which closes a connection after `size` bytes from the server."""
     match = re.search(r"127\.0\.0\.1:(\d+)", dsn)
     assert match is not None
     port = match.group(1)
@@ -197,7 +201,7 @@ def cut_after(dsn: str, size: int, is_reset: bool) -> Iterator[str]:
             left -= len(data)
         if is_reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Wakes the other thread, which would keep the socket.
+        # Wakes the other thread, which would keep the socket open.
         client.shutdown(socket.SHUT_RD if is_reset else socket.SHUT_RDWR)
         client.close()
         server.shutdown(socket.SHUT_RDWR)
@@ -218,5 +222,5 @@ def cut_after(dsn: str, size: int, is_reset: bool) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=serve, args=(listener,), daemon=True).start()
         yield dsn.replace(match.group(), f"127.0.0.1:{listener.getsockname()[1]}")
-        # Else `accept` would go on with a closed listener.
+        # Wakes `accept` before the listener is closed.
         listener.shutdown(socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""The channel's frames and waits, over a socket pair."""
+"""Frames and replies of the channel, over a socket pair."""
 
 import os
 import socket
@@ -15,14 +15,14 @@ from sqlflow_submitter.proto.sqlflow.agent.v1.channel_pb2 import AgentFrame, Sub
 
 @pytest.fixture
 def pair() -> Iterator[tuple[AgentChannel, socket.socket]]:
-    theirs, ours = socket.socketpair()
-    with ours:
-        yield AgentChannel(theirs.detach()), ours
+    submitter_end, agent_end = socket.socketpair()
+    with agent_end:
+        yield AgentChannel(submitter_end.detach()), agent_end
 
 
-def answer(ours: socket.socket, frame: AgentFrame) -> None:
+def answer(agent_end: socket.socket, frame: AgentFrame) -> None:
     body = frame.SerializeToString()
-    ours.sendall(bytes(varint(len(body))) + body)
+    agent_end.sendall(bytes(varint(len(body))) + body)
 
 
 def started() -> SubmitterFrame:
@@ -32,72 +32,72 @@ def started() -> SubmitterFrame:
 
 
 def test_secrets_come_in_the_first_frame(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(start={"secrets": {"db_conn_str": "sqlite:///ä" + "x" * 300}}))
+    channel, agent_end = pair
+    answer(agent_end, AgentFrame(start={"secrets": {"db_conn_str": "sqlite:///ä" + "x" * 300}}))
     assert channel.secrets() == {"db_conn_str": "sqlite:///ä" + "x" * 300}
 
 
-def test_another_first_frame_is_refused(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(ack={"ack_id": 1}))
+def test_another_first_frame_is_an_error(pair: tuple[AgentChannel, socket.socket]) -> None:
+    channel, agent_end = pair
+    answer(agent_end, AgentFrame(ack={"ack_id": 1}))
     with pytest.raises(SubmitterError, match="start"):
         channel.secrets()
 
 
-def test_programs_that_user_code_starts_do_not_inherit_the_channel() -> None:
-    theirs, ours = socket.socketpair()
-    with ours:
-        descriptor = theirs.detach()
+def test_child_processes_do_not_inherit_the_channel() -> None:
+    submitter_end, agent_end = socket.socketpair()
+    with agent_end:
+        descriptor = submitter_end.detach()
         os.set_inheritable(descriptor, True)
         AgentChannel(descriptor)
         assert not os.get_inheritable(descriptor)
 
 
-def test_a_durable_frame_waits_for_its_own_acknowledgement(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
+def test_durable_frame_waits_for_its_own_acknowledgement(pair: tuple[AgentChannel, socket.socket]) -> None:
+    channel, agent_end = pair
     waiting = threading.Thread(target=channel.send_durable, args=(started(),))
     waiting.start()
-    sent = SubmitterFrame.FromString(read_frame(ours.makefile("rb")) or b"")
+    sent = SubmitterFrame.FromString(read_frame(agent_end.makefile("rb")) or b"")
     assert sent.ack_id != 0
-    answer(ours, AgentFrame(ack={"ack_id": sent.ack_id}))
+    answer(agent_end, AgentFrame(ack={"ack_id": sent.ack_id}))
     waiting.join(10)
     assert not waiting.is_alive()
 
 
-def test_another_acknowledgement_is_not_taken_for_it(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(ack={"ack_id": 999}))
-    answer(ours, AgentFrame(refused={"reason": "still waiting"}))
+def test_acknowledgement_of_another_frame_is_ignored(pair: tuple[AgentChannel, socket.socket]) -> None:
+    channel, agent_end = pair
+    answer(agent_end, AgentFrame(ack={"ack_id": 999}))
+    answer(agent_end, AgentFrame(refused={"reason": "still waiting"}))
     with pytest.raises(CommitRefused, match="still waiting"):
         channel.send_durable(started())
 
 
 def test_commit_is_granted_or_refused(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    answer(ours, AgentFrame(granted={}))
+    channel, agent_end = pair
+    answer(agent_end, AgentFrame(granted={}))
     channel.commit(1)
-    answer(ours, AgentFrame(refused={"reason": "attempt 2 took over"}))
+    answer(agent_end, AgentFrame(refused={"reason": "attempt 2 took over"}))
     with pytest.raises(CommitRefused, match="attempt 2 took over"):
         channel.commit(1)
 
 
-def test_a_closed_channel_is_an_error(pair: tuple[AgentChannel, socket.socket]) -> None:
-    channel, ours = pair
-    ours.sendall(b"\x05ab")
-    ours.shutdown(socket.SHUT_WR)
+def test_closed_channel_is_an_error(pair: tuple[AgentChannel, socket.socket]) -> None:
+    channel, agent_end = pair
+    agent_end.sendall(b"\x05ab")
+    agent_end.shutdown(socket.SHUT_WR)
     with pytest.raises(SubmitterError, match="closed"):
         channel.secrets()
 
 
 @pytest.mark.parametrize("length", [b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x7f"])
-def test_a_malformed_or_huge_length_is_an_error(pair: tuple[AgentChannel, socket.socket], length: bytes) -> None:
-    channel, ours = pair
-    ours.sendall(length)
+def test_malformed_or_huge_length_is_an_error(pair: tuple[AgentChannel, socket.socket], length: bytes) -> None:
+    channel, agent_end = pair
+    agent_end.sendall(length)
     with pytest.raises(SubmitterError, match=r"length|limit"):
         channel.secrets()
 
 
-def test_a_frame_above_the_limit_is_not_sent(pair: tuple[AgentChannel, socket.socket]) -> None:
+def test_frame_above_the_limit_is_not_sent(pair: tuple[AgentChannel, socket.socket]) -> None:
     channel, _ = pair
     frame = SubmitterFrame(statement=0)
     frame.display.data = b"x" * MAX_FRAME_BYTES

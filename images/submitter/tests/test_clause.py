@@ -1,4 +1,4 @@
-"""The COLUMN clause: what it means, and how its mistakes are told."""
+"""The COLUMN clause: its features, and messages about mistakes."""
 
 import pytest
 from expressions import call, expression
@@ -16,7 +16,7 @@ def clause(*items: object) -> Clause:
 
 def feature(item: object) -> dict[str, object]:
     (only,) = clause(item).features
-    # What is kept with a model reads back as the same.
+    # The stored form of a feature is read back unchanged.
     assert Feature.from_json(only.to_json()).to_json() == only.to_json()
     return only.to_json()
 
@@ -29,7 +29,7 @@ def test_bare_columns_and_star_are_derived() -> None:
     assert [made.column for made in starred.features] == ["age"]
 
 
-def test_all_but_some_columns() -> None:
+def test_except_removes_columns() -> None:
     assert clause(call("EXCEPT", "city", '"x_.*"', "label")).derived == ["age", "tags", "vector"]
     both = clause(call("EXCEPT", "age"), call("CATEGORY_HASH", "city", 9))
     assert both.derived == ["tags", "vector", "x_1", "x_2"]
@@ -37,11 +37,11 @@ def test_all_but_some_columns() -> None:
         clause(call("EXCEPT", "agee"))
 
 
-def test_names_are_found_in_another_case() -> None:
+def test_names_match_in_another_case() -> None:
     assert clause("AGE").derived == ["age"]
 
 
-def test_a_pattern_stands_for_the_columns_it_matches() -> None:
+def test_pattern_selects_all_columns_that_it_matches() -> None:
     assert clause('"x_.*"').derived == ["x_1", "x_2"]
     assert [made.column for made in clause(call("CATEGORY_ID", '"x_.*"', 5)).features] == ["x_1", "x_2"]
 
@@ -81,11 +81,11 @@ def test_a_pattern_stands_for_the_columns_it_matches() -> None:
         ),
     ],
 )
-def test_functions(item: object, expected: object) -> None:
+def test_functions_create_features(item: object, expected: object) -> None:
     assert feature(item) == expected
 
 
-def test_a_cross_of_columns_and_buckets() -> None:
+def test_cross_combines_columns_and_buckets() -> None:
     (cross,) = clause(call("CROSS", ["city", call("BUCKET", "age", [18])], 50)).features
     assert cross.columns() == ["city", "age"]
     assert cross.codes() == 50
@@ -110,7 +110,7 @@ def test_a_cross_of_columns_and_buckets() -> None:
         (call("SPARSE", "tags"), "SPARSE needs its size"),
         (call("SPARSE", "tags", 5, 6), "separator"),
         (call("BUCKET", "age"), "BUCKET needs its boundaries"),
-        (call("BUCKET", "age", [3, 2]), r"boundaries \[3, 2\] do not rise"),
+        (call("BUCKET", "age", [3, 2]), r"boundaries \[3, 2\] must increase"),
         (call("BUCKET", call("CATEGORY_ID", "age", 2), [1]), "BUCKET needs one number"),
         (call("CATEGORY_ID", "age"), "CATEGORY_ID needs its number of categories"),
         (call("CATEGORY_ID", "age", "x"), "CATEGORY_ID needs a number; found x"),
@@ -123,16 +123,16 @@ def test_a_cross_of_columns_and_buckets() -> None:
         ({"binary": "+", "left": {"ident": "age"}, "right": {"number": 1}}, r"COLUMN holds age \+ 1"),
     ],
 )
-def test_mistakes(item: object, message: str) -> None:
+def test_mistakes_are_rejected(item: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         clause(item)
 
 
-def test_a_column_named_twice() -> None:
+def test_column_named_twice_is_rejected() -> None:
     with pytest.raises(UserError, match="named twice"):
         clause("age", "AGE")
 
 
-def test_nothing_but_the_label() -> None:
+def test_label_alone_is_rejected() -> None:
     with pytest.raises(UserError, match="no feature column"):
         Clause([{"ident": "*"}], ["label"], "label")

@@ -1,4 +1,4 @@
-"""Data sources that are wrong or down, and that a password is never shown."""
+"""Errors of data sources. Their messages never contain a password."""
 
 import sqlite3
 from contextlib import closing
@@ -10,6 +10,7 @@ from servers import PASSWORD, free_port
 
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.connect.go_dsn import parse_go_dsn
+from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.connect.sqlite import database_path
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.redact import Redactor
@@ -43,7 +44,7 @@ def assert_hidden(run: Run) -> None:
         "sqlite:///tmp/",
     ],
 )
-def test_a_wrong_data_source_is_one_clear_line(tmp_path: Path, dsn: str) -> None:
+def test_malformed_data_source_is_reported_in_one_line(tmp_path: Path, dsn: str) -> None:
     run = StandInAgent(tmp_path, dsn).run("SELECT 1")
     failure = run.failure()
     assert failure.user_error
@@ -54,7 +55,7 @@ def test_a_wrong_data_source_is_one_clear_line(tmp_path: Path, dsn: str) -> None
 @pytest.mark.parametrize(
     "form", ["mysql://u:{}@tcp(127.0.0.1:{})/d", "mysql://u:{}@127.0.0.1:{}/d", "postgresql://u:{}@127.0.0.1:{}/d"]
 )
-def test_a_database_that_is_down_is_transient(tmp_path: Path, form: str) -> None:
+def test_unavailable_database_is_retryable(tmp_path: Path, form: str) -> None:
     port = free_port()
     run = StandInAgent(tmp_path, form.format(ESCAPED, port)).run("SELECT 1")
     failure = run.failure()
@@ -65,7 +66,7 @@ def test_a_database_that_is_down_is_transient(tmp_path: Path, form: str) -> None
     assert_hidden(run)
 
 
-def test_a_wrong_password_is_the_users_to_mend(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
+def test_wrong_password_is_a_user_error(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
     for dsn in (mysql_dsn.replace(PASSWORD, "hunter2"), postgresql_dsn.replace("secret", "hunter2")):
         run = StandInAgent(tmp_path, dsn).run("SELECT 1")
         failure = run.failure()
@@ -74,14 +75,14 @@ def test_a_wrong_password_is_the_users_to_mend(tmp_path: Path, mysql_dsn: str, p
         assert "hunter2" not in run.stderr + str(run.frames)
 
 
-def test_an_unknown_database_is_named(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
+def test_unknown_database_is_named(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
     for dsn in (mysql_dsn.replace("/test?", "/nowhere?"), postgresql_dsn.replace("/postgres", "/nowhere")):
         failure = StandInAgent(tmp_path, dsn).run("SELECT 1").failure()
         assert failure.user_error
         assert "nowhere" in failure.message
 
 
-def test_a_lost_connection_is_transient(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
+def test_lost_connection_is_retryable(tmp_path: Path, mysql_dsn: str, postgresql_dsn: str) -> None:
     for dsn, kill in (
         (mysql_dsn, "KILL CONNECTION_ID()"),
         (postgresql_dsn, "SELECT pg_terminate_backend(pg_backend_pid())"),
@@ -97,7 +98,7 @@ def failing_function(code: str) -> str:
     )
 
 
-def test_only_where_it_is_certain_a_refused_statement_was_not_executed(
+def test_statement_counts_as_not_executed_only_if_that_is_certain(
     tmp_path: Path, mysql_dsn: str, postgresql_dsn: str
 ) -> None:
     sqlite = f"{tmp_path}/locked.db"
@@ -115,10 +116,10 @@ def test_only_where_it_is_certain_a_refused_statement_was_not_executed(
                 failing_function("40P01").replace("refuse()", "refuse_at(x int)") + " IMMUTABLE",
                 "CREATE INDEX CONCURRENTLY i ON indexed (refuse_at(x))",
             ),
-            # It may have committed on its way.
+            # It may have committed before the error.
             (False, postgresql_dsn, "DO $$ BEGIN RAISE EXCEPTION 'for now' USING ERRCODE = '40P01'; END $$"),
             (False, mysql_dsn, "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'deadlock'"),
-            # Nobody is there to say so.
+            # The connection is lost, so the server cannot confirm it.
             (False, postgresql_dsn, "SELECT pg_terminate_backend(pg_backend_pid())"),
         ):
             failure = StandInAgent(tmp_path, dsn).run(*statements).failure()
@@ -126,26 +127,26 @@ def test_only_where_it_is_certain_a_refused_statement_was_not_executed(
             assert failure.not_executed == is_certain, statements
 
 
-def test_a_misspelt_sqlite_file_is_told_and_not_made(sqlite_agent: StandInAgent) -> None:
+def test_misspelt_sqlite_file_is_reported_and_not_created(sqlite_agent: StandInAgent) -> None:
     path = Path(sqlite_agent.dsn.removeprefix("sqlite://"))
     for sql in ("SELECT * FROM iris", "-- all\n/* of it */ DELETE FROM iris", "DROP TABLE iris"):
         message = sqlite_agent.run(sql).failure().message
-        assert message == f"no such table: iris (SQLite file {path} did not exist: is the path right?)"
+        assert message == f"no such table: iris; SQLite file {path} did not exist, check its path"
     assert sqlite_agent.run("SELECT 1 AS a").succeeded().rows() == [("1",)]
     select = {"select": "SELECT 1 AS a", "model": "m", "model_dir": "m"}
     train = {"kind": "train", "label": "a", "estimator": "xgboost.gbtree", "output": "m", **select}
     assert "did not exist" in sqlite_agent.run({**train, "select": "SELECT * FROM iris"}).failure().message
     assert not path.exists()
     made = sqlite_agent.run("SELECT 1 AS a", "CREATE TABLE t (a)").succeeded()
-    assert made.stdout == f"SQLite file {path} did not exist and is made\n"
+    assert made.stdout == f"SQLite file {path} did not exist and is created\n"
     assert sqlite_agent.run("SELECT * FROM iris").failure().message == "no such table: iris"
 
 
-def test_a_result_is_not_written_into_an_sqlite_file_that_is_not_there(sqlite_dsn: str) -> None:
-    with connect(sqlite_dsn, may_make=False) as database, pytest.raises(UserError) as refused:
-        database.writer()
+def test_result_table_in_missing_sqlite_file_is_rejected(sqlite_dsn: str) -> None:
+    with connect(sqlite_dsn, may_create=False) as database, pytest.raises(UserError) as rejects:
+        open_writer(database)
     path = sqlite_dsn.removeprefix("sqlite://")
-    assert str(refused.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
+    assert str(rejects.value).startswith(f"cannot write into SQLite file {path}: it does not exist; correct the path")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_sqlite_paths_are_absolute(text: str, path: str) -> None:
     assert database_path(text) == path
 
 
-def test_go_dsn() -> None:
+def test_go_dsn_is_parsed() -> None:
     dsn = parse_go_dsn("u:p/w@rd:x?y@tcp(db.example:3307)/d?maxAllowedPacket=0&sql_mode=%27ANSI%27")
     assert (dsn.user, dsn.password, dsn.host, dsn.port) == ("u", "p/w@rd:x?y", "db.example", 3307)
     assert (dsn.database, dsn.options) == ("d", {"maxAllowedPacket": "0", "sql_mode": "'ANSI'"})
@@ -176,14 +177,14 @@ def test_go_dsn_options_are_session_variables(tmp_path: Path, mysql_dsn: str) ->
     "dsn",
     [f"mysql://u:{SECRET}@tcp(h:1)/d", f"postgresql://u:{ESCAPED}@h/d", f"postgresql://h/d?user=u&password={ESCAPED}"],
 )
-def test_what_drivers_say_is_redacted(dsn: str) -> None:
+def test_driver_messages_are_redacted(dsn: str) -> None:
     redactor = Redactor()
-    redactor.hide(dsn)
+    redactor.add_dsn(dsn)
     assert redactor.redact(f"a {dsn} b {ESCAPED} c") == f"a *** b {'***' if ESCAPED in dsn else ESCAPED} c"
     assert redactor.redact(f"x{SECRET}x") == "x***x"
 
 
-def test_an_sqlite_file_is_not_made_where_nobody_meant_it(tmp_path: Path) -> None:
+def test_sqlite_file_is_not_created_in_root_or_missing_folder(tmp_path: Path) -> None:
     said = StandInAgent(tmp_path, "sqlite:///no-such-iris.db").run("SELECT 1").failure().message
     assert said.startswith("cannot open SQLite file /no-such-iris.db: it does not exist, and the path"), said
     assert not Path("/no-such-iris.db").exists()
@@ -193,5 +194,5 @@ def test_an_sqlite_file_is_not_made_where_nobody_meant_it(tmp_path: Path) -> Non
     assert (tmp_path / "new.db").exists()
 
 
-def test_a_scheme_that_the_server_takes_is_taken(tmp_path: Path) -> None:
+def test_schemes_of_the_server_are_accepted(tmp_path: Path) -> None:
     StandInAgent(tmp_path, f"sqlite3://{tmp_path}/new.db").run("CREATE TABLE t (n INTEGER)").succeeded()

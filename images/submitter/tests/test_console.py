@@ -1,4 +1,4 @@
-"""A step's program run by hand, without an agent."""
+"""A step's program that a person runs without an agent."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 from agent import MAIN, PACKAGE
 
 
-def test_rows_are_printed(tmp_path: Path, sqlite_dsn: str) -> None:
+def test_console_prints_rows(tmp_path: Path, sqlite_dsn: str) -> None:
     (tmp_path / "main.py").write_text(MAIN)
     (tmp_path / "step.json").write_text(
         '{"version": 1, "job": "j", "step": 0, "attempt": 1, "scratch_suffix": "j_0_1", "statements": ['
@@ -25,7 +25,7 @@ def test_rows_are_printed(tmp_path: Path, sqlite_dsn: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        f"SQLite file {sqlite_dsn.removeprefix('sqlite://')} did not exist and is made",
+        f"SQLite file {sqlite_dsn.removeprefix('sqlite://')} did not exist and is created",
         "1 row(s) affected",
         "a\tn\tb\tf",
         "1\tNULL\t0x00ff\t1.5",
@@ -33,7 +33,7 @@ def test_rows_are_printed(tmp_path: Path, sqlite_dsn: str) -> None:
     ]
 
 
-def test_a_step_document_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_step_document_of_another_version_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(MAIN)
     (tmp_path / "step.json").write_text('{"version": 2}')
     done = subprocess.run(
@@ -44,4 +44,4 @@ def test_a_step_document_of_another_version_is_refused(tmp_path: Path) -> None:
         text=True,
     )
     assert done.returncode == 1
-    assert done.stderr == "step document has version 2, this submitter reads version 1\n"
+    assert done.stderr == "cannot read the step document: it has version 2, and this submitter reads version 1\n"

@@ -1,30 +1,30 @@
-"""What a label is taken for."""
+"""Decisions about labels: classes or numbers."""
 
 from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
 
 import pytest
-from conftest import Here
-from data import accuracy, column, database, make, refused, trained
+from conftest import Runner
+from tables import accuracy, column, database, make, rejects, trained
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.labels import MAX_CLASSES, LabelReader
 
 
-def test_a_boolean_label_is_classified(here: Here, capsys: pytest.CaptureFixture[str]) -> None:
-    make(here, "d", {"x": "number", "y": "boolean"}, [(k / 2, k >= 50) for k in range(100)])
-    document = trained(here)
+def test_boolean_label_has_classes(runner: Runner, capsys: pytest.CaptureFixture[str]) -> None:
+    make(runner, "d", {"x": "number", "y": "boolean"}, [(k / 2, k >= 50) for k in range(100)])
+    document = trained(runner)
     assert (document["objective"], document["classes"]) == ("binary:logistic", [False, True])
     assert document["objective_reason"] == "label y is boolean"
-    assert "objective binary:logistic: label y is boolean; set objective to have another" in capsys.readouterr().out
-    assert accuracy(here) == 1
-    here.run(
+    assert "objective binary:logistic: label y is boolean; set objective to choose another" in capsys.readouterr().out
+    assert accuracy(runner) == 1
+    runner.run(
         kind="predict", select="SELECT * FROM d", result_table="d_out", result_column="y", model="m", model_dir="m"
     )
-    truth = {"postgresql": "y", "mysql": "y = 1", "sqlite": "y = 1"}[database(here)]
-    assert here.sql(f"SELECT count(*) FROM d_out WHERE {truth} AND x >= 25") == [("50",)]
+    truth = {"postgresql": "y", "mysql": "y = 1", "sqlite": "y = 1"}[database(runner)]
+    assert runner.sql(f"SELECT count(*) FROM d_out WHERE {truth} AND x >= 25") == [("50",)]
 
 
 LABELS = [
@@ -42,38 +42,38 @@ LABELS = [
 
 
 @pytest.mark.parametrize(("kind", "values", "objective", "classes"), LABELS)
-def test_the_label_decides_the_objective(
-    here: Here, kind: str, values: list[Any], objective: str, classes: list[Any] | None
+def test_label_decides_the_objective(
+    runner: Runner, kind: str, values: list[Any], objective: str, classes: list[Any] | None
 ) -> None:
     rows = [(k, values[k % len(values)]) for k in range(100)]
-    make(here, "d", {"x": "integer", "y": kind}, rows)
-    document = trained(here)
+    make(runner, "d", {"x": "integer", "y": kind}, rows)
+    document = trained(runner)
     assert (document["objective"], document["classes"]) == (objective, classes)
     assert column(document, "y")["warnings"] == (["whole numbers"] if kind == "number" else [])
-    # What the statement says goes first.
+    # The statement's attributes take precedence.
     if all(isinstance(value, int) for value in values):
-        document = trained(here, attributes={"objective": "reg:squarederror"})
+        document = trained(runner, attributes={"objective": "reg:squarederror"})
         assert (document["classes"], document["objective_reason"]) == (None, "as the statement says")
 
 
-def test_an_empty_text_among_label_numbers_is_named(here: Here) -> None:
-    make(here, "d", {"x": "integer", "y": "text"}, [(k, "" if k == 4 else str(k % 2)) for k in range(50)])
-    refused(here, "^label y, row 5: '' is not a number, as 49 of 50 values are")
+def test_empty_text_among_label_numbers_is_an_error(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "text"}, [(k, "" if k == 4 else str(k % 2)) for k in range(50)])
+    rejects(runner, "^label y, row 5: '' is not a number, as 49 of 50 values are")
 
 
-def test_booleans_that_sqlite_keeps_as_texts(sqlite_here: Here) -> None:
+def test_sqlite_booleans_stored_as_texts_are_classes(sqlite_runner: Runner) -> None:
     rows = [(("true", "FALSE")[k % 2], k >= 50, ("yes", "no")[k >= 50]) for k in range(100)]
-    make(sqlite_here, "d", {"x": "boolean", "z": "boolean", "y": "boolean"}, rows)
-    document = trained(sqlite_here)
+    make(sqlite_runner, "d", {"x": "boolean", "z": "boolean", "y": "boolean"}, rows)
+    document = trained(sqlite_runner)
     assert document["classes"] == [False, True]
     assert [feature["form"] for feature in document["features"]] == ["number", "number"]
-    assert accuracy(sqlite_here) == 1
+    assert accuracy(sqlite_runner) == 1
 
 
 @pytest.mark.parametrize(("metric", "objective"), [("rmse", "reg:squarederror"), ("error@0.3", "binary:logistic")])
-def test_a_metric_tells_what_is_asked_for(sqlite_here: Here, metric: str, objective: str) -> None:
-    make(sqlite_here, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in range(50)])
-    document = trained(sqlite_here, attributes={"eval_metric": metric})
+def test_eval_metric_decides_between_classes_and_numbers(sqlite_runner: Runner, metric: str, objective: str) -> None:
+    make(sqlite_runner, "d", {"x": "integer", "y": "integer"}, [(k, k % 2) for k in range(50)])
+    document = trained(sqlite_runner, attributes={"eval_metric": metric})
     assert (document["objective"], document["objective_reason"]) == (
         objective,
         f"the statement has eval_metric {metric}",
@@ -81,7 +81,7 @@ def test_a_metric_tells_what_is_asked_for(sqlite_here: Here, metric: str, object
 
 
 def label_of(batches: Sequence[Values], declared: str = "TEXT") -> tuple[Any, ...]:
-    """Reads a label; gives what it is taken for, and the labels of all rows as they were."""
+    """Reads a label. Returns the decision, and the original labels of all rows."""
     reader = LabelReader("y", None, None, declared)
     try:
         for batch in batches:
@@ -123,7 +123,7 @@ MANY = Values(Kind.TEXT, [str(k) for k in range(MAX_CLASSES + 1)])
         ("TEXT", (MANY, FRACTIONS), False),
     ],
 )
-def test_the_order_of_rows_does_not_matter(declared: str, batches: tuple[Values, ...], as_classes: Any) -> None:
+def test_order_of_rows_does_not_matter(declared: str, batches: tuple[Values, ...], as_classes: Any) -> None:
     for order in permutations(batches):
         found = label_of(order, declared)
         assert found[0] == as_classes
@@ -134,11 +134,11 @@ def test_the_order_of_rows_does_not_matter(declared: str, batches: tuple[Values,
         assert found[2] == (expected if as_classes else [float(value) for value in expected])
 
 
-def test_words_that_come_late_make_classes(here: Here) -> None:
+def test_late_word_makes_the_label_classes(runner: Runner) -> None:
     rows = [(k, ("1.0", "1.1", "2.0")[k % 3] if k < 1500 else ("beta", "rc")[k % 2]) for k in range(2500)]
     for ordered in (rows, rows[::-1]):
-        make(here, "d", {"x": "integer", "y": "text"}, ordered)
-        assert trained(here)["classes"] == ["1.0", "1.1", "2.0", "beta", "rc"]
+        make(runner, "d", {"x": "integer", "y": "text"}, ordered)
+        assert trained(runner)["classes"] == ["1.0", "1.1", "2.0", "beta", "rc"]
 
 
 @pytest.mark.parametrize(
@@ -151,62 +151,62 @@ def test_words_that_come_late_make_classes(here: Here) -> None:
     ],
 )
 def test_whole_decimals_are_whole_numbers_in_every_database(
-    here: Here, kind: str, values: list[Any], objective: str
+    runner: Runner, kind: str, values: list[Any], objective: str
 ) -> None:
-    make(here, "d", {"x": "integer", "y": kind}, [(k, values[k % len(values)]) for k in range(60)])
-    document = trained(here)
+    make(runner, "d", {"x": "integer", "y": kind}, [(k, values[k % len(values)]) for k in range(60)])
+    document = trained(runner)
     assert document["objective"] == objective
     assert document["classes"] == (None if objective.startswith("reg") else values)
 
 
-def test_dates_and_numbers_of_a_label_of_texts_are_classes(here: Here) -> None:
+def test_text_label_of_dates_and_numbers_has_classes(runner: Runner) -> None:
     values = ["2024-01-01", "5", "7"]
-    make(here, "d", {"x": "integer", "y": "text"}, [(k % 3, values[k % 3]) for k in range(99)])
-    document = trained(here)
+    make(runner, "d", {"x": "integer", "y": "text"}, [(k % 3, values[k % 3]) for k in range(99)])
+    document = trained(runner)
     assert document["classes"] == sorted(values)
     assert document["objective_reason"] == "label y holds 3 different texts"
-    assert accuracy(here) == 1
-    # As numbers, a date would be 19723 of something.
+    assert accuracy(runner) == 1
+    # As a number, the date would be 19723.
     said = r"^label y, row 2: '5' is a number, where row 1 has '2024-01-01'; CAST all to one type in the select$"
-    refused(here, said, attributes={"objective": "reg:squarederror"})
+    rejects(runner, said, attributes={"objective": "reg:squarederror"})
 
 
 @pytest.mark.parametrize(("odd", "kind"), [("2024-01-01", "number"), ("5.5", "date")])
-def test_one_date_among_label_numbers_is_named(here: Here, odd: str, kind: str) -> None:
+def test_date_among_label_numbers_is_an_error(runner: Runner, odd: str, kind: str) -> None:
     usual = {"number": "{}.5", "date": "2024-01-{:02}"}[kind]
     rows = [(k, odd if k == 6 else usual.format(k % 28 + 1)) for k in range(60)]
     for ordered in (rows, rows[::-1]):
-        make(here, "d", {"x": "integer", "y": "text"}, ordered)
-        refused(here, rf"^label y, row \d+: '{odd}' is not a {kind}, as 59 of 60 values are; leave such rows out")
+        make(runner, "d", {"x": "integer", "y": "text"}, ordered)
+        rejects(runner, rf"^label y, row \d+: '{odd}' is not a {kind}, as 59 of 60 values are; exclude such rows")
 
 
-def test_labels_of_validation_are_what_those_of_train_are(here: Here) -> None:
-    make(here, "d", {"x": "integer", "y": "text"}, [(k, f"{k}.5") for k in range(60)])
-    make(here, "v", {"x": "integer", "y": "text"}, [(k, f"2024-01-{k % 28 + 1:02}") for k in range(60)])
-    refused(
-        here,
+def test_validation_labels_have_the_form_of_training_labels(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "text"}, [(k, f"{k}.5") for k in range(60)])
+    make(runner, "v", {"x": "integer", "y": "text"}, [(k, f"2024-01-{k % 28 + 1:02}") for k in range(60)])
+    rejects(
+        runner,
         "^validation.select: label y, row 1: '2024-01-01' is a date, where each label of TRAIN is a number; CAST all",
         attributes={"validation.select": "SELECT * FROM v"},
     )
 
 
-def test_dates_as_classes_are_the_same_texts_in_every_database(here: Here) -> None:
-    make(here, "d", {"x": "integer", "y": "date"}, [(k % 2, f"2024-01-0{k % 2 + 1}") for k in range(60)])
-    document = trained(here, attributes={"objective": "binary:logistic"})
+def test_date_classes_are_the_same_texts_in_every_database(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "date"}, [(k % 2, f"2024-01-0{k % 2 + 1}") for k in range(60)])
+    document = trained(runner, attributes={"objective": "binary:logistic"})
     assert document["classes"] == ["2024-01-01", "2024-01-02"]
-    assert accuracy(here) == 1
-    here.run(kind="predict", select="SELECT x FROM d", result_table="d_out", result_column="y", model_dir="m")
-    assert here.sql("SELECT DISTINCT y FROM d_out ORDER BY y") == [("2024-01-01",), ("2024-01-02",)]
+    assert accuracy(runner) == 1
+    runner.run(kind="predict", select="SELECT x FROM d", result_table="d_out", result_column="y", model_dir="m")
+    assert runner.sql("SELECT DISTINCT y FROM d_out ORDER BY y") == [("2024-01-01",), ("2024-01-02",)]
 
 
-def test_a_date_of_a_label_in_another_form_is_named(sqlite_here: Here) -> None:
-    make(sqlite_here, "d", {"x": "integer", "y": "date"}, [(k, "01/02/2024") for k in range(60)])
-    refused(
-        sqlite_here, "^label y, row 1: '01/02/2024' is not a date; write dates as 2024-12-31 or 2024-12-31 23:59:59"
+def test_non_iso_date_in_label_is_an_error(sqlite_runner: Runner) -> None:
+    make(sqlite_runner, "d", {"x": "integer", "y": "date"}, [(k, "01/02/2024") for k in range(60)])
+    rejects(
+        sqlite_runner, "^label y, row 1: '01/02/2024' is not a date; write dates as 2024-12-31 or 2024-12-31 23:59:59"
     )
 
 
-def test_a_label_of_dates_that_no_calendar_has_is_named(here: Here) -> None:
+def test_nonexistent_date_in_label_is_an_error(runner: Runner) -> None:
     rows = [(k, "2023-02-29" if k == 6 else f"2023-02-{k % 28 + 1:02}") for k in range(60)]
-    make(here, "d", {"x": "integer", "y": "text"}, rows)
-    refused(here, "^label y, row 7: '2023-02-29' is a date that no calendar has$")
+    make(runner, "d", {"x": "integer", "y": "text"}, rows)
+    rejects(runner, "^label y, row 7: '2023-02-29' is a date that no calendar has$")

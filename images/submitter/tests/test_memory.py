@@ -1,4 +1,4 @@
-"""A result set of a million rows goes through in bounded memory; TRAIN keeps eight bytes a number."""
+"""A result set of a million rows needs bounded memory. TRAIN needs eight bytes for each number."""
 
 import tracemalloc
 from pathlib import Path
@@ -22,14 +22,14 @@ SELECTS = {
 
 
 @pytest.mark.parametrize("database", SELECTS)
-def test_a_million_rows_in_bounded_memory(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_million_rows_need_bounded_memory(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     agent = StandInAgent(tmp_path, request.getfixturevalue(f"{database}_dsn"), keep_rows=False)
     run = agent.run(SELECTS[database]).succeeded()
     assert agent.row_count == ROWS
     assert 0 < run.peak_rss < LIMIT_BYTES
 
 
-def test_train_keeps_eight_bytes_a_number_at_most() -> None:
+def test_train_needs_at_most_eight_bytes_for_each_number() -> None:
     batches, rows, columns = 50, 4096, [*"abcd", *(f"f{place}" for place in range(16))]
     random = np.random.default_rng(1)
     learner = Learner([], columns, {"d": "text"}, one_hot=False)
@@ -51,5 +51,5 @@ def test_train_keeps_eight_bytes_a_number_at_most() -> None:
         tracemalloc.stop()
     assert matrix.data.shape == (batches * rows, len(columns))
     numbers = batches * rows * len(columns)
-    # And a few copies of the one column that is being fitted into 32 bits, and a batch.
+    # Plus a few copies of the column that is fitted into 32 bits, and one batch.
     assert peak < 8 * numbers + 6 * 8 * batches * rows

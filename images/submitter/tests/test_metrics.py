@@ -1,4 +1,4 @@
-"""Our metrics against scikit-learn's."""
+"""Metrics, compared with scikit-learn's."""
 
 import math
 from collections.abc import Callable
@@ -17,14 +17,14 @@ RANDOM = np.random.default_rng(7)
 
 def classes(count: int) -> Scores:
     truth = RANDOM.integers(count, size=200)
-    # Rounded, so that there are ties.
+    # Rounded, to create ties.
     probabilities = np.round(RANDOM.dirichlet(np.ones(count), size=200) + np.eye(count)[truth] * 0.3, 1) + 0.01
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     return Scores(truth, probabilities.argmax(axis=1), probabilities)
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_of_classes(count: int) -> None:
+def test_class_metrics_equal_those_of_scikit_learn(count: int) -> None:
     scores = classes(count)
     average = "binary" if count == 2 else "macro"
     truth, predicted, probabilities = scores
@@ -38,7 +38,7 @@ def test_of_classes(count: int) -> None:
     assert metrics.auc(scores) == pytest.approx(sk.roc_auc_score(truth, given, multi_class="ovr"))
 
 
-def test_classes_that_do_not_occur_count_for_nothing() -> None:
+def test_absent_classes_are_ignored() -> None:
     scores = Scores(np.array([0, 0, 2]), np.array([0, 2, 2]), np.full((3, 4), 0.25))
     assert metrics.f1(scores) == pytest.approx(sk.f1_score(scores.truth, scores.predicted, average="macro"))
     assert math.isnan(metrics.auc(scores))
@@ -54,24 +54,24 @@ def test_classes_that_do_not_occur_count_for_nothing() -> None:
         ("r2", sk.r2_score),
     ],
 )
-def test_of_numbers(name: str, expected: Callable[..., float]) -> None:
+def test_number_metrics_equal_those_of_scikit_learn(name: str, expected: Callable[..., float]) -> None:
     truth = RANDOM.normal(size=100)
     predicted = truth + RANDOM.normal(size=100)
-    assert metrics.OF_NUMBERS[name](Scores(truth, predicted, None)) == pytest.approx(expected(truth, predicted))
+    assert metrics.NUMBER_METRICS[name](Scores(truth, predicted, None)) == pytest.approx(expected(truth, predicted))
 
 
-def test_names() -> None:
-    assert list(metrics.choose([], True)) == ["accuracy", "precision", "recall", "f1", "auc"]
-    chosen = metrics.choose(["f1_score", "Accuracy"], True)
+def test_metrics_are_selected_by_name() -> None:
+    assert list(metrics.select_metrics([], True)) == ["accuracy", "precision", "recall", "f1", "auc"]
+    chosen = metrics.select_metrics(["f1_score", "Accuracy"], True)
     assert chosen == {"f1_score": metrics.f1, "Accuracy": metrics.accuracy}
     with pytest.raises(UserError, match="acuracy does not exist; did you mean accuracy"):
-        metrics.choose(["acuracy"], True)
+        metrics.select_metrics(["acuracy"], True)
     with pytest.raises(UserError, match="metric accuracy does not exist"):
-        metrics.choose(["accuracy"], False)
+        metrics.select_metrics(["accuracy"], False)
 
 
-def test_the_metrics_are_those_that_the_server_knows() -> None:
+def test_metrics_are_those_of_the_server() -> None:
     known = rules.document()["metrics"]
-    assert list(metrics.OF_CLASSES) == known["classes"]
-    assert list(metrics.OF_NUMBERS) == known["numbers"]
-    assert set(known["aliases"].values()) <= {*metrics.OF_CLASSES, *metrics.OF_NUMBERS}
+    assert list(metrics.CLASS_METRICS) == known["classes"]
+    assert list(metrics.NUMBER_METRICS) == known["numbers"]
+    assert set(known["aliases"].values()) <= {*metrics.CLASS_METRICS, *metrics.NUMBER_METRICS}

@@ -8,7 +8,7 @@ from sqlflow_submitter.xgb.objectives import Task
 from sqlflow_submitter.xgb.parameters import Parameters
 
 
-def test_attributes_come_in_their_own_types() -> None:
+def test_attributes_are_converted_to_their_types() -> None:
     parameters = Parameters(
         "gbtree",
         {
@@ -64,12 +64,12 @@ def test_attributes_come_in_their_own_types() -> None:
         ({"train.early_stopping_rounds": 2, "validation.select": "s", "train.epoch": 2}, "cannot go with"),
     ],
 )
-def test_mistakes(attributes: dict[str, object], message: str) -> None:
+def test_mistakes_are_rejected(attributes: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Parameters("gbtree", attributes)
 
 
-def test_negative_numbers_and_lists() -> None:
+def test_negative_numbers_and_lists_are_accepted() -> None:
     minus = {"unary": "-", "of": {"number": 1}}
     native = Parameters("gbtree", {"base_score": minus, "monotone_constraints": [1, minus]}).native
     assert native["base_score"] == -1
@@ -79,7 +79,7 @@ def test_negative_numbers_and_lists() -> None:
     )
 
 
-def test_metrics_with_an_argument() -> None:
+def test_metrics_can_have_an_argument() -> None:
     assert Parameters("gbtree", {"eval_metric": "error@0.7"}).native["eval_metric"] == ["error@0.7"]
 
 
@@ -93,7 +93,7 @@ def test_metrics_with_an_argument() -> None:
         ("XGBoostRegressor", "gbtree"),
     ],
 )
-def test_estimators(name: str, booster: str) -> None:
+def test_estimator_decides_the_booster(name: str, booster: str) -> None:
     assert resolve_booster(name) == booster
 
 
@@ -101,6 +101,6 @@ def test_estimators(name: str, booster: str) -> None:
     ("name", "hint"),
     [("DNNClassifier", "xgboost.dart$"), ("xgboost.gbtre", "did you mean xgboost.gbtree"), ("sqlflow_models.X", "")],
 )
-def test_other_estimators_are_refused_in_one_line(name: str, hint: str) -> None:
+def test_other_estimators_are_rejected_in_one_line(name: str, hint: str) -> None:
     with pytest.raises(UserError, match=f"estimator {name} is not supported yet; supported: xgboost.gbtree.*{hint}"):
         resolve_booster(name)

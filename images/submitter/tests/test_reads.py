@@ -1,4 +1,4 @@
-"""A result table that its own statement reads is refused before any work, however the statement reads it."""
+"""A result table that its own statement reads is rejected before any work, also if it is read indirectly."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
+from conftest import Runner
 
 ROWS = "(1, 1), (2, 2)"
 
 
 @pytest.fixture
-def tables(here: Here) -> Here:
-    """Tables `source` and `other`, and a model `m`; `outcome` is a result table of ours with two rows."""
+def tables(runner: Runner) -> Runner:
+    """Creates tables `source` and `other`, a model `m`, and a result table `outcome` with a marker and two rows."""
     drop = [f"DROP TABLE IF EXISTS {name}" for name in ("outcome", "source", "other")]
     make = [sql for name in ("source", "other") for sql in (f"CREATE TABLE {name} (a INT, y INT)", insert(name))]
-    here.sql("DROP VIEW IF EXISTS outer_view", "DROP VIEW IF EXISTS inner_view", *drop, *make)
-    here.train("SELECT a, y FROM source", "y", attributes={"objective": "reg:squarederror"})
-    here.run(**PREDICT, select="SELECT a, y FROM source", model_dir="m")
-    return here
+    runner.sql("DROP VIEW IF EXISTS outer_view", "DROP VIEW IF EXISTS inner_view", *drop, *make)
+    runner.train("SELECT a, y FROM source", "y", attributes={"objective": "reg:squarederror"})
+    runner.run(**PREDICT, select="SELECT a, y FROM source", model_dir="m")
+    return runner
 
 
 PREDICT: dict[str, Any] = {"kind": "predict", "result_table": "outcome", "result_column": "p", "model": "m"}
@@ -34,7 +34,7 @@ def run(agent: StandInAgent, select: str, **fields: Any) -> Any:
 
 
 def refusal(agent: StandInAgent, select: str, **fields: Any) -> str:
-    """Gives why the statement was refused: before anything of it was done."""
+    """Returns the message about the rejected statement. No work was done."""
     done = run(agent, select, **fields)
     assert done.kinds() == ["started", "failure"], select
     failure = done.failure()
@@ -44,8 +44,8 @@ def refusal(agent: StandInAgent, select: str, **fields: Any) -> str:
     return str(failure.message)
 
 
-def dialect(here: Here) -> str:
-    return here.dsn.partition(":")[0]
+def dialect(runner: Runner) -> str:
+    return runner.dsn.partition(":")[0]
 
 
 READ = [
@@ -70,20 +70,20 @@ NOT_READ = [
 ]
 
 
-def test_a_table_that_is_read_only_where_a_plan_leaves_it_out_is_read(tables: Here, agent: StandInAgent) -> None:
-    # SQLite takes this one for a reference to itself.
+def test_table_in_a_branch_without_rows_is_read(tables: Runner, agent: StandInAgent) -> None:
+    # SQLite reads this as a reference to itself.
     own_name = "WITH outcome AS (SELECT a, y FROM outcome) SELECT a, y FROM outcome"
     for select in READ if dialect(tables) == "sqlite" else [*READ, own_name]:
         assert "cannot write table outcome: the statement reads it; choose another name" in refusal(agent, select)
     assert tables.sql("SELECT count(*) FROM outcome") == [("2",)]
 
 
-def test_a_name_that_is_no_table_is_not_read(tables: Here, agent: StandInAgent) -> None:
+def test_name_that_is_not_a_table_is_not_read(tables: Runner, agent: StandInAgent) -> None:
     for select in NOT_READ:
         assert "replaced table outcome (2 rows)\n" in run(agent, select).succeeded().stdout, select
 
 
-def test_a_table_behind_views_is_read(tables: Here, agent: StandInAgent) -> None:
+def test_table_read_through_views_is_found(tables: Runner, agent: StandInAgent) -> None:
     tables.sql(
         "CREATE VIEW inner_view AS SELECT a, y FROM source WHERE 1 = 0 AND EXISTS (SELECT 1 FROM other)",
         "CREATE VIEW outer_view AS SELECT a, y FROM inner_view WHERE 1 = 0",
@@ -98,20 +98,20 @@ def test_a_table_behind_views_is_read(tables: Here, agent: StandInAgent) -> None
         insert("outcome"),
     )
     if dialect(tables) == "postgresql":
-        told = run(agent, "SELECT * FROM outer_view").failure().message
-        assert "inner_view depends on it" in told
+        message = run(agent, "SELECT * FROM outer_view").failure().message
+        assert "inner_view depends on it" in message
     else:
-        # The marker, as a run of ours would have left it.
+        # The marker, as SQLFlow would have written it.
         mark_as_ours(tables)
         assert "the statement reads it" in refusal(agent, "SELECT * FROM outer_view")
     tables.sql("DROP VIEW outer_view", "DROP VIEW inner_view")
 
 
-def mark_as_ours(here: Here) -> None:
-    if dialect(here) == "mysql":
-        here.sql("ALTER TABLE outcome COMMENT = 'SQLFlow result table outcome'")
+def mark_as_ours(runner: Runner) -> None:
+    if dialect(runner) == "mysql":
+        runner.sql("ALTER TABLE outcome COMMENT = 'SQLFlow result table outcome'")
     else:
-        here.sql(
+        runner.sql(
             "DROP TABLE outcome",
             "CREATE TABLE outcome (/* SQLFlow result table outcome */ a INT, y INT)",
             insert("outcome"),
@@ -136,7 +136,7 @@ FUNCTIONS = {
 }
 
 
-def test_a_table_that_a_function_reads_is_read(tables: Here, agent: StandInAgent) -> None:
+def test_table_read_by_a_function_is_found(tables: Runner, agent: StandInAgent) -> None:
     if dialect(tables) == "sqlite":
         pytest.skip("SQLite keeps no functions")
     functions = FUNCTIONS[dialect(tables)]
@@ -158,7 +158,7 @@ def test_a_table_that_a_function_reads_is_read(tables: Here, agent: StandInAgent
         tables.sql(*(f"DROP FUNCTION {name}" for name in ("caller", "plain", "harmless")))
 
 
-def test_a_table_that_a_function_of_a_package_reads_is_read(tables: Here, agent: StandInAgent) -> None:
+def test_table_read_by_a_package_function_is_found(tables: Runner, agent: StandInAgent) -> None:
     if dialect(tables) != "mysql":
         pytest.skip("others have no packages")
     mode = "SET sql_mode = ORACLE"
@@ -174,23 +174,23 @@ def test_a_table_that_a_function_of_a_package_reads_is_read(tables: Here, agent:
         agent.run("DROP PACKAGE pack", replay=(mode,)).succeeded()
 
 
-def test_a_table_of_a_function_in_standard_sql_is_read(tables: Here, agent: StandInAgent) -> None:
+def test_table_read_by_a_standard_sql_function_is_found(tables: Runner, agent: StandInAgent) -> None:
     if dialect(tables) != "postgresql":
         pytest.skip("others have no such functions")
-    # Nothing is left of its text: PostgreSQL has parsed it.
+    # PostgreSQL stores the parsed body and no text.
     tables.sql(
         "CREATE FUNCTION parsed() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM outcome; END",
         "CREATE FUNCTION outer_one() RETURNS bigint LANGUAGE plpgsql AS 'BEGIN RETURN parsed(); END'",
     )
     try:
-        told = run(agent, "SELECT * FROM source WHERE a < parsed()").failure().message
-        assert "cannot write table outcome" in told
+        message = run(agent, "SELECT * FROM source WHERE a < parsed()").failure().message
+        assert "cannot write table outcome" in message
         assert "the statement may read it: function" in refusal(agent, "SELECT * FROM source WHERE a < outer_one()")
     finally:
         tables.sql("DROP FUNCTION outer_one", "DROP FUNCTION parsed")
 
 
-def test_a_table_of_that_name_in_another_database_is_another(tables: Here, agent: StandInAgent) -> None:
+def test_table_of_the_same_name_in_another_database_differs(tables: Runner, agent: StandInAgent) -> None:
     if dialect(tables) == "sqlite":
         pytest.skip("one file is one database")
     tables.sql("CREATE SCHEMA elsewhere", "CREATE TABLE elsewhere.outcome (a INT, y INT)", insert("elsewhere.outcome"))
@@ -206,7 +206,7 @@ def test_a_table_of_that_name_in_another_database_is_another(tables: Here, agent
         tables.sql("DROP VIEW outer_view", "DROP TABLE elsewhere.outcome", "DROP SCHEMA elsewhere")
 
 
-def test_validation_select_and_every_statement_count(tables: Here, agent: StandInAgent) -> None:
+def test_validation_select_and_every_statement_are_checked(tables: Runner, agent: StandInAgent) -> None:
     hidden = "SELECT * FROM source WHERE 1 = 0 AND EXISTS (SELECT 1 FROM outcome)"
     for kind, fields in (("evaluate", {"label": "y"}), ("explain", {})):
         done = agent.run(
@@ -215,7 +215,7 @@ def test_validation_select_and_every_statement_count(tables: Here, agent: StandI
         assert "the statement reads it" in done.failure().message
 
 
-def test_a_user_who_may_not_ask_gets_the_names_searched(tables: Here, agent: StandInAgent) -> None:
+def test_without_privileges_every_use_of_the_name_counts(tables: Runner, agent: StandInAgent) -> None:
     if dialect(tables) == "sqlite":
         pytest.skip("SQLite has no users")
     tables.sql("CREATE VIEW outer_view AS SELECT a, y FROM source")
@@ -238,11 +238,11 @@ def test_a_user_who_may_not_ask_gets_the_names_searched(tables: Here, agent: Sta
         scheme, _, rest = owner.partition("://")
         agent.dsn = f"{scheme}://poor:p@{rest.rpartition('@')[2]}"
         if scheme == "mysql":
-            # EXPLAIN of a view needs a right of its own.
-            told = "this user may not see the text of view test.outer_view"
-            assert told in refusal(agent, "SELECT * FROM outer_view")
-            told = "this user may not see the text of function test.harmless"
-            assert told in refusal(agent, "SELECT * FROM source WHERE a < harmless()")
+            # EXPLAIN of a view needs a privilege of its own.
+            message = "this user cannot see the text of view test.outer_view"
+            assert message in refusal(agent, "SELECT * FROM outer_view")
+            message = "this user cannot see the text of function test.harmless"
+            assert message in refusal(agent, "SELECT * FROM source WHERE a < harmless()")
         else:
             assert "the statement may read it: it names it" in refusal(agent, "SELECT a, y FROM source AS outcome")
         assert "the statement" in refusal(agent, "SELECT * FROM source WHERE 1 = 0 AND EXISTS (SELECT 1 FROM outcome)")

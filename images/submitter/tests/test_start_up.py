@@ -1,4 +1,4 @@
-"""What a standard step may import: its start-up time is a benchmark, and every module is a part of it."""
+"""The modules that a standard step may import. Its start-up time is a benchmark."""
 
 import os
 import re
@@ -42,14 +42,14 @@ def test_mysql_imports_no_other_driver(tmp_path: Path, mysql_dsn: str) -> None:
 
 def test_postgresql_imports_libpq_but_not_psycopg(tmp_path: Path, postgresql_dsn: str) -> None:
     modules = imported(tmp_path, postgresql_dsn)
-    # psycopg's errors module names a few classes of these.
+    # psycopg's errors module uses a few classes of these.
     allowed = {"asyncio", "inspect", "dataclasses"}
     assert not modules & ({*HEAVY, "sqlite3", "pymysql", "psycopg.connection", "psycopg.types"} - allowed)
     assert "psycopg.pq" in modules
 
 
 @pytest.mark.parametrize("name", ["sqlflow_submitter"])
-def test_a_plain_import_needs_nothing_but_protobuf(name: str) -> None:
+def test_import_needs_protobuf_only(name: str) -> None:
     code = f"import sys, {name}; print(*sorted(m for m in sys.modules if '.' not in m))"
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

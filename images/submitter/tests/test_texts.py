@@ -1,4 +1,4 @@
-"""Texts, names and connections that are not as they should be."""
+"""Texts that are not UTF-8, duplicate names, lost connections, and missing glyphs."""
 
 import sqlite3
 from contextlib import closing
@@ -6,35 +6,35 @@ from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
-from data import database, feature, make, meta, refused, trained
+from conftest import Runner
 from servers import cut_after
+from tables import database, feature, make, meta, rejects, trained
 
 from sqlflow_submitter.errors import UserError
 
 
-def test_texts_that_are_not_utf8(sqlite_here: Here) -> None:
-    path = sqlite_here.dsn.removeprefix("sqlite://")
+def test_texts_that_are_not_utf8_are_an_error(sqlite_runner: Runner) -> None:
+    path = sqlite_runner.dsn.removeprefix("sqlite://")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("CREATE TABLE d (x TEXT, y INT)")
         connection.executemany("INSERT INTO d VALUES (?, ?)", [(f"t{k % 3}", k % 2) for k in range(150)])
         connection.execute("UPDATE d SET x = CAST(x'ff41' AS TEXT) WHERE rowid = 120")
-    refused(sqlite_here, r"^column x, row 120: b'\\xffA' is binary data, or text that is not UTF-8")
-    trained(sqlite_here, select="x, y", table="d WHERE rowid <> 120")
+    rejects(sqlite_runner, r"^column x, row 120: b'\\xffA' is binary data, or text that is not UTF-8")
+    trained(sqlite_runner, select="x, y", table="d WHERE rowid <> 120")
     with pytest.raises(UserError, match=r"^column x, row 120: .* not UTF-8"):
-        sqlite_here.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
-    trained(sqlite_here, select="y AS z, y", table="d")
+        sqlite_runner.run(kind="evaluate", select="SELECT * FROM d", label="y", model_dir="m")
+    trained(sqlite_runner, select="y AS z, y", table="d")
     written = {"kind": "predict", "result_table": "d_out", "result_column": "p", "model_dir": "m"}
-    with pytest.raises(UserError, match=r"^column x, row 120: b'\\xffA' is not UTF-8: it cannot be written"):
-        sqlite_here.run(select="SELECT x, y AS z FROM d", **written)
+    with pytest.raises(UserError, match=r"^column x, row 120: b'\\xffA' cannot be written: it is not UTF-8"):
+        sqlite_runner.run(select="SELECT x, y AS z FROM d", **written)
 
 
-def test_the_encoding_of_a_session_changes_no_text(here: Here, agent: StandInAgent) -> None:
-    if database(here) == "sqlite":
+def test_session_encoding_does_not_change_texts(runner: Runner, agent: StandInAgent) -> None:
+    if database(runner) == "sqlite":
         return
-    make(here, "d", {"x": "text", "y": "integer"}, [(("é", "ü")[k % 2], k % 2) for k in range(50)])
+    make(runner, "d", {"x": "text", "y": "integer"}, [(("é", "ü")[k % 2], k % 2) for k in range(50)])
     for sql in (
-        "SET NAMES latin1" if database(here) == "mysql" else "SET client_encoding TO latin1",
+        "SET NAMES latin1" if database(runner) == "mysql" else "SET client_encoding TO latin1",
         "SET NAMES 'latin1'",
     ):
         run = agent.run(sql, "SELECT min(x), 'ö' FROM d")
@@ -48,17 +48,17 @@ def test_the_encoding_of_a_session_changes_no_text(here: Here, agent: StandInAge
             "output": "m",
         }
         agent.run(statement, replay=(sql,)).succeeded()
-        assert feature(meta(here), "x")["vocabulary"] == ["é", "ü"]
+        assert feature(meta(runner), "x")["vocabulary"] == ["é", "ü"]
 
 
-def test_a_column_that_comes_twice(here: Here) -> None:
-    make(here, "d", {"x": "integer", "y": "integer"}, [(1, 2)])
+def test_duplicate_column_is_rejected(runner: Runner) -> None:
+    make(runner, "d", {"x": "integer", "y": "integer"}, [(1, 2)])
     for select in ("x, x, y", "x, y, y"):
-        refused(here, r"^column [xy] comes 2 times in the select: give each its own name with AS$", select=select)
+        rejects(runner, r"^column [xy] occurs 2 times in the select; rename each with AS$", select=select)
 
 
 @pytest.mark.parametrize("is_reset", [False, True])
-def test_a_connection_that_is_lost_among_the_rows_is_one_sentence(
+def test_connection_lost_between_rows_is_reported_in_one_line(
     is_reset: bool, mysql_dsn: str, postgresql_dsn: str, tmp_path: Any
 ) -> None:
     selects = {
@@ -75,17 +75,17 @@ def test_a_connection_that_is_lost_among_the_rows_is_one_sentence(
             assert wrong not in failure.message
 
 
-def test_characters_that_no_font_has_are_said_once(sqlite_here: Here, capfd: pytest.CaptureFixture[str]) -> None:
+def test_missing_glyphs_cause_one_warning(sqlite_runner: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     make(
-        sqlite_here,
+        sqlite_runner,
         "d",
         {'"列"': "integer", '"b$c$"': "integer", "y": "integer"},
         [(k, k % 3, k % 2) for k in range(50)],
     )
-    trained(sqlite_here)
+    trained(sqlite_runner)
     capfd.readouterr()
-    run = sqlite_here.run(kind="explain", select="SELECT * FROM d", model="m", model_dir="m")
-    assert run.of("display")[0].data.startswith(b"\x89PNG")
+    run = sqlite_runner.run(kind="explain", select="SELECT * FROM d", model="m", model_dir="m")
+    assert run.payloads("display")[0].data.startswith(b"\x89PNG")
     said = capfd.readouterr()
     assert (said.out + said.err).count("no font") <= 1
     assert "UserWarning" not in said.err

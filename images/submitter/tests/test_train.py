@@ -1,14 +1,13 @@
-"""TRAIN, on each database and in each way; statements run in the tests' own process, as far as that does not matter."""
+"""TRAIN. Most statements run in the tests' process."""
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 import xgboost
 from agent import StandInAgent
-from conftest import Here
+from conftest import Runner
 from expressions import call
 from iris import COLUMNS, FEATURES, iris_statements
 
@@ -18,26 +17,26 @@ from sqlflow_submitter.model import WEIGHTS, ModelMeta
 IRIS = f"SELECT {FEATURES}, class FROM iris"
 
 
-def numbers(here: Here, rows: int = 400) -> None:
-    """Makes the table `numbers`: y = 3a - 2b + noise of a kind, c is a colour, big says whether y > 0."""
+def numbers(runner: Runner, rows: int = 400) -> None:
+    """Creates the table `numbers`: y = 3a - 2b + noise; colour is a category; big is whether y > 0."""
     values = []
     for i in range(rows):
         a, b = i % 17, i % 13
         y = 3 * a - 2 * b
         values.append(f"({i}, {a}, {b}, {y}, '{('red', 'green', 'blue')[i % 3]}', {int(y > 12)})")
-    here.sql(
+    runner.sql(
         "DROP TABLE IF EXISTS numbers",
         "CREATE TABLE numbers (id int, a int, b int, y int, colour varchar(9), big int)",
         f"INSERT INTO numbers VALUES {', '.join(values)}",
     )
 
 
-def meta(here: Here, name: str = "m") -> ModelMeta:
-    return ModelMeta.load(here.folder / name)
+def meta(runner: Runner, name: str = "m") -> ModelMeta:
+    return ModelMeta.load(runner.folder / name)
 
 
-def test_iris_through_the_agent(agent: StandInAgent, here: Here) -> None:
-    here.sql(*iris_statements())
+def test_iris_is_trained_through_the_agent(agent: StandInAgent, runner: Runner) -> None:
+    runner.sql(*iris_statements())
     run = agent.run(
         {
             "kind": "train",
@@ -58,14 +57,14 @@ def test_iris_through_the_agent(agent: StandInAgent, here: Here) -> None:
         }
     ).succeeded()
     assert run.kinds() == ["started", *["metrics"] * 5, "ended"]
-    measured = run.of("metrics")
+    measured = run.payloads("metrics")
     assert [metrics.step for metrics in measured] == [1, 2, 3, 4, 5]
     assert [metric.name for metric in measured[0].metrics] == ["train-mlogloss", "validate-mlogloss"]
     assert measured[-1].metrics[0].value < measured[0].metrics[0].value
-    progress = {(frame.phase, frame.done, frame.total, frame.unit) for frame in run.of("progress")}
+    progress = {(frame.phase, frame.done, frame.total, frame.unit) for frame in run.payloads("progress")}
     assert {("load", 150, 150, "rows"), ("train", 5, 5, "rounds")} <= progress
-    # Each round has a line, so a bar beside it must say the same.
-    assert [frame.done for frame in run.of("progress") if frame.phase == "train"] == [1, 2, 3, 4, 5]
+    # Each round has a line, and the progress bar must show the same round.
+    assert [frame.done for frame in run.payloads("progress") if frame.phase == "train"] == [1, 2, 3, 4, 5]
     assert "round 5/5  train-mlogloss=" in run.stdout
     folder = agent.folder / "outputs/m"
     assert sorted(path.name for path in folder.iterdir()) == ["model.ubj", "model_meta.json"]
@@ -81,37 +80,37 @@ def test_iris_through_the_agent(agent: StandInAgent, here: Here) -> None:
     assert document["created_by"].startswith("sqlflow_submitter ")
 
 
-def refused(here: Here, message: str, select: str = IRIS, label: str = "class", **fields: Any) -> None:
+def rejects(runner: Runner, message: str, select: str = IRIS, label: str = "class", **fields: Any) -> None:
     with pytest.raises(UserError, match=message):
-        here.train(select, label, **fields)
-    assert not (here.folder / "m").exists()
+        runner.train(select, label, **fields)
+    assert not (runner.folder / "m").exists()
 
 
-def test_what_does_not_exist_is_told_before_anything_is_loaded(here: Here) -> None:
-    here.sql(*iris_statements())
-    # A select that would fail as soon as its first row was computed: it is described, not run.
+def test_unknown_names_are_reported_before_data_is_loaded(runner: Runner) -> None:
+    runner.sql(*iris_statements())
+    # A select that fails when its first row is computed. It is described, not executed.
     late = f"SELECT {FEATURES}, class FROM iris ORDER BY sepal_length / (SELECT count(*) - 150 FROM iris)"
-    refused(here, r"^label clas does not exist; did you mean class\? \(the select has: sepal_length", late, "clas")
+    rejects(runner, r"^label clas does not exist; did you mean class\? \(the select has: sepal_length", late, "clas")
     columns = {"feature_columns": [{"ident": "sepal_lenght"}]}
-    refused(here, r"^column sepal_lenght does not exist; did you mean sepal_length", late, columns=columns)
-    refused(
-        here,
+    rejects(runner, r"^column sepal_lenght does not exist; did you mean sepal_length", late, columns=columns)
+    rejects(
+        runner,
         "validation.select: column petal_length does not exist",
         late,
         attributes={"validation.select": "SELECT sepal_length, sepal_width, class FROM iris"},
         columns={"feature_columns": [{"ident": "petal_length"}]},
     )
-    refused(here, "objective multi:sofmax does not exist", late, attributes={"objective": "multi:sofmax"})
-    refused(here, "attribute max_dept does not exist", late, attributes={"max_dept": 1})
-    refused(here, "estimator DNNClassifier is not supported yet", late, estimator="DNNClassifier")
-    refused(here, "FOR deep", late, columns={"deep": [{"ident": "sepal_length"}]})
-    refused(here, "no_such_table", "SELECT * FROM no_such_table")
-    refused(here, "times in the select", "SELECT a.*, b.class FROM iris a, iris b")
-    refused(here, "the select returned no rows", f"{IRIS} WHERE class > 5")
+    rejects(runner, "objective multi:sofmax does not exist", late, attributes={"objective": "multi:sofmax"})
+    rejects(runner, "attribute max_dept does not exist", late, attributes={"max_dept": 1})
+    rejects(runner, "estimator DNNClassifier is not supported yet", late, estimator="DNNClassifier")
+    rejects(runner, "FOR deep", late, columns={"deep": [{"ident": "sepal_length"}]})
+    rejects(runner, "no_such_table", "SELECT * FROM no_such_table")
+    rejects(runner, "times in the select", "SELECT a.*, b.class FROM iris a, iris b")
+    rejects(runner, "the select returned no rows", f"{IRIS} WHERE class > 5")
 
 
-def test_a_refusal_imports_no_large_library(sqlite_agent: StandInAgent, sqlite_here: Here) -> None:
-    sqlite_here.sql(*iris_statements())
+def test_rejected_statement_imports_no_large_library(sqlite_agent: StandInAgent, sqlite_runner: Runner) -> None:
+    sqlite_runner.sql(*iris_statements())
     (sqlite_agent.folder / "numpy.py").write_text("raise SystemExit('numpy was imported')")
     statement = {"kind": "train", "select": IRIS, "estimator": "xgboost.gbtree", "label": "clas", "output": "m"}
     failure = sqlite_agent.run(statement).failure()
@@ -119,25 +118,25 @@ def test_a_refusal_imports_no_large_library(sqlite_agent: StandInAgent, sqlite_h
     assert failure.message.startswith("label clas does not exist; did you mean class?")
 
 
-def test_a_null_label_is_counted(sqlite_here: Here) -> None:
-    sqlite_here.sql(*iris_statements(), "UPDATE iris SET class = NULL WHERE sepal_length > 7.5")
-    refused(sqlite_here, r"label class is NULL in 6 of 150 row\(s\)")
+def test_null_labels_are_an_error_with_their_count(sqlite_runner: Runner) -> None:
+    sqlite_runner.sql(*iris_statements(), "UPDATE iris SET class = NULL WHERE sepal_length > 7.5")
+    rejects(sqlite_runner, r"label class is NULL in 6 of 150 row\(s\)")
 
 
-def test_labels_that_are_text(here: Here) -> None:
-    here.sql(*iris_statements())
-    here.train(f"SELECT {FEATURES}, name FROM iris", "NAME", attributes={"objective": "multi:softprob"})
-    assert meta(here).classes == ["setosa", "versicolor", "virginica"]
-    assert meta(here).label == "name"
+def test_text_labels_are_classes(runner: Runner) -> None:
+    runner.sql(*iris_statements())
+    runner.train(f"SELECT {FEATURES}, name FROM iris", "NAME", attributes={"objective": "multi:softprob"})
+    assert meta(runner).classes == ["setosa", "versicolor", "virginica"]
+    assert meta(runner).label == "name"
 
 
-def test_the_objective_is_derived_from_the_label(sqlite_here: Here) -> None:
-    here = sqlite_here
-    here.sql(*iris_statements())
-    here.train(f"SELECT {FEATURES}, name FROM iris", "name", "a")
-    here.train(f"SELECT {FEATURES}, name FROM iris WHERE class < 2", "name", "b")
-    here.train(f"SELECT {FEATURES} FROM iris", "petal_width", "c")
-    found = [(meta(here, name).objective, meta(here, name).classes) for name in "abc"]
+def test_objective_is_derived_from_the_label(sqlite_runner: Runner) -> None:
+    runner = sqlite_runner
+    runner.sql(*iris_statements())
+    runner.train(f"SELECT {FEATURES}, name FROM iris", "name", "a")
+    runner.train(f"SELECT {FEATURES}, name FROM iris WHERE class < 2", "name", "b")
+    runner.train(f"SELECT {FEATURES} FROM iris", "petal_width", "c")
+    found = [(meta(runner, name).objective, meta(runner, name).classes) for name in "abc"]
     assert found == [
         ("multi:softprob", ["setosa", "versicolor", "virginica"]),
         ("binary:logistic", ["setosa", "versicolor"]),
@@ -145,22 +144,22 @@ def test_the_objective_is_derived_from_the_label(sqlite_here: Here) -> None:
     ]
 
 
-def test_class_numbers_that_do_not_begin_at_zero(sqlite_here: Here) -> None:
-    sqlite_here.sql(*iris_statements(), "UPDATE iris SET class = class * 10 - 5")
-    sqlite_here.train(IRIS, "class", attributes={"objective": "multi:softmax"})
-    assert meta(sqlite_here).classes == [-5, 5, 15]
+def test_class_numbers_need_not_begin_at_zero(sqlite_runner: Runner) -> None:
+    sqlite_runner.sql(*iris_statements(), "UPDATE iris SET class = class * 10 - 5")
+    sqlite_runner.train(IRIS, "class", attributes={"objective": "multi:softmax"})
+    assert meta(sqlite_runner).classes == [-5, 5, 15]
 
 
-def test_classes_that_do_not_fit_the_objective(sqlite_here: Here) -> None:
-    sqlite_here.sql(*iris_statements())
-    refused(sqlite_here, "needs two classes, label class has 3: 0, 1, 2", attributes={"objective": "binary:logistic"})
+def test_classes_must_fit_the_objective(sqlite_runner: Runner) -> None:
+    sqlite_runner.sql(*iris_statements())
+    rejects(sqlite_runner, "needs two classes, label class has 3: 0, 1, 2", attributes={"objective": "binary:logistic"})
     attributes = {"objective": "multi:softmax", "num_class": 2}
-    refused(sqlite_here, "num_class is 2, but label class has 3 classes", attributes=attributes)
+    rejects(sqlite_runner, "num_class is 2, but label class has 3 classes", attributes=attributes)
     attributes = {"objective": "multi:softmax"}
-    refused(sqlite_here, "one class only", f"{IRIS} WHERE class = 1", attributes=attributes)
-    refused(sqlite_here, "is no class", label="petal_width", attributes=attributes)
-    refused(
-        sqlite_here,
+    rejects(sqlite_runner, "one class only", f"{IRIS} WHERE class = 1", attributes=attributes)
+    rejects(sqlite_runner, "is not a class", label="petal_width", attributes=attributes)
+    rejects(
+        sqlite_runner,
         "label name, row 1: 'setosa' is not a number",
         f"SELECT {FEATURES}, name FROM iris",
         "name",
@@ -168,42 +167,42 @@ def test_classes_that_do_not_fit_the_objective(sqlite_here: Here) -> None:
     )
 
 
-def test_what_xgboost_refuses_is_one_line(sqlite_here: Here) -> None:
-    sqlite_here.sql(*iris_statements())
+def test_xgboost_error_is_reported_in_one_line(sqlite_runner: Runner) -> None:
+    sqlite_runner.sql(*iris_statements())
     attributes = {"objective": "reg:logistic", "base_score": 0.5}
-    refused(sqlite_here, r"^xgboost: label must be in .0, 1.", label="petal_length", attributes=attributes)
+    rejects(sqlite_runner, r"^xgboost: label must be in .0, 1.", label="petal_length", attributes=attributes)
 
 
 @pytest.mark.parametrize("booster", ["gbtree", "gblinear", "dart"])
-def test_regression_learns(sqlite_here: Here, booster: str) -> None:
-    numbers(sqlite_here)
-    run = sqlite_here.train(
+def test_regression_learns(sqlite_runner: Runner, booster: str) -> None:
+    numbers(sqlite_runner)
+    run = sqlite_runner.train(
         "SELECT a, b, y FROM numbers",
         "y",
         estimator=f"xgboost.{booster}",
         attributes={"objective": "reg:squarederror", "eta": 0.5, "train.num_boost_round": 60},
     )
-    first, *_, last = [metrics.metrics[0].value for metrics in run.of("metrics")]
+    first, *_, last = [metrics.metrics[0].value for metrics in run.payloads("metrics")]
     assert last < first / 10
 
 
 @pytest.mark.parametrize("booster", ["gbtree", "gblinear"])
-def test_a_derived_vocabulary_is_what_tells_colours_apart(sqlite_here: Here, booster: str) -> None:
-    numbers(sqlite_here)
-    run = sqlite_here.train(
+def test_derived_vocabulary_distinguishes_colours(sqlite_runner: Runner, booster: str) -> None:
+    numbers(sqlite_runner)
+    run = sqlite_runner.train(
         "SELECT colour, CASE colour WHEN 'red' THEN 5 WHEN 'green' THEN -5 ELSE 20 END AS y FROM numbers",
         "y",
         estimator=f"xgboost.{booster}",
         attributes={"eta": 1, "lambda": 0, "train.num_boost_round": 40},
     )
-    assert meta(sqlite_here).features[0].vocabulary == ["blue", "green", "red"]
-    assert run.of("metrics")[-1].metrics[0].value < 0.1
+    assert meta(sqlite_runner).features[0].vocabulary == ["blue", "green", "red"]
+    assert run.payloads("metrics")[-1].metrics[0].value < 0.1
 
 
-def test_every_feature_column(here: Here) -> None:
-    numbers(here)
-    glue = "CONCAT(a, ',', b)" if "mysql" in here.dsn else "a || ',' || b"
-    pair = "CONCAT(a, ':', b)" if "mysql" in here.dsn else "a || ':' || b"
+def test_every_feature_column_can_be_trained(runner: Runner) -> None:
+    numbers(runner)
+    glue = "CONCAT(a, ',', b)" if "mysql" in runner.dsn else "a || ',' || b"
+    pair = "CONCAT(a, ':', b)" if "mysql" in runner.dsn else "a || ':' || b"
     columns = [
         call("DENSE", "v", 2, "COMMA"),
         call("SPARSE", "s", 20),
@@ -214,13 +213,13 @@ def test_every_feature_column(here: Here) -> None:
         call("CROSS", ["colour", "b"], 1000),
         {"ident": "id"},
     ]
-    here.train(
+    runner.train(
         f"SELECT id, a, b, colour, {glue} AS v, {pair} AS s, y FROM numbers",
         "y",
         columns={"feature_columns": columns},
         attributes={"train.num_boost_round": 2},
     )
-    kinds = [feature.kind for feature in meta(here).features]
+    kinds = [feature.kind for feature in meta(runner).features]
     assert kinds == [
         "dense",
         "sparse",
@@ -232,7 +231,7 @@ def test_every_feature_column(here: Here) -> None:
         "dense",
     ]
     table = f"(SELECT id, a, b, colour, {glue} AS v, {pair} AS s, y FROM numbers)"
-    here.run(
+    runner.run(
         kind="predict",
         select=f"SELECT * FROM {table} AS q",
         result_table="fc_out",
@@ -240,41 +239,41 @@ def test_every_feature_column(here: Here) -> None:
         model="m",
         model_dir="m",
     )
-    assert here.sql("SELECT count(*) FROM fc_out WHERE p IS NOT NULL") == [("400",)]
+    assert runner.sql("SELECT count(*) FROM fc_out WHERE p IS NOT NULL") == [("400",)]
 
 
-def test_the_same_statement_gives_the_same_model(sqlite_here: Here) -> None:
-    numbers(sqlite_here)
+def test_training_is_deterministic(sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner)
     attributes = {"subsample": 0.5, "colsample_bytree": 0.5, "seed": 3}
     for output in ("one", "two"):
-        sqlite_here.train("SELECT a, b, colour, y FROM numbers", "y", output, attributes=attributes)
-    weights = [(sqlite_here.folder / output / WEIGHTS).read_bytes() for output in ("one", "two")]
+        sqlite_runner.train("SELECT a, b, colour, y FROM numbers", "y", output, attributes=attributes)
+    weights = [(sqlite_runner.folder / output / WEIGHTS).read_bytes() for output in ("one", "two")]
     assert weights[0] == weights[1]
 
 
-def test_constraints_reach_the_library(sqlite_here: Here) -> None:
-    numbers(sqlite_here)
+def test_constraints_reach_the_library(sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner)
     attributes = {"monotone_constraints": [0, 1], "interaction_constraints": [[0], [1]], "max_depth": 3}
-    sqlite_here.train("SELECT a, b, y FROM numbers", "y", attributes=attributes)
-    # y falls with b, but the model may not.
+    sqlite_runner.train("SELECT a, b, y FROM numbers", "y", attributes=attributes)
+    # y decreases with b, but the model must not.
     predicted = "SELECT 8 AS a, 1 AS b UNION ALL SELECT 8, 11"
-    sqlite_here.run(kind="predict", select=predicted, result_table="p", result_column="y", model_dir="m")
-    low, high = (float(y) for (y,) in sqlite_here.sql("SELECT y FROM p ORDER BY b"))
+    sqlite_runner.run(kind="predict", select=predicted, result_table="p", result_column="y", model_dir="m")
+    low, high = (float(y) for (y,) in sqlite_runner.sql("SELECT y FROM p ORDER BY b"))
     assert low <= high
 
 
-def test_epochs_and_batches_boost_again(sqlite_here: Here) -> None:
-    numbers(sqlite_here)
+def test_epochs_and_batches_boost_again(sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner)
     attributes = {"train.num_boost_round": 3, "train.epoch": 2, "train.batch_size": 150}
-    run = sqlite_here.train("SELECT a, b, y FROM numbers", "y", attributes=attributes)
+    run = sqlite_runner.train("SELECT a, b, y FROM numbers", "y", attributes=attributes)
     # Three batches (150, 150, 100) in each of two epochs.
-    assert [metrics.step for metrics in run.of("metrics")] == list(range(1, 19))
-    assert run.of("progress")[-1].done == 18
+    assert [metrics.step for metrics in run.payloads("metrics")] == list(range(1, 19))
+    assert run.payloads("progress")[-1].done == 18
 
 
-def test_training_stops_early(sqlite_here: Here) -> None:
-    numbers(sqlite_here)
-    run = sqlite_here.train(
+def test_training_stops_early(sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner)
+    run = sqlite_runner.train(
         "SELECT a, b, y FROM numbers",
         "y",
         attributes={
@@ -283,40 +282,42 @@ def test_training_stops_early(sqlite_here: Here) -> None:
             "validation.select": "SELECT a, b, -y AS y FROM numbers",
         },
     )
-    rounds = run.of("metrics")
+    rounds = run.payloads("metrics")
     assert len(rounds) < 500
     best = min(metrics.metrics[1].value for metrics in rounds)
-    assert meta(sqlite_here).evaluation["validate-rmse"] == best
-    kept = xgboost.Booster(model_file=sqlite_here.folder / "m" / WEIGHTS).num_boosted_rounds()
+    assert meta(sqlite_runner).evaluation["validate-rmse"] == best
+    kept = xgboost.Booster(model_file=sqlite_runner.folder / "m" / WEIGHTS).num_boosted_rounds()
     assert rounds[kept - 1].metrics[1].value == best
-    # Said once more, for curves in which the round is marked.
+    # Sent again, to mark the kept round in the curves.
     assert [(it.step, it.metrics[1].value) for it in rounds if it.kept] == [(kept, best)]
 
 
-def test_using_an_earlier_model_goes_on_from_it(sqlite_here: Here) -> None:
-    numbers(sqlite_here)
+def test_using_continues_the_earlier_model(sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner)
     select = "SELECT a, b, colour, y FROM numbers"
     attributes = {"train.num_boost_round": 5}
-    before = sqlite_here.train(select, "y", "m0", attributes=attributes)
-    after = sqlite_here.train(select, "y", "m1", attributes=attributes, pretrained="m0")
-    last, first = before.of("metrics")[-1].metrics[0].value, after.of("metrics")[0].metrics[0].value
+    before = sqlite_runner.train(select, "y", "m0", attributes=attributes)
+    after = sqlite_runner.train(select, "y", "m1", attributes=attributes, pretrained="m0")
+    last, first = before.payloads("metrics")[-1].metrics[0].value, after.payloads("metrics")[0].metrics[0].value
     assert first < last
-    whole = sqlite_here.train(select, "y", "m2", attributes={"train.num_boost_round": 10})
-    assert after.of("metrics")[-1].metrics[0].value == pytest.approx(whole.of("metrics")[-1].metrics[0].value, rel=1e-3)
-    # A text keeps its code; one that the earlier model has not seen stays unknown.
+    whole = sqlite_runner.train(select, "y", "m2", attributes={"train.num_boost_round": 10})
+    assert after.payloads("metrics")[-1].metrics[0].value == pytest.approx(
+        whole.payloads("metrics")[-1].metrics[0].value, rel=1e-3
+    )
+    # A text keeps its code. A text that the earlier model has not seen stays unknown.
     amber = "SELECT a, b, CASE colour WHEN 'blue' THEN 'amber' ELSE colour END AS colour, y FROM numbers"
-    sqlite_here.train(amber, "y", "m3", pretrained="m0")
-    assert meta(sqlite_here, "m3").features[2].vocabulary == ["blue", "green", "red"]
-    refused(
-        sqlite_here,
+    sqlite_runner.train(amber, "y", "m3", pretrained="m0")
+    assert meta(sqlite_runner, "m3").features[2].vocabulary == ["blue", "green", "red"]
+    rejects(
+        sqlite_runner,
         "objective reg:squarederror",
         select,
         "y",
         pretrained="m0",
         attributes={"objective": "count:poisson"},
     )
-    refused(
-        sqlite_here,
+    rejects(
+        sqlite_runner,
         "other columns: a, b, colour",
         select,
         "y",
@@ -325,8 +326,8 @@ def test_using_an_earlier_model_goes_on_from_it(sqlite_here: Here) -> None:
     )
 
 
-def test_rounds_are_printed_in_bounded_number(sqlite_agent: StandInAgent, sqlite_here: Here) -> None:
-    numbers(sqlite_here, 50)
+def test_number_of_printed_rounds_is_bounded(sqlite_agent: StandInAgent, sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner, 50)
     run = sqlite_agent.run(
         {
             "kind": "train",
@@ -337,21 +338,21 @@ def test_rounds_are_printed_in_bounded_number(sqlite_agent: StandInAgent, sqlite
             "output": "m",
         }
     ).succeeded()
-    assert len(run.of("metrics")) == 1000
+    assert len(run.payloads("metrics")) == 1000
     printed = [line for line in run.stdout.splitlines() if line.startswith("round ")]
     assert 40 < len(printed) < 60
     assert printed[0].startswith("round 1/1000 ")
     assert printed[-1].startswith("round 1000/1000 ")
 
 
-def test_a_missing_model_folder_is_told(sqlite_here: Here, tmp_path: Path) -> None:
-    numbers(sqlite_here, 50)
-    with pytest.raises(Exception, match="cannot be read"):
-        sqlite_here.train("SELECT a, y FROM numbers", "y", pretrained="nowhere")
+def test_missing_model_folder_is_reported(sqlite_runner: Runner) -> None:
+    numbers(sqlite_runner, 50)
+    with pytest.raises(Exception, match="cannot read the model"):
+        sqlite_runner.train("SELECT a, y FROM numbers", "y", pretrained="nowhere")
 
 
-def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgent, here: Here) -> None:
-    here.sql(*iris_statements(), "DROP TABLE IF EXISTS precious", "CREATE TABLE precious (a INT)")
+def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgent, runner: Runner) -> None:
+    runner.sql(*iris_statements(), "DROP TABLE IF EXISTS precious", "CREATE TABLE precious (a INT)")
     train = {"kind": "train", "select": IRIS, "estimator": "xgboost.gbtree", "label": "class", "model": "m"}
     first = {**train, "output": "outputs/m", "pretrained": None}
     use = {"select": "SELECT * FROM iris", "model": "m"}
@@ -367,7 +368,7 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
     replaced = {**good[0], "result_table": "precious", "attributes": {"result.replace": True}}
     agent.run(first, ahead=[replaced, {**good[0], "index": 2, "result_table": "precious"}]).succeeded()
     narrow = "SELECT sepal_length FROM iris"
-    for statement, told in [
+    for statement, message in [
         ({**good[0], "select": "SELECT * FROM irs"}, r".*irs.*; did you mean iris\?$"),
         ({**good[0], "select": narrow}, r"the model's column \w+ does not exist"),
         ({**good[1], "label": "clas"}, r"label clas does not exist; did you mean class"),
@@ -382,14 +383,14 @@ def test_later_statements_are_checked_before_the_first_trains(agent: StandInAgen
         run = agent.run(first, ahead=[statement, good[2]])
         assert run.kinds() == ["started", "failure"]
         number, kind = int(str(statement["index"])) + 1, str(statement["kind"]).upper()
-        assert re.match(rf"statement {number} \(TO {kind}\): .*{told}", run.failure().message), run.failure().message
+        assert re.match(rf"statement {number} \(TO {kind}\): .*{message}", run.failure().message), run.failure().message
     twice = agent.run(first, ahead=[{**good[0], "select": narrow}, {**good[1], "label": "clas"}]).failure().message
     assert re.match(r"statement 2 \(TO PREDICT\): .*; statement 3 \(TO EVALUATE\): ", twice), twice
-    here.sql("DROP TABLE precious")
+    runner.sql("DROP TABLE precious")
 
 
-def test_a_column_that_training_leaves_out_is_not_needed_by_what_follows(agent: StandInAgent, here: Here) -> None:
-    here.sql(*iris_statements())
+def test_column_omitted_in_training_is_not_required_later(agent: StandInAgent, runner: Runner) -> None:
+    runner.sql(*iris_statements())
     select = f"SELECT {FEATURES}, CASE WHEN class < 0 THEN 1.5 END AS empty, class FROM iris"
     first = {"kind": "train", "select": select, "estimator": "xgboost.gbtree", "label": "class", "model": "m"}
     use = {"kind": "explain", "model": "m", "index": 1, "result_table": None}

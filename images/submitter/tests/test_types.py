@@ -1,4 +1,4 @@
-"""Every column type of each database, value by value, and NULL of each."""
+"""Each column type of each database, with a value and with NULL."""
 
 from typing import Any
 
@@ -14,18 +14,18 @@ DAY = 86_400_000_000
 
 
 def columns_of(dsn: str, sql: str) -> tuple[list[tuple[str, str]], list[Column]]:
-    """Gives names and types of the head, and the columns of the one batch."""
+    """Returns the names and types of the head, and the columns of the single batch."""
     recorder = Recorder()
     with connect(dsn) as database:
         run_standard(sql, database, StatementChannel(recorder, 0))
-    (head,) = recorder.run.of("head")
-    (rows,) = recorder.run.of("rows")
+    (head,) = recorder.run.payloads("head")
+    (rows,) = recorder.run.payloads("rows")
     types = [column_type.database_type for column_type in head.column_types]
     return list(zip(head.column_names, types, strict=True)), list(rows.columns)
 
 
 def value_of(column: Column) -> tuple[str | None, Any]:
-    """Gives a column's place in the oneof and its first value."""
+    """Returns the field of a column's oneof, and its first value."""
     kind = column.WhichOneof("values")
     return (kind, getattr(column, kind).values[0]) if kind else (None, None)
 
@@ -96,19 +96,23 @@ SQLITE = [
 
 
 @pytest.mark.parametrize(("expression", "name", "place", "value"), POSTGRESQL)
-def test_postgresql(postgresql_dsn: str, expression: str, name: str, place: str, value: object) -> None:
+def test_postgresql_types_are_decoded(
+    postgresql_dsn: str, expression: str, name: str, place: str, value: object
+) -> None:
     head, columns = columns_of(postgresql_dsn, f"SELECT {expression} AS v")
     assert head[0] == ("v", name)
     assert value_of(columns[0]) == (place, value)
 
 
-def test_postgresql_says_which_timestamps_have_a_zone(postgresql_dsn: str) -> None:
+def test_postgresql_timestamps_with_zone_are_marked(postgresql_dsn: str) -> None:
     _, columns = columns_of(postgresql_dsn, "SELECT now() AS a, now()::timestamp AS b")
     assert [column.timestamps.has_zone for column in columns] == [True, False]
 
 
 @pytest.mark.parametrize(("declared", "literal", "name", "place", "value"), MYSQL)
-def test_mysql(mysql_dsn: str, declared: str, literal: str, name: str, place: str, value: object) -> None:
+def test_mysql_types_are_decoded(
+    mysql_dsn: str, declared: str, literal: str, name: str, place: str, value: object
+) -> None:
     with connect(mysql_dsn) as database:
         database.run("DROP TABLE IF EXISTS types")
         database.run(f"CREATE TABLE types (v {declared})")
@@ -128,7 +132,7 @@ def test_mysql_zero_date_is_text(mysql_dsn: str) -> None:
     assert value_of(columns[1]) == ("strings", "2024-00-00 00:00:00")
 
 
-def test_mysql_aggregates_and_literal_null(mysql_dsn: str) -> None:
+def test_mysql_aggregates_and_null_literals_are_decoded(mysql_dsn: str) -> None:
     _, columns = columns_of(mysql_dsn, "SELECT AVG(v), SUM(v), NULL FROM (SELECT 1 AS v UNION SELECT 2) AS q")
     assert value_of(columns[0]) == ("decimals", "1.5000")
     assert value_of(columns[1]) == ("decimals", "3")
@@ -137,7 +141,7 @@ def test_mysql_aggregates_and_literal_null(mysql_dsn: str) -> None:
 
 
 @pytest.mark.parametrize(("expression", "place", "value"), SQLITE)
-def test_sqlite(sqlite_dsn: str, expression: str, place: str, value: object) -> None:
+def test_sqlite_types_are_decoded(sqlite_dsn: str, expression: str, place: str, value: object) -> None:
     head, columns = columns_of(sqlite_dsn, f"SELECT {expression} AS v")
     assert head == [("v", "")]
     assert value_of(columns[0]) == (place, value)
@@ -148,7 +152,7 @@ def test_sqlite_text_that_is_not_utf8_stays_bytes(sqlite_dsn: str) -> None:
     assert columns[0].mixed.values[0].blob_value == b"\xffA"
 
 
-def test_sqlite_mixed_types_in_one_column(sqlite_dsn: str) -> None:
+def test_sqlite_column_can_have_mixed_types(sqlite_dsn: str) -> None:
     selects = " UNION ALL ".join(f"SELECT {literal} AS v" for literal in ("1", "'a'", "NULL", "1.5", "x'ff'"))
     _, columns = columns_of(sqlite_dsn, selects)
     values = columns[0].mixed.values
@@ -162,7 +166,7 @@ def test_sqlite_mixed_types_in_one_column(sqlite_dsn: str) -> None:
     assert columns[0].nulls == b"\x04"
 
 
-def test_nulls_among_values(dsn: str) -> None:
+def test_nulls_are_marked(dsn: str) -> None:
     rows = " UNION ALL ".join(f"SELECT {place} AS k, {'NULL' if place % 3 == 0 else place} AS v" for place in range(20))
     _, columns = columns_of(dsn, f"SELECT k, v FROM ({rows}) AS q ORDER BY k")
     assert list(columns[1].int64s.values) == [0 if place % 3 == 0 else place for place in range(20)]
@@ -170,7 +174,7 @@ def test_nulls_among_values(dsn: str) -> None:
     assert columns[0].nulls == b""
 
 
-def test_repeated_and_empty_names(agent: StandInAgent) -> None:
+def test_repeated_and_empty_names_are_kept(agent: StandInAgent) -> None:
     run = agent.run("SELECT 1 AS a, 2 AS a").succeeded()
-    assert list(run.of("head")[0].column_names) == ["a", "a"]
+    assert list(run.payloads("head")[0].column_names) == ["a", "a"]
     assert run.rows() == [("1", "2")]

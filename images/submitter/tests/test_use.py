@@ -1,15 +1,14 @@
-"""PREDICT, EVALUATE, EXPLAIN and SHOW TRAIN: what they read, say and write."""
+"""PREDICT, and result tables."""
 
 import os
 import signal
-import struct
 import subprocess
 from typing import Any
 
 import pytest
 from agent import StandInAgent
-from conftest import Here
-from iris import COLUMNS, FEATURES, iris_statements
+from conftest import Runner, with_iris_model
+from iris import COLUMNS, FEATURES
 
 from sqlflow_submitter.connect import connect
 from sqlflow_submitter.errors import CommitRefused, UserError
@@ -17,44 +16,19 @@ from sqlflow_submitter.errors import CommitRefused, UserError
 IRIS = f"SELECT {FEATURES}, class FROM iris"
 
 
-@pytest.fixture
-def iris(here: Here) -> Here:
-    """A model `m` that tells iris by the name, and none of the tables that these tests write."""
-    return trained(here)
-
-
-@pytest.fixture
-def sqlite_iris(sqlite_here: Here) -> Here:
-    return trained(sqlite_here)
-
-
-def trained(here: Here) -> Here:
-    here.sql(*iris_statements(), "DROP TABLE IF EXISTS outcome", "DROP TABLE IF EXISTS outcome__01jtest_1_1")
-    here.train(f"SELECT {FEATURES}, name FROM iris", "name", attributes={"objective": "multi:softmax"})
-    return here
-
-
-def predict(
-    here: Here, select: str = "SELECT * FROM iris", table: str = "outcome", column: str = "name", **more: Any
-) -> Any:
-    return here.run(
-        kind="predict", select=select, result_table=table, result_column=column, model="m", model_dir="m", **more
-    )
-
-
-def tables(here: Here) -> set[str]:
-    """Names the tables that these tests may have made."""
+def tables(runner: Runner) -> set[str]:
+    """Returns the tables that these tests may have created."""
     sql = {
         "sqlite": "SELECT name FROM sqlite_master WHERE type = 'table'",
         "mysql": "SELECT table_name FROM information_schema.tables "
         "WHERE table_schema = DATABASE() AND table_type = 'BASE TABLE'",
         "postgresql": "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace",
-    }[here.dsn.partition(":")[0]]
-    return {name for (name,) in here.sql(sql) if name.startswith("outcome")}
+    }[runner.dsn.partition(":")[0]]
+    return {name for (name,) in runner.sql(sql) if name.startswith("outcome")}
 
 
-def test_predict_writes_the_selects_columns_and_the_label(iris: Here) -> None:
-    run = predict(iris)
+def test_predict_writes_the_selects_columns_and_the_label(iris: Runner) -> None:
+    run = iris.predict()
     assert run.kinds() == ["started", "commit", "ended"]
     with connect(iris.dsn) as database:
         described = database.describe("SELECT * FROM outcome")
@@ -68,7 +42,7 @@ def test_predict_writes_the_selects_columns_and_the_label(iris: Here) -> None:
     assert tables(iris) == {"outcome"}
 
 
-def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
+def test_predict_keeps_every_type(iris: Runner) -> None:
     extra = {
         "sqlite": "x'00ff27' AS b, 9223372036854775807 AS i, 'a''\\ é' AS t, NULL AS n, 0.1 AS f",
         "mysql": "X'00ff27' AS b, 18446744073709551615 AS i, 'a''\\\\ é' AS t, NULL AS n, 0.1e0 AS f, 1.50 AS d, "
@@ -79,7 +53,7 @@ def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
         "true AS yes, 'infinity'::date AS inf, 'NaN'::float8 AS nan",
     }[iris.dsn.partition(":")[0]]
     select = f"SELECT {FEATURES}, {extra} FROM iris -- with a comment"
-    predict(iris, select)
+    iris.predict(select)
     with connect(iris.dsn) as database:
         written = [column.database_type for column in database.describe("SELECT * FROM outcome")]
         read = [column.database_type for column in database.describe(select)]
@@ -87,15 +61,15 @@ def test_predict_keeps_every_type_as_it_was(iris: Here) -> None:
     before = iris.sql(f"SELECT {columns} FROM ({select}\n) AS q LIMIT 1")
     assert iris.sql(f"SELECT DISTINCT {columns} FROM outcome") == before
     if "sqlite" not in iris.dsn:
-        # The literal NULL gets some type, a bit string may become bytes.
+        # The type of the literal NULL may vary, and a bit string may become bytes.
         differing = [(a, b) for a, b in zip(read, written, strict=False) if a.split("(")[0] != b.split("(")[0]]
         assert len(differing) <= 2, differing
 
 
-def test_predict_replaces_its_older_result_and_says_so(iris: Here, capfd: pytest.CaptureFixture[str]) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 1")
+def test_predict_replaces_its_older_result_and_reports_it(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
+    iris.predict("SELECT * FROM iris WHERE class = 1")
     assert "replaced" not in capfd.readouterr().out
-    predict(iris)
+    iris.predict()
     assert "replaced table outcome (50 rows)\n" in capfd.readouterr().out
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}
@@ -104,52 +78,52 @@ def test_predict_replaces_its_older_result_and_says_so(iris: Here, capfd: pytest
 REPLACE: dict[str, object] = {"result.replace": True}
 
 
-def test_a_table_that_a_person_made_is_replaced_only_when_asked(iris: Here, capfd: pytest.CaptureFixture[str]) -> None:
+def test_table_of_a_user_is_replaced_only_with_result_replace(iris: Runner, capfd: pytest.CaptureFixture[str]) -> None:
     iris.sql("CREATE TABLE outcome (precious INT)", "INSERT INTO outcome VALUES (1), (2)")
     evaluate = {"kind": "evaluate", "select": "SELECT * FROM iris", "label": "name", "model": "m", "model_dir": "m"}
     explain = {"kind": "explain", "select": "SELECT * FROM iris", "model": "m", "model_dir": "m"}
-    refused = r"cannot write table outcome: it exists \(2 rows\) and this release .* did not make it; .*replace = true"
+    rejects = r"cannot write table outcome: it exists \(2 rows\) and this release .* did not make it; .*replace = true"
     for statement in (evaluate, explain):
-        with pytest.raises(UserError, match=refused):
+        with pytest.raises(UserError, match=rejects):
             iris.run(**statement, result_table="outcome")
-    with pytest.raises(UserError, match=refused):
-        predict(iris)
+    with pytest.raises(UserError, match=rejects):
+        iris.predict()
     assert iris.sql("SELECT precious FROM outcome ORDER BY 1") == [("1",), ("2",)]
-    predict(iris, attributes=REPLACE)
+    iris.predict(attributes=REPLACE)
     assert "replaced table outcome (2 rows)\n" in capfd.readouterr().out
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
-    # From now on it is ours, whichever statement made it.
+    # From now on it has a marker, whichever statement created it.
     for statement in (evaluate, explain):
         iris.run(**statement, result_table="outcome")
-    predict(iris)
+    iris.predict()
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_that_took_the_place_of_ours_is_a_persons(iris: Here) -> None:
-    predict(iris)
+def test_table_recreated_by_a_user_is_not_replaced(iris: Runner) -> None:
+    iris.predict()
     iris.sql("DROP TABLE outcome", "CREATE TABLE outcome (precious INT)")
     with pytest.raises(UserError, match="SQLFlow did not make it"):
-        predict(iris)
+        iris.predict()
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_that_a_person_has_renamed_or_copied_is_the_persons(iris: Here) -> None:
-    predict(iris)
+def test_renamed_or_copied_table_is_not_replaced(iris: Runner) -> None:
+    iris.predict()
     iris.sql("ALTER TABLE outcome RENAME TO outcome_kept")
     copy = {"sqlite": "AS SELECT * FROM outcome_kept"}.get(iris.dsn.partition(":")[0])
     copy = copy or ("LIKE outcome_kept" if "mysql" in iris.dsn else "(LIKE outcome_kept INCLUDING ALL)")
     iris.sql("DROP TABLE IF EXISTS outcome_copy", f"CREATE TABLE outcome_copy {copy}")
     for table in ("outcome_kept", "outcome_copy"):
         with pytest.raises(UserError, match="SQLFlow did not make it"):
-            predict(iris, table=table)
-    predict(iris)
+            iris.predict(table=table)
+    iris.predict()
     assert tables(iris) == {"outcome", "outcome_kept", "outcome_copy"}
     iris.sql("DROP TABLE outcome_kept", "DROP TABLE outcome_copy")
 
 
-def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here) -> None:
+def test_table_that_the_statement_reads_is_replaced_only_with_result_replace(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
-    predict(iris, "SELECT * FROM iris WHERE class = 1")
+    iris.predict("SELECT * FROM iris WHERE class = 1")
     iris.sql("DROP VIEW IF EXISTS seen", "CREATE VIEW seen AS SELECT * FROM outcome")
     read = "cannot write table .*outcome: (the statement reads it; choose another name|seen depends on it)"
     for select in (
@@ -159,87 +133,87 @@ def test_a_table_that_the_statement_reads_is_replaced_only_when_asked(iris: Here
         "SELECT * FROM seen",
     ):
         with pytest.raises(UserError, match=read):
-            predict(iris, select)
+            iris.predict(select)
         with pytest.raises(UserError, match=read):
-            predict(iris, select, table=f"{schema}.outcome")
+            iris.predict(select, table=f"{schema}.outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     if "postgresql" in iris.dsn:
         with pytest.raises(UserError, match=r"cannot write table outcome: seen depends on it, .*; drop that first"):
-            predict(iris)
+            iris.predict()
     iris.sql("DROP VIEW seen")
-    # A column or an alias of that name is no table, nor is an alias that is named like the schema.
+    # A column or alias of that name is not a table, and neither is an alias with the schema's name.
     alias = schema if schema != "main" else "m"
-    predict(iris, f"SELECT {alias}.*, {alias}.class AS outcome FROM iris AS {alias} WHERE ({alias}.class = 1)")
-    predict(iris, "SELECT outcome.*, class AS outcome FROM iris AS outcome")
+    iris.predict(f"SELECT {alias}.*, {alias}.class AS outcome FROM iris AS {alias} WHERE ({alias}.class = 1)")
+    iris.predict("SELECT outcome.*, class AS outcome FROM iris AS outcome")
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
-    predict(iris, "SELECT * FROM outcome WHERE sepal_length > 100", attributes=REPLACE)
+    iris.predict("SELECT * FROM outcome WHERE sepal_length > 100", attributes=REPLACE)
     assert iris.sql("SELECT count(*) FROM outcome") == [("0",)]
     assert tables(iris) == {"outcome"}
 
 
-def test_predict_into_a_schema(iris: Here) -> None:
+def test_predict_writes_to_a_schema(iris: Runner) -> None:
     schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[iris.dsn.partition(":")[0]]
-    predict(iris, table=f"{schema}.outcome", column="Prediction")
+    iris.predict(table=f"{schema}.outcome", column="Prediction")
     column = "prediction"
     assert iris.sql(f"SELECT count({column}) FROM {schema}.outcome") == [("150",)]
     with pytest.raises(UserError):
-        predict(iris, table="no_such_schema.outcome")
+        iris.predict(table="no_such_schema.outcome")
 
 
-def test_predict_into_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
-    here = trained(Here(postgresql_dsn, tmp_path))
-    predict(here, table="postgres.public.outcome")
-    assert here.sql("SELECT count(*) FROM outcome") == [("150",)]
+def test_predict_writes_to_a_database_and_schema(postgresql_dsn: str, tmp_path: Any) -> None:
+    runner = with_iris_model(Runner(postgresql_dsn, tmp_path))
+    runner.predict(table="postgres.public.outcome")
+    assert runner.sql("SELECT count(*) FROM outcome") == [("150",)]
 
 
-def test_numbers_and_class_numbers_keep_their_type(iris: Here) -> None:
+def test_numbers_and_class_numbers_keep_their_type(iris: Runner) -> None:
     iris.train(f"SELECT {FEATURES} FROM iris", "petal_width", attributes={"objective": "reg:squarederror"})
-    predict(iris, column="width")
+    iris.predict(column="width")
     ((low, high),) = iris.sql("SELECT min(width), max(width) FROM outcome")
     assert 0 < float(low) < 0.5
     assert 1.8 < float(high) < 3
     iris.train(IRIS, "class", attributes={"objective": "multi:softprob"})
-    predict(iris, column="class")
+    iris.predict(column="class")
     assert iris.sql("SELECT DISTINCT class FROM outcome ORDER BY class") == [("0",), ("1",), ("2",)]
     iris.train(f"{IRIS} WHERE class < 2", "class", attributes={"objective": "binary:logistic"})
-    predict(iris, "SELECT * FROM iris WHERE class < 2", column="p")
+    iris.predict("SELECT * FROM iris WHERE class < 2", column="p")
     assert iris.sql("SELECT count(*) FROM outcome WHERE p = class") == [("100",)]
 
 
-def test_a_boolean_label(postgresql_dsn: str, tmp_path: Any) -> None:
-    here = trained(Here(postgresql_dsn, tmp_path))
-    here.train(
+def test_boolean_labels_stay_booleans(postgresql_dsn: str, tmp_path: Any) -> None:
+    runner = with_iris_model(Runner(postgresql_dsn, tmp_path))
+    runner.train(
         f"SELECT {FEATURES}, class = 0 AS is_setosa FROM iris", "is_setosa", attributes={"objective": "binary:logistic"}
     )
-    predict(here, column="is_setosa")
-    assert here.sql("SELECT is_setosa, count(*) FROM outcome GROUP BY 1 ORDER BY 1") == [
+    runner.predict(column="is_setosa")
+    assert runner.sql("SELECT is_setosa, count(*) FROM outcome GROUP BY 1 ORDER BY 1") == [
         ("False", "100"),
         ("True", "50"),
     ]
 
 
-def test_a_column_that_the_model_needs_is_named(iris: Here) -> None:
+def test_missing_input_column_is_named(iris: Runner) -> None:
     with pytest.raises(UserError, match="the model's column petal_width does not exist; did you mean"):
-        predict(iris, "SELECT sepal_length, sepal_width, petal_length FROM iris")
+        iris.predict("SELECT sepal_length, sepal_width, petal_length FROM iris")
     with pytest.raises(UserError, match=r"attribute predict\.x does not exist"):
-        predict(iris, attributes={"predict.x": 1})
+        iris.predict(attributes={"predict.x": 1})
     assert tables(iris) == set()
 
 
-def test_a_value_that_cannot_be_read_leaves_the_old_table(iris: Here) -> None:
-    predict(iris)
+def test_unreadable_value_leaves_the_old_table(iris: Runner) -> None:
+    iris.predict()
     bad = "SELECT sepal_length, sepal_width, petal_length, name AS petal_width FROM iris"
     with pytest.raises(UserError, match="column petal_width, row 1: 'setosa' is not a number"):
-        predict(iris, bad)
+        iris.predict(bad)
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}
 
 
-def test_a_refused_commit_leaves_the_old_table(iris: Here) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+def test_refused_commit_leaves_the_old_table(iris: Runner) -> None:
+    iris.predict("SELECT * FROM iris WHERE class = 0")
     iris.grant = False
     with pytest.raises(CommitRefused):
-        predict(iris)
+        iris.predict()
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     assert tables(iris) == {"outcome"}
 
@@ -255,7 +229,7 @@ PREDICT = {
 
 
 def kill_before_the_commit(agent: StandInAgent) -> None:
-    """Runs PREDICT in a submitter that is killed when it asks for the commit."""
+    """Runs PREDICT in a submitter that is killed when it requests the commit."""
 
     def kill(process: subprocess.Popen[bytes]) -> None:
         os.kill(process.pid, signal.SIGKILL)
@@ -264,198 +238,62 @@ def kill_before_the_commit(agent: StandInAgent) -> None:
     assert agent.run(PREDICT).exit_code == -signal.SIGKILL
 
 
-def test_killed_before_the_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
-    iris: Here, agent: StandInAgent
+def test_kill_before_commit_leaves_the_old_table_and_the_next_attempt_cleans_up(
+    iris: Runner, agent: StandInAgent
 ) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+    iris.predict("SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
     iris.attempt = 2
-    predict(iris)
+    iris.predict()
     assert iris.sql("SELECT count(*) FROM outcome") == [("150",)]
     assert tables(iris) == {"outcome"}
 
 
-def test_clean_up_drops_what_a_killed_attempt_left_and_is_idempotent(iris: Here, agent: StandInAgent) -> None:
-    predict(iris, "SELECT * FROM iris WHERE class = 0")
+def test_clean_up_drops_leftovers_and_is_idempotent(iris: Runner, agent: StandInAgent) -> None:
+    iris.predict("SELECT * FROM iris WHERE class = 0")
     kill_before_the_commit(agent)
     assert tables(iris) == {"outcome", "outcome__01jtest_1_1"}
     for _ in range(2):
         run = agent.run(PREDICT, attempt=2, scratch_suffix="01jtest_1_2", clean_up={}).succeeded()
-        # A frame would make the log say that the statement started again.
+        # A frame would record in the log that the statement started again.
         assert (run.kinds(), run.stdout) == ([], "")
         assert tables(iris) == {"outcome"}
     assert iris.sql("SELECT count(*) FROM outcome") == [("50",)]
 
 
-def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Here, agent: StandInAgent) -> None:
+def test_clean_up_reports_whether_a_granted_attempt_replaced_the_table(iris: Runner, agent: StandInAgent) -> None:
     def report() -> str:
         granted = {"granted_attempt": 1}
         return agent.run(PREDICT, attempt=2, scratch_suffix="01jtest_1_2", clean_up=granted).succeeded().stdout
 
     kill_before_the_commit(agent)
     assert report() == "table outcome was not replaced: the statement ended before that\n"
-    predict(iris)
+    iris.predict()
     assert report() == "table outcome was replaced: it holds the statement's result\n"
     assert tables(iris) == {"outcome"}
 
 
-def test_a_table_name_at_the_limit(iris: Here) -> None:
+def test_long_table_names_are_truncated(iris: Runner) -> None:
     name = "outcome_" + "x" * 55
     iris.sql(f"DROP TABLE IF EXISTS {name}")
     for _ in range(2):
-        predict(iris, table=name)
+        iris.predict(table=name)
     assert iris.sql(f"SELECT count(*) FROM {name}") == [("150",)]
     assert tables(iris) == {name}
     iris.sql(f"DROP TABLE {name}")
 
 
-def test_a_view_is_not_replaced(iris: Here) -> None:
+def test_view_is_not_replaced(iris: Runner) -> None:
     iris.sql("DROP VIEW IF EXISTS outcome_view", "CREATE VIEW outcome_view AS SELECT 1 AS a")
     with pytest.raises(UserError, match="outcome_view"):
-        predict(iris, table="outcome_view")
+        iris.predict(table="outcome_view")
     assert iris.sql("SELECT a FROM outcome_view") == [("1",)]
     assert tables(iris) == set()
     iris.sql("DROP VIEW outcome_view")
 
 
-def test_many_rows_in_batches(sqlite_iris: Here) -> None:
-    predict(sqlite_iris, "SELECT a.* FROM iris a, iris b", column="name")
+def test_predict_writes_many_batches(sqlite_iris: Runner) -> None:
+    sqlite_iris.predict("SELECT a.* FROM iris a, iris b", column="name")
     assert sqlite_iris.sql("SELECT count(*) FROM outcome") == [("22500",)]
-
-
-def test_evaluate_classes(iris: Here) -> None:
-    run = iris.run(
-        kind="evaluate", select="SELECT * FROM iris", label="name", result_table="outcome", model="m", model_dir="m"
-    )
-    assert run.kinds() == ["started", "head", "rows", "metrics", "commit", "ended"]
-    measured = {name: float(value) for name, value in run.rows()}
-    assert list(measured) == ["accuracy", "precision", "recall", "f1", "auc"]
-    assert 0.95 < measured["accuracy"] <= 1
-    (metrics,) = run.of("metrics")
-    assert not metrics.HasField("step")
-    assert {metric.name: metric.value for metric in metrics.metrics} == measured
-    assert {name: float(value) for name, value in iris.sql("SELECT metric, value FROM outcome")} == measured
-
-
-def test_evaluate_chooses_metrics_and_checks(sqlite_iris: Here) -> None:
-    def evaluate(**fields: Any) -> Any:
-        defaults: dict[str, Any] = {"select": "SELECT * FROM iris", "label": "name", "model_dir": "m"}
-        return sqlite_iris.run(kind="evaluate", **{**defaults, **fields})
-
-    run = evaluate(attributes={"validation.metrics": "accuracy_score, log_loss"})
-    assert [name for name, _ in run.rows()] == ["accuracy_score", "log_loss"]
-    with pytest.raises(UserError, match="metric rmse does not exist"):
-        evaluate(attributes={"validation.metrics": ["rmse"]})
-    with pytest.raises(
-        UserError, match=r"attribute validation\.metric does not exist; did you mean validation\.metrics"
-    ):
-        evaluate(attributes={"validation.metric": "auc"})
-    with pytest.raises(UserError, match="label nam does not exist; did you mean name"):
-        evaluate(label="nam")
-    with pytest.raises(UserError, match="'rosa' is no class of the model"):
-        evaluate(select=f"SELECT {FEATURES}, 'rosa' AS name FROM iris")
-    with pytest.raises(UserError, match="no rows"):
-        evaluate(select="SELECT * FROM iris WHERE class > 5")
-
-
-def test_evaluate_numbers(sqlite_iris: Here) -> None:
-    sqlite_iris.train(f"SELECT {FEATURES} FROM iris", "petal_width")
-    run = sqlite_iris.run(kind="evaluate", select="SELECT * FROM iris", model_dir="m")
-    measured = {name: float(value) for name, value in run.rows()}
-    assert list(measured) == ["rmse", "mae", "r2"]
-    assert measured["r2"] > 0.9
-
-
-def png_size(data: bytes) -> tuple[int, int]:
-    assert data.startswith(b"\x89PNG\r\n\x1a\n")
-    width, height = struct.unpack(">II", data[16:24])
-    return width, height
-
-
-def test_explain_classes(iris: Here, agent: StandInAgent) -> None:
-    run = agent.run(
-        {"kind": "explain", "select": "SELECT * FROM iris", "result_table": "outcome", "model": "m", "model_dir": "m"}
-    ).succeeded()
-    assert run.kinds() == ["started", "commit", "display", "ended"]
-    (display,) = run.of("display")
-    assert display.media_type == "image/png"
-    assert min(png_size(display.data)) > 100
-    ranking = [line.split()[0] for line in run.stdout.splitlines() if line.startswith("  ")]
-    assert set(ranking) == set(COLUMNS)
-    assert set(ranking[:2]) == {"petal_length", "petal_width"}
-    with connect(iris.dsn) as database:
-        names = [column.name for column in database.describe("SELECT * FROM outcome")]
-    # What the model does not read is carried along; a name that the table needs for itself gets a number.
-    assert names == ["class_2", "name", "row", "class", *COLUMNS]
-    counts = "count(*), count(DISTINCT class), count(DISTINCT class_2), count(DISTINCT name)"
-    assert iris.sql(f"SELECT {counts} FROM outcome") == [("450", "3", "3", "3")]
-    assert iris.sql("SELECT count(*) FROM (SELECT DISTINCT o.row, name FROM outcome AS o) AS q") == [("150",)]
-
-
-def test_explain_keeps_the_selects_key(iris: Here) -> None:
-    number = f"ROW_NUMBER() OVER (ORDER BY {FEATURES}, class)"
-    iris.sql("DROP TABLE IF EXISTS keyed", f"CREATE TABLE keyed AS SELECT {number} AS id, {FEATURES} FROM iris")
-    iris.train(f"SELECT {FEATURES} FROM keyed", "petal_width")
-    predict(iris, "SELECT id, sepal_length, sepal_width, petal_length FROM keyed", column="p")
-    explain = {"kind": "explain", "result_table": "outcome_shap", "model": "m", "model_dir": "m"}
-    iris.run(**explain, select="SELECT * FROM keyed ORDER BY petal_length DESC -- in another order")
-    shap = "s.sepal_length + s.sepal_width + s.petal_length"
-    sums = iris.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s USING (id)")
-    assert len(sums) == 150
-    assert max(float(value) for (value,) in sums) - min(float(value) for (value,) in sums) < 1e-4
-    with pytest.raises(UserError, match="column id comes 2 times in the select: give each its own name with AS"):
-        iris.run(**explain, select="SELECT id, keyed.* FROM keyed")
-    iris.sql("DROP TABLE keyed", "DROP TABLE outcome_shap")
-
-
-def test_explain_names_a_row_that_cannot_be_written(sqlite_iris: Here) -> None:
-    select = "SELECT *, CASE rowid WHEN 7 THEN CAST(x'ff41' AS TEXT) END AS note FROM iris"
-    with pytest.raises(UserError, match=r"^column note, row 7: b'\\xffA' is not UTF-8: it cannot be written"):
-        sqlite_iris.run(kind="explain", select=select, result_table="outcome", model="m", model_dir="m")
-
-
-def biases(here: Here) -> set[float]:
-    """Gives the differences between predictions and their SHAP values' sums: all the same, but for rounding."""
-    predict(here, "SELECT rowid AS id, * FROM iris", column="p")
-    shap = "s.sepal_length + s.sepal_width + s.petal_length + s.name"
-    sums = here.sql(f"SELECT o.p - ({shap}) FROM outcome AS o JOIN outcome_shap AS s ON s.row = o.id")
-    assert len(sums) == 150
-    first = float(sums[0][0])
-    return {first if abs(float(value) - first) < 1e-4 else float(value) for (value,) in sums}
-
-
-def test_shap_values_add_up_to_the_prediction(sqlite_iris: Here) -> None:
-    sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", attributes={"eta": 1})
-    sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
-    assert len(biases(sqlite_iris)) == 1
-
-
-def test_explain_sums_the_columns_of_one_feature(sqlite_iris: Here) -> None:
-    sqlite_iris.train(f"SELECT {FEATURES}, name FROM iris", "petal_width", estimator="xgboost.gblinear")
-    sqlite_iris.run(kind="explain", select="SELECT * FROM iris", result_table="outcome_shap", model="m", model_dir="m")
-    with connect(sqlite_iris.dsn) as database:
-        names = [column.name for column in database.describe("SELECT * FROM outcome_shap")]
-    assert names == ["petal_width", "class", "row", "sepal_length", "sepal_width", "petal_length", "name"]
-    assert len(biases(sqlite_iris)) == 1
-    with pytest.raises(UserError, match="possible: bar"):
-        sqlite_iris.run(
-            kind="explain", select="SELECT * FROM iris", model_dir="m", attributes={"summary.plot_type": "dot"}
-        )
-
-
-def test_show_train(sqlite_iris: Here) -> None:
-    run = sqlite_iris.run(kind="show_train", model="m", model_dir="m")
-    assert list(run.of("head")[0].column_names) == ["Model", "Train Statement"]
-    assert run.rows() == [("m", f"SELECT {FEATURES}, name FROM iris TO TRAIN xgboost.gbtree …")]
-
-
-def test_a_models_sql_keeps_its_lines(sqlite_iris: Here) -> None:
-    select = f"\n\n-- all of it\nSELECT {FEATURES}, name FROM iris\n"
-    sqlite_iris.train(select, "name")
-    # As one line it would be a comment.
-    shown = f"-- all of it\nSELECT {FEATURES}, name FROM iris"
-    assert sqlite_iris.run(kind="show_train", model="m", model_dir="m").rows()[0][1].startswith(f"{shown}\n TO TRAIN")
-    described = dict(sqlite_iris.run(kind="describe_model", model="m", model_dir="m").rows())
-    assert described["select"] == shown

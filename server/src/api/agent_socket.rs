@@ -1,5 +1,5 @@
 //! The Unix socket that agents on this machine attach to. Of the servers that share a state folder one listens at a
-//! time; the others stand by, and serve clients and drive jobs meanwhile.
+//! time; the others stand by, and serve clients and reconcile jobs meanwhile.
 //!
 //! A server on standby greets the listening one again and again, and takes its place when no answer comes: that server has
 //! ended, is stopped (SIGSTOP), or has no descriptors left. No lock is involved, since a stopped server would keep it. Two
@@ -98,7 +98,7 @@ enum Greeted {
 }
 
 impl Standby {
-    /// Waits until no other server serves agents, and takes the place.
+    /// PendingTracker until no other server serves agents, and takes the place.
     async fn take(&mut self) -> Listening {
         loop {
             match self.try_take().await {

@@ -1,5 +1,5 @@
 //! `sqlflow.agent.v1.Agent`: the stream of one attempt. The server that holds the stream appends what the agent
-//! says under the attempt's number; it needs no lease, and a change of driver does not disturb it.
+//! says under the attempt's number; it needs no lease, and a change of reconciler does not disturb it.
 //!
 //! Here a stream begins: who may speak for which attempt. `session` is its life from there to its end, `absence` what
 //! is watched after that; `standing` is whether the agent still has a say (pure).
@@ -32,11 +32,11 @@ use tracing::Instrument as _;
 use super::executors::{ExecutorId, Executors, Peer};
 use super::status;
 use crate::accept::Bounds;
+use crate::agent_liveness::AgentLiveness;
+use crate::attach_errors::{AttachError, AttachErrors};
 use crate::codegen::Assigner;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
-use crate::refusals::{Refusal, Refusals};
-use crate::silence::Silence;
 use absence::Absence;
 use session::{Bound, Session};
 use standing::Standing;
@@ -62,10 +62,10 @@ pub(super) struct AttachContext {
     pub(super) store: Arc<dyn Store>,
     pub(super) log: Arc<dyn ResultLog>,
     pub(super) executors: Arc<dyn Executors>,
-    pub(super) refusals: Refusals,
+    pub(super) attach_errors: AttachErrors,
     pub(super) assigner: Assigner,
     pub(super) grace: Duration,
-    /// See [`crate::silence::SILENCE`].
+    /// See [`crate::agent_liveness::SILENCE`].
     pub(super) silence: Duration,
     /// This server.
     pub(super) server: ServerId,
@@ -152,9 +152,11 @@ impl AttachContext {
         {
             Ok(admitted) => admitted,
             Err(status) => {
-                let refusal =
-                    Refusal { why: status.message().to_owned(), may_pass: !status::is_final(status.code()) };
-                self.refusals.note(&attempt, refusal);
+                let refusal = AttachError {
+                    why: status.message().to_owned(),
+                    retryable: !status::is_final(status.code()),
+                };
+                self.attach_errors.note(&attempt, refusal);
                 return (Err(status), None);
             }
         };
@@ -181,7 +183,7 @@ impl AttachContext {
                     return (gone, None);
                 }
                 streams.insert(attempt.clone(), replaced.clone());
-                return (gone, Some(absence(Silence::begin(self.silence, Instant::now()))));
+                return (gone, Some(absence(AgentLiveness::begin(self.silence, Instant::now()))));
             }
             if let Some(older) = streams.insert(attempt.clone(), replaced.clone()) {
                 older.cancel();

@@ -7,7 +7,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use sqlflow_launcher::kubernetes::{KubernetesLauncher, PodIdentity, in_words};
-use sqlflow_launcher::{Ender, Holder, LocalLauncher, Target};
+use sqlflow_launcher::{Holder, LocalLauncher, Target, TerminatedBy};
 
 /// What the connection itself shows about who is at its other end.
 pub struct Peer {
@@ -47,7 +47,7 @@ pub trait Executors: Send + Sync + 'static {
     async fn may_speak(&self, executor: &ExecutorId, target: &Target) -> Result<(), Status>;
 
     /// Who ended the executor of an attempt that was told to end, if the platform knows better than the executor.
-    async fn who_ended(&self, _target: &Target) -> Option<Ender> {
+    async fn who_ended(&self, _target: &Target) -> Option<TerminatedBy> {
         None
     }
 }
@@ -117,7 +117,7 @@ impl Executors for KubernetesLauncher {
         Ok(())
     }
 
-    async fn who_ended(&self, target: &Target) -> Option<Ender> {
+    async fn who_ended(&self, target: &Target) -> Option<TerminatedBy> {
         Self::who_ended(self, &target.executor).await
     }
 }

@@ -31,13 +31,12 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use crate::accept::{self, Prompt};
+use crate::agent_liveness::SILENCE;
+use crate::attach_errors::AttachErrors;
 use crate::codegen::Assigner;
-use crate::drive::Driver;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
-use crate::refusals::Refusals;
-use crate::silence::SILENCE;
-use crate::sql;
+use crate::reconciler::Reconciler;
 use crate::web::Links;
 
 pub use agent_socket::AgentSocket;
@@ -52,11 +51,11 @@ pub struct Api {
     /// What jobs said.
     pub log: Arc<dyn ResultLog>,
     /// Drives the jobs that this server takes.
-    pub driver: Driver,
+    pub reconciler: Reconciler,
     /// Tells who may speak for an attempt.
     pub executors: Arc<dyn Executors>,
     /// Why agents could not attach.
-    pub refusals: Refusals,
+    pub attach_errors: AttachErrors,
     /// What heartbeats said.
     pub memory_peaks: MemoryPeaks,
     /// Makes assignments.
@@ -103,7 +102,7 @@ impl AgentListener {
 }
 
 /// A request holds a program and little else.
-const MAX_REQUEST_BYTES: usize = sql::MAX_PROGRAM_BYTES + 1024 * 1024;
+const MAX_REQUEST_BYTES: usize = sqlflow_sql::MAX_PROGRAM_BYTES + 1024 * 1024;
 /// A frame of the submitter is at most 16 MiB, and a batch may hold one.
 const MAX_AGENT_MESSAGE_BYTES: usize = 17 * 1024 * 1024;
 /// Bytes from an agent that wait while earlier ones are made durable, so that one sync serves several batches of 1 MiB.
@@ -126,11 +125,11 @@ impl Api {
                 store: Arc::clone(&self.store),
                 log: Arc::clone(&self.log),
                 executors: self.executors,
-                refusals: self.refusals,
+                attach_errors: self.attach_errors,
                 assigner: self.assigner,
                 grace: self.grace,
                 silence: SILENCE,
-                server: self.driver.server().clone(),
+                server: self.reconciler.server().clone(),
                 memory_peaks: self.memory_peaks,
                 metrics: self.metrics.clone(),
                 streams: Mutex::new(HashMap::new()),
@@ -147,7 +146,7 @@ impl Api {
             fetcher: fetch::Fetcher::new(Arc::clone(&self.store), Arc::clone(&self.log)),
             submitter: submit::Submitter::new(
                 Arc::clone(&self.store),
-                self.driver,
+                self.reconciler,
                 self.links.clone(),
                 self.submit,
             ),

@@ -8,7 +8,7 @@ use sqlflow_text::with_causes;
 use tonic::body::Body;
 use tonic::{Code, Status};
 
-use crate::sql::MAX_PROGRAM_BYTES;
+use sqlflow_sql::MAX_PROGRAM_BYTES;
 
 pub(super) fn of_store(error: StoreError) -> Status {
     let code = match &error {

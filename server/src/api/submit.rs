@@ -6,15 +6,14 @@ use sqlflow_job::{Event, Job, JobId, Role, Token};
 use sqlflow_job_store::{Created, Lease, NewJob, Secret, Store};
 use sqlflow_os::clock;
 use sqlflow_proto::v1;
+use sqlflow_sql::{self, Compiled};
 use sqlflow_telemetry::Origin;
 use tonic::Status;
 
 use super::request_id::{self, NamedRequest};
 use super::status;
 use crate::codegen::{self, DATA_SOURCE};
-use crate::drive::Driver;
-use crate::dsn;
-use crate::sql::{self, Compiled};
+use crate::reconciler::Reconciler;
 use crate::web::Links;
 
 /// Statements of a program at the most.
@@ -38,14 +37,19 @@ pub struct SubmitOptions {
 /// Takes programs.
 pub(super) struct Submitter {
     store: Arc<dyn Store>,
-    driver: Driver,
+    reconciler: Reconciler,
     links: Links,
     options: SubmitOptions,
 }
 
 impl Submitter {
-    pub(super) fn new(store: Arc<dyn Store>, driver: Driver, links: Links, options: SubmitOptions) -> Self {
-        Self { store, driver, links, options }
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        reconciler: Reconciler,
+        links: Links,
+        options: SubmitOptions,
+    ) -> Self {
+        Self { store, reconciler, links, options }
     }
 
     pub(super) async fn run(
@@ -56,7 +60,7 @@ impl Submitter {
         let named = NamedRequest::of(&request, &self.links)?;
         let session = request.session.unwrap_or_default();
         let data_source = self.data_source(&session)?;
-        let dialect = dsn::dialect(data_source.expose())
+        let dialect = sqlflow_data_source::dialect(data_source.expose())
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         if session.user_id.len() > MAX_USER_ID_BYTES {
             return Err(Status::invalid_argument(format!(
@@ -65,10 +69,10 @@ impl Submitter {
         }
         let sql = request.sql;
         let compiled = if sql.len() <= SHORT_PROGRAM_BYTES {
-            sql::compile(&sql, dialect)
+            sqlflow_sql::compile(&sql, dialect)
         } else {
             let sql = sql.clone();
-            tokio::task::spawn_blocking(move || sql::compile(&sql, dialect))
+            tokio::task::spawn_blocking(move || sqlflow_sql::compile(&sql, dialect))
                 .await
                 .map_err(|_| Status::unavailable("the server is shutting down"))?
         };
@@ -88,17 +92,17 @@ impl Submitter {
         Ok((token, id))
     }
 
-    /// Records the job and has it driven, also when the caller is gone meanwhile. Of a request that was recorded before
+    /// Records the job and has it reconciled, also when the caller is gone meanwhile. Of a request that was recorded before
     /// it gives that job.
     async fn record(&self, new: NewJob, statements: usize) -> Result<JobId, Status> {
-        let (store, driver) = (Arc::clone(&self.store), self.driver.clone());
+        let (store, reconciler) = (Arc::clone(&self.store), self.reconciler.clone());
         let recording = tokio::spawn(async move {
             let id = new.job.id.clone();
             let lease = Lease { owner: new.owner.clone(), epoch: Lease::FIRST_EPOCH };
             match store.create(new).await.map_err(status::of_store)? {
                 Created::New => {
                     tracing::info!(job = %id, statements, "took a program");
-                    driver.drive(id.clone(), lease);
+                    reconciler.reconcile(id.clone(), lease);
                     Ok(id)
                 }
                 Created::Before(before) => {
@@ -142,11 +146,17 @@ impl Submitter {
         let step_specs = specs.iter().map(serde_json::to_string).collect::<Result<_, _>>();
         let created_ms = clock::now_ms();
         let steps = codegen::job_steps(compiled);
-        let mut job =
-            Job { title: sql::first_words(&sql, &compiled.program), ..Job::new(JobId::generate(), steps) };
+        let mut job = Job {
+            title: sqlflow_sql::first_words(&sql, &compiled.program),
+            ..Job::new(JobId::generate(), steps)
+        };
         if job.current_step().is_some() {
             // With its first attempt: one write is enough for both.
-            let first = Event::AttemptCreated { step: 0, role: Role::Run, place: self.driver.first_place() };
+            let first = Event::AttemptCreated {
+                step: 0,
+                role: Role::Run,
+                launcher_id: self.reconciler.first_launcher_id(),
+            };
             job.apply(first, created_ms).map_err(|error| Status::internal(error.to_string()))?;
         }
         Ok(NewJob {
@@ -157,8 +167,8 @@ impl Submitter {
             step_specs: step_specs.map_err(|error| Status::internal(error.to_string()))?,
             secrets: vec![(DATA_SOURCE.to_owned(), data_source)],
             fetch_timeout_ms: i64::from(fetch_timeout_seconds) * 1000,
-            owner: self.driver.server().clone(),
-            lease: self.driver.lease_duration(),
+            owner: self.reconciler.server().clone(),
+            lease: self.reconciler.lease_duration(),
             created_ms,
             request: None,
             sql,

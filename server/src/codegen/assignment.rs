@@ -79,7 +79,7 @@ impl Assigner {
     #[cfg(test)]
     pub(crate) fn idle(store: Arc<dyn Store>) -> Self {
         let options = AssignOptions {
-            python: Python::elsewhere("python"),
+            python: Python::unchecked("python"),
             models: "file:///models".to_owned(),
             grace_seconds: 1,
             collector: HashMap::new(),

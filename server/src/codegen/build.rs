@@ -1,14 +1,15 @@
 //! From a compiled program to the documents of its steps.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
-
-use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
-use crate::sql::{
-    Ahead, Attribute, Body, ColumnClause, Compiled, PodWish, Statement, Step, StepKind, Train,
+use sqlflow_launcher::PodResources;
+use sqlflow_sql::{
+    Ahead, Attribute, Body, ColumnClause, Compiled, PodResource, Statement, Step, StepKind, Train,
     attribute_json, expr_json,
 };
+
+use super::spec::{InputSpec, OutputSpec, RemovalSpec, ReplaySpec, StepSpec};
 
 /// The file that lists all models, in the workspace. No model's folder has this name: those are below `inputs`.
 const LISTING: &str = "models.json";
@@ -93,11 +94,21 @@ fn step_spec(step: &Step, statements: &[Statement], user: &str) -> StepSpec {
         required: Vec::new(),
         inputs: Vec::new(),
         outputs: Vec::new(),
-        pod: BTreeMap::new(),
+        pod: PodResources::default(),
     };
     for &index in step.kind.statements() {
         let body = &statements[index].body;
-        spec.pod.extend(PodWish::of(body.attributes()).filter(|_| body.select().is_some()));
+        if body.select().is_some() {
+            for (resource, value) in PodResource::of(body.attributes()) {
+                let wanted = match resource {
+                    PodResource::Cpu => &mut spec.pod.cpu,
+                    PodResource::Memory => &mut spec.pod.memory,
+                    PodResource::Gpu => &mut spec.pod.gpu,
+                    PodResource::Image => &mut spec.pod.image,
+                };
+                *wanted = Some(value);
+            }
+        }
         if matches!(body, Body::ShowModels) {
             spec.listing = Some(LISTING.to_owned());
         }
@@ -249,7 +260,7 @@ fn add_input(inputs: &mut Vec<InputSpec>, model: &str) -> String {
 
 /// Those that are the submitter's.
 fn attributes(attributes: &[Attribute]) -> Value {
-    let its = attributes.iter().filter(|it| !it.name.text.starts_with(PodWish::PREFIX));
+    let its = attributes.iter().filter(|it| !it.name.text.starts_with(PodResource::PREFIX));
     its.map(|it| (it.name.text.clone(), attribute_json(&it.value))).collect()
 }
 
@@ -268,8 +279,9 @@ fn small(index: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use sqlflow_sql::{Dialect, compile};
+
     use super::*;
-    use crate::sql::{Dialect, compile};
 
     #[test]
     fn the_first_extended_step_requires_the_models_that_the_program_does_not_make() {

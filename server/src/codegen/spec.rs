@@ -1,10 +1,9 @@
 //! What a step's submitter is to do, as a document. It is made once, when the program is taken, and kept in the
 //! store; the attempt's own particulars are added when an agent attaches.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlflow_launcher::PodResources;
 
 /// Version of `step.json`; the submitter refuses others.
 pub const STEP_VERSION: u32 = 1;
@@ -37,9 +36,9 @@ pub struct StepSpec {
     /// Where the agent writes the list of all models before the submitter starts, relative to the workspace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listing: Option<String>,
-    /// What the step wishes for its Pod: `memory` → `4Gi`. See [`crate::sql::PodWish`].
+    /// Resources that the step asks for its Pod.
     #[serde(default)]
-    pub pod: BTreeMap<String, String>,
+    pub pod: PodResources,
 }
 
 /// An earlier statement to execute first.

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use sqlflow_launcher::{Python, pythons};
 use sqlflow_telemetry::Exporter;
 
+use super::files::{find_agent, read_yaml};
 use super::{LauncherKind, Options};
-use crate::server::{find_agent, read_yaml};
 
 /// Checks all of it, says `ok` or everything that is wrong, and gives the exit status.
 pub(super) async fn run(options: &Options) -> ExitCode {

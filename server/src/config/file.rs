@@ -2,9 +2,9 @@
 
 use anyhow::bail;
 use clap::CommandFactory as _;
+use sqlflow_sql::nearest;
 
 use super::Options;
-use crate::sql::nearest;
 
 /// The file's options as flags, less those that the environment sets.
 pub(super) fn args(text: &str) -> anyhow::Result<Vec<String>> {

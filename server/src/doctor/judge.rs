@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use sqlflow_job::{Attempt, Job, JobId, Phase, Place};
+use sqlflow_job::{Attempt, Job, JobId, LauncherId, Phase};
 use sqlflow_job_store::{ServerId, Surveyed, SurveyedDocument};
 use sqlflow_launcher::Agent;
 use sqlflow_result_log::{Aside, Damage};
@@ -70,9 +70,9 @@ impl Servers {
 pub(super) struct Scene {
     pub(super) servers: Servers,
     /// Where a server with the local launcher starts attempts on this state folder.
-    pub(super) here: Place,
+    pub(super) here: LauncherId,
     /// Where agents are attached: what waits there may wait for its turn.
-    pub(super) busy: Vec<Place>,
+    pub(super) busy: Vec<LauncherId>,
 }
 
 impl Scene {
@@ -80,9 +80,9 @@ impl Scene {
     pub(super) fn note(&mut self, job: &Job) {
         if let Some(attempt) = live_attempt(job)
             && matches!(attempt.phase, Phase::Attached { .. })
-            && !self.busy.contains(&attempt.place)
+            && !self.busy.contains(&attempt.launcher_id)
         {
-            self.busy.push(attempt.place.clone());
+            self.busy.push(attempt.launcher_id.clone());
         }
     }
 }
@@ -314,13 +314,13 @@ fn not_held(row: &Surveyed, id: &JobId, servers: &Servers) -> Option<Finding> {
 fn elsewhere(job: &Job, scene: &Scene) -> Option<Finding> {
     let attempt = live_attempt(job)?;
     // Which clusters servers can ask is not written down anywhere.
-    if attempt.place.launcher != scene.here.launcher || scene.here.covers(&attempt.place) {
+    if attempt.launcher_id.launcher != scene.here.launcher || scene.here.covers(&attempt.launcher_id) {
         return None;
     }
     Some(Finding {
         kind: Kind::Elsewhere,
         job: Some(job.id.to_string()),
-        what: format!("its attempt was started at {}, and this state folder is {}", attempt.place, scene.here),
+        what: format!("its attempt was started at {}, and this state folder is {}", attempt.launcher_id, scene.here),
         since_ms: Some(attempt.created_ms),
         fix: "no server can ask after it here: make the folder available at that path, and start a server there"
             .to_owned(),
@@ -332,7 +332,7 @@ fn waiting(job: &Job, scene: &Scene) -> Option<Finding> {
     let attempt = live_attempt(job)?;
     let since_ms = match attempt.phase {
         // It may wait for a place; those that have one are at work.
-        Phase::Created if scene.busy.contains(&attempt.place) => return None,
+        Phase::Created if scene.busy.contains(&attempt.launcher_id) => return None,
         Phase::Created => attempt.created_ms,
         Phase::Launched => attempt.launched_ms.unwrap_or(attempt.created_ms),
         Phase::Attached { .. } | Phase::Ended { .. } => return None,
@@ -369,14 +369,14 @@ mod tests {
 
     const NOW: i64 = 10_000_000;
 
-    fn place(scope: &str) -> Place {
-        Place { launcher: "local".into(), scope: Some(scope.into()) }
+    fn launcher_id(scope: &str) -> LauncherId {
+        LauncherId { launcher: "local".into(), scope: Some(scope.into()) }
     }
 
-    fn job(at: Option<Place>) -> Job {
+    fn job(at: Option<LauncherId>) -> Job {
         let mut job = fixture::job(true);
-        if let Some(place) = at {
-            job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place }, 1000).unwrap();
+        if let Some(launcher_id) = at {
+            job.apply(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id }, 1000).unwrap();
         }
         job
     }
@@ -397,7 +397,7 @@ mod tests {
         let sign =
             |&(name, until_ms, is_held): &(&str, i64, bool)| (name.to_owned(), Sign { until_ms, is_held });
         let servers = Servers::new(servers.iter().map(sign).collect(), NOW);
-        Scene { servers, here: place("/s"), busy: Vec::new() }
+        Scene { servers, here: launcher_id("/s"), busy: Vec::new() }
     }
 
     fn kind(row: &Surveyed, scene: &Scene) -> Option<Kind> {
@@ -439,25 +439,25 @@ mod tests {
     #[test]
     fn an_attempt_of_another_folder_is_elsewhere_and_one_of_a_cluster_is_not_judged() {
         let scene = scene(&[("a", NOW + 1, true)]);
-        let young = |at: Place| {
+        let young = |at: LauncherId| {
             let mut job = job(Some(at));
             job.steps[0].attempts[0].created_ms = NOW;
             row(job, "a")
         };
-        assert_eq!(kind(&young(place("/s")), &scene), None);
-        assert_eq!(kind(&young(Place::of("local")), &scene), None, "from before scopes were recorded");
-        assert_eq!(kind(&young(place("/old")), &scene), Some(Kind::Elsewhere));
-        assert_eq!(kind(&young(Place::of("kubernetes")), &scene), None);
+        assert_eq!(kind(&young(launcher_id("/s")), &scene), None);
+        assert_eq!(kind(&young(LauncherId::of("local")), &scene), None, "from before scopes were recorded");
+        assert_eq!(kind(&young(launcher_id("/old")), &scene), Some(Kind::Elsewhere));
+        assert_eq!(kind(&young(LauncherId::of("kubernetes")), &scene), None);
     }
 
     /// Servers of other places give it back again and again.
     #[test]
     fn a_job_that_was_given_back_because_it_runs_elsewhere_is_elsewhere() {
         let scene = scene(&[("a", NOW + 1, true)]);
-        let given_back = |at| row(job(Some(place(at))), "");
-        assert_eq!(kind(&given_back("/old"), &scene), Some(Kind::Elsewhere));
-        assert_eq!(kind(&given_back("/s"), &scene), Some(Kind::NotHeld));
-        let of_the_dead = row(job(Some(place("/old"))), "gone");
+        let released = |at| row(job(Some(launcher_id(at))), "");
+        assert_eq!(kind(&released("/old"), &scene), Some(Kind::Elsewhere));
+        assert_eq!(kind(&released("/s"), &scene), Some(Kind::NotHeld));
+        let of_the_dead = row(job(Some(launcher_id("/old"))), "gone");
         let finding = stuck(&of_the_dead, &scene).unwrap();
         assert_eq!(finding.kind, Kind::NotHeld, "it can be given back");
         assert!(matches!(finding.remedy, Remedy::GiveBack(..)));
@@ -466,9 +466,9 @@ mod tests {
     #[test]
     fn an_attempt_waits_too_long_unless_its_place_is_busy() {
         let mut scene = scene(&[("a", NOW + 1, true)]);
-        let row = row(job(Some(place("/s"))), "a");
+        let row = row(job(Some(launcher_id("/s"))), "a");
         assert_eq!(kind(&row, &scene), Some(Kind::Waiting));
-        scene.busy.push(place("/s"));
+        scene.busy.push(launcher_id("/s"));
         assert_eq!(kind(&row, &scene), None);
     }
 
@@ -480,7 +480,7 @@ mod tests {
 
     #[test]
     fn a_log_is_missed_once_a_job_has_ended_unless_its_document_was_damaged() {
-        let live = row(job(Some(place("/s"))), "a");
+        let live = row(job(Some(launcher_id("/s"))), "a");
         assert!(!should_have_log(&live));
         let ended = Surveyed { ended_ms: Some(5), ..row(job(None), "") };
         assert!(should_have_log(&ended));

@@ -82,7 +82,8 @@ impl<W: Write> Look<W> {
     }
 
     async fn jobs(&mut self) -> Result<(), Stop> {
-        let mut scene = Scene { servers: self.servers().await?, here: self.state.place(), busy: Vec::new() };
+        let mut scene =
+            Scene { servers: self.servers().await?, here: self.state.launcher_id(), busy: Vec::new() };
         let mut suspects = Vec::new();
         let mut after = String::new();
         loop {

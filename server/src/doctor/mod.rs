@@ -17,6 +17,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
+use sqlflow_cli::ctrl_c::CtrlC;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +25,6 @@ use self::look::{Look, Stop};
 use self::remedy::{Orphans, Repairs};
 use self::report::{Form, Report};
 use self::state::State;
-use crate::inherited::CtrlC;
 
 /// Exit code: something is wrong.
 const FOUND: u8 = 1;

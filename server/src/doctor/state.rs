@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use anyhow::{anyhow, bail};
-use sqlflow_job::Place;
+use sqlflow_job::LauncherId;
 use sqlflow_job_store::{Survey, SurveyError};
 use sqlflow_os::clock;
 use sqlflow_result_log::{LogOptions, Upkeep};
@@ -104,8 +104,8 @@ impl State {
     }
 
     /// Where a server with the local launcher starts attempts.
-    pub(super) fn place(&self) -> Place {
-        LocalLauncher::place_of(&self.dir)
+    pub(super) fn launcher_id(&self) -> LauncherId {
+        LocalLauncher::launcher_id_of(&self.dir)
     }
 
     pub(super) fn lost_and_found(&self) -> PathBuf {

@@ -47,7 +47,7 @@ struct Inner {
     reconcile_lag: Histogram,
     housekeeping: Family<TaskLabel, Histogram, Buckets>,
     housekeeping_failures: Counter,
-    driver_panics: Counter,
+    reconciler_panics: Counter,
     spans_lost: Counter<u64, AtomicU64>,
     launcher_ready: Gauge,
 }
@@ -127,7 +127,7 @@ impl Default for Metrics {
             reconcile_lag: QUICK.new_metric(),
             housekeeping: Family::new_with_constructor(QUICK),
             housekeeping_failures: Counter::default(),
-            driver_panics: Counter::default(),
+            reconciler_panics: Counter::default(),
             spans_lost: Counter::default(),
             launcher_ready: Gauge::default(),
         };
@@ -207,9 +207,9 @@ impl Inner {
             self.housekeeping_failures.clone(),
         );
         all.register(
-            "driver_panics",
-            "Panics of a job's driver: a fault of the server; the job is claimed again",
-            self.driver_panics.clone(),
+            "reconciler_panics",
+            "Panics of a job's reconciler: a fault of the server; the job is claimed again",
+            self.reconciler_panics.clone(),
         );
         all.register("spans_lost", "Spans that no collector took", self.spans_lost.clone());
         all.register(
@@ -370,9 +370,9 @@ impl Metrics {
         self.0.housekeeping.get_or_create(&TaskLabel { task }).observe(took.as_secs_f64());
     }
 
-    /// A job's driver panicked.
+    /// A job's reconciler panicked.
     pub fn driver_panicked(&self) {
-        self.0.driver_panics.inc();
+        self.0.reconciler_panics.inc();
     }
 
     /// Spans were given up.

@@ -1,6 +1,6 @@
 //! The trace of a job, OpenTelemetry's way: client → Run → step → attempt → the agent's own spans → the submitter's.
 //!
-//! A job's spans are a pure function of its record ([`spans`]) and are sent when it ends, by whichever server drives it
+//! A job's spans are a pure function of its record ([`spans`]) and are sent when it ends, by whichever server reconciles it
 //! then: nothing has to be kept open, and a span that is sent again has the same id. [`Tracer`] sends them.
 
 mod spans;

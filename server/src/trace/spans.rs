@@ -83,7 +83,7 @@ fn attempt_spans(
 ) {
     let mut itself = span(&format!("attempt {}", id.number), context, Some(parent), (one.created_ms, end))
         .text("sqlflow.attempt", id.to_string())
-        .text("sqlflow.launcher", &one.place.launcher);
+        .text("sqlflow.launcher", &one.launcher_id.launcher);
     if let Some(outcome) = one.outcome() {
         itself = itself.text("sqlflow.outcome.reason", outcome.reason.name());
         itself.error = (!outcome.succeeded()).then(|| outcome.reason.name().to_owned());
@@ -102,7 +102,7 @@ fn span(name: &str, context: TraceContext, parent: Option<TraceContext>, (begin,
 mod tests {
     use std::collections::HashSet;
 
-    use sqlflow_job::{Cause, Event, Failure, InstanceHash, JobId, Outcome, Place, Reason, Role};
+    use sqlflow_job::{Cause, Event, Failure, InstanceHash, JobId, LauncherId, Outcome, Reason, Role};
     use sqlflow_telemetry::Origin;
 
     use super::*;
@@ -130,7 +130,7 @@ mod tests {
             let attempt = AttemptId { job: job.id.clone(), step, number };
             let instance = InstanceHash::of(b"key");
             for event in [
-                Event::AttemptCreated { step, role: Role::Run, place: Place::of("local") },
+                Event::AttemptCreated { step, role: Role::Run, launcher_id: LauncherId::of("local") },
                 Event::AttemptLaunched { attempt: attempt.clone(), tracker_url: None },
                 Event::AgentAttached {
                     attempt: attempt.clone(),

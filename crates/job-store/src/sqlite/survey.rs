@@ -112,7 +112,7 @@ pub struct Surveyed {
     pub created_ms: i64,
     /// When it ended.
     pub ended_ms: Option<i64>,
-    /// Who drives it; the owner is empty when nobody does.
+    /// Who reconciles it; the owner is empty when nobody does.
     pub lease: Lease,
     /// Its document was damaged, and a server ended it for that.
     pub was_buried: bool,

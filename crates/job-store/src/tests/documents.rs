@@ -65,7 +65,7 @@ async fn cancelled_jobs_of_an_older_server_get_their_own_word() {
     assert_eq!(listed("failed").await, [ids[2].clone(), ids[3].clone()]);
 }
 
-/// One flipped bit stopped listings, and its driver tried for ever.
+/// One flipped bit stopped listings, and its reconciler tried for ever.
 #[tokio::test]
 async fn a_damaged_document_fails_its_own_job_and_nothing_else() {
     let servers = servers().await;
@@ -217,7 +217,7 @@ async fn a_document_of_a_newer_server_is_read_and_not_written() {
     assert!(!b.load(&id).await.unwrap().unwrap().job.state.is_final());
     let refused = b.update(&id, None, attempt(), 1).await.unwrap_err();
     assert!(refused.to_string().contains("upgrade this server"), "{refused}");
-    assert_eq!(b.claim(claim("b", &["a"])).await.unwrap(), [], "a newer server drives it");
+    assert_eq!(b.claim(claim("b", &["a"])).await.unwrap(), [], "a newer server reconciles it");
     // What this server cannot read is not damaged.
     servers.tamper("UPDATE jobs SET doc = '{\"of\": \"the future\"}'");
     assert!(matches!(b.load(&id).await, Err(StoreError::Newer { version: 99, .. })));

@@ -19,7 +19,7 @@ async fn jobs_that_a_server_leaves_to_others_are_claimed_by_these_only() {
 }
 
 #[tokio::test]
-async fn a_driver_whose_lease_was_taken_writes_nothing_more() {
+async fn a_reconciler_whose_lease_was_taken_writes_nothing_more() {
     let servers = servers().await;
     let Servers { a, b, .. } = &servers;
     let new = new_job([1; 32], 0);

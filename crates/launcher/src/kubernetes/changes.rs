@@ -33,7 +33,7 @@ impl Changes {
         });
     }
 
-    /// Waits until the Pod may have changed since it was looked at, for one that is not known not at all.
+    /// PendingTracker until the Pod may have changed since it was looked at, for one that is not known not at all.
     pub(super) async fn changed(&self, pod: &str) {
         // What it did before is not known.
         let mut changed = self.lock().subscribe(&pod.to_owned(), true);

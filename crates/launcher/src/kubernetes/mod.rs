@@ -10,10 +10,10 @@ mod changes;
 mod claim;
 mod deletions;
 mod identity;
-mod last_words;
 mod observe;
 mod orphans;
 mod pod;
+mod termination_message;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,9 +32,12 @@ use kube::{Client, ResourceExt as _};
 use orphans::Orphans;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
-use sqlflow_job::{AttemptId, ExecutorRef, Milestones, Place};
+use sqlflow_job::{AttemptId, ExecutorRef, LauncherId, Milestones};
 
-use super::{ATTACH, CleanUp, Ender, LaunchError, Launched, Launcher, Needs, Observation, Target, Waiting};
+use super::{
+    CleanUp, LaunchError, LaunchRequirements, Launched, Launcher, Observation, PendingReason, PendingStatus,
+    Target, TerminatedBy,
+};
 
 pub use bounded::in_words;
 pub use identity::PodIdentity;
@@ -64,7 +67,7 @@ pub struct KubernetesOptions {
     /// Spec of the claim that steps which publish something work on; `None`: their work goes with their Pods.
     pub workspace_claim: Option<serde_json::Value>,
     /// What statements may set by attributes `pod.<name>`.
-    pub wishes: Vec<String>,
+    pub pod_resources: Vec<String>,
     /// A Pod that runs longer is ended; `None`: none is.
     pub deadline: Option<Duration>,
     /// Time between TERM and KILL of a submitter.
@@ -82,7 +85,7 @@ pub struct KubernetesOptions {
 pub fn authority(cluster: &kube::Config) -> Option<String> {
     let certificates = cluster.root_cert.as_ref().filter(|it| !it.is_empty())?;
     let names = certificates.iter().take(AUTHORITIES).map(|it| hex::encode(&Sha256::digest(it)[..8]));
-    Some(names.collect::<Vec<_>>().join(Place::OR))
+    Some(names.collect::<Vec<_>>().join(LauncherId::OR))
 }
 
 /// Starts Pods and watches them.
@@ -169,7 +172,7 @@ impl KubernetesLauncher {
     }
 
     /// Who ended the attempt's Pod, if it was not itself.
-    pub async fn who_ended(&self, executor: &ExecutorRef) -> Option<Ender> {
+    pub async fn who_ended(&self, executor: &ExecutorRef) -> Option<TerminatedBy> {
         // Not from the cache: the agent may be faster than the watch.
         let pod = self.pods.get_opt(&pod::name(executor)).await.ok()??;
         observe::who_ended(&pod, jiff::Timestamp::now())
@@ -281,20 +284,29 @@ impl Launcher for KubernetesLauncher {
 
     fn scope(&self) -> Option<String> {
         let KubernetesOptions { cluster, namespace, authority, .. } = &*self.options;
-        let authority = authority.as_ref().map(|it| format!("{}{it}", Place::AUTHORITY)).unwrap_or_default();
+        let authority =
+            authority.as_ref().map(|it| format!("{}{it}", LauncherId::AUTHORITY)).unwrap_or_default();
         Some(format!("{cluster}, namespace {namespace}{authority}"))
     }
 
-    async fn launch(&self, target: &Target, needs: &Needs) -> Result<Launched, LaunchError> {
-        if let Some(name) = needs.wishes.keys().find(|name| !self.options.wishes.contains(name)) {
+    async fn launch(
+        &self,
+        target: &Target,
+        requirements: &LaunchRequirements,
+    ) -> Result<Launched, LaunchError> {
+        if let Some(name) = requirements
+            .pod_resources
+            .names()
+            .find(|name| !self.options.pod_resources.iter().any(|it| it == name))
+        {
             let message =
                 format!("this server does not let statements set pod.{name} (see --pod-attributes)");
             return Err(LaunchError::Refused { message, retryable: false });
         }
-        if needs.publishes {
+        if requirements.publishes {
             self.create_claim(&target.attempt).await?;
         }
-        let pod = pod::pod(&self.options, target, needs).map_err(|error| LaunchError::Refused {
+        let pod = pod::pod(&self.options, target, requirements).map_err(|error| LaunchError::Refused {
             message: format!("the Pod template does not make a Pod: {error}"),
             retryable: false,
         })?;
@@ -335,17 +347,17 @@ impl Launcher for KubernetesLauncher {
         };
         let is_overdue = self.deletions.is_overdue(&pod, Instant::now());
         match observe::observe(&pod, &[], is_overdue) {
-            Observation::Waiting(_) => observe::observe(&pod, &self.warnings(&pod).await, is_overdue),
+            Observation::Pending(_) => observe::observe(&pod, &self.warnings(&pod).await, is_overdue),
             other => other,
         }
     }
 
-    fn silence(&self) -> Waiting {
+    fn attach_pending(&self) -> PendingStatus {
         let server = &self.options.server;
-        Waiting {
-            kind: ATTACH,
-            why: format!("the Pod runs, but its agent has not reached the server at {server}"),
-            patience: self.options.attach,
+        PendingStatus {
+            reason: PendingReason::Attach,
+            message: format!("the Pod runs, but its agent has not reached the server at {server}"),
+            timeout: self.options.attach,
         }
     }
 

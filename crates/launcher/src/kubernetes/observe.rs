@@ -10,9 +10,9 @@ use sqlflow_job::Milestones;
 use sqlflow_proto::agent::Outcome;
 use sqlflow_proto::agent::outcome::Reason;
 
-use super::last_words;
 use super::pod::CONTAINER;
-use crate::{End, Ender, Observation, Remains, Waiting};
+use super::termination_message;
+use crate::{AgentArtifacts, End, Observation, PendingReason, PendingStatus, TerminatedBy};
 
 /// A scheduler may find room yet; more is a matter for whoever runs the cluster.
 const UNSCHEDULABLE: Duration = Duration::from_secs(30 * 60);
@@ -37,7 +37,7 @@ pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observa
     let phase = status.phase.unwrap_or_default();
 
     let terminated = container.and_then(|it| it.state.as_ref()?.terminated.as_ref());
-    let said = terminated.and_then(|it| last_words::read(it.message.as_deref()?));
+    let said = terminated.and_then(|it| termination_message::read(it.message.as_deref()?));
     if status.reason.as_deref() == Some(DEADLINE_EXCEEDED) {
         return gone(past_deadline(said));
     }
@@ -61,31 +61,31 @@ pub(super) fn observe(pod: &Pod, events: &[String], is_overdue: bool) -> Observa
         return Observation::Running;
     }
     let inits = status.init_container_statuses.unwrap_or_default();
-    waiting(&conditions, inits.iter().chain(container), events)
+    pending_status(&conditions, inits.iter().chain(container), events)
 }
 
-fn gone(remains: Remains) -> Observation {
-    Observation::Gone(Box::new(remains))
+fn gone(artifacts: AgentArtifacts) -> Observation {
+    Observation::Gone(Box::new(artifacts))
 }
 
 /// Of a Pod that ran longer than it may. An agent that had an outcome before the kubelet ended it was in time; one that was
 /// ended by the kubelet knows how many records it has, and whether what it made is kept; without its word that is not known.
-fn past_deadline(said: Option<Remains>) -> Remains {
+fn past_deadline(said: Option<AgentArtifacts>) -> AgentArtifacts {
     let message = "the Pod ran longer than it may (activeDeadlineSeconds)".to_owned();
     let deadline = Outcome { reason: Reason::Deadline.into(), message, ..Outcome::default() };
     match said {
-        Some(Remains { end: End::Reported(said), .. }) if said.reason() == Reason::Terminated => {
+        Some(AgentArtifacts { end: End::Reported(said), .. }) if said.reason() == Reason::Terminated => {
             let message = format!("{}; {}", deadline.message, said.message);
             let outcome = Outcome { reason: deadline.reason, message, retryable: false, ..said };
-            Remains { end: End::Reported(outcome), ..Remains::default() }
+            AgentArtifacts { end: End::Reported(outcome), ..AgentArtifacts::default() }
         }
         Some(said) => said,
-        None => Remains { end: End::Seen(deadline), ..Remains::default() },
+        None => AgentArtifacts { end: End::Seen(deadline), ..AgentArtifacts::default() },
     }
 }
 
 /// What the kubelet saw of the end of an agent that left no outcome.
-fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> Remains {
+fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodCondition>) -> AgentArtifacts {
     let message = terminated.message.clone().unwrap_or_default();
     let why = terminated.reason.clone().unwrap_or_default();
     if why == "OOMKilled" {
@@ -94,22 +94,22 @@ fn silent(terminated: &ContainerStateTerminated, disruption: Option<&PodConditio
             message: "the Pod ran out of memory: the kernel killed everything in it at its memory limit; raise the limit or use less data".to_owned(),
             ..Outcome::default()
         };
-        return Remains { end: End::Seen(seen), last_words: message, ..Remains::default() };
+        return AgentArtifacts { end: End::Seen(seen), last_words: message, ..AgentArtifacts::default() };
     }
     let code = terminated.exit_code;
-    let mut remains = lost(
+    let mut artifacts = lost(
         &format!("the Pod's container ended with exit code {code} ({why}) and its agent could not tell more"),
         disruption,
     );
-    remains.last_words = message;
-    remains
+    artifacts.last_words = message;
+    artifacts
 }
 
-fn lost(message: &str, disruption: Option<&PodCondition>) -> Remains {
+fn lost(message: &str, disruption: Option<&PodCondition>) -> AgentArtifacts {
     let message =
         disruption.map_or_else(|| message.to_owned(), |it| format!("{}; {message}", disruption_text(it)));
     let seen = Outcome { reason: Reason::Lost.into(), message, retryable: true, ..Outcome::default() };
-    Remains { end: End::Seen(seen), ..Remains::default() }
+    AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() }
 }
 
 /// When a node was chosen, and when the container was started.
@@ -130,18 +130,18 @@ pub(super) fn milestones(pod: &Pod) -> Milestones {
 }
 
 /// Who wants the Pod's end, if anybody does.
-pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<Ender> {
+pub(super) fn who_ended(pod: &Pod, now: Timestamp) -> Option<TerminatedBy> {
     // The kubelet kills first and says why later.
     let limit = pod.spec.as_ref()?.active_deadline_seconds.and_then(|it| u64::try_from(it).ok());
     let started = pod.status.as_ref()?.start_time.as_ref();
     if started.zip(limit).is_some_and(|(started, limit)| now >= started.0 + Duration::from_secs(limit)) {
-        return Some(Ender::Deadline);
+        return Some(TerminatedBy::Deadline);
     }
     let conditions = pod.status.as_ref()?.conditions.as_ref();
     let disruption = conditions
         .and_then(|all| all.iter().find(|it| it.type_ == "DisruptionTarget" && it.status == "True"));
     let deleted = || pod.metadata.deletion_timestamp.as_ref().map(|_| "somebody deleted the Pod".to_owned());
-    disruption.map(disruption_text).or_else(deleted).map(Ender::Cluster)
+    disruption.map(disruption_text).or_else(deleted).map(TerminatedBy::Cluster)
 }
 
 /// Who wanted the Pod's node or room.
@@ -159,7 +159,7 @@ fn disruption_text(condition: &PodCondition) -> String {
     if detail.is_empty() { what.to_owned() } else { format!("{what} ({detail})") }
 }
 
-fn waiting<'a>(
+fn pending_status<'a>(
     conditions: &[PodCondition],
     containers: impl Iterator<Item = &'a ContainerStatus>,
     events: &[String],
@@ -167,32 +167,36 @@ fn waiting<'a>(
     let unscheduled = conditions.iter().find(|it| it.type_ == "PodScheduled" && it.status == "False");
     if let Some(condition) = unscheduled {
         let detail = condition.message.as_deref().unwrap_or("no node was chosen yet");
-        return wait("schedule", format!("the Pod waits for a node: {detail}"), UNSCHEDULABLE);
+        return pending(
+            PendingReason::Schedule,
+            format!("the Pod waits for a node: {detail}"),
+            UNSCHEDULABLE,
+        );
     }
     let stuck = containers.filter_map(|it| it.state.as_ref()?.waiting.as_ref()).find(|it| !is_ordinary(it));
     if let Some(stuck) = stuck {
-        let reason = stuck.reason.clone().unwrap_or_default();
+        let why = stuck.reason.clone().unwrap_or_default();
         let detail = stuck.message.clone().unwrap_or_default();
-        let (kind, patience) = match reason.as_str() {
-            "InvalidImageName" | "ErrImageNeverPull" => ("image", IMAGE_NEVER),
-            "ErrImagePull" | "ImagePullBackOff" => ("image", IMAGE),
-            _ => ("start", STARTING),
+        let (reason, timeout) = match why.as_str() {
+            "InvalidImageName" | "ErrImageNeverPull" => (PendingReason::Image, IMAGE_NEVER),
+            "ErrImagePull" | "ImagePullBackOff" => (PendingReason::Image, IMAGE),
+            _ => (PendingReason::Start, STARTING),
         };
-        return wait(kind, format!("the Pod cannot start: {reason}: {detail}"), patience);
+        return pending(reason, format!("the Pod cannot start: {why}: {detail}"), timeout);
     }
     let why = events.last().map_or_else(
         || "the Pod is being started".to_owned(),
         |it| format!("the Pod is being started: {it}"),
     );
-    wait("start", why, STARTING)
+    pending(PendingReason::Start, why, STARTING)
 }
 
 fn is_ordinary(waiting: &ContainerStateWaiting) -> bool {
     matches!(waiting.reason.as_deref(), None | Some("ContainerCreating" | "PodInitializing"))
 }
 
-fn wait(kind: &'static str, why: String, patience: Duration) -> Observation {
-    Observation::Waiting(Waiting { kind, why, patience })
+fn pending(reason: PendingReason, message: String, timeout: Duration) -> Observation {
+    Observation::Pending(PendingStatus { reason, message, timeout })
 }
 
 #[cfg(test)]
@@ -212,14 +216,14 @@ mod tests {
 
     fn why(observation: Observation) -> String {
         match observation {
-            Observation::Waiting(waiting) => waiting.why,
+            Observation::Pending(pending) => pending.message,
             other => panic!("{other:?}"),
         }
     }
 
-    fn remains_of(observation: Observation) -> Remains {
+    fn remains_of(observation: Observation) -> AgentArtifacts {
         match observation {
-            Observation::Gone(remains) => *remains,
+            Observation::Gone(artifacts) => *artifacts,
             other => panic!("{other:?}"),
         }
     }
@@ -249,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn the_agents_last_words_are_the_verdict() {
+    fn the_termination_message_is_the_outcome() {
         let said = json!({ "reason": "exited", "exit_code": 3, "message": "no such column", "records": 7 })
             .to_string();
         let outcome = outcome_of(seen(ended(json!({ "exitCode": 3, "message": said }))));
@@ -272,7 +276,7 @@ mod tests {
         assert!(outcome_of(seen_with(true, running)).message.contains("does not say"));
     }
 
-    fn past_deadline(message: &str) -> Remains {
+    fn past_deadline(message: &str) -> AgentArtifacts {
         let mut status = ended(json!({ "exitCode": 143, "reason": "Error", "message": message }));
         status["reason"] = json!("DeadlineExceeded");
         remains_of(seen(status))
@@ -280,26 +284,26 @@ mod tests {
 
     #[test]
     fn a_deadline_is_no_loss() {
-        let remains = past_deadline("");
-        let End::Seen(outcome) = remains.end else { panic!("nobody knows how many records there are") };
+        let artifacts = past_deadline("");
+        let End::Seen(outcome) = artifacts.end else { panic!("nobody knows how many records there are") };
         assert_eq!((outcome.reason(), outcome.retryable), (Reason::Deadline, false));
     }
 
     #[test]
     fn an_agent_that_had_ended_before_the_deadline_is_believed() {
         let succeeded = json!({ "reason": "succeeded", "records": 9, "last_result": 4, "marks": [] });
-        let remains = past_deadline(&succeeded.to_string());
-        let outcome = remains.reported().unwrap();
+        let artifacts = past_deadline(&succeeded.to_string());
+        let outcome = artifacts.reported().unwrap();
         assert_eq!((outcome.reason(), outcome.last_seq), (Reason::Succeeded, 9));
-        assert!(remains.marks.is_some());
+        assert!(artifacts.terminal_records.is_some());
     }
 
     #[test]
     fn an_agent_that_the_deadline_ended_tells_how_many_records_there_are() {
         let terminated =
             json!({ "reason": "terminated", "message": "TERM", "records": 9, "retryable": true });
-        let remains = past_deadline(&terminated.to_string());
-        let outcome = remains.reported().unwrap();
+        let artifacts = past_deadline(&terminated.to_string());
+        let outcome = artifacts.reported().unwrap();
         assert_eq!((outcome.reason(), outcome.retryable, outcome.last_seq), (Reason::Deadline, false, 9));
         assert!(outcome.message.contains("activeDeadlineSeconds"), "{}", outcome.message);
         assert!(!outcome.output_kept);
@@ -309,8 +313,8 @@ mod tests {
     fn what_was_made_before_the_deadline_is_kept() {
         let terminated = json!({ "reason": "terminated", "message": "what the command made is kept",
             "records": 9, "retryable": true, "output_kept": true });
-        let remains = past_deadline(&terminated.to_string());
-        let outcome = remains.reported().unwrap();
+        let artifacts = past_deadline(&terminated.to_string());
+        let outcome = artifacts.reported().unwrap();
         assert_eq!(
             (outcome.reason(), outcome.retryable, outcome.output_kept),
             (Reason::Deadline, false, true)
@@ -328,8 +332,8 @@ mod tests {
         late["conditions"] =
             json!([{ "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC" }]);
         for status in [late, evicted, oom, killed] {
-            let remains = remains_of(seen(status.clone()));
-            assert!(matches!(remains.end, End::Seen(_)), "{status}");
+            let artifacts = remains_of(seen(status.clone()));
+            assert!(matches!(artifacts.end, End::Seen(_)), "{status}");
         }
         assert!(matches!(remains_of(seen_with(true, json!({}))).end, End::Seen(_)));
     }

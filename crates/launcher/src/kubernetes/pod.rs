@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlflow_job::{AttemptId, ExecutorRef};
 
 use super::{KubernetesOptions, claim};
-use crate::{Needs, Target, Wishes};
+use crate::{LaunchRequirements, PodResources, Target};
 
 /// Says whose Pods they are; its value is [`MANAGER`].
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -74,7 +74,7 @@ pub(super) fn without_ours(finalizers: &[String]) -> Option<Vec<&String>> {
 pub(super) fn pod(
     options: &KubernetesOptions,
     target: &Target,
-    needs: &Needs,
+    requirements: &LaunchRequirements,
 ) -> Result<Pod, serde_json::Error> {
     let Target { attempt, executor } = target;
     let agent = if options.agent_image.is_some() {
@@ -83,7 +83,7 @@ pub(super) fn pod(
         "/sqlflow-agent".to_owned()
     };
     let grace = options.grace + AGENT_GRACE;
-    let claimed = options.workspace_claim.is_some() && needs.publishes;
+    let claimed = options.workspace_claim.is_some() && requirements.publishes;
     let work = if claimed {
         json!({ "name": "sqlflow-work", "persistentVolumeClaim": { "claimName": claim::name(attempt) } })
     } else {
@@ -155,7 +155,7 @@ pub(super) fn pod(
         inject(&mut pod, image, &security);
     }
     merge(&mut pod, &options.template);
-    grant(&mut pod, &needs.wishes);
+    grant(&mut pod, &requirements.pod_resources);
     // What no template may change.
     pod["spec"]["terminationGracePeriodSeconds"] = json!(grace.as_secs());
     pod["metadata"]["name"] = json!(name(executor));
@@ -173,24 +173,23 @@ pub(super) fn pod(
     serde_json::from_value(pod)
 }
 
-/// What a statement wishes goes over what the template says.
-fn grant(pod: &mut Value, wishes: &Wishes) {
+/// The resources of a step override the template.
+fn grant(pod: &mut Value, resources: &PodResources) {
     let containers = pod["spec"]["containers"].as_array_mut();
     let Some(container) = containers.and_then(|all| all.iter_mut().find(|it| it["name"] == CONTAINER)) else {
         return;
     };
-    for (name, value) in wishes {
-        let resources = match name.as_str() {
-            "cpu" => json!({ "requests": { "cpu": value } }),
-            "memory" => json!({ "requests": { "memory": value }, "limits": { "memory": value } }),
-            "gpu" => json!({ "limits": { GPU: value } }),
-            "image" => {
-                container["image"] = json!(value);
-                continue;
-            }
-            _ => continue,
-        };
-        merge(&mut container["resources"], &resources);
+    let PodResources { cpu, memory, gpu, image } = resources;
+    let cpu = cpu.as_ref().map(|value| json!({ "requests": { "cpu": value } }));
+    let memory = memory
+        .as_ref()
+        .map(|value| json!({ "requests": { "memory": value }, "limits": { "memory": value } }));
+    let gpu = gpu.as_ref().map(|value| json!({ "limits": { GPU: value } }));
+    for wanted in [cpu, memory, gpu].into_iter().flatten() {
+        merge(&mut container["resources"], &wanted);
+    }
+    if let Some(image) = image {
+        container["image"] = json!(image);
     }
 }
 
@@ -259,7 +258,7 @@ mod tests {
             ca_config_map: "sqlflow-ca".into(),
             finalizer: true,
             workspace_claim: None,
-            wishes: Vec::new(),
+            pod_resources: Vec::new(),
             deadline: None,
             grace: Duration::from_secs(10),
             linger: Duration::from_secs(600),
@@ -273,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_pod_names_its_attempt() {
-        let pod = pod(&options(json!({})), &Target::own(attempt()), &Needs::default()).unwrap();
+        let pod = pod(&options(json!({})), &Target::own(attempt()), &LaunchRequirements::default()).unwrap();
         let name = pod.metadata.name.clone().unwrap();
         assert!(name.len() <= 63 && name.ends_with("-2-3"), "{name}");
         assert_eq!(target_of(&pod), Some(Target::own(attempt())));
@@ -291,11 +290,12 @@ mod tests {
                 "volumes": [{ "name": "data", "emptyDir": {} }, { "name": "sqlflow-tmp", "emptyDir": { "sizeLimit": "1Gi" } }],
             },
         });
-        let wishes = Wishes::from([("memory".into(), "4Gi".into()), ("cpu".into(), "2".into())]);
+        let pod_resources =
+            PodResources { memory: Some("4Gi".into()), cpu: Some("2".into()), ..PodResources::default() };
         let pod = pod(
             &options(template),
             &Target::own(attempt()),
-            &Needs { wishes, publishes: true, ..Needs::default() },
+            &LaunchRequirements { pod_resources, publishes: true, ..LaunchRequirements::default() },
         )
         .unwrap();
         assert_eq!(target_of(&pod), Some(Target::own(attempt())));
@@ -314,8 +314,8 @@ mod tests {
     fn only_what_publishes_works_on_a_claim() {
         let options = KubernetesOptions { workspace_claim: Some(json!({})), ..options(json!({})) };
         for publishes in [true, false] {
-            let needs = Needs { publishes, ..Needs::default() };
-            let spec = pod(&options, &Target::own(attempt()), &needs).unwrap().spec.unwrap();
+            let requirements = LaunchRequirements { publishes, ..LaunchRequirements::default() };
+            let spec = pod(&options, &Target::own(attempt()), &requirements).unwrap().spec.unwrap();
             let work = spec.volumes.unwrap().into_iter().find(|it| it.name == "sqlflow-work").unwrap();
             assert_eq!(work.persistent_volume_claim.is_some(), publishes);
             assert_eq!(work.empty_dir.is_some(), !publishes);
@@ -334,7 +334,8 @@ mod tests {
     #[test]
     fn an_image_without_the_agent_gets_it() {
         let options = KubernetesOptions { agent_image: Some("agent:1".into()), ..options(json!({})) };
-        let spec = pod(&options, &Target::own(attempt()), &Needs::default()).unwrap().spec.unwrap();
+        let spec =
+            pod(&options, &Target::own(attempt()), &LaunchRequirements::default()).unwrap().spec.unwrap();
         assert_eq!(spec.init_containers.unwrap()[0].image.as_deref(), Some("agent:1"));
         assert_eq!(spec.containers[0].command.as_ref().unwrap()[0], "/sqlflow-agent-bin/sqlflow-agent");
     }

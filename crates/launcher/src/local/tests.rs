@@ -11,7 +11,7 @@ fn launcher(dir: &Path) -> LocalLauncher {
 fn options(dir: &Path) -> LocalOptions {
     LocalOptions {
         agent: dir.join("agent"),
-        python: Python::elsewhere("python3"),
+        python: Python::unchecked("python3"),
         state_dir: dir.to_owned(),
         run_dir: dir.join("run"),
         cache: dir.join("cache"),
@@ -23,8 +23,8 @@ fn options(dir: &Path) -> LocalOptions {
     }
 }
 
-/// With one place, and an agent that ends at once.
-fn with_one_place(dir: &Path) -> LocalLauncher {
+/// With one run slot, and an agent that ends at once.
+fn with_one_run_slot(dir: &Path) -> LocalLauncher {
     let (agent, max_running) = (PathBuf::from("/bin/true"), NonZeroUsize::new(1));
     LocalLauncher::new(LocalOptions { agent, max_running, ..options(dir) })
 }
@@ -60,9 +60,9 @@ async fn an_outcome_that_can_never_be_read_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("outcome")).unwrap();
-    let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("it is gone") };
-    assert!(remains.reported().is_none() && remains.records.is_some());
-    assert!(remains.last_words.contains("damaged: Is a directory"), "{}", remains.last_words);
+    let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("it is gone") };
+    assert!(artifacts.reported().is_none() && artifacts.records.is_some());
+    assert!(artifacts.last_words.contains("damaged: Is a directory"), "{}", artifacts.last_words);
 }
 
 #[tokio::test]
@@ -70,23 +70,23 @@ async fn a_lock_that_cannot_be_read_decides_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("lock")).unwrap();
-    let launched = launcher.launch(&target, &Needs::default()).await;
+    let launched = launcher.launch(&target, &LaunchRequirements::default()).await;
     assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
     let Observation::Unknown(why) = launcher.observe(&target).await else { panic!("it may run") };
     assert!(why.starts_with("cannot read the agent's lock: Is a directory"), "{why}");
 }
 
 #[tokio::test]
-async fn a_place_that_cannot_be_used_is_no_refusal() {
+async fn a_run_slot_that_cannot_be_used_is_no_refusal() {
     let dir = tempfile::tempdir().unwrap();
-    let (launcher, target) = (with_one_place(dir.path()), target());
+    let (launcher, target) = (with_one_run_slot(dir.path()), target());
     let place = dir.path().join("run/places/0");
     fs::create_dir_all(&place).unwrap();
-    let launched = launcher.launch(&target, &Needs::default()).await;
+    let launched = launcher.launch(&target, &LaunchRequirements::default()).await;
     let Err(LaunchError::Later(why)) = launched else { panic!("{launched:?}") };
-    assert!(why.starts_with("cannot take a place") && why.contains("run/places/0"), "{why}");
+    assert!(why.starts_with("cannot take a run slot") && why.contains("run/places/0"), "{why}");
     fs::remove_dir(place).unwrap();
-    launcher.launch(&target, &Needs::default()).await.unwrap();
+    launcher.launch(&target, &LaunchRequirements::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -94,7 +94,7 @@ async fn a_run_folder_that_cannot_be_made_is_no_refusal() {
     let dir = tempfile::tempdir().unwrap();
     let (launcher, target) = (launcher(dir.path()), target());
     fs::create_dir_all(launcher.run_dir(&target.executor).join("agent.log")).unwrap();
-    let launched = launcher.launch(&target, &Needs::default()).await;
+    let launched = launcher.launch(&target, &LaunchRequirements::default()).await;
     let Err(LaunchError::Later(why)) = launched else { panic!("{launched:?}") };
     assert!(why.starts_with("cannot prepare the run folder"), "{why}");
 }
@@ -105,25 +105,27 @@ async fn an_agent_that_is_being_replaced_is_started_later() {
     let dir = tempfile::tempdir().unwrap();
     let launcher = launcher(dir.path());
     let agent = dir.path().join("agent");
-    let launched = launcher.launch(&target(), &Needs::default()).await;
+    let launched = launcher.launch(&target(), &LaunchRequirements::default()).await;
     let Err(LaunchError::Refused { message, retryable: true }) = launched else { panic!("{launched:?}") };
     assert!(message.starts_with(&format!("cannot start the agent {}", agent.display())), "{message}");
 
     let written = OpenOptions::new().create(true).append(true).mode(0o700).open(&agent).unwrap();
-    let launched = launcher.launch(&target(), &Needs::default()).await;
+    let launched = launcher.launch(&target(), &LaunchRequirements::default()).await;
     assert!(matches!(launched, Err(LaunchError::Later(_))), "{launched:?}");
     drop(written);
 }
 
-/// What holds the place may be a training of days.
+/// What holds the run slot may be a training of days.
 #[tokio::test]
-async fn an_attempt_that_cleans_up_needs_no_place() {
+async fn an_attempt_that_cleans_up_needs_no_run_slot() {
     let dir = tempfile::tempdir().unwrap();
-    let (launcher, training, cancelled) = (with_one_place(dir.path()), target(), target());
-    let Ok(Turn::Taken(_place)) = launcher.places.take(&training.attempt).await else { panic!("it is free") };
-    let launched = launcher.launch(&cancelled, &Needs::default()).await;
-    assert!(matches!(launched, Err(LaunchError::NoPlace { .. })), "{launched:?}");
-    let clean_up = Needs { cleans_up: true, ..Needs::default() };
+    let (launcher, training, cancelled) = (with_one_run_slot(dir.path()), target(), target());
+    let Ok(SlotRequest::Taken(_slot)) = launcher.run_slots.take(&training.attempt).await else {
+        panic!("it is free")
+    };
+    let launched = launcher.launch(&cancelled, &LaunchRequirements::default()).await;
+    assert!(matches!(launched, Err(LaunchError::NoFreeSlot { .. })), "{launched:?}");
+    let clean_up = LaunchRequirements { cleans_up: true, ..LaunchRequirements::default() };
     launcher.launch(&cancelled, &clean_up).await.unwrap();
 }
 
@@ -155,12 +157,12 @@ async fn no_second_agent_is_started_where_one_has_ended() {
     let run_dir = launcher.run_dir(&target.executor);
     fs::create_dir_all(&run_dir).unwrap();
     fs::write(run_dir.join("outcome"), "").unwrap();
-    launcher.launch(&target, &Needs::default()).await.unwrap();
+    launcher.launch(&target, &LaunchRequirements::default()).await.unwrap();
     assert!(!run_dir.join("agent.log").exists(), "an agent was started");
     // A power failure left the file's name only.
-    let Observation::Gone(remains) = launcher.observe(&target).await else { panic!("nobody runs") };
-    assert!(matches!(remains.end, End::Unknown));
-    assert!(remains.last_words.contains("damaged"), "{}", remains.last_words);
+    let Observation::Gone(artifacts) = launcher.observe(&target).await else { panic!("nobody runs") };
+    assert!(matches!(artifacts.end, End::Unknown));
+    assert!(artifacts.last_words.contains("damaged"), "{}", artifacts.last_words);
 }
 
 #[tokio::test]

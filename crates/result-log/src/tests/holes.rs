@@ -100,7 +100,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The mark is not synced: a power failure may lose it or take it back.
+/// The committed offset is not synced: a power failure may lose it or take it back.
 #[tokio::test]
 async fn damage_behind_a_mark_that_is_lost_or_old_is_no_torn_write() {
     for mark in ["lost", "old", "of an earlier file"] {

@@ -92,7 +92,7 @@ fn many_who_wait_hold_no_thread() {
 
 /// One that appends without a pause lets others in.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_gets_a_turn() {
+async fn a_waiter_gets_the_lock_of_a_busy_log() {
     let dir = tempfile::tempdir().unwrap();
     let (busy, other, job) = (open(dir.path()), open(dir.path()), JobId::generate());
     let (log, id) = (busy.clone(), job.clone());
@@ -112,9 +112,9 @@ async fn who_waits_gets_a_turn() {
     endless.abort();
 }
 
-/// As a process that is stopped while it waits: it has the turn, and never comes for the lock.
+/// As a process that is stopped while it waits: it is first in line, and never takes the lock.
 #[tokio::test]
-async fn one_who_has_the_turn_and_is_stopped_holds_up_nobody() {
+async fn a_stopped_waiter_that_is_first_in_line_blocks_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let (log, job) = (open(dir.path()), JobId::generate());
     log.append(&job, vec![notice("on")]).await.unwrap();
@@ -129,7 +129,7 @@ async fn one_who_has_the_turn_and_is_stopped_holds_up_nobody() {
     assert_eq!(other.last_seq(&attempt(&job, 0, 1), 0).await.unwrap(), 0);
     assert_eq!(Upkeep::of(dir.path()).repair(&job).unwrap(), Health::Good);
     assert!(before.elapsed() < Duration::from_secs(4), "{:?}", before.elapsed());
-    // It goes on, and others wait for their turn again.
+    // It continues, and others wait in line again.
     assert!(matches!(stopped.try_again().unwrap(), Some(Tried::Held(_))));
     log.delete(&job).await.unwrap();
 }

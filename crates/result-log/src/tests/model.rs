@@ -40,7 +40,7 @@ enum Act {
         written: usize,
         garbage: Vec<u8>,
     },
-    /// The machine is switched off: the mark is an older one, or none.
+    /// The machine is switched off: the committed offset is an older one, or none.
     PowerFailure {
         mark: usize,
     },

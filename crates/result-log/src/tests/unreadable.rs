@@ -139,7 +139,7 @@ async fn retention_goes_on_over_what_cannot_be_read() {
     assert!(!files[1].exists(), "older output went");
 }
 
-/// The mark is found again, and can be written.
+/// The committed offset is found again, and can be written.
 #[tokio::test]
 async fn a_mark_that_cannot_be_read_is_lost() {
     let dir = tempfile::tempdir().unwrap();
@@ -155,7 +155,7 @@ async fn a_mark_that_cannot_be_read_is_lost() {
     assert_eq!(open_large(dir.path()).last_position(&job).await.unwrap(), RECORDS + 1);
 }
 
-/// Where a mark is lost, or older than a power failure, nobody knows how much the unreadable end held.
+/// Where a committed offset is lost, or older than a power failure, nobody knows how much the unreadable end held.
 #[tokio::test]
 async fn an_end_that_cannot_be_read_is_not_taken_for_a_torn_write() {
     for mark in ["lost", "old", "of an earlier file"] {

@@ -25,7 +25,7 @@ fn contents(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-/// Logs of every form that is well: empty, of one and of many segments, compacted, torn behind the mark, without a mark.
+/// Logs of every form that is well: empty, of one and of many segments, compacted, torn behind the committed offset, without a committed offset.
 #[tokio::test]
 async fn a_log_that_is_well_is_good_in_every_form() {
     let dir = tempfile::tempdir().unwrap();
@@ -49,9 +49,13 @@ async fn a_log_that_is_well_is_good_in_every_form() {
         .rfind(|(path, _)| path.extension().is_some_and(|it| it == "log"))
         .unwrap();
     fs::write(&tail.0, [tail.1.clone(), vec![9; 30]].concat()).unwrap();
-    assert_eq!(health(dir.path(), &job), Health::Good, "what is torn behind the mark was not acknowledged");
+    assert_eq!(
+        health(dir.path(), &job),
+        Health::Good,
+        "what is torn behind the committed offset was not acknowledged"
+    );
     fs::remove_file(folder.join("lock")).unwrap();
-    assert_eq!(health(dir.path(), &job), Health::Good, "servers find the mark again");
+    assert_eq!(health(dir.path(), &job), Health::Good, "servers find the committed offset again");
     assert!(!has("damaged") && !folder.join("lock").exists(), "nothing is changed");
 }
 

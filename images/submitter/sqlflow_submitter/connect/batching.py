@@ -1,4 +1,4 @@
-"""Gathers rows into batches that are worth a message, and no larger."""
+"""Collects rows into batches of bounded size."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from sqlflow_submitter.connect.database import BATCH_BYTES, BATCH_ROWS, FIRST_BATCH_ROWS, Batch
 
 CHUNK_ROWS = 32
-"""Rows taken from a driver at once. Memory is bounded by a batch and a chunk; a chunk by so many of the largest row."""
+"""Rows that are taken from a driver at once. Memory is bounded by one batch and one chunk of the largest rows."""
 
-PATIENCE_SECONDS = 0.2
-"""Rows of a slow query are not held back for longer, to wait for more."""
+MAX_DELAY_SECONDS = 0.2
+"""Maximum time for which the rows of a slow query wait for more rows."""
 
 
 class Batcher:
-    """Gathers chunks of rows, given by column."""
+    """Collects chunks of rows, given by column."""
 
     def __init__(self, columns: int) -> None:
         self._columns: list[list[Any]] = [[] for _ in range(columns)]
@@ -26,7 +26,7 @@ class Batcher:
         self._since = 0.0
 
     def add(self, rows: int, chunk: Sequence[Sequence[Any]]) -> Iterator[Batch]:
-        """Adds a chunk; gives what is now ready."""
+        """Adds a chunk. Returns the batches that are complete."""
         size = sum(sum(map(getsizeof, column)) for column in chunk)
         if size > BATCH_BYTES:
             yield from self.rest()
@@ -42,11 +42,11 @@ class Batcher:
         self._rows += rows
         self._bytes += size
         is_full = self._rows >= self._limit or self._bytes >= BATCH_BYTES
-        if is_full or time.monotonic() - self._since > PATIENCE_SECONDS:
+        if is_full or time.monotonic() - self._since > MAX_DELAY_SECONDS:
             yield from self.rest()
 
     def rest(self) -> Iterator[Batch]:
-        """Gives what is left, if anything."""
+        """Returns the remaining rows, if any."""
         if self._rows:
             yield Batch(self._rows, self._columns)
         self._columns = [[] for _ in self._columns]

@@ -1,8 +1,8 @@
-"""The one interface that the rest of the package has to a database.
+"""The interface to databases.
 
-A result set comes in batches, laid out by column, because that is how it goes on: into a Rows message or into numpy.
-A batch holds the driver's raw values (bytes as the server printed them, or SQLite's own values); a column's `decode`
-turns them into values of one kind. Raw values are kept because PREDICT writes them back as they came.
+A result set comes in batches, by column, which is also the form of Rows messages and of numpy's arrays. A batch has
+the driver's raw values: bytes as the server printed them, or SQLite's own values. A column's `decode` converts them to
+values of one kind. Raw values are kept, because PREDICT writes them back unchanged.
 """
 
 from __future__ import annotations
@@ -11,20 +11,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from sqlflow_submitter.errors import SubmitterError, UserError, near_misses
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
+from sqlflow_submitter.errors import SubmitterError, UserError, suggestions
 
 BATCH_ROWS = 4096
 BATCH_BYTES = 512 * 1024
 FIRST_BATCH_ROWS = 100
 MAX_TABLES = 10_000
-"""Tables among which a misspelt one is looked for."""
+"""Maximum number of tables that are searched for suggestions."""
 MAX_NAMED_TABLES = 20
-"""Tables of a statement whose columns a misspelt one is looked for among."""
+"""Maximum number of tables whose columns are searched for suggestions."""
 
 
 class Kind(Enum):
@@ -41,12 +38,12 @@ class Kind(Enum):
     TIMESTAMP_UTC = "int: microseconds since 1970-01-01 in UTC"
     MIXED = "any of bool, int, float, str, bytes"
 
-    # Members are single objects: comparing and hashing by identity is right, and Enum's own hash is slow.
+    # Members are singletons, so identity is enough. Enum's own hash is slow.
     __hash__ = object.__hash__
 
 
 class Values(NamedTuple):
-    """A decoded column of a batch; NULL is None whatever the kind."""
+    """A decoded column of a batch. NULL is None in every kind."""
 
     kind: Kind
     values: Sequence[Any]
@@ -57,9 +54,9 @@ class ColumnInfo(NamedTuple):
 
     name: str
     database_type: str
-    """The database's own name for the type; empty where the driver does not tell."""
+    """The database's name for the type; empty if the driver does not report it."""
     decode: Callable[[Sequence[Any]], Values]
-    """Turns a column's raw values into values of one kind."""
+    """Converts a column's raw values to values of one kind."""
 
 
 class Batch(NamedTuple):
@@ -67,23 +64,23 @@ class Batch(NamedTuple):
 
     rows: int
     raw: Sequence[Sequence[Any]]
-    """The driver's values, one sequence of `rows` for each column; NULL is None."""
+    """The driver's values: for each column a sequence of `rows` values. NULL is None."""
 
 
 class ResultSet:
-    """A result set that is being received. Its batches can be taken once."""
+    """A result set that is being received. Its batches can be read once."""
 
     columns: list[ColumnInfo]
 
     def batches(self) -> Iterator[Batch]:
-        """Gives the rows in batches of at most about BATCH_ROWS rows and BATCH_BYTES bytes, in bounded memory.
+        """Returns the rows in batches of about BATCH_ROWS rows or BATCH_BYTES bytes at most.
 
-        The first is small, so that the first rows of a slow query show soon.
+        The first batch is small, so that the first rows of a slow query arrive early.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Gives up the rows that were not read."""
+        """Discards the rows that were not read."""
 
     def __enter__(self) -> ResultSet:
         return self
@@ -98,48 +95,48 @@ class ResultSet:
 
 
 class Database:
-    """A connection that behaves as the database's own command line does.
+    """A connection. It behaves like the database's own command line.
 
-    Each statement commits, unless BEGIN came first.
+    Each statement commits, unless it follows BEGIN.
     """
 
     dialect: str
 
     def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
-        """Runs one statement, byte for byte as given.
+        """Runs one statement, unchanged.
 
-        Gives each result set, to be consumed before the next is asked for, and for each part that returned none the
-        number of rows changed, None where the database does not tell.
+        Yields each result set, which must be read before the next one is requested. For a part without a result set,
+        yields the number of changed rows, or None if the database does not report it.
 
         Raises:
-            UserError: the database refused the statement; with the line, where the database tells it.
+            UserError: the database rejected the statement; the message has the line, if the database reports it.
             DatabaseUnavailable: the connection was lost, or the database is locked.
         """
         raise NotImplementedError
 
     def describe(self, select: str) -> list[ColumnInfo]:
-        """Gives the columns that a select would return, without executing it.
+        """Returns the columns of a select without executing it.
 
         Raises:
-            UserError: the database refused the select.
+            UserError: the database rejected the select.
         """
         raise NotImplementedError
 
     def check_query(self, sql: str) -> None:
-        """Raises UserError when the database would refuse a standard SELECT. Nothing is executed; others pass."""
+        """Raises UserError if the database rejects a standard SELECT. Does not execute it. Ignores other statements."""
         if re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
             self.describe(sql)
 
     tables_query: str
-    """A query that names the tables and views that need no schema, at most MAX_TABLES of them."""
+    """A query for the names of tables and views that need no schema, with at most MAX_TABLES rows."""
 
     quote_mark = '"'
-    """What stands around a name."""
+    """The quote for names."""
 
-    def add_near_misses(self, error: UserError, sql: str = "") -> None:
-        """Adds what may have been meant to an error of a table or column that does not exist.
+    def add_suggestions(self, error: UserError, sql: str = "") -> None:
+        """Adds similar names to an error about a table or column that does not exist.
 
-        Columns are looked for in the tables that the statement `sql` names.
+        Columns are searched in the tables that the statement `sql` names.
         """
         missing = error.missing_table or error.missing_column
         if missing is None:
@@ -149,14 +146,14 @@ class Database:
             if error.missing_table is None:
                 known = self._columns_of(known, sql)
         except SubmitterError:
-            # As within a transaction that has failed.
+            # For example, the transaction has failed.
             return
-        near = near_misses(missing.rpartition(".")[2], known)
-        if near:
-            error.args = (f"{error}; did you mean {' or '.join(near)}?",)
+        similar = suggestions(missing.rpartition(".")[2], known)
+        if similar:
+            error.args = (f"{error}; did you mean {' or '.join(similar)}?",)
 
     def _columns_of(self, tables: Sequence[str], sql: str) -> list[str]:
-        """Names the columns of those tables that a statement names."""
+        """Returns the columns of those tables that a statement names."""
         words = set(re.findall(r"\w+", sql.lower()))
         named = [name for name in tables if name.lower() in words][:MAX_NAMED_TABLES]
         mark = self.quote_mark
@@ -166,12 +163,12 @@ class Database:
             for column in self.describe(f"SELECT * FROM {mark}{name.replace(mark, 2 * mark)}{mark}")
         ]
 
-    def writer(self) -> TableWriter:
-        """Gives what writes tables here, also while a result set is being read."""
+    def writing_connection(self) -> Database:
+        """Returns the connection that `open_writer` uses: a second one where one cannot write while it reads."""
         raise NotImplementedError
 
     def close(self) -> None:
-        """Closes the connection; an open transaction is rolled back."""
+        """Closes the connection. An open transaction is rolled back."""
         raise NotImplementedError
 
     def __enter__(self) -> Database:
@@ -183,14 +180,14 @@ class Database:
         self.close()
 
     def run(self, sql: str) -> None:
-        """Runs a statement and drops what it returns."""
+        """Runs a statement and discards its results."""
         for result in self.execute(sql):
             if isinstance(result, ResultSet):
                 for _ in result.batches():
                     pass
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Runs a query of our own that gives few rows; gives their decoded values."""
+        """Runs an internal query with few rows and returns their decoded values."""
         rows: list[tuple[Any, ...]] = []
         for result in self.execute(sql):
             if isinstance(result, ResultSet):

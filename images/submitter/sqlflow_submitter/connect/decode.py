@@ -1,6 +1,6 @@
-"""Decodes what MySQL and PostgreSQL print: each function takes a column's raw values, bytes or None.
+"""Decodes the values that MySQL and PostgreSQL print. Each function takes a column's raw values, bytes or None.
 
-The common case has no NULL and is one `map` in C; a None makes it raise TypeError, and the slower way is taken.
+A column without NULLs is decoded by one `map` in C. A None raises TypeError, and a slower loop is used.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def decimals(raw: Raw) -> Values:
 
 
 def texts(raw: Raw) -> Values:
-    """Text; values that are not UTF-8 stay bytes."""
+    """Texts. Values that are not UTF-8 stay bytes."""
     try:
         return Values(Kind.TEXT, _each(bytes.decode, raw))
     except UnicodeDecodeError:
@@ -45,7 +45,7 @@ def texts(raw: Raw) -> Values:
 
 
 def dates(raw: Raw) -> Values:
-    """Days. A column with a date that no calendar has (`infinity`, `0000-00-00`, `… BC`) stays text in that batch."""
+    """Days. A column of a batch with a date outside Python's calendar (`infinity`, `0000-00-00`, `… BC`) stays text."""
     return _or_texts(Kind.DATE, _day, raw)
 
 

@@ -1,4 +1,4 @@
-"""The DSN form of Go's MySQL driver, in which SQLFlow's sessions name a MySQL server."""
+"""The DSN format of Go's MySQL driver, which SQLFlow's sessions use for MySQL servers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEFAULT_PORT = 3306
 
 
 class GoDsn(NamedTuple):
-    """A MySQL server and how to enter it."""
+    """The address of a MySQL server, and the login."""
 
     user: str
     password: str
@@ -24,22 +24,22 @@ class GoDsn(NamedTuple):
     options: dict[str, str]
 
     def address(self) -> str:
-        """Names the server in messages."""
+        """Returns the server's name for messages."""
         return self.unix_socket or f"{self.host}:{self.port}"
 
 
 def parse_go_dsn(text: str) -> GoDsn:
-    """Reads `user:password@tcp(host:port)/database?option=value`, and `user:password@host:port/database`.
+    """Parses `user:password@tcp(host:port)/database?option=value`, and `user:password@host:port/database`.
 
-    As in Go, the password may hold any character unescaped: the last `/` begins the database, the last `@` before it
-    ends the user.
+    As in Go, the password is not escaped: the last `/` begins the database, and the last `@` before it ends the
+    password.
 
     Raises:
-        UserError: it is malformed; the message never holds any of the text, which may be a password.
+        UserError: it is malformed. The message has no part of the text, which may be a password.
     """
     place, slash, rest = text.rpartition("/")
     if not slash:
-        raise UserError(f"data source mysql has no / before the database's name; {EXPECTED}")
+        raise UserError(f"cannot read data source mysql: there is no / before the database's name; {EXPECTED}")
     database, _, query = rest.partition("?")
     login, _, address = place.rpartition("@")
     user, _, password = login.partition(":")

@@ -1,14 +1,14 @@
 """MySQL and MariaDB, through PyMySQL's protocol code.
 
-PyMySQL's cursors are not used: they decode value by value, and interpolate. Rows are read from its connection as they
-came over the wire, see `mysql_rows`.
+PyMySQL's cursors are not used, because they decode each value and interpolate parameters. `mysql_rows` reads raw rows
+from PyMySQL's connection.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 from pymysql.connections import FieldDescriptorPacket, MySQLResult
@@ -21,12 +21,9 @@ from sqlflow_submitter.connect.mysql_rows import RowReader
 from sqlflow_submitter.connect.mysql_types import column_info
 from sqlflow_submitter.errors import DatabaseUnavailable, SubmitterError, UserError, one_line
 
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
-
 CONNECT_TIMEOUT_SECONDS = 10
 
-# Options of Go's driver that say how Go should behave; all others are session variables, as there.
+# Options that configure Go's driver. All other options are session variables, as in Go.
 GO_OPTIONS = {
     "allowAllFiles",
     "allowCleartextPasswords",
@@ -60,7 +57,7 @@ ENCODING = re.compile(r"\s*SET\b.*\b(NAMES|CHARSET|CHARACTER\s+SET|character_set
 NO_SUCH_TABLE = 1146
 NO_SUCH_COLUMN = 1054
 # Too many connections, server shutting down or gone, lock wait timeout, deadlock, connection killed.
-TRANSIENT = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
+RETRYABLE = {1040, 1053, 1203, 1205, 1213, 1927, 2002, 2003, 2006, 2013}
 
 
 class MySQLDatabase(Database):
@@ -87,9 +84,9 @@ class MySQLDatabase(Database):
     def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
         yield from self._execute(sql.encode())
         if ENCODING.match(sql) and "utf8mb4" not in sql.lower():
-            # Texts travel as UTF-8 here, whatever a person's terminal would have.
+            # The connection always uses UTF-8.
             self.run_bytes(b"SET NAMES utf8mb4")
-            encoding.tell()
+            encoding.print_note()
 
     def _execute(self, sql: bytes) -> Iterator[ResultSet | int | None]:
         try:
@@ -101,7 +98,7 @@ class MySQLDatabase(Database):
                     yield int(result.affected_rows or 0)
                     more = result.has_next
                 else:
-                    # From here on the rows are ours to read, not the result's.
+                    # `RowReader` reads the rows from here on.
                     result.unbuffered_active = False
                     result_set = MySQLResultSet(self, RowReader(self._connection, result.field_count), result.fields)
                     yield result_set
@@ -112,7 +109,7 @@ class MySQLDatabase(Database):
             raise self._translate(error) from error
 
     def describe(self, select: str) -> list[ColumnInfo]:
-        # Preparing tells the columns and executes nothing.
+        # Preparing a statement returns its columns and does not execute it.
         connection = self._connection
         try:
             connection._execute_command(COMMAND.COM_STMT_PREPARE, select.encode())
@@ -130,17 +127,17 @@ class MySQLDatabase(Database):
         return [column_info(field) for field in fields]
 
     def run_bytes(self, sql: bytes) -> None:
-        """Runs a statement of our own that returns no rows, and may hold bytes that are not UTF-8."""
+        """Runs an internal statement that returns no rows, and may contain bytes that are not UTF-8."""
         for _ in self._execute(sql):
             pass
 
     def has_schema(self, name: str) -> bool:
-        """Tells whether there is a database of this name that the user may see."""
+        """Returns whether a database of this name exists and is visible to the user."""
         literal = f"_utf8mb4 X'{name.encode().hex()}'"
         return bool(self.rows(f"SELECT 1 FROM information_schema.schemata WHERE schema_name = {literal}"))
 
     def table_kind(self, schema: str | None, name: str) -> tuple[str, str] | None:
-        """Gives `BASE TABLE`, `VIEW` …, and the table's comment; None where there is no such table."""
+        """Returns `BASE TABLE`, `VIEW` …, and the table's comment, or None if there is no such table."""
         literals = [f"_utf8mb4 X'{text.encode().hex()}'" for text in (schema or "", name)]
         database = literals[0] if schema else "DATABASE()"
         found = self.rows(
@@ -149,22 +146,20 @@ class MySQLDatabase(Database):
         )
         return (str(found[0][0]), str(found[0][1])) if found else None
 
-    def writer(self) -> TableWriter:
-        from sqlflow_submitter.connect.mysql_writer import MySQLWriter
-
-        return MySQLWriter(MySQLDatabase(self._rest, self._replay))
+    def writing_connection(self) -> MySQLDatabase:
+        return MySQLDatabase(self._rest, self._replay)
 
     def close(self) -> None:
-        # Not a polite goodbye: rows may be on the way that nobody wants.
+        # Close the socket without COM_QUIT: unread rows may still arrive.
         self._connection._force_close()
 
     def _translate(self, error: pymysql.MySQLError) -> SubmitterError:
         code, text = error.args if len(error.args) == 2 else (0, str(error))
         text = one_line(str(text))
-        if code in TRANSIENT:
+        if code in RETRYABLE:
             system = re.search(r"\((?:\[Errno -?\d+\] )?([^)]*)\)$", text)
             reason = system.group(1) if system else text
-            # A lock too: what a CALL did before, and rows of a table without transactions, stay.
+            # Also for a lock: effects of a CALL before it, and rows of tables without transactions, remain.
             return DatabaseUnavailable(f"MySQL server at {self._dsn.address()}: {reason}")
         if code in (NO_SUCH_TABLE, NO_SUCH_COLUMN):
             missing = re.search("'([^']+)'", text)
@@ -188,7 +183,7 @@ class MySQLResultSet(ResultSet):
             raise self._database._translate(error) from error
 
     def finish(self) -> bool:
-        """Reads what is left; True when another result follows."""
+        """Reads the remaining rows. Returns whether another result follows."""
         while self._reader.read_batch():
             pass
         return self._reader.more_results
@@ -204,7 +199,7 @@ def _connect(dsn: GoDsn) -> Any:
         unix_socket=dsn.unix_socket,
         database=dsn.database or None,
         charset="utf8mb4",
-        # The server's own default, as its command line has it.
+        # The server's default, as in its command line.
         autocommit=None,
         connect_timeout=CONNECT_TIMEOUT_SECONDS,
         ssl={"check_hostname": tls == "true"} if tls in ("true", "skip-verify") else None,

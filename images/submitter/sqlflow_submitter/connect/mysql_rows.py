@@ -1,7 +1,7 @@
 """Reads rows of MySQL's text protocol in batches.
 
-PyMySQL makes a packet object and a call per value; a million rows then take many seconds. Here a row costs two reads
-from a buffer and one slice per value.
+PyMySQL creates an object for each packet and makes a call for each value, so a million rows take many seconds. Here a
+row costs two reads from a buffer and one slice for each value.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from sqlflow_submitter.connect.database import BATCH_BYTES, BATCH_ROWS, FIRST_BA
 
 NULL = 251
 EOF = 254
-ERROR = 255
 
 
 class RowReader:
-    """The rows of one result set, to be read to the end before the connection does anything else."""
+    """Reads the rows of one result set. All must be read before the connection is used again."""
 
     def __init__(self, connection: Any, columns: int) -> None:
         self._connection = connection
@@ -29,13 +28,13 @@ class RowReader:
         self._limit = FIRST_BATCH_ROWS
         self._at_end = False
         self.more_results = False
-        """After the end: whether another result set follows."""
+        """Whether another result set follows; known after the last row."""
 
     def read_batch(self) -> Batch | None:
-        """Gives the next rows, or None at the end.
+        """Returns the next rows, or None at the end.
 
         Raises:
-            pymysql.MySQLError: the query failed on the way, or the connection was lost.
+            pymysql.MySQLError: the query failed, or the connection was lost.
         """
         try:
             return self._read_batch()
@@ -57,7 +56,7 @@ class RowReader:
             data = read(length) if 0 < length < MAX_PACKET_LEN else b""
             if len(data) != length or header[3] != sequence or data[0] >= EOF:
                 self._connection._next_seq_id = sequence
-                packet = self._unusual(header, data)
+                packet = self._read_other_packet(header, data)
                 sequence = self._connection._next_seq_id
                 if packet is None:
                     break
@@ -85,8 +84,8 @@ class RowReader:
             return None
         return Batch(rows, [flat[column :: self._columns] for column in range(self._columns)])
 
-    def _unusual(self, header: bytes, data: bytes) -> bytes | None:
-        """Handles all but a short row: gives a long row's bytes, None at the end of the rows, or raises."""
+    def _read_other_packet(self, header: bytes, data: bytes) -> bytes | None:
+        """Handles packets other than short rows: returns a long row, returns None at the end, or raises an error."""
         packet = self._packet(header, data)
         if not packet.is_eof_packet():
             return bytes(packet.get_all_data())
@@ -95,7 +94,7 @@ class RowReader:
         return None
 
     def _packet(self, header: bytes, data: bytes) -> MysqlPacket:
-        """Lets PyMySQL read, and judge, a packet of which we have taken the beginning."""
+        """Lets PyMySQL parse a packet whose beginning was already read."""
         connection = self._connection
         source = connection._rfile
         connection._rfile = _Pushback(header + data, source)
@@ -107,7 +106,7 @@ class RowReader:
 
 
 class _Pushback:
-    """A reader that first gives back what was taken from another."""
+    """A reader that returns bytes that were already read, and then reads from the source."""
 
     def __init__(self, taken: bytes, source: Any) -> None:
         self._taken = taken

@@ -1,4 +1,4 @@
-"""MySQL's column types: their names, and how their values are decoded."""
+"""MySQL's column types: names and decoders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BINARY_CHARSET = 63
 
 
 def bits(raw: Sequence[bytes | None]) -> Values:
-    """BIT(n) comes as n/8 bytes, most significant first."""
+    """BIT(n) is sent as n/8 bytes, most significant first."""
     return Values(Kind.INT, [None if value is None else int.from_bytes(value, "big") for value in raw])
 
 
@@ -37,7 +37,7 @@ TYPES: dict[int, tuple[str, Decoder]] = {
     FIELD_TYPE.DATE: ("DATE", decode.dates),
     FIELD_TYPE.NEWDATE: ("DATE", decode.dates),
     FIELD_TYPE.DATETIME: ("DATETIME", decode.timestamps),
-    # Printed in the session's time zone, which is not told along with it: a local time.
+    # Printed in the session's time zone, without naming it: a local time.
     FIELD_TYPE.TIMESTAMP: ("TIMESTAMP", decode.timestamps),
     FIELD_TYPE.TIME: ("TIME", decode.texts),
     FIELD_TYPE.JSON: ("JSON", decode.texts),
@@ -50,11 +50,11 @@ WHOLE = {FIELD_TYPE.TINY, FIELD_TYPE.SHORT, FIELD_TYPE.INT24, FIELD_TYPE.LONG, F
 
 
 def column_info(field: FieldDescriptorPacket) -> ColumnInfo:
-    """Describes a column as the server announced it."""
+    """Describes a column from the server's field packet."""
     if field.type_code in TYPES:
         name, decoder = TYPES[field.type_code]
         if field.type_code == FIELD_TYPE.TINY and field.length == 1:
-            # BOOLEAN is another word for it.
+            # BOOLEAN is an alias of it.
             name += "(1)"
         elif field.type_code in WHOLE and field.flags & FLAG.UNSIGNED:
             name += " UNSIGNED"
@@ -63,7 +63,7 @@ def column_info(field: FieldDescriptorPacket) -> ColumnInfo:
         elif field.type_code == FIELD_TYPE.BIT:
             name += f"({field.length})"
         return ColumnInfo(field.name, name, decoder)
-    # All that is text or bytes comes as one of a few types; the character set tells them apart.
+    # Texts and bytes share a few types; the character set distinguishes them.
     if field.charsetnr == BINARY_CHARSET:
         if field.type_code in BLOB_TYPES:
             return ColumnInfo(field.name, "BLOB", decode.blobs)
@@ -80,7 +80,7 @@ def column_info(field: FieldDescriptorPacket) -> ColumnInfo:
 
 
 def _precision(field: FieldDescriptorPacket) -> int:
-    """The length that is announced counts the point and the sign."""
+    """Returns the precision. The announced length includes the point and the sign."""
     return int(field.length - (field.scale > 0) - (not field.flags & FLAG.UNSIGNED))
 
 

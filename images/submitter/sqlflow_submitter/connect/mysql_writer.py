@@ -4,29 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.mysql import MySQLDatabase
 from sqlflow_submitter.connect.mysql_types import bits
-from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError
 from sqlflow_submitter.reads import mysql
 
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.mysql import MySQLDatabase
-
 INSERT_BYTES = 1024 * 1024
-"""A statement is sent when it is this long: well below what any server's max_allowed_packet is by default."""
+"""Size at which an INSERT is sent. It is below the default of max_allowed_packet on all servers."""
 
 MAX_NAME = 64
-"""Characters of a table's name."""
+"""Maximum number of characters of a table's name."""
 
 DECODERS = {Kind.BOOL: decode.ints, Kind.INT: decode.ints, Kind.FLOAT: decode.floats, Kind.TEXT: decode.texts}
 
 
 class MySQLWriter(TableWriter):
-    # 64 characters; in bytes, so that it also holds for the server's own files.
+    # The limit is 64 characters. Counting bytes also respects the limit of file names on the server.
     name_limit = 64
     types: ClassVar = {Kind.BOOL: "BOOLEAN", Kind.INT: "BIGINT", Kind.FLOAT: "DOUBLE", Kind.TEXT: "TEXT"}
 
@@ -34,7 +32,7 @@ class MySQLWriter(TableWriter):
 
     def __init__(self, database: MySQLDatabase) -> None:
         super().__init__(database)
-        # Whatever the session that reads is set to: what is written must be seen.
+        # Independent of the settings of the reading session: written rows must be visible at once.
         self.run("SET autocommit = 1, sql_notes = 1")
 
     def quote(self, name: str) -> str:
@@ -56,15 +54,15 @@ class MySQLWriter(TableWriter):
         text = marker(name).replace("\\", "\\\\").replace("'", "''")
         self.run(f"ALTER TABLE {self.quoted(table)} COMMENT = '{text}'")
 
-    def existing(self, table: TableName) -> Existing | None:
+    def find_table(self, table: TableName) -> ExistingTable | None:
         found = self._database.table_kind(table.schema, table.name)
         if found is None:
             return None
         kind, comment = found
         is_table = kind == "BASE TABLE"
-        return Existing("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
+        return ExistingTable("table" if is_table else kind.lower(), is_table and comment == marker(table.name))
 
-    def cannot_make(self, table: TableName) -> str | None:
+    def creation_obstacle(self, table: TableName) -> str | None:
         if len(table.name) > MAX_NAME:
             return f"its name has {len(table.name)} characters, and the database allows {MAX_NAME}"
         ((default,),) = self._database.rows("SELECT DATABASE()")
@@ -76,16 +74,16 @@ class MySQLWriter(TableWriter):
     def reads(self, select: str, table: TableName) -> str | None:
         return mysql.reason(select, table.schema, table.name, self._database.rows)
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         check()
-        existing = self.existing(table)
+        existing = self.find_table(table)
         if existing is None:
-            self.run(f"RENAME TABLE {self.quoted(scratch)} TO {self.quoted(table)}")
+            self.run(f"RENAME TABLE {self.quoted(staging)} TO {self.quoted(table)}")
             return
         old = self._old(table, suffix)
-        # One statement with both: there is no moment without the table.
+        # One statement with both renames: the table exists at every moment.
         self.run(
-            f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(scratch)} TO {self.quoted(table)}"
+            f"RENAME TABLE {self.quoted(table)} TO {self.quoted(old)}, {self.quoted(staging)} TO {self.quoted(table)}"
         )
         try:
             self.drop(old)
@@ -98,14 +96,14 @@ class MySQLWriter(TableWriter):
         return [*super().leftovers(table, suffix), self._old(table, suffix)]
 
     def _old(self, table: TableName, suffix: str) -> TableName:
-        return table.beside(f"{suffix}_old", self.name_limit)
+        return table.with_suffix(f"{suffix}_old", self.name_limit)
 
     def close(self) -> None:
         self._database.close()
 
 
 def _pieces(rows: Iterator[tuple[bytes, ...]]) -> Iterator[list[bytes]]:
-    """Groups rows, in brackets, by about INSERT_BYTES."""
+    """Groups rows, in brackets, into parts of about INSERT_BYTES."""
     piece: list[bytes] = []
     size = 0
     for row in rows:
@@ -120,7 +118,7 @@ def _pieces(rows: Iterator[tuple[bytes, ...]]) -> Iterator[list[bytes]]:
 
 
 def _literal(column: ColumnInfo) -> Callable[[bytes | None], bytes]:
-    """Gives how a column's values are written. Text is in hexadecimal: no session setting changes how that is read."""
+    """Returns the encoder of a column's values. Text is in hexadecimal, which no session setting changes."""
     if column.decode in (decode.ints, decode.floats, decode.decimals):
         return lambda value: b"NULL" if value is None else value
     introducer = b"" if column.decode in (decode.blobs, bits) else b"_utf8mb4 "

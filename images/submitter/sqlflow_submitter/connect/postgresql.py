@@ -1,7 +1,7 @@
 """PostgreSQL, through psycopg's binding to libpq.
 
-The simple query protocol is used, as psql does: text goes out as it is and values come back as the server prints them,
-in chunks of rows, so memory stays bounded.
+It uses the simple query protocol, like psql: the statement is sent unchanged, and the server prints the values. Rows
+arrive in chunks, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlflow_submitter.connect import encoding
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
@@ -18,24 +18,23 @@ from sqlflow_submitter.connect.libpq import ConnStatus, DiagnosticField, ExecSta
 from sqlflow_submitter.connect.postgresql_types import column_info
 from sqlflow_submitter.errors import DatabaseBusy, DatabaseUnavailable, SubmitterError, UserError, one_line
 
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
-
 CONNECT_TIMEOUT_SECONDS = b"10"
 
-# How values are printed; what else a session sets is the user's.
-PRINTING = b"SET datestyle TO ISO; SET bytea_output TO hex"
+# The formats that the decoders need. All other settings of the session are the user's.
+OUTPUT_SETTINGS = b"SET datestyle TO ISO; SET bytea_output TO hex"
 
 MESSAGE = DiagnosticField.MESSAGE_PRIMARY
 
-# SQLSTATE of a table, or column, that does not exist.
+NUL_CHARACTER = "the statement holds a NUL character, which PostgreSQL does not support"
+
+# SQLSTATE for a table or column that does not exist.
 NO_SUCH_TABLE = "42P01"
 NO_SUCH_COLUMN = "42703"
 # Classes of SQLSTATE: connection, operator intervention.
-GONE = ("08", "57P")
+CONNECTION_LOST = ("08", "57P")
 # Resources, serialization failure, deadlock.
 BUSY = ("53", "40001", "40P01")
-# Statements that are executed as a whole or not at all. CALL and DO may commit on their way, and so does what is done
+# Statements that are executed completely or not at all. CALL and DO may commit in between, and so do statements with
 # CONCURRENTLY.
 ATOMIC = re.compile(
     r"(?!.*\bCONCURRENTLY\b)\s*(ALTER|CREATE|DELETE|DROP|INSERT|MERGE|SELECT|TRUNCATE|UPDATE|WITH)\b",
@@ -56,15 +55,15 @@ class PostgreSQLDatabase(Database):
         self._rest = rest
         self._replay = replay
         self.connection, self._address = _connect(f"postgresql://{rest}")
-        self.simple(PRINTING)
+        self.simple(OUTPUT_SETTINGS)
         for sql in replay:
             self.run(sql)
 
     def execute(self, sql: str) -> Iterator[ResultSet | int | None]:
         text = sql.encode()
         if b"\0" in text:
-            # libpq would end the statement there.
-            raise UserError("the statement holds a NUL character, which PostgreSQL has not")
+            # libpq would truncate the statement there.
+            raise UserError(NUL_CHARACTER)
         try:
             self.connection.send_query(text)
         except OperationalError as error:
@@ -80,26 +79,26 @@ class PostgreSQLDatabase(Database):
                 yield self._outcome(result, sql)
                 result = self.connection.get_result()
         if self.connection.parameter_status(b"client_encoding") not in (b"UTF8", None):
-            # Texts travel as UTF-8 here, whatever a person's terminal would have.
+            # The connection always uses UTF-8.
             self.simple(b"SET client_encoding TO 'UTF8'")
-            encoding.tell()
+            encoding.print_note()
 
     def describe(self, select: str) -> list[ColumnInfo]:
         text = select.encode()
         if b"\0" in text:
-            raise UserError("the statement holds a NUL character, which PostgreSQL has not")
-        # Preparing tells the columns and executes nothing. Without a name, the next one takes its place.
+            raise UserError(NUL_CHARACTER)
+        # Preparing a statement returns its columns and does not execute it. An unnamed one is replaced by the next.
         self.check(self.connection.prepare(b"", text), select)
         described = self.connection.describe_prepared(b"")
         self.check(described, select)
         return [column_info(described, place) for place in range(described.nfields)]
 
     def simple(self, sql: bytes) -> None:
-        """Runs statements of our own whose results do not matter."""
+        """Runs internal statements and discards their results."""
         self.check(self.connection.exec_(sql), sql.decode())
 
     def copy_in(self, sql: str, rows: bytes) -> None:
-        """Runs a `COPY … FROM STDIN` with rows in its text form."""
+        """Runs a `COPY … FROM STDIN` with rows in text format."""
         started = self.connection.exec_(sql.encode())
         self.check(started, sql)
         try:
@@ -110,13 +109,11 @@ class PostgreSQLDatabase(Database):
         while (result := self.connection.get_result()) is not None:
             self.check(result, sql)
 
-    def writer(self) -> TableWriter:
-        from sqlflow_submitter.connect.postgresql_writer import PostgreSQLWriter
-
+    def writing_connection(self) -> PostgreSQLDatabase:
         second = PostgreSQLDatabase(self._rest, self._replay)
-        # What the server remarks on our own statements is of no interest.
+        # Notices about internal statements are not printed.
         second.connection.notice_handler = None
-        return PostgreSQLWriter(second)
+        return second
 
     def close(self) -> None:
         self.connection.finish()
@@ -124,14 +121,14 @@ class PostgreSQLDatabase(Database):
     def _outcome(self, result: Any, sql: str) -> int | None:
         self.check(result, sql)
         if result.status in (ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH):
-            raise UserError("COPY to or from the client is not possible here: there is no client's file")
+            raise UserError("cannot run COPY to or from the client: a job has no access to the client's files")
         return result.command_tuples  # type: ignore[no-any-return]
 
     def check(self, result: Any, sql: str) -> None:
-        """Raises when a result is an error."""
+        """Raises an error if a result is one."""
         if result.status not in (ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE):
             return
-        # The connection takes no other statement before its answers are taken to the end.
+        # The connection accepts the next statement only after all results are read.
         while self.connection.get_result() is not None:
             pass
         raise self._error(result, sql)
@@ -145,9 +142,9 @@ class PostgreSQLDatabase(Database):
         for extra in (DiagnosticField.MESSAGE_DETAIL, DiagnosticField.MESSAGE_HINT):
             if field(extra):
                 message += f" ({field(extra)})"
-        is_gone = not state or state.startswith(GONE) or self.connection.status != ConnStatus.OK
+        is_gone = not state or state.startswith(CONNECTION_LOST) or self.connection.status != ConnStatus.OK
         if is_gone or state.startswith(BUSY):
-            # What libpq supposes after that helps nobody.
+            # Drop libpq's guesses about the cause.
             message = message.partition("This probably means")[0]
             kind = DatabaseUnavailable if is_gone or not ATOMIC.match(sql) else DatabaseBusy
             return kind(f"PostgreSQL server at {self._address}: {one_line(message)}")
@@ -155,7 +152,7 @@ class PostgreSQLDatabase(Database):
         # The position counts characters, from 1.
         line = sql.count("\n", 0, int(position) - 1) + 1 if position else 0
         table = re.search('"([^"]+)"', message) if state == NO_SUCH_TABLE else None
-        # Where the server itself says what may have been meant, that is enough.
+        # If the server has a hint, no suggestions are added.
         is_open = state == NO_SUCH_COLUMN and not field(DiagnosticField.MESSAGE_HINT)
         column = re.search(r'column "?([^"\s]+)', message) if is_open else None
         return UserError(
@@ -183,19 +180,19 @@ class PostgreSQLResultSet(ResultSet):
         yield from batcher.rest()
 
     def finish(self) -> Any | None:
-        """Reads what is left; gives what follows this result set."""
+        """Reads the remaining rows. Returns the result that follows this result set."""
         while self._take() is not None:
             pass
         return self._following
 
     def _take(self) -> Any | None:
-        """Gives the next chunk of rows; None after the last."""
+        """Returns the next chunk of rows, or None after the last."""
         result = self._next
         if result is None:
             return None
         self._database.check(result, self._sql)
         if result.status == ExecStatus.TUPLES_OK:
-            # Comes after the last chunk, without rows. Taking what follows it leaves the connection free.
+            # It follows the last chunk and has no rows. Reading the next result frees the connection.
             self._next = None
             self._following = self._database.connection.get_result()
             return None
@@ -204,11 +201,11 @@ class PostgreSQLResultSet(ResultSet):
 
 
 def _connect(uri: str) -> tuple[Any, str]:
-    """Opens a connection; gives it with the address, for messages.
+    """Opens a connection. Returns it with the address for messages.
 
     Raises:
-        UserError: the URI is malformed, or the server refused the user or the database.
-        DatabaseUnavailable: nobody answers.
+        UserError: the URI is malformed, or the server rejected the user or the database.
+        DatabaseUnavailable: there is no response.
     """
     options = _parse(uri)
     options[b"client_encoding"] = b"UTF8"
@@ -216,29 +213,29 @@ def _connect(uri: str) -> tuple[Any, str]:
     options.setdefault(b"fallback_application_name", b"sqlflow")
     address = (options.get(b"host", b"localhost") + b":" + options.get(b"port", b"5432")).decode("utf-8", "replace")
     connection = pq.PGconn.connect(b" ".join(key + b"=" + _quoted(value) for key, value in options.items()))
-    connection.notice_handler = _tell
+    connection.notice_handler = _print_notice
     if connection.status == ConnStatus.OK:
         return connection, address
     message = one_line(connection.get_error_message())
     if "FATAL:" in message and not any(word in message for word in ("starting up", "shutting down", "too many")):
         raise UserError(f"PostgreSQL server at {address}: {message.partition('FATAL:')[2].strip()}")
-    raise DatabaseUnavailable(f"PostgreSQL server at {address} cannot be reached: {_reason(message)}")
+    raise DatabaseUnavailable(f"cannot reach PostgreSQL server at {address}: {_reason(message)}")
 
 
-def _tell(notice: Any) -> None:
-    """Prints what the server remarks, as psql does."""
+def _print_notice(notice: Any) -> None:
+    """Prints a notice of the server, like psql."""
     severity, message = (notice.error_field(which) or b"" for which in (DiagnosticField.SEVERITY, MESSAGE))
     print(f"{severity.decode()}: {message.decode('utf-8', 'replace')}", file=sys.stderr, flush=True)
 
 
 def _parse(uri: str) -> dict[bytes, bytes]:
-    """Reads a URI as libpq does; its own messages are not shown, as they may quote a piece of the password.
+    """Parses a URI as libpq does. Does not show libpq's messages, which may quote a part of the password.
 
-    A password with an unescaped `/` or `@` would be taken for a host or a port, and shown as such: it is refused.
+    Rejects a password with an unescaped `/` or `@`, which would be taken for a host or port and shown in messages.
     """
     wrong = UserError(
-        "data source postgresql cannot be read; expected postgresql://user:password@host:5432/database, "
-        "with special characters in the password written as %40 and the like"
+        "cannot read data source postgresql; expected postgresql://user:password@host:5432/database, "
+        "with special characters in the password escaped, such as %40 for @"
     )
     place, _, _ = uri.partition("://")[2].partition("?")
     if place.count("@") > 1 or "@" in place.partition("/")[2]:

@@ -1,7 +1,7 @@
-"""PostgreSQL's column types: their names, and how their values are decoded.
+"""PostgreSQL's column types: names and decoders.
 
-Types are told by OID. Those of the catalog never change; a type that a user or an extension made has no name here and
-is text, as the server prints it.
+Types are identified by OID. The OIDs of built-in types never change. A type of a user or extension has no name here,
+and its values are texts as the server prints them.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def column_info(result: Any, place: int) -> ColumnInfo:
     oid = result.ftype(place)
     name, decoder = TYPES.get(oid, ("", decode.texts))
     modifier = result.fmod(place)
-    # The modifier counts its own four bytes.
+    # The modifier includes its own four bytes.
     if oid == NUMERIC and modifier >= 4:
-        # Scale is signed, of 11 bits.
+        # The scale is a signed number of 11 bits.
         scale = ((modifier - 4 & 0x7FF) ^ 1024) - 1024
         name += f"({modifier - 4 >> 16 & 0xFFFF},{scale})"
     elif oid in (VARCHAR, BPCHAR) and modifier >= 4:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlflow_submitter.connect import decode
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
+from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
 from sqlflow_submitter.connect.postgresql_types import bools
-from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.reads import postgresql
 from sqlflow_submitter.reads.postgresql import literal
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.postgresql import PostgreSQLDatabase
 
 KINDS = {"r": "table", "p": "partitioned table", "v": "view", "m": "materialized view", "f": "foreign table"}
 NUMBERS = (decode.ints, decode.floats, decode.decimals, bools)
@@ -47,7 +45,7 @@ class PostgreSQLWriter(TableWriter):
     def mark(self, table: TableName, name: str) -> None:
         self.run(f"COMMENT ON TABLE {self.quoted(table)} IS {literal(marker(name))}")
 
-    def existing(self, table: TableName) -> Existing | None:
+    def find_table(self, table: TableName) -> ExistingTable | None:
         found = self._database.rows(
             "SELECT relkind::text, coalesce(obj_description(oid, 'pg_class'), ''), relname::text FROM pg_class "
             f"WHERE oid = {self._oid(table)}"
@@ -55,9 +53,9 @@ class PostgreSQLWriter(TableWriter):
         if not found:
             return None
         kind = KINDS.get(found[0][0], "relation")
-        return Existing(kind, kind == "table" and found[0][1] == marker(found[0][2]))
+        return ExistingTable(kind, kind == "table" and found[0][1] == marker(found[0][2]))
 
-    def cannot_make(self, table: TableName) -> str | None:
+    def creation_obstacle(self, table: TableName) -> str | None:
         schema = (table.schema or "").rpartition(".")[2]
         found = f"to_regnamespace({literal(self.quote(schema))})" if schema else "to_regnamespace(current_schema())"
         ((oid, may_create),) = self._database.rows(
@@ -66,7 +64,7 @@ class PostgreSQLWriter(TableWriter):
         )
         if oid is None:
             return f"schema {schema} does not exist" if schema else "no schema of the search path exists"
-        return None if may_create == "true" else "this user may make no table in its schema"
+        return None if may_create == "true" else "this user may not create tables in its schema"
 
     def dependents(self, table: TableName) -> list[str]:
         found = self._database.rows(
@@ -82,12 +80,12 @@ class PostgreSQLWriter(TableWriter):
     def _oid(self, table: TableName) -> str:
         return f"to_regclass({literal(self.quoted(table))})"
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
         self.run("BEGIN")
         try:
             check()
             self.drop(table)
-            self.run(f"ALTER TABLE {self.quoted(scratch)} RENAME TO {self.quote(table.name)}")
+            self.run(f"ALTER TABLE {self.quoted(staging)} RENAME TO {self.quote(table.name)}")
         except BaseException:
             self.run("ROLLBACK")
             raise

@@ -8,14 +8,11 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlflow_submitter.connect.batching import CHUNK_ROWS, Batcher
 from sqlflow_submitter.connect.database import MAX_TABLES, Batch, ColumnInfo, Database, Kind, ResultSet, Values
 from sqlflow_submitter.errors import DatabaseBusy, SubmitterError, UserError
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.writer import TableWriter
 
 BUSY_TIMEOUT_SECONDS = 30.0
 QUICK_SECONDS = 0.01
@@ -24,13 +21,13 @@ KIND_OF_TYPE = {int: Kind.INT, float: Kind.FLOAT, str: Kind.TEXT, bytes: Kind.BL
 
 
 def database_path(rest: str) -> str:
-    """Gives the file that a DSN means, from what stands after `sqlite://`.
+    """Returns the path of the file from the part of a DSN after `sqlite://`.
 
-    A submitter has no working folder that its user would know, so a path is always absolute: `sqlite:///data/a.db` and
-    `sqlite:////data/a.db` both are `/data/a.db`. (SQLAlchemy takes the first as relative.)
+    The user does not know the submitter's working folder, so a path is always absolute: `sqlite:///data/a.db` and
+    `sqlite:////data/a.db` both mean `/data/a.db`. (In SQLAlchemy the first is relative.)
 
     Raises:
-        UserError: the DSN names a host, or no file.
+        UserError: the DSN has a host, or no file.
     """
     path, _, _ = rest.partition("?")
     if not path.startswith("/"):
@@ -45,21 +42,21 @@ def database_path(rest: str) -> str:
     return path
 
 
-def refuse_to_make(path: str) -> None:
-    """SQLite makes a file that is not there. One at the root of the file system was meant to be somewhere else.
+def check_creatable(path: str) -> None:
+    """Checks the path of a file that does not exist, because SQLite would create it.
 
     Raises:
-        UserError: the file cannot be meant.
+        UserError: its folder does not exist, or is the root folder, which is probably a mistake.
     """
     folder = os.path.dirname(path)
     if folder == "/":
         raise UserError(
             f"cannot open SQLite file {path}: it does not exist, and the path of a data source is absolute; "
-            f"write sqlite:////folder{path}, or make the file first"
+            f"write sqlite:////folder{path}, or create the file first"
         )
     if not os.path.isdir(folder):
         raise UserError(
-            f"cannot open SQLite file {path}: the folder {folder} does not exist; make it, or correct the path"
+            f"cannot open SQLite file {path}: the folder {folder} does not exist; create it, or correct the path"
         )
 
 
@@ -69,21 +66,21 @@ class SQLiteDatabase(Database):
     dialect = "sqlite"
     tables_query = f"SELECT name FROM sqlite_master WHERE type IN ('table', 'view') LIMIT {MAX_TABLES}"
 
-    def __init__(self, rest: str, replay: Sequence[str], may_make: bool) -> None:
+    def __init__(self, rest: str, replay: Sequence[str], may_create: bool) -> None:
         self._path = database_path(rest)
-        # Worth a word when a table is then missing: the path may be misspelt.
+        # An error about a missing table then mentions the file: its path may be misspelt.
         self._was_absent = self._path != ":memory:" and not os.path.exists(self._path)
-        self._is_absent = self._was_absent and not may_make
+        self._is_absent = self._was_absent and not may_create
         if self._was_absent:
-            refuse_to_make(self._path)
-            if may_make:
-                print(f"SQLite file {self._path} did not exist and is made", flush=True)
+            check_creatable(self._path)
+            if may_create:
+                print(f"SQLite file {self._path} did not exist and is created", flush=True)
         file = ":memory:" if self._is_absent else self._path
         try:
             self._connection = sqlite3.connect(file, timeout=BUSY_TIMEOUT_SECONDS, isolation_level=None)
         except sqlite3.Error as error:
-            raise UserError(f"SQLite file {self._path} cannot be opened: {error}") from error
-        # SQLite does not check that text is UTF-8. What is not comes as lone surrogates, and is told apart later.
+            raise UserError(f"cannot open SQLite file {self._path}: {error}") from error
+        # SQLite does not check that text is UTF-8. Other bytes become lone surrogates, which `decode` detects.
         self._connection.text_factory = partial(str, encoding="utf-8", errors="surrogateescape")
         for sql in replay:
             self.run(sql)
@@ -98,7 +95,7 @@ class SQLiteDatabase(Database):
         cursor.close()
 
     def describe(self, select: str) -> list[ColumnInfo]:
-        # A view is compiled, not run; executing the select would run it up to its first row, which may be long.
+        # A view is compiled and not run. Executing the select would compute its first row, which may take long.
         view = "sqlflow_described_select"
         self.run(f"CREATE TEMP VIEW {view} AS {select}")
         try:
@@ -111,11 +108,11 @@ class SQLiteDatabase(Database):
 
     def check_query(self, sql: str) -> None:
         if re.match(r"\s*(SELECT|WITH)\b", sql, re.IGNORECASE):
-            # Not as a view, which may have no parameters.
+            # A view cannot be used: it may have no parameters.
             self.run(f"EXPLAIN {sql}")
 
     def tables_read(self, select: str) -> set[tuple[str, str]]:
-        """Names the tables that a select reads, each with its schema. SQLite tells while it compiles."""
+        """Returns the tables that a select reads, with their schemas. SQLite reports them when it compiles a select."""
         read: set[tuple[str, str]] = set()
 
         def note(action: int, name: str | None, _column: str | None, schema: str | None, _by: str | None) -> int:
@@ -131,19 +128,17 @@ class SQLiteDatabase(Database):
         return read
 
     def insert(self, sql: str, columns: Sequence[Sequence[Any]]) -> None:
-        """Runs a statement with one row of parameters after the other, given by column."""
+        """Runs a statement for each row of parameters, given by column."""
         with self._errors():
             self._connection.executemany(sql, zip(*columns, strict=True))
 
-    def writer(self) -> TableWriter:
-        from sqlflow_submitter.connect.sqlite_writer import SQLiteWriter
-
+    def writing_connection(self) -> SQLiteDatabase:
         if self._is_absent:
             raise UserError(
                 f"cannot write into SQLite file {self._path}: it does not exist; correct the path of the data source, "
-                "or make a table in it first"
+                "or create a table in it first"
             )
-        return SQLiteWriter(self)
+        return self
 
     def close(self) -> None:
         self._connection.close()
@@ -156,31 +151,31 @@ class SQLiteResultSet(ResultSet):
     def __init__(self, cursor: sqlite3.Cursor, errors: Callable[[], _Errors]) -> None:
         self._cursor = cursor
         self._errors = errors
-        # SQLite types values, not columns: there is no type to tell before the rows.
+        # SQLite has types of values, not of columns, so no type is known before the rows.
         self.columns = [ColumnInfo(column[0], "", decode) for column in cursor.description]
 
     def batches(self) -> Iterator[Batch]:
         batcher = Batcher(len(self.columns))
-        # SQLite computes rows as they are fetched: a slow query is asked for few at once.
+        # SQLite computes rows when they are fetched: fetch few at once from a slow query.
         size = 1
         while True:
-            asked_at = time.monotonic()
+            fetched_at = time.monotonic()
             with self._errors():
                 rows = self._cursor.fetchmany(size)
             if not rows:
                 break
             yield from batcher.add(len(rows), list(zip(*rows, strict=True)))
-            if time.monotonic() - asked_at < QUICK_SECONDS:
+            if time.monotonic() - fetched_at < QUICK_SECONDS:
                 size = min(2 * size, CHUNK_ROWS)
         yield from batcher.rest()
 
     def close(self) -> None:
-        # A select that is still open would keep a table from being dropped.
+        # An open select would prevent a table from being dropped.
         self._cursor.close()
 
 
 def original_names(names: Sequence[str]) -> list[str]:
-    """Undoes what a view does to a name that comes again, in any case: `a`, `A:1` → `a`, `A`."""
+    """Restores duplicate names, to which a view appends a number: `a`, `A:1` → `a`, `A`."""
     found: list[str] = []
     before: set[str] = set()
     for name in names:
@@ -191,7 +186,7 @@ def original_names(names: Sequence[str]) -> list[str]:
 
 
 def decode(raw: Sequence[Any]) -> Values:
-    """Finds the kind of a column of a batch: one where all values agree, else MIXED."""
+    """Returns the values of a column of a batch with their kind, or with MIXED if they have several."""
     types = set(map(type, raw))
     types.discard(type(None))
     if len(types) > 1:
@@ -211,14 +206,14 @@ def _is_unicode(text: str) -> bool:
 
 
 def _text_or_bytes(value: Any) -> Any:
-    """Gives text back as the bytes it came from when they are not UTF-8."""
+    """Converts a text that is not UTF-8 back to its bytes."""
     if isinstance(value, str) and not _is_unicode(value):
         return value.encode("utf-8", "surrogateescape")
     return value
 
 
 class _Errors:
-    """Turns the driver's errors into ours. A class, as a generator-based context manager is slow per batch."""
+    """Translates the driver's errors. It is a class because a generator-based context manager is slow."""
 
     def __init__(self, path: str, was_absent: bool) -> None:
         self._path = path
@@ -228,7 +223,7 @@ class _Errors:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        # ValueError: the text holds a NUL.
+        # ValueError: the text has a NUL character.
         if isinstance(error, sqlite3.Error | sqlite3.Warning | ValueError):
             raise self.translate(error) from error
 
@@ -239,8 +234,8 @@ class _Errors:
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_NOTADB", "SQLITE_READONLY", "SQLITE_CORRUPT", "SQLITE_FULL")):
             return UserError(f"SQLite file {self._path}: {error}")
         if self._was_absent and "no such table" in str(error):
-            return UserError(f"{error} (SQLite file {self._path} did not exist: is the path right?)")
-        # SQLite has no code of its own for them.
+            return UserError(f"{error}; SQLite file {self._path} did not exist, check its path")
+        # SQLite has no error code for these.
         table = re.search(r"no such table: (\S+)", str(error))
         column = re.search(r"(?:no such column:|has no column named) \"?([^\s\"]+)", str(error))
         return UserError(str(error), table.group(1) if table else None, column.group(1) if column else None)

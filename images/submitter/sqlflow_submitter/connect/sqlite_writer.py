@@ -1,19 +1,17 @@
-"""Writes tables in SQLite, on the connection that reads: another one would meet its lock."""
+"""Writes tables in SQLite, on the reading connection: a second one would wait for its lock."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from sqlflow_submitter.connect.database import ColumnInfo, Kind
-from sqlflow_submitter.connect.writer import Existing, TableName, TableWriter, marker
+from sqlflow_submitter.connect.sqlite import SQLiteDatabase, decode
+from sqlflow_submitter.connect.writer import ExistingTable, TableName, TableWriter, marker
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.reads import READS
-
-if TYPE_CHECKING:
-    from sqlflow_submitter.connect.sqlite import SQLiteDatabase
 
 
 class SQLiteWriter(TableWriter):
@@ -22,8 +20,6 @@ class SQLiteWriter(TableWriter):
     _database: SQLiteDatabase
 
     def column(self, name: str, kind: Kind) -> ColumnInfo:
-        from sqlflow_submitter.connect.sqlite import decode
-
         return ColumnInfo(name, self.types[kind], decode)
 
     def raw(self, values: Sequence[Any]) -> Sequence[Any]:
@@ -35,48 +31,48 @@ class SQLiteWriter(TableWriter):
             try:
                 self._database.insert(f"INSERT INTO {self.quoted(table)} VALUES ({places})", raw)
             except UnicodeEncodeError as error:
-                raise UserError("a text of the select is not UTF-8: it cannot be written") from error
+                raise UserError("cannot write a text of the select: it is not UTF-8") from error
 
     def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:
-        # SQLite has no comments on tables, but keeps the text that made one. What a select computes has no type.
+        # SQLite has no comments on tables, but stores the text of CREATE TABLE. Computed columns have no type.
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
         self.run(f"CREATE TABLE {self.quoted(table)} ({_comment(name)} {definitions})")
 
-    def create_like(
-        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo], name: str
+    def create_from_select(
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], extra: Sequence[ColumnInfo], name: str
     ) -> None:
-        self.create(table, [*columns, *more], name)
+        self.create(table, [*columns, *extra], name)
 
-    def existing(self, table: TableName) -> Existing | None:
+    def find_table(self, table: TableName) -> ExistingTable | None:
         schema = self.quote(table.schema or "main")
         found = self._database.rows(
             f"SELECT type, coalesce(sql, ''), name FROM {schema}.sqlite_master "
             f"WHERE lower(name) = lower({_literal(table.name)}) AND type IN ('table', 'view')"
         )
-        return Existing(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
+        return ExistingTable(found[0][0], f"({_comment(found[0][2])}" in found[0][1]) if found else None
 
     def reads(self, select: str, table: TableName) -> str | None:
         wanted = ((table.schema or "main").lower(), table.name.lower())
         read = self._database.tables_read(select)
         return READS if any((schema.lower(), name.lower()) == wanted for schema, name in read) else None
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
-        # Else a view on the old table would keep the new one from taking the name.
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+        # Otherwise a view on the old table would prevent the rename.
         self.run("PRAGMA legacy_alter_table = ON")
         with self._transaction("BEGIN IMMEDIATE"):
             check()
             self.drop(table)
-            self.run(f"ALTER TABLE {self.quoted(scratch)} RENAME TO {self.quote(table.name)}")
+            self.run(f"ALTER TABLE {self.quoted(staging)} RENAME TO {self.quote(table.name)}")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
         self.run(begin)
         try:
             yield
-            # Refused, as while somebody reads, it leaves the transaction open.
+            # If COMMIT fails, for example because of a reader, the transaction stays open.
             self.run("COMMIT")
         except BaseException:
-            # After some errors SQLite has done so itself.
+            # After some errors, SQLite has already rolled back.
             with suppress(SubmitterError):
                 self.run("ROLLBACK")
             raise

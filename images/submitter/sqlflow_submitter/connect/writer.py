@@ -1,4 +1,4 @@
-"""Writing a table: made under a scratch name, filled in batches, then put in place of the old one in one step."""
+"""Writes a table: creates a staging table, fills it in batches, and replaces the old table in one step."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ MARKER = "SQLFlow result table"
 
 
 def marker(name: str) -> str:
-    """Gives the comment of a table that was made by us, and so may be replaced by us.
+    """Returns the comment of a table that SQLFlow created, and may therefore replace.
 
-    It has the table's own name: a table that a person has renamed, or made like ours, is the person's.
+    It contains the table's name, so that a renamed or copied table does not count as SQLFlow's.
     """
     return f"{MARKER} {name.lower()}"
 
 
-class Existing(NamedTuple):
-    """What has a table's name already."""
+class ExistingTable(NamedTuple):
+    """An existing object with a table's name."""
 
     kind: str
     """`table`, `view` …"""
-    ours: bool
-    """True: it is a table with our marker."""
+    is_marked: bool
+    """Whether it is a table with a marker of its name."""
 
 
 class TableName(NamedTuple):
-    """A table, perhaps in a schema or database."""
+    """The name of a table, with or without a schema or database."""
 
     schema: str | None
     name: str
@@ -38,10 +38,10 @@ class TableName(NamedTuple):
     def __str__(self) -> str:
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
-    def beside(self, suffix: str, limit: int | None) -> TableName:
-        """Names a table of our own beside this one: `<table>__<suffix>`.
+    def with_suffix(self, suffix: str, limit: int | None) -> TableName:
+        """Returns the name of an internal table in the same schema: `<table>__<suffix>`.
 
-        Where that is longer than `limit` bytes, the table's part is cut, and told apart by a hash of the whole.
+        If it is longer than `limit` bytes, the table's part is truncated and a hash of it is appended.
         """
         room = None if limit is None else limit - len(suffix) - 2
         name = self.name
@@ -52,20 +52,20 @@ class TableName(NamedTuple):
 
 
 class TableWriter:
-    """Writes tables in one dialect. It may hold a connection of its own, so as to write while another reads."""
+    """Writes tables in one dialect. It may use a second connection, to write while the first one reads."""
 
     name_limit: int | None = None
-    """Bytes that an identifier may have; None: no limit."""
+    """Maximum length of an identifier in bytes; None means no limit."""
     types: ClassVar[dict[Kind, str]]
-    """The column types for values that we make."""
+    """The column types of computed values."""
 
     def table_name(self, text: str) -> TableName:
-        """Reads `t`, `d.t` or, in PostgreSQL, `d.s.t`, as the database reads it when it is not quoted."""
+        """Parses `t`, `d.t` or, in PostgreSQL, `d.s.t`, by the database's rules for names without quotes."""
         schema, _, name = text.rpartition(".")
         return TableName(schema or None, name)
 
     def column_name(self, text: str) -> str:
-        """Reads a column's name, as the database reads it when it is not quoted."""
+        """Converts a column's name by the database's rules for names without quotes."""
         return text
 
     def quote(self, name: str) -> str:
@@ -77,11 +77,11 @@ class TableWriter:
         return ".".join(map(self.quote, parts))
 
     def column(self, name: str, kind: Kind) -> ColumnInfo:
-        """Describes a column for values that we make."""
+        """Describes a column of computed values."""
         raise NotImplementedError
 
     def raw(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Turns bool, int, float, str and None into the driver's raw values; NaN becomes NULL."""
+        """Converts bool, int, float, str and None to the driver's raw values. NaN becomes NULL."""
         raise NotImplementedError
 
     def __init__(self, database: Database) -> None:
@@ -91,12 +91,12 @@ class TableWriter:
         """Runs a statement."""
         self._database.run(sql)
 
-    def existing(self, table: TableName) -> Existing | None:
-        """Tells what has this name; None: nothing."""
+    def find_table(self, table: TableName) -> ExistingTable | None:
+        """Returns the object with this name, if any."""
         raise NotImplementedError
 
-    def cannot_make(self, table: TableName) -> str | None:
-        """Gives the reason why no table of this name can be made; None: none is known."""
+    def creation_obstacle(self, table: TableName) -> str | None:
+        """Returns the reason why a table of this name cannot be created, if one is known."""
         return None
 
     def count(self, table: TableName, limit: int) -> int:
@@ -105,62 +105,62 @@ class TableWriter:
         return int(self._database.rows(sql)[0][0])
 
     def dependents(self, table: TableName) -> list[str]:
-        """Names what would keep a table from being replaced, such as views; none where nothing does."""
+        """Returns the names of objects that prevent the replacement of a table, such as views."""
         return []
 
     def reads(self, select: str, table: TableName) -> str | None:
-        """Gives the reason why a select reads a table, or may; None: it does not. The select is not executed."""
+        """Returns the reason why a select reads a table, or may read it, or None. Does not execute the select."""
         raise NotImplementedError
 
     def create(self, table: TableName, columns: Sequence[ColumnInfo], name: str) -> None:
-        """Makes an empty table of columns of ours, marked as the one that will have this name."""
+        """Creates an empty table of computed columns, with the marker of its final name."""
         definitions = ", ".join(f"{self.quote(column.name)} {column.database_type}" for column in columns)
         self.run(f"CREATE TABLE {self.quoted(table)} ({definitions})")
         self.mark(table, name)
 
-    def create_like(
-        self, table: TableName, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo], name: str
+    def create_from_select(
+        self, table: TableName, select: str, columns: Sequence[ColumnInfo], extra: Sequence[ColumnInfo], name: str
     ) -> None:
-        """Makes an empty table with columns of a select, in the database's own types, and columns of ours."""
+        """Creates an empty table with columns of a select, in the database's own types, and extra computed columns."""
         if not columns:
-            self.create(table, more, name)
+            self.create(table, extra, name)
             return
         listed = ", ".join(self.quote(column.name) for column in columns)
-        # The line's end keeps a comment at the select's end from swallowing the rest.
+        # The newline ends a comment that the select may end with.
         no_rows = f"SELECT {listed} FROM ({select}\n) AS sqlflow_select WHERE 1 = 0"
         self.run(f"CREATE TABLE {self.quoted(table)} AS {no_rows}")
-        for column in more:
+        for column in extra:
             self.run(f"ALTER TABLE {self.quoted(table)} ADD COLUMN {self.quote(column.name)} {column.database_type}")
         self.mark(table, name)
 
     def mark(self, table: TableName, name: str) -> None:
-        """Puts the marker of a name on a table that was just made."""
+        """Adds the marker of a name to a new table."""
         raise NotImplementedError
 
     def insert(self, table: TableName, columns: Sequence[ColumnInfo], raw: Sequence[Sequence[Any]]) -> None:
-        """Adds rows, given by column in the driver's raw values."""
+        """Adds rows, given by column as the driver's raw values."""
         raise NotImplementedError
 
     def drop(self, table: TableName) -> None:
-        """Drops a table, if it is there."""
+        """Drops a table, if it exists."""
         self.run(f"DROP TABLE IF EXISTS {self.quoted(table)}")
 
-    def swap(self, scratch: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
-        """Puts `scratch` in the place of `table`, so that no reader finds neither.
+    def swap(self, staging: TableName, table: TableName, suffix: str, check: Callable[[], None]) -> None:
+        """Replaces `table` by `staging`. Readers see the old table or the new one at every moment.
 
-        `check` raises when `table` may not be replaced. It is called within the transaction, where there is one.
+        `check` raises an error if `table` may not be replaced. It is called in the transaction, if there is one.
 
         Raises:
-            UserError: the old table cannot be replaced, e.g. because a view hangs on it; it is still there.
+            UserError: the old table cannot be replaced, for example because a view depends on it. It is unchanged.
         """
         raise NotImplementedError
 
     def leftovers(self, table: TableName, suffix: str) -> list[TableName]:
-        """Names the tables that an attempt with this suffix may have left behind."""
-        return [table.beside(suffix, self.name_limit)]
+        """Returns the tables that an attempt with this suffix may have left."""
+        return [table.with_suffix(suffix, self.name_limit)]
 
     def close(self) -> None:
-        """Closes the writer's own connection, if it has one."""
+        """Closes the writer's connection, if it is a second one."""
 
     def __enter__(self) -> TableWriter:
         return self

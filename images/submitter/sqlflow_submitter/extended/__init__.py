@@ -1,4 +1,4 @@
-"""Extended statements: one module for each, and what they share."""
+"""Extended statements: one module for each, and shared modules."""
 
 from __future__ import annotations
 
@@ -32,15 +32,17 @@ def run_extended(statement: Statement, step: Step, database: Database, channel: 
 
             show_train(statement, channel)
         case "show_models":
-            from sqlflow_submitter.extended.about_models import show_models
+            from sqlflow_submitter.extended.model_info import show_models
 
             show_models(statement, channel)
         case "describe_model":
-            from sqlflow_submitter.extended.about_models import describe_model
+            from sqlflow_submitter.extended.model_info import describe_model
 
             describe_model(statement, channel)
         case "drop_model":
-            # The agent removes it once this program has ended well.
+            # The agent removes the model after this process has succeeded.
             pass
         case kind:
-            raise SubmitterError(f"this submitter does not know statements of kind {kind}")
+            raise SubmitterError(
+                f"cannot execute a statement of kind {kind}: this submitter does not know it; update the submitter"
+            )

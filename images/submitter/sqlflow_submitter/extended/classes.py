@@ -1,4 +1,4 @@
-"""Settles which classes a label has, and which code each gets."""
+"""Decides which classes a label has, and assigns a code to each."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from sqlflow_submitter.xgb.parameters import Parameters
 Codes = NDArray[np.float64]
 
 
-def settle_classes(
+def assign_class_codes(
     label: str, seen: Sequence[Class], codes: Codes, parameters: Parameters
 ) -> tuple[list[Class], Codes]:
-    """Chooses the objective where none was given, and codes that do not hang on the order of rows.
+    """Assigns codes to classes, independently of the order of rows, and chooses the objective if none is set.
 
-    Whole numbers from 0 keep themselves as codes; anything else is sorted.
+    Whole numbers from 0 are their own codes. Other classes are sorted.
 
     Args:
         label: the column's name, for messages.
-        seen: classes in the order in which they were met.
-        codes: places in `seen`, one for each row.
-        parameters: gets `objective` and `num_class` where they are derived.
+        seen: the classes in order of first appearance.
+        codes: an index into `seen` for each row.
+        parameters: `objective` and `num_class` are set here if they are derived.
 
-    Returns the classes by their final codes, and the rows' final codes.
+    Returns the classes by final code, and the final code of each row.
 
     Raises:
         UserError: the classes do not fit the objective or `num_class`.
     """
     if parameters.task is None:
-        # Only those of several classes have a number of them.
+        # Only objectives for several classes take num_class.
         is_binary = len(seen) <= 2 and "num_class" not in parameters.native
-        parameters.decide("binary:logistic" if is_binary else "multi:softprob")
+        parameters.set_objective("binary:logistic" if is_binary else "multi:softprob")
     objective = parameters.native["objective"]
     shown = ", ".join(str(value) for value in sorted(seen, key=_order)[:10]) + (" …" if len(seen) > 10 else "")
     given: int | None = parameters.native.get("num_class")
@@ -45,7 +45,7 @@ def settle_classes(
             raise UserError(
                 f"objective {objective} needs two classes, label {label} has {len(seen)}: {shown}; use multi:softprob"
             )
-        # `Parameters` has refused num_class.
+        # `Parameters` has rejected num_class.
         wanted = 2
     else:
         if given is not None and len(seen) > given:
@@ -53,7 +53,7 @@ def settle_classes(
         wanted = given or len(seen)
     classes = _classes(seen, wanted)
     if len(seen) < 2:
-        raise UserError(f"label {label} has one class only, {shown}: there is nothing to learn")
+        raise UserError(f"cannot train: label {label} has one class only, {shown}; select rows of another class, too")
     if given is not None and given > len(classes):
         raise UserError(
             f"attribute num_class is {given}, but label {label} has {len(classes)} classes: {shown}; leave it out"
@@ -75,5 +75,5 @@ def _classes(seen: Sequence[Class], wanted: int) -> list[Class]:
 
 
 def _order(value: Class) -> tuple[bool, float, str]:
-    """Numbers by size, then texts by alphabet."""
+    """Sort key: numbers by value, then texts in alphabetical order."""
     return (True, 0.0, value) if isinstance(value, str) else (False, float(value), "")

@@ -1,4 +1,4 @@
-"""EVALUATE: measures a model on labelled rows."""
+"""EVALUATE: computes metrics of a model on labelled rows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import numpy as np
 
 from sqlflow_submitter import metrics
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
-from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.loading import decoded, open_select, tell
-from sqlflow_submitter.extended.own_rows import send
+from sqlflow_submitter.extended.computed_rows import send_rows
+from sqlflow_submitter.extended.loading import decode_columns, end_of_rows, open_select, print_warnings
 from sqlflow_submitter.extended.result_table import check_result_table, result_table
-from sqlflow_submitter.extended.use import BatchEncoder, UsedModel, class_codes, probabilities
+from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel, class_codes, probabilities
 from sqlflow_submitter.features.clause import locate, resolve_column
 from sqlflow_submitter.features.declared import check_numbers
 from sqlflow_submitter.statement import StatementChannel
@@ -23,33 +22,37 @@ from sqlflow_submitter.xgb.parameters import as_list, check_attributes
 
 
 def evaluate(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Sends the measurements as a result set of (metric, value) and as metrics; writes them INTO a table, or the log.
+    """Sends the metrics as a result set of (metric, value) and as a frame, and writes them INTO a table, if any.
 
-    `validation.metrics` chooses them, and each is called as it is there; else they are those usual for the objective.
+    `validation.metrics` selects them, and the names in it are used in the result. The default depends on the objective.
 
     Raises:
-        UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there is no row.
+        UserError: a metric or column does not exist, a label is NULL or of an unknown class, or there are no rows.
     """
-    model = UsedModel(statement.model_dir)
+    model = TrainedModel(statement.model_dir)
     attributes = check_attributes(statement.attributes, rules.attributes("evaluate"))
     names = [str(name) for name in as_list(attributes.get("validation.metrics", []))]
-    chosen = metrics.choose(names, model.meta.classes is not None)
+    chosen = metrics.select_metrics(names, model.meta.classes is not None)
     described = database.describe(statement.select)
     label = resolve_column("label", statement.label or model.meta.label, [column.name for column in described])
     model.check_columns(described, database)
     if model.meta.classes is None:
         check_numbers([label], described, database.dialect)
     check_result_table(statement, attributes, database)
-    channel.say(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
+    channel.print_line(f"EVALUATE model {statement.model} ({model.meta.class_name}), label {label}")
 
     scores = _scores(statement, model, label, described, database, channel)
     measured = {name: metric(scores) for name, metric in chosen.items()}
-    send(["metric", "value"], [list(measured), list(measured.values())], channel)
+    send_rows(["metric", "value"], [list(measured), list(measured.values())], channel)
     channel.metrics(measured)
-    if model.meta.classes is not None and len(model.meta.classes) == 2 and metrics.has_one_sided(chosen.values()):
-        channel.say(f"precision, recall and f1 are those of class {model.meta.classes[1]}")
+    if (
+        model.meta.classes is not None
+        and len(model.meta.classes) == 2
+        and metrics.measures_second_class(chosen.values())
+    ):
+        channel.print_line(f"precision, recall and f1 are for class {model.meta.classes[1]}")
     if statement.result_table:
-        with result_table(statement, attributes, step.scratch_suffix, database) as table:
+        with result_table(statement, attributes, step.staging_suffix, database) as table:
             writer = table.writer
             table.create([writer.column("metric", Kind.TEXT), writer.column("value", Kind.FLOAT)])
             table.insert([writer.raw(list(measured)), writer.raw(list(measured.values()))])
@@ -58,7 +61,7 @@ def evaluate(statement: Statement, step: Step, database: Database, channel: Stat
 
 def _scores(
     statement: Statement,
-    model: UsedModel,
+    model: TrainedModel,
     label: str,
     described: Sequence[ColumnInfo],
     database: Database,
@@ -74,15 +77,13 @@ def _scores(
     outputs: list[Any] = []
     rows = 0
     for batch in result.batches():
-        labels.add(decoded(result, batch, place, described)[label])
+        labels.add(decode_columns(result, batch, place, described)[label])
         matrix = encoder.encode(batch)
         outputs.append((xgb.values if model.meta.classes is None else xgb.margins)(booster, matrix))
         rows += batch.rows
         channel.progress("evaluate", rows, 0, "rows")
-    if not rows:
-        raise UserError("the select returned no rows")
-    channel.progress("evaluate", rows, rows, "rows")
-    tell(encoder.warnings(), channel)
+    end_of_rows(rows, "evaluate", channel)
+    print_warnings(encoder.warnings(), channel)
     truth, output = labels.finish(), np.concatenate(outputs)
     if model.meta.classes is None:
         return metrics.Scores(truth, output.astype(np.float64), None)

@@ -1,7 +1,7 @@
-"""EXPLAIN: how much each feature moved each prediction, as SHAP values.
+"""EXPLAIN: the contribution of each feature to each prediction, as SHAP values.
 
-XGBoost computes them itself, exactly for trees. A feature that takes several columns of the matrix gets their sum:
-SHAP values add up.
+XGBoost computes them; for trees they are exact. A feature that occupies several columns of the matrix gets the sum of
+their values, because SHAP values are additive.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database, Kind
-from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.extended.carried import Carried
-from sqlflow_submitter.extended.loading import open_select, tell
-from sqlflow_submitter.extended.result_table import ResultTable, check_kept_columns, check_result_table, result_table
-from sqlflow_submitter.extended.use import BatchEncoder, UsedModel
+from sqlflow_submitter.extended.loading import end_of_rows, open_select, print_warnings
+from sqlflow_submitter.extended.passthrough import PassthroughColumns
+from sqlflow_submitter.extended.result_table import ResultTable, check_column_case, check_result_table, result_table
+from sqlflow_submitter.extended.trained_model import BatchEncoder, TrainedModel
 from sqlflow_submitter.features.matrix import matrix_width
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
@@ -31,28 +30,28 @@ ROW_COLUMN = "row"
 
 
 def explain(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
-    """Prints a ranking of the features, shows it as a plot, and writes every SHAP value INTO a table, if asked.
+    """Prints a ranking of the features, sends a plot of it, and writes all SHAP values INTO a table, if any.
 
-    The table has the select's columns that the model does not read, such as a key; a column `row` (the row's number in
-    the select, from 1), one column for each feature, and with several classes a column `class` and one line for each
-    class of a row.
+    The table has: the columns of the select that the model does not read, such as a key; `row`, the number of the row
+    in the select, from 1; with more than two classes `class`, and one table row for each class; and one column for
+    each feature.
 
     Raises:
-        UserError: an attribute does not exist, a column that the model reads is not in the select, or there is no row.
+        UserError: an attribute does not exist, the select lacks a column that the model reads, or there are no rows.
     """
     attributes = check_attributes(statement.attributes, rules.attributes("explain"))
-    model = UsedModel(statement.model_dir)
+    model = TrainedModel(statement.model_dir)
     described = database.describe(statement.select)
     model.check_columns(described, database)
     check_result_table(statement, attributes, database)
     names = unique_names(feature.label() for feature in model.meta.features)
-    channel.say(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
+    channel.print_line(f"EXPLAIN model {statement.model} ({model.meta.class_name})")
     if statement.result_table:
-        with result_table(statement, attributes, step.scratch_suffix, database) as table:
-            carried = Carried(described, model.meta.inputs())
-            check_kept_columns(statement, carried.names, database)
-            _create(table, carried, names, model, statement.select)
-            importance = _explain(statement, model, described, database, channel, (table, carried))
+        with result_table(statement, attributes, step.staging_suffix, database) as table:
+            passthrough = PassthroughColumns(described, model.meta.inputs())
+            check_column_case(statement, passthrough.names, database)
+            _create(table, passthrough, names, model, statement.select)
+            importance = _explain(statement, model, described, database, channel, (table, passthrough))
             table.publish(channel)
     else:
         importance = _explain(statement, model, described, database, channel, None)
@@ -64,15 +63,15 @@ def explain(statement: Statement, step: Step, database: Database, channel: State
     picture, missing = bar_plot(ranking, f"Mean |SHAP value|, model {statement.model}")
     if missing:
         shown = ", ".join(missing[:MAX_NAMED]) + (" …" if len(missing) > MAX_NAMED else "")
-        channel.say(
-            f"warning: no font at hand has all characters of {shown}: the picture shows boxes in their place; "
+        channel.print_line(
+            f"warning: no installed font has all characters of {shown}: the picture shows boxes instead; "
             "install one in the image, such as fonts-noto-cjk"
         )
     channel.display("image/png", picture)
 
 
 def unique_names(wanted: Iterable[str], taken: Iterable[str] = (ROW_COLUMN, CLASS_COLUMN)) -> list[str]:
-    """Names columns; where a name is taken, a number is added: `class_2`."""
+    """Returns column names that are unique: a number is appended to a name that is taken, as in `class_2`."""
     names: list[str] = []
     used = {name.lower() for name in taken}
     for label in wanted:
@@ -85,35 +84,39 @@ def unique_names(wanted: Iterable[str], taken: Iterable[str] = (ROW_COLUMN, CLAS
     return names
 
 
-def _create(table: ResultTable, carried: Carried, names: list[str], model: UsedModel, select: str) -> None:
+def _create(
+    table: ResultTable, passthrough: PassthroughColumns, names: list[str], model: TrainedModel, select: str
+) -> None:
     writer = table.writer
-    made = [writer.column(ROW_COLUMN, Kind.INT)]
+    computed = [writer.column(ROW_COLUMN, Kind.INT)]
     if has_classes(model):
-        made.append(writer.column(CLASS_COLUMN, model.result_kind()))
-    made += [writer.column(name, Kind.FLOAT) for name in names]
-    kept = unique_names(carried.names, [column.name for column in made])
-    if kept != carried.names:
-        renamed = (f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(carried.names, kept, strict=True))
-        # The line's end keeps a comment at the select's end from swallowing the rest.
+        computed.append(writer.column(CLASS_COLUMN, model.result_kind()))
+    computed += [writer.column(name, Kind.FLOAT) for name in names]
+    kept = unique_names(passthrough.names, [column.name for column in computed])
+    if kept != passthrough.names:
+        renamed = (
+            f"{writer.quote(old)} AS {writer.quote(new)}" for old, new in zip(passthrough.names, kept, strict=True)
+        )
+        # The newline ends a comment that the select may end with.
         select = f"SELECT {', '.join(renamed)} FROM ({select}\n) AS sqlflow_carried"
-    columns = [column._replace(name=name) for column, name in zip(carried.columns, kept, strict=True)]
-    table.create_like(select, columns, made)
+    columns = [column._replace(name=name) for column, name in zip(passthrough.columns, kept, strict=True)]
+    table.create_from_select(select, columns, computed)
 
 
-def has_classes(model: UsedModel) -> bool:
-    """Whether each row has SHAP values for each class; of two classes only the second has its own."""
+def has_classes(model: TrainedModel) -> bool:
+    """Returns whether each row has SHAP values for each class. With two classes, only the second has values."""
     return model.meta.classes is not None and len(model.meta.classes) > 2
 
 
 def _explain(
     statement: Statement,
-    model: UsedModel,
+    model: TrainedModel,
     described: Sequence[ColumnInfo],
     database: Database,
     channel: StatementChannel,
-    into: tuple[ResultTable, Carried] | None,
+    into: tuple[ResultTable, PassthroughColumns] | None,
 ) -> Floats:
-    """Gives the mean absolute SHAP value of each feature; with several classes, the mean over them too."""
+    """Returns the mean absolute SHAP value of each feature, over all rows and classes."""
     from sqlflow_submitter.xgb.booster import contributions
 
     booster = model.booster()
@@ -125,19 +128,17 @@ def _explain(
             shap = by_feature(contributions(booster, encoder.encode(batch)), model)
             total += np.abs(shap).sum(axis=0).mean(axis=0)
             if into is not None:
-                table, carried = into
-                carried.insert(table, batch, _raw(table, shap, rows, model), rows, copies=shap.shape[1])
+                table, passthrough = into
+                passthrough.insert(table, batch, _raw(table, shap, rows, model), rows, copies=shap.shape[1])
             rows += batch.rows
             channel.progress("explain", rows, 0, "rows")
-    if not rows:
-        raise UserError("the select returned no rows")
-    channel.progress("explain", rows, rows, "rows")
-    tell(encoder.warnings(), channel)
+    end_of_rows(rows, "explain", channel)
+    print_warnings(encoder.warnings(), channel)
     return total / rows
 
 
-def by_feature(contributions: Any, model: UsedModel) -> Floats:
-    """Sums the matrix's columns by feature: (rows, classes, features), with one class where there is one output."""
+def by_feature(contributions: Any, model: TrainedModel) -> Floats:
+    """Sums the columns of the matrix by feature: (rows, classes, features). A model with one output has one class."""
     if contributions.ndim == 2:
         contributions = contributions[:, np.newaxis, :]
     widths = [matrix_width(feature, model.one_hot) for feature in model.meta.features]
@@ -146,8 +147,8 @@ def by_feature(contributions: Any, model: UsedModel) -> Floats:
     return np.add.reduceat(contributions[:, :, :-1].astype(np.float64), starts, axis=2)
 
 
-def _raw(table: ResultTable, shap: Floats, rows_before: int, model: UsedModel) -> list[Sequence[Any]]:
-    """Gives the columns of ours for a batch, as raw values."""
+def _raw(table: ResultTable, shap: Floats, rows_before: int, model: TrainedModel) -> list[Sequence[Any]]:
+    """Returns the computed columns for a batch, as raw values."""
     rows, classes, features = shap.shape
     numbers = np.repeat(np.arange(rows_before + 1, rows_before + rows + 1), classes)
     columns: list[list[Any]] = [numbers.tolist()]
@@ -159,6 +160,6 @@ def _raw(table: ResultTable, shap: Floats, rows_before: int, model: UsedModel) -
 
 def _print(ranking: list[tuple[str, float]], channel: StatementChannel) -> None:
     width = max(len(name) for name, _ in ranking)
-    channel.say("mean |SHAP value| by feature:")
+    channel.print_line("mean |SHAP value| by feature:")
     for name, value in ranking:
-        channel.say(f"  {name:<{width}}  {value:.6g}")
+        channel.print_line(f"  {name:<{width}}  {value:.6g}")

@@ -12,32 +12,34 @@ from sqlflow_submitter.model import ModelMeta
 from sqlflow_submitter.step import Statement
 
 MAX_PROBABILITIES = 500
-"""Columns of probabilities; databases stop at some 1,000 columns of any kind."""
+"""Maximum number of probability columns. Databases allow about 1,000 columns in all."""
 
 MAX_NAME_BYTES = 63
-"""Of a column in PostgreSQL; others allow as many, or more."""
+"""Limit for a column's name in PostgreSQL. Other databases allow at least as many."""
 
 
 class Layout(NamedTuple):
     """The columns, in order."""
 
     kept: dict[str, int]
-    """Columns of the select, each with its place there."""
+    """Columns of the select, each with its position in the select."""
     result: str
     probabilities: list[str]
 
 
-def lay_out(statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter) -> Layout:
-    """Gives the result table's columns.
+def result_layout(
+    statement: Statement, available: Sequence[str], classes: Sequence[str], writer: TableWriter
+) -> Layout:
+    """Returns the result table's columns.
 
     Args:
         statement: the PREDICT statement.
         available: the select's columns.
-        classes: those whose probabilities are wanted, as texts.
-        writer: knows how the database reads names.
+        classes: the classes that get a probability column, as texts.
+        writer: applies the database's rules for names.
 
     Raises:
-        UserError: the select has a column twice, or one that is made here.
+        UserError: the select has a column twice, or one with the name of a probability column.
     """
     result = writer.column_name(statement.result_column or "")
     kept = [name for name in available if name.lower() != result.lower()]
@@ -46,47 +48,47 @@ def lay_out(statement: Statement, available: Sequence[str], classes: Sequence[st
     return Layout(places, result, names)
 
 
-def classes_of(meta: ModelMeta, name: str) -> list[str]:
-    """Gives the classes whose probabilities are wanted, as texts.
+def probability_classes(meta: ModelMeta, name: str) -> list[str]:
+    """Returns the classes that get a probability column, as texts.
 
     Raises:
-        UserError: the model has none.
+        UserError: the model has no probabilities, or too many classes.
     """
     classes, objective = meta.classes, meta.objective
     if classes is None or objective == "binary:hinge":
-        raise UserError(f"attribute predict.probabilities: model {name} has none, its objective is {objective}")
+        raise UserError(f"attribute predict.probabilities: model {name} has none: its objective is {objective}")
     if len(classes) > MAX_PROBABILITIES:
         raise UserError(
             f"attribute predict.probabilities: model {name} has {len(classes)} classes, "
-            f"and a table has room for {MAX_PROBABILITIES}"
+            f"and the limit is {MAX_PROBABILITIES}"
         )
     return [str(value).lower() if isinstance(value, bool) else str(value) for value in classes]
 
 
 def probability_names(names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Makes names of columns: `p_<class>`, cut to what every database allows.
+    """Returns the names of the probability columns, `p_<class>`, truncated to the length that every database allows.
 
-    Where classes differ in case only, or are long, a number is added to those that come later: `p_Yes`, `p_yes_2`.
+    If two names are equal, or differ in case only, a number is appended to the later one: `p_Yes`, `p_yes_2`.
 
     Raises:
-        UserError: the select has a column of the name.
+        UserError: the select has a column of that name.
     """
     others = {name.lower() for name in taken}
     found: list[str] = []
     for name in names:
-        wanted = chosen = _cut(name, MAX_NAME_BYTES)
+        wanted = chosen = _truncated(name, MAX_NAME_BYTES)
         number = 1
         while chosen.lower() in {name.lower() for name in found}:
             number += 1
-            chosen = f"{_cut(wanted, MAX_NAME_BYTES - len(str(number)) - 1)}_{number}"
+            chosen = f"{_truncated(wanted, MAX_NAME_BYTES - len(str(number)) - 1)}_{number}"
         if chosen.lower() in others:
             raise UserError(
-                f"attribute predict.probabilities: the select has a column {chosen} already; "
-                "leave it out, or rename it with AS"
+                f"attribute predict.probabilities: the select already has a column {chosen}; "
+                "omit it, or rename it with AS"
             )
         found.append(chosen)
     return found
 
 
-def _cut(name: str, limit: int) -> str:
+def _truncated(name: str, limit: int) -> str:
     return name.encode()[:limit].decode(errors="ignore").rstrip()

@@ -15,20 +15,20 @@ from sqlflow_submitter.features.labels import LabelReader
 from sqlflow_submitter.statement import StatementChannel
 
 TIME_TYPE = re.compile(r"time\b", re.IGNORECASE)
-ENDING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
-"""Zeros at the end of a time's fraction, and the whole fraction where it has no other digit."""
+TRAILING_ZEROS = re.compile(r"(:\d\d)(?:\.0+|(\.\d*?)0+)(?=$|[-+])", re.ASCII)
+"""Trailing zeros of a time's fraction, or the whole fraction if all its digits are zeros."""
 
 
 def open_select(database: Database, select: str) -> ResultSet:
-    """Executes a select and gives its result set.
+    """Executes a select and returns its result set.
 
     Raises:
-        UserError: the statement is none that returns rows.
+        UserError: the statement returns no result set.
     """
     for result in database.execute(select):
         if isinstance(result, ResultSet):
             return result
-    raise UserError("the select returns no rows and no columns: is it a SELECT?")
+    raise UserError("cannot read the select: it returns no result set; write a SELECT")
 
 
 def load(
@@ -40,70 +40,79 @@ def load(
     channel: StatementChannel,
     phase: str = "load",
 ) -> None:
-    """Hands all rows of a result set on, batch by batch.
+    """Passes all rows of a result set on, batch by batch.
 
     Args:
         result: the opened select.
-        columns: those that are needed, besides the label.
+        columns: the required columns, without the label.
         described: the columns of the select, as the database describes them.
-        take: takes a batch, given by column name.
-        labels: takes the label column.
-        channel: told the progress.
+        take: called with each batch, given by column name.
+        labels: receives the label column.
+        channel: receives progress.
         phase: name of the progress.
 
     Raises:
-        UserError: the select returned no row, or a value is none that its feature can read.
+        UserError: the select returned no rows, or a value cannot be read.
     """
     places = locate("column", dict.fromkeys([*columns, labels.column]), result.names())
     rows = 0
     for batch in result.batches():
-        columns_of_batch = decoded(result, batch, places, described)
+        columns_of_batch = decode_columns(result, batch, places, described)
         labels.add(columns_of_batch[labels.column])
         take(columns_of_batch)
         rows += batch.rows
         channel.progress(phase, rows, 0, "rows")
+    end_of_rows(rows, phase, channel)
+
+
+def end_of_rows(rows: int, phase: str, channel: StatementChannel) -> None:
+    """Reports that a phase has read all rows.
+
+    Raises:
+        UserError: there were none.
+    """
     if not rows:
         raise UserError("the select returned no rows")
     channel.progress(phase, rows, rows, "rows")
 
 
-def decoded(
+def decode_columns(
     result: ResultSet, batch: Batch, places: Mapping[str, int], described: Sequence[ColumnInfo]
 ) -> dict[str, Values]:
-    """Gives columns of a batch by name, alike in every database.
+    """Returns columns of a batch by name. The same data gives the same values in every database.
 
-    `described` has the declared types: the rows that SQLite gives have none.
+    `described` has the declared types, which SQLite's result sets lack.
     """
     types = [column.database_type for column in described]
     return {
-        # A table may have got a column since.
-        name: _alike(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
+        # A column may have been added to the table since.
+        name: _normalized(result.columns[place], types[place] if place < len(types) else "", batch.raw[place])
         for name, place in places.items()
     }
 
 
-def _alike(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values:
+def _normalized(column: ColumnInfo, declared_type: str, raw: Sequence[Any]) -> Values:
     values = column.decode(raw)
     if values.kind is not Kind.TEXT:
         return values
     own_type = column.database_type
     if own_type.startswith("character("):
-        # PostgreSQL pads a CHAR(n) with blanks that mean nothing; others do not show them.
+        # PostgreSQL pads CHAR(n) with blanks; other databases do not return them.
         return Values(Kind.TEXT, [None if value is None else value.rstrip(" ") for value in values.values])
     if own_type == "bit":
-        # PostgreSQL prints binary digits where MySQL has a number.
+        # PostgreSQL prints binary digits, and MySQL returns a number.
         return Values(Kind.INT, [None if value is None else int(value, 2) for value in values.values])
     if declared(own_type) is Declared.DATE:
-        # One date that Python's calendar does not hold makes texts of a whole batch.
+        # A date outside Python's calendar turns the whole batch into texts: decode each value by itself.
         return Values(column.decode([None]).kind, [column.decode([value]).values[0] for value in raw])
     if TIME_TYPE.match(declared_type):
-        # MySQL and SQLite keep zeros at a fraction's end.
-        times = (value and ENDING_ZEROS.sub(r"\1\2", value) for value in values.values)
+        # MySQL and SQLite keep the trailing zeros of a fraction.
+        times = (value and TRAILING_ZEROS.sub(r"\1\2", value) for value in values.values)
         return Values(Kind.TEXT, list(times))
     return values
 
 
-def tell(warnings: Iterable[str], channel: StatementChannel) -> None:
-    """Prints what was taken as missing, and the like."""
+def print_warnings(warnings: Iterable[str], channel: StatementChannel) -> None:
+    """Prints warnings, such as which values were read as missing."""
     for warning in warnings:
-        channel.say(f"warning: {warning}")
+        channel.print_line(f"warning: {warning}")

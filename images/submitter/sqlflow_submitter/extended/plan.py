@@ -1,4 +1,4 @@
-"""What of a TRAIN statement can be checked before any row is read or any large library imported."""
+"""Checks of a TRAIN statement before any row is read or any large library is imported."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from sqlflow_submitter.xgb.parameters import Parameters
 
 
 @contextmanager
-def of_validation() -> Iterator[None]:
-    """Says of errors within it that they are of `validation.select`."""
+def prefix_validation_errors() -> Iterator[None]:
+    """Prefixes the UserErrors of the block with `validation.select`."""
     try:
         yield
     except UserError as error:
@@ -27,22 +27,22 @@ def of_validation() -> Iterator[None]:
 
 
 def check_estimator(statement: Statement, class_name: str) -> None:
-    """Raises UserError when USING names a model of another estimator."""
+    """Raises UserError if USING names a model of another estimator."""
     if resolve_booster(class_name) != resolve_booster(statement.estimator):
-        raise UserError(f"USING: the earlier model is a {class_name}, not a {statement.estimator}")
+        raise UserError(f"USING: the earlier model is of {class_name}, not of {statement.estimator}")
 
 
-def check_continues(statement: Statement, parameters: Parameters, class_name: str, objective: str) -> None:
-    """Refuses to continue the training of a model of another kind; takes its objective where there is none.
+def check_continuation(statement: Statement, parameters: Parameters, class_name: str, objective: str) -> None:
+    """Checks that training can continue from a model. Adopts its objective if the statement has none.
 
     Raises:
-        UserError: the estimator or the objective is another.
+        UserError: the estimator or the objective differs.
     """
     check_estimator(statement, class_name)
     if parameters.task is None:
-        parameters.decide(objective)
+        parameters.set_objective(objective)
     elif parameters.native["objective"] != objective:
-        raise UserError(f"USING: the earlier model has the objective {objective}; this one must have it too")
+        raise UserError(f"USING: the earlier model has objective {objective}; set the same objective, or none")
 
 
 class TrainPlan:
@@ -50,11 +50,13 @@ class TrainPlan:
 
     def __init__(self, statement: Statement, database: Database) -> None:
         """Raises:
-        UserError: an estimator, attribute, column or label that does not exist, or cannot be used like this.
+        UserError: an estimator, attribute, column or label does not exist, or cannot be used here.
         """
         self.estimator = statement.estimator
-        self.booster = resolve_booster(statement.estimator)
-        self.parameters = Parameters(self.booster, statement.attributes)
+        booster = resolve_booster(statement.estimator)
+        self.one_hot = booster == "gblinear"
+        """Whether each category gets a column, because the model reads codes as quantities."""
+        self.parameters = Parameters(booster, statement.attributes)
         if statement.label is None:
             raise UserError(f"{statement.estimator} needs a label, as in LABEL class")
         for target in statement.columns:
@@ -63,7 +65,7 @@ class TrainPlan:
         self.described = database.describe(statement.select)
         available = [column.name for column in self.described]
         self.types = {column.name: column.database_type for column in self.described}
-        """The database's name for each column's declared type."""
+        """The declared type of each column, by the database's name for it."""
         self.label = resolve_column("label", statement.label, available)
         self.earlier = self._earlier(statement)
         expressions = statement.columns.get("feature_columns") or [{"ident": "*"}]
@@ -73,32 +75,32 @@ class TrainPlan:
         needed = [self.label, *self.inputs()]
         locate("column", needed, available)
         numbers = [*self.clause.derived, *(name for it in self.clause.features for name in it.number_columns())]
-        if not self.parameters.asked_for()[0]:
+        if not self.parameters.requested_task()[0]:
             numbers.append(self.label)
         check_numbers(numbers, self.described, database.dialect)
         self.validation: list[ColumnInfo] = []
         """Columns of `validation.select`."""
         if self.parameters.validation_select:
-            with of_validation():
+            with prefix_validation_errors():
                 self.validation = database.describe(self.parameters.validation_select)
                 locate("column", needed, [column.name for column in self.validation])
                 check_numbers(numbers, self.validation, database.dialect)
 
     def _earlier(self, statement: Statement) -> ModelMeta | None:
-        """Gives the model that USING names."""
+        """Returns the model that USING names, if any."""
         if not statement.pretrained:
             return None
         earlier = ModelMeta.load(Path(statement.pretrained))
-        check_continues(statement, self.parameters, earlier.class_name, earlier.objective)
+        check_continuation(statement, self.parameters, earlier.class_name, earlier.objective)
         return earlier
 
     def _check_same_inputs(self, earlier: ModelMeta, has_clause: bool) -> None:
         if has_clause and set(self.inputs()) != set(earlier.inputs()):
             raise UserError(f"USING: the earlier model reads other columns: {', '.join(earlier.inputs())}")
-        # Its features are taken as they are: a vocabulary learned anew would give other codes.
+        # Its features are reused: a vocabulary that is learned again could have other codes.
         self.clause.features, self.clause.derived = earlier.features, []
 
     def inputs(self) -> list[str]:
-        """Names the columns that features read."""
+        """Returns the names of the columns that the features read."""
         names = [name for feature in self.clause.features for name in feature.columns()] + self.clause.derived
         return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""A statement's result table: nobody sees it until it is whole and its attempt was granted the commit."""
+"""A statement's result table. It becomes visible when it is complete and its attempt has the grant."""
 
 from __future__ import annotations
 
@@ -7,35 +7,36 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlflow_submitter.connect.database import ColumnInfo, Database
+from sqlflow_submitter.connect.open_writer import open_writer
 from sqlflow_submitter.connect.writer import TableName, TableWriter
 from sqlflow_submitter.errors import SubmitterError, UserError
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement
 
 REPLACE = "result.replace"
-"""The attribute that lets a statement replace a table which is not one of ours, or which it reads."""
+"""The attribute that allows a statement to replace a table without a marker, or a table that it reads."""
 
 
-CASELESS = {"sqlite": "SQLite", "mysql": "MySQL"}
-"""Databases that take names of a table's columns for equal where they differ in case only."""
+CASE_INSENSITIVE = {"sqlite": "SQLite", "mysql": "MySQL"}
+"""Databases in which two columns of a table cannot have names that differ in case only."""
 
 COUNTED_ROWS = 1_000_000
-"""Rows of a replaced table are counted up to here: more would hold up the statement."""
+"""Limit for counting the rows of a replaced table, so that counting stays fast."""
 
 
 def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[str], replace: bool) -> None:
-    """Refuses to replace what a person has made, or what the statement reads.
+    """Checks that the result table may be replaced.
 
     Args:
-        writer: looks into the database.
+        writer: a writer of the database.
         table: the result table.
-        selects: what the statement reads.
-        replace: the statement says `result.replace = true`.
+        selects: the selects of the statement.
+        replace: whether the statement has `result.replace = true`.
 
     Raises:
-        UserError: the table is somebody's own, or is read.
+        UserError: SQLFlow did not create the table, the statement reads it, or the database cannot replace it.
     """
-    existing = writer.existing(table)
+    existing = writer.find_table(table)
     if existing is None:
         return
     if existing.kind != "table":
@@ -43,16 +44,16 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
     dependents = writer.dependents(table)
     if dependents:
         raise UserError(
-            f"cannot write table {table}: {', '.join(dependents)} depends on it, and the database would not let it be "
-            "replaced; drop that first, or choose another name"
+            f"cannot write table {table}: {', '.join(dependents)} depends on it, so the database cannot replace it; "
+            "drop that first, or choose another name"
         )
     if replace:
         return
-    reason = _read(writer, table, selects) if existing.ours else "this release of SQLFlow did not make it"
+    reason = _read(writer, table, selects) if existing.is_marked else "this release of SQLFlow did not make it"
     if reason is None:
         return
     rows = _rows(writer, table)
-    if not existing.ours:
+    if not existing.is_marked:
         reason = f"it exists ({rows}) and {reason}"
     raise UserError(
         f"cannot write table {table}: {reason}; choose another name "
@@ -61,7 +62,7 @@ def check_replaceable(writer: TableWriter, table: TableName, selects: Sequence[s
 
 
 def _read(writer: TableWriter, table: TableName, selects: Sequence[str]) -> str | None:
-    """Gives the reason why one of the selects reads a table, or may; None: none does."""
+    """Returns the reason why one of the selects reads a table, or may read it, or None."""
     for select in filter(None, selects):
         reason = writer.reads(select, table)
         if reason is not None:
@@ -75,7 +76,7 @@ def _rows(writer: TableWriter, table: TableName) -> str:
 
 
 class ResultTable:
-    """A table that is being filled under its scratch name."""
+    """A result table that is filled as a staging table."""
 
     def __init__(self, writer: TableWriter, name: str, suffix: str, replace: bool) -> None:
         self.writer = writer
@@ -83,45 +84,45 @@ class ResultTable:
         self.rows = 0
         self._suffix = suffix
         self._replace = replace
-        self._scratch = self.name.beside(suffix, writer.name_limit)
+        self._staging = self.name.with_suffix(suffix, writer.name_limit)
         self._columns: list[ColumnInfo] = []
 
     def create(self, columns: Sequence[ColumnInfo]) -> None:
-        """Makes the table of columns of ours."""
+        """Creates the staging table with computed columns."""
         self._columns = list(columns)
-        self.writer.create(self._scratch, columns, self.name.name)
+        self.writer.create(self._staging, columns, self.name.name)
 
-    def create_like(self, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]) -> None:
-        """Makes the table of columns of a select, and columns of ours after them."""
+    def create_from_select(self, select: str, columns: Sequence[ColumnInfo], more: Sequence[ColumnInfo]) -> None:
+        """Creates the staging table with columns of a select, and computed columns after them."""
         self._columns = [*columns, *more]
-        self.writer.create_like(self._scratch, select, columns, more, self.name.name)
+        self.writer.create_from_select(self._staging, select, columns, more, self.name.name)
 
     def insert(self, raw: Sequence[Sequence[Any]]) -> None:
-        """Adds rows, given by column in the driver's raw values."""
+        """Adds rows, given by column as the driver's raw values."""
         self.rows += len(raw[0])
-        self.writer.insert(self._scratch, self._columns, raw)
+        self.writer.insert(self._staging, self._columns, raw)
 
     def publish(self, channel: StatementChannel) -> None:
-        """Asks for leave, then puts the table in the place of the old one, which must not have become another's."""
-        replaced = _rows(self.writer, self.name) if self.writer.existing(self.name) else None
+        """Waits for the grant, checks the old table again, and replaces it."""
+        replaced = _rows(self.writer, self.name) if self.writer.find_table(self.name) else None
         channel.commit()
         self.writer.swap(
-            self._scratch,
+            self._staging,
             self.name,
             self._suffix,
             lambda: check_replaceable(self.writer, self.name, (), self._replace),
         )
         if replaced is not None:
-            channel.say(f"replaced table {self.name} ({replaced})")
+            channel.print_line(f"replaced table {self.name} ({replaced})")
 
     def clear(self) -> None:
-        """Drops what this attempt, and earlier attempts of the same step, have left behind."""
+        """Drops the leftovers of this attempt and of earlier attempts of the same step."""
         for name in leftovers(self.writer, self.name, self._suffix):
             self.writer.drop(name)
 
 
 def leftovers(writer: TableWriter, table: TableName, suffix: str) -> list[TableName]:
-    """Names the tables that attempts up to this one may have left. The suffix ends in the attempt's number."""
+    """Returns the tables that attempts up to this one may have left. The suffix ends in the attempt's number."""
     step, _, attempt = suffix.rpartition("_")
     if not attempt.isdigit():
         return writer.leftovers(table, suffix)
@@ -129,15 +130,15 @@ def leftovers(writer: TableWriter, table: TableName, suffix: str) -> list[TableN
 
 
 def check_result_table(statement: Statement, attributes: Mapping[str, Any], database: Database) -> None:
-    """Refuses a result table that cannot be made, or must not be replaced, before any work is done.
+    """Checks, before any work is done, that the result table can be created or replaced.
 
     Raises:
-        UserError: as of `check_replaceable`.
+        UserError: it cannot be created, or `check_replaceable` raised it.
     """
     if statement.result_table:
-        with database.writer() as writer:
+        with open_writer(database) as writer:
             table = writer.table_name(statement.result_table)
-            reason = writer.cannot_make(table)
+            reason = writer.creation_obstacle(table)
             if reason is not None:
                 raise UserError(f"cannot write table {table}: {reason}; choose another name")
             selects = [statement.select, str(attributes.get("validation.select", ""))]
@@ -145,28 +146,28 @@ def check_result_table(statement: Statement, attributes: Mapping[str, Any], data
             check_replaceable(writer, table, selects, replace)
 
 
-def kept_columns(statement: Statement, available: Sequence[str]) -> list[str]:
-    """Names the columns of the select that PREDICT writes: all but the result column, if the select has it."""
+def passthrough_names(statement: Statement, available: Sequence[str]) -> list[str]:
+    """Returns the columns of the select that PREDICT writes: all but the result column."""
     return [name for name in available if name.lower() != (statement.result_column or "").lower()]
 
 
-def check_kept_columns(statement: Statement, available: Sequence[str], database: Database) -> None:
-    """Refuses columns of a select that no table of the database can have both.
+def check_column_case(statement: Statement, available: Sequence[str], database: Database) -> None:
+    """Checks that a table of the database can have all columns of a select.
 
     Raises:
-        UserError: two names differ in case only.
+        UserError: two names differ in case only, and the database does not allow that.
     """
-    if database.dialect not in CASELESS:
+    if database.dialect not in CASE_INSENSITIVE:
         return
     seen: dict[str, str] = {}
-    for name in kept_columns(statement, available):
-        # SQLite folds letters of ASCII only.
+    for name in passthrough_names(statement, available):
+        # SQLite folds the case of ASCII letters only.
         folded = name.lower() if database.dialect != "sqlite" else name.encode().lower().decode()
         other = seen.setdefault(folded, name)
         if other != name:
             raise UserError(
                 f"cannot write table {statement.result_table}: the names of columns {other} and {name} differ in case "
-                f"only, and a table of {CASELESS[database.dialect]} cannot have both; rename one with AS"
+                f"only, and a table of {CASE_INSENSITIVE[database.dialect]} cannot have both; rename one with AS"
             )
 
 
@@ -174,8 +175,8 @@ def check_kept_columns(statement: Statement, available: Sequence[str], database:
 def result_table(
     statement: Statement, attributes: Mapping[str, Any], suffix: str, database: Database
 ) -> Iterator[ResultTable]:
-    """Opens a result table; whatever goes wrong before it is published, its scratch table is dropped."""
-    with database.writer() as writer:
+    """Opens a result table. Its staging table is dropped if an error occurs before it is published."""
+    with open_writer(database) as writer:
         table = ResultTable(writer, statement.result_table or "", suffix, attributes.get(REPLACE, False))
         table.clear()
         try:
@@ -184,11 +185,11 @@ def result_table(
             try:
                 table.clear()
             except SubmitterError:
-                # The first error is the one to tell. The server has the table removed before the job ends.
+                # Report the first error. The server has the staging table dropped before the job ends.
                 if isinstance(error, SubmitterError):
                     error.unclear = True
             else:
-                # What was dropped had not taken the old table's place.
+                # The dropped staging table had not replaced the old table.
                 if isinstance(error, SubmitterError):
                     error.not_executed = True
             raise

@@ -1,4 +1,4 @@
-"""TRAIN: checks what can be checked at once, then loads, boosts and saves."""
+"""TRAIN: checks the statement, loads the data, trains the model and saves it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from sqlflow_submitter.extended.plan import TrainPlan
 from sqlflow_submitter.model import WEIGHTS, ModelMeta
 from sqlflow_submitter.statement import StatementChannel
 from sqlflow_submitter.step import Statement, Step
+from sqlflow_submitter.version import __version__
 
 if TYPE_CHECKING:
     from sqlflow_submitter.extended.training_data import TrainingData
 
 MAX_ROUND_LINES = 50
-"""So many rounds are printed at most; all of them go out as metrics."""
+"""Maximum number of rounds that are printed. All rounds are sent as metrics."""
 
 
 def train(statement: Statement, step: Step, database: Database, channel: StatementChannel) -> None:
     """Trains a model and writes it to the statement's output folder.
 
     Raises:
-        UserError: the statement or the data is wrong; told within the first second where it can be.
+        UserError: the statement or the data is wrong. Raised before data is loaded, if possible.
     """
     with channel.spans.span("derive"):
         plan = TrainPlan(statement, database)
-    channel.say(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
+    channel.print_line(f"TRAIN {statement.estimator}: label {plan.label}, features {', '.join(plan.inputs())}")
 
-    # From here on numpy is needed, and then xgboost.
+    # Large imports start here: numpy, and later xgboost.
     from sqlflow_submitter.extended.training_data import load_training_data
 
     with channel.spans.span("load"):
@@ -48,14 +49,12 @@ def train(statement: Statement, step: Step, database: Database, channel: Stateme
         folder.mkdir(parents=True, exist_ok=True)
         xgb.save(model, folder)
         _meta(statement, step, plan, data, rounds.measured[kept - 1]).save(folder)
-    channel.say(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
+    channel.print_line(f"model {statement.model}: {os.path.getsize(folder / WEIGHTS)} bytes")
 
 
 def _meta(
     statement: Statement, step: Step, plan: TrainPlan, data: TrainingData, evaluation: dict[str, float]
 ) -> ModelMeta:
-    from sqlflow_submitter import __version__
-
     return ModelMeta(
         original_sql=statement.sql,
         select=statement.select,
@@ -90,7 +89,7 @@ class _Rounds:
         self._total = total
         self._every = max(1, total // MAX_ROUND_LINES)
         self.measured: list[dict[str, float]] = []
-        """The measurements of each round so far."""
+        """The metrics of each round so far."""
 
     def done(self, values: dict[str, float]) -> None:
         self.measured.append(values)
@@ -101,12 +100,14 @@ class _Rounds:
         self._channel.progress("train", number, self._total, "rounds", always=has_line)
         if has_line:
             measured = "  ".join(f"{name}={value:.6g}" for name, value in values.items())
-            self._channel.say(f"round {number}/{self._total}  {measured}")
+            self._channel.print_line(f"round {number}/{self._total}  {measured}")
 
     def end(self, kept: int) -> None:
-        """Says how many rounds the model keeps, where it is not all."""
+        """Reports how many rounds the model keeps, if training stopped early."""
         trained = len(self.measured)
         if kept < trained or trained < self._total:
-            self._channel.say(f"stopped after round {trained}, as validation got no better: round {kept} is kept")
+            self._channel.print_line(
+                f"stopped after round {trained}, because validation did not improve; the model is that of round {kept}"
+            )
             self._channel.metrics(self.measured[kept - 1], step=kept, kept=True)
             self._channel.progress("train", trained, trained, "rounds")

@@ -1,5 +1,5 @@
-"""Feature columns: from a COLUMN clause, or from the data when there is none, to the matrix that a model reads.
+"""Features: from a COLUMN clause, or from the data if there is none, to the matrix that a model reads.
 
-`spec` says what a feature is, `clause` reads a COLUMN clause into specs, `learn` and `collect` make specs of all of the
-data, `encode` turns values into numbers and `matrix` puts the columns side by side.
+`spec` defines a feature. `clause` parses a COLUMN clause into features. `learn` and `collect` derive features from
+the data. `encode` converts values to numbers, and `matrix` joins the columns.
 """

@@ -1,18 +1,18 @@
-"""Reads a COLUMN clause, for XGBoost.
+"""Parses a COLUMN clause, for XGBoost.
 
-How the language's feature columns are understood here:
+The feature columns of the language have these meanings:
 
-- `x`: derived from the data, as without a COLUMN clause; `*`: all columns but the label, and those named beside it;
-  `EXCEPT(a, b)`, which is written `* EXCEPT (a, b)`: the same without some.
-- `DENSE(x[, shape[, separator]])`, `NUMERIC(…)`: numbers; with a shape above 1, a text of so many.
+- `x`: derived from the data, as without a COLUMN clause. `*`: all columns except the label and the columns named
+  beside it. `EXCEPT(a, b)`, written as `* EXCEPT (a, b)`: the same without the listed columns.
+- `DENSE(x[, shape[, separator]])`, `NUMERIC(…)`: a number. With a shape above 1: a text of that many numbers.
 - `SPARSE(x, size[, separator[, type[, pair separator[, type]]]])`: a text of `index:value`, or of indices (value 1).
-- `BUCKET(x, [b0, b1 …])`: the number of boundaries that are not above the value.
-- `CATEGORY_ID(x, size)`: whole numbers 0…size-1; `CATEGORY_HASH(x, size)`, `CROSS([a, b …], size)`: a hash below size.
-  Trees split these as categories, gblinear reads them as INDICATOR.
-- `INDICATOR(c)`: one column for each code, 1 where it is the row's. Where `c` reads `SPARSE(…)`, one row has many.
-- `WEIGHTED_CATEGORY(c)`: the same with the weights that a `SPARSE` text gives.
-- `SEQ_CATEGORY_ID` and `EMBEDDING` are refused: no tree model learns an order or a vector.
-- A string in a column's place is a name or a regular expression; it stands for each column that it matches whole.
+- `BUCKET(x, [b0, b1 …])`: the number of boundaries that are less than or equal to the value.
+- `CATEGORY_ID(x, size)`: whole numbers 0…size-1. `CATEGORY_HASH(x, size)`, `CROSS([a, b …], size)`: a hash below size.
+  Trees split these as categories; gblinear reads them as INDICATOR.
+- `INDICATOR(c)`: one column for each code, with a 1 for the row's own. If `c` is `SPARSE(…)`, a row has several.
+- `WEIGHTED_CATEGORY(c)`: the same with the weights of a `SPARSE` text.
+- `SEQ_CATEGORY_ID` and `EMBEDDING` are rejected: tree models learn no order and no vectors.
+- A string in place of a column is a name or a regular expression. It means each column whose whole name it matches.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORICAL,
@@ -48,7 +48,7 @@ FUNCTIONS = (
     "INDICATOR",
     "WEIGHTED_CATEGORY",
 )
-NO_USE = {
+UNSUPPORTED = {
     "EMBEDDING": "use INDICATOR or CATEGORY_HASH",
     "SEQ_CATEGORY_ID": "use INDICATOR(CATEGORY_ID(…)), which forgets the order",
 }
@@ -61,9 +61,9 @@ class Clause:
         self._available = available
         self._label = label
         self.features: list[Feature] = []
-        """Features that the clause spells out."""
+        """Features that the clause defines."""
         self.derived: list[str] = []
-        """Columns whose feature is to be derived from the data, in order."""
+        """Columns whose features are derived from the data, in order."""
         stars = False
         left_out: set[str] = set()
         for expression in expressions:
@@ -77,13 +77,13 @@ class Clause:
             else:
                 self.features += self._function(expression)
         if stars:
-            # Else they would seem to be named twice in a COLUMN that nobody wrote.
+            # Report a duplicate column here; otherwise the error would blame a COLUMN clause that may not exist.
             locate("column", available, available)
             named = set(self.derived).union(*(feature.columns() for feature in self.features))
             self.derived += [name for name in available if name not in named | left_out and name != label]
         if not self.features and not self.derived:
-            raise UserError(f"no feature column is left besides the label {label}")
-        check_distinct(self.features, self.derived)
+            raise UserError(f"cannot train: no feature column remains besides the label {label}; select more columns")
+        check_distinct(self.derived)
 
     def _names(self, expression: Expression, may_be_label: bool = False) -> list[str]:
         checked = str if may_be_label else self._checked
@@ -97,7 +97,7 @@ class Clause:
         except re.error as error:
             raise UserError(f'COLUMN "{pattern}" is no column and no regular expression: {error}') from error
         if not names:
-            raise UserError(unknown("column", f'"{pattern}"', self._available, "the select has"))
+            raise UserError(unknown_name("column", f'"{pattern}"', self._available, "the select has"))
         return names
 
     def _checked(self, name: str) -> str:
@@ -106,16 +106,16 @@ class Clause:
         return name
 
     def _function(self, expression: Expression) -> list[Feature]:
-        """Gives one feature, or one for each column that a pattern matches."""
+        """Returns one feature, or one for each column that a pattern matches."""
         if "call" not in expression:
             raise UserError(f"COLUMN holds {render(expression)}; expected a column or one of {', '.join(FUNCTIONS)}")
         name = expression["call"].upper()
         arguments = expression["args"]
-        if name in NO_USE:
-            raise UserError(f"feature column {name} is of no use to XGBoost: {NO_USE[name]}")
+        if name in UNSUPPORTED:
+            raise UserError(f"feature column {name} is of no use to XGBoost: {UNSUPPORTED[name]}")
         build = BUILDERS.get(name)
         if build is None:
-            raise UserError(unknown("feature column", expression["call"], FUNCTIONS))
+            raise UserError(unknown_name("feature column", expression["call"], FUNCTIONS))
         if not arguments:
             raise UserError(f"{name} needs a column, as in {name}(x, …)")
         return build(self, name, arguments)
@@ -145,7 +145,7 @@ class Clause:
             raise UserError("BUCKET needs its boundaries, as in BUCKET(x, [10, 20])")
         boundaries = [_number(name, item) for item in arguments[1]["list"]]
         if not boundaries or boundaries != sorted(set(boundaries)):
-            raise UserError(f"BUCKET boundaries {render(arguments[1])} do not rise")
+            raise UserError(f"BUCKET boundaries {render(arguments[1])} must increase")
         features = []
         for inner in self._inner(arguments[0], lambda column: Feature(DENSE, column=column)):
             if inner.kind != DENSE or inner.width != 1:
@@ -160,7 +160,7 @@ class Clause:
         features = []
         for inner in self._inner(arguments[0], lambda column: Feature(kind, column=column, width=size)):
             if inner.kind == SPARSE:
-                # Many categories in one row: only as indicators can trees read them.
+                # A row has several categories. Trees can read them only as indicators.
                 features.append(Feature(SPARSE, column=inner.column, width=size, separator=inner.separator))
             elif inner.kind == DENSE and inner.width == 1:
                 features.append(Feature(kind, column=inner.column, width=size))
@@ -189,8 +189,10 @@ class Clause:
 
     def _indicator(self, name: str, arguments: list[Expression]) -> list[Feature]:
         _at_most(name, arguments, 1 if name == "INDICATOR" else 2)
+        if "call" not in arguments[0]:
+            raise UserError(f"{name} needs categories, as in {name}(CATEGORY_ID({render(arguments[0])}, 10))")
         features = []
-        for inner in self._inner(arguments[0], None):
+        for inner in self._function(arguments[0]):
             if inner.kind in CATEGORICAL or inner.kind == BUCKET:
                 features.append(Feature(INDICATOR, inputs=[inner]))
             elif inner.kind == SPARSE:
@@ -201,12 +203,10 @@ class Clause:
                 )
         return features
 
-    def _inner(self, expression: Expression, bare: Callable[[str], Feature] | None) -> list[Feature]:
-        """Gives the features of an argument; `bare` makes one of a column that stands alone."""
+    def _inner(self, expression: Expression, bare: Callable[[str], Feature]) -> list[Feature]:
+        """Returns the features of an argument. `bare` creates the feature of a plain column."""
         if "call" in expression:
             return self._function(expression)
-        if bare is None:
-            raise UserError(f"categories are needed, as in INDICATOR(CATEGORY_ID({render(expression)}, 10))")
         return [bare(column) for column in self._input_names("COLUMN", expression)]
 
     def _input_names(self, name: str, expression: Expression) -> list[str]:
@@ -231,38 +231,38 @@ BUILDERS: dict[str, Callable[[Clause, str, list[Expression]], list[Feature]]] = 
 
 
 def resolve_column(what: str, name: str, available: Sequence[str]) -> str:
-    """Finds a column of the select by its name, or by its name in another case, as databases do.
+    """Finds a column of the select by its name. The exact name comes first, then the name in another case.
 
     Raises:
-        UserError: there is none; with the near misses and the columns that exist.
+        UserError: it does not exist; the message has similar names and the existing columns.
     """
     if name in available:
         return name
     folded = [column for column in available if column.lower() == name.lower()]
     if len(folded) == 1:
         return folded[0]
-    raise UserError(unknown(what, name, available, "the select has"))
+    raise UserError(unknown_name(what, name, available, "the select has"))
 
 
 def locate(what: str, names: Iterable[str], available: Sequence[str]) -> dict[str, int]:
-    """Gives the place of each name among the columns of a select.
+    """Returns the position of each name among the columns of a select.
 
     Raises:
-        UserError: one is not there, or is there twice.
+        UserError: a column does not exist, or the select has it twice.
     """
     places = {}
     for name in names:
         column = resolve_column(what, name, available)
         if available.count(column) > 1:
             raise UserError(
-                f"column {column} comes {available.count(column)} times in the select: give each its own name with AS"
+                f"column {column} occurs {available.count(column)} times in the select; rename each with AS"
             )
         places[name] = available.index(column)
     return places
 
 
-def check_distinct(features: Sequence[Feature], derived: Sequence[str]) -> None:
-    """Refuses a column that is named twice in the same way."""
+def check_distinct(derived: Sequence[str]) -> None:
+    """Raises UserError if a column is named twice."""
     seen: set[str] = set()
     for name in derived:
         if name in seen:
@@ -271,7 +271,7 @@ def check_distinct(features: Sequence[Feature], derived: Sequence[str]) -> None:
 
 
 def render(expression: Expression | Any) -> str:
-    """Writes an expression as its user did, about."""
+    """Formats an expression about as the user wrote it."""
     match expression:
         case {"number": number}:
             return f"{number:g}"

@@ -1,25 +1,25 @@
-"""Takes in a column of the training data, and decides what it is once all of its values are known.
+"""Collects a column of the training data, and decides its feature when all values are known.
 
-What a column is taken for:
+The rules:
 
-- A declared boolean, whole number or number is a number. A date or timestamp is the number of days since 1970.
-- Of a text, and of what has no declared type (SQLite's expressions), all values decide. Only numbers: a number. Only
-  ISO dates: days. Only lists like `1,2,3`, all as long: a vector. Only texts like `3:0.5 9:1`: sparse, as wide as the
-  highest index of all rows says. Else the texts are categories, a *vocabulary*.
-- Texts of one pair each, such as `16:9` and `10:30`, are categories like other times and ratios. So are numbers among
-  which some have leading zeros: they are codes, of which `01` and `1` are two.
-- Where NEARLY_ALL of the rows, or of the different texts, look like numbers, dates or lists, a few that do not make no
-  vocabulary of them: an empty text and the like is missing, with a warning; any other value is an error.
+- A column declared as boolean, whole number or number is a number. A date or timestamp is a number of days since 1970.
+- The values decide about text columns, and about columns without a declared type (SQLite's expressions). Only numbers:
+  a number. Only ISO dates: days. Only lists like `1,2,3` of one length: a vector. Only texts like `3:0.5 9:1`: sparse,
+  with a width given by the highest index of all rows. Otherwise the texts are categories, called a *vocabulary*.
+- Texts with one pair each, such as `16:9` and `10:30`, are categories, because they may be times or ratios. Numbers of
+  which some have leading zeros are categories, too: as codes, `01` and `1` differ.
+- If NEARLY_ALL rows, or different texts, are numbers, dates or lists, the rest does not turn them into a vocabulary. An
+  empty text or a word for a missing value is missing, with a warning. Any other value is an error.
 - Numbers and words in one column are an error.
-- A column that is missing in every row is left out, with a warning.
+- A column without any value is omitted, with a warning.
 
-The order of rows does not matter: the same rows give the same features, or an error. With more different texts than a
-vocabulary may have, all must be of one form. So that form is settled when the dictionary is full, and each later text
-is held to it. Two cases stay open: texts for missing values only, and single pairs only, which are sparse if any later
-row has two or more pairs, and else an error.
+The order of rows does not matter: the same rows give the same features, or an error. If there are more different texts
+than a vocabulary may have, all must have the same form. So the form is decided when the dictionary is full, and each
+later text must have it. Two cases stay open. Texts that all mean a missing value decide nothing. Single pairs are
+sparse if a later row has two or more pairs; otherwise they are an error.
 
-Memory: 4 bytes for each number of the matrix, 8 where `store` needs them; 8 for each row of sparse texts, and 12 for
-each pair; other texts as `dictionary` says.
+Memory: 4 bytes for each number of the matrix, or 8 if `store` needs them. 8 bytes for each row of sparse texts, and 12
+for each pair. `dictionary` states the memory for other texts.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.dictionary import MAX_VOCABULARY, Text, Texts
 from sqlflow_submitter.features.encode import TOO_LARGE, Block, Columns, SparseBlock
-from sqlflow_submitter.features.matrix import Encoded
-from sqlflow_submitter.features.numbers import DATE_KINDS, HOW_DATES, NUMERIC_KINDS, NumberReader, Tally, error
+from sqlflow_submitter.features.matrix import EncodedFeature
+from sqlflow_submitter.features.numbers import DATE_ADVICE, DATE_KINDS, NUMERIC_KINDS, NumberReader, Tally, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import DENSE, SPARSE, Feature
 from sqlflow_submitter.features.store import NumberStore
 from sqlflow_submitter.features.texts import Form, form_of
-from sqlflow_submitter.features.vocabulary import FEW_ROWS, NEARLY_ALL, vocabulary_of, warn_of_texts
+from sqlflow_submitter.features.vocabulary import FEW_ROWS, NEARLY_ALL, build_vocabulary, warn_about_texts
 
 MAX_SPARSE_WIDTH = 10_000_000
 KEY_NAME = re.compile(r"(.*_)?(row)?(id|uuid|guid|key)|.*Id|.*ID")
 
 
-class Learned(NamedTuple):
-    """A column, once all is known."""
+class LearnedColumn(NamedTuple):
+    """The result for a column."""
 
     feature: Feature | None
-    """None: it is left out."""
+    """None: the column is omitted."""
     block: Block
     report: ColumnReport
 
 
 class Collector:
-    """Takes in one column, batch after batch."""
+    """Collects one column, batch by batch."""
 
     def __init__(self, column: str, database_type: str, is_named: bool = False) -> None:
         """Args:
-        column: its name.
-        database_type: the database's name for its declared type; empty where it has none.
-        is_named: the COLUMN clause says DENSE: words are an error, and it is never left out.
+        column: the column's name.
+        database_type: the database's name for its declared type; empty if it has none.
+        is_named: the COLUMN clause has DENSE for it. Words are then an error, and the column is never omitted.
         """
         self.column = column
         self._type = database_type
@@ -76,17 +76,17 @@ class Collector:
         self._texts = Texts()
         self._reader: NumberReader | None = None
         self._store: NumberStore | None = None
-        self._lists: Encoded | None = None
-        self._unless_pairs: UserError | None = None
-        """To be raised if no row of a sparse text has two pairs."""
+        self._lists: EncodedFeature | None = None
+        self._pending_error: UserError | None = None
+        """The error to raise if no row of a sparse text has two pairs."""
         if self._declared in (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER):
-            self._become(Form.NUMBER)
+            self._settle_as(Form.NUMBER)
 
     def add(self, columns: Columns) -> None:
         """Adds a batch, given by column name."""
         values = columns[self.column]
         if self._is_open():
-            self._look(values)
+            self._find_typed_values(values)
         if self._reader is not None and self._store is not None:
             self._store.add(self._reader.read(values))
         else:
@@ -102,29 +102,29 @@ class Collector:
     def _is_open(self) -> bool:
         return self._reader is None and self._lists is None
 
-    def _look(self, values: Values) -> None:
-        """Finds numbers, dates or binary data among what may be texts so far."""
+    def _find_typed_values(self, values: Values) -> None:
+        """Looks for numbers, dates and binary data while the column may still be texts."""
         if values.kind in DATE_KINDS:
-            self._become(Form.DATE)
+            self._settle_as(Form.DATE)
         elif values.kind in NUMERIC_KINDS:
-            self._become(Form.NUMBER)
+            self._settle_as(Form.NUMBER)
         elif values.kind is not Kind.TEXT:
             for row, value in enumerate(values.values):
                 if isinstance(value, bytes):
                     row += self._rows + 1
-                    raise error(f"column {self.column}", row, value, "is binary data, or text that is not UTF-8")
+                    raise value_error(f"column {self.column}", row, value, "is binary data, or text that is not UTF-8")
                 if value is not None and not isinstance(value, str):
-                    self._become(Form.NUMBER)
+                    self._settle_as(Form.NUMBER)
                     return
 
-    def _become(self, form: Form) -> None:
-        """Settles that the column holds numbers, or dates, and reads the texts that came before."""
+    def _settle_as(self, form: Form) -> None:
+        """Decides that the column has numbers or dates, and reads the earlier texts as such."""
         column = self.column
         advice = "" if form is Form.DATE else f"; for words use CATEGORY_HASH({column}, 100)"
         if form is Form.NUMBER and self._declared is Declared.OPEN:
             advice = "; CAST it to one type in the select"
         elif form is Form.NUMBER and self._declared is Declared.DATE:
-            advice = f"{HOW_DATES}, or as numbers, in all rows"
+            advice = f"{DATE_ADVICE}, or as numbers, in all rows"
         is_boolean = self._declared is Declared.BOOLEAN
         may_be_codes = self._declared in (Declared.TEXT, Declared.OPEN) and not self._must_be_number
         self._reader = NumberReader(
@@ -137,13 +137,13 @@ class Collector:
         texts, self._texts = self._texts, Texts()
         numbers = self._reader.read_texts((text.row, text.text, text.rows) for text in texts.each())
         rows = texts.rows()
-        # The last entry stands for NULL.
+        # The last entry is for NULL.
         values = np.append(numbers.values, 0)
         missing = np.append(numbers.missing, True)
         self._store.add(numbers._replace(values=values[rows], missing=missing[rows]))
 
     def _settle_texts(self) -> None:
-        """Decides what the texts are; leaves the column open where they are words, or there are none."""
+        """Decides the form of the texts. The column stays open if they are words, or if there are none."""
         texts = self._texts
         each = list(texts.each(has_codes=not self._must_be_number))
         rows, different = Counter[Form](), Counter[Form]()
@@ -158,14 +158,14 @@ class Collector:
         total = rows.total()
         is_one = most == total and not self._must_be_number
         if most == total and form in (Form.NUMBER, Form.DATE):
-            self._become(form)
+            self._settle_as(form)
         elif is_one and form is Form.PAIRS:
-            self._become_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
+            self._settle_as_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
         elif is_one and texts.is_full() and texts.forms() <= {Form.PAIR, Form.MISSING}:
-            self._unless_pairs = self._too_many()
-            self._become_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
+            self._pending_error = self._too_many()
+            self._settle_as_lists(Feature(SPARSE, column=self.column, width=MAX_SPARSE_WIDTH))
         elif is_one and form is Form.NUMBERS and (width := self._common_width(each)) is not None:
-            self._become_lists(Feature(DENSE, column=self.column, width=width, separator=","))
+            self._settle_as_lists(Feature(DENSE, column=self.column, width=width, separator=","))
         else:
             for count in (rows, different) if most < total else ():
                 nearly, found = count.most_common(1)[0]
@@ -176,31 +176,31 @@ class Collector:
             if texts.is_full():
                 raise self._too_many()
 
-    def _become_lists(self, feature: Feature) -> None:
-        """Settles that the column holds lists, and reads those that came before."""
-        self._lists = Encoded(feature, self._tally)
+    def _settle_as_lists(self, feature: Feature) -> None:
+        """Decides that the column has lists, and reads the earlier texts as such."""
+        self._lists = EncodedFeature(feature, self._tally)
         texts, self._texts = self._texts, Texts()
         self._lists.add({self.column: Values(Kind.TEXT, texts.values())})
 
-    def _add_lists(self, lists: Encoded, values: Values) -> None:
-        """Adds a batch of lists. An encoder alone would take more for one than what makes a column one of lists."""
+    def _add_lists(self, lists: EncodedFeature, values: Values) -> None:
+        """Adds a batch of lists. Checks their form first, because an encoder alone would accept more."""
         forms = (Form.PAIRS, Form.PAIR) if lists.feature.kind == SPARSE else (Form.NUMBERS,)
         for row, value in enumerate(values.values):
             if value is None:
                 continue
             form = form_of(value) if isinstance(value, str) else None
             if form is Form.PAIRS:
-                self._unless_pairs = None
+                self._pending_error = None
             if form not in (*forms, Form.MISSING):
-                what = f"is not a {forms[0].value}, as the column's other values are{self._ways_out()}"
-                raise self._unless_pairs or error(f"column {self.column}", self._rows + row + 1, value, what)
+                what = f"is not a {forms[0].value}, unlike the column's other values{self._advice_for_words()}"
+                raise self._pending_error or value_error(f"column {self.column}", self._rows + row + 1, value, what)
         lists.add({self.column: values})
 
     def _common_width(self, each: list[Text]) -> int | None:
-        """Gives the length that all lists have; None where most have no common one.
+        """Returns the common length of all lists, or None if most have different lengths.
 
         Raises:
-            UserError: nearly all have it.
+            UserError: nearly all lists have the same length, and one has not.
         """
         lists = [(text, text.text.count(",") + 1) for text in each if text.form is Form.NUMBERS]
         rows = Counter[int]()
@@ -214,34 +214,34 @@ class Collector:
             return None
         text, found = next((text, found) for text, found in lists if found != width)
         what = f"holds {found} number(s), where {most} of {total} values hold {width}"
-        raise error(f"column {self.column}", text.row, text.text, what, self._ways_out())
+        raise value_error(f"column {self.column}", text.row, text.text, what, self._advice_for_words())
 
     def _refuse(self, each: list[Text], form: Form, most: int, total: int) -> None:
-        """Names the first value that keeps the column from being what it is mostly, or must be."""
+        """Raises the error about the first value without the required form, or without the form of most values."""
         if self._must_be_number and form not in (Form.NUMBER, Form.DATE):
             form = Form.DATE if self._declared is Declared.DATE else Form.NUMBER
             what = f"is not a {form.value}"
         else:
             what = f"is not a {form.value}, as {most} of {total} values are"
         if form is Form.DATE:
-            what += HOW_DATES
+            what += DATE_ADVICE
         wrong = next(text for text in each if text.form not in (form, Form.MISSING))
-        raise error(f"column {self.column}", wrong.row, wrong.text, what, self._ways_out())
+        raise value_error(f"column {self.column}", wrong.row, wrong.text, what, self._advice_for_words())
 
-    def _ways_out(self) -> str:
-        return f"; leave such rows out, or for words use CATEGORY_HASH({self.column}, 100)"
+    def _advice_for_words(self) -> str:
+        return f"; exclude such rows, or for words use CATEGORY_HASH({self.column}, 100)"
 
     def _too_many(self) -> UserError:
         forms, column = self._texts.forms(), self.column
-        ways = f"leave it out of the select, or use CATEGORY_HASH({column}, {MAX_VOCABULARY})"
+        ways = f"remove it from the select, or use CATEGORY_HASH({column}, {MAX_VOCABULARY})"
         if Form.CODE in forms:
-            ways += f", or DENSE({column}) if its numbers with leading zeros are no codes"
+            ways += f", or DENSE({column}) if its numbers with leading zeros are not codes"
         if Form.PAIR in forms:
-            ways += f", or SPARSE({column}, size) if it holds index:value"
-        return UserError(f"column {column} holds more than {self._texts.limit()}: {ways}")
+            ways += f", or SPARSE({column}, size) if it has index:value"
+        return UserError(f"column {column} has more than {self._texts.limit()}; {ways}")
 
-    def finish(self) -> Learned:
-        """Decides what the column is; the collector is used up.
+    def finish(self) -> LearnedColumn:
+        """Decides the column's feature. The collector cannot be used afterwards.
 
         Raises:
             UserError: a value does not fit the others.
@@ -249,8 +249,8 @@ class Collector:
         if self._is_open():
             self._settle_texts()
             if self._is_named and self._reader is None:
-                # There are no values.
-                self._become(Form.NUMBER)
+                # No row has a value.
+                self._settle_as(Form.NUMBER)
         if self._reader is not None and self._store is not None:
             learned = self._finish_numbers(self._reader, self._store)
         elif self._lists is not None:
@@ -258,69 +258,69 @@ class Collector:
         else:
             learned = self._finish_words()
         report = learned.report
-        irregular = self._tally.total()
-        if irregular:
-            report.warn(f"{irregular} value(s) taken as missing", "; ".join(self._tally.sentences()))
+        missing = self._tally.total()
+        if missing:
+            report.warn(f"{missing} value(s) taken as missing", "; ".join(self._tally.sentences()))
         if report.missing == self._rows and not self._is_named:
             report.taken_as, report.distinct = "left out", 0
-            report.warn("no values", "it has no value in any row, and is left out")
-            return Learned(None, learned.block, report)
+            report.warn("no values", "it has no value in any row, and is omitted")
+            return LearnedColumn(None, learned.block, report)
         if report.distinct == 1 and not report.more_distinct and self._rows >= FEW_ROWS:
-            report.warn("constant", "it has the same value in every row that has one: nothing can be learned from it")
+            report.warn("constant", "it has the same value in every row that has one: a model cannot learn from it")
         return learned
 
-    def _finish_numbers(self, reader: NumberReader, store: NumberStore) -> Learned:
-        settled = store.settle()
-        block, recipe = settled.block, settled.recipe
+    def _finish_numbers(self, reader: NumberReader, store: NumberStore) -> LearnedColumn:
+        fitted = store.fit()
+        block, scaling = fitted.block, fitted.scaling
         is_date = reader.form is Form.DATE
         if np.isinf(block).any():
             row = int(np.argmax(np.isinf(block[:, 0]))) + 1
             raise UserError(f"column {self.column}, row {row}: the number {TOO_LARGE}")
         taken_as = "date, in days" if is_date else "number"
         form = Form.DATE.value if is_date else Form.NUMBER.value
-        feature = Feature(DENSE, column=self.column, form=form, offset=recipe.offset, scale=recipe.scale)
+        feature = Feature(DENSE, column=self.column, form=form, offset=scaling.offset, scale=scaling.scale)
         feature.boolean = self._declared is Declared.BOOLEAN
-        report = self._report(taken_as, settled.distinct, reader.nulls)
-        if settled.lost:
+        report = self._report(taken_as, fitted.distinct, reader.nulls)
+        if fitted.lost:
             report.warn(
                 "loses precision",
-                f"{settled.lost} of its {settled.distinct} different values become equal to others in XGBoost's 32 "
-                "bits: take a smaller unit or range of them in the select",
+                f"{fitted.lost} of its {fitted.distinct} different values become equal to others in XGBoost's 32 "
+                "bits; select a larger unit or a smaller range",
             )
-        elif recipe.offset and not is_date:
-            report.taken_as += f", less {recipe.offset}"
+        elif scaling.offset and not is_date:
+            report.taken_as += f", less {scaling.offset}"
         is_named = KEY_NAME.fullmatch(self.column) is not None
-        if settled.is_key and self._rows >= FEW_ROWS and (settled.is_row_number or is_named):
+        if fitted.is_key and self._rows >= FEW_ROWS and (fitted.is_row_number or is_named):
             report.warn(
                 "looks like an id",
-                "each row has a different whole number, like an id: what the model learns from it helps with no other "
-                "row; leave it out of the select or of COLUMN if it is one",
+                "each row has a different whole number, like an id, and an id says nothing about other rows; "
+                "if it is one, remove it from the select or from COLUMN",
             )
-        return Learned(feature, block, report)
+        return LearnedColumn(feature, block, report)
 
-    def _finish_lists(self, lists: Encoded) -> Learned:
-        if self._unless_pairs is not None:
-            raise self._unless_pairs
+    def _finish_lists(self, lists: EncodedFeature) -> LearnedColumn:
+        if self._pending_error is not None:
+            raise self._pending_error
         feature, block = lists.feature, lists.take()
         if isinstance(block, SparseBlock):
             feature.width = int(block.indices.max(initial=0)) + 1
             feature.drops_unseen = True
-            return Learned(feature, block, self._report(f"sparse, width {feature.width}", None, self._nulls))
+            return LearnedColumn(feature, block, self._report(f"sparse, width {feature.width}", None, self._nulls))
         report = self._report(f"{feature.width} numbers", None, self._nulls)
         if feature.width == 2:
             report.warn(
                 "decimal commas?",
-                "each text is read as two numbers: if the comma is a decimal one, REPLACE it by a point",
+                "each text is read as two numbers; if the comma is a decimal comma, REPLACE it by a point",
             )
-        return Learned(feature, block, report)
+        return LearnedColumn(feature, block, report)
 
-    def _finish_words(self) -> Learned:
-        feature, block = vocabulary_of(self.column, self._texts)
+    def _finish_words(self) -> LearnedColumn:
+        feature, block = build_vocabulary(self.column, self._texts)
         count = len(feature.vocabulary or ())
         report = self._report(f"vocabulary of {count}", count, self._nulls)
         if count:
-            warn_of_texts(report, self._texts, self._rows - self._nulls)
-        return Learned(feature, block, report)
+            warn_about_texts(report, self._texts, self._rows - self._nulls)
+        return LearnedColumn(feature, block, report)
 
     def _report(self, taken_as: str, distinct: int | None, nulls: int) -> ColumnReport:
         report = ColumnReport(self.column, self._type, taken_as)

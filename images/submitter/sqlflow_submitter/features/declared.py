@@ -1,6 +1,6 @@
-"""What a column's declared type says about its values, by the names that each database gives its types.
+"""Classifies the declared types of columns, by the names of types in each database.
 
-The declared type decides what a column is taken for; where it leaves that open, all of the column's values do.
+The declared type decides how a column is read. If it leaves that open, the column's values decide.
 """
 
 from __future__ import annotations
@@ -15,60 +15,51 @@ from sqlflow_submitter.features.clause import locate
 
 
 class Declared(Enum):
-    """What the declared type promises."""
+    """What the declared type says about the values."""
 
     BOOLEAN = "boolean"
     INTEGER = "integer"
     DECIMAL = "decimal"
-    """A decimal number: whole if all of its values are. `NUMERIC` alone has no fraction in MySQL, and may elsewhere."""
+    """A decimal number; whole if all values are. `NUMERIC` has no fraction in MySQL, and may have one elsewhere."""
     NUMBER = "number"
     DATE = "date"
-    """A date or a timestamp. SQLite has neither: there its values decide, but words are refused."""
+    """A date or a timestamp. In SQLite, which has neither type, the values decide, but words are rejected."""
     TEXT = "text"
     OPEN = "open"
-    """Nothing: SQLite's expressions and columns without a type, and types that only a database knows."""
+    """Nothing: SQLite's expressions and columns without a type, and types of a single database."""
 
 
-_BOOLEAN = re.compile(r"bool(ean)?|tinyint\(1\)")
-_DECIMAL = re.compile(r"(decimal|numeric|number|dec|fixed)\b.*")
-_INTEGER = re.compile(
-    r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
-)
-_NUMBER = re.compile(r"(double( precision)?|float\d?|real|money)\b.*")
-_DATE = re.compile(r"(date(time)?|timestamp)\b.*")
-_TEXT = re.compile(
-    r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
-)
+PATTERNS = {
+    Declared.BOOLEAN: re.compile(r"bool(ean)?|tinyint\(1\)"),
+    Declared.INTEGER: re.compile(
+        r"(tiny|small|medium|big|unsigned big )?int(eger)?\d?(\s*\(\d+\))?( unsigned)?|oid|year|bit\(\d+\)"
+    ),
+    Declared.DECIMAL: re.compile(r"(decimal|numeric|number|dec|fixed)\b.*"),
+    Declared.NUMBER: re.compile(r"(double( precision)?|float\d?|real|money)\b.*"),
+    Declared.DATE: re.compile(r"(date(time)?|timestamp)\b.*"),
+    Declared.TEXT: re.compile(
+        r"(n?(var)?char(acter)?( varying)?|(tiny|medium|long|n)?text|clob|enum|set|name|uuid|json|jsonb|\"char\")\b.*"
+    ),
+}
+"""The whole name of a type, in lower case. The first match counts."""
 
 
 def declared(database_type: str) -> Declared:
-    """Reads the name of a column's type."""
+    """Classifies a type by its name."""
     name = database_type.strip().lower()
-    if _BOOLEAN.fullmatch(name):
-        return Declared.BOOLEAN
-    if _INTEGER.fullmatch(name):
-        return Declared.INTEGER
-    if _DECIMAL.fullmatch(name):
-        return Declared.DECIMAL
-    if _NUMBER.fullmatch(name):
-        return Declared.NUMBER
-    if _DATE.fullmatch(name):
-        return Declared.DATE
-    if _TEXT.fullmatch(name):
-        return Declared.TEXT
-    return Declared.OPEN
+    return next((kind for kind, pattern in PATTERNS.items() if pattern.fullmatch(name)), Declared.OPEN)
 
 
 def check_numbers(names: Iterable[str], described: Sequence[ColumnInfo], dialect: str) -> None:
-    """Refuses columns that are to be numbers, where the database's own type for amounts is none that can be read.
+    """Checks that the types of columns can be read as numbers.
 
     Args:
-        names: those of the columns, which the select has.
+        names: the columns that must be numbers; the select has them.
         described: the columns of the select.
         dialect: the database.
 
     Raises:
-        UserError: one is of PostgreSQL's `money`. SQLite, which has no types of values, may have a number there.
+        UserError: a column has PostgreSQL's type `money`. In SQLite, a column of that type may have numbers.
     """
     if dialect != "postgresql":
         return
@@ -76,6 +67,6 @@ def check_numbers(names: Iterable[str], described: Sequence[ColumnInfo], dialect
         name, database_type, _ = described[place]
         if database_type == "money":
             raise UserError(
-                f"cannot read column {name} as a number: its type is money, which PostgreSQL prints with the signs of "
+                f"cannot read column {name} as a number: its type is money, which PostgreSQL prints in the format of "
                 f"its locale; write CAST({name} AS numeric) AS {name} in the select"
             )

@@ -1,6 +1,6 @@
-"""The different texts of a column of the training data, and the code of each row's text.
+"""The distinct texts of a column of the training data, and the code of each row's text.
 
-Memory: 4 bytes a row, and at most MAX_VOCABULARY texts or MAX_CHARACTERS, and those of one batch more.
+Memory: 4 bytes for each row, and at most MAX_VOCABULARY texts or MAX_CHARACTERS, plus the texts of one batch.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Codes = NDArray[np.int32]
 
 
 class Text(NamedTuple):
-    """One of the texts."""
+    """A distinct text."""
 
     text: str
     form: Form
-    """What it counts as among the others."""
+    """Its form, given the other texts."""
     row: int
-    """The first that has it, from 1."""
+    """The first row that has it, from 1."""
     rows: int
-    """So many have it."""
+    """The number of rows that have it."""
 
 
 class Texts:
-    """The texts of a column as codes into a dictionary."""
+    """The texts of a column, as codes into a dictionary."""
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
@@ -61,24 +61,24 @@ class Texts:
         self._parts.append(found)
 
     def is_full(self) -> bool:
-        """Whether there are more texts than a vocabulary may have."""
+        """Returns whether there are more texts than a vocabulary may have."""
         return self._was_full or len(self.codes) > MAX_VOCABULARY or self._characters > MAX_CHARACTERS
 
     def limit(self) -> str:
-        """Names the limit that a full one has passed."""
+        """Returns the limit that a full dictionary exceeds, for messages."""
         if self._characters > MAX_CHARACTERS:
             return f"{MAX_CHARACTERS >> 20} MiB of different texts"
         return f"{MAX_VOCABULARY} different texts"
 
     def forms(self) -> set[Form]:
-        """Gives what the texts look like by themselves."""
+        """Returns the forms of the texts, each taken by itself."""
         return set(self._forms)
 
     def each(self, *, has_codes: bool = True) -> Iterator[Text]:
-        """Gives each text, with what it counts as, which depends on what else there is.
+        """Returns each text with its form, which depends on the other texts.
 
-        Single pairs are words unless some text has two or more. Where some numbers have leading zeros, all numbers are
-        codes, which are words; not so where `has_codes` is false.
+        A single pair is a word, unless a text has two or more pairs. If a number has leading zeros, all numbers are
+        codes, which are words. If `has_codes` is false, numbers with leading zeros are numbers.
         """
         found = self.forms()
         read_as = {Form.PAIR: Form.PAIRS if Form.PAIRS in found else Form.WORDS}
@@ -90,20 +90,20 @@ class Texts:
             yield Text(text, read_as.get(form, form), row, rows)
 
     def own_forms(self) -> Counter[Form]:
-        """Counts the different texts by what each looks like by itself."""
+        """Counts the distinct texts by form, each taken by itself."""
         return Counter(self._forms)
 
     def rows(self) -> Codes:
-        """Gives the code of each row, -1 where it has no text."""
+        """Returns the code of each row, or -1 for a row without a text."""
         return np.concatenate(self._parts) if self._parts else np.empty(0, dtype=np.int32)
 
     def values(self) -> list[str | None]:
-        """Gives the text of each row."""
+        """Returns the text of each row."""
         texts = [*self.codes, None]
         return [texts[code] for code in self.rows().tolist()]
 
     def forget_missing(self, tally: Tally) -> None:
-        """Counts all texts as missing values, and forgets them. A vocabulary that was too large stays so."""
+        """Counts all texts as missing values, and removes them. A full dictionary stays full."""
         for text in self.each():
             tally.add(EMPTY, text.row, text.text, text.rows)
         self._was_full = self.is_full()

@@ -1,7 +1,7 @@
-"""Turns a column's values into the numbers of a feature that is fixed: by the clause, or by training.
+"""Encodes a column's values as numbers, for a feature that is fixed by the clause or by training.
 
-NULL becomes NaN, which XGBoost treats as missing; so does a category that the model has never seen, which is counted.
-So is an index beyond a width that was learned, and a word for a missing value among lists.
+NULL becomes NaN, which XGBoost treats as missing. So do, and are counted: a category that training has not seen, an
+index beyond a learned width, and a word for a missing value among lists.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from sqlflow_submitter.connect.database import Kind, Values
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, error
+from sqlflow_submitter.features.numbers import DATE_KINDS, EMPTY, UNSEEN, UNSEEN_INDEX, NumberReader, Tally, value_error
 from sqlflow_submitter.features.spec import (
     BUCKET,
     CATEGORY_HASH,
@@ -28,14 +28,14 @@ from sqlflow_submitter.features.spec import (
     VOCABULARY,
     Feature,
 )
-from sqlflow_submitter.features.store import Floats, Recipe
-from sqlflow_submitter.features.texts import Form, micros, stands_for_missing
+from sqlflow_submitter.features.store import Floats, Scaling
+from sqlflow_submitter.features.texts import Form, is_missing_form, micros
 
 EPOCH = datetime(1970, 1, 1)
 
 
 class SparseBlock:
-    """Some rows of a sparse feature: for each row the count of its entries, then all indices and values in a line."""
+    """Rows of a sparse feature: the number of entries of each row, and all their indices and values in order."""
 
     def __init__(self, counts: NDArray[np.int64], indices: NDArray[np.int64], values: Floats) -> None:
         self.counts = counts
@@ -48,7 +48,7 @@ Columns = Mapping[str, Values]
 
 
 def one_hot(codes: Block) -> SparseBlock:
-    """Turns codes into one entry in the code's own column; a missing code into no entry."""
+    """Converts each code to an entry in a column of its own. A missing code has no entry."""
     assert isinstance(codes, np.ndarray), "codes are dense"
     known = ~np.isnan(codes[:, 0])
     indices = codes[known, 0].astype(np.int64)
@@ -56,7 +56,7 @@ def one_hot(codes: Block) -> SparseBlock:
 
 
 class Encoder:
-    """Encodes batch after batch of one feature; rows are counted for messages, and what is missing in `tally`."""
+    """Encodes one feature, batch by batch. Counts rows, for messages, and missing values, in `tally`."""
 
     def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
         self.feature = feature
@@ -77,7 +77,7 @@ class Encoder:
         return block
 
     def tallies(self) -> list[Tally]:
-        """Gives what was taken as missing, by column."""
+        """Returns the counts of missing values, by column."""
         found = [self._tally] if self.feature.column else []
         return found + [tally for encoder in self._inputs for tally in encoder.tallies()]
 
@@ -96,23 +96,23 @@ class Encoder:
             try:
                 matrix[row] = [float(part) for part in parts]
             except ValueError:
-                raise self._error(row, "is no list of numbers", value) from None
+                raise self._error(row, "is not a list of numbers", value) from None
         if np.isinf(matrix).any():
             row = int(np.argmax(np.isinf(matrix).any(axis=1)))
             raise self._error(row, "holds a number that is infinite, or too large for 32 bits", values.values[row])
         return matrix
 
     def _lists(self, values: Values) -> Sequence[Any]:
-        """Gives the values of a column of lists: what is a missing value in TRAIN is one in use too."""
+        """Returns the values of a column of lists. As in training, a word for a missing value becomes None."""
         found = list(values.values)
         for row, value in enumerate(found):
-            if isinstance(value, str) and stands_for_missing(value):
+            if isinstance(value, str) and is_missing_form(value):
                 self._tally.add(EMPTY, self._rows + row + 1, value)
                 found[row] = None
         return found
 
     def _in_32_bits(self, values: Values) -> Floats:
-        block = Recipe(self.feature.offset, self.feature.scale).apply(self._reader.read(values))
+        block = Scaling(self.feature.offset, self.feature.scale).apply(self._reader.read(values))
         if np.isinf(block).any():
             row = int(np.argmax(np.isinf(block)))
             raise self._error(row, TOO_LARGE, values.values[row])
@@ -130,7 +130,7 @@ class Encoder:
             entries = {} if value is None else self._entries(row, str(value))
             if entries and max(entries) >= width:
                 if not self.feature.drops_unseen:
-                    raise self._error(row, f"has the index {max(entries)}, the size is {width}", value)
+                    raise self._error(row, f"has the index {max(entries)}, and the size is {width}", value)
                 unseen = [index for index in entries if index >= width]
                 self._tally.add(UNSEEN_INDEX, self._rows + row + 1, value, len(unseen))
                 entries = {index: weight for index, weight in entries.items() if index < width}
@@ -144,7 +144,7 @@ class Encoder:
         )
 
     def _entries(self, row: int, text: str) -> dict[int, float]:
-        """Gives a text's entries by index, in order; an index that comes twice counts twice."""
+        """Returns a text's entries, sorted by index. The values of a repeated index are added."""
         entries: dict[int, float] = {}
         for part in _split(text, self.feature.separator):
             index, separator, value = part.partition(self.feature.pair_separator)
@@ -154,11 +154,11 @@ class Encoder:
                     raise ValueError
                 entries[number] = entries.get(number, 0.0) + weight
             except ValueError:
-                raise self._error(row, "is no list of index:value", text) from None
+                raise self._error(row, "is not a list of index:value", text) from None
         return dict(sorted(entries.items()))
 
     def _bucket(self, columns: Columns) -> Block:
-        # In 64 bits: a boundary is met exactly, whatever 32 bits make of the value.
+        # In 64 bits, so that a value compares exactly with a boundary.
         inner = self._inputs[0]
         numbers = inner._numbers(columns[inner.feature.column])
         inner._rows += len(numbers)
@@ -173,7 +173,7 @@ class Encoder:
         if wrong.any():
             row = int(np.argmax(wrong))
             value = columns[self.feature.column].values[row]
-            raise self._error(row, f"is no whole number from 0 to {self.feature.width - 1}", value)
+            raise self._error(row, f"is not a whole number from 0 to {self.feature.width - 1}", value)
         return numbers.astype(np.float32).reshape(-1, 1)
 
     def _category_hash(self, columns: Columns) -> Block:
@@ -207,7 +207,7 @@ class Encoder:
     def _cross(self, columns: Columns) -> Block:
         blocks = [encoder.encode(columns) for encoder in self._inputs]
         rows = zip(*(block[:, 0].tolist() for block in blocks if isinstance(block, np.ndarray)), strict=True)
-        # NaN is the one float that differs from itself.
+        # Only NaN differs from itself.
         hashed = [
             np.nan if any(code != code for code in row) else _hash("_X_".join(map(str, row))) % self.feature.width
             for row in rows
@@ -218,10 +218,10 @@ class Encoder:
         return one_hot(self._inputs[0].encode(columns))
 
     def _error(self, row: int, what: str, value: Any) -> UserError:
-        return error(f"column {self.feature.column}", self._rows + row + 1, value, what)
+        return value_error(f"column {self.feature.column}", self._rows + row + 1, value, what)
 
 
-TOO_LARGE = "is too large for 32 bits: divide the column in the select"
+TOO_LARGE = "is too large for 32 bits; divide the column in the select"
 
 ENCODERS = {
     DENSE: Encoder._dense,
@@ -236,9 +236,9 @@ ENCODERS = {
 
 
 def text_of(kind: Kind, value: Any) -> str:
-    """Writes a value that is read as a category: alike in every database, which may have another type for it."""
+    """Formats a value that is read as a category. The result is the same in every database."""
     if kind in DATE_KINDS and isinstance(value, str):
-        # Outside Python's calendar. With a zone, it is printed in that of the session.
+        # A date outside Python's calendar. With a time zone, its text depends on the session: use the number instead.
         moment = micros(value) if kind is Kind.TIMESTAMP_UTC else None
         return value if moment is None else str(moment)
     try:
@@ -247,7 +247,7 @@ def text_of(kind: Kind, value: Any) -> str:
         if kind in DATE_KINDS:
             return str(EPOCH + timedelta(microseconds=value))
     except OverflowError:
-        # Before the year 1, or after 9999, in UTC: the number is as good a name.
+        # Before year 1 or after 9999 in UTC: use the number.
         return str(value)
     if kind is Kind.DECIMAL:
         value = float(value)
@@ -264,5 +264,5 @@ def _split(text: str, separator: str | None) -> Sequence[str]:
 
 
 def _hash(text: str) -> int:
-    """A hash that is the same in every process and release."""
+    """Returns a hash that is the same in every process and release."""
     return zlib.crc32(text.encode("utf-8", "surrogateescape"))

@@ -1,15 +1,15 @@
-"""The label column: numbers as they are, classes as codes with the list that maps them back.
+"""The label column: numbers unchanged, or classes as codes, with the list that maps them back.
 
-Where no objective says which, the declared type and all values decide; the log shows what was chosen, and why:
+If there is no objective, the declared type and all values decide. The log shows the decision and the reason:
 
-- A boolean is a class. So is a text, unless all texts are numbers: then they are taken like numbers. Among numbers with
-  leading zeros all are classes, as codes are.
-- Whole numbers are classes if they have at most MAX_WHOLE_CLASSES different values, and more than two of them only if
-  each comes twice on average. Of one value only, they are a number.
+- A boolean is a class. A text is a class, too, unless all texts are numbers; then they are read as numbers. If some
+  have leading zeros, all are classes.
+- Whole numbers are classes if they have at most MAX_WHOLE_CLASSES different values. More than two values must, on
+  average, occur twice or more. A single value is a number.
 - Other numbers, dates (as days) and larger sets of whole numbers are numbers.
 
-What early rows look like settles nothing: the order of rows never matters. So codes of classes are kept beside numbers
-until all is known, where the declared type allows both.
+The order of rows never matters, so early rows decide nothing. If the declared type allows both, class codes and
+numbers are both kept until all rows are known.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features import texts
 from sqlflow_submitter.features.declared import Declared, declared
 from sqlflow_submitter.features.encode import text_of
-from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, error, shown
+from sqlflow_submitter.features.numbers import DATE_KINDS, NumberReader, preview, value_error
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.store import count_distinct
 from sqlflow_submitter.features.texts import Form
@@ -35,15 +35,15 @@ from sqlflow_submitter.features.vocabulary import NEARLY_ALL
 MAX_CLASSES = 10_000
 MAX_WHOLE_CLASSES = 20
 NO_WORDS = (Declared.BOOLEAN, Declared.INTEGER, Declared.DECIMAL, Declared.NUMBER, Declared.DATE)
-"""Declared types of which a word is an error."""
+"""Declared types in which a word is an error."""
 CLASS_OBJECTIVES = "multi:softprob or binary:logistic"
 Class = bool | int | str
-Seen = Class | float
-"""Fractions are no classes, but may come before the word that says that the label has classes."""
+LabelValue = Class | float
+"""A fraction is not a class, but it may come before the first word, which shows that the label has classes."""
 
 
 class LabelReader:
-    """Collects a label column, batch after batch."""
+    """Collects a label column, batch by batch."""
 
     def __init__(
         self,
@@ -55,19 +55,19 @@ class LabelReader:
     ) -> None:
         """Args:
         column: name of the label, for messages.
-        classes: those of a trained model; None: learn them.
-        as_classes: True: values are classes. False: numbers. None: `finish` decides.
-        database_type: the database's name for its declared type; empty where it has none.
-        form: what other labels are where they are numbers: NUMBER or DATE; None: nothing is known.
+        classes: the classes of a trained model; None means that they are learned.
+        as_classes: True for classes, False for numbers, None if `finish` decides.
+        database_type: the database's name for its declared type; empty if it has none.
+        form: NUMBER or DATE if the labels of training have this form; None if unknown.
         """
         self.column = column
         self.form = form
-        """Of labels that are numbers: NUMBER or DATE, once one was met."""
+        """For labels that are numbers: NUMBER or DATE, known after the first value."""
         self._first = ""
         self.as_classes = as_classes
-        """Known after `finish` at the latest."""
+        """Decided after `finish` at the latest."""
         self.reason = ""
-        """Why it was decided so, where no objective was given."""
+        """The reason for the decision, if there was no objective."""
         self._declared = declared(database_type)
         self._learn = classes is None
         of_model = bool(classes) and all(isinstance(value, bool) for value in classes or ())
@@ -75,7 +75,7 @@ class LabelReader:
         self._has_whole_classes = types_of_model == {int}
         self._has_text_classes = types_of_model == {str}
         self._has_booleans = self._declared is Declared.BOOLEAN or of_model
-        self._codes: dict[Seen, int] = {value: code for code, value in enumerate(classes or ())}
+        self._codes: dict[LabelValue, int] = {value: code for code, value in enumerate(classes or ())}
         self._first_rows: list[int] = []
         self._parts: list[NDArray[np.float64]] = []
         self._numbers: list[NDArray[np.float64]] = []
@@ -127,14 +127,14 @@ class LabelReader:
         if values.kind in DATE_KINDS or self._declared is Declared.NUMBER:
             self._has_fractions = True
         elif self._declared is Declared.DECIMAL:
-            # Databases differ in what they print of it: 1, 1.0 or 1.00.
+            # Databases print the same value as 1, 1.0 or 1.00.
             self._has_fractions |= bool((known != np.floor(known)).any())
         else:
             is_whole = numbers.values.dtype == np.int64 and not numbers.base and not numbers.has_fractions
             self._has_fractions |= not is_whole and bool(len(known))
 
     def _mixed(self, values: Values) -> UserError | None:
-        """Finds a date among numbers, which would be read as days, or a number among dates."""
+        """Returns the error for a date among numbers, which would be read as days, or for a number among dates."""
         for place, value in enumerate(values.values):
             if value is None:
                 continue
@@ -142,13 +142,13 @@ class LabelReader:
             form = Form.DATE if is_date else Form.NUMBER
             row = self._rows + place + 1
             if self.form is None:
-                self.form, self._first = form, f"row {row} has {shown(value)}"
+                self.form, self._first = form, f"row {row} has {preview(value)}"
             elif form is not self.form:
                 first = self._first or f"each label of TRAIN is a {self.form.value}"
                 what = f"is a {form.value}, where {first}; CAST all to one type in the select"
-                return error(f"label {self.column}", row, value, what)
+                return value_error(f"label {self.column}", row, value, what)
             if values.kind not in (Kind.TEXT, Kind.MIXED):
-                # All are alike.
+                # All values have the same kind.
                 break
         return None
 
@@ -161,7 +161,7 @@ class LabelReader:
         self._parts.append(self._class_codes(values))
 
     def finish(self) -> NDArray[np.float64]:
-        """Gives the labels of all rows: codes in order of first appearance, or numbers.
+        """Returns the labels of all rows: codes in order of first appearance, or numbers.
 
         Raises:
             UserError: a label is NULL or cannot be used.
@@ -169,7 +169,7 @@ class LabelReader:
         if self._nulls:
             raise UserError(
                 f"label {self.column} is NULL in {self._nulls} of {self._rows} row(s): "
-                f"leave them out, as in WHERE {self.column} IS NOT NULL"
+                f"exclude them, as in WHERE {self.column} IS NOT NULL"
             )
         if self.as_classes is None and self._rows:
             self._decide()
@@ -182,27 +182,27 @@ class LabelReader:
         labels = np.concatenate(self._numbers) if self._numbers else np.empty(0)
         if (np.abs(labels) > np.finfo(np.float32).max).any():
             row = int(np.argmax(np.abs(labels) > np.finfo(np.float32).max))
-            raise error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
+            raise value_error(f"label {self.column}", row + 1, float(labels[row]), "is too large for 32 bits")
         self._report.taken_as = "label, a number"
         self._report.distinct = count_distinct(labels)
-        self._warn_of_lost(labels)
+        self._warn_about_precision(labels)
         return labels
 
-    def _warn_of_lost(self, labels: NDArray[np.float64]) -> None:
+    def _warn_about_precision(self, labels: NDArray[np.float64]) -> None:
         lost = (self._report.distinct or 0) - count_distinct(labels.astype(np.float32))
         if lost > 0:
             self._report.warn(
                 "loses precision",
-                f"{lost} of its {self._report.distinct} different values become equal to others in XGBoost's 32 bits: "
-                "subtract a constant from it in the select, or take a larger unit",
+                f"{lost} of its {self._report.distinct} different values become equal to others in XGBoost's 32 bits; "
+                "subtract a constant in the select, or use a larger unit",
             )
 
     def report(self) -> ColumnReport:
-        """Describes the label, after `finish`."""
+        """Returns the report about the label. To be called after `finish`."""
         return self._report
 
     def _decide(self) -> None:
-        """Chooses between classes and numbers; all is known."""
+        """Decides between classes and numbers, when all rows are known."""
         self.as_classes, self.reason = self._choice()
 
     def _choice(self) -> tuple[bool, str]:
@@ -215,19 +215,19 @@ class LabelReader:
             self._check_words(self._has_codes or is_code)
             return True, f"{name} holds {count} different texts"
         if self._has_fractions:
-            return False, f"{name} {self._of_numbers()}"
+            return False, f"{name} {self._number_reason()}"
         if self._is_boolean():
             return True, f"{name} is boolean"
         kind = "texts that are whole numbers" if self._has_texts else "whole numbers"
         if count == 1:
-            self._report.warn("constant", "it has the same value in every row: there is nothing to learn")
-            return False, f"{name} holds one whole number only"
+            self._report.warn("constant", "it has the same value in every row: a model cannot learn from it")
+            return False, f"{name} has one whole number only"
         if count <= MAX_WHOLE_CLASSES and (count == 2 or 2 * count <= self._rows):
             return True, f"{name} holds {kind} of {count} different values, and up to {MAX_WHOLE_CLASSES} are classes"
-        at_most = f"at most {MAX_WHOLE_CLASSES} that come twice on average"
+        at_most = f"at most {MAX_WHOLE_CLASSES} that occur twice on average"
         return False, f"{name} holds {kind} of {count} different values, where {at_most} are classes"
 
-    def _of_numbers(self) -> str:
+    def _number_reason(self) -> str:
         if self.form is Form.DATE:
             return "holds dates, which are predicted as days since 1970-01-01"
         whole = all(bool((part == np.floor(part)).all()) for part in self._numbers)
@@ -235,31 +235,31 @@ class LabelReader:
         if whole and distinct <= MAX_WHOLE_CLASSES:
             self._report.warn(
                 "whole numbers",
-                f"its type is one of fractions, but it holds {distinct} different whole numbers: "
-                f"if they are classes, set objective, e.g. to {CLASS_OBJECTIVES}",
+                f"its type allows fractions, but it holds {distinct} different whole numbers; "
+                f"if they are classes, set objective, for example to {CLASS_OBJECTIVES}",
             )
-        return "holds numbers that are not whole by their type or value"
+        return "holds numbers that are not whole, by type or value"
 
     def _is_boolean(self) -> bool:
         typed = bool(self._codes) and all(isinstance(value, bool) for value in self._codes)
         return typed or (self._declared is Declared.BOOLEAN and set(self._codes) <= {0, 1})
 
     def _check_words(self, has_codes: bool) -> None:
-        """Refuses words among numbers, unless some are codes, and says which classes look like no class."""
+        """Rejects words among numbers, unless some are codes. Warns about classes that look like missing values."""
         counts = np.bincount(np.concatenate(self._parts).astype(np.int64), minlength=len(self._codes))
         total = int(counts.sum())
         forms = [texts.form_of(value) if isinstance(value, str) else Form.NUMBER for value in self._codes]
         for form in (Form.NUMBER, Form.DATE):
-            is_so = np.array([found is form for found in forms])
-            most = int(counts[is_so].sum())
+            has_form = np.array([found is form for found in forms])
+            most = int(counts[has_form].sum())
             if most == total and self._not_a_number is not None:
-                # A number, or date, that no computer type holds.
+                # A number or date that is outside the range of every type.
                 raise self._not_a_number
             if NEARLY_ALL * total <= most < total and not has_codes:
-                place = int(np.argmin(is_so))
+                place = int(np.argmin(has_form))
                 value = list(self._codes)[place]
-                what = f"is not a {form.value}, as {most} of {total} values are; leave such rows out, or set objective"
-                raise error(f"label {self.column}", self._first_rows[place], value, what)
+                what = f"is not a {form.value}, as {most} of {total} values are; exclude such rows, or set objective"
+                raise value_error(f"label {self.column}", self._first_rows[place], value, what)
         for value, row in zip(self._codes, self._first_rows, strict=True):
             if isinstance(value, float):
                 raise self._not_whole(row, value)
@@ -272,13 +272,15 @@ class LabelReader:
             self._report.warn("nearly unique", f"it has {len(self._codes)} different texts in {total} rows")
 
     def _too_many(self) -> UserError:
-        return UserError(f"label {self.column} has more than {MAX_CLASSES} different values: are they classes?")
+        return UserError(
+            f"label {self.column} has more than {MAX_CLASSES} different values, which is too many for classes"
+        )
 
     def _not_whole(self, row: int, value: float) -> UserError:
-        return error(f"label {self.column}", row, value, "is no class: it is not whole")
+        return value_error(f"label {self.column}", row, value, "is not a class: it is not a whole number")
 
     def seen(self) -> list[Class]:
-        """Gives the classes that were met, by code."""
+        """Returns the classes seen so far, by code."""
         return [value for value in self._codes if not isinstance(value, float)]
 
     def _class_codes(self, values: Values) -> NDArray[np.float64]:
@@ -297,14 +299,14 @@ class LabelReader:
             found[row] = code
         return found
 
-    def _new_class(self, row: int, value: Seen) -> int:
+    def _new_class(self, row: int, value: LabelValue) -> int:
         if not self._learn:
-            shown = ", ".join(map(repr, list(self._codes)[:20]))
-            what = f"is no class of the model; it has {shown}"
-            raise error(f"label {self.column}", self._rows + row + 1, value, what)
+            known = ", ".join(map(repr, list(self._codes)[:20]))
+            what = f"is not a class of the model, which has {known}"
+            raise value_error(f"label {self.column}", self._rows + row + 1, value, what)
         if len(self._codes) >= MAX_CLASSES:
             if self.as_classes is None:
-                # Numbers then, or nothing.
+                # The label has numbers, or `finish` raises an error.
                 self._has_too_many = True
                 return MAX_CLASSES
             raise self._too_many()
@@ -314,7 +316,7 @@ class LabelReader:
         return code
 
     def _class_of_model(self, value: Any) -> Any:
-        """Reads a class that another type of column holds: a text of a whole number, or the number of such a text."""
+        """Converts a value to the type of the model's classes: a text to a whole number, or the reverse."""
         if isinstance(value, bool | float):
             return value
         if isinstance(value, str) and self._has_whole_classes:
@@ -322,7 +324,7 @@ class LabelReader:
             return number if isinstance(number, int) else value
         return str(value) if isinstance(value, int) and self._has_text_classes else value
 
-    def _class(self, row: int, value: Any) -> Seen:
+    def _class(self, row: int, value: Any) -> LabelValue:
         if isinstance(value, float):
             if math.isfinite(value) and value.is_integer():
                 return int(value)
@@ -330,8 +332,8 @@ class LabelReader:
                 raise self._not_whole(self._rows + row + 1, value)
             return value
         if isinstance(value, bytes):
-            what = "is binary data, or text that is not UTF-8: no class can be made of it"
-            raise error(f"label {self.column}", self._rows + row + 1, value, what)
+            what = "is binary data, or text that is not UTF-8, and cannot be a class"
+            raise value_error(f"label {self.column}", self._rows + row + 1, value, what)
         return value  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""Learns what the features of a TRAIN are, while it takes in the data."""
+"""Learns the features of a TRAIN statement while its data is loaded."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from sqlflow_submitter.connect.database import Values
 from sqlflow_submitter.errors import UserError
 from sqlflow_submitter.features.collect import Collector
 from sqlflow_submitter.features.encode import Block, Columns
-from sqlflow_submitter.features.matrix import Encoded, Matrix, assemble
+from sqlflow_submitter.features.matrix import EncodedFeature, Matrix, assemble
 from sqlflow_submitter.features.report import ColumnReport
 from sqlflow_submitter.features.spec import CATEGORY_HASH, DENSE, Feature
 
 MAX_COUNTED = 10_000
-"""Different values of a column whose features are fixed beforehand; more are not counted."""
+"""Maximum number of distinct values that are counted in a column whose features are fixed."""
 
 
-class Learned(NamedTuple):
-    """All that was learned."""
+class LearnedFeatures(NamedTuple):
+    """The result of learning."""
 
     matrix: Matrix
     features: list[Feature]
@@ -26,25 +26,25 @@ class Learned(NamedTuple):
 
 
 class Learner:
-    """Takes batch after batch. `collect` says how much memory it needs."""
+    """Collects the data, batch by batch. `collect` states the memory."""
 
     def __init__(
         self, features: Sequence[Feature], derived: Sequence[str], types: Mapping[str, str], one_hot: bool
     ) -> None:
         """Args:
-        features: those that the COLUMN clause spells out.
-        derived: columns whose feature all of their values decide.
+        features: the features that the COLUMN clause defines.
+        derived: columns whose features are derived from their values.
         types: the database's name for each column's declared type.
-        one_hot: give categories a column each, for models that would read codes as quantities.
+        one_hot: whether each category gets a column, for models that read codes as quantities.
         """
         self._one_hot = one_hot
-        self._sources: list[Encoded | Collector] = []
+        self._sources: list[EncodedFeature | Collector] = []
         for feature in features:
             if feature.kind == DENSE and feature.width == 1:
                 self._sources.append(Collector(feature.column, types.get(feature.column, ""), is_named=True))
             else:
-                _write_alike(feature)
-                self._sources.append(Encoded(feature))
+                _use_canonical_text(feature)
+                self._sources.append(EncodedFeature(feature))
         self._sources += [Collector(column, types.get(column, "")) for column in derived]
         self._counted: dict[str, ColumnCounter] = {}
         collected = {source.column for source in self._sources if isinstance(source, Collector)}
@@ -52,7 +52,7 @@ class Learner:
             for column in feature.columns():
                 if column not in collected:
                     counter = self._counted.setdefault(column, ColumnCounter(column, types.get(column, "")))
-                    counter.read_by(feature.kind.upper())
+                    counter.add_use(feature.kind.upper())
 
     def add(self, columns: Columns) -> None:
         """Adds a batch, given by column name."""
@@ -61,11 +61,11 @@ class Learner:
         for column, counter in self._counted.items():
             counter.add(columns[column])
 
-    def finish(self) -> Learned:
-        """Decides what each column is; the learner is used up.
+    def finish(self) -> LearnedFeatures:
+        """Decides the features of all columns. The learner cannot be used afterwards.
 
         Raises:
-            UserError: a value does not fit its column, or no column has any.
+            UserError: a value does not fit its column, or no column has a value.
         """
         features: list[Feature] = []
         blocks: list[Block] = []
@@ -73,12 +73,12 @@ class Learner:
         sources, self._sources = self._sources, []
         while sources:
             source = sources.pop(0)
-            if isinstance(source, Encoded):
+            if isinstance(source, EncodedFeature):
                 features.append(source.feature)
                 blocks.append(source.take())
                 for tally in source.tallies():
                     if tally.total() and tally.column in self._counted:
-                        self._counted[tally.column].tell(tally.sentences())
+                        self._counted[tally.column].add_sentences(tally.sentences())
                 continue
             learned = source.finish()
             reports.setdefault(learned.report.name, learned.report)
@@ -86,20 +86,20 @@ class Learner:
                 features.append(learned.feature)
                 blocks.append(learned.block)
         if not features:
-            raise UserError("no column has a value in any row: there is nothing to learn from")
+            raise UserError("cannot train: no column has a value in any row")
         for column, counter in self._counted.items():
             reports[column] = counter.report()
-        return Learned(assemble(features, blocks, self._one_hot), features, list(reports.values()))
+        return LearnedFeatures(assemble(features, blocks, self._one_hot), features, list(reports.values()))
 
 
 class ColumnCounter:
-    """Counts the values of a column whose features are fixed beforehand."""
+    """Counts the values of a column whose features are fixed."""
 
     def __init__(self, column: str, database_type: str, taken_as: str = "") -> None:
         self._report = ColumnReport(column, database_type, taken_as)
         self._seen: set[Any] = set()
 
-    def read_by(self, kind: str) -> None:
+    def add_use(self, kind: str) -> None:
         taken_as = self._report.taken_as
         if kind not in taken_as.split(", "):
             self._report.taken_as = f"{taken_as}, {kind}" if taken_as else kind
@@ -112,7 +112,7 @@ class ColumnCounter:
             if len(self._seen) > MAX_COUNTED:
                 self._report.more_distinct, self._seen = True, set()
 
-    def tell(self, sentences: Sequence[str]) -> None:
+    def add_sentences(self, sentences: Sequence[str]) -> None:
         for sentence in sentences:
             if sentence not in self._report.sentences:
                 self._report.warn("values taken as missing", sentence)
@@ -122,9 +122,9 @@ class ColumnCounter:
         return self._report
 
 
-def _write_alike(feature: Feature) -> None:
-    """Has hashes made of what a value is, not of how a database writes it."""
+def _use_canonical_text(feature: Feature) -> None:
+    """Makes hashes depend on the value, and not on how a database prints it."""
     if feature.kind == CATEGORY_HASH:
         feature.canonical = True
     for inner in feature.inputs:
-        _write_alike(inner)
+        _use_canonical_text(inner)

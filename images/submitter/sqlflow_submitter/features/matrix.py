@@ -1,4 +1,4 @@
-"""Puts the columns of all features side by side, as XGBoost reads them."""
+"""Joins the columns of all features to a matrix for XGBoost."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from sqlflow_submitter.features.spec import CATEGORICAL, Feature
 
 
 class Matrix:
-    """All rows of a select as numbers.
+    """Rows as numbers.
 
-    `data` is a float32 array of (rows, columns), NaN where missing, or a scipy CSR matrix when a feature is sparse.
+    `data` is a float32 array of (rows, columns) with NaN for missing values, or a scipy CSR matrix if a feature is
+    sparse.
     """
 
     def __init__(self, data: Any, types: list[str]) -> None:
         self.data = data
         self.types = types
-        """`q` (quantity) or `c` (category) for each column."""
+        """The type of each column: `q` (quantity) or `c` (category)."""
 
     @property
     def rows(self) -> int:
         return int(self.data.shape[0])
 
 
-class Encoded:
-    """Encodes batch after batch of one fixed feature, and keeps what it made."""
+class EncodedFeature:
+    """Encodes one fixed feature, batch by batch, and keeps the blocks."""
 
     def __init__(self, feature: Feature, tally: Tally | None = None) -> None:
         self.feature = feature
@@ -40,7 +41,7 @@ class Encoded:
         self._blocks.append(self._encoder.encode(columns))
 
     def take(self) -> Block:
-        """Gives what was made since the last time."""
+        """Returns the rows that were added since the last call."""
         blocks, self._blocks = self._blocks, []
         return _concatenate(blocks, self.feature)
 
@@ -49,15 +50,15 @@ class Encoded:
 
 
 class FixedFeatures:
-    """Turns batches into matrices by features that are fixed, as those of a trained model are."""
+    """Encodes batches as matrices, by fixed features such as those of a trained model."""
 
     def __init__(self, features: Sequence[Feature], one_hot: bool) -> None:
         """Args:
-        features: what to encode.
-        one_hot: give categories a column each, for models that would read codes as quantities.
+        features: the features.
+        one_hot: whether each category gets a column, for models that read codes as quantities.
         """
         self.features = list(features)
-        self._sources = [Encoded(feature) for feature in features]
+        self._sources = [EncodedFeature(feature) for feature in features]
         self._one_hot = one_hot
 
     def add(self, columns: Columns) -> None:
@@ -66,19 +67,19 @@ class FixedFeatures:
             source.add(columns)
 
     def build(self) -> Matrix:
-        """Gives the rows that were added since the last time."""
+        """Returns the matrix of the rows that were added since the last call."""
         return assemble(self.features, [source.take() for source in self._sources], self._one_hot)
 
     def warnings(self) -> list[str]:
-        """Says which values of all rows were taken as missing, by column."""
+        """Returns a warning for each column with values that were read as missing."""
         tallies = [tally for source in self._sources for tally in source.tallies()]
         found = [f"column {tally.column}: {text}" for tally in tallies for text in tally.sentences()]
-        # A column that several features read says it once.
+        # Without duplicates: several features may read the same column.
         return list(dict.fromkeys(found))
 
 
 def assemble(features: Sequence[Feature], blocks: list[Block], one_hot_codes: bool) -> Matrix:
-    """Puts blocks side by side. They are used up one by one: in all, memory holds eight bytes a number."""
+    """Joins blocks. Empties the list one by one, so that memory is bounded by eight bytes for each number."""
     types = column_types(features, one_hot_codes)
     is_expanded = [one_hot_codes and feature.kind in CATEGORICAL for feature in features]
     dense = [block for block in blocks if isinstance(block, np.ndarray)]
@@ -103,12 +104,12 @@ def assemble(features: Sequence[Feature], blocks: list[Block], one_hot_codes: bo
 
 
 def matrix_width(feature: Feature, one_hot: bool) -> int:
-    """Gives the number of columns that a feature takes."""
+    """Returns the number of columns of a feature in the matrix."""
     return feature.codes() if one_hot and feature.kind in CATEGORICAL else feature.matrix_width()
 
 
 def column_types(features: Sequence[Feature], one_hot: bool) -> list[str]:
-    """Gives XGBoost's type of each column."""
+    """Returns XGBoost's type of each column."""
     types: list[str] = []
     for feature in features:
         kind = "c" if feature.kind in CATEGORICAL and not one_hot else "q"
@@ -134,7 +135,7 @@ def _csr(block: Block, width: int) -> Any:
     import scipy.sparse
 
     if isinstance(block, np.ndarray):
-        # A zero is a value, NaN is none: to XGBoost an absent entry is a missing one.
+        # Zeros are entries and NaNs are not: XGBoost treats an absent entry as missing.
         known = ~np.isnan(block)
         counts, indices, values = known.sum(axis=1), np.nonzero(known)[1], block[known]
     else:

@@ -1,11 +1,11 @@
-"""Reads the numbers and dates of a column, and counts what is taken as missing.
+"""Reads the numbers and dates of a column, and counts missing values.
 
-The rules are the same in training and in use, whatever the database:
+The rules are the same in training and prediction, and in every database:
 
-- NULL is missing. So is, with a warning that has the count: an empty text or one of `texts.MISSING_WORDS` among numbers
-  or dates, NaN, an infinite number or date, and a date that no calendar has.
-- Any other value that is no number, or no date, is an error that names column, row and value. Words such as `yes` and
-  `false` are numbers only in a column that is declared boolean: SQLite keeps such words there.
+- NULL is missing. These are also missing, and a warning has their count: an empty text or one of `texts.MISSING_WORDS`
+  among numbers or dates, NaN, an infinite number or date, and a date that does not exist in the calendar.
+- Any other value that is not a number or date is an error that names column, row and value. Words such as `yes` and
+  `false` are numbers only in a column declared as boolean, because SQLite stores such words there.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NUMERIC_KINDS = {Kind.BOOL, Kind.INT, Kind.FLOAT, Kind.DECIMAL}
 DATE_KINDS = {Kind.DATE, Kind.TIMESTAMP, Kind.TIMESTAMP_UTC}
 
 EXACT_FLOAT = 2**53
-"""Whole numbers below it are floats of their own."""
+"""All whole numbers below it are exact as 64-bit floats."""
 
-HOW_DATES = "; write dates as 2024-12-31 or 2024-12-31 23:59:59"
+DATE_ADVICE = "; write dates as 2024-12-31 or 2024-12-31 23:59:59"
 BOOLEAN_WORDS = "true, yes, on, 1 or false, no, off, 0"
 
 EMPTY = "empty text or word for a missing value"
@@ -41,20 +41,20 @@ UNSEEN_INDEX = "index that the model has not seen"
 
 
 class Numbers(NamedTuple):
-    """Some rows of a column: whole numbers as int64, others as float64; dates as microseconds since 1970."""
+    """Rows of a column: whole numbers as int64, others as float64, dates as microseconds since 1970."""
 
     values: NDArray[np.int64] | NDArray[np.float64]
     missing: NDArray[np.bool_]
     base: int = 0
-    """Is to be added to each value: whole numbers beyond 64 bits are kept by their distance from it."""
+    """Must be added to each value. Whole numbers beyond 64 bits are stored as their distance from it."""
     rounded: frozenset[int] = frozenset()
-    """Different whole numbers that became floats, and are so large that others may have become equal to them."""
+    """Distinct whole numbers that were converted to floats and may have lost precision."""
     has_fractions: bool = False
-    """Some were fractions such as 1.0, though all are whole."""
+    """All numbers are whole, and some were written as fractions such as 1.0."""
 
     def floats(self) -> NDArray[np.float64]:
-        """Gives the numbers as floats, NaN where missing."""
-        # With a base in Python's integers: the sum of two rounded floats would depend on the base.
+        """Returns the numbers as floats, with NaN for missing values."""
+        # With a base, add Python integers: the sum of two rounded floats would depend on the base.
         floats = (
             np.array([float(value + self.base) for value in self.values.tolist()])
             if self.base
@@ -65,7 +65,7 @@ class Numbers(NamedTuple):
 
 
 class Tally:
-    """Counts the values of a column that are taken as missing, by reason."""
+    """Counts the values of a column that are read as missing, by reason."""
 
     def __init__(self, column: str) -> None:
         self.column = column
@@ -73,16 +73,16 @@ class Tally:
 
     def add(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         """Counts a value. `row` counts from 1."""
-        before, first_row, first = self._found.get(reason, (0, row, shown(value)))
+        before, first_row, first = self._found.get(reason, (0, row, preview(value)))
         if row < first_row:
-            first_row, first = row, shown(value)
+            first_row, first = row, preview(value)
         self._found[reason] = (before + count, first_row, first)
 
     def total(self) -> int:
         return sum(count for count, _, _ in self._found.values())
 
     def sentences(self) -> list[str]:
-        """Says what was counted, one sentence for each reason."""
+        """Returns one sentence for each reason."""
         return [
             f"{count} value(s) taken as missing: {reason}, first {value} in row {row}"
             for reason, (count, row, value) in self._found.items()
@@ -90,15 +90,15 @@ class Tally:
 
 
 class NumberReader:
-    """Reads batch after batch of one column; rows are counted for messages.
+    """Reads one column, batch by batch. Counts rows, for messages.
 
     Args:
-        column: for messages, e.g. `column x`.
-        form: NUMBER, DATE (gives microseconds), or None: either, dates as days.
-        tally: counts what is taken as missing; None: nothing may be, as in a label.
-        advice: what else could be done with a value that is no number.
-        is_boolean: words for true and false are 1 and 0.
-        refuses_codes: numbers with leading zeros are an error.
+        column: the column in messages, such as `column x`.
+        form: NUMBER, DATE (read as microseconds), or None for both, with dates read as days.
+        tally: counts missing values; None means that a missing value is an error, as in a label.
+        advice: the end of the message about a value that is not a number.
+        is_boolean: whether words for true and false are read as 1 and 0.
+        refuses_codes: whether a number with leading zeros is an error.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class NumberReader:
         return numbers
 
     def read_texts(self, distinct: Iterable[tuple[int, str, int]]) -> Numbers:
-        """Reads texts that came earlier, each once, with its first row and how many have it; these are counted."""
+        """Reads distinct texts of earlier batches, each with its first row and its number of rows."""
         return _numbers([self._text(row, text, count) for row, text, count in distinct])
 
     def _typed(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
@@ -162,7 +162,7 @@ class NumberReader:
             if value is None:
                 self.nulls += 1
             elif not math.isfinite(floats[place]):
-                self._irregular(INFINITE, self.rows + place + 1, value)
+                self._count_missing(INFINITE, self.rows + place + 1, value)
                 value = None
             is_whole = value is not None and _is_whole(value, texts.WHOLE_DECIMAL)
             found.append(None if value is None else int(value.partition(".")[0]) if is_whole else float(value))
@@ -176,14 +176,14 @@ class NumberReader:
                     self.nulls += 1
                 else:
                     value = float(numbers[row])
-                    self._irregular(NAN if math.isnan(value) else INFINITE, self.rows + row + 1, value)
+                    self._count_missing(NAN if math.isnan(value) else INFINITE, self.rows + row + 1, value)
             numbers[missing] = np.nan
         return Numbers(numbers, missing)
 
     def _dates(self, kind: Kind, raw: Sequence[Any]) -> Numbers:
         self.nulls += raw.count(None)
         if str in set(map(type, raw)):
-            raw = [self._odd_date(kind, place, value) for place, value in enumerate(raw)]
+            raw = [self._parse_odd_date(kind, place, value) for place, value in enumerate(raw)]
         missing = np.array([value is None for value in raw], dtype=np.bool_)
         values = np.array([0 if value is None else value for value in raw], dtype=np.int64)
         if self.form is None:
@@ -192,8 +192,8 @@ class NumberReader:
             return Numbers(days, missing)
         return Numbers(values * MICROS_PER_DAY if kind is Kind.DATE else values, missing)
 
-    def _odd_date(self, kind: Kind, place: int, value: int | str | None) -> int | None:
-        # A text is what Python's calendar does not hold, such as `infinity` and the year 44 BC.
+    def _parse_odd_date(self, kind: Kind, place: int, value: int | str | None) -> int | None:
+        # A date outside Python's calendar comes as a text, such as `infinity` or the year 44 BC.
         if not isinstance(value, str):
             return value
         micros = texts.micros(value)
@@ -212,13 +212,15 @@ class NumberReader:
             elif isinstance(value, str) and kind not in NUMERIC_KINDS:
                 found.append(self._text(row, value))
             elif isinstance(value, bytes):
-                raise error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
+                raise value_error(self._column, row, value, "is binary data, or text that is not UTF-8", self._advice)
             elif self.form is Form.DATE:
-                raise error(self._column, row, value, "is not a date, as the column's other values are", self._advice)
+                raise value_error(
+                    self._column, row, value, "is not a date, as the column's other values are", self._advice
+                )
             elif kind in DATE_KINDS:
-                raise error(self._column, row, value, "is a date, where numbers are needed (days since 1970 of a date)")
+                raise value_error(self._column, row, value, "is a date; a number is needed, such as days since 1970")
             elif isinstance(value, float) and not math.isfinite(value):
-                self._irregular(NAN if math.isnan(value) else INFINITE, row, value)
+                self._count_missing(NAN if math.isnan(value) else INFINITE, row, value)
                 found.append(None)
             else:
                 found.append(value)
@@ -228,33 +230,33 @@ class NumberReader:
         number = None if self.form is Form.DATE else texts.number(text)
         if number is not None and math.isfinite(number):
             if self._refuses_codes and texts.CODE.match(text):
-                what = "has leading zeros, as codes have, and others are numbers; CAST the column if it holds numbers"
-                raise error(self._column, row, text, what, self._advice)
+                what = "has leading zeros like a code, and other values are numbers; CAST the column if all are numbers"
+                raise value_error(self._column, row, text, what, self._advice)
             return number
         if self.form is not Form.NUMBER and (micros := texts.micros(text)) is not None:
             return micros if self.form is Form.DATE else micros / MICROS_PER_DAY
         if self._is_boolean and (boolean := texts.BOOLEANS.get(text.strip().lower())) is not None:
             return int(boolean)
         if texts.is_missing(text):
-            self._irregular(EMPTY, row, text, count)
+            self._count_missing(EMPTY, row, text, count)
         elif number is not None or texts.NOT_FINITE.fullmatch(text):
-            self._irregular(INFINITE, row, text, count)
+            self._count_missing(INFINITE, row, text, count)
         elif self.form is not Form.NUMBER and texts.DATE.fullmatch(text):
-            self._irregular(NO_DATE, row, text, count)
+            self._count_missing(NO_DATE, row, text, count)
         else:
-            raise error(self._column, row, text, self._expected(text), self._advice)
+            raise value_error(self._column, row, text, self._expected(text), self._advice)
         return None
 
     def _expected(self, text: str) -> str:
         if self._is_boolean:
             return f"is not a boolean ({BOOLEAN_WORDS})"
         if self.form is Form.DATE or (self.form is None and texts.OTHER_DATE.fullmatch(text)):
-            return f"is not a date{HOW_DATES}"
+            return f"is not a date{DATE_ADVICE}"
         return "is not a number"
 
-    def _irregular(self, reason: str, row: int, value: Any, count: int = 1) -> None:
+    def _count_missing(self, reason: str, row: int, value: Any, count: int = 1) -> None:
         if self._tally is None:
-            raise error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
+            raise value_error(self._column, row, value, f"is a {reason}" if reason == NO_DATE else "is not a number")
         self._tally.add(reason, row, value, count)
 
 
@@ -270,7 +272,7 @@ def _numbers(found: Sequence[int | float | None]) -> Numbers:
         return _whole(whole, missing)
     large = _large_of(whole)
     if large and all(value == math.floor(value) and abs(value) < EXACT_FLOAT for value in filled if value not in large):
-        # As floats, the large ones would lose what they keep in a batch of their own.
+        # As floats, the large ones would lose precision that they keep in a batch without fractions.
         return _whole([int(value) for value in filled], missing)._replace(has_fractions=True)
     floats = np.array(filled, dtype=np.float64)
     floats[missing] = np.nan
@@ -288,7 +290,7 @@ def _whole(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
 
 
 def _large(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
-    """Keeps whole numbers of which some are beyond 64 bits: by a base if it can be, else as floats."""
+    """Stores whole numbers of which some are beyond 64 bits: with a base if possible, else as floats."""
     known = [value for value, is_missing in zip(whole, missing.tolist(), strict=True) if not is_missing]
     base = min(known)
     if max(known) - base < 2**63:
@@ -299,12 +301,12 @@ def _large(whole: Sequence[int], missing: NDArray[np.bool_]) -> Numbers:
     return Numbers(floats, missing, rounded=_large_of(known))
 
 
-def error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:
-    """Names a value that cannot be used. `row` counts from 1."""
-    return UserError(f"{column}, row {row}: {shown(value)} {what}{advice}")
+def value_error(column: str, row: int, value: Any, what: str, advice: str = "") -> UserError:
+    """Returns the error about a value that cannot be used. `row` counts from 1."""
+    return UserError(f"{column}, row {row}: {preview(value)} {what}{advice}")
 
 
-def shown(value: Any) -> str:
-    """Writes a value for a message, cut to 60 characters."""
+def preview(value: Any) -> str:
+    """Formats a value for a message, truncated to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

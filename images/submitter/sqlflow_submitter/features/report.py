@@ -1,4 +1,4 @@
-"""What each column is taken for, as the log and `model_meta.json` show it."""
+"""Reports how each column was read, for the log and `model_meta.json`."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 MAX_LINES = 200
-"""Columns of a table in the log; the model has all of them."""
+"""Maximum number of columns in the log's table. The model has all of them."""
 HEAD = ("column", "declared", "taken as", "distinct", "missing", "warnings")
 
 
 class ColumnReport:
-    """One column of a TRAIN's select."""
+    """The report about one column of a TRAIN statement's select."""
 
     def __init__(self, name: str, declared: str, taken_as: str) -> None:
         self.name = name
         self.declared = declared
-        """The database's name for its type; empty where it has none."""
+        """The database's name for its declared type; empty if it has none."""
         self.taken_as = taken_as
         self.distinct: int | None = None
-        """Different values, missing ones not counted; None where they are not counted."""
+        """Number of distinct values, without missing ones. None if they were not counted."""
         self.more_distinct = False
-        """Counting stopped: there are more."""
+        """Whether there are more than `distinct`, because counting stopped."""
         self.missing = 0
         self.warnings: list[str] = []
-        """A word or two each."""
+        """Short warnings, of a few words each."""
         self.sentences: list[str] = []
-        """The same at length, for the log."""
+        """The same warnings as sentences, for the log."""
 
     def warn(self, word: str, sentence: str) -> None:
         self.warnings.append(word)
@@ -50,8 +50,8 @@ class ColumnReport:
 
 
 def table(reports: Sequence[ColumnReport]) -> list[str]:
-    """Gives the lines of a table, and of what is to be said at length."""
-    rows = [HEAD, *(tuple(map(_shown, report.cells())) for report in reports[:MAX_LINES])]
+    """Returns the lines of the table and of the warnings."""
+    rows = [HEAD, *(tuple(map(_cell_text, report.cells())) for report in reports[:MAX_LINES])]
     lines = aligned(rows)
     if len(reports) > MAX_LINES:
         lines.append(f"… and {len(reports) - MAX_LINES} more columns; model_meta.json has all")
@@ -63,11 +63,11 @@ def table(reports: Sequence[ColumnReport]) -> list[str]:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lays out rows of cells as columns."""
+    """Pads cells so that columns align."""
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _shown(cell: str) -> str:
+def _cell_text(cell: str) -> str:
     cell = " ".join(cell.split())
     return cell if len(cell) <= 60 else cell[:59] + "…"

@@ -1,4 +1,4 @@
-"""What a feature is, as it is kept in `model_meta.json`."""
+"""The definition of a feature, as stored in `model_meta.json`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CROSS = "cross"
 INDICATOR = "indicator"
 
 CATEGORICAL = {CATEGORY_ID, CATEGORY_HASH, VOCABULARY, CROSS}
-"""Kinds whose value is a code: its size means nothing, only whether it is the same."""
+"""Kinds whose value is a code. Codes can only be compared for equality."""
 
 
 class Feature:
@@ -40,43 +40,43 @@ class Feature:
     ) -> None:
         self.kind = kind
         self.column = column
-        """The column read; empty where `inputs` are read instead."""
+        """The column that is read; empty if `inputs` are read instead."""
         self.width = width
-        """DENSE: numbers in the value. SPARSE: highest index + 1. Categorical kinds and INDICATOR: number of codes."""
+        """DENSE: numbers in a value. SPARSE: highest index + 1. Categorical kinds and INDICATOR: number of codes."""
         self.separator = separator
-        """Between the numbers of a text; None: a comma, spaces, or both."""
+        """Separates the numbers of a text. None means a comma, spaces, or both."""
         self.pair_separator = pair_separator
         self.boundaries = boundaries or []
         self.vocabulary = vocabulary
-        """VOCABULARY: the texts, sorted; a text's code is its place. None: still to be learned."""
+        """VOCABULARY: the sorted texts. A text's code is its position."""
         self.inputs = inputs or []
         self.form = form
-        """DENSE of one number: `number` or `date`, and nothing else is read; empty: either, dates as days."""
+        """DENSE of one number: `number` or `date`, if only that is read. Empty: both, with dates as days."""
         self.offset = offset
-        """DENSE of one number: what is taken from each value so that 32 bits hold the rest; microseconds of a date."""
+        """DENSE of one number: subtracted from each value, so that 32 bits suffice. For dates, in microseconds."""
         self.scale = scale
-        """DENSE of one number: what it is then divided by; that of a date makes days of microseconds."""
+        """DENSE of one number: the divisor after the subtraction. For dates, it converts microseconds to days."""
         self.canonical = canonical
-        """CATEGORY_HASH: the text of a value is the same whatever database gave it. False in models of format 1."""
+        """CATEGORY_HASH: the hashed text of a value is the same in every database. False in models of format 1."""
         self.boolean = boolean
-        """DENSE of one number: the column was declared boolean, and words such as `true` are numbers."""
+        """DENSE of one number: the column was declared as boolean, so words such as `true` are numbers."""
         self.drops_unseen = drops_unseen
-        """SPARSE: its width was learned, and indices beyond it are missing, not wrong."""
+        """SPARSE: the width was learned, so indices beyond it are missing instead of an error."""
 
     def columns(self) -> list[str]:
-        """Names the columns of the select that this feature reads."""
+        """Returns the columns of the select that this feature reads."""
         names = [self.column] if self.column else []
         for feature in self.inputs:
             names += [name for name in feature.columns() if name not in names]
         return names
 
     def number_columns(self) -> list[str]:
-        """Names the columns whose values must be numbers or dates."""
+        """Returns the columns whose values must be numbers or dates."""
         names = [self.column] if self.kind in (DENSE, CATEGORY_ID) else []
         return names + [name for feature in self.inputs for name in feature.number_columns()]
 
     def matrix_width(self) -> int:
-        """Gives the number of columns that this feature takes in the matrix."""
+        """Returns the number of columns of this feature in the matrix."""
         if self.kind in CATEGORICAL or self.kind == BUCKET:
             return 1
         if self.kind == INDICATOR:
@@ -84,13 +84,13 @@ class Feature:
         return self.width
 
     def codes(self) -> int:
-        """Gives the number of codes of a categorical or bucketed feature."""
+        """Returns the number of codes of a categorical or bucketed feature."""
         if self.kind == BUCKET:
             return len(self.boundaries) + 1
         return len(self.vocabulary or []) if self.kind == VOCABULARY else self.width
 
     def label(self) -> str:
-        """Names the feature for people and for result tables; distinct features of one program have distinct names."""
+        """Returns the feature's name for people and for result tables."""
         if self.kind == CROSS:
             return "_x_".join(feature.label() for feature in self.inputs)
         return self.column or self.inputs[0].label()

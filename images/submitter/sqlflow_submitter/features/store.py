@@ -1,11 +1,12 @@
-"""Keeps the numbers of a column until all are known, then fits them into 32 bits.
+"""Stores the numbers of a column until all are known, then fits them into 32 bits.
 
-XGBoost's values have 32 bits: above 16,777,216 they hold no odd number, and of a timestamp three minutes. Where values
-of a column would become equal, the column is moved towards zero, and PREDICT moves it likewise. Whole numbers beyond 64
-bits come with a base, and stay exact as long as the largest is less than 2^63 above the smallest; else up to
-MAX_ROUNDED of them are noted before they become floats, so that what is lost is known.
+XGBoost's values are 32-bit floats. Above 16,777,216 they cannot represent odd numbers, and their resolution for a
+timestamp is about two minutes. If values of a column would become equal, an offset moves the column towards zero;
+PREDICT applies the same offset. Whole numbers beyond 64 bits have a base. They stay exact while the largest is less
+than 2^63 above the smallest. Otherwise they become floats; up to MAX_ROUNDED of them are recorded first, to count the
+values that become equal.
 
-Memory: 4 bytes a value where 32 bits hold it exactly, else 8 until `settle`, which is done column by column.
+Memory: 4 bytes for a value that is exact in 32 bits, else 8 until `fit`, which is called column by column.
 """
 
 from __future__ import annotations
@@ -21,98 +22,98 @@ from sqlflow_submitter.features.numbers import EXACT_FLOAT, Numbers
 from sqlflow_submitter.features.texts import MICROS_PER_DAY
 
 MAX_ROUNDED = 10_000
-"""So many large whole numbers that become floats are kept, to count what is lost."""
+"""Maximum number of large whole numbers that are recorded before they become floats."""
 EXACT = 2**24
-"""Whole numbers up to here have a place of their own in 32 bits."""
+"""All whole numbers up to here are exact as 32-bit floats."""
 NOTABLE_LOSS = 0.01
-"""Of fractions, so many different values may become equal before the column is moved, or else it is said."""
-WORTH_IT = 4
-"""A move must keep so many times more values apart: else the numbers stay as they are."""
+"""The share of distinct fractions that may become equal before the column is moved, or a warning is printed."""
+MIN_IMPROVEMENT = 4
+"""An offset must reduce the number of lost values by this factor; otherwise it is not used."""
 
 Floats = NDArray[np.float32]
 Wide = NDArray[np.int64] | NDArray[np.float64]
 
 
-class Recipe(NamedTuple):
-    """How a column's values become 32-bit numbers: (value - offset) / scale. Dates: microseconds, scaled to days."""
+class Scaling(NamedTuple):
+    """Converts a column's values to 32 bits: (value - offset) / scale. Dates are microseconds, scaled to days."""
 
     offset: int | float = 0
     scale: int = 1
 
     def apply(self, numbers: Numbers) -> Floats:
-        """Gives the numbers of some rows, NaN where missing."""
+        """Returns the numbers in 32 bits, with NaN for missing values."""
         values, offset = numbers.values, self.offset - numbers.base
         if offset:
-            # Whole numbers are moved exactly, unless int64 would overflow.
-            moved = _moved(numbers, self.offset) if isinstance(self.offset, int) else None
+            # Whole numbers are shifted exactly, unless int64 would overflow.
+            moved = _shifted(numbers, self.offset) if isinstance(self.offset, int) else None
             values = values.astype(np.float64) - float(offset) if moved is None else moved
         scaled = values / self.scale if self.scale != 1 else values
         with np.errstate(over="ignore"):
-            # `astype` always copies, so what is marked is ours.
+            # `astype` copies, so the input is not changed below.
             result = scaled.astype(np.float32)
         result[numbers.missing] = np.nan
         return result
 
 
-class Settled(NamedTuple):
+class FittedNumbers(NamedTuple):
     """A column in 32 bits."""
 
     block: Floats
-    recipe: Recipe
+    scaling: Scaling
     distinct: int
     lost: int
-    """So many different values have become equal to others."""
+    """Number of distinct values that became equal to others."""
     is_row_number: bool
-    """Whole numbers without a gap of missing ones, each larger than the one before."""
+    """Whether all are whole numbers, none is missing, and each is larger than the one before."""
     is_key: bool
-    """Whole numbers, all different, none missing."""
+    """Whether all are whole numbers, none is missing, and all differ."""
 
 
 class NumberStore:
-    """Takes batch after batch of a column's numbers."""
+    """Stores a column's numbers, batch by batch."""
 
     def __init__(self, is_date: bool) -> None:
         self._is_date = is_date
         self._batches: list[Floats | Numbers] = []
-        """In 32 bits where these hold a batch, else as it came."""
+        """In 32 bits if a batch fits, else unchanged."""
         self._rounded: set[int] = set()
 
     def add(self, numbers: Numbers) -> None:
         """Adds a batch."""
         narrow = self._fits(numbers)
-        self._round(numbers.rounded)
+        self._add_rounded(numbers.rounded)
         self._batches.append(numbers if narrow is None else narrow)
 
     def _fits(self, numbers: Numbers) -> Floats | None:
-        """Gives a batch in 32 bits, where that is certain to lose nothing that matters; dates in days."""
+        """Returns a batch in 32 bits, with dates in days, or None if values would lose precision."""
         values, missing = numbers.values, numbers.missing
         if numbers.base or numbers.rounded:
             return None
         if self._is_date:
-            return Recipe(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
-        narrow = Recipe().apply(numbers)
+            return Scaling(0, MICROS_PER_DAY).apply(numbers) if not (values % MICROS_PER_DAY).any() else None
+        narrow = Scaling().apply(numbers)
         with np.errstate(invalid="ignore"):
-            # Compared in the type of the values: as floats, large whole numbers would seem equal.
+            # Compare in the type of the values: as floats, different whole numbers could be equal.
             is_same = narrow.astype(values.dtype) == values
-            # What is kept in 32 bits and is as large as this was a whole number, not a float that may be one.
+            # A number in 32 bits that is this large must have been a whole number, not a float.
             is_same &= np.abs(narrow) < (2**63 if values.dtype == np.int64 else EXACT_FLOAT)
         return narrow if bool((is_same | missing).all()) else None
 
-    def settle(self) -> Settled:
-        """Fits the column into 32 bits; the store is used up."""
-        base = Recipe(0, MICROS_PER_DAY) if self._is_date else Recipe()
+    def fit(self) -> FittedNumbers:
+        """Fits the column into 32 bits. The store cannot be used afterwards."""
+        base = Scaling(0, MICROS_PER_DAY) if self._is_date else Scaling()
         narrow = [batch for batch in self._batches if not isinstance(batch, Numbers)]
         if len(narrow) == len(self._batches):
             self._batches = []
             block = np.concatenate(narrow) if narrow else np.empty(0, dtype=np.float32)
             narrow.clear()
             all_known = block[~np.isnan(block)]
-            return _settled(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
+            return _fitted(block, all_known, count_distinct(all_known), base, 0, not self._is_date)
         del narrow
-        numbers = self._all()
+        numbers = self._join()
         lost_before = len(self._rounded) - len(set(map(float, self._rounded)))
         base_value = numbers.base
-        # From here on, all is told by its distance from the base.
+        # From here on, numbers are distances from the base.
         numbers = numbers._replace(base=0)
         known: Wide = numbers.values[~numbers.missing]
         if known.dtype == np.float64 and not np.abs(known).max(initial=0) >= EXACT_FLOAT and _whole(known):
@@ -120,27 +121,31 @@ class NumberStore:
             numbers = Numbers(np.where(numbers.missing, 0, numbers.values).astype(np.int64), numbers.missing)
         distinct = count_distinct(known)
         is_fraction = known.dtype == np.float64
-        lost, recipe = distinct, base
-        for place, candidate in enumerate(_recipes(known, base)):
-            now = 0 if _is_exact(known, candidate) else distinct - count_distinct(candidate.apply(_complete(known)))
-            if not place or now < (lost / WORTH_IT if is_fraction else lost):
-                lost, recipe = now, candidate
+        lost, scaling = distinct, base
+        for place, candidate in enumerate(_candidate_scalings(known, base)):
+            now = (
+                0
+                if _is_exact(known, candidate)
+                else distinct - count_distinct(candidate.apply(_without_missing(known)))
+            )
+            if not place or now < (lost / MIN_IMPROVEMENT if is_fraction else lost):
+                lost, scaling = now, candidate
             if lost <= (distinct * NOTABLE_LOSS if is_fraction else 0):
                 break
         if is_fraction and lost <= distinct * NOTABLE_LOSS:
             lost = 0
         is_number = known.dtype == np.int64 and not self._is_date
-        settled = _settled(recipe.apply(numbers), known, distinct, recipe, lost, is_number)
-        return settled._replace(
-            recipe=recipe._replace(offset=recipe.offset + base_value),
+        fitted = _fitted(scaling.apply(numbers), known, distinct, scaling, lost, is_number)
+        return fitted._replace(
+            scaling=scaling._replace(offset=scaling.offset + base_value),
             distinct=distinct + lost_before,
             lost=lost + lost_before,
         )
 
-    def _all(self) -> Numbers:
-        """Puts all batches together in 64 bits: whole numbers if all are, else floats.
+    def _join(self) -> Numbers:
+        """Joins all batches in 64 bits: as whole numbers if all are whole, else as floats.
 
-        It depends on the values alone, not on the batch that each came in.
+        The result depends on the values only, and not on how they are split into batches.
         """
         is_whole = all(map(self._is_whole, self._batches))
         parts = []
@@ -150,10 +155,10 @@ class NumberStore:
         if is_whole:
             if not any(part.base for part in parts):
                 return Numbers(np.concatenate([part.values for part in parts]), missing)
-            if (joined := _joined(parts, missing)) is not None:
+            if (joined := _merged(parts, missing)) is not None:
                 return joined
         for part in parts:
-            self._note(part)
+            self._record_rounded(part)
         return Numbers(np.concatenate([part.floats() for part in parts]), missing)
 
     def _is_whole(self, batch: Floats | Numbers) -> bool:
@@ -164,7 +169,7 @@ class NumberStore:
 
     def _in_64_bits(self, batch: Floats | Numbers, is_whole: bool) -> Numbers:
         if not isinstance(batch, Numbers):
-            # `_fits` has let whole numbers only be so large.
+            # `_fits` accepts only whole numbers that are this large.
             is_whole |= bool((np.abs(batch) >= EXACT_FLOAT).any())
             scaled = batch.astype(np.float64) * (MICROS_PER_DAY if self._is_date else 1)
             batch = Numbers(scaled, np.isnan(batch))
@@ -172,21 +177,21 @@ class NumberStore:
             return Numbers(np.where(batch.missing, 0, batch.values).astype(np.int64), batch.missing)
         return batch
 
-    def _note(self, part: Numbers) -> None:
-        """Notes the whole numbers that may become equal to others as floats: later it would be too late."""
+    def _record_rounded(self, part: Numbers) -> None:
+        """Records the whole numbers that may become equal to others as floats, before they are converted."""
         if part.values.dtype == np.int64:
             known = part.values[~part.missing]
             if not part.base:
                 known = known[(known >= EXACT_FLOAT) | (known <= -EXACT_FLOAT)]
-            self._round({value + part.base for value in np.unique(known).tolist()})
+            self._add_rounded({value + part.base for value in np.unique(known).tolist()})
 
-    def _round(self, values: Collection[int]) -> None:
+    def _add_rounded(self, values: Collection[int]) -> None:
         if values and len(self._rounded) < MAX_ROUNDED:
             self._rounded.update(islice(values, MAX_ROUNDED - len(self._rounded)))
 
 
-def _recipes(known: Wide, base: Recipe) -> Iterator[Recipe]:
-    """Gives what may be tried, the plainest first."""
+def _candidate_scalings(known: Wide, base: Scaling) -> Iterator[Scaling]:
+    """Returns the scalings to try, the simplest first."""
     is_date = base.scale != 1
     if not is_date:
         yield base
@@ -196,51 +201,51 @@ def _recipes(known: Wide, base: Recipe) -> Iterator[Recipe]:
     low, high = known.min(), known.max()
     median = np.partition(known, len(known) // 2)[len(known) // 2]
     for middle in (median, low / 2 + high / 2):
-        yield Recipe(_offset(middle, known, is_date), base.scale)
+        yield Scaling(_offset(middle, known, is_date), base.scale)
     if known.dtype == np.int64 and not is_date:
         step = int(np.gcd.reduce(known - low)) if int(high) - int(low) < 2**63 else 1
         if step > 1:
-            yield Recipe(int(median), step)
+            yield Scaling(int(median), step)
 
 
 def _offset(middle: Any, known: Wide, is_date: bool) -> int | float:
     if is_date:
-        # A whole day: dates without a time stay whole numbers.
+        # Whole days, so that dates without a time stay whole numbers.
         return int(middle) // MICROS_PER_DAY * MICROS_PER_DAY
     return int(middle) if known.dtype == np.int64 else float(middle)
 
 
-def _is_exact(known: Wide, recipe: Recipe) -> bool:
-    """Whether each whole number has a place of its own in 32 bits."""
-    if known.dtype != np.int64 or not len(known) or recipe.scale >= MICROS_PER_DAY:
+def _is_exact(known: Wide, scaling: Scaling) -> bool:
+    """Returns whether all whole numbers are exact in 32 bits."""
+    if known.dtype != np.int64 or not len(known) or scaling.scale >= MICROS_PER_DAY:
         return False
-    low, high = int(known.min()) - int(recipe.offset), int(known.max()) - int(recipe.offset)
-    return max(-low, high) <= EXACT * recipe.scale
+    low, high = int(known.min()) - int(scaling.offset), int(known.max()) - int(scaling.offset)
+    return max(-low, high) <= EXACT * scaling.scale
 
 
-def _can_move(values: Any, offset: int) -> bool:
+def _can_shift(values: Any, offset: int) -> bool:
     low, high = int(values.min()) - offset, int(values.max()) - offset
     return low >= -(2**63) and high < 2**63 and abs(offset) < 2**64 - 2
 
 
-def _settled(block: Floats, known: Any, distinct: int, recipe: Recipe, lost: int, is_number: bool) -> Settled:
+def _fitted(block: Floats, known: Any, distinct: int, scaling: Scaling, lost: int, is_number: bool) -> FittedNumbers:
     is_key = is_number and distinct == len(block) and _whole(known)
-    rises = is_key and bool((known[1:] > known[:-1]).all())
-    return Settled(block.reshape(-1, 1), recipe, distinct, lost, rises, is_key)
+    is_increasing = is_key and bool((known[1:] > known[:-1]).all())
+    return FittedNumbers(block.reshape(-1, 1), scaling, distinct, lost, is_increasing, is_key)
 
 
 def count_distinct(known: Any) -> int:
-    """Counts different values. Not by numpy's `unique`, which takes a second for a million of 64 bits."""
+    """Counts distinct values. Faster than numpy's `unique`, which takes a second for a million 64-bit values."""
     if not len(known):
         return 0
     ordered = np.sort(known)
     return 1 + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
 
 
-def _joined(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | None:
-    """Gives whole numbers by their distance from the smallest; None where 64 bits do not hold it."""
+def _merged(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | None:
+    """Returns whole numbers as their distance from the smallest, or None if that exceeds 64 bits."""
     base = next(part.base for part in parts if part.base)
-    moved = [found for part in parts if (found := _moved(part, base)) is not None]
+    moved = [found for part in parts if (found := _shifted(part, base)) is not None]
     if len(moved) < len(parts):
         return None
     whole = np.concatenate(moved)
@@ -249,22 +254,22 @@ def _joined(parts: Sequence[Numbers], missing: NDArray[np.bool_]) -> Numbers | N
     return Numbers(np.where(missing, 0, whole - low), missing, base + low) if int(known.max()) - low < 2**63 else None
 
 
-def _complete(known: Wide) -> Numbers:
+def _without_missing(known: Wide) -> Numbers:
     return Numbers(known, np.zeros(len(known), dtype=np.bool_))
 
 
-def _moved(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
-    """Gives whole numbers by their distance from the base; None where 64 bits do not hold it."""
+def _shifted(numbers: Numbers, base: int) -> NDArray[np.int64] | None:
+    """Returns whole numbers as their distance from the base, or None if that exceeds 64 bits."""
     if numbers.values.dtype != np.int64:
         return None
-    # Missing ones are 0, which may be far away.
+    # Missing values are stored as 0, which may be far from the base.
     values = np.where(numbers.missing, numbers.values[~numbers.missing].max(initial=-(2**63)), numbers.values)
     shift = base - numbers.base
     if numbers.missing.all():
         return values * 0
-    if not _can_move(values, shift):
+    if not _can_shift(values, shift):
         return None
-    # In two steps: the shift itself may be beyond 64 bits.
+    # In two steps, because the shift itself may exceed 64 bits.
     half = shift // 2
     return values - half - (shift - half)
 

@@ -1,4 +1,4 @@
-"""What a text may stand for: a number, a date, a list, or a value that is missing."""
+"""Classifies texts: numbers, dates, lists, missing values and words."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ EPOCH_DAY = date(1970, 1, 1).toordinal()
 MICROS_PER_DAY = 86_400_000_000
 
 MISSING_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "none", "nil", "?", "-", "--", "."})
-"""Texts that are a missing value where all others are numbers, dates or lists; compared without case and blanks."""
+"""Texts that mean a missing value if all others are numbers, dates or lists. Case and blanks do not matter."""
 
 _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 BOOLEANS = {word[:end]: value for word, value in _WORDS.items() for end in range(1, len(word) + 1)} | {
     "1": True,
     "0": False,
 }
-"""Texts that stand for a boolean where the declared type is one: SQLite keeps them as they are written.
+"""Texts that mean a boolean in a column declared as boolean, where SQLite stores them unchanged.
 
-As in PostgreSQL: a word, or the beginning of one word only, in any case."""
+The rule is PostgreSQL's: a word or an unambiguous prefix of it, in any case."""
 del BOOLEANS["o"]
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -32,7 +32,7 @@ NUMBERS = re.compile(rf"\s*{_NUMBER}(?:\s*,\s*{_NUMBER})+\s*", re.ASCII)
 PAIRS = re.compile(rf"\s*\d+:{_NUMBER}(?:[\s,]+\d+:{_NUMBER})*\s*", re.ASCII)
 PAIR = re.compile(rf"\s*\d+:{_NUMBER}\s*", re.ASCII)
 CODE = re.compile(r"\s*[-+]?0\d", re.ASCII)
-"""How a number begins that is a code, such as 007: as numbers, 01 and 1 would be the same."""
+"""The beginning of a number that is a code, such as 007. As numbers, 01 and 1 would be equal."""
 TIME = re.compile(r"\s*-?\d{1,3}:\d\d(?::\d\d(?:\.\d+)?)?(?:[-+]\d\d(?::?\d\d)?)?\s*", re.ASCII)
 NOT_FINITE = re.compile(r"\s*[-+]?inf(?:inity)?\s*", re.IGNORECASE)
 _TIME = r"[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?\s?(?:Z|[-+]\d\d(?::?\d\d){0,2})?"
@@ -40,28 +40,28 @@ DATE = re.compile(rf"\s*(\d{{4,6}})-(\d\d)-(\d\d)({_TIME})?( BC)?\s*", re.ASCII)
 OTHER_DATE = re.compile(
     rf"\s*(?:\d{{1,2}}[/.-]\d{{1,2}}[/.-]\d{{2,4}}|\d{{4}}[/.]\d{{1,2}}[/.]\d{{1,2}})(?:{_TIME})?\s*", re.ASCII
 )
-"""Dates of which nobody can tell what is the day and what the month, or that are no ISO dates."""
+"""Dates that are not ISO dates; day and month may be ambiguous."""
 
 
 class Form(Enum):
-    """What a text stands for."""
+    """The form of a text."""
 
     NUMBER = "number"
     DATE = "date"
     NUMBERS = "list of numbers"
     CODE = "number with leading zeros"
     PAIR = "single index:value"
-    """By itself, it may as well be a time or a ratio."""
+    """A single pair may also be a time or a ratio."""
     PAIRS = "list of index:value"
     MISSING = "missing value"
     WORDS = "text"
 
 
 def form_of(text: str) -> Form:
-    """Tells what a text by itself looks like. `infinity` counts as missing: it is no number to learn from."""
+    """Returns the form of a text by itself. `infinity` counts as missing, because a model cannot learn from it."""
     if NUMBER.fullmatch(text):
         return Form.CODE if CODE.match(text) else Form.NUMBER
-    if stands_for_missing(text):
+    if is_missing_form(text):
         return Form.MISSING
     if DATE.fullmatch(text):
         return Form.DATE
@@ -76,28 +76,28 @@ def is_missing(text: str) -> bool:
     return text.strip().casefold() in MISSING_WORDS
 
 
-def stands_for_missing(text: str) -> bool:
-    """Whether the form of a text is MISSING."""
+def is_missing_form(text: str) -> bool:
+    """Returns whether the form of a text is MISSING."""
     return is_missing(text) or NOT_FINITE.fullmatch(text) is not None
 
 
 MAX_EXACT_DIGITS = 300
-"""Longer whole numbers are read as floats: infinite ones, but for leading zeros."""
+"""Longer whole numbers are read as floats, which are infinite unless they begin with zeros."""
 
 
 def number(text: str) -> int | float | None:
-    """Reads a number, infinite where it is too large for 64 bits; None where the text is none."""
+    """Parses a number. It is infinite if it is too large for 64 bits, and None if the text is not a number."""
     if WHOLE.fullmatch(text) and len(text) <= MAX_EXACT_DIGITS:
         return int(text)
     return float(text) if NUMBER.fullmatch(text) else None
 
 
 def micros(text: str) -> int | None:
-    """Reads an ISO date or timestamp as microseconds since 1970, in UTC where it has a zone.
+    """Parses an ISO date or timestamp as microseconds since 1970, in UTC if it has a time zone.
 
-    The calendar is the Gregorian one, also for years before 1, which end in BC as in PostgreSQL, and after 9999.
+    The calendar is Gregorian, also for years before 1, which end in BC as in PostgreSQL, and for years after 9999.
 
-    None where the text is no date, or one that no calendar or 64 bits have.
+    Returns None if the text is not a date, or if the date does not exist or exceeds 64 bits.
     """
     match = DATE.fullmatch(text)
     if match is None:
@@ -107,10 +107,10 @@ def micros(text: str) -> int | None:
         moment = datetime.fromisoformat(text.strip())
         days = moment.toordinal() - EPOCH_DAY
     except ValueError:
-        # Of a year that Python does not have, with a blank before the zone, or wrong.
-        year, month, day, clock, before_christ = match.groups()
+        # The year is outside Python's calendar, a blank precedes the time zone, or the text is not a date.
+        year, month, day, clock, is_bc = match.groups()
         try:
-            days = _days(1 - int(year) if before_christ else int(year), int(month), int(day))
+            days = _days(1 - int(year) if is_bc else int(year), int(month), int(day))
             moment = time.fromisoformat(clock[1:].replace(" ", "")) if clock else time()
         except ValueError:
             return None
@@ -124,13 +124,13 @@ def micros(text: str) -> int | None:
 
 
 def _days(year: int, month: int, day: int) -> int:
-    """Gives the days since 1970, of any year: the calendar repeats every 400 years."""
+    """Returns the days since 1970 for any year, because the calendar repeats every 400 years."""
     cycles, year = divmod(year, 400)
     return date(year + 400, month, day).toordinal() + (cycles - 1) * 146_097 - EPOCH_DAY
 
 
-def is_surely_a_value(value: Any) -> bool:
-    """Tells whether a value of a column is missing by no rule, whatever the others are."""
+def is_never_missing(value: Any) -> bool:
+    """Returns whether a value is never read as missing, whatever the column's other values are."""
     if isinstance(value, str):
         match form_of(value):
             case Form.MISSING:

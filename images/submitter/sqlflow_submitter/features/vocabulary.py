@@ -1,4 +1,4 @@
-"""Makes a vocabulary of a column's texts, and says what its user may not expect of it."""
+"""Creates the vocabulary of a column's texts, and warns about texts that may not be categories."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from sqlflow_submitter.features.texts import OTHER_DATE, TIME, Form
 
 NEARLY_ALL = 0.9
 FEW_ROWS = 10
-"""Below it, nothing is said of keys and nearly unique texts: most columns of few rows are that."""
+"""Minimum number of rows for warnings about keys and nearly unique texts: with few rows, most columns have them."""
 
 
-def vocabulary_of(column: str, texts: Texts) -> tuple[Feature, Floats]:
-    """Gives the feature, and the code of each row."""
+def build_vocabulary(column: str, texts: Texts) -> tuple[Feature, Floats]:
+    """Returns the feature and the code of each row."""
     vocabulary = sorted(texts.codes)
     places = {text: place for place, text in enumerate(vocabulary)}
-    # The last entry stands for NULL.
+    # The last entry is for NULL.
     final = np.array([places[text] for text in texts.codes] + [np.nan], dtype=np.float32)
     return Feature(VOCABULARY, column=column, vocabulary=vocabulary), final[texts.rows()].reshape(-1, 1)
 
 
-def warn_of_texts(report: ColumnReport, texts: Texts, known: int) -> None:
-    """Warns of texts that may be no categories. `known`: rows that have one."""
+def warn_about_texts(report: ColumnReport, texts: Texts, known: int) -> None:
+    """Adds warnings about texts that may not be categories. `known`: number of rows that have a text."""
     count = len(texts.codes)
     if known >= FEW_ROWS and 2 * count > known:
         report.warn(
             "nearly unique",
             f"{count} different texts in {known} rows: most say nothing about other rows; "
-            "leave it out of the select or of COLUMN if it is a name or an id",
+            "if it is a name or an id, remove it from the select or from COLUMN",
         )
     if sum(OTHER_DATE.fullmatch(text) is not None for text in texts.codes) >= NEARLY_ALL * count:
         report.warn(
             "not ISO dates",
-            "its texts look like dates, but are categories as they are: write them as 2024-12-31 in the select",
+            "its texts look like dates, but are read as categories; write them as 2024-12-31 in the select",
         )
     forms = texts.own_forms()
     codes = forms[Form.CODE]
     if codes:
         report.warn(
             "leading zeros",
-            f"{codes} of its {count} different texts are numbers with leading zeros: all are taken as "
-            f"categories, as codes are; for numbers use DENSE({report.name})",
+            f"{codes} of its {count} different texts are numbers with leading zeros, so all are taken as "
+            f"categories; for numbers use DENSE({report.name})",
         )
     if sum(TIME.fullmatch(text) is not None for text in texts.codes) >= NEARLY_ALL * count:
         report.warn(
             "times of a day",
-            "its texts look like times, and are categories as they are: for numbers, compute seconds in the select",
+            "its texts look like times, and are taken as categories; for numbers, compute seconds in the select",
         )
     others = (Form.WORDS, Form.PAIR, Form.CODE, *((Form.NUMBER,) if codes else ()))
     numbers = sum(found for form, found in forms.items() if form not in others)

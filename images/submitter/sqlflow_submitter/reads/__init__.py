@@ -1,10 +1,10 @@
-"""Which tables a select reads, asked of the database in SQL alone: no driver is known here.
+"""Finds the tables that a select reads. This package sends SQL only and uses no driver.
 
-A result table that its own statement reads must not be replaced. A plan does not tell: the optimiser leaves out what a
-condition makes impossible, and no plan shows what a function reads. So `postgresql` and `mysql` ask what the database
-has parsed, before anything is left out, and search the texts of the functions behind it. `words` finds what stands
-behind a text: views and functions that it names, and those that these name. `sqlite` needs only that: there the driver
-is told of each table.
+A result table that its own statement reads must not be replaced. A query plan cannot show what is read: the optimiser
+removes branches that return no rows, and a plan does not show what functions read. So `postgresql` and `mysql` ask
+for the parsed select, before the optimiser changes it, and search the texts of the functions that it depends on.
+`dependencies` finds the views and functions that a text names, and those that these name. `sqlite` needs only that,
+because SQLite reports each table to the driver.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-Ask = Callable[[str], list[tuple[Any, ...]]]
-"""Runs one statement on a connection that stays the same, and gives its rows.
+RunQuery = Callable[[str], list[tuple[Any, ...]]]
+"""Runs one statement and returns its rows. All calls use the same connection.
 
-It raises UserError when the database refuses the statement.
+It raises UserError if the database rejects the statement.
 """
 
 READS = "the statement reads it"
 
 
 def may_read(why: str) -> str:
-    """Gives the reason where it cannot be told for sure."""
+    """Returns the reason for a read that is possible but not certain."""
     return f"the statement may read it: {why}"

@@ -1,9 +1,9 @@
-"""MySQL and MariaDB: the tables that a select reads.
+"""MySQL and MariaDB: finds the tables that a select reads.
 
-The trace of the optimiser begins with each SELECT as it was parsed, before anything is left out. MariaDB names tables
-there without their databases. So a table is read if the trace names one like it, and the select, or a view behind it,
-has the name where it may mean this table. A server without such a trace, or a user who may not see it, leaves the names
-alone. The texts of stored functions are searched.
+The optimiser's trace begins with each SELECT as parsed, before optimisation. MariaDB's trace has the names of tables
+without their databases. So a table is read if two conditions hold: the trace has a table of this name, and the select
+or a view that it depends on has the name where it can mean this table. If the server has no trace, or the user may
+not see it, the second condition alone decides. The texts of stored functions are searched, too.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqlflow_submitter.errors import UserError
-from sqlflow_submitter.reads import READS, Ask, may_read
-from sqlflow_submitter.reads.words import Object, Wanted, behind, named_by_a_function
+from sqlflow_submitter.reads import READS, RunQuery, may_read
+from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, dependencies, function_reason
 
 TRACE_BYTES = 16 * 1024 * 1024
 
@@ -31,54 +31,57 @@ class Token(NamedTuple):
         return self.text.lower() == name.lower()
 
 
-def reason(select: str, schema: str | None, name: str, ask: Ask) -> str | None:
-    """Says why the result table may not be replaced by what a select gives; None: the select does not read it.
+def reason(select: str, schema: str | None, name: str, run_query: RunQuery) -> str | None:
+    """Returns the reason why a select reads a table, or may read it. None: the select does not read it.
 
     Args:
         select: the select; it is not executed.
-        schema: the result table's database; None: the session's.
-        name: its own name.
-        ask: asks the database.
+        schema: the table's database; None means the session's.
+        name: the table's name.
+        run_query: queries the database.
 
     Raises:
-        UserError: the database refuses the select.
+        UserError: the database rejects the select.
     """
-    ((default, mode),) = ask("SELECT DATABASE(), @@sql_mode")
+    ((default, mode),) = run_query("SELECT DATABASE(), @@sql_mode")
     schema = schema or str(default)
     escapes = "NO_BACKSLASH_ESCAPES" not in str(mode)
-    parsed = _parsed(select, ask)
-    objects = behind([Object("select", "", select)], lambda wanted: find(wanted, ask))
-    # The server prints texts with backslashes, whatever the session's mode.
+    parsed = _parsed(select, run_query)
+    objects = dependencies([DatabaseObject("select", "", select)], lambda lookup: find(lookup, run_query))
+    # The server prints literals with backslashes in any SQL mode.
     is_parsed = parsed is None or any(_is_read(tokens(text, escapes=True), name) for text in parsed)
     for it in objects:
         if it.kind == "view" and not it.text:
-            return may_read(f"this user may not see the text of view {it.name}")
-        # What a view names without a database is in its own.
+            return may_read(f"this user cannot see the text of view {it.name}")
+        # A name without a database means the view's own database.
         here = it.name.partition(".")[0] if it.kind == "view" else str(default)
-        if is_parsed and it.kind != "function" and _may_be_meant(it.text or "", schema, name, here, escapes):
+        if is_parsed and it.kind != "function" and _may_refer_to(it.text or "", schema, name, here, escapes):
             return READS if parsed is not None else may_read(f"{it.kind} {it.name}".strip() + " names it")
-    return named_by_a_function(objects, name)
+    return function_reason(objects, name)
 
 
-def find(wanted: Wanted, ask: Ask) -> list[Object]:
-    """Gives the views and the stored functions of some names, in all databases."""
-    # A server opens each table that it is asked about, and a view costs most: only those of these names.
-    named = ask(
+def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
+    """Returns the views and the stored functions of some names, in all databases."""
+    # The server opens each table that it describes, and views are slow: ask only for these names.
+    named = run_query(
         "SELECT table_schema, table_name FROM information_schema.tables "
-        f"WHERE table_type = 'VIEW' AND table_name IN ({_list(wanted.names)})"
+        f"WHERE table_type = 'VIEW' AND table_name IN ({_list(lookup.names)})"
     )
-    views = [Object("view", f"{schema}.{name}", _view_text(str(schema), str(name), ask)) for schema, name in named]
-    routines = ask(
+    views = [
+        DatabaseObject("view", f"{schema}.{name}", _view_text(str(schema), str(name), run_query))
+        for schema, name in named
+    ]
+    routines = run_query(
         "SELECT CONCAT(routine_schema, '.', routine_name), routine_definition "
-        f"FROM information_schema.routines WHERE routine_name IN ({_list(wanted.calls)}) "
-        # MariaDB: the functions of a package are in its text.
-        f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(wanted.names)}))"
+        f"FROM information_schema.routines WHERE routine_name IN ({_list(lookup.calls)}) "
+        # In MariaDB, the functions of a package are in the package's text.
+        f"OR (routine_type LIKE 'PACKAGE%' AND routine_name IN ({_list(lookup.names)}))"
     )
-    return views + [Object("function", str(name), text) for name, text in routines]
+    return views + [DatabaseObject("function", str(name), text) for name, text in routines]
 
 
-def _view_text(schema: str, name: str, ask: Ask) -> str | None:
-    found = ask(
+def _view_text(schema: str, name: str, run_query: RunQuery) -> str | None:
+    found = run_query(
         "SELECT view_definition FROM information_schema.views "
         f"WHERE table_schema = {_list([schema])} AND table_name = {_list([name])}"
     )
@@ -89,18 +92,18 @@ def _list(names: Any) -> str:
     return ", ".join(f"_utf8mb4 X'{name.encode().hex()}'" for name in names) or "NULL"
 
 
-def _parsed(select: str, ask: Ask) -> list[str] | None:
-    """Gives each SELECT within a select as the server has parsed it; None: the server does not tell."""
+def _parsed(select: str, run_query: RunQuery) -> list[str] | None:
+    """Returns each SELECT within a select, as the server parsed it. None if the server does not show it."""
     try:
-        ask(f"SET optimizer_trace = 'enabled=on', optimizer_trace_max_mem_size = {TRACE_BYTES}")
+        run_query(f"SET optimizer_trace = 'enabled=on', optimizer_trace_max_mem_size = {TRACE_BYTES}")
         try:
-            ask(f"EXPLAIN {select}")
-            found = ask(
+            run_query(f"EXPLAIN {select}")
+            found = run_query(
                 "SELECT trace, missing_bytes_beyond_max_mem_size + insufficient_privileges "
                 "FROM information_schema.optimizer_trace"
             )
         finally:
-            ask("SET optimizer_trace = 'enabled=off'")
+            run_query("SET optimizer_trace = 'enabled=off'")
         ((trace, missing),) = found
         parsed = list(_expanded(json.loads(trace)))
     except (UserError, ValueError):
@@ -121,7 +124,7 @@ def _expanded(trace: Any) -> Iterator[str]:
 
 
 def tokens(text: str, escapes: bool) -> list[Token]:
-    """Gives names and signs, without texts and comments. What is in double quotes may be a name, and is one here."""
+    """Returns names and signs, without literals and comments. Text in double quotes counts as a name."""
     inside = r"(?:[^'\\]|\\.|'')*" if escapes else r"(?:[^']|'')*"
     pattern = (
         rf"'{inside}'|/\*M?!\d*|/\*.*?\*/|\*/|--(?=\s)[^\n]*|\#[^\n]*"
@@ -139,7 +142,7 @@ def tokens(text: str, escapes: bool) -> list[Token]:
 
 
 def _is_read(parsed: list[Token], name: str) -> bool:
-    """Tells whether a SELECT, as the server prints it, names such a table: each follows `from`, `join` or a bracket."""
+    """Returns whether a parsed SELECT has a table of this name: after `from` or `join`, or a bracket after these."""
     before: Token | None = None
     for place, token in enumerate(parsed):
         if token.text == "(" and not token.is_quoted and before and before.is_word("from", "join", "straight_join"):
@@ -151,14 +154,14 @@ def _is_read(parsed: list[Token], name: str) -> bool:
 
 
 def _ends_at(parsed: list[Token], place: int, name: str) -> bool:
-    """Tells whether a table of this name stands here, with its database or without."""
+    """Returns whether the name at this position, with or without a database, is this table's."""
     while place + 2 < len(parsed) and parsed[place + 1].text == ".":
         place += 2
     return parsed[place].is_name(name)
 
 
-def _may_be_meant(text: str, schema: str, name: str, here: str, escapes: bool) -> bool:
-    """Tells whether a text names a table, other than as a part of another name or as what a WITH clause defines."""
+def _may_refer_to(text: str, schema: str, name: str, here: str, escapes: bool) -> bool:
+    """Returns whether a text can mean a table, and not a part of another name or what a WITH clause defines."""
     found = tokens(text, escapes)
     for place, token in enumerate(found):
         if not token.is_name(name) or _text_at(found, place + 1) == ".":
@@ -172,7 +175,7 @@ def _may_be_meant(text: str, schema: str, name: str, here: str, escapes: bool) -
 
 
 def _is_defined(found: list[Token], place: int) -> bool:
-    """Tells whether a name is, or means, what a WITH clause defines."""
+    """Returns whether a WITH clause defines the name at this position."""
     name = found[place].text
     for start in range(place + 1):
         body = _body(found, start) if found[start].is_name(name) else None
@@ -182,14 +185,14 @@ def _is_defined(found: list[Token], place: int) -> bool:
             return True
         is_recursive = any(token.is_word("recursive") for token in found[:start])
         begins = body if is_recursive else _closing(found, body)
-        # As far as the brackets around the WITH clause.
+        # The definition holds until the bracket around the WITH clause closes.
         if begins < place < _closing(found, begins):
             return True
     return False
 
 
 def _body(found: list[Token], place: int) -> int | None:
-    """Gives the place of the bracket that opens what a WITH clause defines by the name here; None: it defines none."""
+    """Returns the position of the bracket that opens the definition of this name in a WITH clause, if there is one."""
     if not (found[place - 1].is_word("with", "recursive") or _text_at(found, place - 1) == ",") or place == 0:
         return None
     after = place + 1
@@ -200,7 +203,7 @@ def _body(found: list[Token], place: int) -> int | None:
 
 
 def _closing(found: list[Token], place: int) -> int:
-    """Gives the place of the bracket that closes the one that opens here, else the one around; or the end."""
+    """Returns the position of the bracket that closes the one here, or else the one around it, or the end."""
     depth = 1
     for at in range(place + 1, len(found)):
         if not found[at].is_quoted:

@@ -1,8 +1,8 @@
-"""PostgreSQL: the tables that a select reads.
+"""PostgreSQL: finds the tables that a select reads.
 
-A view of the select is made in a transaction that is rolled back. PostgreSQL then has on record what the parsed select
-depends on: tables, views and functions, whatever the planner would leave out. Functions with a body in standard SQL
-have such a record too; of all others the text is searched.
+A view of the select is created in a transaction that is rolled back. In it, PostgreSQL's catalog lists what the
+parsed select depends on: tables, views and functions. Functions with a body in standard SQL are listed in the same
+way. The texts of all other functions are searched.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 
 from sqlflow_submitter.errors import SubmitterError, UserError
-from sqlflow_submitter.reads import READS, Ask, may_read
-from sqlflow_submitter.reads.words import Object, Wanted, behind, mentions, named_by_a_function
+from sqlflow_submitter.reads import READS, RunQuery, may_read
+from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames, dependencies, function_reason, mentions
 
 VIEW = "sqlflow_reads"
 
-# Beside what an object depends on: the select of a view, the policies of a table's rows, and the tables that inherit.
-BEHIND = f"""
+# The objects in pg_depend, and also: the selects of views, the row policies of tables, and the tables that inherit.
+DEPENDENCIES = f"""
 WITH RECURSIVE behind(class, object) AS (
   SELECT 'pg_class'::regclass::oid, 'pg_temp.{VIEW}'::regclass::oid
   UNION
@@ -42,72 +42,72 @@ CASE WHEN l.lanname IN ('c', 'internal') THEN NULL
 """
 
 RUNS_TEXT = re.compile(r"(query|table|cursor|schema|database)_to_xml|\bts_stat\b", re.IGNORECASE)
-"""Functions of PostgreSQL's own that run SQL which they are given as a text."""
+"""PostgreSQL's own functions that run an SQL text."""
 
 
-def reason(select: str, table: str, name: str, ask: Ask) -> str | None:
-    """Says why the result table may not be replaced by what a select gives; None: the select does not read it.
+def reason(select: str, table: str, name: str, run_query: RunQuery) -> str | None:
+    """Returns the reason why a select reads a table, or may read it. None: the select does not read it.
 
     Args:
         select: the select; it is not executed.
-        table: the result table, quoted, with its schema if it has one.
-        name: the result table's own name.
-        ask: asks the database; no transaction is open.
+        table: the table, quoted, with its schema if it has one.
+        name: the table's name without its schema.
+        run_query: queries the database; no transaction may be open.
 
     Raises:
-        UserError: the database refuses the select.
+        UserError: the database rejects the select.
     """
 
-    def further(wanted: Wanted) -> list[Object]:
-        return find(wanted, ask)
+    def further(lookup: ObjectNames) -> list[DatabaseObject]:
+        return find(lookup, run_query)
 
-    ask("BEGIN")
+    run_query("BEGIN")
     try:
-        # Not the select itself, which may give a column twice. The line's end is that of a comment.
-        ask(f"CREATE TEMP VIEW {VIEW} AS SELECT 1 AS one FROM ({select}\n) AS sqlflow_select")
-        rows = ask(
-            f"{BEHIND} SELECT 'table', (object = to_regclass({literal(table)}))::text, NULL FROM behind "
+        # As a subquery, because a view cannot have a column twice. The newline ends a comment.
+        run_query(f"CREATE TEMP VIEW {VIEW} AS SELECT 1 AS one FROM ({select}\n) AS sqlflow_select")
+        rows = run_query(
+            f"{DEPENDENCIES} SELECT 'table', (object = to_regclass({literal(table)}))::text, NULL FROM behind "
             "WHERE class = 'pg_class'::regclass "
             f"UNION ALL SELECT 'function', p.proname::text, {TEXT} FROM behind JOIN pg_proc p ON p.oid = object "
             "JOIN pg_language l ON l.oid = p.prolang WHERE class = 'pg_proc'::regclass"
         )
     except UserError:
-        # As where the user may make no temporary objects. All that the text names counts.
-        ask("ROLLBACK")
-        objects = behind([Object("select", "", select)], further)
+        # For example, the user may not create temporary objects. Then every use of the name counts.
+        run_query("ROLLBACK")
+        objects = dependencies([DatabaseObject("select", "", select)], further)
         for it in objects:
             if it.text and mentions(it.text, name):
                 return may_read(f"{it.kind} {it.name} names it" if it.name else "it names it")
         return None
     except SubmitterError:
-        # Nobody is there any more.
+        # The connection was lost.
         raise
     else:
-        ask("ROLLBACK")
+        run_query("ROLLBACK")
     if any(kind == "table" and found == "true" for kind, found, _ in rows):
         return READS
-    functions = [Object("function", str(it), text) for kind, it, text in rows if kind == "function"]
+    functions = [DatabaseObject("function", str(it), text) for kind, it, text in rows if kind == "function"]
     opaque = [it.name for it in functions if it.text is None] + [it.group() for it in [RUNS_TEXT.search(select)] if it]
     if opaque and mentions(select, name):
         return may_read(f"{opaque[0]} may run a text, and the select names it")
-    return named_by_a_function(behind([it for it in functions if it.text is not None], further), name)
+    return function_reason(dependencies([it for it in functions if it.text is not None], further), name)
 
 
-def find(wanted: Wanted, ask: Ask) -> list[Object]:
-    """Gives the views and functions of some names that are not PostgreSQL's own."""
+def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
+    """Returns the views and functions with some names, without those of PostgreSQL itself."""
     own = "n.nspname NOT IN ('pg_catalog', 'information_schema')"
-    found = ask(
+    found = run_query(
         "SELECT 'view', c.relname::text, pg_get_viewdef(c.oid) FROM pg_class c JOIN pg_namespace n "
-        f"ON n.oid = c.relnamespace WHERE c.relkind = 'v' AND {own} AND lower(c.relname) IN {_list(wanted.names)} "
+        f"ON n.oid = c.relnamespace WHERE c.relkind = 'v' AND {own} AND lower(c.relname) IN {_list(lookup.names)} "
         f"UNION ALL SELECT 'function', p.proname::text, coalesce({TEXT}, '') FROM pg_proc p JOIN pg_namespace n "
         "ON n.oid = p.pronamespace JOIN pg_language l ON l.oid = p.prolang "
-        f"WHERE {own} AND lower(p.proname) IN {_list(wanted.calls)}"
+        f"WHERE {own} AND lower(p.proname) IN {_list(lookup.calls)}"
     )
-    # Functions of one name count as one.
+    # Overloaded functions count as one.
     texts: dict[tuple[str, str], str] = {}
     for kind, name, text in found:
         texts[kind, name] = texts.get((kind, name), "") + f"{text}\n"
-    return [Object(kind, name, text) for (kind, name), text in texts.items()]
+    return [DatabaseObject(kind, name, text) for (kind, name), text in texts.items()]
 
 
 def _list(names: object) -> str:
@@ -116,5 +116,5 @@ def _list(names: object) -> str:
 
 
 def literal(text: str) -> str:
-    """Writes a text so that no setting of the session changes how it is read."""
+    """Quotes a text so that its meaning does not depend on the session's settings."""
     return "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,19 +1,19 @@
-"""SQLite: the views behind a select. Which tables a select reads, SQLite tells the driver itself."""
+"""SQLite: finds the views that a select depends on. SQLite itself reports to the driver which tables it reads."""
 
 from __future__ import annotations
 
-from sqlflow_submitter.reads import Ask
-from sqlflow_submitter.reads.words import Object, Wanted
+from sqlflow_submitter.reads import RunQuery
+from sqlflow_submitter.reads.dependencies import DatabaseObject, ObjectNames
 
 
-def find(wanted: Wanted, ask: Ask) -> list[Object]:
-    """Gives the views of some names."""
-    if not wanted.names:
+def find(lookup: ObjectNames, run_query: RunQuery) -> list[DatabaseObject]:
+    """Returns the views with some names."""
+    if not lookup.names:
         return []
-    names = ", ".join("'" + name.replace("'", "''") + "'" for name in wanted.names)
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in lookup.names)
     views = f"type = 'view' AND lower(name) IN ({names})"
-    rows = ask(
+    rows = run_query(
         f"SELECT name, sql FROM main.sqlite_master WHERE {views} "
         f"UNION ALL SELECT name, sql FROM temp.sqlite_master WHERE {views}"
     )
-    return [Object("view", str(name), str(text)) for name, text in rows]
+    return [DatabaseObject("view", str(name), str(text)) for name, text in rows]

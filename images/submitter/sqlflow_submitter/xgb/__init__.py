@@ -1,1 +1,1 @@
-"""What is particular to XGBoost. Only `booster` uses the library itself, which takes a third of a second to import."""
+"""Code specific to XGBoost. Only `booster` and `errors` import the library, which takes a third of a second."""

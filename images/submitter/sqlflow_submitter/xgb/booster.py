@@ -1,4 +1,4 @@
-"""The only module that uses xgboost: trains, saves, loads and predicts."""
+"""Trains, saves, loads and applies models with the xgboost library."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqlflow_submitter.features.matrix import Matrix
-from sqlflow_submitter.hiding import hidden
+from sqlflow_submitter.import_guard import blocked_import
 from sqlflow_submitter.model import WEIGHTS
 from sqlflow_submitter.xgb.parameters import Parameters
 
-# Else idle threads spin, and on a busy machine, or in a container with less CPU than cores, take the time from those
-# that work. Read once, when the library is loaded.
+# By default idle threads spin. On a busy machine, or in a container with less CPU than cores, they take CPU time from
+# the working threads. The library reads this variable once, when it is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-with hidden("sklearn"):
+with blocked_import("sklearn"):
     import xgboost
 
-from sqlflow_submitter.xgb.telling import told_plainly
+from sqlflow_submitter.xgb.errors import translated_errors
 
 OnRound = Callable[[dict[str, float]], None]
-"""Called after a round with its measurements by name, such as `train-rmse`."""
+"""Called after each round with its metrics by name, such as `train-rmse`."""
 
 
 def to_dmatrix(matrix: Matrix, labels: NDArray[np.float64] | None = None) -> Any:
-    """Hands a matrix to XGBoost."""
-    with told_plainly():
+    """Converts a matrix to XGBoost's type."""
+    with translated_errors():
         return xgboost.DMatrix(
             matrix.data,
             label=labels,
@@ -63,19 +63,19 @@ def fit(
     earlier: Any | None,
     on_round: OnRound,
 ) -> tuple[Any, int]:
-    """Trains a booster, perhaps going on from an earlier one.
+    """Trains a booster, or continues the training of an earlier one.
 
-    `train.batch_size` and `train.epoch` mean what they do upstream: each epoch boosts `train.num_boost_round` rounds
-    on each batch of rows, one after the other.
+    `train.batch_size` and `train.epoch` have the meaning of upstream SQLFlow: each epoch boosts
+    `train.num_boost_round` rounds on each batch of rows in turn.
 
-    Returns the booster, and how many of the rounds reported it keeps: fewer than all after an early stop.
+    Returns the booster, and the number of reported rounds that it keeps. After an early stop, these are not all rounds.
     """
     booster: Any = earlier
     before = earlier.num_boosted_rounds() if earlier is not None else 0
     held_out = [(to_dmatrix(*validation), "validate")] if validation else []
     whole = to_dmatrix(*train) if parameters.batch_size is None else None
     rounds = 0
-    with told_plainly():
+    with translated_errors():
         for _ in range(parameters.epochs):
             for data in [whole] if whole is not None else _batches(train, parameters.batch_size or 0):
                 callbacks: list[Any] = [_Reporter(on_round)]
@@ -92,7 +92,7 @@ def fit(
                 )
                 rounds += parameters.rounds
         if parameters.early_stopping_rounds:
-            # Counted with the rounds of the earlier model.
+            # `best_iteration` includes the rounds of the earlier model.
             booster = booster[: booster.best_iteration + 1]
             rounds = booster.num_boosted_rounds() - before
     return booster, rounds
@@ -106,28 +106,28 @@ def _batches(train: tuple[Matrix, NDArray[np.float64]], size: int) -> Iterator[A
 
 
 def save(booster: Any, folder: Path) -> None:
-    with told_plainly():
+    with translated_errors():
         booster.save_model(folder / WEIGHTS)
 
 
 def load_booster(folder: Path) -> Any:
-    with told_plainly():
+    with translated_errors():
         return xgboost.Booster(model_file=folder / WEIGHTS)
 
 
 def margins(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
-    """Gives raw scores: (rows,) or, with several classes, (rows, classes)."""
-    with told_plainly():
+    """Returns raw scores: (rows,) or, with several classes, (rows, classes)."""
+    with translated_errors():
         return booster.predict(to_dmatrix(matrix), output_margin=True)  # type: ignore[no-any-return]
 
 
 def values(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
-    """Gives predictions as the objective defines them: numbers, or probabilities."""
-    with told_plainly():
+    """Returns predictions as the objective defines them: numbers or probabilities."""
+    with translated_errors():
         return booster.predict(to_dmatrix(matrix))  # type: ignore[no-any-return]
 
 
 def contributions(booster: Any, matrix: Matrix) -> NDArray[np.float32]:
-    """Gives SHAP values: (rows, columns + 1), or (rows, classes, columns + 1); the last column is the bias."""
-    with told_plainly():
+    """Returns SHAP values: (rows, columns + 1), or (rows, classes, columns + 1); the last column is the bias."""
+    with translated_errors():
         return booster.predict(to_dmatrix(matrix), pred_contribs=True)  # type: ignore[no-any-return]

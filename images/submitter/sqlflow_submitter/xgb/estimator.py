@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from sqlflow_submitter.errors import UserError, near_misses
+from sqlflow_submitter.errors import UserError, suggestions
 from sqlflow_submitter.xgb import rules
 
-# The older form names an estimator by what it does, e.g. XGBOOSTCLASSIFIER.
+# Older programs name an estimator by its task, such as XGBOOSTCLASSIFIER.
 OLDER_PREFIX = "XGBOOST"
 
 
 def resolve_booster(estimator: str) -> str:
-    """Gives the booster that an estimator's name means: `xgboost.dart` → `dart`, any `XGBOOST*` → `gbtree`.
+    """Returns the booster of an estimator: `xgboost.dart` → `dart`, `XGBOOST*` → `gbtree` by default.
 
     Raises:
-        UserError: the estimator is none of XGBoost's.
+        UserError: it is not an XGBoost estimator.
     """
     supported = rules.document()["estimators"]
     if estimator.lower() in supported:
@@ -21,6 +21,6 @@ def resolve_booster(estimator: str) -> str:
     if estimator.upper().startswith(OLDER_PREFIX) and "." not in estimator:
         older = estimator.upper().removeprefix(OLDER_PREFIX).lower()
         return next((name for name in ("gblinear", "dart") if name in older), "gbtree")
-    near = near_misses(estimator, supported)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    similar = suggestions(estimator, supported)
+    hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
     raise UserError(f"estimator {estimator} is not supported yet; supported: {', '.join(supported)}{hint}")

@@ -1,21 +1,21 @@
-"""The WITH attributes of an XGBoost statement: which exist, and what values they take."""
+"""The WITH attributes of an XGBoost statement: which exist, and which values they can have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from sqlflow_submitter.errors import UserError, unknown
+from sqlflow_submitter.errors import UserError, unknown_name
 from sqlflow_submitter.xgb import rules
-from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_fit, check_objective
+from sqlflow_submitter.xgb.objectives import Task, check_eval_metric, check_metric_task, check_objective
 from sqlflow_submitter.xgb.rules import Rule
 
-METRICS_OF_CLASSES = ("logloss", "error", "merror", "mlogloss")
-METRICS_OF_NUMBERS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
-"""Metrics of XGBoost that fit one of the two only."""
+CLASS_EVAL_METRICS = ("logloss", "error", "merror", "mlogloss")
+NUMBER_EVAL_METRICS = ("rmse", "rmsle", "mae", "mape", "mphe", "quantile")
+"""XGBoost's metrics that fit only classes, or only numbers."""
 
-FAMILIES = ("train.", "validation.")
-"""How the names of attributes begin that are SQLFlow's own and not XGBoost's."""
+SQLFLOW_PREFIXES = ("train.", "validation.")
+"""Prefixes of the attributes that SQLFlow reads itself and does not pass to XGBoost."""
 
 
 class Parameters:
@@ -24,21 +24,23 @@ class Parameters:
     def __init__(self, booster: str, attributes: Mapping[str, Any]) -> None:
         """Args:
         booster: `gbtree`, `gblinear` or `dart`.
-        attributes: as the step's document holds them.
+        attributes: as in the step document.
 
         Raises:
-            UserError: an attribute does not exist or has a value it cannot have.
+            UserError: an attribute does not exist, or its value is not allowed.
         """
         values = check_attributes(attributes, rules.attributes("train"))
-        self.native: dict[str, Any] = {name: value for name, value in values.items() if not name.startswith(FAMILIES)}
+        self.native: dict[str, Any] = {
+            name: value for name, value in values.items() if not name.startswith(SQLFLOW_PREFIXES)
+        }
         self.native["booster"] = booster
         for constraint in ("monotone_constraints", "interaction_constraints"):
             if isinstance(self.native.get(constraint), list):
-                # The library reads them in Python's own notation: a tuple, or a list of lists.
+                # The library expects Python notation: a tuple, or a list of lists.
                 value = self.native[constraint]
                 self.native[constraint] = str(tuple(value) if constraint.startswith("mono") else value)
         self.task: Task | None = None
-        """What the objective learns; None where no objective is given, until the label tells."""
+        """The task of the objective. None if no objective is set, until the label decides."""
         if "objective" in self.native:
             self.task = check_objective(self.native["objective"])
         metrics = as_list(self.native.get("eval_metric", []))
@@ -52,10 +54,9 @@ class Parameters:
         self.epochs: int = values.get("train.epoch", 1)
         batch_size: int = values.get("train.batch_size", -1)
         self.batch_size: int | None = batch_size if batch_size > 0 else None
-        """Rows that one boosting round sees; None: all."""
+        """Number of rows that a boosting round uses; None means all."""
         self.early_stopping_rounds: int | None = values.get("train.early_stopping_rounds")
         self.validation_select: str = values.get("validation.select", "")
-        self.validation_metrics: list[str] = [str(name) for name in as_list(values.get("validation.metrics", []))]
         if values.get("train.num_workers", 1) > 1:
             raise UserError("attribute train.num_workers above 1 is not supported yet: training runs in one process")
         if self.early_stopping_rounds:
@@ -71,54 +72,54 @@ class Parameters:
         if self.epochs > 1 or self.batch_size:
             raise UserError(f"{name} cannot go with train.epoch or train.batch_size: they train several times")
 
-    def decide(self, objective: str) -> None:
-        """Sets the objective where the program gave none."""
+    def set_objective(self, objective: str) -> None:
+        """Sets the objective, if the program has none."""
         self.native["objective"] = objective
         self.task = check_objective(objective)
         self._check_objective(objective)
 
-    def asked_for(self) -> tuple[bool | None, str]:
-        """Says whether the statement asks for classes or for numbers, and by what; None: it does not."""
+    def requested_task(self) -> tuple[bool | None, str]:
+        """Returns whether the statement requests classes (True) or numbers (False), and the reason. None: neither."""
         if self.task is not None:
             return self.task is not Task.NUMBER, "as the statement says"
         if "num_class" in self.native:
             return True, "the statement has num_class"
         for metric in self.native.get("eval_metric", ()):
             name = str(metric).partition("@")[0]
-            if name in METRICS_OF_CLASSES or name in METRICS_OF_NUMBERS:
-                return name in METRICS_OF_CLASSES, f"the statement has eval_metric {metric}"
+            if name in CLASS_EVAL_METRICS or name in NUMBER_EVAL_METRICS:
+                return name in CLASS_EVAL_METRICS, f"the statement has eval_metric {metric}"
         return None, ""
 
     def _check_objective(self, objective: str) -> None:
-        """Checks what else the statement says against its objective."""
+        """Checks that the other attributes fit the objective."""
         for needed in rules.document()["objectives"][objective].get("needs", ()):
             if needed not in self.native:
                 raise UserError(f"objective {objective} needs the attribute {needed}")
         if self.task is not Task.MULTI and "num_class" in self.native:
             raise UserError(f"attribute num_class is for multi:softmax and multi:softprob, not for {objective}")
         for metric in self.native.get("eval_metric", []):
-            check_fit(str(metric), objective)
+            check_metric_task(str(metric), objective)
 
 
 def check_attributes(attributes: Mapping[str, Any], known: Mapping[str, Rule]) -> dict[str, Any]:
-    """Gives the attributes' values in their own types.
+    """Returns the attributes' values, converted to their types.
 
     Raises:
-        UserError: an attribute does not exist or has a value it cannot have.
+        UserError: an attribute does not exist, or its value is not allowed.
     """
     return {name: check(name, value, known) for name, value in attributes.items()}
 
 
 def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
-    """Gives an attribute's value in its own type.
+    """Returns an attribute's value, converted to its type.
 
     Raises:
-        UserError: there is no such attribute, or the value is of another type or out of range.
+        UserError: the attribute does not exist, or the value has another type or is out of range.
     """
     if name not in known:
-        raise UserError(unknown("attribute", name, known))
+        raise UserError(unknown_name("attribute", name, known))
     rule = known[name]
-    value = plain(name, value)
+    value = evaluate_value(name, value)
     if rule.type == "boolean":
         if value not in (True, False, 0, 1):
             raise UserError(f"attribute {name} is {value!r}; it must be true or false")
@@ -129,19 +130,19 @@ def check(name: str, value: Any, known: Mapping[str, Rule]) -> Any:
         if not isinstance(value, str):
             raise UserError(f"attribute {name} is {value!r}; it must be a text")
         if rule.choices and value not in rule.choices:
-            raise UserError(unknown(f"value of attribute {name}:", value, rule.choices, "possible"))
+            raise UserError(unknown_name(f"value of attribute {name}:", value, rule.choices, "possible"))
     return value
 
 
-def plain(name: str, value: Any) -> Any:
-    """Computes a negative number; no other expression is a value."""
+def evaluate_value(name: str, value: Any) -> Any:
+    """Evaluates a negative number. No other expression is allowed as a value."""
     match value:
         case {"unary": "-", "of": {"number": number}}:
             return -number
         case {"number": value} | {"string": value}:
             return value
         case list():
-            return [plain(name, item) for item in value]
+            return [evaluate_value(name, item) for item in value]
         case dict():
             raise UserError(f"attribute {name} must be a number, a text or a list, not an expression")
     return value
@@ -151,7 +152,7 @@ def _checked_number(name: str, value: Any, rule: Rule) -> float:
     is_whole = rule.type == "whole number"
     kind = f"a {rule.type}"
     if isinstance(value, str):
-        # Older programs quote numbers.
+        # Older programs write numbers in quotes.
         try:
             value = float(value)
         except ValueError:
@@ -170,7 +171,7 @@ def _checked_number(name: str, value: Any, rule: Rule) -> float:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Gives a list as it is, a text as the names in it, and any other value as a list of one."""
+    """Returns a list unchanged, a text split at commas, and any other value as a list of one."""
     if isinstance(value, list):
         return value
     if isinstance(value, str):

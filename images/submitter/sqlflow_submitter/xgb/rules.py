@@ -1,5 +1,7 @@
-"""The rules of attributes, objectives and metrics: one document for the submitter and for the server, which checks a
-program by it before anything runs."""
+"""The rules for attributes, objectives and metrics.
+
+The server uses the same document: it checks a program before the first statement runs.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Rule(NamedTuple):
-    """The values of an attribute."""
+    """The allowed values of an attribute."""
 
     type: str
     """`number`, `whole number`, `boolean`, `text`, `objective`, `metrics`, `eval metrics` or `constraints`."""
@@ -18,7 +20,7 @@ class Rule(NamedTuple):
     high: float | None = None
     choices: tuple[str, ...] = ()
     open_low: bool = False
-    """True: `low` itself is not allowed."""
+    """Whether `low` itself is excluded."""
 
 
 class EvalMetric(NamedTuple):
@@ -26,26 +28,26 @@ class EvalMetric(NamedTuple):
 
     tasks: tuple[str, ...]
     objective: str | None
-    """The only objective it is for, if there is one."""
+    """The only objective that it fits; None means any."""
     argument: str
-    """`none`, `optional` or `required`: whether it has one, as in `error@0.7`."""
+    """Whether it has an argument, as in `error@0.7`: `none`, `optional` or `required`."""
 
 
 @cache
 def document() -> dict[str, Any]:
-    """Reads the document."""
+    """Returns the document."""
     return json.loads((Path(__file__).parent / "rules.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 @cache
 def attributes(kind: str) -> dict[str, Rule]:
-    """Gives the attributes of a kind of statement: `train`, `predict`, `evaluate` or `explain`."""
+    """Returns the attributes of a kind of statement: `train`, `predict`, `evaluate` or `explain`."""
     return {name: _rule(rule) for name, rule in document()["attributes"][kind].items()}
 
 
 @cache
 def eval_metrics() -> dict[str, EvalMetric]:
-    """Gives XGBoost's metrics by name."""
+    """Returns XGBoost's metrics by name."""
     return {
         name: EvalMetric(tuple(metric["tasks"]), metric.get("objective"), metric.get("argument", "none"))
         for name, metric in document()["eval_metrics"].items()

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::standing::Standing;
 use super::{AttachContext, Changes, SAFETY_PERIOD, lock};
-use crate::silence::{News, Silence};
+use crate::agent_liveness::{AgentLiveness, News};
 
 /// How often it is looked whether the agent's records go on at another server.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ pub(super) struct Absence {
     pub(super) rank: u32,
     pub(super) changes: Changes,
     /// Whether it was said already that nothing is heard.
-    pub(super) silence: Silence,
+    pub(super) silence: AgentLiveness,
     /// A newer stream is there, or the server is to stop.
     pub(super) replaced: CancellationToken,
 }
@@ -35,7 +35,7 @@ pub(super) struct Absence {
 enum End {
     /// The agent attached, here or to another server.
     HeardAgain,
-    /// The attempt is over, this server is to stop, or the job's driver awaits the agent.
+    /// The attempt is over, this server is to stop, or the job's reconciler awaits the agent.
     NotAwaited,
 }
 
@@ -119,7 +119,7 @@ impl Absence {
         match job.attached_to(&self.attempt) {
             Some(server) if server == self.context.server.0 => None,
             Some(_) => Some(End::HeardAgain),
-            // The job's driver has reported that no server hears the agent, and will report its return.
+            // The job's reconciler has reported that no server hears the agent, and will report its return.
             None => Some(End::NotAwaited),
         }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use sqlflow_job::{Attempt, AttemptId, Change, Event, Failure, InstanceHash, Job, Reason};
 use sqlflow_job_store::{StoreError, UpdateError, known_job};
-use sqlflow_launcher::{Ender, Target};
+use sqlflow_launcher::{Target, TerminatedBy};
 use sqlflow_os::clock;
 use sqlflow_proto::agent::{
     Assignment, AssignmentChunk, AttachRequest, AttachResponse, Attached, Cancel, CommitGrant, CommitRefusal,
@@ -17,11 +17,11 @@ use tonic::{Status, Streaming};
 
 use super::standing::Standing;
 use super::{AttachContext, Changes, Responses, SAFETY_PERIOD};
+use crate::agent_liveness::{AgentLiveness, Backlog, HEARTBEAT, News};
 use crate::api::{compressed, status};
-use crate::convert;
 use crate::metrics::AttachedAgent;
-use crate::silence::{Backlog, HEARTBEAT, News, Silence};
 use crate::trace;
+use crate::wire;
 
 /// Records made durable with one write.
 const APPEND_BYTES: usize = 8 * 1024 * 1024;
@@ -63,9 +63,9 @@ pub(super) struct Session<'a> {
     is_acked_known: bool,
     /// When the agent was told something last.
     told: Instant,
-    silence: Silence,
+    silence: AgentLiveness,
     backlog: Backlog,
-    /// The store does not have it that the agent is attached here: it is attached to another server, or the job's driver has
+    /// The store does not have it that the agent is attached here: it is attached to another server, or the job's reconciler has
     /// reported that no server hears it. That is over if it still speaks here: another server has read what the agent said
     /// before it left.
     is_elsewhere: bool,
@@ -95,14 +95,14 @@ impl<'a> Session<'a> {
             acked_seq: last_seq.unwrap_or(0),
             is_acked_known: last_seq.is_some(),
             told: Instant::now(),
-            silence: Silence::begin(context.silence, Instant::now()),
-            backlog: Backlog::begin(Silence::period_of(context.silence), Instant::now()),
+            silence: AgentLiveness::begin(context.silence, Instant::now()),
+            backlog: Backlog::begin(AgentLiveness::period_of(context.silence), Instant::now()),
             is_elsewhere: false,
         }
     }
 
     /// Since when nothing was heard, once the stream has ended.
-    pub(super) fn into_silence(self) -> Silence {
+    pub(super) fn into_silence(self) -> AgentLiveness {
         self.silence
     }
 
@@ -299,13 +299,15 @@ impl<'a> Session<'a> {
     }
 
     async fn outcome_event(&self, outcome: &sqlflow_proto::agent::Outcome) -> Event {
-        let mut converted = convert::outcome(outcome);
+        let mut converted = wire::outcome(outcome);
         if converted.reason == Reason::Terminated {
             let target = Target::of(&self.job, &self.attempt);
             match self.context.executors.who_ended(&target).await {
-                Some(Ender::Cluster(who)) => converted.message = format!("{}: {who}", converted.message),
+                Some(TerminatedBy::Cluster(who)) => {
+                    converted.message = format!("{}: {who}", converted.message);
+                }
                 // All else that the agent says stays true: that what it made is kept, too.
-                Some(Ender::Deadline) => {
+                Some(TerminatedBy::Deadline) => {
                     converted.reason = Reason::Deadline;
                     converted.retryable = false;
                     converted.message = format!("it ran longer than its Pod may; {}", converted.message);
@@ -359,8 +361,8 @@ impl<'a> Session<'a> {
         let attached_to = job.attached_to(&self.attempt);
         self.is_elsewhere = attached_to != Some(&self.context.server.0);
         if attached_to.is_none() {
-            // The job's driver has reported that no server hears the agent, and will report its return.
-            self.silence = Silence::begin(self.context.silence, Instant::now());
+            // The job's reconciler has reported that no server hears the agent, and will report its return.
+            self.silence = AgentLiveness::begin(self.context.silence, Instant::now());
         }
         let standing = Standing::of(&job, &self.attempt, &self.instance);
         match &standing {
@@ -432,7 +434,7 @@ fn take_outcome(next: &mut Option<Incoming>) -> Option<sqlflow_proto::agent::Out
 struct Requests(Streaming<AttachRequest>);
 
 impl Requests {
-    /// Waits for the next message. Safe to cancel.
+    /// PendingTracker for the next message. Safe to cancel.
     async fn next(&mut self) -> Incoming {
         let request = self.0.message().await.transpose()?;
         Some(request.and_then(compressed::open))

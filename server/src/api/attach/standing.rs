@@ -11,7 +11,7 @@ pub(super) enum Standing {
     Cancelled(Failure),
     /// It has reported the outcome. It may have missed the acknowledgement.
     Reported,
-    /// It has no say any more, for the reason given: a server ended the attempt by its own verdict, or the attempt has
+    /// It has no say any more, for the reason given: a server ended the attempt by an outcome that it inferred, or the attempt has
     /// another agent. What it still runs has to end.
     Over(String),
 }
@@ -61,7 +61,7 @@ pub(super) fn awaits_agent(job: &Job, attempt: &AttemptId) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use sqlflow_job::{Basis, Cause, Event, Outcome, Place, Reason};
+    use sqlflow_job::{Basis, Cause, Event, LauncherId, Outcome, Reason};
 
     use super::*;
     use crate::fixture;
@@ -70,7 +70,11 @@ mod tests {
         let mut job = fixture::job(true);
         let attempt = AttemptId { job: job.id.clone(), step: 0, number: 1 };
         let instance = InstanceHash::of(b"key");
-        job.apply(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }, 0).unwrap();
+        job.apply(
+            Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") },
+            0,
+        )
+        .unwrap();
         job.apply(
             Event::AgentAttached {
                 attempt: attempt.clone(),
@@ -85,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_reported_is_no_agent_of_an_attempt_ended_by_verdict() {
+    fn an_agent_that_reported_is_no_agent_of_an_attempt_ended_by_inferred_outcome() {
         for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::Deadline] {
             let (mut job, attempt, instance) = attached();
             assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Live);

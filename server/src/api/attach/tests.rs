@@ -2,15 +2,15 @@
 //! with real store and log.
 
 mod admission;
+mod agent_liveness;
 mod loads;
-mod silence;
 
 use std::sync::Mutex;
 
 use async_trait::async_trait;
-use sqlflow_job::{Basis, ExecutorRef, Outcome, Place, Reason, Role};
+use sqlflow_job::{Basis, ExecutorRef, LauncherId, Outcome, Reason, Role};
 use sqlflow_job_store::{NewJob, Secret, ServerId, SqliteStore};
-use sqlflow_launcher::Ender;
+use sqlflow_launcher::TerminatedBy;
 use sqlflow_proto::agent::agent_client::AgentClient;
 use sqlflow_proto::agent::agent_server::AgentServer;
 use sqlflow_proto::agent::{self, AttemptRef, CommitRequest, Heartbeat, attach_response::Message};
@@ -43,7 +43,7 @@ struct Platform {
     /// Notified when one is held up.
     waits: Notify,
     /// Who ended the executor.
-    ender: Mutex<Option<Ender>>,
+    ender: Mutex<Option<TerminatedBy>>,
 }
 
 #[async_trait]
@@ -65,7 +65,7 @@ impl Executors for Platform {
         Ok(())
     }
 
-    async fn who_ended(&self, _: &Target) -> Option<Ender> {
+    async fn who_ended(&self, _: &Target) -> Option<TerminatedBy> {
         self.ender.lock().unwrap().clone()
     }
 }
@@ -98,7 +98,7 @@ async fn world() -> World {
         store: measured.clone(),
         log: log.clone(),
         executors: platform.clone(),
-        refusals: Refusals::default(),
+        attach_errors: AttachErrors::default(),
         assigner: Assigner::idle(measured),
         grace: Duration::from_secs(1),
         silence: SILENCE,
@@ -127,7 +127,9 @@ async fn world() -> World {
     };
     store.create(new).await.unwrap();
     let world = World { store, log, platform, metrics, context, attempt, socket, dir };
-    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
+    world
+        .update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") })
+        .await;
     world
 }
 
@@ -146,7 +148,7 @@ impl World {
         .await;
     }
 
-    /// What the job's driver records, when it reports that this server is silent.
+    /// What the job's reconciler records, when it reports that this server is silent.
     async fn reported_unheard(&self) {
         self.update(Event::AgentUnheard { attempt: self.attempt.clone(), server: "here".to_owned() }).await;
     }
@@ -216,7 +218,7 @@ impl World {
         Endpoint::from_static("http://agents").connect_with_connector(connector).await.unwrap()
     }
 
-    /// Waits until the log says this.
+    /// PendingTracker until the log says this.
     async fn said(&self, text: &str) {
         let waited = async {
             loop {
@@ -288,13 +290,15 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
     let refused = world.attach(KEY).await.err().expect("it does not attach again");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     // Nor beside its successor.
-    world.update(Event::AttemptCreated { step: 0, role: Role::Run, place: Place::of("local") }).await;
+    world
+        .update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id: LauncherId::of("local") })
+        .await;
     assert_eq!(world.attach(KEY).await.err().unwrap().code(), Code::FailedPrecondition);
 }
 
 /// The cancel that was passed on ends the looking at nothing.
 #[tokio::test]
-async fn a_verdict_reaches_an_agent_that_was_cancelled_before() {
+async fn an_inferred_outcome_reaches_an_agent_that_was_cancelled_before() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
@@ -323,7 +327,7 @@ async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again(
 #[tokio::test]
 async fn what_was_made_before_the_deadline_of_a_pod_is_kept() {
     let world = world().await;
-    *world.platform.ender.lock().unwrap() = Some(Ender::Deadline);
+    *world.platform.ender.lock().unwrap() = Some(TerminatedBy::Deadline);
     let mut stream = world.attach(KEY).await.unwrap();
     let outcome = agent::Outcome {
         reason: agent::outcome::Reason::Terminated.into(),

@@ -46,7 +46,11 @@ async fn the_instance_key_is_the_stronger_proof() {
     world.found_ended().await;
     assert_eq!(third.end().await.code(), Code::FailedPrecondition);
     refuse(Some(Code::Unauthenticated));
-    assert_eq!(code(world.attach(KEY).await), Some(Code::FailedPrecondition), "a verdict is stronger still");
+    assert_eq!(
+        code(world.attach(KEY).await),
+        Some(Code::FailedPrecondition),
+        "an inferred outcome is stronger still"
+    );
 }
 
 /// An apiserver that takes a call and does not answer it: the agent must be back before it gives up itself.

@@ -7,7 +7,7 @@ impl World {
         fixture::loads(&self.metrics)
     }
 
-    /// Waits until nobody awaits the agent.
+    /// PendingTracker until nobody awaits the agent.
     async fn is_over(&self) {
         let over = async {
             while !lock(&self.context.streams).is_empty() {
@@ -31,7 +31,7 @@ async fn an_agents_whole_life_takes_one_load() {
         stream.next().await,
         Ok(Message::Assignment(agent::AssignmentChunk { last: true, .. }))
     ));
-    // The job's driver in this process hears of the launch only now.
+    // The job's reconciler in this process hears of the launch only now.
     world
         .update(Event::AttemptLaunched { attempt: world.attempt.clone(), tracker_url: Some("u".to_owned()) })
         .await;

@@ -1,0 +1,7 @@
+//! What the command lines of the server, the agent and `sqlflowctl` have in common.
+
+pub mod address;
+pub mod ctrl_c;
+#[cfg(feature = "manual")]
+pub mod manual;
+pub mod origin;

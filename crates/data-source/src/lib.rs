@@ -1,0 +1,182 @@
+//! Data sources: `Session.db_conn_str`. Only its form is checked here; the submitter connects.
+
+use std::path::{Path, PathBuf};
+
+use sqlflow_sql::Dialect;
+
+/// Why a data source was refused. The message never repeats the text, for it holds a password.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DataSourceError {
+    /// Neither the session nor the server names one.
+    #[error("no data source: set db_conn_str in the session, such as sqlite:////absolute/path/to/file.db")]
+    Missing,
+    /// There is no `scheme://`.
+    #[error(
+        "the data source has no scheme; write sqlite:////absolute/path/to/file.db, mysql://user:password@tcp(host:3306)/database or postgresql://user:password@host:5432/database"
+    )]
+    NoScheme,
+    /// A database that is not supported.
+    #[error("the data source's scheme {0:?} is not supported; sqlite, mysql and postgresql are")]
+    UnknownScheme(String),
+    /// The rest is not of the scheme's form.
+    #[error("the data source is not of the form {form}")]
+    Malformed {
+        /// The form that this scheme takes.
+        form: &'static str,
+    },
+}
+
+const SQLITE_FORM: &str = "sqlite:////absolute/path/to/file.db";
+const MYSQL_FORM: &str = "mysql://user:password@tcp(host:3306)/database";
+const POSTGRESQL_FORM: &str = "postgresql://user:password@host:5432/database";
+
+/// Checks the form of a data source, and says which SQL it speaks.
+///
+/// # Errors
+/// See [`DataSourceError`].
+pub fn dialect(data_source: &str) -> Result<Dialect, DataSourceError> {
+    if data_source.is_empty() {
+        return Err(DataSourceError::Missing);
+    }
+    let (scheme, rest) = data_source.split_once("://").ok_or(DataSourceError::NoScheme)?;
+    let check =
+        |well_formed: bool, form| if well_formed { Ok(()) } else { Err(DataSourceError::Malformed { form }) };
+    match scheme {
+        "sqlite" | "sqlite3" => {
+            check(rest.starts_with('/') && rest.len() > 1, SQLITE_FORM)?;
+            Ok(Dialect::Sqlite)
+        }
+        "mysql" => {
+            check(is_socket(after_credentials(rest)) || has_host(mysql_address(rest)), MYSQL_FORM)?;
+            Ok(Dialect::Mysql)
+        }
+        "postgresql" | "postgres" => {
+            check(has_host(after_credentials(rest)), POSTGRESQL_FORM)?;
+            Ok(Dialect::Postgresql)
+        }
+        // The scheme is shown: unlike the rest it is no secret, but a text without `://` in it might be.
+        other if other.len() <= 32 && other.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+            Err(DataSourceError::UnknownScheme(other.to_owned()))
+        }
+        _ => Err(DataSourceError::NoScheme),
+    }
+}
+
+/// The file of an SQLite data source, as submitters understand it: always absolute. `None`: it is none, or of another form.
+#[must_use]
+pub fn sqlite_path(data_source: &str) -> Option<PathBuf> {
+    let rest = ["sqlite://", "sqlite3://"].iter().find_map(|scheme| data_source.strip_prefix(scheme))?;
+    let path = rest.split('?').next()?.strip_prefix('/')?;
+    Some(Path::new("/").join(path.trim_start_matches('/')))
+}
+
+/// The SQLite file of a data source that is not there, though its folder is: a submitter on this machine makes it once a program
+/// makes a table. `None`: it is there, or it is no SQLite file.
+#[must_use]
+pub fn new_sqlite_file(data_source: &str) -> Option<PathBuf> {
+    let path = sqlite_path(data_source)?;
+    let is_new = !path.exists() && path != Path::new("/:memory:");
+    (is_new && missing_sqlite_file(data_source).is_none()).then_some(path)
+}
+
+/// Why a submitter on this machine would not open the SQLite file of a data source: it is not there, and would not be made.
+/// `None`: it would, or it is no SQLite file.
+#[must_use]
+pub fn missing_sqlite_file(data_source: &str) -> Option<String> {
+    let path = sqlite_path(data_source)?;
+    let folder = path.parent()?;
+    let is_missing = !path.exists() && path != Path::new("/:memory:");
+    if is_missing && folder == Path::new("/") {
+        return Some(format!(
+            "{} does not exist, and the path of a data source is absolute; write sqlite:////folder{}",
+            path.display(),
+            path.display()
+        ));
+    }
+    let is_lost = is_missing && !folder.is_dir();
+    is_lost.then(|| format!("the folder {} does not exist", folder.display()))
+}
+
+/// Passwords may hold `@` and `/`: the address begins after the last `@`.
+fn after_credentials(rest: &str) -> &str {
+    rest.rsplit_once('@').map_or(rest, |(_, address)| address)
+}
+
+/// `unix(/path)/db`.
+fn is_socket(address: &str) -> bool {
+    address.strip_prefix("unix(/").is_some_and(|path| path.contains(')'))
+}
+
+/// `tcp(host:port)/db` or `host:port/db`.
+fn mysql_address(rest: &str) -> &str {
+    let address = after_credentials(rest);
+    address.strip_prefix("tcp(").and_then(|inner| inner.split_once(')')).map_or(address, |(host, _)| host)
+}
+
+fn has_host(address: &str) -> bool {
+    let host = address.split(['/', '?']).next().unwrap_or_default();
+    let (name, port) = host.rsplit_once(':').unwrap_or((host, "1"));
+    !name.is_empty() && !name.contains(['(', ')', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_forms_are_taken() {
+        for (text, expected) in [
+            ("sqlite:///var/data/iris.db", Dialect::Sqlite),
+            ("mysql://root:root@tcp(127.0.0.1:3306)/?maxAllowedPacket=0", Dialect::Mysql),
+            ("mysql://u:p@w/or@d@tcp(db:3306)/shop", Dialect::Mysql),
+            ("mysql://u:p@db:3306/shop", Dialect::Mysql),
+            ("mysql://u:p@unix(/run/mysqld/mysqld.sock)/shop", Dialect::Mysql),
+            ("postgresql://u:p@db:5432/shop", Dialect::Postgresql),
+            ("postgres://db/shop", Dialect::Postgresql),
+        ] {
+            assert_eq!(dialect(text), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_sqlite_file_that_nobody_would_make_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().display();
+        for fine in [format!("sqlite://{dir}/new.db"), "sqlite:///:memory:".into(), "mysql://h/d".into()] {
+            assert_eq!(missing_sqlite_file(&fine), None, "{fine}");
+        }
+        let at_root = missing_sqlite_file("sqlite:///no-such-iris.db").unwrap();
+        assert!(at_root.contains("write sqlite:////folder/no-such-iris.db"), "{at_root}");
+        let typo = missing_sqlite_file(&format!("sqlite://{dir}/typo/iris.db")).unwrap();
+        assert_eq!(typo, format!("the folder {dir}/typo does not exist"));
+
+        let new = |source: &str| new_sqlite_file(source);
+        assert_eq!(new(&format!("sqlite:///{dir}/new.db?x=1")), Some(format!("{dir}/new.db").into()));
+        for other in
+            ["sqlite:///:memory:", "sqlite:///no-such-iris.db", "sqlite:////no/such/iris.db", "mysql://h/d"]
+        {
+            assert_eq!(new(other), None, "{other}");
+        }
+        assert_eq!(new(&format!("sqlite://{dir}")), None, "it is there");
+    }
+
+    #[test]
+    fn wrong_forms_are_refused_and_no_password_is_repeated() {
+        for text in [
+            "",
+            "hunter2",
+            "hunter2://x:y@z",
+            "oracle://u:hunter2@h/d",
+            "mysql://u:hunter2@tcp(/d",
+            "mysql://u:hunter2@tcp(h:port)/d",
+            "mysql://u:hunter2@",
+            "postgresql://u:hunter2@:5432/d",
+            "sqlite://",
+            "sqlite:///",
+            "u:hunter2@tcp(h:1)/d?x=http://y",
+        ] {
+            let error = dialect(text).expect_err(text).to_string();
+            assert!(!error.contains("hunter2") || text.starts_with("hunter2"), "{error}");
+        }
+    }
+}

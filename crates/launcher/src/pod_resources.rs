@@ -1,0 +1,44 @@
+//! What a step asks of the Pod that it runs in.
+
+use serde::{Deserialize, Serialize};
+
+/// Resources of a Pod, as the `pod.*` attributes of the step's statements have them. Launchers without Pods ignore them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PodResources {
+    /// Requested processors: `2`, `500m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<String>,
+    /// Requested memory, which is also its limit: `4Gi`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<String>,
+    /// Number of graphics processors.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
+    /// Image of the submitter's container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+}
+
+impl PodResources {
+    /// Names of the resources that are asked for.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        let Self { cpu, memory, gpu, image } = self;
+        let all = [("cpu", cpu), ("memory", memory), ("gpu", gpu), ("image", image)];
+        all.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_of_steps_keep_their_form() {
+        let text = r#"{"memory":"4Gi","image":"own:2"}"#;
+        let resources: PodResources = serde_json::from_str(text).unwrap();
+        assert_eq!(resources.names().collect::<Vec<_>>(), ["memory", "image"]);
+        assert_eq!(serde_json::to_string(&resources).unwrap(), text);
+        assert_eq!(serde_json::from_str::<PodResources>("{}").unwrap(), PodResources::default());
+    }
+}

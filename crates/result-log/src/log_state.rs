@@ -1,0 +1,299 @@
+//! A job's log as this process knows it: its files, how far they are durable, and what they add up to.
+//!
+//! Bounds: 24 bytes for each file, the summary, and the indexes of the tail and [`CACHED_INDEXES`] other files; below
+//! 16 KiB for all but the longest logs. It may be dropped at any time.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::LogError;
+use super::contents::Contents;
+use super::disk;
+use super::folder::{self, Folder, SegmentName};
+use super::index::Index;
+use super::lock::{CommittedOffset, JobLock, Peek, peek};
+use super::repair::{commit_end_of_kept, repair_end};
+use super::salvage::last_good;
+use super::scan::{Scan, note_frames, scan_tail, to_usize};
+use super::summary::Summary;
+
+/// Indexes of files other than the tail that are kept.
+const CACHED_INDEXES: usize = 4;
+
+/// The log as of its committed offset.
+#[derive(Debug, Default)]
+pub(super) struct LogState {
+    /// What the log's committed offset says; `None` as long as it is empty.
+    pub(super) mark: Option<CommittedOffset>,
+    /// The files, in order; the last one is the tail.
+    pub(super) segments: Vec<SegmentName>,
+    /// The state at the committed offset.
+    pub(super) summary: Summary,
+    /// Where records are in the tail.
+    pub(super) tail_index: Index,
+    indexes: VecDeque<(SegmentName, Index)>,
+}
+
+impl LogState {
+    /// Brings `slot` up to the committed offset, without the lock. False: that needs the lock.
+    pub(super) fn refresh(slot: &mut Option<Self>, folder: &Folder) -> Result<bool, LogError> {
+        let mark = match peek(folder)? {
+            Peek::Missing => {
+                *slot = Some(Self::default());
+                return Ok(true);
+            }
+            Peek::Unclear => return Ok(false),
+            Peek::Committed(mark) => mark,
+        };
+        // A committed offset that follows on one that this process saw before is not from before a power failure. Another may
+        // speak of less than there is.
+        let is_current = slot.as_ref().is_some_and(|view| view.is_of(mark)) || is_complete(folder, mark)?;
+        if !is_current {
+            return Ok(false);
+        }
+        match Self::follow(slot, folder, mark) {
+            Ok(()) => Ok(true),
+            // Perhaps only because a file was replaced or the log deleted this moment; nothing moves under the lock.
+            Err(LogError::Corrupt { .. }) => Ok(false),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The log as of its committed offset, which may speak of less than is durable; `None`: there is none. It is for one
+    /// answer: kept, it would pass for a view that follows the committed offset.
+    pub(super) fn of_old_offset(folder: &Folder) -> Result<Option<Self>, LogError> {
+        let Peek::Committed(mark) = peek(folder)? else { return Ok(None) };
+        match Self::load(folder, mark) {
+            Ok(view) => Ok(Some(view)),
+            Err(LogError::Corrupt { .. }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Brings `slot` up to the very end, with the lock. What lies behind the committed offset is made durable, or cut off where it
+    /// is torn: it was never acknowledged, unless a power failure took the committed offset back.
+    pub(super) fn catch_up<'a>(
+        slot: &'a mut Option<Self>,
+        folder: &Folder,
+        lock: &JobLock,
+    ) -> Result<&'a mut Self, LogError> {
+        let mark = lock.mark()?;
+        match Self::try_catch_up(slot, folder, lock, mark) {
+            Err(error @ LogError::Corrupt { .. }) => {
+                tracing::error!(%error, "a result log is damaged");
+                *slot = None;
+                // It may have been found only now where the log ends.
+                if lock.mark()?.is_none() {
+                    commit_end_of_kept(folder, lock)?;
+                }
+                let Some(mark) = lock.mark()? else { return Err(error) };
+                repair_end(folder, lock, mark)?;
+                Self::try_catch_up(slot, folder, lock, lock.mark()?)?;
+            }
+            caught_up => caught_up?,
+        }
+        Ok(slot.as_mut().expect("it was put there above"))
+    }
+
+    fn try_catch_up(
+        slot: &mut Option<Self>,
+        folder: &Folder,
+        lock: &JobLock,
+        mark: Option<CommittedOffset>,
+    ) -> Result<(), LogError> {
+        let known = slot.as_ref().and_then(|view| view.mark);
+        match mark {
+            Some(mark)
+                if known.is_some_and(|known| known.birth == mark.birth) && is_untouched(folder, mark)? =>
+            {
+                Self::follow(slot, folder, mark)
+            }
+            mark => {
+                *slot = None;
+                *slot = Some(Self::recover(folder, lock, mark)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_of(&self, mark: CommittedOffset) -> bool {
+        self.mark.is_some_and(|known| known.birth == mark.birth)
+    }
+
+    /// Brings `slot` to the committed offset, with as little reading as will do.
+    fn follow(slot: &mut Option<Self>, folder: &Folder, mark: CommittedOffset) -> Result<(), LogError> {
+        let known = slot.as_ref().and_then(|view| view.mark);
+        if known == Some(mark) {
+            return Ok(());
+        }
+        // Until this has worked nothing is known.
+        let view = slot.take();
+        let view = match (view, known) {
+            (Some(view), Some(known))
+                if known.birth == mark.birth
+                    && known.segment == mark.segment
+                    && known.length <= mark.length =>
+            {
+                view.read_on(folder, known.length, mark)?
+            }
+            _ => Self::load(folder, mark)?,
+        };
+        *slot = Some(view);
+        Ok(())
+    }
+
+    /// Takes in what another process added to the tail.
+    fn read_on(mut self, folder: &Folder, from: u64, mark: CommittedOffset) -> Result<Self, LogError> {
+        let path = folder.file(SegmentName::live(mark.segment));
+        let (file, _) = folder::open(&path)?;
+        let part = folder::read_at(&file, &path, from, mark.length - from)?;
+        let (good, bad) = note_frames(part, from, &mut self.summary, &mut self.tail_index);
+        check_durable(&path, good, bad, mark.length)?;
+        self.mark = Some(mark);
+        Ok(self)
+    }
+
+    /// Reads the log as of `mark`: the names of all files, and the tail.
+    fn load(folder: &Folder, mark: CommittedOffset) -> Result<Self, LogError> {
+        let mut segments = folder.list()?.segments;
+        segments.retain(|name| name.first <= mark.segment);
+        let tail = SegmentName::live(mark.segment);
+        let path = folder.file(tail);
+        if segments.last() != Some(&tail) {
+            return Err(LogError::corrupt(&path, 0, "the file is missing"));
+        }
+        let scan = Scan::of(Contents::read(&path)?, mark.length);
+        check_durable(&path, scan.good, scan.bad, mark.length)?;
+        Ok(Self::of(mark, segments, scan))
+    }
+
+    /// Finds the end of the log after whatever happened, and sets the committed offset there.
+    fn recover(folder: &Folder, lock: &JobLock, mark: Option<CommittedOffset>) -> Result<Self, LogError> {
+        let mut segments = folder.list()?.segments;
+        while let Some(tail) = segments.last().copied() {
+            let path = folder.file(tail);
+            if tail.kept_to.is_some() || mark.is_some_and(|mark| mark.segment > tail.first) {
+                return Err(LogError::corrupt(&path, 0, "the file that follows it is missing"));
+            }
+            let durable = mark.filter(|mark| mark.segment == tail.first).map_or(0, |mark| mark.length);
+            let scan = scan_tail(&path)?;
+            check_durable(&path, scan.good, scan.bad, durable)?;
+            let known = scan.summary.last_position.max(tail.first - 1);
+            let good = last_good(&scan.contents.bytes, to_usize(scan.good), known);
+            if good.is_some() || scan.contents.unreadable.is_some() {
+                // No torn write: what was written behind it is there, so it was acknowledged, or what cannot be read may
+                // have been. The committed offset that said so is lost, or older than a power failure.
+                let (length, last_position) =
+                    good.map_or((scan.good, known), |good| (good.end as u64, good.position));
+                lock.set_committed(CommittedOffset {
+                    birth: mark.map_or_else(rand::random, |mark| mark.birth),
+                    segment: tail.first,
+                    length,
+                    last_position,
+                })?;
+                return Err(LogError::corrupt(&path, scan.good, scan.bad.unwrap_or("it is damaged")));
+            }
+            if scan.good == 0 {
+                // The write that made it was torn.
+                std::fs::remove_file(&path).map_err(LogError::io("remove", &path))?;
+                segments.pop();
+                continue;
+            }
+            if scan.bad.is_some() || scan.good > durable {
+                complete(folder, &path, &scan, durable)?;
+            }
+            let mark = CommittedOffset {
+                birth: mark.map_or_else(rand::random, |mark| mark.birth),
+                segment: tail.first,
+                length: scan.good,
+                last_position: scan.summary.last_position,
+            };
+            lock.set_committed(mark)?;
+            return Ok(Self::of(mark, segments, scan));
+        }
+        match mark {
+            None => Ok(Self::default()),
+            Some(mark) => {
+                let path = folder.file(SegmentName::live(mark.segment));
+                Err(LogError::corrupt(&path, 0, "the file is missing"))
+            }
+        }
+    }
+
+    fn of(mark: CommittedOffset, segments: Vec<SegmentName>, scan: Scan) -> Self {
+        let Scan { summary, index, .. } = scan;
+        Self { mark: Some(mark), segments, summary, tail_index: index, indexes: VecDeque::new() }
+    }
+
+    /// Another file is the tail from here on.
+    pub(super) fn begin_segment(&mut self, name: SegmentName) {
+        let index = std::mem::take(&mut self.tail_index);
+        if let Some(closed) = self.segments.last().copied() {
+            self.cache_index(closed, index);
+        }
+        self.segments.push(name);
+    }
+
+    /// The index of a file other than the tail, if it is in memory.
+    pub(super) fn cached_index(&self, name: SegmentName) -> Option<&Index> {
+        self.indexes.iter().find(|(known, _)| *known == name).map(|(_, index)| index)
+    }
+
+    /// Keeps the index of a file other than the tail, in place of the one that was kept longest.
+    pub(super) fn cache_index(&mut self, name: SegmentName, index: Index) {
+        if self.cached_index(name).is_some() {
+            return;
+        }
+        if self.indexes.len() >= CACHED_INDEXES {
+            self.indexes.pop_front();
+        }
+        self.indexes.push_back((name, index));
+    }
+}
+
+fn check_durable(path: &Path, good: u64, bad: Option<&'static str>, durable: u64) -> Result<(), LogError> {
+    if good < durable {
+        return Err(LogError::corrupt(path, good, bad.unwrap_or("bytes that were durable are missing")));
+    }
+    Ok(())
+}
+
+/// Whether the log ends at the committed offset.
+fn is_complete(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
+    let is_last = folder.list()?.segments.last() == Some(&SegmentName::live(mark.segment));
+    Ok(is_last && is_untouched(folder, mark)?)
+}
+
+/// Whether nothing was written since the committed offset, which must not be from before a power failure.
+fn is_untouched(folder: &Folder, mark: CommittedOffset) -> Result<bool, LogError> {
+    let path = folder.file(SegmentName::live(mark.segment));
+    let length = match std::fs::metadata(&path) {
+        Ok(tail) => Some(tail.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        // What is wrong with it, reading tells.
+        Err(error) if disk::is_unreadable(&error) => None,
+        Err(error) => return Err(LogError::io("look at", &path)(error)),
+    };
+    // The only name that another segment can have.
+    let next = SegmentName::live(mark.last_position + 1);
+    Ok(length == Some(mark.length) && (next.first == mark.segment || !folder.file(next).exists()))
+}
+
+/// Cuts a tail off where it is torn, and makes durable what is not known to be. That is written again: after a failed
+/// sync the kernel may take pages for clean that never reached the disk.
+fn complete(folder: &Folder, path: &Path, scan: &Scan, durable: u64) -> Result<(), LogError> {
+    tracing::info!(
+        file = %path.display(), durable, found = scan.contents.bytes.len(), kept = scan.good, torn = scan.bad,
+        "recovered the end of a result log"
+    );
+    let file = File::options().write(true).open(path).map_err(LogError::io("open", path))?;
+    file.set_len(scan.good).map_err(LogError::io("cut off", path))?;
+    let again = &scan.contents.bytes[to_usize(durable)..to_usize(scan.good)];
+    file.write_all_at(again, durable).map_err(LogError::io("write", path))?;
+    folder.disk.sync_file(&file, path)?;
+    folder.sync_path()
+}

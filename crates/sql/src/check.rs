@@ -1,0 +1,287 @@
+//! What is well formed and still cannot run: statements without a submitter, names that lead nowhere, values and
+//! columns that mean nothing.
+
+use super::ast::{
+    Attribute, Body, ColumnClause, Evaluate, Explain, Name, Predict, Program, Statement, Train,
+};
+use super::classify::{StandardKind, classify};
+use super::clause::EXCEPT;
+use super::columns::FeatureColumn;
+use super::dialect::Dialect;
+use super::error::SqlError;
+use super::expr::Expr;
+use super::pod_resources::PodResource;
+use super::tables_read::tables_read;
+
+/// The attribute by which a statement may replace a table that it reads, or that a person made.
+const REPLACE: &str = "result.replace";
+/// Longest segment of a model name in bytes: file names have 255, and the archive's name and that of the file which is
+/// written before it end in more.
+pub const MAX_MODEL_SEGMENT: usize = 200;
+/// Longest model name in bytes.
+pub const MAX_MODEL_NAME: usize = 1024;
+
+/// Refuses statements that parse but that no submitter can run.
+///
+/// Each at its place.
+#[must_use]
+pub fn check_supported(program: &Program) -> Vec<SqlError> {
+    let refused = program.statements.iter().filter(|it| matches!(it.body, Body::Run(_) | Body::Optimize(_)));
+    let error = |it: &Statement| {
+        SqlError::unsupported(it.position, format!("{} is not supported yet", it.body.title()))
+    };
+    refused.map(error).collect()
+}
+
+/// Refuses statements that cannot mean anything: a SELECT that writes, a result that is no table, a model name that is
+/// no path, an attribute that is no value, a column function with wrong arguments.
+///
+/// The first fault of each statement, at its place.
+#[must_use]
+pub fn check_semantics(program: &Program) -> Vec<SqlError> {
+    let faults = program.statements.iter().map(|statement| check_statement(statement, program.dialect));
+    faults.filter_map(Result::err).collect()
+}
+
+fn check_statement(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    check_select(statement, dialect)?;
+    check_result(statement, dialect)?;
+    match &statement.body {
+        Body::Standard(_) | Body::ShowModels | Body::Run(_) | Body::Optimize(_) => Ok(()),
+        Body::Train(train) => check_train(train),
+        Body::Predict(predict) => {
+            check_attributes(&predict.attributes)?;
+            check_target(predict)?;
+            check_model(&predict.model)
+        }
+        Body::Explain(explain) => {
+            check_attributes(&explain.attributes)?;
+            check_model(&explain.model)?;
+            explain.into.as_ref().map_or(Ok(()), check_table)
+        }
+        Body::Evaluate(evaluate) => {
+            check_attributes(&evaluate.attributes)?;
+            check_model(&evaluate.model)?;
+            evaluate.into.as_ref().map_or(Ok(()), check_table)
+        }
+        Body::ShowTrain(show) => check_model(&show.model),
+        Body::DescribeModel(describe) => check_model(&describe.model),
+        Body::DropModel(drop) => check_model(&drop.model),
+    }
+}
+
+/// Extended statements are repeated when an attempt is lost, so their SELECT may only read.
+fn check_select(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    let Some(select) = statement.body.select() else {
+        return Ok(());
+    };
+    let standard = classify(select, dialect);
+    // Variables set on the way, as in `SELECT @row := @row + 1`, end with the session.
+    if standard.repeatable && matches!(standard.kind, StandardKind::Query | StandardKind::SetVariables { .. })
+    {
+        return Ok(());
+    }
+    let message = format!("the SELECT before {} must only read", statement.body.title());
+    Err(SqlError::meaning(statement.position, message))
+}
+
+/// A result that certainly takes the place of a table that its own SELECT reads must be asked for. Where the two names
+/// may or may not mean the same, as `t` and `d.t`, the submitter asks the database.
+fn check_result(statement: &Statement, dialect: Dialect) -> Result<(), SqlError> {
+    let position = match &statement.body {
+        Body::Predict(predict) => predict.target.position,
+        Body::Evaluate(Evaluate { into: Some(into), .. })
+        | Body::Explain(Explain { into: Some(into), .. }) => into.position,
+        _ => return Ok(()),
+    };
+    let Some(table) = statement.body.result_table() else { return Ok(()) };
+    let is_asked_for = |it: &Attribute| it.name.text == REPLACE && it.value.as_bool() != Some(false);
+    let attributes = statement.body.attributes();
+    let written: Vec<String> = table.to_lowercase().split('.').map(str::to_owned).collect();
+    let select = statement.body.select().unwrap_or_default();
+    if attributes.iter().any(is_asked_for) || !tables_read(select, dialect).contains(&written) {
+        return Ok(());
+    }
+    let message = format!(
+        "cannot write table {table}: the statement reads it; choose another name (WITH {REPLACE} = true replaces it: what it \
+         holds now is lost)"
+    );
+    Err(SqlError::meaning(position, message))
+}
+
+fn check_train(train: &Train) -> Result<(), SqlError> {
+    if train.image_and_class().1.is_empty() {
+        let message = format!("{} names no model class after its last slash", train.estimator.text);
+        return Err(SqlError::meaning(train.estimator.position, message));
+    }
+    check_attributes(&train.attributes)?;
+    for column in train.columns.iter().flat_map(|ColumnClause { columns, .. }| columns) {
+        if matches!(&column.expr, Expr::Call { name, .. } if name == EXCEPT) {
+            continue;
+        }
+        FeatureColumn::from_expr(&column.expr)
+            .map_err(|message| SqlError::meaning(column.position, message))?;
+    }
+    train.using.as_ref().map_or(Ok(()), check_model)?;
+    check_model(&train.into)
+}
+
+fn check_attributes(attributes: &[Attribute]) -> Result<(), SqlError> {
+    for Attribute { name, value, position } in attributes {
+        if let Some(what) = name.text.strip_prefix(PodResource::PREFIX) {
+            PodResource::check(what, value).map_err(|message| SqlError::meaning(*position, message))?;
+        }
+        if !is_value(value) {
+            let message = format!(
+                "attribute {} is {}, expected a number, a string, a name or a list of them",
+                name.text,
+                value.to_string().trim_start()
+            );
+            return Err(SqlError::meaning(*position, message));
+        }
+    }
+    Ok(())
+}
+
+fn is_value(expr: &Expr) -> bool {
+    match expr {
+        Expr::String(_) | Expr::Ident(_) => true,
+        Expr::List(items) => {
+            items.iter().all(|item| is_value(item) || FeatureColumn::from_expr(item).is_ok())
+        }
+        Expr::Number(_) | Expr::Unary { .. } => expr.as_float().is_some(),
+        Expr::Paren(_) | Expr::Call { .. } | Expr::Binary { .. } => false,
+    }
+}
+
+fn check_target(predict: &Predict) -> Result<(), SqlError> {
+    let target = &predict.target;
+    match predict.table_and_column() {
+        Some(_) => Ok(()),
+        None => Err(SqlError::meaning(
+            target.position,
+            format!("the result {} is not of the form [db.]table.column", target.text),
+        )),
+    }
+}
+
+fn check_table(table: &Name) -> Result<(), SqlError> {
+    let parts: Vec<&str> = table.text.split('.').collect();
+    if parts.len() <= 3 && parts.iter().all(|part| !part.is_empty()) {
+        return Ok(());
+    }
+    Err(SqlError::meaning(table.position, format!("the result {} is not of the form [db.]table", table.text)))
+}
+
+fn check_model(model: &Name) -> Result<(), SqlError> {
+    check_model_name(&model.text).map_err(|message| SqlError::meaning(model.position, message))
+}
+
+/// Can a model be stored under this name? It becomes a path below the models' root, so no segment of it may lead
+/// elsewhere.
+///
+/// # Errors
+/// A message that says what is wrong with it.
+pub fn check_model_name(name: &str) -> Result<(), String> {
+    if name.len() > MAX_MODEL_NAME {
+        return Err(format!("the model name has {} bytes, more than {MAX_MODEL_NAME}", name.len()));
+    }
+    for segment in name.split('/') {
+        if matches!(segment, "" | "." | "..") {
+            return Err(format!("the model name {name:?} has the segment {segment:?}, which is no name"));
+        }
+        if segment.len() > MAX_MODEL_SEGMENT {
+            let bytes = segment.len();
+            return Err(format!(
+                "the model name has a segment of {bytes} bytes, more than {MAX_MODEL_SEGMENT}"
+            ));
+        }
+        if segment.chars().any(|c| c.is_control() || c == '\\') {
+            return Err(format!("the model name {name:?} has a character that no file name should have"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::split::parse_program;
+    use super::*;
+
+    fn refusal(sql: &str) -> String {
+        let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+        let errors = [check_supported(&program), check_semantics(&program)].concat();
+        errors.first().expect(sql).to_string()
+    }
+
+    #[test]
+    fn model_names_are_paths_that_stay_below_their_root() {
+        for good in ["m", "db.m1", "zoo.example.com/m1", "a..b", "...", &"x".repeat(MAX_MODEL_SEGMENT)] {
+            assert_eq!(check_model_name(good), Ok(()), "{good}");
+        }
+        for bad in ["", ".", "..", "/a", "a/", "a//b", "a/../b", "./a", "a\0b", "a\\b", &"x".repeat(256)] {
+            assert!(check_model_name(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_result_may_have_the_name_of_what_is_not_read_or_be_asked_to_replace() {
+        for sql in [
+            "SELECT t FROM a TO PREDICT t.y USING m",
+            "SELECT * FROM b.t TO PREDICT a.t.y USING m",
+            "SELECT * FROM t TO PREDICT t.y WITH result.replace=true USING m",
+            "SELECT * FROM t TO EVALUATE m WITH result.replace=true LABEL y INTO t",
+        ] {
+            let program = parse_program(sql, Dialect::Mysql).expect("it parses");
+            assert_eq!(check_semantics(&program), [], "{sql}");
+        }
+    }
+
+    #[test]
+    fn faults_have_places() {
+        for (sql, message) in [
+            ("SELECT 1;\nSELECT 1 TO RUN a:1 CMD 'x'", "line 2, column 1: TO RUN is not supported yet"),
+            ("SELECT 1 TO MINIMIZE x WITH a=1 INTO t", "line 1, column 1: TO MINIMIZE is not supported yet"),
+            (
+                "SELECT 1 TO PREDICT t USING m",
+                "line 1, column 21: the result t is not of the form [db.]table.column",
+            ),
+            (
+                "SELECT 1 TO EVALUATE m LABEL l INTO a..b",
+                "line 1, column 37: the result a..b is not of the form [db.]table",
+            ),
+            (
+                "SHOW TRAIN a/../b",
+                "line 1, column 12: the model name \"a/../b\" has the segment \"..\", which is no name",
+            ),
+            (
+                "SELECT 1 TO TRAIN a/ LABEL l INTO m",
+                "line 1, column 19: a/ names no model class after its last slash",
+            ),
+            (
+                "SELECT 1 TO TRAIN E WITH a=1, b = 1+2 LABEL l INTO m",
+                "line 1, column 35: attribute b is 1 + 2, expected a number, a string, a name or a list of them",
+            ),
+            (
+                "SELECT * FROM t FOR UPDATE TO TRAIN E LABEL l INTO m",
+                "line 1, column 1: the SELECT before TO TRAIN must only read",
+            ),
+            (
+                "SELECT * FROM D.t AS x TO PREDICT d.T.y USING m",
+                "line 1, column 35: cannot write table d.T: the statement reads it; choose another name (WITH result.replace \
+                 = true replaces it: what it holds now is lost)",
+            ),
+            (
+                "SELECT 1 FROM a, b TO EXPLAIN m WITH result.replace=false INTO b",
+                "line 1, column 64: cannot write table b: the statement reads it; choose another name (WITH result.replace \
+                 = true replaces it: what it holds now is lost)",
+            ),
+            (
+                "WITH x AS (SELECT 1) INSERT INTO t SELECT * FROM x TO EXPLAIN m",
+                "line 1, column 1: the SELECT before TO EXPLAIN must only read",
+            ),
+        ] {
+            assert_eq!(refusal(sql), message);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Splits a program into statements and finds where standard SQL ends and an extended clause begins.
+
+use super::ast::{Body, Program, Statement};
+use super::classify::classify;
+use super::clause::ClauseParser;
+use super::clause_finder::{ClauseFinder, ClauseStart};
+use super::dialect::Dialect;
+use super::error::{Found, SqlError};
+use super::lex::Lexer;
+use super::position::{Position, PositionCursor};
+use super::routine::RoutineTracker;
+use super::scan::{Scanner, Token, Unclosed};
+
+/// Splits `sql` and parses its extended statements. Standard statements go to the database as they are, so they are
+/// only classified, never refused; but a string, quoted name or comment that is never closed is: nobody can say where
+/// its statement ends.
+///
+/// Takes time linear in the program.
+///
+/// # Errors
+/// The first fault, with its place.
+pub fn parse_program(sql: &str, dialect: Dialect) -> Result<Program, SqlError> {
+    // Editors on Windows begin a file with a byte order mark. It is no part of the SQL.
+    let start = if sql.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+    let mut splitter = Splitter { sql, dialect, pos: start, cursor: PositionCursor::new(sql) };
+    let mut statements = Vec::new();
+    while let Some(statement) = splitter.next()? {
+        statements.push(statement);
+    }
+    Ok(Program { dialect, statements })
+}
+
+struct Splitter<'a> {
+    sql: &'a str,
+    dialect: Dialect,
+    /// Where the text of the next statement begins.
+    pos: usize,
+    cursor: PositionCursor<'a>,
+}
+
+impl<'a> Splitter<'a> {
+    fn next(&mut self) -> Result<Option<Statement>, SqlError> {
+        let mut scanner = Scanner::new(self.sql, self.dialect, self.pos);
+        let first = loop {
+            match self.token(&mut scanner)? {
+                None => return Ok(None),
+                Some(token) if token.is_symbol(';') => self.pos = token.end,
+                Some(token) => break token,
+            }
+        };
+        let position = self.cursor.advance(first.start);
+        if let Some((body, end)) = self.about_models(&first, &scanner)? {
+            return Ok(Some(self.extended(first.start, position, body, end)));
+        }
+        self.statement(first, position, scanner).map(Some)
+    }
+
+    /// Reads a statement about models that has no SELECT: its two first words say so. No supported database has such
+    /// statements, but for MySQL's `DESCRIBE table column` of a table that is named `model`; in backquotes it is its own.
+    fn about_models(
+        &self,
+        first: &Token<'a>,
+        scanner: &Scanner<'a>,
+    ) -> Result<Option<(Body, usize)>, SqlError> {
+        if !first.is_one_of(&["SHOW", "DESCRIBE", "DESC", "DROP"]) {
+            return Ok(None);
+        }
+        let Some(second) = self.token(&mut scanner.clone())? else { return Ok(None) };
+        let parser = || ClauseParser::new(self.lexer(second.end));
+        let is_model = second.is("MODEL");
+        if first.is("SHOW") && second.is("TRAIN") {
+            parser()?.show_train().map(Some)
+        } else if first.is("SHOW") && second.is("MODELS") {
+            parser()?.show_models().map(Some)
+        } else if first.is("DROP") && is_model {
+            parser()?.drop_model().map(Some)
+        } else if !first.is("SHOW") && is_model {
+            parser()?.describe_model().map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Reads from the first token to the `;`, or to the clause that makes the statement an extended one.
+    fn statement(
+        &mut self,
+        first: Token<'a>,
+        position: Position,
+        mut scanner: Scanner<'a>,
+    ) -> Result<Statement, SqlError> {
+        let mut routine = RoutineTracker::default();
+        let mut turns = ClauseFinder::new(self.sql);
+        let mut token = first;
+        loop {
+            routine.see(&token);
+            let turn = turns.see(&token, &scanner).map_err(|fault| fault.at(self.sql))?;
+            if let Some(ClauseStart { select_end, clause }) = turn {
+                let parser = ClauseParser::new(self.lexer(clause))?;
+                let (body, end) = parser.extended(&self.sql[self.pos..select_end])?;
+                return Ok(self.extended(self.pos, position, body, end));
+            }
+            let last = token;
+            token = match self.token(&mut scanner)? {
+                None => return Ok(self.standard(position, last.end)),
+                Some(next) if next.is_symbol(';') && !routine.inside() => {
+                    return Ok(self.standard(position, next.end));
+                }
+                Some(next) => next,
+            };
+        }
+    }
+
+    fn standard(&mut self, position: Position, end: usize) -> Statement {
+        let text = &self.sql[self.pos..end];
+        self.finish(self.pos, position, Body::Standard(classify(text, self.dialect)), end)
+    }
+
+    /// An extended statement takes the blanks after its `;` along, unless a comment follows.
+    fn extended(&mut self, start: usize, position: Position, body: Body, end: usize) -> Statement {
+        let rest = &self.sql[end..];
+        let after = rest.trim_start();
+        let comment = ["--", "#", "/*"].iter().any(|opening| after.starts_with(opening));
+        let end =
+            if comment || !self.sql[..end].ends_with(';') { end } else { end + rest.len() - after.len() };
+        self.finish(start, position, body, end)
+    }
+
+    fn finish(&mut self, start: usize, position: Position, body: Body, end: usize) -> Statement {
+        self.pos = end;
+        Statement { text: self.sql[start..end].to_owned(), span: start..end, position, body }
+    }
+
+    fn lexer(&self, pos: usize) -> Lexer<'a> {
+        Lexer::new(self.sql, pos, self.cursor.clone())
+    }
+
+    fn token(&self, scanner: &mut Scanner<'a>) -> Result<Option<Token<'a>>, SqlError> {
+        scanner.next().map_err(|Unclosed { start, expected }| {
+            SqlError::syntax(Position::of(self.sql, start), Found::Text(&self.sql[start..]), &[expected])
+        })
+    }
+}

@@ -1,0 +1,110 @@
+"""A trained model that a statement uses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sqlflow_submitter.connect.database import Batch, ColumnInfo, Database, Kind, ResultSet
+from sqlflow_submitter.extended.loading import decode_columns
+from sqlflow_submitter.features.clause import locate
+from sqlflow_submitter.features.declared import check_numbers
+from sqlflow_submitter.features.labels import LabelReader
+from sqlflow_submitter.features.matrix import FixedFeatures, Matrix
+from sqlflow_submitter.model import ModelMeta
+from sqlflow_submitter.xgb.estimator import resolve_booster
+from sqlflow_submitter.xgb.objectives import Task, check_objective
+
+
+class Predicted(NamedTuple):
+    """A model's predictions for some rows."""
+
+    values: list[Any]
+    """A class or a number for each row."""
+    margins: Any | None
+    """Raw scores. None if the model predicts numbers."""
+
+
+class TrainedModel:
+    """A model's metadata. Its weights are loaded on request."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self.meta = ModelMeta.load(self._folder)
+        self.task = check_objective(self.meta.objective)
+        self.one_hot = resolve_booster(self.meta.class_name) == "gblinear"
+
+    def check_columns(self, described: Sequence[ColumnInfo], database: Database) -> None:
+        """Raises UserError if a select lacks a column that the model reads, or if the column cannot be read."""
+        locate("the model's column", self.meta.inputs(), [column.name for column in described])
+        numbers = [name for feature in self.meta.features for name in feature.number_columns()]
+        check_numbers(numbers, described, database.dialect)
+
+    def booster(self) -> Any:
+        """Loads the weights."""
+        from sqlflow_submitter.xgb.booster import load_booster
+
+        return load_booster(self._folder)
+
+    def result_kind(self) -> Kind:
+        """Returns the kind of the predicted values."""
+        if self.meta.classes is None:
+            return Kind.FLOAT
+        if all(isinstance(value, bool) for value in self.meta.classes):
+            return Kind.BOOL
+        return Kind.INT if all(isinstance(value, int) for value in self.meta.classes) else Kind.TEXT
+
+    def predict(self, booster: Any, matrix: Matrix) -> Predicted:
+        """Returns a class or a number for each row."""
+        from sqlflow_submitter.xgb import booster as xgb
+
+        classes = self.meta.classes
+        if classes is None:
+            return Predicted([float(value) for value in xgb.values(booster, matrix)], None)
+        margins = xgb.margins(booster, matrix)
+        if self.result_kind() is Kind.TEXT:
+            classes = [str(value) for value in classes]
+        return Predicted([classes[code] for code in class_codes(margins, self.task).tolist()], margins)
+
+    def label_reader(self, column: str) -> LabelReader:
+        return LabelReader(column, self.meta.classes, self.meta.classes is not None)
+
+
+def class_codes(margins: Any, task: Task) -> Any:
+    """Returns the most likely class. Of two classes, it is the second if the score is above 0."""
+    if task is Task.BINARY:
+        return (margins > 0).astype(np.int64)
+    return margins.argmax(axis=1)
+
+
+def probabilities(margins: Any, task: Task) -> Any:
+    """Converts raw scores to the probability of each class: (rows, classes)."""
+    margins = margins.astype(np.float64)
+    if task is Task.BINARY:
+        # By tanh: exp of a large margin would overflow.
+        positive = 0.5 * (1.0 + np.tanh(0.5 * margins))
+        return np.column_stack([1.0 - positive, positive])
+    powers = np.exp(margins - margins.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+class BatchEncoder:
+    """Encodes each batch of a select as a matrix."""
+
+    def __init__(self, model: TrainedModel, result: ResultSet, described: Sequence[ColumnInfo]) -> None:
+        """`described`: the columns of the select, as the database describes them."""
+        self._result = result
+        self._described = described
+        self._places = locate("the model's column", model.meta.inputs(), result.names())
+        self._features = FixedFeatures(model.meta.features, model.one_hot)
+
+    def encode(self, batch: Batch) -> Matrix:
+        self._features.add(decode_columns(self._result, batch, self._places, self._described))
+        return self._features.build()
+
+    def warnings(self) -> list[str]:
+        """Returns which values were read as missing. To be called after the last batch."""
+        return self._features.warnings()

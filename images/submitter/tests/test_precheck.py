@@ -1,0 +1,215 @@
+"""Later statements are checked before the first one starts its work. None is rejected that could succeed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from agent import StandInAgent
+from conftest import Runner
+
+TRAIN: dict[str, Any] = {
+    "kind": "train",
+    "select": "SELECT a, b, y FROM source",
+    "estimator": "xgboost.gbtree",
+    "label": "y",
+    "model": "new",
+    "output": "outputs/new",
+    "attributes": {"objective": "reg:squarederror", "train.num_boost_round": 2},
+}
+SOURCE = "SELECT * FROM source"
+
+
+@pytest.fixture
+def source(runner: Runner) -> Runner:
+    """Creates a table `source`, and drops the tables and views that the programs create."""
+    runner.sql(
+        "DROP VIEW IF EXISTS later_view",
+        *(f"DROP TABLE IF EXISTS {name}" for name in ("outcome", "second", "source")),
+        "CREATE TABLE source (a INT, b INT, y INT)",
+        "INSERT INTO source VALUES (1, 2, 1), (2, 1, 2), (3, 3, 3)",
+    )
+    return runner
+
+
+def use(kind: str, index: int = 1, **fields: Any) -> dict[str, Any]:
+    defaults: dict[str, Any] = {"index": index, "kind": kind, "select": SOURCE, "model": "new"}
+    if kind == "predict":
+        defaults |= {"result_table": "outcome", "result_column": "p"}
+    if kind == "evaluate":
+        defaults["label"] = "y"
+    return {**defaults, **fields}
+
+
+def assert_passes(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> None:
+    agent.run(first, ahead=list(ahead)).succeeded()
+
+
+def rejects(agent: StandInAgent, *ahead: dict[str, Any], first: dict[str, Any] = TRAIN) -> str:
+    """Returns the message about a later statement. No model was trained."""
+    run = agent.run(first, ahead=list(ahead))
+    assert run.kinds() == ["started", "failure"]
+    failure = run.failure()
+    assert failure.user_error
+    assert "loaded" not in run.stdout
+    return str(failure.message)
+
+
+def existing(runner: Runner, name: str, label: str = "y", **attributes: Any) -> str:
+    """Trains a model that exists before the program. Returns a folder with its metadata, as the agent provides it."""
+    select = "SELECT a, b, y FROM source"
+    runner.train(select, label, output=f"ahead/{name}", attributes={"train.num_boost_round": 1, **attributes})
+    (runner.folder / f"ahead/{name}/model.ubj").unlink()
+    return f"ahead/{name}"
+
+
+def test_view_of_a_table_that_the_program_creates_is_not_missing(source: Runner, agent: StandInAgent) -> None:
+    """Only SQLite creates a view of a missing table. In other databases, the table exists when the view is created."""
+    view = "CREATE VIEW later_view AS SELECT a, b, y, p FROM outcome"
+    if "sqlite" in source.dsn:
+        source.sql(view)
+    elif "mysql" in source.dsn:
+        source.sql("CREATE TABLE outcome (a INT, b INT, y INT, p DOUBLE)", view, "DROP TABLE outcome")
+    else:
+        pytest.skip("PostgreSQL drops no table that a view needs")
+    reading = use("evaluate", 2, select="SELECT * FROM later_view", result_table="second")
+    assert_passes(agent, use("predict"), reading)
+    again = use("predict", 2, select="SELECT a, b, q FROM later_view", result_table="second")
+    assert_passes(agent, use("predict"), again)
+    # The result without the program's own table.
+    assert "statement 3 (TO EVALUATE): " in rejects(agent, reading)
+
+
+def test_statements_that_depend_on_earlier_ones_are_checked_in_part(source: Runner, agent: StandInAgent) -> None:
+    # The second training replaces the first model, and nothing is known about the new one.
+    hanging = {**TRAIN, "index": 2, "select": "SELECT a, y FROM outcome", "hangs_on_row": True}
+    narrow = use("explain", 3, select="SELECT a FROM source")
+    assert_passes(agent, use("predict"), hanging, narrow)
+    assert "the model's column b does not exist" in rejects(agent, use("predict"), narrow)
+    # The table may be replaced, because the program creates it.
+    source.sql("CREATE TABLE outcome (a INT)")
+    replacing = use("predict", attributes={"result.replace": True})
+    schema = {"sqlite": "main", "mysql": "test", "postgresql": "public"}[source.dsn.partition(":")[0]]
+    assert_passes(agent, replacing, use("predict", 2, result_table=f"{schema}.outcome"))
+
+
+def test_duplicate_column_is_rejected(source: Runner, agent: StandInAgent) -> None:
+    twice = "SELECT a, b, a AS c, y, y FROM source"
+    assert "statement 2 (TO PREDICT): column y occurs" in rejects(agent, use("predict", select=twice))
+    assert_passes(agent, use("predict", select=twice, result_column="y"))
+    assert_passes(agent, use("explain", select=twice))
+    needed = "SELECT a, b, a, y FROM source"
+    assert "statement 2 (TO EXPLAIN): column a occurs 2 times in the select" in rejects(
+        agent, use("explain", select=needed)
+    )
+
+
+def test_use_of_an_existing_model_is_checked(source: Runner, agent: StandInAgent) -> None:
+    numbers = existing(source, "numbers", objective="reg:squarederror")
+    old = {"model": "numbers", "model_dir": numbers}
+    narrow = "SELECT a, y FROM source"
+    for kind in ("predict", "evaluate", "explain"):
+        message = rejects(agent, use(kind, select=narrow, **old))
+        assert f"statement 2 (TO {kind.upper()}): the model's column b does not exist" in message
+    metric = {"validation.metrics": "accuracy"}
+    message = "metric accuracy does not exist (for this model there are: rmse"
+    assert message in rejects(agent, use("evaluate", attributes=metric, **old))
+    # The columns of a later table are unknown, but the metric can be checked.
+    assert message in rejects(agent, use("evaluate", attributes=metric, hangs_on_row=True, select=narrow, **old))
+    assert_passes(agent, use("evaluate", hangs_on_row=True, select="SELECT * FROM outcome", **old))
+    probabilities = {"predict.probabilities": True}
+    assert "model numbers has none: it predicts a number" in rejects(
+        agent, use("predict", attributes=probabilities, **old)
+    )
+    classes = existing(source, "classes", objective="multi:softprob")
+    known = {"model": "classes", "model_dir": classes}
+    clash = "SELECT a, b, y AS p_1 FROM source"
+    message = rejects(agent, use("predict", select=clash, attributes=probabilities, **known))
+    assert "the select already has a column p_1" in message
+    assert_passes(agent, use("predict", attributes=probabilities, **known))
+    assert_passes(agent, use("evaluate", attributes=metric, **known))
+    # Without metadata from the agent, nothing is checked.
+    assert_passes(agent, use("predict", select=narrow, model="x", model_dir="ahead/x"))
+
+
+def test_unreadable_model_is_rejected(source: Runner, agent: StandInAgent) -> None:
+    (source.folder / "ahead/newer").mkdir(parents=True)
+    (source.folder / "ahead/newer/model_meta.json").write_text('{"format": 99}')
+    message = rejects(agent, use("predict", model="newer", model_dir="ahead/newer"))
+    assert "statement 2 (TO PREDICT): cannot read the model in ahead/newer: it has format 99" in message
+
+
+def test_continued_training_is_checked(source: Runner, agent: StandInAgent) -> None:
+    numbers = existing(source, "numbers", objective="reg:squarederror")
+    new = {key: value for key, value in TRAIN.items() if key != "output"} | {"index": 1, "model": "next"}
+    for using in ({"using": "numbers", "pretrained": numbers}, {"using": "new"}):
+        assert_passes(agent, {**new, **using}, use("predict", 2, model="next"))
+        message = rejects(agent, {**new, **using, "estimator": "xgboost.dart"})
+        assert "statement 2 (TO TRAIN): USING: the earlier model is of xgboost.gbtree, not of xgboost.dart" in message
+        message = rejects(agent, {**new, **using, "attributes": {"objective": "reg:gamma"}})
+        assert "the earlier model has objective reg:squarederror" in message
+        message = rejects(agent, {**new, **using, "select": "SELECT a, y FROM source"})
+        assert "b does not exist" in message
+        message = rejects(agent, {**new, **using}, use("explain", 2, model="next", select="SELECT a FROM source"))
+        assert "statement 3 (TO EXPLAIN): the model's column b does not exist" in message
+    # If the program trains the model without an objective, the estimator is known.
+    open_first = {**TRAIN, "attributes": {}}
+    message = rejects(agent, {**new, "using": "new", "estimator": "xgboost.dart"}, first=open_first)
+    assert "not of xgboost.dart" in message
+
+
+def test_queries_are_checked(source: Runner, agent: StandInAgent) -> None:
+    def query(sql: str, **fields: Any) -> dict[str, Any]:
+        return {"index": 1, "kind": "standard", "sql": sql, **fields}
+
+    assert_passes(
+        agent,
+        query("SELECT a FROM source;"),
+        query("-- a\nSELECT 1"),
+        query("WITH q AS (SELECT 1 AS x) SELECT * FROM q"),
+    )
+    assert_passes(agent, query("SELECT p FROM outcome", hangs_on_row=True))
+    message = rejects(agent, query("SELECT nosuch FROM source;"))
+    assert message.startswith("statement 2 (SELECT): ")
+    assert "nosuch" in message
+    assert "did you mean source?" in rejects(agent, query("SELECT a FROM sorce"))
+
+
+def test_function_that_may_create_tables_ends_the_check(source: Runner, agent: StandInAgent) -> None:
+    if "postgresql" not in source.dsn:
+        pytest.skip("functions of others make no tables")
+    source.sql(
+        "CREATE FUNCTION make_it() RETURNS int LANGUAGE plpgsql AS "
+        "$$ BEGIN CREATE TABLE IF NOT EXISTS second (z int); RETURN 1; END $$",
+        "CREATE FUNCTION harmless() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'",
+    )
+    try:
+        reading: dict[str, Any] = {"index": 2, "kind": "standard", "sql": "SELECT z FROM second"}
+        assert_passes(agent, {"index": 1, "kind": "standard", "sql": "SELECT make_it()"}, reading)
+        message = rejects(agent, {"index": 1, "kind": "standard", "sql": "SELECT harmless()"}, reading)
+        assert message.startswith("statement 3 (SELECT): ")
+    finally:
+        source.sql("DROP FUNCTION make_it", "DROP FUNCTION harmless")
+
+
+def test_impossible_result_table_is_rejected(source: Runner, agent: StandInAgent) -> None:
+    message = rejects(agent, use("predict", result_table="no_such_place.outcome"))
+    assert "no_such_place" in message
+    assert message.startswith("statement 2 (TO PREDICT): ")
+    long_name = "x" * 65
+    if "mysql" in source.dsn:
+        message = rejects(agent, use("predict", result_table=long_name))
+        assert "its name has 65 characters, and the database allows 64" in message
+    else:
+        assert_passes(agent, use("predict", result_table=long_name))
+
+
+@pytest.mark.parametrize("value", ["NULL", "''", "'n/a'", "'infinity'"])
+def test_column_without_values_is_not_required_later(source: Runner, agent: StandInAgent, value: str) -> None:
+    """Training omits it, with any word for a missing value."""
+    first = {**TRAIN, "select": f"SELECT a, b, y, CASE WHEN a > 0 THEN {value} END AS void FROM source"}
+    assert "left out" in agent.run(first, ahead=[use("explain")]).succeeded().stdout
+    twice = "SELECT a, b, a AS void, b AS void FROM source"
+    assert_passes(agent, use("explain", select=twice), first=first)
+    message = rejects(agent, use("explain"), first={**first, "select": "SELECT a, b, y, 'x' AS void FROM source"})
+    assert "the model's column void does not exist" in message

@@ -1,0 +1,118 @@
+//! Agents that say nothing or are away, and are heard again.
+
+use super::*;
+
+#[tokio::test]
+async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    stream.beat(700 << 20).await;
+    world.said("no word from the agent for 1 s; its processes had used up to 700 MiB of memory").await;
+    stream.beat(0).await;
+    world.said("the agent is heard again").await;
+    assert_eq!(world.notices().await.len(), 2, "each is said once");
+}
+
+/// So that it need not ask whether the server is there.
+#[tokio::test]
+async fn an_agent_that_only_sends_heartbeats_is_answered() {
+    let world = world().await;
+    let mut stream = world.attach(KEY).await.unwrap();
+    let requests = stream.requests.clone();
+    let beats = async {
+        loop {
+            let beat = attach_request::Message::Heartbeat(Heartbeat::default());
+            requests.send(AttachRequest { message: Some(beat) }).await.unwrap();
+            tokio::time::sleep(SILENCE / 10).await;
+        }
+    };
+    tokio::select! {
+        () = beats => unreachable!("it does not end"),
+        message = stream.next() => assert_eq!(message.unwrap(), Message::Ack(attach_response::Ack { seq: 0 })),
+    }
+}
+
+/// As when its connection is cut, or it is killed.
+#[tokio::test]
+async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.said("no word from the agent for 1 s").await;
+    drop(stream);
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await.len(), 1, "it is said once");
+    let _stream = world.attach(KEY).await.unwrap();
+    world.said("the agent is heard again").await;
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
+    let world = world().await;
+    drop(world.attach(KEY).await.unwrap());
+    world.said("it has not come back to this server").await;
+    let _stream = world.attach(KEY).await.unwrap();
+    world.said("the agent is heard again").await;
+    assert_eq!(world.notices().await.len(), 2, "each is said once");
+}
+
+/// To another server of the same state, which hears its heartbeats.
+#[tokio::test]
+async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
+    let world = world().await;
+    drop(world.attach(KEY).await.unwrap());
+    world.attach_elsewhere().await;
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await, [] as [String; 0]);
+}
+
+/// As after this server was stopped together with the agent: the reconciler of the job reports it, at another server.
+#[tokio::test]
+async fn an_agent_whose_silence_the_reconciler_reported_is_not_awaited_here() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    stream.beat(0).await;
+    world.said("no word from the agent").await;
+    world.reported_unheard().await;
+    drop(stream);
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await.len(), 1, "neither that it is silent nor that it is heard again");
+}
+
+/// As when the other server was stopped, and reads now what the agent had said to it before.
+#[tokio::test]
+async fn an_agent_that_speaks_is_attached_where_it_speaks() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.attach_elsewhere().await;
+    world.speaks_until_it_is_attached_here(&stream).await;
+    world.reported_unheard().await;
+    world.speaks_until_it_is_attached_here(&stream).await;
+    assert_eq!(world.notices().await, [] as [String; 0]);
+}
+
+/// Also while it was away; and nothing is said of an attempt that is over.
+#[tokio::test]
+async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
+    let world = world().await;
+    let stream = world.attach(KEY).await.unwrap();
+    world.found_ended().await;
+    assert_eq!(stream.end().await.code(), Code::FailedPrecondition);
+    tokio::time::sleep(SILENCE * 2).await;
+    assert_eq!(world.notices().await, [] as [&str; 0]);
+}
+
+/// It counts as attached to this server, and has no stream.
+#[tokio::test]
+async fn an_agent_that_left_before_it_was_admitted_is_awaited() {
+    let world = world().await;
+    let go_on = Arc::new(Notify::new());
+    *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
+    tokio::select! {
+        _ = world.attach(KEY) => panic!("it is held up"),
+        () = world.platform.waits.notified() => {}
+    }
+    go_on.notify_one();
+    world.said("no word from the agent").await;
+    let _stream = world.attach(KEY).await.unwrap();
+    world.said("the agent is heard again").await;
+}

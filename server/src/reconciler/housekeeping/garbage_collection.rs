@@ -1,0 +1,71 @@
+//! Removes what attempts left behind whose job is over, or that the store knows nothing of.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use futures::FutureExt as _;
+use sqlflow_job::{AttemptId, JobId};
+use sqlflow_launcher::Execution;
+
+use super::bounded::{self, PASS_ITEMS};
+use super::task::{Progress, Work};
+use crate::reconciler::Context;
+use crate::reconciler::log_throttle::LogThrottle;
+
+/// Time to list what was left behind.
+const LIST_TIME: Duration = Duration::from_secs(60);
+
+pub(super) struct GarbageCollection {
+    context: Arc<Context>,
+    /// What this round has still to look at.
+    left: Vec<Execution>,
+    reported: LogThrottle<AttemptId>,
+}
+
+impl GarbageCollection {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context, left: Vec::new(), reported: LogThrottle::default() }
+    }
+}
+
+#[async_trait]
+impl Work for GarbageCollection {
+    async fn pass(&mut self) -> anyhow::Result<Progress> {
+        let context = Arc::clone(&self.context);
+        if self.left.is_empty() {
+            self.left = tokio::time::timeout(LIST_TIME, context.launchers.leftovers())
+                .await
+                .context("cannot list what attempts left behind in time")?;
+        }
+        let begin = self.left.len().saturating_sub(PASS_ITEMS as usize);
+        // Nearly all of what is there belongs to jobs that go on: one question for all of them, not one each.
+        let jobs: Vec<JobId> = self.left[begin..].iter().map(|left| left.attempt().job.clone()).collect();
+        let live = context.store.live(&jobs).await?;
+        let mut next = self.left.split_off(begin);
+        next.retain(|left| !live.contains(&left.attempt().job));
+        let clean_up = |left: Execution| {
+            let context = Arc::clone(&context);
+            async move {
+                match context.store.load(&left.attempt().job).await? {
+                    Some(record) if !record.job.state.is_final() => Ok(()),
+                    // What still runs is found again.
+                    Some(_) => left.clean_up(false).await.map(drop),
+                    None => left.clean_up_orphan().await,
+                }
+            }
+            .boxed()
+        };
+        let done = bounded::each(&next, clean_up, |left, error| {
+            let attempt = left.attempt();
+            context.metrics.housekeeping_failed();
+            if self.reported.is_news(attempt, &error, Instant::now()) {
+                tracing::warn!(%attempt, error = format!("{error:#}"), "cannot remove what the attempt left behind");
+            }
+        });
+        let done = done.await;
+        self.left.extend(next.into_iter().skip(done));
+        Ok(if self.left.is_empty() { Progress::Done } else { Progress::More })
+    }
+}

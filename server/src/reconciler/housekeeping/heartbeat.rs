@@ -1,0 +1,31 @@
+//! Says that this server is there, which prolongs its lease.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::task::{Progress, Work};
+use crate::reconciler::Context;
+
+/// A server that was silent for longer was away, and that time does not count against clients.
+const TOLERANCE: Duration = Duration::from_secs(4);
+
+pub(super) struct Heartbeat {
+    context: Arc<Context>,
+}
+
+impl Heartbeat {
+    pub(super) fn new(context: Arc<Context>) -> Self {
+        Self { context }
+    }
+}
+
+#[async_trait]
+impl Work for Heartbeat {
+    async fn pass(&mut self) -> anyhow::Result<Progress> {
+        let Context { store, membership, limits, .. } = &*self.context;
+        store.heartbeat(membership.id(), limits.lease, TOLERANCE).await?;
+        Ok(Progress::Done)
+    }
+}

@@ -1,0 +1,229 @@
+//! How attempts end, and what the log has of it then.
+
+use nix::errno::Errno;
+
+use super::watching::Look;
+use super::*;
+
+/// Records that cannot be read, after one that can.
+#[derive(Debug)]
+struct Unreadable(Option<Vec<Record>>, Errno);
+
+#[async_trait]
+impl RecordSource for Unreadable {
+    async fn batch(&mut self) -> io::Result<Vec<Record>> {
+        self.0.take().ok_or_else(|| self.1.into())
+    }
+}
+
+/// What comes of an attempt when its records could not be read for a minute, and fail by this error now.
+async fn settle_unreadable(errno: Errno) -> (World, Result<(), Stop>) {
+    let world = world(None).await;
+    world.attach().await;
+    let mut reconciler = world.job_reconciler();
+    let now = Instant::now();
+    for ago in [80, 70, 60, 50, 40, 30, 20, 10] {
+        reconciler
+            .attempt_view(&world.attempt)
+            .unreadable
+            .note(now.checked_sub(Duration::from_secs(ago)).unwrap());
+    }
+    let head = Record { seq: 1, payload: Some(Payload::Head(Head::default())), ..Record::default() };
+    let records: Box<dyn RecordSource> = Box::new(Unreadable(Some(vec![head]), errno));
+    let artifacts = AgentArtifacts { records: Some(records), ..AgentArtifacts::default() };
+    let settled = reconciler.settle(world.attempt.clone(), artifacts, None).await;
+    (world, settled)
+}
+
+/// A full table of open files says nothing about the attempt's records, which are intact.
+#[tokio::test]
+async fn records_are_not_given_up_while_resources_are_exhausted() {
+    for errno in [Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM] {
+        let (world, settled) = settle_unreadable(errno).await;
+        assert!(matches!(settled, Err(Stop::Fault(_))), "{errno}");
+        assert!(world.job().await.attempt(&world.attempt).unwrap().outcome().is_none(), "{errno}");
+    }
+}
+
+#[tokio::test]
+async fn records_that_cannot_be_read_for_a_minute_are_lost() {
+    let (world, settled) = settle_unreadable(Errno::EIO).await;
+    assert!(settled.is_ok());
+    assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+}
+
+#[tokio::test]
+async fn records_that_could_be_read_once_have_their_full_time_again() {
+    let world = world(None).await;
+    world.attach().await;
+    let mut reconciler = world.job_reconciler();
+    reconciler.attempt_view(&world.attempt).unreadable.note(Instant::now());
+    let artifacts = AgentArtifacts { records: Some(Box::new(Kept(Vec::new()))), ..AgentArtifacts::default() };
+    assert!(reconciler.settle(world.attempt.clone(), artifacts, None).await.is_ok());
+    let later = Instant::now() + Duration::from_secs(10);
+    assert_eq!(reconciler.attempt_view(&world.attempt).unreadable.note(later), Duration::ZERO);
+}
+
+/// What a training of days has made is not thrown away because one Pod could not come to publish it.
+#[tokio::test]
+async fn kept_work_outlives_an_attempt_that_is_given_up() {
+    let world = world(None).await;
+    let instance = world.attach().await;
+    let kept = Outcome {
+        output_kept: true,
+        ..Outcome::by_server(Reason::PublishFailed, "the storage is away", false)
+    };
+    let attempt = world.attempt.clone();
+    world.update(Event::OutcomeReported { attempt, instance, outcome: kept }).await;
+    world.update(World::created()).await;
+    world.reconcile();
+    let second = AttemptId { number: 2, ..world.attempt.clone() };
+    let outcome = world.outcome(&second).await;
+    assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
+}
+
+/// Nobody cancelled the job: what took too long was to clean up behind it.
+#[tokio::test]
+async fn a_clean_up_that_takes_too_long_has_its_own_end() {
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, 0).await;
+    world.reconcile();
+    let outcome = world.outcome(&clean_up).await;
+    assert_eq!(outcome.reason, Reason::Deadline);
+    assert!(
+        outcome.message.starts_with("the scratch table was not dropped within 60 s"),
+        "{}",
+        outcome.message
+    );
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
+/// It waited for its Pod.
+#[tokio::test]
+async fn a_clean_up_that_took_long_to_begin_has_not_taken_too_long() {
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.attach_clean_up(&clean_up, clock::now_ms()).await;
+    world.reconcile();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::Lost);
+
+    let world = world_of(None, false).await;
+    let clean_up = world.clean_up().await;
+    world.reconcile();
+    assert_eq!(world.outcome(&clean_up).await.reason, Reason::LaunchFailed, "it never began");
+}
+
+/// What holds the run slots may be a training of days.
+#[tokio::test]
+async fn a_clean_up_waits_for_no_run_slot() {
+    let world = world_of(None, false).await;
+    world.launcher.full.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    let clean_up = world.clean_up_to_launch().await;
+    world.reconcile();
+    let ended = tokio::time::timeout(Duration::from_secs(20), world.outcome(&clean_up)).await;
+    ended.expect("it waits for a run slot");
+    assert_eq!(world.launches(), 1);
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
+/// A controller speaks for it, and no agent attaches: the limit counts from when it was seen to run.
+#[tokio::test]
+async fn a_clean_up_whose_controller_never_answers_is_ended_too() {
+    let world = world_of(None, false).await;
+    world.launcher.controlled.set(None).unwrap();
+    let clean_up = world.clean_up_that_runs().await;
+    let (job, mut reconciler, begin) = (world.job().await, world.job_reconciler(), clock::now_ms());
+    let execution = reconciler.context.launchers.of(&job, &clean_up);
+    assert!(!reconciler.is_overdue_clean_up(&job, &execution, i64::MAX), "it was not seen to run");
+    assert!(matches!(reconciler.look(&job, clean_up.clone(), false).await, Ok(Look::Same)));
+    let end = clock::now_ms();
+    assert!(!reconciler.is_overdue_clean_up(&job, &execution, begin + 60_000));
+    assert!(reconciler.is_overdue_clean_up(&job, &execution, end + 60_001));
+
+    reconciler.attempt_view(&clean_up).seen_ms = Some(0);
+    reconciler.reconcile().await;
+    let outcome = world.outcome(&clean_up).await;
+    assert_eq!(outcome.reason, Reason::Deadline, "{}", outcome.message);
+    assert_eq!(world.stopped(), [(clean_up, false)]);
+    assert_eq!(world.failure().await, Failure::new(Cause::Lost, "its node is gone"));
+}
+
+/// The reconciler's copy of the job says that there was never an agent; the store says otherwise by then.
+#[tokio::test]
+async fn an_agent_that_attached_while_it_was_looked_for_is_lost_and_not_missing() {
+    let world = world_of(None, false).await;
+    world.race(false);
+    world.memory_peaks.note(&world.attempt, 900 << 20);
+    world.reconcile();
+    let outcome = world.outcome(&world.attempt).await;
+    assert_eq!(outcome.reason, Reason::Lost, "{}", outcome.message);
+    assert!(
+        outcome.message.ends_with("; its processes had used up to 900 MiB of memory"),
+        "{}",
+        outcome.message
+    );
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+#[tokio::test]
+async fn what_it_started_meanwhile_may_have_executed() {
+    let world = world_of(None, false).await;
+    world.race(true);
+    world.reconcile();
+    let failure = world.failure().await;
+    assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+    assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+}
+
+/// The store may fail between that and the record of the attempt's end, and a reconciler without a lease may come late.
+#[tokio::test]
+async fn what_is_missing_of_an_attempt_is_said_once() {
+    let world = world(None).await;
+    world.attach().await;
+    for _ in 0..3 {
+        let settled =
+            world.job_reconciler().settle(world.attempt.clone(), AgentArtifacts::default(), None).await;
+        assert!(settled.is_ok());
+    }
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1);
+}
+
+/// A reconciler that died, or lost its lease, after it had closed the log.
+#[tokio::test]
+async fn a_log_that_was_closed_before_gets_no_second_end() {
+    let world = world(None).await;
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
+    let end = Notice { kind: notice::Kind::End.into(), text: "cancelled".to_owned() };
+    let record = Record { payload: Some(Payload::Notice(end)), ..Record::default() };
+    let entries = vec![Entry { producer: Producer::server(0), record }];
+    world.log.append(&world.attempt.job, entries.clone()).await.unwrap();
+    world.reconcile();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+    // It has not noticed yet that it lost its lease.
+    world.log.append(&world.attempt.job, entries).await.unwrap();
+    let is_end = |it: &Payload| matches!(it, Payload::Notice(it) if it.kind() == notice::Kind::End);
+    assert_eq!(world.count(is_end).await, 1);
+}
+
+/// Where a framework runs several processes for one attempt, no agent comes, and none is waited for.
+#[tokio::test]
+async fn a_controllers_word_is_an_attempts_outcome_and_its_records_are_logged() {
+    let world = world(None).await;
+    let succeeded = agent::outcome::Reason::Succeeded.into();
+    let outcome = agent::Outcome { reason: succeeded, last_seq: 1, ..agent::Outcome::default() };
+    world.launcher.controlled.set(Some(outcome)).unwrap();
+    world.reconcile();
+    let mut changes = world.store.watch(&world.attempt.job);
+    while !world.job().await.state.is_final() {
+        changes.changed().await.unwrap();
+    }
+    let job = world.job().await;
+    assert_eq!(job.state, JobState::Succeeded);
+    assert_eq!(job.attempt(&world.attempt).unwrap().tracker_url.as_deref(), Some("http://platform/1"));
+    assert_eq!(world.count(|it| matches!(it, Payload::Head(_))).await, 1);
+    assert_eq!(world.count(|it| matches!(it, Payload::Gap(_))).await, 0, "nothing is missing");
+    assert_eq!(world.stopped(), []);
+}

@@ -1,0 +1,191 @@
+//! The launcher of the tests: it says what a test wants.
+
+use std::io;
+use std::sync::{Mutex, OnceLock};
+
+use async_trait::async_trait;
+use sqlflow_job::InstanceHash;
+use sqlflow_job_store::{SqliteStore, Store};
+use sqlflow_launcher::{
+    AgentArtifacts, CleanUp, End, LaunchError, LaunchRequirements, Launched, Launcher, Observation,
+    PendingReason, RecordSource, Supervision, Target,
+};
+use sqlflow_proto::agent;
+use sqlflow_proto::v1::Head;
+use sqlflow_result_log::{ResultLog, TieredLog};
+use tokio::sync::watch;
+
+use super::super::*;
+use super::{MANY, started};
+use crate::attach_errors::{AttachError, AttachErrors};
+
+/// So many of the first clean-ups fail.
+const BAD_CLEAN_UPS: usize = 2;
+
+/// Says that every agent runs, and is looked at again at once; agents are waited for no longer than one look.
+#[derive(Default)]
+pub(super) struct AlwaysRunning {
+    pub(super) looks: watch::Sender<usize>,
+    pub(super) stopped: Mutex<Vec<(AttemptId, bool)>>,
+    pub(super) attach_errors: AttachErrors,
+    /// What each look finds that another agent was told.
+    pub(super) refusal: Option<AttachError>,
+    /// If set, agents do not run but have come and gone.
+    pub(super) race: OnceLock<Race>,
+    /// If set, nothing runs.
+    pub(super) gone: OnceLock<()>,
+    /// If set, no place is free.
+    pub(super) full: OnceLock<()>,
+    /// If set, there are no agents: a framework's controller runs attempts to this end; `None`: until they are stopped.
+    pub(super) controlled: OnceLock<Option<agent::Outcome>>,
+    /// If set, it knows nothing of any agent, for this reason.
+    pub(super) unknown: OnceLock<&'static str>,
+    /// If set, nothing runs of this attempt.
+    pub(super) dead: OnceLock<AttemptId>,
+    /// If set, an agent starts between a look that finds nothing and the clean-up.
+    pub(super) late: OnceLock<()>,
+    /// If set, it tells of no change, and is to be looked at seldom.
+    pub(super) silent: OnceLock<()>,
+    /// Launches and clean-ups, in order.
+    pub(super) calls: Mutex<Vec<Call>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    Launch,
+    CleanUp,
+}
+
+/// What a controller has kept of one attempt.
+#[derive(Debug)]
+pub(super) struct Kept(pub(super) Vec<Record>);
+
+#[async_trait]
+impl RecordSource for Kept {
+    async fn batch(&mut self) -> io::Result<Vec<Record>> {
+        Ok(std::mem::take(&mut self.0))
+    }
+}
+
+/// While an attempt is looked at, its agent attaches through another server, and dies.
+pub(super) struct Race {
+    pub(super) store: Arc<SqliteStore>,
+    pub(super) log: Arc<TieredLog>,
+    /// It also starts a statement.
+    pub(super) starts: bool,
+}
+
+impl Race {
+    async fn observe(&self, attempt: &AttemptId) -> Observation {
+        let event = Event::AgentAttached {
+            attempt: attempt.clone(),
+            instance: InstanceHash::of(b"elsewhere"),
+            server: "s".to_owned(),
+            is_local: false,
+        };
+        // Later looks come after the attempt's end.
+        let _ = self.store.update(&attempt.job, None, event, 0).await;
+        if self.starts {
+            self.log.append(&attempt.job, vec![started(attempt)]).await.unwrap();
+        }
+        Observation::Gone(Box::default())
+    }
+}
+
+#[async_trait]
+impl Launcher for AlwaysRunning {
+    fn name(&self) -> &'static str {
+        "local"
+    }
+
+    async fn launch(&self, _: &Target, requirements: &LaunchRequirements) -> Result<Launched, LaunchError> {
+        assert_eq!(requirements.assignment.is_some(), self.controlled.get().is_some());
+        self.calls.lock().unwrap().push(Call::Launch);
+        if self.full.get().is_some() && !requirements.cleans_up {
+            return Err(LaunchError::NoFreeSlot { before: 0 });
+        }
+        Ok(Launched { tracker_url: Some("http://platform/1".to_owned()) })
+    }
+
+    async fn ready(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    async fn observe(&self, target: &Target) -> Observation {
+        let attempt = &target.attempt;
+        if let Some(race) = self.race.get() {
+            return race.observe(attempt).await;
+        }
+        if let Some(why) = self.unknown.get() {
+            return Observation::Unknown((*why).to_owned());
+        }
+        if let Some(refusal) = &self.refusal {
+            self.attach_errors.note(attempt, refusal.clone());
+        }
+        self.looks.send_modify(|looks| *looks += 1);
+        if self.gone.get().is_some() || self.dead.get() == Some(attempt) {
+            return Observation::Gone(Box::default());
+        }
+        match self.controlled.get() {
+            Some(Some(outcome)) if *self.looks.borrow() > MANY => {
+                let payload = Some(Payload::Head(Head::default()));
+                let kept = Kept(vec![Record { seq: 1, payload, ..Record::default() }]);
+                let end = End::Reported(outcome.clone());
+                let artifacts =
+                    AgentArtifacts { end, records: Some(Box::new(kept)), ..AgentArtifacts::default() };
+                Observation::Gone(Box::new(artifacts))
+            }
+            Some(None) if !self.stopped.lock().unwrap().is_empty() => Observation::Gone(Box::default()),
+            Some(_) | None => Observation::Running,
+        }
+    }
+
+    fn supervision(&self) -> Supervision {
+        match self.controlled.get() {
+            Some(_) => Supervision::Controller,
+            None => Supervision::Agent,
+        }
+    }
+
+    fn attach_pending(&self) -> PendingStatus {
+        PendingStatus {
+            reason: PendingReason::Attach,
+            message: "nothing was heard".to_owned(),
+            timeout: Duration::ZERO,
+        }
+    }
+
+    async fn stop(&self, target: &Target, forced: bool) {
+        self.stopped.lock().unwrap().push((target.attempt.clone(), forced));
+    }
+
+    async fn clean_up(&self, _: &Target, _: bool) -> anyhow::Result<CleanUp> {
+        let mut calls = self.calls.lock().unwrap();
+        calls.push(Call::CleanUp);
+        if self.late.get().is_some() {
+            return Ok(CleanUp::StillRuns);
+        }
+        let clean_ups = calls.iter().filter(|call| **call == Call::CleanUp).count();
+        anyhow::ensure!(clean_ups > BAD_CLEAN_UPS, "it cannot be removed now");
+        Ok(CleanUp::Done)
+    }
+
+    async fn clean_up_orphan(&self, _: &Target) -> anyhow::Result<()> {
+        Ok(())
+    }
+
+    async fn leftovers(&self) -> Vec<Target> {
+        Vec::new()
+    }
+
+    async fn changed(&self, _: &Target) {
+        if self.silent.get().is_some() {
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
+    }
+
+    fn look_period(&self) -> Duration {
+        if self.silent.get().is_some() { SAFETY_PERIOD } else { LOOK_PERIOD }
+    }
+}

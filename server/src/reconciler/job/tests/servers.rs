@@ -1,0 +1,100 @@
+//! Jobs that another server reconciles, wrote, or must reconcile; and a state that is older than the log.
+
+use super::*;
+
+/// As after a backup of the state was restored: it knows nothing of the attempt's agent, or of the attempt.
+#[tokio::test]
+async fn what_a_restored_state_has_forgotten_is_not_executed_again() {
+    for is_created in [true, false] {
+        let world = world_of(None, false).await;
+        world.launcher.gone.set(()).unwrap();
+        world.log_of_a_newer_state().await;
+        if is_created {
+            world.update(World::created()).await;
+        }
+        world.reconcile();
+        let failure = world.failure().await;
+        assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
+        assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
+        assert_eq!(world.launches(), 0);
+        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    }
+}
+
+/// A cancel does not hide it.
+#[tokio::test]
+async fn what_a_restored_state_has_forgotten_is_said_when_the_job_is_cancelled() {
+    let world = world_of(None, false).await;
+    world.launcher.gone.set(()).unwrap();
+    world.log_of_a_newer_state().await;
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "cancelled"))).await;
+    world.reconcile();
+    let failure = world.failure().await;
+    assert_eq!(failure.cause, Cause::Cancelled);
+    assert!(failure.message.contains("may have executed"), "{}", failure.message);
+    assert_eq!(world.launches(), 0);
+}
+
+/// It attaches again, and tells the rest.
+#[tokio::test]
+async fn an_agent_that_a_restored_state_has_forgotten_is_waited_for() {
+    let world = world_of(Some(refusal(true)), false).await;
+    world.log_of_a_newer_state().await;
+    world.reconcile();
+    assert_eq!(world.phase_after_many_looks().await, Phase::Launched);
+    assert_eq!((world.launches(), world.stopped()), (0, Vec::new()));
+}
+
+#[tokio::test]
+async fn a_job_that_waits_for_a_place_hears_a_cancel_through_another_server() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.launcher.gone.set(()).unwrap();
+    world.reconcile();
+    world.said("waiting for a run slot").await;
+    let other = SqliteStore::open(&world.state_file()).await.unwrap();
+    let cancel = Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"));
+    other.update(&world.attempt.job, None, cancel, 0).await.unwrap();
+    assert_eq!(world.failure().await.cause, Cause::Cancelled);
+}
+
+/// It would stand before others in the queue.
+#[tokio::test]
+async fn a_reconciler_that_lost_its_lease_does_not_wait_for_a_run_slot() {
+    let world = world(None).await;
+    world.launcher.full.set(()).unwrap();
+    world.reconcile();
+    world.said("waiting for a run slot").await;
+    world.lose_lease().await;
+    world.drives_nothing().await;
+}
+
+/// Another server may be able to ask; if none is, this one takes the job again, and says nothing new.
+#[tokio::test]
+async fn a_job_whose_attempt_runs_elsewhere_is_left_to_others_until_it_changes() {
+    let world = world(None).await;
+    let launcher_id = LauncherId::of("kubernetes");
+    world.update(Event::AttemptCreated { step: 0, role: Role::Run, launcher_id }).await;
+    world.reconcile();
+    world.said("which this server cannot ask").await;
+    tokio::spawn(Housekeeping::new(world.reconciler.clone()).run());
+    let left = || world.reconciler.released.resting(Instant::now());
+    let epoch = async || world.store.load(&world.attempt.job).await.unwrap().unwrap().lease_epoch;
+    until("it is left", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(epoch().await, Lease::FIRST_EPOCH);
+    world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"))).await;
+    until("it is taken again", async || epoch().await > Lease::FIRST_EPOCH).await;
+    until("it is left again", async || left() == [world.attempt.job.clone()]).await;
+    assert_eq!(world.count(is_notice).await, 1, "it is said once");
+    world.reconciler.shutdown.cancel();
+}
+
+/// As in a rolling upgrade: each of its writes would fail.
+#[tokio::test]
+async fn a_job_that_a_newer_server_wrote_is_left_to_newer_servers() {
+    let world = world(None).await;
+    fixture::tamper(&world.state_file(), "UPDATE jobs SET doc_version = 99");
+    world.reconcile();
+    world.drives_nothing().await;
+    assert_eq!(world.store.held(world.reconciler.server(), None, 1).await.unwrap(), []);
+}

@@ -1,0 +1,210 @@
+//! `run`: a program from its text to its end.
+
+use std::time::{Duration, Instant};
+
+use sqlflow_proto::v1::{JobStatus, Request, Session, Token};
+use sqlflow_text::escape::escaped;
+use tonic::{Code, Status};
+
+use super::Form;
+use super::read::{conclude, read_program, read_to_end};
+use super::source::DataSource;
+use crate::args::Run;
+use crate::client::Client;
+use crate::console::Console;
+use crate::failure::{Failure, is_transient};
+use crate::follow::Follower;
+use crate::interrupt::Interrupts;
+use crate::render::json::{JsonView, write_line};
+use crate::render::program_error::program_error;
+use crate::render::text::TextView;
+use crate::render::{Screen as _, Tone, View};
+use crate::token;
+use crate::token_store::Memory;
+use crate::trace::Trace;
+
+/// Pause before Run is repeated: a server that restarts is back by then.
+const RUN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How long a command whose output was closed waits for the server to take its cancellation.
+const LAST_CALL: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(
+    args: &Run,
+    source: &DataSource,
+    form: Form,
+    client: Client,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    let trace = Trace::begin().map_err(|error| Failure::Usage(format!("{error:#}")))?;
+    let ended = traced(args, source, form, client, console, &trace).await;
+    // Not the message: it may quote the program and the data.
+    let sent = trace.end(ended.as_ref().err().map(|failure| failure.kind().to_owned())).await;
+    if let Err(error) = sent {
+        console.line(Tone::Warning, &format!("warning: spans are lost: {error:#}"));
+    }
+    ended
+}
+
+async fn traced(
+    args: &Run,
+    source: &DataSource,
+    form: Form,
+    mut client: Client,
+    console: &mut Console,
+    trace: &Trace,
+) -> Result<(), Failure> {
+    let sql = read_program(&args.program)?;
+    let request = Request {
+        sql: sql.clone(),
+        session: Some(Session {
+            db_conn_str: source.checked(client.server())?,
+            user_id: args.user.clone().unwrap_or_else(login_name),
+            exit_on_submit: args.detach,
+            fetch_timeout_seconds: args.fetch_timeout,
+            ..Session::default()
+        }),
+        // 128 random bits: with it a Run whose answer was lost can be repeated, and nobody can guess it.
+        request_id: format!("{:032x}", rand::random::<u128>()),
+    };
+    if let Some(doubt) = source.doubt(client.server()) {
+        console.line(Tone::Warning, &escaped(&doubt));
+    }
+    let token = match run_once(&mut client, request, trace, args.reading.patience).await {
+        Ok(token) => token,
+        Err(unanswered) => return Err(refused(&unanswered, &sql, client.server())),
+    };
+    // From here on Ctrl+C cancels; nobody can have seen the job before.
+    let interrupts = match args.detach {
+        true => None,
+        false => Some(Interrupts::that_cancel(client.clone(), token.token.clone())?),
+    };
+    announce(args, &token, form.json, console)?;
+    let Some(interrupts) = interrupts else { return Ok(()) };
+
+    // An explicit cursor: a page that is lost on its way can be had again, and the plain token's place is left alone.
+    let mut follower = Follower::new(client.clone(), token::at(&token.token, 0), args.reading.patience);
+    console.save_displays_in(args.reading.save_displays.clone());
+    let mut view: Box<dyn View> = if form.json {
+        Box::new(JsonView::default())
+    } else {
+        Box::new(TextView::new(&token.job_id, args.reading.quiet, form.style))
+    };
+    match read_to_end(&mut follower, view.as_mut(), console, Some(&interrupts)).await {
+        Ok(status) => finished(args, &token.job_id, &status, &interrupts, console),
+        Err(Failure::ClosedOutput) => Err(closed_output(args, client, &token, console).await),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Who runs it unless they say otherwise.
+fn login_name() -> String {
+    ["USER", "LOGNAME"].iter().find_map(|name| std::env::var(name).ok()).unwrap_or_default()
+}
+
+/// Why there is no token.
+struct Unanswered {
+    status: Status,
+    /// A call before this one may have arrived, or this one.
+    may_be_accepted: bool,
+}
+
+/// Runs the program once, also when the answer to a call is lost: the request id makes the next one harmless. While the job
+/// may have been accepted the server is waited for as long as a reader of the job waits for it.
+async fn run_once(
+    client: &mut Client,
+    request: Request,
+    trace: &Trace,
+    patience: Duration,
+) -> Result<Token, Unanswered> {
+    let begun = Instant::now();
+    let (mut is_first, mut may_be_accepted) = (true, false);
+    loop {
+        let status = match client.run(request.clone(), trace).await {
+            Ok(token) => return Ok(token),
+            Err(status) => status,
+        };
+        let is_lost = is_transient(&status);
+        may_be_accepted |= is_lost && !never_connected(&status);
+        let is_waited_for = may_be_accepted && begun.elapsed() + RUN_AGAIN_AFTER <= patience;
+        if !is_lost || !(is_first || is_waited_for) {
+            return Err(Unanswered { status, may_be_accepted });
+        }
+        is_first = false;
+        tokio::time::sleep(RUN_AGAIN_AFTER).await;
+    }
+}
+
+/// Says which job it is, and remembers its token.
+fn announce(args: &Run, token: &Token, json: bool, console: &mut Console) -> Result<(), Failure> {
+    console.line(Tone::Dim, &format!("job {}", token.job_id));
+    if !token.job_tracer_url.is_empty() {
+        console.line(Tone::Dim, &format!("page {}", escaped(&token.job_tracer_url)));
+    }
+    if !args.no_remember {
+        let remembered = Memory::of_user().and_then(|memory| memory.add(&token.job_id, &token.token));
+        if let Err(error) = remembered {
+            console.line(Tone::Warning, &format!("warning: {error:#}"));
+        }
+    }
+    if json {
+        let line = serde_json::json!({ "type": "job", "job": token.job_id, "token": token.token });
+        write_line(console, &line)?;
+    } else if args.detach {
+        console.results(format!("{}\n", token.token).as_bytes())?;
+    } else if args.no_remember {
+        // Without it nobody could ever come back to the job.
+        console.line(Tone::Dim, &format!("token {}", token.token));
+    }
+    console.flush()
+}
+
+fn finished(
+    args: &Run,
+    job: &str,
+    status: &JobStatus,
+    interrupts: &Interrupts,
+    console: &mut Console,
+) -> Result<(), Failure> {
+    match conclude(job, status, args.reading.quiet, console) {
+        Err(Failure::Cancelled(sentence)) if interrupts.interrupted() => Err(Failure::Interrupted(sentence)),
+        ended => ended,
+    }
+}
+
+/// Nobody reads the rows any more, as behind `| head`: the job ends as its command does, and says so, as statements
+/// that had not run yet never will.
+async fn closed_output(args: &Run, mut client: Client, token: &Token, console: &mut Console) -> Failure {
+    let cancelled = tokio::time::timeout(LAST_CALL, client.cancel(&token.token)).await;
+    if !matches!(cancelled, Ok(Ok(_))) {
+        let job = &token.job_id;
+        console.line(Tone::Warning, &format!("job {job} could not be cancelled: the server does not answer"));
+    } else if !args.reading.quiet {
+        console.line(Tone::Dim, &format!("job {} cancelled: standard output was closed", token.job_id));
+    }
+    Failure::ClosedOutput
+}
+
+/// Why there is no job, or nobody knows whether there is one.
+fn refused(unanswered: &Unanswered, sql: &str, server: &str) -> Failure {
+    let Unanswered { status, may_be_accepted } = unanswered;
+    if status.code() == Code::InvalidArgument {
+        return Failure::Usage(program_error(status.message(), sql));
+    }
+    match Failure::from_status(status, server) {
+        Failure::Server(sentence) if *may_be_accepted => {
+            Failure::Server(format!("{sentence}; the job may have been accepted: see `sqlflowctl list`"))
+        }
+        failure => failure,
+    }
+}
+
+fn never_connected(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}

@@ -1,0 +1,48 @@
+//! `sqlflowctl`, the command line of the SQLFlow job runner.
+//!
+//! - `args`: what can be asked for. `commands`: what is then done.
+//! - `client`, `follow`, `interrupt`: the server's side: calls, a job's log through faults, Ctrl+C.
+//! - `render`: records to text or JSON, with no I/O. `console`: where that goes.
+//! - `remember`, `token`: how a job is named. `failure`: how a command ends. `manual`: pages and completion.
+
+mod args;
+mod client;
+mod commands;
+mod console;
+mod failure;
+mod follow;
+mod interrupt;
+mod manual;
+mod pager;
+mod render;
+mod token;
+mod token_store;
+mod trace;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match args::Cli::read() {
+        Ok(cli) => cli,
+        Err((text, status)) => {
+            // Who reads it may be gone.
+            let _ = write!(std::io::stderr(), "{text}");
+            return ExitCode::from(u8::try_from(status).unwrap_or(2));
+        }
+    };
+    let mut console = console::Console::new(cli.global.color);
+    // The second thread waits for Ctrl+C, also while the first is blocked writing.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(commands::run(cli, &mut console)),
+        Err(error) => Err(failure::Failure::Other(anyhow::Error::new(error).context("cannot start"))),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.fail(&failure);
+            ExitCode::from(failure.exit_status())
+        }
+    }
+}

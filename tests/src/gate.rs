@@ -1,0 +1,47 @@
+//! A gate: a FIFO at which a command waits for its test.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::libc::O_NONBLOCK;
+use nix::sys::stat::Mode;
+
+use crate::until::until;
+
+/// A FIFO that a command reads a line from, as `read line < gate` does.
+#[derive(Debug)]
+pub struct Gate(PathBuf);
+
+impl Gate {
+    /// Makes the FIFO. Call it before the command is started, which then cannot miss it.
+    #[must_use]
+    pub fn new(path: &Path) -> Self {
+        nix::unistd::mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        Self::at(path)
+    }
+
+    /// The gate that was made at this path.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
+    }
+
+    /// Lets the command go on once it waits at the gate. A command that never comes fails the test.
+    pub fn open(&self) {
+        let mut writer = None;
+        until("the command waits at the gate", || {
+            match std::fs::File::options().write(true).custom_flags(O_NONBLOCK).open(&self.0) {
+                Ok(file) => writer = Some(file),
+                // Nobody has it open to read.
+                Err(error) if error.raw_os_error() == Some(Errno::ENXIO as i32) => {}
+                Err(error) => panic!("{}: {error}", self.0.display()),
+            }
+            writer.is_some()
+        });
+        writer.unwrap().write_all(b"go\n").unwrap();
+    }
+}
