@@ -134,6 +134,7 @@ pub(super) struct StorageError {
 }
 
 /// The error code of a storage, such as `NoSuchUpload`.
+#[cfg_attr(not(any(feature = "objects", test)), expect(dead_code, reason = "object stores classify by it"))]
 pub(super) fn code(error: &io::Error) -> Option<&str> {
     error.get_ref()?.downcast_ref::<StorageError>()?.code.as_deref()
 }

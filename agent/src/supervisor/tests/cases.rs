@@ -336,7 +336,7 @@ fn reported(actions: &[Action]) -> &ExitReport {
 fn exhausted_start_is_retried_with_one_warning() {
     let (mut machine, mut actions) = starting(OutputSink::Server, StartFault::Exhausted);
     let Action::Warn(said) = actions.remove(0) else { panic!("nothing is said: {actions:?}") };
-    assert_eq!(said, "cannot start python; trying again for up to 60 s");
+    assert_eq!(said, "cannot start python; retrying for up to 60 s");
     let mut paused = Duration::ZERO;
     while let [Action::SetTimer(Timer::StartAgain, pause)] = actions[..] {
         assert!(pause >= Duration::from_millis(100) && pause <= Duration::from_secs(5), "{pause:?}");
@@ -347,7 +347,7 @@ fn exhausted_start_is_retried_with_one_warning() {
     assert!(paused >= Duration::from_secs(60) && paused < Duration::from_secs(70), "{paused:?}");
     let report = reported(&actions);
     assert_eq!((report.reason, report.retryable), (Reason::StartFailed, true));
-    assert_eq!(report.message, "cannot start python; tried again for 60 s");
+    assert_eq!(report.message, "cannot start python; retried for 60 s");
 }
 
 #[test]
