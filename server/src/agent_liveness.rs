@@ -1,50 +1,51 @@
-//! When a person is to hear that an agent is silent, and that it is heard again. Pure; the caller brings the time.
+//! Liveness of agents: when a silent agent, and its return, are reported to the user. Pure; the caller passes the
+//! time.
 
 use std::time::{Duration, Instant};
 
-/// How often agents are asked to say that they live.
+/// Period of heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_secs(5);
-/// An agent that is not heard for so long is said to be silent: three heartbeats.
+/// Silence after which an agent is reported: three heartbeats.
 pub const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 
-/// Looks that a silence lasts until it is news. Between two of them no more than a period counts: a server that stood still
-/// heard nothing because of itself.
+/// Number of checks until a silence is reported. Between two checks at most one period counts: a stopped server
+/// received nothing.
 const LOOKS: u32 = 3;
 
-/// Since when nothing was heard of an agent.
+/// Time without a message from an agent.
 #[derive(Debug)]
 pub struct AgentLiveness {
-    /// So long is no news.
+    /// Silence that is not reported yet.
     allowed: Duration,
     lasted: Duration,
     looked: Instant,
     is_said: bool,
 }
 
-/// What a person is to hear.
+/// What to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum News {
-    /// Nothing was heard for as long as is allowed.
+    /// The agent has been silent for longer than allowed.
     Silent,
-    /// That is over.
+    /// The agent is heard again.
     HeardAgain,
 }
 
 impl AgentLiveness {
-    /// Of an agent that was heard just now.
+    /// Starts with an agent that was heard just now.
     #[must_use]
     pub fn begin(allowed: Duration, now: Instant) -> Self {
         Self { allowed, lasted: Duration::ZERO, looked: now, is_said: false }
     }
 
-    /// The agent said something.
+    /// The agent sent a message.
     pub fn heard(&mut self, now: Instant) -> Option<News> {
         self.lasted = Duration::ZERO;
         self.looked = now;
         std::mem::take(&mut self.is_said).then_some(News::HeardAgain)
     }
 
-    /// It has said nothing since the look before.
+    /// The agent sent nothing since the last check.
     pub fn look(&mut self, now: Instant) -> Option<News> {
         self.lasted += now.saturating_duration_since(self.looked).min(self.period());
         self.looked = now;
@@ -55,57 +56,58 @@ impl AgentLiveness {
         Some(News::Silent)
     }
 
-    /// Whether the silence was said, and is not over.
+    /// Whether the silence was reported and continues.
     #[must_use]
     pub fn is_said(&self) -> bool {
         self.is_said
     }
 
-    /// How long after the agent was heard, or looked for, to look.
+    /// Period of checks.
     #[must_use]
     pub fn period(&self) -> Duration {
         Self::period_of(self.allowed)
     }
 
-    /// The same of a silence of which so long is no news.
+    /// Period of checks for an allowed silence.
     #[must_use]
     pub fn period_of(allowed: Duration) -> Duration {
         allowed / LOOKS
     }
 
-    /// An agent that was told nothing for so long gets an answer to its heartbeat. That is every second heartbeat, and sooner
-    /// than the agent asks by itself.
+    /// Time without a message to the agent after which a heartbeat is answered. That is every second heartbeat,
+    /// earlier than the agent asks for an answer itself.
     #[must_use]
     pub fn answer_after(&self) -> Duration {
         self.period() * 9 / 5
     }
 
-    /// How long may be silent what is no news.
+    /// Silence that is not reported.
     #[must_use]
     pub fn allowed(&self) -> Duration {
         self.allowed
     }
 }
 
-/// What an agent said while the server stood still (SIGSTOP), which the server reads when it goes on. By then the agent may
-/// have stopped.
+/// Detects messages that were received while the server was stopped (SIGSTOP) and are read afterwards. The agent may
+/// have stopped by then.
 #[derive(Debug)]
 pub struct Backlog {
     period: Duration,
-    /// When the server was last seen to run.
+    /// Last time the server was observed running.
     ran: Instant,
-    /// What is read before may be old.
+    /// Messages read before this time may be old.
     until: Instant,
 }
 
 impl Backlog {
-    /// Of a server that runs, and asks at least once in each period.
+    /// For a running server that checks at least once per period.
     #[must_use]
     pub fn begin(period: Duration, now: Instant) -> Self {
         Self { period, ran: now, until: now }
     }
 
-    /// Whether what is read now was said now. A period is enough to read the rest: buffers are small.
+    /// Whether a message that is read now was sent now. One period is enough to read the rest, since buffers are
+    /// small.
     pub fn is_read(&mut self, now: Instant) -> bool {
         if now.saturating_duration_since(self.ran) > self.period * 2 {
             self.until = now + self.period;
@@ -121,7 +123,7 @@ mod tests {
 
     const ALLOWED: Duration = Duration::from_secs(15);
 
-    /// The seconds with news, when it is looked at each second and the agent is heard at these.
+    /// The seconds with reports, with one check per second; the agent is heard at the given seconds.
     fn news(heard: impl Fn(u64) -> bool) -> Vec<(u64, News)> {
         let begin = Instant::now();
         let mut silence = AgentLiveness::begin(ALLOWED, begin);

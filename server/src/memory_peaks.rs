@@ -3,9 +3,11 @@
 //! these words are worth.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use sqlflow_job::AttemptId;
+
+use crate::sync::lock;
 
 /// One entry for each attempt whose agent is attached to this server, or was, and is awaited.
 #[derive(Debug, Clone, Default)]
@@ -36,7 +38,7 @@ impl MemoryPeaks {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AttemptId, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

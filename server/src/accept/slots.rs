@@ -1,9 +1,11 @@
 //! How many connections of a listener may wait for the admission of their peers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
+
+use crate::sync::lock;
 
 /// Connections of one gRPC listener whose peers are not admitted yet. One more ends the oldest of them: an honest peer needs
 /// milliseconds, so it is not the one that goes, however many others come and say nothing.
@@ -71,7 +73,7 @@ impl Slots {
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.held)
     }
 }
 

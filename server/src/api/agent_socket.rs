@@ -98,7 +98,7 @@ enum Greeted {
 }
 
 impl Standby {
-    /// PendingTracker until no other server serves agents, and takes the place.
+    /// Waits until no other server serves agents, and takes the place.
     async fn take(&mut self) -> Listening {
         loop {
             match self.try_take().await {

@@ -91,7 +91,7 @@ impl Pair {
         Self { certificate: certificate.to_owned(), key: key.to_owned(), used: None, trouble: String::new() }
     }
 
-    /// PendingTracker until there is another pair that can be used.
+    /// Waits until there is another pair that can be used.
     async fn renewed(&mut self, look_period: Duration) -> Server {
         loop {
             tokio::time::sleep(look_period).await;

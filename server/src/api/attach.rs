@@ -11,7 +11,7 @@ mod standing;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::{AttemptId, Event, InstanceHash, Job, Rejection};
@@ -37,6 +37,7 @@ use crate::attach_errors::{AttachError, AttachErrors};
 use crate::codegen::Assigner;
 use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::Metrics;
+use crate::sync::lock;
 use absence::Absence;
 use session::{Bound, Session};
 use standing::Standing;
@@ -393,8 +394,4 @@ fn attempt_of(hello: &Hello) -> Result<Option<AttemptId>, Status> {
     let Some(attempt) = &hello.attempt else { return Ok(None) };
     let job = attempt.job_id.parse().map_err(status::of_token)?;
     Ok(Some(AttemptId { job, step: attempt.step, number: attempt.attempt }))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -42,7 +42,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 pub(super) use connection::{Connection, TrackedStream};
@@ -50,6 +50,8 @@ use connection::{End, Seen};
 pub(super) use handover::{DeliveryLayer, Sent};
 use moved::Moved;
 use sqlflow_job::JobId;
+
+use crate::sync::lock;
 
 /// Jobs with plain tokens that are remembered at the most; others' pages are repeated.
 const MAX_JOBS: usize = 10_000;
@@ -250,7 +252,7 @@ impl Deliveries {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Readers> {
-        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.readers)
     }
 }
 

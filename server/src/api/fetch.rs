@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::Message as _;
@@ -18,6 +18,7 @@ use tonic::{Response, Status};
 use super::delivery::{Call, Deliveries, RESET_LAG, Reading};
 use super::{render, status};
 use crate::reader::Reader;
+use crate::sync::lock;
 
 /// How long a Fetch waits when there is nothing new; of a client's deadline at most the half.
 const LONG_POLL: Duration = Duration::from_secs(1);
@@ -264,10 +265,6 @@ impl Fetcher {
 /// The status of a page that does not end the log of a job that is over.
 fn running() -> v1::JobStatus {
     v1::JobStatus { code: v1::job_status::Code::Running.into(), ..v1::JobStatus::default() }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -68,7 +68,7 @@ impl Tracer {
 }
 
 impl Sending {
-    /// PendingTracker a moment for what is still to be sent. Every [`Tracer`] must be gone.
+    /// Waits a moment for what is still to be sent. Every [`Tracer`] must be gone.
     pub async fn finish(self) {
         let _ = tokio::time::timeout(LAST_TIME, self.0).await;
     }

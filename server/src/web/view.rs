@@ -1,7 +1,7 @@
 //! What is known of a job from its log, read once and kept up to date.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use sqlflow_job::JobId;
@@ -10,6 +10,8 @@ use sqlflow_result_log::{LogError, ResultLog};
 
 use super::bar::{Bar, Bars};
 use super::statements::Statements;
+
+use crate::sync::lock;
 
 /// Jobs that are kept without an open page; the one that was looked at longest ago goes first. With the jobs of open pages
 /// there are never more than this, or than those pages need.
@@ -89,7 +91,7 @@ impl Views {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<(JobId, SharedView)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

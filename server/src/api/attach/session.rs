@@ -434,7 +434,7 @@ fn take_outcome(next: &mut Option<Incoming>) -> Option<sqlflow_proto::agent::Out
 struct Requests(Streaming<AttachRequest>);
 
 impl Requests {
-    /// PendingTracker for the next message. Safe to cancel.
+    /// Waits for the next message. Safe to cancel.
     async fn next(&mut self) -> Incoming {
         let request = self.0.message().await.transpose()?;
         Some(request.and_then(compressed::open))

@@ -218,7 +218,7 @@ impl World {
         Endpoint::from_static("http://agents").connect_with_connector(connector).await.unwrap()
     }
 
-    /// PendingTracker until the log says this.
+    /// Waits until the log says this.
     async fn said(&self, text: &str) {
         let waited = async {
             loop {

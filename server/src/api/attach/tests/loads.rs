@@ -7,7 +7,7 @@ impl World {
         fixture::loads(&self.metrics)
     }
 
-    /// PendingTracker until nobody awaits the agent.
+    /// Waits until nobody awaits the agent.
     async fn is_over(&self) {
         let over = async {
             while !lock(&self.context.streams).is_empty() {
