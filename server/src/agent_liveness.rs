@@ -10,21 +10,21 @@ pub const SILENCE: Duration = HEARTBEAT.saturating_mul(3);
 
 /// Number of checks until a silence is reported. Between two checks at most one period counts: a stopped server
 /// received nothing.
-const LOOKS: u32 = 3;
+const CHECKS: u32 = 3;
 
 /// Time without a message from an agent.
 #[derive(Debug)]
 pub struct AgentLiveness {
     /// Silence that is not reported yet.
     allowed: Duration,
-    lasted: Duration,
-    looked: Instant,
-    is_said: bool,
+    silent_for: Duration,
+    checked: Instant,
+    is_reported: bool,
 }
 
 /// What to report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum News {
+pub enum LivenessChange {
     /// The agent has been silent for longer than allowed.
     Silent,
     /// The agent is heard again.
@@ -35,31 +35,31 @@ impl AgentLiveness {
     /// Starts with an agent that was heard just now.
     #[must_use]
     pub fn begin(allowed: Duration, now: Instant) -> Self {
-        Self { allowed, lasted: Duration::ZERO, looked: now, is_said: false }
+        Self { allowed, silent_for: Duration::ZERO, checked: now, is_reported: false }
     }
 
     /// The agent sent a message.
-    pub fn heard(&mut self, now: Instant) -> Option<News> {
-        self.lasted = Duration::ZERO;
-        self.looked = now;
-        std::mem::take(&mut self.is_said).then_some(News::HeardAgain)
+    pub fn heard(&mut self, now: Instant) -> Option<LivenessChange> {
+        self.silent_for = Duration::ZERO;
+        self.checked = now;
+        std::mem::take(&mut self.is_reported).then_some(LivenessChange::HeardAgain)
     }
 
     /// The agent sent nothing since the last check.
-    pub fn look(&mut self, now: Instant) -> Option<News> {
-        self.lasted += now.saturating_duration_since(self.looked).min(self.period());
-        self.looked = now;
-        if self.is_said || self.lasted < self.allowed {
+    pub fn check(&mut self, now: Instant) -> Option<LivenessChange> {
+        self.silent_for += now.saturating_duration_since(self.checked).min(self.period());
+        self.checked = now;
+        if self.is_reported || self.silent_for < self.allowed {
             return None;
         }
-        self.is_said = true;
-        Some(News::Silent)
+        self.is_reported = true;
+        Some(LivenessChange::Silent)
     }
 
     /// Whether the silence was reported and continues.
     #[must_use]
-    pub fn is_said(&self) -> bool {
-        self.is_said
+    pub fn is_reported(&self) -> bool {
+        self.is_reported
     }
 
     /// Period of checks.
@@ -71,7 +71,7 @@ impl AgentLiveness {
     /// Period of checks for an allowed silence.
     #[must_use]
     pub fn period_of(allowed: Duration) -> Duration {
-        allowed / LOOKS
+        allowed / CHECKS
     }
 
     /// Time without a message to the agent after which a heartbeat is answered. That is every second heartbeat,
@@ -124,12 +124,12 @@ mod tests {
     const ALLOWED: Duration = Duration::from_secs(15);
 
     /// The seconds with reports, with one check per second; the agent is heard at the given seconds.
-    fn news(heard: impl Fn(u64) -> bool) -> Vec<(u64, News)> {
+    fn news(heard: impl Fn(u64) -> bool) -> Vec<(u64, LivenessChange)> {
         let begin = Instant::now();
         let mut silence = AgentLiveness::begin(ALLOWED, begin);
         let at = |second| {
             let now = begin + Duration::from_secs(second);
-            let news = if heard(second) { silence.heard(now) } else { silence.look(now) };
+            let news = if heard(second) { silence.heard(now) } else { silence.check(now) };
             news.map(|it| (second, it))
         };
         (1..=60).filter_map(at).collect()
@@ -137,8 +137,11 @@ mod tests {
 
     #[test]
     fn a_silence_is_said_once_and_so_is_its_end() {
-        assert_eq!(news(|_| false), [(15, News::Silent)]);
-        assert_eq!(news(|second| second >= 40), [(15, News::Silent), (40, News::HeardAgain)]);
+        assert_eq!(news(|_| false), [(15, LivenessChange::Silent)]);
+        assert_eq!(
+            news(|second| second >= 40),
+            [(15, LivenessChange::Silent), (40, LivenessChange::HeardAgain)]
+        );
     }
 
     #[test]
@@ -160,8 +163,8 @@ mod tests {
     fn a_server_that_stood_still_says_nothing() {
         let begin = Instant::now();
         let mut silence = AgentLiveness::begin(ALLOWED, begin);
-        assert_eq!(silence.look(begin + Duration::from_secs(1000)), None);
-        assert_eq!(silence.look(begin + Duration::from_secs(1005)), None);
+        assert_eq!(silence.check(begin + Duration::from_secs(1000)), None);
+        assert_eq!(silence.check(begin + Duration::from_secs(1005)), None);
         assert_eq!(silence.heard(begin + Duration::from_secs(1000)), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Batches of records that agents compressed.
+//! Compressed record batches of agents.
 
 use std::io::Read as _;
 
@@ -10,10 +10,11 @@ use tonic::Status;
 
 use super::MAX_AGENT_MESSAGE_BYTES;
 
-/// Opens a compressed batch; any other message stays as it is. What it opens is never larger than a message may be.
+/// Decompresses a compressed batch; returns any other message unchanged. The result is never larger than the message
+/// limit.
 ///
 /// # Errors
-/// INVALID_ARGUMENT: it is no such batch.
+/// INVALID_ARGUMENT: it is not a valid compressed batch.
 pub(super) fn open(request: AttachRequest) -> Result<AttachRequest, Status> {
     let Some(Message::Compressed(compressed)) = request.message else { return Ok(request) };
     let length = compressed.length as usize;

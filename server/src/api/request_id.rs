@@ -1,6 +1,5 @@
-//! Run with a request id is idempotent: the token follows from the id, so a Run whose answer was lost gives the same
-//! token again. Nothing is stored but the token's hash and a hash of what was asked, both keyed by a secret of the
-//! state folder.
+//! Idempotency of Run with a request id: the token is derived from the id, so a repeated Run returns the same token.
+//! Only the token's hash and a hash of the request are stored, both keyed by a secret of the state folder.
 
 use sqlflow_job::Token;
 use sqlflow_job_store::RequestHash;
@@ -9,20 +8,20 @@ use tonic::Status;
 
 use crate::web::Links;
 
-/// Shorter ids could be guessed, and who has the id has the token.
+/// Minimum length: shorter ids could be guessed, and a client with the id gets the token.
 const MIN_CHARACTERS: usize = 16;
 const MAX_CHARACTERS: usize = 64;
 
-/// A request that its client named.
+/// A request with an id.
 pub(super) struct NamedRequest {
     /// The token of its job.
     pub(super) token: Token,
-    /// What was asked.
+    /// Hash of the request.
     pub(super) hash: RequestHash,
 }
 
 impl NamedRequest {
-    /// The request's name, if it has one.
+    /// The request with its id, if it has one.
     pub(super) fn of(request: &v1::Request, links: &Links) -> Result<Option<Self>, Status> {
         let id = request.request_id.as_str();
         if id.is_empty() {
@@ -47,7 +46,7 @@ impl NamedRequest {
     }
 }
 
-/// The answer to a request whose id names another one.
+/// The error for an id that was used for another request.
 pub(super) fn conflict() -> Status {
     Status::already_exists(
         "cannot run the program: this request_id was used for another program or session; use a new request_id \

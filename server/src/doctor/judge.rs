@@ -1,4 +1,4 @@
-//! What is wrong, judged from what was read: pure.
+//! Findings, derived from what was read. Pure.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,35 +10,35 @@ use sqlflow_result_log::{Aside, Damage};
 
 use super::finding::{Finding, Kind, Remedy};
 
-/// An attempt whose agent is not there after this has been forgotten by its server: the longest wait that a server allows
-/// is one of half an hour.
+/// Time after which an attempt without an agent was forgotten by its server: the longest pending timeout is half an
+/// hour.
 const LONGEST_WAIT_MS: i64 = 3_600_000;
 
 const NEEDS_REPAIR: &str = "run with --repair";
 
-/// A server by its lease and its lock.
+/// A server's lease and lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Sign {
-    /// When its lease runs out.
+    /// End of its lease.
     pub(super) until_ms: i64,
-    /// Its process lives.
+    /// Whether its process lives.
     pub(super) is_held: bool,
 }
 
-/// The servers of a state folder, as of one moment.
+/// The servers of a state folder at one moment.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Servers {
     signs: BTreeMap<String, Sign>,
     now_ms: i64,
 }
 
-/// How a server stands.
+/// State of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
     Runs,
-    /// Its process lives, and its lease has run out.
+    /// Its process lives, and its lease has expired.
     Silent(i64),
-    /// It has ended; since when, if that is known.
+    /// It has ended; since when, if known.
     Gone(Option<i64>),
 }
 
@@ -47,7 +47,7 @@ impl Servers {
         Self { signs, now_ms }
     }
 
-    /// How many run.
+    /// Number of running servers.
     pub(super) fn running(&self) -> usize {
         self.signs.values().filter(|sign| self.standing_of(**sign) == Standing::Runs).count()
     }
@@ -65,13 +65,13 @@ impl Servers {
     }
 }
 
-/// What stuck jobs are judged by.
+/// Context for findings about stuck jobs.
 #[derive(Debug)]
 pub(super) struct Scene {
     pub(super) servers: Servers,
-    /// Where a server with the local launcher starts attempts on this state folder.
+    /// Launcher id of a local launcher on this state folder.
     pub(super) here: LauncherId,
-    /// Where agents are attached: what waits there may wait for its turn.
+    /// Launcher ids with attached agents: other attempts there may wait for a run slot.
     pub(super) busy: Vec<LauncherId>,
 }
 
@@ -87,7 +87,7 @@ impl Scene {
     }
 }
 
-/// A document that cannot be read, or not by this program.
+/// A document that cannot be read, or not by this version.
 pub(super) fn document(row: &Surveyed) -> Option<Finding> {
     let since_ms = Some(row.ended_ms.unwrap_or(row.created_ms));
     let job = Some(row.key.clone());
@@ -123,7 +123,7 @@ pub(super) fn document(row: &Surveyed) -> Option<Finding> {
     }
 }
 
-/// A log of which records cannot be read.
+/// A log with unreadable records.
 pub(super) fn damaged_log(job: &JobId, damage: &Damage, written_ms: Option<i64>) -> Finding {
     let Damage { file, offset, what, files } = damage;
     let more = match files {
@@ -134,7 +134,7 @@ pub(super) fn damaged_log(job: &JobId, damage: &Damage, written_ms: Option<i64>)
     damaged(job, what, written_ms, Remedy::RepairLog(job.clone()))
 }
 
-/// A small log with a fault.
+/// A damaged small log.
 pub(super) fn damaged_small_log(job: &JobId, database: &Path, what: &str) -> Finding {
     let what = format!("the log in {}: {what}", database.display());
     damaged(job, what, None, Remedy::RepairSmallLog(job.clone()))
@@ -157,12 +157,12 @@ pub(super) fn unreadable(job: Option<&JobId>, why: String) -> Finding {
     }
 }
 
-/// Whether the job said something that should be in its log.
+/// Whether the job must have a log with records.
 pub(super) fn should_have_log(row: &Surveyed) -> bool {
     let SurveyedDocument::Whole(job) = &row.document else { return false };
     let has_reported = |attempt: &Attempt| matches!(attempt.phase, Phase::Ended { instance: Some(_), .. });
     let attempts = || job.steps.iter().flat_map(|step| &step.attempts);
-    // One that ended because of its document may have said nothing.
+    // One that ended because of its document may have no records.
     !row.was_buried && (row.ended_ms.is_some() || attempts().any(has_reported))
 }
 
@@ -195,7 +195,7 @@ pub(super) fn orphan_log(job: &JobId, folder: PathBuf, is_in_place: bool, since_
     }
 }
 
-/// What is left of a log.
+/// The rest of a log.
 pub(super) fn half_removed(folder: PathBuf, since_ms: Option<i64>) -> Finding {
     Finding {
         kind: Kind::HalfRemovedLog,
@@ -228,7 +228,7 @@ pub(super) fn kept_aside(job: &JobId, files: &[Aside], since_ms: Option<i64>) ->
     })
 }
 
-/// What was set aside.
+/// Folders in lost+found.
 pub(super) fn lost_and_found(folder: &Path, entries: usize) -> Finding {
     Finding {
         kind: Kind::LostAndFound,
@@ -259,13 +259,13 @@ pub(super) fn orphan_run_folder(job: &JobId, folder: &Path, agent: Agent, since_
     Finding { kind: Kind::OrphanRunFolder, job: Some(job.to_string()), what, since_ms, fix, remedy }
 }
 
-/// A job that nothing moves on.
+/// A job without progress.
 pub(super) fn stuck(row: &Surveyed, scene: &Scene) -> Option<Finding> {
     let (None, SurveyedDocument::Whole(job)) = (row.ended_ms, &row.document) else { return None };
     let not_held = || not_held(row, &job.id, &scene.servers);
     let elsewhere = || elsewhere(job, scene);
     let found = if row.is_given_back() {
-        // Servers give back a job of another place, and claim it again after a minute.
+        // Servers release a job of a foreign launcher, and claim it again after a minute.
         elsewhere().or_else(not_held)
     } else {
         not_held().or_else(elsewhere)
@@ -313,7 +313,7 @@ fn not_held(row: &Surveyed, id: &JobId, servers: &Servers) -> Option<Finding> {
 
 fn elsewhere(job: &Job, scene: &Scene) -> Option<Finding> {
     let attempt = live_attempt(job)?;
-    // Which clusters servers can ask is not written down anywhere.
+    // The clusters that servers can reach are not recorded.
     if attempt.launcher_id.launcher != scene.here.launcher || scene.here.covers(&attempt.launcher_id) {
         return None;
     }
@@ -331,7 +331,7 @@ fn elsewhere(job: &Job, scene: &Scene) -> Option<Finding> {
 fn waiting(job: &Job, scene: &Scene) -> Option<Finding> {
     let attempt = live_attempt(job)?;
     let since_ms = match attempt.phase {
-        // It may wait for a place; those that have one are at work.
+        // It may wait for a run slot; attempts with one are working.
         Phase::Created if scene.busy.contains(&attempt.launcher_id) => return None,
         Phase::Created => attempt.created_ms,
         Phase::Launched => attempt.launched_ms.unwrap_or(attempt.created_ms),
@@ -450,7 +450,7 @@ mod tests {
         assert_eq!(kind(&young(LauncherId::of("kubernetes")), &scene), None);
     }
 
-    /// Servers of other places give it back again and again.
+    /// Servers without the launcher release it repeatedly.
     #[test]
     fn a_job_that_was_given_back_because_it_runs_elsewhere_is_elsewhere() {
         let scene = scene(&[("a", NOW + 1, true)]);

@@ -1,8 +1,8 @@
-//! Goes through a state folder, once, and reports what it finds on the way. With [`Repairs`] each finding is repaired
-//! before the next is looked for.
+//! One pass over a state folder, which reports each finding. With [`Repairs`] each finding is repaired before the
+//! next one is searched.
 //!
-//! Bounds: a page of jobs, the names in one folder of logs, and the ids of [`SUSPECTS`] jobs; one chunk of a log's file,
-//! or all of it while it is repaired.
+//! Memory bounds: a page of jobs, the names in one folder of logs, and the ids of [`SUSPECTS`] jobs; one chunk of a
+//! log's file, or all of it during its repair.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,20 +25,20 @@ use super::state::{State, modified_ms};
 
 /// Jobs that are read at once.
 const PAGE: u32 = 64;
-/// Jobs that seem stuck and are looked at once more together.
+/// Maximum number of jobs that seem stuck and are checked again together.
 const SUSPECTS: usize = 4096;
-/// Servers take up within a second what was given back: a job that still seems stuck after this is.
+/// Time after which a job that still seems stuck is reported: servers claim released jobs within a second.
 const CONFIRM: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 3 });
-/// A deletion that goes on is left alone so long.
+/// A deletion in progress is left alone for this time.
 const REMOVAL_MS: i64 = 60_000;
 
-/// Why looking ended early.
+/// Why the pass ended early.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Stop {
-    /// Somebody asked for it.
+    /// Interrupted by a signal.
     #[error("interrupted")]
     Interrupted,
-    /// Nobody reads what is found.
+    /// The reader of the output is gone.
     #[error("cannot write what was found")]
     Output(#[from] io::Error),
     /// The database cannot be read.
@@ -46,7 +46,7 @@ pub(super) enum Stop {
     Survey(#[from] SurveyError),
 }
 
-/// One round.
+/// One pass.
 pub(super) struct Look<W> {
     pub(super) state: State,
     pub(super) survey: Survey,
@@ -57,10 +57,10 @@ pub(super) struct Look<W> {
 }
 
 impl<W: Write> Look<W> {
-    /// Looks at everything.
+    /// Checks everything.
     pub(super) async fn at_all(&mut self) -> Result<(), Stop> {
         self.database().await?;
-        // Before this round adds to it.
+        // Before this pass adds to it.
         self.lost_and_found().await?;
         self.jobs().await?;
         self.logs().await?;
@@ -148,14 +148,14 @@ impl<W: Write> Look<W> {
                 None => Ok(()),
             };
         }
-        // Retention deletes the log first, and the job after that. Or the log moved to its folder just now.
+        // Retention deletes the log first, then the job. Or the log has just moved to its folder.
         if judge::should_have_log(row) && self.is_known_after_a_moment(id).await? && !folder.exists() {
             self.found(judge::missing_log(row, folder)).await?;
         }
         Ok(())
     }
 
-    /// Looks again at jobs that seemed stuck: beside servers they may only have been between two of them.
+    /// Checks again the jobs that seemed stuck: with running servers they may have been between two of them.
     async fn stuck(&mut self, scene: &mut Scene, suspects: Vec<JobId>) -> Result<(), Stop> {
         if suspects.is_empty() {
             return Ok(());
@@ -178,7 +178,7 @@ impl<W: Write> Look<W> {
         let dir = self.state.servers();
         let mut signs = BTreeMap::new();
         for lease in self.survey.servers()? {
-            // One that cannot be asked counts as one that lives: nothing is taken from it.
+            // A server whose lock cannot be checked counts as alive: nothing is taken from it.
             let is_held = Membership::is_held(&dir, &lease.server).unwrap_or(true);
             signs.insert(lease.server.0, Sign { until_ms: lease.until_ms, is_held });
         }
@@ -209,7 +209,7 @@ impl<W: Write> Look<W> {
         match found {
             Found::Log { job, path, is_in_place } => {
                 let is_orphan = !is_in_place || !self.survey.knows(&job)?;
-                // A job that was forgotten just now has no log any more.
+                // A job that was just removed has no log any more.
                 if is_orphan && path.exists() {
                     let since_ms = modified_ms(&path);
                     self.found(judge::orphan_log(&job, path, is_in_place, since_ms)).await?;
@@ -286,7 +286,7 @@ impl<W: Write> Look<W> {
 /// Checks a log on a thread that may block.
 async fn inspect(logs: Upkeep, id: JobId, stop: CancellationToken) -> Result<Option<Health>, LogError> {
     let checked = tokio::task::spawn_blocking(move || logs.inspect(&id, &|| !stop.is_cancelled()));
-    // It panics only where a program is wrong, and there is nothing to tell then.
+    // It panics only because of a bug; then there is nothing to report.
     checked.await.unwrap_or(Ok(None))
 }
 

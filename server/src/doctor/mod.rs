@@ -1,8 +1,8 @@
-//! `sqlflow-server doctor`: what is wrong with a state folder, and its repair, beside running servers or without any.
+//! `sqlflow-server doctor`: checks and repairs a state folder, with running servers or without.
 //!
-//! `judge` says what is wrong, from what was read, and `finding` how that is written down; both are pure. `state` is the
-//! folder, `look` goes through it, `remedy` is what `--repair` does, and `report` where it all goes. What reads and writes
-//! is `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
+//! `judge` derives findings from what was read, and `finding` formats them; both are pure. `state` is the folder,
+//! `look` goes through it, `remedy` implements `--repair`, and `report` writes the output. Reads and writes go
+//! through `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
 
 mod finding;
 mod judge;
@@ -26,14 +26,14 @@ use self::remedy::{Orphans, Repairs};
 use self::report::{Form, Report};
 use self::state::State;
 
-/// Exit code: something is wrong.
+/// Exit code: there are problems.
 const FOUND: u8 = 1;
-/// Exit code: not everything could be looked at.
+/// Exit code: not everything could be checked.
 const NOT_SEEN: u8 = 2;
-/// Exit code of a process that Ctrl+C ended.
+/// Exit code of a process that was ended by Ctrl+C.
 const INTERRUPTED: i32 = 130;
 
-/// What the doctor is asked to do.
+/// Arguments of the doctor.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_help = "\
 Exit status: 0 nothing is wrong, or all of it was repaired; 1 something is wrong; 2 not everything could be looked at.
@@ -55,7 +55,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Looks at a state folder, and repairs it if it is asked to. Says what it finds on standard output.
+/// Checks a state folder, and repairs it on request. Writes findings to standard output.
 pub async fn run(state_dir: &Path, args: &Args) -> ExitCode {
     match try_run(state_dir, args).await {
         Ok(code) => code,
@@ -93,7 +93,7 @@ async fn try_run(state_dir: &Path, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(if report.counts.left() > 0 { ExitCode::from(FOUND) } else { ExitCode::SUCCESS })
 }
 
-/// The first TERM or Ctrl+C lets a repair that is under way come to its end, the second ends the process at once.
+/// The first SIGTERM or Ctrl+C waits for the current repair, the second ends the process at once.
 fn stop_on_signal() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = CtrlC::listen()?;

@@ -1,4 +1,4 @@
-//! The state folder, as one who is no server may touch it.
+//! The state folder, for a process that is not a server.
 
 use std::fs;
 use std::io;
@@ -14,10 +14,10 @@ use sqlflow_result_log::{LogOptions, Upkeep};
 
 use sqlflow_launcher::{LocalLauncher, RunFolders};
 
-/// Where repairs put what belongs to no job.
+/// Folder for what belongs to no job.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// A state folder that is there.
+/// An existing state folder.
 #[derive(Debug, Clone)]
 pub(super) struct State {
     dir: PathBuf,
@@ -25,17 +25,17 @@ pub(super) struct State {
 }
 
 impl State {
-    /// Finds the folder. Nothing is made.
+    /// Finds the folder. Creates nothing.
     pub(super) fn find(dir: &Path) -> anyhow::Result<Self> {
         let cannot = |why: String| anyhow!("cannot look at the state folder {}: {why}", dir.display());
         let found = fs::canonicalize(dir).and_then(|dir| fs::metadata(&dir).map(|metadata| (dir, metadata)));
         let (dir, metadata) = found.map_err(|error| cannot(cause(&error)))?;
-        // It tells also whether this user may look into it.
+        // This also shows whether this user may read it.
         fs::read_dir(&dir).map_err(|error| cannot(cause(&error)))?;
         Ok(Self { dir, owner: metadata.uid() })
     }
 
-    /// Opens its database to look at it.
+    /// Opens its database for reading.
     pub(super) fn survey(&self) -> anyhow::Result<Survey> {
         let path = self.database();
         let error = match Survey::open(&path) {
@@ -78,7 +78,7 @@ impl State {
         self.dir.join("state.db")
     }
 
-    /// The locks of servers.
+    /// Locks of servers.
     pub(super) fn servers(&self) -> PathBuf {
         self.dir.join("servers")
     }
@@ -87,7 +87,7 @@ impl State {
         Upkeep::of(&self.log_options().dir)
     }
 
-    /// For logs that are read and repaired as a server would; nothing is added to them.
+    /// For logs that are read and repaired as by a server; nothing is appended to them.
     pub(super) fn log_options(&self) -> LogOptions {
         LogOptions {
             dir: self.dir.join("log"),
@@ -103,7 +103,7 @@ impl State {
         RunFolders::of(&self.dir.join("run"))
     }
 
-    /// Where a server with the local launcher starts attempts.
+    /// Launcher id of a server with the local launcher.
     pub(super) fn launcher_id(&self) -> LauncherId {
         LocalLauncher::launcher_id_of(&self.dir)
     }
@@ -112,7 +112,7 @@ impl State {
         self.dir.join(LOST_AND_FOUND)
     }
 
-    /// The folder for what is set aside of this kind, `log` or `run`; it is made.
+    /// The folder for what is moved to lost+found of this kind, `log` or `run`. Created if missing.
     pub(super) fn make_lost_and_found(&self, kind: &str) -> io::Result<PathBuf> {
         let folder = self.lost_and_found().join(kind);
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
@@ -120,7 +120,7 @@ impl State {
     }
 }
 
-/// When the file or folder was last changed, in milliseconds since the Unix epoch.
+/// Time of the last change of the file or folder, in milliseconds since the Unix epoch.
 pub(super) fn modified_ms(path: &Path) -> Option<i64> {
     let modified = fs::metadata(path).and_then(|metadata| metadata.modified()).ok()?;
     i64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()

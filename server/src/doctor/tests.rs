@@ -1,4 +1,4 @@
-//! Every kind of damage, on a state as servers leave it.
+//! Every kind of damage, on a state that servers have written.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,7 +28,7 @@ struct Folder {
     jobs: u8,
 }
 
-/// What the doctor said.
+/// Output of the doctor.
 struct Said {
     findings: Vec<Value>,
     counts: Counts,
@@ -44,7 +44,7 @@ impl Said {
         kinds
     }
 
-    /// What was done about the only finding of this kind.
+    /// The result of the remedy of the only finding of this kind.
     fn repair(&self, kind: &str) -> (bool, String) {
         let mut of_kind = self.findings.iter().filter(|finding| finding["kind"] == kind);
         let (finding, None) = (of_kind.next().unwrap(), of_kind.next()) else {
@@ -175,7 +175,7 @@ async fn a_state_that_is_well_has_no_finding() {
     assert_eq!((said.counts.jobs, said.counts.logs), (1, 1));
 }
 
-/// A log in the database is one, and is repaired as others are: in a folder.
+/// A log in the database is repaired as others are: in a folder.
 #[tokio::test]
 async fn a_small_log_is_checked_and_repaired() {
     let mut folder = Folder::new().await;
@@ -266,7 +266,7 @@ async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
     assert_eq!((page.records.len(), page.last_position), (20, 20), "the rest of the log is there");
 }
 
-/// As bytes that are wrong. An error that passes is no damage: the log is left as it is.
+/// As bytes that are wrong. A temporary error is not damage: the log is left alone.
 #[tokio::test]
 async fn a_log_that_the_disk_cannot_read_is_repaired() {
     let mut folder = Folder::new().await;
@@ -327,12 +327,12 @@ async fn jobs_of_a_server_that_has_ended_are_given_back() {
     let mut survey = State::find(folder.dir.path()).unwrap().survey().unwrap();
     assert_eq!(survey.job(&id).unwrap().unwrap().lease.owner.0, "");
     assert!(folder.path("servers").join(format!("{server}.lock")).exists(), "servers remove their locks");
-    // Given back twice is given back; without a server it stays a problem.
+    // A released job stays released; without a server it stays a problem.
     let said = folder.doctor(Some(Orphans::SetAside)).await;
     assert_eq!((said.kinds(), said.counts.left()), (kinds(&[("not-held", &[&id])]), 1));
 }
 
-/// Beside servers a job may be between two of them for a moment.
+/// With running servers a job may be between two of them for a moment.
 #[tokio::test]
 async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
     let mut folder = Folder::new().await;
@@ -341,7 +341,7 @@ async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
     let free = folder.job(&ServerId("gone".to_owned())).await;
     folder.tamper("UPDATE jobs SET lease_owner = '' WHERE lease_owner = 'gone'");
     let taken = async {
-        // Before the doctor looks a second time.
+        // Before the doctor's second check.
         tokio::time::sleep(Duration::from_millis(100)).await;
         folder.tamper(&format!("UPDATE jobs SET lease_owner = '{}'", here.id()));
     };

@@ -1,4 +1,4 @@
-//! A job's spans, from its record. Pure.
+//! Spans of a job, from its record. Pure.
 //!
 //! ```text
 //! Run                     from the record of the job to its end
@@ -17,7 +17,7 @@ use sqlflow_telemetry::{Kind, Span, TraceContext};
 
 use super::{attempt, client, run, step};
 
-/// The spans of a job that has ended, or ends at `now_ms`.
+/// Spans of a job that has ended, or ends at `now_ms`.
 #[must_use]
 pub fn spans(record: &JobRecord, now_ms: i64) -> Vec<Span> {
     let job = &record.job;
@@ -43,13 +43,14 @@ fn root(job: &Job, user: &str, times: (i64, i64)) -> Span {
     }
     span.kind = Kind::Server;
     if let JobState::Failed(failure) = &job.state {
-        // Not the message: a database's words quote the program and the data, and anybody may see the collector.
+        // Without the message: a database's errors quote the program and the data, and the collector is not
+        // protected.
         span.error = Some(failure.cause.in_words().to_owned());
     }
     span
 }
 
-/// Gives the step's end.
+/// Returns the step's end.
 fn step_spans(all: &mut Vec<Span>, job: &Job, index: u32, one: &Step, (begin, end): (i64, i64)) -> i64 {
     let context = step(job, index);
     let ended = one.attempts.last().and_then(|it| it.ended_ms).unwrap_or(end);
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(all[0].parent, PARENT.parse().ok().map(|it: TraceContext| it.span_id));
         assert!(all[1..].iter().all(|it| ids.contains(&it.parent.unwrap())), "an orphan");
         assert!(all.iter().all(|it| it.context.trace_id == all[0].context.trace_id));
-        // The agent needs no more than the attempt's own context to go on.
+        // The agent needs only the attempt's context to continue the trace.
         let id = AttemptId { job: record.job.id.clone(), step: 0, number: 2 };
         assert!(ids.contains(&attempt(&record.job, &id).span_id));
     }

@@ -1,16 +1,16 @@
-//! Progress bars that programs draw by themselves, such as tqdm's.
+//! Progress bars in a program's stderr, such as those of tqdm.
 
-/// Bytes of the line that a bar is looked for in.
+/// Maximum bytes of a line that is searched for a bar.
 const LINE_BYTES: usize = 512;
 
-/// A bar as it was drawn last.
+/// A bar in its last state.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Bar {
     pub(super) percent: u8,
     pub(super) text: String,
 }
 
-/// Finds them in standard error, piece by piece.
+/// Parser of bars in pieces of stderr.
 #[derive(Debug, Default)]
 pub(super) struct Bars {
     pub(super) newest: Option<Bar>,
@@ -18,7 +18,7 @@ pub(super) struct Bars {
 }
 
 impl Bars {
-    /// Bars write their line over with carriage returns.
+    /// Bars overwrite their line with carriage returns.
     pub(super) fn take(&mut self, data: &[u8]) {
         let tail = &data[data.len().saturating_sub(LINE_BYTES)..];
         self.line.extend_from_slice(tail);

@@ -6,13 +6,13 @@ use sqlflow_proto::record::{StoredRecord, gap, notice, output::Stream, record::P
 
 use sqlflow_job::JobState;
 
-/// Streams whose torn characters are remembered at the most: two of each attempt that runs.
+/// Maximum number of streams with an incomplete character: two for each running attempt.
 const MAX_STREAMS: usize = 64;
 
-/// Turns records into text, whole characters at a time.
+/// Converts records to text, in whole characters.
 #[derive(Debug, Default)]
 pub(super) struct LogText {
-    /// The first bytes of a character whose rest is still to come, by step, attempt and stream.
+    /// First bytes of an incomplete character, by step, attempt and stream.
     torn: HashMap<(u32, u32, i32), Vec<u8>>,
 }
 
@@ -27,7 +27,7 @@ pub(super) struct Piece {
 pub(super) enum PieceKind {
     Stdout,
     Stderr,
-    /// A whole line of ours.
+    /// A complete line of SQLFlow.
     Notice,
 }
 
@@ -42,7 +42,7 @@ impl PieceKind {
 }
 
 impl LogText {
-    /// What there is to read in this record.
+    /// The readable text of this record.
     pub(super) fn take(&mut self, stored: &StoredRecord) -> Option<Piece> {
         let payload = stored.record.as_ref()?.payload.as_ref()?;
         let notice = |text: String| Some(Piece { kind: PieceKind::Notice, text });
@@ -57,7 +57,7 @@ impl LogText {
             Payload::Notice(told) if told.kind() == notice::Kind::Warning => {
                 notice(format!("warning: {}", told.text))
             }
-            // Why it failed is said in one place of the page, above the log.
+            // The page shows the reason for a failure once, above the log.
             Payload::Notice(told) if told.kind() == notice::Kind::End && told.text != JobState::SUCCEEDED => {
                 notice("the job has ended; why is said above".to_owned())
             }
@@ -82,17 +82,17 @@ impl LogText {
     }
 }
 
-/// Pieces as lines: a carriage return begins a line again, as a terminal would have it, and the unfinished line of a
-/// stream stays where it is while the other one prints. The page's script goes on by the same rule.
+/// Pieces as lines. A carriage return restarts a line, as in a terminal. The unfinished line of a stream stays in
+/// place while the other stream prints. The page's script follows the same rule.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     lines: Vec<Piece>,
-    /// Of stdout and stderr.
+    /// Unfinished lines of stdout and stderr.
     unfinished: [Option<usize>; 2],
 }
 
 impl Lines {
-    /// These pieces as lines.
+    /// Returns these pieces as lines.
     pub(super) fn of(pieces: impl IntoIterator<Item = Piece>) -> Vec<Piece> {
         let mut all = Self::default();
         for Piece { kind, text } in pieces {
@@ -127,7 +127,7 @@ impl Lines {
     }
 }
 
-/// How many bytes at the end are the beginning of a character.
+/// Number of bytes at the end that begin an incomplete character.
 fn torn_bytes(bytes: &[u8]) -> usize {
     let tail = &bytes[bytes.len().saturating_sub(3)..];
     let begun = tail.iter().rposition(|byte| byte & 0xc0 == 0xc0);
@@ -184,7 +184,7 @@ mod tests {
             let mut log = LogText::default();
             let mut said = String::new();
             for part in [&text[..cut], &text[cut..]] {
-                // The other stream comes between.
+                // The other stream is between them.
                 assert_eq!(log.take(&output(Stream::Stderr, b"x")).unwrap().text, "x");
                 said.push_str(&log.take(&output(Stream::Stdout, part)).map(|it| it.text).unwrap_or_default());
             }

@@ -1,4 +1,4 @@
-//! What is known of a job from its log, read once and kept up to date.
+//! View of a job: data from its log, read once and kept up to date.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -13,24 +13,25 @@ use super::statements::Statements;
 
 use crate::sync::lock;
 
-/// Jobs that are kept without an open page; the one that was looked at longest ago goes first. With the jobs of open pages
-/// there are never more than this, or than those pages need.
+/// Maximum number of cached views without an open page; the least recently used is evicted. Together with open pages
+/// there are never more than this, or than open pages need.
 const MAX_VIEWS: usize = 64;
 /// Bytes of records that are read at once.
 const PAGE_BYTES: usize = 1 << 20;
-/// How long a page waits for its view: of a log of gigabytes it shows what was read by then, and goes on with that.
+/// Timeout for reading a view for a page: of a log of gigabytes it shows what was read by then, and continues with
+/// that.
 pub(super) const READ_TIME: Duration = Duration::from_secs(2);
 const MAX_PROGRESS: usize = 16;
 const MAX_NOTICES: usize = 50;
 const MAX_MODELS: usize = 64;
-/// Bytes of a text, which may come from anywhere.
+/// Maximum bytes of a text, which may come from any program.
 const TEXT_BYTES: usize = 1000;
 
-/// A job, as its log tells: some 500 KB at the most, see the limits above and those of [`Statements`].
+/// Data of a job from its log: about 500 KB at most, see the limits above and those of [`Statements`].
 #[derive(Debug, Default)]
 pub(super) struct View {
     position: u64,
-    /// How far the log goes beyond what was read, in records.
+    /// Number of records that are not read yet.
     pub(super) unread: u64,
     pub(super) statements: Statements,
     pub(super) progress: VecDeque<Progress>,
@@ -39,7 +40,7 @@ pub(super) struct View {
     bars: Bars,
 }
 
-/// How far a phase of a statement is.
+/// Progress of a statement's phase.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
     pub(super) statement: u32,
@@ -47,13 +48,13 @@ pub(super) struct Progress {
     pub(super) unit: String,
     pub(super) done: u64,
     pub(super) total: u64,
-    /// When it was first told of, and how far it was then.
+    /// Time of its first report, and its progress then.
     first: (i64, u64),
     at: i64,
 }
 
 impl Progress {
-    /// Seconds that are left at the speed so far; `None`: nobody knows.
+    /// Estimated seconds left; `None`: unknown.
     pub(super) fn seconds_left(&self) -> Option<u64> {
         let (since, before) = self.first;
         let (elapsed, made) = (self.at.checked_sub(since)?, self.done.checked_sub(before)?);
@@ -65,16 +66,16 @@ impl Progress {
     }
 }
 
-/// What is known of jobs that were looked at.
+/// Cached views.
 #[derive(Clone, Default)]
 pub struct Views(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
 
-/// A view and those who use it. The one that refreshes it has it alone. An open page holds it for as long as it is open:
-/// otherwise each of its summaries could read the whole log again.
+/// A shared view. The task that refreshes it has it exclusively. An open page holds it all the time: otherwise each
+/// of its summaries might read the whole log again.
 pub(super) type SharedView = Arc<tokio::sync::Mutex<View>>;
 
 impl Views {
-    /// The view of a job, perhaps still to be read. It is kept at least as long as the result is held.
+    /// The view of a job, possibly unread. It is kept at least as long as the result is held.
     pub(super) fn of(&self, job: &JobId) -> SharedView {
         let mut all = self.lock();
         let found = all.iter().position(|(id, _)| id == job).and_then(|at| all.remove(at));
@@ -85,7 +86,7 @@ impl Views {
         view
     }
 
-    /// Drops what is too much, when views are no longer held.
+    /// Evicts views over the limit, when they are no longer held.
     pub(super) fn evict(&self) {
         evict(&mut self.lock());
     }
@@ -95,7 +96,7 @@ impl Views {
     }
 }
 
-/// Drops the oldest views that nobody holds, until few enough are left. The lock is held, so nobody can begin to hold one.
+/// Evicts the oldest views without a holder, down to the limit. The lock is held, so no new holder can appear.
 fn evict(all: &mut VecDeque<(JobId, SharedView)>) {
     let mut surplus = all.len().saturating_sub(MAX_VIEWS);
     all.retain(|(_, view)| {
@@ -106,10 +107,10 @@ fn evict(all: &mut VecDeque<(JobId, SharedView)>) {
 }
 
 impl View {
-    /// Reads what is new, and stops when this time is over. Then `unread` is not 0.
+    /// Reads new records, until this time is over. Then `unread` is not 0.
     ///
     /// # Errors
-    /// The log's.
+    /// Errors of the log.
     pub(super) async fn refresh(
         &mut self,
         job: &JobId,
@@ -134,7 +135,7 @@ impl View {
         }
     }
 
-    /// A bar that the program draws by itself.
+    /// A progress bar that the program draws itself.
     pub(super) fn bar(&self) -> Option<&Bar> {
         self.bars.newest.as_ref()
     }

@@ -1,4 +1,4 @@
-//! The rules, and connections of a client that speaks HTTP/2 by hand.
+//! The rules, and connections of a client that writes HTTP/2 by hand.
 
 use axum::Router;
 use axum::extract::{Extension, State};
@@ -21,7 +21,7 @@ const LIMIT: Option<Duration> = Some(Duration::from_millis(200));
 fn the_rules_are_these() {
     let (yes, no) = (true, false);
     let table = [
-        // handed over, reset, time limit, sign, after: verdict
+        // handed over, reset, time limit, sign, after: expected result
         (yes, no, None, Sign::NextFetch, LATE, Verdict::Delivered),
         (yes, no, None, Sign::GoodEnd, LATE, Verdict::Delivered),
         (yes, no, None, Sign::None, LATE, Verdict::Open),
@@ -55,7 +55,7 @@ fn timeouts_are_read_as_grpc_writes_them() {
     assert_eq!(Call::new(Arc::default(), Some("soon")).time_limit, Some(Duration::ZERO));
 }
 
-/// A Fetch on this connection that is answered with the page up to `to`. Returns the cursor it moved to.
+/// A Fetch on this connection whose response is the page up to `to`. Returns the cursor it moved to.
 fn fetch(deliveries: &Deliveries, job: &JobId, on: &Arc<Connection>, cursor: u64) -> Option<u64> {
     let reading = deliveries.begin(job, Call::new(Arc::clone(on), None));
     let moved = reading.delivered(cursor, reading.has_proof(cursor));
@@ -167,7 +167,7 @@ async fn world() -> World {
     world
 }
 
-/// Larger than what the server writes at once.
+/// Larger than one write of the server.
 async fn page(State(world): State<World>, Extension(connection): Extension<Arc<Connection>>) -> Response {
     let reading = world.deliveries.begin(&world.job, Call::new(connection, None));
     let sent = reading.note(0, 7).unwrap();
@@ -177,7 +177,7 @@ async fn page(State(world): State<World>, Extension(connection): Extension<Arc<C
 }
 
 impl World {
-    /// Where the cursor moved, once the connection of the page before has ended.
+    /// Where the cursor moved, once the connection of the previous page has ended.
     async fn delivered(&self) -> Option<u64> {
         let has_ended = || {
             let readers = self.deliveries.lock();
@@ -191,7 +191,7 @@ impl World {
         reading.delivered(0, reading.has_proof(0))
     }
 
-    /// A client that has asked for a page, which is handed over.
+    /// A client that has requested a page, which is written.
     async fn client(&self) -> TcpStream {
         let mut client = TcpStream::connect(self.address).await.unwrap();
         // GET, http, /
@@ -215,7 +215,7 @@ fn goaway() -> Vec<u8> {
     frame(7, 0, 0, &[0; 8])
 }
 
-/// Reads up to the end of the page and the PING that follows it; returns what that says.
+/// Reads up to the end of the page and the PING after it; returns the PING's payload.
 async fn read_page(client: &mut TcpStream) -> [u8; 8] {
     let (mut watch, mut has_ended) = (FrameWatch::of_server(), false);
     loop {
@@ -228,7 +228,7 @@ async fn read_page(client: &mut TcpStream) -> [u8; 8] {
     }
 }
 
-/// As grpc-go does it when a channel is closed during a call: it does not reset the stream.
+/// grpc-go does this if a channel is closed during a call: it does not reset the stream.
 #[tokio::test]
 async fn a_client_that_leaves_before_it_has_the_page_gets_it_again() {
     let world = world().await;
@@ -248,7 +248,7 @@ async fn a_client_that_leaves_with_the_page_gets_the_next_one() {
     assert_eq!(world.delivered().await, Some(7));
 }
 
-/// It reads on for nobody.
+/// The client discards what it reads.
 #[tokio::test]
 async fn a_receipt_of_a_client_that_is_leaving_proves_nothing() {
     let world = world().await;

@@ -13,7 +13,7 @@ use sqlflow_proto::record::notice;
 
 use super::watching::WatchStep;
 use super::{JobReconciler, ReconcileError, Update};
-use crate::agent_liveness::{AgentLiveness, News};
+use crate::agent_liveness::{AgentLiveness, LivenessChange};
 
 /// State of the server that should hear the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,14 +63,14 @@ impl JobReconciler {
         let liveness =
             self.observations(attempt).liveness.get_or_insert_with(|| AgentLiveness::begin(allowed, now));
         let Some(why) = listener.why_unheard() else {
-            if liveness.is_said() {
+            if liveness.is_reported() {
                 self.warn(attempt, "the agent is heard again".to_owned()).await?;
             }
             // After the notice: if writing it fails, the next check writes it.
             self.observations(attempt).liveness = Some(AgentLiveness::begin(allowed, now));
             return Ok(WatchStep::Continue);
         };
-        if liveness.look(now) != Some(News::Silent) {
+        if liveness.check(now) != Some(LivenessChange::Silent) {
             return Ok(WatchStep::Continue);
         }
         let text = format!("no word from the agent for {} s: {why}", allowed.as_secs());

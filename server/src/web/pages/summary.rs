@@ -1,4 +1,5 @@
-//! What changes on a job's page while it runs: state, progress, results, phases, models, and why it failed.
+//! The part of a job's page that changes while it runs: state, progress, results, phases, models, and the reason for
+//! a failure.
 
 use std::time::Duration;
 
@@ -17,13 +18,13 @@ use crate::trace;
 use crate::web::Web;
 use crate::web::view::{Progress, SharedView, View};
 
-/// A summary, and whether it is of the whole log.
+/// A summary, and whether it covers the whole log.
 pub(in crate::web) struct Summary {
     pub(in crate::web) markup: Markup,
     pub(in crate::web) is_whole: bool,
 }
 
-/// All of it, from the record and what the log tells: the view is the job's. Reads the log for so long at the most.
+/// Renders the summary from the record and the job's view. Reads the log for this time at most.
 pub(in crate::web) async fn summary(
     web: &Web,
     record: &JobRecord,
@@ -48,7 +49,7 @@ pub(in crate::web) async fn summary(
     Ok(Summary { markup, is_whole: view.unread == 0 })
 }
 
-/// Looks up the first words of statements that have begun. Without them a page has their numbers.
+/// Looks up the first words of statements that have started. Without them a page shows their numbers.
 async fn name_statements(web: &Web, record: &JobRecord, view: &mut View) {
     if view.statements.nameless().next().is_none() {
         return;
@@ -81,7 +82,7 @@ fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
     }
 }
 
-/// Why it waits, or what it does.
+/// Its pending reason, or its activity.
 fn sentence(job: &Job, view: &View) -> String {
     match &job.state {
         JobState::Succeeded | JobState::Failed(_) => return String::new(),
@@ -93,14 +94,14 @@ fn sentence(job: &Job, view: &View) -> String {
     let attempt = job.current_step().and_then(|step| job.steps.get(step as usize)?.attempts.last());
     let runs = attempt.is_some_and(|it| matches!(it.phase, Phase::Attached { .. }));
     match view.notices.back() {
-        // Once it runs it waits for nothing.
+        // A running job has no pending reason.
         Some((_, notice)) if !runs => notice.text.clone(),
         _ if runs => String::new(),
         _ => "waits to be started".to_owned(),
     }
 }
 
-/// Why it did not succeed: the one place that says so.
+/// The reason for a failure: shown here only.
 fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
     let job = &record.job;
     let is_cancel = failure.cause.is_cancel();
@@ -187,7 +188,7 @@ fn models(view: &View) -> Markup {
     }
 }
 
-/// What had a model's name before.
+/// The previous content of a model's name.
 fn earlier_model(earlier: &EarlierModel) -> Markup {
     html! {
         "a model"
@@ -209,7 +210,7 @@ fn notices(view: &View) -> Markup {
     }
 }
 
-/// Where the job's trace is shown, if it is anywhere.
+/// Link to the job's trace, if there is one.
 fn trace_url(web: &Web, job: &Job) -> Option<String> {
     (!web.trace_url.is_empty()).then(|| web.trace_url.replace("{trace}", &trace::id(job)))
 }

@@ -55,7 +55,7 @@ async fn the_instance_key_is_the_stronger_proof() {
 
 /// An apiserver that takes a call and does not answer it: the agent must be back before it gives up itself.
 #[tokio::test]
-async fn an_agent_comes_back_while_the_platform_does_not_answer() {
+async fn agent_reattaches_while_the_platform_does_not_answer() {
     let world = world().await;
     let first = world.attach(KEY).await.unwrap();
     *world.platform.held_up.lock().unwrap() = Some(Arc::default());
@@ -65,7 +65,7 @@ async fn an_agent_comes_back_while_the_platform_does_not_answer() {
 
 /// An executor that is there before its work is: it stays, within a bound, and its platform has to know it.
 #[tokio::test]
-async fn an_executor_without_an_attempt_is_told_to_wait() {
+async fn executor_without_an_attempt_waits() {
     let world = world().await;
     let hello = || Hello { instance_key: KEY.to_vec().into(), ..Hello::default() };
     let mut first = world.stream(hello()).await.unwrap();
@@ -81,7 +81,7 @@ async fn an_executor_without_an_attempt_is_told_to_wait() {
 
 /// One that was held up for so long that its agent came again.
 #[tokio::test]
-async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
+async fn abandoned_stream_does_not_end_a_newer_one() {
     let world = world().await;
     let go_on = Arc::new(Notify::new());
     *world.platform.held_up.lock().unwrap() = Some(go_on.clone());
@@ -103,7 +103,7 @@ async fn a_stream_that_nobody_waits_for_ends_no_newer_one() {
 
 /// It is told so also once the log has records.
 #[tokio::test]
-async fn an_agent_that_comes_second_hears_of_the_first() {
+async fn second_agent_gets_an_error_naming_the_first() {
     let world = world().await;
     let _first = world.attach(KEY).await.unwrap();
     let record = Record { seq: 1, payload: Some(Payload::Notice(Notice::default())), ..Record::default() };
@@ -127,7 +127,7 @@ async fn stays(channel: Channel, request: impl AsyncFn(Channel) -> Code) -> bool
 }
 
 #[tokio::test]
-async fn requests_that_are_refused_do_not_keep_a_connection_open() {
+async fn refused_requests_do_not_keep_a_connection_open() {
     let world = world().await;
     let refused = async |channel, hello| match Stream::on(channel, hello).await {
         Ok(stream) => stream.end().await.code(),
@@ -149,7 +149,7 @@ async fn requests_that_are_refused_do_not_keep_a_connection_open() {
 }
 
 #[tokio::test]
-async fn the_connection_of_an_accepted_agent_stays() {
+async fn connection_of_an_admitted_agent_stays_open() {
     let world = world().await;
     let mut attached =
         Stream::on(world.connection().await, Hello { has_assignment: true, ..world.hello(KEY) })

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
+async fn silent_agent_and_its_return_are_reported() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     stream.beat(700 << 20).await;
@@ -15,7 +15,7 @@ async fn an_agent_that_says_nothing_is_noticed_and_so_is_its_return() {
 
 /// So that it need not ask whether the server is there.
 #[tokio::test]
-async fn an_agent_that_only_sends_heartbeats_is_answered() {
+async fn heartbeats_are_answered() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let requests = stream.requests.clone();
@@ -34,7 +34,7 @@ async fn an_agent_that_only_sends_heartbeats_is_answered() {
 
 /// As when its connection is cut, or it is killed.
 #[tokio::test]
-async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
+async fn end_of_stream_of_a_silent_agent_is_not_a_return() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.said("no word from the agent for 1 s").await;
@@ -46,7 +46,7 @@ async fn a_silent_agent_whose_stream_ends_is_not_heard_again() {
 }
 
 #[tokio::test]
-async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
+async fn disconnected_agent_and_its_return_are_reported() {
     let world = world().await;
     drop(world.attach(KEY).await.unwrap());
     world.said("it has not come back to this server").await;
@@ -57,7 +57,7 @@ async fn an_agent_that_does_not_come_back_is_noticed_and_so_is_its_return() {
 
 /// To another server of the same state, which hears its heartbeats.
 #[tokio::test]
-async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
+async fn agent_attached_to_another_server_is_not_awaited() {
     let world = world().await;
     drop(world.attach(KEY).await.unwrap());
     world.attach_elsewhere().await;
@@ -67,7 +67,7 @@ async fn an_agent_that_went_to_another_server_is_not_awaited_here() {
 
 /// As after this server was stopped together with the agent: the reconciler of the job reports it, at another server.
 #[tokio::test]
-async fn an_agent_whose_silence_the_reconciler_reported_is_not_awaited_here() {
+async fn agent_reported_silent_by_the_reconciler_is_not_awaited() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     stream.beat(0).await;
@@ -80,7 +80,7 @@ async fn an_agent_whose_silence_the_reconciler_reported_is_not_awaited_here() {
 
 /// As when the other server was stopped, and reads now what the agent had said to it before.
 #[tokio::test]
-async fn an_agent_that_speaks_is_attached_where_it_speaks() {
+async fn agent_is_attached_to_the_server_that_receives_its_messages() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.attach_elsewhere().await;
@@ -92,7 +92,7 @@ async fn an_agent_that_speaks_is_attached_where_it_speaks() {
 
 /// Also while it was away; and nothing is said of an attempt that is over.
 #[tokio::test]
-async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
+async fn agent_of_an_ended_attempt_is_not_awaited() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.found_ended().await;
@@ -103,7 +103,7 @@ async fn nobody_waits_for_the_agent_of_an_attempt_that_is_over() {
 
 /// It counts as attached to this server, and has no stream.
 #[tokio::test]
-async fn an_agent_that_left_before_it_was_admitted_is_awaited() {
+async fn agent_that_disconnected_before_admission_is_awaited() {
     let world = world().await;
     let go_on = Arc::new(Notify::new());
     *world.platform.held_up.lock().unwrap() = Some(go_on.clone());

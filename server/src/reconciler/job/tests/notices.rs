@@ -67,7 +67,7 @@ async fn return_of_an_agent_is_reported_again_after_a_log_failure() {
     world.attach_to(world.reconciler.server()).await;
     let (job, mut reconciler) = (world.job().await, world.job_reconciler());
     let mut silence = AgentLiveness::begin(Duration::ZERO, long_ago());
-    silence.look(Instant::now());
+    silence.check(Instant::now());
     reconciler.observations(&world.attempt).liveness = Some(silence);
     world.reports_once(async || reconciler.check_liveness(&job, &world.attempt).await.map(drop)).await;
 }
