@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_is_said_once_and_so_is_its_end() {
+    fn silence_and_its_end_are_reported_once() {
         assert_eq!(news(|_| false), [(15, LivenessChange::Silent)]);
         assert_eq!(
             news(|second| second >= 40),
@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_that_come_are_no_news_even_when_some_are_late() {
+    fn late_heartbeats_are_not_reported() {
         assert_eq!(news(|second| second % 12 == 0), []);
     }
 
     #[test]
-    fn what_a_server_reads_after_it_stood_still_is_old() {
+    fn messages_read_after_a_stop_are_old() {
         let begin = Instant::now();
         let mut backlog = Backlog::begin(Duration::from_secs(5), begin);
         let mut is_read = |second| backlog.is_read(begin + Duration::from_secs(second));
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_stood_still_says_nothing() {
+    fn stopped_server_reports_no_silence() {
         let begin = Instant::now();
         let mut silence = AgentLiveness::begin(ALLOWED, begin);
         assert_eq!(silence.check(begin + Duration::from_secs(1000)), None);

@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_is_known_until_the_attempt_is_forgotten() {
+    fn peak_is_kept_until_the_attempt_is_removed() {
         let (peaks, attempt) =
             (MemoryPeaks::default(), AttemptId { job: JobId::generate(), step: 0, number: 1 });
         peaks.note(&attempt, 0);

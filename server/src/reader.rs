@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_is_noted_often_enough_for_the_jobs_timeout_and_no_more() {
+    fn reads_are_recorded_often_enough_for_the_fetch_timeout() {
         let mut record = JobRecord {
             job: Job::new(JobId::generate(), Vec::new()),
             lease_epoch: 1,

@@ -239,8 +239,7 @@ async fn kubernetes(options: &Options) -> anyhow::Result<Launching> {
         .as_ref()
         .with_context(|| missing("--agent-cert: agents are not served without TLS"))?;
     let key = given.agent_key.as_ref().with_context(|| missing("--agent-key"))?;
-    // A second installation fails, which has no effect.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    crate::crypto::install_provider();
     let agents = api::AgentTls::new(listener, certificate, key)?;
     let server = given.agent_url.clone().with_context(|| missing("--agent-url"))?;
     anyhow::ensure!(server.starts_with("https://"), "--agent-url {server} must begin with https://");

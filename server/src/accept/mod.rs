@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_without_descriptors_pauses_and_goes_on() {
+    async fn listener_without_descriptors_pauses_and_continues() {
         let begun = tokio::time::Instant::now();
         next(&Exhausted(3.into()), "clients").await;
         assert!(begun.elapsed() >= PAUSE * 3, "{:?}", begun.elapsed());

@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_says_nothing_or_too_little_is_not_waited_for() {
+    async fn silent_peer_times_out() {
         for said in [0, HTTP2_PREFACE - 1] {
             let (mut peer, mut stream) = connection(SHORT, LONG, usize::MAX);
             peer.write_all(&vec![b'x'; said]).await.unwrap();
@@ -231,7 +231,7 @@ mod tests {
 
     /// It sends a request byte for byte, and never completes it.
     #[tokio::test]
-    async fn a_peer_that_goes_on_without_a_request_is_not_waited_for() {
+    async fn peer_without_a_request_times_out() {
         let (mut peer, mut stream) = connection(SHORT, SHORT * 2, usize::MAX);
         let trickle = async { while peer.write_all(b"x").await.is_ok() {} };
         let read = async {
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_says_too_much_before_it_is_admitted_is_not_listened_to() {
+    async fn peer_over_the_byte_limit_before_admission_is_refused() {
         let (mut peer, mut stream) = connection(LONG, LONG, 100);
         let talk = async { while peer.write_all(&[b'x'; 10]).await.is_ok() {} };
         let read = async {
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_whose_place_others_took_is_not_waited_for() {
+    async fn peer_that_lost_its_slot_is_disconnected() {
         let slots = Slots::of("agents");
         let (_peer, stream) = tokio::io::duplex(64);
         let mut first = Prompt::within(LONG, LONG, usize::MAX, slots.hold(stream));

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_connection_goes_when_there_are_too_many() {
+    fn oldest_connection_is_closed_at_the_limit() {
         let slots = Slots::of("agents");
         let mut unadmitted: Vec<_> = (0..MAX_UNADMITTED).map(|_| slots.hold(())).collect();
         let lost = |unadmitted: &[Unadmitted<()>]| {

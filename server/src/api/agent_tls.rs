@@ -161,7 +161,7 @@ mod tests {
 
     /// A folder with the self-signed pairs `one` and `two`; `tls` is a copy of the first.
     fn pairs() -> tempfile::TempDir {
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        crate::crypto::install_provider();
         let dir = tempfile::tempdir().unwrap();
         for name in ["one", "two"] {
             let output = Command::new("openssl")
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_changes_nothing() {
+    fn invalid_certificate_keeps_the_previous_one() {
         let dir = pairs();
         let mut pair = Pair::of(&dir.path().join("tls.crt"), &dir.path().join("tls.key"));
         assert!(pair.reload().is_some());
@@ -217,7 +217,7 @@ mod tests {
     /// New connections get the renewed certificate. Existing ones stay, since attempts of their agents may run for
     /// days.
     #[tokio::test]
-    async fn a_renewed_certificate_is_shown_and_disturbs_nobody() {
+    async fn renewed_certificate_is_used_for_new_connections_only() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_peer_that_is_silent_after_the_handshake_is_not_waited_for() {
+    async fn peer_silent_after_the_handshake_times_out() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -271,7 +271,7 @@ mod tests {
 
     /// Agents stay connected while their attempts run, possibly for days.
     #[tokio::test]
-    async fn a_stream_of_an_admitted_peer_outlives_the_timeout() {
+    async fn stream_of_an_admitted_peer_outlives_the_timeout() {
         let dir = pairs();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_what_it_was() {
+    fn compressed_batch_round_trips() {
         let batch = RecordBatch { records: vec![Record { seq: 7, ..Record::default() }] };
         let raw = batch.encode_to_vec();
         let opened = open(compressed(&raw, u32::try_from(raw.len()).unwrap())).unwrap();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_about_its_length_or_is_no_batch_is_refused() {
+    fn invalid_compressed_batch_is_refused() {
         let bomb = vec![0; 10 << 20];
         for (raw, length) in [(&bomb[..], 5), (b"abc", 400), (b"abc", u32::MAX), (b"\xff\xff", 2)] {
             assert_eq!(open(compressed(raw, length)).unwrap_err().code(), tonic::Code::InvalidArgument);

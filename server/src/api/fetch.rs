@@ -279,7 +279,7 @@ mod tests {
     use crate::metrics::{MeasuredStore, Metrics};
 
     #[tokio::test]
-    async fn a_page_has_what_this_process_wrote_while_it_was_waited_for_and_loads_once() {
+    async fn waiting_fetch_returns_a_new_record_with_one_load() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
         let metrics = Metrics::default();
@@ -309,7 +309,7 @@ mod tests {
 
     /// Otherwise each reader of a short job would need another call.
     #[tokio::test]
-    async fn a_page_with_the_logs_end_waits_for_that_of_the_state() {
+    async fn page_with_the_logs_end_waits_for_the_final_state() {
         let dir = tempfile::tempdir().unwrap();
         let store = Arc::new(SqliteStore::open(&dir.path().join("state.db")).await.unwrap());
         let log = Arc::new(fixture::tiered_log(&store, &dir.path().join("log")));
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_that_are_being_read_stay_however_many_they_are() {
+    fn jobs_being_read_are_not_evicted() {
         let mut cached = CachedJobs::default();
         let many = 3 * CACHED_BYTES / JOB_BYTES;
         let ids: Vec<JobId> = (0..many).map(|_| JobId::generate()).collect();
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn jobs_with_long_headings_are_fewer() {
+    fn cache_is_bounded_by_bytes() {
         let mut cached = CachedJobs::default();
         for now in 0..50 {
             let headings = vec!["x".repeat(200); 10_000];

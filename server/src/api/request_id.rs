@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_follows_from_id_and_user_and_the_hash_from_all_that_was_asked() {
+    fn token_depends_on_id_and_user_and_hash_on_the_request() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("a.key"), "").unwrap();
         let named = |id, user, sql| NamedRequest::of(&request(id, user, sql), &links).unwrap().unwrap();
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_could_be_guessed_or_is_no_id_is_refused() {
+    fn short_or_invalid_request_id_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("a.key"), "").unwrap();
         assert!(NamedRequest::of(&request("", "ada", "SELECT 1"), &links).unwrap().is_none());

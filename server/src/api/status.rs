@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_opened_for_lack_of_descriptors_says_so_and_what_to_do() {
+    fn log_error_for_lack_of_descriptors_names_the_fix() {
         let status = of(Errno::EMFILE);
         assert_eq!(status.code(), Code::Unavailable);
         assert!(

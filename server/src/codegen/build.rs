@@ -284,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_extended_step_requires_the_models_that_the_program_does_not_make() {
+    fn first_extended_step_requires_models_made_outside_of_the_program() {
         let required = |sql: &str| -> Vec<Vec<String>> {
             let compiled = compile(sql, Dialect::Mysql).expect("a good program");
             step_specs(&compiled, "").into_iter().map(|spec| spec.required).collect()
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_a_model_goes_to_the_step_that_checks_a_use_of_it() {
+    fn model_metadata_goes_to_the_step_that_checks_its_use() {
         let train = |using: &str, into: &str| {
             format!("SELECT * FROM t TO TRAIN xgboost.gbtree LABEL y {using} INTO {into};")
         };

@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_has_its_length_in_several_bytes() {
+    fn length_of_a_long_text_takes_several_bytes() {
         let text = "x".repeat(300);
         let encoded = encode_model(&text);
         let value = [b"\xfe\x01\x33\xff\x82\x01\xfe\x01\x2c", text.as_bytes(), b"\x00"].concat();

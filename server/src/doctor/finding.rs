@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_the_same_and_the_repair() {
+    fn json_line_contains_the_finding_and_the_repair() {
         let done = Done { repaired: true, what: "gap".to_owned() };
         let line: serde_json::Value = serde_json::from_str(&finding().to_json(Some(&done))).unwrap();
         assert_eq!(line["kind"], finding().kind.name());

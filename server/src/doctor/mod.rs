@@ -1,6 +1,6 @@
 //! `sqlflow-server doctor`: checks and repairs a state folder, with running servers or without.
 //!
-//! `judge` derives findings from what was read, and `finding` formats them; both are pure. `state` is the folder,
+//! `judge` and `stuck` derive findings from what was read, and `finding` formats them; all are pure. `state` is the folder,
 //! `look` goes through it, `remedy` implements `--repair`, and `report` writes the output. Reads and writes go
 //! through `store::Survey`, `log::Upkeep` and `launch::RunFolders`.
 
@@ -10,6 +10,7 @@ mod look;
 mod remedy;
 mod report;
 mod state;
+mod stuck;
 #[cfg(test)]
 mod tests;
 

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_counts_and_says_whether_all_was_seen() {
+    fn summary_line_contains_counts_and_completeness() {
         let counts = Counts { jobs: 3, logs: 1, problems: 2, repaired: 1, notes: 1 };
         assert_eq!(
             summary(counts.clone(), Form::Text, true),

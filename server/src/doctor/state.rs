@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_user_may_look_and_not_repair() {
+    fn another_user_may_check_but_not_repair() {
         let dir = tempfile::tempdir().unwrap();
         let state = State::find(dir.path()).unwrap();
         assert!(state.may_repair(state.owner).is_ok());
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_no_state_is_refused_and_stays_as_it_is() {
+    fn folder_without_state_is_refused_and_unchanged() {
         let dir = tempfile::tempdir().unwrap();
         let missing = dir.path().join("missing");
         assert!(State::find(&missing).err().unwrap().to_string().contains("--state-dir"));

@@ -164,7 +164,7 @@ fn kinds(expected: &[(&str, &[&JobId])]) -> BTreeMap<String, Vec<String>> {
 }
 
 #[tokio::test]
-async fn a_state_that_is_well_has_no_finding() {
+async fn healthy_state_has_no_finding() {
     let mut folder = Folder::new().await;
     assert_eq!(folder.doctor(None).await.findings, Vec::<Value>::new());
     let here = Membership::join(&folder.path("servers")).unwrap();
@@ -268,7 +268,7 @@ async fn each_kind_of_damage_is_found_without_a_change_and_repaired_once() {
 
 /// As bytes that are wrong. A temporary error is not damage: the log is left alone.
 #[tokio::test]
-async fn a_log_that_the_disk_cannot_read_is_repaired() {
+async fn log_on_an_unreadable_disk_block_is_repaired() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
@@ -301,7 +301,7 @@ async fn orphans_are_deleted_only_on_request() {
 }
 
 #[tokio::test]
-async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
+async fn misplaced_log_is_moved_to_lost_and_found() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let id = folder.job(here.id()).await;
@@ -314,7 +314,7 @@ async fn a_log_in_the_wrong_place_is_set_aside_and_the_jobs_own_stays() {
 }
 
 #[tokio::test]
-async fn jobs_of_a_server_that_has_ended_are_given_back() {
+async fn jobs_of_an_ended_server_are_released() {
     let mut folder = Folder::new().await;
     let gone = Membership::join(&folder.path("servers")).unwrap();
     let server = gone.id().clone();
@@ -334,7 +334,7 @@ async fn jobs_of_a_server_that_has_ended_are_given_back() {
 
 /// With running servers a job may be between two of them for a moment.
 #[tokio::test]
-async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
+async fn job_claimed_in_time_is_not_stuck() {
     let mut folder = Folder::new().await;
     let here = Membership::join(&folder.path("servers")).unwrap();
     let held = folder.job(here.id()).await;
@@ -352,7 +352,7 @@ async fn a_job_that_is_taken_up_in_time_is_not_stuck() {
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_between_two_items() {
+async fn interrupt_stops_between_two_items() {
     let mut folder = Folder::new().await;
     folder.job(&ServerId("gone".to_owned())).await;
     let state = State::find(folder.dir.path()).unwrap();

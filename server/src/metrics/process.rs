@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_lines_are_read() {
+    fn process_metrics_are_parsed() {
         let line = "42 (a) b (c) S 1 42 42 0 -1 4194560 1 0 0 0 5 6 0 0 20 0 17 0 300 4096000 250 18446744073709551615 1 1";
         let page = page_size() as f64;
         let ticks = clock_ticks_per_second() as f64;

@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jobs_spans_are_one_tree_and_the_same_for_every_server() {
+    fn spans_of_a_job_are_one_tree_and_equal_on_every_server() {
         let record = record();
         let all = spans(&record, 0);
         assert_eq!(all, spans(&record, 77), "another server says the same");
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_parts_make_up_the_whole() {
+    fn child_spans_cover_their_parent() {
         let all = spans(&record(), 0);
         let length = |it: &Span| it.end_micros - it.begin_micros;
         for whole in all.iter().filter(|it| it.name.starts_with("step")) {
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_have_their_kind_and_no_words_of_a_database() {
+    fn span_errors_contain_the_cause_and_no_database_text() {
         let mut record = record();
         record.job.state = JobState::Failed(Failure::new(Cause::StatementFailed, "near 'secret'"));
         for step in &mut record.job.steps {
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_clients_trace_a_job_is_one_of_its_own() {
+    fn job_without_a_client_trace_starts_a_trace() {
         let mut record = record();
         record.job.origin = None;
         let all = spans(&record, 0);

@@ -35,7 +35,7 @@ impl Tracer {
     /// Starts exporting to this collector. Must be called in a runtime.
     #[must_use]
     pub fn start(exporter: Exporter, metrics: Metrics) -> (Self, Sending) {
-        // Bounded by the counter.
+        #[expect(clippy::disallowed_methods, reason = "bounded by the counter")]
         let (queue, spans) = mpsc::unbounded_channel();
         let waiting = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn(send(exporter, spans, Arc::clone(&waiting), metrics.clone()));

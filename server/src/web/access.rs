@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_opens_the_page_of_its_job_on_every_server_and_no_other() {
+    fn link_opens_only_its_jobs_page_on_every_server() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("links.key");
         let links = Links::open(&file, "https://host/").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_that_has_opened_a_page_finds_that_one_again() {
+    fn cookie_reopens_the_page_it_was_set_for() {
         let dir = tempfile::tempdir().unwrap();
         let links = Links::open(&dir.path().join("links.key"), "https://host").unwrap();
         let (job, other) = (JobId::generate(), JobId::generate());

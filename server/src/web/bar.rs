@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_bar_counts_and_goes_with_its_line() {
+    fn newest_bar_is_kept_until_its_line_ends() {
         let mut bars = Bars::default();
         for part in ["\r 10%|█", "    | 1/10", "\r 20%|██   | 2/10 [00:0"] {
             bars.take(part.as_bytes());

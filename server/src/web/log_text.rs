@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn characters_are_whole_wherever_they_are_torn() {
+    fn split_characters_are_joined() {
         let text = "aé€😀z".as_bytes();
         for cut in 0..text.len() {
             let mut log = LogText::default();

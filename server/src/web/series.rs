@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_long_training_is_a_small_curve_from_its_first_round_to_its_last() {
+    fn long_training_is_thinned_out_and_keeps_first_and_last_round() {
         let mut series = Series::default();
         for round in 1..=1_000_000 {
             series.push(round, round as f64);

@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_header_that_comes_byte_by_byte_is_not_waited_for() {
+    async fn slow_header_times_out() {
         let (mut reader, mut writer) = connect().await.into_split();
         let trickle = tokio::spawn(async move {
             writer.write_all(b"GET / HTTP/1.1\r\nX: ").await.unwrap();
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_second_request_is_answered_and_an_idle_connection_is_closed() {
+    async fn keep_alive_serves_requests_and_closes_idle_connections() {
         let mut stream = connect().await;
         let mut said = String::new();
         for _ in 0..2 {

@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_trainings_have_curves() {
+    fn newest_trainings_keep_their_curves() {
         let mut all = Statements::default();
         let metrics = |count: usize| {
             let metric = |it| Metric { name: format!("m{it}"), value: 0.5 };
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_has_a_bound_and_the_oldest_goes() {
+    fn results_are_bounded_and_the_oldest_are_evicted() {
         let mut all = Statements::default();
         for index in 0..3 * u32::try_from(MAX_STATEMENTS).unwrap() {
             all.start(index);

@@ -224,7 +224,7 @@ mod tests {
 
     /// 64 records of progress once hid all lines of a page.
     #[tokio::test]
-    async fn the_last_lines_are_found_behind_progress_and_pictures() {
+    async fn last_lines_are_found_before_progress_and_pictures() {
         let world = World::new();
         for line in 0..600 {
             world.say([output(format!("line {line}\n").as_bytes()), progress(line)]).await;
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_and_kept_has_a_bound() {
+    async fn reads_and_memory_are_bounded() {
         let world = World::new();
         world.say([output(b"too far away\n")]).await;
         for _ in 0..10 {

@@ -132,7 +132,7 @@ async fn summary(events: &mut axum::body::BodyDataStream, text: &str) {
 
 /// More pages than cached views without a page.
 #[tokio::test]
-async fn open_pages_read_no_log_twice() {
+async fn open_pages_read_the_log_once() {
     let world = world().await;
     let mut pages = Vec::new();
     for _ in 0..70 {
@@ -158,7 +158,7 @@ async fn open_pages_read_no_log_twice() {
 
 /// It can be read, so it stays ready. A launcher that can start nothing does not matter either.
 #[tokio::test]
-async fn a_server_that_cannot_write_its_heartbeat_says_so_until_it_can() {
+async fn readiness_reports_failing_heartbeats() {
     let world = world().await;
     let can_record = async |world: &World| {
         let (status, text) = world.readiness().await;
@@ -181,7 +181,7 @@ async fn a_server_that_cannot_write_its_heartbeat_says_so_until_it_can() {
 
 /// Of a log of gigabytes a page shows what was read in time, and continues with that.
 #[tokio::test]
-async fn a_long_log_is_read_in_parts() {
+async fn long_log_is_read_in_parts() {
     let world = world().await;
     let job = world.job().await;
     for text in ["first", "last"] {
@@ -208,7 +208,7 @@ async fn a_long_log_is_read_in_parts() {
 
 /// A removed model has no files.
 #[tokio::test]
-async fn a_page_says_what_a_model_replaced_and_that_one_was_removed() {
+async fn page_shows_replaced_and_removed_models() {
     let world = world().await;
     let job = world.job().await;
     let earlier = EarlierModel { made_ms: 1_700_000_000_000, trained_by: "ana".to_owned() };

@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn views_that_are_held_stay_and_others_are_few() {
+    fn held_views_are_not_evicted() {
         let views = Views::default();
         let jobs: Vec<_> = (0..2 * MAX_VIEWS).map(|_| JobId::generate()).collect();
         let held: Vec<_> = jobs.iter().map(|job| views.of(job)).collect();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_left_follows_from_the_speed() {
+    fn time_left_is_estimated_from_the_speed() {
         let mut view = View::default();
         let mut told = |done, at| {
             view.take_progress(0, "train".into(), "rounds".into(), (done, 100), at);

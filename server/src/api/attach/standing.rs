@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_reported_is_no_agent_of_an_attempt_ended_by_inferred_outcome() {
+    fn report_after_an_inferred_outcome_is_refused() {
         for reason in [Reason::Lost, Reason::LaunchFailed, Reason::Cancelled, Reason::Deadline] {
             let (mut job, attempt, instance) = attached();
             assert_eq!(Standing::of(&job, &attempt, &instance), Standing::Live);
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cancel_is_for_the_agent_that_is_attached() {
+    fn cancel_is_sent_to_the_attached_agent() {
         let (mut job, attempt, instance) = attached();
         let cancel = Failure::new(Cause::Cancelled, "by a user");
         job.apply(Event::CancelRequested(cancel.clone()), 1).unwrap();

@@ -277,7 +277,7 @@ impl Stream {
 }
 
 #[tokio::test]
-async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_stream() {
+async fn open_stream_of_an_ended_attempt_is_refused() {
     let world = world().await;
     let stream = world.attach(KEY).await.unwrap();
     world.found_ended().await;
@@ -297,7 +297,7 @@ async fn an_agent_whose_attempt_a_server_ended_is_refused_also_on_its_open_strea
 
 /// The forwarded cancel stops the periodic checks.
 #[tokio::test]
-async fn an_inferred_outcome_reaches_an_agent_that_was_cancelled_before() {
+async fn inferred_outcome_ends_the_stream_of_a_cancelled_agent() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
@@ -308,7 +308,7 @@ async fn an_inferred_outcome_reaches_an_agent_that_was_cancelled_before() {
 }
 
 #[tokio::test]
-async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again() {
+async fn lost_outcome_acknowledgement_is_repeated() {
     let world = world().await;
     let outcome = || {
         let reason = agent::outcome::Reason::Exited.into();
@@ -324,7 +324,7 @@ async fn an_agent_that_missed_the_acknowledgement_of_its_outcome_hears_it_again(
 
 /// The Pod's deadline passed while a finished training was being published.
 #[tokio::test]
-async fn what_was_made_before_the_deadline_of_a_pod_is_kept() {
+async fn output_kept_before_the_pods_deadline_stays_kept() {
     let world = world().await;
     *world.platform.ender.lock().unwrap() = Some(TerminatedBy::Deadline);
     let mut stream = world.attach(KEY).await.unwrap();
@@ -349,7 +349,7 @@ async fn what_was_made_before_the_deadline_of_a_pod_is_kept() {
 
 /// Another server's cancel arrives by the store's signal, before the periodic reload.
 #[tokio::test]
-async fn what_another_server_records_reaches_an_open_stream() {
+async fn change_by_another_server_reaches_an_open_stream() {
     let world = world().await;
     let mut stream = world.attach(KEY).await.unwrap();
     let other = SqliteStore::open(&world.dir.path().join("state.db")).await.unwrap();

@@ -331,7 +331,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_end_is_good_only_after_the_client_said_that_it_leaves() {
+    async fn clean_end_requires_goaway() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         for (last, end) in [(frame(4, 0, 0, &[]), End::Bad), (frame(7, 0, 0, &[0; 8]), End::Good)] {
             let (mut client, server) = tokio::io::duplex(1000);
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_receipt_is_asked_for_once_when_all_streams_have_ended_and_tears_no_frame() {
+    async fn receipt_is_requested_once_between_frames() {
         let (data, end, other) = (frame(0, 0, 1, &[7; 20]), frame(1, 5, 1, &[0]), frame(0, 1, 3, &[]));
         let frames = [data, end, other, frame(4, 1, 0, &[]), frame(0, 1, 5, &[])];
         let ping = Receipt(1).ping();
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn a_receipt_counts_until_the_client_says_that_it_leaves() {
+    fn receipt_counts_only_before_goaway() {
         let connection = Connection::default();
         connection.received(Receipt(1));
         connection.lock().says_goodbye = true;

@@ -150,7 +150,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_the_bytes_are_cut() {
+    fn frames_are_parsed_from_pieces_of_any_size() {
         let settings = frame(4, 0, 0, &[]);
         // A payload that looks like a frame.
         let data = frame(0, 0, 1, &frame(3, 0, 1, &[0; 4]));

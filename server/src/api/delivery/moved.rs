@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_goes_on_while_the_store_stays_behind() {
+    fn reading_continues_while_the_store_cannot_be_written() {
         let mut moved = Moved::default();
         assert_eq!(moved.place(0), 0);
         moved.to(0, 10);
@@ -48,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_server_recorded_counts() {
+    fn records_of_another_server_count() {
         let mut moved = Moved::default();
         moved.to(10, 20);
         assert_eq!(moved.place(30), 30, "it was read further elsewhere");

@@ -44,7 +44,7 @@ fn the_rules_are_these() {
 }
 
 #[test]
-fn timeouts_are_read_as_grpc_writes_them() {
+fn grpc_timeouts_are_parsed() {
     assert_eq!(parse_timeout("200m"), LIMIT);
     assert_eq!(parse_timeout("200000u"), LIMIT);
     assert_eq!(parse_timeout("2S"), Some(Duration::from_secs(2)));
@@ -78,7 +78,7 @@ fn each_connection_proves_its_own_pages() {
 }
 
 #[test]
-fn a_reset_and_a_bad_end_prove_nothing_and_a_good_end_does() {
+fn only_a_clean_end_without_reset_proves_delivery() {
     let job = JobId::generate();
     let other = Arc::default();
     let after = |change: &dyn Fn(&Connection)| {
@@ -107,7 +107,7 @@ fn a_reset_and_a_bad_end_prove_nothing_and_a_good_end_does() {
 }
 
 #[test]
-fn calls_at_the_same_time_prove_nothing() {
+fn concurrent_calls_prove_nothing() {
     let (deliveries, job, connection) = (Deliveries::default(), JobId::generate(), Arc::default());
     let call = || Call::new(Arc::clone(&connection), None);
     let (first, second) = (deliveries.begin(&job, call()), deliveries.begin(&job, call()));
@@ -118,7 +118,7 @@ fn calls_at_the_same_time_prove_nothing() {
 }
 
 #[test]
-fn what_is_remembered_is_bounded() {
+fn tracked_jobs_are_bounded() {
     let deliveries = Deliveries::default();
     for _ in 0..MAX_JOBS + 10 {
         fetch(&deliveries, &JobId::generate(), &Arc::default(), 0);
@@ -132,7 +132,7 @@ fn what_is_remembered_is_bounded() {
 }
 
 #[test]
-fn jobs_that_were_read_to_the_end_are_forgotten() {
+fn jobs_read_to_the_end_are_evicted() {
     let deliveries = Deliveries::default();
     let goes_on = JobId::generate();
     fetch(&deliveries, &goes_on, &Arc::default(), 0);
@@ -230,7 +230,7 @@ async fn read_page(client: &mut TcpStream) -> [u8; 8] {
 
 /// grpc-go does this if a channel is closed during a call: it does not reset the stream.
 #[tokio::test]
-async fn a_client_that_leaves_before_it_has_the_page_gets_it_again() {
+async fn page_is_repeated_if_the_client_closes_before_receipt() {
     let world = world().await;
     let mut client = world.client().await;
     client.write_all(&goaway()).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_client_that_leaves_before_it_has_the_page_gets_it_again() {
 }
 
 #[tokio::test]
-async fn a_client_that_leaves_with_the_page_gets_the_next_one() {
+async fn page_is_delivered_if_the_client_closes_after_receipt() {
     let world = world().await;
     let mut client = world.client().await;
     let payload = read_page(&mut client).await;
@@ -250,7 +250,7 @@ async fn a_client_that_leaves_with_the_page_gets_the_next_one() {
 
 /// The client discards what it reads.
 #[tokio::test]
-async fn a_receipt_of_a_client_that_is_leaving_proves_nothing() {
+async fn receipt_after_goaway_proves_nothing() {
     let world = world().await;
     let mut client = world.client().await;
     client.write_all(&goaway()).await.unwrap();

@@ -89,7 +89,7 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn a_job_is_described_by_its_steps() {
+    fn job_is_described_by_its_steps() {
         let step = |kind: &str, model: &str, statement_count| Step {
             kind: kind.to_owned(),
             model: model.to_owned(),

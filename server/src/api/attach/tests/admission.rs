@@ -5,7 +5,7 @@ use super::*;
 /// Of an agent that the state does not know, for it was restored from a backup: a new one may not go on after them, and the
 /// one that said them may.
 #[tokio::test]
-async fn an_agent_does_not_begin_where_the_log_has_records() {
+async fn agent_may_not_start_an_attempt_with_records() {
     let world = world().await;
     let output = Some(Payload::Output(sqlflow_proto::record::Output::default()));
     let record = Record { seq: 1, payload: output, ..Record::default() };
@@ -20,7 +20,7 @@ async fn an_agent_does_not_begin_where_the_log_has_records() {
 }
 
 #[tokio::test]
-async fn the_instance_key_is_the_stronger_proof() {
+async fn instance_key_outweighs_a_failed_token_check() {
     let world = world().await;
     let refuse = |code| *world.platform.refuses.lock().unwrap() = code;
     refuse(Some(Code::Unauthenticated));

@@ -18,10 +18,11 @@ use sqlflow_result_log::{Found, Health, LogError, Upkeep};
 use tokio_util::sync::CancellationToken;
 
 use super::finding::{Finding, Kind, Remedy};
-use super::judge::{self, Scene, Servers, Sign};
+use super::judge;
 use super::remedy::Repairs;
 use super::report::Report;
 use super::state::{State, modified_ms};
+use super::stuck::{self, ServerState, Servers, StuckContext};
 
 /// Jobs that are read at once.
 const PAGE: u32 = 64;
@@ -83,7 +84,7 @@ impl<W: Write> Look<W> {
 
     async fn jobs(&mut self) -> Result<(), Stop> {
         let mut scene =
-            Scene { servers: self.servers().await?, here: self.state.launcher_id(), busy: Vec::new() };
+            StuckContext { servers: self.servers().await?, here: self.state.launcher_id(), busy: Vec::new() };
         let mut suspects = Vec::new();
         let mut after = String::new();
         loop {
@@ -95,7 +96,7 @@ impl<W: Write> Look<W> {
                 self.job(&row).await?;
                 if let SurveyedDocument::Whole(job) = &row.document {
                     scene.note(job);
-                    suspects.extend(judge::stuck(&row, &scene).map(|_| job.id.clone()));
+                    suspects.extend(stuck::stuck(&row, &scene).map(|_| job.id.clone()));
                 }
                 if suspects.len() >= SUSPECTS {
                     self.stuck(&mut scene, std::mem::take(&mut suspects)).await?;
@@ -156,7 +157,7 @@ impl<W: Write> Look<W> {
     }
 
     /// Checks again the jobs that seemed stuck: with running servers they may have been between two of them.
-    async fn stuck(&mut self, scene: &mut Scene, suspects: Vec<JobId>) -> Result<(), Stop> {
+    async fn stuck(&mut self, scene: &mut StuckContext, suspects: Vec<JobId>) -> Result<(), Stop> {
         if suspects.is_empty() {
             return Ok(());
         }
@@ -167,7 +168,7 @@ impl<W: Write> Look<W> {
         for id in suspects {
             self.go_on()?;
             let row = self.survey.job(&id)?;
-            if let Some(finding) = row.and_then(|row| judge::stuck(&row, scene)) {
+            if let Some(finding) = row.and_then(|row| stuck::stuck(&row, scene)) {
                 self.found(finding).await?;
             }
         }
@@ -180,7 +181,7 @@ impl<W: Write> Look<W> {
         for lease in self.survey.servers()? {
             // A server whose lock cannot be checked counts as alive: nothing is taken from it.
             let is_held = Membership::is_held(&dir, &lease.server).unwrap_or(true);
-            signs.insert(lease.server.0, Sign { until_ms: lease.until_ms, is_held });
+            signs.insert(lease.server.0, ServerState { until_ms: lease.until_ms, is_held });
         }
         Ok(Servers::new(signs, clock::now_ms()))
     }
