@@ -133,11 +133,11 @@ pub struct Options {
     #[arg(long, env = "SQLFLOW_RETAIN_JOBS", value_name = "TIME", default_value = "7d", value_parser = duration)]
     pub retain_jobs: Duration,
 
-    /// Output (stdout and stderr) kept for each job; beyond it the oldest is dropped, and the log says so
+    /// Output (stdout and stderr) kept for each job; beyond it the oldest is dropped, with a notice in the log
     #[arg(long, env = "SQLFLOW_RETAIN_OUTPUT", value_name = "SIZE", default_value = "1GiB", value_parser = bytes)]
     pub retain_output: u64,
 
-    /// A job's log of up to so many bytes is kept in the state's database, a longer one in a folder of its own
+    /// Maximum size of a log in the state's database; a larger one gets its own folder
     #[arg(long, env = "SQLFLOW_SMALL_LOG", value_name = "SIZE", default_value = "64KiB", value_parser = bytes)]
     pub small_log: u64,
 

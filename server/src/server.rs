@@ -29,7 +29,7 @@ use crate::memory_peaks::MemoryPeaks;
 use crate::metrics::{MeasuredLog, MeasuredStore, Metrics};
 use crate::reconciler::{Context, Housekeeping, Limits, Reconciler};
 use crate::trace::Tracer;
-use crate::web::{Links, Views, Web};
+use crate::web::{JobViews, Links, Web};
 
 /// Size of a segment of the result log.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
@@ -146,7 +146,7 @@ pub async fn run(
         links: links.clone(),
         trace_url: options.trace_url.unwrap_or_default(),
         shutdown: shutdown.clone(),
-        views: Views::default(),
+        views: JobViews::default(),
     };
     let services = Api {
         assigner,

@@ -263,7 +263,7 @@ mod tests {
         until(&path, ProbeResult::Answered).await;
         let mut first = pin!(AgentSocket::at(path.clone()).connections());
         let waited = tokio::time::timeout(POLL_PERIOD * 3, first.next()).await;
-        assert!(waited.is_err(), "it took the place of a server that answers");
+        assert!(waited.is_err(), "it took over from a server that answers");
         second.abort();
     }
 

@@ -191,7 +191,7 @@ mod tests {
         assert!(pair.reload().is_some());
         assert!(pair.reload().is_none(), "it is the same");
         std::fs::copy(dir.path().join("two.crt"), dir.path().join("tls.crt")).unwrap();
-        assert!(pair.reload().is_none(), "its key is not there yet");
+        assert!(pair.reload().is_none(), "its key does not exist yet");
         std::fs::write(dir.path().join("tls.crt"), "no certificate").unwrap();
         assert!(pair.reload().is_none());
         std::fs::remove_file(dir.path().join("tls.crt")).unwrap();
@@ -239,7 +239,7 @@ mod tests {
         while connect(&address, dir.path(), "two").await.is_err() {}
         assert!(connect(&address, dir.path(), "one").await.is_err());
         health.set_service_status("", ServingStatus::NotServing).await;
-        assert!(stream.message().await.unwrap().is_some(), "the stream from before goes on");
+        assert!(stream.message().await.unwrap().is_some(), "the earlier stream continues");
 
         shutdown.cancel();
         drop((stream, client));

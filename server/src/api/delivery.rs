@@ -184,7 +184,7 @@ struct Reader {
     serving: usize,
     /// Number of Fetches so far.
     calls: u64,
-    pages: Vec<Page>,
+    pages: Vec<SentPage>,
     /// The log's end was sent to this reader.
     is_over: bool,
     moved: Moved,
@@ -192,7 +192,7 @@ struct Reader {
     is_recording: Arc<AtomicBool>,
 }
 
-struct Page {
+struct SentPage {
     from: u64,
     to: u64,
     call: Call,
@@ -202,7 +202,7 @@ struct Page {
     followed: Option<Instant>,
 }
 
-impl Page {
+impl SentPage {
     fn facts(&self, next: &Call) -> Facts {
         let seen = self.call.connection.seen();
         let receipt = self.sent.receipt();
@@ -322,7 +322,7 @@ impl Reading<'_> {
     pub(super) fn note(&self, from: u64, to: u64) -> Option<Sent> {
         let mut readers = self.deliveries.lock();
         let reader = readers.of.get_mut(&self.job)?;
-        // With two calls at once nothing that comes later says which of them was received.
+        // With two concurrent calls, no later sign shows which of them was received.
         if self.alone_since != Some(reader.calls) {
             return None;
         }
@@ -330,7 +330,7 @@ impl Reading<'_> {
             reader.pages.remove(0);
         }
         let sent = Sent::on(&self.call.connection);
-        reader.pages.push(Page {
+        reader.pages.push(SentPage {
             from,
             to,
             call: self.call.clone(),

@@ -33,7 +33,7 @@ pub enum ExecutorId {
 /// it may wait for one.
 #[async_trait]
 pub trait Executors: Send + Sync + 'static {
-    /// Who says this Hello, by its proof and by what the connection shows.
+    /// Identifies the sender of a Hello, by its proof and by the connection.
     ///
     /// # Errors
     /// UNAUTHENTICATED: it has no valid proof of identity. PERMISSION_DENIED: it is not an executor of this server.

@@ -349,7 +349,7 @@ mod tests {
         for _ in 0..=many {
             cached.add(JobId::generate(), Vec::new(), later);
         }
-        assert!(cached.get(&ids[1], later).is_none(), "nobody reads it any more");
+        assert!(cached.get(&ids[1], later).is_none(), "it is not being read any more");
         assert!(Arc::ptr_eq(&read, &cached.get(&ids[0], later).unwrap()));
     }
 

@@ -101,7 +101,7 @@ impl Repairs {
 
     async fn give_back(&mut self, state: &State, id: &JobId, lease: &Lease) -> anyhow::Result<String> {
         self.store(state).await?.release(id, lease).await?;
-        Ok("given back; a server that runs takes it up now, and else the next that starts".to_owned())
+        Ok("released; a running server claims it now, otherwise the next one that starts".to_owned())
     }
 }
 

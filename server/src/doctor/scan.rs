@@ -35,7 +35,7 @@ const REMOVAL_MS: i64 = 60_000;
 
 /// Why the pass ended early.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Stop {
+pub(super) enum ScanError {
     /// Interrupted by a signal.
     #[error("interrupted")]
     Interrupted,
@@ -48,7 +48,7 @@ pub(super) enum Stop {
 }
 
 /// One pass.
-pub(super) struct Look<W> {
+pub(super) struct Scan<W> {
     pub(super) state: State,
     pub(super) survey: Survey,
     pub(super) report: Report<W>,
@@ -57,9 +57,9 @@ pub(super) struct Look<W> {
     pub(super) stop: CancellationToken,
 }
 
-impl<W: Write> Look<W> {
+impl<W: Write> Scan<W> {
     /// Checks everything.
-    pub(super) async fn at_all(&mut self) -> Result<(), Stop> {
+    pub(super) async fn run(&mut self) -> Result<(), ScanError> {
         self.database().await?;
         // Before this pass adds to it.
         self.lost_and_found().await?;
@@ -68,7 +68,7 @@ impl<W: Write> Look<W> {
         self.run_folders().await
     }
 
-    async fn database(&mut self) -> Result<(), Stop> {
+    async fn database(&mut self) -> Result<(), ScanError> {
         let Some(fault) = self.survey.fault()? else { return Ok(()) };
         self.found(Finding {
             kind: Kind::DamagedDatabase,
@@ -82,7 +82,7 @@ impl<W: Write> Look<W> {
         .await
     }
 
-    async fn jobs(&mut self) -> Result<(), Stop> {
+    async fn jobs(&mut self) -> Result<(), ScanError> {
         let mut scene =
             StuckContext { servers: self.servers().await?, here: self.state.launcher_id(), busy: Vec::new() };
         let mut suspects = Vec::new();
@@ -106,7 +106,7 @@ impl<W: Write> Look<W> {
         self.stuck(&mut scene, suspects).await
     }
 
-    async fn job(&mut self, row: &Surveyed) -> Result<(), Stop> {
+    async fn job(&mut self, row: &Surveyed) -> Result<(), ScanError> {
         self.report.counts.jobs += 1;
         if let Some(finding) = judge::document(row) {
             self.found(finding).await?;
@@ -117,7 +117,7 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn log_of(&mut self, row: &Surveyed, id: &JobId) -> Result<(), Stop> {
+    async fn log_of(&mut self, row: &Surveyed, id: &JobId) -> Result<(), ScanError> {
         let logs = self.state.logs();
         if let Ok(files) = logs.kept_aside(id)
             && let Some(finding) =
@@ -130,7 +130,7 @@ impl<W: Write> Look<W> {
             self.report.counts.logs += 1;
         }
         match checked {
-            Ok(None) => Err(Stop::Interrupted),
+            Ok(None) => Err(ScanError::Interrupted),
             Ok(Some(Health::Good)) => Ok(()),
             Ok(Some(Health::Damaged(damage))) => {
                 self.found(judge::damaged_log(id, &damage, modified_ms(&damage.file))).await
@@ -140,7 +140,12 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn log_without_folder(&mut self, row: &Surveyed, id: &JobId, folder: &Path) -> Result<(), Stop> {
+    async fn log_without_folder(
+        &mut self,
+        row: &Surveyed,
+        id: &JobId,
+        folder: &Path,
+    ) -> Result<(), ScanError> {
         let small = self.survey.small_log(id)?;
         if small.length > 0 {
             self.report.counts.logs += 1;
@@ -157,7 +162,7 @@ impl<W: Write> Look<W> {
     }
 
     /// Checks again the jobs that seemed stuck: with running servers they may have been between two of them.
-    async fn stuck(&mut self, scene: &mut StuckContext, suspects: Vec<JobId>) -> Result<(), Stop> {
+    async fn stuck(&mut self, scene: &mut StuckContext, suspects: Vec<JobId>) -> Result<(), ScanError> {
         if suspects.is_empty() {
             return Ok(());
         }
@@ -175,7 +180,7 @@ impl<W: Write> Look<W> {
         Ok(())
     }
 
-    async fn servers(&mut self) -> Result<Servers, Stop> {
+    async fn servers(&mut self) -> Result<Servers, ScanError> {
         let dir = self.state.servers();
         let mut signs = BTreeMap::new();
         for lease in self.survey.servers()? {
@@ -186,7 +191,7 @@ impl<W: Write> Look<W> {
         Ok(Servers::new(signs, clock::now_ms()))
     }
 
-    async fn logs(&mut self) -> Result<(), Stop> {
+    async fn logs(&mut self) -> Result<(), ScanError> {
         let logs = self.state.logs();
         let shards = match logs.shards() {
             Ok(shards) => shards,
@@ -206,7 +211,7 @@ impl<W: Write> Look<W> {
         Ok(())
     }
 
-    async fn log_folder(&mut self, found: Found) -> Result<(), Stop> {
+    async fn log_folder(&mut self, found: Found) -> Result<(), ScanError> {
         match found {
             Found::Log { job, path, is_in_place } => {
                 let is_orphan = !is_in_place || !self.survey.knows(&job)?;
@@ -226,7 +231,7 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn run_folders(&mut self) -> Result<(), Stop> {
+    async fn run_folders(&mut self) -> Result<(), ScanError> {
         let runs = self.state.run_folders();
         let jobs = match runs.jobs() {
             Ok(jobs) => jobs,
@@ -250,7 +255,7 @@ impl<W: Write> Look<W> {
         Ok(())
     }
 
-    async fn lost_and_found(&mut self) -> Result<(), Stop> {
+    async fn lost_and_found(&mut self) -> Result<(), ScanError> {
         let folder = self.state.lost_and_found();
         match count(&folder.join("log")) + count(&folder.join("run")) {
             0 => Ok(()),
@@ -258,7 +263,7 @@ impl<W: Write> Look<W> {
         }
     }
 
-    async fn found(&mut self, finding: Finding) -> Result<(), Stop> {
+    async fn found(&mut self, finding: Finding) -> Result<(), ScanError> {
         self.report.found(&finding)?;
         let done = match &mut self.repairs {
             Some(repairs) => repairs.apply(&self.state, &finding.remedy).await,
@@ -267,20 +272,20 @@ impl<W: Write> Look<W> {
         Ok(self.report.done(&finding, done.as_ref())?)
     }
 
-    async fn is_known_after_a_moment(&mut self, id: &JobId) -> Result<bool, Stop> {
+    async fn is_known_after_a_moment(&mut self, id: &JobId) -> Result<bool, ScanError> {
         self.pause(Duration::from_millis(100)).await?;
         Ok(self.survey.knows(id)?)
     }
 
-    async fn pause(&self, pause: Duration) -> Result<(), Stop> {
+    async fn pause(&self, pause: Duration) -> Result<(), ScanError> {
         tokio::select! {
             () = tokio::time::sleep(pause) => Ok(()),
-            () = self.stop.cancelled() => Err(Stop::Interrupted),
+            () = self.stop.cancelled() => Err(ScanError::Interrupted),
         }
     }
 
-    fn go_on(&self) -> Result<(), Stop> {
-        if self.stop.is_cancelled() { Err(Stop::Interrupted) } else { Ok(()) }
+    fn go_on(&self) -> Result<(), ScanError> {
+        if self.stop.is_cancelled() { Err(ScanError::Interrupted) } else { Ok(()) }
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct State {
 impl State {
     /// Finds the folder. Creates nothing.
     pub(super) fn find(dir: &Path) -> anyhow::Result<Self> {
-        let cannot = |why: String| anyhow!("cannot look at the state folder {}: {why}", dir.display());
+        let cannot = |why: String| anyhow!("cannot read the state folder {}: {why}", dir.display());
         let found = fs::canonicalize(dir).and_then(|dir| fs::metadata(&dir).map(|metadata| (dir, metadata)));
         let (dir, metadata) = found.map_err(|error| cannot(cause(&error)))?;
         // This also shows whether this user may read it.
@@ -41,7 +41,7 @@ impl State {
         let error = match Survey::open(&path) {
             Ok(survey) => return Ok(survey),
             Err(SurveyError::Store(error)) => {
-                return Err(anyhow::Error::new(error).context(format!("cannot look at {}", path.display())));
+                return Err(anyhow::Error::new(error).context(format!("cannot read {}", path.display())));
             }
             Err(error @ SurveyError::Unseen { .. }) => return Err(error.into()),
             Err(error) => error,
@@ -57,7 +57,7 @@ impl State {
                 "use the doctor of that server, or start this version's server on it first"
             }
         };
-        bail!("cannot look at the state folder {}: {error}; {fix}", self.dir.display())
+        bail!("cannot read the state folder {}: {error}; {fix}", self.dir.display())
     }
 
     /// Refuses a user whose files the server could not use.

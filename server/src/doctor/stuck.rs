@@ -233,7 +233,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_job_is_held_by_a_server_that_lives_and_says_so() {
+    fn job_without_a_live_server_is_not_held() {
         let alive = ("a", NOW + 1, true);
         assert_eq!(kind(&row(job(None), "a"), &scene(&[alive])), None);
         for (held_by, servers) in [
@@ -255,7 +255,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_to_do_about_a_job_that_is_not_held_depends_on_who_runs() {
+    fn fix_for_a_job_without_server_depends_on_running_servers() {
         let fix = |servers: &[(&str, i64, bool)]| stuck(&row(job(None), "a"), &scene(servers)).unwrap().fix;
         assert!(fix(&[]).contains("start one"));
         assert!(fix(&[("a", NOW - 1, true)]).contains("continue or end that process"));
@@ -265,7 +265,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn an_attempt_of_another_folder_is_elsewhere_and_one_of_a_cluster_is_not_judged() {
+    fn attempt_of_another_folder_is_elsewhere() {
         let scene = scene(&[("a", NOW + 1, true)]);
         let young = |at: LauncherId| {
             let mut job = job(Some(at));
@@ -280,19 +280,19 @@ pub(super) mod tests {
 
     /// Servers without the launcher release it repeatedly.
     #[test]
-    fn a_job_that_was_given_back_because_it_runs_elsewhere_is_elsewhere() {
+    fn released_job_of_a_foreign_launcher_is_elsewhere() {
         let scene = scene(&[("a", NOW + 1, true)]);
         let released = |at| row(job(Some(launcher_id(at))), "");
         assert_eq!(kind(&released("/old"), &scene), Some(Kind::Elsewhere));
         assert_eq!(kind(&released("/s"), &scene), Some(Kind::NotHeld));
         let of_the_dead = row(job(Some(launcher_id("/old"))), "gone");
         let finding = stuck(&of_the_dead, &scene).unwrap();
-        assert_eq!(finding.kind, Kind::NotHeld, "it can be given back");
+        assert_eq!(finding.kind, Kind::NotHeld, "it can be released");
         assert!(matches!(finding.remedy, Remedy::GiveBack(..)));
     }
 
     #[test]
-    fn an_attempt_waits_too_long_unless_its_place_is_busy() {
+    fn attempt_without_agent_is_reported_unless_run_slots_are_in_use() {
         let mut scene = scene(&[("a", NOW + 1, true)]);
         let row = row(job(Some(launcher_id("/s"))), "a");
         assert_eq!(kind(&row, &scene), Some(Kind::Waiting));
@@ -301,7 +301,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_job_that_ended_is_not_stuck() {
+    fn ended_job_is_not_stuck() {
         let ended = Surveyed { ended_ms: Some(5), ..row(job(None), "") };
         assert_eq!(kind(&ended, &scene(&[])), None);
     }

@@ -16,9 +16,9 @@ use sqlflow_proto::record::{Notice, Record, record::Payload};
 use sqlflow_result_log::{Entry, LogOptions, Producer, ResultLog as _, SegmentLog, TieredLog, Upkeep};
 use tokio_util::sync::CancellationToken;
 
-use super::look::Look;
 use super::remedy::{Orphans, Repairs};
 use super::report::{Counts, Form, Report};
+use super::scan::Scan;
 use super::state::State;
 use crate::fixture::{self, BadBlocks};
 
@@ -120,16 +120,16 @@ impl Folder {
     async fn doctor(&self, repairs: Option<Orphans>) -> Said {
         let state = State::find(self.dir.path()).unwrap();
         let mut out = Vec::new();
-        let mut look = Look {
+        let mut scan = Scan {
             survey: state.survey().unwrap(),
             state,
             report: Report::new(&mut out, Form::Json),
             repairs: repairs.map(Repairs::new),
             stop: CancellationToken::new(),
         };
-        look.at_all().await.unwrap();
-        let counts = look.report.counts.clone();
-        drop(look);
+        scan.run().await.unwrap();
+        let counts = scan.report.counts.clone();
+        drop(scan);
         let findings =
             std::str::from_utf8(&out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap());
         Said { findings: findings.collect(), counts }
@@ -358,13 +358,13 @@ async fn interrupt_stops_between_two_items() {
     let state = State::find(folder.dir.path()).unwrap();
     let stop = CancellationToken::new();
     stop.cancel();
-    let mut look = Look {
+    let mut scan = Scan {
         survey: state.survey().unwrap(),
         state,
         report: Report::new(Vec::new(), Form::Text),
         repairs: Some(Repairs::new(Orphans::SetAside)),
         stop,
     };
-    assert!(matches!(look.at_all().await, Err(super::look::Stop::Interrupted)));
-    assert_eq!(look.report.counts, Counts::default());
+    assert!(matches!(scan.run().await, Err(super::scan::ScanError::Interrupted)));
+    assert_eq!(scan.report.counts, Counts::default());
 }

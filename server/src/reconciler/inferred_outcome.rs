@@ -171,7 +171,7 @@ mod tests {
         let silent = AgentArtifacts { last_words: "no such server".to_owned(), ..AgentArtifacts::default() };
         assert!(!had_agent(&silent, 0));
         assert!(had_agent(&silent, 1), "the log has some");
-        assert!(had_agent(&succeeded(), 0), "its outcome speaks of some");
+        assert!(had_agent(&succeeded(), 0), "its outcome names some");
         let outcome = without_agent(&silent, None);
         assert_eq!((outcome.reason, outcome.retryable), (Reason::LaunchFailed, true));
         assert!(outcome.message.ends_with("no such server"), "{}", outcome.message);
@@ -190,7 +190,7 @@ mod tests {
             let seen = agent::Outcome { reason: wire.into(), ..agent::Outcome::default() };
             let artifacts = AgentArtifacts { end: End::Seen(seen), ..AgentArtifacts::default() };
             assert_eq!(of_artifacts(&artifacts, 5, None, "").reason, reason);
-            assert!(last_sent_seq(&artifacts) > 5, "nobody knows how much it said");
+            assert!(last_sent_seq(&artifacts) > 5, "the number of its records is unknown");
         }
     }
 

@@ -52,7 +52,7 @@ const POLL_PERIOD: Duration = Duration::from_secs(1);
 const RELOAD_PERIOD: Duration = Duration::from_secs(300);
 /// Pause before the n-th new attempt of a step: n times this.
 const RETRY_BACKOFF: Duration = Duration::from_secs(1);
-/// A storage may be away for long: each pause between attempts to publish is so many times the one before.
+/// Factor between two pauses before publishing again: a storage may be unavailable for long.
 const PUBLISH_BACKOFF_FACTOR: u32 = 4;
 /// Pause after the store or the log failed.
 const FAULT_RETRY_DELAY: Duration = Duration::from_secs(1);

@@ -128,7 +128,7 @@ impl Reconciler {
         }
     }
 
-    /// A panic ends this task and nothing else: after a pause the job is given back, and claimed again.
+    /// A panic ends this task only. After a pause the job is released, and claimed again.
     async fn drive_to_end(&self, id: &JobId, lease: Lease) {
         let (context, released) = (Arc::clone(&self.context), Arc::clone(&self.released));
         let reconciler = job::JobReconciler::new(context, released, id.clone(), lease.clone());

@@ -52,8 +52,8 @@ mod tests {
 
     #[test]
     fn bars_are_read_as_they_are_drawn() {
-        let told = bar("epoch 3:  45%|████▌     | 45/100 [00:10<00:12,  4.50it/s]").unwrap();
-        assert_eq!(told, Bar { percent: 45, text: "epoch 3 45/100 [00:10<00:12,  4.50it/s]".into() });
+        let parsed = bar("epoch 3:  45%|████▌     | 45/100 [00:10<00:12,  4.50it/s]").unwrap();
+        assert_eq!(parsed, Bar { percent: 45, text: "epoch 3 45/100 [00:10<00:12,  4.50it/s]".into() });
         assert_eq!(bar("  7%|▋ | 7/100").unwrap().percent, 7);
         for none in ["", "100 %", "a 500%| |", "50% done", "%|"] {
             assert_eq!(bar(none), None, "{none}");

@@ -95,7 +95,7 @@ fn follow(
 
 async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Result<Event, Infallible>>) {
     let mut text = LogText::default();
-    let mut told = String::new();
+    let mut last_sent = String::new();
     let mut reader = Reader::default();
     let view = web.views.of(job);
     let mut summary_due = tokio::time::Instant::now();
@@ -134,8 +134,8 @@ async fn send(web: &Web, job: &JobId, mut after: u64, events: &mpsc::Sender<Resu
             let Ok(summary) = pages::summary(web, &record, &view, READ_TIME).await else { return };
             is_over &= summary.is_whole;
             let summary = summary.markup.into_string();
-            if summary != told {
-                told.clone_from(&summary);
+            if summary != last_sent {
+                last_sent.clone_from(&summary);
                 if events.send(Ok(Event::default().event("summary").data(summary))).await.is_err() {
                     return;
                 }

@@ -12,8 +12,16 @@ const MAX_STREAMS: usize = 64;
 /// Converts records to text, in whole characters.
 #[derive(Debug, Default)]
 pub(super) struct LogText {
-    /// First bytes of an incomplete character, by step, attempt and stream.
-    torn: HashMap<(u32, u32, i32), Vec<u8>>,
+    /// First bytes of an incomplete character.
+    torn: HashMap<StreamKey, Vec<u8>>,
+}
+
+/// A stream of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct StreamKey {
+    step: u32,
+    attempt: u32,
+    stream: i32,
 }
 
 /// A piece of a log for a person.
@@ -48,20 +56,22 @@ impl LogText {
         let notice = |text: String| Some(Piece { kind: PieceKind::Notice, text });
         match payload {
             Payload::Output(output) => {
-                let key = (stored.step, stored.attempt, output.stream);
+                let key = StreamKey { step: stored.step, attempt: stored.attempt, stream: output.stream };
                 let text = self.whole_characters(key, &output.data);
                 let kind =
                     if output.stream() == Stream::Stderr { PieceKind::Stderr } else { PieceKind::Stdout };
                 (!text.is_empty()).then_some(Piece { kind, text })
             }
-            Payload::Notice(told) if told.kind() == notice::Kind::Warning => {
-                notice(format!("warning: {}", told.text))
+            Payload::Notice(notice_record) if notice_record.kind() == notice::Kind::Warning => {
+                notice(format!("warning: {}", notice_record.text))
             }
             // The page shows the reason for a failure once, above the log.
-            Payload::Notice(told) if told.kind() == notice::Kind::End && told.text != JobState::SUCCEEDED => {
+            Payload::Notice(notice_record)
+                if notice_record.kind() == notice::Kind::End && notice_record.text != JobState::SUCCEEDED =>
+            {
                 notice("the job has ended; why is said above".to_owned())
             }
-            Payload::Notice(told) => notice(told.text.clone()),
+            Payload::Notice(notice_record) => notice(notice_record.text.clone()),
             Payload::Gap(gap) if gap.reason() == gap::Reason::Retention => {
                 notice("… older output was dropped".to_owned())
             }
@@ -70,7 +80,7 @@ impl LogText {
         }
     }
 
-    fn whole_characters(&mut self, key: (u32, u32, i32), data: &[u8]) -> String {
+    fn whole_characters(&mut self, key: StreamKey, data: &[u8]) -> String {
         let mut bytes = self.torn.remove(&key).unwrap_or_default();
         bytes.extend_from_slice(data);
         let rest = bytes.len() - torn_bytes(&bytes);

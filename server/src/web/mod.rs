@@ -58,10 +58,10 @@ pub struct Web {
     /// Ends everything.
     pub shutdown: CancellationToken,
     /// Cached views of jobs.
-    pub views: Views,
+    pub views: JobViews,
 }
 
-pub use view::Views;
+pub use view::JobViews;
 
 impl Web {
     /// Serves until the shutdown token is cancelled, then drains for a bounded time.

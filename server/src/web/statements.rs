@@ -177,10 +177,10 @@ impl Statements {
         }
     }
 
-    pub(super) fn take_metrics(&mut self, index: u32, told: Metrics) {
+    pub(super) fn take_metrics(&mut self, index: u32, metrics: Metrics) {
         let mut room = MAX_SERIES.saturating_sub(self.kept.values().map(|it| it.curves.len()).sum());
         let Some(statement) = self.kept.get(&index) else { return };
-        let new = told.metrics.len().saturating_sub(statement.curves.len());
+        let new = metrics.metrics.len().saturating_sub(statement.curves.len());
         for (_, other) in self.kept.iter_mut().filter(|(other, _)| **other != index) {
             if room >= new {
                 break;
@@ -188,12 +188,12 @@ impl Statements {
             room += std::mem::take(&mut other.curves).len();
         }
         let Some(statement) = self.kept.get_mut(&index) else { return };
-        match told.step {
-            Some(round) if told.kept => statement.curves.kept = Some(round),
-            Some(round) => statement.curves.push(round, told.metrics, room),
+        match metrics.step {
+            Some(round) if metrics.kept => statement.curves.kept = Some(round),
+            Some(round) => statement.curves.push(round, metrics.metrics, room),
             None => {
                 let room = MAX_MEASURED.saturating_sub(statement.measured.len());
-                let new = told.metrics.into_iter().take(room).map(|it| (shortened(&it.name), it.value));
+                let new = metrics.metrics.into_iter().take(room).map(|it| (shortened(&it.name), it.value));
                 statement.measured.extend(new);
             }
         }

@@ -50,7 +50,7 @@ async fn world() -> World {
         links: Links::open(&dir.path().join("links.key"), "http://here").unwrap(),
         trace_url: String::new(),
         shutdown: CancellationToken::new(),
-        views: Views::default(),
+        views: JobViews::default(),
     };
     World { web, log, dir }
 }
@@ -193,8 +193,8 @@ async fn long_log_is_read_in_parts() {
     let mut parts = Vec::new();
     loop {
         let part = pages::summary(&world.web, &record, &view, Duration::ZERO).await.unwrap();
-        let is_told = part.markup.into_string().contains("still being read");
-        assert_eq!(is_told, !part.is_whole);
+        let is_incomplete = part.markup.into_string().contains("still being read");
+        assert_eq!(is_incomplete, !part.is_whole);
         parts.push(view.lock().await.unread);
         if part.is_whole {
             break;

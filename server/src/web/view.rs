@@ -29,7 +29,7 @@ const TEXT_BYTES: usize = 1000;
 
 /// Data of a job from its log: about 500 KB at most, see the limits above and those of [`Statements`].
 #[derive(Debug, Default)]
-pub(super) struct View {
+pub(super) struct JobView {
     position: u64,
     /// Number of records that are not read yet.
     pub(super) unread: u64,
@@ -68,13 +68,13 @@ impl Progress {
 
 /// Cached views.
 #[derive(Clone, Default)]
-pub struct Views(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
+pub struct JobViews(Arc<Mutex<VecDeque<(JobId, SharedView)>>>);
 
 /// A shared view. The task that refreshes it has it exclusively. An open page holds it all the time: otherwise each
 /// of its summaries might read the whole log again.
-pub(super) type SharedView = Arc<tokio::sync::Mutex<View>>;
+pub(super) type SharedView = Arc<tokio::sync::Mutex<JobView>>;
 
-impl Views {
+impl JobViews {
     /// The view of a job, possibly unread. It is kept at least as long as the result is held.
     pub(super) fn of(&self, job: &JobId) -> SharedView {
         let mut all = self.lock();
@@ -106,7 +106,7 @@ fn evict(all: &mut VecDeque<(JobId, SharedView)>) {
     });
 }
 
-impl View {
+impl JobView {
     /// Reads new records, until this time is over. Then `unread` is not 0.
     ///
     /// # Errors
@@ -149,10 +149,10 @@ impl View {
             Some(Payload::Ended(ended)) => self.statements.end(index, &ended),
             Some(Payload::Head(head)) => self.statements.take_head(index, head),
             Some(Payload::Rows(rows)) => self.statements.take_rows(index, &rows),
-            Some(Payload::Metrics(told)) => self.statements.take_metrics(index, told),
+            Some(Payload::Metrics(report)) => self.statements.take_metrics(index, report),
             Some(Payload::Display(display)) => self.statements.take_display(index, stored.position, &display),
-            Some(Payload::Progress(told)) => {
-                self.take_progress(index, told.phase, told.unit, (told.done, told.total), at);
+            Some(Payload::Progress(report)) => {
+                self.take_progress(index, report.phase, report.unit, (report.done, report.total), at);
             }
             Some(Payload::Notice(mut notice)) if notice.kind() != notice::Kind::End => {
                 cut(&mut notice.text);
@@ -216,13 +216,13 @@ mod tests {
 
     #[test]
     fn held_views_are_not_evicted() {
-        let views = Views::default();
+        let views = JobViews::default();
         let jobs: Vec<_> = (0..2 * MAX_VIEWS).map(|_| JobId::generate()).collect();
         let held: Vec<_> = jobs.iter().map(|job| views.of(job)).collect();
         let idle = JobId::generate();
         let before = Arc::downgrade(&views.of(&idle));
         drop(views.of(&JobId::generate()));
-        assert_eq!(before.strong_count(), 0, "nobody holds it, and there are too many");
+        assert_eq!(before.strong_count(), 0, "no page holds it, and the limit is exceeded");
         for (job, view) in jobs.iter().zip(&held) {
             assert!(Arc::ptr_eq(&views.of(job), view));
         }
@@ -235,14 +235,14 @@ mod tests {
 
     #[test]
     fn time_left_is_estimated_from_the_speed() {
-        let mut view = View::default();
-        let mut told = |done, at| {
+        let mut view = JobView::default();
+        let mut seconds_left = |done, at| {
             view.take_progress(0, "train".into(), "rounds".into(), (done, 100), at);
             view.progress[0].seconds_left()
         };
-        assert_eq!(told(10, 0), None);
-        assert_eq!(told(20, 1_000_000), Some(8));
-        assert_eq!(told(100, 9_000_000), None);
-        assert_eq!(told(5, 10_000_000), None, "it began again");
+        assert_eq!(seconds_left(10, 0), None);
+        assert_eq!(seconds_left(20, 1_000_000), Some(8));
+        assert_eq!(seconds_left(100, 9_000_000), None);
+        assert_eq!(seconds_left(5, 10_000_000), None, "it restarted");
     }
 }

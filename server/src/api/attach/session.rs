@@ -292,7 +292,7 @@ impl<'a> Session<'a> {
             let durable = self.context.log.last_seq(&self.attempt, rank).await.map_err(status::of_log)?;
             if durable < outcome.last_seq {
                 return Err(Status::invalid_argument(format!(
-                    "the outcome speaks of record {}, but only {durable} have arrived",
+                    "the outcome names record {}, but only {durable} have arrived",
                     outcome.last_seq
                 )));
             }

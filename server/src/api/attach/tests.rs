@@ -164,7 +164,7 @@ impl World {
                 let _ = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays elsewhere");
+        tokio::time::timeout(Duration::from_secs(60), speaks).await.expect("it stays attached elsewhere");
     }
 
     async fn found_ended(&self) {
@@ -228,7 +228,7 @@ impl World {
             }
         };
         let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
-        within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
+        within.unwrap_or_else(|_| panic!("no notice contains {text:?}"));
     }
 
     async fn notices(&self) -> Vec<String> {
@@ -253,7 +253,7 @@ impl Stream {
 
     async fn next(&mut self) -> Result<Message, Status> {
         let next = tokio::time::timeout(Duration::from_secs(60), self.responses.message());
-        let response = next.await.expect("the server says something")?;
+        let response = next.await.expect("the server sends a message")?;
         Ok(response.expect("the stream ends with a status").message.unwrap())
     }
 
@@ -356,5 +356,5 @@ async fn change_by_another_server_reaches_an_open_stream() {
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     let cancelled = async { while !matches!(stream.next().await.unwrap(), Message::Cancel(_)) {} };
-    tokio::time::timeout(RELOAD_PERIOD / 10, cancelled).await.expect("it is told");
+    tokio::time::timeout(RELOAD_PERIOD / 10, cancelled).await.expect("the cancel is sent");
 }

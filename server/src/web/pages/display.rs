@@ -45,6 +45,6 @@ pub(super) async fn display(
 fn nothing() -> Refusal {
     Refusal(
         StatusCode::NOT_FOUND,
-        html! { h1 { "Nothing to see" } p { "The log has nothing to look at there." } },
+        html! { h1 { "Nothing to see" } p { "The log has no display at this position." } },
     )
 }

@@ -7,7 +7,7 @@ use sqlflow_text::mention::mention;
 use super::chart::chart;
 use super::words::{counted, duration, size};
 use crate::web::statements::{Picture, Statement, Table};
-use crate::web::view::View;
+use crate::web::view::JobView;
 
 /// Characters of a statement in a short mention.
 pub(super) const MENTION: usize = 100;
@@ -18,7 +18,7 @@ const UNFOLDED_OF_MANY: usize = 3;
 pub(super) const PICTURES: [&str; 4] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 /// `display` is the address of a display at a position of the log.
-pub(super) fn statements(record: &JobRecord, view: &View, display: &dyn Fn(u64) -> String) -> Markup {
+pub(super) fn statements(record: &JobRecord, view: &JobView, display: &dyn Fn(u64) -> String) -> Markup {
     let count = view.statements.len();
     let first = view.statements.iter().next().map_or(0, |(index, _)| index);
     html! {

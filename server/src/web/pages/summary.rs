@@ -16,7 +16,7 @@ use super::timeline::timeline;
 use super::words::{badge, duration, kinds, moment, size};
 use crate::trace;
 use crate::web::Web;
-use crate::web::view::{Progress, SharedView, View};
+use crate::web::view::{JobView, Progress, SharedView};
 
 /// A summary, and whether it covers the whole log.
 pub(in crate::web) struct Summary {
@@ -50,7 +50,7 @@ pub(in crate::web) async fn summary(
 }
 
 /// Looks up the first words of statements that have started. Without them a page shows their numbers.
-async fn name_statements(web: &Web, record: &JobRecord, view: &mut View) {
+async fn name_statements(web: &Web, record: &JobRecord, view: &mut JobView) {
     if view.statements.nameless().next().is_none() {
         return;
     }
@@ -60,7 +60,7 @@ async fn name_statements(web: &Web, record: &JobRecord, view: &mut View) {
     }
 }
 
-fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
+fn head(web: &Web, record: &JobRecord, view: &JobView) -> Markup {
     let job = &record.job;
     let now = record.ended_ms.unwrap_or_else(clock::now_ms);
     let all: u32 = job.steps.iter().map(|it| it.statement_count).sum();
@@ -83,7 +83,7 @@ fn head(web: &Web, record: &JobRecord, view: &View) -> Markup {
 }
 
 /// Its pending reason, or its activity.
-fn sentence(job: &Job, view: &View) -> String {
+fn sentence(job: &Job, view: &JobView) -> String {
     match &job.state {
         JobState::Succeeded | JobState::Failed(_) => return String::new(),
         JobState::Pending | JobState::Running => {}
@@ -102,7 +102,7 @@ fn sentence(job: &Job, view: &View) -> String {
 }
 
 /// The reason for a failure: shown here only.
-fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
+fn end(record: &JobRecord, view: &JobView, failure: &Failure) -> Markup {
     let job = &record.job;
     let is_cancel = failure.cause.is_cancel();
     let outcome = job.steps.iter().filter_map(Step::last_run).next_back().and_then(Attempt::outcome);
@@ -128,7 +128,7 @@ fn end(record: &JobRecord, view: &View, failure: &Failure) -> Markup {
     }
 }
 
-fn progress(record: &JobRecord, view: &View) -> Markup {
+fn progress(record: &JobRecord, view: &JobView) -> Markup {
     if record.job.state.is_final() || (view.progress.is_empty() && view.bar().is_none()) {
         return html! {};
     }
@@ -136,34 +136,35 @@ fn progress(record: &JobRecord, view: &View) -> Markup {
         section aria-labelledby="progress-title" {
             h2 #progress-title { "Progress" }
             @if let Some(newest) = view.progress.back() { (bar(newest)) }
-            @if let Some(told) = view.bar() {
+            @if let Some(bar) = view.bar() {
                 p .bar {
-                    progress max="100" value=(told.percent) aria-label="The program's own bar" {}
-                    span { (told.percent) " % " (told.text) }
+                    progress max="100" value=(bar.percent) aria-label="The program's own bar" {}
+                    span { (bar.percent) " % " (bar.text) }
                 }
             }
         }
     }
 }
 
-fn bar(told: &Progress) -> Markup {
-    let left =
-        told.seconds_left().map(|it| format!(", {} left", duration(i64::try_from(it).unwrap_or(0) * 1000)));
+fn bar(progress: &Progress) -> Markup {
+    let left = progress
+        .seconds_left()
+        .map(|it| format!(", {} left", duration(i64::try_from(it).unwrap_or(0) * 1000)));
     html! {
         p .bar {
-            @if told.total > 0 {
-                progress max=(told.total) value=(told.done) aria-label=(told.phase) {}
-            } @else { progress aria-label=(told.phase) {} }
+            @if progress.total > 0 {
+                progress max=(progress.total) value=(progress.done) aria-label=(progress.phase) {}
+            } @else { progress aria-label=(progress.phase) {} }
             span {
-                (told.phase) ": " (told.done)
-                @if told.total > 0 { " of " (told.total) }
-                " " (told.unit) @if let Some(left) = left { (left) }
+                (progress.phase) ": " (progress.done)
+                @if progress.total > 0 { " of " (progress.total) }
+                " " (progress.unit) @if let Some(left) = left { (left) }
             }
         }
     }
 }
 
-fn models(view: &View) -> Markup {
+fn models(view: &JobView) -> Markup {
     html! {
         @if !view.models.is_empty() {
             section aria-labelledby="models-title" {
@@ -197,7 +198,7 @@ fn earlier_model(earlier: &EarlierModel) -> Markup {
     }
 }
 
-fn notices(view: &View) -> Markup {
+fn notices(view: &JobView) -> Markup {
     html! {
         @if !view.notices.is_empty() {
             section aria-labelledby="notices-title" {

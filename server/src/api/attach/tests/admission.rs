@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// Of an agent that the state does not know, for it was restored from a backup: a new one may not go on after them, and the
-/// one that said them may.
+/// The state does not know their agent, because it was restored from a backup. A new agent may not continue them; the
+/// one that sent them may.
 #[tokio::test]
 async fn agent_may_not_start_an_attempt_with_records() {
     let world = world().await;
@@ -74,12 +74,12 @@ async fn executor_without_an_attempt_waits() {
     let second = world.stream(hello()).await.unwrap();
     assert_eq!(second.end().await.code(), Code::ResourceExhausted, "this server keeps one");
     first.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    assert_eq!(first.end().await.code(), Code::InvalidArgument, "it speaks for no attempt");
+    assert_eq!(first.end().await.code(), Code::InvalidArgument, "it has no attempt");
     *world.platform.refuses.lock().unwrap() = Some(Code::Unauthenticated);
     assert_eq!(world.stream(hello()).await.unwrap().end().await.code(), Code::Unauthenticated);
 }
 
-/// One that was held up for so long that its agent came again.
+/// It was delayed for so long that its agent connected again.
 #[tokio::test]
 async fn abandoned_stream_does_not_end_a_newer_one() {
     let world = world().await;
@@ -101,7 +101,7 @@ async fn abandoned_stream_does_not_end_a_newer_one() {
     assert!(matches!(newer.next().await, Ok(Message::Cancel(_))));
 }
 
-/// It is told so also once the log has records.
+/// Even if the log has records.
 #[tokio::test]
 async fn second_agent_gets_an_error_naming_the_first() {
     let world = world().await;

@@ -10,7 +10,7 @@ async fn silent_agent_and_its_return_are_reported() {
     world.said("no word from the agent for 1 s; its processes had used up to 700 MiB of memory").await;
     stream.beat(0).await;
     world.said("the agent is heard again").await;
-    assert_eq!(world.notices().await.len(), 2, "each is said once");
+    assert_eq!(world.notices().await.len(), 2, "each is reported once");
 }
 
 /// So that it need not ask whether the server is there.
@@ -40,7 +40,7 @@ async fn end_of_stream_of_a_silent_agent_is_not_a_return() {
     world.said("no word from the agent for 1 s").await;
     drop(stream);
     tokio::time::sleep(SILENCE * 2).await;
-    assert_eq!(world.notices().await.len(), 1, "it is said once");
+    assert_eq!(world.notices().await.len(), 1, "it is reported once");
     let _stream = world.attach(KEY).await.unwrap();
     world.said("the agent is heard again").await;
 }
@@ -52,7 +52,7 @@ async fn disconnected_agent_and_its_return_are_reported() {
     world.said("it has not come back to this server").await;
     let _stream = world.attach(KEY).await.unwrap();
     world.said("the agent is heard again").await;
-    assert_eq!(world.notices().await.len(), 2, "each is said once");
+    assert_eq!(world.notices().await.len(), 2, "each is reported once");
 }
 
 /// To another server of the same state, which hears its heartbeats.
@@ -78,7 +78,7 @@ async fn agent_reported_silent_by_the_reconciler_is_not_awaited() {
     assert_eq!(world.notices().await.len(), 1, "neither that it is silent nor that it is heard again");
 }
 
-/// As when the other server was stopped, and reads now what the agent had said to it before.
+/// For example the other server was stopped, and now reads earlier messages of the agent.
 #[tokio::test]
 async fn agent_is_attached_to_the_server_that_receives_its_messages() {
     let world = world().await;
@@ -90,7 +90,7 @@ async fn agent_is_attached_to_the_server_that_receives_its_messages() {
     assert_eq!(world.notices().await, [] as [String; 0]);
 }
 
-/// Also while it was away; and nothing is said of an attempt that is over.
+/// Even if it was disconnected. No notice is written for an ended attempt.
 #[tokio::test]
 async fn agent_of_an_ended_attempt_is_not_awaited() {
     let world = world().await;

@@ -7,7 +7,7 @@ impl World {
         fixture::loads(&self.metrics)
     }
 
-    /// Waits until nobody awaits the agent.
+    /// Waits until the agent is not awaited any more.
     async fn is_over(&self) {
         let over = async {
             while !lock(&self.context.streams).is_empty() {
@@ -31,7 +31,7 @@ async fn whole_session_takes_one_load() {
         stream.next().await,
         Ok(Message::Assignment(agent::AssignmentChunk { last: true, .. }))
     ));
-    // The job's reconciler in this process hears of the launch only now.
+    // The job's reconciler in this process records the launch only now.
     world
         .update(Event::AttemptLaunched { attempt: world.attempt.clone(), tracker_url: Some("u".to_owned()) })
         .await;
@@ -52,9 +52,9 @@ async fn write_by_another_server_is_loaded_once() {
     let cancel = sqlflow_job::Failure::new(sqlflow_job::Cause::Cancelled, "by a user");
     other.update(&world.attempt.job, None, Event::CancelRequested(cancel), 0).await.unwrap();
     stream.say(attach_request::Message::Commit(CommitRequest::default())).await;
-    let mut told = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
-    told.sort_by_key(|message| matches!(message, Message::Refusal(_)));
-    assert!(matches!(told[..], [Message::Cancel(_), Message::Refusal(_)]), "{told:?}");
+    let mut messages = vec![stream.next().await.unwrap(), stream.next().await.unwrap()];
+    messages.sort_by_key(|message| matches!(message, Message::Refusal(_)));
+    assert!(matches!(messages[..], [Message::Cancel(_), Message::Refusal(_)]), "{messages:?}");
     assert_eq!(world.loads(), 2);
     world.found_ended().await;
     assert_eq!(stream.end().await.code(), Code::FailedPrecondition);

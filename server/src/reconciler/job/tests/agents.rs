@@ -10,19 +10,19 @@ const LONG: Duration = Duration::from_secs(3600);
 async fn an_unknown_state_is_reported() {
     let world = world(None).await;
     world.attach().await;
-    world.launcher.unknown.set("nobody answers").unwrap();
+    world.launcher.unknown.set("no answer").unwrap();
     world.reconcile();
-    world.said("the state of the attempt is not known: nobody answers").await;
+    world.said("the state of the attempt is not known: no answer").await;
 }
 
 #[tokio::test]
 async fn an_unknown_state_of_a_cancelled_attempt_is_reported() {
     let world = world(None).await;
     world.attach().await;
-    world.launcher.unknown.set("nobody answers").unwrap();
+    world.launcher.unknown.set("no answer").unwrap();
     world.update(Event::CancelRequested(Failure::over_limit())).await;
     world.reconcile();
-    world.said("the state of the attempt is not known: nobody answers").await;
+    world.said("the state of the attempt is not known: no answer").await;
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn agent_without_a_new_server_is_reported_silent() {
     assert_eq!(other.count(is_notice).await, 0, "another server hears that one");
     world.attach_to(world.reconciler.server()).await;
     world.said("the agent is heard again").await;
-    assert_eq!(world.count(is_notice).await, 2, "each is said once");
+    assert_eq!(world.count(is_notice).await, 2, "each is reported once");
     drop(living);
     other.said("no word from the agent for 1 s").await;
 }
@@ -95,7 +95,7 @@ async fn agent_of_a_stopped_server_is_reported_silent_until_it_attaches() {
     assert_eq!(world.count(is_notice).await, 1, "only its server is heard again");
     world.attach_to(stopped.id()).await;
     world.said("the agent is heard again").await;
-    assert_eq!(world.count(is_notice).await, 2, "each is said once");
+    assert_eq!(world.count(is_notice).await, 2, "each is reported once");
 }
 
 /// Its next reconciler does not know which server it was attached to.

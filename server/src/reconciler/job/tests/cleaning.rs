@@ -29,7 +29,7 @@ async fn failed_clean_up_is_retried_and_does_not_delay_the_launch() {
 async fn attempt_in_unknown_state_is_cleaned_up_later() {
     let world = world_with_a_dead_attempt().await;
     let (job, mut reconciler) = (world.job().await, world.job_reconciler());
-    world.launcher.unknown.set("nobody answers").unwrap();
+    world.launcher.unknown.set("no answer").unwrap();
     reconciler.clean_up_ended(&job, world.attempt.clone()).await;
     assert_eq!(world.calls(), []);
     let (due, attempt) = reconciler.next_clean_up(&job).unwrap();

@@ -164,7 +164,7 @@ async fn agent_that_attached_during_the_observation_is_lost() {
         "{}",
         outcome.message
     );
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "lost output has a gap record");
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn statement_started_during_the_observation_may_have_executed() {
     let failure = world.failure().await;
     assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
     assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
-    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+    assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "lost output has a gap record");
 }
 
 /// The store may fail between the gap record and the attempt's end, and a reconciler without a lease may be late.

@@ -119,7 +119,7 @@ async fn job_is_loaded_after_an_update_without_effect() {
     assert_eq!(look(&mut reconciler).await.1, Source::Loaded);
     assert!(reconciler.update(world.found_lost()).await.is_ok());
     assert_eq!(look(&mut reconciler).await.1, Source::OwnUpdate);
-    assert_eq!(look(&mut reconciler).await.1, Source::Loaded, "it is for one look");
+    assert_eq!(look(&mut reconciler).await.1, Source::Loaded, "it is used once");
 }
 
 /// A closed log would refuse records of the other server's attempts.

@@ -189,7 +189,7 @@ impl World {
             }
         };
         let within = tokio::time::timeout(Duration::from_secs(60), waited).await;
-        within.unwrap_or_else(|_| panic!("nobody says {text:?}"));
+        within.unwrap_or_else(|_| panic!("no notice contains {text:?}"));
     }
 
     /// A clean-up attempt behind a lost one, launched at the epoch; nothing of it runs.

@@ -55,7 +55,7 @@ async fn pending_reason_is_reported_again_after_a_log_failure() {
 async fn unknown_state_is_reported_again_after_a_log_failure() {
     let world = world(None).await;
     let (attempt, mut reconciler) = (&world.attempt, world.job_reconciler());
-    let unknown = Observation::Unknown("nobody answers".to_owned());
+    let unknown = Observation::Unknown("no answer".to_owned());
     reconciler.observations(attempt).unknown.begin(PendingReason::UnknownState, long_ago());
     world.reports_once(async || reconciler.note_unknown(attempt, &unknown).await).await;
 }

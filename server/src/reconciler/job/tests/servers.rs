@@ -17,7 +17,7 @@ async fn attempt_missing_in_a_restored_state_is_not_executed_again() {
         assert_eq!(failure.cause, Cause::MayHaveExecuted, "{}", failure.message);
         assert_eq!(world.outcome(&world.attempt).await.reason, Reason::Lost);
         assert_eq!(world.launches(), 0);
-        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "what is missing is said");
+        assert_eq!(world.count(is_gap_of_lost_agent).await, 1, "lost output has a gap record");
     }
 }
 
@@ -85,7 +85,7 @@ async fn job_of_a_foreign_launcher_is_released_until_it_changes() {
     world.update(Event::CancelRequested(Failure::new(Cause::Cancelled, "by a user"))).await;
     until("it is taken again", async || epoch().await > Lease::FIRST_EPOCH).await;
     until("it is left again", async || left() == [world.attempt.job.clone()]).await;
-    assert_eq!(world.count(is_notice).await, 1, "it is said once");
+    assert_eq!(world.count(is_notice).await, 1, "it is reported once");
     world.reconciler.shutdown.cancel();
 }
 
